@@ -517,7 +517,7 @@ class SessionsMachine(RuleBasedStateMachine):
         async def main() -> None:
             at = self.side(side)
             peer: Peer | None = None if at is None else at[0].peer if side == 0 else at[0]
-            if peer is not None and peer.connected:
+            if peer is not None and (peer.connected or peer.detached):
                 peer.limits = peer.limits.replace(message=message)
 
         self.world.run(main())

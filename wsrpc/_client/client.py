@@ -192,7 +192,7 @@ class Client(Registrar, RawRegistrar, RawCaller):
     async def connect(self) -> None:
         """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
 
-        Attempts that fail are repeated until ``connect_timeout``. An attempt has failed, too, if its connection ends
+        Attempts that fail are repeated until ``connect_timeout``. An attempt has failed, too, if its session ends
         before the `open` handlers are done. Cancelling stops dialing, unless another caller waits for the connection. A
         client that dials again after a drop, or that `bind` was called on, goes on when this is cancelled or takes too
         long.

@@ -271,6 +271,7 @@ class ClientCore(PeerOwner):
         link = self.peer_core.out.link
         if link is not None and link.opening is not None:
             self.move(Input.REOPENED)
+            self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:
             self.opened(Input.RESUMED)
 
@@ -280,15 +281,7 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
-            self.peer_core.reporter.spawn(self._tell_resumed(unfinished))
-
-    async def _tell_resumed(self, unfinished: list[Unfinished]) -> None:
-        """Call the `on_reconnect` handlers of a session that goes on. Nothing waits for them."""
-        for event, name, handler in unfinished:
-            try:
-                await handler
-            except Exception as exc:
-                self.peer_core.reporter.failed(event, name, exc)
+            self.peer_core.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
 
     def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
@@ -308,12 +301,17 @@ class ClientCore(PeerOwner):
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
         if self.state in ("detached", "resuming"):
+            if info.user_closed:  # by `Peer.close`
+                self._give_up(dropped)
+                self._replace_order(Order())
+                return msgspec.structs.replace(info, will_reconnect=False)
             self.move(Input.LOST)
             resumption = self.peer_core.resumption
             if resumption is not None and resumption.asking is not None and self._order.dialing is not None:
                 self._order.dialing.begin()  # the connection on which it asked to resume is closed
             return msgspec.structs.replace(info, will_reconnect=True)
-        self.hooks.connection_lost(self.scheduler.time())
+        if lost is None:  # else it was lost before
+            self.hooks.connection_lost(self.scheduler.time())
         if replaced or self.state not in ("opening", "connected"):
             # A `connect` that overtook the `close` of this connection may have given up since.
             comes_back = self.state not in ("idle", "closing", "closed")
@@ -402,6 +400,7 @@ class ClientCore(PeerOwner):
         if self.peer_core.detached:
             self.peer_core.end_session(f"the client gave up: {failure}")
         if opening is not None:
+            self.peer_core.say_closed()
             self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
             self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
         self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))

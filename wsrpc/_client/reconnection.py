@@ -21,7 +21,8 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
 
     ``resumed`` says whether the session goes on, so that nothing was lost. If not, the server has a new peer; ``lost``
     is then the `SessionLost` that the calls in flight got, or None if the session could not be resumed in any case.
-    ``downtime`` is in seconds. ``attempts`` is how many attempts it took to dial, 0 after `Client.bind`.
+    ``downtime`` is in seconds. ``attempts`` is how many times the client has dialed since it was last ``"connected"``,
+    also where the connection was lost while the `open` handlers ran; it is 0 after `Client.bind`.
     """
 
     resumed: bool

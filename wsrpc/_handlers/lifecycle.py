@@ -181,12 +181,19 @@ class Reporter:
         stage.call(event, function, args)
         self._finish(stage)
 
+    def finish(self, event: str, unfinished: list[Unfinished]) -> None:
+        """Await calls of handlers of a lifecycle event in a task, one after another."""
+        stage = self._stage(event)
+        stage.unfinished.extend(unfinished)
+        self._finish(stage)
+
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
 
     def _finish(self, stage: Stage) -> None:
         if stage.unfinished:
-            stage.context.run(self.spawn, stage.finish())
+            task = stage.context.run(self.spawn, stage.finish())
+            task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that a handler raised ``exc``."""

@@ -229,11 +229,13 @@ class PeerCore:
         link = self.out.link
         return self.options.settings.limits if link is None else link.negotiation.limits
 
-    def change_limits(self, transport: Transport, limits: Limits) -> None:
-        """Accept inbound messages of another size from now on. See `Peer.limits`."""
-        assert self.session.link is not None
+    def change_limits(self, limits: Limits) -> None:
+        """Accept inbound messages of another size from now on, in this session. See `Peer.limits`."""
+        link = self.out.link
+        assert link is not None
+        transport = link.transport
         transport.largest = limits.message
-        self.session.link.negotiation.change(limits)
+        link.negotiation.change(limits)
 
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
@@ -302,8 +304,12 @@ class PeerCore:
         elif present is None:
             return
         else:
-            ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+            ending = replaced
             present.send_kept_back()
+            if present.state is LinkState.CLOSING:
+                ending = self.out.ending
+            else:
+                self.say_closed()
             self.out.reopen()
             self.lose(ending, replaced=True)
             self.reporter.spawn(present.transport.close(ending.code, ending.reason))
@@ -403,7 +409,9 @@ class PeerCore:
 
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if not (link.state is LinkState.OPENING or link.state is LinkState.DETACHED) or len(link.contexts) > 1:
+        state = link.state
+        works = state is LinkState.OPENING or state is LinkState.DETACHED
+        if not (works or (state is LinkState.BROKEN and self.resumable)) or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -415,8 +423,9 @@ class PeerCore:
     def _handler_failed(self, session: Session, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
         link = session.link
-        if (link is None or not link.works) and _tells_of_the_end(exc):
-            # It has not failed. A request of the handler raised because the connection has ended, either before the
+        has_ended = session.over if link is None else not (link.works or self.resumable)
+        if has_ended and _tells_of_the_end(exc):
+            # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
                 logging.INFO, "the handler of %r, %s, did not finish, as the connection ended: %s", event, name, exc
@@ -449,10 +458,13 @@ class PeerCore:
             return
         link.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if link.state is LinkState.OPEN:
-            self.out.update_clear()
-            link.negotiation.opened()
-            self.owner.opened()
+        if link.state is not LinkState.OPEN:  # what the handlers have sent waits, too, and leaves first
+            if self.out.queued:
+                self.out.offline_queue().put_session_first()
+            return
+        self.out.update_clear()
+        link.negotiation.opened()
+        self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
         self.log(
@@ -542,7 +554,7 @@ class PeerCore:
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
-            self._say_closed()
+            self.say_closed()
             link.move(LinkState.CLOSING)
             out.update_clear()
         return link
@@ -557,7 +569,7 @@ class PeerCore:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
-        self._say_closed()
+        self.say_closed()
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         link.stop_receiving()
@@ -652,7 +664,7 @@ class PeerCore:
 
     # ------------------------------------------------------------ sessions that go on over another connection
 
-    def _say_closed(self) -> None:
+    def say_closed(self) -> None:
         """Tell the server that the session ends with the connection, before the Close frame.
 
         Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.

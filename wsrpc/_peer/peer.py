@@ -161,7 +161,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         settles all other limits; see `Handshake.limits`.
 
         Raises:
-            ConnectionLost: on assignment, there is no connection.
+            ConnectionLost: on assignment, there is no connection, and no session that waits for another one.
             RuntimeError: on assignment, called in another thread than the event loop's.
             TypeError, ValueError: on assignment, the value is not a `Limits`, or differs in more than ``message``.
         """
@@ -174,11 +174,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
         if given.replace(message=self.limits.message) != self.limits:
             raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
-        transport = self.transport
-        if transport is None:
+        if self._out.link is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._core.change_limits(transport, given)
+        self._core.change_limits(given)
 
     @property
     def dropped(self) -> int:
@@ -270,7 +269,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             RuntimeError: called in another thread than the event loop's.
         """
         core = self._core
-        if core.session.link is not None:
+        if self._out.link is not None:
             check_thread_of_plain(self._out.thread, "peer.bind")
         link = core.link_for(transport)
         core.make_way(link)
@@ -306,8 +305,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         await self._core.wait_closed()
 
     def _check_thread(self, call: str) -> None:
-        """Refuse a call from another thread than that of the connection."""
-        if self._core.link is not None:
+        """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
+        if self._out.link is not None:
             check_thread(self._out.thread, call)
 
     def __repr__(self) -> str:

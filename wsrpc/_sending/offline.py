@@ -52,13 +52,15 @@ class OfflineQueue(BoundedQueue[Entry]):
         warn: writes a line into the log, about events whose senders were told that they wait.
     """
 
-    __slots__ = ("_codec", "_queued", "_warn")
+    __slots__ = ("_behind_session", "_codec", "_queued", "_warn")
 
     def __init__(self, codec: Codec, limits: Limits, queued: Callable[[], None], warn: Callable[..., None]) -> None:
         super().__init__(_size, limits.offline_bytes, limits.offline)
         self._codec = codec
         self._queued = queued
         self._warn = warn
+        self._behind_session = 0
+        """Of the messages with a lower ticket than this, those of the session leave first."""
 
     # ------------------------------------------------------------ messages that come
 
@@ -164,6 +166,9 @@ class OfflineQueue(BoundedQueue[Entry]):
         """
         if self.items and self.size > unchecked:
             self._refuse_too_big(unchecked, refusal)
+        if self._behind_session:
+            self.flush_session(send, self._behind_session)
+            self._behind_session = 0
         while (first := self.first()) is not None:
             ticket, entry = first
             send(entry.payload, entry.text)
@@ -171,17 +176,24 @@ class OfflineQueue(BoundedQueue[Entry]):
             if entry.told is not None:
                 entry.told(None)
 
-    def flush_session(self, send: Callable[[bytes, bool], None]) -> None:
+    def flush_session(self, send: Callable[[bytes, bool], None], before: int | None = None) -> None:
         """Send what belongs to the present session, oldest first. The rest still waits for the `open` handlers.
 
         If ``send`` raises, the error goes on to the caller. That message and those behind it stay.
+
+        Args:
+            before: send only what has a lower ticket.
         """
         for ticket, entry in list(self.items.items()):
-            if entry.of_session:
+            if entry.of_session and (before is None or ticket < before):
                 send(entry.payload, entry.text)
                 self.take(ticket)
                 if entry.told is not None:
                     entry.told(None)
+
+    def put_session_first(self) -> None:
+        """Let what waits for the session leave before all else that waits now. What comes later leaves in its turn."""
+        self._behind_session = self._next
 
     def _refuse_too_big(self, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
         for ticket, entry in list(self.items.items()):

@@ -574,12 +574,12 @@ class Outbound:
                     if pending is not None:
                         self.requests.was_sent(pending, size)
                     return size
+                if not must_wait and bound:
+                    raise self.not_sent()
                 if self._belongs_to_session(message):
                     return self._wait_encoded(message, pending)
                 if not must_wait and message.h is not UNSET:
                     raise self.channel_lost(message.h)
-                if not must_wait and bound:
-                    raise self.not_sent()
                 break
         finally:
             turn.end()

@@ -240,7 +240,7 @@ class OpenedServices:
             except BaseException as exc:
                 if ends_the_task(exc):
                     raise
-                if not isinstance(exc, RpcError) and self._core.peer.connected:
+                if not isinstance(exc, RpcError) and (self._core.peer.connected or self._core.detached):
                     self._core.reporter.failed("open", f"{type(service).__qualname__}.on_open", exc)
                 self._core.refuse(*refusal_of(exc))
                 return

@@ -230,6 +230,46 @@ async def test_resuming_with_nothing_sent_and_many_times_in_a_row() -> None:
         assert await s.client.request("add", 1, 2) == 3
 
 
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_limits_that_an_open_handler_changes_without_a_connection_hold_on(side: str) -> None:
+    async with asyncio.timeout(20):
+        server = Server()
+        line = Line(server)
+        client = Client("ws://server/", dial=line.dial, reconnect=SOON)
+        began, gate = asyncio.Event(), asyncio.Event()
+
+        async def opened(peer: Peer) -> None:
+            began.set()
+            await gate.wait()
+            peer.limits = peer.limits.replace(message=4096)
+
+        (client if side == "client" else server).on("open", opened)
+        for end in (client, server):
+            end.on("size", len)
+        connecting = asyncio.create_task(client.connect())
+        await began.wait()
+        await turns(20)
+        line.down = True
+        line.cut()
+        await turns(5)
+        gate.set()
+        await turns(5)
+        line.down = False
+        await connecting
+        await client.wait_connected()
+        await turns(20)
+        peer = server.peers[0] if side == "client" else client.peer
+        for _ in range(2):
+            assert await peer.request("size", "x" * 1000) == 1000
+            with pytest.raises(MessageTooBig):
+                await peer.request("size", "x" * 5000)
+            line.cut()
+            await turns(20)
+            await client.wait_connected()
+        await client.close()
+        await server.close()
+
+
 async def test_limits_that_were_changed_hold_on() -> None:
     async with story() as s:
         s.client.peer.limits = s.client.peer.limits.replace(message=4096)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, refuse
+from session_story import SOON, refuse, story
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server
+from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, Service
 from wsrpc._peer.peer import core_of
 from wsrpc.testing import Clock, Line
 
@@ -98,6 +99,52 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) 
         await scene.close()
 
 
+@pytest.mark.parametrize("how", ["emit", "emit_nowait", "request in a task"])
+@pytest.mark.parametrize("refused", [False, True])
+async def test_what_open_handlers_send_without_a_connection_leaves_before_what_waited_for_them(
+    refused: bool, how: str
+) -> None:
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    entered, gate = asyncio.Event(), asyncio.Event()
+    asked: list[asyncio.Task[Any]] = []
+
+    @client.on("open")
+    async def opened() -> None:
+        entered.set()
+        await gate.wait()
+        if refused:
+            refuse(scene.line.connections[-1][0])
+        if how == "emit":
+            await client.emit("note", "handler")
+        elif how == "emit_nowait":
+            client.emit_nowait("note", "handler")
+        else:
+            asked.append(asyncio.create_task(client.request("ask", "handler")))
+            await turns(5)
+
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await entered.wait()
+        await client.emit("note", "waited")
+        await scene.is_resumable()
+        if not refused:
+            await scene.cut()
+        gate.set()
+        await turns(20)
+        if refused:
+            await scene.cut()
+        core = core_of(client.peer)
+        await turns_until(lambda: core.out.queued == 2 and core.out.link is not None and core.out.link.opening is None)
+        await client.emit("note", "later")
+        await scene.repair("connected")
+        await connecting
+        await turns_until(lambda: len(scene.arrived) == 3)
+        assert scene.arrived == ["handler", "waited", "later"]
+        assert await asyncio.gather(*asked) == ["handler"] * len(asked)
+        await scene.close()
+
+
 async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out() -> None:
     scene = Opening()
     client = scene.client
@@ -132,6 +179,185 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
         assert scene.back == [False, True] and scene.began == 2
         await turns_until(lambda: len(scene.arrived) == 2)
         assert scene.arrived == ["slow, False", "slow, True"]
+        await scene.close()
+
+
+@pytest.mark.filterwarnings("error")
+async def test_on_reconnect_handlers_that_are_cancelled_leave_nothing() -> None:
+    async with story(client=Limits(close_timeout=0.01)) as s:
+        began = asyncio.Event()
+        told: list[str] = []
+
+        @s.client.on_reconnect
+        async def slow() -> None:
+            began.set()
+            await asyncio.Event().wait()
+
+        @s.client.on_reconnect
+        def never() -> None:
+            told.append("never")
+
+        await s.cut()
+        await s.repair()
+        await began.wait()
+        await s.client.close()
+        gc.collect()  # where a coroutine was never awaited, Python says so now
+        assert told == []
+
+
+async def test_an_on_reconnect_handler_of_a_session_that_goes_on_may_close() -> None:
+    async with story(client=Limits(close_timeout=60)) as s, asyncio.timeout(5):
+        closed = asyncio.Event()
+
+        @s.client.on_reconnect
+        async def close() -> None:
+            await asyncio.create_task(s.client.close())
+            closed.set()
+
+        await s.cut()
+        s.line.down = False
+        await closed.wait()  # the close does not wait for the handler that waits for it
+
+
+async def test_on_reconnect_handlers_are_called_after_one_that_is_cancelled_elsewhere() -> None:
+    async with story() as s:
+
+        @s.client.on_reconnect
+        async def cancelled() -> None:
+            waiting = asyncio.get_running_loop().create_future()
+            waiting.cancel()
+            await waiting
+
+        told: list[bool] = []
+        s.client.on_reconnect(lambda info: told.append(info.resumed))
+        await s.cut()
+        await s.repair()
+        await turns_until(lambda: told)
+
+
+async def test_on_reconnect_handlers_are_not_left_out_where_the_transport_refuses_what_open_handlers_send() -> None:
+    scene = Opening()
+    client = scene.client
+    gate = asyncio.Event()
+
+    @client.on("connect")
+    async def opened() -> None:
+        if scene.began == 2:
+            await gate.wait()
+            refuse(scene.line.connections[-1][0])
+            await client.emit("note", "opened")
+
+    @client.on_reconnect
+    async def subscribe(info: ReconnectInfo) -> None:
+        if not info.resumed:
+            await client.emit("note", "subscribe")
+
+    scene.release.set()
+    async with asyncio.timeout(20):
+        await client.connect()
+        await scene.server.peers[0].close(1012, "restart")
+        await turns_until(lambda: scene.began == 2 and client.peer.connected)
+        await scene.is_resumable()
+        await client.emit("note", "waited")
+        scene.arrived.clear()
+        gate.set()
+        await turns(20)
+        scene.line.cut()
+        await turns_until(lambda: len(scene.arrived) == 3)
+        assert scene.arrived == ["opened", "subscribe", "waited"]
+        assert scene.back == [False, True]
+        await scene.close()
+
+
+@pytest.mark.parametrize("call", ["wait_connected", "connect"])
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(call: str) -> None:
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    began, waits, done = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        began.set()
+        await scene.release.wait()
+        waits.set()
+        await getattr(client, call)()
+        assert client.state == "opening"
+        done.set()
+
+    async with asyncio.timeout(5):  # less than Limits.open_handlers
+        connecting = asyncio.create_task(client.connect())
+        other = asyncio.create_task(client.wait_connected())
+        await began.wait()
+        await scene.is_resumable()
+        await scene.cut()
+        scene.release.set()
+        await waits.wait()
+        await turns(5)
+        scene.line.down = False
+        await done.wait()
+        assert not connecting.done() and not other.done()
+        await asyncio.gather(connecting, other)
+        assert client.state == "connected"
+        await scene.close()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
+    refused: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing calls it again, so it must not look as if its connection had ended."""
+    scene = Opening()
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    began = asyncio.Event()
+
+    @client.on("open")
+    async def opened() -> None:
+        began.set()
+        await scene.release.wait()
+        if refused:
+            refuse(scene.line.connections[-1][0])
+        await client.request("ask", "now or never", offline="fail")
+
+    async with asyncio.timeout(20):
+        connecting = asyncio.create_task(client.connect())
+        await began.wait()
+        await scene.is_resumable()
+        if not refused:
+            await scene.cut()
+        scene.release.set()
+        await turns(20)
+        if refused:
+            await scene.cut()
+        await scene.repair("connected")
+        await connecting
+        failed = [each for each in caplog.records if opened.__qualname__ in each.getMessage()]
+        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+        await scene.close()
+
+
+async def test_a_service_that_fails_while_the_connection_is_lost_is_an_error_in_the_log(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    scene = Opening()
+    began = asyncio.Event()
+
+    class Failing(Service):
+        async def on_open(self) -> None:
+            began.set()
+            await scene.release.wait()
+            raise ValueError("on_open has failed")
+
+    scene.server.add_service(Failing)
+    client = scene.client = Client("ws://server/", dial=scene.line.dial, reconnect=SOON)
+    async with asyncio.timeout(20):
+        await client.connect()
+        await began.wait()
+        await scene.is_resumable()
+        await scene.cut()
+        scene.release.set()
+        await turns_until(lambda: not scene.server.peers)
+        failed = [each for each in caplog.records if "on_open" in each.getMessage()]
+        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
         await scene.close()
 
 
@@ -185,6 +411,55 @@ async def test_who_sends_in_an_open_handler_may_fail_instead_of_waiting() -> Non
         await connecting
         assert errors == ["not_sent"] * 3 and "now or never" not in scene.arrived
         await scene.close()
+
+
+@pytest.mark.parametrize("send", ["emit", "request", "emit_nowait"])
+@pytest.mark.parametrize("who", ["an open handler", "anybody"])
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_what_may_not_wait_fails_where_the_transport_refuses_it(side: str, who: str, send: str) -> None:
+    server = Server()
+    line = Line(server)
+    client = Client("ws://server/", dial=line.dial, reconnect=SOON)
+    gate, tried = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+    outcomes: list[str] = []
+
+    async def try_it(peer: Peer) -> None:
+        refuse(line.connections[-1][0 if side == "client" else 1])
+        try:
+            result = getattr(peer, send)("tell", "now or never", offline="fail")
+            if result is not None:
+                await result
+        except ConnectionLost as exc:
+            outcomes.append(exc.outcome)
+        tried.set()
+
+    async def opened(peer: Peer) -> None:
+        await gate.wait()
+        if who == "an open handler":
+            await try_it(peer)
+
+    (client if side == "client" else server).on("open", opened)
+    for end in (client, server):
+        end.on("tell", told.append)
+    async with asyncio.timeout(5):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: core_of(client.peer).resumable)
+        await turns(20)
+        gate.set()
+        if who == "anybody":
+            await connecting
+            await turns(20)
+            await try_it(client.peer if side == "client" else server.peers[0])
+        await turns(20)
+        line.cut()
+        await tried.wait()
+        await connecting
+        await turns_until(lambda: len(line.connections) == 2 and client.connected)
+        assert await client.request("tell", "it goes on") is None
+        assert (outcomes, told) == (["not_sent"], ["it goes on"])
+        await client.close()
+        await server.close()
 
 
 @pytest.mark.parametrize("who", ["the handler", "what waits"])

@@ -21,6 +21,7 @@ from wsrpc import (
     AnonymousChannel,
     Client,
     CloseInfo,
+    ConnectFailed,
     ConnectionLost,
     KeepLatest,
     Limits,
@@ -30,6 +31,7 @@ from wsrpc import (
     Server,
     Service,
 )
+from wsrpc._peer.peer import core_of
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -353,3 +355,89 @@ class Listening:
     def resume_sending(self) -> None: ...
 
     def connection_lost(self, info: CloseInfo, /) -> None: ...
+
+
+@pytest.mark.parametrize("where", ["connected", "detached", "resuming"])
+async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_connection(where: str) -> None:
+    async with story() as s:
+        client, peer = s.client, s.client.peer
+        s.server.on("wait", asyncio.Event().wait)
+        parked = asyncio.create_task(client.request("wait"))
+        await s.settled()
+        if where != "connected":
+            await s.cut()
+        if where == "resuming":
+            s.line.down = False
+            while client.state != "resuming":  # noqa: ASYNC110 - for some turns of the loop
+                await asyncio.sleep(0)
+        dialed = len(s.line.connections)
+        await peer.close(4000, "bye")
+        assert client.state == "closed"
+        assert [(info.code, info.user_closed, info.will_reconnect) for info in s.closed] == [(4000, True, False)]
+        with pytest.raises(ConnectionLost):
+            await parked
+        with pytest.raises(ConnectionLost, match="bye"):
+            await client.wait_connected()
+        s.line.down = False
+        await turns(50)
+        assert len(s.line.connections) == dialed
+        await client.connect()
+        assert client.connected
+
+
+@pytest.mark.parametrize("why", ["another connection is bound", "the client gives up"])
+async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_frame(why: str) -> None:
+    """As those of some ASGI servers. They would keep the session for a client that does not come back."""
+    server = Server()
+    line = Line(server)
+    gone = why == "the client gives up"
+    client = Client("ws://server/", dial=line.dial, reconnect=SOON, connect_timeout=1 if gone else 30)
+    if gone:
+        client.on("open", asyncio.Event().wait)
+    async with asyncio.timeout(10):
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: core_of(client.peer).resumable and core_of(server.peers[0]).resumable)
+        ours, _ = line.connections[-1]
+
+        async def close(code: int | None = None, reason: str = "") -> None:
+            await turns(10)
+            ours.abort()
+
+        vars(ours)["close"] = close
+        if gone:
+            with pytest.raises(ConnectFailed):
+                await connecting
+            await turns_until(lambda: not server.peers)
+        else:
+            await connecting
+            dialed, accepted = memory_transports()
+            await asyncio.gather(client.bind(dialed), server.accept(accepted))
+            await turns_until(lambda: len(server.peers) == 1)
+        assert server.stats().detached == 0
+        await client.close()
+        await server.close()
+
+
+async def test_the_downtime_of_a_bound_connection_begins_with_the_drop() -> None:
+    async with story() as s:
+        loop = asyncio.get_running_loop()
+        await s.cut()
+        cut_at = loop.time()
+        await turns(100)
+        away = loop.time() - cut_at
+        dialed, accepted = memory_transports()
+        await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
+        (info,) = s.back
+        assert info.downtime >= away > 0
+
+
+async def test_without_a_connection_a_session_belongs_to_its_thread_too() -> None:
+    async with story() as s:
+        peer = s.peer
+        await s.cut()
+        transport, _ = memory_transports()
+        for refused in (lambda: asyncio.run(peer.close()), lambda: peer.bind(transport)):
+            with pytest.raises(RuntimeError, match="an event loop in another thread"):
+                await asyncio.to_thread(refused)
+        assert peer.detached
+        await s.repair()
