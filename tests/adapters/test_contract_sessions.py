@@ -422,6 +422,8 @@ async def test_a_half_open_connection_is_fenced(host: Host) -> None:
                 new.drop()
                 await turns_until(lambda: peer.detached)
             else:
+                assert (await new.next_of(CLOSE)).code == 1000
+                new.drop()
                 await turns_until(lambda: server.peers == ())
 
 
