@@ -32,7 +32,7 @@ class Hurried:
         await asyncio.sleep(min(seconds, 0.005))
 
 
-uvicorn.server.asyncio = Hurried()  # type: ignore[assignment]
+uvicorn.server.asyncio = Hurried()  # type: ignore[assignment, attr-defined]
 
 
 class Uvicorn(uvicorn.Server):
