@@ -31,6 +31,9 @@ STAMPS := $(VENV)/.stamps
 JS := interop/js
 # The environment first, because that is where Node is put when the machine has none that will do.
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
+# Where this is set, each worker of pytest would compile every test anew, and each of some hundred programs that tests
+# start would compile wsrpc. What is written is in __pycache__, which `make clean` removes.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: demo quick test test-pythons test-browser check dist fmt bench soak autobahn clean node go

@@ -7,7 +7,9 @@ import gc
 import math
 import os
 import signal
+import traceback
 from asyncio import constants
+from functools import cache
 from pathlib import Path
 
 import hypothesis
@@ -18,9 +20,11 @@ TESTS = Path(__file__).parent
 UNIT = TESTS / "unit"
 SLOW = (TESTS / "property", TESTS / "faults", TESTS / "test_typing.py", TESTS.parent / "interop" / "test_matrix_run.py")
 
-# In debug mode asyncio notes for each callback and task where it was made, ten calls deep, which took more than half of
-# the time of the unit tests. Three say as well which line it was.
+# In debug mode asyncio notes for each callback, task and future where it was made: ten calls deep for callbacks, and
+# for the others, in C, all the way up to pytest's own calls. That took more than half of the time of the unit tests.
+# Three say as well which line it was.
 constants.DEBUG_STACK_DEPTH = 3  # type: ignore[misc]
+traceback.extract_stack.__defaults__ = (None, 3)  # for `f` and `limit`, which C does not give
 
 # No test may pass or fail by how fast the machine is, and Hypothesis's own deadline would do that.
 hypothesis.settings.register_profile("wsrpc", deadline=None)
@@ -49,7 +53,12 @@ def pytest_xdist_auto_num_workers() -> int:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the tests that take longest, so that no worker is busy with one when the others have nothing left."""
-    items.sort(key=lambda item: not any(slow in (item.path, *item.path.parents) for slow in SLOW))
+
+    @cache
+    def is_slow(path: Path) -> bool:
+        return any(slow in (path, *path.parents) for slow in SLOW)
+
+    items.sort(key=lambda item: not is_slow(item.path))
 
 
 def pytest_collection_finish() -> None:

@@ -44,6 +44,16 @@ async def turns_until(condition: Callable[[], object], patience: float = 8.0) ->
             await asyncio.sleep(0.001)
 
 
+async def timers_due(seconds: float) -> None:
+    """Let every timer fire that is due within ``seconds``, to show what none of them does.
+
+    The event loop fires timers in order, so this does not depend on how fast the machine is.
+    """
+    await asyncio.sleep(seconds)
+    for _ in range(10):  # what they begin takes a few turns
+        await asyncio.sleep(0)
+
+
 class FreezesOlderObjects:
     """For test cases that collect garbage often: the collector looks only at objects that the test case has made.
 

@@ -159,6 +159,12 @@ class RawPeer:
         self.sock.close()
 
 
+def _prepare(sock: socket.socket) -> None:
+    """For the event loop, and each write leaves at once: Nagle's algorithm holds a second one back for up to 40 ms."""
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
 async def _head(sock: socket.socket) -> tuple[bytes, bytes]:
     loop = asyncio.get_running_loop()
     data = b""
@@ -196,7 +202,7 @@ class RawServer:
     async def accept_tcp(self) -> socket.socket:
         async with asyncio.timeout(PATIENCE):
             sock, _ = await asyncio.get_running_loop().sock_accept(self.sock)
-        sock.setblocking(False)
+        _prepare(sock)
         self.peers.append(sock)
         return sock
 
@@ -259,7 +265,7 @@ async def raw_client(
     with socket.socket() as sock:
         if receive_buffer is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        sock.setblocking(False)
+        _prepare(sock)
         await loop.sock_connect(sock, ("127.0.0.1", port))
         request = handshake(path, *headers, host=f"127.0.0.1:{port}")
         await loop.sock_sendall(sock, request + early)

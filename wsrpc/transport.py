@@ -6,7 +6,8 @@ opening handshake to the end of the connection and is never reused. Everything h
 **In.** ``start(receiver)`` begins to deliver. From then on the transport calls ``receiver.receive(payload, text)`` for
 each message, complete and in order, without a task or a queue in between. After each read from the network, however
 many messages it brought, it calls ``receiver.read_ended()`` once. What arrived before ``start`` is kept and delivered
-in that call. ``receive`` does not raise, and does not keep the buffer that it is given unless that is ``bytes``.
+in that call, except for what arrived after ``close``. ``receive`` does not raise, and does not keep the buffer that it
+is given unless that is ``bytes``.
 
 **Out.** ``send(payload, text)`` is synchronous, never blocks and never drops, and may be called before ``start``.
 Messages that one read caused, or that were sent in one turn of the event loop, are written together, in pieces that

@@ -101,8 +101,9 @@ async def test_uvicorn_on_a_unix_socket(tmp_path: Path, ws: str) -> None:
 @pytest.mark.parametrize("run", SERVERS)
 async def test_a_path_is_as_it_came_under_every_asgi_server(run: str) -> None:
     server = echo_server()
-    async with SERVERS[run](asgi(server)) as port, raw_client(port, ODD):
+    async with SERVERS[run](asgi(server)) as port, raw_client(port, ODD) as raw:
         is_odd(await only_peer(server))
+        raw.drop()
         await server.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from core_driver import turns
 from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
 from raw_websocket import CLOSE, PING, PONG, TEXT
 from recorder import Recorder
@@ -410,3 +411,19 @@ async def test_messages_that_cross_our_close_frame_still_arrive(flavour: OverSoc
             await closing
         assert (await recorder.end()).was_clean
         assert recorder.texts == ([] if "answered close" in flavour.cannot else ["was on its way"])
+
+
+@over_sockets
+async def test_close_before_start_is_not_held_up_by_messages(flavour: OverSockets) -> None:
+    # Nothing here waits for `close_timeout`: it is far longer than the time limit of a test.
+    async with flavour.raw(LIMITS.replace(close_timeout=1000.0)) as (transport, raw):
+        closing = asyncio.create_task(transport.close(1008, "not you"))
+        assert (await raw.next_of(CLOSE)).code == 1008
+        await raw.send(raw.frame(TEXT, "was on its way"))
+        await turns(50)  # it is read by itself
+        await raw.send(raw.frame(TEXT, "and so was this"), raw.close_frame(1008))
+        if raw.client:
+            await raw.read_to_end()
+        raw.drop()
+        async with asyncio.timeout(8):
+            await closing

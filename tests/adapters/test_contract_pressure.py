@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from core_driver import turns
 from flavours import FLAVOURS, OVER_SOCKETS, Discard, Flavour, OverSockets
 from raw_websocket import PING, PONG, TEXT
 from recorder import Recorder
@@ -54,8 +55,8 @@ async def test_drain_waits_for_it(flavour: Flavour) -> None:
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
         draining = [asyncio.create_task(transport.drain()) for _ in range(3)]
-        done, _ = await asyncio.wait(draining, timeout=0.05)
-        assert not done
+        await turns(20)
+        assert not any(each.done() for each in draining)
         go_on()
         async with asyncio.timeout(8):
             await asyncio.gather(*draining)
@@ -79,7 +80,7 @@ async def test_cancelling_drain_is_safe(flavour: Flavour) -> None:
         await fill(transport, recorder)
         stays = asyncio.create_task(transport.drain())
         leaves = asyncio.create_task(transport.drain())
-        await asyncio.wait([stays, leaves], timeout=0.02)
+        await turns(20)
         leaves.cancel()
         with pytest.raises(asyncio.CancelledError):
             await leaves
@@ -97,7 +98,7 @@ async def test_drain_ends_with_the_connection(flavour: Flavour) -> None:
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
         draining = asyncio.create_task(transport.drain())
-        await asyncio.wait([draining], timeout=0.02)
+        await turns(20)
         transport.abort()
         async with asyncio.timeout(8):
             await draining
@@ -113,7 +114,7 @@ async def test_drain_does_not_raise_when_the_connection_breaks(flavour: OverSock
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
         draining = asyncio.create_task(transport.drain())
-        await asyncio.wait([draining], timeout=0.02)
+        await turns(20)
         raw.reset()
         async with asyncio.timeout(8):
             await draining
@@ -187,7 +188,7 @@ async def test_abort_ends_at_once_when_the_connection_is_full(flavour: OverSocke
         recorder = Recorder.of(transport)
         await fill(transport, recorder)
         closing = asyncio.create_task(transport.close())
-        await asyncio.wait([closing], timeout=0.02)
+        await turns(20)
         assert not closing.done()
         transport.abort()
         async with asyncio.timeout(8):

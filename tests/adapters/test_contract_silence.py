@@ -22,13 +22,18 @@ from wsrpc._transports.listener import listen
 
 PEM = Path(__file__).parent / "localhost.pem"
 
-LIMITS = Limits(ping_interval=0.2, ping_timeout=0.2, close_timeout=60.0, stall=60.0)
+LIMITS = Limits(ping_interval=0.05, ping_timeout=0.2, close_timeout=60.0, stall=60.0)
 """Whatever waits for the closing handshake, or for a stall alone, comes far too late."""
 
-PROMISE = 0.2 + 0.2 + 1.0
+PROMISE = 0.05 + 0.2 + 1.0
 """Seconds within which a dead line is found."""
 
 PATIENT = LIMITS.replace(ping_interval=0.02, ping_timeout=1.0)
+
+RECEIVES = 64 * 1024
+"""Receive buffer of a slow reader. With much less the system itself waits, up to a second and more, before it tells the
+sender that there is room again.
+"""
 
 PIECE = b"x" * 60_000
 
@@ -96,7 +101,9 @@ async def test_a_connection_that_is_found_dead_takes_nothing_any_more(flavour: O
 
 
 @over_sockets
-@pytest.mark.parametrize("limits", [LIMITS, LIMITS.replace(stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.4)])
+@pytest.mark.parametrize(
+    "limits", [LIMITS, LIMITS.replace(ping_interval=0.2, stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.25)]
+)
 async def test_a_connection_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
     async with flavour.raw(limits) as (transport, _):
         recorder = Recorder.of(transport)
@@ -151,7 +158,7 @@ async def test_a_wrong_answer(flavour: OverSockets, kind: str) -> None:
 
 @over_sockets
 async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
-    async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=4096) as (transport, raw):
+    async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=RECEIVES) as (transport, raw):
         recorder = Recorder.of(transport)
         for number in range(600):  # 36 MB, which the ping waits behind
             transport.send(b"%d " % number + PIECE)
@@ -184,7 +191,7 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall=1.0), ssl=context)
     trusting = ssl.create_default_context(cafile=str(PEM))
     with socket.socket() as sock:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
         sock.setblocking(False)
         await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", listener.port))
         reader, writer = await asyncio.open_connection(sock=sock, ssl=trusting, server_hostname="localhost", limit=1000)
@@ -244,7 +251,7 @@ async def test_pings_keep_their_place_among_messages(flavour: OverSockets) -> No
 @able("heartbeat")
 @pytest.mark.parametrize("who", ["ours", "theirs"])
 async def test_no_pings_while_closing(flavour: OverSockets, who: str) -> None:
-    async with flavour.raw(PATIENT.replace(close_timeout=0.3)) as (transport, raw):
+    async with flavour.raw(PATIENT.replace(close_timeout=0.1)) as (transport, raw):
         recorder = Recorder.of(transport)
         closing = None
         if who == "ours":

@@ -5,9 +5,8 @@ That is how a session goes on over another connection: its first message says fo
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
+from core_driver import turns
 from flavours import FLAVOURS, Flavour
 from leftovers import turns_until
 from recorder import Recorder
@@ -59,8 +58,7 @@ async def test_a_transport_is_started_again_in_receive(flavour: Flavour, early: 
         for text in (b"1", b"2", b"3"):
             theirs.send(text)
         if early:
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+            await turns(50)
             ours.start(first)
         ours.send(b"a")
         await recorder.count(2)
@@ -99,18 +97,15 @@ async def test_a_transport_that_was_paused_is_started_again(flavour: Flavour, ea
             ours.start(first)
         theirs.send(b"1")
         if early:
-            for _ in range(20):
-                await asyncio.sleep(0.001)
+            await turns(50)
             ours.start(first)
         await turns_until(lambda: first.got == [b"1"])
         theirs.send(b"2")
-        for _ in range(20):
-            await asyncio.sleep(0.001)
+        await turns(50)
         # An ASGI server that was asked for the next message before gives that one.
         assert first.got in ([b"1"], [b"1", b"2"])
         theirs.send(b"3")
-        for _ in range(20):
-            await asyncio.sleep(0.001)
+        await turns(50)
         before = list(first.got)
         ours.start(recorder)
         ours.resume_receiving()

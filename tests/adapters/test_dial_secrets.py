@@ -137,9 +137,10 @@ async def test_a_server_that_refuses_or_is_broken(dialing: Dialing, answer: str,
                 with suppress(OSError):
                     await ANSWERS[answer](server)
 
+        limits = LIMITS.replace(open_timeout=0.05 if answer == "says nothing" else 8.0)
         for auth in (None, SECRET):
             answering = asyncio.create_task(answer_all())
-            await attempts_fail(secretive(server.url, dialing, auth=auth), log)
+            await attempts_fail(secretive(server.url, dialing, auth=auth, limits=limits), log)
             answering.cancel()
             await asyncio.wait([answering])
 

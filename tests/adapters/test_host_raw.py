@@ -113,6 +113,7 @@ async def test_a_message_over_max_size_is_thrown_away_and_one_over_the_limit_clo
         await expect(peer, (TEXT, b"x" * 1000))
         await peer.send(peer.frame(BINARY, "x" * 600, fin=False), peer.frame(CONT, "x" * 401))
         assert (await peer.next_of(CLOSE)).code == 1009
+        peer.drop()
         assert (await ended).code == 1009
 
 

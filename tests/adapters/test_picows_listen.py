@@ -159,7 +159,8 @@ async def test_closing_the_server_does_not_wait_for_whoever_says_nothing() -> No
     async with picows.listen(server) as listener:
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         writer.write(b"GET / HTTP/1.1\r\n")
-        async with raw_client(listener.port):  # by now the first one is accepted, too
+        async with raw_client(listener.port) as raw:  # by now the first one is accepted, too
+            raw.drop()
             async with asyncio.timeout(8):
                 await server.close()
                 assert await reader.read() == b""

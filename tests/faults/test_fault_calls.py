@@ -155,7 +155,7 @@ async def test_order_holds_on_a_bad_connection() -> None:
             for number in range(200):
                 await s.client.emit("note", number)
                 if number % 20 == 0:
-                    await asyncio.sleep(0.001)  # so that they leave in several pieces
+                    await asyncio.sleep(0)  # so that they leave in several pieces
             assert await s.client.request("echo", 1) == 1
         assert s.noted == list(range(200))
         assert s.closed == []

@@ -317,4 +317,5 @@ async def test_a_reason_that_a_client_does_not_know_is_shown_in_short(why: str, 
         with pytest.raises(SessionLost) as caught:
             await asked
         assert shown in caught.value.reason and len(caught.value.reason) < 300 and "\n" not in caught.value.reason
+        raw.drop()
         await client.close()

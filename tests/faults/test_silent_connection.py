@@ -17,7 +17,7 @@ from leftovers import turns_until
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
 from wsrpc.testing import FaultProxy
 
-INTERVAL = 0.5
+INTERVAL = 0.1
 IDLE, BUSY = 0.5, 1.0
 """`Limits.ping_timeout`, in seconds: answers wait in line, too, where both sides and the proxy share one event loop."""
 

@@ -104,7 +104,7 @@ class Dialing:
         """The user's context, in which the client dials."""
         self._task: asyncio.Task[None] | None = None
         self._delay: asyncio.Future[None] | None = None
-        """The latest delay; done if `hurry` ended it."""
+        """The latest delay, from before its wait begins; done if `hurry` ended it."""
         self._attempts = 0
         """Attempts since a connection was open."""
         self._last: Exception | None = None
@@ -112,6 +112,7 @@ class Dialing:
 
     def begin(self, delay: float | None = None) -> None:
         """Begin a series of attempts, after ``delay`` seconds if that is not None."""
+        self._delay = asyncio.get_running_loop().create_future()  # here, as the task begins in the next turn
         self._task = spawn_later(self._run(delay), self._context.copy())
 
     def opened(self) -> None:
@@ -195,6 +196,7 @@ class Dialing:
                         if delay is None:
                             raise ConnectFailed(self._attempts, exc) from exc
                         text = f"could not connect: {named(exc)}"
+                    self._delay = asyncio.get_running_loop().create_future()
                     self._listener.attempt_failed(text, delay)
         except TimeoutError:
             if not limit.expired():
@@ -203,5 +205,5 @@ class Dialing:
             raise failure from failure.__cause__
 
     async def _wait(self, seconds: float) -> None:
-        self._delay = asyncio.get_running_loop().create_future()
+        assert self._delay is not None
         await asyncio.wait([self._delay], timeout=seconds)

@@ -472,7 +472,9 @@ class WebSocketCallbacks(WebSocketTransport):
         opcode = frame.opcode
         if opcode is TEXT or opcode is BINARY or opcode is CONT:
             self._reader.messages += frame.fin
-            self._delivery.frame(bytes(frame.data), opcode is TEXT, frame.fin)
+            # Not where this side closes before there is a receiver: reading would stop before the Close frame.
+            if self._closing is None or self._delivery.receiver is not None:
+                self._delivery.frame(bytes(frame.data), opcode is TEXT, frame.fin)
             return True
         if opcode is PONG:
             self._heartbeat.pong(bytes(frame.data))

@@ -642,7 +642,7 @@ async def test_connect_timeout_bounds_a_connect_whose_dialing_was_stopped_by_bin
 
 
 async def test_connect_timeout_bounds_a_connect_that_waits_for_the_open_handlers_after_bind() -> None:
-    client = Client(never, connect_timeout=0.1, limits=LIMITS.replace(open_handlers=3600.0))
+    client = Client(never, connect_timeout=0.1, limits=Limits(close_timeout=0.05, open_handlers=3600.0))
     client.on("open", asyncio.Event().wait)
     transport, _ = memory_transports()
     binding = asyncio.create_task(client.bind(transport))

@@ -27,6 +27,7 @@ from wsrpc import (
     SessionLost,
     is_transient,
 )
+from wsrpc._client.client import core_of
 from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -318,6 +319,18 @@ async def test_on_wake_it_dials_at_once_instead_of_waiting(monkeypatch: pytest.M
         await connecting
         assert await client.request("echo", 1) == 1
         await client.close()
+
+
+async def test_on_wake_in_the_turn_in_which_the_connection_ends_it_dials_at_once() -> None:
+    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    async with asyncio.timeout(8), echoing().listen() as listener:
+        async with Client(listener.url, limits=LIMITS, reconnect=NEVER) as client:
+            client.on_reconnect(back.put_nowait)
+            client.peer.info.underlying.transport.abort()
+            while client.state == "connected":  # noqa: ASYNC110 - which turn it is matters
+                await asyncio.sleep(0)
+            core_of(client).woke(20.0)  # before the task that waits for the delay has begun
+            await back.get()
 
 
 async def test_on_wake_a_connection_of_before_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -273,6 +273,7 @@ async def close(state: ClientState) -> None:
         closing = played.start(played.client.close(4000, "enough"))
         await asyncio.sleep(0)
         assert played.client.state == after(state, Input.CLOSE)
+        played.ready.set()
         played.release.set()
         await closing
         assert played.client.state == "closed"

@@ -17,7 +17,7 @@ from wsrpc.testing import memory_transports
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-IMPATIENT = Limits(close_timeout=2.0, open_handlers=0.05)
+IMPATIENT = Limits(close_timeout=0.05, open_handlers=0.05)
 
 
 class Scene:

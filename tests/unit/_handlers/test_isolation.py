@@ -11,7 +11,7 @@ import pytest
 from core_driver import Driven, messages, rejection, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Context, Limits, Peer, RemoteError, Router, Server, current_peer
+from wsrpc import Client, Context, Limits, Peer, Reconnect, RemoteError, Router, Server, current_peer
 from wsrpc.testing import ScriptedTransport, connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -402,7 +402,7 @@ async def test_current_peer_works_in_on_reconnect(kind: str) -> None:
     server = serving()
     async with asyncio.timeout(PATIENCE):
         async with server.listen() as listener:
-            async with Client(listener.url, limits=LIMITS) as client:
+            async with Client(listener.url, limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001)) as client:
                 found = asyncio.get_running_loop().create_future()
 
                 def sync() -> None:

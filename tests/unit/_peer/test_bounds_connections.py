@@ -49,7 +49,7 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
 
 
 async def test_at_the_hard_cap_emit_nowait_raises_and_an_answer_closes_with_4408() -> None:
-    limits = AMPLE.replace(high_water=10_000, hard_cap=200_000)
+    limits = AMPLE.replace(high_water=10_000, hard_cap=200_000, close_timeout=0.05)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL) as raw:
         peer = await world.newest()
         assert peer.transport is not None

@@ -55,7 +55,7 @@ async def begin(raw: RawPeer) -> Any:
 async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_stalling(
     limits: Limits, most: int
 ) -> None:
-    async with beside(limits.replace(stall=0.5)) as world, raw_client(world.port) as raw:
+    async with beside(limits.replace(stall=0.5, close_timeout=0.1)) as world, raw_client(world.port) as raw:
         peer = await world.newest()
         await begin(raw)
         sent = 0

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from leftovers import timers_due, turns_until
 from session_story import SMALL, SOON, Story, refuse, story
 
 import wsrpc._peer.resumption
@@ -207,7 +207,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
             await client.bind(memory_transports()[0])
         else:
             await turns_until(lambda: client.state != "resuming")
-        await asyncio.sleep(0.1)
+        await timers_due(wsrpc._peer.resumption.ANSWER_TIMEOUT)
         assert errors == []
     await server.close()
 
@@ -222,7 +222,7 @@ async def test_a_session_that_keeps_too_much_ends_with_its_connection_and_not_be
             await turns(3)
         assert peer.stats().kept == 0, "nothing is kept any more"
         s.ends[0].release()
-        await asyncio.sleep(0.2)
+        await timers_due(0.2)  # twice `Limits.stall`
         await peer.emit("n", "")
         await turns_until(lambda: heard[-1:] == [0])
         assert peer.connected and s.closed == [] and len(heard) == 41
@@ -242,7 +242,7 @@ async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypat
 
         await s.client.emit("move")
         await s.client.bind(ours)
-        await asyncio.sleep(0.05)
+        await timers_due(wsrpc._resuming.ledger.ACK_SECONDS)
         assert [info.code for info in s.closed] == [1001] and s.client.connected
 
 
@@ -289,7 +289,7 @@ async def test_a_close_handler_binds_while_another_connection_replaces_a_session
 
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 0.01)
-    made = asyncio.Event()
+    making, made = asyncio.Event(), asyncio.Event()
 
     class Greeter(Service):
         def on_open(self) -> None:
@@ -297,6 +297,7 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
 
     async def make(peer: Peer) -> Greeter:
         if peer.info.headers.get("wsrpc-resume"):
+            making.set()
             await made.wait()
         return Greeter()
 
@@ -313,7 +314,7 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
         first.transport.abort()
         await turns_until(lambda: peer.detached)
         late = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
-        await asyncio.sleep(0.05)
+        await making.wait()
         named = {name: first.heard[0]["wsrpc"][name] for name in ("sid", "token")}
         late.say(t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
         await turns(5)

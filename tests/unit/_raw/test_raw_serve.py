@@ -7,6 +7,7 @@ import logging
 from typing import Any
 
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
@@ -120,7 +121,7 @@ async def test_closing_the_server_closes_with_1012_and_waits_for_the_functions()
             async for _ in connection:
                 pass
         finally:
-            await asyncio.sleep(0.01)
+            await turns(20)
             assert connection.ended is not None
             ended.append(connection.ended.code)
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from core_driver import Blocked, messages, start
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from leftovers import timers_due, turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 from stream_driver import control, hello, total
 
@@ -657,7 +657,7 @@ async def test_a_slow_reader_gets_all_that_was_accepted() -> None:
             await asyncio.sleep(0)
             assert peer.transport is not None and peer.transport.unsent > 1_000_000
             closing = start(server.close(drain=LONG))
-            await asyncio.sleep(0.5)  # longer than a closing handshake may take; nothing passes because of it
+            await timers_due(0.2)  # as long as a closing handshake may take
             assert [(await said(raw))["a"][1] for _ in range(64)] == list(range(64))
             assert await said(raw) == {"a": ["last"]}
             assert (await raw.next_of(CLOSE)).code == 1012

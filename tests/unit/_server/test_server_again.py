@@ -37,7 +37,7 @@ afterwards = pytest.mark.usefixtures("nothing_left")
 
 
 def echo_server(**options: Any) -> Server:
-    server = Server(limits=LIMITS, **options)
+    server = Server(**{"limits": LIMITS} | options)
     server.on("echo", lambda value: value)
     return server
 
@@ -418,7 +418,7 @@ def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) 
 
 
 def test_after_an_event_loop_that_ended_while_it_was_closing() -> None:
-    server = echo_server()
+    server = echo_server(limits=Limits(close_timeout=0.05))
 
     async def leave() -> None:
         started = asyncio.Event()

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
@@ -438,7 +439,7 @@ async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called(
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0.01)
+                await turns(20)
                 log.append("on_open ends")
 
         async def on_close(self, info: CloseInfo) -> None:
@@ -528,7 +529,7 @@ async def test_closing_the_server_waits_for_on_close() -> None:
 
     class Saves(Service):
         async def on_close(self, info: CloseInfo) -> None:
-            await asyncio.sleep(0.02)
+            await turns(20)
             done.append(True)
 
     server = Server()

@@ -68,7 +68,7 @@ async def test_a_guard_that_fails_by_a_cancelled_error_lets_nobody_in(
         made.append(guarded)
         return guarded
 
-    server = Server()
+    server = Server(limits=Limits(close_timeout=1000.0))
     server.add_service(Guarded, make)
     async with server.listen() as listener, open_websocket(listener.url) as websocket:
         with suppress(ConnectionClosed):  # so soon
