@@ -3,32 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 from collections.abc import AsyncIterator
 
-import msgspec
 from tenacity import wait_none
 
 from wsrpc import Client, Reconnect, Server
 from wsrpc.testing import FaultProxy
 
-__all__ = ["Gaps", "measure_gaps"]
+from .outcome import Gaps
+
+__all__ = ["measure_gaps"]
 
 EVERY = 0.001
 """Seconds between two items of the stream."""
 WINDOW = 0.06
 """Seconds in which the longest wait for an item is looked for, with a cut in the beginning or without one."""
-
-
-class Gaps(msgspec.Struct):
-    """The longest wait for an item in each window, in milliseconds."""
-
-    with_cut: list[float]
-    without: list[float]
-
-    def percentile(self, which: int, *, cut: bool) -> float:
-        return statistics.quantiles(self.with_cut if cut else self.without, n=100, method="inclusive")[which - 1]
 
 
 async def ticks() -> AsyncIterator[int]:
@@ -75,7 +65,7 @@ async def measure_gaps(cuts: int) -> Gaps:
             for cut in range(cuts):
                 gaps.without.append(await longest())
                 proxy.drop()
-                gaps.with_cut.append(await longest())
+                gaps.at_cuts.append(await longest())
                 if resumed != cut + 1:
                     raise RuntimeError(f"{resumed} of {cut + 1} cuts were over when items came again")
     return gaps

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from statistics import quantiles
 from typing import Literal
 
 import msgspec
 
-__all__ = ["COLUMNS", "KINDS", "Cuts", "Kind", "Outcome", "Seen", "load", "rows", "save"]
+__all__ = ["COLUMNS", "KINDS", "Cuts", "Gaps", "Kind", "Outcome", "Seen", "load", "rows", "save"]
 
 Kind = Literal["before any event", "in a flow", "half open"]
 """Of cuts. After a half-open one, the server still has the old connection when the client comes back."""
@@ -53,6 +54,25 @@ class Outcome(msgspec.Struct):
         return self.cuts == self.recovered and not any(e.lost or e.doubled or e.out_of_order for e in events)
 
 
+class Gaps(msgspec.Struct):
+    """How long the reader of a stream with an item each millisecond waits for one: the longest time in each window.
+
+    In milliseconds. Each window with a cut follows one without.
+    """
+
+    at_cuts: list[float] = []
+    without: list[float] = []
+
+    def sentence(self) -> str:
+        """What is to be said about them."""
+        cut, none = (quantiles(longest, n=100, method="inclusive") for longest in (self.at_cuts, self.without))
+        return (
+            "wsrpc with streams: where an item comes each millisecond, its reader waited "
+            f"{cut[49]:.1f} ms at a cut (median of {len(self.at_cuts)}; p99: {cut[98]:.1f} ms), and in times without a "
+            f"cut {none[49]:.1f} ms at most (p99: {none[98]:.1f} ms). The client dialed again without a delay."
+        )
+
+
 class Cuts(msgspec.Struct, kw_only=True):
     """A run."""
 
@@ -61,6 +81,7 @@ class Cuts(msgspec.Struct, kw_only=True):
     """Versions of what took part."""
     systems: dict[str, Outcome]
     """By title, in the order of the table."""
+    gaps: Gaps
 
 
 def load(path: Path) -> Cuts:

@@ -69,5 +69,6 @@ def sessions_that_are_cut(run: Cuts) -> Iterator[str]:
     yield ABOUT.format(cuts=max(sum(outcome.cuts.values()) for outcome in run.systems.values()))
     yield table(COLUMNS, rows(run))
     machine = ", ".join(f"{name} {version.removeprefix('v')}" for name, version in run.machine.items())
+    yield run.gaps.sentence() + "\n"
     yield HOW.format(date=run.date, machine=machine)
     yield WHY

@@ -279,7 +279,7 @@ async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
         finally:
             tracemalloc.stop()
         report(s, time.monotonic() - began, grown)
-        assert late == early
+        assert late == early, (late[0] - early[0], early[0] - late[0])
         assert grown < LEFT, f"{grown} bytes more than before"
         assert cuts // 10 < s.attempts - s.opened < cuts // 2, "some cuts are to fall into the opening handshake"
         for ledger in (s.up, s.down):
