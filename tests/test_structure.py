@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     ["errors", "limits", "stats"],
     ["_base"],
-    ["transport", "handshake"],
+    ["engine", "transport", "handshake"],
     ["_conversion"],
     ["_protocol"],
     ["_resuming", "_streams"],
@@ -28,6 +28,7 @@ LAYERS = [
     ["_peer"],
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
+    ["_cluster"],
     ["_schema"],
     ["adapting", "schema", "testing", "typescript"],
     ["__init__", "__main__"],

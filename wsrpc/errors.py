@@ -258,6 +258,21 @@ class SessionLost(ConnectionLost):
         return f"the session is lost ({how}); requests in flight may have run"
 
 
+class EngineLost(ConnectionLost):
+    """The engine of the cluster cannot be reached, so nothing was sent to other nodes. ``reason`` says why."""
+
+    def __init__(self, reason: str = "", outcome: Outcome = "not_sent") -> None:
+        super().__init__(1006, reason, outcome)
+        self.args = (reason, outcome)
+
+    def for_outcome(self, outcome: Outcome) -> Self:
+        return type(self)(self.reason, outcome)
+
+    def _text(self) -> str:
+        reason = f": {self.reason}" if self.reason else ""
+        return f"the engine of the cluster is lost{reason}"
+
+
 class ConnectFailed(WsrpcError, ConnectionError):
     """No connection could be made in ``attempts`` attempts, of which the last one failed with ``last_error``."""
 

@@ -7,6 +7,7 @@ the test's control. `FaultProxy` stands between a client and a server, on real s
 """
 
 from ._clock import Clock
+from ._engine import MemoryEngine
 from ._line import Line
 from ._memory import MemoryTransport, memory_transports
 from ._pairs import connect, pair
@@ -17,6 +18,7 @@ __all__ = [
     "Clock",
     "FaultProxy",
     "Line",
+    "MemoryEngine",
     "MemoryTransport",
     "ScriptedTransport",
     "connect",

@@ -1,0 +1,219 @@
+"""Nodes that find each other over an engine in memory, and connections between them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import asynccontextmanager, suppress
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import CloseInfo, ConnectionLost, Limits
+from wsrpc._cluster.directory import LEASE, Claim
+from wsrpc._cluster.node import BEAT, Node
+from wsrpc._cluster.transport import EngineTransport
+from wsrpc.testing import Clock, MemoryEngine
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Ear:
+    """Receiver of one end of a connection."""
+
+    def __init__(self, transport: EngineTransport) -> None:
+        self.transport = transport
+        self.got: list[tuple[bytes, bool]] = []
+        self.reads = 0
+        self.ended: CloseInfo | None = None
+        transport.start(self)
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        assert isinstance(payload, bytes) and self.ended is None
+        self.got.append((payload, text))
+
+    def read_ended(self) -> None:
+        self.reads += 1
+
+    def pause_sending(self) -> None:
+        pass
+
+    def resume_sending(self) -> None:
+        pass
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        assert self.ended is None
+        self.ended = info
+
+
+class One:
+    """A node, and what it is told."""
+
+    def __init__(self, engine: MemoryEngine, clock: Clock, name: str) -> None:
+        self.told: list[str] = []
+        self.ears: list[Ear] = []
+        self.node = Node(engine, name, self, Limits(), clock)
+
+    def node_came(self, node: str, /) -> None:
+        self.told.append(f"{node} came")
+
+    def node_left(self, node: str, /) -> None:
+        self.told.append(f"{node} left")
+
+    def claim_lost(self, address: str, by: Claim, /) -> None:
+        self.told.append(f"lost {address} to {by.node}")
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        self.ears.append(Ear(transport))
+
+    def engine_lost(self, reason: str, /) -> None:
+        self.told.append("engine lost")
+
+    def engine_back(self) -> None:
+        self.told.append("engine back")
+
+
+class World:
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.engine = MemoryEngine()
+        self.ones: list[One] = []
+
+    async def join(self, name: str = "shop") -> One:
+        one = One(self.engine, self.clock, name)
+        self.ones.append(one)
+        await turns_until(lambda: one.node.connected)
+        await turns(10)
+        return one
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let time pass in small steps, so that beats arrive in between."""
+        for _ in range(round(seconds / 0.5)):
+            self.clock.advance(0.5)
+            await turns(6)
+
+
+@asynccontextmanager
+async def world(count: int = 2) -> AsyncGenerator[World]:
+    async with asyncio.timeout(20):
+        made = World()
+        for _ in range(count):
+            await made.join()
+        try:
+            yield made
+        finally:
+            for one in made.ones:
+                await one.node.close()
+
+
+async def test_nodes_find_each_other_and_know_what_each_has() -> None:
+    async with world() as w:
+        a, b = w.ones
+        assert set(a.node.directory.nodes) == set(b.node.directory.nodes) == {a.node.id, b.node.id}
+        a.node.directory.claim("user/1")
+        a.node.directory.enter("hall")
+        a.node.changed()
+        await turns(5)
+        assert b.node.directory.locate("user/1") == a.node.id and b.node.directory.nodes_of("hall") == (a.node.id,)
+        late = await w.join()
+        assert late.node.directory.locate("user/1") == a.node.id, "it has asked"
+        other = await w.join("another application")
+        assert other.node.directory.nodes == (other.node.id,)
+        await late.node.close()
+        await turns(5)
+        assert f"{late.node.id} left" in a.told and late.node.id not in b.node.directory.nodes
+
+
+async def test_a_node_that_is_silent_is_gone_after_its_lease() -> None:
+    async with world() as w:
+        a, b = w.ones
+        b.node.directory.claim("user/1")
+        b.node.changed()
+        await turns(5)
+        ear = Ear(await a.node.dial(b.node.id, {}))
+        await w.pass_time(LEASE + BEAT)
+        assert a.told.count(f"{b.node.id} left") == 0, "it beats"
+        for connection in tuple(w.engine.connections):
+            if connection.hears(f"shop.{b.node.id}"):
+                w.engine.connections.discard(connection)  # it was killed: nobody says so
+        b.node._next_beat.cancel()
+        await w.pass_time(LEASE + BEAT)
+        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
+        assert ear.ended is not None and ear.ended.code == 1006
+
+
+@pytest.mark.parametrize("lost", ["first", "middle", "last"])
+async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        for number in range(3):
+            if number == ["first", "middle", "last"].index(lost):
+                w.engine.lose(1)
+            with suppress(ConnectionLost):  # it has noticed
+                ours.transport.send(str(number).encode())
+            await turns(3)
+        if lost == "last":
+            assert theirs.ended is None and len(theirs.got) == 2
+            await w.pass_time(BEAT)
+        await turns(5)
+        assert theirs.ended is not None and ours.ended is not None
+        assert (theirs.ended.code, ours.ended.code) == (1006, 1006) and "lost" in theirs.ended.reason
+        assert [payload for payload, _ in theirs.got] == [b"0", b"1", b"2"][: ["first", "middle", "last"].index(lost)]
+
+
+async def test_messages_and_the_close_arrive_in_order() -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        delivered = w.engine.delivered
+        for number in range(100):
+            ours.transport.send(str(number).encode(), number % 2 == 0)
+        await turns(3)
+        assert theirs.got == [(str(number).encode(), number % 2 == 0) for number in range(100)]
+        assert w.engine.delivered - delivered == 1, "what one turn sends travels together"
+        theirs.transport.send(b"back")
+        ours.transport.send(b"bye")
+        await ours.transport.close(4000, "enough")
+        await turns(3)
+        assert ours.got == [] and theirs.got[-1] == (b"bye", True)
+        assert theirs.ended == CloseInfo(4000, "enough", was_clean=True) == ours.ended
+
+
+async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        w.engine.down = True
+        w.engine.cut()
+        await turns(5)
+        assert ours.ended is not None and theirs.ended is not None and "engine" in ours.ended.reason
+        assert not a.node.connected and a.told[-1] == "engine lost"
+        a.node.directory.claim("user/1")
+        a.node.changed()
+        w.engine.down = False
+        await turns_until(lambda: a.node.connected and b.node.connected)
+        await turns_until(lambda: b.node.directory.locate("user/1") == a.node.id)
+        assert (await a.node.dial(b.node.id, {})).node == b.node.id
+
+
+async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
+    async with world() as w:
+        a, b = w.ones
+        (connection,) = (each for each in w.engine.connections if each.hears(f"shop.{a.node.id}"))
+        await connection.unsubscribe(f"shop.{a.node.id}")  # as when a broker forgets a subscription
+        await w.pass_time(8.0)
+        await turns_until(lambda: a.told.count("engine back") == 2)
+        assert (await b.node.dial(a.node.id, {})).node == a.node.id
+
+
+async def test_nobody_there_refuses() -> None:
+    async with world(1) as w:
+        (a,) = w.ones
+        with pytest.raises(ConnectionRefusedError):
+            await a.node.dial("nobody", {})

@@ -1,0 +1,317 @@
+"""`Node`: one process's part in a cluster. It keeps the connection to the engine, the directory, and the connections to
+other nodes."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from typing import Protocol
+
+import msgspec
+
+from .._base.closing import CloseCode, CloseInfo
+from .._base.scheduler import LoopScheduler, Scheduler
+from ..engine import PATIENCE, Engine
+from ..errors import EngineLost
+from ..limits import Limits
+from .directory import Beat, Claim, Delta, Directory, Snapshot
+from .engine_link import EngineLink
+from .transport import EngineTransport
+from .wire import (
+    Ask,
+    Close,
+    Data,
+    Left,
+    Mark,
+    NodeMessage,
+    Open,
+    Opened,
+    Probe,
+    Refused,
+    Reset,
+    connection_name,
+    decode,
+    encode,
+    ends_of,
+)
+
+__all__ = ["BEAT", "Node", "NodeListener"]
+
+BEAT = 1.5
+"""Seconds between two beats."""
+OPENS = 5
+"""How often a node asks for a connection: the message, or its answer, may be lost."""
+
+
+class NodeListener(Protocol):
+    """What a node tells of the others."""
+
+    def node_came(self, node: str, /) -> None:
+        """There is another node."""
+
+    def node_left(self, node: str, /) -> None:
+        """A node is gone, or was not heard of for `LEASE` seconds. Its connections have ended."""
+
+    def claim_lost(self, address: str, by: Claim, /) -> None:
+        """Another node has the higher claim to an address of this one."""
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        """Another node has opened a connection."""
+
+    def engine_lost(self, reason: str, /) -> None:
+        """Nothing reaches other nodes."""
+
+    def engine_back(self) -> None:
+        """The engine can be reached again, or for the first time."""
+
+
+class Node:
+    """One process in the cluster ``name``.
+
+    Its own name is random, so a process that is started again is another node.
+
+    Args:
+        limits: of the connections to other nodes.
+        clock: for beats and leases.
+    """
+
+    def __init__(
+        self, engine: Engine, name: str, listener: NodeListener, limits: Limits, clock: Scheduler | None = None
+    ) -> None:
+        self.id = secrets.token_hex(8)
+        self.directory = Directory(self.id, self)
+        self.ignored: Counter[str] = Counter()
+        """Messages that made no sense, by what was wrong."""
+        self._name = name
+        self._listener = listener
+        self._limits = limits
+        self._clock = clock or LoopScheduler()
+        self._all = f"{name}.all"
+        self._transports: dict[str, EngineTransport] = {}
+        self._opening: dict[str, asyncio.Future[str]] = {}
+        """Connections that this node has asked for, until they are accepted ("") or refused (the reason)."""
+        self.dialed = 0
+        """How many connections this node has asked for."""
+        self._asked: dict[str, float] = {}
+        """When it last asked each node for a snapshot."""
+        self._deltas_scheduled = False
+        self._next_beat = self._clock.call_at(self._clock.time() + BEAT, self._beat)
+        label = f"node {self.id} of cluster {name!r}"
+        self._engine = EngineLink(engine, (self._all, self._subject(self.id)), self, label)
+
+    def _subject(self, node: str) -> str:
+        return f"{self._name}.{node}"
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached."""
+        return self._engine.reachable.is_set()
+
+    async def close(self) -> None:
+        """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
+        self._next_beat.cancel()
+        for transport in tuple(self._transports.values()):
+            transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
+        self._publish(self._all, Left(self.id))
+        await self._engine.close()
+
+    # ------------------------------------------------------------ what the engine reports
+
+    def engine_back(self) -> None:
+        self._asked.clear()
+        self._publish(self._all, Ask(self.id))
+        self._say_what_there_is()
+        self._listener.engine_back()
+
+    def engine_lost(self, reason: str, /) -> None:
+        for transport in tuple(self._transports.values()):
+            transport.end(CloseInfo(CloseCode.ABNORMAL, f"the engine is lost: {reason}"))
+        self._listener.engine_lost(reason)
+
+    # ------------------------------------------------------------ what this node says
+
+    def _beat(self) -> None:
+        now = self._clock.time()
+        self._next_beat = self._clock.call_at(now + BEAT, self._beat)
+        self.directory.tick(now)
+        self._engine.check(now)
+        self._say_what_there_is()
+
+    def _say_what_there_is(self) -> None:
+        self.publish_changes()
+        self._publish(self._all, self.directory.beat())
+        self._publish(self._subject(self.id), Probe())
+        for transport in tuple(self._transports.values()):
+            transport.mark()
+
+    def changed(self) -> None:
+        """Publish the changes of the directory at the end of this turn of the event loop."""
+        if not self._deltas_scheduled:
+            self._deltas_scheduled = True
+            asyncio.get_running_loop().call_soon(self.publish_changes)
+
+    def publish_changes(self) -> None:
+        """Publish the changes of the directory. While there is no engine, they wait for it."""
+        self._deltas_scheduled = False
+        if self.connected:
+            for delta in self.directory.take_deltas():
+                self._publish(self._all, delta)
+
+    def _publish(self, subject: str, message: NodeMessage) -> None:
+        """Publish a message, unless the engine is lost: then the other nodes find out by the next beat."""
+        with suppress(EngineLost):
+            self._engine.publish(subject, encode(message))
+
+    # ------------------------------------------------------------ connections to other nodes: see `Carrier`
+
+    async def dial(self, node: str, headers: Mapping[str, str]) -> EngineTransport:
+        """Open a connection to another node, once the engine can be reached. Cancelling is safe.
+
+        Raises:
+            ConnectionRefusedError: it does not accept, or does not answer.
+            EngineLost: the engine was lost meanwhile.
+        """
+        await self._engine.reachable.wait()
+        self.dialed += 1
+        conn = connection_name(self.id, node, self.dialed)
+        answer = self._opening[conn] = asyncio.get_running_loop().create_future()
+        try:
+            for _ in range(OPENS):
+                self.carry(node, Open(conn, dict(headers)))
+                await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
+                if answer.done():
+                    break
+        finally:
+            del self._opening[conn]
+        if not answer.done():
+            raise ConnectionRefusedError(f"node {node} does not answer")
+        if refused := answer.result():
+            raise ConnectionRefusedError(f"node {node} refuses: {refused}")
+        return self._transports[conn]
+
+    @property
+    def unsent(self) -> int:
+        return self._engine.unsent
+
+    def carry(self, node: str, message: Open | Opened | Refused | Data | Mark | Close | Reset, /) -> None:
+        self._engine.publish(self._subject(node), encode(message))
+
+    async def drain(self) -> None:
+        await self._engine.drain()
+
+    def ended(self, transport: EngineTransport, /) -> None:
+        self._transports.pop(transport.conn, None)
+
+    def _make(self, conn: str, node: str) -> EngineTransport:
+        transport = self._transports[conn] = EngineTransport(conn, node, self, self._limits)
+        return transport
+
+    # ------------------------------------------------------------ what other nodes say
+
+    def received(self, subject: str, payload: bytes) -> None:
+        """Take a message from the engine."""
+        now = self._clock.time()
+        try:
+            message = decode(payload)
+        except msgspec.DecodeError:
+            self.ignored["not a message of this version"] += 1
+            return
+        match message:
+            case Data() | Mark() | Close() | Reset():
+                self._for_connection(message)
+            case Beat():
+                if message.node == self.id:
+                    self._engine.heard(subject, now)
+                self.directory.heard_beat(message, now)
+            case Delta():
+                self.directory.heard_delta(message, now)
+            case Snapshot():
+                self.directory.heard_snapshot(message, now)
+            case Ask():
+                self._answer(message.node)
+            case Probe():
+                self._engine.heard(subject, now)
+            case Left():
+                self.directory.drop(message.node, now)
+            case Open():
+                self._open(message)
+            case Opened() | Refused():
+                self._opened(message)
+
+    def _answer(self, asker: str) -> None:
+        if asker != self.id:
+            self.publish_changes()
+            for part in self.directory.snapshot():
+                self._publish(self._subject(asker), part)
+
+    def _open(self, message: Open) -> None:
+        dialer, acceptor = ends_of(message.conn)
+        if message.conn in self._transports:  # the answer was lost, or is on its way
+            self._publish(self._subject(dialer), Opened(message.conn))
+            return
+        if acceptor != self.id or dialer not in self.directory.nodes:
+            self.ignored["a connection that makes no sense"] += 1
+            if acceptor == self.id and dialer:
+                self._publish(self._subject(dialer), Refused(message.conn, "not known"))
+            return
+        transport = self._make(message.conn, dialer)
+        self._publish(self._subject(dialer), Opened(message.conn))
+        self._listener.accepted(transport, message.headers)
+
+    def _opened(self, message: Opened | Refused) -> None:
+        if message.conn in self._transports:
+            return  # it was asked for again before the first answer came
+        answer = self._opening.get(message.conn)
+        dialer, acceptor = ends_of(message.conn)
+        if answer is None or answer.done() or dialer != self.id:
+            self.ignored["an answer that came late"] += 1
+            if isinstance(message, Opened):
+                self._publish(self._subject(acceptor), Reset(message.conn, "nobody waits for it"))
+            return
+        if isinstance(message, Refused):
+            answer.set_result(message.reason or "no reason")
+            return
+        self._make(message.conn, acceptor)  # now: messages may follow at once
+        answer.set_result("")
+
+    def _for_connection(self, message: Data | Mark | Close | Reset) -> None:
+        transport = self._transports.get(message.conn)
+        match message:
+            case _ if transport is None:
+                if not isinstance(message, Reset):
+                    dialer, acceptor = ends_of(message.conn)
+                    other = acceptor if dialer == self.id else dialer
+                    if other:
+                        self._publish(self._subject(other), Reset(message.conn, "there is no such connection"))
+            case Data():
+                transport.received(message)
+            case Mark():
+                transport.marked(message.seq)
+            case Close():
+                transport.closed(message)
+            case Reset():
+                transport.end(CloseInfo(CloseCode.ABNORMAL, message.reason))
+
+    # ------------------------------------------------------------ what the directory reports
+
+    def node_came(self, node: str, /) -> None:
+        self._listener.node_came(node)
+
+    def node_left(self, node: str, /) -> None:
+        self._asked.pop(node, None)
+        for transport in [each for each in self._transports.values() if each.node == node]:
+            transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
+        self._listener.node_left(node)
+
+    def claim_lost(self, address: str, by: Claim, /) -> None:
+        self.changed()
+        self._listener.claim_lost(address, by)
+
+    def needs_snapshot(self, node: str, /) -> None:
+        now = self._clock.time()
+        if self._asked.get(node, 0.0) + BEAT / 2 < now:
+            self._asked[node] = now
+            self._publish(self._subject(node), Ask(self.id))

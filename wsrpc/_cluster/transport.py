@@ -1,0 +1,238 @@
+"""`EngineTransport`: a connection between two nodes, over an engine that may lose messages."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol
+
+from .._base.closing import CloseCode, CloseInfo, check_close
+from ..errors import ConnectionLost
+from ..limits import Limits
+from ..transport import ConnectionInfo, Receiver
+from .wire import Close, Data, Mark, Reset
+
+__all__ = ["Carrier", "EngineTransport"]
+
+SLICE = 32 * 1024
+"""Bytes that are gathered before they are published, at most, unless a message is larger."""
+
+MARK = 0.1
+"""Seconds after which a side says how many messages it has sent: the last ones may be lost unnoticed."""
+
+
+class Carrier(Protocol):
+    """What carries the messages of connections: the node."""
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the engine has not taken yet."""
+        ...
+
+    def carry(self, node: str, message: Data | Mark | Close | Reset, /) -> None:
+        """Publish a message for another node.
+
+        Raises:
+            EngineLost: nothing can be published.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the engine has taken most of what was published."""
+
+    def ended(self, transport: EngineTransport, /) -> None:
+        """The connection is over."""
+
+
+class Batch:
+    """Messages that leave together."""
+
+    __slots__ = ("binary", "messages", "size")
+
+    def __init__(self) -> None:
+        self.messages: list[bytes] = []
+        self.binary: list[int] = []
+        """Which of them are binary messages, counted from 0."""
+        self.size = 0
+        """Bytes of all."""
+
+    def add(self, payload: bytes, text: bool) -> None:
+        if not text:
+            self.binary.append(len(self.messages))
+        self.messages.append(payload)
+        self.size += len(payload)
+
+
+class EngineTransport:
+    """One end of a connection between two nodes. See `wsrpc.transport` for what it promises.
+
+    Each side numbers its messages. Where one is missing, the connection ends without a Close frame, on both sides: a
+    session then goes on over another one, and sends again what was lost. It carries whole messages only.
+
+    Args:
+        node: the other node. It is also the path of ``info``.
+    """
+
+    def __init__(self, conn: str, node: str, carrier: Carrier, limits: Limits) -> None:
+        self.info = ConnectionInfo(path=f"/{node}")
+        self.conn = conn
+        self.node = node
+        self.largest = limits.message
+        self._carrier = carrier
+        self._high_water = limits.high_water
+        self._receiver: Receiver | None = None
+        self._early: list[tuple[bytes, bool]] = []
+        """What has arrived before `start`, or while receiving is paused."""
+        self._paused = False
+        self._batch = Batch()
+        self._sent = 0
+        """Messages that were published."""
+        self._received = 0
+        self._mark_scheduled = False
+        self._crowded: asyncio.Task[None] | None = None
+        """Waits until there is room. None while there is."""
+        self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
+
+    # ------------------------------------------------------------ out
+
+    @property
+    def unsent(self) -> int:
+        return self._batch.size + self._carrier.unsent
+
+    def send(self, payload: bytes, text: bool = True, /) -> None:
+        if self._over.done():
+            info = self._over.result()
+            raise ConnectionLost(info.code, info.reason, "not_sent")
+        if not self._batch.messages:
+            self._over.get_loop().call_soon(self.flush)
+        self._batch.add(payload, text)
+        if self._batch.size >= SLICE:
+            self.flush()
+
+    def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+        raise NotImplementedError("connections between nodes carry whole messages")
+
+    def flush(self) -> None:
+        if not self._batch.messages or self._over.done():
+            return
+        batch, self._batch = self._batch, Batch()
+        data = Data(self.conn, self._sent + 1, batch.messages, batch.binary)
+        self._sent += len(batch.messages)
+        if not self._mark_scheduled:
+            self._mark_scheduled = True
+            self._over.get_loop().call_later(MARK, self._mark_soon)
+        if self._carry(data) and self._crowded is None and self._carrier.unsent > self._high_water:
+            self._crowded = self._over.get_loop().create_task(self._make_room())
+            if self._receiver is not None:
+                self._receiver.pause_sending()
+
+    def _carry(self, message: Data | Mark | Close | Reset) -> bool:
+        try:
+            self._carrier.carry(self.node, message)
+        except ConnectionLost as exc:
+            self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
+            return False
+        return True
+
+    async def _make_room(self) -> None:
+        await self._carrier.drain()
+        self._crowded = None
+        if self._receiver is not None and not self._over.done():
+            self._receiver.resume_sending()
+
+    def _mark_soon(self) -> None:
+        self._mark_scheduled = False
+        self.mark()
+
+    def mark(self) -> None:
+        """Say how many messages were sent: the last ones, and the last mark, may be lost unnoticed."""
+        if not self._over.done():
+            self._carry(Mark(self.conn, self._sent))
+
+    async def drain(self) -> None:
+        crowded = self._crowded
+        if crowded is not None:
+            await asyncio.wait((crowded, self._over), return_when=asyncio.FIRST_COMPLETED)
+
+    # ------------------------------------------------------------ in
+
+    def start(self, receiver: Receiver, /) -> None:
+        self._receiver = receiver
+        if self._crowded is not None:
+            receiver.pause_sending()
+        self._deliver()
+        if self._over.done():
+            self._over.get_loop().call_soon(receiver.connection_lost, self._over.result())
+
+    def received(self, data: Data) -> None:
+        """Take messages of the other side."""
+        if self._over.done():
+            return
+        if data.seq != self._received + 1:
+            self.reset(f"messages {self._received + 1} to {data.seq - 1} were lost")
+            return
+        self._received += len(data.messages)
+        binary = set(data.binary)
+        self._early.extend((payload, index not in binary) for index, payload in enumerate(data.messages))
+        self._deliver()
+
+    def marked(self, seq: int) -> None:
+        """Note how many messages the other side has sent before it said so."""
+        if seq > self._received:
+            self.reset(f"messages {self._received + 1} to {seq} were lost")
+
+    def closed(self, close: Close) -> None:
+        """Note that the other side has closed."""
+        self.marked(close.seq)
+        self.end(CloseInfo(close.code, close.reason, was_clean=True))
+
+    def _deliver(self) -> None:
+        while self._early and not self._paused and (receiver := self._receiver) is not None:
+            early, self._early = self._early, []
+            for number, (payload, text) in enumerate(early, 1):
+                if len(payload) > self.largest:
+                    self._over.get_loop().create_task(self.close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes"))
+                    return
+                receiver.receive(payload, text)
+                if self._must_wait(receiver):
+                    self._early[:0] = early[number:]
+                    break
+            receiver.read_ended()
+
+    def _must_wait(self, receiver: Receiver) -> bool:
+        """Return whether the rest is not for ``receiver``, or not now: `receive` has changed that."""
+        return self._paused or self._receiver is not receiver
+
+    def pause_receiving(self) -> None:
+        self._paused = True
+
+    def resume_receiving(self) -> None:
+        if self._paused:
+            self._paused = False
+            self._over.get_loop().call_soon(self._deliver)
+
+    # ------------------------------------------------------------ the end
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        told = check_close(code, reason)
+        if not self._over.done():
+            self.flush()
+            if self._carry(Close(self.conn, self._sent, told, reason)):
+                self.end(CloseInfo(told, reason, was_clean=True))
+
+    def abort(self) -> None:
+        self.reset("aborted")
+
+    def reset(self, reason: str) -> None:
+        """End on both sides, without a Close frame."""
+        if not self._over.done():
+            self._carry(Reset(self.conn, reason))
+            self.end(CloseInfo(CloseCode.ABNORMAL, reason))
+
+    def end(self, info: CloseInfo) -> None:
+        """End on this side. Idempotent."""
+        if self._over.done():
+            return
+        self._over.set_result(info)
+        self._carrier.ended(self)
+        if self._receiver is not None:
+            self._over.get_loop().call_soon(self._receiver.connection_lost, info)

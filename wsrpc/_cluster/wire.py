@@ -1,0 +1,128 @@
+"""What nodes say to each other over the engine: MessagePack, one tagged array for each message."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from .directory import Beat, Delta, Snapshot
+
+__all__ = [
+    "Ask",
+    "Close",
+    "Data",
+    "Left",
+    "Mark",
+    "NodeMessage",
+    "Open",
+    "Opened",
+    "Probe",
+    "Refused",
+    "Reset",
+    "connection_name",
+    "decode",
+    "encode",
+    "ends_of",
+]
+
+
+class Ask(Struct, tag_field="t", tag="ask"):
+    """Send `Snapshot`s of yourself to ``node``."""
+
+    node: str
+
+
+class Left(Struct, tag_field="t", tag="left"):
+    """``node`` leaves the cluster."""
+
+    node: str
+
+
+class Probe(Struct, tag_field="t", tag="probe"):
+    """A node sends this to itself, to find out whether what is sent to it arrives."""
+
+
+class Open(Struct, tag_field="t", tag="open"):
+    """A connection is to be opened."""
+
+    conn: str
+    """Name of the connection, see `connection_name`."""
+    headers: dict[str, str]
+
+
+class Opened(Struct, tag_field="t", tag="opened"):
+    """The connection is accepted."""
+
+    conn: str
+
+
+class Refused(Struct, tag_field="t", tag="refused"):
+    """The connection is not accepted."""
+
+    conn: str
+    reason: str
+
+
+class Data(Struct, tag_field="t", tag="data"):
+    """Messages of a connection that were sent in one turn of the event loop."""
+
+    conn: str
+    seq: int
+    """The number of the first one. The first message of each side has 1."""
+    messages: list[bytes]
+    binary: list[int] = []
+    """Which of them, counted from 0, are binary messages. The others are text."""
+
+
+class Mark(Struct, tag_field="t", tag="mark"):
+    """So many messages were sent on the connection: whoever has fewer has lost some."""
+
+    conn: str
+    seq: int
+
+
+class Close(Struct, tag_field="t", tag="close"):
+    """The connection is closed after message ``seq``."""
+
+    conn: str
+    seq: int
+    code: int
+    reason: str
+
+
+class Reset(Struct, tag_field="t", tag="reset"):
+    """The connection is over: messages were lost, or there is none of that name."""
+
+    conn: str
+    reason: str
+
+
+NodeMessage = Beat | Delta | Snapshot | Ask | Left | Probe | Open | Opened | Refused | Data | Mark | Close | Reset
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(NodeMessage)
+
+
+def encode(message: NodeMessage) -> bytes:
+    return _encoder.encode(message)
+
+
+def decode(payload: bytes) -> NodeMessage:
+    """Return what a node has said.
+
+    Raises:
+        msgspec.DecodeError: it is not of this application, or of another version.
+    """
+    said: NodeMessage = _decoder.decode(payload)
+    return said
+
+
+def connection_name(dialer: str, acceptor: str, number: int) -> str:
+    """Return the name of a connection. It tells both nodes, so that no message has to."""
+    return f"{dialer}/{acceptor}/{number}"
+
+
+def ends_of(conn: str) -> tuple[str, str]:
+    """Return the node that dialed and the one that accepted. Both are empty if the name makes no sense."""
+    parts = conn.split("/")
+    return (parts[0], parts[1]) if len(parts) == 3 else ("", "")
