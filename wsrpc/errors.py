@@ -4,7 +4,8 @@
 
     WsrpcError
     ├── ConnectionLost(code, reason, outcome)      also ConnectionError
-    │   └── SessionLost
+    │   ├── SessionLost
+    │   └── EngineLost
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout)             also TimeoutError
@@ -49,6 +50,7 @@ __all__ = [
     "ConnectFailed",
     "ConnectionLost",
     "Draining",
+    "EngineLost",
     "HandlerFailed",
     "HandlerTimeout",
     "HandshakeRejected",
@@ -472,7 +474,7 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """A message is larger than the other side accepts, and was not sent.
+    """A message is larger than the other side, or the engine of the cluster, accepts, and was not sent.
 
     On a raw connection: a message arrived that is larger than ``receive(max_size=)`` allows.
     """

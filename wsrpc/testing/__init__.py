@@ -3,7 +3,8 @@
 `connect` gives you a client that is connected to a server in memory, and `pair` two peers that are connected to each
 other. Both are real: every message is encoded, carried and decoded as over a WebSocket. `Line` is such a way between
 clients and a server that tests can cut. `ScriptedTransport` plays the remote peer from a script. `Clock` is time under
-the test's control. `FaultProxy` stands between a client and a server, on real sockets, and causes network trouble.
+the test's control. `MemoryEngine` is the engine of a cluster whose nodes are in one process. `FaultProxy` stands
+between a client and a server, on real sockets, and causes network trouble.
 """
 
 from ._clock import Clock

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 
-from ..engine import PATIENCE, EngineListener
+from ..engine import FEW, PATIENCE, EngineListener
 from ..errors import EngineLost, MessageTooBig
 
 __all__ = ["MemoryEngine"]
@@ -28,24 +28,38 @@ class MemoryEngine:
         self._dice = random.Random(seed)
         self.down = False
         """Whether nobody can connect. Assign it."""
-        self.frozen = False
-        """Whether nothing is answered, and nothing arrives. Connections notice that after `PATIENCE`. Assign it by
-        `freeze`."""
         self.connections: set[MemoryEngineConnection] = set()
         self.delivered = 0
         """Messages that have arrived, each counted for each connection that got it."""
+        self._thawed = asyncio.Event()
+        self._thawed.set()
         self._lose = 0
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing is answered, and nothing arrives."""
+        return not self._thawed.is_set()
 
     async def connect(self, listener: EngineListener, /) -> MemoryEngineConnection:
         """Connect; see `Engine`."""
         if self.down:
             raise EngineLost("the engine is down")
-        if self.frozen:
-            await asyncio.sleep(PATIENCE)
-            raise EngineLost(f"no answer within {PATIENCE:g} s")
+        await self.answer()
         connection = MemoryEngineConnection(self, listener)
         self.connections.add(connection)
         return connection
+
+    async def answer(self) -> None:
+        """Wait until the engine is not frozen.
+
+        Raises:
+            EngineLost: it still is after `PATIENCE`.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await self._thawed.wait()
+        except TimeoutError:
+            raise EngineLost(f"no answer within {PATIENCE:g} s") from None
 
     def cut(self) -> None:
         """End all connections, with what is on its way."""
@@ -54,13 +68,15 @@ class MemoryEngine:
 
     def freeze(self) -> None:
         """Neither carry nor answer anything until `thaw`. Connections end after `PATIENCE`."""
-        self.frozen = True
+        self._thawed.clear()
         for connection in tuple(self.connections):
             connection.notice_silence()
 
     def thaw(self) -> None:
         """Carry and answer again."""
-        self.frozen = False
+        self._thawed.set()
+        for connection in tuple(self.connections):
+            connection.notice_answer()
 
     def lose(self, count: int) -> None:
         """Lose the next ``count`` messages, for everybody."""
@@ -89,7 +105,12 @@ class MemoryEngineConnection:
         self._loop = asyncio.get_running_loop()
         self._subjects: set[str] = set()
         self._out: list[tuple[str, bytes]] = []
-        self._lost = ""
+        self._written = asyncio.Event()
+        """Set each time that something was carried, and at the end."""
+        self._silence: asyncio.TimerHandle | None = None
+        """Ends the connection. None unless the engine is frozen."""
+        self._closing = False
+        self._lost: asyncio.Future[str] = self._loop.create_future()
         """Why it has ended."""
 
     @property
@@ -97,11 +118,10 @@ class MemoryEngineConnection:
         return sum(len(payload) for _, payload in self._out)
 
     def hears(self, subject: str) -> bool:
-        return subject in self._subjects
+        return subject in self._subjects and not self._lost.done()
 
     def publish(self, subject: str, payload: bytes, /) -> None:
-        if self._lost:
-            raise EngineLost(self._lost)
+        self._check()
         if len(payload) > self.largest:
             raise MessageTooBig(f"the engine takes at most {self.largest} bytes in one message, got {len(payload)}")
         if not self._out:
@@ -109,43 +129,68 @@ class MemoryEngineConnection:
         self._out.append((subject, payload))
 
     def _write(self) -> None:
-        out, self._out = self._out, []
-        if self._lost or self._engine.frozen:
+        if self._lost.done() or self._engine.frozen:
             return
+        out, self._out = self._out, []
         for subject, payload in out:
             self._engine.carry(subject, payload)
+        self._written.set()
 
     async def drain(self) -> None:
-        await asyncio.sleep(0)
+        while self.unsent > FEW and not self._lost.done():
+            self._written.clear()
+            await self._written.wait()
 
     async def subscribe(self, subject: str, /) -> None:
-        self._check()
+        await self._answer()
         self._subjects.add(subject)
 
     async def unsubscribe(self, subject: str, /) -> None:
-        self._check()
+        await self._answer()
         self._subjects.discard(subject)
 
+    async def _answer(self) -> None:
+        self._check()
+        if self._engine.frozen:
+            await self._engine.answer()
+            self._check()
+
     def _check(self) -> None:
-        if self._lost:
-            raise EngineLost(self._lost)
+        if self._lost.done():
+            raise EngineLost(self._lost.result())
+        if self._closing:
+            raise EngineLost("closed")
 
     async def close(self) -> None:
-        if not self._lost:
+        if not self._closing and not self._lost.done():
+            self._closing = True
             self._write()
-            self.end("closed")
+            if not self._engine.frozen:
+                self.end("closed")
+        await asyncio.wait((self._lost,))
+        await asyncio.sleep(0)  # the listener is told in this turn
 
     def notice_silence(self) -> None:
-        """End it after `PATIENCE`, if the engine is still frozen then."""
-        self._loop.call_later(PATIENCE, self._silent)
+        """End it after `PATIENCE`, unless the engine answers before."""
+        if self._silence is None:
+            self._silence = self._loop.call_later(PATIENCE, self.end, f"no answer within {PATIENCE:g} s")
 
-    def _silent(self) -> None:
-        if self._engine.frozen:
-            self.end(f"no answer within {PATIENCE:g} s")
+    def notice_answer(self) -> None:
+        """Go on: the engine answers again."""
+        if self._silence is not None:
+            self._silence.cancel()
+            self._silence = None
+        self._loop.call_soon(self._write)
+        if self._closing:
+            self._loop.call_soon(self.end, "closed")
 
     def end(self, reason: str) -> None:
         """End it, and tell the listener. Idempotent."""
-        if not self._lost:
-            self._lost = reason
-            self._engine.connections.discard(self)
-            self._loop.call_soon(self.listener.lost, reason)
+        if self._lost.done():
+            return
+        self._lost.set_result(reason)
+        self._written.set()
+        self._engine.connections.discard(self)
+        if self._silence is not None:
+            self._silence.cancel()
+        self._loop.call_soon(self.listener.lost, reason)

@@ -17,6 +17,7 @@ from wsrpc._cluster.links import NodeLinks, link_limits
 from wsrpc._cluster.node import Node
 from wsrpc._cluster.transport import EngineTransport
 from wsrpc._handlers.registration import Registrar
+from wsrpc._peer.peer import core_of
 from wsrpc.testing import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -98,8 +99,9 @@ async def processes(engine: MemoryEngine, count: int = 2) -> AsyncGenerator[list
 
 
 def is_there(one: Process, other: Process) -> bool:
+    """Return whether there is a session that survives a drop."""
     peer = one.links.peer(other.node.id)
-    return peer is not None and peer.connected
+    return peer is not None and peer.connected and core_of(peer).resumable
 
 
 async def test_nodes_call_each_other() -> None:

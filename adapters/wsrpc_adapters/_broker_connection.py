@@ -1,0 +1,285 @@
+"""`BrokerConnection`: a connection to an engine, made of what a broker's library can do."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from wsrpc import EngineLost, MessageTooBig
+from wsrpc.adapting import one_line
+from wsrpc.engine import FEW, PATIENCE, PROBE, EngineListener
+
+__all__ = ["GRACE", "Broker", "BrokerConnection", "abort", "host_of", "refuse_options", "said"]
+
+BATCH = 256 * 1024
+"""Bytes that are written at once, at most, unless a message is larger."""
+
+GRACE = 0.25
+"""Seconds for which an answer that is late is still waited for: it may be here, and unread because this process has
+been busy."""
+
+
+class Broker(Protocol):
+    """What a `BrokerConnection` needs of a connection of a broker's library.
+
+    It passes messages to `BrokerConnection.received`, and reports its end, or an error, to `BrokerConnection.end`.
+    Whatever a method raises ends the connection. ``confirm`` may run several times at once, and beside the others, of
+    which each runs once at a time. ``write`` and the two for subscriptions are cancelled only for ``drop``.
+    """
+
+    @property
+    def largest(self) -> int:
+        """Bytes of the largest payload."""
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the operating system has not taken yet."""
+        ...
+
+    async def write(self, messages: list[tuple[str, bytes]], /) -> None:
+        """Publish messages. Returns when at most `FEW` bytes are unsent."""
+
+    async def confirm(self) -> None:
+        """Wait until the broker has answered that it has all that was written before."""
+
+    async def subscribe(self, subject: str, /) -> None:
+        """Subscribe, and wait until the broker has confirmed it."""
+
+    async def unsubscribe(self, subject: str, /) -> None:
+        """Unsubscribe. Nothing may come afterwards."""
+
+    async def drop(self) -> None:
+        """End it at once, whatever is unsent, and wait until nothing is left of it."""
+
+
+class BrokerConnection:
+    """A connection to an engine; see `wsrpc.engine`. Gathers what is published, and watches over the broker."""
+
+    def __init__(self, listener: EngineListener) -> None:
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._broker: Broker | None = None
+        self._out: list[tuple[str, bytes]] = []
+        self._size = 0
+        """Bytes of those, and of what is being written."""
+        self._published = asyncio.Event()
+        """Set while there is something to write."""
+        self._written = asyncio.Event()
+        """Set each time that something was written, and at the end."""
+        self._changing = asyncio.Lock()
+        """Held while subscriptions change: a broker gets one change after the other."""
+        self._heard = 0
+        """Messages that have come."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._over: asyncio.Future[str] = self._loop.create_future()
+        """Why it has ended."""
+        self._closing: asyncio.Task[None] | None = None
+        self._cleared: asyncio.Task[None] | None = None
+        """Removes what is left after the end."""
+
+    async def open(self, connecting: Awaitable[Broker]) -> None:
+        """Begin, with the connection of the library that ``connecting`` makes.
+
+        Raises:
+            EngineLost: there is none within `PATIENCE`.
+        """
+        try:
+            async with asyncio.timeout(PATIENCE):
+                self._broker = await connecting
+        except TimeoutError:
+            raise EngineLost(f"no answer within {PATIENCE:g} s") from None
+        self._start(self._write(self._broker))
+        self._start(self._watch(self._broker))
+
+    def _start(self, coroutine: Any) -> asyncio.Task[Any]:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (exc := task.exception()) is not None:
+            self.end(said(exc))
+
+    # ------------------------------------------------------------ out
+
+    @property
+    def largest(self) -> int:
+        return self._broker.largest if self._broker is not None else 0
+
+    @property
+    def unsent(self) -> int:
+        return self._size + (self._broker.unsent if self._broker is not None else 0)
+
+    def publish(self, subject: str, payload: bytes, /) -> None:
+        if self._over.done() or self._closing is not None:
+            raise EngineLost(self._why())
+        if len(payload) > self.largest:
+            raise MessageTooBig(f"the engine takes at most {self.largest} bytes in one message, got {len(payload)}")
+        self._out.append((subject, payload))
+        self._size += len(payload)
+        self._published.set()
+
+    def _why(self) -> str:
+        return self._over.result() if self._over.done() else "closed"
+
+    async def _write(self, broker: Broker) -> None:
+        while True:
+            await self._published.wait()
+            batch, size = self._next_batch()
+            await broker.write(batch)
+            self._size -= size
+            self._written.set()
+
+    def _next_batch(self) -> tuple[list[tuple[str, bytes]], int]:
+        if self._size <= BATCH:
+            batch, self._out = self._out, []
+            self._published.clear()
+            return batch, self._size
+        size = count = 0
+        for _, payload in self._out:
+            if count and size + len(payload) > BATCH:
+                break
+            size += len(payload)
+            count += 1
+        batch = self._out[:count]
+        del self._out[:count]
+        if not self._out:
+            self._published.clear()
+        return batch, size
+
+    async def drain(self) -> None:
+        while self.unsent > FEW and not self._over.done():
+            self._written.clear()
+            await self._written.wait()
+
+    # ------------------------------------------------------------ in
+
+    def received(self, subject: str, payload: bytes) -> None:
+        """Take a message."""
+        if not self._over.done():
+            self._heard += 1
+            self._listener.received(subject, payload)
+
+    async def subscribe(self, subject: str, /) -> None:
+        await self._change(lambda broker: broker.subscribe(subject))
+
+    async def unsubscribe(self, subject: str, /) -> None:
+        await self._change(lambda broker: broker.unsubscribe(subject))
+
+    async def _change(self, change: Callable[[Broker], Awaitable[None]]) -> None:
+        # In a task of its own: the libraries do not bear being cancelled while they wait for an answer.
+        broker = self._broker
+        if broker is None or self._over.done() or self._closing is not None:
+            raise EngineLost(self._why())
+
+        async def alone() -> None:
+            async with self._changing:
+                await change(broker)
+
+        task = self._start(alone())
+        await asyncio.wait((task, self._over), return_when=asyncio.FIRST_COMPLETED)
+        if self._over.done():
+            raise EngineLost(self._over.result())
+        if (exc := task.exception()) is not None:
+            raise EngineLost(said(exc)) from exc
+
+    # ------------------------------------------------------------ the end
+
+    async def _watch(self, broker: Broker) -> None:
+        """Ask the broker again and again, and end the connection if nothing comes."""
+        while True:
+            await asyncio.sleep(PROBE)
+            asked = self._start(broker.confirm())
+            while not asked.done():
+                heard = self._heard
+                await asyncio.wait((asked,), timeout=PATIENCE)
+                await asyncio.wait((asked,), timeout=GRACE)
+                if not asked.done() and self._heard == heard:
+                    self.end(f"no answer within {PATIENCE:g} s")
+
+    def end(self, reason: str) -> None:
+        """End it, and tell the listener. Idempotent."""
+        if self._over.done():
+            return
+        self._over.set_result(reason)
+        self._written.set()
+        self._loop.call_soon(self._listener.lost, reason)
+        self._cleared = self._loop.create_task(self._clear())
+
+    async def _clear(self) -> None:
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        if self._broker is not None:
+            await self._broker.drop()
+        while tasks:  # more than once, because Python 3.11's `wait_for` may forget a cancellation
+            for task in tasks:
+                task.cancel()
+            _, tasks = await asyncio.wait(tasks, timeout=GRACE)
+
+    async def close(self) -> None:
+        if self._closing is None:
+            self._closing = self._loop.create_task(self._close())
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        if not self._over.done():
+            finishing = self._start(self._finish())
+            await asyncio.wait((finishing, self._over), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+            self.end("closed")
+        if self._cleared is not None:
+            await self._cleared
+
+    async def _finish(self) -> None:
+        """Wait until the broker has all that was published."""
+        while self._size:
+            self._written.clear()
+            await self._written.wait()
+        if self._broker is not None:
+            await self._broker.confirm()
+
+
+def said(exc: BaseException) -> str:
+    """Return what an exception says, as one line."""
+    if isinstance(exc, EngineLost):
+        return exc.reason
+    return one_line(exc) or type(exc).__name__
+
+
+async def abort(writer: asyncio.StreamWriter | None) -> None:
+    """Close a socket at once, whatever is unsent."""
+    if writer is not None:
+        writer.transport.abort()
+        for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not begin
+            await asyncio.sleep(0)
+
+
+def refuse_options(engine: str, options: Iterable[str], set_here: frozenset[str]) -> None:
+    """Refuse options of a library that an engine sets itself.
+
+    Raises:
+        TypeError: one of them is among ``options``.
+    """
+    if refused := sorted(set_here.intersection(options)):
+        raise TypeError(f"{engine} sets {', '.join(refused)} itself: a connection that is lost is over")
+
+
+def host_of(url: str) -> str:
+    """Return the host and port of a URL, or its path, without the user, the password and the query.
+
+    Raises:
+        ValueError: it is not a URL. The text does not show it, because it may contain a password.
+    """
+    with suppress(ValueError):
+        parts = urlsplit(url if "://" in url else f"//{url}")
+        if parts.scheme == "unix":
+            return parts.path
+        host = parts.hostname or "localhost"
+        return host if parts.port is None else f"{host}:{parts.port}"
+    raise ValueError("not a valid URL (it is not shown, because it may contain a password)")

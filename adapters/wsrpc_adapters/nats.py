@@ -1,0 +1,179 @@
+"""An engine for clusters on NATS, by nats-py.
+
+It uses core NATS: no JetStream, nothing is stored. Every connection has two coroutines of the library's for its
+subscriptions, and is over when it is lost; the library's reconnection, which buffers what is published meanwhile, is
+off. The largest message is the server's ``max_payload``: 1 MiB unless it is configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Any
+
+from wsrpc import EngineLost
+from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
+
+from ._broker_connection import GRACE, BrokerConnection, abort, host_of, refuse_options, said
+
+try:
+    from nats.aio.client import Client
+    from nats.errors import SlowConsumerError
+except ImportError as exc:
+    raise ImportError("wsrpc_adapters.nats needs nats-py: pip install python-wsrpc[nats]") from exc
+
+__all__ = ["NatsEngine"]
+
+SET_HERE = frozenset(
+    {
+        "allow_reconnect",
+        "closed_cb",
+        "connect_timeout",
+        "disconnected_cb",
+        "error_cb",
+        "flush_timeout",
+        "max_reconnect_attempts",
+        "no_echo",
+        "pending_size",
+        "reconnect_time_wait",
+        "reconnect_to_server_handler",
+        "reconnected_cb",
+    }
+)
+
+
+class NatsEngine:
+    """A NATS server, or several that form a cluster of their own.
+
+    Args:
+        servers: a URL (``nats://host:4222``, ``tls://host``), or several. One of them is chosen at random for each
+            connection.
+        options: those of ``nats.connect``: ``user``, ``password``, ``token``, ``user_credentials``, ``nkeys_seed``,
+            ``tls``, ``tls_hostname``, ``name``, … Those about reconnection, and the callbacks, are set here.
+
+    Raises:
+        TypeError: an option is set by the engine itself.
+        ValueError: a URL is none, or one of NATS over WebSocket.
+    """
+
+    def __init__(self, servers: str | Sequence[str], **options: Any) -> None:
+        refuse_options("NatsEngine", options.keys(), SET_HERE)
+        self._servers = [servers] if isinstance(servers, str) else list(servers)
+        self._hosts = [host_of(server) for server in self._servers]
+        if any(server.startswith(("ws:", "wss:")) for server in self._servers):
+            raise ValueError("NatsEngine connects by nats:// or tls://, not by WebSocket")
+        self._options = options
+
+    def __repr__(self) -> str:
+        return f"NatsEngine({', '.join(self._hosts)})"
+
+    async def connect(self, listener: EngineListener, /) -> EngineConnection:
+        """Connect; see `wsrpc.engine.Engine`."""
+        connection = BrokerConnection(listener)
+        broker = NatsBroker(connection)
+        await connection.open(broker.connect(self._servers, self._options))
+        return connection
+
+
+class NatsBroker:
+    """A connection of nats-py."""
+
+    def __init__(self, connection: BrokerConnection) -> None:
+        self._connection = connection
+        self._client: Any = Client()
+        self._subscriptions: dict[str, Any] = {}
+        self._connected = False
+        self._last_error: Exception | None = None
+
+    async def connect(self, servers: list[str], options: dict[str, Any]) -> NatsBroker:
+        try:
+            await self._client.connect(
+                servers,
+                **options,
+                allow_reconnect=False,
+                # The library tries each server, and those that refuse once more, and then gives up.
+                max_reconnect_attempts=1,
+                reconnect_time_wait=0,
+                connect_timeout=PATIENCE,
+                error_cb=self._failed,
+                closed_cb=self._closed,
+            )
+        except BaseException as exc:
+            await self.drop()
+            if isinstance(exc, Exception):
+                # "no servers available" says less than why the last one was none.
+                raise EngineLost(said(self._last_error or exc)) from exc
+            raise
+        self._connected = True
+        return self
+
+    async def _failed(self, error: Exception) -> None:
+        """Called for each error that the library does not raise, such as a permission that is missing."""
+        if isinstance(error, SlowConsumerError):
+            return  # messages were dropped because this process was too slow, which the node finds out
+        self._last_error = error
+        if self._connected:
+            self._connection.end(said(error))
+
+    async def _closed(self) -> None:
+        if self._connected:
+            error = self._client.last_error
+            self._connection.end("the server closed the connection" if error is None else said(error))
+
+    @property
+    def largest(self) -> int:
+        largest: int = self._client.max_payload
+        return largest
+
+    @property
+    def unsent(self) -> int:
+        writer = self._writer()
+        pending: int = self._client.pending_data_size
+        return pending + (0 if writer is None else writer.transport.get_write_buffer_size())
+
+    async def write(self, messages: list[tuple[str, bytes]], /) -> None:
+        publish = self._client.publish
+        for subject, payload in messages:
+            await publish(subject, payload)
+        if self.unsent > FEW:
+            await self.confirm()
+
+    async def confirm(self) -> None:
+        # Twice: the library writes a PING at once, ahead of the commands that it still gathers. The first answer says
+        # that these were written, the second one that the server has read them.
+        await self._client.flush(3600)
+        await self._client.flush(3600)
+
+    async def subscribe(self, subject: str, /) -> None:
+        if subject in self._subscriptions:
+            return
+        received = self._connection.received
+
+        async def take(message: Any) -> None:
+            if subject in self._subscriptions:
+                received(subject, message.data)
+
+        self._subscriptions[subject] = await self._client.subscribe(subject, cb=take)
+        await self.confirm()
+
+    async def unsubscribe(self, subject: str, /) -> None:
+        subscription = self._subscriptions.pop(subject, None)
+        if subscription is not None:
+            await subscription.unsubscribe()
+
+    async def drop(self) -> None:
+        self._connected = False
+        # The rest is what nats-py has no public way for: its `close` waits until a server that is frozen has read
+        # everything, and leaves the tasks of subscriptions where the connection was lost while something was unsent.
+        await abort(self._writer())
+        with suppress(OSError, TimeoutError):
+            async with asyncio.timeout(GRACE):  # it waits without end for a connection on which TLS could not begin
+                await self._client.close()
+        for subscription in self._subscriptions.values():
+            subscription._stop_processing()
+        self._subscriptions.clear()
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        writer: asyncio.StreamWriter | None = getattr(self._client._transport, "_io_writer", None)
+        return writer

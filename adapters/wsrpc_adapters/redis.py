@@ -1,0 +1,214 @@
+"""An engine for clusters on the pub/sub of Redis or Valkey, by redis-py.
+
+Redis numbers no messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``). Pub/sub
+ignores the number of the database, so applications are told apart by the name of their cluster alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from wsrpc import EngineLost
+from wsrpc.engine import PATIENCE, EngineConnection, EngineListener
+
+from ._broker_connection import BrokerConnection, abort, host_of, refuse_options, said
+
+try:
+    from redis.asyncio import ConnectionPool
+except ImportError as exc:
+    raise ImportError("wsrpc_adapters.redis needs redis-py: pip install python-wsrpc[redis]") from exc
+
+__all__ = ["RedisEngine"]
+
+LARGEST = 8 * 1024 * 1024
+"""Bytes of the largest payload: a quarter of what Redis lets a subscriber be behind."""
+
+SET_HERE = frozenset(
+    {
+        "decode_responses",
+        "health_check_interval",
+        "max_connections",
+        "protocol",
+        "retry",
+        "retry_on_error",
+        "retry_on_timeout",
+        "socket_connect_timeout",
+        "socket_timeout",
+    }
+)
+
+STRETCH = 100
+"""Replies that are read in a row before others have their turn."""
+
+
+class RedisEngine:
+    """A server of Redis or Valkey. Each connection to the engine makes two to the server: one that has subscribed can
+    do nothing else.
+
+    Args:
+        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password, if there are any.
+        options: those of a connection of ``redis.asyncio``: ``username``, ``password``, ``credential_provider``,
+            ``ssl_ca_certs``, ``client_name``, … Those about timeouts and retries are set here.
+
+    Raises:
+        TypeError: an option is set by the engine itself.
+        ValueError: the URL is none.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        self._host = host_of(url)
+        refuse_options("RedisEngine", options.keys() | parse_qs(urlsplit(url).query).keys(), SET_HERE)
+        # Makes connections of a URL and of options, and holds none.
+        pool_class: Any = ConnectionPool
+        self._pool: Any = pool_class.from_url(
+            url,
+            **options,
+            # The connections are watched over by `BrokerConnection`, and what may have arrived is never sent again.
+            socket_timeout=None,
+            socket_connect_timeout=PATIENCE,
+            # The reader of version 3 makes a text of every message for a log that nobody reads.
+            protocol=2,
+        )
+
+    def __repr__(self) -> str:
+        return f"RedisEngine({self._host})"
+
+    async def connect(self, listener: EngineListener, /) -> EngineConnection:
+        """Connect; see `wsrpc.engine.Engine`."""
+        connection = BrokerConnection(listener)
+        broker = RedisBroker(connection, self._pool.make_connection(), self._pool.make_connection())
+        await connection.open(broker.connect())
+        return connection
+
+
+class RedisBroker:
+    """Two connections of redis-py: one publishes, the other one subscribes."""
+
+    largest = LARGEST
+
+    def __init__(self, connection: BrokerConnection, publishing: Any, subscribing: Any) -> None:
+        self._connection = connection
+        self._publishing = Replies(publishing, self._ignore, connection.end)
+        self._subscribing = Replies(subscribing, self._take, connection.end)
+        self._subjects: dict[bytes, str] = {}
+        """What is subscribed, by its encoded name."""
+        self._confirmed: asyncio.Future[None] | None = None
+        """Of the change of subscriptions that runs."""
+
+    async def connect(self) -> RedisBroker:
+        try:
+            await self._publishing.connect()
+            await self._subscribing.connect()
+        except BaseException as exc:
+            await self.drop()
+            if isinstance(exc, Exception):
+                raise EngineLost(said(exc)) from exc
+            raise
+        return self
+
+    @property
+    def unsent(self) -> int:
+        return self._publishing.unsent
+
+    async def write(self, messages: list[tuple[str, bytes]], /) -> None:
+        await self._publishing.send([(b"PUBLISH", subject, payload) for subject, payload in messages])
+
+    async def confirm(self) -> None:
+        await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
+
+    async def subscribe(self, subject: str, /) -> None:
+        if subject.encode() not in self._subjects:
+            self._subjects[subject.encode()] = subject
+            await self._change(b"SUBSCRIBE", subject)
+
+    async def unsubscribe(self, subject: str, /) -> None:
+        if self._subjects.pop(subject.encode(), None) is not None:
+            await self._change(b"UNSUBSCRIBE", subject)
+
+    async def _change(self, command: bytes, subject: str) -> None:
+        self._confirmed = asyncio.get_running_loop().create_future()
+        await self._subscribing.send([(command, subject)])
+        await self._confirmed
+
+    def _take(self, reply: Any) -> None:
+        """Take what comes of the subscriptions."""
+        kind, name, value = reply
+        if kind == b"message":
+            subject = self._subjects.get(name)
+            if subject is not None:
+                self._connection.received(subject, value)
+        elif self._confirmed is not None and not self._confirmed.done():
+            self._confirmed.set_result(None)
+
+    def _ignore(self, reply: Any) -> None:
+        """Take the number of those who got what was published: on this server alone, so that it says little."""
+
+    async def drop(self) -> None:
+        await self._publishing.drop()
+        await self._subscribing.drop()
+
+
+class Replies:
+    """A connection of redis-py, and a task that reads what comes on it: ``take`` gets all but the answers to pings."""
+
+    def __init__(self, connection: Any, take: Callable[[Any], None], end: Callable[[str], None]) -> None:
+        self._connection = connection
+        self._take = take
+        self._end = end
+        self._pings: deque[asyncio.Future[None]] = deque()
+        self._reading: asyncio.Task[None] | None = None
+
+    async def connect(self) -> None:
+        await self._connection.connect()
+        # The library asks for no password where it has none, and ignores what its first commands are told then.
+        await self._connection.send_command("PING", check_health=False)
+        await self._connection.read_response()
+        self._reading = asyncio.get_running_loop().create_task(self._read())
+
+    @property
+    def unsent(self) -> int:
+        writer = self._writer()
+        return 0 if writer is None else writer.transport.get_write_buffer_size()
+
+    async def send(self, commands: list[tuple[bytes | str, ...]]) -> None:
+        await self._connection.send_packed_command(self._connection.pack_commands(commands), check_health=False)
+
+    async def ping(self) -> None:
+        """Wait until the server has dealt with all that was sent before."""
+        answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._pings.append(answer)
+        await self.send([(b"PING",)])
+        await answer
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                for _ in range(STRETCH):
+                    reply = await self._connection.read_response(disable_decoding=True)
+                    # A connection that has subscribed answers with a list.
+                    if reply == b"PONG" or (type(reply) is list and reply[0] == b"pong"):
+                        answer = self._pings.popleft()
+                        if not answer.done():
+                            answer.set_result(None)
+                    else:
+                        self._take(reply)
+                await asyncio.sleep(0)
+        except Exception as exc:  # whatever it is, nothing is read any more
+            self._end(said(exc))
+
+    async def drop(self) -> None:
+        await abort(self._writer())
+        if self._reading is not None:
+            self._reading.cancel()
+            await asyncio.gather(self._reading, return_exceptions=True)
+        await self._connection.disconnect(nowait=True)
+
+    def _writer(self) -> asyncio.StreamWriter | None:
+        # redis-py has no public way to drop a connection: `disconnect` leaves the socket open until a server that is
+        # frozen has read everything.
+        writer: asyncio.StreamWriter | None = self._connection._writer
+        return writer

@@ -1,0 +1,91 @@
+"""Servers of NATS and Redis, started by the tests on free ports of the loopback interface."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import IO, Protocol
+
+HOW_TO_INSTALL = "'make test' installs it, and so do 'pip install --group engines' and 'apt-get install {command}'"
+
+
+class EngineServer(Protocol):
+    """A server that tests may kill and freeze."""
+
+    @property
+    def url(self) -> str: ...
+
+    def freeze(self) -> None: ...
+
+    def thaw(self) -> None: ...
+
+    def kill(self) -> None: ...
+
+
+def command_of(name: str) -> str:
+    """Where a command is: on the PATH, or beside this Python."""
+    places = os.pathsep.join([os.environ.get("PATH", ""), str(Path(sys.executable).parent)])
+    found = shutil.which(name, path=places)
+    assert found is not None, f"there is no {name}: " + HOW_TO_INSTALL.format(command=name)
+    return found
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class ServerProcess:
+    """A server, which has said by a line that matches ``ready`` that it listens."""
+
+    def __init__(self, url: str, ready: str, *command: str) -> None:
+        program = command_of(command[0])
+        self._process = subprocess.Popen(
+            [program, *command[1:]], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        assert self._process.stdout is not None
+        self._output: IO[str] = self._process.stdout
+        said = ""
+        while re.search(ready, said) is None:
+            line = self._output.readline()
+            if not line:
+                self.kill()
+                raise AssertionError(f"{' '.join(command)} ended:\n{said}")
+            said += line
+        port = re.search(r"client connections on 127\.0\.0\.1:(\d+)", said)
+        self.url = url if port is None else f"{url}:{port[1]}"
+
+    def freeze(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it, frozen or not. Idempotent."""
+        self._process.kill()
+        self._process.wait()
+        self._output.close()
+
+
+def nats_server(*options: str) -> ServerProcess:
+    """Start one, on a port that it chooses itself."""
+    return ServerProcess("nats://127.0.0.1", "Server is ready", "nats-server", "-a", "127.0.0.1", "-p", "-1", *options)
+
+
+def redis_server(*options: str) -> ServerProcess:
+    """Start one, which stores nothing."""
+    port = free_port()
+    return ServerProcess(
+        f"redis://127.0.0.1:{port}",
+        "(?i)ready to accept connections",
+        *("redis-server", "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"),
+        *options,
+    )

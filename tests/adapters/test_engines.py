@@ -1,0 +1,204 @@
+"""The contract of `wsrpc.engine`, for each engine, against real servers. What goes wrong is in `test_engines_lost`."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Generator
+
+import pytest
+from engine_servers import EngineServer
+from engines_in_use import CONNECT, KINDS, START, Connect, check_over
+from engines_in_use import connect as connect
+from engines_in_use import subject as subject
+
+from wsrpc import EngineLost, MessageTooBig
+from wsrpc.engine import FEW, Engine
+from wsrpc.testing import MemoryEngine
+
+
+@pytest.fixture(scope="session")
+def servers() -> Generator[Callable[[str], EngineServer]]:
+    """The servers that all tests share, each started when it is first asked for."""
+    started: dict[str, EngineServer] = {}
+
+    def server(kind: str) -> EngineServer:
+        if kind not in started:
+            started[kind] = START[kind]()
+        return started[kind]
+
+    yield server
+    for process in started.values():
+        process.kill()
+
+
+@pytest.fixture(params=KINDS)
+def engine(request: pytest.FixtureRequest, servers: Callable[[str], EngineServer]) -> Engine:
+    kind: str = request.param
+    return MemoryEngine() if kind == "memory" else CONNECT[kind](servers(kind).url)
+
+
+# ---------------------------------------------------------------- messages
+
+
+async def test_messages_of_a_publisher_come_in_order_and_once(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    await subscriber.subscribe(subject)
+    publishers = [(await connect())[0] for _ in range(2)]
+    for number in range(1000):
+        for name, publisher in enumerate(publishers):
+            publisher.publish(subject, b"%d %d" % (name, number))
+        if number % 7 == 0:
+            await asyncio.sleep(0)
+    await heard.number(2000)
+    for name in range(2):
+        mine = [payload for payload in heard.payloads if payload.startswith(b"%d " % name)]
+        assert mine == [b"%d %d" % (name, number) for number in range(1000)]
+    assert {said for said, _ in heard.got} == {subject}
+
+
+async def test_any_bytes_arrive_as_they_were(connect: Connect, subject: str) -> None:
+    connection, heard = await connect()
+    await connection.subscribe(subject)
+    payloads = [b"", b"\r\n", bytes(range(256)), b"PONG", b"$-1\r\n"]
+    for payload in payloads:
+        connection.publish(subject, payload)
+    await heard.number(len(payloads))
+    assert heard.payloads == payloads
+
+
+async def test_the_largest_message_arrives_and_a_larger_one_is_refused(connect: Connect, subject: str) -> None:
+    connection, heard = await connect()
+    await connection.subscribe(subject)
+    with pytest.raises(MessageTooBig, match=f"at most {connection.largest} bytes"):
+        connection.publish(subject, bytes(connection.largest + 1))
+    connection.publish(subject, bytes(connection.largest))
+    connection.publish(subject, b"next")
+    await heard.number(2)
+    assert heard.payloads == [bytes(connection.largest), b"next"]
+
+
+async def test_much_at_once_arrives_and_is_drained(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    await subscriber.subscribe(subject)
+    publisher, _ = await connect()
+    payload = bytes(100_000)
+    for _ in range(100):
+        publisher.publish(subject, payload)
+    assert publisher.unsent == 10_000_000
+    await publisher.drain()
+    assert publisher.unsent <= FEW
+    await heard.number(100)
+
+
+# ---------------------------------------------------------------- subscribing
+
+
+async def test_what_is_published_after_subscribe_has_returned_comes(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    publisher, _ = await connect()
+    for number in range(50):
+        # What waits to be written must not be overtaken by the question whether the subscription is there.
+        for _ in range(20):
+            subscriber.publish("elsewhere", bytes(2000))
+        await subscriber.subscribe(f"{subject}.{number}")
+        publisher.publish(f"{subject}.{number}", b"hello")
+    await heard.number(50)
+
+
+async def test_each_subscriber_gets_each_message_once(connect: Connect, subject: str) -> None:
+    connections = [await connect() for _ in range(4)]
+    for connection, _ in connections[:3]:
+        await connection.subscribe(subject)
+        await connection.subscribe(subject)
+    connections[0][0].publish(subject, b"one")
+    connections[3][0].publish(subject, b"two")
+    for _, heard in connections[:3]:
+        await heard.number(2)
+        assert sorted(heard.payloads) == [b"one", b"two"]
+    assert connections[3][1].got == []
+
+
+async def test_nothing_comes_after_unsubscribe_has_returned(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    publisher, _ = await connect()
+    await subscriber.subscribe(subject)
+    await subscriber.subscribe("sentinel")
+    publisher.publish(subject, b"before")
+    await heard.number(1)
+    for _ in range(100):
+        publisher.publish(subject, b"meanwhile")
+    await subscriber.unsubscribe(subject)
+    so_far = len(heard.got)
+    await subscriber.unsubscribe(subject)
+    publisher.publish(subject, b"after")
+    publisher.publish("sentinel", b"")
+    await heard.until(lambda: heard.got[-1][0] == "sentinel")
+    assert len(heard.got) == so_far + 1
+    await subscriber.subscribe(subject)
+    publisher.publish(subject, b"again")
+    await heard.until(lambda: heard.got[-1] == (subject, b"again"))
+    assert b"after" not in heard.payloads
+
+
+async def test_many_changes_of_subscriptions_at_once(connect: Connect, subject: str) -> None:
+    connection, heard = await connect()
+    names = [f"{subject}.{number}" for number in range(20)]
+    await asyncio.gather(
+        *(connection.subscribe(name) for name in names), *(connection.unsubscribe(name) for name in names[::2])
+    )
+    for name in names:
+        connection.publish(name, b"")
+    await heard.until(lambda: heard.got and heard.got[-1][0] == names[-1])
+    assert sorted(name for name, _ in heard.got) == sorted(names[1::2])
+
+
+async def test_applications_with_other_names_do_not_hear_each_other(connect: Connect, subject: str) -> None:
+    applications = {name: await connect() for name in (subject, f"{subject}.x", f"{subject}x")}
+    for name, (connection, _) in applications.items():
+        await connection.subscribe(name)
+    for name, (connection, _) in applications.items():
+        connection.publish(name, name.encode())
+    for name, (_, heard) in applications.items():
+        await heard.number(1)
+        assert heard.got == [(name, name.encode())]
+
+
+# ---------------------------------------------------------------- the end
+
+
+async def test_close_writes_what_was_published(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    await subscriber.subscribe(subject)
+    publisher, recorder = await connect()
+    for number in range(1000):
+        publisher.publish(subject, b"%d" % number + bytes(1000))
+    await publisher.close()
+    assert recorder.reasons == ["closed"]
+    await heard.number(1000)
+    await check_over(publisher, recorder)
+
+
+async def test_close_refuses_what_is_published_afterwards_and_is_called_twice(connect: Connect, subject: str) -> None:
+    connection, recorder = await connect()
+    connection.publish(subject, b"before")
+    closing = [asyncio.ensure_future(connection.close()) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(EngineLost):
+        connection.publish(subject, b"after")
+    await asyncio.gather(*closing)
+    await check_over(connection, recorder)
+
+
+async def test_nothing_is_received_after_close(connect: Connect, subject: str) -> None:
+    subscriber, heard = await connect()
+    await subscriber.subscribe(subject)
+    publisher, _ = await connect()
+    for _ in range(100):
+        publisher.publish(subject, b"")
+    await subscriber.close()
+    so_far = len(heard.got)
+    watcher, watched = await connect()
+    await watcher.subscribe(f"{subject}.end")
+    publisher.publish(f"{subject}.end", b"")
+    await watched.number(1)
+    assert len(heard.got) == so_far

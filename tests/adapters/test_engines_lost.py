@@ -1,0 +1,165 @@
+"""Engines whose broker is killed, frozen or away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Generator
+
+import pytest
+from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
+from engines_in_use import connect as connect
+from engines_in_use import subject as subject
+
+from wsrpc import EngineLost
+from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
+from wsrpc_adapters import _broker_connection
+
+
+@pytest.fixture(params=KINDS)
+def mortal(request: pytest.FixtureRequest) -> Generator[MortalEngine]:
+    """An engine with a broker of its own."""
+    found: MortalEngine = InMemory() if request.param == "memory" else OnServer(request.param)
+    yield found
+    found.kill()
+
+
+@pytest.fixture
+def engine(mortal: MortalEngine) -> Engine:
+    return mortal.engine
+
+
+async def some_turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def fill(connection: EngineConnection, subject: str) -> None:
+    """Publish until the broker, which is frozen, takes no more."""
+    payload = bytes(FEW)
+    while connection.unsent <= 16 * FEW:
+        connection.publish(subject, payload)
+        connection.publish(subject, payload)
+        await asyncio.sleep(0)
+
+
+async def test_a_broker_that_is_killed(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    busy, idle = await connect(), await connect()
+    await idle[0].subscribe(subject)
+    for _ in range(100):
+        busy[0].publish(subject, bytes(1000))
+    await asyncio.sleep(0)
+    mortal.kill()
+    for connection, recorder in (busy, idle):
+        await recorder.ended()
+        await check_over(connection, recorder)
+    with pytest.raises(EngineLost):
+        await connect()
+
+
+async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    idle, subscriber, busy = await connect(), await connect(), await connect()
+    await subscriber[0].subscribe(subject)
+    mortal.freeze()
+    waiting = [asyncio.ensure_future(subscriber[0].subscribe("new")), asyncio.ensure_future(connect())]
+    await fill(busy[0], subject)
+    waiting.append(asyncio.ensure_future(busy[0].drain()))
+    for connection, recorder in (idle, subscriber, busy):
+        assert await recorder.ended() == "no answer within 1.5 s"
+        await check_over(connection, recorder)
+    subscribing, connecting, draining = await asyncio.gather(*waiting, return_exceptions=True)
+    assert isinstance(subscribing, EngineLost) and isinstance(connecting, EngineLost)
+    assert draining is None
+    mortal.thaw()
+    again, heard = await connect()
+    await again.subscribe(subject)
+    again.publish(subject, b"back")
+    await heard.until(lambda: b"back" in heard.payloads)
+
+
+def test_a_broker_that_freezes_is_noticed_in_time() -> None:
+    assert PROBE + PATIENCE + _broker_connection.GRACE <= PATIENCE + 1
+
+
+async def test_a_broker_that_is_frozen_for_a_moment(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    connection, heard = await connect()
+    await connection.subscribe(subject)
+    mortal.freeze()
+    connection.publish(subject, b"meanwhile")
+    await some_turns()
+    assert heard.got == []
+    mortal.thaw()
+    connection.publish(subject, b"afterwards")
+    await heard.number(2)
+    assert heard.payloads == [b"meanwhile", b"afterwards"]
+
+
+async def test_drain_waits_while_the_broker_takes_nothing(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    connection, _ = await connect()
+    mortal.freeze()
+    await fill(connection, subject)
+    draining = asyncio.ensure_future(connection.drain())
+    await some_turns()
+    assert not draining.done()
+    mortal.thaw()
+    await draining
+    assert connection.unsent <= FEW
+
+
+async def test_cancelling_what_waits_leaves_the_connection_in_use(
+    mortal: MortalEngine, connect: Connect, subject: str
+) -> None:
+    connection, heard = await connect()
+    await connection.subscribe(f"{subject}.old")
+    mortal.freeze()
+    await fill(connection, "elsewhere")
+    calls: list[Awaitable[None]] = [
+        connection.drain(),
+        connection.subscribe(f"{subject}.new"),
+        connection.unsubscribe(f"{subject}.old"),
+    ]
+    tasks = [asyncio.ensure_future(call) for call in calls]
+    await some_turns()
+    for task in tasks:
+        assert not task.done()
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    mortal.thaw()
+    await connection.subscribe(subject)
+    connection.publish(subject, b"here")
+    await heard.until(lambda: (subject, b"here") in heard.got)
+    await asyncio.sleep(2 * PROBE)  # the broker is asked in this time, and all answers must still find their questions
+    assert heard.reasons == []
+
+
+async def test_cancelling_close_does_not_stop_it(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    connection, recorder = await connect()
+    mortal.freeze()
+    connection.publish(subject, b"")
+    closing = asyncio.ensure_future(connection.close())
+    await some_turns()
+    assert not closing.done()
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    await recorder.ended()
+    await check_over(connection, recorder)
+
+
+async def test_close_does_not_wait_for_a_frozen_broker(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    connection, recorder = await connect()
+    mortal.freeze()
+    await fill(connection, subject)
+    await connection.close()
+    await check_over(connection, recorder)
+
+
+async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine) -> None:
+    mortal.freeze()
+    recorder = Recorder()
+    connecting = asyncio.ensure_future(mortal.engine.connect(recorder))
+    await asyncio.sleep(0.1)
+    connecting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await connecting
+    assert recorder.reasons == []
