@@ -1,0 +1,102 @@
+"""Processes of a cluster, in one process: each has a node, sessions with the others, and what these may call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+
+from leftovers import turns_until
+
+from wsrpc import Peer
+from wsrpc._cluster.directory import Claim
+from wsrpc._cluster.links import NodeLinks, link_limits
+from wsrpc._cluster.node import Node
+from wsrpc._cluster.transport import EngineTransport
+from wsrpc._handlers.registration import Registrar
+from wsrpc._peer.peer import core_of
+from wsrpc.engine import Engine
+
+__all__ = ["Process", "is_there", "processes"]
+
+
+class Process:
+    """A process with a node, and what others may call there."""
+
+    def __init__(self, engine: Engine, largest: int) -> None:
+        limits = link_limits(largest)
+        self.ran: list[int] = []
+        self.heard: list[int] = []
+        self.parked = asyncio.Event()
+        self.cancelled = 0
+        self.node = Node(engine, "shop", self, limits)
+        self.links = NodeLinks(self.node, limits, self.serve)
+
+    def serve(self, side: Registrar) -> None:
+        side.on("note", self.heard.append)
+        for handler in (self.count, self.park, self.numbers, self.total):
+            side.on(handler.__name__, handler)
+
+    def count(self, number: int) -> int:
+        self.ran.append(number)
+        return -number
+
+    async def park(self) -> None:
+        self.parked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.cancelled += 1
+
+    async def numbers(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+
+    async def total(self, items: AsyncIterator[int]) -> int:
+        return sum([item async for item in items])
+
+    def peer(self, other: Process) -> Peer:
+        peer = self.links.peer(other.node.id)
+        assert peer is not None
+        return peer
+
+    def node_came(self, node: str, /) -> None:
+        self.links.node_came(node)
+
+    def node_left(self, node: str, /) -> None:
+        self.links.node_left(node)
+
+    def claim_lost(self, address: str, by: Claim, /) -> None: ...
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        self.links.accepted(transport, headers)
+
+    def engine_lost(self, reason: str, /) -> None: ...
+
+    def engine_back(self) -> None: ...
+
+    async def close(self) -> None:
+        await self.links.close()
+        await self.node.close()
+
+
+@asynccontextmanager
+async def processes(engine: Engine, count: int = 2, *, largest: int = 1024 * 1024) -> AsyncGenerator[list[Process]]:
+    async with asyncio.timeout(30):
+        made = [Process(engine, largest) for _ in range(count)]
+        for one in made:
+            for other in made:
+                if one is not other:
+                    await turns_until(partial(is_there, one, other))
+        try:
+            yield made
+        finally:
+            for each in made:
+                await each.close()
+
+
+def is_there(one: Process, other: Process) -> bool:
+    """Return whether there is a session that survives a drop."""
+    peer = one.links.peer(other.node.id)
+    return peer is not None and peer.connected and core_of(peer).resumable
