@@ -253,11 +253,11 @@ def said(exc: BaseException) -> str:
 
 
 async def abort(writer: asyncio.StreamWriter | None) -> None:
-    """Close a socket at once, whatever is unsent."""
+    """Close the socket of ``writer`` at once, whatever is unsent. None if the library is closing it."""
     if writer is not None:
         writer.transport.abort()
-        for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not begin
-            await asyncio.sleep(0)
+    for _ in range(3):  # asyncio closes it in a later turn; `wait_closed` never returns if TLS could not begin
+        await asyncio.sleep(0)
 
 
 def refuse_options(engine: str, options: Iterable[str], set_here: frozenset[str]) -> None:

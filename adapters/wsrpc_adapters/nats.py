@@ -151,8 +151,7 @@ class NatsBroker:
         received = self._connection.received
 
         async def take(message: Any) -> None:
-            if subject in self._subscriptions:
-                received(subject, message.data)
+            received(subject, message.data)
 
         self._subscriptions[subject] = await self._client.subscribe(subject, cb=take)
         await self.confirm()

@@ -9,6 +9,7 @@ import pytest
 from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
+from leftovers import open_sockets, other_tasks
 
 from wsrpc import EngineLost
 from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
@@ -147,11 +148,43 @@ async def test_cancelling_close_does_not_stop_it(mortal: MortalEngine, connect: 
 
 
 async def test_close_does_not_wait_for_a_frozen_broker(mortal: MortalEngine, connect: Connect, subject: str) -> None:
+    sockets = open_sockets()
     connection, recorder = await connect()
+    await connection.subscribe(subject)
     mortal.freeze()
     await fill(connection, subject)
     await connection.close()
     await check_over(connection, recorder)
+    assert open_sockets() == sockets
+
+
+async def test_no_socket_is_left_when_a_frozen_broker_is_noticed(
+    mortal: MortalEngine, connect: Connect, subject: str
+) -> None:
+    sockets = open_sockets()
+    connection, recorder = await connect()
+    mortal.freeze()
+    await fill(connection, subject)
+    await recorder.ended()
+    await connection.close()
+    with pytest.raises(EngineLost):
+        await connect()
+    assert open_sockets() == sockets
+
+
+async def test_a_broker_that_is_killed_while_much_is_unsent(
+    mortal: MortalEngine, connect: Connect, subject: str
+) -> None:
+    tasks = other_tasks()
+    connection, recorder = await connect()
+    await connection.subscribe(subject)
+    mortal.freeze()
+    await fill(connection, subject)
+    mortal.kill()
+    await recorder.ended()
+    await check_over(connection, recorder)
+    await some_turns()
+    assert other_tasks() == tasks
 
 
 async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine) -> None:

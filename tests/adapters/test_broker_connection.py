@@ -1,0 +1,186 @@
+"""What the engines share: gathering, watching, the end. The broker is played by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+
+import pytest
+from engines_in_use import Recorder, check_over
+from leftovers import turns_until
+
+from wsrpc import EngineLost
+from wsrpc_adapters import _broker_connection
+from wsrpc_adapters._broker_connection import BATCH, BrokerConnection
+
+
+class PlayedBroker:
+    """Notes what is written, one batch at each `release`, and answers while ``answers``."""
+
+    largest = 10 * BATCH
+    unsent = 0
+
+    def __init__(self) -> None:
+        self.batches: list[list[tuple[str, bytes]]] = []
+        self.answers = True
+        self.error: Exception | None = None
+        self.asked = 0
+        self.dropped = 0
+        self._may_write = asyncio.Semaphore(0)
+
+    def release(self, batches: int = 1) -> None:
+        for _ in range(batches):
+            self._may_write.release()
+
+    async def write(self, messages: list[tuple[str, bytes]]) -> None:
+        self.batches.append(messages)
+        if self.error is not None:
+            raise self.error
+        await self._may_write.acquire()
+
+    async def confirm(self) -> None:
+        self.asked += 1
+        if not self.answers:
+            await asyncio.Event().wait()
+
+    async def subscribe(self, subject: str) -> None:
+        if self.error is not None:
+            raise self.error
+
+    async def unsubscribe(self, subject: str) -> None: ...
+
+    async def drop(self) -> None:
+        self.dropped += 1
+
+
+@pytest.fixture
+def broker() -> PlayedBroker:
+    return PlayedBroker()
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+async def connection(broker: PlayedBroker, recorder: Recorder) -> AsyncGenerator[BrokerConnection]:
+    async def connecting() -> PlayedBroker:
+        return broker
+
+    connection = BrokerConnection(recorder)
+    await connection.open(connecting())
+    yield connection
+    broker.release(100)
+    await connection.close()
+    assert len(recorder.reasons) == broker.dropped == 1
+
+
+async def turns() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def test_what_is_published_in_one_turn_is_written_together(
+    connection: BrokerConnection, broker: PlayedBroker
+) -> None:
+    for number in range(100):
+        connection.publish("a", b"%d" % number)
+    assert connection.unsent == 190
+    await turns()
+    assert broker.batches == [[("a", b"%d" % number) for number in range(100)]]
+    connection.publish("a", b"next")
+    connection.publish("b", b"turn")
+    await turns()
+    assert len(broker.batches) == 1, "one write at a time"
+    broker.release()
+    await turns()
+    assert broker.batches[1:] == [[("a", b"next"), ("b", b"turn")]]
+    broker.release()
+    await turns()
+    assert connection.unsent == 0
+
+
+async def test_much_is_written_in_parts(connection: BrokerConnection, broker: PlayedBroker) -> None:
+    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5]
+    for number, size in enumerate(sizes):
+        connection.publish("a", bytes([number]) * size)
+    broker.release(100)
+    await turns()
+    assert [[len(payload) for _, payload in batch] for batch in broker.batches] == [
+        [BATCH // 2, BATCH // 2],
+        [1],
+        [3 * BATCH],
+        [BATCH],
+        [5],
+    ]
+    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(6))
+    assert connection.unsent == 0
+
+
+async def test_nothing_is_told_after_the_end_nor_from_within_a_call(
+    connection: BrokerConnection, recorder: Recorder
+) -> None:
+    connection.received("a", b"before")
+    connection.end("first")
+    assert recorder.reasons == []
+    connection.received("a", b"after")
+    connection.end("second")
+    await turns()
+    assert (recorder.reasons, recorder.payloads) == (["first"], [b"before"])
+    await check_over(connection, recorder)
+
+
+async def test_what_a_write_raises_ends_the_connection(
+    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder
+) -> None:
+    broker.error = OSError("the pipe is\nbroken")
+    connection.publish("a", b"")
+    assert await recorder.ended() == r"the pipe is\nbroken"
+    await check_over(connection, recorder)
+
+
+async def test_what_subscribing_raises_ends_the_connection(
+    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder
+) -> None:
+    broker.error = OSError("refused")
+    with pytest.raises(EngineLost) as caught:
+        await connection.subscribe("a")
+    assert caught.value.reason == await recorder.ended() == "refused"
+
+
+async def test_messages_show_that_a_broker_is_alive_which_answers_late(
+    broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PROBE", "PATIENCE", "GRACE"):
+        monkeypatch.setattr(_broker_connection, name, 0.01)
+    broker.answers = False
+
+    async def connecting() -> PlayedBroker:
+        return broker
+
+    connection = BrokerConnection(recorder)
+    await connection.open(connecting())
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 0.2
+    while loop.time() < until:
+        connection.received("a", b"")
+        await asyncio.sleep(0)
+    assert (recorder.reasons, broker.asked) == ([], 1)
+    assert await recorder.ended() == "no answer within 0.01 s"
+    await connection.close()
+
+
+async def test_the_broker_is_asked_again_and_again(
+    broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_broker_connection, "PROBE", 0.001)
+
+    async def connecting() -> PlayedBroker:
+        return broker
+
+    connection = BrokerConnection(recorder)
+    await connection.open(connecting())
+    await turns_until(lambda: broker.asked >= 5)
+    assert recorder.reasons == []
+    await connection.close()
