@@ -41,7 +41,7 @@ class Broker(Protocol):
         ...
 
     async def write(self, messages: list[tuple[str, bytes]], /) -> None:
-        """Publish messages. Returns when at most `FEW` bytes are unsent."""
+        """Publish messages. Returns when at most half of `FEW` bytes are unsent: a question may be added to them."""
 
     async def confirm(self) -> None:
         """Wait until the broker has answered that it has all that was written before."""

@@ -136,7 +136,7 @@ class NatsBroker:
         publish = self._client.publish
         for subject, payload in messages:
             await publish(subject, payload)
-        if self.unsent > FEW:
+        if self.unsent > FEW // 2:
             await self.confirm()
 
     async def confirm(self) -> None:

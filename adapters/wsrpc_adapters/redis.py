@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from wsrpc import EngineLost
-from wsrpc.engine import PATIENCE, EngineConnection, EngineListener
+from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
 
 from ._broker_connection import BrokerConnection, abort, host_of, refuse_options, said
 
@@ -116,6 +116,8 @@ class RedisBroker:
 
     async def write(self, messages: list[tuple[str, bytes]], /) -> None:
         await self._publishing.send([(b"PUBLISH", subject, payload) for subject, payload in messages])
+        if self.unsent > FEW // 2:
+            await self._publishing.ping()
 
     async def confirm(self) -> None:
         await asyncio.gather(self._publishing.ping(), self._subscribing.ping())
