@@ -63,7 +63,9 @@ class ServerProcess:
         self.url = url if port is None else f"{url}:{port[1]}"
 
     def freeze(self) -> None:
+        """Stop it, and wait until it has stopped."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
