@@ -17,6 +17,7 @@ from wsrpc.testing import pair
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "ConnectionLost": (errors.WsrpcError, ConnectionError),
     "SessionLost": (errors.ConnectionLost,),
+    "EngineLost": (errors.ConnectionLost,),
     "ConnectFailed": (errors.WsrpcError, ConnectionError),
     "HandshakeRejected": (errors.WsrpcError, ConnectionError),
     "RequestTimeout": (errors.WsrpcError, TimeoutError),
