@@ -212,8 +212,9 @@ class PendingRequests:
 
     def drop(self, pending: Pending) -> bool:
         """Forget a request whose caller has left. Return False if it was settled already."""
-        if self._pending.pop(pending.id, None) is None:
+        if self._pending.get(pending.id) is not pending:  # settled, and another request may have its id
             return False
+        del self._pending[pending.id]
         self._left(pending)
         pending.future.cancel()  # if it is not done: `unsettled` may have returned it
         if not self._pending:
