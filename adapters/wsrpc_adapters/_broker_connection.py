@@ -85,7 +85,7 @@ class BrokerConnection:
         """Begin, with the connection of the library that ``connecting`` makes.
 
         Raises:
-            EngineLost: there is none within `PATIENCE`.
+            EngineLost: the broker cannot be reached, or does not answer within `PATIENCE`.
         """
         try:
             async with asyncio.timeout(PATIENCE):

@@ -54,7 +54,7 @@ class NatsEngine:
 
     Raises:
         TypeError: an option is set by the engine itself.
-        ValueError: a URL is none, or one of NATS over WebSocket.
+        ValueError: a URL is not valid, or is one of NATS over WebSocket.
     """
 
     def __init__(self, servers: str | Sequence[str], **options: Any) -> None:

@@ -1,7 +1,7 @@
 """An engine for clusters on the pub/sub of Redis or Valkey, by redis-py.
 
 Redis numbers no messages, and drops a subscriber that is 32 MiB behind (``client-output-buffer-limit pubsub``). Pub/sub
-ignores the number of the database, so applications are told apart by the name of their cluster alone.
+ignores the number of the database, so only the name of its cluster keeps an application apart from others.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class RedisEngine:
 
     Raises:
         TypeError: an option is set by the engine itself.
-        ValueError: the URL is none.
+        ValueError: the URL is not valid.
     """
 
     def __init__(self, url: str, **options: Any) -> None:

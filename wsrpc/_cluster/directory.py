@@ -1,6 +1,6 @@
 """`Directory`: which nodes there are, and which addresses and rooms each of them has. It has no clock and no network.
 
-Each node is the only writer of its own entries. It numbers its changes and publishes them as a `Delta`; whoever has
+Each node is the only writer of its own entries. It numbers its changes and publishes them as a `Delta`; a node that has
 missed one finds that out by the next delta or beat, and asks for a `Snapshot`. Nothing is merged: what a node says of
 itself replaces what was known of it.
 
@@ -149,11 +149,6 @@ class Directory:
     def nodes(self) -> tuple[str, ...]:
         """All nodes, this one first."""
         return (self.me, *self._remotes)
-
-    @property
-    def addresses(self) -> int:
-        """The number of addresses of all nodes."""
-        return len(self._owners.keys() | self._claims.keys())
 
     def locate(self, address: str) -> str | None:
         """Return the node that has an address, or None."""

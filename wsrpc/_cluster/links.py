@@ -8,8 +8,7 @@ over when the other node is gone, or nothing has reached it for `LEASE` seconds.
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,8 +27,6 @@ from .node import Node
 from .transport import EngineTransport
 
 __all__ = ["NodeLinks", "link_limits"]
-
-logger = logging.getLogger("wsrpc")
 
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
@@ -120,8 +117,7 @@ class NodeLinks:
         return await self._node.dial(urlsplit(url).netloc, headers or {})
 
     async def _accept(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
-        names = {name.lower(): value for name, value in headers.items()}
-        handshake = Handshake("/", names, secure=False, limits=self._server.limits, compression=False)
+        handshake = Handshake("/", headers, secure=False, limits=self._server.limits, compression=False)
         with suppress(ConnectionLost):  # it has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
@@ -131,7 +127,7 @@ class NodeLinks:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
 
-    def _spawn(self, coroutine: Any) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -91,8 +91,8 @@ class Node:
         self._clock = clock or LoopScheduler()
         self._all = f"{name}.all"
         self._transports: dict[str, EngineTransport] = {}
-        self._opening: dict[str, asyncio.Future[str]] = {}
-        """Connections that this node has asked for, until they are accepted ("") or refused (the reason)."""
+        self._opening: dict[str, asyncio.Future[EngineTransport | Refused]] = {}
+        """Connections that this node has asked for, until there is an answer."""
         self.dialed = 0
         """How many connections this node has asked for."""
         self._asked: dict[str, float] = {}
@@ -177,20 +177,26 @@ class Node:
         await self._engine.reachable.wait()
         self.dialed += 1
         conn = connection_name(self.id, node, self.dialed)
-        answer = self._opening[conn] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[EngineTransport | Refused] = asyncio.get_running_loop().create_future()
+        self._opening[conn] = answer
         try:
             for _ in range(OPENS):
                 self.carry(node, Open(conn, dict(headers)))
                 await asyncio.wait((answer,), timeout=PATIENCE / OPENS)
                 if answer.done():
                     break
+        except BaseException:
+            if conn in self._transports:  # it was accepted in this very turn, and nobody will use it
+                self._transports[conn].abort()
+            raise
         finally:
             del self._opening[conn]
         if not answer.done():
             raise ConnectionRefusedError(f"node {node} does not answer")
-        if refused := answer.result():
-            raise ConnectionRefusedError(f"node {node} refuses: {refused}")
-        return self._transports[conn]
+        answered = answer.result()
+        if isinstance(answered, Refused):
+            raise ConnectionRefusedError(f"node {node} refuses: {answered.reason}")
+        return answered
 
     @property
     def unsent(self) -> int:
@@ -271,21 +277,18 @@ class Node:
             if isinstance(message, Opened):
                 self._publish(self._subject(acceptor), Reset(message.conn, "nobody waits for it"))
             return
-        if isinstance(message, Refused):
-            answer.set_result(message.reason or "no reason")
-            return
-        self._make(message.conn, acceptor)  # now: messages may follow at once
-        answer.set_result("")
+        # The transport is made now, because messages may follow at once.
+        answer.set_result(message if isinstance(message, Refused) else self._make(message.conn, acceptor))
 
     def _for_connection(self, message: Data | Mark | Close | Reset) -> None:
         transport = self._transports.get(message.conn)
+        if transport is None:
+            dialer, acceptor = ends_of(message.conn)
+            other = acceptor if dialer == self.id else dialer
+            if other and not isinstance(message, Reset):
+                self._publish(self._subject(other), Reset(message.conn, "there is no such connection"))
+            return
         match message:
-            case _ if transport is None:
-                if not isinstance(message, Reset):
-                    dialer, acceptor = ends_of(message.conn)
-                    other = acceptor if dialer == self.id else dialer
-                    if other:
-                        self._publish(self._subject(other), Reset(message.conn, "there is no such connection"))
             case Data():
                 transport.received(message)
             case Mark():

@@ -102,11 +102,11 @@ class EngineTransport:
         if self._over.done():
             info = self._over.result()
             raise ConnectionLost(info.code, info.reason, "not_sent")
+        if self._batch.size + len(payload) > SLICE:  # so that a message of the largest size travels alone
+            self.flush()
         if not self._batch.messages:
             self._over.get_loop().call_soon(self.flush)
         self._batch.add(payload, text)
-        if self._batch.size >= SLICE:
-            self.flush()
 
     def send_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
         raise NotImplementedError("connections between nodes carry whole messages")
@@ -161,7 +161,7 @@ class EngineTransport:
             receiver.pause_sending()
         self._deliver()
         if self._over.done():
-            self._over.get_loop().call_soon(receiver.connection_lost, self._over.result())
+            self._over.get_loop().call_soon(self._tell_end)
 
     def received(self, data: Data) -> None:
         """Take messages of the other side."""
@@ -190,7 +190,7 @@ class EngineTransport:
             early, self._early = self._early, []
             for number, (payload, text) in enumerate(early, 1):
                 if len(payload) > self.largest:
-                    self._over.get_loop().create_task(self.close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes"))
+                    self._close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes")
                     return
                 receiver.receive(payload, text)
                 if self._must_wait(receiver):
@@ -213,11 +213,13 @@ class EngineTransport:
     # ------------------------------------------------------------ the end
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        told = check_close(code, reason)
+        self._close(check_close(code, reason), reason)
+
+    def _close(self, code: int, reason: str) -> None:
         if not self._over.done():
             self.flush()
-            if self._carry(Close(self.conn, self._sent, told, reason)):
-                self.end(CloseInfo(told, reason, was_clean=True))
+            if self._carry(Close(self.conn, self._sent, code, reason)):
+                self.end(CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None:
         self.reset("aborted")
@@ -229,10 +231,19 @@ class EngineTransport:
             self.end(CloseInfo(CloseCode.ABNORMAL, reason))
 
     def end(self, info: CloseInfo) -> None:
-        """End on this side. Idempotent."""
+        """End on this side. What has arrived is still delivered if the end is clean. Idempotent."""
         if self._over.done():
             return
         self._over.set_result(info)
         self._carrier.ended(self)
-        if self._receiver is not None:
-            self._over.get_loop().call_soon(self._receiver.connection_lost, info)
+        self._paused = False
+        if info.was_clean:
+            self._deliver()
+        else:
+            self._early.clear()
+        self._over.get_loop().call_soon(self._tell_end)
+
+    def _tell_end(self) -> None:
+        receiver, self._receiver = self._receiver, None
+        if receiver is not None:
+            receiver.connection_lost(self._over.result())

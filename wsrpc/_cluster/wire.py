@@ -75,7 +75,7 @@ class Data(Struct, tag_field="t", tag="data"):
 
 
 class Mark(Struct, tag_field="t", tag="mark"):
-    """So many messages were sent on the connection: whoever has fewer has lost some."""
+    """So many messages were sent on the connection. A node that has received fewer has lost some."""
 
     conn: str
     seq: int
@@ -91,7 +91,7 @@ class Close(Struct, tag_field="t", tag="close"):
 
 
 class Reset(Struct, tag_field="t", tag="reset"):
-    """The connection is over: messages were lost, or there is none of that name."""
+    """The connection is over: messages were lost, or this node has no connection of that name."""
 
     conn: str
     reason: str

@@ -56,7 +56,7 @@ class ResumableSessions:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._here = secrets.token_urlsafe(6)
-        """Begins the names of these sessions, so that those of other processes can be told apart."""
+        """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""
         self._entries: dict[str, ResumableSession] = {}
         self._detached: dict[str, ResumableSession] = {}
         """Those without a connection, the oldest first."""

@@ -79,7 +79,7 @@ class MemoryEngine:
             connection.notice_answer()
 
     def lose(self, count: int) -> None:
-        """Lose the next ``count`` messages, for everybody."""
+        """Lose the next ``count`` messages, for all connections."""
         self._lose += count
 
     def carry(self, subject: str, payload: bytes) -> None:

@@ -184,6 +184,48 @@ async def test_messages_and_the_close_arrive_in_order() -> None:
         assert theirs.ended == CloseInfo(4000, "enough", was_clean=True) == ours.ended
 
 
+async def test_a_message_of_the_largest_size_travels_alone() -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        sizes = [30_000, w.engine.largest - 1024, 30_000, 1, 40_000]
+        for size in sizes:
+            ours.transport.send(b"x" * size)
+        await turns(5)
+        assert [len(payload) for payload, _ in theirs.got] == sizes and ours.ended is None
+
+
+async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        theirs.transport.pause_receiving()
+        ours.transport.send(b"bye")
+        await turns(3)
+        assert theirs.got == []
+        await ours.transport.close(1000)
+        await turns(3)
+        theirs.transport.resume_receiving()
+        await turns(3)
+        assert theirs.got == [(b"bye", True)] and theirs.ended is not None  # `Ear` refuses what comes after the end
+
+
+async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
+    async with world() as w:
+        a, b = w.ones
+        for count in range(8):
+            dialing = asyncio.create_task(a.node.dial(b.node.id, {}))
+            await turns(count)
+            dialing.cancel()
+            await asyncio.wait([dialing])
+            if not dialing.cancelled():
+                dialing.result().abort()
+            await turns(10)
+        assert all(ear.ended is not None for ear in b.ears) and b.ears, "each that was accepted has ended there"
+
+
 async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
     async with world() as w:
         a, b = w.ones
