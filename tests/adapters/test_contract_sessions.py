@@ -16,6 +16,7 @@ from contextlib import AbstractAsyncContextManager as Context
 from contextlib import AsyncExitStack, asynccontextmanager
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -125,10 +126,11 @@ class Unix(Way):
 
     @asynccontextmanager
     async def reach(self, server: Server) -> AsyncGenerator[Reached]:
-        path = f"/tmp/wsrpc-{time.monotonic_ns()}"
-        async with server.listen(unix=path):
-            options: dict[str, Any] = {"unix": path, "dial": self._dialing.dial}
-            yield Reached("ws://localhost/", lambda: abort_all(server), **options)
+        with TemporaryDirectory() as folder:
+            path = f"{folder}/socket"
+            async with server.listen(unix=path):
+                options: dict[str, Any] = {"unix": path, "dial": self._dialing.dial}
+                yield Reached("ws://localhost/", lambda: abort_all(server), **options)
 
 
 class InMemory(Way):
@@ -258,9 +260,17 @@ class Both:
         await caller.emit("note", self.noted)
         await asyncio.gather(request(), stream(), upload(), talk())
 
+    async def came_back(self, times: int) -> None:
+        """Wait until the client has come back so often, at least."""
+        await turns_until(lambda: len(self.back) >= times)
+
+    async def cut_or_over(self, running: asyncio.Task[None]) -> None:
+        """Wait until the connection drops, or ``running`` has ended without that."""
+        await turns_until(lambda: self.client.state != "connected" or running.done())
+
     async def went_on(self, drops: int) -> None:
         """Check that the session has gone on after so many drops."""
-        await turns_until(lambda: len(self.back) >= drops)
+        await self.came_back(drops)
         await turns_until(lambda: len(self.theirs.notes) == len(self.ours.notes) == self.noted)
         assert self.theirs.notes == self.ours.notes == list(range(self.noted))
         assert all(info.resumed for info in self.back) and self.told == []
@@ -290,7 +300,7 @@ async def test_everything_goes_on_after_each_drop(way: Way) -> None:
             for _ in range(3 * drops):
                 await asyncio.sleep(0)
             s.reached.drop()
-            await turns_until(lambda drops=drops: len(s.back) >= drops)  # type: ignore[misc]
+            await s.came_back(drops)
             await running
             assert s.peer is peer and s.client.peer.connected
         await s.went_on(5)
@@ -306,9 +316,9 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(way: Way, direction: 
             async with proxy.cut_after(after, direction):
                 # The connections that come meanwhile are cut there, too, so this ends only when none is.
                 running = asyncio.create_task(s.exchange())
-                await turns_until(lambda: s.client.state != "connected" or running.done())  # noqa: B023
+                await s.cut_or_over(running)
             await running
-            await turns_until(lambda cut=cut: len(s.back) >= cut)  # type: ignore[misc]
+            await s.came_back(cut)
             assert s.peer is peer
         await s.went_on(len(UP))
 
@@ -744,7 +754,7 @@ async def test_compressed_messages_go_on(host: Host) -> None:
                 for _ in range(4 * drops):
                     await asyncio.sleep(0)
                 reached.drop()
-                await turns_until(lambda drops=drops: len(both.back) >= drops)  # type: ignore[misc]
+                await both.came_back(drops)
                 await running
             await both.went_on(3)
 
