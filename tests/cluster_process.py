@@ -9,7 +9,7 @@ from functools import partial
 
 from leftovers import turns_until
 
-from wsrpc import Peer
+from wsrpc import Limits, Peer
 from wsrpc._cluster.directory import Claim
 from wsrpc._cluster.links import NodeLinks, link_limits
 from wsrpc._cluster.node import Node
@@ -25,13 +25,14 @@ class Process:
     """A process with a node, and what others may call there."""
 
     def __init__(self, engine: Engine, largest: int) -> None:
-        limits = link_limits(largest)
         self.ran: list[int] = []
         self.heard: list[int] = []
         self.parked = asyncio.Event()
         self.cancelled = 0
-        self.node = Node(engine, "shop", self, limits)
-        self.links = NodeLinks(self.node, limits, self.serve)
+        self.lost: list[str] = []
+        """Nodes with which a session was lost."""
+        self.node = Node(engine, "shop", self)
+        self.links = NodeLinks(self.node, link_limits(Limits(), largest), {}, serve=self.serve, lost=self.lost.append)
 
     def serve(self, side: Registrar) -> None:
         side.on("note", self.heard.append)

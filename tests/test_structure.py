@@ -48,7 +48,10 @@ FOR_TYPES_ONLY = {
     ("_peer.peer", "wsrpc._server.rooms.Room"),
     ("_peer.peer", "wsrpc._server.server.Server"),
     ("_raw.connection", "wsrpc._server.server.Server"),
+    ("_server.server", "wsrpc._cluster.cluster.Cluster"),
     # Within a package.
+    ("_server.membership", "wsrpc._server.peers.ServedPeer"),
+    ("_server.membership", "wsrpc._server.rooms.Room"),
     ("_server.peers", "wsrpc._server.server.Server"),
     ("_server.peers", "wsrpc._server.rooms.Room"),
     ("_server.services", "wsrpc._server.server.Server"),

@@ -10,6 +10,8 @@ from ._channels.anonymous import AnonymousChannel
 from ._client.backoff import Reconnect, is_transient
 from ._client.client import Client, ReconnectInfo
 from ._client.states import ClientState
+from ._cluster.calls import ClusterPeer, ClusterPeerChannel
+from ._cluster.cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
 from ._conversion.convert import DecHook, EncHook
 from ._entrance.origins import ANY_ORIGIN
 from ._handlers.context import Context, current_context
@@ -25,7 +27,7 @@ from ._sending.retry import Retry
 from ._sending.slow_readers import KeepLatest
 from ._server.broadcast import EmitReport
 from ._server.listening import Listening
-from ._server.rooms import Room, RoomChannel
+from ._server.rooms import Members, Room, RoomChannel
 from ._server.server import Server, ServerChannel
 from ._server.services import Service, method
 from ._streams.stream import Stream
@@ -47,6 +49,7 @@ from .errors import (
     Outcome,
     Overloaded,
     PeerError,
+    PeerNotFound,
     ProtocolError,
     QueueFull,
     RemoteError,
@@ -62,7 +65,7 @@ from .errors import (
 )
 from .handshake import Handshake
 from .limits import Limits
-from .stats import PeerStats, ServerStats
+from .stats import ClusterStats, PeerStats, ServerStats
 from .transport import ConnectionInfo, Receiver, Traffic, Transport
 
 __version__ = "0.1.0"
@@ -80,6 +83,13 @@ __all__ = [
     "ClientState",
     "CloseCode",
     "CloseInfo",
+    "Cluster",
+    "ClusterClient",
+    "ClusterPeer",
+    "ClusterPeerChannel",
+    "ClusterRoom",
+    "ClusterRoomChannel",
+    "ClusterStats",
     "Codec",
     "ConnectFailed",
     "ConnectionInfo",
@@ -102,6 +112,7 @@ __all__ = [
     "Key",
     "Limits",
     "Listening",
+    "Members",
     "Message",
     "MessageTooBig",
     "Middleware",
@@ -110,6 +121,7 @@ __all__ = [
     "Overloaded",
     "Peer",
     "PeerError",
+    "PeerNotFound",
     "PeerState",
     "PeerStats",
     "ProtocolError",

@@ -5,7 +5,8 @@
     WsrpcError
     ├── ConnectionLost(code, reason, outcome)      also ConnectionError
     │   ├── SessionLost
-    │   └── EngineLost
+    │   ├── EngineLost
+    │   └── PeerNotFound(address)
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout)             also TimeoutError
@@ -58,6 +59,7 @@ __all__ = [
     "Outcome",
     "Overloaded",
     "PeerError",
+    "PeerNotFound",
     "ProtocolError",
     "QueueFull",
     "RemoteError",
@@ -273,6 +275,21 @@ class EngineLost(ConnectionLost):
     def _text(self) -> str:
         reason = f": {self.reason}" if self.reason else ""
         return f"the engine of the cluster is lost{reason}"
+
+
+class PeerNotFound(ConnectionLost):
+    """No node of the cluster has a peer of this ``address``, so nothing was sent."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(1006, "no such peer", "not_sent")
+        self.args = (address,)
+        self.address = address
+
+    def for_outcome(self, outcome: Outcome) -> Self:
+        return type(self)(self.address)
+
+    def _text(self) -> str:
+        return f"no node of the cluster has a peer with the address {short(self.address)}"
 
 
 class ConnectFailed(WsrpcError, ConnectionError):

@@ -33,7 +33,10 @@ class Handshake:
 
     The answer, which you may assign or change: ``subprotocol``, ``response_headers`` (except those of the handshake
     itself), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`) and ``principal`` (the
-    identity of the client; becomes `Peer.principal`). ``expires`` is when the client's credentials expire, in seconds
+    identity of the client; becomes `Peer.principal`). ``address`` is the application's own name for the client:
+    `Cluster.peer` finds it by that in any process, and it becomes `Peer.address`. Take it from what has been
+    authenticated, never from what a client claims. In a cluster an address belongs to one connection: an older one is
+    closed with 4410. ``expires`` is when the client's credentials expire, in seconds
     since the epoch (as the ``exp`` of a JWT), or None. The connection is closed then, with 4411: a wsrpc client dials
     again, with fresh credentials, and its session goes on.
     """
@@ -76,6 +79,7 @@ class Handshake:
         self.response_headers: dict[str, str] = {}
         self.state = PeerState()
         self.principal: object = None
+        self.address: str | None = None
         self.expires: float | None = None
         self._subprotocol: str | None = None
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-__all__ = ["PeerStats", "ServerStats", "Tally"]
+__all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +51,36 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
     kind."""
+
+
+class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Snapshot of one process's part in its cluster. ``msgspec.json.encode`` accepts it."""
+
+    node: str
+    """Name of this process in the cluster. It is another one after each start."""
+    connected: bool
+    """Whether the engine can be reached."""
+    nodes: int
+    """Processes in the cluster that are known here, this one included."""
+    addresses: int
+    """Addresses of peers that are known here, in all processes."""
+    messages_in: int
+    """Messages of the engine that arrived, in all, those of this process to itself included."""
+    messages_out: int
+    """Messages that were published, in all."""
+    unsent: int
+    """Bytes that the engine has not taken yet."""
+    engines_lost: int
+    """How often the connection to the engine was lost."""
+    gaps: int
+    """How often a session with another process was lost, so that messages to rooms may be missing."""
+    connections: int
+    """Connections to other processes that this one has opened, in all. There is another one after messages of the
+    engine were lost."""
+    lost_events: int
+    """Events of other processes for a peer that was not connected here any more."""
+    ignored: dict[str, int]
+    """Messages of the engine that made no sense, in all, by kind."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +132,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     ignored: dict[str, int]
     """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
     kind."""
+    cluster: ClusterStats | None
+    """The server's part in its cluster. None without ``cluster=``, and while the server is closed."""
 
 
 class Tally:
@@ -143,7 +175,15 @@ class Tally:
         if ignored:
             self._ignored.update(ignored)
 
-    def sum(self, now: float, peers: Iterable[PeerStats], *, healthy: bool, refused: dict[int, int]) -> ServerStats:
+    def sum(
+        self,
+        now: float,
+        peers: Iterable[PeerStats],
+        *,
+        healthy: bool,
+        refused: dict[int, int],
+        cluster: ClusterStats | None,
+    ) -> ServerStats:
         """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""
         messages_in, messages_out = self._messages_in, self._messages_out
         bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
@@ -188,4 +228,5 @@ class Tally:
             channels=channels,
             errors=self.errors,
             ignored=dict(ignored),
+            cluster=cluster,
         )

@@ -44,6 +44,8 @@ class CloseCode(IntEnum):
     SLOW_CONSUMER = 4408
     FENCED = 4409
     """The session goes on over another connection."""
+    REPLACED = 4410
+    """Another connection has the peer's address now (`Handshake.address`). The client does not come back by itself."""
     CREDENTIALS_EXPIRED = 4411
     """`Handshake.expires` has come: the client dials again, with fresh credentials, and its session goes on."""
 

@@ -13,6 +13,7 @@ from msgspec import UNSET
 from .._base.scheduler import Timer
 from .._handlers.registry import Registry
 from .._protocol.messages import ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
+from .._protocol.nodes import LEFT, as_raised
 from .._protocol.rejections import FINISHED_REASON, is_finished, reason_from_wire
 from .._sending.caller import RefusingSender, Sender
 from .._sending.checks import check_thread, check_thread_of_plain
@@ -422,10 +423,13 @@ class ChannelCore:
             by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
                 gets the messages that arrived before.
         """
+        known = self.state is _OPEN
         if not self._move(ChannelAct.ENDED):
             if not by_other:
                 self._leave()  # nothing will listen from now on
             return
+        if known and not by_other and self.table.out.between_nodes:  # that node has to know of each end
+            self.table.send_abort(self.id, LEFT)
         self.reason = reason
         self.error = error
         self.sender = None
@@ -630,7 +634,9 @@ class ChannelTable:
             return True
         reason = reason_from_wire(x, flag)
         # Readers get a reason that is not an error as an error's value, as for requests.
-        error = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+        error: Exception = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+        if self.out.between_nodes and isinstance(reason, RemoteError):
+            error = as_raised(reason)
         channel.end(reason, error, by_other=True)
         return True
 

@@ -38,13 +38,13 @@ Strategy = Callable[[RetryCallState], Any]
 def is_transient(error: BaseException) -> bool:
     """Return whether another attempt may succeed. This is the default of ``Reconnect(retry=)``.
 
-    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, close code 1008 (policy violation), a certificate that does
-    not verify, or a URL that is not valid.
+    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, close code 1008 (policy violation) or 4410 (another
+    connection has the address of this one), a certificate that does not verify, or a URL that is not valid.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
     if isinstance(error, ConnectionLost):
-        return error.code != CloseCode.POLICY_VIOLATION
+        return error.code not in (CloseCode.POLICY_VIOLATION, CloseCode.REPLACED)
     if isinstance(error, (ssl.SSLEOFError, ssl.SSLZeroReturnError, ssl.SSLSyscallError)):
         return True  # the connection broke in the TLS handshake
     if isinstance(error, (BadURL, ssl.SSLError)):

@@ -150,6 +150,16 @@ class Directory:
         """All nodes, this one first."""
         return (self.me, *self._remotes)
 
+    @property
+    def addresses(self) -> int:
+        """How many addresses there are, in all."""
+        return len(self._claims.keys() | self._owners.keys()) if self._claims else len(self._owners)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is known that the known nodes have."""
+        return all(remote.seq is not None for remote in self._remotes.values())
+
     def locate(self, address: str) -> str | None:
         """Return the node that has an address, or None."""
         if address in self._claims:

@@ -80,6 +80,11 @@ class EngineLink:
         """Bytes that the engine has not taken yet."""
         return 0 if self._connection is None else self._connection.unsent
 
+    @property
+    def largest(self) -> int:
+        """Bytes that a message to the engine may have. 0 while there is no connection."""
+        return 0 if self._connection is None else self._connection.largest
+
     def publish(self, subject: str, payload: bytes) -> None:
         """Publish a message.
 

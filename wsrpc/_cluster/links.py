@@ -10,15 +10,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._base.closing import CloseInfo
 from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.registration import Registrar
 from .._peer.peer import Peer
-from .._protocol.codecs import MsgpackCodec
+from .._protocol.nodes import NODE
 from .._server.server import Server, accept_of
+from ..engine import PATIENCE
 from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..limits import Limits
@@ -28,18 +31,38 @@ from .transport import EngineTransport
 
 __all__ = ["NodeLinks", "link_limits"]
 
+MiB = 1024 * 1024
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
 
-def link_limits(largest: int) -> Limits:
-    """Return the limits of a connection between nodes, over an engine whose messages have at most ``largest`` bytes."""
-    return Limits(
-        message=min(Limits().message, largest - 1024),
+def link_limits(limits: Limits, largest: int) -> Limits:
+    """Return the limits of the session between two nodes, which carries the calls to many peers.
+
+    Args:
+        limits: those of one peer.
+        largest: bytes that a message may have.
+    """
+    return limits.replace(
+        message=min(limits.message, largest),
+        sent_message=min(limits.sent_message or largest, largest),
+        name=limits.name + 1024,  # with the address
+        rate=None,
         running=100_000,
+        running_bytes=256 * MiB,
+        waiting=100_000,
+        waiting_bytes=64 * MiB,
+        pending=100_000,
+        channels=100_000,
+        unread_bytes=256 * MiB,
+        hard_cap=64 * MiB,
+        replay=max(limits.replay, 4 * MiB),
+        replay_messages=max(limits.replay_messages, 16_384),
+        offline=10_000,
+        offline_bytes=16 * MiB,
         timeout=None,  # each caller has its own
+        handler=None,  # and each peer
         ping_interval=None,  # nodes have leases
         detached=LEASE,
-        offline=4096,
     )
 
 
@@ -49,18 +72,33 @@ class NodeLinks:
     Of two nodes, the one with the lower name dials.
 
     Args:
+        limits: of the sessions, see `link_limits`.
+        options: those of `Server` and `Client` that say how values are converted.
         serve: registers what other nodes may call.
+        lost: is called with a node that is there, when a session with it has ended and messages may be lost.
     """
 
-    def __init__(self, node: Node, limits: Limits, serve: Callable[[Registrar], None]) -> None:
+    def __init__(
+        self,
+        node: Node,
+        limits: Limits,
+        options: Mapping[str, Any],
+        *,
+        serve: Callable[[Registrar], None],
+        lost: Callable[[str], None],
+    ) -> None:
         self._node = node
         self._limits = limits
+        self._options = options
         self._serve = serve
-        self._server = Server(limits=limits, codec=MsgpackCodec())
+        self._lost = lost
+        self._server = Server(limits=limits, profile=NODE, **options)
         serve(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}
         """Peers of the nodes that have dialed."""
+        self._dialed: dict[str, asyncio.Event] = {}
+        """For callers that wait until a node has dialed."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server.on("close", self._closed)
 
@@ -68,6 +106,24 @@ class NodeLinks:
         """Return another node, or None if there is no session with it."""
         client = self._clients.get(node)
         return self._peers.get(node) if client is None else client.peer
+
+    async def reach(self, node: str) -> Peer:
+        """Return another node, which may have to dial first. Cancelling is safe.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, it did not dial in time.
+        """
+        if (peer := self.peer(node)) is None:
+            dialed = self._dialed.get(node)
+            if dialed is None:
+                dialed = self._dialed[node] = asyncio.Event()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(PATIENCE):
+                    await dialed.wait()
+            peer = self.peer(node)
+        if peer is None:
+            raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
+        return peer
 
     # ------------------------------------------------------------ what the node reports
 
@@ -80,13 +136,16 @@ class NodeLinks:
                 limits=self._limits,
                 reconnect=AT_ONCE,
                 connect_timeout=None,
-                codec=MsgpackCodec(),
+                profile=NODE,
+                **self._options,
             )
             self._serve(client)
+            client.on("close", partial(self._client_closed, node))
             self._spawn(self._connect(client))
 
     def node_left(self, node: str) -> None:
         """End the session with a node, which is gone."""
+        self._dialed.pop(node, None)
         client = self._clients.pop(node, None)
         if client is not None:
             self._spawn(client.close())
@@ -122,10 +181,21 @@ class NodeLinks:
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
                 self._peers[transport.node] = peer
+                if (dialed := self._dialed.pop(transport.node, None)) is not None:
+                    dialed.set()
 
-    def _closed(self, peer: Peer) -> None:
+    def _closed(self, peer: Peer, info: CloseInfo) -> None:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
+            self._check_lost(node, info)
+
+    def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
+        if node in self._clients:
+            self._check_lost(node, info)
+
+    def _check_lost(self, node: str, info: CloseInfo) -> None:
+        if not info.was_clean:  # it is when the other node leaves the cluster: everything has come before
+            self._lost(node)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)

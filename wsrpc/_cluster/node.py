@@ -16,7 +16,6 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.scheduler import LoopScheduler, Scheduler
 from ..engine import PATIENCE, Engine
 from ..errors import EngineLost
-from ..limits import Limits
 from .directory import Beat, Claim, Delta, Directory, Snapshot
 from .engine_link import EngineLink
 from .transport import EngineTransport
@@ -42,6 +41,13 @@ __all__ = ["BEAT", "Node", "NodeListener"]
 
 BEAT = 1.5
 """Seconds between two beats."""
+AROUND = 1024
+"""Bytes that may stand around a message of a connection, in a message to the engine."""
+MIN_LARGEST = 1024
+ALL = "all"
+"""In place of a node's name: the subject that all nodes hear."""
+ANSWERED = 0.1
+"""Seconds in which other nodes answer, mostly."""
 OPENS = 5
 """How often a node asks for a connection: the message, or its answer, may be lost."""
 
@@ -74,22 +80,17 @@ class Node:
     Its own name is random, so a process that is started again is another node.
 
     Args:
-        limits: of the connections to other nodes.
         clock: for beats and leases.
     """
 
-    def __init__(
-        self, engine: Engine, name: str, listener: NodeListener, limits: Limits, clock: Scheduler | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, name: str, listener: NodeListener, clock: Scheduler | None = None) -> None:
         self.id = secrets.token_hex(8)
         self.directory = Directory(self.id, self)
         self.ignored: Counter[str] = Counter()
         """Messages that made no sense, by what was wrong."""
         self._name = name
         self._listener = listener
-        self._limits = limits
         self._clock = clock or LoopScheduler()
-        self._all = f"{name}.all"
         self._transports: dict[str, EngineTransport] = {}
         self._opening: dict[str, asyncio.Future[EngineTransport | Refused]] = {}
         """Connections that this node has asked for, until there is an answer."""
@@ -98,31 +99,50 @@ class Node:
         self._asked: dict[str, float] = {}
         """When it last asked each node for a snapshot."""
         self._deltas_scheduled = False
+        self.messages_in = self.messages_out = 0
+        """Messages of the engine, in all."""
         self._next_beat = self._clock.call_at(self._clock.time() + BEAT, self._beat)
         label = f"node {self.id} of cluster {name!r}"
-        self._engine = EngineLink(engine, (self._all, self._subject(self.id)), self, label)
+        self._engine = EngineLink(engine, (self._subject(ALL), self._subject(self.id)), self, label)
 
     def _subject(self, node: str) -> str:
         return f"{self._name}.{node}"
+
+    @property
+    def now(self) -> float:
+        """The time, as the directory counts it."""
+        return self._clock.time()
 
     @property
     def connected(self) -> bool:
         """Whether the engine can be reached."""
         return self._engine.reachable.is_set()
 
+    async def wait_known(self) -> None:
+        """Wait until the engine is reached, and the other nodes have said what they have, or had time to.
+
+        Cancelling is safe.
+        """
+        await self._engine.reachable.wait()
+        # How many nodes will answer is not known, but they do so at once.
+        for _ in range(int(PATIENCE / ANSWERED)):
+            await asyncio.sleep(ANSWERED)
+            if self.directory.complete:
+                return
+
     async def close(self) -> None:
         """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
         self._next_beat.cancel()
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
-        self._publish(self._all, Left(self.id))
+        self._publish(self._subject(ALL), Left(self.id))
         await self._engine.close()
 
     # ------------------------------------------------------------ what the engine reports
 
     def engine_back(self) -> None:
         self._asked.clear()
-        self._publish(self._all, Ask(self.id))
+        self._publish(self._subject(ALL), Ask(self.id))
         self._say_what_there_is()
         self._listener.engine_back()
 
@@ -142,7 +162,7 @@ class Node:
 
     def _say_what_there_is(self) -> None:
         self.publish_changes()
-        self._publish(self._all, self.directory.beat())
+        self._publish(self._subject(ALL), self.directory.beat())
         self._publish(self._subject(self.id), Probe())
         for transport in tuple(self._transports.values()):
             transport.mark()
@@ -158,12 +178,13 @@ class Node:
         self._deltas_scheduled = False
         if self.connected:
             for delta in self.directory.take_deltas():
-                self._publish(self._all, delta)
+                self._publish(self._subject(ALL), delta)
 
     def _publish(self, subject: str, message: NodeMessage) -> None:
         """Publish a message, unless the engine is lost: then the other nodes find out by the next beat."""
         with suppress(EngineLost):
             self._engine.publish(subject, encode(message))
+            self.messages_out += 1
 
     # ------------------------------------------------------------ connections to other nodes: see `Carrier`
 
@@ -204,6 +225,12 @@ class Node:
 
     def carry(self, node: str, message: Open | Opened | Refused | Data | Mark | Close | Reset, /) -> None:
         self._engine.publish(self._subject(node), encode(message))
+        self.messages_out += 1
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a message of a connection to another node may have."""
+        return max(MIN_LARGEST, self._engine.largest - AROUND)
 
     async def drain(self) -> None:
         await self._engine.drain()
@@ -212,7 +239,7 @@ class Node:
         self._transports.pop(transport.conn, None)
 
     def _make(self, conn: str, node: str) -> EngineTransport:
-        transport = self._transports[conn] = EngineTransport(conn, node, self, self._limits)
+        transport = self._transports[conn] = EngineTransport(conn, node, self)
         return transport
 
     # ------------------------------------------------------------ what other nodes say
@@ -220,6 +247,7 @@ class Node:
     def received(self, subject: str, payload: bytes) -> None:
         """Take a message from the engine."""
         now = self._clock.time()
+        self.messages_in += 1
         try:
             message = decode(payload)
         except msgspec.DecodeError:

@@ -7,7 +7,6 @@ from typing import Protocol
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from ..errors import ConnectionLost
-from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver
 from .wire import Close, Data, Mark, Reset
 
@@ -15,6 +14,9 @@ __all__ = ["Carrier", "EngineTransport"]
 
 SLICE = 32 * 1024
 """Bytes that are gathered before they are published, at most, unless a message is larger."""
+
+HIGH_WATER = 64 * 1024
+"""Bytes that the engine may have to take before senders wait."""
 
 MARK = 0.1
 """Seconds after which a side says how many messages it has sent: the last ones may be lost unnoticed."""
@@ -26,6 +28,11 @@ class Carrier(Protocol):
     @property
     def unsent(self) -> int:
         """Bytes that the engine has not taken yet."""
+        ...
+
+    @property
+    def largest(self) -> int:
+        """Bytes that a message of a connection may have."""
         ...
 
     def carry(self, node: str, message: Data | Mark | Close | Reset, /) -> None:
@@ -72,13 +79,12 @@ class EngineTransport:
         node: the other node. It is also the path of ``info``.
     """
 
-    def __init__(self, conn: str, node: str, carrier: Carrier, limits: Limits) -> None:
+    def __init__(self, conn: str, node: str, carrier: Carrier) -> None:
         self.info = ConnectionInfo(path=f"/{node}")
         self.conn = conn
         self.node = node
-        self.largest = limits.message
+        self.largest = carrier.largest
         self._carrier = carrier
-        self._high_water = limits.high_water
         self._receiver: Receiver | None = None
         self._early: list[tuple[bytes, bool]] = []
         """What has arrived before `start`, or while receiving is paused."""
@@ -120,7 +126,7 @@ class EngineTransport:
         if not self._mark_scheduled:
             self._mark_scheduled = True
             self._over.get_loop().call_later(MARK, self._mark_soon)
-        if self._carry(data) and self._crowded is None and self._carrier.unsent > self._high_water:
+        if self._carry(data) and self._crowded is None and self._carrier.unsent > HIGH_WATER:
             self._crowded = self._over.get_loop().create_task(self._make_room())
             if self._receiver is not None:
                 self._receiver.pause_sending()

@@ -316,6 +316,7 @@ class Handler:
         timeout: float | UnsetType | None = UNSET,
         instance: Injection | None = None,
         shown_as: Callable[..., Any] | None = None,
+        call: Callable[[Invocation, list[Any]], Any] | None = None,
     ) -> None:
         """
         Args:
@@ -328,6 +329,7 @@ class Handler:
             timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
             instance: ``function`` is a method, and this is how its ``self`` is found.
             shown_as: logs show the name and the place of this function.
+            call: is called in place of ``function``, with the invocation and all values as they arrived.
 
         Raises:
             TypeError: it cannot work; the text names the handler and the parameter and says what to do.
@@ -347,7 +349,7 @@ class Handler:
         self.function = function
         """The user's object, unchanged."""
         self.facts = facts
-        self.call = _generate(function, facts, dec_hook, lax)
+        self.call = _generate(function, facts, dec_hook, lax) if call is None else call
         """``call(invocation, a)``: ``a`` is the event's name and then the arguments, as they arrived.
 
         Returns what the function returns, which may be an awaitable. Raises `ArgumentsRefused` before the function is

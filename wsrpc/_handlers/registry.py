@@ -106,6 +106,7 @@ class Registry:
     __slots__ = (
         "_converters",
         "dec_hook",
+        "fallback",
         "handler_context",
         "lax",
         "layered",
@@ -128,6 +129,8 @@ class Registry:
         """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
         self.reserved: Set[ChannelRef] = frozenset()
         """Channels that wsrpc itself uses."""
+        self.fallback: Handler | None = None
+        """Has the messages that no other handler takes."""
         self.used = False
         self.take_main: Callable[[str], Handler | None] = _NO_HANDLERS.get
         self.layered = False
@@ -299,6 +302,11 @@ class Registry:
         handlers[""] = handler
         self.takes_raw = self.used = True
         self.raw_only = only
+
+    def fall_back_to(self, handler: Handler) -> None:
+        """Let ``handler`` have the messages that no other handler takes."""
+        self.fallback = handler
+        self.used = True
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""

@@ -155,7 +155,7 @@ class Dispatcher:
         name = message.a[0]
         if channel is not None:
             local = channel.registry
-            handler = local.take(message.h, name)
+            handler = local.take(message.h, name) or local.fallback
             layered = own.layered or shared.layered or local.layered
         else:
             local = None
@@ -163,6 +163,8 @@ class Dispatcher:
                 handler = own.take_main(name) or shared.take_main(name)
             else:
                 handler = own.take(message.c, name) or shared.take(message.c, name)
+            if handler is None:
+                handler = own.fallback or shared.fallback
             layered = own.layered or shared.layered
         if handler is None or layered:
             ctx = Invocation(self._peer, message, self.session.channels, view)

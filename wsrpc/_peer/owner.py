@@ -21,11 +21,13 @@ class PeerOwner:
     Subclasses override the methods that they need.
     """
 
-    __slots__ = ("home", "rooms", "server")
+    __slots__ = ("address", "home", "rooms", "server")
 
     def __init__(self, server: Any = None) -> None:
         self.server = server
         """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
+        self.address: str | None = None
+        """The application's name for the client, as `Handshake.address` has set it."""
         self.rooms: dict[Any, bool] = {}
         """The rooms that the peer is in, and whether it joined each by its own request."""
         self.home: Any = None

@@ -197,6 +197,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return server
 
     @property
+    def address(self) -> str | None:
+        """The application's name for the client, as `Handshake.address` has set it. None if it has none."""
+        return self._core.owner.address
+
+    @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of the server that this peer is in. After the end of the connection, those it was in at the end."""
         return tuple(self._core.owner.rooms)

@@ -19,6 +19,7 @@ from .control import BATCHES, CREDIT, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
 from .messages import ONE_DIGIT
+from .nodes import NODE
 
 __all__ = ["Settings", "Terms", "make_settings"]
 
@@ -97,6 +98,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
     """The codec to use with peers that also have it."""
+    between_nodes: bool = False
+    """Whether these are connections between two nodes of a cluster, see ``_protocol.nodes``."""
     log_payloads: bool | Redact = False
     """Whether each message is logged, or a function that says which arguments are shown."""
 
@@ -160,7 +163,7 @@ def make_settings(
     if not isinstance(asked, bool) and not callable(asked):
         raise TypeError(f"expose_errors= is True, False or a function of the exception, got {asked!r}")
     codec = codec or JsonCodec(enc_hook=enc_hook)
-    if profile is not None:
+    if profile is not None and profile != NODE:
         if profile != "go":
             raise ValueError(f'profile= is "go" (the other side is ws-server-wrapper-go) or None, got {profile!r}')
         if type(codec) is not JsonCodec:
@@ -168,4 +171,4 @@ def make_settings(
         codec, extensions = GoCodec(codec), False
     # A codec of the user's own has been set on both sides; it is never replaced by another one.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
-    return Settings(codec, limits or Limits(), expose_errors, extensions, binary, log_payloads)
+    return Settings(codec, limits or Limits(), expose_errors, extensions, binary, profile == NODE, log_payloads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, cast, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -24,13 +24,23 @@ if TYPE_CHECKING:
 
     from .._channels.anonymous import AnonymousChannel
 
-__all__ = ["Caller", "EventReader", "RawCaller", "RefusingSender", "Sender", "no_keywords", "refused"]
+__all__ = [
+    "Caller",
+    "EventReader",
+    "RawCaller",
+    "ReadingCaller",
+    "ReadingSender",
+    "RefusingSender",
+    "Sender",
+    "no_keywords",
+    "refused",
+]
 
 T = TypeVar("T")
 
 
 class Sender(Protocol):
-    """Sends for a `Caller`: `ChannelRequests`, or `RefusingSender` after the end of a channel."""
+    """Sends for a `Caller`: `ChannelRequests`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
 
     def send_event(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -61,6 +71,10 @@ class Sender(Protocol):
     ) -> Coroutine[Any, Any, Reading]: ...
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
+
+
+class ReadingSender(Sender, Protocol):
+    """Sends and reads for a `ReadingCaller`."""
 
     def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits, /) -> Stream[Any]: ...
 
@@ -176,8 +190,8 @@ async def _first(stream: Stream[T], event: str, timeout: float | None, over: Cal
     raise over()
 
 
-class Caller(EventReader):
-    """`emit`, `emit_nowait`, `request`, `stream`, `open_channel`, `events` and `wait_for` on one channel of one peer.
+class Caller(OnChannel):
+    """`emit`, `emit_nowait`, `request`, `stream` and `open_channel` on one channel of one peer.
 
     On a client, ``offline`` says what happens to a message while there is no connection, or while the other side
     drains. ``"queue"`` lets it wait for the next connection. ``"fail"`` raises `ConnectionLost` at once, with
@@ -420,12 +434,18 @@ class Caller(EventReader):
         options = RequestOptions(timeout=timeout, offline=offline, send=send)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
+
+class ReadingCaller(Caller, EventReader):
+    """The methods of `Caller`, with `events` and `wait_for`. Its sender is a `ReadingSender`."""
+
+    __slots__ = ()
+
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        return self._sender.read_events(self._channel_name, event, returns, keep)
+        return cast("ReadingSender", self._sender).read_events(self._channel_name, event, returns, keep)
 
 
-class RawCaller(Caller):
-    """The methods of `Caller`, with `send_raw` and `send_raw_nowait`."""
+class RawCaller(ReadingCaller):
+    """The methods of `ReadingCaller`, with `send_raw` and `send_raw_nowait`."""
 
     __slots__ = ()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from msgspec import UNSET
 
@@ -12,7 +12,7 @@ from .._handlers.registration import Registrar
 from .._handlers.registry import Registry
 from .._streams.stream import Stream
 from ..errors import ChannelClosed
-from .caller import Caller, RefusingSender, Sender
+from .caller import ReadingCaller, ReadingSender, RefusingSender
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -22,7 +22,7 @@ __all__ = ["Channel"]
 T = TypeVar("T")
 
 
-class Channel(Registrar, Caller):
+class Channel(Registrar, ReadingCaller):
     """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
 
     A channel is only a name on messages, so nothing is sent when it is opened or closed.
@@ -30,7 +30,9 @@ class Channel(Registrar, Caller):
 
     __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
 
-    def __init__(self, name: str, sender: Sender, registry: Registry, on_close: Callable[[str, object], None]) -> None:
+    def __init__(
+        self, name: str, sender: ReadingSender, registry: Registry, on_close: Callable[[str, object], None]
+    ) -> None:
         self._channel_name = self._name = name
         self._sender = sender
         self._registry = registry
@@ -85,7 +87,7 @@ class Channel(Registrar, Caller):
             RuntimeError: the items are being read already.
             TypeError: ``returns`` is not a type that can be converted to.
         """
-        return self._sender.read_items(self._name, returns)
+        return cast("ReadingSender", self._sender).read_items(self._name, returns)
 
     def __aiter__(self) -> Stream[Any]:
         return self.items()

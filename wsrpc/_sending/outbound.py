@@ -18,9 +18,10 @@ from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec
 from .._protocol.control import Announced, Credit, write_control
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
+from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
 from .._resuming.detached import DetachedTransport
-from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull, RemoteError
+from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
 from .link import Link, LinkState
@@ -441,9 +442,15 @@ class Outbound:
         """
         refuse_raw(self._settings.codec)
 
-    def rejection_from(self, answer: WireMessage, event: str, count: int) -> RemoteError:
+    @property
+    def between_nodes(self) -> bool:
+        """Whether the remote peer is another node of a cluster."""
+        return self._settings.between_nodes
+
+    def rejection_from(self, answer: WireMessage, event: str, count: int) -> Exception:
         """Return the error for the rejection of a request with ``count`` arguments."""
-        return rejection_from(answer.e, answer.flag, self._settings.codec, event, count)
+        error = rejection_from(answer.e, answer.flag, self._settings.codec, event, count)
+        return as_raised(error) if self._settings.between_nodes else error
 
     def check_cap(self, payload: bytes) -> None:
         """Refuse a message that would exceed the hard cap of a full connection.

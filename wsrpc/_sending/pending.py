@@ -33,6 +33,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
     idempotent: bool = False
     wants_channel: bool = False
     """The answer is to be a channel."""
+    relayed: bool = False
+    """It is another node's, with ``wants_channel``: the answer is passed on, a channel or not."""
     within_call: bool = False
     """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
     `TooManyRequests` would come too late."""

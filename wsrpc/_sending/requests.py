@@ -84,7 +84,7 @@ class Requester:
         if answer.h:
             return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
         value: Any = None if answer.d is UNSET else answer.d
-        if options.wants_channel:
+        if options.wants_channel and not options.relayed:
             raise BadResult(
                 f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither streams nor "
                 "reads what is sent nor returns a channel; ask for its value with request()"

@@ -25,17 +25,18 @@ from .._sending.checks import Objections, check_sending, check_thread, check_thr
 from .._sending.link import Link, LinkState
 from .._sending.slow_readers import KeepLatest, Slow
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
+from .membership import Addressed, RoomMessage
 from .peers import ServedPeer
 
-__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip"]
+__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip", "skipped_by"]
 
 BURST = 64
 """Broadcasts after which other tasks get a turn."""
 PATIENCE = 0.1
 """Seconds that one broadcast waits for slow readers, in all."""
 
-Skip: TypeAlias = Peer | Iterable[Peer] | None
-"""Peers that do not get a broadcast: one, or several, such as a list or a room."""
+Skip: TypeAlias = Peer | Addressed | Iterable[Peer | Addressed] | None
+"""Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
 
 class EmitReport(msgspec.Struct, frozen=True):
@@ -44,12 +45,15 @@ class EmitReport(msgspec.Struct, frozen=True):
     ``sent`` counts the peers to which the message was sent, or for which it waits to be sent. ``dropped`` counts those
     for which the policy for slow readers dropped it. ``errors`` has one `PeerError` for each peer that failed; its
     ``__cause__`` is the reason, such as a `MessageTooBig` where the peer does not accept so many bytes or values in one
-    message.
+    message. In a cluster these three are about the peers of this process. ``nodes`` names the other processes to which
+    the message was sent, because they had members of the room, and ``missed`` those that could not be reached.
     """
 
     sent: int
     errors: tuple[PeerError, ...] = ()
     dropped: int = 0
+    nodes: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
 
 Encode = Callable[[Any], bytes]
@@ -117,7 +121,7 @@ class Audience:
         for served in self.members.values():  # all of them belong to the same thread
             check_thread_of_plain(served.out.thread, "server.emit_nowait")
             break
-        skipped = _skipped(skip)
+        skipped = skipped_by(skip)
         if self.slow == "close":
             self._check_cap(encoded, skipped)
         return self._send_now(encoded, key, skipped)
@@ -135,7 +139,7 @@ class Audience:
         for served in self.members.values():  # all of them belong to the same thread
             check_thread(served.out.thread, "server.emit(...)")
             break
-        skipped = _skipped(skip)
+        skipped = skipped_by(skip)
         self._sent += 1
         if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
             await asyncio.sleep(0)
@@ -146,14 +150,22 @@ class Audience:
                 break
         return self._send_now(encoded, key, skipped)
 
-    def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[Peer]) -> EmitReport:
+    def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
+        """Send what another node has emitted. ``skipped`` has peers and addresses."""
+        if message.event is None:
+            data = message.args[0]
+            return self._send_now(Raw(data, self._codec), (self, _key(self.slow, (data,))), skipped)
+        encoded, key = self._encode(message.channel, message.event, tuple(message.args))
+        return self._send_now(encoded, key, skipped)
+
+    def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = dropped = 0
         errors: list[PeerError] = []
         terms: Terms | None = None
         payload, text = b"", True
         at_once = False
         for served in tuple(self.members.values()):
-            if skipped and served.peer in skipped:
+            if skipped and (served.peer in skipped or served.address in skipped):
                 continue
             out = served.out
             try:
@@ -214,7 +226,7 @@ class Audience:
 
     # ------------------------------------------------------------ slow readers
 
-    def _stalled(self, skipped: Collection[Peer]) -> dict[ServedPeer, Link]:
+    def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer, Link]:
         """The receivers above their high-water mark whose connections are not known to be broken."""
         stalled: dict[ServedPeer, Link] = {}
         for served in self.members.values():
@@ -227,7 +239,7 @@ class Audience:
         """Whether ``some`` are more than half of all: then the sender is too fast, and not the readers too slow."""
         return 2 * len(some) > len(self.members)
 
-    def _check_cap(self, encoded: Encoded, skipped: Collection[Peer]) -> None:
+    def _check_cap(self, encoded: Encoded, skipped: Collection[object]) -> None:
         """Refuse to close peers at their hard cap where most of all peers are slow.
 
         Nobody can read anything within one turn of the event loop, so a loop of `emit_nowait` fills every connection.
@@ -245,7 +257,7 @@ class Audience:
                     "nothing was sent: use `await emit()`, which gives them time to read"
                 )
 
-    async def _wait_for_slow_readers(self, skipped: Collection[Peer]) -> None:
+    async def _wait_for_slow_readers(self, skipped: Collection[object]) -> None:
         """Give slow readers some time to drain. One that does not is waited for again only after it has drained.
 
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
@@ -283,7 +295,8 @@ class Broadcaster(OnChannel):
         Cancelling is safe: nothing was sent.
 
         Args:
-            skip: a peer that does not get the event, or several of them, such as a list, a set or a room.
+            skip: a peer that does not get the event, or several of them, such as a list, a set or a room. A member of a
+                room that is connected to another process is named by its `Cluster.peer`.
 
         Returns:
             a report of how many peers got the event, and which failed.
@@ -335,8 +348,8 @@ class RawBroadcaster(Broadcaster):
         return await self._audience.send_raw(data, skip)
 
 
-def _skipped(skip: Skip) -> Collection[Peer]:
-    """The peers that ``skip=`` names.
+def skipped_by(skip: Skip) -> Collection[object]:
+    """Return the peers, and the addresses of those at other nodes, that ``skip=`` names.
 
     Raises:
         TypeError: one is not a peer.
@@ -346,12 +359,17 @@ def _skipped(skip: Skip) -> Collection[Peer]:
     if isinstance(skip, Peer):
         return (skip,)
     given: Any = skip
-    if isinstance(given, Iterable):
-        several = tuple(cast("Iterable[object]", given))
-        peers = tuple(each for each in several if isinstance(each, Peer))
-        if len(peers) == len(several):
+    several = (given,) if isinstance(given, Addressed) else given
+    if isinstance(several, Iterable):
+        several = tuple(cast("Iterable[object]", several))
+        peers = tuple(_peer_or_address(each) for each in several)
+        if None not in peers:
             return frozenset(peers)
     raise TypeError(f"skip= takes a peer, a room, or a list of peers that do not get the message; got {given!r}")
+
+
+def _peer_or_address(each: object) -> Peer | str | None:
+    return each.address if isinstance(each, Addressed) else each if isinstance(each, Peer) else None
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

@@ -58,7 +58,7 @@ class Hosting:
 
     def __init__(self, registry: Registry, raw: RawServing) -> None:
         self._registry = registry
-        self._raw = raw
+        self.raw = raw
         self.entries: list[Entry] = []
         """Classes whose objects have a peer."""
         self._exclusive: type[Service] | None = None
@@ -96,8 +96,8 @@ class Hosting:
 
     def _check_exclusive(self, cls: type[Service], style: str | None) -> None:
         """Refuse a class if it and something else would serve the same connections, and one of them alone."""
-        if self._raw.function is not None and self._exclusive is None:
-            raise ValueError(f"{self._raw.function!r} serves every connection of this server already")
+        if self.raw.function is not None and self._exclusive is None:
+            raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
         if self._exclusive is not None or (style is not None and self.entries):
             other = self._exclusive or self.entries[0].cls
             raise ValueError(
@@ -177,7 +177,7 @@ class Hosting:
                         raise
                     log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
-        self._raw.use(serve, ended)
+        self.raw.use(serve, ended)
 
     # ------------------------------------------------------------ a connection
 

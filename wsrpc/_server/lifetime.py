@@ -17,6 +17,7 @@ from .._sending.checks import check_thread
 from ..stats import ServerStats, Tally
 from ..transport import Transport
 from .listening import Ports
+from .membership import Joining, Membership
 from .peers import Peers, ServedPeer, refuse
 from .sessions import ResumableSessions
 from .shutdown import CLOSING, Shutdown
@@ -29,11 +30,16 @@ class Lifetime:
     """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
 
     ``on_left`` is called with each peer whose connection has ended. Handlers have ``patience`` seconds to finish when
-    the server is closed.
+    the server is closed. ``joining`` is for a server in a cluster.
     """
 
     def __init__(
-        self, on_left: Callable[[ServedPeer], None], budget: LogBudget, patience: float, detached_bytes: int
+        self,
+        on_left: Callable[[ServedPeer], None],
+        budget: LogBudget,
+        patience: float,
+        detached_bytes: int,
+        joining: Joining | None,
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
@@ -43,6 +49,8 @@ class Lifetime:
         self.scheduler = LoopScheduler()
         self.ports = Ports()
         self._patience = patience
+        self._joining = joining
+        self._membership: Membership | None = None
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._shutdown: Shutdown | None = None
@@ -79,18 +87,37 @@ class Lifetime:
         self._happened(Input.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
+        self.join()
+
+    def join(self) -> None:
+        """Join the cluster, if there is one. Idempotent."""
+        if self._joining is not None and self._membership is None:
+            self._membership = self._joining.begin()
+            self.peers.join(self._membership)
+
+    async def _leave(self) -> None:
+        membership, self._membership = self._membership, None
+        if self._joining is not None and membership is not None:
+            await self._joining.end(membership)
 
     def forget(self) -> None:
         """Forget all connections, because their event loop was closed."""
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
+        self._membership = None
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
         connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
         refused = dict(self.gate.refused)
-        return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused)
+        cluster = None if self._membership is None else self._membership.stats()
+        return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
+
+    @property
+    def degraded(self) -> bool:
+        """Whether the server is in a cluster, and cannot reach the engine."""
+        return self._membership is not None and not self._membership.connected
 
     async def check_open(self, transport: Transport) -> None:
         """Close a connection that comes too late.
@@ -114,7 +141,13 @@ class Lifetime:
             self.gate.close()
             self.peers.begin_closing()
             self._shutdown = Shutdown(
-                self.peers, self.raw, self.ports, drain=drain, patience=self._patience, happened=self._happened
+                self.peers,
+                self.raw,
+                self.ports,
+                drain=drain,
+                patience=self._patience,
+                leave=self._leave,
+                happened=self._happened,
             )
         await self._shutdown.wait(drain)
 

@@ -20,6 +20,7 @@ from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Receiver, Traffic, Transport
+from .membership import Membership
 from .services import OpenedServices, Service
 from .sessions import FirstMessage, ResumableSessions
 
@@ -56,6 +57,8 @@ class ServedPeer(PeerOwner):
         handshake: Handshake | None,
     ) -> None:
         super().__init__(server)
+        if handshake is not None:
+            self.address = handshake.address
         self.services: list[Service] = []
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
@@ -128,6 +131,10 @@ class ServedPeer(PeerOwner):
         """Use what `on_handshake` has said of another connection, over which the session goes on."""
         self.peer.state.update(handshake.state)
         self.expire_at(handshake.expires)
+        if handshake.address != self.address:
+            self._peers.release(self)
+            self.address = handshake.address
+            self._peers.claim(self)
 
     def detached(self, info: CloseInfo) -> bool:
         self.expire_at(None)
@@ -204,6 +211,8 @@ class Peers:
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_left = on_left
+        self._membership: Membership | None = None
+        """The server's part in its cluster."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
@@ -237,6 +246,8 @@ class Peers:
             TypeError: ``transport`` is not a transport.
         """
         self._connected[served.peer.id] = served
+        if served.address is not None:
+            self.claim(served)
         try:
             served.peer.bind(transport)
             if first is not None and (link := served.core.link) is not None:
@@ -286,4 +297,22 @@ class Peers:
 
     def _forget(self, served: ServedPeer) -> None:
         self._connected.pop(served.peer.id, None)
+        if served.address is not None:
+            self.release(served)
         self._on_left(served)
+
+    # ------------------------------------------------------------ the cluster
+
+    def join(self, membership: Membership) -> None:
+        """Tell the cluster of the addresses of peers from now on."""
+        self._membership = membership
+
+    def claim(self, served: ServedPeer) -> None:
+        """Claim a peer's address, if it has one."""
+        if served.address is not None and self._membership is not None:
+            self._membership.claim(served.address, served)
+
+    def release(self, served: ServedPeer) -> None:
+        """Give up a peer's claim to its address. Idempotent."""
+        if served.address is not None and self._membership is not None:
+            self._membership.release(served.address, served)

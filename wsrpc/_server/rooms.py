@@ -10,7 +10,11 @@ from operator import attrgetter
 from typing import Any
 from weakref import WeakValueDictionary
 
+from msgspec import Struct
+from msgspec.structs import replace
+
 from .._base.closing import CloseCode
+from .._base.logs import logger
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
@@ -20,10 +24,11 @@ from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
-from .broadcast import Audience, Broadcaster, RawBroadcaster
+from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, skipped_by
+from .membership import Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
-__all__ = ["Allow", "Room", "RoomChannel", "RoomFrom", "Rooms"]
+__all__ = ["Allow", "Members", "Room", "RoomChannel", "RoomFrom", "Rooms"]
 
 CHANNEL = "rooms"
 """The channel on which clients join and leave."""
@@ -35,11 +40,26 @@ RoomFrom = Callable[[ConnectionInfo], str]
 """A user's function that names the home room of a connection."""
 
 
+class Members(Struct, frozen=True):
+    """The members of a room, as `Room.members` returns them."""
+
+    addresses: tuple[str, ...]
+    """`Peer.address` of each member that has one, in all processes."""
+    others: int = 0
+    """Members that have none."""
+    missing: tuple[str, ...] = ()
+    """Names of the processes that have members, and did not say which."""
+
+
 class Room(RawBroadcaster):
     """Named group of a server's peers. `Server.room` returns it, the same object for as long as it is in use.
 
     ``len(room)``, ``peer in room`` and ``for peer in room`` look at its members. A peer leaves its rooms when its
     connection ends.
+
+    In a cluster, emitting reaches the members in all processes, in the order in which this one emits. A process without
+    a member gets nothing. Iterating looks at the members of this process only; `members` asks the other ones. At
+    another process, a slow reader is not waited for: the policy ``slow`` applies to it at once.
     """
 
     def __init__(self, members: RoomMembers) -> None:
@@ -70,6 +90,18 @@ class Room(RawBroadcaster):
             ValueError, RuntimeError: as for `add`.
         """
         self._members.rooms.discard(self, peer)
+
+    async def members(self) -> Members:
+        """Return the members, in a cluster those of all processes. Cancelling is safe.
+
+        A process has 1.5 seconds to answer; ``missing`` names those that do not.
+        """
+        here, others = self._members.here()
+        membership = self._members.rooms.membership
+        if membership is None:
+            return Members(tuple(here), others)
+        there, more, missing = await membership.members(self.name)
+        return Members((*here, *there), others + more, missing)
 
     def of(self, name: str) -> RoomChannel:
         """Return the named channel ``name``, for emitting to all members.
@@ -120,6 +152,56 @@ class RoomMembers(Audience):
         self.allow: Allow | None = None
         self.own_slow: Slow | None = None
 
+    def here(self) -> tuple[list[str], int]:
+        """Return the addresses of the members of this server, and how many have none."""
+        addresses = [served.address for served in self.members.values() if served.address is not None]
+        return addresses, len(self.members) - len(addresses)
+
+    def enter(self, served: ServedPeer) -> None:
+        """Add a member."""
+        if not self.members and self.rooms.membership is not None:
+            self.rooms.membership.room_filled(self.name)
+        self.members[served.peer] = served
+
+    def leave(self, peer: Peer) -> None:
+        """Remove a member. Idempotent."""
+        if self.members.pop(peer, None) is not None and not self.members and self.rooms.membership is not None:
+            self.rooms.membership.room_emptied(self.name)
+
+    # ------------------------------------------------------------ members at other nodes, too
+
+    async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        report = await super().emit(channel, event, args, skip)
+        membership = self.rooms.membership
+        if membership is None:
+            return report
+        nodes, missed = await membership.send_to_room(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missed=missed)
+
+    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        report = super().emit_nowait(channel, event, args, skip)
+        membership = self.rooms.membership
+        if membership is None:
+            return report
+        nodes, missed = membership.send_to_room_nowait(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missed=missed)
+
+    async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
+        report = await super().send_raw(data, skip)
+        membership = self.rooms.membership
+        if membership is None:
+            return report
+        nodes, missed = await membership.send_to_room(self._message(None, None, (data,), skip))
+        return replace(report, nodes=nodes, missed=missed)
+
+    def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
+        assert not isinstance(channel, int)
+        if isinstance(skip, Room):
+            return RoomMessage(self.name, channel, event, [*args], [], [skip.name])
+        return RoomMessage(
+            self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
+        )
+
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
         """Check that options do not contradict those that the room has; None stands for no option.
 
@@ -169,6 +251,8 @@ class Rooms:
         self._declared: dict[str, Room] = {}
         """Rooms that were made with options, which stay."""
         self._function: Callable[[Peer, str], Any] | None = None
+        self.membership: Membership | None = None
+        """The server's part in its cluster."""
 
     # ------------------------------------------------------------ the server's side
 
@@ -224,7 +308,7 @@ class Rooms:
                 served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
                 raise await refuse(transport, CloseCode.INTERNAL_ERROR, "internal error") from exc
             served.settle(home)
-            _members_of(home).members[served.peer] = served
+            _members_of(home).enter(served)
         self.everybody.members[served.peer] = served
 
     @property
@@ -252,26 +336,56 @@ class Rooms:
         if len(served.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
         served.rooms[room] = by_itself
-        _members_of(room).members[peer] = served
+        _members_of(room).enter(served)
 
     def discard(self, room: Room, peer: Peer) -> None:
         """Remove ``peer`` from a room; see `Room.discard`."""
         served = self._served(peer)
         check_thread_of_plain(served.out.thread, "room.discard")
         served.rooms.pop(room, None)
-        _members_of(room).members.pop(peer, None)
+        _members_of(room).leave(peer)
 
     def leave_all(self, served: ServedPeer) -> None:
         """Remove a peer everywhere, because its connection has ended or is broken. Idempotent."""
         self.everybody.members.pop(served.peer, None)
         for room in served.rooms:
-            _members_of(room).members.pop(served.peer, None)
+            _members_of(room).leave(served.peer)
 
     def _served(self, peer: Any) -> ServedPeer:
         served = served_peer(peer)
         if served is None or served.server is not self._server:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
         return served
+
+    # ------------------------------------------------------------ the cluster
+
+    def use(self, membership: Membership | None) -> None:
+        """Be in a cluster from now on, or in none."""
+        self.membership = membership
+
+    def deliver(self, message: RoomMessage) -> None:
+        """Pass on to the members of a room what another node has emitted."""
+        room = self._rooms.get(message.room)
+        if room is None:
+            return
+        skipped: set[object] = {*message.skip}
+        for name in message.skip_rooms:
+            skipped.update(self._rooms.get(name, ()))
+        _members_of(room).pass_on(message, skipped)
+
+    def members_of(self, room: str) -> tuple[list[str], int]:
+        """Return the members of a room at this server: their addresses, and how many have none."""
+        found = self._rooms.get(room)
+        return ([], 0) if found is None else _members_of(found).here()
+
+    def each_with_members(self, call: Callable[[Room], object]) -> None:
+        """Call a user's function with each room that has members. What it raises is logged."""
+        for room in self.all():
+            if len(room):
+                try:
+                    call(room)
+                except Exception:
+                    logger.exception("on_gap failed for %r", room)
 
     # ------------------------------------------------------------ clients that join
 

@@ -40,10 +40,14 @@ from .broadcast import Audience, Broadcaster, RawBroadcaster
 from .hosting import Hosting
 from .lifetime import Lifetime
 from .listening import Listening, Opened, Port
+from .membership import Host, Joining, can_be_joined
 from .peers import ServedPeer
 from .program import run
 from .rooms import Allow, Room, RoomFrom, Rooms
 from .sessions import RESUME_HEADER, FirstMessage
+
+if TYPE_CHECKING:
+    from .._cluster.cluster import Cluster
 
 __all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
@@ -118,6 +122,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             `Peer.home_room`.
         detached_bytes: memory, about, for the sessions of all clients whose connections have dropped, until these come
             back or `Limits.detached` is over. When it is exceeded, the oldest sessions end.
+        cluster: makes this process one of several: rooms and `Cluster.peer` then reach the peers of all. See `Cluster`.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -142,6 +147,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
         detached_bytes: int = 256 * 1024 * 1024,
+        cluster: Cluster | None = None,
     ) -> None:
         check_slow(slow)
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
@@ -154,15 +160,25 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        self._raw = RawServing()
-        self._hosting = Hosting(self._registry, self._raw)
+        self._hosting = Hosting(self._registry, RawServing())
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        self._new_lifetime = partial(Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached_bytes)
+        self._cluster = cluster
+        joining = None if cluster is None else self._joining(cluster)
+        self._new_lifetime = partial(
+            Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached_bytes, joining
+        )
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
         if handler_context is not None:
             self.handler_context = handler_context
+
+    def _joining(self, cluster: Any) -> Joining:
+        if not can_be_joined(cluster):
+            raise TypeError(f"cluster= takes a wsrpc.Cluster, got {cluster!r}")
+        rooms = self._rooms
+        host = Host(self._settings, self._registry, rooms.deliver, rooms.members_of, rooms.each_with_members)
+        return Joining(cluster, host, rooms.use)
 
     # ------------------------------------------------------------ registering
 
@@ -241,7 +257,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             TypeError, ValueError: an option is not valid, or options do not go together.
         """
         check_place(host, port, path, ssl, sock, unix, reuse_port)
-        health = None if healthz is None else Health(healthz, lambda: self.healthy)
+        health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._lifetime.degraded)
         if reuse_port and not self._warned_of_port:
             self._warned_of_port = True
             logger.warning(
@@ -314,6 +330,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             self._lifetime = self._new_lifetime()
         elif not lifetime.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
+        if self._cluster is not None:
+            self._lifetime.join()
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed, after it has drained if it does. Cancelling is safe.
@@ -392,7 +410,7 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         if self._hosting.entries:
             name = self._hosting.entries[0].cls.__qualname__
             raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
-        self._raw.use(function)
+        self._hosting.raw.use(function)
         return function
 
     def add_service(self, service: S, factory: Callable[..., Any] | None = None, /, *, channel: str | None = None) -> S:
@@ -511,7 +529,11 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
-        return handshake.headers.get(RESUME_HEADER) == "1" and self._settings.resumes and self._raw.function is None
+        return (
+            handshake.headers.get(RESUME_HEADER) == "1"
+            and self._settings.resumes
+            and self._hosting.raw.function is None
+        )
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> bool:
         """Do what `accept` does, within this call. Returns False, and does nothing, if something has to be awaited.
@@ -538,10 +560,10 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         settings = self._settings
         if handshake is not None and handshake.limits is not self.limits:
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
-        if self._raw.function is not None:
+        if self._hosting.raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
             make = partial(RawConnection, state=state, server=self)
-            return lifetime.raw.begin(transport, settings.limits, loop, self._raw, make)
+            return lifetime.raw.begin(transport, settings.limits, loop, self._hosting.raw, make)
         served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
         if handshake is not None and handshake.expires is not None:
             served.expire_at(handshake.expires)
@@ -592,7 +614,20 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         """Return the connected peer with this `Peer.id`; None if there is none."""
         return self._lifetime.peers.get(id)
 
-    # ------------------------------------------------------------ rooms
+    # ------------------------------------------------------------ the cluster and rooms
+
+    @property
+    def cluster(self) -> Cluster:
+        """The cluster that this server is part of.
+
+        Raises:
+            RuntimeError: it is part of none.
+        """
+        if self._cluster is None:
+            raise RuntimeError(
+                "this server is in no cluster: give it one, Server(cluster=Cluster(engine, name='shop'))"
+            )
+        return self._cluster
 
     def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
         """Return the room with that name. A room without options is forgotten when it is empty. See `Room`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .._base.closing import CloseCode
 from .._base.logs import logger
@@ -26,8 +26,8 @@ LONGEST = 365 * 86400.0
 class Shutdown:
     """Ends a server: drains, closes its connections with 1012, and waits for handlers and ports.
 
-    The constructor begins the end. Handlers have ``patience`` seconds to finish. ``happened`` is called with
-    `Input.DRAINED` and `Input.ENDED`.
+    The constructor begins the end. Handlers have ``patience`` seconds to finish. ``leave()`` leaves the cluster, at
+    the end. ``happened`` is called with `Input.DRAINED` and `Input.ENDED`.
     """
 
     def __init__(
@@ -38,12 +38,14 @@ class Shutdown:
         *,
         drain: float,
         patience: float,
+        leave: Callable[[], Awaitable[None]],
         happened: Callable[[Input], None],
     ) -> None:
         self._peers = peers
         self._raw = raw
         self._ports = ports
         self._patience = patience
+        self._leave = leave
         self._happened = happened
         self._closers = Closers()
         """Tasks that wait for the end. The end does not wait for them, as a handler may be among them."""
@@ -69,6 +71,7 @@ class Shutdown:
             await self._close_connections()
             await self._ports.wait_closed()
             self._peers.clear()  # of peers whose transport failed to close
+            await self._leave()
         finally:  # also when the event loop ends and cancels this
             self._happened(Input.ENDED)
 

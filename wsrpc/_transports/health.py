@@ -15,12 +15,14 @@ __all__ = ["Health"]
 class Health:
     """Answers ``GET`` and ``HEAD`` of one path: 200 "ok", or 503 "draining" once ``healthy()`` is false.
 
+    While ``degraded()`` is true, it is 200 "degraded": the server serves its clients, but not the rest of its cluster.
+
     Raises:
         TypeError: the path is not text.
         ValueError: the path does not begin with a slash, or has a query.
     """
 
-    def __init__(self, path: str, healthy: Callable[[], bool]) -> None:
+    def __init__(self, path: str, healthy: Callable[[], bool], degraded: Callable[[], bool]) -> None:
         given: Any = path
         if not isinstance(given, str):
             raise TypeError(f"healthz= is a path such as '/healthz', or None; got {given!r}")
@@ -28,6 +30,7 @@ class Health:
             raise ValueError(f"healthz= is a path such as '/healthz', got {path!r}")
         self._path = path
         self._healthy = healthy
+        self._degraded = degraded
         self._head = f"HEAD {path}".encode()
 
     def asks(self, request: Request) -> bool:
@@ -42,7 +45,7 @@ class Health:
     def answer(self, *, head: bool) -> Response:
         """Return the answer to a health check; that to a HEAD has no body."""
         healthy = self._healthy()
-        body = b"ok\n" if healthy else b"draining\n"
+        body = b"draining\n" if not healthy else b"degraded\n" if self._degraded() else b"ok\n"
         status = HTTPStatus.OK if healthy else HTTPStatus.SERVICE_UNAVAILABLE
         headers = Headers()
         headers["Content-Type"] = "text/plain; charset=utf-8"

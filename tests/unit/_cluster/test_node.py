@@ -11,7 +11,7 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import CloseInfo, ConnectionLost, Limits
+from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._cluster.directory import LEASE, Claim
 from wsrpc._cluster.node import BEAT, Node
 from wsrpc._cluster.transport import EngineTransport
@@ -54,7 +54,7 @@ class One:
     def __init__(self, engine: MemoryEngine, clock: Clock, name: str) -> None:
         self.told: list[str] = []
         self.ears: list[Ear] = []
-        self.node = Node(engine, name, self, Limits(), clock)
+        self.node = Node(engine, name, self, clock)
 
     def node_came(self, node: str, /) -> None:
         self.told.append(f"{node} came")

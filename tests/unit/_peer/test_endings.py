@@ -159,5 +159,5 @@ async def test_others_arrive(code: int) -> None:
 def test_every_code_that_has_a_name() -> None:
     """Those of the IANA registry, and wsrpc's own."""
     registered = {*range(1000, 1004), *range(1005, 1016), 3000, 3003, 3008}
-    ours = {4400, 4408, 4409, 4411}
+    ours = {4400, 4408, 4409, 4410, 4411}
     assert {int(code) for code in CloseCode} == registered | ours

@@ -215,6 +215,7 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
     "Server.stats": lambda w: w.server.stats(),
     "ServerChannel.close": lambda w: w.server.of("gone").close(),
     "Room.of": lambda w: w.room.of("new"),
+    "Room.members": lambda w: w.room.members(),
     "Room.__iter__": lambda w: list(w.room),
 }
 

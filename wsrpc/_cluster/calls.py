@@ -1,0 +1,224 @@
+"""Calls to a peer that may be connected to any node: `ClusterPeer`, and the `ClusterSender` behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any
+
+from msgspec import UNSET
+from msgspec.structs import replace
+
+from .._base.names import ChannelRef, Offline, check_name
+from .._peer.peer import Peer, core_of
+from .._sending.caller import Caller, Sender
+from .._sending.pending import RequestOptions
+from .._sending.retry import ask_again
+from .._server.membership import Addressed
+from .._streams.reader import Reading
+from ..errors import EngineLost, PeerNotFound
+from .relay import place
+
+if TYPE_CHECKING:
+    from .._channels.anonymous import AnonymousChannel
+    from .member import Member
+
+__all__ = ["ClusterPeer", "ClusterPeerChannel"]
+
+
+class ClusterSender:
+    """Sends to the peer with an address: directly if it is connected to this node, else by way of its node.
+
+    Args:
+        member: returns this process's part in the cluster.
+    """
+
+    def __init__(self, address: str, member: Callable[[], Member]) -> None:
+        self._address = address
+        self._member = member
+
+    # ------------------------------------------------------------ where the peer is
+
+    def _here(self, member: Member) -> Peer | None:
+        return member.addresses.get(self._address)
+
+    def _node(self, member: Member) -> str:
+        """Return the node of a peer that is connected elsewhere.
+
+        Raises:
+            PeerNotFound: no node has it.
+            EngineLost: no node can be reached.
+        """
+        node = member.locate(self._address)
+        if node is None:
+            raise PeerNotFound(self._address)
+        if not member.connected:
+            raise EngineLost("not connected")
+        return node
+
+    async def _find(self, channel: ChannelRef, *, wants_channel: bool) -> tuple[Sender, ChannelRef]:
+        """Return what sends to the peer, and on which channel."""
+        member = self._member()
+        if (here := self._here(member)) is not None:
+            return core_of(here).sender, channel
+        assert not isinstance(channel, int)
+        node = await member.reach(self._node(member))
+        return core_of(node).sender, place(self._address, channel, wants_channel=wants_channel)
+
+    async def _ask(
+        self,
+        ask: Callable[[Sender, ChannelRef, RequestOptions], Awaitable[Any]],
+        channel: ChannelRef,
+        options: RequestOptions,
+        *,
+        wants_channel: bool,
+    ) -> Any:
+        """Call ``ask``, and once more if the peer has moved to another node before the request came."""
+        _refuse_offline(options.offline)
+        if options.timeout is UNSET:
+            options = replace(options, timeout=self._member().timeout)
+        where = self._member().locate(self._address)
+        try:
+            return await ask(*await self._find(channel, wants_channel=wants_channel), options)
+        except PeerNotFound:
+            if self._member().locate(self._address) in (None, where):
+                raise
+        return await ask(*await self._find(channel, wants_channel=wants_channel), options)
+
+    # ------------------------------------------------------------ the methods of `Sender`
+
+    async def send_event(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        _refuse_offline(offline)
+        sender, on = await self._find(channel, wants_channel=False)
+        await sender.send_event(on, event, args)
+
+    def send_event_nowait(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
+    ) -> None:
+        _refuse_offline(offline)
+        member = self._member()
+        if (here := self._here(member)) is not None:
+            core_of(here).sender.send_event_nowait(channel, event, args)
+            return
+        assert not isinstance(channel, int)
+        node = member.peer_of(self._node(member))
+        core_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
+
+    async def send_request(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Any:
+        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
+            return sender.send_request(on, event, args, options)
+
+        return await self._ask(ask, channel, options, wants_channel=False)
+
+    def request_again(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        assert options.retry is not None
+        member = self._member()
+        return ask_again(
+            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+            options.retry,
+            idempotent=options.idempotent,
+            event=event,
+            timeout=member.timeout if options.timeout is UNSET else options.timeout,
+            loop=member.scheduler,
+            expects_connection=lambda: True,
+        )
+
+    async def upload(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /) -> Any:
+        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
+            return sender.upload(on, event, args, options)
+
+        return await self._ask(ask, channel, options, wants_channel=True)
+
+    async def open_channel(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> AnonymousChannel:
+        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[AnonymousChannel]:
+            return sender.open_channel(on, event, args, options)
+
+        opened: AnonymousChannel = await self._ask(ask, channel, options, wants_channel=True)
+        return opened
+
+    async def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Reading:
+        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Reading]:
+            return sender.open_stream(on, event, args, options)
+
+        opened: Reading = await self._ask(ask, channel, options, wants_channel=True)
+        return opened
+
+    def converter(self, returns: Any, /) -> Callable[[Any], Any]:
+        return self._member().converter(returns)
+
+
+def _refuse_offline(offline: Offline | None) -> None:
+    if offline is not None:
+        raise ValueError(
+            "offline= is for clients, which wait for their connection: a call to a peer of the cluster fails if there "
+            "is none"
+        )
+
+
+class ClusterPeer(Caller, Addressed):
+    """The peer with an address, wherever in the cluster it is connected. `Cluster.peer` returns it.
+
+    It has the methods of a `Peer` that send. Each call looks up where the peer is connected at that moment: a peer that
+    is connected to this process is called directly, any other one by way of its process. The peer's handlers cannot
+    tell which. (To read what a peer sends, register handlers on the servers: a peer sends to the one that it is
+    connected to.)
+
+    Calls raise, besides what those of a `Peer` raise:
+
+    - `PeerNotFound`: no process has a peer of that address. Nothing was sent.
+    - `EngineLost`: it may be in another process, and the engine cannot be reached. Nothing was sent.
+    - `ConnectionLost`: with ``outcome="unknown"`` if the process of the peer ended, or could not be reached for 5
+      seconds, while the call ran.
+
+    `emit` returns when the event is accepted for sending to the other process. Events of one process to one peer come
+    in order; an event is lost if its peer leaves before it comes.
+    """
+
+    __slots__ = ("_channel_name", "_sender", "address")
+
+    def __init__(self, address: str, member: Callable[[], Member]) -> None:
+        self.address = address
+        """The peer's address, as `Handshake.address` has set it."""
+        self._channel_name = None
+        self._sender = ClusterSender(address, member)
+
+    def of(self, name: str) -> ClusterPeerChannel:
+        """Return the named channel ``name`` of the peer.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a channel.
+        """
+        check_name("a channel's name", name)
+        return ClusterPeerChannel(name, self.address, self._sender)
+
+    def __repr__(self) -> str:
+        return f"<ClusterPeer {self.address!r}>"
+
+
+class ClusterPeerChannel(Caller):
+    """A named channel of a `ClusterPeer`."""
+
+    __slots__ = ("_channel_name", "_sender", "address")
+
+    def __init__(self, name: str, address: str, sender: Sender) -> None:
+        self.address = address
+        """The peer's address."""
+        self._channel_name = name
+        self._sender = sender
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return str(self._channel_name)
+
+    def __repr__(self) -> str:
+        return f"<ClusterPeerChannel {self.name!r} of {self.address!r}>"

@@ -1,0 +1,349 @@
+"""`Cluster`: several processes as one, for a server. `ClusterClient`: the same for a program without a server."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, Never, Self, TypeAlias, TypeVar
+
+from .._base.misuse import check_function
+from .._base.names import OnChannel, check_event, check_name
+from .._conversion.convert import DecHook, EncHook
+from .._handlers.registry import Registry
+from .._protocol.codecs import Codec
+from .._protocol.settings import make_settings
+from .._sending.caller import no_keywords
+from .._sending.checks import check_sending, raw_message
+from .._server.broadcast import EmitReport, skipped_by
+from .._server.membership import Host, RoomMessage
+from .._server.rooms import Members, Room
+from ..engine import Engine
+from ..errors import EngineLost
+from ..limits import Limits
+from ..stats import ClusterStats
+from .calls import ClusterPeer
+from .member import Member
+
+__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel"]
+
+NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+
+SkipAddressed: TypeAlias = ClusterPeer | Iterable[ClusterPeer] | None
+G = TypeVar("G", bound=Callable[[Room], Any])
+
+
+class ClusterView:
+    """What `Cluster` and `ClusterClient` have in common: the peers and the processes of a cluster."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        given: Any = engine
+        if not callable(getattr(given, "connect", None)):
+            raise TypeError(f"a cluster takes an engine, such as NatsEngine(url) or RedisEngine(url), got {given!r}")
+        given = name
+        if not isinstance(given, str):
+            raise TypeError(f"name= is the name of the application, got {given!r}")
+        if not NAME.fullmatch(name):
+            raise ValueError(f"name= is 1 to 64 letters, digits, '-' and '_' of ASCII, got {name!r}")
+        self._engine = engine
+        self._name = name
+        self._member: Member | None = None
+
+    @property
+    def name(self) -> str:
+        """The name of the application, which all its processes share."""
+        return self._name
+
+    def _joined(self) -> Member:
+        """Return this process's part.
+
+        Raises:
+            EngineLost: it has none.
+        """
+        if self._member is None:
+            raise EngineLost(self._why_not_joined())
+        return self._member
+
+    def _why_not_joined(self) -> str:
+        raise NotImplementedError
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached. If not, this process works alone."""
+        return self._member is not None and self._member.connected
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the processes of the cluster that are known here, this one first. Each is made up when the
+        process joins. A process that was not heard of for 5 seconds is gone."""
+        return () if self._member is None else self._member.nodes
+
+    def locate(self, address: str) -> str | None:
+        """Return the name of the process to which the peer with this address is connected, as far as is known here.
+
+        It only looks into a table. None: there is no such peer.
+        """
+        return None if self._member is None else self._member.locate(address)
+
+    def peer(self, address: str) -> ClusterPeer:
+        """Return the peer with this address, wherever it is connected, and whether it is connected or not.
+
+        Raises:
+            TypeError, ValueError: ``address`` cannot be an address.
+        """
+        check_name("an address", address)
+        return ClusterPeer(address, self._joined)
+
+    def stats(self) -> ClusterStats | None:
+        """Return a snapshot of this process's part in the cluster; None while it has none."""
+        return None if self._member is None else self._member.stats()
+
+
+class Cluster(ClusterView):
+    """The processes of one application, as one: ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``.
+
+    Each process makes an object of its own, with the same engine and name, for one server. The process joins when the
+    server opens, and leaves when it is closed. Then `Server.room` reaches the members of rooms in all processes, and
+    `peer` any peer that has a `Handshake.address`. While the engine cannot be reached, the server serves its own
+    clients as before.
+
+    Whoever can publish to the engine is trusted: use the engine's own authentication and TLS.
+
+    Args:
+        engine: the message broker that all processes can reach.
+        name: of the application. Several can share an engine under different names. 1 to 64 letters, digits, ``-`` and
+            ``_`` of ASCII.
+
+    Raises:
+        TypeError, ValueError: an argument is not valid.
+    """
+
+    def __init__(self, engine: Engine, *, name: str = "wsrpc") -> None:
+        super().__init__(engine, name)
+        self._told_gap: list[Callable[[Room], Any]] = []
+
+    def on_gap(self, function: G, /) -> G:
+        """Call ``function(room)`` with each room of this server in which messages may be missing; a decorator.
+
+        That is so after this process could not be reached by another one for more than 5 seconds. Shorter troubles lose
+        nothing. Tell the members to load what they show anew, for instance. Exceptions go to the log.
+
+        Raises:
+            TypeError: it is not a function.
+        """
+        check_function("on_gap", function)
+        self._told_gap.append(function)
+        return function
+
+    def _join(self, host: Host) -> Member:
+        if self._member is not None:
+            raise RuntimeError("this Cluster belongs to another server already: make one for each server")
+
+        def left() -> None:
+            self._member = None
+
+        self._member = Member(self._engine, self._name, host, self._told_gap, left)
+        return self._member
+
+    def _why_not_joined(self) -> str:
+        return "the server is not open"
+
+    def __repr__(self) -> str:
+        return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
+
+
+class ClusterClient(ClusterView):
+    """Calls the peers of a cluster, and emits to its rooms, from a program that serves no peers: a script, a cron job.
+
+    ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
+
+    Entering the block returns when the engine is reached and the processes of the cluster are known. Leaving it waits
+    until what was sent is written. An object can be entered once.
+
+    Args:
+        engine, name: those of the `Cluster` of the servers.
+        limits: ``timeout`` and ``message`` are used.
+        codec, enc_hook, dec_hook, lax: as for `Client`.
+        connect_timeout: seconds in which the engine has to be reached. None for no limit.
+
+    Raises:
+        TypeError, ValueError: an argument is not valid.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str = "wsrpc",
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        enc_hook: EncHook | None = None,
+        dec_hook: DecHook | None = None,
+        lax: bool = False,
+        connect_timeout: float | None = 5.0,
+    ) -> None:
+        super().__init__(engine, name)
+        self._host = Host(
+            make_settings(limits, codec, enc_hook),
+            Registry(dec_hook=dec_hook, lax=lax),
+            deliver=lambda message: None,
+            members=lambda room: ([], 0),
+            gap=lambda tell: None,
+        )
+        self._connect_timeout = connect_timeout
+        self._entered = False
+
+    async def __aenter__(self) -> Self:
+        """Join the cluster. Cancelling is safe.
+
+        Raises:
+            EngineLost: the engine could not be reached in time.
+            RuntimeError: the object was entered before.
+        """
+        if self._entered:
+            raise RuntimeError("this ClusterClient was entered before: make another one")
+        self._entered = True
+        self._member = member = Member(self._engine, self._name, self._host, ())
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                await member.wait_ready()
+        except BaseException as exc:
+            await self._leave()
+            if isinstance(exc, TimeoutError):
+                raise EngineLost(f"not reached within {self._connect_timeout:g} s") from None
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._leave()
+
+    async def _leave(self) -> None:
+        member, self._member = self._member, None
+        if member is not None:
+            await member.close()
+
+    def room(self, name: str) -> ClusterRoom:
+        """Return the room with that name, to emit to its members in all processes.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a room.
+        """
+        check_name("a room's name", name)
+        return ClusterRoom(name, self._joined)
+
+    def _why_not_joined(self) -> str:
+        return "the ClusterClient is used outside of its block" if self._entered else "use `async with`"
+
+    def __repr__(self) -> str:
+        return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
+
+
+class ClusterEmitter(OnChannel):
+    """`emit` to a room from a program without a server."""
+
+    __slots__ = ()
+
+    _room_name: str
+    _member: Callable[[], Member]
+
+    async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
+        """Emit an event to every member of the room. Its report names the processes that have members.
+
+        It returns when the event is accepted for sending to them; ``report.missed`` names those that cannot be reached
+        now. Cancelling may leave out some of them.
+
+        Args:
+            skip: a member that does not get the event, as `ClusterClient.peer` returns it, or several.
+
+        Raises:
+            EngineLost: the engine cannot be reached; nothing was sent.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was sent.
+        """
+        if unsupported:
+            raise no_keywords("emit", event, unsupported)
+        channel = self._channel_name
+        check_event(event)
+        check_sending(channel, event, None)
+        assert not isinstance(channel, int)
+        return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses(skip)))
+
+    async def _send(self, message: RoomMessage) -> EmitReport:
+        member = self._member()
+        if not member.connected:
+            raise EngineLost("not connected")
+        nodes, missed = await member.send_to_room(message)
+        return EmitReport(0, nodes=nodes, missed=missed)
+
+
+class ClusterRoom(ClusterEmitter):
+    """A room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
+
+    __slots__ = ("_channel_name", "_member", "_room_name")
+
+    def __init__(self, name: str, member: Callable[[], Member]) -> None:
+        self._channel_name = None
+        self._room_name = name
+        self._member = member
+
+    @property
+    def name(self) -> str:
+        """The room's name."""
+        return self._room_name
+
+    def of(self, name: str) -> ClusterRoomChannel:
+        """Return the named channel ``name``, for emitting to all members.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot name a channel.
+        """
+        check_name("a channel's name", name)
+        return ClusterRoomChannel(name, self._room_name, self._member)
+
+    async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
+        """Send a WebSocket message, text or binary, without the protocol to every member; see `emit`.
+
+        Raises:
+            EngineLost: the engine cannot be reached; nothing was sent.
+            TypeError: ``data`` is neither text nor bytes.
+        """
+        raw_message(data)
+        return await self._send(RoomMessage(self._room_name, None, None, [data], addresses(skip)))
+
+    async def members(self) -> Members:
+        """Return the members in all processes. Cancelling is safe.
+
+        Raises:
+            EngineLost: the engine cannot be reached.
+        """
+        member = self._member()
+        if not member.connected:
+            raise EngineLost("not connected")
+        addresses, others, missing = await member.members(self._room_name)
+        return Members(tuple(addresses), others, missing)
+
+    def __repr__(self) -> str:
+        return f"<ClusterRoom {self._room_name!r}>"
+
+
+class ClusterRoomChannel(ClusterEmitter):
+    """A named channel of a `ClusterRoom`."""
+
+    __slots__ = ("_channel_name", "_member", "_room_name")
+
+    def __init__(self, name: str, room: str, member: Callable[[], Member]) -> None:
+        self._channel_name = name
+        self._room_name = room
+        self._member = member
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return str(self._channel_name)
+
+    def __repr__(self) -> str:
+        return f"<ClusterRoomChannel {self.name!r} of room {self._room_name!r}>"
+
+
+def addresses(skip: SkipAddressed) -> list[str]:
+    """Return the addresses of those that ``skip=`` names."""
+    return [each for each in skipped_by(skip) if isinstance(each, str)]

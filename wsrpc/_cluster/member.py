@@ -1,0 +1,275 @@
+"""`Member`: one process's part in a cluster, from the opening of its server to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from .._base.closing import CloseCode
+from .._base.scheduler import LoopScheduler, Scheduler
+from .._handlers.registration import Registrar, registry_of
+from .._peer.peer import Peer, core_of
+from .._protocol.codecs import JsonCodec
+from .._protocol.go import GoCodec
+from .._sending.pending import RequestOptions
+from .._server.membership import Host, RoomMessage
+from .._server.peers import ServedPeer
+from ..engine import PATIENCE, Engine
+from ..errors import ConnectionLost, EngineLost, WsrpcError
+from ..stats import ClusterStats
+from .directory import Claim
+from .links import NodeLinks, link_limits
+from .node import Node
+from .relay import Relay
+from .transport import EngineTransport
+
+__all__ = ["Member"]
+
+ROOM, MEMBERS = "room", "members"
+"""What nodes say to each other of rooms: an event and a request."""
+AGAIN = RequestOptions(timeout=PATIENCE)
+
+logger = logging.getLogger("wsrpc")
+
+
+class Member:
+    """A node, its sessions with the other nodes, and the addresses of the peers that are connected here.
+
+    Args:
+        told_gap: the user's functions that are called with each room in which messages may be missing.
+        left: is called when this process leaves the cluster.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        name: str,
+        host: Host,
+        told_gap: Iterable[Callable[[Any], object]],
+        left: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._host = host
+        self._left = left
+        self._told_gap = told_gap
+        self.addresses: dict[str, Peer] = {}
+        """The peers of this node that have an address."""
+        self.scheduler: Scheduler = LoopScheduler()
+        self._relay = Relay(self.addresses.get)
+        self._links: NodeLinks | None = None
+        """None until the engine was reached for the first time, which says how large a message may be."""
+        self._closing: set[asyncio.Task[None]] = set()
+        self._gaps = 0
+        self._engines_lost = 0
+        self._node = Node(engine, name, self)
+
+    # ------------------------------------------------------------ the cluster as it is known here
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached."""
+        return self._node.connected
+
+    async def wait_ready(self) -> None:
+        """Wait until the engine is reached, and the other nodes had time to say what they have. Cancelling is safe."""
+        await self._node.wait_known()
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """All nodes, this one first."""
+        return self._node.directory.nodes
+
+    @property
+    def timeout(self) -> float | None:
+        """Seconds for the answer to a request without ``timeout=``."""
+        return self._host.settings.limits.timeout
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        """Return the function that converts an answer to the type ``returns``."""
+        return self._host.registry.converter(returns)
+
+    def locate(self, address: str) -> str | None:
+        """Return the node of the peer with an address, or None."""
+        return self._node.directory.locate(address)
+
+    def peer_of(self, node: str) -> Peer:
+        """Return another node, as the peer that it is here.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, there is no session with it.
+        """
+        peer = None if self._links is None else self._links.peer(node)
+        if peer is None:
+            raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
+        return peer
+
+    async def reach(self, node: str) -> Peer:
+        """Return another node, as the peer that it is here. It may have to dial first. Cancelling is safe.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, it did not dial in time.
+        """
+        if self._links is None:
+            raise EngineLost("not connected")
+        return await self._links.reach(node)
+
+    # ------------------------------------------------------------ the addresses of this node
+
+    def claim(self, address: str, served: ServedPeer) -> None:
+        before = self.addresses.get(address)
+        self.addresses[address] = served.peer
+        self._node.directory.claim(address)
+        self._node.changed()
+        if before is not None and before is not served.peer:
+            self._close_replaced(address, before)
+
+    def release(self, address: str, served: ServedPeer) -> None:
+        if self.addresses.get(address) is served.peer:
+            del self.addresses[address]
+            self._node.directory.release(address, self._node.now)
+            self._node.changed()
+
+    def claim_lost(self, address: str, by: Claim, /) -> None:
+        peer = self.addresses.pop(address, None)
+        if peer is not None:
+            self._close_replaced(address, peer)
+
+    def _close_replaced(self, address: str, peer: Peer) -> None:
+        core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
+        task = asyncio.get_running_loop().create_task(
+            peer.close(CloseCode.REPLACED, "another connection has its address")
+        )
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    # ------------------------------------------------------------ rooms
+
+    def room_filled(self, room: str) -> None:
+        self._node.directory.enter(room)
+        self._node.changed()
+
+    def room_emptied(self, room: str) -> None:
+        self._node.directory.leave(room)
+        self._node.changed()
+
+    async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        sent: list[str] = []
+        missed: list[str] = []
+        for node in self._node.directory.nodes_of(message.room):
+            try:
+                peer = await self.reach(node) if self.connected else None
+                if peer is not None:
+                    await peer.emit(ROOM, message)
+            except WsrpcError as exc:
+                logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+                peer = None
+            (missed if peer is None else sent).append(node)
+        return tuple(sent), tuple(missed)
+
+    def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        sent: list[str] = []
+        missed: list[str] = []
+        for node in self._node.directory.nodes_of(message.room):
+            try:
+                peer = self.peer_of(node) if self.connected else None
+                if peer is not None:
+                    peer.emit_nowait(ROOM, message)
+            except WsrpcError as exc:
+                logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+                peer = None
+            (missed if peer is None else sent).append(node)
+        return tuple(sent), tuple(missed)
+
+    async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
+        nodes = self._node.directory.nodes_of(room)
+        answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
+        addresses: list[str] = []
+        others = 0
+        missing: list[str] = []
+        for node, answer in zip(nodes, answers, strict=True):
+            if answer is None:
+                missing.append(node)
+            else:
+                addresses += answer[0]
+                others += answer[1]
+        return addresses, others, tuple(missing)
+
+    async def _members_at(self, node: str, room: str) -> tuple[list[str], int] | None:
+        if not self.connected:
+            return None
+        try:
+            peer = await self.reach(node)
+            return await peer.request(MEMBERS, room, returns=tuple[list[str], int], timeout=PATIENCE)
+        except WsrpcError:
+            return None
+
+    def _serve(self, side: Registrar) -> None:
+        """Register what other nodes may call."""
+        side.on(ROOM, self._host.deliver)
+        side.on(MEMBERS, self._host.members)
+        registry_of(side).fall_back_to(self._relay.handler)
+
+    # ------------------------------------------------------------ what the node reports
+
+    def engine_back(self) -> None:
+        if self._links is None:
+            settings = self._host.settings
+            codec = settings.codec
+            options: dict[str, Any] = {
+                "codec": JsonCodec() if isinstance(codec, GoCodec) else codec,
+                "dec_hook": self._host.registry.dec_hook,
+                "lax": self._host.registry.lax,
+            }
+            limits = link_limits(settings.limits, self._node.largest)
+            self._links = NodeLinks(self._node, limits, options, serve=self._serve, lost=self._session_lost)
+            for node in self.nodes[1:]:  # they were heard of while this node subscribed
+                self._links.node_came(node)
+
+    def engine_lost(self, reason: str, /) -> None:
+        self._engines_lost += 1
+
+    def node_came(self, node: str, /) -> None:
+        if self._links is not None:
+            self._links.node_came(node)
+
+    def node_left(self, node: str, /) -> None:
+        if self._links is not None:
+            self._links.node_left(node)
+
+    def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
+        if self._links is not None:
+            self._links.accepted(transport, headers)
+
+    def _session_lost(self, node: str) -> None:
+        self._gaps += 1
+        logger.warning("the session with node %s is lost: messages to rooms may be missing", node)
+        for tell in self._told_gap:
+            self._host.gap(tell)
+
+    # ------------------------------------------------------------ for operators, and the end
+
+    def stats(self) -> ClusterStats:
+        node = self._node
+        return ClusterStats(
+            node=node.id,
+            connected=node.connected,
+            nodes=len(node.directory.nodes),
+            addresses=node.directory.addresses,
+            messages_in=node.messages_in,
+            messages_out=node.messages_out,
+            unsent=node.unsent,
+            engines_lost=self._engines_lost,
+            gaps=self._gaps,
+            connections=node.dialed,
+            lost_events=self._relay.lost,
+            ignored=dict(node.ignored),
+        )
+
+    async def close(self) -> None:
+        self._left()
+        self._relay.close()
+        if self._links is not None:
+            await self._links.close()
+        await self._node.close()
+        await asyncio.gather(*self._closing, return_exceptions=True)

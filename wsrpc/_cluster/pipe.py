@@ -1,0 +1,212 @@
+"""`Pipe`: two anonymous channels as one, for a call that a node passes on to one of its clients."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from msgspec import UNSET
+
+from .._channels.core import FINISHED, ChannelCore
+from .._protocol.codecs import BRACE
+from .._protocol.messages import Event, WireMessage
+from .._protocol.nodes import error_to_node, is_left
+from .._streams.inbox import Decode
+from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, RpcError, StreamOverflow
+
+__all__ = ["Pipe"]
+
+GROWTH = 8
+"""How much larger a message may become when it is encoded anew: MessagePack has one byte for a control character, and
+JSON six."""
+
+Entry = tuple[WireMessage, bytes, Decode]
+
+
+class Pipe:
+    """Joins a channel of the calling node and the client's channel, until one of them ends.
+
+    Items, which are by far the most, are passed on at once, in the order in which they come. All other messages go
+    through the handlers of the two channels, which are those of `Relay`.
+
+    Args:
+        near: the channel of the calling node. It is open.
+        far: the client's.
+        spawn: runs a coroutine in a task.
+    """
+
+    def __init__(
+        self, near: ChannelCore, far: ChannelCore, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        OneWay(far, near, spawn)
+        OneWay(near, far, spawn)
+        near.mailbox.listen()
+        far.mailbox.listen()
+
+
+class OneWay:
+    """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
+
+    The consumer behind ``sink`` counts its credit in bytes as they arrive there, and the producer behind ``source`` as
+    it sends them. The two encodings may differ, so the producer gets an eighth (`GROWTH`) of what the consumer has
+    given: then no item can exceed the consumer's credit, and none has to wait here.
+    """
+
+    __slots__ = ("_got", "_granted", "_sent", "_sink", "_source", "_spawn", "_told", "_waiting", "_waiting_bytes")
+
+    def __init__(
+        self, source: ChannelCore, sink: ChannelCore, spawn: Callable[[Coroutine[Any, Any, None]], object]
+    ) -> None:
+        self._source = source
+        self._sink = sink
+        self._spawn = spawn
+        self._got = self._sent = 0
+        """Bytes of items so far, as they came and as they left."""
+        self._granted = (0, 0)
+        """The consumer's credit: totals of items and of bytes."""
+        self._told = 0
+        """Total of bytes up to which the producer may send."""
+        self._waiting: deque[Entry] = deque()
+        """Messages that wait until the connection has room."""
+        self._waiting_bytes = 0
+        sink.produce(self._credited)
+        source.add_recipient("next", self)
+
+    # ------------------------------------------------------------ items
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self._got += len(payload)
+        if self._waiting or not self._pass_on(message, payload, decode):
+            self._let_wait(message, payload, decode)
+
+    def _pass_on(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
+        """Pass a message on at once. Return False if the connection has no room."""
+        sink = self._sink
+        if message.i is not UNSET:
+            self._source.handle(message, payload, decode)
+            return True
+        out = sink.table.out
+        if sink.closed:
+            return True  # it was sent before the producer could know
+        if not out.clear:
+            return False
+        try:
+            for a in self._messages(message.a):
+                encoded = out.terms.encode(Event(a, UNSET, sink.id))
+                if not out.send(encoded):
+                    return False
+                self._sent += len(encoded)
+        except MessageTooBig as exc:
+            self._fail(exc)
+        except ConnectionLost:
+            return True  # the channel is about to end
+        self._renew()
+        return True
+
+    def _messages(self, a: list[Any]) -> list[tuple[Any, ...]]:
+        """Return what to send for a message: one, or several if the other side does not take several items in one."""
+        terms = self._sink.table.out.terms
+        if len(a) < 2 or a[1].__class__ is not list or self._takes(a, terms):
+            return [tuple(a)]
+        return [(a[0], {"done": False, "value": value}) for value in a[1]]
+
+    def _takes(self, a: list[Any], terms: Any) -> bool:
+        """Return whether several items may travel in one message."""
+        if not terms.batches:
+            return False
+        # What travels as JSON, because some item cannot be MessagePack, would make text of the bytes in the other ones.
+        return terms.text is not None or terms.encode(Event(tuple(a), UNSET, self._sink.id))[0] != BRACE
+
+    # ------------------------------------------------------------ credit
+
+    def _credited(self, n: int, size: int) -> None:
+        self._granted = (n, size)
+        if self._source.has_credit:
+            self._told = max(self._told, self._got + self._room)
+            self._tell()
+
+    @property
+    def _room(self) -> int:
+        """Bytes that the producer may send now."""
+        room = self._granted[1] - self._sent
+        return max(1, room // GROWTH) if room > 0 else 0
+
+    def _renew(self) -> None:
+        """Give the producer more credit if it has used half of what it may have now."""
+        room = self._room
+        if self._told and self._told - self._got <= room // 2 and self._source.has_credit:
+            self._told = max(self._told, self._got + room)
+            self._tell()
+
+    def _tell(self) -> None:
+        if not self._source.closed:
+            self._source.table.out.grant(self._source.id, self._granted[0], self._told)
+
+    # ------------------------------------------------------------ what waits for room
+
+    def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self._waiting_bytes += len(payload)
+        most = self._source.table.limits.stream_queue
+        if self._waiting_bytes > most and self._waiting:
+            self._fail(StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue={most})"))
+            return
+        self._waiting.append((message, bytes(payload), decode))
+        if len(self._waiting) == 1:
+            self._spawn(self._send_waiting())
+
+    async def _send_waiting(self) -> None:
+        while self._waiting:
+            message, payload, decode = self._waiting[0]
+            if message.i is not UNSET:
+                self._source.handle(message, payload, decode)
+            else:
+                try:
+                    for a in self._messages(message.a):
+                        self._sent += await self._sink.table.out.send_in_turn(Event(a, UNSET, self._sink.id))
+                except (ChannelClosed, ConnectionLost):
+                    self._waiting.clear()
+                    break
+                except MessageTooBig as exc:
+                    self._fail(exc)
+                    break
+            self._waiting.popleft()
+            self._waiting_bytes -= len(payload)
+            self._renew()
+        if self._source.closed:
+            self._end()
+
+    # ------------------------------------------------------------ the end
+
+    def _fail(self, error: Exception) -> None:
+        self._waiting.clear()
+        self._source.abort(error_to_node(error) if self._source.table.out.between_nodes else RpcError(str(error)))
+        self._sink.abort(error_to_node(error) if self._sink.table.out.between_nodes else RpcError(str(error)))
+
+    def channel_ended(self, error: Exception | None) -> None:
+        if not self._waiting:
+            self._end()
+
+    def _end(self) -> None:
+        """End the other channel as this one has ended."""
+        source, sink = self._source, self._sink
+        if sink.closed:
+            return
+        reason = source.reason
+        if reason is FINISHED:
+            sink.finish()
+        elif is_left(reason):
+            sink.finish_locally()
+        elif sink.table.out.between_nodes:
+            sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)
+        elif isinstance(reason, ConnectionLost):
+            sink.abort(RpcError("the connection of the caller is lost"))
+        else:
+            sink.abort(reason)
+
+    def take_request_ids(self) -> list[int]:
+        """Return the requests that wait here. They end with the channel."""
+        ids = [message.i for message, _, _ in self._waiting if message.i is not UNSET]
+        for message, _, _ in self._waiting:
+            message.i = UNSET
+        return ids

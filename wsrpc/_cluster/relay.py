@@ -1,0 +1,155 @@
+"""`Relay`: passes on to the clients of this node what other nodes send them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import Any
+
+from .._channels.batch import finish
+from .._channels.core import ChannelCore
+from .._handlers.compiled import Handler
+from .._handlers.context import Invocation
+from .._peer.peer import Peer, core_of
+from .._protocol.nodes import error_to_node
+from .._sending.caller import Sender
+from .._sending.pending import RequestOptions
+from ..errors import PeerNotFound, UnknownEvent, WsrpcError, made_here, one_line
+from .pipe import Pipe
+
+__all__ = ["Relay", "place"]
+
+logger = logging.getLogger("wsrpc")
+
+VALUE, CHANNEL = "\0", "\1"
+"""What follows the address: the caller wants a value, or a channel."""
+
+FOR_VALUE = RequestOptions(timeout=None, offline="fail")
+FOR_CHANNEL = RequestOptions(timeout=None, offline="fail", wants_channel=True, relayed=True)
+ON_CHANNEL = RequestOptions(timeout=None, offline="fail", wants_channel=True, relayed=True, within_call=True)
+
+
+def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
+    """Return the name of the channel between two nodes for what is meant for ``channel`` of a peer."""
+    return f"{address}{CHANNEL if wants_channel else VALUE}{channel or ''}"
+
+
+class Relay:
+    """Passes on events and requests to peers of this node, and what is said on the channels that answer them.
+
+    Args:
+        find: returns the peer of this node that has an address.
+    """
+
+    def __init__(self, find: Callable[[str], Peer | None]) -> None:
+        self._find = find
+        self._joined: dict[ChannelCore, ChannelCore] = {}
+        """The channels that are joined, each with the other one."""
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.handler = Handler(_relayed, call=self._call)
+        """Handles everything that another node sends for a peer."""
+        self.lost = 0
+        """Events that reached no peer."""
+
+    def __repr__(self) -> str:
+        return f"<Relay, {len(self._joined) // 2} channels>"
+
+    def close(self) -> None:
+        """Pass nothing on any more."""
+        for task in self._tasks:
+            task.cancel()
+
+    # ------------------------------------------------------------ a message
+
+    def _call(self, ctx: Invocation, a: list[Any]) -> Any:
+        """Pass on a message, now if that is possible. Return an awaitable if there is more to do."""
+        h = ctx.inbound.h
+        if h is not None:
+            joined = None if ctx.channels is None else self._joined.get(ctx.channels.find(h))  # type: ignore[arg-type]
+            if joined is None:
+                raise made_here(UnknownEvent(f"channel {h} is over"))
+            return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
+        on = ctx.inbound.c or ""
+        wants = VALUE if VALUE in on else CHANNEL
+        address, found, channel = on.partition(wants)
+        if not found:
+            raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
+        peer = self._find(address)
+        if peer is not None:
+            options = FOR_VALUE if wants == VALUE else FOR_CHANNEL
+            return self._pass_on(ctx, core_of(peer).sender, channel or None, a, options)
+        if ctx.id is None:
+            self.lost += 1
+            return None
+        raise error_to_node(PeerNotFound(address))
+
+    def _pass_on(
+        self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
+    ) -> Any:
+        # The first step is made at once, so that messages keep their order.
+        step: Any = self._event(sender, on, a) if ctx.id is None else self._request(ctx, sender, on, a, options)
+        try:
+            waits_for = step.send(None)
+        except StopIteration as exc:  # how a coroutine returns
+            return exc.value
+        return _rest(step, waits_for)
+
+    async def _event(self, sender: Sender, on: str | int | None, a: list[Any]) -> None:
+        try:
+            await sender.send_event(on, a[0], tuple(a[1:]), "fail")
+        except WsrpcError as exc:
+            self.lost += 1
+            logger.info("an event from another node was not sent: %s", exc)
+
+    async def _request(
+        self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
+    ) -> Any:
+        try:
+            answer = await sender.send_request(on, a[0], tuple(a[1:]), options)
+        except WsrpcError as exc:
+            raise error_to_node(exc) from None
+        if answer.__class__ is not ChannelCore:
+            return answer
+        return self._answer_with(ctx, answer)
+
+    # ------------------------------------------------------------ channels
+
+    def _answer_with(self, ctx: Invocation, far: ChannelCore) -> Any:
+        """Answer with a channel that is joined to ``far``."""
+        try:
+            near = ctx.answer_channel()
+        except BaseException:
+            far.abort(None)
+            raise
+        near.table.out.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
+        return ctx.channel()
+
+    def _join(self, near: ChannelCore, far: ChannelCore) -> None:
+        if near.closed:  # the request was cancelled meanwhile
+            far.abort(None)
+            return
+        for one, other in ((near, far), (far, near)):
+            self._joined[one] = other
+            one.own_registry().fall_back_to(self.handler)
+            one.when_closed(partial(self._parted, one))
+            if one.closed:
+                self._parted(one)
+        Pipe(near, far, self._spawn)
+
+    def _parted(self, channel: ChannelCore, reason: object = None) -> None:
+        self._joined.pop(channel, None)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _relayed(*_: Any) -> None:
+    """Is shown in logs as the handler of what other nodes send."""
+
+
+async def _rest(step: Any, waits_for: Any) -> Any:
+    return await finish(step, waits_for)

@@ -1,0 +1,130 @@
+"""What a server asks of the cluster that it is part of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Protocol
+
+from msgspec import Struct
+
+from .._handlers.registry import Registry
+from .._protocol.settings import Settings
+from ..stats import ClusterStats
+
+if TYPE_CHECKING:
+    from .peers import ServedPeer
+    from .rooms import Room
+
+__all__ = ["Addressed", "Host", "Joining", "Membership", "RoomMessage", "can_be_joined"]
+
+
+class Addressed:
+    """Somebody who has an address, in whichever process: a `ClusterPeer`."""
+
+    __slots__ = ()
+
+    address: str
+
+
+class RoomMessage(Struct, array_like=True):
+    """What is emitted to a room, on its way to the members at other nodes."""
+
+    room: str
+    channel: str | None
+    event: str | None
+    """None for a raw message, which is the only one of ``args``."""
+    args: list[Any]
+    skip: list[str] = []
+    """Addresses of members that do not get it."""
+    skip_rooms: list[str] = []
+    """Rooms whose members do not get it."""
+
+
+class Host(Struct, frozen=True):
+    """What a member of a cluster needs of its server."""
+
+    settings: Settings
+    registry: Registry
+    """Converts answers."""
+    deliver: Callable[[RoomMessage], None]
+    """Passes on what another node emits to a room."""
+    members: Callable[[str], tuple[list[str], int]]
+    """Returns the members of a room at this server: their addresses, and how many have none."""
+    gap: Callable[[Callable[[Room], object]], None]
+    """Calls a function with each room that has members here."""
+
+
+class Membership(Protocol):
+    """A server's part in its cluster, from its opening to its end. Implemented by `Member` of ``_cluster``."""
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached."""
+        ...
+
+    def claim(self, address: str, served: ServedPeer, /) -> None:
+        """Claim an address for a peer of this server. A peer that has it now is closed with 4410."""
+
+    def release(self, address: str, served: ServedPeer, /) -> None:
+        """Give up a peer's claim. Idempotent."""
+
+    def room_filled(self, room: str, /) -> None:
+        """A room has its first member at this server."""
+
+    def room_emptied(self, room: str, /) -> None:
+        """A room has no member at this server any more."""
+
+    async def send_to_room(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Send to the members of a room at other nodes. Return the nodes to which it was sent, and those missed."""
+        ...
+
+    def send_to_room_nowait(self, message: RoomMessage, /) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """Do what `send_to_room` does, without waiting."""
+        ...
+
+    async def members(self, room: str, /) -> tuple[list[str], int, tuple[str, ...]]:
+        """Return the members of a room at other nodes: addresses, how many have none, and the nodes that do not
+        answer."""
+        ...
+
+    def stats(self) -> ClusterStats:
+        """Return the numbers of this part."""
+        ...
+
+    async def close(self) -> None:
+        """Leave the cluster. Cancelling stops the waiting."""
+
+
+join: Callable[[Any], Callable[[Host], Membership]] = attrgetter("_join")
+"""Makes the `Membership` of a server in a `Cluster`, whose class lies in a higher layer."""
+
+
+def can_be_joined(cluster: object) -> bool:
+    """Return whether the argument ``cluster=`` is a `Cluster`."""
+    return callable(getattr(cluster, "_join", None))
+
+
+class Joining:
+    """Joins a server to its cluster when it opens, and leaves the cluster when it is closed.
+
+    Args:
+        cluster: the user's `Cluster`.
+        use: is called with the membership, and with None after its end.
+    """
+
+    def __init__(self, cluster: Any, host: Host, use: Callable[[Membership | None], None]) -> None:
+        self._cluster = cluster
+        self._host = host
+        self._use = use
+
+    def begin(self) -> Membership:
+        """Join. It is called in the event loop."""
+        membership = join(self._cluster)(self._host)
+        self._use(membership)
+        return membership
+
+    async def end(self, membership: Membership) -> None:
+        """Leave. Cancelling stops the waiting."""
+        self._use(None)
+        await membership.close()
