@@ -248,7 +248,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._sender, self._registry, self._forget_channel)
+            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._forget_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
