@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from .._base.names import ChannelRef, Offline, check_name
 from .._peer.peer import Peer, core_of
 from .._sending.caller import Caller, Sender
+from .._sending.checks import check_sending
 from .._sending.pending import RequestOptions
 from .._sending.retry import ask_again
 from .._server.membership import Addressed
@@ -68,12 +69,14 @@ class ClusterSender:
         self,
         ask: Callable[[Sender, ChannelRef, RequestOptions], Awaitable[Any]],
         channel: ChannelRef,
+        event: str,
         options: RequestOptions,
         *,
         wants_channel: bool,
     ) -> Any:
         """Call ``ask``, and once more if the peer has moved to another node before the request came."""
         _refuse_offline(options.offline)
+        check_sending(channel, event, None)
         if options.timeout is UNSET:
             options = replace(options, timeout=self._member().timeout)
         where = self._member().locate(self._address)
@@ -90,6 +93,7 @@ class ClusterSender:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         _refuse_offline(offline)
+        check_sending(channel, event, None)
         sender, on = await self._find(channel, wants_channel=False)
         await sender.send_event(on, event, args)
 
@@ -97,6 +101,7 @@ class ClusterSender:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
     ) -> None:
         _refuse_offline(offline)
+        check_sending(channel, event, None)
         member = self._member()
         if (here := self._here(member)) is not None:
             core_of(here).sender.send_event_nowait(channel, event, args)
@@ -111,7 +116,7 @@ class ClusterSender:
         def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
             return sender.send_request(on, event, args, options)
 
-        return await self._ask(ask, channel, options, wants_channel=False)
+        return await self._ask(ask, channel, event, options, wants_channel=False)
 
     def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -132,7 +137,7 @@ class ClusterSender:
         def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
             return sender.upload(on, event, args, options)
 
-        return await self._ask(ask, channel, options, wants_channel=True)
+        return await self._ask(ask, channel, event, options, wants_channel=True)
 
     async def open_channel(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -140,7 +145,7 @@ class ClusterSender:
         def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[AnonymousChannel]:
             return sender.open_channel(on, event, args, options)
 
-        opened: AnonymousChannel = await self._ask(ask, channel, options, wants_channel=True)
+        opened: AnonymousChannel = await self._ask(ask, channel, event, options, wants_channel=True)
         return opened
 
     async def open_stream(
@@ -149,7 +154,7 @@ class ClusterSender:
         def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Reading]:
             return sender.open_stream(on, event, args, options)
 
-        opened: Reading = await self._ask(ask, channel, options, wants_channel=True)
+        opened: Reading = await self._ask(ask, channel, event, options, wants_channel=True)
         return opened
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:

@@ -25,7 +25,7 @@ from ..stats import ClusterStats
 from .calls import ClusterPeer
 from .member import Member
 
-__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel"]
+__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel", "member_of"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -97,6 +97,11 @@ class ClusterView:
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's part in the cluster; None while it has none."""
         return None if self._member is None else self._member.stats()
+
+
+def member_of(cluster: ClusterView) -> Member:
+    """Return what is behind a cluster that a user holds. It has been joined."""
+    return cluster._joined()  # pyright: ignore[reportPrivateUsage]  # of the same module
 
 
 class Cluster(ClusterView):

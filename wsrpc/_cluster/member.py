@@ -56,7 +56,7 @@ class Member:
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
         self.scheduler: Scheduler = LoopScheduler()
-        self._relay = Relay(self.addresses.get)
+        self.relay = Relay(self.addresses.get)
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
         self._closing: set[asyncio.Task[None]] = set()
@@ -93,13 +93,22 @@ class Member:
         """Return the node of the peer with an address, or None."""
         return self._node.directory.locate(address)
 
+    @property
+    def links(self) -> tuple[Peer, ...]:
+        """The other nodes with which there is a session, as the peers that they are here."""
+        return tuple(peer for peer in map(self.link, self.nodes[1:]) if peer is not None)
+
+    def link(self, node: str) -> Peer | None:
+        """Return another node, as the peer that it is here. None if there is no session with it."""
+        return None if self._links is None else self._links.peer(node)
+
     def peer_of(self, node: str) -> Peer:
         """Return another node, as the peer that it is here.
 
         Raises:
             ConnectionLost: ``"not_sent"``, there is no session with it.
         """
-        peer = None if self._links is None else self._links.peer(node)
+        peer = self.link(node)
         if peer is None:
             raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
         return peer
@@ -208,7 +217,7 @@ class Member:
         """Register what other nodes may call."""
         side.on(ROOM, self._host.deliver)
         side.on(MEMBERS, self._host.members)
-        registry_of(side).fall_back_to(self._relay.handler)
+        registry_of(side).fall_back_to(self.relay.handler)
 
     # ------------------------------------------------------------ what the node reports
 
@@ -262,13 +271,13 @@ class Member:
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,
-            lost_events=self._relay.lost,
+            lost_events=self.relay.lost,
             ignored=dict(node.ignored),
         )
 
     async def close(self) -> None:
         self._left()
-        self._relay.close()
+        self.relay.close()
         if self._links is not None:
             await self._links.close()
         await self._node.close()

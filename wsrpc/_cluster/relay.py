@@ -54,7 +54,12 @@ class Relay:
         """Events that reached no peer."""
 
     def __repr__(self) -> str:
-        return f"<Relay, {len(self._joined) // 2} channels>"
+        return f"<Relay, {self.joined} channels>"
+
+    @property
+    def joined(self) -> int:
+        """How many channels are open that go on to a peer."""
+        return len(self._joined) // 2
 
     def close(self) -> None:
         """Pass nothing on any more."""

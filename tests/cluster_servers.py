@@ -1,0 +1,95 @@
+"""Servers of one cluster, in one process, with clients in memory."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from leftovers import turns_until
+
+from wsrpc import Client, Cluster, Handshake, Limits, Peer, Server
+from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.member import Member
+from wsrpc.engine import Engine
+from wsrpc.testing import MemoryEngine, connect
+
+__all__ = ["Servers", "servers"]
+
+
+class Servers:
+    """Some servers, each in a process of its own as far as the cluster knows."""
+
+    def __init__(self, engine: Engine, stack: AsyncExitStack) -> None:
+        self.engine = engine
+        self._stack = stack
+        self.all: list[Server] = []
+
+    def __getitem__(self, number: int) -> Server:
+        return self.all[number]
+
+    def __len__(self) -> int:
+        return len(self.all)
+
+    async def add(self, **options: Any) -> Server:
+        """Add a server, which knows the address of a client by its path: ``/?who=ada``."""
+        server = Server(cluster=Cluster(self.engine, name="shop"), **options)
+
+        @server.on_handshake
+        def gate(handshake: Handshake) -> None:
+            handshake.address = handshake.query.get("who")
+
+        await server.open()
+        self._stack.push_async_callback(server.close)
+        self.all.append(server)
+        return server
+
+    async def meet(self) -> None:
+        """Wait until each server has a session with each other one."""
+        for one in self.all:
+            for other in self.all:
+                if one is not other:
+                    await turns_until(lambda one=one, other=other: linked(one, other))  # type: ignore[misc]
+
+    async def join(self, number: int, who: str | None = None, client: Client | None = None) -> Client:
+        """Connect a client to a server. With a name, wait until each server knows where it is."""
+        path = "/" if who is None else f"/?who={who}"
+        connected = await self._stack.enter_async_context(connect(self[number], path=path, client=client))
+        if who is not None:
+            node = self[number].cluster.nodes[0]
+            await turns_until(lambda: all(server.cluster.locate(who) == node for server in self.all))
+        return connected
+
+    def peer(self, number: int, who: str) -> Peer:
+        """Return the peer of a client at the server that it is connected to."""
+        return next(peer for peer in self[number].peers if peer.address == who)
+
+    def is_quiet(self) -> bool:
+        """Return whether no call is under way between the servers."""
+        return all(
+            (peer.pending, peer.active, peer.channels) == (0, 0, 0)
+            for server in self.all
+            for peer in member_of(server.cluster).links
+        ) and all(member_of(server.cluster).relay.joined == 0 for server in self.all)
+
+
+def linked(one: Server, other: Server) -> bool:
+    """Return whether ``one`` has a session with ``other``."""
+    member: Member = member_of(one.cluster)
+    peer = member.link(other.cluster.nodes[0]) if other.cluster.nodes else None
+    return peer is not None and peer.connected
+
+
+@asynccontextmanager
+async def servers(
+    count: int = 2, engine: Engine | None = None, patience: float = 30, **options: Any
+) -> AsyncGenerator[Servers]:
+    """Make servers that know each other. At the end nothing is under way between them."""
+    async with asyncio.timeout(patience), AsyncExitStack() as stack:
+        made = Servers(MemoryEngine() if engine is None else engine, stack)
+        for _ in range(count):
+            await made.add(**{"limits": Limits(close_timeout=2.0, ping_interval=None), **options})
+        await made.meet()
+        yield made
+        await turns_until(made.is_quiet)

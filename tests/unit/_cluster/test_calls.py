@@ -1,0 +1,719 @@
+"""Calls to a peer: directly, by its address at its own server, and from another process. All are alike."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import pytest
+from cluster_servers import Servers, servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    AnonymousChannel,
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    Client,
+    ClusterPeer,
+    ClusterPeerChannel,
+    ConnectionLost,
+    EngineLost,
+    HandlerFailed,
+    Limits,
+    MessageTooBig,
+    PeerNotFound,
+    RemoteError,
+    RequestTimeout,
+    Retry,
+    RpcError,
+    UnexpectedChannel,
+    UnknownEvent,
+    current_peer,
+)
+from wsrpc._sending.caller import Caller
+from wsrpc.testing import MemoryEngine
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+Route = str
+ROUTES: tuple[Route, ...] = ("the peer", "here", "there")
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: float
+
+
+class Callee:
+    """A client, what others may call there, and what it saw."""
+
+    def __init__(self, **options: Any) -> None:
+        self.client = client = Client(reconnect=None, **options)
+        self.seen: list[Any] = []
+        self.open = asyncio.Event()
+        for handler in (
+            self.echo,
+            self.add,
+            self.reject,
+            self.fail,
+            self.park,
+            self.numbers,
+            self.broken,
+            self.total,
+            self.first,
+            self.double,
+            self.talk,
+            self.nest,
+            self.value,
+            self.who,
+            self.note,
+            self.endless,
+        ):
+            client.on(handler.__name__, handler)
+        client.of("chat").on("say", self.say)
+        client.of("chat").on("numbers", self.numbers)
+
+    def echo(self, *values: Any) -> Any:
+        self.seen.append(values)
+        return values
+
+    def add(self, a: int, b: int) -> int:
+        return a + b
+
+    def say(self, text: str) -> str:
+        self.seen.append(text)
+        return text.upper()
+
+    def note(self, number: int) -> None:
+        self.seen.append(number)
+
+    def reject(self, code: str | None = None) -> None:
+        raise RpcError("no", code or "mine", {"why": [1, 2]}, {"extra": 3})
+
+    def fail(self) -> None:
+        raise ValueError("not for others")
+
+    def who(self) -> str:
+        return type(current_peer()).__name__
+
+    async def park(self) -> None:
+        self.seen.append("parked")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as exc:
+            self.seen.append(("cancelled", *exc.args))
+            raise
+
+    async def numbers(self, count: int) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                yield number
+        finally:
+            self.seen.append("closed")
+
+    async def endless(self) -> AsyncIterator[int]:
+        try:
+            number = 0
+            while True:
+                yield number
+                number += 1
+        finally:
+            self.seen.append(("closed at", number))
+
+    async def broken(self, count: int) -> AsyncIterator[int]:
+        for number in range(count):
+            yield number
+        raise RpcError("it broke", "broken")
+
+    async def total(self, items: AsyncIterator[int]) -> int:
+        return sum([item async for item in items])
+
+    async def first(self, items: AsyncIterator[int]) -> int:
+        async for item in items:
+            return item
+        return -1
+
+    async def double(self, items: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for item in items:
+            yield 2 * item
+
+    async def talk(self, channel: AnonymousChannel, name: str) -> None:
+        channel.on("ask", lambda n: n + 1)
+        self.seen.append(await channel.request("name", name))
+        await channel.emit("hello", name)
+        async for text in channel.events("said", returns=str):
+            self.seen.append(text)
+            if text == "bye":
+                return
+
+    async def nest(self, channel: AnonymousChannel) -> None:
+        channel.on("numbers", self.numbers)
+        await channel.emit("ready")
+        await channel.wait_closed()
+
+    def value(self) -> int:
+        return 5
+
+
+CLIENTS: dict[str, dict[str, Any]] = {"wsrpc": {}, "plain": {"extensions": False}}
+
+
+class World:
+    def __init__(self, made: Servers, callee: Callee, route: Route) -> None:
+        self.made = made
+        self.callee = callee
+        self.route = route
+        self.engine: MemoryEngine = made.engine  # type: ignore[assignment]
+
+    @property
+    def peer(self) -> Any:
+        """The callee, as the caller has it."""
+        if self.route == "the peer":
+            return self.made.peer(1, "ada")
+        return self.made[1 if self.route == "here" else 0].cluster.peer("ada")
+
+
+@asynccontextmanager
+async def world(route: Route, options: dict[str, Any] | None = None, **server: Any) -> AsyncIterator[World]:
+    async with servers(2, **server) as made:
+        callee = Callee(**(options or {}))
+        await made.join(1, "ada", callee.client)
+        yield World(made, callee, route)
+
+
+@pytest.fixture(params=ROUTES)
+def route(request: pytest.FixtureRequest) -> Route:
+    found: Route = request.param
+    return found
+
+
+@pytest.fixture(params=CLIENTS)
+def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return CLIENTS[request.param]
+
+
+# ---------------------------------------------------------------- requests
+
+
+VALUES: list[Any] = [
+    None,
+    0,
+    False,
+    "",
+    "é\u2028\x00",
+    2**53,
+    -1.5,
+    [],
+    {},
+    [None, [1, "a"], {"k": [True]}],
+    {"a": {"b": [1.25]}},
+]
+
+
+async def test_values_arrive_as_from_the_server_itself(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        for value in VALUES:
+            assert await w.peer.request("echo", value) == [value], value
+        assert await w.peer.request("echo") == []
+        assert w.callee.seen == [*((value,) for value in VALUES), ()]
+
+
+RICH: list[tuple[Any, Any]] = [
+    (b"\x00\xff", bytes),
+    (datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), datetime),
+    (date(2026, 1, 2), date),
+    (Decimal("1.50"), Decimal),
+    (UUID(int=5), UUID),
+    (Point(1, 2.5), Point),
+    ({1: "one"}, dict[int, str]),
+]
+
+
+@pytest.mark.parametrize(("value", "of"), RICH, ids=[str(of) for _, of in RICH])
+async def test_values_of_other_types(route: Route, kind: dict[str, Any], value: Any, of: Any) -> None:
+    async with world(route, kind) as w:
+        assert await w.peer.request("echo", value, returns=list[of]) == [value]
+
+
+async def test_a_handler_cannot_tell_who_calls(route: Route) -> None:
+    async with world(route) as w:
+        assert await w.peer.request("who") == "Peer"
+        assert await w.peer.of("chat").request("say", "hi", returns=str) == "HI"
+
+
+async def test_errors_are_those_of_the_handler(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        with pytest.raises(RemoteError) as caught:
+            await w.peer.request("reject")
+        error = caught.value
+        assert (type(error), error.message, error.code, error.data) == (RemoteError, "no", "mine", {"why": [1, 2]})
+        assert dict(error.fields) == {"extra": 3}
+        with pytest.raises(HandlerFailed, match="internal error") as failed:
+            await w.peer.request("fail")
+        assert failed.value.error_id
+        with pytest.raises(UnknownEvent, match="No event listener for 'nobody'"):
+            await w.peer.request("nobody")
+        with pytest.raises(BadArguments):
+            await w.peer.request("add", "one")
+        with pytest.raises(BadResult):
+            await w.peer.request("value", returns=str)
+        if kind.get("extensions", True):  # JavaScript answers null with a channel
+            with pytest.raises(UnexpectedChannel):
+                await w.peer.request("talk", "x")
+        with pytest.raises(BadResult, match="not a channel but int"):
+            await w.peer.open_channel("value")
+        with pytest.raises(BadResult, match="not a channel but int"):
+            await anext(w.peer.stream("value"))
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_a_bare_value_as_an_error(route: Route) -> None:
+    def throw() -> None:
+        raise RpcError.of_value("just text")
+
+    async with world(route) as w:
+        w.callee.client.on("throw", throw)
+        with pytest.raises(RemoteError) as caught:
+            await w.peer.request("throw")
+        assert caught.value.plain and caught.value.data == "just text"
+
+
+async def test_a_client_cannot_speak_for_its_node() -> None:
+    """Its errors are its own, whatever their codes."""
+    async with world("there", {"expose_errors": True}) as w:
+        for code in ("ConnectionLost", "PeerNotFound", "MessageTooBig", "left"):
+
+            def handler(code: str = code) -> Any:
+                raise Forged("forged", f"wsrpc.node.{code}", [1006, "gone", "not_sent"])
+
+            w.callee.client.on("forge", handler)
+            with pytest.raises(RemoteError) as caught:
+                await w.peer.request("forge")
+            assert not isinstance(caught.value, ConnectionLost)
+            assert caught.value.code != f"wsrpc.node.{code}"
+
+
+class Forged(RpcError):
+    """An error with a code that is reserved."""
+
+    def __init__(self, message: str, code: str, data: Any) -> None:
+        super().__init__(message, None, data)
+        self.code = code
+
+
+async def test_a_timeout_cancels_the_handler(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        with pytest.raises(RequestTimeout, match=r"no answer to 'park' within 0\.05 s"):
+            await w.peer.request("park", timeout=0.05)
+        await turns_until(lambda: len(w.callee.seen) == 2)
+        assert w.callee.seen[0] == "parked" and w.callee.seen[1][0] == "cancelled"
+
+
+async def test_the_servers_default_timeout_holds(route: Route) -> None:
+    async with world(route, limits=Limits(timeout=0.05, ping_interval=None)) as w:
+        with pytest.raises(RequestTimeout):
+            await w.peer.request("park")
+        await turns_until(lambda: len(w.callee.seen) == 2)
+
+
+async def test_cancelling_carries_the_reason(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        call = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: w.callee.seen)
+        call.cancel("enough")
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        await turns_until(lambda: len(w.callee.seen) == 2)
+        assert w.callee.seen == ["parked", ("cancelled", "enough")]
+
+
+async def test_many_calls_keep_their_order(route: Route) -> None:
+    async with world(route) as w:
+        peer = w.peer
+        calls = [asyncio.create_task(peer.request("echo", number)) for number in range(500)]
+        assert [await call for call in calls] == [[number] for number in range(500)]
+        assert w.callee.seen == [(number,) for number in range(500)]
+
+
+async def test_events_and_requests_keep_their_order(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        for number in range(0, 300, 3):
+            await w.peer.emit("note", number)
+            w.peer.emit_nowait("note", number + 1)
+            await w.peer.request("note", number + 2)
+        assert w.callee.seen == list(range(300))
+
+
+async def test_a_request_that_is_asked_again(route: Route) -> None:
+    async with world(route) as w:
+        assert await w.peer.request("add", 1, 2, retry=Retry(), idempotent=True) == 3
+
+
+async def test_mistakes_are_refused_where_they_are_made(route: Route) -> None:
+    async with world(route) as w:
+        with pytest.raises(TypeError):
+            await w.peer.request("echo", object())
+        with pytest.raises(TypeError, match="keyword"):
+            await w.peer.request("echo", text="x")
+        with pytest.raises(TypeError):
+            await w.peer.request("echo", returns=5)
+        with pytest.raises(ValueError, match="reserved"):
+            await w.peer.emit("open")
+        assert w.callee.seen == []
+
+
+async def test_what_is_too_big_is_not_sent(route: Route) -> None:
+    async with world(route, {"limits": Limits(message=2000)}) as w:
+        with pytest.raises(MessageTooBig):
+            await w.peer.request("echo", "x" * 3000)
+        assert await w.peer.request("add", 1, 1) == 2
+        assert w.callee.seen == []
+
+
+async def test_offline_is_for_clients() -> None:
+    async with world("there") as w:
+        with pytest.raises(ValueError, match="offline= is for clients"):
+            await w.peer.request("add", 1, 2, offline="queue")
+        with pytest.raises(ValueError, match="offline= is for clients"):
+            await w.peer.emit("note", 1, offline="fail")
+        with pytest.raises(ValueError, match="offline= is for clients"):
+            w.peer.emit_nowait("note", 1, offline="fail")
+
+
+# ---------------------------------------------------------------- streams
+
+
+async def test_a_stream(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        for count in (0, 1, 3000):
+            async with w.peer.stream("numbers", count, returns=int) as numbers:
+                assert [number async for number in numbers] == list(range(count))
+        async with w.peer.of("chat").stream("numbers", 3, returns=int) as numbers:
+            assert [number async for number in numbers] == [0, 1, 2]
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+        await turns_until(lambda: w.callee.seen == ["closed"] * 4)
+
+
+async def test_a_stream_that_is_left_early(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        async with w.peer.stream("endless", returns=int) as numbers:
+            async for number in numbers:
+                if number == 10:
+                    break
+        await turns_until(lambda: w.callee.seen)
+        [(_, made)] = w.callee.seen
+        assert 10 <= made < 3000, "the producer keeps to the reader's pace"
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_a_stream_waits_for_its_reader(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        async with w.peer.stream("endless", returns=int) as numbers:
+            for expected in range(5):
+                assert await anext(numbers) == expected
+            for _ in range(200):  # nobody reads
+                await asyncio.sleep(0)
+            for expected in range(5, 5000):
+                assert await anext(numbers) == expected
+        await turns_until(lambda: w.callee.seen)
+
+
+async def test_large_items_of_a_stream(route: Route, kind: dict[str, Any]) -> None:
+    """Their bytes are others on each way: credit is counted in each by itself."""
+
+    async def texts(count: int) -> AsyncIterator[str]:
+        for number in range(count):
+            yield ("é\x01" * 5000) + str(number)
+
+    async with world(route, kind) as w:
+        w.callee.client.on("texts", texts)
+        async with w.peer.stream("texts", 200, returns=str) as stream:
+            assert [int(text[10_000:]) async for text in stream] == list(range(200))
+
+
+async def test_bytes_in_a_stream(route: Route, kind: dict[str, Any]) -> None:
+    async def parts(count: int) -> AsyncIterator[bytes]:
+        for number in range(count):
+            yield bytes([number % 256]) * 1000
+
+    async with world(route, kind) as w:
+        w.callee.client.on("parts", parts)
+        async with w.peer.stream("parts", 600, returns=bytes) as stream:
+            assert [part[0] async for part in stream] == [number % 256 for number in range(600)]
+
+
+async def test_a_stream_that_fails(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        got: list[int] = []
+        with pytest.raises(RemoteError, match="it broke") as caught:
+            async with w.peer.stream("broken", 5, returns=int) as numbers:
+                async for number in numbers:
+                    got.append(number)
+        assert caught.value.code == "broken" and got == [0, 1, 2, 3, 4]
+
+
+async def test_an_upload(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        for count in (0, 1, 3000):
+            assert await w.peer.request("total", send=range(count), returns=int) == sum(range(count))
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_large_items_of_an_upload(route: Route, kind: dict[str, Any]) -> None:
+    async def length(items: AsyncIterator[str]) -> int:
+        return sum([len(item) async for item in items])
+
+    async with world(route, kind) as w:
+        w.callee.client.on("length", length)
+        texts = ("é\x01" * 5000 for _ in range(200))
+        assert await w.peer.request("length", send=texts, returns=int) == 200 * 10_000
+
+
+async def test_an_upload_that_the_handler_leaves(route: Route, kind: dict[str, Any]) -> None:
+    closed: list[int] = []
+
+    async def source() -> AsyncIterator[int]:
+        number = 7
+        try:
+            while True:
+                yield number
+                number += 1
+                await asyncio.sleep(0)
+        finally:
+            closed.append(number)
+
+    async with world(route, kind) as w:
+        assert await w.peer.request("first", send=source()) == 7
+        assert closed
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_an_upload_whose_source_fails(route: Route, kind: dict[str, Any]) -> None:
+    def source() -> Any:
+        yield 1
+        raise KeyError("mine")
+
+    async with world(route, kind) as w:
+        with pytest.raises(KeyError):
+            await w.peer.request("total", send=source())
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_items_both_ways(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        async with w.peer.stream("double", send=range(2000), returns=int) as numbers:
+            assert [number async for number in numbers] == [2 * number for number in range(2000)]
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+# ---------------------------------------------------------------- conversations
+
+
+async def test_a_conversation(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        channel = await w.peer.open_channel("talk", "Ada")
+        async with channel:
+            channel.on("name", lambda name: f"I am {name}")
+            assert await channel.wait_for("hello", returns=str) == "Ada"
+            assert await channel.request("ask", 1) == 2
+            with pytest.raises(UnknownEvent):
+                await channel.request("nobody")
+            for text in ("one", "two", "bye"):
+                await channel.emit("said", text)
+            await channel.wait_closed()
+        assert w.callee.seen == ["I am Ada", "one", "two", "bye"]
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
+
+
+async def test_a_conversation_that_the_caller_aborts(route: Route, kind: dict[str, Any]) -> None:
+    async with world(route, kind) as w:
+        channel = await w.peer.open_channel("nest")
+        await channel.wait_for("ready")
+        await channel.abort("no more")
+        assert channel.closed and channel.close_reason == "no more"
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0 and w.callee.client.peer.channels == 0)
+
+
+async def test_a_conversation_that_is_closed_here(route: Route) -> None:
+    async with world(route) as w:
+        channel = await w.peer.open_channel("nest")
+        await channel.wait_for("ready")
+        channel.close()
+        with pytest.raises(ChannelClosed):
+            await channel.emit("more")
+        w.callee.client.peer.transport.abort()  # type: ignore[union-attr]  # close is local, so nobody tells it
+        await turns_until(lambda: not w.made[1].peers)
+
+
+async def test_a_request_on_a_channel_is_cancelled(route: Route) -> None:
+    async with world(route) as w:
+        parked: list[str] = []
+
+        async def talk(channel: AnonymousChannel) -> None:
+            async def park() -> None:
+                try:
+                    parked.append("parked")
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError as exc:
+                    parked.append(str(exc))
+                    raise
+
+            channel.on("park", park)
+            await channel.wait_closed()
+
+        w.callee.client.on("meet", talk)
+        async with await w.peer.open_channel("meet") as channel:
+            call = asyncio.create_task(channel.request("park"))
+            await turns_until(lambda: parked)
+            call.cancel("enough")
+            await turns_until(lambda: len(parked) == 2)
+            assert parked == ["parked", "enough"]
+
+
+# ---------------------------------------------------------------- ends
+
+
+@pytest.mark.parametrize("how", ["closed", "dropped"])
+async def test_the_peer_leaves(route: Route, how: str) -> None:
+    async with world(route, {"limits": Limits(replay=0)}) as w:
+        streams: list[Any] = []
+
+        async def read() -> None:
+            async with w.peer.stream("endless", returns=int) as numbers:
+                streams.append(await anext(numbers))
+                await w.callee.open.wait()
+                async for number in numbers:
+                    streams.append(number)
+
+        reading = asyncio.create_task(read())
+        call = asyncio.create_task(w.peer.request("park"))
+        upload = asyncio.create_task(w.peer.request("total", send=forever()))
+        await turns_until(lambda: streams and "parked" in w.callee.seen)
+        if how == "closed":
+            await w.callee.client.close()
+        else:
+            w.callee.client.peer.transport.abort()  # type: ignore[union-attr]
+        w.callee.open.set()
+        for task in (call, reading, upload):
+            with pytest.raises(ConnectionLost) as caught:
+                await task
+            assert caught.value.outcome == "unknown"
+        if w.route != "the peer":
+            await turns_until(lambda: w.made[0].cluster.locate("ada") is None)
+            with pytest.raises(PeerNotFound, match="no node of the cluster has a peer with the address 'ada'") as none:
+                await w.peer.request("add", 1, 2)
+            assert none.value.outcome == "not_sent" and none.value.address == "ada"
+            with pytest.raises(PeerNotFound):
+                await w.peer.emit("note", 1)
+            with pytest.raises(PeerNotFound):
+                w.peer.emit_nowait("note", 1)
+
+
+async def forever() -> AsyncIterator[int]:
+    number = 0
+    while True:
+        yield number
+        number += 1
+        await asyncio.sleep(0)
+
+
+async def test_the_caller_s_process_leaves() -> None:
+    """Its handlers are cancelled, its streams closed."""
+    async with world("there") as w:
+        async with w.peer.stream("endless", returns=int) as numbers:
+            await anext(numbers)
+            call = asyncio.create_task(w.peer.request("park"))
+            await turns_until(lambda: "parked" in w.callee.seen)
+            await w.made[0].close()
+            with pytest.raises(ConnectionLost):
+                await call
+            with pytest.raises(ConnectionLost):
+                async for _ in numbers:
+                    pass
+        await turns_until(lambda: len(w.callee.seen) == 3)
+        assert w.made.peer(1, "ada").channels == w.made.peer(1, "ada").pending == 0
+        w.made.all.pop(0)
+
+
+async def test_the_peer_s_process_leaves() -> None:
+    async with world("there") as w:
+        call = asyncio.create_task(w.peer.request("park"))
+        await turns_until(lambda: "parked" in w.callee.seen)
+        await w.made[1].close()
+        with pytest.raises(ConnectionLost) as caught:
+            await call
+        assert caught.value.outcome == "unknown"
+        await turns_until(lambda: w.made[0].cluster.locate("ada") is None)
+        w.made.all.pop()
+
+
+async def test_a_peer_that_has_moved_is_looked_up_once_more() -> None:
+    """The caller's node has heard of the new place while its request was on the way to the old one."""
+    async with world("there") as w:
+        engine = w.engine
+        moved = Callee()
+        await w.made.add()
+        await w.made.meet()
+        found: list[Any] = []
+
+        async def call() -> None:
+            found.append(await w.peer.request("add", 20, 22))
+
+        await w.made.join(2, "ada", moved.client)
+        await call()
+        assert found == [42] and engine is not None
+
+
+async def test_the_engine_is_down() -> None:
+    async with world("there") as w:
+        w.engine.down = True
+        w.engine.cut()
+        await turns_until(lambda: not w.made[0].cluster.connected)
+        for call in (w.peer.request("add", 1, 2), w.peer.emit("note", 1), w.peer.request("total", send=range(3))):
+            with pytest.raises(EngineLost) as caught:
+                await call
+            assert caught.value.outcome == "not_sent"
+        with pytest.raises(EngineLost):
+            w.peer.emit_nowait("note", 1)
+        with pytest.raises(EngineLost):
+            async with w.peer.stream("numbers", 3):
+                pass
+        assert await w.made[1].cluster.peer("ada").request("add", 1, 2) == 3, "local traffic goes on"
+        w.engine.down = False
+        await turns_until(lambda: w.made[0].cluster.connected)
+        assert await w.peer.request("add", 1, 2) == 3
+
+
+async def test_nothing_is_lost_where_the_engine_loses_messages() -> None:
+    async with world("there") as w:
+        w.engine.loss = 0.02
+
+        async def ask() -> None:
+            for number in range(300):
+                assert await w.peer.request("add", number, 1) == number + 1
+
+        async def read() -> None:
+            async with w.peer.stream("numbers", 3000, returns=int) as numbers:
+                assert [number async for number in numbers] == list(range(3000))
+
+        async def send() -> None:
+            assert await w.peer.request("total", send=range(3000)) == sum(range(3000))
+
+        await asyncio.gather(ask(), read(), send())
+        w.engine.loss = 0.0
+
+
+def test_a_peer_of_the_cluster_has_what_sends_and_no_more() -> None:
+    def public(cls: type) -> set[str]:
+        return {name for name in dir(cls) if not name.startswith("_")}
+
+    assert public(ClusterPeer) - public(Caller) == {"address", "of"}
+    assert public(ClusterPeerChannel) - public(Caller) == {"address", "name"}
