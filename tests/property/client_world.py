@@ -160,6 +160,7 @@ class Place:
             "refuse": proxy.refuse,
             "mid_frame_up": lambda: proxy.mid_frame("up"),
             "mid_frame_down": lambda: proxy.mid_frame("down"),
+            "stall_up": lambda: proxy.stall("up"),
         }
         await self._troubles.enter_async_context(troubles[kind]())
 

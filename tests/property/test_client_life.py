@@ -45,6 +45,7 @@ from wsrpc import (
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._handlers.registration import Registrar
+from wsrpc._sending.link import LinkState
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
@@ -58,6 +59,11 @@ kinds = st.sampled_from(["now", "later", "park", "ask_back"])
 offlines = st.sampled_from([None, None, "queue", "fail"])
 timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
 some = st.integers(0, 20)
+
+
+def close_has_come(client: Client) -> bool:
+    """Whether a client with a real connection has read the server's Close frame."""
+    return client.peer.info.underlying.protocol.close_rcvd is not None
 
 
 class ClientLife(RuleBasedStateMachine):
@@ -157,8 +163,11 @@ class ClientLife(RuleBasedStateMachine):
             opened(peer)
             await self.open_gate.wait()
 
+        def noted(peer: Peer, number: int) -> None:
+            self.there.seen.append((peer.get("n"), number))
+
         server.on("open", opened_later if self.opens_there == "waits" else opened)
-        server.on("note", lambda peer, number: self.there.seen.append((peer.get("n"), number)))
+        server.on("note", noted)
         server.on("back", self.back_there)
         server.on("ping", lambda: "pong")
         self.register(server)
@@ -272,7 +281,7 @@ class ClientLife(RuleBasedStateMachine):
                 # Its own time is over, and the client goes on: it is not at the first connection of this call, or of
                 # one before, which it would give up.
                 assert self.world.loop.now - began >= CONNECT_TIMEOUT, since
-                assert self.client.state not in ("connected", "closed"), self.client
+                assert self.client.state not in ("connected", "closed") or self.refuses, self.client
                 assert self.life.first_dialed_at is None or self.life.first_dialed_at > moves, self.life.moves
         else:
             assert self.client.connected, self.client
@@ -439,7 +448,7 @@ class ClientLife(RuleBasedStateMachine):
         self.dials = mode
         self.let_through("dial_gate")
 
-    @rule(place=places, kind=st.sampled_from(["cut", "refuse", "mid_frame_up", "mid_frame_down"]))
+    @rule(place=places, kind=st.sampled_from(["cut", "refuse", "mid_frame_up", "mid_frame_down", "stall_up"]))
     def trouble(self, place: int, kind: str) -> None:
         self.world.run(self.places[place].trouble(kind))
 
@@ -459,10 +468,20 @@ class ClientLife(RuleBasedStateMachine):
 
         self.world.run(main())
 
-    @rule(place=places, drain=st.sampled_from([0.0, 0.0, 5.0]), turns=st.sampled_from([0, 1, 10]), starts=st.booleans())
-    def close_a_server(self, place: int, drain: float, turns: int, starts: bool) -> None:
+    @rule(
+        place=places,
+        drain=st.sampled_from([0.0, 0.0, 5.0]),
+        turns=st.sampled_from([0, 1, 10]),
+        starts=st.booleans(),
+        answered=st.booleans(),
+    )
+    def close_a_server(self, place: int, drain: float, turns: int, starts: bool, answered: bool) -> None:
+        """If it is not ``answered``, it waits for the answers to its Close frames, and keeps its connections."""
+
         async def main() -> None:
             at = self.places[place]
+            if at.up and not answered:
+                await at.trouble("stall_up")
             if at.up:
                 at.end(drain)
             await self.world.turns(turns)
@@ -512,6 +531,12 @@ class ClientLife(RuleBasedStateMachine):
     def holds(self) -> None:
         self.world.run(self.check())
 
+    @property
+    def refuses(self) -> bool:
+        """Whether the connection has refused a message, and its end is not reported yet."""
+        link = core_of(self.client).peer_core.link
+        return link is not None and link.state is LinkState.BROKEN
+
     async def check(self) -> None:
         client, life = self.client, self.life
         # That it gives up is to be seen in the log.
@@ -519,16 +544,22 @@ class ClientLife(RuleBasedStateMachine):
         assert not errors, errors
         assert not self.world.complaints, self.world.complaints
         assert client.state == life.state
-        assert client.connected == (client.state in ("opening", "connected")), client
+        if self.refuses:
+            assert client.state in ("opening", "connected"), client
+            transport = client.peer.transport
+            assert transport is not None
+            with pytest.raises(ConnectionLost):
+                transport.send(b"{}")
+        assert client.connected == (client.state in ("opening", "connected") and not self.refuses), client
         waiting = client.wait_connected()
         try:
             waiting.send(None)
         except StopIteration:
-            assert client.state == "connected", client
+            assert client.state == "connected" and client.connected, client
         except (ConnectionLost, ConnectFailed, HandshakeRejected):
             assert client.state in ("closing", "closed"), client
         else:
-            assert client.state not in ("connected", "closing", "closed"), client
+            assert client.state not in ("connected", "closing", "closed") or self.refuses, client
         finally:
             waiting.close()
         life.check()
@@ -564,7 +595,8 @@ class ClientLife(RuleBasedStateMachine):
         client, life = self.client, self.life
         await until(lambda: all(place.quiet for place in self.places), "servers that close are closed")
         await until(lambda: all(task.done() for task in self.ordered), "connect, bind and close end")
-        await until(lambda: client.state in ("idle", "connected", "closed"), "the client comes to rest")
+        rest = ("idle", "connected", "closed")
+        await until(lambda: client.state in rest and not self.refuses, "the client comes to rest")
         self.check_last_order()
         if client.state != "idle":
             await until(lambda: all(call.task.done() for call in self.calls), "the calls end")
@@ -572,9 +604,12 @@ class ClientLife(RuleBasedStateMachine):
         await self.world.turns(30)
         await self.check()
         if client.state == "connected":
+            self.number += 1
+            client.emit_nowait("note", self.number)
             asking = asyncio.create_task(client.request("now", 0))
             await until(asking.done, "another call ends")
             assert asking.result() == 0
+            assert self.there.seen[-1][1] == self.number, "events arrive, and before what is sent after them"
         closing = asyncio.create_task(client.close())
         await until(closing.done, "the last close ends")
         closing.result()
@@ -621,3 +656,27 @@ class ClientLife(RuleBasedStateMachine):
 @pytest.mark.timeout(3600 if SOAK else 120)
 class TestClientLife(FreezesOlderObjects, ClientLife.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
+
+
+def test_the_model_knows_a_connection_that_has_refused_a_message() -> None:
+    """The machine meets this where a message falls between the server's Close frame and the end of the connection."""
+    machine = ClientLife()  # nothing else here may refer to its client, which is to be gone at the end
+    try:
+        machine.begin(with_url=True, redials=True, fails=False, opens="nothing", comes_back="nothing", there="returns")
+        until = machine.world.turns_until
+        machine.order("connect", 0)
+        machine.world.run(until(lambda: machine.client.state == "connected", "it connects"))
+        machine.close_a_server(place=0, drain=0.0, turns=0, starts=True, answered=False)
+        machine.world.run(until(lambda: close_has_come(machine.client), "the Close frame comes"))
+        machine.holds()
+        assert machine.client.connected
+        machine.emit(offline=None, awaits=False, count=1)
+        machine.holds()
+        assert machine.refuses and not machine.client.connected
+        machine.time_passes(LIMITS.close_timeout)
+        machine.holds()
+        assert machine.client.state == "waiting"
+    finally:
+        machine.teardown()
+    # The second event is that of `finish`.
+    assert machine.there.seen == [("2", 1), ("2", 2)], "the refused message is sent on the next connection"

@@ -142,7 +142,11 @@ class Client(Registrar, RawRegistrar, RawCaller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, also while it opens."""
+        """Whether there is a connection over which messages can be sent, also while it opens.
+
+        False as soon as the connection has refused a message, while `state` is still ``"connected"`` or ``"opening"``:
+        it changes when the end of the connection is reported. That takes at most `Limits.close_timeout`.
+        """
         return self._core.peer.connected
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:

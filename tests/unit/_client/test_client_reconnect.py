@@ -17,6 +17,7 @@ from raw_websocket import CLOSE, TEXT, RawPeer, raw_server
 from wsrpc import (
     Client,
     CloseInfo,
+    ConnectFailed,
     ConnectionLost,
     HandshakeRejected,
     Limits,
@@ -26,6 +27,7 @@ from wsrpc import (
     ReconnectInfo,
     RequestTimeout,
     Server,
+    dial,
 )
 from wsrpc._client.client import core_of
 
@@ -188,6 +190,32 @@ async def test_connect_timeout_is_for_the_first_connection_only() -> None:
             await raw.refuse("503 Later")
         peer = await raw.accept()
         await client.wait_connected()
+        peer.drop()
+        await client.close()
+
+
+async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported() -> None:
+    async with asyncio.timeout(8), raw_server() as raw:
+        limits = Limits(close_timeout=20.0)  # the server has that long to end the TCP connection after its Close frame
+        client = Client(raw.url, reconnect=AT_ONCE, connect_timeout=0.01, limits=limits)
+        dialing = asyncio.create_task(dial(raw.url, limits=limits))
+        peer = await raw.accept()
+        await client.bind(await dialing)
+        await peer.send(peer.close_frame(1001))
+        await peer.next_of(CLOSE)
+        assert (client.state, client.connected) == ("connected", True)
+        client.emit_nowait("note")
+        assert (client.state, client.connected) == ("connected", False)
+        waiting = asyncio.create_task(client.wait_connected())
+        with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
+            await client.connect()
+        assert (client.state, client.connected, waiting.done()) == ("connected", False, False)
+        peer.drop()
+        peer = await raw.accept()
+        await waiting
+        assert (client.state, client.connected) == ("connected", True)
+        while (message := json.loads((await peer.next_of(TEXT)).payload)).get("a") != ["note"]:
+            assert "a" not in message, "the refused message is sent once, on the next connection"
         peer.drop()
         await client.close()
 
