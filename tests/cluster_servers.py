@@ -67,11 +67,10 @@ class Servers:
 
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""
-        return all(
-            (peer.pending, peer.active, peer.channels) == (0, 0, 0)
-            for server in self.all
-            for peer in member_of(server.cluster).links
-        ) and all(member_of(server.cluster).relay.joined == 0 for server in self.all)
+        members = [member_of(server.cluster) for server in self.all if server.cluster.nodes]
+        peers = [peer for member in members for peer in member.links]
+        calls = any(peer.pending or peer.active or peer.channels for peer in peers)
+        return not calls and all(member.relay.joined == 0 for member in members)
 
 
 def linked(one: Server, other: Server) -> bool:

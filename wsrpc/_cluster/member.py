@@ -60,6 +60,8 @@ class Member:
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
         self._closing: set[asyncio.Task[None]] = set()
+        self.room_messages_in = 0
+        """Messages to rooms that other nodes have sent."""
         self._gaps = 0
         self._engines_lost = 0
         self._node = Node(engine, name, self)
@@ -154,6 +156,10 @@ class Member:
 
     # ------------------------------------------------------------ rooms
 
+    def nodes_of(self, room: str) -> tuple[str, ...]:
+        """Return the other nodes at which a room has members."""
+        return self._node.directory.nodes_of(room)
+
     def room_filled(self, room: str) -> None:
         self._node.directory.enter(room)
         self._node.changed()
@@ -165,7 +171,7 @@ class Member:
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         sent: list[str] = []
         missed: list[str] = []
-        for node in self._node.directory.nodes_of(message.room):
+        for node in self.nodes_of(message.room):
             try:
                 peer = await self.reach(node) if self.connected else None
                 if peer is not None:
@@ -179,7 +185,7 @@ class Member:
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         sent: list[str] = []
         missed: list[str] = []
-        for node in self._node.directory.nodes_of(message.room):
+        for node in self.nodes_of(message.room):
             try:
                 peer = self.peer_of(node) if self.connected else None
                 if peer is not None:
@@ -191,7 +197,7 @@ class Member:
         return tuple(sent), tuple(missed)
 
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
-        nodes = self._node.directory.nodes_of(room)
+        nodes = self.nodes_of(room)
         answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
         addresses: list[str] = []
         others = 0
@@ -215,9 +221,13 @@ class Member:
 
     def _serve(self, side: Registrar) -> None:
         """Register what other nodes may call."""
-        side.on(ROOM, self._host.deliver)
+        side.on(ROOM, self._deliver)
         side.on(MEMBERS, self._host.members)
         registry_of(side).fall_back_to(self.relay.handler)
+
+    def _deliver(self, message: RoomMessage) -> None:
+        self.room_messages_in += 1
+        self._host.deliver(message)
 
     # ------------------------------------------------------------ what the node reports
 

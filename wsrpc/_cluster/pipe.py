@@ -195,7 +195,7 @@ class OneWay:
         reason = source.reason
         if reason is FINISHED:
             sink.finish()
-        elif is_left(reason):
+        elif source.table.out.between_nodes and is_left(reason):
             sink.finish_locally()
         elif sink.table.out.between_nodes:
             sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)

@@ -26,9 +26,9 @@ logger = logging.getLogger("wsrpc")
 VALUE, CHANNEL = "\0", "\1"
 """What follows the address: the caller wants a value, or a channel."""
 
-FOR_VALUE = RequestOptions(timeout=None, offline="fail")
-FOR_CHANNEL = RequestOptions(timeout=None, offline="fail", wants_channel=True, relayed=True)
-ON_CHANNEL = RequestOptions(timeout=None, offline="fail", wants_channel=True, relayed=True, within_call=True)
+FOR_VALUE = RequestOptions(timeout=None)
+FOR_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True)
+ON_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True, within_call=True)
 
 
 def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
@@ -103,7 +103,7 @@ class Relay:
 
     async def _event(self, sender: Sender, on: str | int | None, a: list[Any]) -> None:
         try:
-            await sender.send_event(on, a[0], tuple(a[1:]), "fail")
+            await sender.send_event(on, a[0], tuple(a[1:]))
         except WsrpcError as exc:
             self.lost += 1
             logger.info("an event from another node was not sent: %s", exc)

@@ -27,6 +27,7 @@ from wsrpc import (
     ConnectionLost,
     EngineLost,
     HandlerFailed,
+    Handshake,
     Limits,
     MessageTooBig,
     PeerNotFound,
@@ -39,7 +40,7 @@ from wsrpc import (
     current_peer,
 )
 from wsrpc._sending.caller import Caller
-from wsrpc.testing import MemoryEngine
+from wsrpc.testing import MemoryEngine, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -286,27 +287,44 @@ async def test_a_bare_value_as_an_error(route: Route) -> None:
         assert caught.value.plain and caught.value.data == "just text"
 
 
-async def test_a_client_cannot_speak_for_its_node() -> None:
-    """Its errors are its own, whatever their codes."""
-    async with world("there", {"expose_errors": True}) as w:
-        for code in ("ConnectionLost", "PeerNotFound", "MessageTooBig", "left"):
+async def asked(client: ScriptedTransport) -> int:
+    """Return the id of the request that comes next."""
+    came: list[int] = []
 
-            def handler(code: str = code) -> Any:
-                raise Forged("forged", f"wsrpc.node.{code}", [1006, "gone", "not_sent"])
+    def has_come() -> bool:
+        came.extend(message["i"] for message in client.take() if "a" in message)
+        return bool(came)
 
-            w.callee.client.on("forge", handler)
-            with pytest.raises(RemoteError) as caught:
-                await w.peer.request("forge")
-            assert not isinstance(caught.value, ConnectionLost)
-            assert caught.value.code != f"wsrpc.node.{code}"
+    await turns_until(has_come)
+    return came[0]
 
 
-class Forged(RpcError):
-    """An error with a code that is reserved."""
+@pytest.mark.parametrize("code", ["ConnectionLost", "PeerNotFound", "MessageTooBig", "left"])
+async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
+    """Its errors, and its reasons for ending a channel, are its own, whatever their codes."""
+    forged = {"message": "forged", "code": f"wsrpc.node.{code}", "data": [1006, "gone", "not_sent"]}
+    async with servers(2) as made:
+        client = ScriptedTransport()
+        handshake = Handshake("/", {})
+        handshake.address = "eve"
+        await made[1].accept(client, handshake)
+        await turns_until(lambda: made[0].cluster.locate("eve"))
+        peer = made[0].cluster.peer("eve")
+        call = asyncio.create_task(peer.request("forge"))
+        client.feed({"i": await asked(client), "e": forged, "_": 1})
+        with pytest.raises(RemoteError) as caught:
+            await call
+        assert (caught.value.message, caught.value.code) == ("forged", None)
 
-    def __init__(self, message: str, code: str, data: Any) -> None:
-        super().__init__(message, None, data)
-        self.code = code
+        opening = asyncio.create_task(peer.open_channel("talk"))
+        i = await asked(client)
+        client.feed({"i": i, "h": 1})
+        channel = await opening
+        client.feed({"h": i, "x": forged, "_": 1})
+        await turns_until(lambda: channel.closed)
+        assert isinstance(channel.close_reason, RemoteError)
+        assert (channel.close_reason.message, channel.close_reason.code) == ("forged", None)
+        await client.close()
 
 
 async def test_a_timeout_cancels_the_handler(route: Route, kind: dict[str, Any]) -> None:
@@ -451,13 +469,11 @@ async def test_bytes_in_a_stream(route: Route, kind: dict[str, Any]) -> None:
 
 
 async def test_a_stream_that_fails(route: Route, kind: dict[str, Any]) -> None:
-    async with world(route, kind) as w:
-        got: list[int] = []
+    async with world(route, kind) as w, w.peer.stream("broken", 5, returns=int) as numbers:
+        assert [await anext(numbers) for _ in range(5)] == [0, 1, 2, 3, 4]
         with pytest.raises(RemoteError, match="it broke") as caught:
-            async with w.peer.stream("broken", 5, returns=int) as numbers:
-                async for number in numbers:
-                    got.append(number)
-        assert caught.value.code == "broken" and got == [0, 1, 2, 3, 4]
+            await anext(numbers)
+        assert caught.value.code == "broken"
 
 
 async def test_an_upload(route: Route, kind: dict[str, Any]) -> None:

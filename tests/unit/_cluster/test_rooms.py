@@ -1,0 +1,326 @@
+"""Rooms across processes: who gets what, in which order, and what the sender is told."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from cluster_servers import servers
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    Client,
+    Cluster,
+    ClusterClient,
+    EngineLost,
+    KeepLatest,
+    Limits,
+    Members,
+    Peer,
+    ReservedEvent,
+    Room,
+    Server,
+)
+from wsrpc._cluster.cluster import member_of
+from wsrpc.testing import MemoryEngine
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Listener:
+    """A client that notes what it is told."""
+
+    def __init__(self, **options: Any) -> None:
+        self.client = Client(reconnect=None, **options)
+        self.heard: list[Any] = []
+        self.client.on("said", lambda *values: self.heard.append(values))
+        self.client.of("chat").on("said", lambda *values: self.heard.append(("chat", *values)))
+
+
+def welcome(server: Server) -> None:
+    """Let each client into the lobby."""
+    server.on("open", server.room("lobby").add)
+
+
+async def test_an_event_reaches_the_members_everywhere() -> None:
+    async with servers(3) as made:
+        listeners = [Listener(), Listener(extensions=False), Listener(), Listener()]
+        for server in made.all[:2]:
+            welcome(server)
+        for number, listener in enumerate(listeners):
+            await made.join(number % 3, f"user/{number}", listener.client)
+        room = made[0].room("lobby")
+        await turns_until(lambda: len(room) == 2)
+        report = await room.emit("said", "hi", [1, {"a": None}])
+        assert (report.sent, report.nodes, report.missed) == (2, (made[1].cluster.nodes[0],), ())
+        report = room.emit_nowait("said", "now")
+        assert (report.sent, report.nodes, report.missed) == (2, (made[1].cluster.nodes[0],), ())
+        await room.of("chat").emit("said", "on a channel")
+        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel")]
+        inside = [listeners[0], listeners[1], listeners[3]]
+        await turns_until(lambda: all(len(each.heard) == 3 for each in inside))
+        assert all(each.heard == expected for each in inside)
+        assert listeners[2].heard == [], "it is in no room"
+        report = await made[2].room("lobby").emit("said", "from outside")
+        assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], made[1].cluster.nodes[0]}
+        await turns_until(lambda: all(each.heard[-1] == ("from outside",) for each in inside))
+
+
+async def test_events_come_in_the_order_of_their_sender() -> None:
+    async with servers(2) as made:
+        here, there = Listener(), Listener()
+        for server, listener, name in ((made[0], here, "here"), (made[1], there, "there")):
+            welcome(server)
+            await made.join(made.all.index(server), name, listener.client)
+        room = made[0].room("lobby")
+        made.engine.loss = 0.02  # type: ignore[attr-defined]
+        for number in range(0, 1000, 2):
+            await room.emit("said", number)
+            room.emit_nowait("said", number + 1)
+        await turns_until(lambda: len(there.heard) == len(here.heard) == 1000)
+        made.engine.loss = 0.0  # type: ignore[attr-defined]
+        assert there.heard == here.heard == [(number,) for number in range(1000)]
+
+
+async def test_skip() -> None:
+    async with servers(2) as made:
+        listeners = {name: Listener() for name in ("ada", "bob", "eve", "dan")}
+        for server in made.all:
+            welcome(server)
+        for number, (name, listener) in enumerate(listeners.items()):
+            await made.join(number % 2, name, listener.client)
+        room, cluster = made[0].room("lobby"), made[0].cluster
+        muted = made[1].room("muted")
+        muted.add(made.peer(1, "dan"))
+        made[0].room("muted").add(made.peer(0, "ada"))
+        skips: list[tuple[Any, set[str]]] = [
+            (cluster.peer("bob"), {"bob"}),
+            ([made.peer(0, "ada"), cluster.peer("dan"), cluster.peer("eve")], {"ada", "dan", "eve"}),
+            (made[0].room("muted"), {"ada", "dan"}),
+            (cluster.peer("nobody"), set()),
+        ]
+        for number, (skip, left_out) in enumerate(skips):
+            await room.emit("said", number, skip=skip)
+            room.emit_nowait("said", "end")
+            await turns_until(lambda: all(each.heard and each.heard[-1] == ("end",) for each in listeners.values()))
+            got = {name for name, each in listeners.items() if (number,) in each.heard}
+            assert got == listeners.keys() - left_out
+            for each in listeners.values():
+                each.heard.clear()
+        with pytest.raises(TypeError, match="skip= takes a peer"):
+            await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
+
+
+async def test_raw_messages() -> None:
+    async with servers(2) as made:
+        welcome(made[1])
+        client = Client()
+        got: list[Any] = []
+        client.on_raw(lambda peer, message: got.append(message))
+        await made.join(1, "ada", client)
+        report = await made[0].room("lobby").send_raw("plain text")
+        assert report.nodes
+        await made[0].room("lobby").send_raw(b"\x00\xff")
+        await turns_until(lambda: len(got) == 2)
+        assert got == ["plain text", b"\x00\xff"]
+
+
+async def test_members() -> None:
+    async with servers(3) as made:
+        for server in made.all[:2]:
+            welcome(server)
+        for number, name in enumerate(["ada", "bob", "eve", "dan", None]):
+            await made.join(number % 2, name)
+        for server in made.all:
+            members = await server.room("lobby").members()
+            assert set(members.addresses) == {"ada", "bob", "eve", "dan"} and len(members.addresses) == 4
+            assert (members.others, members.missing) == (1, ())
+        assert len(made[0].room("lobby")) == 3 and len(made[2].room("lobby")) == 0
+        assert {peer.address for peer in made[1].room("lobby")} == {"bob", "dan"}
+        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine.down = True
+        engine.cut()
+        await turns_until(lambda: not made[0].cluster.connected)
+        members = await made[0].room("lobby").members()
+        assert set(members.addresses) == {"ada", "eve"} and members.missing == (made[1].cluster.nodes[0],)
+        engine.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+
+
+async def test_a_room_without_a_cluster_has_members_too() -> None:
+    assert await Server().room("lobby").members() == Members(())
+
+
+async def test_a_node_without_members_gets_nothing() -> None:
+    """15 of 16 nodes hear nothing of a room that has members at one."""
+    async with servers(16, patience=60) as made:
+        welcome(made[5])
+        listener = Listener()
+        await made.join(5, "ada", listener.client)
+        for _ in range(100):
+            await made[0].room("lobby").emit("said", 1)
+        await turns_until(lambda: len(listener.heard) == 100)
+        delivered = {server.cluster.nodes[0]: rooms_heard(server) for server in made.all}
+        assert delivered == {server.cluster.nodes[0]: 100 * (server is made[5]) for server in made.all}
+
+
+def rooms_heard(server: Server) -> int:
+    """How many events of rooms other nodes have sent to a server."""
+    return member_of(server.cluster).room_messages_in
+
+
+async def test_a_room_that_empties_and_fills_again() -> None:
+    async with servers(2) as made:
+        listener = Listener()
+        await made.join(1, "ada", listener.client)
+        here, there = made[0].room("lobby"), made[1].room("lobby")
+        peer = made.peer(1, "ada")
+        for number in range(5):
+            there.add(peer)
+            await turns_until(lambda: member_of(made[0].cluster).nodes_of("lobby"))
+            await here.emit("said", number)
+            await turns_until(lambda: listener.heard and listener.heard[-1] == (number,))  # noqa: B023 - within it
+            there.discard(peer)
+            await turns_until(lambda: not member_of(made[0].cluster).nodes_of("lobby"))
+            assert (await here.emit("said", "nobody")).nodes == ()
+        assert listener.heard == [(number,) for number in range(5)]
+        there.add(peer)
+        await listener.client.close()
+        await turns_until(lambda: not member_of(made[0].cluster).nodes_of("lobby"))
+
+
+async def test_the_policy_of_the_members_own_server_holds() -> None:
+    """A slow reader there gets the latest of each kind."""
+    limits = Limits(high_water=1000, ping_interval=None, close_timeout=2.0)
+    async with servers(2, limits=limits) as made:
+        listener = Listener()
+        room = made[1].room("lobby", slow=KeepLatest())
+        await made.join(1, "ada", listener.client)
+        peer = made.peer(1, "ada")
+        room.add(peer)
+        await turns_until(lambda: member_of(made[0].cluster).nodes_of("lobby"))
+        for number in range(500):
+            made[0].room("lobby").emit_nowait("said", number, "x" * 100)
+        await turns_until(lambda: listener.heard and listener.heard[-1][0] == 499)
+        assert peer.dropped > 0 and len(listener.heard) + peer.dropped == 500
+
+
+async def test_the_engine_is_down() -> None:
+    async with servers(2) as made:
+        here, there = Listener(), Listener()
+        for number, listener in enumerate((here, there)):
+            welcome(made[number])
+            await made.join(number, f"user/{number}", listener.client)
+        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine.down = True
+        engine.cut()
+        await turns_until(lambda: not made[0].cluster.connected)
+        room = made[0].room("lobby")
+        report = await room.emit("said", "alone")
+        assert (report.sent, report.nodes, report.missed) == (1, (), (made[1].cluster.nodes[0],))
+        report = room.emit_nowait("said", "still alone")
+        assert (report.sent, report.nodes, report.missed) == (1, (), (made[1].cluster.nodes[0],))
+        await turns_until(lambda: len(here.heard) == 2)
+        engine.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+        await room.emit("said", "together")
+        await turns_until(lambda: there.heard and len(here.heard) == 3)
+        assert there.heard == [("together",)]
+
+
+async def test_gaps_are_told() -> None:
+    """After more than a lease without the engine, each room with members is told that messages may be missing."""
+    async with servers(2, patience=60) as made:
+        gaps: list[tuple[int, str]] = []
+        for number, server in enumerate(made.all):
+
+            def tell(room: Room, number: int = number) -> None:
+                gaps.append((number, room.name))
+                if room.name == "lobby":
+                    raise ValueError("a mistake of the user's")
+
+            server.cluster.on_gap(tell)
+            welcome(server)
+            await made.join(number, f"user/{number}")
+        made[0].room("empty", slow="drop_newest")
+        made[1].room("other").add(made.peer(1, "user/1"))
+        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine.down = True
+        engine.cut()
+        await turns_until(lambda: len(gaps) == 3, patience=20)
+        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")]
+        engine.down = False
+        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+        await made.meet()
+        assert len(gaps) == 3
+
+
+async def test_a_program_without_a_server() -> None:
+    async with servers(2) as made:
+        listeners = [Listener(), Listener()]
+        for number, listener in enumerate(listeners):
+            welcome(made[number])
+            await made.join(number, f"user/{number}", listener.client)
+            listener.client.on("add", lambda a, b: a + b)
+        async with ClusterClient(made.engine, name="shop") as shop:
+            assert set(shop.nodes[1:]) == {server.cluster.nodes[0] for server in made.all}
+            report = await shop.room("lobby").emit("said", "news", skip=shop.peer("user/0"))
+            assert set(report.nodes) == set(shop.nodes[1:]) and report.sent == 0
+            await shop.room("lobby").of("chat").emit("said", "more")
+            assert set((await shop.room("lobby").members()).addresses) == {"user/0", "user/1"}
+            assert await shop.peer("user/1").request("add", 20, 22, returns=int) == 42
+            with pytest.raises(ReservedEvent):
+                await shop.room("lobby").emit("open")
+            await shop.room("lobby").emit("said", "last")
+        await turns_until(lambda: len(listeners[1].heard) == 3)
+        assert listeners[1].heard == [("news",), ("chat", "more"), ("last",)]
+        assert listeners[0].heard == [("chat", "more"), ("last",)]
+        with pytest.raises(EngineLost, match="outside of its block"):
+            await shop.room("lobby").emit("said", "late")
+        with pytest.raises(RuntimeError, match="entered before"):
+            await shop.__aenter__()
+
+
+async def test_a_program_without_a_server_and_without_an_engine() -> None:
+    engine = MemoryEngine()
+    engine.down = True
+    shop = ClusterClient(engine, name="shop", connect_timeout=0.05)
+    with pytest.raises(EngineLost, match=r"not reached within 0\.05 s"):
+        await shop.__aenter__()
+    with pytest.raises(EngineLost, match="outside of its block"):
+        shop.peer("x").emit_nowait("said")
+
+
+async def test_emitting_from_a_handler_at_the_other_end_does_not_echo() -> None:
+    """What comes from another process goes to the members here, and not back."""
+    async with servers(2) as made:
+        listeners = [Listener(), Listener()]
+        for number, listener in enumerate(listeners):
+            server = made[number]
+            welcome(server)
+
+            async def say(peer: Peer, text: int) -> None:
+                await peer.server.room("lobby").emit("said", text, skip=peer)
+
+            server.on("say", say)
+            await made.join(number, f"user/{number}", listener.client)
+        await asyncio.gather(*(listener.client.emit("say", number) for number, listener in enumerate(listeners)))
+        await turns_until(lambda: all(each.heard for each in listeners))
+        assert [each.heard for each in listeners] == [[(1,)], [(0,)]]
+
+
+def test_options_are_checked() -> None:
+    engine = MemoryEngine()
+    for wrong in ("", "a b", "ö", "x" * 65, "a.b"):
+        with pytest.raises(ValueError, match="letters, digits"):
+            Cluster(engine, name=wrong)
+    with pytest.raises(TypeError, match="takes an engine"):
+        Cluster("nats://localhost")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name= is the name of the application"):
+        Cluster(engine, name=5)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"cluster= takes a wsrpc\.Cluster"):
+        Server(cluster=engine)  # type: ignore[arg-type]
+    with pytest.raises(RuntimeError, match=r"Server\(cluster=Cluster"):
+        _ = Server().cluster
