@@ -65,8 +65,8 @@ class Process:
     def node_came(self, node: str, /) -> None:
         self.links.node_came(node)
 
-    def node_left(self, node: str, /) -> None:
-        self.links.node_left(node)
+    def node_left(self, node: str, silent: bool, /) -> None:
+        self.links.node_left(node, silent)
 
     def claim_lost(self, address: str, by: Claim, /) -> None: ...
 

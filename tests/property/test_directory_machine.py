@@ -44,7 +44,7 @@ class Node:
         assert node not in self.known
         self.known.append(node)
 
-    def node_left(self, node: str, /) -> None:
+    def node_left(self, node: str, silent: bool, /) -> None:
         self.known.remove(node)
         self.asks.discard(node)
 

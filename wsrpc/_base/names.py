@@ -20,6 +20,7 @@ __all__ = [
     "Redact",
     "Source",
     "StrPath",
+    "check_address",
     "check_event",
     "check_name",
     "check_offline",
@@ -50,6 +51,9 @@ Profile = Literal["go"]
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """``redact(direction, event, args)`` returns what the log shows in place of ``args``."""
+
+LONGEST_ADDRESS = 256
+"""Bytes of a peer's address."""
 
 STREAM_EVENTS = frozenset({"start", "next", "pull", "stop"})
 """Events and requests of which a stream consists. On an anonymous channel without a stream they are a user's own."""
@@ -101,6 +105,18 @@ def check_name(what: str, name: Any) -> None:
         raise TypeError(f"{what} is a non-empty string, got {name!r}")
     if not can_be_sent(name):
         raise ValueError(f"{what} is text that can be sent, got {name!r}, which has half of a surrogate pair")
+
+
+def check_address(what: str, address: Any) -> None:
+    """Refuse values that cannot be the address of a peer.
+
+    Raises:
+        TypeError: it is not a non-empty string.
+        ValueError: it is not one line, or too long.
+    """
+    check_name(what, address)
+    if len(address.encode()) > LONGEST_ADDRESS or not address.isprintable():
+        raise ValueError(f"{what} is one line of at most {LONGEST_ADDRESS} bytes, got {address[:LONGEST_ADDRESS]!r}")
 
 
 def can_be_sent(text: str) -> bool:

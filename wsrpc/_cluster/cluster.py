@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Never, Self, TypeAlias, TypeVar
 
 from .._base.misuse import check_function
-from .._base.names import OnChannel, check_event, check_name
+from .._base.names import OnChannel, check_address, check_event, check_name
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec
@@ -91,7 +91,7 @@ class ClusterView:
         Raises:
             TypeError, ValueError: ``address`` cannot be an address.
         """
-        check_name("an address", address)
+        check_address("an address", address)
         return ClusterPeer(address, self._joined)
 
     def stats(self) -> ClusterStats | None:
@@ -141,7 +141,7 @@ class Cluster(ClusterView):
         return function
 
     def _join(self, host: Host) -> Member:
-        if self._member is not None:
+        if self._member is not None and not self._member.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
 
         def left() -> None:

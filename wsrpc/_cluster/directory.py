@@ -72,7 +72,8 @@ class DirectoryListener(Protocol):
 
     def node_came(self, node: str, /) -> None: ...
 
-    def node_left(self, node: str, /) -> None: ...
+    def node_left(self, node: str, silent: bool, /) -> None:
+        """A node is gone. ``silent``: it has not said so, but was not heard of for `LEASE` seconds."""
 
     def claim_lost(self, address: str, by: Claim, /) -> None:
         """Another node has the higher claim to an address of this one, which has been released."""
@@ -152,8 +153,8 @@ class Directory:
 
     @property
     def addresses(self) -> int:
-        """How many addresses there are, in all."""
-        return len(self._claims.keys() | self._owners.keys()) if self._claims else len(self._owners)
+        """How many addresses there are, in all. One that two nodes claim counts twice, until one gives way."""
+        return len(self._claims) + len(self._owners)
 
     @property
     def complete(self) -> bool:
@@ -283,12 +284,12 @@ class Directory:
     def tick(self, now: float) -> None:
         """Drop the nodes that were not heard of for `LEASE` seconds, and forget what is old."""
         for remote in [remote for remote in self._remotes.values() if remote.heard_at + LEASE <= now]:
-            self.drop(remote.name, now)
+            self.drop(remote.name, now, silent=True)
         while self._gone and (oldest := next(iter(self._gone.items())))[1][1] + REMEMBERED <= now:
             del self._gone[oldest[0]]
 
-    def drop(self, node: str, now: float) -> None:
-        """Forget another node and all that it has: it is gone, or has said so. Idempotent."""
+    def drop(self, node: str, now: float, *, silent: bool = False) -> None:
+        """Forget another node and all that it has: it has said that it leaves, or was ``silent``. Idempotent."""
         remote = self._remotes.pop(node, None)
         if remote is None:
             return
@@ -296,7 +297,7 @@ class Directory:
             self._drop_claim(remote, address, now)
         for room in list(remote.rooms):
             self._drop_room(remote, room)
-        self._listener.node_left(node)
+        self._listener.node_left(node, silent)
 
     # ------------------------------------------------------------ entries of others
 

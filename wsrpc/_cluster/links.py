@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._base.closing import CloseInfo
+from .._base.closing import CloseCode, CloseInfo
 from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.registration import Registrar
@@ -32,6 +32,10 @@ from .transport import EngineTransport
 __all__ = ["NodeLinks", "link_limits"]
 
 MiB = 1024 * 1024
+LEAVES = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
+"""Ends of the session with a node that leaves the cluster. All that it has sent has come before."""
+IN_SESSION = {"opening", "connected", "detached", "resuming"}
+"""States of a client in which it has a session."""
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
 
@@ -143,15 +147,15 @@ class NodeLinks:
             client.on("close", partial(self._client_closed, node))
             self._spawn(self._connect(client))
 
-    def node_left(self, node: str) -> None:
-        """End the session with a node, which is gone."""
+    def node_left(self, node: str, silent: bool) -> None:
+        """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
         self._dialed.pop(node, None)
-        client = self._clients.pop(node, None)
-        if client is not None:
-            self._spawn(client.close())
-        peer = self._peers.pop(node, None)
-        if peer is not None:
-            self._spawn(peer.close())
+        client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
+        if silent and (peer is not None or (client is not None and client.state in IN_SESSION)):
+            self._lost(node)
+        for end in (client, peer):
+            if end is not None:
+                self._spawn(end.close(CloseCode.GOING_AWAY, "nothing was heard of this node"))
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""
@@ -194,7 +198,7 @@ class NodeLinks:
             self._check_lost(node, info)
 
     def _check_lost(self, node: str, info: CloseInfo) -> None:
-        if not info.was_clean:  # it is when the other node leaves the cluster: everything has come before
+        if info.code not in LEAVES:
             self._lost(node)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:

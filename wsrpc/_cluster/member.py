@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._base.closing import CloseCode
-from .._base.scheduler import LoopScheduler, Scheduler
+from .._base.scheduler import LoopScheduler
 from .._handlers.registration import Registrar, registry_of
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import JsonCodec
@@ -55,7 +55,8 @@ class Member:
         self._told_gap = told_gap
         self.addresses: dict[str, Peer] = {}
         """The peers of this node that have an address."""
-        self.scheduler: Scheduler = LoopScheduler()
+        self.scheduler = LoopScheduler()
+        self.scheduler.renew()
         self.relay = Relay(self.addresses.get)
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
@@ -252,9 +253,9 @@ class Member:
         if self._links is not None:
             self._links.node_came(node)
 
-    def node_left(self, node: str, /) -> None:
+    def node_left(self, node: str, silent: bool, /) -> None:
         if self._links is not None:
-            self._links.node_left(node)
+            self._links.node_left(node, silent)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         if self._links is not None:

@@ -58,8 +58,8 @@ class NodeListener(Protocol):
     def node_came(self, node: str, /) -> None:
         """There is another node."""
 
-    def node_left(self, node: str, /) -> None:
-        """A node is gone, or was not heard of for `LEASE` seconds. Its connections have ended."""
+    def node_left(self, node: str, silent: bool, /) -> None:
+        """A node is gone, and its connections have ended. ``silent``: it was not heard of for `LEASE` seconds."""
 
     def claim_lost(self, address: str, by: Claim, /) -> None:
         """Another node has the higher claim to an address of this one."""
@@ -331,11 +331,11 @@ class Node:
     def node_came(self, node: str, /) -> None:
         self._listener.node_came(node)
 
-    def node_left(self, node: str, /) -> None:
+    def node_left(self, node: str, silent: bool, /) -> None:
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
-        self._listener.node_left(node)
+        self._listener.node_left(node, silent)
 
     def claim_lost(self, address: str, by: Claim, /) -> None:
         self.changed()

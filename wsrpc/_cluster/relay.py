@@ -74,6 +74,8 @@ class Relay:
         if h is not None:
             joined = None if ctx.channels is None else self._joined.get(ctx.channels.find(h))  # type: ignore[arg-type]
             if joined is None:
+                if ctx.id is None:
+                    return None  # it was sent before the other side could know
                 raise made_here(UnknownEvent(f"channel {h} is over"))
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
         on = ctx.inbound.c or ""

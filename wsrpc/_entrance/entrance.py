@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn, cast
 
 from .._base.logs import LogBudget, address_text, logger
-from .._base.names import check_name
+from .._base.names import check_address
 from .._base.state import PeerState
 from .._handlers.introspection import is_async, location
 from .._handlers.lifecycle import ends_the_task
@@ -23,8 +23,6 @@ from .proxies import TrustedProxies
 
 __all__ = ["Entrance", "Gate"]
 
-LONGEST_ADDRESS = 256
-"""Bytes of `Handshake.address`."""
 OWN_HEADERS = frozenset({"connection", "upgrade", "content-length", "transfer-encoding"})
 """Response headers that belong to the handshake itself, besides ``Sec-WebSocket-…``."""
 
@@ -237,9 +235,7 @@ def _settle(handshake: Handshake) -> None:
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
         raise TypeError(f"handshake.expires is a time in seconds since the epoch, as time.time(), got {expires!r}")
     if handshake.address is not None:
-        check_name("handshake.address", handshake.address)
-        if len(handshake.address.encode()) > LONGEST_ADDRESS or not handshake.address.isprintable():
-            raise ValueError(f"handshake.address is one line of at most {LONGEST_ADDRESS} bytes")
+        check_address("handshake.address", handshake.address)
     state: Any = handshake.state
     if not isinstance(state, PeerState):
         if not isinstance(state, Mapping):

@@ -20,7 +20,9 @@ from wsrpc import (
     Limits,
     Peer,
     Reconnect,
+    ReconnectInfo,
     Server,
+    SessionLost,
 )
 from wsrpc._cluster.cluster import member_of
 from wsrpc._peer.peer import core_of
@@ -234,3 +236,57 @@ async def test_an_address_is_there_when_open_handlers_run() -> None:
 
 def test_a_peer_names_its_class() -> None:
     assert "address" in dir(Peer)
+
+
+async def test_a_client_that_comes_back_to_another_server() -> None:
+    """Its session is elsewhere and cannot go on; the calls of that one end, and say truly what is known of them."""
+    async with servers(2) as made, made[0].listen() as first, made[1].listen() as second:
+        urls = [first.url, second.url]
+        client = Client(lambda: f"{urls[0]}?who=ada", reconnect=Reconnect(initial=0.01, max=0.01))
+        parked, back = asyncio.Event(), asyncio.Event()
+        lost: list[Any] = []
+
+        async def park() -> None:
+            parked.set()
+            await asyncio.Event().wait()
+
+        async def came_back(info: ReconnectInfo) -> None:
+            lost.append(info.lost)
+            back.set()
+
+        client.on("park", park)
+        client.on("which", lambda: "here")
+        client.on_reconnect(came_back)
+        made[0].on("park", park)
+        async with client:
+            await turns_until(lambda: made[1].cluster.locate("ada"))
+            peer = made.peer(0, "ada")
+            from_there = asyncio.create_task(made[1].cluster.peer("ada").request("park"))
+            await parked.wait()
+            mine = asyncio.create_task(client.request("park"))
+            await turns_until(lambda: peer.active and core_of(client.peer).resumable)
+            urls[0] = urls[1]
+            client.peer.transport.abort()  # type: ignore[union-attr]
+            await back.wait()
+            with pytest.raises(SessionLost, match="a session of another server process") as own:
+                await mine
+            with pytest.raises(ConnectionLost) as theirs:
+                await from_there
+            assert own.value.outcome == theirs.value.outcome == "unknown" and isinstance(lost[0], SessionLost)
+            await turns_until(lambda: not made[0].peers)
+            assert await made[0].cluster.peer("ada").request("which") == "here"
+
+
+async def test_the_event_loop_was_closed_before_the_server() -> None:
+    """A server whose loop has ended, as those of tests, joins again in the next one."""
+    cluster = Cluster(MemoryEngine(), name="shop")
+    server = Server(cluster=cluster)
+
+    async def serve() -> None:
+        async with asyncio.timeout(5):
+            await server.open()
+            async with connect(server):
+                assert len(cluster.nodes) == 1
+
+    for _ in range(2):
+        await asyncio.to_thread(asyncio.run, serve())

@@ -59,7 +59,7 @@ class One:
     def node_came(self, node: str, /) -> None:
         self.told.append(f"{node} came")
 
-    def node_left(self, node: str, /) -> None:
+    def node_left(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
 
     def claim_lost(self, address: str, by: Claim, /) -> None:
