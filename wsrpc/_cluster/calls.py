@@ -46,14 +46,14 @@ class ClusterSender:
         """Return the node of a peer that is connected elsewhere.
 
         Raises:
+            EngineLost: no node can be reached, and which of them has it may have changed.
             PeerNotFound: no node has it.
-            EngineLost: no node can be reached.
         """
+        if not member.connected:
+            raise EngineLost("not connected")
         node = member.locate(self._address)
         if node is None:
             raise PeerNotFound(self._address)
-        if not member.connected:
-            raise EngineLost("not connected")
         return node
 
     async def _find(self, channel: ChannelRef, *, wants_channel: bool) -> tuple[Sender, ChannelRef]:

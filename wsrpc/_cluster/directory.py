@@ -281,8 +281,15 @@ class Directory:
         for room in rooms:
             self._take_room(remote, room)
 
-    def tick(self, now: float) -> None:
-        """Drop the nodes that were not heard of for `LEASE` seconds, and forget what is old."""
+    def tick(self, now: float, *, deaf: bool = False) -> None:
+        """Drop the nodes that were not heard of for `LEASE` seconds, and forget what is old.
+
+        Args:
+            deaf: this node hears nobody now, so that no lease runs.
+        """
+        if deaf:
+            for remote in self._remotes.values():
+                remote.heard(now)
         for remote in [remote for remote in self._remotes.values() if remote.heard_at + LEASE <= now]:
             self.drop(remote.name, now, silent=True)
         while self._gone and (oldest := next(iter(self._gone.items())))[1][1] + REMEMBERED <= now:

@@ -41,6 +41,8 @@ __all__ = ["BEAT", "Node", "NodeListener"]
 
 BEAT = 1.5
 """Seconds between two beats."""
+TICK = BEAT / 3
+"""Seconds between two looks at the leases: a node that was killed is known for no longer than `LEASE` and this."""
 AROUND = 1024
 """Bytes that may stand around a message of a connection, in a message to the engine."""
 MIN_LARGEST = 1024
@@ -102,6 +104,7 @@ class Node:
         self.messages_in = self.messages_out = 0
         """Messages of the engine, in all."""
         self._next_beat = self._clock.call_at(self._clock.time() + BEAT, self._beat)
+        self._next_tick = self._clock.call_at(self._clock.time() + TICK, self._tick)
         label = f"node {self.id} of cluster {name!r}"
         self._engine = EngineLink(engine, (self._subject(ALL), self._subject(self.id)), self, label)
 
@@ -133,6 +136,7 @@ class Node:
     async def close(self) -> None:
         """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
         self._next_beat.cancel()
+        self._next_tick.cancel()
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
         self._publish(self._subject(ALL), Left(self.id))
@@ -156,9 +160,14 @@ class Node:
     def _beat(self) -> None:
         now = self._clock.time()
         self._next_beat = self._clock.call_at(now + BEAT, self._beat)
-        self.directory.tick(now)
         self._engine.check(now)
         self._say_what_there_is()
+
+    def _tick(self) -> None:
+        now = self._clock.time()
+        self._next_tick = self._clock.call_at(now + TICK, self._tick)
+        # Without the engine nobody is heard. Those that others had are missed then, and not forgotten.
+        self.directory.tick(now, deaf=not self.connected)
 
     def _say_what_there_is(self) -> None:
         self.publish_changes()

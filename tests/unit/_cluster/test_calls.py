@@ -702,6 +702,8 @@ async def test_the_engine_is_down() -> None:
         with pytest.raises(EngineLost):
             async with w.peer.stream("numbers", 3):
                 pass
+        with pytest.raises(EngineLost):  # perhaps somebody has it, whom nobody here has heard of
+            await w.made[0].cluster.peer("eve").request("add", 1, 2)
         assert await w.made[1].cluster.peer("ada").request("add", 1, 2) == 3, "local traffic goes on"
         w.engine.down = False
         await turns_until(lambda: w.made[0].cluster.connected)

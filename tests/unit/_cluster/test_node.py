@@ -13,7 +13,7 @@ from leftovers import turns_until
 
 from wsrpc import CloseInfo, ConnectionLost
 from wsrpc._cluster.directory import LEASE, Claim
-from wsrpc._cluster.node import BEAT, Node
+from wsrpc._cluster.node import BEAT, TICK, Node
 from wsrpc._cluster.transport import EngineTransport
 from wsrpc.testing import Clock, MemoryEngine
 
@@ -142,6 +142,37 @@ async def test_a_node_that_is_silent_is_gone_after_its_lease() -> None:
         await w.pass_time(LEASE + BEAT)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ear.ended is not None and ear.ended.code == 1006
+
+
+async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_lease() -> None:
+    async with world() as w:
+        a, b = w.ones
+        (connection,) = (each for each in w.engine.connections if each.hears(f"shop.{b.node.id}"))
+        await w.pass_time(BEAT)
+        assert w.clock.time() % BEAT == 0, "it has just beaten"
+        w.engine.connections.discard(connection)
+        b.node._next_beat.cancel()
+        await w.pass_time(LEASE + TICK)
+        assert a.told.count(f"{b.node.id} left") == 1
+
+
+async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
+    async with world(3) as w:
+        a, b, c = w.ones
+        b.node.directory.claim("user/1")
+        b.node.changed()
+        await turns(5)
+        w.engine.down = True
+        w.engine.cut()
+        await turns(5)
+        await w.pass_time(4 * LEASE)
+        assert a.node.directory.nodes == (a.node.id, b.node.id, c.node.id)
+        assert a.node.directory.locate("user/1") == b.node.id
+        await c.node.close()
+        w.engine.down = False
+        await turns_until(lambda: a.node.connected and b.node.connected)
+        await w.pass_time(LEASE + TICK)
+        assert a.node.directory.nodes == (a.node.id, b.node.id), "who does not come back is gone after another lease"
 
 
 @pytest.mark.parametrize("lost", ["first", "middle", "last"])
