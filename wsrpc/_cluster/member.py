@@ -74,6 +74,11 @@ class Member:
         """Whether the engine can be reached."""
         return self._node.connected
 
+    @property
+    def largest(self) -> int:
+        """Bytes that a message to another node may have."""
+        return self._node.largest
+
     async def wait_ready(self) -> None:
         """Wait until the engine is reached, and the other nodes had time to say what they have. Cancelling is safe."""
         await self._node.wait_known()

@@ -172,7 +172,8 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
         w.engine.down = False
         await turns_until(lambda: a.node.connected and b.node.connected)
         await w.pass_time(LEASE + TICK)
-        assert a.node.directory.nodes == (a.node.id, b.node.id), "who does not come back is gone after another lease"
+        left: tuple[str, ...] = a.node.directory.nodes
+        assert left == (a.node.id, b.node.id), "who does not come back is gone after another lease"
 
 
 @pytest.mark.parametrize("lost", ["first", "middle", "last"])
