@@ -10,6 +10,7 @@ from wsrpc import (
     AnonymousChannel,
     Client,
     CloseInfo,
+    Cluster,
     ConnectionInfo,
     ConnectionLost,
     Context,
@@ -213,3 +214,15 @@ def descriptions_are_of_servers(server: Server) -> None:
 
     describe(server.of("chat"))  # error
     declarations(server)  # error
+
+
+async def clusters_take_what_they_say(peer: Peer) -> None:
+    Server(cluster="nats://localhost")  # error
+    Cluster("nats://localhost", name="shop")  # error
+    cluster = server.cluster
+    cluster.peer("ada").events("said")  # error
+    cluster.peer("ada").wait_for("said")  # error
+    cluster.peer("ada").on("said", print)  # error
+    cluster.peer(5)  # error
+    total: str = await cluster.peer("ada").request("add", returns=int)  # error
+    await server.room("lobby").emit("said", total, skip="user/42")  # error

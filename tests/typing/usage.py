@@ -25,6 +25,10 @@ from wsrpc import (
     ClientState,
     CloseCode,
     CloseInfo,
+    Cluster,
+    ClusterClient,
+    ClusterPeer,
+    ClusterStats,
     Codec,
     ConnectionInfo,
     ConnectionLost,
@@ -58,7 +62,7 @@ from wsrpc import (
     current_peer,
     is_transient,
 )
-from wsrpc.testing import Clock, FaultProxy, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.testing import Clock, FaultProxy, MemoryEngine, ScriptedTransport, connect, memory_transports, pair
 
 
 @dataclass
@@ -588,3 +592,35 @@ def describing(client: Client) -> str:
         assert_type(event.parameters, tuple[ParameterSchema, ...])
         assert_type(event.result, dict[str, Any] | None)
     return declarations(description)
+
+
+clustered = Server(cluster=Cluster(MemoryEngine(), name="shop"))
+
+
+@clustered.cluster.on_gap
+def missing(room: Room) -> None:
+    for peer in room:
+        peer.emit_nowait("reload")
+
+
+async def cluster_wide(peer: Peer) -> None:
+    cluster = clustered.cluster
+    assert_type(cluster, Cluster)
+    assert_type(cluster.nodes, tuple[str, ...])
+    assert_type(cluster.locate("user/42"), str | None)
+    assert_type(peer.address, str | None)
+    ada = cluster.peer("user/42")
+    assert_type(ada, ClusterPeer)
+    assert_type(await ada.request("add", 1, 2, returns=int), int)
+    assert_type(await ada.of("chat").request("history", returns=list[str]), list[str])
+    async with ada.stream("log", returns=Where) as lines:
+        assert_type(lines, Stream[Where])
+    assert_type(await ada.open_channel("talk"), AnonymousChannel)
+    report = await clustered.room("lobby").emit("said", "hi", skip=[peer, ada])
+    assert_type(report.nodes, tuple[str, ...])
+    assert_type((await clustered.room("lobby").members()).addresses, tuple[str, ...])
+    assert_type(clustered.stats().cluster, ClusterStats | None)
+    async with ClusterClient(MemoryEngine(), name="shop") as shop:
+        assert_type(shop, ClusterClient)
+        assert_type(await shop.room("lobby").of("chat").emit("said", "hi", skip=shop.peer("user/1")), EmitReport)
+        await shop.peer("user/1").emit("said", "hi")

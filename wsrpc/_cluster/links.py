@@ -32,6 +32,7 @@ from .transport import EngineTransport
 __all__ = ["NodeLinks", "link_limits"]
 
 MiB = 1024 * 1024
+DEFAULT = Limits()
 LEAVES = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 """Ends of the session with a node that leaves the cluster. All that it has sent has come before."""
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
@@ -43,13 +44,16 @@ def link_limits(limits: Limits, largest: int) -> Limits:
     """Return the limits of the session between two nodes, which carries the calls to many peers.
 
     Args:
-        limits: those of one peer.
+        limits: those of one peer, to which it keeps by itself. What passes there has to pass here, with what nodes add.
         largest: bytes that a message may have.
     """
     return limits.replace(
-        message=min(limits.message, largest),
-        sent_message=min(limits.sent_message or largest, largest),
-        name=limits.name + 1024,  # with the address
+        message=min(max(limits.message, DEFAULT.message), largest),
+        sent_message=largest,
+        name=max(limits.name, DEFAULT.name) + 1024,
+        depth=max(limits.depth, DEFAULT.depth) + 8,
+        values=max(limits.values, DEFAULT.values) + 1024,
+        arguments=max(limits.arguments, DEFAULT.arguments),
         rate=None,
         running=100_000,
         running_bytes=256 * MiB,
