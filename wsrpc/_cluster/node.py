@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Protocol
 
@@ -76,6 +76,24 @@ class NodeListener(Protocol):
         """The engine can be reached again, or for the first time."""
 
 
+class Repeating:
+    """A call that is made again and again, every so many seconds."""
+
+    def __init__(self, clock: Scheduler, seconds: float, call: Callable[[], None]) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._call = call
+        self._timer = clock.call_at(clock.time() + seconds, self._due)
+
+    def _due(self) -> None:
+        self._timer = self._clock.call_at(self._clock.time() + self._seconds, self._due)
+        self._call()
+
+    def cancel(self) -> None:
+        """Make no more calls."""
+        self._timer.cancel()
+
+
 class Node:
     """One process in the cluster ``name``.
 
@@ -103,8 +121,7 @@ class Node:
         self._deltas_scheduled = False
         self.messages_in = self.messages_out = 0
         """Messages of the engine, in all."""
-        self._next_beat = self._clock.call_at(self._clock.time() + BEAT, self._beat)
-        self._next_tick = self._clock.call_at(self._clock.time() + TICK, self._tick)
+        self._repeating = (Repeating(self._clock, BEAT, self._beat), Repeating(self._clock, TICK, self._tick))
         label = f"node {self.id} of cluster {name!r}"
         self._engine = EngineLink(engine, (self._subject(ALL), self._subject(self.id)), self, label)
 
@@ -135,8 +152,8 @@ class Node:
 
     async def close(self) -> None:
         """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""
-        self._next_beat.cancel()
-        self._next_tick.cancel()
+        for each in self._repeating:
+            each.cancel()
         for transport in tuple(self._transports.values()):
             transport.end(CloseInfo(CloseCode.GOING_AWAY, "this node leaves the cluster"))
         self._publish(self._subject(ALL), Left(self.id))
@@ -159,13 +176,11 @@ class Node:
 
     def _beat(self) -> None:
         now = self._clock.time()
-        self._next_beat = self._clock.call_at(now + BEAT, self._beat)
         self._engine.check(now)
         self._say_what_there_is()
 
     def _tick(self) -> None:
         now = self._clock.time()
-        self._next_tick = self._clock.call_at(now + TICK, self._tick)
         # Without the engine nobody is heard. Those that others had are missed then, and not forgotten.
         self.directory.tick(now, deaf=not self.connected)
 

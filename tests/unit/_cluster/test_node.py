@@ -138,7 +138,8 @@ async def test_a_node_that_is_silent_is_gone_after_its_lease() -> None:
         for connection in tuple(w.engine.connections):
             if connection.hears(f"shop.{b.node.id}"):
                 w.engine.connections.discard(connection)  # it was killed: nobody says so
-        b.node._next_beat.cancel()
+        for each in b.node._repeating:
+            each.cancel()
         await w.pass_time(LEASE + BEAT)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ear.ended is not None and ear.ended.code == 1006
