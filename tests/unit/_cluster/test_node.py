@@ -152,7 +152,8 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         await w.pass_time(BEAT)
         assert w.clock.time() % BEAT == 0, "it has just beaten"
         w.engine.connections.discard(connection)
-        b.node._next_beat.cancel()
+        for each in b.node._repeating:
+            each.cancel()
         await w.pass_time(LEASE + TICK)
         assert a.told.count(f"{b.node.id} left") == 1
 
