@@ -130,8 +130,10 @@ class Cluster(ClusterView):
     def on_gap(self, function: G, /) -> G:
         """Call ``function(room)`` with each room of this server in which messages may be missing; a decorator.
 
-        That is so after this process could not be reached by another one for more than 5 seconds. Shorter troubles lose
-        nothing. Tell the members to load what they show anew, for instance. Exceptions go to the log.
+        That is so when another process and this one could not reach each other for more than 5 seconds: the function is
+        called when they reach each other again, before anything else comes from there. It is also called when another
+        process falls silent without leaving the cluster, as when it was killed. Shorter troubles lose nothing. Tell the
+        members to load what they show anew, for instance. Exceptions go to the log.
 
         Raises:
             TypeError: it is not a function.

@@ -38,6 +38,10 @@ LEAVES = {CloseCode.NORMAL, CloseCode.SERVICE_RESTART}
 IN_SESSION = {"opening", "connected", "detached", "resuming"}
 """States of a client in which it has a session."""
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
+LOST = "lost"
+"""Event of a new session: what its sender has sent on earlier ones may be missing."""
+MOST_BROKEN = 1000
+"""Nodes that are remembered because a session with them has broken, at most. Most of them never come back."""
 
 
 def link_limits(limits: Limits, largest: int) -> Limits:
@@ -83,7 +87,8 @@ class NodeLinks:
         limits: of the sessions, see `link_limits`.
         options: those of `Server` and `Client` that say how values are converted.
         serve: registers what other nodes may call.
-        lost: is called with a node that is there, when a session with it has ended and messages may be lost.
+        lost: is called with a node, messages of which may be lost: it is silent; or a session with it has broken, and
+            there is another one. All that is missing was sent before that.
     """
 
     def __init__(
@@ -101,12 +106,14 @@ class NodeLinks:
         self._serve = serve
         self._lost = lost
         self._server = Server(limits=limits, profile=NODE, **options)
-        serve(self._server)
+        self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}
         """Peers of the nodes that have dialed."""
         self._dialed: dict[str, asyncio.Event] = {}
         """For callers that wait until a node has dialed."""
+        self._broken: dict[str, None] = {}
+        """Nodes with which the last session has broken, the oldest first: they may miss what was sent to them."""
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server.on("close", self._closed)
 
@@ -147,7 +154,8 @@ class NodeLinks:
                 profile=NODE,
                 **self._options,
             )
-            self._serve(client)
+            self._register(client)
+            client.on("open", partial(self._client_opened, node))
             client.on("close", partial(self._client_closed, node))
             self._spawn(self._connect(client))
 
@@ -155,8 +163,13 @@ class NodeLinks:
         """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
         self._dialed.pop(node, None)
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
-        if silent and (peer is not None or (client is not None and client.state in IN_SESSION)):
+        in_session = peer is not None or (client is not None and client.state in IN_SESSION)
+        if node in self._broken or (silent and in_session):
             self._lost(node)
+        if silent and in_session:  # it may come back
+            self._mark_broken(node)
+        elif not silent:
+            self._broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
                 self._spawn(end.close(CloseCode.GOING_AWAY, "nothing was heard of this node"))
@@ -188,22 +201,51 @@ class NodeLinks:
         with suppress(ConnectionLost):  # it has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
-                self._peers[transport.node] = peer
-                if (dialed := self._dialed.pop(transport.node, None)) is not None:
-                    dialed.set()
+                self._began(transport.node, peer)
+
+    def _began(self, node: str, peer: Peer) -> None:
+        """Use the session with a node that has dialed, which may be a new one."""
+        if self._peers.get(node, peer) is not peer:  # that node has given up the one before, which is detached here
+            self._mark_broken(node)
+        self._say_lost(node, peer)
+        self._peers[node] = peer
+        if (dialed := self._dialed.pop(node, None)) is not None:
+            dialed.set()
+
+    def _register(self, side: Registrar) -> None:
+        side.on(LOST, self._told_lost)
+        self._serve(side)
+
+    def _told_lost(self, peer: Peer) -> None:
+        self._lost(peer.info.path.removeprefix("/"))
+
+    def _say_lost(self, node: str, peer: Peer) -> None:
+        """Say what is missing before anything else is said on a new session."""
+        if node in self._broken:
+            with suppress(ConnectionLost):  # this one has broken, too
+                peer.emit_nowait(LOST)
+                del self._broken[node]
+
+    def _mark_broken(self, node: str) -> None:
+        self._broken[node] = None
+        if len(self._broken) > MOST_BROKEN:
+            del self._broken[next(iter(self._broken))]
 
     def _closed(self, peer: Peer, info: CloseInfo) -> None:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
-            self._check_lost(node, info)
+            self._check_broken(node, info)
+
+    def _client_opened(self, node: str, peer: Peer) -> None:
+        self._say_lost(node, peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
         if node in self._clients:
-            self._check_lost(node, info)
+            self._check_broken(node, info)
 
-    def _check_lost(self, node: str, info: CloseInfo) -> None:
+    def _check_broken(self, node: str, info: CloseInfo) -> None:
         if info.code not in LEAVES:
-            self._lost(node)
+            self._mark_broken(node)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
         task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)

@@ -268,7 +268,7 @@ class Member:
 
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
-        logger.warning("the session with node %s is lost: messages to rooms may be missing", node)
+        logger.warning("messages of node %s to rooms may be missing here", node)
         for tell in self._told_gap:
             self._host.gap(tell)
 

@@ -249,12 +249,51 @@ async def test_gaps_are_told() -> None:
         engine: MemoryEngine = made.engine  # type: ignore[assignment]
         engine.down = True
         engine.cut()
-        await turns_until(lambda: len(gaps) == 3, patience=20)
-        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")]
+        await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
+        await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
+        assert gaps == [], "more may be lost until they meet again"
         engine.down = False
-        await turns_until(lambda: all(server.cluster.connected for server in made.all))
+        await turns_until(lambda: len(gaps) == 3)
         await made.meet()
-        assert len(gaps) == 3
+        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")]
+
+
+@pytest.mark.parametrize("cut", [0, 1])
+async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> None:
+    """One process cannot reach the engine, and the other one does not know that for a while."""
+    async with servers(2, patience=60) as made:
+        told: list[list[Any]] = [[], []]
+        for number, server in enumerate(made.all):
+            server.cluster.on_gap(lambda room, number=number: told[number].append("gap"))
+            welcome(server)
+            listener = Listener()
+            listener.client.on("said", told[number].append)
+            await made.join(number, f"user/{number}", listener.client)
+        away, there = made[cut], made[1 - cut]
+        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine.down = True
+        (connection,) = (each for each in engine.connections if each.hears(f"shop.{away.cluster.nodes[0]}"))
+        connection.end("cut")
+        await turns_until(lambda: not away.cluster.connected)
+        report = await there.room("lobby").emit("said", "unnoticed")
+        assert report.nodes == (away.cluster.nodes[0],) and not report.missed
+        report = await away.room("lobby").emit("said", "missed")
+        assert report.missed == (there.cluster.nodes[0],)
+        await turns_until(lambda: told[1 - cut] == ["unnoticed", "gap"], patience=20)
+        assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
+        assert told[cut] == ["missed"]
+        engine.down = False
+        await turns_until(lambda: away.cluster.connected)
+        await made.meet()
+        for server in made.all:
+            await server.room("lobby").emit("said", "together")
+        await turns_until(lambda: all(each.count("together") == 2 for each in told))
+        assert told[cut] == ["missed", "gap", "together", "together"]
+        assert told[1 - cut] == ["unnoticed", "gap", "forgotten", "gap", "together", "together"]
+
+
+def links(server: Server) -> tuple[Peer, ...]:
+    return member_of(server.cluster).links
 
 
 async def test_a_program_without_a_server() -> None:
