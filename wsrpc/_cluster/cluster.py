@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import Any, Never, Self, TypeAlias, TypeVar
 
-from .._base.misuse import check_function
 from .._base.names import OnChannel, check_address, check_event, check_name
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.registry import Registry
+from .._handlers.introspection import is_async
+from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._sending.caller import no_keywords
@@ -133,12 +133,14 @@ class Cluster(ClusterView):
         That is so when another process and this one could not reach each other for more than 5 seconds: the function is
         called when they reach each other again, before anything else comes from there. It is also called when another
         process falls silent without leaving the cluster, as when it was killed. Shorter troubles lose nothing. Tell the
-        members to load what they show anew, for instance. Exceptions go to the log.
+        members to load what they show anew, for instance: ``for peer in room`` are those of this process, and
+        ``peer.emit_nowait`` does not wait. Exceptions go to the log.
 
         Raises:
-            TypeError: it is not a function.
+            TypeError: it is not a plain function of one argument.
         """
-        check_function("on_gap", function)
+        if accepted("on_gap", ("room",), function) != 1 or is_async(function):
+            raise TypeError(f"on_gap takes a plain function that is called with (room), got {function!r}")
         self._told_gap.append(function)
         return function
 
