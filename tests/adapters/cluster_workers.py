@@ -1,0 +1,190 @@
+"""The processes of examples/cluster, started as its README does: uvicorn, the cron job, and users of all kinds."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from programs import printed_by
+
+from interop.installed import install
+from interop.node import find_node
+from wsrpc import Client, CloseInfo, Peer, Reconnect
+
+__all__ = ["EXAMPLE", "JavaScriptUser", "User", "Worker", "announce", "javascript_user", "uvicorn"]
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "cluster"
+PATIENCE = 40.0
+AT_ONCE = Reconnect(initial=0.01, max=0.05)
+
+
+def environment(engine: str) -> dict[str, str]:
+    return {**os.environ, "ENGINE": engine, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
+
+
+class Worker:
+    """A process that runs uvicorn, and what it has logged."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.log = ""
+        self._more = asyncio.Event()
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stderr is not None
+        while chunk := await self.process.stderr.read(65536):
+            self.log += chunk.decode()
+            self._more.set()
+
+    async def logged(self, pattern: str, times: int = 1) -> str:
+        """Wait until a pattern stands so often in the log. Return what it last found."""
+        while len(found := re.findall(pattern, self.log)) < times:
+            assert not self._reading.done(), f"uvicorn ended:\n{self.log}"
+            self._more.clear()
+            more = asyncio.create_task(self._more.wait())
+            await asyncio.wait((more, self._reading), return_when=asyncio.FIRST_COMPLETED)
+            more.cancel()
+        return str(found[times - 1])
+
+    async def port(self) -> int:
+        """The port, once it is served."""
+        return int(await self.logged(r"running on http://127\.0\.0\.1:(\d+)"))
+
+    async def end(self) -> int:
+        """End it as an operator does. Idempotent."""
+        if self.process.returncode is None:
+            self.process.send_signal(signal.SIGTERM)  # a supervisor ends its workers then
+        await self._reading
+        return await self.process.wait()
+
+
+@asynccontextmanager
+async def uvicorn(engine: str, *options: str) -> AsyncGenerator[Worker]:
+    """Run the example with an engine."""
+    command = ["-m", "uvicorn", "lobby:app", "--port", "0", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *command, *options),
+        cwd=EXAMPLE,
+        env=environment(engine),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    worker = Worker(process)
+    try:
+        yield worker
+    finally:
+        await worker.end()
+
+
+async def announce(engine: str, *arguments: str) -> str:
+    """Run the cron job. Return what it prints."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "announce.py", *arguments),
+        cwd=EXAMPLE,
+        env=environment(engine),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return (await printed_by(process)).strip()
+
+
+class User:
+    """A user with a wsrpc client.
+
+    Args:
+        urls: dialed in turn, one at each attempt.
+    """
+
+    def __init__(self, name: str, urls: Iterator[str], reconnect: Reconnect | None = AT_ONCE) -> None:
+        self.name = name
+        self.heard: asyncio.Queue[tuple[str, str]] = asyncio.Queue()
+        self.closed: asyncio.Queue[CloseInfo] = asyncio.Queue()
+        self.client = Client(lambda: next(urls), auth=f"secret-{name}", reconnect=reconnect)
+        self.client.on("said", lambda who, text: self.heard.put_nowait((who, text)))
+        self.client.on("whispered", lambda who, text: f"{name} heard {text} from {who}")
+        self.client.on("entered", lambda who: None)
+
+        @self.client.on("close")
+        def closed(peer: Peer, info: CloseInfo) -> None:
+            self.closed.put_nowait(info)
+
+    async def __aenter__(self) -> User:
+        await self.client.connect()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.client.close()
+
+    async def worker(self) -> int:
+        """The process that it is connected to."""
+        return await self.client.request("worker", returns=int)
+
+    async def say(self, text: str) -> None:
+        await self.client.request("say", text)
+
+    async def hears(self) -> tuple[str, str]:
+        return await self.heard.get()
+
+    async def whisper(self, to: str, text: str) -> str:
+        return await self.client.request("whisper", to, text, returns=str)
+
+    async def sees(self, *names: str) -> None:
+        """Wait until exactly these are in the lobby, as this user's worker knows it."""
+        while await self.client.request("who", returns=list[str]) != sorted(names):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
+
+JAVASCRIPT = """
+import WebSocket from "ws"
+import WebSocketWrapper from "ws-wrapper"
+
+const [url, name] = process.argv.slice(2)
+const socket = new WebSocketWrapper(new WebSocket(`${url}?access_token=secret-${name}`))
+const print = (...values) => console.log(JSON.stringify(values))
+socket.on("entered", () => {})
+socket.on("said", (who, text) => {
+  print(who, text)
+  if (text.startsWith("whisper to ")) socket.request("whisper", text.slice(11), "psst").then(print)
+})
+socket.on("whispered", (who, text) => `${name} heard ${text} from ${who}`)
+socket.on("connect", () => print("connected"))
+"""
+
+
+class JavaScriptUser:
+    """A user with the plain ws-wrapper, in Node."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def prints(self) -> tuple[str, ...]:
+        """What it prints next: what it hears, and what it is answered."""
+        assert self._process.stdout is not None
+        return tuple(json.loads(await self._process.stdout.readline()))
+
+    hears = prints
+
+
+@asynccontextmanager
+async def javascript_user(name: str, url: str, folder: Path) -> AsyncGenerator[JavaScriptUser]:
+    install("ws-wrapper", folder)
+    (folder / "user.mjs").write_text(JAVASCRIPT, "utf-8")
+    process = await asyncio.create_subprocess_exec(
+        find_node(), "user.mjs", url, name, cwd=folder, stdout=asyncio.subprocess.PIPE
+    )
+    user = JavaScriptUser(process)
+    try:
+        assert await user.prints() == ("connected",)
+        yield user
+    finally:
+        process.kill()
+        await process.communicate()

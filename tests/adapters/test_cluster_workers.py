@@ -1,0 +1,127 @@
+"""examples/cluster on four workers, with real engines and real clients at each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack
+from itertools import chain, cycle, repeat
+from pathlib import Path
+
+import pytest
+from cluster_workers import PATIENCE, JavaScriptUser, User, Worker, announce, javascript_user, uvicorn
+from engine_servers import EngineServer, nats_server, redis_server
+
+NAMES = ("ada", "bob", "eve", "joe")
+
+pytestmark = pytest.mark.usefixtures("patience")
+
+
+@pytest.fixture
+async def patience() -> AsyncGenerator[None]:
+    async with asyncio.timeout(PATIENCE):
+        yield
+
+
+@pytest.fixture(params=[nats_server, redis_server], ids=["nats", "redis"])
+def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
+    server: EngineServer = request.param()
+    yield server
+    server.kill()
+
+
+async def all_hear(speaker: User, users: list[User | JavaScriptUser], text: str) -> None:
+    """Say something. Everybody hears it, and nothing else before it."""
+    await speaker.say(text)
+    for user in users:
+        assert await user.hears() == (speaker.name, text)
+
+
+async def test_four_uvicorns_are_one_chat(engine: EngineServer, tmp_path: Path) -> None:
+    async with AsyncExitStack() as stack:
+        workers = [await stack.enter_async_context(uvicorn(engine.url)) for _ in NAMES]
+        urls = [f"ws://127.0.0.1:{await worker.port()}/ws" for worker in workers]
+        users: list[User] = []
+        for name, url in zip(NAMES, urls, strict=True):
+            others = cycle(other for other in urls if other != url)
+            users.append(await stack.enter_async_context(User(name, chain([url], others))))
+        kim = await stack.enter_async_context(javascript_user("kim", urls[1], tmp_path))
+        ada, _, eve, joe = users
+        assert [await user.worker() for user in users] == [worker.process.pid for worker in workers]
+
+        for user in users:
+            await user.sees(*NAMES, "kim")
+        await all_hear(ada, [*users, kim], "hello")
+        for user in users:
+            for to in (*NAMES, "kim"):
+                assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
+        await all_hear(joe, [*users, kim], "whisper to ada")
+        assert await kim.prints() == ("ada heard psst from kim",)
+
+        assert await announce(engine.url, "closing at six") == "sent to 4 workers; 0 could not be reached"
+        for hears in [*users, kim]:
+            assert await hears.hears() == ("cron", "closing at six")
+        assert await announce(engine.url, "--ask", "kim", "ready?") == "kim answers: kim heard ready? from cron"
+        assert await announce(engine.url, "--ask", "zoe", "ready?") == "zoe is not here"
+
+        await workers[2].end()  # a deployment, or a machine that is switched off
+        assert (await eve.closed.get()).code == 1012
+        assert await eve.worker() in [worker.process.pid for worker in workers if worker is not workers[2]]
+        for user in users:
+            await user.sees(*NAMES, "kim")
+        await all_hear(eve, [*users, kim], "I am back")
+        assert await ada.whisper("eve", "psst") == "eve heard psst from ada"
+        assert [user.closed.empty() for user in users] == [True] * 4
+    assert [worker for worker in workers if "Traceback" in worker.log] == []
+
+
+async def one_user_at_each_worker(running: Worker, stack: AsyncExitStack) -> list[User]:
+    """Connect until each worker has a user. Those that have one are stopped meanwhile, so that they accept nobody."""
+    url = f"ws://127.0.0.1:{await running.port()}/ws"
+    stopped: list[int] = []
+    users = [await stack.enter_async_context(User(NAMES[0], repeat(url)))]
+    try:
+        for name in NAMES[1:]:
+            stopped.append(await users[-1].worker())
+            os.kill(stopped[-1], signal.SIGSTOP)
+            users.append(await stack.enter_async_context(User(name, repeat(url))))
+    finally:
+        for pid in stopped:
+            os.kill(pid, signal.SIGCONT)
+    return users
+
+
+async def test_the_workers_of_one_uvicorn_are_one_chat() -> None:
+    engine = nats_server()
+    try:
+        async with uvicorn(engine.url, "--workers", "4") as running, AsyncExitStack() as stack:
+            await running.logged("is connected to its engine", 4)
+            users = await one_user_at_each_worker(running, stack)
+            ada, bob, *_ = users
+            pids = [await user.worker() for user in users]
+            assert len({*pids}) == 4
+            for user in users:
+                await user.sees(*NAMES)
+            await all_hear(ada, [*users], "hello")
+            for user in users:
+                for to in NAMES:
+                    assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
+
+            os.kill(pids[0], signal.SIGTERM)  # uvicorn starts another one in its place
+            assert (await ada.closed.get()).code == 1012
+            assert await ada.worker() != pids[0]
+            await running.logged("is connected to its engine", 5)
+            for user in users:
+                await user.sees(*NAMES)
+            await all_hear(ada, [*users], "I am back")
+            assert await bob.whisper("ada", "psst") == "ada heard psst from bob"
+            assert [user.closed.empty() for user in users] == [True] * 4
+
+            for user in users:
+                await user.client.close()
+            await running.end()
+            assert "Traceback" not in running.log
+    finally:
+        engine.kill()
