@@ -6,6 +6,7 @@
 #   make test    every test, the ones against Node and Go included
 #   make test-pythons   the unit and property tests on every other supported Python that is on the machine
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
+#   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
 #   make check   formatting, lints, types, import order
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
@@ -36,7 +37,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-browser check dist fmt bench soak autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-browser test-nginx check dist fmt bench soak autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -61,6 +62,10 @@ test-pythons: $(STAMPS)/venv
 test-browser: $(STAMPS)/browser $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
 	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
+
+# nginx's package starts a server on port 80, so this does not install it.
+test-nginx: $(STAMPS)/dev $(STAMPS)/npm engines
+	$(WITH_VENV) $(BIN)/python -m pytest tests/nginx $(ARGS)
 
 # pyright runs on the Node that comes with it, whatever the machine has. mypy reads the browser tests, too.
 check: $(STAMPS)/dev $(STAMPS)/browser

@@ -68,9 +68,9 @@ class Worker:
 
 
 @asynccontextmanager
-async def uvicorn(engine: str, *options: str) -> AsyncGenerator[Worker]:
+async def uvicorn(engine: str, *options: str, port: int = 0) -> AsyncGenerator[Worker]:
     """Run the example with an engine."""
-    command = ["-m", "uvicorn", "lobby:app", "--port", "0", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
+    command = ["-m", "uvicorn", "lobby:app", "--port", str(port), "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, *command, *options),
         cwd=EXAMPLE,

@@ -70,6 +70,12 @@ class ServerProcess:
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def end(self) -> None:
+        """Let it end, with the processes that it has started. Idempotent."""
+        self._process.terminate()
+        self._process.wait()
+        self._output.close()
+
     def kill(self) -> None:
         """End it, frozen or not. Idempotent."""
         self._process.kill()

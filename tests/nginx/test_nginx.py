@@ -1,0 +1,151 @@
+"""nginx with the configuration of examples/cluster, before four workers: `make test-nginx`."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import repeat
+from pathlib import Path
+from urllib.request import urlopen
+
+import pytest
+from cluster_workers import EXAMPLE, PATIENCE, User, Worker, announce, uvicorn
+from engine_servers import ServerProcess, free_port, nats_server
+
+from wsrpc import ReconnectInfo
+
+PORT, WORKERS = 8080, (8001, 8002, 8003, 8004)
+TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+
+
+def nginx_command() -> str:
+    found = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"]))
+    assert found is not None, "there is no nginx: 'apt-get install nginx-light' installs it, and starts it as a service"
+    return found
+
+
+def main_configuration(folder: Path, ports: dict[int, int]) -> Path:
+    """Write the site with other ports, and what Debian's nginx.conf says around a site, for a user who is not root."""
+    for name in ("nginx.conf", "workers.conf"):
+        text = (EXAMPLE / name).read_text("utf-8")
+        for port, other in ports.items():
+            text = re.sub(rf"\b{port}\b", str(other), text)
+        (folder / f"site-{name}").write_text(text, "utf-8")
+    paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
+    configuration = folder / "nginx.conf"
+    configuration.write_text(
+        f"pid {folder}/pid;\nerror_log stderr notice;\nevents {{}}\n"
+        f"http {{\naccess_log off;\n{paths}include {folder}/site-*.conf;\n}}\n",
+        "utf-8",
+    )
+    return configuration
+
+
+class Site:
+    """The example behind nginx."""
+
+    def __init__(self, engine: str, url: str, workers: dict[int, Worker]) -> None:
+        self.engine = engine
+        self.url = url
+        self.workers = workers
+        """By process."""
+
+    def user(self, name: str) -> User:
+        return User(name, repeat(f"{self.url}/ws?client={name}"))
+
+
+@asynccontextmanager
+async def site(folder: Path) -> AsyncGenerator[Site]:
+    engine = nats_server()
+    ports = {port: free_port() for port in (PORT, *WORKERS)}
+    configuration = str(main_configuration(folder, ports))
+    command = (nginx_command(), "-e", "stderr", "-p", str(folder), "-c", configuration)
+    subprocess.run([*command, "-t"], check=True)
+    try:
+        async with AsyncExitStack() as stack:
+            workers = [await stack.enter_async_context(uvicorn(engine.url, port=ports[port])) for port in WORKERS]
+            for worker in workers:
+                await worker.port()
+                await worker.logged("is connected to its engine")
+            nginx = ServerProcess(
+                f"ws://127.0.0.1:{ports[PORT]}", "start worker process", *command, "-g", "daemon off;"
+            )
+            stack.callback(nginx.end)
+            yield Site(engine.url, nginx.url, {worker.process.pid: worker for worker in workers})
+    finally:
+        engine.kill()
+
+
+@pytest.fixture(autouse=True)
+async def patience() -> AsyncGenerator[None]:
+    async with asyncio.timeout(PATIENCE):
+        yield
+
+
+def test_the_page_shows_this_configuration() -> None:
+    page = (EXAMPLE.parents[1] / "docs" / "cluster.md").read_text("utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    for name in ("nginx.conf", "workers.conf"):
+        assert (EXAMPLE / name).read_text("utf-8") in shown, name
+
+
+async def test_users_at_all_workers_are_in_one_chat_and_keep_their_sessions(tmp_path: Path) -> None:
+    async with site(tmp_path) as chat, AsyncExitStack() as stack:
+        users: list[User] = []
+        at: dict[str, int] = {}
+        while {*at.values()} != {*chat.workers}:  # which name belongs to which worker depends on their ports
+            users.append(await stack.enter_async_context(chat.user(f"user{len(users)}")))
+            at[users[-1].name] = await users[-1].worker()
+        for user in users:
+            await user.sees(*at)
+        ada, *others = users
+        await ada.say("hello")
+        for user in users:
+            assert await user.hears() == (ada.name, "hello")
+        for user in others:
+            assert await ada.whisper(user.name, "psst") == f"{user.name} heard psst from {ada.name}"
+        assert await announce(chat.engine, "closing at six") == "sent to 4 workers; 0 could not be reached"
+        for user in users:
+            assert await user.hears() == ("cron", "closing at six")
+        with await asyncio.to_thread(urlopen, f"{chat.url.replace('ws:', 'http:')}/healthz") as answer:
+            assert answer.read() == b'"ok"'
+
+        # The network drops a connection: the client comes back to its worker, where its session is.
+        resumed: asyncio.Queue[bool] = asyncio.Queue()
+
+        @ada.client.on_reconnect
+        def back(info: ReconnectInfo) -> None:
+            resumed.put_nowait(info.resumed)
+
+        transport = ada.client.peer.transport
+        assert transport is not None
+        transport.abort()
+        assert await resumed.get() is True
+        assert await ada.worker() == at[ada.name]
+
+        # A worker ends: its clients come back at others, and the others notice nothing.
+        await chat.workers[at[ada.name]].end()
+        moved = [user for user in users if at[user.name] == at[ada.name]]
+        for user in moved:
+            assert (await user.closed.get()).code == 1012
+            assert await user.worker() != at[ada.name]
+        assert await resumed.get() is False
+        for user in users:
+            await user.sees(*at)
+        await ada.say("I am back")
+        for user in users:
+            assert await user.hears() == (ada.name, "I am back")
+        assert [user.name for user in users if user not in moved and not user.closed.empty()] == []
+        assert [worker for worker in chat.workers.values() if "Traceback" in worker.log] == []
+
+
+async def test_who_says_no_name_is_kept_at_a_worker_by_address(tmp_path: Path) -> None:
+    async with site(tmp_path) as chat, AsyncExitStack() as stack:
+        nameless: Iterator[str] = repeat(f"{chat.url}/ws")
+        users = [await stack.enter_async_context(User(name, nameless)) for name in ("ada", "bob", "eve")]
+        assert len({await user.worker() for user in users}) == 1
