@@ -243,7 +243,11 @@ def heading_anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-OTHERS = [ROOT / "CHANGELOG.md", *sorted((ROOT / "interop").glob("*.md")), ROOT / "examples" / "chat" / "README.md"]
+OTHERS = [
+    ROOT / "CHANGELOG.md",
+    *sorted((ROOT / "interop").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
 
 
 @pytest.mark.parametrize("page", [*PAGES, *OTHERS], ids=page_name)

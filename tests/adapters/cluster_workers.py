@@ -80,7 +80,8 @@ async def uvicorn(engine: str, *options: str, port: int = 0) -> AsyncGenerator[W
     )
     worker = Worker(process)
     try:
-        yield worker
+        async with asyncio.timeout(PATIENCE):
+            yield worker
     finally:
         await worker.end()
 

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
+import re
 import signal
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from itertools import chain, cycle, repeat
 from pathlib import Path
 
 import pytest
-from cluster_workers import PATIENCE, JavaScriptUser, User, Worker, announce, javascript_user, uvicorn
+from cluster_workers import EXAMPLE, JavaScriptUser, User, Worker, announce, javascript_user, uvicorn
 from engine_servers import EngineServer, nats_server, redis_server
 
 NAMES = ("ada", "bob", "eve", "joe")
-
-pytestmark = pytest.mark.usefixtures("patience")
-
-
-@pytest.fixture
-async def patience() -> AsyncGenerator[None]:
-    async with asyncio.timeout(PATIENCE):
-        yield
 
 
 @pytest.fixture(params=[nats_server, redis_server], ids=["nats", "redis"])
@@ -126,3 +118,11 @@ async def test_the_workers_of_one_uvicorn_are_one_chat() -> None:
             assert "Traceback" not in running.log
     finally:
         engine.kill()
+
+
+def test_the_page_shows_the_configuration_of_nginx() -> None:
+    """`make test-nginx` tries it."""
+    page = (EXAMPLE.parents[1] / "docs" / "cluster.md").read_text("utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    for name in ("nginx.conf", "workers.conf"):
+        assert (EXAMPLE / name).read_text("utf-8") in shown, name

@@ -13,8 +13,7 @@ from itertools import repeat
 from pathlib import Path
 from urllib.request import urlopen
 
-import pytest
-from cluster_workers import EXAMPLE, PATIENCE, User, Worker, announce, uvicorn
+from cluster_workers import EXAMPLE, User, Worker, announce, uvicorn
 from engine_servers import ServerProcess, free_port, nats_server
 
 from wsrpc import ReconnectInfo
@@ -79,19 +78,6 @@ async def site(folder: Path) -> AsyncGenerator[Site]:
             yield Site(engine.url, nginx.url, {worker.process.pid: worker for worker in workers})
     finally:
         engine.kill()
-
-
-@pytest.fixture(autouse=True)
-async def patience() -> AsyncGenerator[None]:
-    async with asyncio.timeout(PATIENCE):
-        yield
-
-
-def test_the_page_shows_this_configuration() -> None:
-    page = (EXAMPLE.parents[1] / "docs" / "cluster.md").read_text("utf-8")
-    shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    for name in ("nginx.conf", "workers.conf"):
-        assert (EXAMPLE / name).read_text("utf-8") in shown, name
 
 
 async def test_users_at_all_workers_are_in_one_chat_and_keep_their_sessions(tmp_path: Path) -> None:
