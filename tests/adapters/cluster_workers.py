@@ -22,7 +22,7 @@ __all__ = ["EXAMPLE", "JavaScriptUser", "User", "Worker", "announce", "javascrip
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cluster"
-PATIENCE = 40.0
+PATIENCE = 75.0
 AT_ONCE = Reconnect(initial=0.01, max=0.05)
 
 

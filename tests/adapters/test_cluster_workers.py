@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import re
 import signal
@@ -9,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from itertools import chain, cycle, repeat
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 from cluster_workers import EXAMPLE, JavaScriptUser, User, Worker, announce, javascript_user, uvicorn
@@ -29,6 +32,13 @@ async def all_hear(speaker: User, users: list[User | JavaScriptUser], text: str)
     await speaker.say(text)
     for user in users:
         assert await user.hears() == (speaker.name, text)
+
+
+async def health(worker: Worker) -> str:
+    url = f"http://127.0.0.1:{await worker.port()}/healthz"
+    with await asyncio.to_thread(urlopen, url) as answer:
+        said: str = json.loads(answer.read())
+        return said
 
 
 async def test_four_uvicorns_are_one_chat(engine: EngineServer, tmp_path: Path) -> None:
@@ -67,6 +77,14 @@ async def test_four_uvicorns_are_one_chat(engine: EngineServer, tmp_path: Path) 
         await all_hear(eve, [*users, kim], "I am back")
         assert await ada.whisper("eve", "psst") == "eve heard psst from ada"
         assert [user.closed.empty() for user in users] == [True] * 4
+
+        assert await health(workers[0]) == "ok"
+        engine.kill()
+        while await health(workers[0]) != "degraded":  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        await ada.say("is anybody there?")
+        assert await ada.hears() == ("ada", "is anybody there?")
+        assert await ada.whisper("ada", "psst") == "ada heard psst from ada"
     assert [worker for worker in workers if "Traceback" in worker.log] == []
 
 

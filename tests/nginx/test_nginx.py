@@ -34,6 +34,7 @@ def main_configuration(folder: Path, ports: dict[int, int]) -> Path:
         text = (EXAMPLE / name).read_text("utf-8")
         for port, other in ports.items():
             text = re.sub(rf"\b{port}\b", str(other), text)
+        text = text.replace("listen ", "listen 127.0.0.1:")
         (folder / f"site-{name}").write_text(text, "utf-8")
     paths = "".join(f"{kind}_temp_path {folder}/{kind};\n" for kind in TEMPORARY)
     configuration = folder / "nginx.conf"

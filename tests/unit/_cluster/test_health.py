@@ -1,0 +1,49 @@
+"""What an operator sees of a server in a cluster whose engine is away."""
+
+from __future__ import annotations
+
+import pytest
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from raw_websocket import ask
+
+from wsrpc import Cluster, Server
+from wsrpc.testing import MemoryEngine
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def health(port: int) -> tuple[bytes, bytes]:
+    """The status and the body."""
+    answer = await ask(port, b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n")
+    return answer.split(b" ")[1], answer.partition(b"\r\n\r\n")[2]
+
+
+async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
+    engine = MemoryEngine()
+    server = Server(cluster=Cluster(engine))
+    async with server.listen() as listener:
+        await turns_until(lambda: server.cluster.connected)
+        assert await health(listener.port) == (b"200", b"ok\n")
+        engine.down = True
+        engine.cut()
+        await turns_until(lambda: not server.cluster.connected)
+        assert await health(listener.port) == (b"200", b"degraded\n")
+        stats = server.stats()
+        assert stats.healthy and stats.cluster is not None
+        assert (stats.cluster.connected, stats.cluster.engines_lost) == (False, 1)
+        engine.down = False
+        await turns_until(lambda: server.cluster.connected)
+        assert await health(listener.port) == (b"200", b"ok\n")
+    assert server.stats().cluster is None
+
+
+async def test_a_server_that_starts_before_its_engine_is_degraded_until_then() -> None:
+    engine = MemoryEngine()
+    engine.down = True
+    server = Server(cluster=Cluster(engine))
+    async with server.listen() as listener:
+        assert await health(listener.port) == (b"200", b"degraded\n")
+        engine.down = False
+        await turns_until(lambda: server.cluster.connected)
+        assert await health(listener.port) == (b"200", b"ok\n")
