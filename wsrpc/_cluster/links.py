@@ -172,7 +172,7 @@ class NodeLinks:
             self._broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
-                self._spawn(end.close(CloseCode.GOING_AWAY, "nothing was heard of this node"))
+                self._spawn(end.close(CloseCode.GOING_AWAY, f"node {node} is gone"))
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""

@@ -550,7 +550,8 @@ class PeerCore:
             if link is not None and link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)
         if self.session.detached:
-            self.session_lost(SessionInput.CLOSED, out.ending, "closed on this side", by_user=True)
+            why = f"closed on this side: {reason}" if reason else "closed on this side"
+            self.session_lost(SessionInput.CLOSED, out.ending, why, by_user=True)
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:

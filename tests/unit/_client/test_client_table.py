@@ -287,7 +287,7 @@ async def close(state: ClientState) -> None:
         if state in ("detached", "resuming"):
             info = await played.closings.get()
             assert (info.code, info.user_closed, info.will_reconnect) == (4000, True, False)
-            assert "closed on this side" in str(await played.lost())
+            assert "closed on this side: enough" in str(await played.lost())
 
 
 @plays(Input.CANCELLED)

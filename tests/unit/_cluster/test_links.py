@@ -87,3 +87,15 @@ async def test_calls_to_a_node_that_leaves_end() -> None:
             assert caught.value.outcome == "unknown"
         assert b.cancelled == a.cancelled == 1
         assert a.node.directory.nodes == (a.node.id,) and a.links.peer(b.node.id) is None
+
+
+@pytest.mark.parametrize("one", [0, 1])
+async def test_a_call_to_a_node_that_falls_silent_says_so(one: int) -> None:
+    async with processes(MemoryEngine()) as made:
+        a, b = made[one], made[1 - one]
+        call = asyncio.create_task(a.peer(b).request("park"))
+        await b.parked.wait()
+        a.node.directory.drop(b.node.id, a.node.now, silent=True)
+        with pytest.raises(ConnectionLost, match=f"node {b.node.id} is gone") as caught:
+            await call
+        assert caught.value.outcome == "unknown" and a.lost == [b.node.id]
