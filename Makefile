@@ -14,7 +14,8 @@
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
 #                streams left in every way, 1 GiB to a slow consumer, 10,000 cuts of a connection in use, as
 #                many of one whose session goes on,
-#                a server that is killed 200 times, 5,000 runs of each state machine and fuzzer, 3,000
+#                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
+#                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
 #                sequences of messages to Python and to JavaScript
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/autobahn.md
 #   make clean   remove all that the other targets made
@@ -86,7 +87,8 @@ fmt: $(STAMPS)/dev
 
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
-	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py interop/test_js_fuzz.py $(ARGS)
+	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py \
+	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm go
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

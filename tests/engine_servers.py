@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import random
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -40,6 +42,14 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
         return port
+
+
+def lasting_port() -> int:
+    """Return a port that stays free while the server that had it is away: the system gives none of these to others."""
+    for port in random.sample(range(20_000, 32_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no port is free")
 
 
 class ServerProcess:
@@ -83,14 +93,16 @@ class ServerProcess:
         self._output.close()
 
 
-def nats_server(*options: str) -> ServerProcess:
-    """Start one, on a port that it chooses itself."""
-    return ServerProcess("nats://127.0.0.1", "Server is ready", "nats-server", "-a", "127.0.0.1", "-p", "-1", *options)
+def nats_server(*options: str, port: int = -1) -> ServerProcess:
+    """Start one, on ``port``, or on one that it chooses itself."""
+    return ServerProcess(
+        "nats://127.0.0.1", "Server is ready", "nats-server", "-a", "127.0.0.1", "-p", str(port), *options
+    )
 
 
-def redis_server(*options: str) -> ServerProcess:
-    """Start one, which stores nothing."""
-    port = free_port()
+def redis_server(*options: str, port: int | None = None) -> ServerProcess:
+    """Start one, which stores nothing, on ``port``, or on a free one."""
+    port = port or free_port()
     return ServerProcess(
         f"redis://127.0.0.1:{port}",
         "(?i)ready to accept connections",

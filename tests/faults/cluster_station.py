@@ -1,0 +1,355 @@
+"""A process of a cluster under load: ``python cluster_station.py KIND URL SLOT NUMBER JOURNAL``.
+
+It is a server with clients of its own. It calls the clients of all processes, this one included, and emits to a room
+that all clients are in. Whatever happens is written into its journal before anything else, so that what was told to
+callers can be compared with what has run, also when the process was killed. A test asks it for more by lines on its
+standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+
+from wsrpc import Client, Cluster, ConnectionLost, Handshake, Peer, Server
+from wsrpc._cluster.cluster import member_of
+from wsrpc.engine import Engine
+from wsrpc_adapters.nats import NatsEngine
+from wsrpc_adapters.redis import RedisEngine
+
+__all__ = ["ENGINES", "ITEMS", "NUMBERS", "SLOTS", "Station", "address"]
+
+ENGINES: dict[str, Callable[[str], Engine]] = {"nats": NatsEngine, "redis": RedisEngine}
+SLOTS = 4
+"""Places for processes. One that is started in place of another has its slot."""
+NUMBERS = 10_000_000
+"""Numbers of calls that each process has for itself."""
+ITEMS = 40
+ROOM = "hall"
+CALLERS = 2
+"""Of each kind, each with one call at a time."""
+
+
+def address(slot: int) -> str:
+    """Return the address by which the process in a slot is called."""
+    return f"desk/{slot}"
+
+
+class Station:
+    """One process.
+
+    Args:
+        slot: its place.
+        number: of the process. No other one has it.
+        slots: how many places there are.
+    """
+
+    def __init__(self, engine: Engine, slot: int, number: int, journal: Path, slots: int = SLOTS) -> None:
+        self.slot = slot
+        self.number = number
+        self.addresses = [address(slot), f"own/{number}"]
+        self._slots: list[int] = [*range(slots)]
+        self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        self._last = number * NUMBERS
+        self._over = False
+        self._answered: dict[int, float] = {}
+        """When the latest call began that was answered from each slot."""
+        self._progress = asyncio.Event()
+        self._load: set[asyncio.Task[None]] = set()
+        self._parked: set[asyncio.Task[None]] = set()
+        self._clients: list[Client] = []
+        self._stack = AsyncExitStack()
+        self.cluster = Cluster(engine, name="soak")
+        self.server = Server(cluster=self.cluster)
+        self._prepare()
+
+    def note(self, *what: object) -> None:
+        os.write(self._journal, msgspec.json.encode(what) + b"\n")
+
+    # ------------------------------------------------------------ the beginning and the end
+
+    def _prepare(self) -> None:
+        @self.server.on_handshake
+        def give_address(handshake: Handshake) -> None:
+            handshake.address = handshake.query["address"]
+
+        @self.server.on("open")
+        def enter(peer: Peer) -> None:
+            self.server.room(ROOM).add(peer)
+
+        @self.cluster.on_gap
+        def gap(room: Any) -> None:
+            self.note("gap", time.monotonic())
+
+    def _client(self, url: str, own: str) -> Client:
+        client = Client(f"{url}?address={own}", proxy=None)
+        client.on("said", lambda sender, n: self.note("heard", own, sender, n, time.monotonic()))
+        for handler in (self._at_once, self._later, self._items, self._total, self._park):
+            client.on(handler.__name__.removeprefix("_"), handler)
+        return client
+
+    async def __aenter__(self) -> Self:
+        listener = await self._stack.enter_async_context(self.server.listen())
+        while not self.cluster.connected:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        for own in self.addresses:
+            client = self._client(listener.url, own)
+            self._clients.append(await self._stack.enter_async_context(client))
+        self.note("up", self.slot, self.cluster.nodes[0], time.monotonic())
+        self._idle = _running()
+        kinds = (self._request, self._stream, self._upload)
+        loads: list[Coroutine[Any, Any, None]] = [
+            self._emit_on("", nowait=False),
+            self._emit_on(" nowait", nowait=True),
+            self._local_calls_on(),
+        ]
+        for number in range(CALLERS):
+            loads += [self._call_on(kind) for kind in kinds]
+            loads.append(self._park_on(number))
+        for load in loads:
+            task = asyncio.create_task(load)
+            self._load.add(task)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in (*self._load, *self._parked):
+            task.cancel()
+        await asyncio.gather(*self._load, *self._parked, return_exceptions=True)
+        await self._stack.aclose()
+        os.close(self._journal)
+
+    # ------------------------------------------------------------ what a test asks
+
+    async def ask(self, what: str, *args: Any) -> Any:
+        """Answer a question of the test."""
+        return await getattr(self, what)(*args)
+
+    async def known(self, addresses: list[str]) -> tuple[list[str], list[str | None]]:
+        """Return the nodes that are known here, and those that have the addresses."""
+        return [*self.cluster.nodes], [self.cluster.locate(each) for each in addresses]
+
+    async def whole(self, since: float) -> float:
+        """Wait until a call that began later than ``since`` was answered from each slot. Return when that was so."""
+        while min(self._answered.get(slot, 0.0) for slot in self._slots) < since:
+            self._progress.clear()
+            await self._progress.wait()
+        return time.monotonic()
+
+    async def stop(self) -> float:
+        """Begin nothing new. Return after how long everything had ended."""
+        began = time.monotonic()
+        self._over = True
+        for task in self._parked:
+            task.cancel()
+        async with asyncio.timeout(30):
+            for task in self._load:
+                await task
+        return time.monotonic() - began
+
+    async def left(self) -> dict[str, Any]:
+        """Return what is left of the load, once that is nothing, or after some seconds."""
+        until = time.monotonic() + 10
+        while (found := self._left()) and time.monotonic() < until:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.05)
+        return found
+
+    def _left(self) -> dict[str, Any]:
+        member = member_of(self.cluster)
+        peers: dict[str, Peer] = {f"client {n}": client.peer for n, client in enumerate(self._clients)}
+        peers |= {f"peer {n}": peer for n, peer in enumerate(self.server.peers)}
+        peers |= {f"node {n}": peer for n, peer in enumerate(member.links)}
+        found: dict[str, Any] = {
+            name: [peer.pending, peer.channels, peer.active]
+            for name, peer in peers.items()
+            if (peer.pending, peer.channels, peer.active) != (0, 0, 0)
+        }
+        if member.relay.joined:
+            found["relay"] = member.relay.joined
+        if len(peers) != 2 * len(self._clients) + len(self._slots) - 1:
+            found["peers"] = [*peers]
+        tasks = _running() - self._idle
+        if tasks:
+            found["tasks"] = tasks
+        return found
+
+    # ------------------------------------------------------------ what others call here
+
+    def _ran(self, number: int) -> None:
+        self.note("ran", number, time.monotonic())
+
+    def _at_once(self, number: int) -> int:
+        self._ran(number)
+        return -number
+
+    async def _later(self, number: int) -> int:
+        self._ran(number)
+        await asyncio.sleep(random.uniform(0, 0.05))  # its work
+        return -number
+
+    async def _items(self, number: int) -> AsyncIterator[int]:
+        self._ran(number)
+        for item in range(ITEMS):
+            if item % 10 == 0:
+                await asyncio.sleep(random.uniform(0, 0.01))
+            yield item
+
+    async def _total(self, number: int, items: AsyncIterator[int]) -> int:
+        self._ran(number)
+        total = 0
+        async for item in items:
+            total += item
+        return total
+
+    async def _park(self, number: int) -> None:
+        self._ran(number)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.note("unparked", number, time.monotonic())
+
+    # ------------------------------------------------------------ the load
+
+    def _other(self) -> int:
+        others = [slot for slot in self._slots if slot != self.slot]
+        return random.choice(others)
+
+    async def _call_once(self, kind: str, slot: int, call: Callable[[str, int], Awaitable[None]]) -> None:
+        self._last += 1
+        number, began = self._last, time.monotonic()
+        ended, why = "still going on", ""
+        try:
+            await call(address(slot), number)
+            ended = "answered"
+            self._answered[slot] = began
+            self._progress.set()
+        except ConnectionLost as lost:
+            ended, why = lost.outcome, f"{type(lost).__name__}: {lost}"
+        except asyncio.CancelledError:
+            ended = "cancelled"
+            raise
+        except Exception as exc:
+            ended, why = "failed", repr(exc)
+        finally:
+            self.note("call", number, kind, slot, ended, began, time.monotonic(), why)
+        # Otherwise the load would be as much as the machine can bear, and tell of the machine.
+        await asyncio.sleep(random.uniform(0, 0.05))
+
+    async def _call_on(self, call: Callable[[str, int], Awaitable[None]]) -> None:
+        while not self._over:
+            await self._call_once(call.__name__.removeprefix("_"), self._other(), call)
+
+    async def _call_every_moment(self) -> None:
+        """Begin calls while others wait for somebody who is gone."""
+        calls: set[asyncio.Task[None]] = set()
+        while not self._over:
+            for slot in self._slots:
+                if slot != self.slot:
+                    task = asyncio.create_task(self._call_once("moment", slot, self._request))
+                    calls.add(task)
+                    task.add_done_callback(calls.discard)
+            await asyncio.sleep(0.05)
+        await asyncio.gather(*calls)
+
+    async def _local_calls_on(self) -> None:
+        self._answered[self.slot] = float("inf")
+        while not self._over:
+            await self._call_once("local", self.slot, self._request)
+            self._answered[self.slot] = float("inf")
+
+    async def _request(self, to: str, number: int) -> None:
+        event = random.choice(("at_once", "later"))
+        assert await self.cluster.peer(to).request(event, number, returns=int) == -number
+
+    async def _stream(self, to: str, number: int) -> None:
+        expected = 0
+        async with self.cluster.peer(to).stream("items", number, returns=int) as items:
+            async for item in items:
+                assert item == expected, (item, expected)
+                expected += 1
+        assert expected == ITEMS, expected
+
+    async def _upload(self, to: str, number: int) -> None:
+        async def source() -> AsyncIterator[int]:
+            for item in range(ITEMS):
+                if item % 10 == 0:
+                    await asyncio.sleep(random.uniform(0, 0.01))
+                yield item
+
+        assert await self.cluster.peer(to).request("total", number, send=source()) == sum(range(ITEMS))
+
+    async def _parked_call(self, to: str, number: int) -> None:
+        await self.cluster.peer(to).request("park", number, timeout=None)
+        raise AssertionError("nobody answers that")
+
+    async def _park_on(self, offset: int) -> None:
+        """Keep one request going that ends only with a connection."""
+        while not self._over:
+            task = asyncio.create_task(self._call_once("park", self._other(), self._parked_call))
+            self._parked.add(task)
+            task.add_done_callback(self._parked.discard)
+            await asyncio.wait([task])
+
+    async def _emit_on(self, which: str, *, nowait: bool) -> None:
+        room = self.server.room(ROOM)
+        sender = f"{self.number}{which}"
+        n = 0
+        while not self._over:
+            n += 1
+            began = time.monotonic()
+            if nowait:
+                report = room.emit_nowait("said", sender, n)
+            else:
+                report = await room.emit("said", sender, n)
+            self.note("emit", sender, n, began, time.monotonic(), report.sent, report.nodes, report.missed)
+            assert not report.errors, report.errors
+            await asyncio.sleep(random.uniform(0.01, 0.03))
+
+
+def _running() -> Counter[str]:
+    """Return how many tasks there are of each kind that are not the test's."""
+    coros: list[Any] = [task.get_coro() for task in asyncio.all_tasks()]
+    return Counter(coro.__qualname__ for coro in coros if "tests" not in Path(coro.cr_code.co_filename).parts)
+
+
+async def answer_on(station: Station, questions: asyncio.StreamReader) -> None:
+    """Answer the lines on the standard input, each in a task of its own."""
+
+    async def answer(line: bytes) -> None:
+        number, what, args = msgspec.json.decode(line)
+        try:
+            said: Any = await station.ask(what, *args)
+        except Exception as exc:
+            print(msgspec.json.encode([number, None, repr(exc)]).decode(), flush=True)
+        else:
+            print(msgspec.json.encode([number, said, None]).decode(), flush=True)
+
+    async with asyncio.TaskGroup() as group:
+        while line := await questions.readline():
+            group.create_task(answer(line))
+
+
+async def main(kind: str, url: str, slot: int, number: int, journal: str, slots: int) -> None:
+    questions = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(questions), sys.stdin.buffer
+    )
+    async with Station(ENGINES[kind](url), slot, number, Path(journal), slots) as station:
+        print(msgspec.json.encode([0, station.cluster.nodes[0], None]).decode(), flush=True)
+        await answer_on(station, questions)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.ERROR)
+    kind, url, slot, number, journal, slots = sys.argv[1:]
+    asyncio.run(main(kind, url, int(slot), int(number), journal, int(slots)))

@@ -1,0 +1,566 @@
+"""Processes of a cluster are killed, and its engine is killed and frozen, under load: what callers are told is true.
+
+``WSRPC_SOAK=1`` kills 200 processes, kills the engine 50 times and freezes it 20 times, on each kind of engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import statistics
+import sys
+import time
+from collections import Counter, defaultdict
+from collections.abc import AsyncGenerator, Callable, Generator, Iterable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from itertools import count, pairwise
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from cluster_station import ENGINES, NUMBERS, SLOTS, Station, address
+from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
+
+SOAK = os.environ.get("WSRPC_SOAK") == "1"
+KILLS = 200 if SOAK else 5
+ENGINE_KILLS = 50 if SOAK else 2
+ENGINE_FREEZES = 20 if SOAK else 1
+
+BUSY = 0.0 if SOAK else 10.0
+"""Seconds more for everything on a machine that is busy with other tests. The long form has it for itself."""
+ENDED = 6.0 + BUSY
+"""Seconds after the kill of a process in which all that it was part of has ended."""
+BACK = 2.0 + BUSY
+"""Seconds after the return of the engine in which everybody can call everybody."""
+REFUSED = 2.0 + BUSY
+"""Seconds in which a call fails that cannot be sent."""
+UNNOTICED = 2.5 + BUSY
+"""Seconds for which a process may take a frozen engine for one that works."""
+RIDDEN = 5.0
+"""Seconds without an engine that calls survive."""
+
+PROGRAM = Path(__file__).parent / "cluster_station.py"
+ROOT = Path(__file__).parent.parent.parent
+START: dict[str, Callable[[int], ServerProcess]] = {
+    "nats": lambda port: nats_server(port=port),
+    "redis": lambda port: redis_server(port=port),
+}
+
+
+@pytest.fixture(autouse=True)
+def few_log_lines() -> Generator[None]:
+    """pytest would keep all lines about nodes that are lost."""
+    logger = logging.getLogger("wsrpc")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    yield
+    logger.setLevel(before)
+
+
+# ------------------------------------------------------------ processes
+
+
+class Asked(Protocol):
+    """A `Station`, in the process of the test or in another one."""
+
+    number: int
+
+    async def ask(self, what: str, *args: Any) -> Any: ...
+
+
+class Mortal:
+    """A `Station` in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, slot: int, number: int) -> None:
+        self.slot = slot
+        self.number = number
+        self.addresses = [address(slot), f"own/{number}"]
+        self.node = ""
+        self._process = process
+        self._numbers = count(1)
+        self._asked: dict[int, asyncio.Future[Any]] = {0: asyncio.get_running_loop().create_future()}
+        self._reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            number, answer, error = msgspec.json.decode(line)
+            self._asked[number].set_result((answer, error))
+        for waiting in self._asked.values():
+            waiting.cancel()
+
+    async def _answer(self, number: int) -> Any:
+        answer, error = await self._asked[number]
+        del self._asked[number]
+        assert error is None, error
+        return answer
+
+    async def started(self) -> None:
+        """Wait until it takes part. It is cancelled if the process was killed."""
+        self.node = await self._answer(0)
+
+    async def ask(self, what: str, *args: Any) -> Any:
+        """Ask it. It is cancelled if the process is killed."""
+        assert self._process.stdin is not None
+        number = next(self._numbers)
+        self._asked[number] = asyncio.get_running_loop().create_future()
+        self._process.stdin.write(msgspec.json.encode([number, what, args]) + b"\n")
+        return await self._answer(number)
+
+    async def kill(self) -> float:
+        """End it at once. Return when."""
+        assert self._process.stdin is not None
+        with suppress(ProcessLookupError):
+            self._process.kill()
+        killed = time.monotonic()
+        await self._process.wait()
+        await self._reading
+        self._process.stdin.close()
+        return killed
+
+
+class World:
+    """An engine, and the processes of a cluster: the one of the test, which is never killed, and others."""
+
+    def __init__(self, kind: str, folder: Path) -> None:
+        self.kind = kind
+        self.port = lasting_port()
+        self.engine = START[kind](self.port)
+        self.folder = folder
+        self.mortals: dict[int, Mortal] = {}
+        """By slot."""
+        self._numbers = count(1)
+        self._all: list[Mortal] = []
+
+    def journal(self, number: int) -> Path:
+        return self.folder / f"journal-{number}"
+
+    async def start(self, slot: int, slots: int = SLOTS) -> Mortal:
+        """Start a process in a slot. It takes part a moment later."""
+        number = next(self._numbers)
+        with (self.folder / f"errors-{number}").open("wb") as errors:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, str(PROGRAM), self.kind, self.engine.url, str(slot), str(number)),
+                *(str(self.journal(number)), str(slots)),
+                env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=errors,
+            )
+        mortal = self.mortals[slot] = Mortal(process, slot, number)
+        self._all.append(mortal)
+        return mortal
+
+    async def close(self) -> None:
+        for mortal in self._all:
+            await mortal.kill()
+        self.engine.kill()
+
+    def check_no_complaints(self) -> None:
+        for file in self.folder.glob("errors-*"):
+            assert file.read_text() == "", file.name
+
+
+@asynccontextmanager
+async def world(kind: str, folder: Path) -> AsyncGenerator[World]:
+    made = World(kind, folder)
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+# ------------------------------------------------------------ what the journals say
+
+
+@dataclass
+class Call:
+    number: int
+    kind: str
+    slot: int
+    ended: str
+    began: float
+    at: float
+    why: str
+
+    @property
+    def caller(self) -> int:
+        return self.number // NUMBERS
+
+    @property
+    def seconds(self) -> float:
+        return self.at - self.began
+
+
+@dataclass
+class Emitted:
+    n: int
+    began: float
+    at: float
+    sent: int
+    nodes: list[str]
+    missed: list[str]
+
+
+@dataclass
+class Heard:
+    n: int
+    at: float
+
+
+@dataclass
+class Journal:
+    """What one process has written down."""
+
+    number: int
+    slot: int = -1
+    node: str = ""
+    up: float = float("inf")
+    calls: list[Call] = field(default_factory=list)
+    ran: dict[int, list[float]] = field(default_factory=lambda: defaultdict(list))
+    unparked: dict[int, float] = field(default_factory=dict)
+    emitted: dict[str, list[Emitted]] = field(default_factory=lambda: defaultdict(list))
+    heard: dict[tuple[str, str], list[Heard]] = field(default_factory=lambda: defaultdict(list))
+    """By the client's address and the sender."""
+    gaps: list[float] = field(default_factory=list)
+
+
+def read_journals(files: Iterable[Path]) -> list[Journal]:
+    found = []
+    for file in files:
+        journal = Journal(int(file.name.removeprefix("journal-")))
+        for line in file.read_bytes().splitlines():
+            what, *rest = msgspec.json.decode(line)
+            if what == "up":
+                journal.slot, journal.node, journal.up = rest
+            elif what == "call":
+                journal.calls.append(Call(*rest))
+            elif what == "ran":
+                journal.ran[rest[0]].append(rest[1])
+            elif what == "unparked":
+                journal.unparked[rest[0]] = rest[1]
+            elif what == "emit":
+                journal.emitted[rest[0]].append(Emitted(*rest[1:]))
+            elif what == "heard":
+                journal.heard[rest[0], rest[1]].append(Heard(rest[2], rest[3]))
+            else:
+                assert what == "gap", what
+                journal.gaps.append(rest[0])
+        found.append(journal)
+    return sorted(found, key=lambda journal: journal.number)
+
+
+def show(name: str, seconds: list[float]) -> None:
+    if seconds:
+        print(
+            f"{name}: {statistics.median(seconds):.3f} s (median), {max(seconds):.3f} s (worst), {len(seconds)} times"
+        )
+
+
+def check_outcomes(journals: list[Journal]) -> None:
+    """Compare what callers were told with what has run."""
+    ran: Counter[int] = Counter()
+    for journal in journals:
+        for number, times in journal.ran.items():
+            ran[number] += len(times)
+    runs: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
+    took: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    reasons: Counter[tuple[str, str]] = Counter()
+    wrong: list[Call] = []
+    for journal in journals:
+        for call in journal.calls:
+            runs[call.kind, call.ended][ran[call.number]] += 1
+            took[call.kind, call.ended].append(call.seconds)
+            if call.why:
+                reasons[call.ended, call.why.split(":")[0] + ":" + call.why.split(":")[-1][-60:]] += 1
+            allowed = {"answered": (1,), "not_sent": (0,), "unknown": (0, 1)}.get(call.ended, ())
+            if call.kind == "park":
+                allowed = {"not_sent": (0,), "unknown": (0, 1), "cancelled": (0, 1)}.get(call.ended, ())
+            if ran[call.number] not in allowed:
+                wrong.append(call)
+    for (kind, ended), counts in sorted(runs.items()):
+        times = took[kind, ended]
+        print(
+            f"{kind:9} {ended:9} {counts.total():7}, by how often it ran: {dict(sorted(counts.items()))}, "
+            f"{statistics.median(times):.3f} s (median), {max(times):.3f} s (worst)"
+        )
+    for (ended, why), number in reasons.most_common(12):
+        print(f"    {number:7} {ended} {why}")
+    assert not wrong, wrong[:10]
+
+
+def check_order(journals: list[Journal]) -> None:
+    """Each sender's events come in order, none twice."""
+    total = 0
+    for journal in journals:
+        for (client, sender), heard in journal.heard.items():
+            total += len(heard)
+            for before, after in pairwise(heard):
+                assert before.n < after.n, (journal.number, client, sender, before, after)
+    print(f"{total} events came to clients")
+
+
+def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0.0) -> None:
+    """Each event has come to each client that was there, or somebody was told that it has not.
+
+    Args:
+        ends: when processes were killed, by their numbers.
+        since: when all knew each other.
+    """
+    told = missed = 0
+    late: list[float] = []
+    lost: list[tuple[object, ...]] = []
+    for receiver in journals:
+        until = ends.get(receiver.number, float("inf"))
+        for client in (address(receiver.slot), f"own/{receiver.number}"):
+            for sender in journals:
+                for name, emitted in sender.emitted.items():
+                    got = {each.n for each in receiver.heard.get((client, name), ())}
+                    for event in emitted:
+                        if event.n in got:
+                            continue
+                        # Those that were killed, or have just come.
+                        gone = min(until, ends.get(sender.number, float("inf")))
+                        met = since or max(receiver.up, sender.up) + 1 + BUSY
+                        if not met <= event.began <= gone - 1 - BUSY:
+                            continue
+                        if receiver.node in event.missed:
+                            missed += 1
+                            continue
+                        after = [gap for gap in receiver.gaps if gap >= event.began]
+                        if after:
+                            told += 1
+                            late.append(after[0] - event.began)
+                            continue
+                        lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
+    gaps = sum(len(journal.gaps) for journal in journals)
+    print(f"{missed} events were reported as missed, {told} came into a gap; {gaps} gaps told")
+    show("from an event that was lost to the gap that says so", late)
+    for each in lost[:5]:
+        print("LOST", *each)
+    assert not lost, len(lost)
+
+
+# ------------------------------------------------------------ processes are killed
+
+
+@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
+    dice = random.Random(1)
+    kills = count(1)
+    ends: dict[int, float] = {}
+    gone: list[float] = []
+    stale: list[tuple[object, ...]] = []
+    async with world(kind, tmp_path) as w:
+        engine = ENGINES[kind](w.engine.url)
+        async with Station(engine, 0, 0, w.journal(0)) as home, asyncio.TaskGroup() as checks:
+
+            async def see_it_go(dead: Mortal, killed: float) -> None:
+                """Nobody may know of a process some seconds after it was killed."""
+                while dead.node in home.cluster.nodes:  # noqa: ASYNC110 - nobody tells
+                    await asyncio.sleep(0.01)
+                gone.append(time.monotonic() - killed)
+                await asyncio.sleep(max(0.0, killed + ENDED - time.monotonic()))
+                others: list[Asked] = [home, *w.mortals.values()]
+                for station in others:
+                    with suppress(asyncio.CancelledError):  # it was killed meanwhile
+                        nodes, owners = await station.ask("known", dead.addresses)
+                        if dead.node in nodes or dead.node in owners or owners[1] is not None:
+                            stale.append((station.number, dead.number, dead.node, nodes, owners))
+
+            async def live_and_die(slot: int) -> None:
+                """Processes in a slot, one after the other. The last one stays."""
+                mortal = await w.start(slot)
+                while next(kills) <= KILLS:
+                    # Mostly in the midst of the work, sometimes while it starts.
+                    if dice.random() < 0.9:
+                        await mortal.started()
+                        await asyncio.sleep(dice.uniform(0.2, 2.0))
+                    else:
+                        await asyncio.sleep(dice.uniform(0, 1.0))
+                    killed = ends[mortal.number] = await mortal.kill()
+                    if mortal.node:
+                        checks.create_task(see_it_go(mortal, killed))
+                    # Sometimes its addresses are nowhere for longer than its lease.
+                    await asyncio.sleep(dice.choice((0, 0, 0.5, 1, 7 if SOAK else 1)))
+                    mortal = await w.start(slot)
+                await mortal.started()
+
+            async with asyncio.TaskGroup() as group:
+                for slot in range(1, SLOTS):
+                    group.create_task(live_and_die(slot))
+            stations: list[Asked] = [home, *w.mortals.values()]
+            now = time.monotonic()
+            async with asyncio.timeout(ENDED + 4):
+                whole = await asyncio.gather(*(station.ask("whole", now) for station in stations))
+            show("everybody can call everybody after the last one has come", [each - now for each in whole])
+            stopped = await asyncio.gather(*(station.ask("stop") for station in stations))
+            show("everything has ended when nothing new begins", stopped)
+            left = await asyncio.gather(*(station.ask("left") for station in stations))
+    journals = read_journals(tmp_path.glob("journal-*"))
+    show("a process that was killed is known no more", gone)
+    check_outcomes(journals)
+    check_order(journals)
+    check_lost(journals, ends)
+    check_ends(journals, ends)
+    assert not stale, stale[:5]
+    assert not any(left), left
+    assert stopped and max(stopped) <= ENDED
+    assert gone and max(gone) <= ENDED
+    w.check_no_complaints()
+
+
+def check_ends(journals: list[Journal], ends: dict[int, float]) -> None:
+    """Whatever a process that was killed was part of has ended in time, at the others."""
+    by_number = {journal.number: journal for journal in journals}
+    took: list[float] = []
+    slow: list[Call] = []
+    for journal in journals:
+        for call in journal.calls:
+            if call.kind == "park":
+                # It lasts as long as the process that it runs in.
+                callee = [each for each in journals if call.number in each.ran]
+                if callee and callee[0].number in ends and call.ended != "cancelled":
+                    took.append(call.at - ends[callee[0].number])
+                    if took[-1] > ENDED:
+                        slow.append(call)
+            elif call.seconds > ENDED:
+                slow.append(call)
+            elif call.ended == "unknown":
+                took.append(call.seconds)
+    show("calls to processes that were killed have ended", took)
+    unparked: list[float] = []
+    for journal in journals:
+        for number in journal.ran:
+            dead = ends.get(number // NUMBERS)
+            if dead is None or journal.number in ends:
+                continue
+            if number in journal.unparked and journal.unparked[number] > dead:
+                unparked.append(journal.unparked[number] - dead)
+    show("handlers for callers that were killed were cancelled", unparked)
+    first: list[float] = []
+    for journal in journals:
+        if journal.number and journal.slot > 0:
+            for other in by_number.values():
+                ran = [
+                    at
+                    for number, times in journal.ran.items()
+                    for at in times
+                    if number // NUMBERS == other.number and at > max(other.up, journal.up)
+                ]
+                if ran:
+                    first.append(min(ran) - max(other.up, journal.up))
+    show("from the start of a process to the first call between it and another one", first)
+    assert not slow, slow[:5]
+    assert took and unparked and max(unparked) <= ENDED
+
+
+# ------------------------------------------------------------ the engine is killed and frozen
+
+
+@dataclass
+class Outage:
+    how: str
+    began: float
+    over: float = float("inf")
+    whole: float = float("inf")
+    """When everybody could call everybody again."""
+
+    def __str__(self) -> str:
+        return f"{self.how} for {self.over - self.began:.2f} s, whole {self.whole - self.over:.3f} s later"
+
+
+@pytest.mark.timeout(3600 if SOAK else 180)
+@pytest.mark.parametrize("kind", ENGINES)
+async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> None:
+    dice = random.Random(2)
+    slots = 3
+    outages: list[Outage] = []
+    hows = ["killed"] * ENGINE_KILLS + ["frozen"] * ENGINE_FREEZES
+    dice.shuffle(hows)
+    async with world(kind, tmp_path) as w:
+        engine = ENGINES[kind](w.engine.url)
+        for slot in range(1, slots):
+            await w.start(slot, slots)
+        async with Station(engine, 0, 0, w.journal(0), slots) as home:
+            stations: list[Asked] = [home, *w.mortals.values()]
+            for mortal in w.mortals.values():
+                await mortal.started()
+
+            async def whole(since: float) -> float:
+                async with asyncio.timeout(BACK + 10):
+                    found: list[float] = await asyncio.gather(*(each.ask("whole", since) for each in stations))
+                return max(found)
+
+            await whole(time.monotonic())
+            for n, how in enumerate(hows):
+                # Some are longer than sessions between nodes, and leases, live.
+                long = n % 5 == 1
+                seconds = dice.uniform(6, 8) if long else dice.uniform(0.05, 4)
+                outage = Outage(how, time.monotonic())
+                outages.append(outage)
+                if how == "killed":
+                    w.engine.kill()
+                    await asyncio.sleep(seconds)
+                    w.engine = await asyncio.to_thread(START[kind], w.port)
+                else:
+                    w.engine.freeze()
+                    await asyncio.sleep(seconds)
+                    w.engine.thaw()
+                outage.over = time.monotonic()
+                outage.whole = await whole(outage.over)
+                await asyncio.sleep(dice.uniform(0, 1))
+            stopped = await asyncio.gather(*(station.ask("stop") for station in stations))
+            left = await asyncio.gather(*(station.ask("left") for station in stations))
+    journals = read_journals(tmp_path.glob("journal-*"))
+    if SOAK:
+        print(*outages, sep="\n")
+    show("everybody can call everybody after the engine was back", [each.whole - each.over for each in outages])
+    show("everything has ended when nothing new begins", stopped)
+    check_outcomes(journals)
+    check_order(journals)
+    check_lost(journals, {}, outages[0].began)
+    check_outages(journals, outages)
+    assert not any(left), left
+    w.check_no_complaints()
+    assert max(each.whole - each.over for each in outages) <= BACK
+
+
+def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
+    """Calls fail at once while there is no engine, and local ones go on."""
+    refused: list[float] = []
+    unknown: list[float] = []
+    wrong: list[Call] = []
+    local: list[float] = []
+    for journal in journals:
+        for call in journal.calls:
+            if call.began < outages[0].began:
+                continue  # not everybody was there
+            if call.kind == "local":
+                local.append(call.seconds)
+                if call.ended != "answered":
+                    wrong.append(call)
+            elif call.ended == "not_sent":
+                refused.append(call.seconds)
+                if call.seconds > REFUSED or "EngineLost" not in call.why:
+                    wrong.append(call)
+            elif call.ended == "unknown":
+                during = [each for each in outages if each.began <= call.at and call.began <= each.whole]
+                after = min((call.began - each.began for each in during), default=float("inf"))
+                noticed = UNNOTICED if during and during[-1].how == "frozen" else 0.1 + BUSY
+                if call.kind != "park":
+                    unknown.append(call.seconds)
+                if after > noticed or during[-1].over - during[-1].began < RIDDEN - 0.5:
+                    wrong.append(call)
+    show("calls that could not be sent have failed", refused)
+    show("calls in flight have ended as unknown", unknown)
+    show("local calls", local)
+    for call in wrong[:5]:
+        print("WRONG", call, [str(each) for each in outages if each.began <= call.at and call.began <= each.whole])
+    assert not wrong
+    assert max(local) < 1 + BUSY
