@@ -164,8 +164,8 @@ class NatsBroker:
     async def drop(self) -> None:
         self._connected = False
         # The rest is what nats-py has no public way for. Its `close` waits until a server that is frozen has read
-        # everything. And where the connection was lost while something was unsent, its reading task fails within
-        # `close`, which then leaves the tasks of subscriptions.
+        # everything. And where the connection was lost while something was unsent, its task that reads or the one that
+        # writes fails within `close`, which then leaves the tasks of subscriptions.
         await abort(self._writer())
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(GRACE):  # it waits without end for a connection on which TLS could not begin
@@ -173,12 +173,13 @@ class NatsBroker:
         for subscription in self._subscriptions.values():
             subscription._stop_processing()
         self._subscriptions.clear()
-        reading: asyncio.Task[None] | None = self._client._reading_task
-        if reading is not None:
-            reading.cancel()
-            await asyncio.wait((reading,), timeout=GRACE)
-            if reading.done() and not reading.cancelled():
-                reading.exception()  # or asyncio logs that nobody has asked for it
+        task: asyncio.Task[None] | None
+        for task in (self._client._reading_task, self._client._flusher_task):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait((task,), timeout=GRACE)
+                if task.done() and not task.cancelled():
+                    task.exception()  # or asyncio logs that nobody has asked for it
 
     def _writer(self) -> asyncio.StreamWriter | None:
         writer: asyncio.StreamWriter | None = getattr(self._client._transport, "_io_writer", None)

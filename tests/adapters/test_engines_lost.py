@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Generator
+from typing import Any
 
 import pytest
+from engine_servers import nats_server
 from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
@@ -14,6 +16,7 @@ from leftovers import open_sockets, other_tasks
 from wsrpc import EngineLost
 from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
 from wsrpc_adapters import _broker_connection
+from wsrpc_adapters.nats import NatsEngine
 
 
 @pytest.fixture(params=KINDS)
@@ -203,3 +206,21 @@ async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine) -> None:
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert recorder.reasons == []
+
+
+async def test_a_write_of_nats_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library then tries to write what was published meanwhile, and that fails in the same task."""
+    server = nats_server()
+    recorder = Recorder()
+    connection: Any = await NatsEngine(server.url).connect(recorder)
+    client = connection._broker._client
+
+    async def drain() -> None:
+        client._pending_data_size += 1
+        raise ConnectionResetError(104, "Connection reset by peer")
+
+    monkeypatch.setattr(client._transport, "drain", drain)
+    connection.publish("x", b"")
+    await recorder.ended()
+    await connection.close()
+    server.kill()
