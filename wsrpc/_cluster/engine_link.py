@@ -94,7 +94,11 @@ class EngineLink:
         """
         if self._connection is None:
             raise EngineLost("not connected")
-        self._connection.publish(subject, payload)
+        try:
+            self._connection.publish(subject, payload)
+        except EngineLost:
+            self.reachable.clear()  # it will say so in a moment, and what is sent until then would wait for another one
+            raise
 
     async def drain(self) -> None:
         """Wait until most of what was published has left, or the connection is lost. Cancelling is safe."""

@@ -279,6 +279,19 @@ async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
         assert (await a.node.dial(b.node.id, {})).node == b.node.id
 
 
+async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> None:
+    """It does not wait until it is told: a call that is made before would wait for another connection."""
+    async with world() as w:
+        a, b = w.ones
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        w.engine.cut()
+        assert a.node.connected
+        ours.transport.send(b"1")
+        ours.transport.flush()
+        assert not a.node.connected
+        await turns_until(lambda: a.node.connected and b.node.connected)
+
+
 async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
     async with world() as w:
         a, b = w.ones
