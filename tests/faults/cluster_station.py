@@ -113,6 +113,7 @@ class Station:
             self._emit_on("", nowait=False),
             self._emit_on(" nowait", nowait=True),
             self._local_calls_on(),
+            self._call_every_moment(),
         ]
         for number in range(CALLERS):
             loads += [self._call_on(kind) for kind in kinds]
@@ -135,9 +136,15 @@ class Station:
         """Answer a question of the test."""
         return await getattr(self, what)(*args)
 
-    async def known(self, addresses: list[str]) -> tuple[list[str], list[str | None]]:
-        """Return the nodes that are known here, and those that have the addresses."""
-        return [*self.cluster.nodes], [self.cluster.locate(each) for each in addresses]
+    async def gone(self, node: str, addresses: list[str]) -> float:
+        """Wait until nothing is known here of a node that has had the addresses. Return when that was so."""
+        while node in self.cluster.nodes or node in map(self.cluster.locate, addresses):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+        return time.monotonic()
+
+    async def nodes(self) -> list[str]:
+        """Return the nodes that are known here."""
+        return sorted(self.cluster.nodes)
 
     async def whole(self, since: float) -> float:
         """Wait until a call that began later than ``since`` was answered from each slot. Return when that was so."""
@@ -213,6 +220,7 @@ class Station:
 
     async def _park(self, number: int) -> None:
         self._ran(number)
+        self.note("parked", number)
         try:
             await asyncio.Event().wait()
         finally:
