@@ -176,7 +176,7 @@ class PeerLog:
     ``errors`` counts the lines at ERROR, and ``on_error`` is called for each. ``budget`` is that of the whole server.
     """
 
-    __slots__ = ("_budget", "_left_out", "_on_error", "_servers_budget", "errors", "id", "remote")
+    __slots__ = ("_budget", "_left_out", "_on_error", "_quiet", "_servers_budget", "errors", "id", "remote")
 
     def __init__(
         self,
@@ -188,10 +188,15 @@ class PeerLog:
         self.id = id
         self.remote = remote
         self.errors = 0
+        self._quiet = False
         self._on_error = on_error
         self._servers_budget = budget
         self._budget: LogBudget | None = None
         self._left_out = 0
+
+    def quieten(self) -> None:
+        """Write lines at INFO at DEBUG from now on."""
+        self._quiet = True
 
     @property
     def place(self) -> str:
@@ -200,7 +205,7 @@ class PeerLog:
 
     def shows(self, level: int) -> bool:
         """Return whether a line of that level would write anything, itself or about the lines that were left out."""
-        return self._left_out > 0 or logger.isEnabledFor(level)
+        return self._left_out > 0 or logger.isEnabledFor(self._level(level))
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         self._log(level, text, args, exc_info)
@@ -210,6 +215,7 @@ class PeerLog:
         self._log(logging.WARNING, text, args, exc_info)
 
     def _log(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
+        level = self._level(level)
         if level >= logging.ERROR:
             self.errors += 1
             if self._on_error is not None:
@@ -221,6 +227,9 @@ class PeerLog:
             left_out, self._left_out = self._left_out, 0
             self._write(logging.WARNING, LEFT_OUT, (left_out,), None)
         self._write(level, text, args, exc_info)
+
+    def _level(self, level: int) -> int:
+        return logging.DEBUG if self._quiet and level == logging.INFO else level
 
     def _has_room(self) -> bool:
         if self._budget is None:

@@ -379,7 +379,8 @@ class ClientCore(PeerOwner):
         self._log_retry(text, delay)
 
     def _log_retry(self, text: str, delay: float) -> None:
-        self.peer_core.log(logging.WARNING, "%s; next attempt in %.1f s", text, delay)
+        level = logging.INFO if self.peer_core.options.settings.between_nodes else logging.WARNING
+        self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, transport: Transport, attempts: int) -> None:
         """Use a new connection: ask the server to go on with the session, or begin one."""

@@ -13,10 +13,11 @@ from typing import Protocol
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from ..engine import PATIENCE, Engine
 from ..errors import EngineLost
-from .directory import Beat, Claim, Delta, Directory, Snapshot
+from .directory import LEASE, Beat, Claim, Delta, Directory, Snapshot
 from .engine_link import EngineLink
 from .transport import EngineTransport
 from .wire import (
@@ -353,9 +354,14 @@ class Node:
     # ------------------------------------------------------------ what the directory reports
 
     def node_came(self, node: str, /) -> None:
+        logger.info("node %s of cluster %r has met node %s", self.id, self._name, node)
         self._listener.node_came(node)
 
     def node_left(self, node: str, silent: bool, /) -> None:
+        if silent:
+            logger.warning("node %s of cluster %r has not heard of node %s for %g s", self.id, self._name, node, LEASE)
+        else:
+            logger.info("node %s of cluster %r: node %s has left", self.id, self._name, node)
         self._asked.pop(node, None)
         for transport in [each for each in self._transports.values() if each.node == node]:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))

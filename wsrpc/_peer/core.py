@@ -129,6 +129,8 @@ class PeerCore:
         self.history = ConnectionHistory()
         self.ignored: Counter[str] = Counter()
         self.log = log = owner.log_for(self.id)
+        if settings.between_nodes:
+            log.quieten()  # nodes log themselves who comes and goes
         self.reporter = Reporter(peer, (shared, own), loop, log)
         fail = self.fail  # one bound method, however many objects hold it
         self.out = Outbound(

@@ -506,10 +506,12 @@ class Outbound:
     def _too_big(self, payload: bytes) -> MessageTooBig:
         largest = self.terms.largest
         if largest == self._settings.terms.largest:
+            bound = 'Limits.sent_message, 32768 with profile="go"'
+            if self._settings.between_nodes:
+                bound = "what the engine of the cluster takes, such as max_payload of NATS"
             return MessageTooBig(
-                f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent "
-                '(Limits.sent_message, 32768 with profile="go"): send less at once, as a stream of small items for '
-                "instance"
+                f"the message has {len(payload)} bytes encoded, and at most {largest} may be sent ({bound}): send less "
+                "at once, as a stream of small items for instance"
             )
         return MessageTooBig(
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "

@@ -126,7 +126,7 @@ async def test_nodes_find_each_other_and_know_what_each_has() -> None:
         assert f"{late.node.id} left" in a.told and late.node.id not in b.node.directory.nodes
 
 
-async def test_a_node_that_is_silent_is_gone_after_its_lease() -> None:
+async def test_a_node_that_is_silent_is_gone_after_its_lease(caplog: pytest.LogCaptureFixture) -> None:
     async with world() as w:
         a, b = w.ones
         b.node.directory.claim("user/1")
@@ -143,6 +143,8 @@ async def test_a_node_that_is_silent_is_gone_after_its_lease() -> None:
         await w.pass_time(LEASE + BEAT)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ear.ended is not None and ear.ended.code == 1006
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
 
 
 async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_lease() -> None:

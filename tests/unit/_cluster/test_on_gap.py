@@ -17,7 +17,11 @@ class Waits:
     async def __call__(self, room: object) -> None: ...
 
 
-@pytest.mark.parametrize("given", [None, "missed", waits, Waits(), lambda: None, lambda room, other: None], ids=repr)
+@pytest.mark.parametrize(
+    "given",
+    [None, "missed", waits, Waits(), lambda: None, lambda room, other: None],
+    ids=["None", "text", "async", "async object", "no argument", "two arguments"],
+)
 def test_what_could_not_be_called_with_a_room_is_refused(given: Any) -> None:
     with pytest.raises(TypeError, match="on_gap"):
         Cluster(MemoryEngine()).on_gap(given)
