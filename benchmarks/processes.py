@@ -70,10 +70,10 @@ class Child:
 
 
 @contextmanager
-def start(name: str, command: Sequence[str | Path], core: int) -> Iterator[Child]:
-    """Runs a process, and all its threads, on one core. It ends with the block."""
+def start(name: str, command: Sequence[str | Path], *cores: int) -> Iterator[Child]:
+    """Runs a process, and all its threads, on one core, or on several. It ends with the block."""
     with tempfile.TemporaryFile() as errors:
-        with _pinned(core):
+        with _pinned(*cores):
             # Unbuffered, so that select() sees every byte that has not been read.
             process = subprocess.Popen(
                 command, bufsize=0, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
@@ -86,10 +86,10 @@ def start(name: str, command: Sequence[str | Path], core: int) -> Iterator[Child
 
 
 @contextmanager
-def _pinned(core: int) -> Iterator[None]:
+def _pinned(*cores: int) -> Iterator[None]:
     """What is started inside inherits the core; pinning it afterwards would miss threads it already has."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:
