@@ -65,7 +65,10 @@ def serving(kind: str, *cores: int) -> Iterator[tuple[str, int]]:
                 if time.monotonic() > deadline:
                     raise BenchmarkError(f"{broker.command} does not listen: {exc}") from None
                 time.sleep(0.02)
-        yield f"{kind}://127.0.0.1:{port}", server.pid
+        try:
+            yield f"{kind}://127.0.0.1:{port}", server.pid
+        finally:
+            server.terminate()
 
 
 def engine(url: str) -> Engine:
