@@ -85,7 +85,7 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
         ),
     ),
     "cluster-emits": (
-        "only emits to a room with members at four processes, beside python-socketio's, about 1 min",
+        "only emits to a room with members at four processes, beside python-socketio's, about 2 min",
         lambda options, cores: run_emits(
             1 if options.quick else 5, 16 if options.quick else 64, cores.server, cores.load
         ),

@@ -24,9 +24,10 @@ Emit = Callable[[], Awaitable[object]]
 
 
 async def answer(emit: Emit) -> None:
-    """Emit as stdin says, until it ends."""
-    loop = asyncio.get_running_loop()
-    while line := await loop.run_in_executor(None, sys.stdin.readline):
+    """Emit as stdin says, until it ends. A thread that reads would cost more than an emit to few members."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    while line := await reader.readline():
         for _ in range(int(line)):
             await emit()
         print("emitted", flush=True)
