@@ -90,7 +90,7 @@ soak: $(STAMPS)/dev $(STAMPS)/npm
 	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py \
 	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py $(ARGS)
 
-bench: $(STAMPS)/bench $(STAMPS)/npm go
+bench: $(STAMPS)/bench $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)
 
 autobahn: $(STAMPS)/dev

@@ -13,6 +13,9 @@ from pathlib import Path
 
 from . import results
 from .broadcast.run import run_broadcast
+from .cluster.calls import run_calls
+from .cluster.directory import run_directory
+from .cluster.emits import run_emits
 from .cuts import outcome
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .floods.run import run_floods
@@ -74,6 +77,22 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
     "cuts": (
         "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json FILE works here, too",
         lambda options, cores: run_cuts(QUICK_CUTS if options.quick else CUTS, options.json),
+    ),
+    "cluster-calls": (
+        "only calls and streams between two processes, over NATS and Redis, about 3 min",
+        lambda options, cores: run_calls(
+            1 if options.quick else 5, 0.5 if options.quick else 2.0, cores.server, cores.load
+        ),
+    ),
+    "cluster-emits": (
+        "only emits to a room with members at four processes, beside python-socketio's, about 2 min",
+        lambda options, cores: run_emits(
+            1 if options.quick else 5, 16 if options.quick else 64, cores.server, cores.load
+        ),
+    ),
+    "cluster-directory": (
+        "only what a process must know of 15 others and their 50,000 addresses, about 30 s",
+        lambda options, cores: run_directory(1 if options.quick else 5, cores.server, cores.load),
     ),
 }
 """Measurements with an answer of their own, yes or no. Each is an option."""

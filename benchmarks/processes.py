@@ -57,6 +57,10 @@ class Child:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
+    def terminate(self) -> None:
+        """Ask the process to end, for one that does not do so when its stdin is closed."""
+        self._process.terminate()
+
     def end(self) -> None:
         """Closes stdin, upon which the process should end, and kills it if it does not."""
         self.resume()
@@ -70,10 +74,10 @@ class Child:
 
 
 @contextmanager
-def start(name: str, command: Sequence[str | Path], core: int) -> Iterator[Child]:
-    """Runs a process, and all its threads, on one core. It ends with the block."""
+def start(name: str, command: Sequence[str | Path], *cores: int) -> Iterator[Child]:
+    """Runs a process, and all its threads, on one core, or on several. It ends with the block."""
     with tempfile.TemporaryFile() as errors:
-        with _pinned(core):
+        with _pinned(*cores):
             # Unbuffered, so that select() sees every byte that has not been read.
             process = subprocess.Popen(
                 command, bufsize=0, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors
@@ -86,10 +90,10 @@ def start(name: str, command: Sequence[str | Path], core: int) -> Iterator[Child
 
 
 @contextmanager
-def _pinned(core: int) -> Iterator[None]:
+def _pinned(*cores: int) -> Iterator[None]:
     """What is started inside inherits the core; pinning it afterwards would miss threads it already has."""
     before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {core})
+    os.sched_setaffinity(0, cores)
     try:
         yield
     finally:

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from benchmarks import results
-from benchmarks.__main__ import anything_wrong, choose, parse, plan_text
+from benchmarks.__main__ import SPECIAL, anything_wrong, choose, parse, plan_text
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
 from benchmarks.clients.tasks import TASKS, Task
@@ -224,7 +224,7 @@ def test_what_is_missing_is_said_with_what_to_do() -> None:
 
 
 def test_the_special_runs_are_options() -> None:
-    for name in ("streams", "herd", "idle", "floods", "broadcast", "cuts"):
+    for name in SPECIAL:
         assert parse([f"--{name}"]).special == name
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -11,8 +12,11 @@ import uvicorn
 from .handlers import BACKLOG, CERTIFICATES, HOST, LARGEST_MESSAGE, Options, parent_left, say_port
 
 
-async def serve(application: Any, options: Options, **settings: Any) -> None:
-    """Serve an ASGI application; ``settings`` are uvicorn's, for those whose documentation advises some."""
+async def serve(
+    application: Any, options: Options, *, until: Callable[[], Awaitable[None]] = parent_left, **settings: Any
+) -> None:
+    """Serve an ASGI application until ``until()`` returns; ``settings`` are uvicorn's, for those whose documentation
+    advises some."""
     if options.tls:
         settings |= {"ssl_keyfile": CERTIFICATES / "server.key", "ssl_certfile": CERTIFICATES / "server.pem"}
     settings.setdefault("ws_per_message_deflate", False)
@@ -34,6 +38,6 @@ async def serve(application: Any, options: Options, **settings: Any) -> None:
         # uvicorn takes the signals; it ends as the others do, with stdin. Until it has started, connections wait.
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         say_port(sock.getsockname()[1])
-        await parent_left()
+        await until()
         server.should_exit = True
         await serving

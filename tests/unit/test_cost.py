@@ -51,7 +51,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 import wsrpc
-from wsrpc import Client, Limits, Reconnect, Server
+from wsrpc import Client, Limits, Reconnect, Room, Server
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport, memory_transports, pair
 
 AT_MOST: dict[str, tuple[float, float]] = {
@@ -74,6 +74,9 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "lone stream item, both ends": (25.26953125, 25.26953125),
     # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing.
     "broadcast member, both ends": (0.75, 0.75),
+    # An event to a room with 16 members, on a server without a cluster.
+    "room emit, both ends": (12, 12),
+    "room emit_nowait, both ends": (14, 14),
     # The same operations in blocks of memory, both ends together, rounded up to hundredths, as a batch may need a block
     # more. From 3.12 on: the larger figure of 3.12 and 3.13.
     "inline request, blocks": (30.18, 37.16),
@@ -336,6 +339,29 @@ async def broadcast() -> AsyncIterator[Operation]:
     await asyncio.gather(*accepting)
 
 
+@asynccontextmanager
+async def emit_to_room(emit: Callable[[Room], Any]) -> AsyncIterator[Operation]:
+    server = Server()
+    room = server.room("lobby")
+    transports = [ScriptedTransport() for _ in range(PEERS)]
+    accepting = [asyncio.ensure_future(server.accept(each)) for each in transports]
+    await turns()
+    for peer in server.peers:
+        room.add(peer)
+
+    async def batch() -> None:
+        if asyncio.iscoroutine(result := emit(room)):
+            await result
+
+    def tidy() -> None:
+        for each in transports:
+            each.expect({"a": ["count", 1, 2]})
+
+    yield Operation(batch, 1, tidy=tidy)
+    await server.close()
+    await asyncio.gather(*accepting)
+
+
 OPERATIONS: dict[str, Callable[[], AbstractAsyncContextManager[Operation]]] = {
     "inline request": lambda: requests(add),
     "async request": lambda: requests(async_add),
@@ -343,6 +369,8 @@ OPERATIONS: dict[str, Callable[[], AbstractAsyncContextManager[Operation]]] = {
     "stream item": lambda: stream(items),
     "lone stream item": lambda: stream(lone_items),
     "broadcast member": broadcast,
+    "room emit": lambda: emit_to_room(lambda room: room.emit("count", 1, 2)),
+    "room emit_nowait": lambda: emit_to_room(lambda room: room.emit_nowait("count", 1, 2)),
 }
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -24,6 +25,15 @@ if TYPE_CHECKING:
     from .member import Member
 
 __all__ = ["ClusterPeer", "ClusterPeerChannel"]
+
+
+Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
+"""A method of `Sender` that makes a request."""
+
+_SEND_REQUEST: Callable[[Sender], Ask] = attrgetter("send_request")
+_UPLOAD: Callable[[Sender], Ask] = attrgetter("upload")
+_OPEN_CHANNEL: Callable[[Sender], Ask] = attrgetter("open_channel")
+_OPEN_STREAM: Callable[[Sender], Ask] = attrgetter("open_stream")
 
 
 class ClusterSender:
@@ -62,30 +72,37 @@ class ClusterSender:
         if (here := self._here(member)) is not None:
             return core_of(here).sender, channel
         assert not isinstance(channel, int)
-        node = await member.reach(self._node(member))
-        return core_of(node).sender, place(self._address, channel, wants_channel=wants_channel)
+        node = self._node(member)
+        peer = member.link(node)
+        if peer is None:
+            peer = await member.reach(node)
+        return core_of(peer).sender, place(self._address, channel, wants_channel=wants_channel)
 
     async def _ask(
         self,
-        ask: Callable[[Sender, ChannelRef, RequestOptions], Awaitable[Any]],
+        method: Callable[[Sender], Ask],
         channel: ChannelRef,
         event: str,
+        args: tuple[Any, ...],
         options: RequestOptions,
         *,
         wants_channel: bool,
     ) -> Any:
-        """Call ``ask``, and once more if the peer has moved to another node before the request came."""
+        """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
         _refuse_offline(options.offline)
         check_sending(channel, event, None)
+        member = self._member()
         if options.timeout is UNSET:
-            options = replace(options, timeout=self._member().timeout)
-        where = self._member().locate(self._address)
+            options = replace(options, timeout=member.timeout)
+        where = member.locate(self._address)
         try:
-            return await ask(*await self._find(channel, wants_channel=wants_channel), options)
+            sender, on = await self._find(channel, wants_channel=wants_channel)
+            return await method(sender)(on, event, args, options)
         except PeerNotFound:
             if self._member().locate(self._address) in (None, where):
                 raise
-        return await ask(*await self._find(channel, wants_channel=wants_channel), options)
+        sender, on = await self._find(channel, wants_channel=wants_channel)
+        return await method(sender)(on, event, args, options)
 
     # ------------------------------------------------------------ the methods of `Sender`
 
@@ -110,13 +127,10 @@ class ClusterSender:
         node = member.peer_of(self._node(member))
         core_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
 
-    async def send_request(
+    def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Any:
-        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
-            return sender.send_request(on, event, args, options)
-
-        return await self._ask(ask, channel, event, options, wants_channel=False)
+    ) -> Coroutine[Any, Any, Any]:
+        return self._ask(_SEND_REQUEST, channel, event, args, options, wants_channel=False)
 
     def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -133,29 +147,20 @@ class ClusterSender:
             expects_connection=lambda: True,
         )
 
-    async def upload(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /) -> Any:
-        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Any]:
-            return sender.upload(on, event, args, options)
-
-        return await self._ask(ask, channel, event, options, wants_channel=True)
-
-    async def open_channel(
+    def upload(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> AnonymousChannel:
-        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[AnonymousChannel]:
-            return sender.open_channel(on, event, args, options)
+    ) -> Coroutine[Any, Any, Any]:
+        return self._ask(_UPLOAD, channel, event, args, options, wants_channel=True)
 
-        opened: AnonymousChannel = await self._ask(ask, channel, event, options, wants_channel=True)
-        return opened
-
-    async def open_stream(
+    def open_channel(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Reading:
-        def ask(sender: Sender, on: ChannelRef, options: RequestOptions) -> Awaitable[Reading]:
-            return sender.open_stream(on, event, args, options)
+    ) -> Coroutine[Any, Any, AnonymousChannel]:
+        return self._ask(_OPEN_CHANNEL, channel, event, args, options, wants_channel=True)
 
-        opened: Reading = await self._ask(ask, channel, event, options, wants_channel=True)
-        return opened
+    def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Reading]:
+        return self._ask(_OPEN_STREAM, channel, event, args, options, wants_channel=True)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._member().converter(returns)

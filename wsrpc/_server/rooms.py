@@ -28,7 +28,7 @@ from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, 
 from .membership import Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
-__all__ = ["Allow", "Members", "Room", "RoomChannel", "RoomFrom", "Rooms"]
+__all__ = ["Allow", "ClusterRoomMembers", "Members", "Room", "RoomChannel", "RoomFrom", "RoomMembers", "Rooms"]
 
 CHANNEL = "rooms"
 """The channel on which clients join and leave."""
@@ -159,16 +159,41 @@ class RoomMembers(Audience):
 
     def enter(self, served: ServedPeer) -> None:
         """Add a member."""
-        if not self.members and self.rooms.membership is not None:
-            self.rooms.membership.room_filled(self.name)
         self.members[served.peer] = served
 
     def leave(self, peer: Peer) -> None:
         """Remove a member. Idempotent."""
+        self.members.pop(peer, None)
+
+    def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
+        """Check that options do not contradict those that the room has; None stands for no option.
+
+        Raises:
+            ValueError: the room has another value of one.
+        """
+        for option, old, new in (("allow", self.allow, allow), ("slow", self.own_slow, slow)):
+            if old is not None and new is not None and old != new:
+                raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
+
+    def set_options(self, allow: Allow | None, slow: Slow | None) -> None:
+        """Take the options that are not None."""
+        if allow is not None:
+            self.allow = allow
+        if slow is not None:
+            self.own_slow = self.slow = slow
+
+
+class ClusterRoomMembers(RoomMembers):
+    """The members of a room of a server that was given a cluster: what is emitted reaches those elsewhere, too."""
+
+    def enter(self, served: ServedPeer) -> None:
+        if not self.members and self.rooms.membership is not None:
+            self.rooms.membership.room_filled(self.name)
+        super().enter(served)
+
+    def leave(self, peer: Peer) -> None:
         if self.members.pop(peer, None) is not None and not self.members and self.rooms.membership is not None:
             self.rooms.membership.room_emptied(self.name)
-
-    # ------------------------------------------------------------ members at other nodes, too
 
     async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         report = await super().emit(channel, event, args, skip)
@@ -202,23 +227,6 @@ class RoomMembers(Audience):
             self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
         )
 
-    def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
-        """Check that options do not contradict those that the room has; None stands for no option.
-
-        Raises:
-            ValueError: the room has another value of one.
-        """
-        for option, old, new in (("allow", self.allow, allow), ("slow", self.own_slow, slow)):
-            if old is not None and new is not None and old != new:
-                raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
-
-    def set_options(self, allow: Allow | None, slow: Slow | None) -> None:
-        """Take the options that are not None."""
-        if allow is not None:
-            self.allow = allow
-        if slow is not None:
-            self.own_slow = self.slow = slow
-
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 """The members of a room, for this module. A public class has no public name for them."""
@@ -227,11 +235,18 @@ _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members.
+    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members. ``members`` makes
+    those of a room, with its name and this object.
     """
 
     def __init__(
-        self, server: object, registry: Registry, codec: Codec, slow: Slow, room_from: RoomFrom | None
+        self,
+        server: object,
+        registry: Registry,
+        codec: Codec,
+        slow: Slow,
+        room_from: RoomFrom | None,
+        members: Callable[[str, Rooms], RoomMembers] = RoomMembers,
     ) -> None:
         if room_from is not None:
             _check_function("room_from=", ("info",), room_from)
@@ -241,6 +256,7 @@ class Rooms:
         self.slow: Slow = slow
         self.everybody = Audience(codec, slow, self.leave_all)
         """Receivers of `Server.emit`."""
+        self._make_members = members
         self._server = server
         self._registry = registry
         self._taken = set[ChannelRef]()
@@ -265,7 +281,7 @@ class Rooms:
         check_name("a room's name", name)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(RoomMembers(name, self))
+            room = self._rooms[name] = Room(self._make_members(name, self))
         return room
 
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:

@@ -43,7 +43,7 @@ from .listening import Listening, Opened, Port
 from .membership import Host, Joining, can_be_joined
 from .peers import ServedPeer
 from .program import run
-from .rooms import Allow, Room, RoomFrom, Rooms
+from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
 from .sessions import RESUME_HEADER, FirstMessage
 
 if TYPE_CHECKING:
@@ -161,7 +161,8 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
         self._hosting = Hosting(self._registry, RawServing())
-        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
+        members = RoomMembers if cluster is None else ClusterRoomMembers
+        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from, members)
         self._audience = self._rooms.everybody
         self._cluster = cluster
         joining = None if cluster is None else self._joining(cluster)
