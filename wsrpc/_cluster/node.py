@@ -145,11 +145,14 @@ class Node:
         Cancelling is safe.
         """
         await self._engine.reachable.wait()
-        # How many nodes will answer is not known, but they do so at once.
+        # How many nodes will answer is not known, but they do so at once: all have, when no other one does any more.
+        before = 0
         for _ in range(int(PATIENCE / ANSWERED)):
             await asyncio.sleep(ANSWERED)
-            if self.directory.complete:
+            known = len(self.directory.nodes)
+            if self.directory.complete and before == known > 1:
                 return
+            before = known
 
     async def close(self) -> None:
         """Leave the cluster: tell the others, and end all connections. Cancelling stops the waiting."""

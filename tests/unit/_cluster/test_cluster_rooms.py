@@ -285,11 +285,13 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         engine.down = False
         await turns_until(lambda: away.cluster.connected)
         await made.meet()
-        for server in made.all:
-            await server.room("lobby").emit("said", "together")
-        await turns_until(lambda: all(each.count("together") == 2 for each in told))
-        assert told[cut] == ["missed", "gap", "together", "together"]
-        assert told[1 - cut] == ["unnoticed", "gap", "forgotten", "gap", "together", "together"]
+        await turns_until(lambda: all(member_of(server.cluster).nodes_of("lobby") for server in made.all))
+        await there.room("lobby").emit("said", "from there")
+        await turns_until(lambda: "from there" in told[cut])
+        await away.room("lobby").emit("said", "from away")
+        await turns_until(lambda: "from away" in told[1 - cut])
+        assert told[cut] == ["missed", "gap", "from there", "from away"]
+        assert told[1 - cut] == ["unnoticed", "gap", "forgotten", "gap", "from there", "from away"]
 
 
 def links(server: Server) -> tuple[Peer, ...]:
