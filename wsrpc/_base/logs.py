@@ -205,7 +205,9 @@ class PeerLog:
 
     def shows(self, level: int) -> bool:
         """Return whether a line of that level would write anything, itself or about the lines that were left out."""
-        return self._left_out > 0 or logger.isEnabledFor(self._level(level))
+        if self._quiet and level == logging.INFO:
+            level = logging.DEBUG
+        return self._left_out > 0 or logger.isEnabledFor(level)
 
     def __call__(self, level: int, text: str, /, *args: object, exc_info: BaseException | None = None) -> None:
         self._log(level, text, args, exc_info)
@@ -215,7 +217,8 @@ class PeerLog:
         self._log(logging.WARNING, text, args, exc_info)
 
     def _log(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
-        level = self._level(level)
+        if self._quiet and level == logging.INFO:
+            level = logging.DEBUG
         if level >= logging.ERROR:
             self.errors += 1
             if self._on_error is not None:
@@ -227,9 +230,6 @@ class PeerLog:
             left_out, self._left_out = self._left_out, 0
             self._write(logging.WARNING, LEFT_OUT, (left_out,), None)
         self._write(level, text, args, exc_info)
-
-    def _level(self, level: int) -> int:
-        return logging.DEBUG if self._quiet and level == logging.INFO else level
 
     def _has_room(self) -> bool:
         if self._budget is None:
