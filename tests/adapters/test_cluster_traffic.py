@@ -1,0 +1,67 @@
+"""What nodes hear of a room, counted where they connect to the engine: see `test_cluster_rooms` for who gets what."""
+
+from __future__ import annotations
+
+import pytest
+from cluster_servers import servers
+from engines_in_use import KINDS, InMemory, MortalEngine, OnServer
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import Client
+from wsrpc.engine import Engine, EngineConnection, EngineListener
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+SAID = "unmistakable"
+"""Is in each event to the room, and in nothing else that nodes say."""
+
+
+class Ear:
+    """A listener of a node, which notes what comes before it passes it on."""
+
+    def __init__(self, listener: EngineListener) -> None:
+        self.heard: list[bytes] = []
+        self._listener = listener
+        self.lost = listener.lost
+
+    def received(self, subject: str, payload: bytes) -> None:
+        self.heard.append(payload)
+        self._listener.received(subject, payload)
+
+
+class OverheardEngine:
+    """An engine that notes what each connection hears."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.ears: list[Ear] = []
+
+    async def connect(self, listener: EngineListener, /) -> EngineConnection:
+        ear = Ear(listener)
+        self.ears.append(ear)
+        return await self._engine.connect(ear)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_15_of_16_nodes_hear_nothing_of_a_room_with_members_at_one(kind: str) -> None:
+    broker: MortalEngine = InMemory() if kind == "memory" else OnServer(kind)
+    engine = OverheardEngine(broker.engine)
+    heard: list[int] = []
+    member = Client()
+    member.on("said", lambda text, number: heard.append(number))
+    try:
+        async with servers(16, engine, patience=60) as made:
+            made[5].on("open", made[5].room("lobby").add)
+            await made.join(5, "ada", member)
+            node = made[5].cluster.nodes[0]
+            for number, server in enumerate(made.all):
+                if number != 5:
+                    report = await server.room("lobby").emit("said", SAID, number)
+                    assert report.nodes == (node,) and not report.missed
+            await turns_until(lambda: len(heard) == 15)
+        hearing = [ear for ear in engine.ears if any(SAID.encode() in payload for payload in ear.heard)]
+        assert len(engine.ears) >= 16 and len(hearing) == 1
+        assert sorted(heard) == [number for number in range(16) if number != 5]
+    finally:
+        broker.kill()
