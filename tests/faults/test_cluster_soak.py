@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -241,6 +241,11 @@ class Journal:
     """By the client's address and the sender."""
     gaps: list[float] = field(default_factory=list)
 
+    @property
+    def clients(self) -> tuple[str, str]:
+        """The addresses of its clients."""
+        return address(self.slot), f"own/{self.number}"
+
 
 def read_journals(files: Iterable[Path]) -> list[Journal]:
     found = []
@@ -311,10 +316,10 @@ def check_outcomes(journals: list[Journal], least: int) -> None:
         print(f"    {number:7} {ended} {why}")
     assert not wrong, wrong[:10]
     # All of that would hold if nothing had happened.
-    by_end = Counter(dict.fromkeys(("answered", "not_sent", "unknown"), 0))
+    by_end: Counter[str] = Counter()
     for (_, ended), counts in runs.items():
         by_end[ended] += counts.total()
-    assert min(by_end.values()) > least, by_end
+    assert min(by_end[ended] for ended in ("answered", "not_sent", "unknown")) > least, by_end
 
 
 def check_order(journals: list[Journal]) -> None:
@@ -341,29 +346,24 @@ def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0
     told = missed = 0
     late: list[float] = []
     lost: list[tuple[object, ...]] = []
-    for receiver in journals:
-        until = ends.get(receiver.number, float("inf"))
-        for client in (address(receiver.slot), f"own/{receiver.number}"):
-            for sender in journals:
-                for name, emitted in sender.emitted.items():
-                    got = {each.n for each in receiver.heard.get((client, name), ())}
-                    for event in emitted:
-                        if event.n in got:
-                            continue
-                        # Those that were killed, or have just come.
-                        gone = min(until, ends.get(sender.number, float("inf")))
-                        met = since or max(receiver.up, sender.up) + 1 + BUSY
-                        if not met <= event.began <= gone - 1 - BUSY:
-                            continue
-                        if receiver.node in event.missed:
-                            missed += 1
-                            continue
-                        after = [gap for gap in receiver.gaps if gap >= event.began]
-                        if after:
-                            told += 1
-                            late.append(after[0] - event.began)
-                            continue
-                        lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
+    for receiver, sender in product(journals, journals):
+        # Those who were killed, or have just come, are left out.
+        begin = since or max(receiver.up, sender.up) + 1 + BUSY
+        end = min(ends.get(each.number, float("inf")) for each in (receiver, sender)) - 1 - BUSY
+        for client, (name, emitted) in product(receiver.clients, sender.emitted.items()):
+            got = {each.n for each in receiver.heard.get((client, name), ())}
+            for event in emitted:
+                if event.n in got or not begin <= event.began <= end:
+                    continue
+                if receiver.node in event.missed:
+                    missed += 1
+                    continue
+                after = [gap for gap in receiver.gaps if gap >= event.began]
+                if after:
+                    told += 1
+                    late.append(after[0] - event.began)
+                else:
+                    lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
     gaps = sum(len(journal.gaps) for journal in journals)
     print(f"{missed} events were reported as missed, {told} came into a gap; {gaps} gaps told")
     show("from an event that was lost to the gap that says so", late)
@@ -467,19 +467,16 @@ def check_ends(journals: list[Journal], ends: dict[int, float]) -> None:
             if caller in ends and journal.number not in ends:
                 unparked.append(journal.unparked.get(number, float("inf")) - ends[caller])
     show("handlers for callers that were killed were cancelled", unparked)
-    first: list[float] = []
+    first: dict[tuple[int, int], float] = {}
+    """Of each two processes, when one first ran something for the other while both were there."""
     for journal in journals:
-        if journal.number and journal.slot > 0:
-            for other in by_number.values():
-                ran = [
-                    at
-                    for number, times in journal.ran.items()
-                    for at in times
-                    if number // NUMBERS == other.number and at > max(other.up, journal.up)
-                ]
-                if ran:
-                    first.append(min(ran) - max(other.up, journal.up))
-    show("from the start of a process to the first call between it and another one", first)
+        for number, times in journal.ran.items():
+            caller, at = number // NUMBERS, times[0]
+            if caller != journal.number and at > max(journal.up, by_number[caller].up):
+                pair = (min(caller, journal.number), max(caller, journal.number))
+                first[pair] = min(at, first.get(pair, at))
+    met = [at - max(by_number[one].up, by_number[other].up) for (one, other), at in first.items()]
+    show("from the start of a process to the first call between it and another one", met)
     assert not slow, slow[:5]
     assert took and unparked and max(unparked) <= ENDED
 
@@ -572,7 +569,7 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
                     wrong.append(call)
             elif call.ended == "not_sent":
                 refused.append(call.seconds)
-                if call.seconds > REFUSED or "EngineLost" not in call.why:
+                if call.seconds > REFUSED or "PeerNotFound" in call.why:  # it was there all the time
                     wrong.append(call)
             elif call.ended == "unknown":
                 during = [each for each in outages if each.began <= call.at and call.began <= each.whole]
