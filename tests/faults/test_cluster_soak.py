@@ -26,7 +26,7 @@ from cluster_station import ENGINES, NUMBERS, SLOTS, Station, address
 from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
-KILLS = 200 if SOAK else 5
+KILLS = 200 if SOAK else 3
 ENGINE_KILLS = 50 if SOAK else 2
 ENGINE_FREEZES = 20 if SOAK else 1
 
@@ -38,8 +38,10 @@ BACK = 2.0 + BUSY
 """Seconds after the return of the engine in which everybody can call everybody."""
 REFUSED = 2.0 + BUSY
 """Seconds in which a call fails that cannot be sent."""
-UNNOTICED = 2.5 + BUSY
+FREEZE_NOTICED = 2.5 + BUSY
 """Seconds for which a process may take a frozen engine for one that works."""
+KILL_NOTICED = 0.5 + BUSY
+"""Seconds for which a process may take an engine that was killed for one that works."""
 RIDDEN = 5.0
 """Seconds without an engine that calls survive."""
 
@@ -562,6 +564,7 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
     """Calls fail at once while there is no engine, and local ones go on."""
     refused: list[float] = []
     unknown: list[float] = []
+    late: list[float] = []
     wrong: list[Call] = []
     local: list[float] = []
     for journal in journals:
@@ -579,13 +582,15 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
             elif call.ended == "unknown":
                 during = [each for each in outages if each.began <= call.at and call.began <= each.whole]
                 after = min((call.began - each.began for each in during), default=float("inf"))
-                noticed = UNNOTICED if during and during[-1].how == "frozen" else 0.1 + BUSY
+                noticed = FREEZE_NOTICED if during and during[-1].how == "frozen" else KILL_NOTICED
                 if call.kind != "park":
                     unknown.append(call.seconds)
+                    late.append(after)
                 if after > noticed or during[-1].over - during[-1].began < RIDDEN - 0.5:
                     wrong.append(call)
     show("calls that could not be sent have failed", refused)
     show("calls in flight have ended as unknown", unknown)
+    show("from the loss of the engine to the last call that was sent nevertheless", late)
     show("local calls", local)
     for call in wrong[:5]:
         print("WRONG", call, [str(each) for each in outages if each.began <= call.at and call.began <= each.whole])
