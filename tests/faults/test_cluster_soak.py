@@ -16,7 +16,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, pairwise
+from itertools import count, pairwise, product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,7 +26,7 @@ from cluster_station import ENGINES, NUMBERS, SLOTS, Station, address
 from engine_servers import ServerProcess, lasting_port, nats_server, redis_server
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
-KILLS = 200 if SOAK else 5
+KILLS = 200 if SOAK else 3
 ENGINE_KILLS = 50 if SOAK else 2
 ENGINE_FREEZES = 20 if SOAK else 1
 
@@ -38,8 +38,10 @@ BACK = 2.0 + BUSY
 """Seconds after the return of the engine in which everybody can call everybody."""
 REFUSED = 2.0 + BUSY
 """Seconds in which a call fails that cannot be sent."""
-UNNOTICED = 2.5 + BUSY
+FREEZE_NOTICED = 2.5 + BUSY
 """Seconds for which a process may take a frozen engine for one that works."""
+KILL_NOTICED = 0.5 + BUSY
+"""Seconds for which a process may take an engine that was killed for one that works."""
 RIDDEN = 5.0
 """Seconds without an engine that calls survive."""
 
@@ -241,6 +243,11 @@ class Journal:
     """By the client's address and the sender."""
     gaps: list[float] = field(default_factory=list)
 
+    @property
+    def clients(self) -> tuple[str, str]:
+        """The addresses of its clients."""
+        return address(self.slot), f"own/{self.number}"
+
 
 def read_journals(files: Iterable[Path]) -> list[Journal]:
     found = []
@@ -311,10 +318,10 @@ def check_outcomes(journals: list[Journal], least: int) -> None:
         print(f"    {number:7} {ended} {why}")
     assert not wrong, wrong[:10]
     # All of that would hold if nothing had happened.
-    by_end = Counter(dict.fromkeys(("answered", "not_sent", "unknown"), 0))
+    by_end: Counter[str] = Counter()
     for (_, ended), counts in runs.items():
         by_end[ended] += counts.total()
-    assert min(by_end.values()) > least, by_end
+    assert min(by_end[ended] for ended in ("answered", "not_sent", "unknown")) > least, by_end
 
 
 def check_order(journals: list[Journal]) -> None:
@@ -328,7 +335,7 @@ def check_order(journals: list[Journal]) -> None:
     print(f"{total} events came to clients")
 
 
-def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0.0) -> tuple[int, int]:
+def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0.0) -> tuple[list[Emitted], int]:
     """Each event has come to each client that was there, or somebody was told that it has not.
 
     Args:
@@ -336,36 +343,32 @@ def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0
         since: when all knew each other.
 
     Returns:
-        How many are missing because of a gap that was told, and how many were reported as missed.
+        Those that are missing because of a gap that was told, and how many were reported as missed.
     """
-    told = missed = 0
+    told: list[Emitted] = []
+    missed = 0
     late: list[float] = []
     lost: list[tuple[object, ...]] = []
-    for receiver in journals:
-        until = ends.get(receiver.number, float("inf"))
-        for client in (address(receiver.slot), f"own/{receiver.number}"):
-            for sender in journals:
-                for name, emitted in sender.emitted.items():
-                    got = {each.n for each in receiver.heard.get((client, name), ())}
-                    for event in emitted:
-                        if event.n in got:
-                            continue
-                        # Those that were killed, or have just come.
-                        gone = min(until, ends.get(sender.number, float("inf")))
-                        met = since or max(receiver.up, sender.up) + 1 + BUSY
-                        if not met <= event.began <= gone - 1 - BUSY:
-                            continue
-                        if receiver.node in event.missed:
-                            missed += 1
-                            continue
-                        after = [gap for gap in receiver.gaps if gap >= event.began]
-                        if after:
-                            told += 1
-                            late.append(after[0] - event.began)
-                            continue
-                        lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
+    for receiver, sender in product(journals, journals):
+        # Those who were killed, or have just come, are left out.
+        begin = since or max(receiver.up, sender.up) + 1 + BUSY
+        end = min(ends.get(each.number, float("inf")) for each in (receiver, sender)) - 1 - BUSY
+        for client, (name, emitted) in product(receiver.clients, sender.emitted.items()):
+            got = {each.n for each in receiver.heard.get((client, name), ())}
+            for event in emitted:
+                if event.n in got or not begin <= event.began <= end:
+                    continue
+                if receiver.node in event.missed:
+                    missed += 1
+                    continue
+                after = [gap for gap in receiver.gaps if gap >= event.began]
+                if after:
+                    told.append(event)
+                    late.append(after[0] - event.began)
+                else:
+                    lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
     gaps = sum(len(journal.gaps) for journal in journals)
-    print(f"{missed} events were reported as missed, {told} came into a gap; {gaps} gaps told")
+    print(f"{missed} events were reported as missed, {len(told)} came into a gap; {gaps} gaps told")
     show("from an event that was lost to the gap that says so", late)
     for each in lost[:5]:
         print("LOST", *each)
@@ -394,7 +397,8 @@ async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
                     with suppress(Killed):  # meanwhile
                         gone.append(await station.ask("gone", dead.node, dead.addresses) - killed)
 
-                others: list[Asked] = [home, *w.mortals.values()]
+                # Those that have not started yet would answer late, and have never heard of it.
+                others: list[Asked] = [home, *(mortal for mortal in w.mortals.values() if mortal.node)]
                 await asyncio.gather(*map(see, others))
 
             async def live_and_die(slot: int, group: asyncio.TaskGroup) -> None:
@@ -467,19 +471,16 @@ def check_ends(journals: list[Journal], ends: dict[int, float]) -> None:
             if caller in ends and journal.number not in ends:
                 unparked.append(journal.unparked.get(number, float("inf")) - ends[caller])
     show("handlers for callers that were killed were cancelled", unparked)
-    first: list[float] = []
+    first: dict[tuple[int, int], float] = {}
+    """Of each two processes, when one first ran something for the other while both were there."""
     for journal in journals:
-        if journal.number and journal.slot > 0:
-            for other in by_number.values():
-                ran = [
-                    at
-                    for number, times in journal.ran.items()
-                    for at in times
-                    if number // NUMBERS == other.number and at > max(other.up, journal.up)
-                ]
-                if ran:
-                    first.append(min(ran) - max(other.up, journal.up))
-    show("from the start of a process to the first call between it and another one", first)
+        for number, times in journal.ran.items():
+            caller, at = number // NUMBERS, times[0]
+            if caller != journal.number and at > max(journal.up, by_number[caller].up):
+                pair = (min(caller, journal.number), max(caller, journal.number))
+                first[pair] = min(at, first.get(pair, at))
+    met = [at - max(by_number[one].up, by_number[other].up) for (one, other), at in first.items()]
+    show("from the start of a process to the first call between it and another one", met)
     assert not slow, slow[:5]
     assert took and unparked and max(unparked) <= ENDED
 
@@ -550,6 +551,9 @@ async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> Non
     check_order(journals)
     told, missed = check_lost(journals, {}, outages[0].began)
     assert told and missed
+    lasting = [each for each in outages if each.over - each.began > RIDDEN - 0.5]
+    for event in told:
+        assert any(each.began - 0.5 <= event.began <= each.whole for each in lasting), "short ones lose nothing"
     check_outages(journals, outages)
     assert not any(left), left
     w.check_no_complaints()
@@ -560,6 +564,7 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
     """Calls fail at once while there is no engine, and local ones go on."""
     refused: list[float] = []
     unknown: list[float] = []
+    late: list[float] = []
     wrong: list[Call] = []
     local: list[float] = []
     for journal in journals:
@@ -572,18 +577,20 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
                     wrong.append(call)
             elif call.ended == "not_sent":
                 refused.append(call.seconds)
-                if call.seconds > REFUSED or "EngineLost" not in call.why:
+                if call.seconds > REFUSED or "PeerNotFound" in call.why:  # it was there all the time
                     wrong.append(call)
             elif call.ended == "unknown":
                 during = [each for each in outages if each.began <= call.at and call.began <= each.whole]
                 after = min((call.began - each.began for each in during), default=float("inf"))
-                noticed = UNNOTICED if during and during[-1].how == "frozen" else 0.1 + BUSY
+                noticed = FREEZE_NOTICED if during and during[-1].how == "frozen" else KILL_NOTICED
                 if call.kind != "park":
                     unknown.append(call.seconds)
+                    late.append(after)
                 if after > noticed or during[-1].over - during[-1].began < RIDDEN - 0.5:
                     wrong.append(call)
     show("calls that could not be sent have failed", refused)
     show("calls in flight have ended as unknown", unknown)
+    show("from the loss of the engine to the last call that was sent nevertheless", late)
     show("local calls", local)
     for call in wrong[:5]:
         print("WRONG", call, [str(each) for each in outages if each.began <= call.at and call.began <= each.whole])
