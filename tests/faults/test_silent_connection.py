@@ -139,8 +139,10 @@ async def test_both_sides_find_out_in_time(
             here, there = await asyncio.gather(s.here.found(start, timeout), s.there.found(start, timeout))
             for request in requests:
                 await lost(request)
-        # Where one direction is whole, the side that was first may have told the other.
-        assert 1011 in {here.code, there.code} <= {1006, 1011}
+        # Where one direction is whole, the side that was first may have told the other. Where nothing can be written,
+        # both may notice that first: `Limits.stall` is then as long as a ping and its answer may take.
+        assert {here.code, there.code} <= {1006, 1011}
+        assert 1011 in {here.code, there.code} or (busy and trouble is FaultProxy.stall)
         async with asyncio.timeout(8):
             assert await s.client.request("add", 2, 3) == 5
         await turns_until(lambda: len(s.server.peers) == 1)
