@@ -13,7 +13,10 @@ from .wire import Close, Data, Mark, Reset
 __all__ = ["Carrier", "EngineTransport"]
 
 SLICE = 32 * 1024
-"""Bytes that are gathered before they are published, at most, unless a message is larger."""
+"""Bytes that are gathered before they are published, at most, unless a message is larger or the engine takes less."""
+
+AROUND_EACH = 10
+"""Bytes that stand around each of them, at most: its length, and its number if it is binary."""
 
 HIGH_WATER = 64 * 1024
 """Bytes that the engine may have to take before senders wait."""
@@ -60,13 +63,13 @@ class Batch:
         self.binary: list[int] = []
         """Which of them are binary messages, counted from 0."""
         self.size = 0
-        """Bytes of all."""
+        """Bytes of all, with what stands around each."""
 
     def add(self, payload: bytes, text: bool) -> None:
         if not text:
             self.binary.append(len(self.messages))
         self.messages.append(payload)
-        self.size += len(payload)
+        self.size += len(payload) + AROUND_EACH
 
 
 class EngineTransport:
@@ -89,6 +92,7 @@ class EngineTransport:
         self._early: list[tuple[bytes, bool]] = []
         """What has arrived before `start`, or while receiving is paused."""
         self._paused = False
+        self._slice = min(SLICE, self.largest)
         self._batch = Batch()
         self._sent = 0
         """Messages that were published."""
@@ -108,7 +112,7 @@ class EngineTransport:
         if self._over.done():
             info = self._over.result()
             raise ConnectionLost(info.code, info.reason, "not_sent")
-        if self._batch.size + len(payload) > SLICE:  # so that a message of the largest size travels alone
+        if self._batch.size + len(payload) > self._slice:  # so that a message of the largest size travels alone
             self.flush()
         if not self._batch.messages:
             self._over.get_loop().call_soon(self.flush)

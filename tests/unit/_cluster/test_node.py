@@ -309,3 +309,16 @@ async def test_nobody_there_refuses() -> None:
         (a,) = w.ones
         with pytest.raises(ConnectionRefusedError):
             await a.node.dial("nobody", {})
+
+
+async def test_an_engine_that_takes_little() -> None:
+    async with world(0) as w:
+        w.engine.largest = 4096
+        a, b = await w.join(), await w.join()
+        ours = Ear(await a.node.dial(b.node.id, {}))
+        (theirs,) = b.ears
+        sizes = [1] * 3000 + [100] * 300 + [3072, 1, 2000, 2000]
+        for size in sizes:
+            ours.transport.send(b"x" * size, False)
+        await turns(5)
+        assert [len(payload) for payload, _ in theirs.got] == sizes and ours.ended is None
