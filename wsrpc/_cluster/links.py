@@ -126,9 +126,11 @@ class NodeLinks:
         """Return another node, which may have to dial first. Cancelling is safe.
 
         Raises:
-            ConnectionLost: ``"not_sent"``, it did not dial in time.
+            ConnectionLost: ``"not_sent"``, it is gone, or did not dial in time.
         """
         if (peer := self.peer(node)) is None:
+            if node not in self._node.directory.nodes:
+                raise ConnectionLost(1006, f"node {node} is gone", "not_sent")
             dialed = self._dialed.get(node)
             if dialed is None:
                 dialed = self._dialed[node] = asyncio.Event()
@@ -161,7 +163,7 @@ class NodeLinks:
 
     def node_left(self, node: str, silent: bool) -> None:
         """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
-        self._dialed.pop(node, None)
+        self._wake(node)  # who waits for it need not wait any longer
         client, peer = self._clients.pop(node, None), self._peers.pop(node, None)
         in_session = peer is not None or (client is not None and client.state in IN_SESSION)
         if node in self._broken or (silent and in_session):
@@ -209,6 +211,10 @@ class NodeLinks:
             self._mark_broken(node)
         self._say_lost(node, peer)
         self._peers[node] = peer
+        self._wake(node)
+
+    def _wake(self, node: str) -> None:
+        """Let callers that wait until a node has dialed look again."""
         if (dialed := self._dialed.pop(node, None)) is not None:
             dialed.set()
 

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 from cluster_process import Process, is_there, processes
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import ConnectionLost
+from wsrpc._cluster.directory import Beat
 from wsrpc.testing import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -99,3 +101,20 @@ async def test_a_call_to_a_node_that_falls_silent_says_so(one: int) -> None:
         with pytest.raises(ConnectionLost, match=f"node {b.node.id} is gone") as caught:
             await call
         assert caught.value.outcome == "unknown" and a.lost == [b.node.id]
+
+
+async def test_who_waits_for_a_node_that_leaves_need_not_wait_any_longer() -> None:
+    engine = MemoryEngine()
+    async with processes(engine, 1) as (a,):
+        await turns_until(lambda: a.node.connected)
+        node = "0"  # lower than any other name: it would have to dial
+        a.node.directory.heard_beat(Beat(node, 0), a.node.now)
+        waiting = asyncio.create_task(a.links.reach(node))
+        await asyncio.sleep(0)
+        a.node.directory.drop(node, a.node.now)
+        await turns(5)
+        assert waiting.done()
+        with pytest.raises(ConnectionLost, match="no connection to node 0"):
+            await waiting
+        with pytest.raises(ConnectionLost, match="node 0 is gone"):
+            await a.links.reach(node)
