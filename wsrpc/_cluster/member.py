@@ -13,7 +13,6 @@ from .._handlers.registration import Registrar, registry_of
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
-from .._sending.pending import RequestOptions
 from .._server.membership import Host, RoomMessage
 from .._server.peers import ServedPeer
 from ..engine import PATIENCE, Engine
@@ -29,7 +28,6 @@ __all__ = ["Member"]
 
 ROOM, MEMBERS = "room", "members"
 """What nodes say to each other of rooms: an event and a request."""
-AGAIN = RequestOptions(timeout=PATIENCE)
 
 logger = logging.getLogger("wsrpc")
 

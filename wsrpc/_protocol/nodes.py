@@ -18,7 +18,6 @@ from ..errors import (
     PeerNotFound,
     QueueFull,
     RemoteError,
-    RequestTimeout,
     RpcError,
     TooManyRequests,
     UnexpectedChannel,
@@ -85,5 +84,4 @@ def is_left(reason: object) -> bool:
 _MADE_OF_DATA: dict[str, Callable[..., Exception]] = {
     f"{PREFIX}ConnectionLost": ConnectionLost,
     f"{PREFIX}PeerNotFound": PeerNotFound,
-    f"{PREFIX}RequestTimeout": RequestTimeout,
 }
