@@ -109,6 +109,17 @@ async def test_skip() -> None:
             assert got == listeners.keys() - left_out
             for each in listeners.values():
                 each.heard.clear()
+        for how in ("await emit", "emit_nowait"):
+            both = (cluster.peer(name) for name in ("ada", "bob"))  # an iterator, which can be read only once
+            if how == "await emit":
+                await room.emit("said", how, skip=both)
+            else:
+                room.emit_nowait("said", how, skip=both)
+            await room.emit("said", "end")
+            await turns_until(lambda: all(one.heard and one.heard[-1] == ("end",) for one in listeners.values()))
+            assert {name for name, one in listeners.items() if (how,) in one.heard} == {"eve", "dan"}
+            for one in listeners.values():
+                one.heard.clear()
         with pytest.raises(TypeError, match="skip= takes a peer"):
             await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
 
