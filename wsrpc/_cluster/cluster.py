@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Never, Self, TypeAlias, TypeVar
 
 from .._base.names import OnChannel, check_address, check_event, check_name
+from .._base.scheduler import spawn_later
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.introspection import is_async
 from .._handlers.registry import Registry, accepted
@@ -201,6 +202,8 @@ class ClusterClient(ClusterView):
         )
         self._connect_timeout = connect_timeout
         self._entered = False
+        self._leaving: asyncio.Task[None] | None = None
+        """Leaves the cluster."""
 
     async def __aenter__(self) -> Self:
         """Join the cluster. Cancelling is safe.
@@ -229,7 +232,8 @@ class ClusterClient(ClusterView):
     async def _leave(self) -> None:
         member, self._member = self._member, None
         if member is not None:
-            await member.close()
+            self._leaving = spawn_later(member.close())  # in a task, so that cancelling only stops the waiting
+            await asyncio.shield(self._leaving)
 
     def room(self, name: str) -> ClusterRoom:
         """Return the room with that name, to emit to its members in all processes.

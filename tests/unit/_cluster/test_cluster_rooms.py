@@ -376,3 +376,16 @@ def test_options_are_checked() -> None:
         Server(cluster=engine)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"Server\(cluster=Cluster"):
         _ = Server().cluster
+
+
+async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
+    async with servers(1) as made:
+        shop = ClusterClient(made.engine, name="shop")
+        await shop.__aenter__()
+        await turns_until(lambda: len(made[0].cluster.nodes) == 2)
+        leaving = asyncio.ensure_future(shop.__aexit__())
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+        await turns_until(lambda: len(made[0].cluster.nodes) == 1)
