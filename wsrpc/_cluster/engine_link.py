@@ -145,6 +145,12 @@ class EngineLink:
                     logger.warning("%s cannot reach its engine: %s", self._label, exc.reason)
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
+            except Exception:  # an engine that does not keep its contract: it may be the user's own
+                if not told:
+                    told = True
+                    logger.exception("%s cannot reach its engine", self._label)
+                await asyncio.sleep(random.uniform(0.1, RETRY))
+                continue
             told = False
             self._connection, self._heard = connection, None
             self.reachable.set()

@@ -389,3 +389,23 @@ async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
         with pytest.raises(asyncio.CancelledError):
             await leaving
         await turns_until(lambda: len(made[0].cluster.nodes) == 1)
+
+
+async def test_what_an_engine_raises_against_its_contract_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(MemoryEngine):
+        broken = True
+
+        async def connect(self, listener: Any, /) -> Any:
+            if self.broken:
+                raise OSError("no such host")
+            return await super().connect(listener)
+
+    engine = Broken()
+    server = Server(cluster=Cluster(engine))
+    await server.open()
+    try:
+        await turns_until(lambda: "OSError: no such host" in caplog.text)
+        engine.broken = False
+        await turns_until(lambda: server.cluster.connected)
+    finally:
+        await server.close()
