@@ -99,8 +99,8 @@ class ClusterSender:
             sender, on = await self._find(channel, wants_channel=wants_channel)
             return await method(sender)(on, event, args, options)
         except PeerNotFound:
-            if self._member().locate(self._address) in (None, where):
-                raise
+            if options.send is not None or self._member().locate(self._address) in (None, where):
+                raise  # the source of items is closed by now
         sender, on = await self._find(channel, wants_channel=wants_channel)
         return await method(sender)(on, event, args, options)
 

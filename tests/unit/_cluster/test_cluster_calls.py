@@ -39,6 +39,7 @@ from wsrpc import (
     UnknownEvent,
     current_peer,
 )
+from wsrpc._cluster.cluster import member_of
 from wsrpc._sending.caller import Caller
 from wsrpc.testing import MemoryEngine, ScriptedTransport
 
@@ -735,3 +736,16 @@ def test_a_peer_of_the_cluster_has_what_sends_and_no_more() -> None:
 
     assert public(ClusterPeer) - public(Caller) == {"address", "of"}
     assert public(ClusterPeerChannel) - public(Caller) == {"address", "name"}
+
+
+async def test_a_source_is_not_used_again_where_the_peer_has_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was closed when the first request failed, so the handler would get no items."""
+    async with world("there") as w:
+        server = await w.made.add()
+        await w.made.meet()
+        member = member_of(w.made[0].cluster)
+        places = iter([server.cluster.nodes[0]] * 2)
+        real = member.locate
+        monkeypatch.setattr(member, "locate", lambda address: next(places, None) or real(address))
+        with pytest.raises(PeerNotFound):
+            await w.peer.request("total", send=(number for number in range(10)))
