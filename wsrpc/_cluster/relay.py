@@ -79,7 +79,7 @@ class Relay:
                 raise made_here(UnknownEvent(f"channel {h} is over"))
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
         on = ctx.inbound.c or ""
-        wants = VALUE if VALUE in on else CHANNEL
+        wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
         address, found, channel = on.partition(wants)
         if not found:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))

@@ -749,3 +749,19 @@ async def test_a_source_is_not_used_again_where_the_peer_has_moved(monkeypatch: 
         monkeypatch.setattr(member, "locate", lambda address: next(places, None) or real(address))
         with pytest.raises(PeerNotFound):
             await w.peer.request("total", send=(number for number in range(10)))
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\1b", "a\0b\1c", "a\1b\0c"])
+async def test_a_named_channel_of_any_name(name: str) -> None:
+    async with world("there") as w:
+
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+
+        side = w.callee.client.of(name)
+        side.on("numbers", numbers)
+        side.on("number", lambda: 2)
+        peer = w.made[0].cluster.peer("ada").of(name)
+        assert await peer.request("number") == 2
+        async with peer.stream("numbers") as items:
+            assert [item async for item in items] == [1]
