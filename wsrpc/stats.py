@@ -78,7 +78,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     """Connections to other processes that this one has opened, in all. There is another one after messages of the
     engine were lost."""
     lost_events: int
-    """Events of other processes for a peer that was not connected here any more."""
+    """Events of other processes for a peer that was not connected here any more, or read too slowly."""
     ignored: dict[str, int]
     """Messages of the engine that made no sense, in all, by kind."""
 

@@ -8,15 +8,17 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
+from .._base.closing import CloseCode
 from .._channels.batch import finish
 from .._channels.core import ChannelCore
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
+from .._peer.core import PeerCore
 from .._peer.peer import Peer, core_of
 from .._protocol.nodes import error_to_node
 from .._sending.caller import Sender
 from .._sending.pending import RequestOptions
-from ..errors import PeerNotFound, UnknownEvent, WsrpcError, made_here, one_line
+from ..errors import PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe
 
 __all__ = ["Relay", "place"]
@@ -85,12 +87,33 @@ class Relay:
             raise made_here(UnknownEvent(f"nodes have no event {one_line(str(a[0]))!r}"))
         peer = self._find(address)
         if peer is not None:
+            core = core_of(peer)
+            if ctx.id is None:
+                return self._tell(core, channel or None, a)
             options = FOR_VALUE if wants == VALUE else FOR_CHANNEL
-            return self._pass_on(ctx, core_of(peer).sender, channel or None, a, options)
+            return self._pass_on(ctx, core.sender, channel or None, a, options)
         if ctx.id is None:
             self.lost += 1
             return None
         raise error_to_node(PeerNotFound(address))
+
+    def _tell(self, core: PeerCore, channel: str | None, a: list[Any]) -> None:
+        """Pass an event on to a peer of this node, without waiting.
+
+        Nobody else would wait: for the caller the event was sent. What waits here holds up, in the end, everything that
+        the calling node sends to all peers.
+        """
+        try:
+            core.sender.send_event_nowait(channel, a[0], tuple(a[1:]))
+        except QueueFull:
+            self.lost += 1
+            core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+        except WsrpcError as exc:
+            self._was_lost(exc)
+
+    def _was_lost(self, exc: WsrpcError) -> None:
+        self.lost += 1
+        logger.info("an event from another node was not sent: %s", exc)
 
     def _pass_on(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
@@ -107,8 +130,7 @@ class Relay:
         try:
             await sender.send_event(on, a[0], tuple(a[1:]))
         except WsrpcError as exc:
-            self.lost += 1
-            logger.info("an event from another node was not sent: %s", exc)
+            self._was_lost(exc)
 
     async def _request(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions

@@ -41,7 +41,7 @@ from wsrpc import (
 )
 from wsrpc._cluster.cluster import member_of
 from wsrpc._sending.caller import Caller
-from wsrpc.testing import MemoryEngine, ScriptedTransport
+from wsrpc.testing import MemoryEngine, MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -765,3 +765,28 @@ async def test_a_named_channel_of_any_name(name: str) -> None:
         assert await peer.request("number") == 2
         async with peer.stream("numbers") as items:
             assert [item async for item in items] == [1]
+
+
+async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() -> None:
+    """What waits for it is bounded, as in a room: then its connection is closed with 4408."""
+    limits = Limits(close_timeout=2.0, ping_interval=None, high_water=10_000, hard_cap=200_000)
+    async with servers(2, limits=limits) as made:
+        slow, other = Callee(), Callee()
+        codes: list[int] = []
+        slow.client.on("close", lambda peer, info: codes.append(info.code))
+        await made.join(1, "slow", slow.client)
+        await made.join(1, "other", other.client)
+        cluster, transport = made[0].cluster, made.peer(1, "slow").transport
+        assert isinstance(transport, MemoryTransport)
+        transport.hold()
+        for _ in range(15):
+            await cluster.peer("slow").emit("note", "x" * 10_000)
+        assert await cluster.peer("other").request("add", 20, 22) == 42
+        assert made.is_quiet(), "events do not wait in the session between the two processes"
+        assert len(made[1].peers) == 2
+        for _ in range(15):
+            await cluster.peer("slow").emit("note", "x" * 10_000)
+        assert await cluster.peer("other").request("add", 20, 22) == 42
+        await turns_until(lambda: cluster.locate("slow") is None)
+        transport.release()
+        await turns_until(lambda: codes == [4408])
