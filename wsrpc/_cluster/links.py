@@ -114,6 +114,7 @@ class NodeLinks:
         """For callers that wait until a node has dialed."""
         self._broken: dict[str, None] = {}
         """Nodes with which the last session has broken, the oldest first: they may miss what was sent to them."""
+        self._closed_for_good = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self._server.on("close", self._closed)
 
@@ -146,7 +147,7 @@ class NodeLinks:
 
     def node_came(self, node: str) -> None:
         """Dial another node, if that is for this one to do."""
-        if self._node.id < node:
+        if self._node.id < node and not self._closed_for_good:
             client = self._clients[node] = Client(
                 f"ws://{node}/",
                 dial=self._dial,
@@ -181,7 +182,10 @@ class NodeLinks:
         self._spawn(self._accept(transport, headers))
 
     async def close(self) -> None:
-        """End all sessions."""
+        """End all sessions. Who waits for one is told."""
+        self._closed_for_good = True
+        for node in tuple(self._dialed):
+            self._wake(node)
         clients = [*self._clients.values()]
         self._clients.clear()
         await asyncio.gather(*(client.close() for client in clients), self._server.close())

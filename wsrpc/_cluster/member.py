@@ -59,8 +59,6 @@ class Member:
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
         self._closing: set[asyncio.Task[None]] = set()
-        self.room_messages_in = 0
-        """Messages to rooms that other nodes have sent."""
         self._gaps = 0
         self._engines_lost = 0
         self._node = Node(engine, name, self)
@@ -225,13 +223,9 @@ class Member:
 
     def _serve(self, side: Registrar) -> None:
         """Register what other nodes may call."""
-        side.on(ROOM, self._deliver)
+        side.on(ROOM, self._host.deliver)
         side.on(MEMBERS, self._host.members)
         registry_of(side).fall_back_to(self.relay.handler)
-
-    def _deliver(self, message: RoomMessage) -> None:
-        self.room_messages_in += 1
-        self._host.deliver(message)
 
     # ------------------------------------------------------------ what the node reports
 

@@ -13,7 +13,16 @@ from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, WireMessage
 from .._protocol.nodes import error_to_node, is_left
 from .._streams.inbox import Decode
-from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, RpcError, StreamOverflow
+from ..errors import (
+    ChannelClosed,
+    ConnectionLost,
+    MessageTooBig,
+    RemoteError,
+    RpcError,
+    StreamOverflow,
+    WsrpcError,
+    made_here,
+)
 
 __all__ = ["Pipe"]
 
@@ -92,12 +101,14 @@ class OneWay:
         if not out.clear:
             return False
         try:
-            for a in self._messages(message.a):
+            for number, a in enumerate(self._messages(message.a)):
                 encoded = out.terms.encode(Event(a, UNSET, sink.id))
                 if not out.send(encoded):
+                    if number:  # several items, of which some have left
+                        del message.a[1][:number]
                     return False
                 self._sent += len(encoded)
-        except MessageTooBig as exc:
+        except (MessageTooBig, TypeError, ValueError) as exc:  # the last two: an item that only MessagePack can express
             self._fail(exc)
         except ConnectionLost:
             return True  # the channel is about to end
@@ -167,7 +178,7 @@ class OneWay:
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break
-                except MessageTooBig as exc:
+                except (MessageTooBig, TypeError, ValueError) as exc:
                     self._fail(exc)
                     break
             self._waiting.popleft()
@@ -180,6 +191,8 @@ class OneWay:
 
     def _fail(self, error: Exception) -> None:
         self._waiting.clear()
+        if not isinstance(error, WsrpcError):
+            error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
         self._source.abort(error_to_node(error) if self._source.table.out.between_nodes else RpcError(str(error)))
         self._sink.abort(error_to_node(error) if self._sink.table.out.between_nodes else RpcError(str(error)))
 

@@ -6,7 +6,8 @@ import asyncio
 from typing import Protocol
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from ..errors import ConnectionLost
+from .._base.logs import logger
+from ..errors import ConnectionLost, MessageTooBig
 from ..transport import ConnectionInfo, Receiver
 from .wire import Close, Data, Mark, Reset
 
@@ -140,6 +141,11 @@ class EngineTransport:
             self._carrier.carry(self.node, message)
         except ConnectionLost as exc:
             self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
+            return False
+        except MessageTooBig as exc:
+            # The engine has come back with a smaller bound. Sent again in a session that goes on, it would fail again.
+            logger.error("the session with node %s ends, and what was under way in it: %s", self.node, exc)
+            self._close(CloseCode.MESSAGE_TOO_BIG, "the engine takes no message of that size")
             return False
         return True
 

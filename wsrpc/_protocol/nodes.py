@@ -19,6 +19,7 @@ from ..errors import (
     QueueFull,
     RemoteError,
     RpcError,
+    StreamOverflow,
     TooManyRequests,
     UnexpectedChannel,
     WsrpcError,
@@ -38,7 +39,8 @@ LEFT = RemoteError("the caller has ended the channel", f"{PREFIX}left")
 them need not say so: each knows when a stream is over."""
 
 _TEXT_ONLY: dict[str, type[WsrpcError]] = {
-    f"{PREFIX}{cls.__name__}": cls for cls in (BadResult, MessageTooBig, QueueFull, TooManyRequests, UnexpectedChannel)
+    f"{PREFIX}{cls.__name__}": cls
+    for cls in (BadResult, MessageTooBig, QueueFull, StreamOverflow, TooManyRequests, UnexpectedChannel)
 }
 
 

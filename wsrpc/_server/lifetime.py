@@ -87,7 +87,8 @@ class Lifetime:
         self._happened(Input.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
-        self.join()
+        if self._joining is not None:
+            self.join()
 
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""

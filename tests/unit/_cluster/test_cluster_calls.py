@@ -790,3 +790,45 @@ async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() ->
         await turns_until(lambda: cluster.locate("slow") is None)
         transport.release()
         await turns_until(lambda: codes == [4408])
+
+
+async def test_an_engine_that_comes_back_and_takes_less() -> None:
+    """What it does not take ends the session in which it was sent, and not each one after that."""
+    async with world("there") as w:
+        w.engine.largest, w.engine.down = 64 * 1024, True
+        w.engine.cut()
+        await turns_until(lambda: not w.made[0].cluster.connected)
+        w.engine.down = False
+        await turns_until(lambda: w.made[0].cluster.connected and w.made[1].cluster.connected)
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        with pytest.raises(ConnectionLost) as caught:
+            await w.peer.request("echo", "x" * 200_000)
+        assert caught.value.outcome == "unknown"
+        await w.made.meet()
+        assert await w.peer.request("add", 1, 2) == 3
+        assert await w.peer.request("echo", "x" * 30_000) == ["x" * 30_000]
+
+
+@pytest.mark.parametrize("evil", [b"\xc7\x04\x05abcd", b"\x81\xc0\x01"], ids=["an extension", "a key that is null"])
+async def test_an_item_that_only_messagepack_can_express(evil: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends its stream, and neither the session between the nodes nor the client's."""
+    send: Any = MemoryTransport._send  # what a client of another make may send
+
+    def send_evil(self: Any, payload: bytes, text: bool, last: bool) -> None:
+        send(self, bytes(payload).replace(b"\xa4EVIL", evil), text, last)
+
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield "EVIL"
+        await asyncio.Event().wait()
+
+    async with world("there") as w:
+        w.callee.client.on("items", items)
+        monkeypatch.setattr(MemoryTransport, "_send", send_evil)
+        async with w.peer.stream("items") as stream:
+            assert await anext(stream) == 1
+            with pytest.raises(RemoteError, match="an item cannot be passed on"):
+                await anext(stream)
+        assert await w.peer.request("add", 1, 2) == 3
+        await turns_until(lambda: w.made.peer(1, "ada").channels == 0)

@@ -164,24 +164,6 @@ async def test_a_room_without_a_cluster_has_members_too() -> None:
     assert await Server().room("lobby").members() == Members(())
 
 
-async def test_a_node_without_members_gets_nothing() -> None:
-    """15 of 16 nodes hear nothing of a room that has members at one."""
-    async with servers(16, patience=60) as made:
-        welcome(made[5])
-        listener = Listener()
-        await made.join(5, "ada", listener.client)
-        for _ in range(100):
-            await made[0].room("lobby").emit("said", 1)
-        await turns_until(lambda: len(listener.heard) == 100)
-        delivered = {server.cluster.nodes[0]: rooms_heard(server) for server in made.all}
-        assert delivered == {server.cluster.nodes[0]: 100 * (server is made[5]) for server in made.all}
-
-
-def rooms_heard(server: Server) -> int:
-    """How many events of rooms other nodes have sent to a server."""
-    return member_of(server.cluster).room_messages_in
-
-
 async def test_a_room_that_empties_and_fills_again() -> None:
     async with servers(2) as made:
         listener = Listener()
