@@ -26,6 +26,12 @@ class Servers:
         self._stack = stack
         self.all: list[Server] = []
 
+    @property
+    def memory(self) -> MemoryEngine:
+        """The engine, of tests that use the one in memory."""
+        assert isinstance(self.engine, MemoryEngine)
+        return self.engine
+
     def __getitem__(self, number: int) -> Server:
         return self.all[number]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol
 
-__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Timer", "Timers", "spawn_later"]
+__all__ = ["EAGER", "LoopScheduler", "Scheduler", "Tasks", "Timer", "Timers", "spawn_later"]
 
 EAGER = sys.version_info >= (3, 12)
 """Whether a coroutine's first step can run at once, inside its own task."""
@@ -176,3 +176,26 @@ class LoopScheduler:
     ) -> asyncio.Task[None]:
         self.renew()
         return self.spawn(coroutine, context)
+
+
+class Tasks:
+    """Tasks that belong to one object, which keeps them until they have ended: asyncio refers to them only weakly."""
+
+    def __init__(self) -> None:
+        self._running: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        """Run a coroutine in a task."""
+        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def wait(self) -> None:
+        """Wait until the tasks have ended, whatever they raise. Cancelling it cancels them."""
+        await asyncio.gather(*self._running, return_exceptions=True)
+
+    async def cancel(self) -> None:
+        """Cancel the tasks, and wait until they have ended."""
+        for task in self._running:
+            task.cancel()
+        await self.wait()

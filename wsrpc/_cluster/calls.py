@@ -37,7 +37,7 @@ _OPEN_STREAM: Callable[[Sender], Ask] = attrgetter("open_stream")
 
 
 class ClusterSender:
-    """Sends to the peer with an address: directly if it is connected to this node, else by way of its node.
+    """Sends to the peer with an address: directly if it is connected to this node, else through its node.
 
     Args:
         member: returns this process's part in the cluster.
@@ -178,7 +178,7 @@ class ClusterPeer(Caller, Addressed):
     """The peer with an address, wherever in the cluster it is connected. `Cluster.peer` returns it.
 
     It has the methods of a `Peer` that send. Each call looks up where the peer is connected at that moment: a peer that
-    is connected to this process is called directly, any other one by way of its process. The peer's handlers cannot
+    is connected to this process is called directly, any other one through its process. The peer's handlers cannot
     tell which. (To read what a peer sends, register handlers on the servers: a peer sends to the one that it is
     connected to.)
 
@@ -190,7 +190,8 @@ class ClusterPeer(Caller, Addressed):
       seconds, while the call ran.
 
     `emit` returns when the event is accepted for sending to the other process. Events of one process to one peer come
-    in order; an event is lost if its peer leaves before it comes.
+    in order; an event is lost if its peer leaves before it comes. A peer that reads too slowly is closed with 4408 once
+    `Limits.hard_cap` bytes wait for it in its process.
     """
 
     __slots__ = ("_channel_name", "_sender", "address")

@@ -113,7 +113,7 @@ class Cluster(ClusterView):
     `peer` any peer that has a `Handshake.address`. While the engine cannot be reached, the server serves its own
     clients as before.
 
-    Whoever can publish to the engine is trusted: use the engine's own authentication and TLS.
+    Everyone who can publish to the engine is trusted: use the engine's own authentication and TLS.
 
     Args:
         engine: the message broker that all processes can reach.
@@ -172,7 +172,7 @@ class ClusterClient(ClusterView):
 
     Args:
         engine, name: those of the `Cluster` of the servers.
-        limits: ``timeout`` and ``message`` are used.
+        limits: bounds of the messages between this program and the servers, and ``timeout``, the default of requests.
         codec, enc_hook, dec_hook, lax: as for `Client`.
         connect_timeout: seconds in which the engine has to be reached. None for no limit.
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
-from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import Protocol
 
+from .._base.logs import logger
+from .._base.scheduler import Tasks
 from ..engine import Engine, EngineConnection
 from ..errors import EngineLost
 
@@ -17,8 +17,6 @@ DEAF = 5.0
 """Seconds without a word of its own, after which a node takes its subscriptions for dead, and connects again."""
 RETRY = 0.5
 """Seconds between two attempts to reach the engine, at most."""
-
-logger = logging.getLogger("wsrpc")
 
 
 class EngineLinkListener(Protocol):
@@ -72,8 +70,8 @@ class EngineLink:
         """When each subject was last heard. None before `check` has been called on this connection."""
         self.reachable = asyncio.Event()
         """Whether there is a connection."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._spawn(self._keep())
+        self._tasks = Tasks()
+        self._tasks.spawn(self._keep())
 
     @property
     def unsent(self) -> int:
@@ -108,12 +106,9 @@ class EngineLink:
     async def close(self) -> None:
         """Write what was published, and end for good."""
         connection, self._connection = self._connection, None
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
+        await self._tasks.cancel()
         if connection is not None:
             await connection.close()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
     # ------------------------------------------------------------ whether it works
 
@@ -131,7 +126,7 @@ class EngineLink:
         elif min(self._heard.values()) + DEAF < now:
             self._heard = None
             logger.warning("%s does not hear itself: it connects to its engine again", self._label)
-            self._spawn(self._connection.close())
+            self._tasks.spawn(self._connection.close())
 
     async def _keep(self) -> None:
         told = False
@@ -139,16 +134,13 @@ class EngineLink:
             ear = _Ear(self._listener)
             try:
                 connection = await self._connect(ear)
-            except EngineLost as exc:
+            except Exception as exc:  # an engine of the user's own may raise something else than `EngineLost`
                 if not told:
                     told = True
-                    logger.warning("%s cannot reach its engine: %s", self._label, exc.reason)
-                await asyncio.sleep(random.uniform(0.1, RETRY))
-                continue
-            except Exception:  # an engine that does not keep its contract: it may be the user's own
-                if not told:
-                    told = True
-                    logger.exception("%s cannot reach its engine", self._label)
+                    if isinstance(exc, EngineLost):
+                        logger.warning("%s cannot reach its engine: %s", self._label, exc.reason)
+                    else:
+                        logger.exception("%s cannot reach its engine", self._label)
                 await asyncio.sleep(random.uniform(0.1, RETRY))
                 continue
             told = False
@@ -171,8 +163,3 @@ class EngineLink:
             await connection.close()
             raise
         return connection
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

@@ -8,13 +8,14 @@ over when the other node is gone, or nothing has reached it for `LEASE` seconds.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.scheduler import Tasks
 from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.registration import Registrar
@@ -115,7 +116,7 @@ class NodeLinks:
         self._broken: dict[str, None] = {}
         """Nodes with which the last session has broken, the oldest first: they may miss what was sent to them."""
         self._closed_for_good = False
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks = Tasks()
         self._server.on("close", self._closed)
 
     def peer(self, node: str) -> Peer | None:
@@ -160,7 +161,7 @@ class NodeLinks:
             self._register(client)
             client.on("open", partial(self._client_opened, node))
             client.on("close", partial(self._client_closed, node))
-            self._spawn(self._connect(client))
+            self._tasks.spawn(self._connect(client))
 
     def node_left(self, node: str, silent: bool) -> None:
         """End the session with a node, which is gone, or ``silent``: then it may be there and not know."""
@@ -175,11 +176,11 @@ class NodeLinks:
             self._broken.pop(node, None)
         for end in (client, peer):
             if end is not None:
-                self._spawn(end.close(CloseCode.GOING_AWAY, f"node {node} is gone"))
+                self._tasks.spawn(end.close(CloseCode.GOING_AWAY, f"node {node} is gone"))
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""
-        self._spawn(self._accept(transport, headers))
+        self._tasks.spawn(self._accept(transport, headers))
 
     async def close(self) -> None:
         """End all sessions. Who waits for one is told."""
@@ -189,9 +190,7 @@ class NodeLinks:
         clients = [*self._clients.values()]
         self._clients.clear()
         await asyncio.gather(*(client.close() for client in clients), self._server.close())
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
     # ------------------------------------------------------------ sessions
 
@@ -256,8 +255,3 @@ class NodeLinks:
     def _check_broken(self, node: str, info: CloseInfo) -> None:
         if info.code not in LEAVES:
             self._mark_broken(node)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, object]) -> None:
-        task: asyncio.Task[Any] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)

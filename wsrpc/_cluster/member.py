@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .._base.closing import CloseCode
-from .._base.scheduler import LoopScheduler
+from .._base.logs import logger
+from .._base.scheduler import LoopScheduler, Tasks
 from .._handlers.registration import Registrar, registry_of
 from .._peer.peer import Peer, core_of
 from .._protocol.codecs import JsonCodec
@@ -28,8 +29,6 @@ __all__ = ["Member"]
 
 ROOM, MEMBERS = "room", "members"
 """What nodes say to each other of rooms: an event and a request."""
-
-logger = logging.getLogger("wsrpc")
 
 
 class Member:
@@ -58,7 +57,7 @@ class Member:
         self.relay = Relay(self.addresses.get)
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
-        self._closing: set[asyncio.Task[None]] = set()
+        self._closing = Tasks()
         self._gaps = 0
         self._engines_lost = 0
         self._node = Node(engine, name, self)
@@ -150,11 +149,7 @@ class Member:
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
         core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
-        task = asyncio.get_running_loop().create_task(
-            peer.close(CloseCode.REPLACED, "another connection has its address")
-        )
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
+        self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
 
     # ------------------------------------------------------------ rooms
 
@@ -171,32 +166,27 @@ class Member:
         self._node.changed()
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        sent: list[str] = []
-        missed: list[str] = []
-        for node in self.nodes_of(message.room):
+        nodes, sent = self.nodes_of(message.room), list[str]()
+        for node in nodes if self.connected else ():
             try:
-                peer = await self.reach(node) if self.connected else None
-                if peer is not None:
-                    await peer.emit(ROOM, message)
+                peer = await self.reach(node)
+                await peer.emit(ROOM, message)
             except WsrpcError as exc:
-                logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
-                peer = None
-            (missed if peer is None else sent).append(node)
-        return tuple(sent), tuple(missed)
+                _log_missed(message, node, exc)
+            else:
+                sent.append(node)
+        return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        sent: list[str] = []
-        missed: list[str] = []
-        for node in self.nodes_of(message.room):
+        nodes, sent = self.nodes_of(message.room), list[str]()
+        for node in nodes if self.connected else ():
             try:
-                peer = self.peer_of(node) if self.connected else None
-                if peer is not None:
-                    peer.emit_nowait(ROOM, message)
+                self.peer_of(node).emit_nowait(ROOM, message)
             except WsrpcError as exc:
-                logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
-                peer = None
-            (missed if peer is None else sent).append(node)
-        return tuple(sent), tuple(missed)
+                _log_missed(message, node, exc)
+            else:
+                sent.append(node)
+        return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
         nodes = self.nodes_of(room)
@@ -285,8 +275,12 @@ class Member:
 
     async def close(self) -> None:
         self._left()
-        self.relay.close()
+        await self.relay.close()
         if self._links is not None:
             await self._links.close()
         await self._node.close()
-        await asyncio.gather(*self._closing, return_exceptions=True)
+        await self._closing.wait()
+
+
+def _log_missed(message: RoomMessage, node: str, exc: WsrpcError) -> None:
+    logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)

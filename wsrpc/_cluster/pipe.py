@@ -10,7 +10,7 @@ from msgspec import UNSET
 
 from .._channels.core import FINISHED, ChannelCore
 from .._protocol.codecs import BRACE
-from .._protocol.messages import Event, WireMessage
+from .._protocol.messages import Event, Item, WireMessage
 from .._protocol.nodes import error_to_node, is_left
 from .._streams.inbox import Decode
 from ..errors import (
@@ -101,8 +101,7 @@ class OneWay:
         if not out.clear:
             return False
         try:
-            for number, a in enumerate(self._messages(message.a)):
-                encoded = out.terms.encode(Event(a, UNSET, sink.id))
+            for number, (_, encoded) in enumerate(self._messages(message.a)):
                 if not out.send(encoded):
                     if number:  # several items, of which some have left
                         del message.a[1][:number]
@@ -115,19 +114,19 @@ class OneWay:
         self._renew()
         return True
 
-    def _messages(self, a: list[Any]) -> list[tuple[Any, ...]]:
-        """Return what to send for a message: one, or several if the other side does not take several items in one."""
-        terms = self._sink.table.out.terms
-        if len(a) < 2 or a[1].__class__ is not list or self._takes(a, terms):
-            return [tuple(a)]
-        return [(a[0], {"done": False, "value": value}) for value in a[1]]
-
-    def _takes(self, a: list[Any], terms: Any) -> bool:
-        """Return whether several items may travel in one message."""
-        if not terms.batches:
-            return False
-        # What travels as JSON, because some item cannot be MessagePack, would make text of the bytes in the other ones.
-        return terms.text is not None or terms.encode(Event(tuple(a), UNSET, self._sink.id))[0] != BRACE
+    def _messages(self, a: list[Any]) -> list[tuple[Event, bytes]]:
+        """Return what to send for a message, as it is and encoded: one message, or one for each of several items."""
+        sink = self._sink
+        terms = sink.table.out.terms
+        several = len(a) > 1 and a[1].__class__ is list
+        if terms.batches or not several:
+            whole = Event(tuple(a), UNSET, sink.id)
+            encoded = terms.encode(whole)
+            # If one item cannot be MessagePack, all would travel as JSON, and the bytes in the other ones become text.
+            if not several or terms.text is not None or encoded[0] != BRACE:
+                return [(whole, encoded)]
+        items = [Event((a[0], Item(value)), UNSET, sink.id) for value in a[1]]
+        return [(item, terms.encode(item)) for item in items]
 
     # ------------------------------------------------------------ credit
 
@@ -173,17 +172,18 @@ class OneWay:
                 self._source.handle(message, payload, decode)
             else:
                 try:
-                    for a in self._messages(message.a):
-                        self._sent += await self._sink.table.out.send_in_turn(Event(a, UNSET, self._sink.id))
+                    for event, _ in self._messages(message.a):
+                        self._sent += await self._sink.table.out.send_in_turn(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break
                 except (MessageTooBig, TypeError, ValueError) as exc:
                     self._fail(exc)
                     break
-            self._waiting.popleft()
-            self._waiting_bytes -= len(payload)
-            self._renew()
+            if self._waiting:  # else the channel has failed meanwhile
+                self._waiting.popleft()
+                self._waiting_bytes -= len(payload)
+                self._renew()
         if self._source.closed:
             self._end()
 
@@ -193,8 +193,8 @@ class OneWay:
         self._waiting.clear()
         if not isinstance(error, WsrpcError):
             error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
-        self._source.abort(error_to_node(error) if self._source.table.out.between_nodes else RpcError(str(error)))
-        self._sink.abort(error_to_node(error) if self._sink.table.out.between_nodes else RpcError(str(error)))
+        for channel in (self._source, self._sink):
+            channel.abort(error_to_node(error) if channel.table.out.between_nodes else RpcError(str(error)))
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from .._base.closing import CloseCode
+from .._base.logs import logger
+from .._base.scheduler import Tasks
 from .._channels.batch import finish
 from .._channels.core import ChannelCore
 from .._handlers.compiled import Handler
@@ -22,8 +22,6 @@ from ..errors import PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_her
 from .pipe import Pipe
 
 __all__ = ["Relay", "place"]
-
-logger = logging.getLogger("wsrpc")
 
 VALUE, CHANNEL = "\0", "\1"
 """What follows the address: the caller wants a value, or a channel."""
@@ -49,7 +47,7 @@ class Relay:
         self._find = find
         self._joined: dict[ChannelCore, ChannelCore] = {}
         """The channels that are joined, each with the other one."""
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self.handler = Handler(_relayed, call=self._call)
         """Handles everything that another node sends for a peer."""
         self.lost = 0
@@ -63,10 +61,9 @@ class Relay:
         """How many channels are open that go on to a peer."""
         return len(self._joined) // 2
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Pass nothing on any more."""
-        for task in self._tasks:
-            task.cancel()
+        await self._tasks.cancel()
 
     # ------------------------------------------------------------ a message
 
@@ -74,7 +71,8 @@ class Relay:
         """Pass on a message, now if that is possible. Return an awaitable if there is more to do."""
         h = ctx.inbound.h
         if h is not None:
-            joined = None if ctx.channels is None else self._joined.get(ctx.channels.find(h))  # type: ignore[arg-type]
+            source = None if ctx.channels is None else ctx.channels.find(h)
+            joined = None if source is None else self._joined.get(source)
             if joined is None:
                 if ctx.id is None:
                     return None  # it was sent before the other side could know
@@ -165,15 +163,10 @@ class Relay:
             one.when_closed(partial(self._parted, one))
             if one.closed:
                 self._parted(one)
-        Pipe(near, far, self._spawn)
+        Pipe(near, far, self._tasks.spawn)
 
     def _parted(self, channel: ChannelCore, reason: object = None) -> None:
         self._joined.pop(channel, None)
-
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task: asyncio.Task[None] = asyncio.get_running_loop().create_task(coroutine)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
 
 def _relayed(*_: Any) -> None:

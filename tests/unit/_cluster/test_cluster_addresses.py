@@ -51,7 +51,7 @@ async def test_the_later_connection_has_the_address(second: int) -> None:
 
 
 async def test_of_many_at_once_one_stays() -> None:
-    """Whoever connects where, in the end all servers agree, and one connection is left."""
+    """Wherever they connect, in the end all servers agree, and one connection is left."""
     async with servers(4) as made:
         async with asyncio.TaskGroup() as group:
             for number in range(12):
@@ -76,7 +76,7 @@ async def test_an_address_goes_with_its_connection() -> None:
 
 
 async def test_who_is_replaced_does_not_come_back() -> None:
-    """Two that come back by themselves would replace each other for ever."""
+    """Two that come back by themselves would replace each other without end."""
     async with servers(1) as made, made[0].listen() as listener:
         url = f"{listener.url}?who=ada"
         async with Client(url) as old, Client(url) as new:

@@ -41,7 +41,7 @@ from wsrpc import (
 )
 from wsrpc._cluster.cluster import member_of
 from wsrpc._sending.caller import Caller
-from wsrpc.testing import MemoryEngine, MemoryTransport, ScriptedTransport
+from wsrpc.testing import MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -173,7 +173,7 @@ class World:
         self.made = made
         self.callee = callee
         self.route = route
-        self.engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        self.engine = made.memory
 
     @property
     def peer(self) -> Any:

@@ -75,12 +75,12 @@ async def test_events_come_in_the_order_of_their_sender() -> None:
             welcome(server)
             await made.join(made.all.index(server), name, listener.client)
         room = made[0].room("lobby")
-        made.engine.loss = 0.02  # type: ignore[attr-defined]
+        made.memory.loss = 0.02
         for number in range(0, 1000, 2):
             await room.emit("said", number)
             room.emit_nowait("said", number + 1)
         await turns_until(lambda: len(there.heard) == len(here.heard) == 1000)
-        made.engine.loss = 0.0  # type: ignore[attr-defined]
+        made.memory.loss = 0.0
         assert there.heard == here.heard == [(number,) for number in range(1000)]
 
 
@@ -150,7 +150,7 @@ async def test_members() -> None:
             assert (members.others, members.missing) == (1, ())
         assert len(made[0].room("lobby")) == 3 and len(made[2].room("lobby")) == 0
         assert {peer.address for peer in made[1].room("lobby")} == {"bob", "dan"}
-        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine = made.memory
         engine.down = True
         engine.cut()
         await turns_until(lambda: not made[0].cluster.connected)
@@ -206,7 +206,7 @@ async def test_the_engine_is_down() -> None:
         for number, listener in enumerate((here, there)):
             welcome(made[number])
             await made.join(number, f"user/{number}", listener.client)
-        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine = made.memory
         engine.down = True
         engine.cut()
         await turns_until(lambda: not made[0].cluster.connected)
@@ -239,7 +239,7 @@ async def test_gaps_are_told() -> None:
             await made.join(number, f"user/{number}")
         made[0].room("empty", slow="drop_newest")
         made[1].room("other").add(made.peer(1, "user/1"))
-        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine = made.memory
         engine.down = True
         engine.cut()
         await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
@@ -263,7 +263,7 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
             listener.client.on("said", told[number].append)
             await made.join(number, f"user/{number}", listener.client)
         away, there = made[cut], made[1 - cut]
-        engine: MemoryEngine = made.engine  # type: ignore[assignment]
+        engine = made.memory
         engine.down = True
         (connection,) = (each for each in engine.connections if each.hears(f"shop.{away.cluster.nodes[0]}"))
         connection.end("cut")
