@@ -6,6 +6,8 @@ A `Server` accepts, a `Client` dials, and then either side calls the other, with
 from ._base.closing import CloseCode, CloseInfo
 from ._base.names import Redact
 from ._base.state import Key, PeerState
+from ._calling.channel import Channel
+from ._calling.proxy import with_options
 from ._channels.anonymous import AnonymousChannel
 from ._client.backoff import Reconnect, is_transient
 from ._client.client import Client, ReconnectInfo
@@ -15,6 +17,7 @@ from ._cluster.cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomCh
 from ._conversion.convert import DecHook, EncHook
 from ._entrance.origins import ANY_ORIGIN
 from ._handlers.context import Context, current_context
+from ._handlers.method import method
 from ._handlers.observation import Message
 from ._handlers.registration import Router, RouterChannel
 from ._handlers.registry import CallNext, HandlerContext, Middleware
@@ -22,14 +25,13 @@ from ._peer.peer import Peer, current_peer
 from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
 from ._protocol.messages import WireMessage as Inbound
 from ._raw.connection import RawConnection
-from ._sending.channel import Channel
 from ._sending.retry import Retry
 from ._sending.slow_readers import KeepLatest
 from ._server.broadcast import EmitReport
 from ._server.listening import Listening
 from ._server.rooms import Members, Room, RoomChannel
 from ._server.server import Server, ServerChannel
-from ._server.services import Service, method
+from ._server.services import Service
 from ._streams.stream import Stream
 from ._transports.dial import Dial, dial
 from ._transports.websocket import WebSocketTransport
@@ -159,4 +161,5 @@ __all__ = [
     "dial",
     "is_transient",
     "method",
+    "with_options",
 ]

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
 from msgspec import UNSET, UnsetType
 
 from .._base.names import Source
+from .._calling.caller import EventReader, no_keywords, refused
+from .._calling.proxy import make_emitter
 from .._handlers.introspection import injectable
 from .._handlers.registration import Registrar
 from .._handlers.registry import Middleware
 from .._protocol.rejections import reason_of
-from .._sending.caller import EventReader, no_keywords, refused
 from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits
 from .._streams.stream import Stream
@@ -185,6 +186,15 @@ class AnonymousChannel(Registrar, EventReader):
             raise no_keywords("emit_nowait", event, unsupported, _OPTIONS)
         core = self._core
         (core.sender or core.start_sending()).send_event_nowait(self.id, event, args)
+
+    def emitter(self, contract: TypeForm[T], /) -> T:
+        """Return an object whose methods emit the events of a contract on the channel; see `Caller.emitter`.
+
+        Raises:
+            TypeError: the contract cannot work; the text names the method and says why.
+        """
+        made: T = make_emitter(contract, self, "other")
+        return made
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().
 

@@ -163,7 +163,7 @@ class ChannelRequests(Requester):
         return (
             result
             if options.returns is UNSET
-            else convert_answer(self._registry.converter(options.returns), result, event)
+            else convert_answer(self._registry.converter(options.returns), result, event, options.member)
         )
 
     def _producer(self, channel: ChannelCore, event: str, timeout: Timeout) -> Producer:

@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
+from .._calling.caller import RefusingSender, Sender
 from .._handlers.registry import Registry
 from .._protocol.messages import ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
 from .._protocol.nodes import LEFT, as_raised
 from .._protocol.rejections import FINISHED_REASON, is_finished, reason_from_wire
-from .._sending.caller import RefusingSender, Sender
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Self
 
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
+from .._calling.caller import RawCaller
+from .._calling.channel import Channel
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.registration import RawRegistrar, Registrar, Router, include
+from .._handlers.registration import Declarer, RawRegistrar, Router, include
 from .._handlers.registry import Registry
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
-from .._sending.caller import RawCaller
-from .._sending.channel import Channel
 from .._transports.dial import Dial, Dialer, PerAttempt, dial
 from ..limits import Limits
 from ..transport import Transport
@@ -29,7 +29,7 @@ from .states import ClientState
 __all__ = ["Client", "ReconnectInfo", "core_of"]
 
 
-class Client(Registrar, RawRegistrar, RawCaller):
+class Client(Declarer, RawRegistrar, RawCaller):
     """End of a connection that this side dials, and dials again when it drops.
 
     Register handlers first. Then ``async with client:`` dials, or call `connect` and `close`. Handlers stay registered

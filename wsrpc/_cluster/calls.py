@@ -10,8 +10,8 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from .._base.names import ChannelRef, Offline, check_name
+from .._calling.caller import Caller, Sender
 from .._peer.peer import Peer, core_of
-from .._sending.caller import Caller, Sender
 from .._sending.checks import check_sending
 from .._sending.pending import RequestOptions
 from .._sending.retry import ask_again

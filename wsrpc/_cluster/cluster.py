@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable
-from typing import Any, Never, Self, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
 
 from .._base.names import OnChannel, check_address, check_event, check_name
 from .._base.scheduler import spawn_later
+from .._calling.caller import no_keywords
+from .._calling.proxy import make_emitter
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.introspection import is_async
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
-from .._sending.caller import no_keywords
 from .._sending.checks import check_sending, raw_message
 from .._server.broadcast import EmitReport, skipped_by
 from .._server.membership import Host, RoomMessage
@@ -26,11 +27,15 @@ from ..stats import ClusterStats
 from .calls import ClusterPeer
 from .member import Member
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 __all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel", "member_of"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 SkipAddressed: TypeAlias = ClusterPeer | Iterable[ClusterPeer] | None
+T = TypeVar("T")
 G = TypeVar("G", bound=Callable[[Room], Any])
 
 
@@ -279,6 +284,21 @@ class ClusterEmitter(OnChannel):
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
         return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses(skip)))
+
+    def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
+        """Return an object with the methods of a contract, each of which emits the event of its name.
+
+        An ``async def`` of the contract does what `emit` does; there is no other way here. They are
+        declared to return None; see `Caller.proxy` for how arguments travel.
+
+        Args:
+            skip: a member that gets none of the events, or several of them, as for `emit`.
+
+        Raises:
+            TypeError: the contract cannot work; the text names the method and says why.
+        """
+        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+        return made
 
     async def _send(self, message: RoomMessage) -> EmitReport:
         member = self._member()

@@ -9,6 +9,7 @@ from typing import Any
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
+from .._calling.caller import Sender
 from .._channels.batch import finish
 from .._channels.core import ChannelCore
 from .._handlers.compiled import Handler
@@ -16,7 +17,6 @@ from .._handlers.context import Invocation
 from .._peer.core import PeerCore
 from .._peer.peer import Peer, core_of
 from .._protocol.nodes import error_to_node
-from .._sending.caller import Sender
 from .._sending.pending import RequestOptions
 from ..errors import PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe

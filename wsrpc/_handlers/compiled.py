@@ -85,7 +85,11 @@ def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str = 
     length = index = 0
     keywords: list[str] = []
     for p in parameters:
-        if p.source == "wire":
+        if p.source == "wire" and p.keyword:
+            if index < len(given):
+                keywords.append(f"{p.name}={given[index]}")
+            index += 1
+        elif p.source == "wire":
             has_value = index < len(given)
             positional.append(given[index] if has_value else f"default_{p.name}")
             length = len(positional) if has_value else length

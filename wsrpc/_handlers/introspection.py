@@ -36,11 +36,16 @@ __all__ = [
     "Parameter",
     "Result",
     "Role",
+    "Signature",
+    "by_place",
+    "channel_parameters",
     "injectable",
     "introspect",
     "is_async",
     "location",
     "name_of",
+    "read_annotation",
+    "read_signature",
     "refusal",
     "result_of",
     "without_partials",
@@ -75,7 +80,7 @@ class Parameter(NamedTuple):
     type: Any = Any
     required: bool = True
     default: Any = None
-    keyword: bool = False  # injected and stream only: passed by name
+    keyword: bool = False  # passed by name
     injection: Injection | None = None  # injected only
 
 
@@ -120,10 +125,10 @@ def injectable(*steps: Getter, conversation: bool = False) -> Callable[[_C], _C]
     return register
 
 
-def refusal(name: str, where: str, parameter: str | None, text: str) -> TypeError:
-    """Return the error for a function that cannot be a handler."""
+def refusal(name: str, where: str, parameter: str | None, text: str, what: str = "handler") -> TypeError:
+    """Return the error for a function that cannot be a handler, or another thing that ``what`` names."""
     place = "" if parameter is None else f", parameter {parameter!r}"
-    return TypeError(f"handler {name} ({where}){place}: {text}")
+    return TypeError(f"{what} {name} ({where}){place}: {text}")
 
 
 # ---------------------------------------------------------------- layers: name, place, kind
@@ -268,6 +273,15 @@ def _injection_of(tp: Any) -> Injection | None:
     return injections.pop() if len(injections) == 1 else None
 
 
+def read_annotation(annotation: Any, owner: Any) -> Any:
+    """Return the type that an annotation of ``owner``, a function or a class, means.
+
+    Raises:
+        Exception: anything that evaluating the annotation raises.
+    """
+    return _resolve(annotation, _layers_of(owner))
+
+
 # ---------------------------------------------------------------- the whole handler
 
 
@@ -340,20 +354,13 @@ def _stream_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
     return Parameter(given.name, "stream", item, True, None, given.kind is given.KEYWORD_ONLY)
 
 
-def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter | None:
+def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
     required = given.default is given.empty
     classes = _alternatives(tp)
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
     if type(given.default).__module__ == "pydantic.fields":
         raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
-    if given.kind is given.KEYWORD_ONLY:
-        if required:
-            raise TypeError(
-                "it is keyword-only without a default, and arguments from the wire have no names: "
-                "make it positional, or give it a default"
-            )
-        return None
     for cls in classes:
         base = next((base for base in getattr(cls, "__mro__", ()) if base in _INJECTIONS), None)
         if base is not None:
@@ -361,7 +368,65 @@ def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter | None:
             raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")
     if given.kind is given.VAR_POSITIONAL:
         return Parameter(given.name, "rest", tp)
-    return Parameter(given.name, "wire", tp, required, None if required else given.default)
+    return Parameter(
+        given.name, "wire", tp, required, None if required else given.default, given.kind is given.KEYWORD_ONLY
+    )
+
+
+class Signature(NamedTuple):
+    """The name, the place and the parameters of a function. ``what`` it is goes into error texts."""
+
+    what: str
+    name: str
+    """Module and qualified name."""
+    where: str
+    """``file:line`` of the function if it has one, else its name."""
+    parameters: tuple[Parameter, ...]
+    """The parameters that get a value, in the order of the signature."""
+
+    def refusal(self, parameter: str | None, text: str) -> TypeError:
+        """Return the error for a function that cannot be what it is meant to be."""
+        return refusal(self.name, self.where, parameter, text, self.what)
+
+
+def read_signature(function: Any, what: str = "handler") -> Signature:
+    """Read the parameters of a function, as they get their values from the wire and by injection.
+
+    Raises:
+        TypeError: a parameter cannot work; the text says why and what to do.
+    """
+    layers = _layers_of(function)
+    read = Signature(what, _name(function), _where(layers, _name(function)), ())
+    try:
+        signature = _signature_of(function)
+    except (ValueError, TypeError) as exc:
+        advice = "wrap it in a function with annotated parameters"
+        raise read.refusal(None, f"its signature cannot be read ({exc}): {advice}") from exc
+    # What a partial has bound by name stays bound, although it looks like a default.
+    bound: Mapping[str, Any] = function.keywords if isinstance(function, functools.partial) else {}
+    parameters: list[Parameter] = []
+    for given in signature.parameters.values():
+        try:
+            parameter = _parameter(given, layers, bound)
+            if parameter is not None and parameter.keyword and any(p.source == "rest" for p in parameters):
+                parameter = _after_rest(parameter)
+        except TypeError as exc:
+            raise read.refusal(given.name, str(exc)) from exc.__cause__
+        if parameter is not None:
+            parameters.append(parameter)
+    return read._replace(parameters=tuple(parameters))
+
+
+def _after_rest(parameter: Parameter) -> Parameter | None:
+    """Return a parameter that follows ``*args``, which takes all arguments from the wire; None if it gets no value."""
+    if parameter.source != "wire":
+        return parameter
+    if parameter.required:
+        raise TypeError(
+            "it follows *args, which takes all further arguments, and arguments from the wire have no names: "
+            "put it before *args, or give it a default"
+        )
+    return None
 
 
 def introspect(function: Any) -> Facts:
@@ -373,49 +438,53 @@ def introspect(function: Any) -> Facts:
     if not callable(function):
         called = ", the result of calling the function: leave out the parentheses"
         raise TypeError(f"a handler is a function, got {function!r}{called if inspect.iscoroutine(function) else ''}")
-    layers = _layers_of(function)
-    name = _name(function)
-    where = _where(layers, name)
+    read = read_signature(function)
     body = _body_of(function)
-    try:
-        signature = _signature_of(function)
-    except (ValueError, TypeError) as exc:
-        advice = "wrap it in a function with annotated parameters"
-        raise refusal(name, where, None, f"its signature cannot be read ({exc}): {advice}") from exc
-    # What a partial has bound by name stays bound, although it looks like a default.
-    bound: Mapping[str, Any] = function.keywords if isinstance(function, functools.partial) else {}
-    parameters: list[Parameter] = []
-    for given in signature.parameters.values():
-        try:
-            parameter = _parameter(given, layers, bound)
-        except TypeError as exc:
-            raise refusal(name, where, given.name, str(exc)) from exc.__cause__
-        if parameter is not None:
-            parameters.append(parameter)
     is_coroutine = inspect.iscoroutinefunction(body)
     is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
     may_read = is_coroutine or inspect.isasyncgenfunction(body)
-    role = _role(name, where, parameters, is_coroutine=is_coroutine, may_read=may_read)
-    return Facts(name, where, is_coroutine, is_generator, role, tuple(parameters))
+    role = _role(read, is_coroutine=is_coroutine, may_read=may_read)
+    return Facts(read.name, read.where, is_coroutine, is_generator, role, by_place(read.parameters))
 
 
-def _role(name: str, where: str, parameters: list[Parameter], *, is_coroutine: bool, may_read: bool) -> Role:
-    talks = [p.name for p in parameters if p.injection is not None and p.injection.conversation]
-    reads = [p.name for p in parameters if p.source == "stream"]
-    if len(talks) + len(reads) > 1:
-        text = "one request opens one channel, so only one parameter can be a channel or a stream"
-        raise refusal(name, where, [*talks, *reads][1], text)
+def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
+    """Return the parameters as arguments without names fill them.
+
+    A keyword-only parameter may be required although one before it has a default. That one has to be sent, then.
+    """
+    wire = [p for p in parameters if p.source == "wire"]
+    last = max((number for number, p in enumerate(wire) if p.required), default=0)
+    needed = {p.name for p in wire[:last]}
+    return tuple(p._replace(required=True) if p.name in needed else p for p in parameters)
+
+
+def _role(read: Signature, *, is_coroutine: bool, may_read: bool) -> Role:
+    talks, reads = channel_parameters(read)
     if talks and not is_coroutine:
         text = (
             "the body is the conversation, so it has to be an `async def` that does not yield; in another function "
             "take ctx.channel(), register handlers on it and return it"
         )
-        raise refusal(name, where, talks[0], text)
+        raise read.refusal(talks[0], text)
     if reads and not may_read:
-        raise refusal(name, where, reads[0], "reading the stream that the caller sends takes an `async def`")
+        raise read.refusal(reads[0], "reading the stream that the caller sends takes an `async def`")
     if reads:
         return Role.UPLOAD if is_coroutine else Role.EXCHANGE
     return Role.CONVERSATION if talks else Role.RESULT
+
+
+def channel_parameters(read: Signature) -> tuple[list[str], list[str]]:
+    """Return the names of the parameters that are a channel, and of those that are a stream: at most one in all.
+
+    Raises:
+        TypeError: there are several.
+    """
+    talks = [p.name for p in read.parameters if p.injection is not None and p.injection.conversation]
+    reads = [p.name for p in read.parameters if p.source == "stream"]
+    if len(talks) + len(reads) > 1:
+        text = "one request opens one channel, so only one parameter can be a channel or a stream"
+        raise read.refusal([*talks, *reads][1], text)
+    return talks, reads
 
 
 # ---------------------------------------------------------------- the result, for descriptions only
@@ -429,6 +498,10 @@ class Result(NamedTuple):
 
     kind: Literal["value", "stream", "channel"]
     type: Any = Any
+    origin: Any = None
+    """The class of a stream, without its brackets."""
+    awaited: bool = False
+    """Whether the annotation is something to await that gives the result."""
 
 
 def _annotated_result(function: Any) -> Any:
@@ -450,9 +523,11 @@ def result_of(function: Any) -> Result:
         tp = _annotated_result(function)
     except Exception as exc:  # anything that evaluating an annotation raises
         raise TypeError(f"the annotation of its result cannot be resolved: {exc}") from exc
+    awaited = False
     while True:
         origin = typing.get_origin(tp) or tp
         if origin in _AWAITED:
+            awaited = True
             tp = typing.get_args(tp)[-1] if typing.get_args(tp) else Any
         elif origin is Annotated and (typing.get_origin(typing.get_args(tp)[0]) or typing.get_args(tp)[0]) in _AWAITED:
             tp = typing.get_args(tp)[0]
@@ -460,10 +535,10 @@ def result_of(function: Any) -> Result:
             break
     if origin in _ITERATORS or origin in _STREAMS or (yields and origin is Iterable):
         item, *_ = (*typing.get_args(tp), Any)
-        return Result("stream", item)
+        return Result("stream", item, origin, awaited)
     if yields:
         return Result("stream")
     injection = _injection_of(tp)
     if injection is not None and injection.conversation:
-        return Result("channel")
-    return Result("value", tp)
+        return Result("channel", awaited=awaited)
+    return Result("value", tp, awaited=awaited)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -12,7 +12,10 @@ from .._base.misuse import check_flag, no_parentheses
 from .._base.names import F, OnChannel, check_event, check_name
 from .registry import Middleware, RecordingRegistry, Registry
 
-__all__ = ["RawRegistrar", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["Declarer", "RawRegistrar", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
 
 M = TypeVar("M", bound=Middleware)
 
@@ -140,6 +143,22 @@ class Registrar(OnChannel):
 
         return decorate
 
+    def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
+        """Register the methods of an object as the handlers of the events of a contract.
+
+        The contract is a `typing.Protocol`, as for `Caller.proxy`. A plain ``def`` or an ``async def`` implements an
+        ``async def`` of the contract, and an async generator one that returns a `Stream`. A conversation is implemented
+        by a method that has a parameter ``AnonymousChannel``, or returns one. Methods may have further parameters that
+        are injected, such as a `Peer`. Options of a handler are given with `method` on the method that implements it.
+
+        Raises:
+            TypeError: a method is missing, or its signature does not fit the contract; the text names both signatures.
+                Nothing is registered.
+            ValueError: an event is a method of a `Service`, or the channel is wsrpc's own.
+        """
+        self._check_open()
+        self._registry.implement(self._channel_name, contract, implementation)
+
     @no_parentheses("@server.use")
     def use(self, middleware: M, /) -> M:
         """Run ``middleware(ctx, call_next)`` around the handlers; works as a decorator.
@@ -151,6 +170,24 @@ class Registrar(OnChannel):
         self._check_open()
         self._registry.use(self._channel_name, middleware)
         return middleware
+
+
+class Declarer(Registrar):
+    """The methods of `Registrar`, and `declare`, for servers, clients, routers and their channels."""
+
+    __slots__ = ()
+
+    def declare(self, contract: TypeForm[Any], /) -> None:
+        """Say which events this side emits here, for descriptions of it.
+
+        The contract is the one of which `emitter` makes an emitter. `wsrpc.schema.describe`, TypeScript declarations
+        and generated Python clients then have its events.
+
+        Raises:
+            TypeError: the contract cannot work; or this is a channel of a server's peer, which has no description.
+        """
+        self._check_open()
+        self._registry.declare(self._channel_name, contract)
 
 
 class RawRegistrar:
@@ -177,7 +214,7 @@ class RawRegistrar:
         return function
 
 
-class Router(Registrar):
+class Router(Declarer):
     """Registrations for a `Server` or `Client` to include, so that an application can be several modules.
 
     Register everything before the router is included; later registrations are refused.
@@ -203,7 +240,7 @@ class Router(Registrar):
         return super().use(middleware)
 
 
-class RouterChannel(Registrar):
+class RouterChannel(Declarer):
     """A named channel of a router."""
 
     __slots__ = ("_channel_name", "_registry")

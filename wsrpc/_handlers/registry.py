@@ -19,7 +19,10 @@ from .._conversion.convert import DecHook, converter
 from ..errors import short
 from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
+from .contract import Member, emitted_members
+from .implementation import implementing
 from .introspection import Injection, is_async, location
+from .method import check_options
 
 __all__ = [
     "CallNext",
@@ -30,7 +33,6 @@ __all__ = [
     "Registry",
     "Scope",
     "accepted",
-    "check_options",
 ]
 
 CallNext = Callable[[Context], Awaitable[Any]]
@@ -106,6 +108,7 @@ class Registry:
     __slots__ = (
         "_converters",
         "dec_hook",
+        "declared",
         "fallback",
         "handler_context",
         "lax",
@@ -120,13 +123,16 @@ class Registry:
         "used",
     )
 
-    def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False) -> None:
+    def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False, declares: bool = True) -> None:
         check_function("dec_hook", dec_hook)
         check_flag("lax", lax)
         self.dec_hook = dec_hook
         self.lax = lax
         self.scopes: dict[ChannelRef, Scope] = {}
         """The scopes of all channels on which anything was registered, and of those that were asked for by `scope`."""
+        self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
+        """The events that this side emits, as far as they were declared. None for a server's peer, which declares none
+        of its own."""
         self.reserved: Set[ChannelRef] = frozenset()
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
@@ -144,8 +150,8 @@ class Registry:
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
-        """Return a registry without handlers that converts types in the same way."""
-        return Registry(dec_hook=self.dec_hook, lax=self.lax)
+        """Return the registry of a server's peer, without handlers, which converts types in the same way."""
+        return Registry(dec_hook=self.dec_hook, lax=self.lax, declares=False)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         """Return the function that converts an answer to the type ``returns``.
@@ -234,8 +240,7 @@ class Registry:
         """
         check_event(event)
         check_options(lax, thread, ordered)
-        if channel in self.reserved:
-            raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
+        self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
             if lax is not None or thread or ordered or timeout is not UNSET:
                 text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
@@ -257,11 +262,10 @@ class Registry:
             timeout=timeout,
             instance=instance,
         )
+        self._check_no_method(channel, event, once, function)
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
         old = table.get(event)
-        if old is not None and old.is_method:
-            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
         if old is None or not old.taken:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if once:
@@ -272,6 +276,47 @@ class Registry:
         self.used = True
         if channel is None:
             self.take_main = scope.take
+
+    def _check_not_reserved(self, channel: ChannelRef, event: str) -> None:
+        if channel in self.reserved:
+            raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
+
+    def _check_no_method(self, channel: ChannelRef, event: str, once: bool, function: Callable[..., Any]) -> None:
+        scope = self.scopes.get(channel)
+        old = None if scope is None else (scope.once if once else scope.handlers).get(event)
+        if old is not None and old.is_method:
+            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
+
+    def implement(self, channel: ChannelRef, contract: Any, implementation: object) -> None:
+        """Register the methods of an object as the handlers of a contract; see `Registrar.implement`.
+
+        Raises:
+            TypeError, ValueError: it does not implement the contract, or a handler cannot work. Nothing is registered.
+        """
+        found = implementing(contract, implementation, channel)
+        trial = self.empty_copy()
+        for each in found:  # a mistake in one method shows before any other is registered
+            self._check_not_reserved(each.channel, each.event)
+            self._check_no_method(each.channel, each.event, False, each.function)
+            trial.add(each.channel, each.event, each.function, **each.options)
+        for each in found:
+            self.add(each.channel, each.event, each.function, **each.options)
+
+    def declare(self, channel: ChannelRef, contract: Any) -> None:
+        """Remember the events of a contract as those that this side emits; see `Declarer.declare`.
+
+        Raises:
+            TypeError: the contract cannot work, or this is the registry of a server's peer.
+        """
+        if self.declared is None:
+            raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
+        for at, member in emitted_members(contract, channel):
+            events = self.declared.setdefault(at, {})
+            known = events.get(member.event)
+            if known is not None and known.function is not member.function:
+                where = member.event if at is None else f"{at}:{member.event}"
+                logger.warning("what %r emits is declared again: %s in place of %s", where, member.shown, known.shown)
+            events[member.event] = member
 
     def add_raw(self, function: Callable[..., Any], only: RawOnly = None) -> None:
         """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
@@ -344,18 +389,6 @@ class Registry:
 
     def _look_for_observers(self) -> None:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
-
-
-def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
-    """Refuse options of a wrong type.
-
-    Raises:
-        TypeError: names the option.
-    """
-    if lax is not None:
-        check_flag("lax", lax)
-    check_flag("thread", thread)
-    check_flag("ordered", ordered)
 
 
 def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
@@ -442,6 +475,11 @@ class RecordingRegistry(Registry):
             registry.add(channel or main, event, function, lax=lax if is_lifecycle else chosen, **options)
 
         self._recorded.append(repeat)
+
+    def declare(self, channel: ChannelRef, contract: Any) -> None:
+        self._check_not_included()
+        super().declare(channel, contract)
+        self._recorded.append(lambda registry, main: registry.declare(channel or main, contract))
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         self._check_not_included()

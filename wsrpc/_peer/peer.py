@@ -12,13 +12,13 @@ from .._base.misuse import check_flag
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
+from .._calling.caller import RawCaller
+from .._calling.channel import Channel
 from .._handlers.context import CURRENT
 from .._handlers.introspection import injectable
 from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
-from .._sending.caller import RawCaller
-from .._sending.channel import Channel
 from .._sending.checks import check_thread, check_thread_of_plain
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits

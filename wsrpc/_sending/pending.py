@@ -38,6 +38,8 @@ class RequestOptions(Struct, frozen=True, eq=False):
     within_call: bool = False
     """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
     `TooManyRequests` would come too late."""
+    member: str | None = None
+    """The member of a contract that was called, such as ``Chat.say``, for errors."""
 
 
 NO_OPTIONS = RequestOptions()

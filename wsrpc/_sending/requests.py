@@ -18,7 +18,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import SAME
 from .._protocol.messages import Cancellation, Request, request_on
 from .._protocol.rejections import reason_of
-from ..errors import BadResult, RequestTimeout, UnexpectedChannel
+from ..errors import BadResult, RequestTimeout, UnexpectedChannel, WsrpcError
 from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
@@ -55,41 +55,46 @@ class Requester:
         /,
     ) -> Any:
         """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
-        timeout, convert = self._limits.timeout, None
-        if options is not NO_OPTIONS:
-            if options.returns is not UNSET:
-                convert = self._registry.converter(options.returns)
-            if options.timeout is not UNSET:
-                timeout = options.timeout
-                if timeout is not None:
-                    check_timeout(timeout)
-        pending = self._send_at_once(channel, event, args, timeout, options)
-        if pending is None:
-            check_sending(channel, event, self.out.thread)
-            pending = self._requests.open(event, timeout, channel if isinstance(channel, int) else None, options)
         try:
-            if pending.flight is None:
-                await self._send(request_on(pending.id, channel, (event, *args)), pending, options)
-            answer = await pending.future
-        except asyncio.CancelledError as exc:
-            self._give_up(pending, reason_of(exc))
+            timeout, convert = self._limits.timeout, None
+            if options is not NO_OPTIONS:
+                if options.returns is not UNSET:
+                    convert = self._registry.converter(options.returns)
+                if options.timeout is not UNSET:
+                    timeout = options.timeout
+                    if timeout is not None:
+                        check_timeout(timeout)
+            pending = self._send_at_once(channel, event, args, timeout, options)
+            if pending is None:
+                check_sending(channel, event, self.out.thread)
+                pending = self._requests.open(event, timeout, channel if isinstance(channel, int) else None, options)
+            try:
+                if pending.flight is None:
+                    await self._send(request_on(pending.id, channel, (event, *args)), pending, options)
+                answer = await pending.future
+            except asyncio.CancelledError as exc:
+                self._give_up(pending, reason_of(exc))
+                raise
+            except BaseException:
+                self._requests.drop(pending)
+                raise
+            if isinstance(answer, Exception):
+                raise answer
+            if answer.e is not UNSET:
+                raise self.out.rejection_from(answer, event, len(args))
+            if answer.h:
+                return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
+            value: Any = None if answer.d is UNSET else answer.d
+            if options.wants_channel and not options.relayed:
+                raise BadResult(
+                    f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither "
+                    "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+                )
+            return value if convert is None else convert_answer(convert, value, event, options.member)
+        except WsrpcError as exc:
+            if options.member is not None:
+                exc.add_note(f"called as {options.member}")
             raise
-        except BaseException:
-            self._requests.drop(pending)
-            raise
-        if isinstance(answer, Exception):
-            raise answer
-        if answer.e is not UNSET:
-            raise self.out.rejection_from(answer, event, len(args))
-        if answer.h:
-            return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
-        value: Any = None if answer.d is UNSET else answer.d
-        if options.wants_channel and not options.relayed:
-            raise BadResult(
-                f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither streams nor "
-                "reads what is sent nor returns a channel; ask for its value with request()"
-            )
-        return value if convert is None else convert_answer(convert, value, event)
 
     async def _send(self, message: Request, pending: Pending, options: RequestOptions) -> None:
         """Send a request now, or when that is possible."""
@@ -225,8 +230,8 @@ class Requester:
             send_notice(self.out, partial(Cancellation, pending.id), reason, self._warn)
 
 
-def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any:
-    """Return ``value`` converted to the type that ``returns=`` asks for.
+def convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member: str | None) -> Any:
+    """Return ``value`` converted to the type that ``returns=`` asks for, or the member of a contract declares.
 
     Raises:
         BadResult: it cannot be converted.
@@ -234,4 +239,5 @@ def convert_answer(convert: Callable[[Any], Any], value: Any, event: str) -> Any
     try:
         return convert(value)
     except msgspec.ValidationError as exc:
-        raise BadResult(f"the answer to {event!r} is not what returns= asks for: {exc}") from None
+        wanted = "returns= asks for" if member is None else f"{member} declares"
+        raise BadResult(f"the answer to {event!r} is not what {wanted}: {exc}") from None

@@ -13,6 +13,7 @@ from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
 from .._base.misuse import check_number, shown_as
+from .._base.names import Source
 from .._base.scheduler import Scheduler
 from .._base.strategies import Condition, check_strategies
 from ..errors import (
@@ -32,7 +33,7 @@ from ..errors import (
     repr_of,
 )
 
-__all__ = ["Retry", "ask_again"]
+__all__ = ["Retry", "ask_again", "check_retry"]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
@@ -194,3 +195,15 @@ async def _sleep_until(when: float, loop: Scheduler) -> None:
         await over
     finally:
         timer.cancel()
+
+
+def check_retry(retry: Any, send: Source | None = None) -> None:
+    """Check the argument ``retry=``, and refuse a request that cannot be sent again.
+
+    Raises:
+        TypeError: it is not a `Retry`, or the request has ``send=``.
+    """
+    if not isinstance(retry, Retry):
+        raise TypeError(f"retry= takes a wsrpc.Retry, got {retry!r}")
+    if send is not None:
+        raise TypeError("retry= and send= do not go together: what a source has given cannot be sent a second time")

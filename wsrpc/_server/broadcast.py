@@ -7,20 +7,21 @@ that got the message.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator
 from contextlib import suppress
-from typing import Any, Never, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Never, TypeAlias, TypeVar, cast
 
 import msgspec
 
 from .._base.closing import CloseCode
 from .._base.names import ChannelRef, OnChannel
+from .._calling.caller import no_keywords
+from .._calling.proxy import make_emitter
 from .._peer.peer import Peer
 from .._protocol.codecs import BRACE, Codec
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
 from .._protocol.settings import Terms
-from .._sending.caller import no_keywords
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
 from .._sending.link import Link, LinkState
 from .._sending.slow_readers import KeepLatest, Slow
@@ -28,7 +29,12 @@ from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .membership import Addressed, RoomMessage
 from .peers import ServedPeer
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
 __all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip", "skipped_by"]
+
+T = TypeVar("T")
 
 BURST = 64
 """Broadcasts after which other tasks get a turn."""
@@ -281,6 +287,21 @@ class Broadcaster(OnChannel):
     __slots__ = ()
 
     _audience: Audience
+
+    def emitter(self, contract: TypeForm[T], /, *, skip: Skip = None) -> T:
+        """Return an object with the methods of a contract, each of which emits the event of its name.
+
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` what `emit_nowait` does. They are
+        declared to return None; see `Caller.proxy` for how arguments travel.
+
+        Args:
+            skip: a peer that gets none of the events, or several of them, as for `emit`.
+
+        Raises:
+            TypeError: the contract cannot work; the text names the method and says why.
+        """
+        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+        return made
 
     async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
         """Emit an event to every peer of the server, or member of the room. Its arguments are encoded once.

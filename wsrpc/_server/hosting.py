@@ -15,8 +15,10 @@ from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
+from .._handlers.implementation import methods_of
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import ends_the_task
+from .._handlers.method import Methods
 from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
@@ -53,6 +55,16 @@ class Entry(NamedTuple):
         return made
 
 
+def _both(marked: Methods, implementing: Methods) -> Methods:
+    """Return the methods of a class that `method` marks, and those that implement its contract."""
+    for event, (_, function) in implementing.items():
+        if event in marked and marked[event][1] is not function:
+            other = marked[event][1].__qualname__
+            raise ValueError(f"{function.__qualname__} and {other} are both for the event {event!r}")
+    own = {function for _, function in implementing.values()}
+    return {**{event: method for event, method in marked.items() if method[1] not in own}, **implementing}
+
+
 class Hosting:
     """Registers the classes of services, and makes their objects for each connection."""
 
@@ -67,7 +79,7 @@ class Hosting:
 
     # ------------------------------------------------------------ registering
 
-    def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None) -> None:
+    def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None, contract: Any) -> None:
         """Add a class; see `Server.add_service`."""
         cls = service if isinstance(service, type) else _returned(service)
         if not (isinstance(cls, type) and issubclass(cls, Service)) or cls is Service:
@@ -78,6 +90,8 @@ class Hosting:
         entry = Entry(cls, channel, make, accepted("add_service", (argument,), make))
         self._check_exclusive(cls, style)
         methods = exposed(cls)
+        if contract is not None:
+            methods = _both(methods, methods_of(cls, contract, channel))
         if style is None:
             self._add_methods(entry, methods)
             return

@@ -20,7 +20,7 @@ from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
 from .._entrance.entrance import Entrance
 from .._entrance.origins import Origins
-from .._handlers.registration import RawRegistrar, Registrar, Router, include
+from .._handlers.registration import Declarer, RawRegistrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec
@@ -47,6 +47,8 @@ from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
 from .sessions import RESUME_HEADER, FirstMessage
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
     from .._cluster.cluster import Cluster
 
 __all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
@@ -57,7 +59,7 @@ R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
 
 
-class ServerChannel(Registrar, Broadcaster):
+class ServerChannel(Declarer, Broadcaster):
     """Named channel of a server: handlers for all peers, and emitting to all peers."""
 
     def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
@@ -98,7 +100,7 @@ class ServerChannel(Registrar, Broadcaster):
         return f"<ServerChannel {self._name!r}{' closed' if self._closed else ''}>"
 
 
-class Server(Registrar, RawRegistrar, RawBroadcaster):
+class Server(Declarer, RawRegistrar, RawBroadcaster):
     """Accepts connections and gives each a peer. Its handlers serve every peer without a handler of its own.
 
     ``state`` is the application's own mapping (see `Key`), for a database for instance. Handlers reach it as
@@ -414,7 +416,15 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
         self._hosting.raw.use(function)
         return function
 
-    def add_service(self, service: S, factory: Callable[..., Any] | None = None, /, *, channel: str | None = None) -> S:
+    def add_service(
+        self,
+        service: S,
+        factory: Callable[..., Any] | None = None,
+        /,
+        *,
+        channel: str | None = None,
+        implements: TypeForm[Any] | None = None,
+    ) -> S:
         """Make an object of a `Service` class for each connection; a decorator.
 
         The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
@@ -427,13 +437,15 @@ class Server(Registrar, RawRegistrar, RawBroadcaster):
             service: the class, or a factory that is annotated with the class that it returns.
             factory: a function that makes the object, if ``service`` is the class.
             channel: the name of the channel for the class's handlers; None is the main channel.
+            implements: a contract that the class implements. Its methods are handlers without `method`, and are checked
+                as by `implement`.
 
         Raises:
             TypeError: ``service`` is not a service, it does nothing, or the signature of a method cannot work; the text
                 names the parameter.
             ValueError: an event has a handler already, or another service gets every message.
         """
-        self._hosting.add(service, factory, channel)
+        self._hosting.add(service, factory, channel, implements)
         return service
 
     @property

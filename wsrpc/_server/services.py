@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, NamedTuple, overload
-
-from msgspec import UNSET, UnsetType
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
 
 from .._base.closing import CloseInfo
-from .._base.names import F, check_event, check_timeout
 from .._handlers.lifecycle import Unfinished, ends_the_task
-from .._handlers.registry import check_options
+from .._handlers.method import Exposed, Methods, mark_of
 from .._peer.core import PeerCore
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
@@ -22,10 +19,8 @@ from ..errors import RpcError
 if TYPE_CHECKING:
     from .server import Server, ServerChannel
 
-__all__ = ["STYLES", "Exposed", "OpenedServices", "Service", "attach", "exposed", "finished", "method", "style_of"]
+__all__ = ["STYLES", "Exposed", "OpenedServices", "Service", "attach", "exposed", "finished", "style_of"]
 
-MARK = "_wsrpc_method"
-"""Attribute of a function that `method` has decorated."""
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""
 
@@ -119,65 +114,7 @@ def attach(service: Service, owner: Peer | RawConnection, channel: str | None) -
         setattr(service, CHANNEL, channel)
 
 
-class Exposed(NamedTuple):
-    """Arguments of `method`."""
-
-    name: str | None
-    options: dict[str, Any]
-
-
-@overload
-def method(function: F, /) -> F: ...
-
-
-@overload
-def method(
-    name: str | None = None,
-    /,
-    *,
-    lax: bool | None = None,
-    thread: bool = False,
-    ordered: bool = False,
-    timeout: float | UnsetType | None = UNSET,
-) -> Callable[[F], F]: ...
-
-
-def method(
-    name: Any = None,
-    /,
-    *,
-    lax: bool | None = None,
-    thread: bool = False,
-    ordered: bool = False,
-    timeout: float | UnsetType | None = UNSET,
-) -> Any:
-    """Make a method of a `Service` a handler of the event with its name, or of ``name``; a decorator.
-
-    Options are those of `Server.on`. A subclass that overrides the method need not decorate it again.
-
-    Raises:
-        TypeError: what is decorated is not a plain method.
-    """
-    if name is not None and not isinstance(name, str):
-        return method()(name)
-    if name is not None:
-        check_event(name)
-
-    check_options(lax, thread, ordered)
-    check_timeout(timeout, more_than_0=True)
-    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout}
-
-    def mark(function: F) -> F:
-        given: Any = function
-        if not inspect.isfunction(given):
-            raise TypeError(f"@wsrpc.method decorates plain methods, which take self; got {function!r}")
-        setattr(function, MARK, Exposed(name, options))
-        return function
-
-    return mark
-
-
-def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]:
+def exposed(cls: type[Service]) -> Methods:
     """Return the handlers of a class, by event.
 
     Raises:
@@ -187,9 +124,9 @@ def exposed(cls: type[Service]) -> dict[str, tuple[Exposed, Callable[..., Any]]]
     marks: dict[str, Exposed] = {}
     for base in reversed(cls.__mro__):
         for attribute, value in vars(base).items():
-            if inspect.isfunction(value) and isinstance(mark := getattr(value, MARK, None), Exposed):
+            if (mark := mark_of(value)) is not None:
                 marks[attribute] = mark
-    found: dict[str, tuple[Exposed, Callable[..., Any]]] = {}
+    found: Methods = {}
     for attribute, mark in marks.items():
         function = inspect.getattr_static(cls, attribute)
         if not inspect.isfunction(function):

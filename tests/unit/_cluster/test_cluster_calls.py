@@ -39,8 +39,8 @@ from wsrpc import (
     UnknownEvent,
     current_peer,
 )
+from wsrpc._calling.caller import Caller
 from wsrpc._cluster.cluster import member_of
-from wsrpc._sending.caller import Caller
 from wsrpc.testing import MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

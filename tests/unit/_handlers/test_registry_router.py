@@ -35,7 +35,7 @@ def test_a_channels_name_is_text(name: Any) -> None:
 
 
 def test_what_is_no_handler_is_refused_when_it_is_registered() -> None:
-    def keyword_only(*, n: int) -> None: ...
+    def keyword_only(*args: int, n: int) -> None: ...
 
     for registrar in (Server(), Client(), Router(), Router().of("room")):
         with pytest.raises(TypeError):
@@ -50,7 +50,7 @@ def test_a_refused_registration_leaves_the_old_one() -> None:
     registry = Registry()
     registry.add(None, "e", lambda: 1)
 
-    def bad(*, n: int) -> None: ...
+    def bad(*args: int, n: int) -> None: ...
 
     with pytest.raises(TypeError):
         registry.add(None, "e", bad)

@@ -319,12 +319,33 @@ def test_positional_only() -> None:
     assert run(handler, 1, 5, 6) == (1, 5, 6)
 
 
-def test_keyword_only_with_a_default_is_never_filled() -> None:
-    def handler(a: int, *, b: int = 2, **more: int) -> Any:
-        return a, b, more
+def test_keyword_only_parameters_are_filled_by_place() -> None:
+    def handler(a: int, *, b: int = 2, c: datetime | None = None, **more: int) -> Any:
+        return a, b, c, more
 
-    assert run(handler, 1) == (1, 2, {})
-    assert refused(handler, 1, 2).message == "event(): expected at most 1 argument, got 2"
+    assert run(handler, 1) == (1, 2, None, {})
+    assert run(handler, 1, 5) == (1, 5, None, {})
+    assert run(handler, 1, 5, "2026-01-02T03:04:05") == (1, 5, datetime(2026, 1, 2, 3, 4, 5), {})
+    assert refused(handler, 1, "5").data["parameter"] == "b"
+    assert refused(handler, 1, 2, None, 4).message == "event(): expected at most 3 arguments, got 4"
+
+
+def test_a_required_keyword_only_parameter_makes_those_before_it_required() -> None:
+    def handler(a: int, b: int = 2, *, peer: FakePeer, c: int, d: int = 4) -> Any:
+        return a, b, peer, c, d
+
+    assert run(handler, 1, 5, 6) == (1, 5, PEER, 6, 4)
+    assert run(handler, 1, 5, 6, 7) == (1, 5, PEER, 6, 7)
+    error = refused(handler, 1, 5)
+    assert error.message == "event(): missing argument 'c': expected at least 3 arguments, got 2"
+    assert refused(handler, 1).data["parameter"] == "b"
+
+
+def test_keyword_only_parameters_after_args_keep_their_defaults() -> None:
+    def handler(*args: int, b: int = 2) -> Any:
+        return args, b
+
+    assert run(handler, 1, 5, 6) == ((1, 5, 6), 2)
 
 
 def test_args() -> None:
@@ -467,8 +488,7 @@ def test_partial_with_positional_arguments() -> None:
 
 def test_partial_with_keywords() -> None:
     assert run(functools.partial(add, b=10), 1) == 11
-    text = refusal(functools.partial(add, a=10))
-    assert "parameter 'b': it is keyword-only without a default" in text
+    assert run(functools.partial(add, a=10), 1) == 11
 
 
 def test_partial_keeps_what_it_bound() -> None:
@@ -621,12 +641,12 @@ def test_what_is_not_callable_is_refused() -> None:
     assert refusal(None) == "a handler is a function, got None"
 
 
-def test_keyword_only_without_a_default_is_refused() -> None:
-    def handler(a: int, *, flag: bool) -> None: ...
+def test_keyword_only_without_a_default_after_args_is_refused() -> None:
+    def handler(*args: int, flag: bool) -> None: ...
 
     text = refusal(handler)
-    assert "parameter 'flag': it is keyword-only without a default" in text
-    assert "make it positional, or give it a default" in text
+    assert "parameter 'flag': it follows *args, which takes all further arguments" in text
+    assert "put it before *args, or give it a default" in text
 
 
 def test_types_that_cannot_work_are_refused() -> None:

@@ -220,7 +220,9 @@ HARMLESS: dict[str, Callable[[World], Any]] = {
 }
 
 REGISTERING = {"on", "once", "use", "on_raw", "include", "add_service", "serve_raw", "on_handshake", "on_join"}
-"""Functions that only note what is to be called: before a program starts they may run anywhere."""
+REGISTERING |= {"implement", "declare", "proxy", "emitter"}
+"""Functions that only note what is to be called: before a program starts they may run anywhere. Proxies and
+emitters call the methods above."""
 NO_LOOP = {"run", "handshake", "handshake_nowait", "get", "set"}
 """A server's that have a loop of their own, or look only at what they are given; a mapping's."""
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from msgspec import UNSET
 
-from .._handlers.registration import Registrar
+from .._handlers.registration import Declarer
 from .._handlers.registry import Registry
 from .._streams.stream import Stream
 from ..errors import ChannelClosed
@@ -22,7 +22,7 @@ __all__ = ["Channel"]
 T = TypeVar("T")
 
 
-class Channel(Registrar, ReadingCaller):
+class Channel(Declarer, ReadingCaller):
     """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
 
     A channel is only a name on messages, so nothing is sent when it is opened or closed.

@@ -10,14 +10,15 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline, OnChannel, Source, check_offline, check_timeout
 from .._protocol.messages import Raw
+from .._sending.checks import check_thread, raw_message
+from .._sending.outbound import Outbound
+from .._sending.pending import NO_OPTIONS, RequestOptions
+from .._sending.retry import Retry, check_retry
 from .._streams.event_values import Keep, Waits, check_keep
 from .._streams.reader import Reading
 from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
-from .checks import check_thread, raw_message
-from .outbound import Outbound
-from .pending import NO_OPTIONS, RequestOptions
-from .retry import Retry
+from .proxy import make_emitter, make_proxy
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -434,6 +435,40 @@ class Caller(OnChannel):
         options = RequestOptions(timeout=timeout, offline=offline, send=send)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
+    def proxy(self, contract: TypeForm[T], /) -> T:
+        """Return an object with the methods of a contract, each of which calls the event of its name.
+
+        The contract is a `typing.Protocol`. A method sends what `request`, `stream` or `open_channel` would send, and
+        returns the same, with the result converted to the type that the contract declares:
+
+        - ``async def say(self, text: str) -> int`` is a request.
+        - ``def history(self, since: int) -> Stream[Line]`` is a stream.
+        - A parameter ``AsyncIterable[...]`` takes the items of an upload, which ``send=`` takes elsewhere.
+        - ``async def talk(self) -> AnonymousChannel`` opens a channel.
+        - An attribute that is annotated with another contract is the named channel of that name.
+
+        Arguments travel by place. Optional ones at the end that are omitted are not sent, so the handler's defaults
+        hold; one that is omitted before another that is given is sent with the contract's default. `with_options`
+        returns a proxy with a timeout and other options. Errors have a note with the name of the method.
+
+        Raises:
+            TypeError: the contract cannot work; the text names the method and says why.
+        """
+        made: T = make_proxy(contract, self)
+        return made
+
+    def emitter(self, contract: TypeForm[T], /) -> T:
+        """Return an object with the methods of a contract, each of which emits the event of its name.
+
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` what `emit_nowait` does. Both are
+        declared to return None. Arguments travel as for `proxy`.
+
+        Raises:
+            TypeError: the contract cannot work; the text names the method and says why.
+        """
+        made: T = make_emitter(contract, self, "caller")
+        return made
+
 
 class ReadingCaller(Caller, EventReader):
     """The methods of `Caller`, with `events` and `wait_for`. Its sender is a `ReadingSender`."""
@@ -529,15 +564,3 @@ def no_keywords(
 async def refused(error: Exception) -> Never:
     """Raise ``error`` when it is awaited: a call that is refused says so where its result is awaited."""
     raise error
-
-
-def check_retry(retry: Any, send: Source | None) -> None:
-    """Check the argument ``retry=``, and refuse a request that cannot be sent again.
-
-    Raises:
-        TypeError: it is not a `Retry`, or the request has ``send=``.
-    """
-    if not isinstance(retry, Retry):
-        raise TypeError(f"retry= takes a wsrpc.Retry, got {retry!r}")
-    if send is not None:
-        raise TypeError("retry= and send= do not go together: what a source has given cannot be sent a second time")

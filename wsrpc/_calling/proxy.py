@@ -1,0 +1,386 @@
+"""Proxies and emitters: objects with the methods of a contract, which send requests and events.
+
+Their methods are generated as source text and compiled, once for each contract, as handlers are. So a call has no loop
+over parameters, and costs what the hand-written ``request`` costs.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Coroutine, Iterable
+from functools import partial
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, TypeVar
+from weakref import WeakKeyDictionary
+
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from .._base.names import ChannelRef, Offline, check_offline, check_timeout
+from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
+from .._sending.pending import RequestOptions
+from .._sending.retry import Retry, check_retry
+from .._streams.stream import Stream
+from ..errors import WsrpcError
+
+if TYPE_CHECKING:
+    from .._channels.anonymous import AnonymousChannel
+    from .caller import Caller, Sender
+
+__all__ = ["make_emitter", "make_proxy", "with_options"]
+
+T = TypeVar("T")
+
+_channel_of: Callable[[Any], ChannelRef] = attrgetter("_channel_name")
+_sender_of: Callable[[Any], Sender] = attrgetter("_sender")
+"""The sender of a caller, at the moment: a channel that is closed gets another one."""
+
+
+class Emitting(Protocol):
+    """What events can be emitted on: a caller, a server, a room, a channel of one of them."""
+
+    @property
+    def emit(self) -> Callable[..., Any]: ...
+
+
+class TypedCaller:
+    """Base class of the generated classes, which have one method for each member of a contract."""
+
+    __slots__ = ("_wsrpc_caller", "_wsrpc_contract")
+
+    def __init__(self, contract: type[Any], caller: Any) -> None:
+        self._wsrpc_contract = contract
+        self._wsrpc_caller = caller
+
+    def __getattr__(self, name: str) -> Never:
+        contract = self._wsrpc_contract
+        raise AttributeError(f"contract {contract.__qualname__} has no member {name!r}", name=name, obj=self)
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on {self._wsrpc_caller!r}>"
+
+
+class Proxy(TypedCaller):
+    """Base class of proxies, whose methods send requests on the channel of a caller.
+
+    Args:
+        given: the options of all calls, from `with_options`.
+    """
+
+    __slots__ = ("_wsrpc_given", "_wsrpc_options")
+
+    def __init__(self, contract: type[Any], caller: Caller, given: RequestOptions) -> None:
+        super().__init__(contract, caller)
+        self._wsrpc_given = given
+        read = read_contract(contract, "proxy()")
+        read.refuse_lifecycle_events(_channel_of(caller))
+        self._wsrpc_options = tuple(_options_of(member, caller, given) for member in read.members)
+        for name, inner in read.channels.items():
+            setattr(self, name, _new_proxy(inner, _channel(read, caller, name), given))
+
+    def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
+        return _new_proxy(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_given, **changes))
+
+
+class Emitter(TypedCaller):
+    """Base class of emitters, whose methods emit events.
+
+    Args:
+        options: keyword arguments of each call of ``emit``.
+        kind: what ``caller`` is for `with_options`; only a "caller" may wait for another connection.
+    """
+
+    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_kind", "_wsrpc_with_options")
+
+    def __init__(
+        self, contract: type[Any], caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any]
+    ) -> None:
+        super().__init__(contract, caller)
+        self._wsrpc_kind: Literal["caller", "other"] = kind
+        self._wsrpc_with_options = options
+        read = read_contract(contract, "emitter()")
+        read.refuse_lifecycle_events(_channel_of(caller))
+        self._wsrpc_emit = partial(caller.emit, **options) if options else caller.emit
+        emit_nowait = getattr(caller, "emit_nowait", _no_emit_nowait)
+        self._wsrpc_emit_nowait = partial(emit_nowait, **options) if options else emit_nowait
+        for name, inner in read.channels.items():
+            setattr(self, name, _new_emitter(inner, _channel(read, caller, name), kind, options))
+
+    def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
+        other = ", ".join(f"{name}=" for name in changes if name != "offline")
+        if other:
+            raise TypeError(f"an event has no answer, so {other} does not apply to an emitter")
+        if changes and self._wsrpc_kind != "caller":
+            raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
+        options = {**self._wsrpc_with_options, **changes}
+        return _new_emitter(self._wsrpc_contract, self._wsrpc_caller, self._wsrpc_kind, options)
+
+
+def _no_emit_nowait(*_: object, **__: object) -> Never:
+    raise TypeError("what goes through the engine waits for it: declare the event as an `async def`")
+
+
+# ---------------------------------------------------------------- making them
+
+
+def make_proxy(contract: Any, caller: Caller) -> Any:
+    """Return a proxy; see `Caller.proxy`."""
+    return _new_proxy(contract, caller, RequestOptions())
+
+
+def make_emitter(contract: Any, caller: Emitting, kind: Literal["caller", "other"], **options: Any) -> Any:
+    """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out."""
+    return _new_emitter(contract, caller, kind, {key: value for key, value in options.items() if value is not None})
+
+
+def with_options(
+    proxy: T,
+    /,
+    *,
+    timeout: float | UnsetType | None = UNSET,
+    retry: Retry | UnsetType | None = UNSET,
+    idempotent: bool | UnsetType = UNSET,
+    offline: Offline | UnsetType | None = UNSET,
+) -> T:
+    """Return a proxy or emitter like this one whose calls have these options, each like that of `Caller.request`.
+
+    Options that are left out stay as they are: ``await with_options(chat, timeout=2).say("hi")``. ``timeout`` is also
+    that of streams, uploads and conversations. ``retry`` and ``idempotent`` are for requests. With ``retry``, the other
+    members raise `TypeError` when they are called. An emitter takes ``offline`` only.
+
+    Raises:
+        TypeError, ValueError: an option has a wrong type or value, or does not apply.
+    """
+    given: Any = proxy
+    if not isinstance(given, Proxy | Emitter):
+        raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {given!r}")
+    check_timeout(timeout)
+    if retry is not UNSET and retry is not None:
+        check_retry(retry)
+    if offline is not UNSET and offline is not None:
+        check_offline(offline)
+    options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}
+    changes = {name: value for name, value in options.items() if value is not UNSET}
+    made: T = given._wsrpc_with(changes)  # type: ignore[assignment]  # pyright: ignore
+    return made
+
+
+def _new_proxy(contract: Any, caller: Caller, given: RequestOptions) -> Proxy:
+    if given.idempotent and given.retry is None:
+        raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
+    made: type[Proxy] = _class_of(contract, "proxy()", "request_again" if given.retry else "send_request")
+    return made(contract, caller, given)
+
+
+def _new_emitter(contract: Any, caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any]) -> Emitter:
+    made: type[Emitter] = _class_of(contract, "emitter()", "emit")
+    return made(contract, caller, kind, options)
+
+
+def _channel(read: Contract, caller: Any, name: str) -> Any:
+    if _channel_of(caller) is not None or not hasattr(caller, "of"):
+        raise TypeError(f"contract {read.name}: {name!r} is a named channel, but {caller!r} has no channels")
+    return caller.of(name)
+
+
+def _options_of(member: Member, caller: Caller, given: RequestOptions) -> RequestOptions:
+    """Return the options of the calls of one member.
+
+    Raises:
+        TypeError: its result is not a type that an answer can have.
+    """
+    if member.kind is Kind.CONVERSATION:
+        return replace(given, member=member.shown)
+    returns = UNSET if member.result is Any else member.result
+    if returns is not UNSET:
+        try:
+            _sender_of(caller).converter(returns)
+        except TypeError as exc:
+            raise member.refusal(None, f"its result cannot be received: {exc}") from exc.__cause__
+    return replace(given, returns=returns, member=member.shown)
+
+
+# ---------------------------------------------------------------- calls that are not plain requests
+
+
+def _stream(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: Any = None) -> Stream[Any]:
+    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+    sender, channel = _sender_of(caller), _channel_of(caller)
+    convert = None if options.returns is UNSET else sender.converter(options.returns)
+    opening = RequestOptions(timeout=options.timeout, offline=options.offline, send=send)
+    return Stream(
+        options.member or event,
+        convert,
+        open=lambda: _named(sender.open_stream(channel, event, args, opening), options.member),
+    )
+
+
+async def _upload(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: Any) -> Any:
+    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+    sending = _sender_of(caller).upload(_channel_of(caller), event, args, replace(options, send=send))
+    return await _named(sending, options.member)
+
+
+async def _open_channel(proxy: Proxy, number: int, event: str, args: tuple[Any, ...]) -> AnonymousChannel:
+    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+    opening = _sender_of(caller).open_channel(_channel_of(caller), event, args, options)
+    return await _named(opening, options.member)
+
+
+async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
+    """Await a call, and note on its errors which member of the contract it was."""
+    try:
+        return await call
+    except WsrpcError as exc:
+        exc.add_note(f"called as {member}")
+        raise
+
+
+def _without_retry(proxy: Proxy, number: int) -> RequestOptions:
+    options: RequestOptions = proxy._wsrpc_options[number]  # pyright: ignore[reportPrivateUsage]
+    if options.retry is not None:
+        raise TypeError(
+            f"{options.member} is not a request, and retry= is for requests only: what was streamed cannot be sent or "
+            "read a second time. Call it on the proxy without retry="
+        )
+    return options
+
+
+# ---------------------------------------------------------------- the generated classes
+
+Form = Literal["send_request", "request_again", "emit"]
+"""What the methods of a generated class for requests call."""
+
+_classes: WeakKeyDictionary[type[Any], dict[Form, Any]] = WeakKeyDictionary()
+
+_OMITTED = object()
+"""The default of optional parameters: what is omitted at the end is not sent."""
+
+
+def _class_of(contract: Any, used_by: str, form: Form) -> Any:
+    read = read_contract(contract, used_by)
+    made = _classes.setdefault(contract, {})
+    if form not in made:
+        made[form] = _make_class(contract.__qualname__, read, form)
+    return made[form]
+
+
+def _make_class(name: str, read: Contract, form: Form) -> Any:
+    methods: dict[str, Any] = {"__slots__": tuple(read.channels)}
+    for number, member in enumerate(read.members):
+        methods[member.name] = _method(number, member, form)
+    base, ending = (Emitter, "Emitter") if form == "emit" else (Proxy, "Proxy")
+    return type(f"{name}{ending}", (base,), methods)
+
+
+def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
+    """Return one method of a generated class.
+
+    Raises:
+        TypeError: the member cannot be called in this way.
+    """
+    signature = inspect.signature(member.function)
+    itself, *parameters = signature.parameters.values()
+    sent = [p.name for p in (*member.parameters, member.source) if p is not None]
+    given = [p for p in parameters if p.name in sent]
+    call = _event(member, itself.name) if form == "emit" else _request(number, member, itself.name, form)
+    lines = [
+        f"def {member.name}({_parameter_list([itself, *given])}):",
+        *(f"    {line}" for line in _calls(member, call)),
+    ]
+    namespace: dict[str, Any] = {
+        "_wsrpc_omitted": _OMITTED,
+        "_wsrpc_unknown": partial(_unknown, member),
+        "_wsrpc_stream": _stream,
+        "_wsrpc_upload": _upload,
+        "_wsrpc_open_channel": _open_channel,
+        **{f"_wsrpc_default_{p.name}": p.default for p in member.parameters},
+    }
+    exec(compile("\n".join(lines), f"<wsrpc {member.shown}>", "exec"), namespace)
+    made = namespace[member.name]
+    made.__qualname__, made.__module__ = member.function.__qualname__, member.function.__module__
+    made.__doc__ = member.function.__doc__
+    made.__signature__ = signature.replace(parameters=[itself, *given])
+    return made  # type: ignore[no-any-return]
+
+
+def _parameter_list(parameters: Iterable[inspect.Parameter]) -> str:
+    """Return source for the parameters of a method, where an optional one has the default ``_wsrpc_omitted``."""
+    shown: list[str] = []
+    positional_only = named_only = False
+    for p in parameters:
+        if positional_only and p.kind is not p.POSITIONAL_ONLY:
+            shown.append("/")
+        positional_only = p.kind is p.POSITIONAL_ONLY
+        if p.kind is p.KEYWORD_ONLY and not named_only:
+            shown.append("*")
+        named_only = named_only or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
+        star = "*" if p.kind is p.VAR_POSITIONAL else ""
+        shown.append(f"{star}{p.name}" if p.default is p.empty else f"{p.name}=_wsrpc_omitted")
+    return ", ".join([*shown, "/"] if positional_only else shown)
+
+
+def _request(number: int, member: Member, itself: str, form: Form) -> Callable[[str], str]:
+    """Return a function from source for the arguments to source for the call."""
+    caller, event = f"{itself}._wsrpc_caller", repr(member.event)
+    match member.kind:
+        case Kind.REQUEST:
+            channel, options = f"{caller}._channel_name", f"{itself}._wsrpc_options[{number}]"
+            return lambda args: f"{caller}._sender.{form}({channel}, {event}, {args}, {options})"
+        case Kind.STREAM:
+            return lambda args: f"_wsrpc_stream({itself}, {number}, {event}, {args})"
+        case Kind.CONVERSATION:
+            return lambda args: f"_wsrpc_open_channel({itself}, {number}, {event}, {args})"
+        case Kind.UPLOAD | Kind.EXCHANGE:
+            assert member.source is not None
+            function = "_wsrpc_upload" if member.kind is Kind.UPLOAD else "_wsrpc_stream"
+            source = member.source.name
+            return lambda args: f"{function}({itself}, {number}, {event}, {args}, {source})"
+        case Kind.PLAIN:
+            raise member.refusal(
+                None,
+                "it is neither an `async def`, whose answer is awaited, nor does it return a wsrpc.Stream[...], so it "
+                "cannot be called over a connection",
+            )
+
+
+def _event(member: Member, itself: str) -> Callable[[str], str]:
+    check_emitted(member)
+    method = "emit" if member.kind is Kind.REQUEST else "emit_nowait"
+    return lambda args: f"{itself}._wsrpc_{method}({member.event!r}, *{args})"
+
+
+def _calls(member: Member, call: Callable[[str], str]) -> list[str]:
+    """Return source for the body of a method: one call for each number of arguments.
+
+    Optional parameters at the end that are omitted are not sent. One that is omitted before an argument that is given
+    is sent with its default.
+    """
+    wire = [p for p in member.parameters if p.source == "wire"]
+    rest = next((p for p in member.parameters if p.source == "rest"), None)
+    always = max((number + 1 for number, p in enumerate(wire) if p.required), default=0)
+
+    def arguments(count: int, *more: str) -> str:
+        filled = [p.name if p.required else _filled(p) for p in wire[:count]]
+        return f"({''.join(f'{each}, ' for each in [*filled, *more])})"
+
+    lines: list[str] = []
+    if rest is not None:
+        lines += [f"if {rest.name}:", f"    return {call(arguments(len(wire), f'*{rest.name}'))}"]
+    for count in range(len(wire), always, -1):
+        last = wire[count - 1].name
+        lines += [f"if {last} is not _wsrpc_omitted:", f"    return {call(arguments(count - 1, last))}"]
+    return [*lines, f"return {call(arguments(always))}"]
+
+
+def _filled(p: Any) -> str:
+    """Return source for an optional argument, or its default if it is omitted."""
+    default = f"_wsrpc_unknown({p.name!r})" if p.default is ... else f"_wsrpc_default_{p.name}"
+    return f"({default} if {p.name} is _wsrpc_omitted else {p.name})"
+
+
+def _unknown(member: Member, name: str) -> Never:
+    raise TypeError(
+        f"{member.shown}() needs {name!r} where an argument after it is given: arguments travel by place, and the "
+        "contract does not say its default"
+    )

@@ -1,0 +1,289 @@
+"""Contracts: a `typing.Protocol` read as events, with the kind, the parameters and the result of each.
+
+Proxies, emitters, implementations and declarations are all made of what `read_contract` returns.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import AsyncGenerator, Callable
+from enum import Enum
+from typing import Any, NamedTuple, TypeVar
+from weakref import WeakKeyDictionary
+
+from .._base.names import RESERVED_EVENTS, ChannelRef
+from .introspection import (
+    Parameter,
+    Result,
+    Signature,
+    channel_parameters,
+    read_annotation,
+    read_signature,
+    result_of,
+)
+from .method import Exposed, mark_of
+
+__all__ = ["Contract", "Kind", "Member", "check_emitted", "emitted_members", "read_contract"]
+
+
+class Kind(Enum):
+    """What a member of a contract is, for its caller."""
+
+    REQUEST = "a request"
+    STREAM = "a stream"
+    UPLOAD = "an upload"
+    EXCHANGE = "a stream of items in both directions"
+    CONVERSATION = "a conversation"
+    PLAIN = "a plain function, which can only be an event"
+
+
+class Member(NamedTuple):
+    """One event of a contract."""
+
+    name: str
+    """The name of the method."""
+    event: str
+    """The name of the event, which is that of the method unless `method` has given another one."""
+    kind: Kind
+    parameters: tuple[Parameter, ...]
+    """The parameters that travel as arguments, in the order of their places."""
+    source: Parameter | None
+    """The parameter that gives the items of an upload or an exchange."""
+    result: Any
+    """The type of the answer, or of each item of a stream. None for a conversation."""
+    signature: Signature
+    function: Callable[..., Any]
+    """The method as it stands in the contract."""
+
+    @property
+    def shown(self) -> str:
+        """The member as error texts name it, such as ``Chat.say``."""
+        return self.function.__qualname__
+
+    def refusal(self, parameter: str | None, text: str) -> TypeError:
+        """Return the error for a member that cannot work."""
+        return self.signature.refusal(parameter, text)
+
+
+class Contract(NamedTuple):
+    """The events and the channels of a contract."""
+
+    name: str
+    """Module and qualified name."""
+    members: tuple[Member, ...]
+    channels: dict[str, type[Any]]
+    """The contracts of named channels, by name: attributes that are annotated with another contract."""
+
+    def refuse_lifecycle_events(self, channel: ChannelRef) -> None:
+        """Refuse a contract that has a lifecycle event for the main channel, where such a name never travels.
+
+        Raises:
+            TypeError: names the member.
+        """
+        if channel is None:
+            for member in self.members:
+                if member.event in RESERVED_EVENTS:
+                    text = f"{member.event!r} is a lifecycle event on the main channel, and never sent: use a channel"
+                    raise member.refusal(None, text)
+
+
+_read: WeakKeyDictionary[type, Contract] = WeakKeyDictionary()
+
+
+def read_contract(contract: Any, used_by: str) -> Contract:
+    """Return the events of a contract. ``used_by`` names the public method for which it is read, for error texts.
+
+    Raises:
+        TypeError: it is not a Protocol, or one of its members cannot work; the text names the member.
+    """
+    if not is_contract(contract):
+        raise TypeError(
+            f"{used_by} takes a contract, which is a class that derives from typing.Protocol itself; got {contract!r}"
+        )
+    known = _read.get(contract)
+    if known is None:
+        known = _read[contract] = _read_members(contract)
+    return known
+
+
+def is_contract(given: Any) -> bool:
+    """Return whether ``given`` is a class that derives directly from `typing.Protocol`."""
+    return isinstance(given, type) and bool(getattr(given, "_is_protocol", False))
+
+
+def _read_members(contract: type[Any]) -> Contract:
+    name = f"{contract.__module__}.{contract.__qualname__}"
+    if getattr(contract, "__parameters__", ()):
+        raise TypeError(f"contract {name} is generic, but a contract says which types travel: write its types out")
+    members: dict[str, Member] = {}
+    channels: dict[str, type[Any]] = {}
+    for base in reversed([base for base in contract.__mro__ if is_contract(base)]):
+        for attribute, value in _attributes(base):
+            members.pop(attribute, None)
+            channels.pop(attribute, None)
+            if isinstance(value, types.FunctionType):
+                members[attribute] = _member(attribute, value)
+            else:
+                channels[attribute] = _channel(name, attribute, value, base)
+    _refuse_double(name, members)
+    return Contract(name, tuple(members.values()), channels)
+
+
+def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
+    """Return what one class of a contract declares: functions, other attributes, and annotations in their place.
+
+    Raises:
+        TypeError: the name of one begins with an underscore.
+    """
+    declared = {**inspect.get_annotations(base), **vars(base)}
+    found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
+    for name, _ in found:
+        if name.startswith("_"):
+            raise TypeError(
+                f"contract {base.__module__}.{base.__qualname__}: {name!r} begins with an underscore, and a contract "
+                f'has no private members; an event of that name can be declared as @wsrpc.method("{name}")'
+            )
+    return found
+
+
+def _is_dunder(name: str) -> bool:
+    return name.startswith("__") and name.endswith("__")
+
+
+class _Bare(typing.Protocol): ...
+
+
+_OWN = frozenset(vars(_Bare)) | {"_is_runtime_protocol", "__protocol_attrs__"}
+"""What Python itself keeps in a Protocol."""
+
+
+def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type[Any]:
+    given = value.fget.__annotations__.get("return") if isinstance(value, property) and value.fget else value
+    try:
+        wanted = read_annotation(given, base)
+    except Exception as exc:  # anything that evaluating an annotation raises
+        raise TypeError(f"contract {contract}: the annotation of {attribute!r} cannot be resolved: {exc}") from exc
+    if not is_contract(wanted):
+        raise TypeError(
+            f"contract {contract}: {attribute!r} is neither a method nor annotated with another contract, which would "
+            f"make it a named channel; it is {wanted!r}"
+        )
+    inner = read_contract(wanted, contract)
+    if inner.channels:
+        raise TypeError(
+            f"contract {contract}: the contract of channel {attribute!r}, {inner.name}, has channels of its own, but "
+            "channels are names on one connection, and have no channels"
+        )
+    made: type[Any] = wanted
+    return made
+
+
+def _refuse_double(contract: str, members: dict[str, Member]) -> None:
+    events: dict[str, str] = {}
+    for member in members.values():
+        if member.event in events:
+            raise TypeError(
+                f"contract {contract}: {events[member.event]!r} and {member.name!r} are both for {member.event!r}"
+            )
+        events[member.event] = member.name
+
+
+def _member(attribute: str, function: Any) -> Member:
+    read = read_signature(function, "contract")
+    mark = mark_of(function) or Exposed()
+    if mark.has_options:
+        raise read.refusal(None, "a contract gives an event its name; options belong to the method that implements it")
+    first, *others = read.parameters or (None,)
+    if first is None or first.source != "wire" or first.keyword:
+        raise read.refusal(None, "a method of a contract takes self first")
+    if getattr(function, "__name__", "") == "_overload_dummy":
+        raise read.refusal(None, f"{attribute!r} is overloaded, but an event has one signature")
+    read = read._replace(parameters=tuple(others))
+    talks, _ = channel_parameters(read)
+    _refuse_parameters(read, function)
+    try:
+        result = result_of(function)
+    except TypeError as exc:
+        raise read.refusal(None, str(exc)) from exc.__cause__
+    source = next((p for p in read.parameters if p.source == "stream"), None)
+    kind = _kind(read, function, result, talks=bool(talks), reads=source is not None)
+    given = None if kind is Kind.CONVERSATION else result.type
+    if _has_type_variable(given):
+        raise read.refusal(None, "its result has a type variable, but a contract says which types travel")
+    parameters = tuple(p for p in read.parameters if p.source in ("wire", "rest"))
+    return Member(attribute, mark.name or attribute, kind, parameters, source, given, read, function)
+
+
+def _refuse_parameters(read: Signature, function: Any) -> None:
+    """Refuse parameters that a caller cannot give."""
+    for given in inspect.signature(function).parameters.values():
+        if given.kind is given.VAR_KEYWORD:
+            raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
+        known = next((p for p in read.parameters if p.name == given.name), None)
+        if known is None and given.kind is given.KEYWORD_ONLY:
+            raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
+    for p in read.parameters:
+        if p.injection is not None and not p.injection.conversation:
+            raise read.refusal(
+                p.name, "the side that handles the call gets it, no caller gives it: leave it to the implementation"
+            )
+        if _has_type_variable(p.type):
+            raise read.refusal(p.name, "its type has a type variable, but a contract says which types travel")
+
+
+def _kind(read: Signature, function: Any, result: Result, *, talks: bool, reads: bool) -> Kind:
+    waits = inspect.iscoroutinefunction(function) or result.awaited
+    talks = talks or result.kind == "channel"
+    if result.kind == "stream":
+        if result.origin is AsyncGenerator:
+            raise read.refusal(None, "a stream can only be read: declare wsrpc.Stream[...] as its result")
+        if waits:
+            raise read.refusal(None, "a stream is opened when it is entered or read: declare it as a plain `def`")
+        return Kind.EXCHANGE if reads else Kind.STREAM
+    if talks and reads:
+        raise read.refusal(None, "one request opens one channel: it is a conversation or an upload, not both")
+    if not waits and (talks or reads):
+        raise read.refusal(None, "a call that is awaited is declared as an `async def`")
+    if not waits:
+        return Kind.PLAIN
+    if talks:
+        return Kind.CONVERSATION
+    return Kind.UPLOAD if reads else Kind.REQUEST
+
+
+def _has_type_variable(tp: Any) -> bool:
+    return isinstance(tp, TypeVar) or any(map(_has_type_variable, typing.get_args(tp)))
+
+
+# ---------------------------------------------------------------- contracts of events
+
+
+def check_emitted(member: Member) -> None:
+    """Refuse a member that cannot be emitted as an event.
+
+    Raises:
+        TypeError: it has an answer, or opens a channel.
+    """
+    if member.kind not in (Kind.REQUEST, Kind.PLAIN) or member.result not in (type(None), Any):
+        raise member.refusal(None, "an event has no answer, and opens no channel: declare None as its result")
+
+
+def emitted_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:
+    """Return the events of a contract with their channels; those of the contract itself are on ``channel``.
+
+    Raises:
+        TypeError: the contract cannot work; the text names the member.
+    """
+    read = read_contract(contract, "declare()")
+    if read.channels and channel is not None:
+        names = ", ".join(read.channels)
+        raise TypeError(f"contract {read.name} has channels ({names}), so it is declared on the main channel")
+    read.refuse_lifecycle_events(channel)
+    found = [(channel, member) for member in read.members]
+    for name, inner in read.channels.items():
+        found += [(name, member) for member in read_contract(inner, read.name).members]
+    for _, member in found:
+        check_emitted(member)
+    return found

@@ -1,0 +1,259 @@
+"""Implementations of contracts: whether the methods of an object do what a contract declares, and as which handlers.
+
+The types of parameters and results are compared as they travel: a parameter may be wider than in the contract, and a
+result narrower.
+"""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, NamedTuple, Union
+
+from .._base.names import ChannelRef
+from .._conversion.convert import type_name
+from .contract import Contract, Kind, Member, read_contract
+from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of
+from .method import Exposed, Methods, mark_of
+
+__all__ = ["Implemented", "implementing", "methods_of"]
+
+
+class Implemented(NamedTuple):
+    """A method that implements a member of a contract."""
+
+    channel: ChannelRef
+    event: str
+    function: Callable[..., Any]
+    options: dict[str, Any]
+    """Keyword arguments of `Registry.add`, from `method`."""
+
+
+def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[Implemented]:
+    """Return the handlers that ``implementation`` has for the events of a contract, which are on ``channel``.
+
+    Raises:
+        TypeError: a member is missing or has another signature; the text names both signatures.
+    """
+    read = read_contract(contract, "implement()")
+    if isinstance(implementation, type):
+        raise TypeError(
+            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
+            "the class. (A Service is added with add_service(..., implements=...).)"
+        )
+    if read.channels and channel is not None:
+        names = ", ".join(read.channels)
+        raise TypeError(f"contract {read.name} has channels ({names}), so it is implemented on the main channel")
+    found = [*_methods(read, implementation, channel)]
+    for name, inner in read.channels.items():
+        found += _methods(read_contract(inner, read.name), getattr(implementation, name), name)
+    return found
+
+
+def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
+    """Return the methods by which objects of a class implement a contract, by event.
+
+    Raises:
+        TypeError: as for `implementing`.
+    """
+    read = read_contract(contract, "implements=")
+    if read.channels:
+        raise TypeError(f"contract {read.name} has channels ({', '.join(read.channels)}), and a service has one")
+    read.refuse_lifecycle_events(channel)
+    found: Methods = {}
+    _refuse_missing(read, cls, cls.__qualname__)
+    for member in read.members:
+        function = inspect.getattr_static(cls, member.name)
+        if not inspect.isfunction(function):
+            raise TypeError(f"{cls.__qualname__}.{member.name} implements {member.shown}, and is {function!r}")
+        _check(member, function, is_method=True)
+        found[member.event] = (_mark(member, function), function)
+    return found
+
+
+def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Iterator[Implemented]:
+    read.refuse_lifecycle_events(channel)
+    _refuse_missing(read, implementation, type(implementation).__qualname__)
+    for member in read.members:
+        function: Any = getattr(implementation, member.name)
+        _check(member, function)
+        mark = _mark(member, getattr(function, "__func__", function))
+        yield Implemented(channel, member.event, function, dict(mark.options))
+
+
+def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
+    wanted = [*(member.name for member in read.members), *read.channels]
+    if missing := [each for each in wanted if not hasattr(implementation, each)]:
+        raise TypeError(f"{name} does not implement {read.name}: it has no {', '.join(missing)}")
+
+
+def _mark(member: Member, function: object) -> Exposed:
+    mark = mark_of(function) or Exposed()
+    if mark.name not in (None, member.event):
+        raise TypeError(
+            f"{_signature(function)} implements {member.shown}, so its event is {member.event!r}, and "
+            f"@wsrpc.method names it {mark.name!r}"
+        )
+    return mark
+
+
+def _check(member: Member, function: Any, *, is_method: bool = False) -> None:
+    """Check that a function does what a member of a contract declares.
+
+    Raises:
+        TypeError: it does not; the text names both signatures.
+    """
+    if member.kind is Kind.PLAIN and member.result not in (type(None), Any):
+        raise member.refusal(None, "it is neither an `async def`, nor a stream, nor an event, whose result is None")
+    facts = introspect(function)
+    if is_method:
+        facts = facts._replace(parameters=facts.parameters[1:])
+    why = _difference(member, facts, function)
+    if why is not None:
+        declared = f"{_signature(member.function)} ({location(member.function)})"
+        raise TypeError(f"{_signature(function)} ({facts.where}) does not implement {declared}: {why}")
+
+
+def _signature(function: Any) -> str:
+    return f"{getattr(function, '__qualname__', repr(function))}{inspect.signature(function)}"
+
+
+# ---------------------------------------------------------------- signatures
+
+
+_KINDS = {Role.UPLOAD: Kind.UPLOAD, Role.EXCHANGE: Kind.EXCHANGE, Role.CONVERSATION: Kind.CONVERSATION}
+
+
+def _difference(member: Member, facts: Facts, function: Any) -> str | None:
+    """Say what a function does otherwise than a member of a contract declares; None if nothing."""
+    result = result_of(function)
+    if facts.role is Role.RESULT:
+        is_stream = facts.is_generator or result.kind == "stream"
+        kind = Kind.STREAM if is_stream else Kind.CONVERSATION if result.kind == "channel" else Kind.REQUEST
+    else:
+        kind = _KINDS[facts.role]
+    wanted = Kind.REQUEST if member.kind is Kind.PLAIN else member.kind
+    says_nothing = kind is Kind.REQUEST and result.type is Any and wanted in (Kind.STREAM, Kind.CONVERSATION)
+    if kind is not wanted and not says_nothing:
+        return f"the contract declares {wanted.value}, and this is {kind.value}"
+    return (
+        _other_parameters(by_place(member.parameters), facts.parameters)
+        or _other_items(member, facts)
+        or _other_result(member, result.type, says_nothing=says_nothing)
+    )
+
+
+def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...]) -> str | None:
+    wire = [p for p in own if p.source == "wire"]
+    rest = next((p for p in own if p.source == "rest"), None)
+    wanted = [p for p in declared if p.source == "wire"]
+    wanted_rest = next((p for p in declared if p.source == "rest"), None)
+    places = {p.name: number for number, p in enumerate(wire)}
+    for number, p in enumerate(wanted):
+        q = wire[number] if number < len(wire) else rest
+        if q is None:
+            return f"it has no parameter for {p.name!r}"
+        if places.get(p.name, number) != number:
+            return f"parameter {p.name!r} is in another place, and arguments travel by place"
+        if (why := _other_parameter(p, q)) is not None:
+            return why
+    if (more := next((p for p in wire[len(wanted) :] if p.required), None)) is not None:
+        return f"it requires {more.name!r}, which the contract does not have"
+    if wanted_rest is not None:
+        if rest is None or len(wire) > len(wanted):
+            return f"it does not take *{wanted_rest.name} after the same parameters"
+        return _other_parameter(wanted_rest, rest)
+    return None
+
+
+def _other_parameter(p: Parameter, q: Parameter) -> str | None:
+    if not _fits(p.type, q.type):
+        return f"parameter {p.name!r} is {type_name(p.type)} in the contract, and {type_name(q.type)} here"
+    if p.source == q.source == "wire" and not p.required:
+        if q.required:
+            return f"parameter {p.name!r} is optional in the contract, and required here"
+        if p.default is not ... and not _equal(p.default, q.default):
+            return f"parameter {p.name!r} has the default {p.default!r} in the contract, and {q.default!r} here"
+    return None
+
+
+def _equal(one: Any, other: Any) -> bool:
+    return one is other or (type(one) is type(other) and bool(one == other))
+
+
+def _other_items(member: Member, facts: Facts) -> str | None:
+    source = next((p for p in facts.parameters if p.source == "stream"), None)
+    if member.source is None or source is None or _fits(member.source.type, source.type):
+        return None
+    declared, own = type_name(member.source.type), type_name(source.type)
+    return f"the items of {member.source.name!r} are {declared} in the contract, and {own} here"
+
+
+def _other_result(member: Member, result: Any, *, says_nothing: bool) -> str | None:
+    if says_nothing or member.kind is Kind.CONVERSATION or _fits(result, member.result):
+        return None
+    what = "each item" if member.kind in (Kind.STREAM, Kind.EXCHANGE) else "the result"
+    return f"{what} is {type_name(member.result)} in the contract, and {type_name(result)} here"
+
+
+# ---------------------------------------------------------------- types
+
+_EXACT = frozenset({bool, int, float, str, bytes, date, datetime})
+"""Types of which a subclass or a base class travels otherwise, or is refused."""
+
+
+def _fits(narrow: Any, wide: Any) -> bool:
+    """Return whether each value of the type ``narrow`` may be given where ``wide`` is expected, as far as is known."""
+    narrow, wide = _bare(narrow), _bare(wide)
+    if narrow is Any or wide is Any or narrow == wide:
+        return True
+    if _is_union(narrow):
+        return all(_fits(each, wide) for each in typing.get_args(narrow))
+    if _is_union(wide):
+        return any(_fits(narrow, each) for each in typing.get_args(wide))
+    if typing.get_origin(narrow) is Literal:
+        return _fits_literal(typing.get_args(narrow), wide)
+    if narrow is int and wide is float:
+        return True
+    if narrow in _EXACT or typing.get_origin(wide) is Literal:
+        return False
+    return _fits_class(narrow, wide)
+
+
+def _fits_literal(values: tuple[Any, ...], wide: Any) -> bool:
+    if typing.get_origin(wide) is Literal:
+        return set(map(repr, values)) <= set(map(repr, typing.get_args(wide)))
+    return all(_fits(type(value), wide) for value in values)
+
+
+def _fits_class(narrow: Any, wide: Any) -> bool:
+    own, other = typing.get_origin(narrow) or narrow, typing.get_origin(wide) or wide
+    try:
+        if not issubclass(own, other):
+            return False
+    except TypeError:  # not classes, or of a kind that knows no subclasses, such as TypedDict
+        return bool(own == other)
+    inner, outer = typing.get_args(narrow), typing.get_args(wide)
+    if len(inner) != len(outer):
+        return True  # list[int] and list, or tuple[int, str] and Sequence[Any]
+    return all(one is other or _fits(one, other) for one, other in zip(inner, outer, strict=True))
+
+
+def _bare(tp: Any) -> Any:
+    """Return a type without what does not change how it travels: metadata, and other names for it."""
+    while True:
+        if typing.get_origin(tp) is Annotated:
+            tp = typing.get_args(tp)[0]
+        elif isinstance(tp, typing.NewType):
+            tp = tp.__supertype__
+        elif type(tp).__name__ == "TypeAliasType":  # `type X = ...`, from Python 3.12 on
+            tp = tp.__value__
+        else:
+            return type(None) if tp is None else Any if tp is object else tp
+
+
+def _is_union(tp: Any) -> bool:
+    return typing.get_origin(tp) in (Union, types.UnionType)

@@ -1,0 +1,107 @@
+"""`method`: the mark that makes a method a handler, with the name of its event and its options."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, overload
+
+from msgspec import UNSET, UnsetType
+
+from .._base.misuse import check_flag
+from .._base.names import F, check_event, check_timeout
+
+__all__ = ["MARK", "Exposed", "Methods", "check_options", "mark_of", "method"]
+
+MARK = "_wsrpc_method"
+"""Attribute of a function that `method` has decorated."""
+
+_DEFAULTS: Mapping[str, Any] = {"lax": None, "thread": False, "ordered": False, "timeout": UNSET}
+
+
+class Exposed(NamedTuple):
+    """The arguments of `method`."""
+
+    name: str | None = None
+    options: Mapping[str, Any] = _DEFAULTS
+
+    @property
+    def has_options(self) -> bool:
+        """Whether an option is given that is not the default."""
+        return self.options != _DEFAULTS
+
+
+Methods = dict[str, tuple[Exposed, Callable[..., Any]]]
+"""Methods of a class that are handlers, by event."""
+
+
+@overload
+def method(function: F, /) -> F: ...
+
+
+@overload
+def method(
+    name: str | None = None,
+    /,
+    *,
+    lax: bool | None = None,
+    thread: bool = False,
+    ordered: bool = False,
+    timeout: float | UnsetType | None = UNSET,
+) -> Callable[[F], F]: ...
+
+
+def method(
+    name: Any = None,
+    /,
+    *,
+    lax: bool | None = None,
+    thread: bool = False,
+    ordered: bool = False,
+    timeout: float | UnsetType | None = UNSET,
+) -> Any:
+    """Make a method of a `Service` a handler of the event with its name, or of ``name``; a decorator.
+
+    Options are those of `Server.on`. A subclass that overrides the method need not decorate it again.
+
+    On a method of a contract, ``name`` is the name of its event; options have no meaning there and are refused. On a
+    method that implements one, the options are those of the handler.
+
+    Raises:
+        TypeError: what is decorated is not a plain method.
+    """
+    if name is not None and not isinstance(name, str):
+        return method()(name)
+    if name is not None:
+        check_event(name)
+
+    check_options(lax, thread, ordered)
+    check_timeout(timeout, more_than_0=True)
+    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout}
+
+    def mark(function: F) -> F:
+        given: Any = function
+        if not inspect.isfunction(given):
+            raise TypeError(f"@wsrpc.method decorates plain methods, which take self; got {function!r}")
+        setattr(function, MARK, Exposed(name, options))
+        return function
+
+    return mark
+
+
+def mark_of(function: object) -> Exposed | None:
+    """Return what `method` was called with, for a function that it has decorated."""
+    mark = getattr(function, MARK, None) if inspect.isfunction(function) else None
+    return mark if isinstance(mark, Exposed) else None
+
+
+def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
+    """Refuse options of a wrong type.
+
+    Raises:
+        TypeError: names the option.
+    """
+    if lax is not None:
+        check_flag("lax", lax)
+    check_flag("thread", thread)
+    check_flag("ordered", ordered)
