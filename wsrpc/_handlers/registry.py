@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, Union
@@ -133,7 +133,7 @@ class Registry:
         self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
         """The events that this side emits, as far as they were declared. None for a server's peer, which declares none
         of its own."""
-        self.reserved: Set[ChannelRef] = frozenset()
+        self.reserved: set[ChannelRef] = set()
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
         """Has the messages that no other handler takes."""
@@ -188,9 +188,34 @@ class Registry:
         """Let all handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
-    def reserve(self, channels: Set[ChannelRef]) -> None:
-        """Refuse handlers on ``channels``, because wsrpc has its own there. The set may change later."""
-        self.reserved = channels
+    def offer(
+        self,
+        channel: str,
+        why: str,
+        handlers: Mapping[str, Callable[..., Any]],
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
+    ) -> None:
+        """Handle events on a channel that is wsrpc's own from now on: handlers of users are refused there.
+
+        ``why`` says what happens there, for the error text.
+
+        Raises:
+            ValueError: the user has handlers on that channel.
+        """
+        scope = self.scope(channel)
+        if theirs := [*scope.handlers, *scope.once]:
+            raise ValueError(f"{why} on channel {channel!r}, where you have handlers of {theirs}")
+        if ordered:
+            self.order(channel)
+        for event, function in handlers.items():
+            self.add(channel, event, function, hidden=hidden)
+        self.reserved.add(channel)
+
+    def respect(self, other: Registry) -> None:
+        """Refuse handlers on the channels on which wsrpc has its own in ``other``, now or later."""
+        self.reserved = other.reserved
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""

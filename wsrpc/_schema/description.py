@@ -75,9 +75,14 @@ class Description(msgspec.Struct, frozen=True):
     definitions: dict[str, dict[str, Any]] = msgspec.field(name="$defs")
 
 
-def describe(registry: Registry, enc_hook: EncHook | None) -> Description:
-    """Describe what is registered and declared; see `wsrpc.schema.describe`. ``enc_hook`` encodes defaults."""
-    handlers = sorted(shown_handlers(registry), key=_place)
+def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True) -> Description:
+    """Describe what is registered and declared; see `wsrpc.schema.describe`.
+
+    Args:
+        enc_hook: encodes defaults.
+        once: whether handlers that were registered with `once` are described, too.
+    """
+    handlers = sorted(shown_handlers(registry, once=once), key=_place)
     members = sorted(declared_members(registry), key=_place)
     drafts = [_draft(*found) for found in handlers]
     emitted = [_emitted(*found) for found in members]
@@ -107,12 +112,12 @@ def _writable(value: Any) -> Any:
     return value
 
 
-def shown_handlers(registry: Registry) -> Iterator[tuple[str | None, str, Handler]]:
+def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[str | None, str, Handler]]:
     """Yield the channel, the event and the handler of everything that a description has."""
     for channel, scope in registry.scopes.items():
         if isinstance(channel, int):  # raw messages
             continue
-        for event, handler in {**scope.handlers, **scope.once}.items():
+        for event, handler in {**scope.handlers, **(scope.once if once else {})}.items():
             if not handler.hidden:
                 yield channel, event, handler
 
