@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
+from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from .._sending.pending import RequestOptions
@@ -157,6 +158,8 @@ def with_options(
     check_timeout(timeout)
     if retry is not UNSET and retry is not None:
         check_retry(retry)
+    if idempotent is not UNSET:
+        check_flag("idempotent", idempotent)
     if offline is not UNSET and offline is not None:
         check_offline(offline)
     options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}

@@ -39,11 +39,6 @@ def implementing(contract: Any, implementation: object, channel: ChannelRef) -> 
         TypeError: a member is missing or has another signature; the text names both signatures.
     """
     read = read_contract(contract, "implement()")
-    if isinstance(implementation, type):
-        raise TypeError(
-            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
-            "the class. (A Service is added with add_service(..., implements=...).)"
-        )
     if read.channels and channel is not None:
         names = ", ".join(read.channels)
         raise TypeError(f"contract {read.name} has channels ({names}), so it is implemented on the main channel")
@@ -75,6 +70,11 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
 
 
 def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Iterator[Implemented]:
+    if isinstance(implementation, type):
+        raise TypeError(
+            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
+            "the class. (A Service is added with add_service(..., implements=...).)"
+        )
     read.refuse_lifecycle_events(channel)
     _refuse_missing(read, implementation, type(implementation).__qualname__)
     for member in read.members:
