@@ -117,8 +117,21 @@ def _check(member: Member, function: Any, *, is_method: bool = False) -> None:
         raise TypeError(f"{_signature(function)} ({facts.where}) does not implement {declared}: {why}")
 
 
+class _Bare(str):
+    """An annotation that is text, to be shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def _signature(function: Any) -> str:
-    return f"{getattr(function, '__qualname__', repr(function))}{inspect.signature(function)}"
+    def bare(annotation: Any) -> Any:
+        return _Bare(annotation) if isinstance(annotation, str) else annotation
+
+    given = inspect.signature(function)
+    parameters = [p.replace(annotation=bare(p.annotation)) for p in given.parameters.values()]
+    shown = given.replace(parameters=parameters, return_annotation=bare(given.return_annotation))
+    return f"{getattr(function, '__qualname__', repr(function))}{shown}"
 
 
 # ---------------------------------------------------------------- signatures
@@ -152,6 +165,8 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
     wanted = [p for p in declared if p.source == "wire"]
     wanted_rest = next((p for p in declared if p.source == "rest"), None)
     places = {p.name: number for number, p in enumerate(wire)}
+    if (more := next((p for p in wire[len(wanted) :] if p.required), None)) is not None:
+        return f"it requires {more.name!r}, which the contract does not have"
     for number, p in enumerate(wanted):
         q = wire[number] if number < len(wire) else rest
         if q is None:
@@ -160,8 +175,6 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
             return f"parameter {p.name!r} is in another place, and arguments travel by place"
         if (why := _other_parameter(p, q)) is not None:
             return why
-    if (more := next((p for p in wire[len(wanted) :] if p.required), None)) is not None:
-        return f"it requires {more.name!r}, which the contract does not have"
     if wanted_rest is not None:
         if rest is None or len(wire) > len(wanted):
             return f"it does not take *{wanted_rest.name} after the same parameters"

@@ -418,7 +418,7 @@ def test_a_mismatch_is_refused_and_nothing_is_registered(implementation: Any, te
     with pytest.raises(TypeError, match=text) as caught:
         server.implement(Adds, implementation)
     if "does not implement" in str(caught.value) and not isinstance(implementation, Missing):
-        assert "Adds.add(self, a: 'int', b: 'int' = 1) -> 'int'" in str(caught.value)
+        assert "Adds.add(self, a: int, b: int = 1) -> int" in str(caught.value)
         assert f"{type(implementation).__name__}.add(" in str(caught.value) and __file__ in str(caught.value)
     with pytest.raises(TypeError):
         server.implement(Both, Implementation())
