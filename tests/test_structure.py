@@ -23,15 +23,15 @@ LAYERS = [
     ["_protocol"],
     ["_resuming", "_streams"],
     ["_handlers"],
-    ["_sending"],
+    ["_schema", "_sending"],
     ["_calling"],
     ["_channels"],
     ["_peer"],
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
     ["_cluster"],
-    ["_schema"],
     ["adapting", "schema", "testing", "typescript"],
+    ["_loading"],
     ["__init__", "__main__"],
 ]
 """Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""

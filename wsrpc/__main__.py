@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ._schema.loading import CannotLoad, load
+from ._loading import CannotLoad, load
 from .schema import Description, describe
 from .typescript import declarations
 

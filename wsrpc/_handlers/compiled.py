@@ -298,6 +298,7 @@ class Handler:
         "facts",
         "function",
         "gives_channel",
+        "hidden",
         "inline",
         "is_method",
         "lane",
@@ -318,6 +319,7 @@ class Handler:
         ordered: bool = False,
         lane: Hashable = None,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
         instance: Injection | None = None,
         shown_as: Callable[..., Any] | None = None,
         call: Callable[[Invocation, list[Any]], Any] | None = None,
@@ -331,6 +333,7 @@ class Handler:
             ordered: calls run one after another.
             lane: the handler runs one after another with the other handlers of this lane.
             timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
+            hidden: no description has it.
             instance: ``function`` is a method, and this is how its ``self`` is found.
             shown_as: logs show the name and the place of this function.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
@@ -361,6 +364,8 @@ class Handler:
         """
         self.is_method = instance is not None
         """Whether it is a method of a `Service`."""
+        self.hidden = hidden
+        """Whether descriptions leave it out."""
         self.taken = False
         """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
         self.thread = thread

@@ -230,6 +230,7 @@ class Registry:
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
         instance: Injection | None = None,
     ) -> None:
         """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
@@ -239,12 +240,13 @@ class Registry:
             ValueError: the channel is wsrpc's own, the event is a service's, or ``timeout`` is not a valid duration.
         """
         check_event(event)
-        check_options(lax, thread, ordered)
+        check_options(lax, thread, ordered, hidden)
         self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
-            if lax is not None or thread or ordered or timeout is not UNSET:
-                text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
-                raise TypeError(text)
+            if lax is not None or thread or ordered or timeout is not UNSET or hidden:
+                raise TypeError(
+                    f"{event!r} reports on the connection: lax=, thread=, ordered=, timeout= and hidden= do not apply"
+                )
             self._add_lifecycle(event, function, once)
             return
         present = self.scopes.get(channel)
@@ -260,6 +262,7 @@ class Registry:
             ordered=ordered,
             lane=present if present is not None and present.ordered else None,
             timeout=timeout,
+            hidden=hidden,
             instance=instance,
         )
         self._check_no_method(channel, event, once, function)

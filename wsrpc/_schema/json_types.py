@@ -25,6 +25,8 @@ __all__ = ["Described", "schemas_of"]
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
+ANYTHING = "x-anything"
+"""Stands for `object` until its schema is made, which is empty: msgspec takes an empty schema for none."""
 
 
 class Described(NamedTuple):
@@ -126,7 +128,7 @@ def _describable(tp: Any, hooked: bool) -> Any:
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         if cls is object:
-            return {}
+            return {ANYTHING: ""}
         return models.schemas.get((cls, form), {UNKNOWN: type_name(cls)})
 
     infos = [{node.cls: node for node in nodes_of(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
@@ -221,6 +223,7 @@ def _marked(schema: Any) -> Any:
     if schema.__class__ is not dict:
         return schema
     marked = {key: _marked(value) for key, value in schema.items()}
+    marked.pop(ANYTHING, None)
     name = marked.pop(UNKNOWN, None)
     if name is not None and not marked.keys() - {"description", "title", "examples", "deprecated"}:
         marked["$comment"] = f"{name} has no JSON Schema"

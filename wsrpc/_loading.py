@@ -12,9 +12,9 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any
 
-from .._client.client import Client
-from .._handlers.registration import Router
-from .._server.server import Server
+from ._client.client import Client
+from ._handlers.registration import Router
+from ._server.server import Server
 
 __all__ = ["CannotLoad", "load"]
 
