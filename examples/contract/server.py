@@ -28,20 +28,17 @@ class BoardInMemory:
         self.last = 0
 
     async def post(self, author: str, text: str, color: Color = Color.YELLOW) -> Note:
-        """Put a note on the board. Everybody hears of it."""
         self.last += 1
         note = self.found[self.last] = Note(self.last, author, text, color)
         await everyone.posted(note)
         return note
 
     async def remove(self, id: int) -> None:
-        """Take a note off the board."""
         if self.found.pop(id, None) is None:
             raise RpcError(f"there is no note {id}", code="no_note")
         await everyone.removed(id)
 
     async def notes(self) -> AsyncIterator[Note]:
-        """The notes that are on the board now."""
         for note in list(self.found.values()):
             yield note
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
@@ -17,19 +17,32 @@ from .._base.names import ChannelRef
 from .._conversion.convert import type_name
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of
-from .method import Exposed, Methods, mark_of
+from .method import Exposed, mark_of
 
-__all__ = ["Implemented", "implementing", "methods_of"]
+__all__ = ["Implemented", "Method", "Methods", "completed", "implementing", "methods_of"]
 
 
 class Implemented(NamedTuple):
     """A method that implements a member of a contract."""
 
     channel: ChannelRef
-    event: str
+    member: Member
     function: Callable[..., Any]
-    options: dict[str, Any]
+    options: Mapping[str, Any]
     """Keyword arguments of `Registry.add`, from `method`."""
+
+
+class Method(NamedTuple):
+    """A method of a class that is a handler."""
+
+    mark: Exposed
+    function: Callable[..., Any]
+    member: Member | None = None
+    """The member of a contract that it implements."""
+
+
+Methods = dict[str, Method]
+"""Methods of a class that are handlers, by event."""
 
 
 def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[Implemented]:
@@ -65,7 +78,7 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
         if not inspect.isfunction(function):
             raise TypeError(f"{cls.__qualname__}.{member.name} implements {member.shown}, and is {function!r}")
         _check(member, function, is_method=True)
-        found[member.event] = (_mark(member, function), function)
+        found[member.event] = Method(_mark(member, function), function, member)
     return found
 
 
@@ -81,7 +94,7 @@ def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Ite
         function: Any = getattr(implementation, member.name)
         _check(member, function)
         mark = _mark(member, getattr(function, "__func__", function))
-        yield Implemented(channel, member.event, function, dict(mark.options))
+        yield Implemented(channel, member, function, mark.options)
 
 
 def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
@@ -132,6 +145,21 @@ def _signature(function: Any) -> str:
     parameters = [p.replace(annotation=bare(p.annotation)) for p in given.parameters.values()]
     shown = given.replace(parameters=parameters, return_annotation=bare(given.return_annotation))
     return f"{getattr(function, '__qualname__', repr(function))}{shown}"
+
+
+def completed(facts: Facts, function: Callable[..., Any], member: Member) -> Facts:
+    """Return facts in which parameters without an annotation have the types that the contract declares."""
+    given = inspect.signature(function).parameters
+    declared = iter(p.type for p in member.parameters if p.source == "wire")
+    rest = next((p.type for p in member.parameters if p.source == "rest"), Any)
+    parameters: list[Parameter] = []
+    for p in facts.parameters:
+        if p.source in ("wire", "rest"):
+            wanted = rest if p.source == "rest" else next(declared, Any)
+            if given[p.name].annotation is inspect.Parameter.empty:
+                p = p._replace(type=wanted)
+        parameters.append(p)
+    return facts._replace(parameters=tuple(parameters))
 
 
 # ---------------------------------------------------------------- signatures

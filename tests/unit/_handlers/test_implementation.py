@@ -277,31 +277,59 @@ def test_other_types_do_not_fit(one: Any, other: Any) -> None:
         assert not fits(one, other, result=result) and not fits(other, one, result=result)
 
 
+class Lines(Protocol):
+    async def add(self, line: Line, *more: Line) -> Line:
+        """Add some lines."""
+        ...
+
+    def all(self) -> Stream[Line]: ...
+
+    async def talk(self, name: str) -> AnonymousChannel: ...
+
+
 class Unannotated:
-    def say(self, text, urgent=False):  # type: ignore[no-untyped-def]
-        return len(text)
+    """The contract says the types."""
 
-    async def history(self, since):  # type: ignore[no-untyped-def]
-        yield Line("Ada", "x")
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
 
-    async def upload(self, name, chunks: AsyncIterator[bytes]):  # type: ignore[no-untyped-def]
-        return 0
+    def add(self, line, *more):  # type: ignore[no-untyped-def]
+        self.lines += [line, *more]
+        return self.lines[-1]
 
-    async def shout(self, words: AsyncIterator[str]):  # type: ignore[no-untyped-def]
-        yield ""
+    def all(self):  # type: ignore[no-untyped-def]
+        return iter(self.lines)
 
     def talk(self, name):  # type: ignore[no-untyped-def]
         return wsrpc.current_context().channel()
 
 
-async def test_what_is_not_annotated_is_trusted() -> None:
+class UnannotatedService(Unannotated, Service):
+    pass
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+async def test_what_is_not_annotated_has_the_types_of_the_contract(by_service: bool) -> None:
     server = Server()
-    server.implement(Chat, Unannotated())
+    if by_service:
+        server.add_service(UnannotatedService, implements=Lines)
+    else:
+        server.implement(Lines, Unannotated())
     async with connect(server) as client:
-        chat = client.proxy(Chat)
-        assert await chat.say("hi") == 2
-        async with await chat.talk("x"):
+        lines = client.proxy(Lines)
+        assert await lines.add(Line("Ada", "a"), Line("Bob", "b")) == Line("Bob", "b")
+        with pytest.raises(BadArguments, match="argument 'line'"):
+            await client.request("add", "text")
+        with pytest.raises(BadArguments, match="argument 'more'"):
+            await client.request("add", {"who": "Ada", "text": "a"}, "text")
+        async with lines.all() as found:
+            assert [line async for line in found] == [Line("Ada", "a"), Line("Bob", "b")]
+        async with await lines.talk("x"):
             pass
+    add, all_, talk = describe(server).events
+    assert add.doc == "Add some lines." and add.result == {"$ref": "#/$defs/Line"}
+    assert [p.schema for p in add.parameters] == [{"$ref": "#/$defs/Line"}] * 2
+    assert (all_.kind, all_.items, talk.kind) == ("stream", {"$ref": "#/$defs/Line"}, "conversation")
 
 
 class Numbers(Protocol):
