@@ -29,7 +29,7 @@ class Note(msgspec.Struct):
 
 class Board(Protocol):
     async def post(self, author: str, text: str, *, color: Color = Color.YELLOW) -> Note:
-        """Put a note on the board. Everybody hears of it."""
+        """Put a note on the board."""
         ...
 
     async def remove(self, id: int) -> None:
@@ -37,7 +37,7 @@ class Board(Protocol):
         ...
 
     def notes(self) -> Stream[Note]:
-        """The notes that are on the board now."""
+        """The notes that are on the board now. Whoever asks is told of changes from then on."""
         ...
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 from aiohttp import web
 from contract import Board, BoardEvents, Color, Note
 
-from wsrpc import RpcError, Server
+from wsrpc import Peer, RpcError, Server
 from wsrpc_adapters.aiohttp import aiohttp_handler
 
 HERE = Path(__file__).parent
 
 server = Server()
 board = server.of("board")
-everyone = board.emitter(BoardEvents)
+watchers = server.room("watchers")
+"""Those who have asked for the notes."""
+events = watchers.of("board").emitter(BoardEvents)
 
 
 class BoardInMemory:
@@ -30,15 +32,16 @@ class BoardInMemory:
     async def post(self, author: str, text: str, color: Color = Color.YELLOW) -> Note:
         self.last += 1
         note = self.found[self.last] = Note(self.last, author, text, color)
-        await everyone.posted(note)
+        await events.posted(note)
         return note
 
     async def remove(self, id: int) -> None:
         if self.found.pop(id, None) is None:
             raise RpcError(f"there is no note {id}", code="no_note")
-        await everyone.removed(id)
+        await events.removed(id)
 
-    async def notes(self) -> AsyncIterator[Note]:
+    async def notes(self, peer: Peer) -> AsyncIterator[Note]:
+        watchers.add(peer)
         for note in list(self.found.values()):
             yield note
 
