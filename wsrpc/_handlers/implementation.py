@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union
 from .._base.names import ChannelRef
 from .._conversion.convert import type_name
 from .contract import Contract, Kind, Member, read_contract
-from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of
+from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_of
 
 __all__ = ["Implemented", "Method", "Methods", "completed", "implementing", "methods_of"]
@@ -141,7 +141,7 @@ def _signature(function: Any) -> str:
     def bare(annotation: Any) -> Any:
         return _Bare(annotation) if isinstance(annotation, str) else annotation
 
-    given = inspect.signature(function)
+    given = signature_of(function)
     parameters = [p.replace(annotation=bare(p.annotation)) for p in given.parameters.values()]
     shown = given.replace(parameters=parameters, return_annotation=bare(given.return_annotation))
     return f"{getattr(function, '__qualname__', repr(function))}{shown}"
@@ -149,7 +149,7 @@ def _signature(function: Any) -> str:
 
 def completed(facts: Facts, function: Callable[..., Any], member: Member) -> Facts:
     """Return facts in which parameters without an annotation have the types that the contract declares."""
-    given = inspect.signature(function).parameters
+    given = signature_of(function).parameters
     declared = iter(p.type for p in member.parameters if p.source == "wire")
     rest = next((p.type for p in member.parameters if p.source == "rest"), Any)
     parameters: list[Parameter] = []
