@@ -243,3 +243,35 @@ async def test_what_is_wrong_does_not_compile(library: str, tmp_path: Path) -> N
     assert await tsc(tmp_path, "misuse.ts", *added) == wanted
     if library in TYPED:  # its own types take the events as they are
         assert await tsc(tmp_path, "own_types.ts", "node.d.ts") == []
+
+
+BOARD = ROOT / "examples" / "contract" / "page"
+"""A page whose types are in comments. Its declarations are made from the server of the example."""
+
+
+@pytest.mark.parametrize("library", WITH_STREAMS)
+@pytest.mark.parametrize(
+    ("right", "wrong", "number"),
+    [
+        ("", "", 0),
+        ('board.request("remove", note.id)', 'board.request("remove", note.text)', 2345),
+        ('board.on("posted", show)', 'board.on("psted", show)', 2345),
+        ("item.className = note.color", "item.className = note.colour", 2551),
+        ('board.on("removed", (id) =>', 'board.on("removed", (/** @type {string} */ id) =>', 2345),
+    ],
+)
+async def test_the_page_of_the_example_is_checked(
+    right: str, wrong: str, number: int, library: str, tmp_path: Path
+) -> None:
+    install(library, tmp_path)
+    for file in BOARD.glob("*"):
+        shutil.copy(file, tmp_path)
+    if library not in TYPED:
+        shutil.copy(HERE / "untyped.d.ts", tmp_path)
+        (tmp_path / "main.js").write_text(f"/// <reference path='untyped.d.ts' />\n{(BOARD / 'main.js').read_text()}")
+    text = (tmp_path / "main.js").read_text("utf-8")
+    assert right in text
+    (tmp_path / "main.js").write_text(text.replace(right, wrong), "utf-8")
+    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
+    out = await output_of(find_node(), str(compiler), "--pretty", "false", folder=tmp_path, statuses=(0, 1, 2))
+    assert re.findall(r"error TS(\d+):", out) == ([f"{number}"] if number else []), out

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import check_flag
 from .._base.names import F, check_event, check_timeout
 
-__all__ = ["MARK", "Exposed", "Methods", "check_options", "mark_of", "method"]
+__all__ = ["MARK", "Exposed", "check_options", "mark_of", "method"]
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
@@ -35,10 +35,6 @@ class Exposed(NamedTuple):
     def has_options(self) -> bool:
         """Whether an option is given that is not the default."""
         return self.options != _DEFAULTS
-
-
-Methods = dict[str, tuple[Exposed, Callable[..., Any]]]
-"""Methods of a class that are handlers, by event."""
 
 
 @overload

@@ -257,6 +257,7 @@ class Registry:
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
         instance: Injection | None = None,
+        member: Member | None = None,
     ) -> None:
         """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
 
@@ -289,6 +290,7 @@ class Registry:
             timeout=timeout,
             hidden=hidden,
             instance=instance,
+            member=member,
         )
         self._check_no_method(channel, event, once, function)
         scope = self.scope(channel)
@@ -324,11 +326,12 @@ class Registry:
         found = implementing(contract, implementation, channel)
         trial = self.empty_copy()
         for each in found:  # a mistake in one method shows before any other is registered
-            self._check_not_reserved(each.channel, each.event)
-            self._check_no_method(each.channel, each.event, False, each.function)
-            trial.add(each.channel, each.event, each.function, **each.options)
+            event = each.member.event
+            self._check_not_reserved(each.channel, event)
+            self._check_no_method(each.channel, event, False, each.function)
+            trial.add(each.channel, event, each.function, member=each.member, **each.options)
         for each in found:
-            self.add(each.channel, each.event, each.function, **each.options)
+            self.add(each.channel, each.member.event, each.function, member=each.member, **each.options)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
         """Remember the events of a contract as those that this side emits; see `Declarer.declare`.

@@ -11,6 +11,7 @@ import msgspec
 
 from .._conversion.convert import EncHook, make_enc_hook
 from .._handlers.compiled import Handler
+from .._handlers.contract import Kind as MemberKind
 from .._handlers.contract import Member
 from .._handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
 from .._handlers.registry import Registry
@@ -154,6 +155,16 @@ _KINDS: dict[Role, Kind] = {
 """The kinds of answers that do not depend on the result of the handler."""
 
 
+_KINDS_OF_MEMBERS: dict[MemberKind, Kind] = {
+    MemberKind.REQUEST: "value",
+    MemberKind.PLAIN: "value",
+    MemberKind.STREAM: "stream",
+    MemberKind.UPLOAD: "upload",
+    MemberKind.EXCHANGE: "exchange",
+    MemberKind.CONVERSATION: "conversation",
+}
+
+
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     notes: list[str] = []
     try:
@@ -162,12 +173,17 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
         given = Result("value")
         notes.append(str(exc))
     kind = _KINDS.get(handler.facts.role, "conversation" if given.kind == "channel" else given.kind)
+    doc = _doc(handler.function)
+    if (member := handler.member) is not None:
+        kind = _KINDS_OF_MEMBERS[member.kind]
+        given = given if given.type is not Any else Result(given.kind, member.result)
+        doc = doc or _doc(member.function)
     parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
     sent = (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))
     types: list[tuple[Any, Form]] = [(p.type, "sent") for p in sent]
     if kind != "conversation":
         types.append((given.type, "given"))
-    return _Draft(channel, event, kind, _doc(handler.function), parameters, types, notes)
+    return _Draft(channel, event, kind, doc, parameters, types, notes)
 
 
 def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
