@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from wsrpc import RpcError, Server
-from wsrpc._schema import asking
-from wsrpc._schema.asking import ask
+from wsrpc import _asking as asking
+from wsrpc._asking import ask
 from wsrpc._schema.loading import CannotLoad
 from wsrpc.errors import made_here
 from wsrpc.schema import Description, describe

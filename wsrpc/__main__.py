@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from ._schema.asking import ask
+from ._asking import ask
 from ._schema.checking import InvalidDescription, check_description
 from ._loading import CannotLoad, load, read
 from .python_client import client_module

@@ -135,9 +135,9 @@ class _Contracts:
         self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
         parts: list[list[str]] = []
         for channel, found in channels.items():
-            parts.append(self._protocol(requests[channel], _title(channel, "can be called"), found))
+            parts.append(self._protocol(requests[channel], f"What can be called on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            parts.append(self._protocol(heard[channel], _title(channel, "is emitted"), found))
+            parts.append(self._protocol(heard[channel], f"What is emitted on {_called(channel)}.", found, emitted=True))
         if channels:
             parts.append(
                 ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]
@@ -155,7 +155,7 @@ class _Contracts:
         about = docstring(f"Return a proxy for {_called(channel)}.", "    ")
         return [*head, *about, *_returned(of, contract)]
 
-    def _protocol(self, name: str, about: str, events: list[EventSchema]) -> list[str]:
+    def _protocol(self, name: str, about: str, events: list[EventSchema], *, emitted: bool = False) -> list[str]:
         table = NameTable(self._models.reserved)
         called = {event.event: table.claim(event.event) for event in events if is_plain(event.event)}
         for event in events:
@@ -164,22 +164,22 @@ class _Contracts:
         types = self._models.types(called.values(), in_class=False)
         lines = class_head(name, ["Protocol"]) + docstring(about, "    ")
         for event in events:
-            lines += ["", *self._method(called[event.event], event, types)]
+            lines += ["", *self._method(called[event.event], event, types, emitted=emitted)]
         return lines
 
-    def _method(self, name: str, event: EventSchema, types: Types) -> list[str]:
+    def _method(self, name: str, event: EventSchema, types: Types, *, emitted: bool) -> list[str]:
         types.notes.clear()
-        parameters = self._parameters(event, types)
-        result = self._result(event, types)
+        parameters = self._parameters(event, types, emitted=emitted)
+        result = "None" if emitted else self._result(event, types)
         lines = comment("\n".join(types.notes), "    ")
         if name != event.event:
             lines += statement(call("@wsrpc.method", literal(event.event)), "    ")
-        head = "def" if event.kind in ("stream", "exchange") else "async def"
+        head = "def" if event.kind in ("stream", "exchange") and not emitted else "async def"
         about = docstring(_about(event), "    " * 2)
         lines += function_head(f"{head} {name}", parameters, result, ":" if about else ": ...", "    ")
         return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
 
-    def _parameters(self, event: EventSchema, types: Types) -> list[Expression]:
+    def _parameters(self, event: EventSchema, types: Types, *, emitted: bool) -> list[Expression]:
         table = NameTable(("self",))
         # What stands before a parameter that must be given must be given, too.
         needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
@@ -194,7 +194,7 @@ class _Contracts:
             else:
                 known = self._models.default(each.schema["default"], form) if "default" in each.schema else None
                 parameters.append(Keyword(name, form.expression, ": ", f" = {known or '...'}"))
-        if event.kind in ("upload", "exchange"):
+        if event.kind in ("upload", "exchange") and not emitted:
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
                 parameters.append("*")
@@ -207,10 +207,6 @@ class _Contracts:
         if event.kind == "conversation":
             return "wsrpc.AnonymousChannel"
         return types.of(event.result).expression
-
-
-def _title(channel: str | None, what: str) -> str:
-    return f"What {what} on {_called(channel)}."
 
 
 def _called(channel: str | None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._base.names import RESERVED_EVENTS, check_event, check_name
-from .definitions import PREFIX
+from .definitions import MEMBER_NAMES, PREFIX
 
 __all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
 
@@ -90,6 +90,7 @@ _SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "enum": ("a list of values", lambda value: value.__class__ in (list, tuple) and _is_shallow(value)),
     "const": ("a value that is not nested deeply", _is_shallow),
     "default": ("a value that is not nested deeply", _is_shallow),
+    MEMBER_NAMES: ("a list of texts", _is_texts),
     "required": ("a list of texts", _is_texts),
     "properties": ("an object of schemas", _is_properties),
     "additionalProperties": _SCHEMA,

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-__all__ = ["PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
+__all__ = ["MEMBER_NAMES", "PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
 
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
+MEMBER_NAMES = "x-enum-varnames"
+"""Keyword of an enumeration: the names of its members, in the order of the values. Other generators read it, too."""
 
 
 def _refs(schema: Any) -> Iterator[str]:

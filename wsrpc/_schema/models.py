@@ -10,7 +10,7 @@ from msgspec import inspect as mi
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
 from .._conversion.validation import Checked
-from .definitions import Form, Schema, renamed
+from .definitions import MEMBER_NAMES, Form, Schema, renamed
 
 __all__ = ["MODES", "Models", "describe_models", "models_in"]
 
@@ -69,6 +69,12 @@ def describe_models(types: Iterable[Any]) -> Models:
                 described: dict[str, Any] = describe(schema)
             finally:
                 self.by_alias, self._in_model = before
+            return described
+
+        def enum_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().enum_schema(schema)
+            if "enum" in described:
+                described[MEMBER_NAMES] = [member.name for member in schema["members"]]
             return described
 
         def bytes_schema(self, schema: Any) -> dict[str, Any]:

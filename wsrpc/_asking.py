@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from .._calling.channel import Channel
-from .._client.client import Client
-from ..errors import BadResult, ConnectFailed, RemoteError, UnknownEvent, WsrpcError, named, one_line
-from .._loading import CannotLoad
+from ._calling.channel import Channel
+from ._client.client import Client
+from ._loading import CannotLoad
+from .errors import BadResult, ConnectFailed, RemoteError, UnknownEvent, WsrpcError, named, one_line
 
 __all__ = ["ask"]
 
