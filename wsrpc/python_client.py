@@ -75,9 +75,12 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     parts = written.written()
     contracts = _Contracts(written, names)
     parts += contracts.written(events, emits)
-    body = "\n\n\n".join(parts) + "\n"
+    body = "\n\n\n".join(parts)
+    text = f"\nfrom __future__ import annotations\n{_imports(body)}"
+    if body:
+        blank = "\n\n" if body.startswith(("class ", "def ", "@")) else "\n"  # as ruff sorts imports
+        text += f"{blank}{body}\n"
     head = HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "")
-    text = f"\nfrom __future__ import annotations\n\n{_imports(body)}{body}"
     if any(len(line) > WIDTH for line in text.splitlines()):
         head += LONG_LINES
     return head + text
@@ -108,7 +111,7 @@ def _imports(body: str) -> str:
     for home in sorted({IMPORTS[name] for name in used} - {""}):
         standard += import_from(home, sorted(name for name in used if IMPORTS[name] == home))
     others = [f"import {name}" for name in modules if name not in STANDARD]
-    return "".join("\n".join(lines) + "\n\n" for lines in (standard, others) if lines) + "\n" * bool(used)
+    return "".join("\n" + "\n".join(lines) + "\n" for lines in (standard, others) if lines)
 
 
 STANDARD = ("builtins", "dataclasses", "dt", "enum")

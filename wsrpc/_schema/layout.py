@@ -6,6 +6,7 @@ outermost brackets.
 
 from __future__ import annotations
 
+import inspect
 import io
 import unicodedata
 from collections.abc import Sequence
@@ -172,7 +173,7 @@ def assignment(name: str, annotation: Expression | None, value: Expression | Non
     if isinstance(value, Bracketed):
         if _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
             return _broken(value, indent, before, "")
-    elif _fits(f"{indent}{before}(") and _fits(f"{indent}    {text_of(value)}"):
+    elif isinstance(value, Union) or (_fits(f"{indent}{before}(") and _fits(f"{indent}    {text_of(value)}")):
         return _alone(value, indent, before, "")
     if isinstance(annotation, str):
         return _broken(value, indent, before, "")
@@ -231,24 +232,12 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def docstring(text: str, indent: str = "") -> list[str]:
     """Return the lines of a docstring; none for no text."""
-    lines = [
-        _escaped(line.rstrip()).replace('"""', '\\"\\"\\"')
-        for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")
-    ]
-    while lines and not lines[0]:
-        lines.pop(0)
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
+    lines = inspect.cleandoc(text.replace("\r\n", "\n")).strip().split("\n")
+    lines = [_escaped(line.rstrip()) for line in lines]
+    if '"""' in text or lines[0].startswith('"') or lines[-1].endswith('"'):
+        lines = [line.replace('"', '\\"') for line in lines]
+    if lines == [""]:
         return []
-    lines[0] = lines[0].lstrip()
-    margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line), default=0)
-    lines[1:] = [line[margin:] for line in lines[1:]]
-    for place in (0, -1):
-        if place == 0 and lines[0].startswith('"'):
-            lines[0] = f"\\{lines[0]}"
-        if place == -1 and lines[-1].endswith('"'):
-            lines[-1] = f'{lines[-1][:-1]}\\"'
     if len(lines) == 1:
         return [f'{indent}"""{lines[0]}"""']
     return [f'{indent}"""{lines[0]}', *(f"{indent}{line}".rstrip() for line in lines[1:]), f'{indent}"""']

@@ -30,8 +30,10 @@ class Models:
             names: the names in use in the module.
             dataclasses: make dataclasses where that is possible.
         """
-        self.plan = Plan(definitions, types, dataclasses=dataclasses)
         self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
+        self.reserved = {*IMPORTS, *self.names.values()}
+        """Names that fields and methods cannot have."""
+        self.plan = Plan(definitions, types, frozenset(self.reserved), dataclasses=dataclasses)
         self._definitions = definitions
         self._members: dict[str, dict[Any, str]] = {
             name: _member_names(schema["enum"], schema.get(MEMBER_NAMES, ()))
@@ -42,8 +44,6 @@ class Models:
         self._notes: dict[str, list[str]] = {}
         self._open: list[str] = []
         """The aliases that are being made."""
-        self.reserved = {*IMPORTS, *self.names.values()}
-        """Names that fields and methods cannot have."""
 
     def types(self, members: Iterable[str] = (), **options: bool) -> Types:
         """Return what makes the types of a class with these members."""
@@ -62,8 +62,10 @@ class Models:
         for name in self._definitions:
             if kinds[name] == "alias":
                 self._alias(name)
-        aliases = [self._written_alias(name) for name in self._aliases]  # each after those that it names
-        return ["\n".join(lines) for lines in (*parts, *aliases)]
+        aliases = [
+            line for name in self._aliases for line in self._written_alias(name)
+        ]  # each after those that it names
+        return ["\n".join(lines) for lines in (*parts, aliases) if lines]
 
     # ------------------------------------------------------------ aliases
 
