@@ -23,7 +23,7 @@ def _refs(schema: Any) -> Iterator[str]:
             yield from _refs(item)
     elif schema.__class__ is dict:
         for key, value in schema.items():
-            if key == "$ref":
+            if key == "$ref" and value.__class__ is str:  # else it is a property of that name
                 yield value.removeprefix(PREFIX)
             else:
                 yield from _refs(value)
@@ -85,10 +85,11 @@ def renamed(schema: Any, names: dict[str, str]) -> Any:
         return schema
     made: Schema = {}
     for key, value in schema.items():
-        if key == "$ref":
+        if key == "$ref" and value.__class__ is str:
             made[key] = new(value)
-        elif key == "discriminator" and value.__class__ is dict and "mapping" in value:
-            made[key] = {**value, "mapping": {tag: new(ref) for tag, ref in value["mapping"].items()}}
+        elif key == "discriminator" and value.__class__ is dict and value.get("mapping").__class__ is dict:
+            mapping = {tag: new(ref) if ref.__class__ is str else ref for tag, ref in value["mapping"].items()}
+            made[key] = {**value, "mapping": mapping}
         else:
             made[key] = renamed(value, names)
     return made

@@ -170,14 +170,18 @@ def assignment(name: str, annotation: Expression | None, value: Expression | Non
     if _fits(flat):
         return [flat]
     before = f"{name}: {text_of(annotation)} = "
-    if isinstance(value, Bracketed):
-        if _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
-            return _broken(value, indent, before, "")
-    elif isinstance(value, Union) or (_fits(f"{indent}{before}(") and _fits(f"{indent}    {text_of(value)}")):
-        return _alone(value, indent, before, "")
+    if isinstance(value, Bracketed) and _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
+        return _broken(value, indent, before, "")
+    if _fits(f"{indent}{before}("):
+        lines = _in_parentheses(value, indent, before, "")
+        if not isinstance(annotation, str) or all(map(_fits, lines)):
+            return lines
     if isinstance(annotation, str):
         return _broken(value, indent, before, "")
-    return _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")
+    *lines, last = _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")
+    if _fits(last):
+        return [*lines, last]
+    return [*lines, *_broken(value, indent, f"{last[len(indent)]} = ", "")]  # after the closing bracket
 
 
 def class_head(name: str, bases: Sequence[Expression]) -> list[str]:
