@@ -30,8 +30,9 @@ LAYERS = [
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
     ["_cluster"],
-    ["adapting", "schema", "testing", "typescript"],
+    ["adapting", "python_client", "schema", "testing", "typescript"],
     ["_loading"],
+    ["_asking"],
     ["__init__", "__main__"],
 ]
 """Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""

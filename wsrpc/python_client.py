@@ -11,6 +11,7 @@ from typing import Literal
 
 from ._schema.checking import InvalidDescription, check_description, schemas_of_event
 from ._schema.definitions import renamed
+from ._schema.description import Description, EventSchema, ParameterSchema
 from ._schema.layout import (
     Expression,
     Keyword,
@@ -28,7 +29,6 @@ from ._schema.python_models import Models
 from ._schema.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
 from ._schema.python_plan import merged
 from ._schema.python_types import Types
-from .schema import Description, EventSchema, ParameterSchema
 
 __all__ = ["InvalidDescription", "client_module"]
 
@@ -68,7 +68,7 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
             definitions[kept] = dropped  # the form that is sent, which has the defaults
     definitions = dict(sorted(definitions.items()))
     events = [_renamed(event, pairs) for event in description.events]
-    emits = [_renamed(event, pairs) for event in getattr(description, "emits", ())]
+    emits = [_renamed(event, pairs) for event in description.emits]
     names = module_names()
     types = [schema for event in (*events, *emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names, dataclasses=models == "dataclasses")
