@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Literal
 
-from ._schema.checking import InvalidDescription, check_definitions, check_schema
+from ._schema.checking import InvalidDescription, check_description, schemas_of_event
 from ._schema.definitions import renamed
 from ._schema.layout import (
     Expression,
@@ -59,7 +59,7 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     Raises:
         InvalidDescription: the description does not describe anything that a module can be made of.
     """
-    _check(description)
+    check_description(description)
     pairs = merged(description.definitions)
     definitions = {name: renamed(schema, pairs) for name, schema in description.definitions.items()}
     for name, kept in pairs.items():
@@ -70,7 +70,7 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     events = [_renamed(event, pairs) for event in description.events]
     emits = [_renamed(event, pairs) for event in getattr(description, "emits", ())]
     names = module_names()
-    types = [schema for event in (*events, *emits) for schema in _schemas(event)]
+    types = [schema for event in (*events, *emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names, dataclasses=models == "dataclasses")
     parts = written.written()
     contracts = _Contracts(written, names)
@@ -81,27 +81,6 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     if any(len(line) > WIDTH for line in text.splitlines()):
         head += LONG_LINES
     return head + text
-
-
-def _check(description: Description) -> None:
-    check_definitions(description.definitions)
-    seen: set[tuple[str | None, str, bool]] = set()
-    emits: tuple[EventSchema, ...] = getattr(description, "emits", ())
-    for number, event in enumerate((*description.events, *emits)):
-        key = (event.channel, event.event, number < len(description.events))
-        where = f"event {event.event[:60]!r}"
-        if key in seen:
-            raise InvalidDescription(f"{where} is there twice on one channel")
-        seen.add(key)
-        for schema in _schemas(event):
-            check_schema(schema, description.definitions, where)
-        if any(parameter.rest for parameter in event.parameters[:-1]):
-            raise InvalidDescription(f"{where} has a parameter after the one that takes all further arguments")
-
-
-def _schemas(event: EventSchema) -> list[dict[str, Any]]:
-    found = [parameter.schema for parameter in event.parameters]
-    return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
 
 
 def _renamed(event: EventSchema, names: dict[str, str]) -> EventSchema:

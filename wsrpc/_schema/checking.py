@@ -10,9 +10,10 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .definitions import PREFIX
 
-__all__ = ["InvalidDescription", "check_definitions", "check_schema"]
+__all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
 
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
@@ -122,7 +123,7 @@ def _inner(schema: Mapping[str, Any]) -> Iterator[Any]:
     yield from schema.get("properties", {}).values()
 
 
-def check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
+def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
     """Check one schema.
 
     Args:
@@ -150,14 +151,45 @@ def check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
         todo.extend((inner, level + 1) for inner in _inner(each))
 
 
-def check_definitions(definitions: Mapping[str, Any]) -> None:
-    """Check the definitions of a description.
+def schemas_of_event(event: Any) -> list[Any]:
+    """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
+    found = [parameter.schema for parameter in event.parameters]
+    return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+
+
+def check_description(description: Any) -> None:
+    """Check a `wsrpc.schema.Description`.
 
     Raises:
-        InvalidDescription: one of them has a wrong shape.
+        InvalidDescription: it has a wrong shape, or describes what cannot be called; the text says where.
     """
+    definitions: dict[str, Any] = description.definitions
     for name, schema in definitions.items():
-        check_schema(schema, definitions, f"definition {_shown(name)}")
+        _check_schema(schema, definitions, f"definition {_shown(name)}")
+    emits = getattr(description, "emits", ())
+    for events in (description.events, emits):
+        seen: set[tuple[str | None, str]] = set()
+        for event in events:
+            where = f"event {_shown(event.event)}"
+            if (event.channel, event.event) in seen:
+                raise InvalidDescription(f"{where} is there twice on one channel")
+            seen.add((event.channel, event.event))
+            _check_event(event, definitions, where)
+
+
+def _check_event(event: Any, definitions: Iterable[str], where: str) -> None:
+    try:
+        check_event(event.event)
+        if event.channel is not None:
+            check_name("a channel's name", event.channel)
+    except (TypeError, ValueError) as exc:
+        raise InvalidDescription(f"{where}: {exc}") from exc
+    if event.channel is None and event.event in RESERVED_EVENTS:
+        raise InvalidDescription(f"{where} is a lifecycle event on the main channel, and never sent")
+    for schema in schemas_of_event(event):
+        _check_schema(schema, definitions, where)
+    if any(parameter.rest for parameter in event.parameters[:-1]):
+        raise InvalidDescription(f"{where} has a parameter after the one that takes all further arguments")
 
 
 def _shown(value: Any) -> str:

@@ -20,7 +20,7 @@ MOST_MEMBERS = 1_000_000
 """How many members all unions of a description may have, those that they take from each other included."""
 
 ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
-"""What becomes of a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` another name of a type."""
+"""What becomes of a definition: ``"array"`` is a Struct that travels as one, ``"alias"`` another name of a type."""
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
 """Keywords that restrict no value."""
