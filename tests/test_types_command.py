@@ -130,7 +130,8 @@ def test_what_is_not_there(folder: Path) -> None:
 
 @pytest.mark.parametrize("target", ["app", "app:", ":server"])
 def test_targets_that_name_nothing(folder: Path, target: str) -> None:
-    assert failure(folder, target) == f"give a module and a name in it, such as app:server; got {target!r}"
+    wanted = "give a module and a name in it, such as app:server, a .json file or a ws:// URL"
+    assert failure(folder, target) == f"{wanted}; got {target!r}"
 
 
 @pytest.mark.parametrize("target", ["app.py:server", "pack/main:server"])

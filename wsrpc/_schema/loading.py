@@ -1,4 +1,4 @@
-"""Loading of the server that a command names as ``module:attribute``."""
+"""Loading of what a command is to describe: a server named as ``module:attribute``, or a description in a file."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ import traceback
 import types
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from .._client.client import Client
 from .._handlers.registration import Router
 from .._server.server import Server
 
-__all__ = ["CannotLoad", "load"]
+__all__ = ["CannotLoad", "load", "read"]
 
 WANTED = (Server, Client, Router)
 
@@ -35,7 +38,9 @@ def load(target: str) -> Server | Client | Router:
     """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
-        raise CannotLoad(f"give a module and a name in it, such as app:server; got {target!r}")
+        raise CannotLoad(
+            f"give a module and a name in it, such as app:server, a .json file or a ws:// URL; got {target!r}"
+        )
     if module_name.endswith(".py") or os.sep in module_name:
         raise CannotLoad(f"give a module, such as app.main:{path}, not a file; got {target!r}")
     if os.getcwd() not in sys.path and "" not in sys.path:
@@ -44,6 +49,20 @@ def load(target: str) -> Server | Client | Router:
         module = _imported(module_name)
         found = _looked_up(module, module_name, path)
         return found if isinstance(found, WANTED) else _made_by(found, target)
+
+
+def read(path: str) -> Any:
+    """Read the JSON in a file.
+
+    Raises:
+        CannotLoad: there is none; the text says why.
+    """
+    try:
+        return msgspec.json.decode(Path(path).read_bytes())
+    except OSError as exc:
+        raise CannotLoad(f"{path}: {exc.strerror}") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise CannotLoad(f"{path} is not JSON: {exc}") from exc
 
 
 @contextmanager

@@ -1,0 +1,202 @@
+"""Check of a description that may come from elsewhere, before texts are made of it.
+
+What makes texts of a description may rely on this: each keyword of a schema that it reads has the shape that JSON
+Schema gives it, each reference leads to a definition, and nothing is nested deeply.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+from .._base.names import RESERVED_EVENTS, check_event, check_name
+from .definitions import PREFIX
+
+__all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
+
+MOST_LEVELS = 40
+"""How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
+
+
+class InvalidDescription(ValueError):
+    """A description cannot be used: it has a wrong shape, or is too large."""
+
+
+def _is_text(value: Any) -> bool:
+    return value.__class__ is str
+
+
+def _is_texts(value: Any) -> bool:
+    return value.__class__ in (list, tuple) and all(map(_is_text, value))
+
+
+def _is_number(value: Any) -> bool:
+    return value.__class__ in (int, float) and math.isfinite(value)
+
+
+def _is_count(value: Any) -> bool:
+    return value.__class__ is int and value >= 0
+
+
+def _is_shallow(value: Any) -> bool:
+    todo = [(value, 1)]
+    while todo:
+        each, level = todo.pop()
+        if level > MOST_LEVELS:
+            return False
+        if each.__class__ in (list, tuple, dict):
+            todo.extend((inner, level + 1) for inner in (each.values() if each.__class__ is dict else each))
+    return True
+
+
+def _is_schema(value: Any) -> bool:
+    return value.__class__ in (dict, bool)
+
+
+def _is_schemas(value: Any) -> bool:
+    return value.__class__ in (list, tuple) and all(map(_is_schema, value))
+
+
+def _is_members(value: Any) -> bool:
+    return _is_schemas(value) and bool(value)
+
+
+def _is_properties(value: Any) -> bool:
+    return value.__class__ is dict and all(map(_is_text, value)) and all(map(_is_schema, value.values()))
+
+
+def _is_discriminator(value: Any) -> bool:
+    if value.__class__ is not dict or not _is_text(value.get("propertyName", "")):
+        return False
+    mapping: Any = value.get("mapping", {})
+    return mapping.__class__ is dict and all(map(_is_text, mapping.values()))  # tags, the keys, may be integers
+
+
+_TEXT = ("text", _is_text)
+_NUMBER = ("a number", _is_number)
+_COUNT = ("a number from 0 on", _is_count)
+_SCHEMA = ("a schema", _is_schema)
+_MEMBERS = ("a list of schemas", _is_members)
+
+_SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "$ref": _TEXT,
+    "title": _TEXT,
+    "description": _TEXT,
+    "format": _TEXT,
+    "contentEncoding": _TEXT,
+    "pattern": _TEXT,
+    "type": ("text, or a list of texts", lambda value: _is_text(value) or (_is_texts(value) and bool(value))),
+    "enum": ("a list of values", lambda value: value.__class__ in (list, tuple) and _is_shallow(value)),
+    "const": ("a value that is not nested deeply", _is_shallow),
+    "default": ("a value that is not nested deeply", _is_shallow),
+    "required": ("a list of texts", _is_texts),
+    "properties": ("an object of schemas", _is_properties),
+    "additionalProperties": _SCHEMA,
+    "items": _SCHEMA,
+    "prefixItems": ("a list of schemas", _is_schemas),
+    "anyOf": _MEMBERS,
+    "oneOf": _MEMBERS,
+    "allOf": _MEMBERS,
+    "discriminator": ('an object with "propertyName" and "mapping"', _is_discriminator),
+    "minimum": _NUMBER,
+    "maximum": _NUMBER,
+    "exclusiveMinimum": _NUMBER,
+    "exclusiveMaximum": _NUMBER,
+    "multipleOf": _NUMBER,
+    "minLength": _COUNT,
+    "maxLength": _COUNT,
+    "minItems": _COUNT,
+    "maxItems": _COUNT,
+    "minProperties": _COUNT,
+    "maxProperties": _COUNT,
+}
+
+
+def _inner(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """Yield the schemas that are written directly in a schema."""
+    for key in ("items", "additionalProperties"):
+        if key in schema:
+            yield schema[key]
+    for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+        yield from schema.get(key, ())
+    yield from schema.get("properties", {}).values()
+
+
+def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
+    """Check one schema.
+
+    Args:
+        definitions: the names that ``{"$ref": ...}`` may name; best a set or a dict.
+        where: for the error: where the schema stands.
+
+    Raises:
+        InvalidDescription: it has a wrong shape; the text says where, and what was expected.
+    """
+    todo: list[tuple[Any, int]] = [(schema, 1)]
+    while todo:
+        each, level = todo.pop()
+        if each.__class__ is bool:
+            continue
+        if each.__class__ is not dict:
+            raise InvalidDescription(f"{where}: a schema is an object, got {_shown(each)}")
+        if level > MOST_LEVELS:
+            raise InvalidDescription(f"{where}: the schema is nested deeper than {MOST_LEVELS} levels")
+        for key, (wanted, is_right) in _SHAPES.items():
+            if key in each and not is_right(each[key]):
+                raise InvalidDescription(f"{where}: {key!r} in a schema is {wanted}, got {_shown(each[key])}")
+        ref: str = each.get("$ref", "")
+        if "$ref" in each and (not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions):
+            raise InvalidDescription(f"{where}: {_shown(ref)} refers to no definition of the description")
+        todo.extend((inner, level + 1) for inner in _inner(each))
+
+
+def schemas_of_event(event: Any) -> list[Any]:
+    """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
+    found = [parameter.schema for parameter in event.parameters]
+    return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+
+
+def check_description(description: Any) -> None:
+    """Check a `wsrpc.schema.Description`.
+
+    Raises:
+        InvalidDescription: it has a wrong shape, or describes what cannot be called; the text says where.
+    """
+    definitions: dict[str, Any] = description.definitions
+    for name, schema in definitions.items():
+        _check_schema(schema, definitions, f"definition {_shown(name)}")
+    emits = getattr(description, "emits", ())
+    for events in (description.events, emits):
+        seen: set[tuple[str | None, str]] = set()
+        for event in events:
+            where = f"event {_shown(event.event)}"
+            if (event.channel, event.event) in seen:
+                raise InvalidDescription(f"{where} is there twice on one channel")
+            seen.add((event.channel, event.event))
+            _check_event(event, definitions, where)
+
+
+def _check_event(event: Any, definitions: Iterable[str], where: str) -> None:
+    try:
+        check_event(event.event)
+        if event.channel is not None:
+            check_name("a channel's name", event.channel)
+    except (TypeError, ValueError) as exc:
+        raise InvalidDescription(f"{where}: {exc}") from exc
+    if event.channel is None and event.event in RESERVED_EVENTS:
+        raise InvalidDescription(f"{where} is a lifecycle event on the main channel, and never sent")
+    for schema in schemas_of_event(event):
+        _check_schema(schema, definitions, where)
+    if any(parameter.rest for parameter in event.parameters[:-1]):
+        raise InvalidDescription(f"{where} has a parameter after the one that takes all further arguments")
+
+
+def _shown(value: Any) -> str:
+    """Return the beginning of a value in one line, for an error."""
+    if value.__class__ in (list, tuple, dict):
+        return f"a {value.__class__.__name__}"
+    if value.__class__ is int and abs(value) >= 10**50:
+        return "a large number"
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:60]}..."

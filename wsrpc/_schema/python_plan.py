@@ -1,0 +1,331 @@
+"""Decisions about the classes of a Python module that is made of a description.
+
+They are made before any text is: which definitions become one class, what kind of class each becomes, and by which
+field the members of a union are told apart.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from .checking import InvalidDescription
+from .definitions import PREFIX, Schema, renamed
+from .python_names import is_plain
+
+__all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
+
+MOST_MEMBERS = 1_000_000
+"""How many members all unions of a description may have, those that they take from each other included."""
+
+ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
+"""What becomes of a definition: ``"array"`` is a Struct that travels as one, ``"alias"`` another name of a type."""
+
+_NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
+"""Keywords that restrict no value."""
+_FIELD_NAME = re.compile(r'[^\\"\x00-\x1f]*')
+"""Names of fields that msgspec takes: it writes them as they are."""
+
+
+class Tag(NamedTuple):
+    """The field that tells a class of a union, and its value in this class."""
+
+    field: str
+    value: str | int
+
+
+def references(schema: Any) -> Iterator[str]:
+    """Yield the names of the definitions to which a schema refers directly."""
+    for each in _parts(schema):
+        if "$ref" in each:
+            yield each["$ref"].removeprefix(PREFIX)
+
+
+def _parts(schema: Any) -> Iterator[Schema]:
+    """Yield a schema, and all that are written in it."""
+    todo = [schema]
+    while todo:
+        each = todo.pop()
+        if each.__class__ is not dict:
+            continue
+        yield each
+        todo.extend(each.get("properties", {}).values())
+        todo.extend(each[key] for key in ("items", "additionalProperties") if key in each)
+        for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
+            todo.extend(each.get(key, ()))
+
+
+# ---------------------------------------------------------------- one class for both forms
+
+
+def merged(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    """Return the names of the definitions that become another one's class: ``{"CupInput": "Cup"}``.
+
+    ``Cup`` comes back with all its properties, and ``CupInput`` is sent without those that have defaults. They become
+    one class if they have the same properties, of the same types. So do enumerations of one title and with the same
+    values, one of which msgspec has described, and the other one pydantic.
+    """
+    same = _enumerations(definitions)
+    definitions = {name: renamed(schema, same) for name, schema in definitions.items()}
+    return {**same, **_forms(definitions)}
+
+
+def _enumerations(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    first: dict[tuple[str, tuple[Any, ...]], str] = {}
+    same: dict[str, str] = {}
+    for name, schema in definitions.items():
+        if (values := schema.get("enum")) and "title" in schema and is_enumeration(values):
+            known = first.setdefault((schema["title"], tuple(sorted(values))), name)
+            if known != name:
+                same[name] = known
+    return same
+
+
+def _forms(definitions: Mapping[str, Schema]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for name in definitions:
+        if found := re.fullmatch(r"(.+)Input(_\d+)?", name, re.DOTALL):
+            wanted = [f"{found[1]}{found[2] or ''}", found[1]]
+            given = next((each for each in wanted if each in definitions and each not in pairs.values()), None)
+            if given is not None:
+                pairs[name] = given
+    users: dict[str, list[str]] = {name: [] for name in pairs}
+    for name in pairs:
+        for ref in set(references(definitions[name])):
+            if ref in users:
+                users[ref].append(name)
+    todo = list(pairs)
+    while todo:  # a class that has a differing one as a field differs, too
+        name = todo.pop()
+        if name in pairs and not _are_forms(renamed(definitions[name], pairs), definitions[pairs[name]]):
+            del pairs[name]
+            todo.extend(users[name])
+    return pairs
+
+
+def _are_forms(sent: Schema, given: Schema) -> bool:
+    """Whether these are two forms of one class."""
+    if {**sent, **_NO_FIELDS} != {**given, **_NO_FIELDS}:
+        return False
+    if (sent.get("properties") is None) != (given.get("properties") is None):
+        return False
+    properties, others = sent.get("properties", {}), given.get("properties", {})
+    if properties.keys() != others.keys():
+        return False
+    items, other_items = sent.get("prefixItems", ()), given.get("prefixItems", ())
+    return len(items) == len(other_items) and all(
+        _covers(one, other)
+        for one, other in (
+            *((properties[key], others[key]) for key in properties),
+            *zip(items, other_items, strict=True),
+        )
+    )
+
+
+_NO_FIELDS: Schema = dict.fromkeys(("properties", "prefixItems", "required", "minItems"))
+
+
+def _covers(sent: Any, given: Any) -> bool:
+    """Whether each value that comes back has the type that is sent."""
+    if sent == given:
+        return True
+    if sent.__class__ is not dict or given.__class__ is not dict:
+        return False
+    members = [_without_notes(each) for each in sent.get("anyOf", (sent,))]
+    return all(_without_notes(each) in members for each in given.get("anyOf", (given,)))
+
+
+def _without_notes(schema: Any) -> Any:
+    if schema.__class__ is not dict:
+        return schema
+    return {key: value for key, value in schema.items() if key not in _NOTES}
+
+
+# ---------------------------------------------------------------- kinds and tags
+
+
+class Plan:
+    """What becomes of each definition."""
+
+    def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], *, dataclasses: bool) -> None:
+        """
+        Args:
+            types: the schemas of parameters and results.
+            dataclasses: make dataclasses where that is possible.
+        """
+        self.definitions = definitions
+        self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
+        self.tags: dict[str, Tag] = {}
+        """Tags of Structs, by definition."""
+        self.by_pydantic: set[str] = set()
+        """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
+        self._left = MOST_MEMBERS
+        roots = list(types)
+        for members, field in self._unions((*roots, *definitions.values())):
+            for kind in ("struct", "array"):
+                self._give_tags([name for name in members if self.kinds[name] == kind], field)
+        for members, _ in self._unions(roots):
+            classes = [name for name in members if self.kinds[name] == "struct"]
+            if len(classes) > 1 and not self.is_tagged(classes):
+                self.by_pydantic |= self._closure(classes)
+        for name in [name for name in definitions if self.kinds[name] == "struct"]:
+            wanted = dataclasses and name not in self.tags and self._may_be_dataclass(name)
+            if wanted or name in self.by_pydantic:
+                self.kinds[name] = "dataclass"
+            elif name not in self.tags:
+                self._tag_alone(name)
+
+    def members(self, schemas: Iterable[Any]) -> list[str]:
+        """Return the classes in a union, whether they stand there or in another type that stands there."""
+        found: dict[str, None] = {}
+        seen: set[str] = set()
+        todo = list(reversed(list(schemas)))
+        while todo:
+            each = todo.pop()
+            self._spend()
+            if each.__class__ is not dict:
+                continue
+            if "$ref" in each:
+                name = each["$ref"].removeprefix(PREFIX)
+                if self.kinds[name] != "alias":
+                    found[name] = None
+                elif name not in seen:
+                    seen.add(name)
+                    todo.append(self.definitions[name])
+            else:
+                todo.extend(reversed(_members(each)))
+        return list(found)
+
+    def _spend(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise InvalidDescription("the unions of the description are too large")
+
+    def is_tagged(self, names: Sequence[str]) -> bool:
+        """Whether tags tell these classes apart."""
+        tags = [self.tags.get(name) for name in names]
+        return None not in tags and len({tag.field for tag in tags if tag}) == 1
+
+    def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
+        """Yield the classes of each union, and the field that is said to tell them apart."""
+        for schema in schemas:
+            for part in _parts(schema):
+                if members := _members(part):
+                    yield self.members(members), part.get("discriminator", {}).get("propertyName")
+
+    def _give_tags(self, names: Sequence[str], preferred: str | None) -> None:
+        """Give each of these classes a tag, if they have a field that tells them apart."""
+        if len(names) < 2 or self.is_tagged(names):
+            return
+        values = [_single_values(self.definitions[name]) for name in names]
+        common = [field for field in values[0] if all(field in each for each in values)]
+        for field in sorted(common, key=lambda field: field != preferred):
+            tags = [Tag(field, each[field]) for each in values]
+            distinct = len({(type(tag.value), tag.value) for tag in tags}) == len(tags)
+            same_type = len({type(tag.value) for tag in tags}) == 1
+            if (
+                distinct
+                and same_type
+                and all(self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True))
+            ):
+                self.tags.update(zip(names, tags, strict=True))
+                return
+
+    def _tag_alone(self, name: str) -> None:
+        """Give a class a tag if it looks like one that has a tag on the server: nobody has to write it then."""
+        schema = self.definitions[name]
+        first: str = next(iter(schema["properties"]), "")
+        if first in schema.get("required", ()) and (value := _single_values(schema).get(first)) is not None:
+            self.tags[name] = Tag(first, value)
+
+    def _closure(self, names: Sequence[str]) -> set[str]:
+        """Return these classes and all that are in them, if pydantic can decide among them; else an empty set.
+
+        It compares fields, so it must see those of all classes: none may be a Struct. A class that contains itself is
+        left out because pydantic would try each member on each level.
+        """
+        found = set(names)
+        todo = list(names)
+        users: dict[str, set[str]] = {}
+        while todo:
+            name = todo.pop()
+            self._spend()
+            if self.kinds[name] == "array" or name in self.tags:
+                return set()
+            if self.kinds[name] == "struct" and not (
+                self._may_be_dataclass(name) and _knows_defaults(self.definitions[name])
+            ):
+                return set()
+            for ref in references(self.definitions[name]):
+                users.setdefault(ref, set()).add(name)
+                if ref not in found:
+                    found.add(ref)
+                    todo.append(ref)
+        waiting = {name: set(references(self.definitions[name])) for name in found}
+        free = [name for name, uses in waiting.items() if not uses]
+        while free:
+            name = free.pop()
+            del waiting[name]
+            for user in users.get(name, ()):
+                waiting[user].discard(name)
+                if not waiting[user]:
+                    free.append(user)
+        return set() if waiting else found
+
+    def _may_be_dataclass(self, name: str) -> bool:
+        """Whether each field has the name that travels: msgspec renames only those of Structs."""
+        return all(map(is_plain, self.definitions[name]["properties"]))
+
+
+def _members(schema: Schema) -> list[Any]:
+    """Return the members of a union; none for another schema."""
+    return list(schema.get("anyOf") or schema.get("oneOf") or ())
+
+
+def _kind(schema: Any) -> ClassKind:
+    if schema.__class__ is not dict or "$ref" in schema or _members(schema) or "allOf" in schema:
+        return "alias"
+    values = schema.get("enum")
+    if values:
+        return "enum" if is_enumeration(values) else "alias"
+    kind = schema.get("type", "object" if "properties" in schema else "")
+    if kind == "object" and "properties" in schema and all(map(_FIELD_NAME.fullmatch, schema["properties"])):
+        return "struct"
+    return "array" if kind == "array" and schema.get("prefixItems") else "alias"
+
+
+def is_enumeration(values: Sequence[Any]) -> bool:
+    """Whether these can be the values of an Enum that msgspec knows."""
+    classes = {value.__class__ for value in values}
+    return classes == {str} or (classes == {int} and all(-(2**63) <= value < 2**63 for value in values))
+
+
+def _single_values(schema: Schema) -> dict[str, str | int]:
+    """Return the fields that have one value only and are always sent, with that value."""
+    if "prefixItems" in schema:
+        return _single({"": schema["prefixItems"][0]}, [""])
+    return _single(schema.get("properties", {}), schema.get("required", ()))
+
+
+def _single(properties: Mapping[str, Any], required: Iterable[str]) -> dict[str, str | int]:
+    always = set(required)
+    found: dict[str, str | int] = {}
+    for field, schema in properties.items():
+        if schema.__class__ is not dict:
+            continue
+        values = [schema["const"]] if "const" in schema else schema.get("enum", ())
+        if len(values) != 1 or not is_enumeration(values):
+            continue
+        if (field in always or schema.get("default") == values[0]) and _FIELD_NAME.fullmatch(str(values[0])):
+            found[field] = values[0]
+    return found
+
+
+def _knows_defaults(schema: Schema) -> bool:
+    """Whether each field that may be left out has a default."""
+    required = schema.get("required", ())
+    return all(
+        field in required or (each.__class__ is dict and "default" in each)
+        for field, each in schema["properties"].items()
+    )

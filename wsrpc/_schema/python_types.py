@@ -1,0 +1,379 @@
+"""Python types from JSON Schemas, as expressions, with what is known of the values that they take."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
+
+from .definitions import PREFIX, Schema
+from .layout import Expression, Keyword, Union, call, literal, subscript, text_of
+from .python_plan import Plan
+
+__all__ = ["ANY", "Form", "Types", "default_of"]
+
+Kind = Literal[
+    "any", "null", "bool", "integer", "number", "string", "text", "enum", "literal", "list", "set", "tuple", "dict",
+    "array", "object", "union",
+]  # fmt: skip
+"""The kind of a type. ``"text"`` is a type whose values are text in JSON, such as a date; ``"array"`` and
+``"object"`` are classes."""
+
+
+class Form(NamedTuple):
+    """A Python type."""
+
+    kind: Kind
+    expression: Expression
+    inner: tuple[Form, ...] = ()
+    """The members of a union; the type of the items of a list, a set or a dict."""
+    values: tuple[Any, ...] = ()
+    """The values of a literal or of an enumeration."""
+    class_name: str = ""
+    """The definition of a class."""
+
+
+ANY = Form("any", "Any")
+_NULL = Form("null", "None")
+
+_SCALARS = frozenset({"bool", "integer", "number", "string", "text", "enum", "literal"})
+_TEXTS = {
+    "date-time": "dt.datetime",
+    "date": "dt.date",
+    "time": "dt.time",
+    "partial-time": "dt.time",
+    "duration": "dt.timedelta",
+    "uuid": "UUID",
+    "decimal": "Decimal",
+}
+_LARGEST = 2**53
+"""Bounds above it are left out: they could not have come through JSON as they were meant."""
+MOST_LENGTH = 2**31
+MOST_ALIASES = 30
+"""How many types may be named in each other: Python evaluates them as one type."""
+
+
+class Types:
+    """Makes the types of one place: of the fields of a class, or of the parameters and results of a contract."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        names: Mapping[str, str],
+        alias: Callable[[str], Form],
+        *,
+        members: Collection[str] = (),
+        constrained: bool = False,
+        in_class: bool = True,
+    ) -> None:
+        """
+        Args:
+            names: the name of each definition in Python.
+            alias: gives the type of a definition that becomes an alias.
+            members: the names of the fields or methods of the class around, which hide builtins of the same name.
+            constrained: say bounds and patterns, too.
+            in_class: the types are those of fields, into which pydantic does not look.
+        """
+        self._plan = plan
+        self._names = names
+        self._alias = alias
+        self._members = frozenset(members)
+        self._constrained = constrained
+        self._in_class = in_class
+        self.notes: dict[str, None] = {}
+        """What could not be said, in sentences."""
+
+    def builtin(self, name: str) -> str:
+        """Return the name of a builtin type."""
+        return f"builtins.{name}" if name in self._members else name
+
+    def of(self, schema: Any) -> Form:
+        """Return the type of the values that a schema describes."""
+        if schema.__class__ is not dict:
+            return ANY
+        if "$ref" in schema:
+            return self._of_definition(schema["$ref"].removeprefix(PREFIX))
+        if "const" in schema or schema.get("enum"):
+            return self._of_values([schema["const"]] if "const" in schema else schema["enum"])
+        for key in ("anyOf", "oneOf"):
+            if key in schema:
+                return self.union(map(self.of, schema[key]))
+        if "allOf" in schema:
+            return self._of_all(schema)
+        kinds: Any = schema.get("type", "object" if "properties" in schema else "")
+        if kinds.__class__ in (list, tuple):
+            return self.union([self.of({**schema, "type": kind}) for kind in kinds])
+        return self._of_type(schema, kinds)
+
+    def _of_definition(self, name: str) -> Form:
+        kind = self._plan.kinds[name]
+        if kind == "alias":
+            return self._alias(name)
+        if kind == "enum":
+            values = tuple(dict.fromkeys(self._plan.definitions[name]["enum"]))
+            return Form("enum", self._names[name], values=values, class_name=name)
+        return Form("array" if kind == "array" else "object", self._names[name], class_name=name)
+
+    def _of_values(self, values: Iterable[Any]) -> Form:
+        literals = tuple({(each.__class__, each): each for each in values if _is_literal(each)}.values())
+        others = [each for each in values if not _is_literal(each)]
+        forms = [Form("literal", _literal_of(literals), values=literals)] if literals else []
+        # Python's Literal has no numbers with a fraction, and no containers.
+        kinds = {int: "integer", float: "number", bool: "boolean", list: "array", dict: "object"}
+        for each in others:
+            forms.append(_NULL if each is None else self._of_type({}, kinds.get(each.__class__, "")))
+        return self.union(forms)
+
+    def _of_all(self, schema: Schema) -> Form:
+        if len(schema["allOf"]) == 1:
+            return self.of(schema["allOf"][0])
+        self.notes["Several schemas hold at once for one value, which no type of Python says: it is Any."] = None
+        return ANY
+
+    def _of_type(self, schema: Schema, kind: str) -> Form:
+        match kind:
+            case "null":
+                return _NULL
+            case "boolean":
+                return Form("bool", self.builtin("bool"))
+            case "integer":
+                return self._bounded(Form("integer", self.builtin("int")), _integer_bounds(schema))
+            case "number":
+                return self._bounded(Form("number", self.builtin("float")), _number_bounds(schema))
+            case "string":
+                return self._of_string(schema)
+            case "array":
+                return self._of_array(schema)
+            case "object":
+                value: Any = {} if "properties" in schema else schema.get("additionalProperties", {})
+                inner = self.of(value)
+                expression = subscript(self.builtin("dict"), self.builtin("str"), inner.expression)
+                return self._bounded(
+                    Form("dict", expression, (inner,)), _lengths(schema, "minProperties", "maxProperties")
+                )
+            case _:
+                return ANY
+
+    def _of_string(self, schema: Schema) -> Form:
+        if schema.get("contentEncoding") == "base64":
+            return Form("text", self.builtin("bytes"))
+        if name := _TEXTS.get(schema.get("format", "")):
+            return Form("text", name)
+        limits = _lengths(schema, "minLength", "maxLength")
+        if "pattern" in schema and _is_pattern(schema["pattern"]):
+            limits["pattern"] = schema["pattern"]
+        return self._bounded(Form("string", self.builtin("str")), limits)
+
+    def _of_array(self, schema: Schema) -> Form:
+        first = schema.get("prefixItems", ())
+        if first:
+            forms = [self.of(each) for each in first]
+            if schema.get("minItems", 0) == len(first) and (
+                schema.get("items", False) is False or schema.get("maxItems") == len(first)
+            ):
+                return Form(
+                    "tuple", subscript(self.builtin("tuple"), *(each.expression for each in forms)), tuple(forms)
+                )
+            further = schema.get("items", {})
+            inner = self.union([*forms, *([self.of(further)] if further is not False else [])])
+            return Form("list", subscript(self.builtin("list"), inner.expression), (inner,))
+        if schema.get("maxItems") == 0:
+            return Form("tuple", subscript(self.builtin("tuple"), "()"))
+        inner = self.of(schema.get("items", {}))
+        kind: Literal["list", "set"] = "set" if schema.get("uniqueItems") is True and _is_scalar(inner) else "list"
+        return self._bounded(
+            Form(kind, subscript(self.builtin(kind), inner.expression), (inner,)),
+            _lengths(schema, "minItems", "maxItems"),
+        )
+
+    def _bounded(self, form: Form, limits: Mapping[str, Any]) -> Form:
+        if not limits or not self._constrained:
+            return form
+        meta = call("msgspec.Meta", *(Keyword(key, literal(value)) for key, value in limits.items()))
+        return form._replace(expression=subscript("Annotated", form.expression, meta))
+
+    # ------------------------------------------------------------ unions
+
+    def union(self, forms: Iterable[Form]) -> Form:
+        """Return the union of these types, as msgspec or pydantic can decide it; else a wider type."""
+        members: dict[tuple[str, str], Form] = {}
+        for form in forms:
+            for each in form.inner if form.kind == "union" else (form,):
+                members[each.kind, text_of(each.expression)] = each
+        found = list(members.values())
+        if not found or any(each.kind == "any" for each in found):
+            return ANY
+        if len(found) == 1:
+            return found[0]
+        scalars = self._scalars([each for each in found if each.kind in _SCALARS])
+        arrays = self._arrays([each for each in found if each.kind in ("list", "set", "tuple", "array")])
+        objects = self._objects([each for each in found if each.kind in ("dict", "object")])
+        if objects is None:
+            return ANY
+        nulls = [each for each in found if each.kind == "null"]
+        joined = [*scalars, *arrays, *objects, *nulls]
+        if len(joined) == 1:
+            return joined[0]
+        return Form("union", Union(tuple(each.expression for each in joined)), tuple(joined))
+
+    def _scalars(self, found: list[Form]) -> list[Form]:
+        """Return the scalars of a union. msgspec takes one type that is text, one of integers and one of floats."""
+        values = tuple({(v.__class__, v): v for each in found if each.kind == "literal" for v in each.values}.values())
+        joined = [each for each in found if each.kind != "literal"]
+        bools = {each for each in values if each.__class__ is bool}
+        if bools and any(each.kind == "bool" for each in joined):
+            values = tuple(each for each in values if each.__class__ is not bool)
+        for base, kinds, plain in (
+            (str, ("string", "text"), Form("string", self.builtin("str"))),
+            (int, ("integer",), Form("integer", self.builtin("int"))),
+            (float, ("number",), Form("number", self.builtin("float"))),
+        ):
+            alike = [
+                each
+                for each in joined
+                if each.kind in kinds or (each.kind == "enum" and each.values[0].__class__ is base)
+            ]
+            literals = [each for each in values if each.__class__ is base]
+            if alike and len(alike) + bool(literals) > 1:
+                joined[joined.index(alike[0])] = plain
+                joined = [each for each in joined if each not in alike]
+                values = tuple(each for each in values if each not in literals)
+        return [*([Form("literal", _literal_of(values), values=values)] if values else []), *joined]
+
+    def _arrays(self, found: list[Form]) -> list[Form]:
+        if len(found) < 2 or (
+            all(each.kind == "array" for each in found) and self._plan.is_tagged([each.class_name for each in found])
+        ):
+            return found
+        self.notes["Nothing tells several kinds of arrays apart: they are lists of Any."] = None
+        return [Form("list", subscript(self.builtin("list"), "Any"), (ANY,))]
+
+    def _objects(self, found: list[Form]) -> list[Form] | None:
+        """Return the objects of a union; None if nothing can decide between them."""
+        if len(found) < 2:
+            return found
+        if all(each.kind == "dict" for each in found):
+            return [Form("dict", subscript(self.builtin("dict"), self.builtin("str"), "Any"), (ANY,))]
+        names = [each.class_name for each in found]
+        if all(names) and self._plan.is_tagged(names):
+            return found
+        if all(names) and not self._in_class and self._plan.by_pydantic.issuperset(names):
+            return found
+        shown = " | ".join(text_of(each.expression) for each in found)
+        self.notes[f"Nothing tells the members of {shown} apart: it is Any."] = None
+        return None
+
+
+# ---------------------------------------------------------------- parts
+
+
+def _is_literal(value: Any) -> bool:
+    return value.__class__ in (str, bool) or (value.__class__ is int and -(2**63) <= value < 2**63)
+
+
+def _literal_of(values: tuple[Any, ...]) -> Expression:
+    return subscript("Literal", *map(literal, values))
+
+
+def _is_scalar(form: Form) -> bool:
+    """Whether the values are hashable."""
+    return form.kind in _SCALARS or (form.kind == "union" and all(map(_is_scalar, form.inner)))
+
+
+def _integer_bounds(schema: Schema) -> dict[str, Any]:
+    found = {key: int(value) for key, value in _bounds(schema).items() if value == int(value)}
+    multiple = schema.get("multipleOf", 0)
+    if multiple == int(multiple) and 0 < multiple < _LARGEST:
+        found["multiple_of"] = int(multiple)
+    return found
+
+
+def _number_bounds(schema: Schema) -> dict[str, Any]:
+    # Whether a float is a multiple depends on how it is rounded, so that is left out.
+    return _bounds(schema)
+
+
+def _bounds(schema: Schema) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, name, other in (
+        ("exclusiveMinimum", "gt", ""),
+        ("minimum", "ge", "gt"),
+        ("exclusiveMaximum", "lt", ""),
+        ("maximum", "le", "lt"),
+    ):
+        if key in schema and abs(schema[key]) < _LARGEST and other not in found:
+            found[name] = schema[key]
+    return found
+
+
+def _lengths(schema: Schema, least: str, most: str) -> dict[str, Any]:
+    named = {"min_length": schema.get(least), "max_length": schema.get(most)}
+    return {name: value for name, value in named.items() if value is not None and value < MOST_LENGTH}
+
+
+def _is_pattern(pattern: str) -> bool:
+    """Whether it is a pattern in Python, too: JSON Schema has those of JavaScript, and pydantic those of Rust."""
+    if len(pattern) > 500:
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            re.compile(pattern)
+        except (re.error, ValueError, OverflowError, RecursionError, Warning):
+            return False
+    return True
+
+
+# ---------------------------------------------------------------- defaults
+
+
+def default_of(value: Any, form: Form, member: Callable[[str, Any], str]) -> str | None:
+    """Return a default as Python; None if the type does not take it, or it cannot be written in a few characters.
+
+    Args:
+        member: gives the member of an enumeration, from the name of its definition and the value.
+    """
+    found = _default_of(value, form, member)
+    return found if found is not None and len(found) <= 60 else None
+
+
+def _default_of(value: Any, form: Form, member: Callable[[str, Any], str]) -> str | None:
+    kind, cls = form.kind, value.__class__
+    if kind == "union":
+        found = (_default_of(value, each, member) for each in form.inner)
+        return next((each for each in found if each is not None), None)
+    if kind == "enum":
+        known = any(each.__class__ is cls and each == value for each in form.values)
+        return member(form.class_name, value) if known else None
+    if kind == "literal":
+        return literal(value) if any(each.__class__ is cls and each == value for each in form.values) else None
+    if value is None:
+        return "None" if kind in ("null", "any") else None
+    if cls in (list, tuple):
+        return _container(value, form, member)
+    if cls is dict:
+        return "{}" if not value and kind in ("dict", "any") else None
+    wanted: dict[type, tuple[str, ...]] = {
+        bool: ("bool", "any"),
+        int: ("integer", "number", "any"),
+        float: ("number", "any"),
+        str: ("string", "any"),
+    }
+    if kind not in wanted.get(cls, ()) or (cls in (int, float) and not abs(value) < _LARGEST):
+        return None
+    return literal(value)
+
+
+def _container(value: Collection[Any], form: Form, member: Callable[[str, Any], str]) -> str | None:
+    if form.kind == "any":
+        form = Form("list", "", (ANY,))
+    if form.kind not in ("list", "set") or len(value) > 20:
+        return None
+    if not value:
+        return "[]" if form.kind == "list" else "set()"
+    items = [_default_of(each, form.inner[0], member) for each in value]
+    known = [each for each in items if each is not None]
+    if len(known) < len(items):
+        return None
+    return f"[{', '.join(known)}]" if form.kind == "list" else f"{{{', '.join(known)}}}"

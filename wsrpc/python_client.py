@@ -1,0 +1,256 @@
+"""Python client for a server: a module with its types, and a typed proxy for each of its channels.
+
+``python -m wsrpc client app:server -o api.py`` writes it; docs/python-client.md shows how a client uses it.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable
+from typing import Literal
+
+from ._schema.checking import InvalidDescription, check_description, schemas_of_event
+from ._schema.definitions import renamed
+from ._schema.layout import (
+    Expression,
+    Keyword,
+    call,
+    class_head,
+    comment,
+    docstring,
+    function_head,
+    import_from,
+    literal,
+    statement,
+    subscript,
+)
+from ._schema.python_models import Models
+from ._schema.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
+from ._schema.python_plan import merged
+from ._schema.python_types import Types
+from .schema import Description, EventSchema, ParameterSchema
+
+__all__ = ["InvalidDescription", "client_module"]
+
+HEAD = """\
+# Made by `python -m wsrpc client`. Make it anew when the server changes, instead of
+# changing it here.
+"""
+NEEDS_PYDANTIC = """\
+# pydantic must be installed: it tells classes apart that have no field with a tag.
+"""
+LONG_LINES = """\
+# ruff: noqa: E501
+"""
+WIDTH = 88
+
+
+def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
+    """Return the text of a Python module for clients of what ``description`` describes.
+
+    The module has the types of all parameters and results; a `Protocol` with the requests of each channel, and a
+    function that returns a proxy for it; and a `Protocol` with the events of each channel that the described side
+    emits. The same description gives the same text.
+
+    Args:
+        models: make the types Structs of msgspec, or dataclasses. What a dataclass cannot express remains a Struct:
+            fields whose names are none in Python, classes that travel as arrays, and unions with tags.
+
+    Raises:
+        InvalidDescription: the description does not describe anything that a module can be made of.
+    """
+    check_description(description)
+    pairs = merged(description.definitions)
+    definitions = {name: renamed(schema, pairs) for name, schema in description.definitions.items()}
+    for name, kept in pairs.items():
+        dropped = definitions.pop(name)
+        if "enum" not in dropped:
+            definitions[kept] = dropped  # the form that is sent, which has the defaults
+    definitions = dict(sorted(definitions.items()))
+    events = [_renamed(event, pairs) for event in description.events]
+    emits = [_renamed(event, pairs) for event in getattr(description, "emits", ())]
+    names = module_names()
+    types = [schema for event in (*events, *emits) for schema in schemas_of_event(event)]
+    written = Models(definitions, types, names, dataclasses=models == "dataclasses")
+    parts = written.written()
+    contracts = _Contracts(written, names)
+    parts += contracts.written(events, emits)
+    body = "\n\n\n".join(parts) + "\n"
+    head = HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "")
+    text = f"\nfrom __future__ import annotations\n\n{_imports(body)}{body}"
+    if any(len(line) > WIDTH for line in text.splitlines()):
+        head += LONG_LINES
+    return head + text
+
+
+def _renamed(event: EventSchema, names: dict[str, str]) -> EventSchema:
+    parameters = tuple(
+        ParameterSchema(each.name, renamed(each.schema, names), each.optional, each.rest) for each in event.parameters
+    )
+    return EventSchema(
+        event.event,
+        event.kind,
+        event.channel,
+        event.doc,
+        parameters,
+        renamed(event.sends, names),
+        renamed(event.items, names),
+        renamed(event.result, names),
+        event.notes,
+    )
+
+
+def _imports(body: str) -> str:
+    """Return the imports of the names that ``body`` uses."""
+    used = {node.id for node in ast.walk(ast.parse(body)) if isinstance(node, ast.Name) and node.id in IMPORTS}
+    modules = [name for name in sorted(used) if not IMPORTS[name]]
+    standard = ["import datetime as dt" if name == "dt" else f"import {name}" for name in modules if name in STANDARD]
+    for home in sorted({IMPORTS[name] for name in used} - {""}):
+        standard += import_from(home, sorted(name for name in used if IMPORTS[name] == home))
+    others = [f"import {name}" for name in modules if name not in STANDARD]
+    return "".join("\n".join(lines) + "\n\n" for lines in (standard, others) if lines) + "\n" * bool(used)
+
+
+STANDARD = ("builtins", "dataclasses", "dt", "enum")
+
+
+class _Contracts:
+    """The contracts of a module: requests and events of each channel, and the functions that return proxies."""
+
+    def __init__(self, models: Models, names: NameTable) -> None:
+        self._models = models
+        self._names = names
+        self._caller = names.claim("Caller")
+
+    def written(self, events: Iterable[EventSchema], emits: Iterable[EventSchema]) -> list[str]:
+        channels: dict[str | None, list[EventSchema]] = {}
+        for event in events:
+            channels.setdefault(event.channel, []).append(event)
+        emitting: dict[str | None, list[EventSchema]] = {}
+        for event in emits:
+            emitting.setdefault(event.channel, []).append(event)
+        requests = {channel: self._class_name(channel) for channel in channels}
+        heard = {channel: self._class_name(channel, "Events") for channel in emitting}
+        functions = {channel: self._names.claim(_function_name(channel)) for channel in channels}
+        self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
+        parts: list[list[str]] = []
+        for channel, found in channels.items():
+            parts.append(self._protocol(requests[channel], _title(channel, "can be called"), found))
+        for channel, found in emitting.items():
+            parts.append(self._protocol(heard[channel], _title(channel, "is emitted"), found))
+        if channels:
+            parts.append(
+                ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]
+            )
+        for channel in channels:
+            parts.append(self._function(functions[channel], channel, requests[channel]))
+        return ["\n".join(lines) for lines in parts]
+
+    def _class_name(self, channel: str | None, ending: str = "") -> str:
+        return self._names.claim(class_name("main" if channel is None else channel, "Channel") + ending)
+
+    def _function(self, name: str, channel: str | None, contract: str) -> list[str]:
+        of = "" if channel is None else f".of({literal(channel)})"
+        head = function_head(f"def {name}", [f"caller: {self._caller}", "/"], contract, ":")
+        about = docstring(f"Return a proxy for {_called(channel)}.", "    ")
+        return [*head, *about, *_returned(of, contract)]
+
+    def _protocol(self, name: str, about: str, events: list[EventSchema]) -> list[str]:
+        table = NameTable(self._models.reserved)
+        called = {event.event: table.claim(event.event) for event in events if is_plain(event.event)}
+        for event in events:
+            if event.event not in called:
+                called[event.event] = table.claim(_method_name(event.event))
+        types = self._models.types(called.values(), in_class=False)
+        lines = class_head(name, ["Protocol"]) + docstring(about, "    ")
+        for event in events:
+            lines += ["", *self._method(called[event.event], event, types)]
+        return lines
+
+    def _method(self, name: str, event: EventSchema, types: Types) -> list[str]:
+        types.notes.clear()
+        parameters = self._parameters(event, types)
+        result = self._result(event, types)
+        lines = comment("\n".join(types.notes), "    ")
+        if name != event.event:
+            lines += statement(call("@wsrpc.method", literal(event.event)), "    ")
+        head = "def" if event.kind in ("stream", "exchange") else "async def"
+        about = docstring(_about(event), "    " * 2)
+        lines += function_head(f"{head} {name}", parameters, result, ":" if about else ": ...", "    ")
+        return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
+
+    def _parameters(self, event: EventSchema, types: Types) -> list[Expression]:
+        table = NameTable(("self",))
+        # What stands before a parameter that must be given must be given, too.
+        needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
+        parameters: list[Expression] = ["self"]
+        for number, each in enumerate(event.parameters):
+            form = types.of(each.schema)
+            name = table.claim(_parameter_name(each.name))
+            if each.rest:
+                parameters.append(Keyword(f"*{name}", form.expression, ": "))
+            elif number <= needed:
+                parameters.append(Keyword(name, form.expression, ": "))
+            else:
+                known = self._models.default(each.schema["default"], form) if "default" in each.schema else None
+                parameters.append(Keyword(name, form.expression, ": ", f" = {known or '...'}"))
+        if event.kind in ("upload", "exchange"):
+            items = subscript("AsyncIterable", types.of(event.sends).expression)
+            if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
+                parameters.append("*")
+            parameters.append(Keyword(table.claim("items"), items, ": "))
+        return parameters
+
+    def _result(self, event: EventSchema, types: Types) -> Expression:
+        if event.kind in ("stream", "exchange"):
+            return subscript("wsrpc.Stream", types.of(event.items).expression)
+        if event.kind == "conversation":
+            return "wsrpc.AnonymousChannel"
+        return types.of(event.result).expression
+
+
+def _title(channel: str | None, what: str) -> str:
+    return f"What {what} on {_called(channel)}."
+
+
+def _called(channel: str | None) -> str:
+    return "the main channel" if channel is None else f"the channel {literal(channel)}"
+
+
+def _function_name(channel: str | None) -> str:
+    name = "main" if channel is None else identifier(channel, "channel")
+    return name[:1].lower() + name[1:]
+
+
+def _method_name(event: str) -> str:
+    name = identifier(event, "event")
+    return name if is_plain(name) else f"{name}_"
+
+
+def _parameter_name(name: str) -> str:
+    wanted = identifier(name, "argument")
+    return wanted if is_plain(wanted) else f"{wanted}_"
+
+
+def _about(event: EventSchema) -> str:
+    parts = [event.doc]
+    described = [
+        f"    {_parameter_name(each.name)}: {' '.join(text.split())}"
+        for each in event.parameters
+        if (text := each.schema.get("description", ""))
+    ]
+    if described:
+        parts.append("\n".join(["Args:", *described]))
+    parts += [f"Not described: {note}." for note in event.notes]
+    return "\n\n".join(filter(None, parts))
+
+
+def _returned(of: str, contract: str) -> list[str]:
+    flat = f"    return caller{of}.proxy({contract})"
+    if len(flat) <= WIDTH:
+        return [flat]
+    before = f"    return caller{of}.proxy("
+    if len(before) <= WIDTH:
+        return [before, f"        {contract}", "    )"]
+    inner = of.removeprefix(".of(").removesuffix(")")
+    return ["    return caller.of(", f"        {inner}", f"    ).proxy({contract})"]
