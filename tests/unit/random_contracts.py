@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from typed_values import types as all_types
 import wsrpc
 from wsrpc import AnonymousChannel
 
-__all__ = ["Argument", "Call", "Contract", "Implementation", "Member", "contracts", "differs", "tables"]
+__all__ = ["Argument", "Call", "Contract", "Member", "Recorder", "contracts", "differs", "tables"]
 
 Kind = Literal["request", "stream", "upload", "exchange", "conversation"]
 REQUIRED = object()
@@ -174,12 +173,6 @@ class Recorder:
         return self._answers[name].popleft()
 
 
-class Implementation(Protocol):
-    """An object that implements a contract."""
-
-    recorder: Recorder
-
-
 @dataclass
 class Contract:
     """A `typing.Protocol` with methods, and calls of them."""
@@ -217,10 +210,14 @@ class Contract:
         made.__source__ = source
         return made
 
-    def __repr__(self) -> str:  # for Hypothesis, when an example fails
-        types_of = {name: value for name, value in self._names.items() if not isinstance(value, types.ModuleType)}
-        del types_of["__builtins__"]
-        return f"{self.protocol.__source__}\n{types_of}\n{[*self.calls]}"
+    def _repr_pretty_(self, printer: Any, _cycle: bool) -> None:
+        """Show an example that fails, to Hypothesis."""
+        names = {name for member in self.members for name in member.namespace()}
+        printer.text(f"{self.protocol.__source__}\n")
+        for name in sorted(names):
+            printer.text(f"  {name} = {self._names[name]!r}\n")
+        for call in self.calls:
+            printer.text(f"  {call.member.name}: {call.given} *{call.rest} {call.items}, answered {call.answer!r}\n")
 
 
 def differs(call: Call, arrived: tuple[str, list[Any], list[Any]]) -> str | None:

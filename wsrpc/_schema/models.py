@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -76,6 +77,15 @@ def describe_models(types: Iterable[Any]) -> Models:
             if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
                 del described["format"]  # pydantic's own encoding, text in UTF-8
                 described["contentEncoding"] = "base64"
+            return described
+
+        def enum_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().enum_schema(schema)
+            if issubclass(schema["cls"], enum.Flag):
+                # pydantic only names the single flags, but accepts and returns their sums, too.
+                described.pop("enum", None)
+                described.pop("const", None)
+                described["type"] = "integer"
             return described
 
     ordered = sorted(found, key=type_name)
