@@ -17,7 +17,7 @@ import msgspec
 from effort import examples
 from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, Recorder, contracts, differs, tables
-from typed_values import same
+from typed_values import generic, same
 
 from wsrpc import Client, MsgpackCodec, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
@@ -27,6 +27,9 @@ from wsrpc.schema import describe
 from wsrpc.testing import connect
 
 ENDS = ["json", "negotiated", "msgpack", "socket"]
+OF_JSON = ["json", "negotiated", "socket"]
+"""The ends on which all is what it is in JSON. A generated client knows no more; with a `MsgpackCodec` of one's own a
+datetime, for instance, is no text."""
 
 
 @asynccontextmanager
@@ -68,11 +71,12 @@ async def called(proxy: Any, call: Call) -> Any:
 async def answer_of(answer: Any, call: Call) -> Any:
     if call.member.kind == "conversation":
         async with await answer as channel:
-            answers = channel.events("answer", returns=call.member.result.type)
+            # Of an event `returns=` says what all its arguments are.
+            answers = channel.events("answer", returns=generic(tuple, call.member.result.type))
             got: list[Any] = []
             for item in call.items:
                 await channel.emit("item", item)
-                got.append(await anext(answers))
+                got.extend(await anext(answers))
             return got
     if call.member.many:
         async with answer as stream:
@@ -181,7 +185,7 @@ def test_every_type_of_the_docs_travels(contract: Contract, how: str) -> None:
 
 
 @settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
-@given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat"]), st.sampled_from(MODELS))
+@given(contracts(), st.sampled_from(OF_JSON), st.sampled_from([None, "chat"]), st.sampled_from(MODELS))
 def test_a_generated_client_says_what_was_meant(
     contract: Contract, how: str, channel: str | None, models: Models
 ) -> None:
@@ -189,6 +193,6 @@ def test_a_generated_client_says_what_was_meant(
 
 
 @settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), st.sampled_from(ENDS), st.sampled_from(MODELS))
+@given(tables(), st.sampled_from(OF_JSON), st.sampled_from(MODELS))
 def test_every_type_of_the_docs_travels_from_a_generated_client(contract: Contract, how: str, models: Models) -> None:
     asyncio.run(play(contract, how, None, models))

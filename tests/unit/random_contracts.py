@@ -131,7 +131,7 @@ class Member:
                 head = f"async def {self.name}({given.replace('self', f'self, {channel}', 1)}) -> None"
                 body = [
                     f"answers = iter({record}, got := []))",
-                    f"async for each in channel.events('item', returns={self.name}_sends):",
+                    f"async for (each,) in channel.events('item', returns=tuple[{self.name}_sends]):",
                     "    got.append(each)",
                     "    await channel.emit('answer', next(answers))",
                 ]
