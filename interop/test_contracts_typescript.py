@@ -119,7 +119,7 @@ async def test_a_client_in_typescript_says_what_was_meant(tmp_path: Path) -> Non
     async with server.listen() as listener:
         printed = await output_of(find_node(), str(tmp_path / "out" / "program.js"), listener.url, folder=tmp_path)
 
-    answers = iter(printed.splitlines())
+    answers = iter(printed.removesuffix("\n").split("\n"))
     for contract, implementation in zip(found, implementations, strict=True):
         for call, arrived in zip(contract.calls, implementation.recorder.calls, strict=True):
             assert (difference := differs(call, arrived)) is None, difference
