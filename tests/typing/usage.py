@@ -706,7 +706,6 @@ async def texts() -> AsyncIterator[str]:
 
 
 async def greet(chat: Chat) -> int:
-    """Takes a proxy, an implementation, and what a test puts in their place."""
     return await chat.say("hello")
 
 
@@ -719,50 +718,47 @@ async def channels_of_a_contract() -> None:
 
 
 class ChatImplementation:
-    """Implements `Chat`, for type checkers too."""
+    """Implements `Chat` for wsrpc: methods may be plain or async generators, and take what is injected."""
 
     async def say(self, text: str, *, urgent: bool = False) -> int:
         return len(text) + urgent
 
-    async def is_open(self, hour: int | None = None) -> bool:
+    def is_open(self, hour: int | None = None) -> bool:
         return hour is None
 
     @wsrpc.method(timeout=5)
     async def count(self, *words: str) -> int:
         return len(words)
 
-    def history(self, since: int) -> Stream[Line]:
-        raise NotImplementedError
+    async def history(self, since: int, peer: Peer) -> AsyncIterator[Line]:
+        yield Line(peer.id, str(since))
 
     async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int:
         return sum([len(chunk) async for chunk in chunks])
 
-    def translate(self, texts: AsyncIterable[str], *, to: str = "en") -> Stream[str]:
-        raise NotImplementedError
+    async def translate(self, texts: AsyncIterable[str], *, to: str = "en") -> AsyncIterator[str]:
+        async for text in texts:
+            yield f"{to}: {text}"
 
-    async def talk(self, topic: str) -> AnonymousChannel:
-        raise NotImplementedError
-
-
-class LooseImplementation:
-    """Implements `Chat` for wsrpc, which lets a method be plain, a generator, or take what is injected."""
-
-    def say(self, text: str, peer: Peer, urgent: bool = False) -> int:
-        return len(text) + peer.active + urgent
-
-    async def history(self, since: int) -> AsyncIterator[Line]:
-        yield Line("Ada", str(since))
+    async def talk(self, topic: str, channel: AnonymousChannel) -> None:
+        await channel.emit("topic", topic)
 
 
-def implementing(peer: Peer, channel: Channel, everywhere: ServerChannel) -> None:
+class Speaker(Protocol):
+    async def say(self, text: str) -> int: ...
+
+
+async def say_hello(speaker: Speaker) -> int:
+    return await speaker.say("hello")
+
+
+async def implementing(peer: Peer, channel: Channel, everywhere: ServerChannel) -> None:
+    implementation = ChatImplementation()
     for registrar in (server, client, peer, router, channel, everywhere, router.of("chat")):
-        registrar.implement(Chat, ChatImplementation())
-        registrar.implement(Chat, LooseImplementation())
-    server.add_service(Broadcasting, implements=ChatEvents)
-
-
-async def implementations_are_what_proxies_are() -> None:
-    await greet(ChatImplementation())
+        registrar.implement(Chat, implementation)
+    assert_type(await implementation.count("a"), int)
+    await say_hello(implementation)
+    await say_hello(client.proxy(Chat))
 
 
 async def events_of_a_contract(peer: Peer, channel: Channel) -> None:
