@@ -88,7 +88,7 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py \
-	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py $(ARGS)
+	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

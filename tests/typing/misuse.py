@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import AsyncIterable
+from typing import Any, Protocol
 
 import tenacity
 
+import wsrpc
 from wsrpc import (
     AnonymousChannel,
     Client,
@@ -21,6 +23,7 @@ from wsrpc import (
     Retry,
     RpcError,
     Server,
+    Stream,
 )
 
 server = Server()
@@ -226,3 +229,76 @@ async def clusters_take_what_they_say(peer: Peer) -> None:
     cluster.peer(5)  # error
     total: str = await cluster.peer("ada").request("add", returns=int)  # error
     await server.room("lobby").emit("said", total, skip="user/42")  # error
+
+
+class Chat(Protocol):
+    async def say(self, text: str, *, urgent: bool = False) -> int: ...
+
+    @wsrpc.method("is-it-open")
+    async def is_open(self, hour: int) -> bool: ...
+
+    def history(self, since: int) -> Stream[str]: ...
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+
+
+class ChatEvents(Protocol):
+    async def said(self, who: str, text: str) -> None: ...
+
+    def typing(self, who: str) -> None: ...
+
+
+async def contracts_are_kept_to(chat: Chat, peer: Peer) -> None:
+    await chat.say(5)  # error
+    await chat.say()  # error
+    await chat.say("hi", True)  # error
+    await chat.say("hi", urgent="yes")  # error
+    await chat.say("hi", loud=True)  # error
+    await chat.shout("hi")  # error
+    await chat.is_open("noon")  # error
+    await chat.is_open()  # error
+    text: str = await chat.say("hi")  # error
+    forgotten: int = chat.say("hi")  # error
+    await chat.history(0)  # error
+    for _ in chat.history(0):  # error
+        pass
+    async for line in chat.history(0):
+        line.append("x")  # error
+    await chat.upload("a.txt", [b"not async"])  # error
+    await chat.upload("a.txt")  # error
+    number: int = client.proxy(Chat)  # error
+    await client.proxy(Chat).say(5)  # error
+    await wsrpc.with_options(chat, timeout=2).say(5)  # error
+    await wsrpc.with_options(chat, timeout="soon").say("hi")  # error
+    wsrpc.with_options(chat, retries=3)  # error
+    wsrpc.with_options(chat, offline="drop")  # error
+    wsrpc.with_options(chat, 2)  # error
+    events: ChatEvents = peer.proxy(Chat)  # error
+    print(text, forgotten, number, events)
+
+
+async def contracts_of_events_are_kept_to() -> None:
+    everyone = server.room("lobby").of("chat").emitter(ChatEvents)
+    await everyone.said("Ada")  # error
+    await everyone.said("Ada", 5)  # error
+    await everyone.typing("Ada")  # error
+    everyone.shouted("Ada")  # error
+    server.proxy(Chat)  # error
+    server.room("lobby").proxy(Chat)  # error
+    server.implement(Chat)  # error
+    server.emitter(ChatEvents, skip="me")  # error
+    client.proxy(5)  # error
+
+
+class WrongImplementation:
+    async def say(self, text: int, *, urgent: bool = False) -> int:
+        return text
+
+
+async def greet(chat: Chat) -> int:
+    return await chat.say("hello")
+
+
+async def what_does_not_implement_a_contract() -> None:
+    await greet(WrongImplementation())  # error
+    await greet(client)  # error

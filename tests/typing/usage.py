@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, TypedDict, assert_type
+from typing import Any, Literal, Protocol, TypedDict, assert_type
 from uuid import UUID
 
 import msgspec
@@ -624,3 +624,154 @@ async def cluster_wide(peer: Peer) -> None:
         assert_type(shop, ClusterClient)
         assert_type(await shop.room("lobby").of("chat").emit("said", "hi", skip=shop.peer("user/1")), EmitReport)
         await shop.peer("user/1").emit("said", "hi")
+
+
+# ---------------------------------------------------------------- contracts
+
+
+class Line(msgspec.Struct):
+    who: str
+    text: str
+
+
+class Shelf(Protocol):
+    async def put(self, item: Item, /) -> int: ...
+
+
+class Chat(Protocol):
+    async def say(self, text: str, *, urgent: bool = False) -> int: ...
+
+    @wsrpc.method("is-it-open")
+    async def is_open(self, hour: int | None = None) -> bool: ...
+
+    @wsrpc.method
+    async def count(self, *words: str) -> int: ...
+
+    def history(self, since: int) -> Stream[Line]: ...
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+
+    def translate(self, texts: AsyncIterable[str], *, to: str = "en") -> Stream[str]: ...
+
+    async def talk(self, topic: str) -> AnonymousChannel: ...
+
+
+class ChatEvents(Protocol):
+    async def said(self, who: str, text: str) -> None: ...
+
+    def typing(self, who: str) -> None: ...
+
+
+class WholeApplication(Protocol):
+    shelf: Shelf
+
+    @property
+    def chat(self) -> Chat: ...
+
+    async def ping(self) -> Literal["pong"]: ...
+
+
+async def chunks() -> AsyncGenerator[bytes]:
+    yield b""
+
+
+async def talking_by_contract(peer: Peer, channel: Channel, other: ClusterPeer) -> None:
+    for caller in (client, peer, channel, client.of("chat"), peer.of("chat"), other, other.of("chat")):
+        assert_type(caller.proxy(Chat), Chat)
+    chat = client.of("chat").proxy(Chat)
+    assert_type(await chat.say("hi"), int)
+    assert_type(await chat.say(text="hi", urgent=True), int)
+    assert_type(await chat.is_open(), bool)
+    assert_type(await chat.is_open(hour=5), bool)
+    assert_type(await chat.count("a", "b"), int)
+    async with chat.history(0) as lines:
+        assert_type(lines, Stream[Line])
+        async for line in lines:
+            assert_type(line.text, str)
+    assert_type(await chat.upload("a.txt", chunks()), int)
+    async for text in chat.translate(texts(), to="de"):
+        assert_type(text, str)
+    async with await chat.talk("tea") as talk:
+        assert_type(talk, AnonymousChannel)
+    assert_type(await wsrpc.with_options(chat, timeout=2).say("hi"), int)
+    assert_type(wsrpc.with_options(chat, timeout=None, retry=Retry(), idempotent=True, offline="queue"), Chat)
+    await greet(chat)
+    first, second = await asyncio.gather(chat.say("a"), chat.is_open())
+    assert_type(first, int)
+    assert_type(second, bool)
+
+
+async def texts() -> AsyncIterator[str]:
+    yield ""
+
+
+async def greet(chat: Chat) -> int:
+    return await chat.say("hello")
+
+
+async def channels_of_a_contract() -> None:
+    whole = client.proxy(WholeApplication)
+    assert_type(await whole.ping(), Literal["pong"])
+    assert_type(await whole.shelf.put(Item("tea")), int)
+    assert_type(await whole.chat.say("hi"), int)
+    assert_type(await wsrpc.with_options(whole.chat, timeout=1).say("hi"), int)
+
+
+class ChatImplementation:
+    """Implements `Chat` for wsrpc: methods may be plain or async generators, and take what is injected."""
+
+    async def say(self, text: str, *, urgent: bool = False) -> int:
+        return len(text) + urgent
+
+    def is_open(self, hour: int | None = None) -> bool:
+        return hour is None
+
+    @wsrpc.method(timeout=5)
+    async def count(self, *words: str) -> int:
+        return len(words)
+
+    async def history(self, since: int, peer: Peer) -> AsyncIterator[Line]:
+        yield Line(peer.id, str(since))
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    async def translate(self, texts: AsyncIterable[str], *, to: str = "en") -> AsyncIterator[str]:
+        async for text in texts:
+            yield f"{to}: {text}"
+
+    async def talk(self, topic: str, channel: AnonymousChannel) -> None:
+        await channel.emit("topic", topic)
+
+
+class Speaker(Protocol):
+    async def say(self, text: str) -> int: ...
+
+
+async def say_hello(speaker: Speaker) -> int:
+    return await speaker.say("hello")
+
+
+async def implementing(peer: Peer, channel: Channel, everywhere: ServerChannel) -> None:
+    implementation = ChatImplementation()
+    for registrar in (server, client, peer, router, channel, everywhere, router.of("chat")):
+        registrar.implement(Chat, implementation)
+    assert_type(await implementation.count("a"), int)
+    await say_hello(implementation)
+    await say_hello(client.proxy(Chat))
+
+
+async def events_of_a_contract(peer: Peer, channel: Channel) -> None:
+    server.declare(ChatEvents)
+    client.declare(ChatEvents)
+    server.of("chat").declare(ChatEvents)
+    for source in (server, server.of("chat"), server.room("lobby"), server.room("lobby").of("chat"), peer, client):
+        assert_type(source.emitter(ChatEvents), ChatEvents)
+    assert_type(server.room("lobby").emitter(ChatEvents, skip=peer), ChatEvents)
+    everyone = channel.emitter(ChatEvents)
+    await everyone.said("Ada", text="hi")
+    everyone.typing("Ada")
+    await wsrpc.with_options(client.emitter(ChatEvents), offline="fail").said("Ada", "hi")
+    async for who, text in client.of("chat").events("said", returns=tuple[str, str]):
+        assert_type(who, str)
+        assert_type(text, str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple
 
@@ -71,17 +72,22 @@ def describe_models(types: Iterable[Any]) -> Models:
                 self.by_alias, self._in_model = before
             return described
 
-        def enum_schema(self, schema: Any) -> dict[str, Any]:
-            described = super().enum_schema(schema)
-            if "enum" in described:
-                described[MEMBER_NAMES] = [member.name for member in schema["members"]]
-            return described
-
         def bytes_schema(self, schema: Any) -> dict[str, Any]:
             described = super().bytes_schema(schema)
             if BYTES_OPTIONS.isdisjoint(self._config.config_dict):
                 del described["format"]  # pydantic's own encoding, text in UTF-8
                 described["contentEncoding"] = "base64"
+            return described
+
+        def enum_schema(self, schema: Any) -> dict[str, Any]:
+            described = super().enum_schema(schema)
+            if issubclass(schema["cls"], enum.Flag):
+                # pydantic only names the single flags, but accepts and returns their sums, too.
+                described.pop("enum", None)
+                described.pop("const", None)
+                described["type"] = "integer"
+            elif "enum" in described:
+                described[MEMBER_NAMES] = [member.name for member in schema["members"]]
             return described
 
     ordered = sorted(found, key=type_name)

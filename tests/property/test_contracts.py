@@ -1,0 +1,198 @@
+"""Random contracts over all kinds of types: what a caller sends is what arrives, and what comes back is what was sent.
+
+The callers are a proxy and a generated client in Python. interop/test_contracts_typescript.py has that in TypeScript.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import types
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal
+
+import hypothesis.strategies as st
+import msgspec
+from effort import examples
+from hypothesis import HealthCheck, given, settings
+from random_contracts import Call, Contract, Recorder, contracts, differs, tables
+from typed_values import generic, same
+
+from wsrpc import Client, MsgpackCodec, Server
+from wsrpc._conversion.convert import converter, make_enc_hook
+from wsrpc._handlers.contract import read_contract
+from wsrpc.python_client import client_module
+from wsrpc.schema import describe
+from wsrpc.testing import connect
+
+ENDS = ["json", "negotiated", "msgpack", "socket"]
+OF_JSON = ["json", "negotiated", "socket"]
+"""The ends on which all is what it is in JSON. A generated client knows no more; with a `MsgpackCodec` of one's own a
+datetime, for instance, is no text."""
+
+
+@asynccontextmanager
+async def connected(how: str, server: Server) -> AsyncGenerator[Client]:
+    """Connect a client to ``server``, over a socket or in memory."""
+    if how == "socket":
+        async with server.listen() as listener, Client(listener.url) as client:
+            yield client
+        return
+    options: dict[str, Any] = {"codec": MsgpackCodec()} if how == "msgpack" else {"extensions": how != "json"}
+    async with connect(server, client=Client(**options)) as client:
+        yield client
+
+
+def new_server(how: str) -> Server:
+    return Server(codec=MsgpackCodec()) if how == "msgpack" else Server(extensions=how != "json")
+
+
+async def items_of(items: list[Any]) -> AsyncIterator[Any]:
+    for item in items:
+        yield item
+
+
+async def called(proxy: Any, call: Call) -> Any:
+    """Make a call by a proxy; return its answer, or all items of one."""
+    member = call.member
+    names = [each.name for each in member.arguments]
+    by_place = [call.given[name] for name in names[: call.by_place]]
+    by_name = {name: call.given[name] for name in names[call.by_place :] if name in call.given}
+    if member.kind in ("upload", "exchange"):
+        source = items_of(call.items)
+        if member.source == "first":
+            by_place.insert(0, source)
+        else:
+            by_name["items"] = source
+    return await answer_of(getattr(proxy, member.name)(*by_place, *call.rest, **by_name), call)
+
+
+async def answer_of(answer: Any, call: Call) -> Any:
+    if call.member.kind == "conversation":
+        async with await answer as channel:
+            # Of an event `returns=` says what all its arguments are.
+            answers = channel.events("answer", returns=generic(tuple, call.member.result.type))
+            got: list[Any] = []
+            for item in call.items:
+                await channel.emit("item", item)
+                got.extend(await anext(answers))
+            return got
+    if call.member.many:
+        async with answer as stream:
+            return [item async for item in stream]
+    return await answer
+
+
+# ---------------------------------------------------------------- generated clients
+
+Models = Literal["structs", "dataclasses"]
+MODELS: tuple[Models, ...] = ("structs", "dataclasses")
+encode = msgspec.json.Encoder(enc_hook=make_enc_hook(None)).encode
+
+
+def as_type(value: Any, tp: Any) -> Any:
+    """Return what has the type ``tp``, and is in JSON what ``value`` is."""
+    return converter(tp)(msgspec.json.decode(encode(value)))
+
+
+@contextmanager
+def generated(server: Server, models: Models) -> Generator[types.ModuleType]:
+    """Run the client module of a server, as a module that is imported."""
+    source = client_module(describe(server), models=models)
+    module = types.ModuleType("generated_client")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(source, "<generated>", "exec", dont_inherit=True), vars(module))
+        yield module
+    finally:
+        del sys.modules[module.__name__]
+
+
+async def called_by_generated(proxy: Any, contract: Any, call: Call) -> Any:
+    """Make a call by the proxy of a generated client, whose types are of its own; return the answer as it was."""
+    [member] = [each for each in read_contract(contract, "this test").members if each.event == call.member.event]
+    by_name: dict[str, Any] = {}
+    wire = [each for each in member.parameters if each.source == "wire"]
+    assert len(wire) == len(call.member.arguments)
+    last = max((n for n, each in enumerate(call.member.arguments) if each.name in call.given), default=-1)
+    for number, (mine, its) in enumerate(zip(call.member.arguments, wire, strict=True)):
+        if mine.name in call.given:
+            by_name[its.name] = as_type(call.given[mine.name], its.type)
+        elif its.required or (its.default is ... and (number < last or call.rest)):
+            by_name[its.name] = as_type(mine.default, its.type)  # the module does not know it
+    by_place: list[Any] = []
+    if call.rest:
+        rest = next(each for each in member.parameters if each.source == "rest")
+        by_place = [*by_name.values(), *(as_type(each, rest.type) for each in call.rest)]
+        by_name = {}
+    if member.source is not None:
+        sent = [as_type(item, member.source.type) for item in call.items]
+        by_name[member.source.name] = items_of(sent)
+    answer = await answer_of(getattr(proxy, member.name)(*by_place, **by_name), call)
+    if call.member.kind == "conversation":
+        return answer
+    if call.member.many:
+        return [as_type(item, call.member.result.type) for item in answer]
+    return as_type(answer, call.member.result.type)
+
+
+# ---------------------------------------------------------------- tests
+
+
+async def play(contract: Contract, how: str, channel: str | None, models: Models | None = None) -> None:
+    """Make the calls of a contract by a proxy or, with ``models``, by a generated client."""
+    server = new_server(how)
+    implementation = contract.implementation()
+    (server if channel is None else server.of(channel)).implement(contract.protocol, implementation)
+    recorder = implementation.recorder
+    async with connected(how, server) as client:
+        if models is None:
+            proxy = (client if channel is None else client.of(channel)).proxy(contract.protocol)
+            await check(contract, recorder, lambda call: called(proxy, call))
+            return
+        with generated(server, models) as module:
+            proxy = (module.main if channel is None else module.chat)(client)
+            protocol = module.Main if channel is None else module.Chat
+            await check(contract, recorder, lambda call: called_by_generated(proxy, protocol, call))
+
+
+async def check(contract: Contract, recorder: Recorder, calling: Callable[[Call], Awaitable[Any]]) -> None:
+    for call in contract.calls:
+        recorder.will_answer(call)
+        answer = await calling(call)
+        assert same(answer, call.answer), f"{call.member.name}: {call.answer} was answered, and {answer} came"
+        [arrived] = recorder.calls
+        assert (difference := differs(call, arrived)) is None, difference
+        recorder.calls.clear()
+
+
+def place_of(contract: Contract, wanted: str | None) -> str | None:
+    """Return the channel of a contract. Names of lifecycle events cannot be on the main channel."""
+    return wanted or ("chat" if any(member.event == "close" for member in contract.members) else None)
+
+
+@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
+@given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat"]))
+def test_a_proxy_says_what_was_meant(contract: Contract, how: str, channel: str | None) -> None:
+    asyncio.run(play(contract, how, place_of(contract, channel)))
+
+
+@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
+@given(tables(), st.sampled_from(ENDS))
+def test_every_type_of_the_docs_travels(contract: Contract, how: str) -> None:
+    asyncio.run(play(contract, how, None))
+
+
+@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+@given(contracts(), st.sampled_from(OF_JSON), st.sampled_from([None, "chat"]), st.sampled_from(MODELS))
+def test_a_generated_client_says_what_was_meant(
+    contract: Contract, how: str, channel: str | None, models: Models
+) -> None:
+    asyncio.run(play(contract, how, place_of(contract, channel), models))
+
+
+@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
+@given(tables(), st.sampled_from(OF_JSON), st.sampled_from(MODELS))
+def test_every_type_of_the_docs_travels_from_a_generated_client(contract: Contract, how: str, models: Models) -> None:
+    asyncio.run(play(contract, how, None, models))

@@ -1,0 +1,313 @@
+"""Table of types, with values that fit and values that do not: docs/handlers.md shows it, and several tests play it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable
+from dataclasses import InitVar, dataclass
+from datetime import datetime
+from decimal import Decimal
+from typing import (
+    Annotated,
+    Any,
+    ClassVar,
+    Generic,
+    Literal,
+    NamedTuple,
+    NewType,
+    NotRequired,
+    Required,
+    TypedDict,
+    TypeVar,
+)
+
+import annotated_types
+import attrs
+import msgspec
+import pydantic
+import pydantic.dataclasses
+import typing_extensions
+from msgspec import Meta
+from pydantic import AfterValidator, Field, HttpUrl, PositiveInt, StringConstraints
+
+USED_IN_ROWS = (AfterValidator, HttpUrl, Iterable, Literal, HttpUrl, StringConstraints, Decimal, datetime)
+
+
+def even(number: int) -> int:
+    if number % 2:
+        raise ValueError("not even")
+    return number
+
+
+T = TypeVar("T")
+K = TypeVar("K")
+V = TypeVar("V")
+P = TypeVar("P", bound=Annotated[int, annotated_types.Gt(0)])
+D = typing_extensions.TypeVar("D", default=Annotated[int, annotated_types.Gt(0)])
+UserId = NewType("UserId", int)
+PositiveId = NewType("PositiveId", PositiveInt)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+    LARGE = "l"
+
+
+@dataclass
+class Point:
+    x: int
+    y: int = 0
+
+
+@dataclass
+class Checked:
+    x: Annotated[int, Field(gt=0)]
+
+
+@dataclass
+class WithField:
+    x: int = Field(default=1, gt=0)
+
+
+@dataclass
+class Circle:
+    radius: float
+
+
+@dataclass
+class Box(Generic[T]):
+    value: T
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+
+
+class Dog(msgspec.Struct, tag=True):
+    name: str
+
+
+class Limited(msgspec.Struct):
+    x: Annotated[int, Meta(gt=0)]
+
+
+@pydantic.dataclasses.dataclass
+class Account:
+    name: str
+    balance: int = Field(default=0, ge=0)
+
+    @pydantic.field_validator("name")
+    @classmethod
+    def _named(cls, name: str) -> str:
+        if not name:
+            raise ValueError("a name is needed")
+        return name
+
+
+@attrs.define
+class Room:
+    seats: int = attrs.field(validator=attrs.validators.gt(0))
+
+
+class Movie(TypedDict, total=False):
+    title: Required[str]
+    year: int
+
+
+class Song(TypedDict):
+    title: str
+    year: NotRequired[int]
+
+
+class Closed(typing_extensions.TypedDict, closed=True):
+    title: str
+
+
+class Pair(NamedTuple):
+    left: int
+    right: PositiveInt
+
+
+class Lion(pydantic.BaseModel):
+    kind: Literal["lion"]
+    mane: bool
+
+
+class Crow(pydantic.BaseModel):
+    kind: Literal["crow"]
+    age: int
+
+
+class Word(enum.Enum):
+    YES = "yes"
+
+
+@dataclass
+class PositiveBox(Generic[P]):
+    value: P
+
+
+class Seat(NamedTuple):
+    number: int = Field(default=1, gt=0)
+
+
+@dataclass
+class Guarded:
+    x: int
+    factor: InitVar[Annotated[int, Field(gt=0)]] = 1
+    LIMIT: ClassVar[PositiveInt] = 5
+
+    @pydantic.field_validator("x")
+    @classmethod
+    def _even(cls, x: int) -> int:
+        return even(x)
+
+
+@dataclass
+class Exact:
+    __pydantic_config__ = pydantic.ConfigDict(extra="forbid")
+    x: int
+
+
+class Quiet(msgspec.Struct):
+    x: int
+    LIMIT: ClassVar[Annotated[int, Field(gt=0)]] = 5
+
+
+class Frozen(typing_extensions.TypedDict):
+    x: typing_extensions.ReadOnly[Annotated[int, Field(gt=0)]]
+
+
+class Open(typing_extensions.TypedDict):
+    x: int
+
+
+Swapped = typing_extensions.TypeAliasType("Swapped", dict[V, K], type_params=(K, V))
+Itself = typing_extensions.TypeAliasType("Itself", K, type_params=(K,))
+
+
+@dataclass
+class Aliased:
+    numbers: Swapped[int, str]
+
+
+@dataclass
+class IntBox(Box[int]): ...
+
+
+class Row(NamedTuple):
+    code: str
+    by: str
+    right: Any
+    wrong: Any
+
+    @property
+    def type(self) -> Any:
+        return evaluated(self.code)
+
+
+def evaluated(code: str, names: dict[str, Any] | None = None) -> Any:
+    """Return the type that ``code`` is; it may use what this module has, and ``names``."""
+    return eval(code, {**vars(annotated_types), **globals(), **(names or {})})
+
+
+ROWS = [
+    Row("int", "msgspec", 5, "5"),
+    Row("float", "msgspec", 5, "5"),
+    Row("datetime", "msgspec", "2026-01-02T03:04:05Z", 1767322800),
+    Row("Literal['a', 1]", "msgspec", 1, "b"),
+    Row("Size", "msgspec", "s", "SMALL"),
+    Row("UserId", "msgspec", 5, "5"),
+    Row("PositiveId", "msgspec", 5, -5),
+    Row("Point", "msgspec", {"x": 1}, {"x": "1"}),
+    Row("Box[int]", "msgspec", {"value": 1}, {"value": "1"}),
+    Row("Box[Annotated[int, Gt(0)]]", "msgspec", {"value": 1}, {"value": 0}),
+    Row("Movie", "msgspec", {"title": "Alien"}, {"year": 1979}),
+    Row("Song", "msgspec", {"title": "One"}, {"title": "One", "year": "1991"}),
+    Row("Closed", "pydantic", {"title": "One"}, {"title": "One", "more": 1}),
+    Row("Pair", "pydantic", [1, 2], [1, -2]),
+    Row("Room", "msgspec", {"seats": 4}, {"seats": 0}),
+    Row("Limited", "msgspec", {"x": 1}, {"x": -1}),
+    Row("Cat | Dog", "msgspec", {"type": "Cat", "name": "Tom"}, {"name": "Tom"}),
+    Row("Annotated[int, Meta(gt=0)]", "msgspec", 1, 0),
+    Row("Annotated[int, Gt(0)]", "msgspec", 1, 0),
+    Row("Annotated[int, Interval(ge=0, lt=5)]", "msgspec", 0, 5),
+    Row("Annotated[int, MultipleOf(2)]", "msgspec", 2, 3),
+    Row("Annotated[str, Len(1, 3)]", "msgspec", "a", "abcd"),
+    Row("Annotated[list[int], MinLen(1)]", "msgspec", [1], []),
+    Row("list[Annotated[int, Gt(0)]]", "msgspec", [1], [1, 0]),
+    Row("Annotated[datetime, Timezone(...)]", "msgspec", "2026-01-02T03:04:05Z", "2026-01-02T03:04:05"),
+    Row("Annotated[Decimal, Gt(Decimal(0))]", "pydantic", "1.5", "-1.5"),
+    Row("Annotated[int, Gt(0), Gt(5)]", "pydantic", 6, 5),
+    Row("Annotated[int, Gt(0), Ge(0)]", "pydantic", 1, 0),
+    Row("Annotated[str, Predicate(str.islower)]", "pydantic", "a", "A"),
+    Row("PositiveInt", "msgspec", 1, 0),
+    Row("Annotated[int, Field(gt=0)]", "pydantic", 1, 0),
+    Row("Annotated[str, StringConstraints(pattern='^a')]", "pydantic", "ab", "ba"),
+    Row("Annotated[int, AfterValidator(even)]", "pydantic", 2, 3),
+    Row("dict[str, list[Annotated[int, Field(gt=0)]]]", "pydantic", {"a": [1]}, {"a": [1, -1]}),
+    Row("Annotated[int, Field(gt=0)] | None", "pydantic", None, 0),
+    Row("HttpUrl", "pydantic", "http://example.com/", "example"),
+    Row("Lion", "pydantic", {"kind": "lion", "mane": True}, {"kind": "lion"}),
+    Row("Account", "pydantic", {"name": "Ada"}, {"name": "Ada", "balance": -1}),
+    Row("Checked", "pydantic", {"x": 1}, {"x": 0}),
+    Row("WithField", "pydantic", {"x": 1}, {"x": 0}),
+    Row("Box[Annotated[int, Field(gt=0)]]", "pydantic", {"value": 1}, {"value": 0}),
+    Row("Point | Circle", "pydantic", {"radius": 2}, {"y": 2}),
+    Row("Lion | Crow", "pydantic", {"kind": "crow", "age": 2}, {"kind": "crow", "mane": True}),
+    Row(
+        "Annotated[Lion | Crow, Field(discriminator='kind')]",
+        "pydantic",
+        {"kind": "crow", "age": 2},
+        {"kind": "dog", "age": 2},
+    ),
+    Row("Lion | str", "pydantic", "lion", 5),
+    Row("Account | Point", "pydantic", {"name": "Ada"}, {"name": ""}),
+    Row("tuple[Limited, Annotated[int, Field(gt=0)]]", "pydantic", [{"x": 1}, 1], [{"x": -1}, 1]),
+]
+
+MORE = [
+    Row("P", "pydantic", 1, 0),
+    Row("list[D]", "pydantic", [1], [0]),
+    Row("PositiveBox", "pydantic", {"value": 1}, {"value": 0}),
+    Row("Seat", "pydantic", [1], [0]),
+    Row("Guarded", "pydantic", {"x": 2}, {"x": 1}),
+    Row("Guarded", "pydantic", {"x": 2, "factor": 1}, {"x": 2, "factor": 0}),
+    Row("Exact", "pydantic", {"x": 1}, {"x": 1, "y": 1}),
+    Row("Quiet", "msgspec", {"x": -1}, {"x": "1"}),
+    Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
+    Row("Open", "msgspec", {"x": 1}, {"x": "1"}),
+    Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
+    Row("Swapped[PositiveInt, str]", "msgspec", {"a": 1}, {"a": 0}),
+    Row("Swapped[int, str]", "msgspec", {"a": 1}, {"1": "a"}),
+    Row("Aliased", "pydantic", {"numbers": {"a": 1}}, {"numbers": {"1": "a"}}),
+    Row("Itself[PositiveInt]", "msgspec", 1, 0),
+    Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
+    Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
+]
+"""Further ones, which are not worth a row in the docs."""
+
+NAMES = {
+    "Size": "an `Enum`, by value",
+    "UserId": "`NewType('UserId', int)`",
+    "PositiveId": "`NewType('PositiveId', PositiveInt)`",
+    "Point": "a dataclass",
+    "Box[int]": "a generic dataclass, `Box[int]`",
+    "Movie": "a `TypedDict` with `Required[...]`",
+    "Song": "a `TypedDict` with `NotRequired[...]`",
+    "Closed": "a `TypedDict` with `closed=True`",
+    "Pair": "a `NamedTuple` with a field `PositiveInt`",
+    "Room": "an attrs class, with its validators",
+    "Limited": "a `Struct`",
+    "Cat | Dog": "two tagged Structs, `Cat | Dog`",
+    "Lion": "a pydantic model",
+    "Account": "a `pydantic.dataclasses.dataclass`",
+    "Checked": "a dataclass with a field `Annotated[int, Field(gt=0)]`",
+    "WithField": "a dataclass with a default `Field(default=1, gt=0)`",
+    "Point | Circle": "two dataclasses, `Point | Circle`",
+    "Lion | Crow": "two models, `Lion | Crow`",
+    "Lion | str": "a model or text, `Lion | str`",
+    "Account | Point": "two kinds of dataclasses, `Account | Point`",
+    "tuple[Limited, Annotated[int, Field(gt=0)]]": "a Struct beside it, `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+}
+"""How the docs call a row whose code says too little."""
