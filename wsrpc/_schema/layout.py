@@ -223,7 +223,7 @@ def _escaped(text: str) -> str:
 def literal(value: str | float | bool | None) -> str:
     """Return a value as a literal."""
     if not isinstance(value, str):
-        return repr(value)
+        return repr(value).replace("e+", "e")
     quote = "'" if value.count('"') > value.count("'") else '"'
     inside = _escaped(value).replace(quote, "\\" + quote)
     return f"{quote}{inside}{quote}"
