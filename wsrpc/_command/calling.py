@@ -1,0 +1,159 @@
+"""The commands ``call``, ``stream``, ``upload`` and ``emit``: one message, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from .connection import connected, on_channel, retry_of
+from .failures import UsageError
+from .options import Parser, add_arguments, add_connection, add_take, add_upload
+from .output import Output, Progress
+from .running import Job, run
+from .values import Items, argument, items_of
+
+__all__ = ["call", "emit", "stream", "upload"]
+
+
+def call(words: list[str]) -> int:
+    """Run ``wsrpc call`` and return the exit code."""
+    parser = Parser(
+        "call",
+        "Send a request, and print its answer.",
+        "examples:\n"
+        "  wsrpc call ws://localhost:8080 add 2 3\n"
+        "  wsrpc call ws://localhost:8080 greet --answer name='\"Ada\"'\n"
+        "  seq 5 | wsrpc call ws://localhost:8080 total -",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    options = parser.parse_intermixed_args(words)
+    return run(lambda job: _request(options, job), verbose=options.verbose)
+
+
+def upload(words: list[str]) -> int:
+    """Run ``wsrpc upload`` and return the exit code."""
+    parser = Parser(
+        "upload",
+        "Send a request with a stream of items, and print its answer.",
+        "examples:\n"
+        "  seq 5 | wsrpc upload ws://localhost:8080 total -\n"
+        "  wsrpc upload ws://localhost:8080 store '\"photo.png\"' --send photo.png --as bytes",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    options = parser.parse_intermixed_args(words)
+    if options.send is None and "-" not in options.args:
+        parser.error("nothing to upload: give - for stdin, or --send FILE")
+    return run(lambda job: _request(options, job), verbose=options.verbose)
+
+
+def stream(words: list[str]) -> int:
+    """Run ``wsrpc stream`` and return the exit code."""
+    parser = Parser(
+        "stream",
+        "Request a stream, and print its items as they arrive.",
+        "examples:\n"
+        "  wsrpc stream ws://localhost:8080 countdown 3\n"
+        "  wsrpc stream ws://localhost:8080 prices '\"ACME\"' --take 10 | jq .price",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    add_take(parser, "items")
+    options = parser.parse_intermixed_args(words)
+    return run(lambda job: _stream(options, job), verbose=options.verbose)
+
+
+def emit(words: list[str]) -> int:
+    """Run ``wsrpc emit`` and return the exit code."""
+    parser = Parser(
+        "emit",
+        "Send an event, and wait until it has left.",
+        "example:\n  wsrpc emit ws://localhost:8080 say '\"hello\"' --channel chat",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    options = parser.parse_intermixed_args(words)
+    return run(lambda job: _emit(options, job), verbose=options.verbose)
+
+
+async def _request(options: Namespace, job: Job) -> None:
+    began = time.monotonic()
+    args, source = _arguments(options)
+    output = Output(job)
+    sent = _Upload(source, job, options.event) if source else None
+    async with connected(options, job) as client:
+        job.doing = f"{options.event} was cancelled"
+        limits: dict[str, Any] = {}
+        if options.timeout is not None:
+            limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
+        if sent is None:
+            limits["retry"] = retry_of(options)
+        answer = await on_channel(client, options.channel).request(
+            options.event, *args, send=None if sent is None else sent.items(), **limits
+        )
+        if sent is not None:
+            sent.progress.end()
+        job.doing = "the connection was closed"
+        await output.value(answer)
+
+
+async def _stream(options: Namespace, job: Job) -> None:
+    args, source = _arguments(options)
+    output = Output(job)
+    sent = _Upload(source, job, options.event).items() if source else None
+    limits = {} if options.timeout is None else {"timeout": options.timeout}
+    progress = Progress("received", shown=not output.readable and sent is None)
+    async with connected(options, job) as client:
+        job.doing = f"{options.event} was cancelled"
+        items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
+        async with items:
+            job.doing = f"{options.event} was stopped"
+            async for item in items:
+                text = output.shown(item)
+                await output.line(text)
+                progress.add(len(text))
+                job.doing = f"{options.event} was stopped after {_counted(progress.items)}"
+                if progress.items == options.take:
+                    break
+        progress.end()
+
+
+async def _emit(options: Namespace, job: Job) -> None:
+    args = [argument(text) for text in options.args]
+    async with connected(options, job) as client:
+        await on_channel(client, options.channel).emit(options.event, *args)
+
+
+def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
+    """Return the values of the arguments, and what is to be uploaded."""
+    from_stdin = options.args.count("-")
+    if from_stdin + (options.send is not None) > 1:
+        raise UsageError("there is one upload in a request: give one - for stdin, or --send FILE")
+    args = [argument(text) for text in options.args if text != "-"]
+    path = "-" if from_stdin else options.send
+    return args, None if path is None else items_of(path, options.form)
+
+
+class _Upload:
+    """Items on their way to the remote peer, counted."""
+
+    def __init__(self, source: Items, job: Job, event: str) -> None:
+        self.progress = Progress("sent", size=source.size)
+        self._source = source
+        self._job = job
+        self._event = event
+
+    async def items(self) -> AsyncGenerator[Any]:
+        async for item in self._source.read(self.progress.add):
+            yield item
+            self._job.doing = f"the upload to {self._event} was cancelled after {_counted(self.progress.items)}"
+
+
+def _counted(items: int) -> str:
+    return f"{items:,} item{'' if items == 1 else 's'}"
