@@ -1,1 +1,1 @@
-"""The command ``wsrpc``: options and arguments go in; lines on stdout, sentences on stderr and an exit code come out."""
+"""The command ``wsrpc``: a command line goes in; values on stdout, sentences on stderr and an exit code come out."""

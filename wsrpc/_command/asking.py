@@ -1,4 +1,4 @@
-"""Asking a server for its description, over a connection of its own and page by page."""
+"""Asking a server for its description, page by page."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import msgspec
 
-from ._calling.channel import Channel
-from ._client.client import Client
-from ._loading import CannotLoad
-from ._protocol.rejections import DESCRIPTION_CHANGED
-from ._server.description import CHANNEL
-from .errors import BadResult, ConnectFailed, RemoteError, UnknownEvent, WsrpcError, named, one_line
+from .._calling.channel import Channel
+from .._client.client import Client
+from .._protocol.rejections import DESCRIPTION_CHANGED
+from .._schema.checking import InvalidDescription, check_description
+from .._schema.description import Description
+from .._server.description import CHANNEL
+from .._transports.urls import shown_url
+from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError
+from .failures import REMOTE, TIMEOUT, Failure, explained
 
-__all__ = ["ask"]
+__all__ = ["ask", "checked", "describes"]
 
 MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
@@ -23,6 +26,8 @@ MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
 """How many times the description may change while it is asked for."""
 SECONDS = 30.0
+HAS_NONE = ("No event listener", f"Channel '{CHANNEL}' does not exist")
+"""Beginnings of what a peer that does not offer a description answers, whichever implementation it is."""
 
 
 class _Definition(msgspec.Struct):
@@ -43,47 +48,70 @@ class _Page(msgspec.Struct):
     next: str | None
 
 
-def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> dict[str, Any]:
-    """Ask the server at ``url`` for its description, and return it as JSON has it, unchecked.
+def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> Any:
+    """Ask the server at ``url`` for its description, over a connection of its own, and return it as JSON has it.
 
     Args:
         headers: of the opening handshake.
         seconds: how long this may take.
 
     Raises:
-        CannotLoad: there is no answer, or none that can be used; the text says why.
+        Failure: there is no answer, or none that can be used; the text says why.
     """
     try:
         return asyncio.run(_ask(url, headers, seconds))
     except TimeoutError as exc:
-        raise CannotLoad(f"{url} did not describe itself within {seconds:g} s") from exc
-    except UnknownEvent as exc:
-        raise CannotLoad(
-            f"{url} does not offer its description: call server.offer_description() there, or name its module"
-        ) from exc
-    except BadResult as exc:
-        raise CannotLoad(f"{url} answers with something else than a description: {exc}") from exc
-    except RemoteError as exc:
-        raise CannotLoad(f"{url} refuses to describe itself: {exc}") from exc
-    except ConnectFailed as exc:
-        raise CannotLoad(f"{url}: {'could not connect' if exc.last_error is None else named(exc.last_error)}") from exc
+        raise Failure(f"{shown_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
     except (WsrpcError, OSError, ValueError) as exc:
-        raise CannotLoad(f"{url}: {one_line(exc)}") from exc
+        code, text = explained(exc)
+        raise Failure(f"{shown_url(url)}: {text}", code) from exc
 
 
-async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> dict[str, Any]:
+async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
     async with asyncio.timeout(seconds):
         async with Client(url, headers=headers, reconnect=None) as client:
-            for _ in range(MOST_BEGINNINGS):
-                try:
-                    return await _pages(url, client.of(CHANNEL))
-                except RemoteError as exc:
-                    if exc.code != DESCRIPTION_CHANGED:
-                        raise
-    raise CannotLoad(f"{url}: the description changed {MOST_BEGINNINGS} times while it was asked for")
+            return await describes(client)
 
 
-async def _pages(url: str, channel: Channel) -> dict[str, Any]:
+async def describes(client: Client) -> Any:
+    """Ask the server of ``client`` for its description, and return it as JSON has it, unchecked.
+
+    Raises:
+        Failure: it gives none; the text says why.
+        WsrpcError: as for `Client.request`.
+    """
+    for _ in range(MOST_BEGINNINGS):
+        try:
+            return await _pages(client.of(CHANNEL))
+        except BadResult as exc:
+            raise Failure(f"the server answers with something else than a description: {exc}", REMOTE) from exc
+        except RemoteError as exc:
+            if exc.code == DESCRIPTION_CHANGED:
+                continue
+            if isinstance(exc, UnknownEvent) or exc.message.startswith(HAS_NONE):
+                text = "the server does not offer its description: it has to call server.offer_description()"
+                raise Failure(text, REMOTE) from exc
+            raise Failure(f"the server refuses to describe itself: {exc}", REMOTE) from exc
+    raise Failure(f"the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
+
+
+def checked(found: Any) -> Description:
+    """Return a description that came from elsewhere.
+
+    Raises:
+        InvalidDescription: it has a wrong shape; the text says where.
+    """
+    if found.__class__ is dict:
+        found = {"emits": [], **found}  # of a wsrpc that described no events that are emitted
+    try:
+        description = msgspec.convert(found, Description)
+    except msgspec.ValidationError as exc:
+        raise InvalidDescription(f"{exc}") from exc
+    check_description(description)
+    return description
+
+
+async def _pages(channel: Channel) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     events: list[Any] = []
     emits: list[Any] = []
@@ -94,7 +122,7 @@ async def _pages(url: str, channel: Channel) -> dict[str, Any]:
         page = await channel.request("describe", after, returns=_Page)
         size += len(msgspec.json.encode(page))
         if size > MOST_BYTES or len(seen) > MOST_PAGES:
-            raise CannotLoad(f"{url}: the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages")
+            raise Failure(f"the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages", REMOTE)
         for item in page.items:
             if item.definition is not None:
                 definitions[item.definition.name] = item.definition.schema
@@ -106,5 +134,5 @@ async def _pages(url: str, channel: Channel) -> dict[str, Any]:
         if after is None:
             return {"events": events, "emits": emits, "$defs": definitions}
         if after in seen:
-            raise CannotLoad(f"{url}: the description never ends, because its pages name each other as the next one")
+            raise Failure("the description never ends, because its pages name each other as the next one", REMOTE)
         seen.add(after)

@@ -9,18 +9,17 @@ from typing import Any
 
 from .connection import connected, on_channel, retry_of
 from .failures import UsageError
-from .options import Parser, add_arguments, add_connection, add_take, add_upload
+from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
 from .output import Output, Progress
-from .running import Job, run
+from .running import Job, in_event_loop
 from .values import Items, argument, items_of
 
 __all__ = ["call", "emit", "stream", "upload"]
 
 
-def call(words: list[str]) -> int:
-    """Run ``wsrpc call`` and return the exit code."""
+def _call_parser() -> Parser:
     parser = Parser(
-        "call",
+        "call URL EVENT [ARG ...]",
         "Send a request, and print its answer.",
         "examples:\n"
         "  wsrpc call ws://localhost:8080 add 2 3\n"
@@ -30,14 +29,12 @@ def call(words: list[str]) -> int:
     add_connection(parser)
     add_arguments(parser)
     add_upload(parser)
-    options = parser.parse_intermixed_args(words)
-    return run(lambda job: _request(options, job), verbose=options.verbose)
+    return parser
 
 
-def upload(words: list[str]) -> int:
-    """Run ``wsrpc upload`` and return the exit code."""
+def _upload_parser() -> Parser:
     parser = Parser(
-        "upload",
+        "upload URL EVENT [ARG ...]",
         "Send a request with a stream of items, and print its answer.",
         "examples:\n"
         "  seq 5 | wsrpc upload ws://localhost:8080 total -\n"
@@ -46,16 +43,12 @@ def upload(words: list[str]) -> int:
     add_connection(parser)
     add_arguments(parser)
     add_upload(parser)
-    options = parser.parse_intermixed_args(words)
-    if options.send is None and "-" not in options.args:
-        parser.error("nothing to upload: give - for stdin, or --send FILE")
-    return run(lambda job: _request(options, job), verbose=options.verbose)
+    return parser
 
 
-def stream(words: list[str]) -> int:
-    """Run ``wsrpc stream`` and return the exit code."""
+def _stream_parser() -> Parser:
     parser = Parser(
-        "stream",
+        "stream URL EVENT [ARG ...]",
         "Request a stream, and print its items as they arrive.",
         "examples:\n"
         "  wsrpc stream ws://localhost:8080 countdown 3\n"
@@ -65,21 +58,24 @@ def stream(words: list[str]) -> int:
     add_arguments(parser)
     add_upload(parser)
     add_take(parser, "items")
-    options = parser.parse_intermixed_args(words)
-    return run(lambda job: _stream(options, job), verbose=options.verbose)
+    return parser
 
 
-def emit(words: list[str]) -> int:
-    """Run ``wsrpc emit`` and return the exit code."""
+def _emit_parser() -> Parser:
     parser = Parser(
-        "emit",
+        "emit URL EVENT [ARG ...]",
         "Send an event, and wait until it has left.",
         "example:\n  wsrpc emit ws://localhost:8080 say '\"hello\"' --channel chat",
     )
     add_connection(parser)
     add_arguments(parser)
-    options = parser.parse_intermixed_args(words)
-    return run(lambda job: _emit(options, job), verbose=options.verbose)
+    return parser
+
+
+async def _upload(options: Namespace, job: Job) -> None:
+    if options.send is None and "-" not in options.args:
+        raise UsageError("nothing to upload: give - for stdin, or --send FILE")
+    await _request(options, job)
 
 
 async def _request(options: Namespace, job: Job) -> None:
@@ -157,3 +153,9 @@ class _Upload:
 
 def _counted(items: int) -> str:
     return f"{items:,} item{'' if items == 1 else 's'}"
+
+
+call = Command(_call_parser, in_event_loop(_request))
+stream = Command(_stream_parser, in_event_loop(_stream))
+upload = Command(_upload_parser, in_event_loop(_upload))
+emit = Command(_emit_parser, in_event_loop(_emit))

@@ -22,7 +22,7 @@ from .failures import UsageError
 from .running import Job
 from .values import event_and_value
 
-__all__ = ["connected", "on_channel", "retry_of"]
+__all__ = ["client_of", "connected", "on_channel", "retry_of"]
 
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
@@ -76,8 +76,7 @@ def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
     check_url(options.url, tls=False)
     if context is not None and options.url.startswith("ws://"):
         raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
-    if options.verbose:
-        _log()
+    _set_up_log(verbose=options.verbose)
     client = Client(
         options.url,
         headers=dict(options.header),
@@ -124,9 +123,13 @@ def _tls(options: Namespace) -> ssl.SSLContext | None:
     return context
 
 
-def _log() -> None:
+def _set_up_log(*, verbose: bool) -> None:
+    """Show the library's log on stderr, or nothing of it: what matters to the user is reported in other ways."""
+    logger = logging.getLogger("wsrpc")
+    if not verbose:
+        logger.addHandler(logging.NullHandler())
+        return
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    logger = logging.getLogger("wsrpc")
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

@@ -27,7 +27,7 @@ from ..errors import (
     short,
 )
 
-__all__ = ["NOT_SENT", "OUTPUT_CLOSED", "REMOTE", "TIMEOUT", "UNKNOWN", "USAGE", "UsageError", "explained"]
+__all__ = ["NOT_SENT", "OUTPUT_CLOSED", "REMOTE", "TIMEOUT", "UNKNOWN", "USAGE", "Failure", "UsageError", "explained"]
 
 REMOTE = 1
 """The remote peer has refused or failed, or its answer cannot be used."""
@@ -43,12 +43,25 @@ OUTPUT_CLOSED = 141
 """Nobody reads the output any more. It is what the shell shows of a program that SIGPIPE has ended."""
 
 
-class UsageError(Exception):
-    """The command line, or what it names, cannot be used. The text says what was expected and what came."""
+class Failure(Exception):
+    """The command fails. The text says what was expected, what came and what to do; ``code`` is the exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class UsageError(Failure):
+    """The command line, or what it names, cannot be used."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text, USAGE)
 
 
 def explained(error: BaseException) -> tuple[int, str]:
     """Return the exit code for ``error``, and one line that says what has happened."""
+    if isinstance(error, Failure):
+        return error.code, one_line(error)
     if isinstance(error, RemoteError):
         return REMOTE, _rejection(error)
     if isinstance(error, UnexpectedChannel):
@@ -63,7 +76,7 @@ def explained(error: BaseException) -> tuple[int, str]:
         return (NOT_SENT if error.outcome == "not_sent" else UNKNOWN), one_line(error)
     if isinstance(error, (MessageTooBig, QueueFull, TooManyRequests)):
         return NOT_SENT, one_line(error)
-    if isinstance(error, (UsageError, ValueError, TypeError)):
+    if isinstance(error, (ValueError, TypeError)):
         return USAGE, one_line(error)
     if isinstance(error, OSError):
         return NOT_SENT, f"could not connect: {_of_system(error)}"

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import NoReturn
+from argparse import Action, Namespace
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, NoReturn, Protocol
 
-from .failures import USAGE
-from .running import complain
+from .failures import UsageError
 
-__all__ = ["Parser", "add_arguments", "add_connection", "add_header", "add_take", "add_upload"]
+__all__ = ["Command", "Parser", "add_arguments", "add_connection", "add_header", "add_take", "add_upload"]
 
 
 class Parser(argparse.ArgumentParser):
     """Parser of one command. Options may stand anywhere, also between arguments. An error is one sentence."""
 
-    def __init__(self, command: str, about: str, examples: str = "") -> None:
+    def __init__(self, usage: str, about: str, examples: str = "") -> None:
+        """
+        Args:
+            usage: the name of the command, and its arguments.
+        """
         super().__init__(
-            prog=f"wsrpc {command}",
+            prog=f"wsrpc {usage.partition(' ')[0]}",
+            usage=f"wsrpc {usage} [OPTION ...]",
             description=about,
             epilog=examples,
             formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -25,8 +31,35 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        complain(f"{message}; see {self.prog} --help")
-        self.exit(USAGE)
+        raise UsageError(f"{message}; see {self.prog} --help")
+
+    @property
+    def options(self) -> dict[str, Action]:
+        """The options by name."""
+        return {name: action for action in self._actions for name in action.option_strings}
+
+    @property
+    def positionals(self) -> list[Action]:
+        """The arguments that have no name."""
+        return [action for action in self._actions if not action.option_strings]
+
+    def parse_begun(self, words: Sequence[str]) -> Namespace:
+        """Parse a command of which only the beginning has been written.
+
+        Raises:
+            UsageError: it is wrong so far.
+        """
+        for action in self.positionals[1:]:
+            action.nargs = "*"
+        return self.parse_intermixed_args(words)
+
+
+class Command(NamedTuple):
+    """A command of the program."""
+
+    parser: Callable[[], Parser]
+    run: Callable[[Namespace], int]
+    """Runs the command and returns its exit code. It may raise a `Failure`."""
 
 
 def _positive(text: str) -> float:
@@ -54,7 +87,13 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def add_header(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+class HasArguments(Protocol):
+    """A parser, or a group of its options."""
+
+    def add_argument(self, *names: str, **options: Any) -> Action: ...
+
+
+def add_header(parser: HasArguments) -> None:
     """Add ``--header``."""
     parser.add_argument(
         "--header",
@@ -120,6 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "args",
         metavar="ARG",
         nargs="*",
+        default=[],
         help="an argument: JSON, such as 2 or '\"Ada\"'; @FILE for the JSON in a file, @text:FILE for its text, "
         "@bytes:FILE for its bytes; after --, it may begin with -",
     )

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+import os
+import sys
 from difflib import get_close_matches
 
-from .failures import USAGE
+from .. import __version__
+from .failures import Failure, UsageError
+from .options import Command
 from .running import complain
 
-__all__ = ["COMMANDS", "main"]
+__all__ = ["COMMANDS", "command_of", "main"]
 
 COMMANDS = {
     "call": ("calling", "send a request and print its answer"),
@@ -22,32 +25,64 @@ COMMANDS = {
     "client": ("generating", "make a Python client for a server"),
     "completion": ("completion", "print a script that lets a shell complete commands"),
 }
-"""The module of each command, which has a function of the command's name, and what the command does."""
+"""The module of each command, which has a `Command` of that name, and what the command does."""
+HIDDEN = {"complete": ("completion", "")}
+"""Commands that only scripts call."""
+
+
+def command_of(name: str) -> Command:
+    """Return a command by its name, which is one of `COMMANDS` or of `HIDDEN`."""
+    module, _ = COMMANDS.get(name) or HIDDEN[name]
+    command: Command = getattr(importlib.import_module(f".{module}", __package__), name)
+    return command
 
 
 def main(words: list[str]) -> int:
     """Run the command with these arguments, and return its exit code."""
     name = words[0] if words else ""
-    if name in COMMANDS:
-        module = importlib.import_module(f".{COMMANDS[name][0]}", __package__)
-        command: Callable[[list[str]], int] = getattr(module, name)
-        try:
-            return command(words[1:])
-        except SystemExit as exc:  # argparse has said what is wrong, or has helped
-            return exc.code if isinstance(exc.code, int) else 0
     if name in ("-h", "--help"):
         print(_help())  # noqa: T201
         return 0
     if name == "--version":
-        from .. import __version__
-
         print(f"wsrpc {__version__}")  # noqa: T201
         return 0
+    hide_token(words)
+    try:
+        if name not in COMMANDS and name not in HIDDEN:
+            raise UsageError(_unknown(name))
+        command = command_of(name)
+        return command.run(command.parser().parse_intermixed_args(words[1:]))
+    except Failure as exc:
+        complain(f"{exc}")
+        return exc.code
+    except SystemExit:  # argparse has shown the help
+        return 0
+
+
+def hide_token(words: list[str]) -> None:
+    """Start the program anew if ``--token`` is among its arguments, with the token in the environment instead.
+
+    All users of a machine can see the arguments of a process, for as long as it runs. Only its own user can see its
+    environment.
+    """
+    if os.name != "posix":  # elsewhere the new program would be another process
+        return
+    for number, word in enumerate(words):
+        name, equals, token = word.partition("=")
+        if word == "--":
+            return
+        if name == "--token" and (equals or number + 1 < len(words)):
+            after = number + 1 if equals else number + 2
+            before = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+            os.environ["WSRPC_TOKEN"] = token if equals else words[number + 1]
+            os.execv(sys.executable, [sys.executable, *before, *words[:number], *words[after:]])
+
+
+def _unknown(name: str) -> str:
     close = get_close_matches(name, COMMANDS, 1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     what = f"{name!r} is not a command{hint}" if name else "no command is given"
-    complain(f"{what}: it is one of {', '.join(COMMANDS)}; see wsrpc --help")
-    return USAGE
+    return f"{what}: it is one of {', '.join(COMMANDS)}; see wsrpc --help"
 
 
 def _help() -> str:

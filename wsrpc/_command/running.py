@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import traceback
+from argparse import Namespace
 from collections.abc import Callable, Coroutine
 from types import FrameType
 from typing import Any
 
 from .failures import OUTPUT_CLOSED, UNKNOWN, explained
 
-__all__ = ["Job", "complain", "leave", "run"]
+__all__ = ["Job", "complain", "in_event_loop", "leave"]
 
 PATIENCE = 0.7
 """Seconds between an interruption and the end, whatever the remote peer does: for the cancellation and the Close
@@ -73,25 +74,29 @@ class Job:
         return code
 
 
-def run(command: Callable[[Job], Coroutine[Any, Any, None]], *, verbose: bool) -> int:
-    """Run a command until it is done or a signal stops it, and return the exit code.
+def in_event_loop(command: Callable[[Namespace, Job], Coroutine[Any, Any, None]]) -> Callable[[Namespace], int]:
+    """Return a function that runs a command until it is done or a signal stops it, and returns the exit code.
 
     SIGINT, SIGTERM and SIGHUP cancel the command, so that what runs on the remote peer is cancelled, too. The event
     loop is not closed: its threads may be waiting in the system for input or for a name, and `leave` ends them.
     """
-    loop = asyncio.new_event_loop()
-    asyncio.set_event_loop(loop)
-    job = Job(loop)
 
-    def interrupted(number: int, _: FrameType | None) -> None:
-        name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-        loop.call_soon_threadsafe(lambda: job.stop(128 + number, f"{name}: {job.doing}"))
+    def run(options: Namespace) -> int:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        job = Job(loop)
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(number, interrupted)
-    return job.run(command(job), verbose)
+        def interrupted(number: int, _: FrameType | None) -> None:
+            name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            loop.call_soon_threadsafe(lambda: job.stop(128 + number, f"{name}: {job.doing}"))
+
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, interrupted)
+        return job.run(command(options, job), options.verbose)
+
+    return run
 
 
 def leave(code: int) -> None:
