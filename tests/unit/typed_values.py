@@ -89,10 +89,10 @@ SCALARS = [
     _of(str, TEXTS, "text"),
     _of(bool, st.booleans(), "bool"),
     _of(None, st.none(), "null"),
-    _of(datetime, st.datetimes(EARLIEST, LATEST, timezones=st.none() | ZONES), "text"),
+    _of(datetime, st.datetimes(EARLIEST, LATEST) | st.datetimes(EARLIEST, LATEST, timezones=ZONES), "text"),
     _of(Annotated[datetime, Meta(tz=True)], st.datetimes(EARLIEST, LATEST, timezones=ZONES), "text"),
     _of(date, st.dates(), "text"),
-    _of(time, st.times(timezones=st.none() | ZONES), "text"),
+    _of(time, st.times() | st.times(timezones=ZONES), "text"),
     _of(timedelta, st.timedeltas(timedelta(-99_999), timedelta(99_999)), "text"),
     _of(UUID, st.uuids(), "text"),
     _of(
