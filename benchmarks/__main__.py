@@ -30,6 +30,7 @@ from .measure import bad
 from .other_python import find as find_other_python
 from .other_python import subject_on
 from .processes import BenchmarkError
+from .proxies import run_proxies
 from .report import page, text
 from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
 from .streams.run import print_streams
@@ -93,6 +94,10 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
     "cluster-directory": (
         "only what a process must know of 15 others and their 50,000 addresses, about 30 s",
         lambda options, cores: run_directory(1 if options.quick else 5, cores.server, cores.load),
+    ),
+    "proxies": (
+        "only calls of a proxy beside the requests that they stand for, about 20 s",
+        lambda options, cores: run_proxies(5 if options.quick else 15, 1000 if options.quick else 4000),
     ),
 }
 """Measurements with an answer of their own, yes or no. Each is an option."""

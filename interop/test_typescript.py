@@ -16,6 +16,9 @@ import pytest
 
 from interop.installed import install
 from interop.node import JS, available_libraries, find_node
+from wsrpc import Server
+from wsrpc.schema import describe
+from wsrpc.typescript import declarations
 
 ROOT = Path(__file__).parent.parent
 HERE = Path(__file__).parent / "typescript"
@@ -179,6 +182,58 @@ async def test_streams_and_channels_have_the_types_that_were_declared(library: s
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+async def test_what_the_server_emits_has_the_types_that_were_declared(library: str, tmp_path: Path) -> None:
+    added = project(library, tmp_path)
+    await generate(tmp_path)
+    assert await tsc(tmp_path, "listens.ts", *added) == []
+    assert await run("listens.js", tmp_path) == [
+        ["open"],
+        ["rang", 20, None],
+        ["let_in", "Ada,Bob"],
+        ["cup-served", {"drink": "tea", "size": "s"}, True, 4],
+        ["ring", None],
+        ["news", "all"],
+        ["rang", 20, None],
+        ["ring", None],
+    ]
+
+
+NOTHING_DECLARED = """
+import WebSocketWrapper from "ws-wrapper"
+
+import type { Typed } from "./events.js"
+
+declare const socket: any
+const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>
+server.on("anything", (first: number) => first)
+server.of("chat").once("anything", (first: string) => first)
+"""
+OWN_DECLARED = """
+import WebSocketWrapper from "ws-wrapper"
+
+import type { Events, Typed } from "./events.js"
+
+declare const socket: any
+type News = { news: (title: string) => void }
+const server = new WebSocketWrapper<Events, News>(socket) as Typed<WebSocketWrapper<Events, News>>
+server.on("news", (title) => title.toUpperCase())
+"""
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_where_nothing_is_declared_listening_is_as_it_was(library: str, tmp_path: Path) -> None:
+    added = project(library, tmp_path)
+    quiet = Server()
+    quiet.of("chat").on("say", lambda text: text)
+    (tmp_path / "events.d.ts").write_text(declarations(describe(quiet)), "utf-8")
+    (tmp_path / "nothing.ts").write_text(NOTHING_DECLARED, "utf-8")
+    assert await tsc(tmp_path, "nothing.ts", *added) == []
+    if library in TYPED:
+        (tmp_path / "own.ts").write_text(OWN_DECLARED, "utf-8")
+        assert await tsc(tmp_path, "own.ts", *added) == []
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
 async def test_what_is_wrong_does_not_compile(library: str, tmp_path: Path) -> None:
     added = project(library, tmp_path)
     await generate(tmp_path)
@@ -188,3 +243,35 @@ async def test_what_is_wrong_does_not_compile(library: str, tmp_path: Path) -> N
     assert await tsc(tmp_path, "misuse.ts", *added) == wanted
     if library in TYPED:  # its own types take the events as they are
         assert await tsc(tmp_path, "own_types.ts", "node.d.ts") == []
+
+
+BOARD = ROOT / "examples" / "contract" / "page"
+"""A page whose types are in comments. Its declarations are made from the server of the example."""
+
+
+@pytest.mark.parametrize("library", WITH_STREAMS)
+@pytest.mark.parametrize(
+    ("right", "wrong", "number"),
+    [
+        ("", "", 0),
+        ('board.request("remove", note.id)', 'board.request("remove", note.text)', 2345),
+        ('board.on("posted", show)', 'board.on("psted", show)', 2345),
+        ("item.className = note.color", "item.className = note.colour", 2551),
+        ('board.on("removed", (id) =>', 'board.on("removed", (/** @type {string} */ id) =>', 2345),
+    ],
+)
+async def test_the_page_of_the_example_is_checked(
+    right: str, wrong: str, number: int, library: str, tmp_path: Path
+) -> None:
+    install(library, tmp_path)
+    for file in BOARD.glob("*"):
+        shutil.copy(file, tmp_path)
+    if library not in TYPED:
+        shutil.copy(HERE / "untyped.d.ts", tmp_path)
+        (tmp_path / "main.js").write_text(f"/// <reference path='untyped.d.ts' />\n{(BOARD / 'main.js').read_text()}")
+    text = (tmp_path / "main.js").read_text("utf-8")
+    assert right in text
+    (tmp_path / "main.js").write_text(text.replace(right, wrong), "utf-8")
+    compiler = JS / "node_modules" / "typescript" / "bin" / "tsc"
+    out = await output_of(find_node(), str(compiler), "--pretty", "false", folder=tmp_path, statuses=(0, 1, 2))
+    assert re.findall(r"error TS(\d+):", out) == ([f"{number}"] if number else []), out

@@ -41,7 +41,7 @@ OPEN_TO_ALL = {
     "wsrpc/_base/logs.py: record": "logging's record: filters change it in place",
     "wsrpc/_client/backoff.py: self._state": LIBRARY,
     "wsrpc/_client/backoff.py: state": LIBRARY,
-    "wsrpc/_schema/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
+    "wsrpc/_loading.py: Server": "replaced while a user's module is imported, which may end in run()",
     "wsrpc/_entrance/entrance.py: handshake": HANDSHAKE,
     "wsrpc/_transports/accepted.py: protocol": LIBRARY,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",

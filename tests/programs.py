@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import signal
+import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -40,3 +42,19 @@ async def printed_by(process: asyncio.subprocess.Process) -> str:
             await process.wait()
     assert (process.returncode, err.decode()) == (0, ""), out.decode()
     return out.decode()
+
+
+def free_port() -> int:
+    """A port that nobody takes while its server is away.
+
+    Not one that the system picks: it might give that to some outgoing connection meanwhile.
+    """
+    for port in random.sample(range(20_000, 30_000), 50):
+        with socket.socket() as sock:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                sock.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("50 ports are taken")

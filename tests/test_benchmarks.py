@@ -29,6 +29,7 @@ from benchmarks.machine import require
 from benchmarks.measure import Sample
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
+from benchmarks.proxies import measure
 from benchmarks.report import analysis, page, plots, text
 from benchmarks.report.cuts import EXPLAINED
 from benchmarks.runner import DEFAULT, QUICK, able
@@ -371,3 +372,8 @@ def test_curves_change_what_their_axis_names() -> None:
     assert isinstance(connections, Requests) and connections.connections == 100
     assert isinstance(payload, Requests) and payload.call == echo(100)
     assert grown["rooms"].setup == ("--rooms", "100") and grown["handlers"].setup == ("--handlers", "100")
+
+
+async def test_a_proxy_is_measured_beside_the_request() -> None:
+    """The answers are checked, too; how fast it is depends on the machine."""
+    assert all(ratio > 0 for ratio in await measure(1, 100))

@@ -9,15 +9,16 @@ import sys
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
 
-from wsrpc import RpcError, Server
-from wsrpc._schema import asking
-from wsrpc._schema.asking import ask
-from wsrpc._schema.loading import CannotLoad
+from wsrpc import RemoteError, RpcError, Server
+from wsrpc import _asking as asking
+from wsrpc._asking import ask
+from wsrpc._loading import CannotLoad
+from wsrpc._protocol.rejections import DESCRIPTION_CHANGED
 from wsrpc.errors import made_here
 from wsrpc.schema import Description, describe
 
@@ -160,14 +161,24 @@ async def refusal(describe_page: Callable[..., Any], **options: Any) -> str:
 async def test_a_server_is_asked_page_by_page(folder: Path) -> None:
     described = describe(described_server())
     parts = parts_of(described)
-    assert len(parts) == 3
+    assert len(parts) == 4
 
     def page(after: str | None = None) -> dict[str, Any]:
         number = 0 if after is None else int(after)
-        return {"items": parts[number : number + 1], "next": str(number + 1) if number < 2 else None}
+        return {"items": parts[number : number + 1], "next": str(number + 1) if number < 3 else None}
 
     (folder / "app.json").write_bytes(msgspec.json.encode(described))
     async with serving(page) as url:
+        for command in ("client", "types"):
+            assert await run(folder, command, url) == await run(folder, command, "app.json")
+
+
+async def test_a_server_that_offers_its_description_is_asked(folder: Path) -> None:
+    server = described_server()
+    (folder / "app.json").write_bytes(msgspec.json.encode(describe(server)))
+    server.offer_description()
+    async with server.listen("127.0.0.1", 0) as listener:
+        url = f"ws://127.0.0.1:{listener.port}/"
         for command in ("client", "types"):
             assert await run(folder, command, url) == await run(folder, command, "app.json")
 
@@ -176,12 +187,17 @@ class Cup(msgspec.Struct):
     drink: str
 
 
+class News(Protocol):
+    async def served(self, cup: Cup) -> None: ...
+
+
 def described_server() -> Server:
     def brew(cup: Cup) -> None: ...
 
     server = Server()
     server.on("brew", brew)
     server.of("chat").on("say", lambda text: None)
+    server.declare(News)
     return server
 
 
@@ -255,9 +271,7 @@ async def test_a_description_that_changes_is_asked_for_again() -> None:
 
 def changed() -> RpcError:
     """What `offer_description` rejects a cursor with that is no longer valid."""
-    error = made_here(RpcError("the description has changed"))
-    error.code = asking.CHANGED
-    return error
+    return made_here(RemoteError("the description has changed", DESCRIPTION_CHANGED))
 
 
 @pytest.mark.parametrize(

@@ -225,12 +225,18 @@ async def test_streams_by_hand_run_as_shown(library: str, tmp_path: Path) -> Non
         await check_javascript(PROTOCOL, "streams.mjs", library, url, tmp_path)
 
 
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path, PROTOCOL, "cafe.py") as url:
+        await check_javascript(PROTOCOL, "describe.mjs", library, url, tmp_path)
+
+
 def test_every_program_is_run() -> None:
     programs = [(page.name, block.program) for page in PAGES for block in blocks_of(page) if block.program]
     assert programs == [
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
         *(("browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
-        *(("protocol.md", name) for name in ("streams.py", "streams.mjs")),
+        *(("protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     ]
 
 

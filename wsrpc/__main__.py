@@ -12,9 +12,9 @@ from typing import Any
 
 import msgspec
 
-from ._schema.asking import ask
+from ._asking import ask
+from ._loading import CannotLoad, load, read
 from ._schema.checking import InvalidDescription, check_description
-from ._schema.loading import CannotLoad, load, read
 from .python_client import client_module
 from .schema import Description, describe
 from .typescript import declarations
@@ -85,6 +85,8 @@ def _description(target: str, headers: Mapping[str, str]) -> Description:
         with redirect_stdout(sys.stderr):  # output of the application must not get into the file
             loaded = load(target)
         return describe(loaded)
+    if found.__class__ is dict:
+        found = {"emits": [], **found}  # of a wsrpc that described no events that are emitted
     try:
         description = msgspec.convert(found, Description)
     except msgspec.ValidationError as exc:

@@ -11,6 +11,7 @@ from typing import Literal
 
 from ._schema.checking import InvalidDescription, check_description, schemas_of_event
 from ._schema.definitions import renamed
+from ._schema.description import Description, EventSchema, ParameterSchema
 from ._schema.layout import (
     Expression,
     Keyword,
@@ -28,7 +29,6 @@ from ._schema.python_models import Models
 from ._schema.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
 from ._schema.python_plan import merged
 from ._schema.python_types import Types
-from .schema import Description, EventSchema, ParameterSchema
 
 __all__ = ["InvalidDescription", "client_module"]
 
@@ -68,16 +68,19 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
             definitions[kept] = dropped  # the form that is sent, which has the defaults
     definitions = dict(sorted(definitions.items()))
     events = [_renamed(event, pairs) for event in description.events]
-    emits = [_renamed(event, pairs) for event in getattr(description, "emits", ())]
+    emits = [_renamed(event, pairs) for event in description.emits]
     names = module_names()
     types = [schema for event in (*events, *emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names, dataclasses=models == "dataclasses")
     parts = written.written()
     contracts = _Contracts(written, names)
     parts += contracts.written(events, emits)
-    body = "\n\n\n".join(parts) + "\n"
+    body = "\n\n\n".join(parts)
+    text = f"\nfrom __future__ import annotations\n{_imports(body)}"
+    if body:
+        blank = "\n\n" if body.startswith(("class ", "def ", "@")) else "\n"  # as ruff sorts imports
+        text += f"{blank}{body}\n"
     head = HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "")
-    text = f"\nfrom __future__ import annotations\n\n{_imports(body)}{body}"
     if any(len(line) > WIDTH for line in text.splitlines()):
         head += LONG_LINES
     return head + text
@@ -108,7 +111,7 @@ def _imports(body: str) -> str:
     for home in sorted({IMPORTS[name] for name in used} - {""}):
         standard += import_from(home, sorted(name for name in used if IMPORTS[name] == home))
     others = [f"import {name}" for name in modules if name not in STANDARD]
-    return "".join("\n".join(lines) + "\n\n" for lines in (standard, others) if lines) + "\n" * bool(used)
+    return "".join("\n" + "\n".join(lines) + "\n" for lines in (standard, others) if lines)
 
 
 STANDARD = ("builtins", "dataclasses", "dt", "enum")
@@ -135,9 +138,9 @@ class _Contracts:
         self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
         parts: list[list[str]] = []
         for channel, found in channels.items():
-            parts.append(self._protocol(requests[channel], _title(channel, "can be called"), found))
+            parts.append(self._protocol(requests[channel], f"What can be called on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            parts.append(self._protocol(heard[channel], _title(channel, "is emitted"), found))
+            parts.append(self._protocol(heard[channel], f"What is emitted on {_called(channel)}.", found, emitted=True))
         if channels:
             parts.append(
                 ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]
@@ -155,7 +158,7 @@ class _Contracts:
         about = docstring(f"Return a proxy for {_called(channel)}.", "    ")
         return [*head, *about, *_returned(of, contract)]
 
-    def _protocol(self, name: str, about: str, events: list[EventSchema]) -> list[str]:
+    def _protocol(self, name: str, about: str, events: list[EventSchema], *, emitted: bool = False) -> list[str]:
         table = NameTable(self._models.reserved)
         called = {event.event: table.claim(event.event) for event in events if is_plain(event.event)}
         for event in events:
@@ -164,22 +167,22 @@ class _Contracts:
         types = self._models.types(called.values(), in_class=False)
         lines = class_head(name, ["Protocol"]) + docstring(about, "    ")
         for event in events:
-            lines += ["", *self._method(called[event.event], event, types)]
+            lines += ["", *self._method(called[event.event], event, types, emitted=emitted)]
         return lines
 
-    def _method(self, name: str, event: EventSchema, types: Types) -> list[str]:
+    def _method(self, name: str, event: EventSchema, types: Types, *, emitted: bool) -> list[str]:
         types.notes.clear()
-        parameters = self._parameters(event, types)
-        result = self._result(event, types)
+        parameters = self._parameters(event, types, emitted=emitted)
+        result = "None" if emitted else self._result(event, types)
         lines = comment("\n".join(types.notes), "    ")
         if name != event.event:
             lines += statement(call("@wsrpc.method", literal(event.event)), "    ")
-        head = "def" if event.kind in ("stream", "exchange") else "async def"
+        head = "def" if event.kind in ("stream", "exchange") and not emitted else "async def"
         about = docstring(_about(event), "    " * 2)
         lines += function_head(f"{head} {name}", parameters, result, ":" if about else ": ...", "    ")
         return [*lines, *about, *(["        ..."] if about else [])]  # pyright asks for it
 
-    def _parameters(self, event: EventSchema, types: Types) -> list[Expression]:
+    def _parameters(self, event: EventSchema, types: Types, *, emitted: bool) -> list[Expression]:
         table = NameTable(("self",))
         # What stands before a parameter that must be given must be given, too.
         needed = max((n for n, each in enumerate(event.parameters) if not each.optional and not each.rest), default=-1)
@@ -194,7 +197,7 @@ class _Contracts:
             else:
                 known = self._models.default(each.schema["default"], form) if "default" in each.schema else None
                 parameters.append(Keyword(name, form.expression, ": ", f" = {known or '...'}"))
-        if event.kind in ("upload", "exchange"):
+        if event.kind in ("upload", "exchange") and not emitted:
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
                 parameters.append("*")
@@ -207,10 +210,6 @@ class _Contracts:
         if event.kind == "conversation":
             return "wsrpc.AnonymousChannel"
         return types.of(event.result).expression
-
-
-def _title(channel: str | None, what: str) -> str:
-    return f"What {what} on {_called(channel)}."
 
 
 def _called(channel: str | None) -> str:

@@ -1,9 +1,12 @@
-"""TypeScript declarations of a server's events, for clients that use ws-wrapper.
+"""TypeScript declarations of a server's events, those that it handles and those that it emits, for clients that use
+ws-wrapper.
 
 ``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/typescript.md shows how a client uses them.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -86,6 +89,16 @@ type EventMap = Record<string, (...args: any[]) => unknown>
 /** An event cannot open a channel: only a request can. */
 type Emitted<E> = { [K in keyof E]: E[K] extends (...args: any[]) => { abort(): void } ? never : K }[keyof E]
 
+/** What happens to a connection: these events have listeners on the main channel, and never travel. */
+type Lifecycle = {
+  open: (event: any) => unknown
+  connect: (event: any) => unknown
+  close: (event: any, wasOpen: boolean) => unknown
+  disconnect: (event: any, wasOpen: boolean) => unknown
+  error: (event: any) => unknown
+  message: (event: any, data: unknown) => unknown
+}
+
 /** `request` and `emit`, for the events of one channel. */
 export interface Calls<E extends EventMap> {
   request<K extends keyof E & string>(event: K, ...args: Parameters<E[K]>): Promise<ReturnType<E[K]>>
@@ -95,23 +108,44 @@ export interface Calls<E extends EventMap> {
 }
 type Others<W> = Omit<W, "request" | "emit" | "timeout" | "signal" | "of">
 
+/** `on` and what goes with it, for the events that are emitted on one channel. */
+export interface Listens<E extends EventMap> {
+  on<K extends keyof E & string>(event: K, listener: E[K]): this
+  once<K extends keyof E & string>(event: K, listener: E[K]): this
+  addListener<K extends keyof E & string>(event: K, listener: E[K]): this
+  off<K extends keyof E & string>(event: K, listener: E[K]): this
+  removeListener<K extends keyof E & string>(event: K, listener: E[K]): this
+}
+/** A channel of which nothing is declared as emitted keeps the `on` that it has. */
+type Listening<W, E extends EventMap, Own extends EventMap = {}> = keyof E extends never
+  ? W
+  : Omit<W, keyof Listens<{}>> & Listens<E & Own>
+type Of<M, C> = C extends keyof M ? M[C] : {}
+
 /**
- * A connection of ws-wrapper on which nothing else can be called:
+ * A connection of ws-wrapper on which nothing else can be called, or listened to where anything is declared as emitted:
  * `const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>`.
  */
-export type Typed<W extends { of(name: string): unknown } = any> = Others<W> &
+export type Typed<W extends { of(name: string): unknown } = any> = Listening<Others<W>, Emits, Lifecycle> &
   Calls<Events> & {
-    of<C extends keyof Channels>(name: C): Others<ReturnType<W["of"]>> & Calls<Channels[C]>
+    of<C extends keyof Channels | keyof ChannelEmits>(
+      name: C,
+    ): Listening<Others<ReturnType<W["of"]>>, Of<ChannelEmits, C>> & Calls<Of<Channels, C>>
   }
 """
 
 # These names mean something else in the declarations, so a class of the same name gets another one.
-OURS = (*CHANNELS, BASE64, "Calls", "Channels", "Emitted", "EventMap", "Events", "Others", "Typed")
+OURS = (
+    *(*CHANNELS, BASE64, "Calls", "ChannelEmits", "Channels", "Emits", "Emitted", "EventMap", "Events", "Lifecycle"),
+    *("Listening", "Listens", "Of", "Others", "Typed"),
+)
 GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promise", "Record", "ReturnType", "Symbol")
 
 
 def declarations(description: Description, /) -> str:
     """Return the text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, their types, and ``Typed``.
+
+    ``Emits`` and ``ChannelEmits`` are the events that the described side emits, as far as it has declared them.
 
     The same description gives the same text. Classes become interfaces of the same name, with ``_`` appended if the
     name means something else in TypeScript.
@@ -125,16 +159,12 @@ def declarations(description: Description, /) -> str:
             parts.append(f"{about}export interface {names[name]} {text}\n")
         else:
             parts.append(f"{about}export type {names[name]} = {text}\n")
-    channels: dict[str, list[EventSchema]] = {}
-    for event in description.events:
-        channels.setdefault(event.channel or "", []).append(event)
-    main = "".join(_event(event, names, "  ") for event in channels.pop("", ()))
-    parts.append(f"/** What can be called on the main channel. */\nexport type Events = {_braces(main)}\n")
-    named = ""
-    for channel, events in channels.items():
-        inner = "".join(_event(event, names, "    ") for event in events)
-        named += f"  {property_name(channel)}: {_braces(inner, '  ')}\n"
-    parts.append(f"/** The same of named channels. */\nexport type Channels = {_braces(named)}\n")
+    main, named = _channels(description.events, names, _answer)
+    parts.append(f"/** What can be called on the main channel. */\nexport type Events = {main}\n")
+    parts.append(f"/** The same of named channels. */\nexport type Channels = {named}\n")
+    main, named = _channels(description.emits, names, _no_answer)
+    parts.append(f"/** What the other side emits on the main channel. */\nexport type Emits = {main}\n")
+    parts.append(f"/** The same of named channels. */\nexport type ChannelEmits = {named}\n")
     kinds = [name for event in description.events for name in NEEDED[event.kind]]
     parts += [text for name, text in CHANNELS.items() if name in kinds]
     if b'"contentEncoding":"base64"' in msgspec.json.encode(description):
@@ -142,11 +172,28 @@ def declarations(description: Description, /) -> str:
     return HEAD + "\n".join([*parts, TYPED])
 
 
+Answer = Callable[[EventSchema, Names, str], str]
+"""Returns the type of what answers an event, for use with an indentation."""
+
+
+def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tuple[str, str]:
+    """Return the types of what happens on the main channel, and on all named ones."""
+    channels: dict[str, list[EventSchema]] = {}
+    for event in events:
+        channels.setdefault(event.channel or "", []).append(event)
+    main = "".join(_event(event, names, "  ", answer) for event in channels.pop("", ()))
+    named = ""
+    for channel, found in channels.items():
+        inner = "".join(_event(event, names, "    ", answer) for event in found)
+        named += f"  {property_name(channel)}: {_braces(inner, '  ')}\n"
+    return _braces(main), _braces(named)
+
+
 def _braces(inner: str, indent: str = "") -> str:
     return f"{{\n{inner}{indent}}}" if inner else "{}"
 
 
-def _event(event: EventSchema, names: Names, indent: str) -> str:
+def _event(event: EventSchema, names: Names, indent: str, answer: Answer) -> str:
     parameters: list[str] = []
     about = [event.doc]
     for parameter, name in zip(event.parameters, parameter_names(p.name for p in event.parameters), strict=True):
@@ -159,7 +206,11 @@ def _event(event: EventSchema, names: Names, indent: str) -> str:
             about.append(f"@param {name} {text}")
     about += [f"Not described: {note}." for note in event.notes]
     text = comment("\n".join(filter(None, about)), indent)
-    return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {_answer(event, names, indent)}\n"
+    return f"{text}{indent}{property_name(event.event)}: ({', '.join(parameters)}) => {answer(event, names, indent)}\n"
+
+
+def _no_answer(event: EventSchema, names: Names, indent: str) -> str:
+    return "void"
 
 
 def _answer(event: EventSchema, names: Names, indent: str) -> str:

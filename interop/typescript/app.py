@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
-from typing import Annotated, Any, Literal, NamedTuple, NotRequired, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict
 from uuid import UUID
 
 import msgspec
@@ -214,6 +214,35 @@ class Clock(Service):
         """Moves on."""
         self.ticks = getattr(self, "ticks", 0) + by
         return self.ticks
+
+
+class Bell(Protocol):
+    async def rang(self, at: datetime, times: int = 1) -> None:
+        """Somebody is at the door."""
+
+    async def let_in(self, *names: str) -> None: ...
+
+
+class News(Protocol):
+    bell: Bell
+
+    def news(self, title: str) -> None: ...
+
+    @method("cup-served")
+    async def served(self, cup: Cup, warm: bool = True, *, icon: bytes = b"") -> None: ...
+
+
+server.declare(News)
+
+
+@server.on("ring")
+async def ring(peer: Peer) -> None:
+    """Emits all that is declared."""
+    bell = peer.of("bell").emitter(Bell)
+    await bell.rang(datetime(2026, 5, 4, 12, tzinfo=UTC))
+    await bell.let_in("Ada", "Bob")
+    await peer.emitter(News).served(Cup("tea"), icon=b"abc")
+    peer.emitter(News).news("all")
 
 
 @server.on_join

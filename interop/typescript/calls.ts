@@ -51,6 +51,5 @@ const content: string = await files.request("read", "abc")
 await server.of("rooms").request("join", "lobby")
 console.log(JSON.stringify([content]))
 
-server.on("news", () => {})
 files.on("changed", () => {})
 socket.close()

@@ -58,6 +58,23 @@ const result: string = await upload.request("next", { done: true }) // 2322
 await upload.request("pull", 1) // 2769
 const batch = await (await server.request("count", 3)).request("pull", "1") // 2345
 
+// What the server emits
+server.on("new", () => {}) // 2345
+server.once("rang", () => {}) // 2345
+server.off("new", () => {}) // 2345
+server.on("news", (title: number) => title) // 2345
+server.on("news", (title: string, more: string) => more) // 2345
+server.on("cup-served", (cup) => cup.dring) // 2551
+server.on("cup-served", (cup, warm: boolean) => warm) // 2345
+server.of("bell").on("news", () => {}) // 2345
+server.of("bell").on("open", () => {}) // 2345
+server.of("bell").on("let_in", (...names) => names.length.toUpperCase()) // 2339
+server.of("bell").on("rang", (at, times) => times.toFixed()) // 18048
+await server.of("bell").request("ring") // 2345
+await server.request("news", "all") // 2345
+server.of("files").on("changed", (name: string) => name)
+server.on("close", (event, wasOpen: string) => wasOpen) // 2345
+
 const add: Events["add"] = (a: string) => a // 2322
 
 export { add, batch, got, result, sent, text }

@@ -2,7 +2,7 @@
 import WebSocketWrapper from "ws-wrapper"
 import type { WebSocketLike } from "ws-wrapper"
 
-import type { Channels, Events, Typed } from "./events.js"
+import type { Channels, Emits, Events, Typed } from "./events.js"
 
 declare const socket: WebSocketLike
 const loose = new WebSocketWrapper<Events>(socket)
@@ -11,9 +11,9 @@ for await (const cup of await loose.request("count", 3)) cup.drink.toUpperCase()
 loose.request("ad", "1").then((value: unknown) => value)
 
 // Both: what is called is checked, and so are the handlers of what the server calls.
-type News = { news: (title: string) => void }
-const server = new WebSocketWrapper<Events, News>(socket) as Typed<WebSocketWrapper<Events, News>>
+const server = new WebSocketWrapper<Events, Emits>(socket) as Typed<WebSocketWrapper<Events, Emits>>
 server.on("news", (title) => title.toUpperCase())
+new WebSocketWrapper<Events, Emits>(socket).on("cup-served", (cup) => cup.drink.toUpperCase())
 server.disconnect()
 const read: ReturnType<Channels["files"]["read"]> = await server.of("files").request("read", "a.txt")
 const signal = AbortSignal.timeout(5)

@@ -4,30 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import signal
-import socket
 import sys
 from pathlib import Path
 
+from programs import free_port
+
 ROOT = Path(__file__).parent.parent.parent
 APP = ROOT / "examples" / "chat" / "app.py"
-
-
-def free_port() -> int:
-    """A port that nobody takes while its server is away.
-
-    Not one that the system picks: it might give that to some outgoing connection meanwhile.
-    """
-    for port in random.sample(range(20_000, 30_000), 50):
-        with socket.socket() as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            return port
-    raise AssertionError("50 ports are taken")
 
 
 class ChatServer:

@@ -14,10 +14,12 @@ PATIENCE = 10_000  # milliseconds until what a page should show counts as missin
 Newcomer = Callable[..., Awaitable[Page]]
 Screenshot = Callable[[Page, str], Awaitable[None]]
 
-both_libraries = pytest.mark.parametrize(
-    "modules", ["ws-wrapper", "plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")], indirect=True
-)
+VERSIONS_4 = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
+
+both_libraries = pytest.mark.parametrize("modules", ["ws-wrapper", *VERSIONS_4], indirect=True)
 """The page with ws-wrapper 3 and 4."""
+with_streams = pytest.mark.parametrize("modules", VERSIONS_4, indirect=True)
+"""The page with ws-wrapper 4, which has streams."""
 
 
 async def say(page: Page, text: str) -> None:

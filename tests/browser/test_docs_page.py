@@ -11,9 +11,10 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from browser.chat_server import ROOT, free_port
+from browser.chat_server import ROOT
 from browser.pages import PATIENCE
 from playwright.async_api import Browser, expect
+from programs import free_port
 
 from interop.node import JS
 

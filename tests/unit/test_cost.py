@@ -43,7 +43,7 @@ from contextlib import (
 from dataclasses import dataclass
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import pytest
@@ -51,7 +51,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
 import wsrpc
-from wsrpc import Client, Limits, Reconnect, Room, Server
+from wsrpc import Client, Limits, Peer, Reconnect, Room, Server
 from wsrpc.testing import Line, MemoryTransport, ScriptedTransport, memory_transports, pair
 
 AT_MOST: dict[str, tuple[float, float]] = {
@@ -66,6 +66,9 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "async request, requesting end": (12, 12),
     "async request, serving end": (18, 11),
     "async request, both ends": (30, 23),
+    # The same request with `returns=int`, and as a call of a proxy.
+    "typed request, requesting end": (15, 15),
+    "proxy call, requesting end": (15, 15),
     # An event with two integers, taken by a `def` handler.
     "event, both ends": (9.03125, 9.03125),
     # One item of a stream, on average: the producer never waits, so 128 of them travel together.
@@ -264,14 +267,36 @@ class Operation:
     tidy: Callable[[], object] = lambda: None
 
 
+class Adding(Protocol):
+    async def add(self, a: int, b: int) -> int: ...
+
+
+Adder = Callable[[int, int], Coroutine[Any, Any, int]]
+
+
+def plain(peer: Peer) -> Adder:
+    return lambda a, b: peer.request("add", a, b)
+
+
+def typed(peer: Peer) -> Adder:
+    return lambda a, b: peer.request("add", a, b, returns=int)
+
+
+def by_proxy(peer: Peer) -> Adder:
+    return peer.proxy(Adding).add
+
+
 @asynccontextmanager
-async def requests(handler: Callable[[int, int], object]) -> AsyncIterator[Operation]:
+async def requests(
+    handler: Callable[[int, int], object], asking: Callable[[Peer], Adder] = plain
+) -> AsyncIterator[Operation]:
     async with pair() as (left, right):
         right.on("add", handler)
+        ask = asking(left)
 
         async def batch() -> None:
             for _ in range(REQUESTS):
-                await left.request("add", 1, 2)
+                await ask(1, 2)
 
         assert isinstance(left.transport, MemoryTransport)
         yield Operation(batch, REQUESTS, left.transport)
@@ -365,6 +390,8 @@ async def emit_to_room(emit: Callable[[Room], Any]) -> AsyncIterator[Operation]:
 OPERATIONS: dict[str, Callable[[], AbstractAsyncContextManager[Operation]]] = {
     "inline request": lambda: requests(add),
     "async request": lambda: requests(async_add),
+    "typed request": lambda: requests(add, typed),
+    "proxy call": lambda: requests(add, by_proxy),
     "event": events,
     "stream item": lambda: stream(items),
     "lone stream item": lambda: stream(lone_items),

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
+from .._handlers.introspection import signature_of
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._streams.stream import Stream
@@ -162,6 +163,8 @@ def with_options(
         check_flag("idempotent", idempotent)
     if retry is not UNSET and retry is not None:
         check_retry(retry)
+    if idempotent is not UNSET:
+        check_flag("idempotent", idempotent)
     if offline is not UNSET and offline is not None:
         check_offline(offline)
     options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}
@@ -284,7 +287,7 @@ def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
     Raises:
         TypeError: the member cannot be called in this way.
     """
-    signature = inspect.signature(member.function)
+    signature = signature_of(member.function)
     itself, *parameters = signature.parameters.values()
     sent = [p.name for p in (*member.parameters, member.source) if p is not None]
     given = [p for p in parameters if p.name in sent]

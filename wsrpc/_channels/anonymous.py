@@ -147,10 +147,17 @@ class AnonymousChannel(Registrar, EventReader):
         self._registry = self._core.own_registry()
         return super().use(middleware)
 
+    def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
+        self._listen()
+        super().implement(contract, implementation)
+
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
+        self._listen()
+        return super()._register(event, handler, **options)
+
+    def _listen(self) -> None:
         self._registry = self._core.own_registry()
         self._core.mailbox.listen()
-        return super()._register(event, handler, **options)
 
     def _check_open(self) -> None:
         self._core.check_open()

@@ -32,6 +32,8 @@ from .._conversion.convert import (
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
 from .context import Invocation
+from .contract import Member
+from .implementation import completed
 from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, name_of, refusal
 
 __all__ = ["ArgumentsRefused", "Handler"]
@@ -298,9 +300,11 @@ class Handler:
         "facts",
         "function",
         "gives_channel",
+        "hidden",
         "inline",
         "is_method",
         "lane",
+        "member",
         "most",
         "opens",
         "taken",
@@ -318,7 +322,9 @@ class Handler:
         ordered: bool = False,
         lane: Hashable = None,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
         instance: Injection | None = None,
+        member: Member | None = None,
         shown_as: Callable[..., Any] | None = None,
         call: Callable[[Invocation, list[Any]], Any] | None = None,
     ) -> None:
@@ -331,7 +337,9 @@ class Handler:
             ordered: calls run one after another.
             lane: the handler runs one after another with the other handlers of this lane.
             timeout: seconds that a call may take; UNSET: as `Limits.handler` says.
+            hidden: no description has it.
             instance: ``function`` is a method, and this is how its ``self`` is found.
+            member: the member of a contract that ``function`` implements, whose types unannotated parameters have.
             shown_as: logs show the name and the place of this function.
             call: is called in place of ``function``, with the invocation and all values as they arrived.
 
@@ -342,6 +350,8 @@ class Handler:
         facts = introspect(function)
         if instance is not None:
             facts = _as_method(facts, instance)
+        if member is not None:
+            facts = completed(facts, function, member)
         if shown_as is not None:
             facts = facts._replace(name=name_of(shown_as), where=location(shown_as))
         if thread and (facts.is_coroutine or facts.role is not Role.RESULT or inspect.isasyncgenfunction(function)):
@@ -361,6 +371,10 @@ class Handler:
         """
         self.is_method = instance is not None
         """Whether it is a method of a `Service`."""
+        self.member = member
+        """The member of a contract that it implements."""
+        self.hidden = hidden
+        """Whether descriptions leave it out."""
         self.taken = False
         """Whether it was registered with `once`, and a call holds it that may still end without calling it."""
         self.thread = thread

@@ -18,10 +18,12 @@ from .introspection import (
     Parameter,
     Result,
     Signature,
+    annotations_of,
     channel_parameters,
     read_annotation,
     read_signature,
     result_of,
+    signature_of,
 )
 from .method import Exposed, mark_of
 
@@ -137,7 +139,7 @@ def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
     Raises:
         TypeError: the name of one begins with an underscore.
     """
-    declared = {**inspect.get_annotations(base), **vars(base)}
+    declared = {**annotations_of(base), **vars(base)}
     found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
     for name, _ in found:
         if name.startswith("_"):
@@ -160,7 +162,7 @@ _OWN = frozenset(vars(_Bare)) | {"_is_runtime_protocol", "__protocol_attrs__"}
 
 
 def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type[Any]:
-    given = value.fget.__annotations__.get("return") if isinstance(value, property) and value.fget else value
+    given = signature_of(value.fget).return_annotation if isinstance(value, property) and value.fget else value
     try:
         wanted = read_annotation(given, base)
     except Exception as exc:  # anything that evaluating an annotation raises
@@ -218,7 +220,7 @@ def _member(attribute: str, function: Any) -> Member:
 
 def _refuse_parameters(read: Signature, function: Any) -> None:
     """Refuse parameters that a caller cannot give."""
-    for given in inspect.signature(function).parameters.values():
+    for given in signature_of(function).parameters.values():
         if given.kind is given.VAR_KEYWORD:
             raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
         known = next((p for p in read.parameters if p.name == given.name), None)

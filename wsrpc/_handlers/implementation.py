@@ -9,27 +9,40 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from .._base.names import ChannelRef
 from .._conversion.convert import type_name
 from .contract import Contract, Kind, Member, read_contract
-from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of
-from .method import Exposed, Methods, mark_of
+from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
+from .method import Exposed, mark_of
 
-__all__ = ["Implemented", "implementing", "methods_of"]
+__all__ = ["Implemented", "Method", "Methods", "completed", "implementing", "methods_of"]
 
 
 class Implemented(NamedTuple):
     """A method that implements a member of a contract."""
 
     channel: ChannelRef
-    event: str
+    member: Member
     function: Callable[..., Any]
-    options: dict[str, Any]
+    options: Mapping[str, Any]
     """Keyword arguments of `Registry.add`, from `method`."""
+
+
+class Method(NamedTuple):
+    """A method of a class that is a handler."""
+
+    mark: Exposed
+    function: Callable[..., Any]
+    member: Member | None = None
+    """The member of a contract that it implements."""
+
+
+Methods = dict[str, Method]
+"""Methods of a class that are handlers, by event."""
 
 
 def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[Implemented]:
@@ -39,11 +52,6 @@ def implementing(contract: Any, implementation: object, channel: ChannelRef) -> 
         TypeError: a member is missing or has another signature; the text names both signatures.
     """
     read = read_contract(contract, "implement()")
-    if isinstance(implementation, type):
-        raise TypeError(
-            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
-            "the class. (A Service is added with add_service(..., implements=...).)"
-        )
     if read.channels and channel is not None:
         names = ", ".join(read.channels)
         raise TypeError(f"contract {read.name} has channels ({names}), so it is implemented on the main channel")
@@ -70,18 +78,23 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
         if not inspect.isfunction(function):
             raise TypeError(f"{cls.__qualname__}.{member.name} implements {member.shown}, and is {function!r}")
         _check(member, function, is_method=True)
-        found[member.event] = (_mark(member, function), function)
+        found[member.event] = Method(_mark(member, function), function, member)
     return found
 
 
 def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Iterator[Implemented]:
+    if isinstance(implementation, type):
+        raise TypeError(
+            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
+            "the class. (A Service is added with add_service(..., implements=...).)"
+        )
     read.refuse_lifecycle_events(channel)
     _refuse_missing(read, implementation, type(implementation).__qualname__)
     for member in read.members:
         function: Any = getattr(implementation, member.name)
         _check(member, function)
         mark = _mark(member, getattr(function, "__func__", function))
-        yield Implemented(channel, member.event, function, dict(mark.options))
+        yield Implemented(channel, member, function, mark.options)
 
 
 def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
@@ -117,8 +130,36 @@ def _check(member: Member, function: Any, *, is_method: bool = False) -> None:
         raise TypeError(f"{_signature(function)} ({facts.where}) does not implement {declared}: {why}")
 
 
+class _Bare(str):
+    """An annotation that is text, to be shown without quotes."""
+
+    __slots__ = ()
+    __repr__ = str.__str__
+
+
 def _signature(function: Any) -> str:
-    return f"{getattr(function, '__qualname__', repr(function))}{inspect.signature(function)}"
+    def bare(annotation: Any) -> Any:
+        return _Bare(annotation) if isinstance(annotation, str) else annotation
+
+    given = signature_of(function)
+    parameters = [p.replace(annotation=bare(p.annotation)) for p in given.parameters.values()]
+    shown = given.replace(parameters=parameters, return_annotation=bare(given.return_annotation))
+    return f"{getattr(function, '__qualname__', repr(function))}{shown}"
+
+
+def completed(facts: Facts, function: Callable[..., Any], member: Member) -> Facts:
+    """Return facts in which parameters without an annotation have the types that the contract declares."""
+    given = signature_of(function).parameters
+    declared = iter(p.type for p in member.parameters if p.source == "wire")
+    rest = next((p.type for p in member.parameters if p.source == "rest"), Any)
+    parameters: list[Parameter] = []
+    for p in facts.parameters:
+        if p.source in ("wire", "rest"):
+            wanted = rest if p.source == "rest" else next(declared, Any)
+            if given[p.name].annotation is inspect.Parameter.empty:
+                p = p._replace(type=wanted)
+        parameters.append(p)
+    return facts._replace(parameters=tuple(parameters))
 
 
 # ---------------------------------------------------------------- signatures
@@ -152,6 +193,8 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
     wanted = [p for p in declared if p.source == "wire"]
     wanted_rest = next((p for p in declared if p.source == "rest"), None)
     places = {p.name: number for number, p in enumerate(wire)}
+    if (more := next((p for p in wire[len(wanted) :] if p.required), None)) is not None:
+        return f"it requires {more.name!r}, which the contract does not have"
     for number, p in enumerate(wanted):
         q = wire[number] if number < len(wire) else rest
         if q is None:
@@ -160,8 +203,6 @@ def _other_parameters(declared: tuple[Parameter, ...], own: tuple[Parameter, ...
             return f"parameter {p.name!r} is in another place, and arguments travel by place"
         if (why := _other_parameter(p, q)) is not None:
             return why
-    if (more := next((p for p in wire[len(wanted) :] if p.required), None)) is not None:
-        return f"it requires {more.name!r}, which the contract does not have"
     if wanted_rest is not None:
         if rest is None or len(wire) > len(wanted):
             return f"it does not take *{wanted_rest.name} after the same parameters"

@@ -37,6 +37,7 @@ __all__ = [
     "Result",
     "Role",
     "Signature",
+    "annotations_of",
     "by_place",
     "channel_parameters",
     "injectable",
@@ -48,6 +49,7 @@ __all__ = [
     "read_signature",
     "refusal",
     "result_of",
+    "signature_of",
     "without_partials",
 ]
 
@@ -273,6 +275,16 @@ def _injection_of(tp: Any) -> Injection | None:
     return injections.pop() if len(injections) == 1 else None
 
 
+def annotations_of(cls: type[Any]) -> dict[str, Any]:
+    """Return the annotations of a class, as they were written."""
+    if sys.version_info >= (3, 14):
+        # As in `signature_of`.
+        import annotationlib
+
+        return annotationlib.get_annotations(cls, format=annotationlib.Format.FORWARDREF)
+    return inspect.get_annotations(cls)
+
+
 def read_annotation(annotation: Any, owner: Any) -> Any:
     """Return the type that an annotation of ``owner``, a function or a class, means.
 
@@ -285,7 +297,7 @@ def read_annotation(annotation: Any, owner: Any) -> Any:
 # ---------------------------------------------------------------- the whole handler
 
 
-def _signature_of(function: Any) -> inspect.Signature:
+def signature_of(function: Any) -> inspect.Signature:
     """Return the signature, with annotations as they were written."""
     if sys.version_info >= (3, 14):
         # From 3.14 on annotations are evaluated on demand; a broken one must not spoil the others.
@@ -398,7 +410,7 @@ def read_signature(function: Any, what: str = "handler") -> Signature:
     layers = _layers_of(function)
     read = Signature(what, _name(function), _where(layers, _name(function)), ())
     try:
-        signature = _signature_of(function)
+        signature = signature_of(function)
     except (ValueError, TypeError) as exc:
         advice = "wrap it in a function with annotated parameters"
         raise read.refusal(None, f"its signature cannot be read ({exc}): {advice}") from exc
@@ -508,7 +520,7 @@ def _annotated_result(function: Any) -> Any:
     called = without_partials(function)
     if isinstance(called, type):  # calling a class makes an instance, whatever the annotation of its __init__ says
         return called
-    return _resolve(_signature_of(function).return_annotation, _layers_of(function))
+    return _resolve(signature_of(function).return_annotation, _layers_of(function))
 
 
 def result_of(function: Any) -> Result:

@@ -11,12 +11,18 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import check_flag
 from .._base.names import F, check_event, check_timeout
 
-__all__ = ["MARK", "Exposed", "Methods", "check_options", "mark_of", "method"]
+__all__ = ["MARK", "Exposed", "check_options", "mark_of", "method"]
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
 
-_DEFAULTS: Mapping[str, Any] = {"lax": None, "thread": False, "ordered": False, "timeout": UNSET}
+_DEFAULTS: Mapping[str, Any] = {
+    "lax": None,
+    "thread": False,
+    "ordered": False,
+    "timeout": UNSET,
+    "hidden": False,
+}
 
 
 class Exposed(NamedTuple):
@@ -29,10 +35,6 @@ class Exposed(NamedTuple):
     def has_options(self) -> bool:
         """Whether an option is given that is not the default."""
         return self.options != _DEFAULTS
-
-
-Methods = dict[str, tuple[Exposed, Callable[..., Any]]]
-"""Methods of a class that are handlers, by event."""
 
 
 @overload
@@ -48,6 +50,7 @@ def method(
     thread: bool = False,
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
+    hidden: bool = False,
 ) -> Callable[[F], F]: ...
 
 
@@ -59,6 +62,7 @@ def method(
     thread: bool = False,
     ordered: bool = False,
     timeout: float | UnsetType | None = UNSET,
+    hidden: bool = False,
 ) -> Any:
     """Make a method of a `Service` a handler of the event with its name, or of ``name``; a decorator.
 
@@ -75,9 +79,9 @@ def method(
     if name is not None:
         check_event(name)
 
-    check_options(lax, thread, ordered)
+    check_options(lax, thread, ordered, hidden)
     check_timeout(timeout, more_than_0=True)
-    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout}
+    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout, "hidden": hidden}
 
     def mark(function: F) -> F:
         given: Any = function
@@ -95,7 +99,7 @@ def mark_of(function: object) -> Exposed | None:
     return mark if isinstance(mark, Exposed) else None
 
 
-def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
+def check_options(lax: bool | None, thread: bool, ordered: bool, hidden: bool) -> None:
     """Refuse options of a wrong type.
 
     Raises:
@@ -105,3 +109,4 @@ def check_options(lax: bool | None, thread: bool, ordered: bool) -> None:
         check_flag("lax", lax)
     check_flag("thread", thread)
     check_flag("ordered", ordered)
+    check_flag("hidden", hidden)

@@ -39,6 +39,7 @@ class Registrar(OnChannel):
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -52,6 +53,7 @@ class Registrar(OnChannel):
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> F: ...
 
     @overload
@@ -67,6 +69,7 @@ class Registrar(OnChannel):
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> Any:
         """Register the handler of an event, as a decorator or by a call; None removes the handler.
 
@@ -82,6 +85,8 @@ class Registrar(OnChannel):
                 `Limits.handler`. A handler that takes longer is cancelled with a line in the log, and its caller gets
                 `HandlerTimeout` at once; the handler counts against `Limits.running` until it has ended. Not for plain
                 functions, threads, streams, uploads and conversations.
+            hidden: leave the handler out of every description of this side, such as `wsrpc.schema.describe`. It can
+                still be called.
 
         Raises:
             TypeError: the function cannot be a handler; the text names the parameter and says what to do.
@@ -89,11 +94,20 @@ class Registrar(OnChannel):
                 own.
         """
         _check_event("on", event)
-        return self._register(event, handler, once=False, lax=lax, thread=thread, ordered=ordered, timeout=timeout)
+        return self._register(
+            event, handler, once=False, lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden
+        )
 
     @overload
     def once(
-        self, event: str, /, *, lax: bool | None = None, thread: bool = False, timeout: float | UnsetType | None = UNSET
+        self,
+        event: str,
+        /,
+        *,
+        lax: bool | None = None,
+        thread: bool = False,
+        timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> Callable[[F], F]: ...
 
     @overload
@@ -106,6 +120,7 @@ class Registrar(OnChannel):
         lax: bool | None = None,
         thread: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> F: ...
 
     @overload
@@ -120,6 +135,7 @@ class Registrar(OnChannel):
         lax: bool | None = None,
         thread: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
     ) -> Any:
         """Register a handler for the next such event only. It comes before a handler registered with `on`.
 
@@ -128,7 +144,7 @@ class Registrar(OnChannel):
         cancelled. While one call waits, in middleware for instance, no other call gets the handler.
         """
         _check_event("once", event)
-        return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout)
+        return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout, hidden=hidden)
 
     def _register(self, event: str, handler: Any, **options: Any) -> Any:
         self._check_open()

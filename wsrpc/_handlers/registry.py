@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Any, Literal, NamedTuple, Protocol, Union
@@ -133,7 +133,7 @@ class Registry:
         self.declared: dict[ChannelRef, dict[str, Member]] | None = {} if declares else None
         """The events that this side emits, as far as they were declared. None for a server's peer, which declares none
         of its own."""
-        self.reserved: Set[ChannelRef] = frozenset()
+        self.reserved: set[ChannelRef] = set()
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
         """Has the messages that no other handler takes."""
@@ -188,9 +188,34 @@ class Registry:
         """Let all handlers that are registered on ``channel`` from now on run one after another."""
         self.scope(channel).ordered = True
 
-    def reserve(self, channels: Set[ChannelRef]) -> None:
-        """Refuse handlers on ``channels``, because wsrpc has its own there. The set may change later."""
-        self.reserved = channels
+    def offer(
+        self,
+        channel: str,
+        why: str,
+        handlers: Mapping[str, Callable[..., Any]],
+        *,
+        ordered: bool = False,
+        hidden: bool = False,
+    ) -> None:
+        """Handle events on a channel that is wsrpc's own from now on: handlers of users are refused there.
+
+        ``why`` says what happens there, for the error text.
+
+        Raises:
+            ValueError: the user has handlers on that channel.
+        """
+        scope = self.scope(channel)
+        if theirs := [*scope.handlers, *scope.once]:
+            raise ValueError(f"{why} on channel {channel!r}, where you have handlers of {theirs}")
+        if ordered:
+            self.order(channel)
+        for event, function in handlers.items():
+            self.add(channel, event, function, hidden=hidden)
+        self.reserved.add(channel)
+
+    def respect(self, other: Registry) -> None:
+        """Refuse handlers on the channels on which wsrpc has its own in ``other``, now or later."""
+        self.reserved = other.reserved
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
@@ -230,7 +255,9 @@ class Registry:
         thread: bool = False,
         ordered: bool = False,
         timeout: float | UnsetType | None = UNSET,
+        hidden: bool = False,
         instance: Injection | None = None,
+        member: Member | None = None,
     ) -> None:
         """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
 
@@ -239,12 +266,13 @@ class Registry:
             ValueError: the channel is wsrpc's own, the event is a service's, or ``timeout`` is not a valid duration.
         """
         check_event(event)
-        check_options(lax, thread, ordered)
+        check_options(lax, thread, ordered, hidden)
         self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
-            if lax is not None or thread or ordered or timeout is not UNSET:
-                text = f"{event!r} reports on the connection: lax=, thread=, ordered= and timeout= do not apply"
-                raise TypeError(text)
+            if lax is not None or thread or ordered or timeout is not UNSET or hidden:
+                raise TypeError(
+                    f"{event!r} reports on the connection: lax=, thread=, ordered=, timeout= and hidden= do not apply"
+                )
             self._add_lifecycle(event, function, once)
             return
         present = self.scopes.get(channel)
@@ -260,7 +288,9 @@ class Registry:
             ordered=ordered,
             lane=present if present is not None and present.ordered else None,
             timeout=timeout,
+            hidden=hidden,
             instance=instance,
+            member=member,
         )
         self._check_no_method(channel, event, once, function)
         scope = self.scope(channel)
@@ -296,11 +326,12 @@ class Registry:
         found = implementing(contract, implementation, channel)
         trial = self.empty_copy()
         for each in found:  # a mistake in one method shows before any other is registered
-            self._check_not_reserved(each.channel, each.event)
-            self._check_no_method(each.channel, each.event, False, each.function)
-            trial.add(each.channel, each.event, each.function, **each.options)
+            event = each.member.event
+            self._check_not_reserved(each.channel, event)
+            self._check_no_method(each.channel, event, False, each.function)
+            trial.add(each.channel, event, each.function, member=each.member, **each.options)
         for each in found:
-            self.add(each.channel, each.event, each.function, **each.options)
+            self.add(each.channel, each.member.event, each.function, member=each.member, **each.options)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
         """Remember the events of a contract as those that this side emits; see `Declarer.declare`.

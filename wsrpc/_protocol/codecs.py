@@ -18,7 +18,16 @@ from .._conversion.convert import EncHook, make_enc_hook
 from .counting import json_nests_deeper, json_objection, msgpack_objection
 from .messages import CONTAINERS, FLAT_LEVELS, Event, Item, NoMoreItems, Request, Resolution, WireMessage, is_flat
 
-__all__ = ["BRACE", "SAME", "Codec", "JsonCodec", "MsgpackCodec", "NegotiatedCodec", "validating_decoder"]
+__all__ = [
+    "BRACE",
+    "SAME",
+    "Codec",
+    "JsonCodec",
+    "MsgpackCodec",
+    "NegotiatedCodec",
+    "enc_hook_of",
+    "validating_decoder",
+]
 
 BRACE = ord("{")
 """The first byte of a message in JSON. No message in MessagePack begins with it."""
@@ -222,6 +231,7 @@ class MsgpackCodec:
 
     def __init__(self, *, enc_hook: EncHook | None = None) -> None:
         check_function("enc_hook", enc_hook)
+        self.enc_hook = enc_hook
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
         self.decode: Callable[[bytes | bytearray], WireMessage] = msgspec.msgpack.Decoder(WireMessage).decode
 
@@ -251,6 +261,11 @@ class MsgpackCodec:
             if not level:
                 return False
         return bool(level)
+
+
+def enc_hook_of(codec: Codec) -> EncHook | None:
+    """Return the user's hook of a codec; None if there is none, or the codec is not one of wsrpc's classes."""
+    return codec.enc_hook if isinstance(codec, JsonCodec | MsgpackCodec) else None
 
 
 SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})

@@ -28,6 +28,7 @@ from ..errors import (
 __all__ = [
     "ABORTED",
     "BAD_ITEM",
+    "DESCRIPTION_CHANGED",
     "FINISHED_REASON",
     "bounded_reason",
     "error_from_wire",
@@ -55,6 +56,9 @@ _FINISHED_CODE = "wsrpc.closed"
 
 BAD_ITEM = "wsrpc.bad_item"
 """The code of the rejection if the handler ran until it read an item that does not fit."""
+
+DESCRIPTION_CHANGED = "wsrpc.description_changed"
+"""The code of the rejection if a cursor is not one of the present description."""
 
 FINISHED_REASON = RemoteError("closed", _FINISHED_CODE)
 """The reason of an abort that ends a channel in good order."""

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._base.names import RESERVED_EVENTS, check_event, check_name
-from .definitions import PREFIX
+from .definitions import MEMBER_NAMES, PREFIX
+from .description import Description, EventSchema
 
 __all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
 
@@ -90,6 +91,7 @@ _SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "enum": ("a list of values", lambda value: value.__class__ in (list, tuple) and _is_shallow(value)),
     "const": ("a value that is not nested deeply", _is_shallow),
     "default": ("a value that is not nested deeply", _is_shallow),
+    MEMBER_NAMES: ("a list of texts", _is_texts),
     "required": ("a list of texts", _is_texts),
     "properties": ("an object of schemas", _is_properties),
     "additionalProperties": _SCHEMA,
@@ -151,23 +153,22 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
         todo.extend((inner, level + 1) for inner in _inner(each))
 
 
-def schemas_of_event(event: Any) -> list[Any]:
+def schemas_of_event(event: EventSchema) -> list[Any]:
     """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
     found = [parameter.schema for parameter in event.parameters]
     return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
 
 
-def check_description(description: Any) -> None:
-    """Check a `wsrpc.schema.Description`.
+def check_description(description: Description) -> None:
+    """Check a description.
 
     Raises:
         InvalidDescription: it has a wrong shape, or describes what cannot be called; the text says where.
     """
-    definitions: dict[str, Any] = description.definitions
+    definitions = description.definitions
     for name, schema in definitions.items():
         _check_schema(schema, definitions, f"definition {_shown(name)}")
-    emits = getattr(description, "emits", ())
-    for events in (description.events, emits):
+    for events in (description.events, description.emits):
         seen: set[tuple[str | None, str]] = set()
         for event in events:
             where = f"event {_shown(event.event)}"
@@ -177,7 +178,7 @@ def check_description(description: Any) -> None:
             _check_event(event, definitions, where)
 
 
-def _check_event(event: Any, definitions: Iterable[str], where: str) -> None:
+def _check_event(event: EventSchema, definitions: Iterable[str], where: str) -> None:
     try:
         check_event(event.event)
         if event.channel is not None:

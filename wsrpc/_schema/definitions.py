@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Literal
 
-__all__ = ["PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
+__all__ = ["MEMBER_NAMES", "PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
 
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
 PREFIX = "#/$defs/"
+MEMBER_NAMES = "x-enum-varnames"
+"""Keyword of an enumeration: the names of its members, in the order of the values. Other generators read it, too."""
 
 
 def _refs(schema: Any) -> Iterator[str]:
@@ -21,7 +23,7 @@ def _refs(schema: Any) -> Iterator[str]:
             yield from _refs(item)
     elif schema.__class__ is dict:
         for key, value in schema.items():
-            if key == "$ref":
+            if key == "$ref" and value.__class__ is str:  # else it is a property of that name
                 yield value.removeprefix(PREFIX)
             else:
                 yield from _refs(value)
@@ -83,10 +85,11 @@ def renamed(schema: Any, names: dict[str, str]) -> Any:
         return schema
     made: Schema = {}
     for key, value in schema.items():
-        if key == "$ref":
+        if key == "$ref" and value.__class__ is str:
             made[key] = new(value)
-        elif key == "discriminator" and value.__class__ is dict and "mapping" in value:
-            made[key] = {**value, "mapping": {tag: new(ref) for tag, ref in value["mapping"].items()}}
+        elif key == "discriminator" and value.__class__ is dict and value.get("mapping").__class__ is dict:
+            mapping = {tag: new(ref) if ref.__class__ is str else ref for tag, ref in value["mapping"].items()}
+            made[key] = {**value, "mapping": mapping}
         else:
             made[key] = renamed(value, names)
     return made

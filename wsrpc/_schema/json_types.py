@@ -18,13 +18,15 @@ from msgspec import inspect as mi
 
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.validation import PART, Checked, wire_type
-from .definitions import PREFIX, Form, Schema, named, reachable, renamed
+from .definitions import MEMBER_NAMES, PREFIX, Form, Schema, named, reachable, renamed
 from .models import MODES, Models, describe_models, models_in
 
 __all__ = ["Described", "schemas_of"]
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
+ANYTHING = "x-anything"
+"""Stands for `object` until its schema is made, which is empty: msgspec takes an empty schema for none."""
 
 
 class Described(NamedTuple):
@@ -126,7 +128,7 @@ def _describable(tp: Any, hooked: bool) -> Any:
 def _components(types: Collection[Any], form: Form, models: Models) -> tuple[list[Schema], dict[str, Schema]]:
     def hook(cls: type[Any]) -> Schema:
         if cls is object:
-            return {}
+            return {ANYTHING: ""}
         return models.schemas.get((cls, form), {UNKNOWN: type_name(cls)})
 
     infos = [{node.cls: node for node in nodes_of(mi.type_info(tp)) if isinstance(node, _CLASSES)} for tp in types]
@@ -141,17 +143,82 @@ def _components(types: Collection[Any], form: Form, models: Models) -> tuple[lis
             ref["$ref"].removeprefix(PREFIX): f"{form}:msgspec:{called[cls]}"
             for ref, cls in zip(refs, classes, strict=True)
         }
-        schemas.append(_marked(renamed(schema, keys)))
+        schemas.append(_with_formats(_marked(renamed(schema, keys)), mi.type_info(tp)))
         for ref, info in zip(refs, classes.values(), strict=True):
             name = ref["$ref"].removeprefix(PREFIX)
             found[keys[name]] = component = _marked(renamed(components[name], keys))
-            if isinstance(info, mi.EnumType) and issubclass(info.cls, enum.Flag):
-                # msgspec only names the single flags, but accepts and returns their sums, too.
-                component.pop("enum", None)
-                component["type"] = "integer"
-            if form == "given" and not isinstance(info, mi.EnumType):
+            if isinstance(info, mi.EnumType):
+                _describe_enum(component, info.cls)
+                continue
+            _describe_fields(component, info)
+            if form == "given":
                 _complete(component, info)
     return schemas, found
+
+
+def _describe_enum(schema: Schema, cls: type[enum.Enum]) -> None:
+    if issubclass(cls, enum.Flag):
+        # msgspec only names the single flags, but accepts and returns their sums, too.
+        schema.pop("enum", None)
+        schema["type"] = "integer"
+    elif "enum" in schema:
+        names = {member.value: member.name for member in cls}
+        schema[MEMBER_NAMES] = [names[value] for value in schema["enum"]]
+
+
+def _describe_fields(schema: Schema, info: Any) -> None:
+    """Add what msgspec leaves out: the formats of times, and the names of fields that travel by their place."""
+    if schema["type"] == "object":
+        for field in info.fields:
+            _with_formats(schema["properties"][field.encode_name], field.type)
+        return
+    items = schema.get("prefixItems", [])
+    for field, item in zip(info.fields, items[len(items) - len(info.fields) :], strict=True):  # after the tag
+        _with_formats(item, field.type).setdefault("title", field.name)
+
+
+def _with_formats(schema: Schema, node: mi.Type) -> Schema:
+    """Add the format of each time without a time zone in a schema, for which msgspec has none, and return the schema.
+
+    JSON Schema has no format for it either, so this is the one that pydantic gives, too.
+    """
+    while isinstance(node, mi.Metadata):
+        node = node.type
+    match node:
+        case mi.DateTimeType():
+            schema.setdefault("format", "date-time")
+        case mi.TimeType():
+            schema.setdefault("format", "time")
+        case mi.CollectionType() if schema.get("items"):
+            _with_formats(schema["items"], node.item_type)
+        case mi.TupleType():
+            for item, inner in zip(schema.get("prefixItems", ()), node.item_types, strict=False):
+                _with_formats(item, inner)
+        case mi.DictType() if schema.get("additionalProperties"):
+            _with_formats(schema["additionalProperties"], node.value_type)
+        case mi.UnionType():
+            for member in schema.get("anyOf", ()):
+                # A union has one member at most that is text, one that is an array, and one that is an object.
+                for inner in node.types:
+                    if "$ref" not in member and _json_kind(inner) == member.get("type"):
+                        _with_formats(member, inner)
+        case _:
+            pass
+    return schema
+
+
+def _json_kind(node: mi.Type) -> str:
+    while isinstance(node, mi.Metadata):
+        node = node.type
+    match node:
+        case mi.DateTimeType() | mi.TimeType():
+            return "string"
+        case mi.CollectionType() | mi.TupleType():
+            return "array"
+        case mi.DictType():
+            return "object"
+        case _:
+            return ""
 
 
 _CLASSES = (mi.StructType, mi.DataclassType, mi.TypedDictType, mi.NamedTupleType, mi.EnumType)
@@ -221,6 +288,7 @@ def _marked(schema: Any) -> Any:
     if schema.__class__ is not dict:
         return schema
     marked = {key: _marked(value) for key, value in schema.items()}
+    marked.pop(ANYTHING, None)
     name = marked.pop(UNKNOWN, None)
     if name is not None and not marked.keys() - {"description", "title", "examples", "deprecated"}:
         marked["$comment"] = f"{name} has no JSON Schema"

@@ -6,6 +6,7 @@ outermost brackets.
 
 from __future__ import annotations
 
+import inspect
 import io
 import unicodedata
 from collections.abc import Sequence
@@ -169,14 +170,18 @@ def assignment(name: str, annotation: Expression | None, value: Expression | Non
     if _fits(flat):
         return [flat]
     before = f"{name}: {text_of(annotation)} = "
-    if isinstance(value, Bracketed):
-        if _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
-            return _broken(value, indent, before, "")
-    elif _fits(f"{indent}{before}(") and _fits(f"{indent}    {text_of(value)}"):
-        return _alone(value, indent, before, "")
+    if isinstance(value, Bracketed) and _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
+        return _broken(value, indent, before, "")
+    if _fits(f"{indent}{before}("):
+        lines = _in_parentheses(value, indent, before, "")
+        if not isinstance(annotation, str) or all(map(_fits, lines)):
+            return lines
     if isinstance(annotation, str):
         return _broken(value, indent, before, "")
-    return _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")
+    *lines, last = _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")
+    if _fits(last):
+        return [*lines, last]
+    return [*lines, *_broken(value, indent, f"{last[len(indent)]} = ", "")]  # after the closing bracket
 
 
 def class_head(name: str, bases: Sequence[Expression]) -> list[str]:
@@ -218,7 +223,7 @@ def _escaped(text: str) -> str:
 def literal(value: str | float | bool | None) -> str:
     """Return a value as a literal."""
     if not isinstance(value, str):
-        return repr(value)
+        return repr(value).replace("e+", "e")
     quote = "'" if value.count('"') > value.count("'") else '"'
     inside = _escaped(value).replace(quote, "\\" + quote)
     return f"{quote}{inside}{quote}"
@@ -231,24 +236,12 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def docstring(text: str, indent: str = "") -> list[str]:
     """Return the lines of a docstring; none for no text."""
-    lines = [
-        _escaped(line.rstrip()).replace('"""', '\\"\\"\\"')
-        for line in text.replace("\r\n", "\n").expandtabs(4).split("\n")
-    ]
-    while lines and not lines[0]:
-        lines.pop(0)
-    while lines and not lines[-1]:
-        lines.pop()
-    if not lines:
+    lines = inspect.cleandoc(text.replace("\r\n", "\n")).strip().split("\n")
+    lines = [_escaped(line.rstrip()) for line in lines]
+    if '"""' in text or lines[0].startswith('"') or lines[-1].endswith('"'):
+        lines = [line.replace('"', '\\"') for line in lines]
+    if lines == [""]:
         return []
-    lines[0] = lines[0].lstrip()
-    margin = min((len(line) - len(line.lstrip()) for line in lines[1:] if line), default=0)
-    lines[1:] = [line[margin:] for line in lines[1:]]
-    for place in (0, -1):
-        if place == 0 and lines[0].startswith('"'):
-            lines[0] = f"\\{lines[0]}"
-        if place == -1 and lines[-1].endswith('"'):
-            lines[-1] = f'{lines[-1][:-1]}\\"'
     if len(lines) == 1:
         return [f'{indent}"""{lines[0]}"""']
     return [f'{indent}"""{lines[0]}', *(f"{indent}{line}".rstrip() for line in lines[1:]), f'{indent}"""']

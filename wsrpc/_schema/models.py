@@ -11,7 +11,7 @@ from msgspec import inspect as mi
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.pydantic_types import BYTES_OPTIONS, core_schema_of, is_pydantic
 from .._conversion.validation import Checked
-from .definitions import Form, Schema, renamed
+from .definitions import MEMBER_NAMES, Form, Schema, renamed
 
 __all__ = ["MODES", "Models", "describe_models", "models_in"]
 
@@ -86,6 +86,8 @@ def describe_models(types: Iterable[Any]) -> Models:
                 described.pop("enum", None)
                 described.pop("const", None)
                 described["type"] = "integer"
+            elif "enum" in described:
+                described[MEMBER_NAMES] = [member.name for member in schema["members"]]
             return described
 
     ordered = sorted(found, key=type_name)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .checking import InvalidDescription
-from .definitions import Schema
+from .definitions import MEMBER_NAMES, Schema
 from .layout import Expression, Keyword, Union, assignment, call, class_head, comment, docstring, literal, statement
 from .python_names import IMPORTS, NameTable, class_name, identifier, is_plain, member_name
 from .python_plan import Plan
@@ -30,11 +30,13 @@ class Models:
             names: the names in use in the module.
             dataclasses: make dataclasses where that is possible.
         """
-        self.plan = Plan(definitions, types, dataclasses=dataclasses)
         self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
+        self.reserved = {*IMPORTS, *self.names.values()}
+        """Names that fields and methods cannot have."""
+        self.plan = Plan(definitions, types, frozenset(self.reserved), dataclasses=dataclasses)
         self._definitions = definitions
         self._members: dict[str, dict[Any, str]] = {
-            name: _member_names(schema["enum"])
+            name: _member_names(schema["enum"], schema.get(MEMBER_NAMES, ()))
             for name, schema in definitions.items()
             if self.plan.kinds[name] == "enum"
         }
@@ -42,8 +44,6 @@ class Models:
         self._notes: dict[str, list[str]] = {}
         self._open: list[str] = []
         """The aliases that are being made."""
-        self.reserved = {*IMPORTS, *self.names.values()}
-        """Names that fields and methods cannot have."""
 
     def types(self, members: Iterable[str] = (), **options: bool) -> Types:
         """Return what makes the types of a class with these members."""
@@ -62,8 +62,10 @@ class Models:
         for name in self._definitions:
             if kinds[name] == "alias":
                 self._alias(name)
-        aliases = [self._written_alias(name) for name in self._aliases]  # each after those that it names
-        return ["\n".join(lines) for lines in (*parts, *aliases)]
+        aliases = [
+            line for name in self._aliases for line in self._written_alias(name)
+        ]  # each after those that it names
+        return ["\n".join(lines) for lines in (*parts, aliases) if lines]
 
     # ------------------------------------------------------------ aliases
 
@@ -204,9 +206,15 @@ def _item_name(schema: Any, number: int) -> str:
     return f"item_{number}" if not is_plain(title) else title
 
 
-def _member_names(values: Iterable[Any]) -> dict[Any, str]:
-    table = NameTable(("MRO",))
-    return {value: table.claim(member_name(value)) for value in dict.fromkeys(values)}
+def _member_names(values: Sequence[Any], called: Sequence[str]) -> dict[Any, str]:
+    """Return the name of each member: as the enumeration has it on the server, else a name like its value."""
+    table = NameTable(("mro", "name", "value"))
+    known = dict(zip(values, called, strict=False))
+    names: dict[Any, str] = {}
+    for value in dict.fromkeys(values):
+        name = known.get(value, "")
+        names[value] = table.claim(name if is_plain(name) else member_name(value))
+    return names
 
 
 def _about(schema: Schema, *, blank: bool) -> list[str]:

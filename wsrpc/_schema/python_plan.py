@@ -7,7 +7,7 @@ field the members of a union are told apart.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .checking import InvalidDescription
@@ -148,10 +148,13 @@ def _without_notes(schema: Any) -> Any:
 class Plan:
     """What becomes of each definition."""
 
-    def __init__(self, definitions: Mapping[str, Schema], types: Iterable[Any], *, dataclasses: bool) -> None:
+    def __init__(
+        self, definitions: Mapping[str, Schema], types: Iterable[Any], reserved: Collection[str], *, dataclasses: bool
+    ) -> None:
         """
         Args:
             types: the schemas of parameters and results.
+            reserved: names that no field can have.
             dataclasses: make dataclasses where that is possible.
         """
         self.definitions = definitions
@@ -160,6 +163,7 @@ class Plan:
         """Tags of Structs, by definition."""
         self.by_pydantic: set[str] = set()
         """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
+        self._reserved = reserved
         self._left = MOST_MEMBERS
         roots = list(types)
         for members, field in self._unions((*roots, *definitions.values())):
@@ -274,8 +278,8 @@ class Plan:
         return set() if waiting else found
 
     def _may_be_dataclass(self, name: str) -> bool:
-        """Whether each field has the name that travels: msgspec renames only those of Structs."""
-        return all(map(is_plain, self.definitions[name]["properties"]))
+        """Whether each field can have the name that travels: msgspec renames only those of Structs."""
+        return all(is_plain(field) and field not in self._reserved for field in self.definitions[name]["properties"])
 
 
 def _members(schema: Schema) -> list[Any]:

@@ -236,8 +236,7 @@ class Types:
             ]
             literals = [each for each in values if each.__class__ is base]
             if alike and len(alike) + bool(literals) > 1:
-                joined[joined.index(alike[0])] = plain
-                joined = [each for each in joined if each not in alike]
+                joined = [plain, *(each for each in joined if each not in alike)]
                 values = tuple(each for each in values if each not in literals)
         return [*([Form("literal", _literal_of(values), values=values)] if values else []), *joined]
 

@@ -15,10 +15,9 @@ from .._base.logs import PeerLog
 from .._base.names import RESERVED_EVENTS, check_name
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
-from .._handlers.implementation import methods_of
+from .._handlers.implementation import Methods, methods_of
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import ends_the_task
-from .._handlers.method import Methods
 from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
@@ -57,12 +56,12 @@ class Entry(NamedTuple):
 
 def _both(marked: Methods, implementing: Methods) -> Methods:
     """Return the methods of a class that `method` marks, and those that implement its contract."""
-    for event, (_, function) in implementing.items():
-        if event in marked and marked[event][1] is not function:
-            other = marked[event][1].__qualname__
-            raise ValueError(f"{function.__qualname__} and {other} are both for the event {event!r}")
-    own = {function for _, function in implementing.values()}
-    return {**{event: method for event, method in marked.items() if method[1] not in own}, **implementing}
+    for event, method in implementing.items():
+        if event in marked and marked[event].function is not method.function:
+            names = f"{method.function.__qualname__} and {marked[event].function.__qualname__}"
+            raise ValueError(f"{names} are both for the event {event!r}")
+    own = {method.function for method in implementing.values()}
+    return {**{event: method for event, method in marked.items() if method.function not in own}, **implementing}
 
 
 class Hosting:
@@ -96,7 +95,7 @@ class Hosting:
             self._add_methods(entry, methods)
             return
         if methods:
-            names = ", ".join(function.__qualname__ for _, function in methods.values())
+            names = ", ".join(function.__qualname__ for _, function, _ in methods.values())
             raise TypeError(f"{cls.__qualname__}.{style} gets every message, so no method can be a handler: {names}")
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} gets every message, so it has no channel")
@@ -119,7 +118,7 @@ class Hosting:
                 "every message"
             )
 
-    def _add_methods(self, entry: Entry, methods: dict[str, Any]) -> None:
+    def _add_methods(self, entry: Entry, methods: Methods) -> None:
         cls, channel = entry.cls, entry.channel
         if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
             raise TypeError(
@@ -129,7 +128,7 @@ class Hosting:
         if channel is not None:
             check_name("a channel's name", channel)
         taken = self._registry.scopes[channel].handlers if channel in self._registry.scopes else {}
-        for event, (_, function) in methods.items():
+        for event, (_, function, _) in methods.items():
             if channel is None and event in RESERVED_EVENTS:
                 raise ValueError(
                     f"{function.__qualname__}: {event!r} is reserved on the main channel: choose another name, "
@@ -138,10 +137,10 @@ class Hosting:
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
         instance = _service_at(len(self.entries))
-        for _, function in methods.values():  # all of them, before the first is added
+        for _, function, _ in methods.values():  # all of them, before the first is added
             Handler(function, dec_hook=self._registry.dec_hook, instance=instance)
-        for event, (mark, function) in methods.items():
-            self._registry.add(channel, event, function, instance=instance, **mark.options)
+        for event, (mark, function, member) in methods.items():
+            self._registry.add(channel, event, function, instance=instance, member=member, **mark.options)
         self.entries.append(entry)
 
     def _add_raw(self, entry: Entry, style: str) -> None:

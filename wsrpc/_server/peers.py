@@ -81,7 +81,7 @@ class ServedPeer(PeerOwner):
         self.core = core_of(self.peer)
         self.out = self.core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        self.core.options.own.reserve(registry.reserved)
+        self.core.options.own.respect(registry)
 
     def settle(self, home: Room) -> None:
         """Make the peer a member of ``home``, its home room."""

@@ -28,7 +28,19 @@ from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, 
 from .membership import Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
-__all__ = ["Allow", "ClusterRoomMembers", "Members", "Room", "RoomChannel", "RoomFrom", "RoomMembers", "Rooms"]
+__all__ = [
+    "NOT_ALLOWED",
+    "Allow",
+    "ClusterRoomMembers",
+    "Members",
+    "Room",
+    "RoomChannel",
+    "RoomFrom",
+    "RoomMembers",
+    "Rooms",
+    "check_decider",
+    "decided",
+]
 
 CHANNEL = "rooms"
 """The channel on which clients join and leave."""
@@ -257,7 +269,7 @@ class Rooms:
         members: Callable[[str, Rooms], RoomMembers] = RoomMembers,
     ) -> None:
         if room_from is not None:
-            _check_function("room_from=", ("info",), room_from)
+            check_decider("room_from=", ("info",), room_from)
             if inspect.iscoroutinefunction(room_from):
                 raise TypeError(f"room_from= takes a plain function, not an async one like {room_from!r}")
         self.codec = codec
@@ -267,8 +279,6 @@ class Rooms:
         self._make_members = members
         self._server = server
         self._registry = registry
-        self._taken = set[ChannelRef]()
-        registry.reserve(self._taken)
         self._room_from = room_from
         # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
@@ -296,7 +306,7 @@ class Rooms:
         """Return a room with options; see `Server.room`."""
         room = self.get(name)
         if allow is not None:
-            _check_function("allow=", ("peer",), allow)
+            check_decider("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
         members = _members_of(room)
@@ -314,7 +324,7 @@ class Rooms:
 
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
         """Let ``function`` decide who may join; see `Server.on_join`."""
-        _check_function("on_join", ("peer", "room"), function)
+        check_decider("on_join", ("peer", "room"), function)
         self._offer()
         self._function = function
 
@@ -419,16 +429,10 @@ class Rooms:
         Raises:
             ValueError: the user has handlers on that channel.
         """
-        registry = self._registry
-        if CHANNEL in self._taken:
-            return
-        scope = registry.scope(CHANNEL)
-        if theirs := [*scope.handlers, *scope.once]:
-            raise ValueError(f"clients join rooms on channel {CHANNEL!r}, where you have handlers of {theirs}")
-        registry.order(CHANNEL)  # a client that joins and leaves at once must not stay a member
-        registry.add(CHANNEL, "join", self.join)
-        registry.add(CHANNEL, "leave", self.leave)
-        self._taken.add(CHANNEL)
+        if CHANNEL not in self._registry.reserved:
+            handlers = {"join": self.join, "leave": self.leave}
+            # Ordered, because a client that joins and leaves at once must not stay a member.
+            self._registry.offer(CHANNEL, "clients join rooms", handlers, ordered=True)
 
     async def join(self, peer: Peer, room: str) -> None:
         """Handle a client's request to join a room."""
@@ -442,20 +446,15 @@ class Rooms:
         declared = self._declared.get(name)
         allow = None if declared is None else _members_of(declared).allow
         asked = "on_join" if allow is None else "allow="
-        try:
-            if allow is not None:
-                allowed: Any = allow(peer)
-            elif self._function is not None:
-                allowed = self._function(peer, name)
-            else:
-                return False
-            return bool(await allowed if inspect.isawaitable(allowed) else allowed)
-        except BaseException as exc:
-            if ends_the_task(exc):
-                raise
+
+        def failed(exc: BaseException) -> None:
             log = self._served(peer).core.log
             log(logging.WARNING, "refused to let the peer join room %r, because %s failed", name, asked, exc_info=exc)
-            return False
+
+        if allow is not None:
+            return await decided(lambda: allow(peer), failed)
+        function = self._function
+        return function is not None and await decided(lambda: function(peer, name), failed)
 
     async def leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
@@ -468,7 +467,24 @@ class Rooms:
         self.discard(found, peer)
 
 
-def _check_function(option: str, names: tuple[str, ...], function: Any) -> None:
+async def decided(decide: Callable[[], Any], failed: Callable[[BaseException], object]) -> bool:
+    """Return what a user's function decides, sync or async. If it fails, ``failed`` is told, and that is a refusal."""
+    try:
+        decision = decide()
+        return bool(await decision if inspect.isawaitable(decision) else decision)
+    except BaseException as exc:
+        if ends_the_task(exc):
+            raise
+        failed(exc)
+        return False
+
+
+def check_decider(option: str, names: tuple[str, ...], function: Any) -> None:
+    """Check that a user's function takes the arguments called ``names``.
+
+    Raises:
+        TypeError: it does not; ``option`` names what it was given for.
+    """
     with suppress(TypeError):
         if accepted(option, names, function) == len(names):
             return

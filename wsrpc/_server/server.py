@@ -23,7 +23,7 @@ from .._entrance.origins import Origins
 from .._handlers.registration import Declarer, RawRegistrar, Router, include
 from .._handlers.registry import HandlerContext, Registry, accepted
 from .._peer.peer import Peer
-from .._protocol.codecs import Codec
+from .._protocol.codecs import Codec, enc_hook_of
 from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
@@ -37,6 +37,7 @@ from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
 from .broadcast import Audience, Broadcaster, RawBroadcaster
+from .description import offer_description
 from .hosting import Hosting
 from .lifetime import Lifetime
 from .listening import Listening, Opened, Port
@@ -676,6 +677,24 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """
         self._rooms.ask(function)
         return function
+
+    def offer_description(self, *, allow: Allow | None = None) -> None:
+        """Let clients ask which events this server has handlers for and which it emits, in any language.
+
+        They make the request ``describe`` on the channel "wsrpc", and you cannot register handlers on that channel. The
+        answer is what `wsrpc.schema.describe` returns, in pages; docs/protocol.md has its form. Handlers that are
+        registered later appear. Those with ``hidden=True`` and those of `once` are left out.
+
+        Args:
+            allow: ``allow(peer)``, sync or async, returns whether a client gets the description. With None every client
+                gets it. The error of a refused client says "not allowed" and nothing else; an error of the function is
+                logged.
+
+        Raises:
+            TypeError: ``allow`` is not a function of the peer.
+            ValueError: it is offered already, or you have handlers on the channel "wsrpc".
+        """
+        offer_description(self._registry, enc_hook_of(self._settings.codec), allow)
 
     if not TYPE_CHECKING:
         __enter__ = __exit__ = __aenter__ = __aexit__ = refusing(

@@ -8,8 +8,9 @@ from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from .._base.closing import CloseInfo
+from .._handlers.implementation import Method, Methods
 from .._handlers.lifecycle import Unfinished, ends_the_task
-from .._handlers.method import Exposed, Methods, mark_of
+from .._handlers.method import Exposed, mark_of
 from .._peer.core import PeerCore
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
@@ -133,9 +134,9 @@ def exposed(cls: type[Service]) -> Methods:
             raise TypeError(f"{cls.__qualname__}.{attribute} is a handler in a base class, and here {function!r}")
         event = mark.name or attribute
         if event in found:
-            other = found[event][1].__qualname__
+            other = found[event].function.__qualname__
             raise ValueError(f"{function.__qualname__} and {other} are both for the event {event!r}")
-        found[event] = (mark, function)
+        found[event] = Method(mark, function)
     return found
 
 

@@ -593,7 +593,7 @@ def test_what_is_no_time_is_refused(wrong: Any, where: str) -> None:
 
 @pytest.mark.parametrize("event", ["open", "close"])
 def test_what_reports_on_the_connection_has_limits_of_its_own(event: str) -> None:
-    with pytest.raises(TypeError, match=r"reports on the connection: .* and timeout= do not apply"):
+    with pytest.raises(TypeError, match=r"reports on the connection: .* timeout= and hidden= do not apply"):
         Server().on(event, hangs, timeout=5)
 
 

@@ -7,13 +7,14 @@ import json
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 import msgspec
 import pytest
 
 from wsrpc import AnonymousChannel, Client, Context, Peer, Router, Server, Service, Stream, method
 from wsrpc.schema import Description, EventSchema, describe
+from wsrpc.testing import connect
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -48,12 +49,13 @@ def test_a_function() -> None:
                 "doc": "Add numbers.",
                 "parameters": [
                     {"name": "a", "schema": INTEGER},
-                    {"name": "b", "schema": INTEGER, "optional": True},
+                    {"name": "b", "schema": {**INTEGER, "default": 1}, "optional": True},
                     {"name": "more", "schema": {"type": "number"}, "rest": True},
                 ],
                 "result": STRING,
             }
         ],
+        "emits": [],
         "$defs": {},
     }
 
@@ -98,6 +100,82 @@ def test_routers_services_and_what_is_once() -> None:
     tick = describe(server).events[1]
     assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
     assert [event.event for event in describe(router).events] == ["say"]
+
+
+def test_hidden_handlers_are_in_no_description() -> None:
+    class Clock(Service):
+        @method("tick")
+        def count(self, by: int) -> int:
+            return by
+
+        @method(hidden=True)
+        def reset(self) -> None: ...
+
+    class Doors(Protocol):
+        async def unlock(self) -> None: ...
+        async def lock(self) -> None: ...
+
+    class Lock:
+        @method(hidden=True)
+        def unlock(self) -> None: ...
+
+        async def lock(self) -> None: ...
+
+    router = Router()
+    router.on("say", lambda text: text)
+    router.on("spy", lambda text: text, hidden=True)
+    server = Server()
+    server.include(router, channel="chat")
+    server.add_service(Clock)
+    server.of("doors").implement(Doors, Lock())
+    server.once("first", lambda: None, hidden=True)
+
+    @server.on("debug", hidden=True)
+    def debug(secret: Silent) -> Silent:
+        return secret
+
+    description = describe(server)
+    assert [(event.channel, event.event) for event in description.events] == [
+        (None, "tick"),
+        ("chat", "say"),
+        ("doors", "lock"),
+    ]
+    assert description.definitions == {}
+    assert [event.event for event in describe(router).events] == ["say"]
+
+
+async def test_a_hidden_handler_is_called_like_any_other() -> None:
+    server = Server()
+    server.on("shown", lambda: 1)
+    server.on("hidden", lambda: 2, hidden=True)
+    server.on("replaced", lambda: 3, hidden=True)
+    server.on("replaced", lambda: 4)
+    async with connect(server) as client:
+        assert await client.request("hidden") == 2
+    assert [event.event for event in describe(server).events] == ["replaced", "shown"]
+
+
+@pytest.mark.parametrize("wrong", [1, None, "yes"])
+def test_hidden_is_true_or_false(wrong: Any) -> None:
+    for call in (
+        lambda: Server().on("x", list, hidden=wrong),
+        lambda: Router().once("x", list, hidden=wrong),
+        lambda: method(hidden=wrong),
+    ):
+        with pytest.raises(TypeError, match="hidden= is True or False, got "):
+            call()
+
+
+def test_what_is_never_described_cannot_be_hidden() -> None:
+    with pytest.raises(TypeError, match=r"'open' reports on the connection: .* and hidden= do not apply"):
+        Server().on("open", lambda peer: None, hidden=True)
+
+    class Contract(Protocol):
+        @method(hidden=True)
+        async def secret(self) -> None: ...
+
+    with pytest.raises(TypeError, match="options belong to the method that implements it"):
+        Server().of("x").implement(Contract, object())
 
 
 def test_rooms_that_clients_may_join() -> None:
@@ -291,6 +369,23 @@ def test_types_that_only_hooks_know() -> None:
         f"parameter 'many': {__name__}.Own has no JSON Schema",
         f"result: {__name__}.Own has no JSON Schema",
     )
+
+
+@pytest.mark.parametrize(
+    ("tp", "schema"),
+    [
+        (object, {}),
+        (dict[str, object], {"type": "object", "additionalProperties": {}}),
+        (list[object], {"type": "array", "items": {}}),
+        (Annotated[list[object], msgspec.Meta(max_length=2)], {"type": "array", "items": {}, "maxItems": 2}),
+    ],
+)
+def test_an_object_is_any_value(tp: Any, schema: Any) -> None:
+    def handler(value: Any) -> Any: ...
+
+    handler.__annotations__ = {"value": tp, "return": tp}
+    event = described(handler)
+    assert (event.parameters[0].schema, event.result, event.notes) == (schema, schema, ())
 
 
 def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:

@@ -6,14 +6,14 @@ from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
 from enum import Enum, Flag, IntEnum
-from typing import Annotated, Any, Literal, NamedTuple, TypedDict
+from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
 from uuid import UUID
 
 import msgspec
 import pydantic
 import pytest
 
-from wsrpc import AnonymousChannel, Server
+from wsrpc import AnonymousChannel, Server, method
 from wsrpc.schema import describe
 from wsrpc.typescript import declarations
 
@@ -105,6 +105,43 @@ def test_types(tp: Any, text: str) -> None:
     found = line_of(declared(handler), "handler: () =>")
     assert sorted(found.split(" | ")) == sorted(text.split(" | "))
     assert "null" not in found or found.endswith(("null", "(number | null)[]"))
+
+
+class Emits(msgspec.Struct):
+    number: int = 0
+
+
+class Doors(Protocol):
+    async def opened(self, by: Emits, *others: str | None) -> None:
+        """Somebody has come in."""
+
+    @method("door-closed")
+    def closed(self, function: bytes = b"") -> None: ...
+
+
+def test_what_is_emitted() -> None:
+    server = Server()
+    server.of("main hall").declare(Doors)
+    text = declarations(describe(server))
+    assert "export interface Emits_ {\n  number: number\n}\n" in text  # it arrives with its field
+    assert "export type Base64 = string\n" in text
+    assert "export type Events = {}\n" in text and "export type Channels = {}\n" in text
+    assert "export type Emits = {}\n" in text
+    assert (
+        """\
+export type ChannelEmits = {
+  "main hall": {
+    "door-closed": (function_?: Base64) => void
+    /** Somebody has come in. */
+    opened: (by: Emits_, ...others: (string | null)[]) => void
+  }
+}
+"""
+        in text
+    )
+    server.declare(Doors)
+    text = declarations(describe(server))
+    assert 'export type Emits = {\n  "door-closed": (function_?: Base64) => void\n' in text
 
 
 def test_classes() -> None:

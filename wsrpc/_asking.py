@@ -8,16 +8,14 @@ from typing import Any
 
 import msgspec
 
-from .._calling.channel import Channel
-from .._client.client import Client
-from ..errors import BadResult, ConnectFailed, RemoteError, UnknownEvent, WsrpcError, named, one_line
-from .loading import CannotLoad
+from ._calling.channel import Channel
+from ._client.client import Client
+from ._loading import CannotLoad
+from ._protocol.rejections import DESCRIPTION_CHANGED
+from ._server.description import CHANNEL
+from .errors import BadResult, ConnectFailed, RemoteError, UnknownEvent, WsrpcError, named, one_line
 
 __all__ = ["ask"]
-
-CHANNEL = "wsrpc"
-CHANGED = "wsrpc.description_changed"
-"""Code of the rejection for a page of a description that is no longer true."""
 
 MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
@@ -80,7 +78,7 @@ async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> dict[str
                 try:
                     return await _pages(url, client.of(CHANNEL))
                 except RemoteError as exc:
-                    if exc.code != CHANGED:
+                    if exc.code != DESCRIPTION_CHANGED:
                         raise
     raise CannotLoad(f"{url}: the description changed {MOST_BEGINNINGS} times while it was asked for")
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import msgspec
 
-from .._client.client import Client
-from .._handlers.registration import Router
-from .._server.server import Server
+from ._client.client import Client
+from ._handlers.registration import Router
+from ._server.server import Server
 
 __all__ = ["CannotLoad", "load", "read"]
 

@@ -1,0 +1,239 @@
+"""Whatever a description says, the Python module that is made of it runs nothing of it, or there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from effort import examples
+from generated import check_statements, check_types, formatting, lint, loaded, proxies_of
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from wsrpc import Client
+from wsrpc.python_client import InvalidDescription, client_module
+from wsrpc.schema import Description
+
+WORDS = [
+    *(
+        "Cup",
+        "CupInput",
+        "Cup_2",
+        "cup",
+        "x",
+        "a b",
+        "1st",
+        "class",
+        "match",
+        "None",
+        "self",
+        "list",
+        "str",
+        "Any",
+        "dt",
+    ),
+    *("msgspec", "wsrpc", "enum", "Caller", "Main", "main", "caller", "Protocol", "__init__", "_x", "__x", "_", "mro"),
+    *(
+        "",
+        '"',
+        '"""',
+        "'''",
+        "\\",
+        '\\"""',
+        'a"',
+        "a\\",
+        "\n",
+        "a\nb",
+        "\r",
+        "\x0c",
+        "\x00",
+        "\u2028",
+        "\u202e",
+        "\x85",
+    ),
+    *(
+        '"""\nimport os\n"""',
+        "'); import os; ('",
+        "x: int\n    import os",
+        "# type: ignore",
+        "é",
+        "ﬁ",
+        "ª",
+        "ß",
+        "名前",
+        "e\u0301",
+    ),
+    *(
+        "\t",
+        "a\tb",
+        "  a\n\tb\n",
+        "{x}",
+        "%s",
+        "field",
+        "type",
+        "items",
+        "tag",
+        "name",
+        "value",
+        "on",
+        "a" * 70,
+        "b c " * 30,
+    ),
+    *(
+        "date-time",
+        "duration",
+        "base64",
+        "object",
+        "array",
+        "string",
+        "integer",
+        "number",
+        "boolean",
+        "null",
+        "int",
+        "·x",
+    ),
+]
+texts = st.one_of(st.sampled_from([*WORDS, "$ref", "properties", "discriminator", "enum"]), st.text(max_size=6))
+DEFINITIONS = ["Cup", "CupInput", "Box", "a b", "list", "Ünion", "x\ny"]
+numbers = st.one_of(st.integers(-5, 5), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
+scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
+values = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=2), max_leaves=4
+)
+kinds = st.sampled_from(["object", "array", "string", "integer", "number", "boolean", "null", "odd"])
+refs = st.sampled_from(DEFINITIONS).map(lambda name: {"$ref": f"#/$defs/{name}"})
+
+
+def _few(keywords: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
+    return st.fixed_dictionaries({}, optional=keywords)
+
+
+notes = _few({"title": texts, "description": texts, "default": values})
+strings = _few(
+    {
+        "format": st.sampled_from(["date-time", "date", "time", "duration", "uuid", "decimal", "uri", "\n"]),
+        "contentEncoding": st.sampled_from(["base64", "x"]),
+        "pattern": st.one_of(texts, st.sampled_from(["^a", "(", "[[a]", "(?u)a", "\\p{L}", "(" * 300, "a" * 600])),
+        "minLength": st.integers(0, 2**40),
+        "maxLength": st.integers(0, 2**40),
+    }
+).map(lambda made: {"type": "string", **made})
+integers = _few(
+    dict.fromkeys(("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), numbers)
+).flatmap(lambda made: st.sampled_from([{"type": "integer", **made}, {"type": "number", **made}]))
+choices = st.one_of(
+    st.lists(texts, min_size=1, max_size=4).map(lambda each: {"enum": each}),
+    st.lists(st.integers(-3, 3) | st.integers(), min_size=1, max_size=4).map(lambda each: {"enum": each}),
+    st.lists(values, max_size=4).map(lambda each: {"enum": each}),
+    values.map(lambda each: {"const": each}),
+    st.tuples(st.lists(texts, min_size=1, max_size=3), st.lists(texts, max_size=3)).map(
+        lambda each: {"enum": each[0], "x-enum-varnames": each[1]}
+    ),
+)
+plain = st.sampled_from(
+    [{"type": kind} for kind in ("string", "integer", "number", "boolean", "null", "array", "object")]
+)
+
+
+def _containers(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    several = st.lists(inner, min_size=1, max_size=4)
+    properties = st.dictionaries(texts, inner, max_size=4)
+    objects = properties.flatmap(
+        lambda made: st.lists(st.sampled_from([*made, "other"]), max_size=4).map(
+            lambda required: {"type": "object", "properties": made, "required": required}
+        )
+    )
+    # Classes that can be told apart, and classes that cannot.
+    tagged = st.tuples(st.sampled_from(["kind", "type", "a b"]), texts, properties).map(
+        lambda each: {"properties": {each[0]: {"const": each[1]}, **each[2]}, "required": [each[0]]}
+    )
+    arrays = _few(
+        {"items": inner, "prefixItems": several, "minItems": st.integers(0, 3), "maxItems": st.integers(0, 3)}
+    )
+    return st.one_of(
+        objects,
+        tagged,
+        arrays.map(lambda made: {"type": "array", **made}),
+        inner.map(lambda each: {"type": "array", "items": each, "uniqueItems": True}),
+        inner.map(lambda each: {"type": "object", "additionalProperties": each}),
+        several.map(lambda each: {"anyOf": each}),
+        st.tuples(several, texts).map(lambda each: {"oneOf": each[0], "discriminator": {"propertyName": each[1]}}),
+        several.map(lambda each: {"allOf": each}),
+        st.lists(kinds, min_size=1, max_size=3).map(lambda each: {"type": each}),
+        st.lists(refs, min_size=2, max_size=3).map(lambda each: {"anyOf": each}),
+        st.tuples(inner, notes).map(lambda each: {**each[0], **each[1]} if isinstance(each[0], dict) else each[0]),
+    )
+
+
+schemas = st.recursive(
+    st.one_of(plain, refs, strings, integers, choices, st.just({}), notes), _containers, max_leaves=8
+)
+parameters = st.lists(
+    st.fixed_dictionaries({"name": texts, "schema": schemas}, optional={"optional": st.booleans()}), max_size=4
+)
+events = st.fixed_dictionaries(
+    {"event": texts, "kind": st.sampled_from(["value", "stream", "upload", "exchange", "conversation"])},
+    optional={
+        "channel": st.none() | texts,
+        "doc": texts | st.text(max_size=40),
+        "parameters": parameters,
+        "sends": schemas,
+        "items": schemas,
+        "result": schemas,
+        "notes": st.lists(texts, max_size=2),
+    },
+)
+descriptions = st.fixed_dictionaries(
+    {
+        "events": st.lists(events, max_size=4),
+        "emits": st.lists(events, max_size=2),
+        "$defs": st.fixed_dictionaries(dict.fromkeys(DEFINITIONS, schemas)),
+    }
+)
+BATCH = 50
+
+
+class Modules:
+    """The modules that were made, as files, for the tools that judge many at once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.count = 0
+
+    def add(self, text: str) -> None:
+        self.count += 1
+        (self.folder / f"m{self.count}.py").write_text(text, "utf-8")
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Iterator[Modules]:
+    made = Modules(tmp_path)
+    yield made
+    assert made.count > examples(300) // 2
+    assert formatting(tmp_path) == ""
+    assert lint(tmp_path) == ""
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("models", ["structs", "dataclasses"])
+def test_nothing_of_a_description_is_run(modules: Modules, models: Any) -> None:
+    @settings(max_examples=examples(300), database=None)
+    @given(descriptions)
+    def judge(raw: dict[str, Any]) -> None:
+        description = msgspec.convert(raw, Description)
+        try:
+            text = client_module(description, models=models)
+        except InvalidDescription:
+            return
+        assert text == client_module(description, models=models)
+        check_statements(text)
+        modules.add(text)
+        with loaded(text) as module:
+            check_types(module)
+            proxies_of(module, Client("ws://127.0.0.1:1"))
+
+    judge()

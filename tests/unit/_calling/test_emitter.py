@@ -1,0 +1,210 @@
+"""Emitters: what their methods send, to whom, and which contracts are refused."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import pytest
+from cluster_servers import servers
+from leftovers import nothing_left as nothing_left
+
+import wsrpc
+from wsrpc import AnonymousChannel, Client, ClusterClient, ConnectionLost, Server, Stream, with_options
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class ChatEvents(Protocol):
+    async def said(self, who: str, text: str, *, loud: bool = False, mark: str = "") -> None: ...
+
+    def typing(self, who: str, *more: str) -> None: ...
+
+
+class AppEvents(Protocol):
+    chat: ChatEvents
+
+    @wsrpc.method("new-version")
+    async def new_version(self, number: int) -> None: ...
+
+
+class Heard:
+    """Implements the events, and keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[tuple[Any, ...]] = asyncio.Queue()
+
+    def said(self, who: str, text: str, loud: bool = False, mark: str = "") -> None:
+        self.queue.put_nowait((who, text, loud, mark))
+
+    async def typing(self, who: str, *more: str) -> None:
+        self.queue.put_nowait((who, *more))
+
+    async def next(self) -> tuple[Any, ...]:
+        return await asyncio.wait_for(self.queue.get(), 10)
+
+
+@asynccontextmanager
+async def chat_clients(server: Server, count: int) -> AsyncIterator[list[tuple[Client, Heard]]]:
+    async with AsyncExitStack() as stack:
+        made: list[tuple[Client, Heard]] = []
+        for _ in range(count):
+            heard = Heard()
+            client = await stack.enter_async_context(connect(server))
+            client.of("chat").implement(ChatEvents, heard)
+            made.append((client, heard))
+        yield made
+
+
+async def test_a_servers_emitter_reaches_every_client() -> None:
+    server = Server()
+    async with chat_clients(server, 2) as clients:
+        everyone = server.of("chat").emitter(ChatEvents)
+        await everyone.said("Ada", "hi")
+        everyone.typing("Bob", "Eve")
+        await everyone.said("Ada", "hi", mark="!")
+        for _, heard in clients:
+            assert await heard.next() == ("Ada", "hi", False, "")
+            assert await heard.next() == ("Bob", "Eve")
+            assert await heard.next() == ("Ada", "hi", False, "!")
+
+
+async def test_each_caller_and_each_group_has_emitters() -> None:
+    server = Server()
+    async with chat_clients(server, 1) as [(client, heard)]:
+        [peer] = server.peers
+        lobby = server.room("lobby")
+        lobby.add(peer)
+        emitters = [
+            server.emitter(AppEvents).chat,
+            server.of("chat").emitter(ChatEvents),
+            lobby.emitter(AppEvents).chat,
+            lobby.of("chat").emitter(ChatEvents),
+            peer.emitter(AppEvents).chat,
+            peer.of("chat").emitter(ChatEvents),
+        ]
+        for number, emitter in enumerate(emitters):
+            await emitter.said("Ada", f"{number}")
+            assert await heard.next() == ("Ada", f"{number}", False, "")
+            emitter.typing(f"{number}")
+            assert await heard.next() == (f"{number}",)
+        at_server = Heard()
+        server.of("chat").implement(ChatEvents, at_server)
+        await client.emitter(AppEvents).chat.said("Eve", "up")
+        client.of("chat").emitter(ChatEvents).typing("Eve")
+        assert [await at_server.next(), await at_server.next()] == [("Eve", "up", False, ""), ("Eve",)]
+
+
+async def test_skip_leaves_peers_out() -> None:
+    server = Server()
+    async with chat_clients(server, 2) as [(_, first), (_, second)]:
+        here, there = server.peers
+        for skip in (here, [here], iter([here])):
+            others = server.of("chat").emitter(ChatEvents, skip=skip)
+            for text in ("1", "2"):
+                await others.said("Ada", text)
+                assert await second.next() == ("Ada", text, False, "")
+        await server.of("chat").emitter(ChatEvents, skip=there).said("Bob", "3")
+        assert await first.next() == ("Bob", "3", False, "")
+
+
+async def test_a_channel_that_a_request_opened_has_an_emitter() -> None:
+    server = Server()
+    heard = Heard()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.implement(ChatEvents, heard)
+        await channel.wait_closed()
+
+    async with connect(server) as client, await client.open_channel("talk") as channel:
+        await channel.emitter(ChatEvents).said("Ada", "hi")
+        assert await heard.next() == ("Ada", "hi", False, "")
+
+
+async def test_a_room_from_outside_has_an_emitter() -> None:
+    async with servers(1) as made, chat_clients(made[0], 1) as [(_, heard)]:
+        made[0].room("lobby").add(made[0].peers[0])
+        async with ClusterClient(made.engine, name=made[0].cluster.name) as outside:
+            await outside.room("lobby").emitter(AppEvents).chat.said("Ada", "hi")
+            assert await heard.next() == ("Ada", "hi", False, "")
+            with pytest.raises(TypeError, match="declare the event as an `async def`"):
+                outside.room("lobby").of("chat").emitter(ChatEvents).typing("Ada")
+
+
+async def test_method_gives_the_event_another_name() -> None:
+    server = Server()
+    async with connect(server) as client:
+        news = client.wait_for("new-version", returns=int, timeout=10)
+        await server.emitter(AppEvents).new_version(2)
+        assert await news == 2
+
+
+async def test_offline_is_an_option_of_a_clients_emitter() -> None:
+    async with Client() as client:  # it has no connection until bind()
+        chat = client.of("chat").emitter(ChatEvents)
+        with pytest.raises(ConnectionLost):
+            await with_options(chat, offline="fail").said("Ada", "hi")
+        with pytest.raises(ConnectionLost):
+            with_options(chat, offline="fail").typing("Ada")
+        await chat.said("Ada", "hi")  # waits in the queue
+        with pytest.raises(TypeError, match="timeout= does not apply to an emitter"):
+            with_options(chat, timeout=1)
+    everyone = Server().emitter(AppEvents)
+    with pytest.raises(TypeError, match="offline= is for clients and peers, and not for <Server"):
+        with_options(everyone, offline="fail")
+
+
+async def test_an_unknown_event_is_an_attribute_error() -> None:
+    everyone: Any = Server().emitter(AppEvents)
+    with pytest.raises(AttributeError, match="contract AppEvents has no member 'old_version'"):
+        everyone.old_version(1)
+    with pytest.raises(TypeError, match=r"ChatEvents\.said\(\) missing 1 required positional argument: 'text'"):
+        everyone.chat.said("Ada")
+
+
+class Answered(Protocol):
+    async def said(self, text: str) -> int: ...
+
+
+class Streamed(Protocol):
+    def said(self) -> Stream[int]: ...
+
+
+class Opened(Protocol):
+    async def said(self) -> AnonymousChannel: ...
+
+
+class Lifecycle(Protocol):
+    async def open(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("contract", "text"),
+    [
+        (Answered, r"Answered\.said .*an event has no answer"),
+        (Streamed, r"Streamed\.said .*opens no channel: declare None as its result"),
+        (Opened, r"Opened\.said .*an event has no answer"),
+        (Lifecycle, r"Lifecycle\.open .*lifecycle event on the main channel"),
+        (Heard, r"takes a contract, which is a class that derives from typing\.Protocol itself"),
+    ],
+)
+async def test_a_contract_that_cannot_be_emitted_is_refused(contract: Any, text: str) -> None:
+    server = Server()
+    with pytest.raises(TypeError, match=text):
+        server.emitter(contract)
+    with pytest.raises(TypeError, match=text):
+        server.declare(contract)
+
+
+async def test_channels_have_no_channels() -> None:
+    server = Server()
+    for use in (server.of("x").emitter, server.of("x").declare):
+        with pytest.raises(TypeError, match="channel"):
+            use(AppEvents)
+    async with connect(server):
+        with pytest.raises(TypeError, match="declare it on the server"):
+            server.peers[0].of("chat").declare(ChatEvents)

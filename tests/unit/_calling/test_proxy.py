@@ -1,0 +1,590 @@
+"""Proxies: what their methods send, what they return and raise, and which contracts are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from enum import Enum
+from typing import Any, Protocol, TypeVar
+
+import msgspec
+import pytest
+from cluster_servers import servers
+from leftovers import nothing_left as nothing_left
+
+import wsrpc
+from wsrpc import (
+    AnonymousChannel,
+    BadArguments,
+    BadResult,
+    ChannelClosed,
+    Client,
+    ClusterClient,
+    ConnectionLost,
+    Context,
+    Handshake,
+    Peer,
+    RemoteError,
+    RequestTimeout,
+    Retry,
+    RpcError,
+    Server,
+    Stream,
+    UnknownEvent,
+    with_options,
+)
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Line(msgspec.Struct):
+    who: str
+    text: str
+
+
+class Size(Enum):
+    SMALL = "s"
+
+
+class Chat(Protocol):
+    """What a chat can do."""
+
+    async def say(self, text: str, *, urgent: bool = False) -> int:
+        """Say something."""
+        ...
+
+    def history(self, since: int) -> Stream[Line]: ...
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+
+    def shout(self, words: AsyncIterable[str], mark: str = "!") -> Stream[str]: ...
+
+    async def talk(self, name: str) -> AnonymousChannel: ...
+
+
+class App(Protocol):
+    chat: Chat
+
+    async def ping(self) -> str: ...
+
+
+def chat_server() -> Server:
+    server = Server()
+    chat = server.of("chat")
+
+    @chat.on("say")
+    def say(text: str, urgent: bool = True) -> int:
+        return len(text) + 100 * urgent
+
+    @chat.on("history")
+    async def history(since: int) -> AsyncIterator[Line]:
+        for number in range(since, 3):
+            yield Line("Ada", f"{number}")
+
+    @chat.on("upload")
+    async def upload(name: str, chunks: AsyncIterator[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    @chat.on("shout")
+    async def shout(words: AsyncIterator[str], mark: str = "?") -> AsyncIterator[str]:
+        async for word in words:
+            yield word + mark
+
+    @chat.on("talk")
+    async def talk(name: str, channel: AnonymousChannel) -> None:
+        await channel.emit("hello", name)
+
+    server.on("ping", lambda: "pong")
+    return server
+
+
+async def chunks(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
+
+
+async def words(*parts: str) -> AsyncIterator[str]:
+    for part in parts:
+        yield part
+
+
+# ------------------------------------------------------------ each kind of member
+
+
+async def test_each_kind_of_member_calls_the_event_of_its_name() -> None:
+    async with connect(chat_server()) as client:
+        chat = client.of("chat").proxy(Chat)
+        assert await chat.say("hi", urgent=False) == 2
+        async with chat.history(1) as lines:
+            assert [line async for line in lines] == [Line("Ada", "1"), Line("Ada", "2")]
+        assert await chat.upload("f", chunks(b"abc", b"de")) == 5
+        async with chat.shout(words("a", "b")) as shouted:
+            assert [word async for word in shouted] == ["a?", "b?"]
+        async with await chat.talk("Ada") as channel:
+            assert await channel.wait_for("hello", timeout=5) == "Ada"
+
+
+async def test_an_attribute_of_contract_type_is_a_named_channel() -> None:
+    async with connect(chat_server()) as client:
+        app = client.proxy(App)
+        assert await app.ping() == "pong"
+        assert await app.chat.say("hi") == 102
+        assert await with_options(app, timeout=5).chat.say("hi") == 102
+
+
+class Members(Protocol):
+    @property
+    def chat(self) -> Chat: ...
+
+
+async def test_a_property_of_contract_type_is_one_too() -> None:
+    async with connect(chat_server()) as client:
+        assert await client.proxy(Members).chat.say("hi") == 102
+
+
+class Wired(Protocol):
+    @wsrpc.method("get-user")
+    async def get_user(self, id: int) -> str: ...
+
+
+async def test_method_gives_the_event_another_name() -> None:
+    server = Server()
+    server.on("get-user", lambda id: f"user {id}")
+    async with connect(server) as client:
+        assert await client.proxy(Wired).get_user(5) == "user 5"
+
+
+class Awaited(Protocol):
+    def add(self, a: int, b: int) -> Awaitable[int]: ...
+
+
+async def test_a_plain_def_that_returns_an_awaitable_is_a_request() -> None:
+    server = Server()
+    server.on("add", lambda a, b: a + b)
+    async with connect(server) as client:
+        assert await client.proxy(Awaited).add(2, 3) == 5
+
+
+class Talkative(Protocol):
+    async def talk(self, name: str, channel: AnonymousChannel | None = None) -> AnonymousChannel: ...
+
+
+async def test_a_channel_parameter_is_no_argument_of_the_call() -> None:
+    async with connect(chat_server()) as client:
+        async with await client.of("chat").proxy(Talkative).talk("Bob") as channel:
+            assert await channel.wait_for("hello", timeout=5) == "Bob"
+
+
+class Base(Protocol):
+    async def ping(self) -> str: ...
+
+
+class Derived(Base, Protocol):
+    async def pong(self) -> str: ...
+
+
+async def test_a_contract_has_the_members_of_those_that_it_derives_from() -> None:
+    server = chat_server()
+    server.on("pong", lambda: "ping")
+    async with connect(server) as client:
+        proxy = client.proxy(Derived)
+        assert [await proxy.ping(), await proxy.pong()] == ["pong", "ping"]
+
+
+async def test_a_servers_peer_and_a_peer_of_a_cluster_have_proxies() -> None:
+    async with servers(1) as made:
+        server = made[0]
+
+        @server.on_handshake
+        def name_it(handshake: Handshake) -> None:
+            handshake.address = "Ada"
+
+        async with connect(server) as client, ClusterClient(made.engine, name=server.cluster.name) as outside:
+            client.on("ping", lambda: "pong")
+            client.of("x").on("ping", lambda: "x")
+            assert await server.peers[0].proxy(Base).ping() == "pong"
+            assert await outside.peer("Ada").proxy(Base).ping() == "pong"
+            assert await outside.peer("Ada").of("x").proxy(Base).ping() == "x"
+
+
+# ------------------------------------------------------------ arguments
+
+
+class Places(Protocol):
+    async def optional(self, a: int, b: int = 1, c: int = 2, *, d: int = 3) -> list[int]: ...
+
+    async def required_last(self, a: int, b: int = 1, *, c: int, d: int = 3) -> list[int]: ...
+
+    async def rest(self, a: int, /, b: int = 1, *more: int) -> list[int]: ...
+
+    async def unknown(self, a: int = ..., b: int = ...) -> list[int]: ...
+
+    async def odd_names(self, self_: int, args: int = 1, *, caller: int = 2, _wsrpc: int = 3) -> list[int]: ...
+
+
+CALLS: list[tuple[str, tuple[int, ...], dict[str, int], list[int]]] = [
+    ("optional", (0,), {}, [0]),
+    ("optional", (0, 1), {}, [0, 1]),
+    ("optional", (0,), {"c": 9}, [0, 1, 9]),
+    ("optional", (0,), {"d": 9}, [0, 1, 2, 9]),
+    ("optional", (0,), {"d": 9, "b": 7}, [0, 7, 2, 9]),
+    ("optional", (0, 5, 6), {"d": 7}, [0, 5, 6, 7]),
+    ("required_last", (0,), {"c": 9}, [0, 1, 9]),
+    ("required_last", (0, 4), {"c": 9, "d": 8}, [0, 4, 9, 8]),
+    ("rest", (0,), {}, [0]),
+    ("rest", (0, 5), {}, [0, 5]),
+    ("rest", (0,), {"b": 5}, [0, 5]),
+    ("rest", (0, 5, 6, 7), {}, [0, 5, 6, 7]),
+    ("unknown", (), {}, []),
+    ("unknown", (4,), {}, [4]),
+    ("unknown", (4, 5), {}, [4, 5]),
+    ("odd_names", (0,), {"caller": 5}, [0, 1, 5]),
+    ("odd_names", (0,), {"_wsrpc": 5}, [0, 1, 2, 5]),
+]
+
+
+@pytest.mark.parametrize(("method", "args", "named", "sent"), CALLS)
+async def test_arguments_travel_in_their_places(
+    method: str, args: tuple[int, ...], named: dict[str, int], sent: list[int]
+) -> None:
+    server = Server()
+    server.on(method, lambda *args: list(args))
+    async with connect(server) as client:
+        assert await getattr(client.proxy(Places), method)(*args, **named) == sent
+
+
+async def test_an_argument_before_a_given_one_needs_a_default_that_is_known() -> None:
+    async with connect(Server()) as client:
+        with pytest.raises(TypeError, match=r"Places\.unknown\(\) needs 'a' where an argument after it is given"):
+            await client.proxy(Places).unknown(b=5)
+
+
+async def test_misuse_is_an_error_of_python_itself_that_names_the_member() -> None:
+    async with connect(chat_server()) as client:
+        chat: Any = client.of("chat").proxy(Chat)
+        with pytest.raises(TypeError, match=r"Chat\.say\(\) missing 1 required positional argument: 'text'"):
+            chat.say()
+        with pytest.raises(TypeError, match=r"Chat\.say\(\) got an unexpected keyword argument 'loud'"):
+            chat.say("hi", loud=True)
+        with pytest.raises(TypeError, match=r"Chat\.say\(\) takes 2 positional arguments but 3 were given"):
+            chat.say("hi", True)
+        with pytest.raises(AttributeError, match=r"contract Chat has no member 'sya'"):
+            chat.sya("hi")
+        with pytest.raises(AttributeError):
+            chat.other = 5
+
+
+async def test_a_proxy_can_be_looked_at() -> None:
+    async with connect(chat_server()) as client:
+        chat = client.of("chat").proxy(Chat)
+        assert repr(chat) == "<ChatProxy on <Channel 'chat'>>"
+        assert inspect.signature(chat.say) == inspect.Signature.from_callable(Chat.say).replace(
+            parameters=[*inspect.signature(Chat.say).parameters.values()][1:]
+        )
+        assert chat.say.__doc__ == "Say something." and chat.say.__qualname__ == "Chat.say"
+
+
+# ------------------------------------------------------------ errors
+
+
+async def test_errors_name_the_member() -> None:
+    server = chat_server()
+
+    @server.of("chat").on("say")
+    def say(text: str) -> Any:
+        if text == "refused":
+            raise RpcError("not now", code="later")
+        return "not a number"
+
+    async with connect(server) as client:
+        chat: Any = client.of("chat").proxy(Chat)
+        for args, error in ((("refused",), RemoteError), ((5,), BadArguments), (("hi",), BadResult)):
+            with pytest.raises(error) as caught:
+                await chat.say(*args)
+            assert caught.value.__notes__ == ["called as Chat.say"]
+        assert "is not what Chat.say declares" in str(caught.value)
+        server.of("chat").on("say", None)
+        with pytest.raises(UnknownEvent) as unknown:
+            await with_options(chat, retry=Retry()).say("hi")
+        assert unknown.value.__notes__ == ["called as Chat.say"]
+        for channel_kind in ("upload", "talk", "history", "shout"):
+            server.of("chat").on(channel_kind, None)
+        for opening in (chat.upload("f", chunks(b"a")), chat.talk("x"), anext(chat.history(1)), anext(chat.shout([]))):
+            with pytest.raises(UnknownEvent) as unknown:
+                await opening
+            assert len(unknown.value.__notes__) == 1 and unknown.value.__notes__[0].startswith("called as Chat.")
+
+
+async def test_a_timeout_names_the_member() -> None:
+    server = Server()
+    server.on("ping", asyncio.Event().wait)
+    async with connect(server) as client:
+        with pytest.raises(RequestTimeout) as caught:
+            await with_options(client.proxy(Base), timeout=0).ping()
+        assert caught.value.event == "ping" and caught.value.__notes__ == ["called as Base.ping"]
+
+
+async def test_on_a_closed_channel_calls_are_refused() -> None:
+    async with connect(chat_server()) as client:
+        channel = client.of("chat")
+        chat = channel.proxy(Chat)
+        channel.close("enough")
+        with pytest.raises(ChannelClosed):
+            await chat.say("hi")
+        with pytest.raises(ChannelClosed):
+            channel.proxy(Chat)
+
+
+async def test_cancelling_a_call_cancels_the_handler() -> None:
+    started, ended = asyncio.Event(), asyncio.Event()
+    server = Server()
+
+    @server.on("ping")
+    async def ping() -> str:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    async with connect(server) as client:
+        call = asyncio.ensure_future(client.proxy(Base).ping())
+        await started.wait()
+        call.cancel()
+        await ended.wait()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+
+
+# ------------------------------------------------------------ options
+
+
+async def test_options_go_with_all_calls_of_the_new_proxy() -> None:
+    server = Server()
+    attempts: list[int] = []
+
+    @server.on("ping")
+    def ping() -> str:
+        attempts.append(1)
+        if len(attempts) < 3:
+            raise RpcError("busy", code="busy")
+        return "pong"
+
+    async with connect(server) as client:
+        base = client.proxy(Base)
+        patient = with_options(
+            base,
+            timeout=None,
+            retry=Retry(initial=0, max=0, retry=lambda error: isinstance(error, RemoteError) and error.code == "busy"),
+        )
+        assert await with_options(patient, offline="fail").ping() == "pong" and len(attempts) == 3
+        attempts.clear()
+        for again in (base, with_options(patient, retry=None)):
+            with pytest.raises(RemoteError, match="busy"):
+                await again.ping()
+
+
+async def test_offline_fail_is_for_one_proxy_only() -> None:
+    async with Client() as client:  # it has no connection until bind()
+        base = client.proxy(Base)
+        with pytest.raises(ConnectionLost):
+            await with_options(base, offline="fail").ping()
+        with pytest.raises(RequestTimeout):  # waits for a connection
+            await with_options(base, timeout=0).ping()
+
+
+async def test_retry_is_refused_by_what_cannot_be_asked_again() -> None:
+    async with connect(chat_server()) as client:
+        chat = with_options(client.of("chat").proxy(Chat), retry=Retry())
+        assert await chat.say("hi") == 102
+        with pytest.raises(TypeError, match=r"Chat\.history is not a request, and retry= is for requests only"):
+            chat.history(0)
+        with pytest.raises(TypeError, match=r"Chat\.upload is not a request"):
+            await chat.upload("f", chunks())
+        with pytest.raises(TypeError, match=r"Chat\.talk is not a request"):
+            await chat.talk("x")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"timeout": -1}, "timeout="),
+        ({"timeout": "1"}, "timeout="),
+        ({"retry": 3}, "retry= takes a wsrpc.Retry"),
+        ({"idempotent": True}, "give retry="),
+        ({"idempotent": "yes"}, "idempotent= is True or False"),
+        ({"offline": "wait"}, "offline="),
+    ],
+)
+async def test_wrong_options_are_refused_at_once(options: dict[str, Any], text: str) -> None:
+    async with connect(Server()) as client:
+        with pytest.raises((TypeError, ValueError), match=text):
+            with_options(client.proxy(Base), **options)
+
+
+async def test_with_options_takes_proxies_only() -> None:
+    async with connect(Server()) as client:
+        with pytest.raises(TypeError, match=r"with_options\(\) takes what proxy\(\) or emitter\(\) has returned"):
+            with_options(client, timeout=1)
+
+
+# ------------------------------------------------------------ contracts that cannot work
+
+
+class NotAProtocol:
+    async def ping(self) -> str: ...  # type: ignore[empty-body]
+
+
+class Implemented(Base):
+    """Derives from a contract without being one."""
+
+
+class NeitherAsyncNorStream(Protocol):
+    def ping(self) -> str: ...
+
+
+class Keywords(Protocol):
+    async def ping(self, **options: int) -> str: ...
+
+
+class AfterRest(Protocol):
+    async def ping(self, *names: str, loud: bool = False) -> str: ...
+
+
+class Injected(Protocol):
+    async def ping(self, peer: Peer) -> str: ...
+
+
+class InjectedContext(Protocol):
+    async def ping(self, ctx: Context | None = None) -> str: ...
+
+
+class AsyncStream(Protocol):
+    async def ping(self) -> Stream[int]: ...
+
+
+class TwoChannels(Protocol):
+    async def ping(self, a: AsyncIterable[int], b: AsyncIterable[int]) -> str: ...
+
+
+class UploadOfAPlainFunction(Protocol):
+    def ping(self, a: AsyncIterable[int]) -> str: ...
+
+
+class ConversationWithUpload(Protocol):
+    async def ping(self, a: AsyncIterable[int]) -> AnonymousChannel: ...
+
+
+class NoSelf(Protocol):
+    async def ping() -> str: ...  # type: ignore[misc]
+
+
+class Static(Protocol):
+    @staticmethod
+    async def ping() -> str: ...
+
+
+class Private(Protocol):
+    async def _ping(self) -> str: ...
+
+
+class Attribute(Protocol):
+    ping: int
+
+
+class Nested(Protocol):
+    app: App
+
+
+class Unresolved(Protocol):
+    async def ping(self) -> Nowhere: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+class UnresolvedChannel(Protocol):
+    chat: Nowhere  # type: ignore[name-defined]  # noqa: F821
+
+
+class NotConvertible(Protocol):
+    async def ping(self) -> asyncio.Event: ...
+
+
+class Doubled(Protocol):
+    async def ping(self) -> str: ...
+
+    @wsrpc.method("ping")
+    async def other(self) -> str: ...
+
+
+class WithOptions(Protocol):
+    @wsrpc.method(ordered=True)
+    async def ping(self) -> str: ...
+
+
+class Lifecycle(Protocol):
+    async def close(self) -> str: ...
+
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Generic(Protocol[T_co]):
+    async def ping(self) -> T_co: ...
+
+
+class Filled(Generic[int], Protocol):
+    pass
+
+
+REFUSED: list[tuple[Any, str]] = [
+    (NotAProtocol, r"proxy\(\) takes a contract, which is a class that derives from typing\.Protocol itself; got"),
+    (Implemented, r"proxy\(\) takes a contract"),
+    ("Chat", r"proxy\(\) takes a contract.*got 'Chat'"),
+    (
+        NeitherAsyncNorStream,
+        r"NeitherAsyncNorStream\.ping .*neither an `async def`.*nor does it return a wsrpc\.Stream",
+    ),
+    (Keywords, r"Keywords\.ping .*parameter 'options': arguments travel by place, so \*\*kwargs would never arrive"),
+    (AfterRest, r"AfterRest\.ping .*parameter 'loud': it follows \*args"),
+    (Injected, r"Injected\.ping .*parameter 'peer': .* leave it to the implementation"),
+    (InjectedContext, r"InjectedContext\.ping .*parameter 'ctx'"),
+    (AsyncStream, r"AsyncStream\.ping .*declare it as a plain `def`"),
+    (TwoChannels, r"TwoChannels\.ping .*parameter 'b': one request opens one channel"),
+    (UploadOfAPlainFunction, r"UploadOfAPlainFunction\.ping .*declared as an `async def`"),
+    (ConversationWithUpload, r"ConversationWithUpload\.ping .*not both"),
+    (NoSelf, r"NoSelf\.ping .*takes self first"),
+    (Static, r"Static: 'ping' is neither a method nor annotated with another contract"),
+    (Private, r"Private: '_ping' begins with an underscore"),
+    (Attribute, r"Attribute: 'ping' is neither a method nor annotated with another contract"),
+    (Nested, r"Nested: the contract of channel 'app', .*App, has channels of its own"),
+    (Unresolved, r"Unresolved\.ping .*Nowhere"),
+    (UnresolvedChannel, r"UnresolvedChannel: the annotation of 'chat' cannot be resolved: .*Nowhere"),
+    (NotConvertible, r"NotConvertible\.ping .*its result cannot be received: .*Event"),
+    (Doubled, r"Doubled: 'ping' and 'other' are both for 'ping'"),
+    (WithOptions, r"WithOptions\.ping .*options belong to the method that implements it"),
+    (Lifecycle, r"Lifecycle\.close .*'close' is a lifecycle event on the main channel"),
+    (Generic, r"Generic is generic.*write its types out"),
+    (Filled, r"its result has a type variable"),
+]
+
+
+@pytest.mark.parametrize(("contract", "text"), REFUSED, ids=lambda value: getattr(value, "__name__", None))
+async def test_a_contract_that_cannot_work_is_refused(contract: Any, text: str) -> None:
+    async with connect(Server()) as client:
+        with pytest.raises(TypeError, match=text):
+            client.proxy(contract)
+
+
+async def test_a_channel_has_no_channels() -> None:
+    async with connect(Server()) as client:
+        with pytest.raises(TypeError, match=r"App: 'chat' is a named channel, but <Channel 'x'> has no channels"):
+            client.of("x").proxy(App)
+
+
+async def test_a_lifecycle_name_is_free_on_a_named_channel() -> None:
+    server = Server()
+    server.of("door").on("close", lambda: "closed")
+    async with connect(server) as client:
+        assert await client.of("door").proxy(Lifecycle).close() == "closed"

@@ -1,0 +1,518 @@
+"""`implement`: what fits a contract, what does not, and where it is registered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
+
+import msgspec
+import pytest
+from leftovers import nothing_left as nothing_left
+
+import wsrpc
+from wsrpc import AnonymousChannel, BadArguments, Client, Context, Peer, Router, Server, Service, Stream
+from wsrpc.schema import describe
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+class Line(msgspec.Struct):
+    who: str
+    text: str
+
+
+class LongLine(Line):
+    more: str = ""
+
+
+class Chat(Protocol):
+    async def say(self, text: str, *, urgent: bool = False) -> int: ...
+
+    def history(self, since: int) -> Stream[Line]: ...
+
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+
+    def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
+
+    async def talk(self, name: str) -> AnonymousChannel: ...
+
+
+class ChatImplementation:
+    """Plain and async, with injected parameters and options, as handlers may be."""
+
+    def say(self, text: str, urgent: bool = False, *, peer: Peer | None = None) -> int:
+        assert peer is not None
+        return len(text) + 100 * urgent
+
+    async def history(self, since: int) -> AsyncGenerator[LongLine]:
+        yield LongLine("Ada", f"{since}")
+
+    async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    async def shout(self, words: AsyncIterator[str], ctx: Context | None = None) -> AsyncIterator[str]:
+        async for word in words:
+            yield word.upper()
+
+    async def talk(self, name: str, channel: AnonymousChannel) -> None:
+        await channel.emit("hello", name)
+
+    async def not_in_the_contract(self, secret: str) -> str:
+        return secret
+
+
+async def parts(*given: Any) -> AsyncIterator[Any]:
+    for each in given:
+        yield each
+
+
+async def try_out(chat: Chat) -> None:
+    assert await chat.say("hi") == 2
+    assert await chat.say("hi", urgent=True) == 102
+    async with chat.history(7) as lines:
+        assert [line.text async for line in lines] == ["7"]
+    assert await chat.upload("f", parts(b"abc", b"d")) == 4
+    async with chat.shout(parts("a", "b")) as shouted:
+        assert [word async for word in shouted] == ["A", "B"]
+    async with await chat.talk("Ada") as channel:
+        assert await channel.wait_for("hello", timeout=10) == "Ada"
+
+
+# ------------------------------------------------------------ where
+
+
+async def test_on_a_server_and_on_its_channel() -> None:
+    server = Server()
+    server.implement(Chat, ChatImplementation())
+    server.of("chat").implement(Chat, ChatImplementation())
+    async with connect(server) as client:
+        await try_out(client.proxy(Chat))
+        await try_out(client.of("chat").proxy(Chat))
+        with pytest.raises(wsrpc.UnknownEvent):
+            await client.request("not_in_the_contract", "x")
+
+
+async def test_on_a_client_and_on_one_peer() -> None:
+    server = Server()
+    async with connect(server) as client:
+        client.implement(Chat, ChatImplementation())
+        await try_out(server.peers[0].proxy(Chat))
+        server.peers[0].of("chat").implement(Chat, ChatImplementation())
+        await try_out(client.of("chat").proxy(Chat))
+
+
+async def test_on_a_router() -> None:
+    router = Router()
+    router.implement(Chat, ChatImplementation())
+    server = Server()
+    server.include(router, channel="chat")
+    async with connect(server) as client:
+        await try_out(client.of("chat").proxy(Chat))
+
+
+class ChatService(ChatImplementation, Service):
+    def say(self, text: str, urgent: bool = False, *, peer: Peer | None = None) -> int:
+        assert peer is self.peer
+        return len(text) + 100 * urgent
+
+    @wsrpc.method
+    def extra(self) -> str:
+        return "extra"
+
+
+async def test_by_a_service() -> None:
+    server = Server()
+    server.add_service(ChatService, channel="chat", implements=Chat)
+    server.add_service(ChatService, lambda: ChatService(), channel="other", implements=Chat)
+    async with connect(server) as client:
+        await try_out(client.of("chat").proxy(Chat))
+        await try_out(client.of("other").proxy(Chat))
+        assert await client.of("chat").request("extra") == "extra"
+        with pytest.raises(wsrpc.UnknownEvent):
+            await client.of("chat").request("not_in_the_contract", "x")
+
+
+class App(Protocol):
+    chat: Chat
+
+    async def ping(self) -> str: ...
+
+
+class AppImplementation:
+    def __init__(self) -> None:
+        self.chat = ChatImplementation()
+
+    def ping(self) -> str:
+        return "pong"
+
+
+async def test_attributes_implement_the_channels() -> None:
+    server = Server()
+    server.implement(App, AppImplementation())
+    async with connect(server) as client:
+        assert await client.proxy(App).ping() == "pong"
+        await try_out(client.proxy(App).chat)
+    server = Server()
+    with pytest.raises(TypeError, match=r"has channels \(chat\), so it is implemented on the main channel"):
+        server.of("x").implement(App, AppImplementation())
+    with pytest.raises(TypeError, match=r"has channels \(chat\), and a service has one"):
+        server.add_service(ChatService, implements=App)
+
+
+class Options:
+    order: list[str]
+
+    def __init__(self) -> None:
+        self.order = []
+
+    @wsrpc.method(ordered=True, lax=True)
+    async def add(self, a: int, b: int = 1) -> int:
+        self.order.append(f"begin {a}")
+        await asyncio.sleep(0)
+        self.order.append(f"end {a}")
+        return a + b
+
+
+class Adding(Protocol):
+    async def add(self, a: int, b: int = 1) -> int: ...
+
+
+async def test_method_gives_the_options_of_a_handler() -> None:
+    server = Server()
+    options = Options()
+    server.implement(Adding, options)
+    async with connect(server) as client:
+        await asyncio.gather(client.request("add", "1"), client.request("add", 2))
+        assert options.order == ["begin 1", "end 1", "begin 2", "end 2"]
+
+
+# ------------------------------------------------------------ what fits
+
+
+Id = NewType("Id", int)
+
+
+class Options2(TypedDict):
+    loud: bool
+
+
+def fits(declared: Any, own: Any, *, result: bool = False) -> bool:
+    """Whether a method with a parameter (or a result) of type ``own`` implements a contract that says ``declared``."""
+
+    class Contract(Protocol):
+        async def call(self, value: Any) -> Any: ...
+
+    class Implementation:
+        def call(self, value: Any) -> Any: ...
+
+    name = "return" if result else "value"
+    Contract.call.__annotations__[name] = declared
+    Implementation.call.__annotations__[name] = own
+    try:
+        Router().implement(Contract, Implementation())
+    except TypeError as error:
+        if "does not implement" not in str(error):
+            raise
+        return False
+    return True
+
+
+NARROW_AND_WIDE: list[tuple[Any, Any]] = [
+    (int, float),
+    (int, int | None),
+    (int, Any),
+    (int, object),
+    (Literal["a"], str),
+    (Literal["a"], Literal["a", "b"]),
+    (LongLine, Line),
+    (list[int], list[float]),
+    (list[int], Sequence[int]),
+    (list[int], list[Any]),
+    (list[int], list),
+    (dict[str, int], dict[str, int | str]),
+    (int | str, str | int | None),
+]
+SAME: list[tuple[Any, Any]] = [
+    (int, int),
+    (Id, int),
+    (Annotated[int, msgspec.Meta(gt=0)], int),
+    (int | None, None | int),
+    (Line, Line),
+    (tuple[int, ...], tuple[int, ...]),
+    (Options2, Options2),
+]
+DIFFERENT: list[tuple[Any, Any]] = [
+    (int, str),
+    (bool, int),
+    (datetime, date),
+    (Literal[1], Literal["1"]),
+    (list[int], list[str]),
+    (list[int], dict[str, int]),
+    (Line, dict[str, str]),
+    (tuple[int, ...], tuple[str, ...]),
+    (Options2, Line),
+    (str, bytes),
+]
+
+
+@pytest.mark.parametrize(("narrow", "wide"), NARROW_AND_WIDE)
+def test_a_parameter_may_be_wider_and_a_result_narrower(narrow: Any, wide: Any) -> None:
+    assert fits(narrow, wide) and fits(wide, narrow, result=True)
+    if wide not in (Any, object, list) and wide != list[Any]:
+        assert not fits(wide, narrow) and not fits(narrow, wide, result=True)
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
+def test_types_that_travel_alike_fit_both_ways(one: Any, other: Any) -> None:
+    for result in (False, True):
+        assert fits(one, other, result=result) and fits(other, one, result=result)
+
+
+@pytest.mark.parametrize(("one", "other"), DIFFERENT)
+def test_other_types_do_not_fit(one: Any, other: Any) -> None:
+    for result in (False, True):
+        assert not fits(one, other, result=result) and not fits(other, one, result=result)
+
+
+class Lines(Protocol):
+    async def add(self, line: Line, *more: Line) -> Line:
+        """Add some lines."""
+        ...
+
+    def all(self) -> Stream[Line]: ...
+
+    async def talk(self, name: str) -> AnonymousChannel: ...
+
+
+class Unannotated:
+    """The contract says the types."""
+
+    def __init__(self) -> None:
+        self.lines: list[Line] = []
+
+    def add(self, line, *more):  # type: ignore[no-untyped-def]
+        self.lines += [line, *more]
+        return self.lines[-1]
+
+    def all(self):  # type: ignore[no-untyped-def]
+        return iter(self.lines)
+
+    def talk(self, name):  # type: ignore[no-untyped-def]
+        return wsrpc.current_context().channel()
+
+
+class UnannotatedService(Unannotated, Service):
+    pass
+
+
+@pytest.mark.parametrize("by_service", [False, True])
+async def test_what_is_not_annotated_has_the_types_of_the_contract(by_service: bool) -> None:
+    server = Server()
+    if by_service:
+        server.add_service(UnannotatedService, implements=Lines)
+    else:
+        server.implement(Lines, Unannotated())
+    async with connect(server) as client:
+        lines = client.proxy(Lines)
+        assert await lines.add(Line("Ada", "a"), Line("Bob", "b")) == Line("Bob", "b")
+        with pytest.raises(BadArguments, match="argument 'line'"):
+            await client.request("add", "text")
+        with pytest.raises(BadArguments, match="argument 'more'"):
+            await client.request("add", {"who": "Ada", "text": "a"}, "text")
+        async with lines.all() as found:
+            assert [line async for line in found] == [Line("Ada", "a"), Line("Bob", "b")]
+        async with await lines.talk("x"):
+            pass
+    add, all_, talk = describe(server).events
+    assert add.doc == "Add some lines." and add.result == {"$ref": "#/$defs/Line"}
+    assert [p.schema for p in add.parameters] == [{"$ref": "#/$defs/Line"}] * 2
+    assert (all_.kind, all_.items, talk.kind) == ("stream", {"$ref": "#/$defs/Line"}, "conversation")
+
+
+class Numbers(Protocol):
+    async def sum(self, first: int, *more: int) -> int: ...
+
+
+class AnyNumbers:
+    def sum(self, *numbers: int) -> int:
+        return sum(numbers)
+
+
+async def test_args_take_the_place_of_parameters() -> None:
+    server = Server()
+    server.implement(Numbers, AnyNumbers())
+    async with connect(server) as client:
+        assert await client.proxy(Numbers).sum(1, 2, 3) == 6
+        with pytest.raises(BadArguments):
+            await client.request("sum", "1")
+
+
+# ------------------------------------------------------------ what does not
+
+
+class Adds(Protocol):
+    async def add(self, a: int, b: int = 1) -> int: ...
+
+
+class Missing:
+    def add_(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class WrongType:
+    def add(self, a: str, b: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class WrongResult:
+    def add(self, a: int, b: int = 1) -> str: ...  # type: ignore[empty-body]
+
+
+class TooFew:
+    def add(self, a: int) -> int: ...  # type: ignore[empty-body]
+
+
+class TooMany:
+    def add(self, a: int, b: int = 1, *, c: int) -> int: ...  # type: ignore[empty-body]
+
+
+class Required:
+    def add(self, a: int, b: int) -> int: ...  # type: ignore[empty-body]
+
+
+class OtherDefault:
+    def add(self, a: int, b: int = 2) -> int: ...  # type: ignore[empty-body]
+
+
+class Turned:
+    def add(self, b: int, a: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class Streams:
+    def add(self, a: int, b: int = 1) -> Iterator[int]:
+        yield a
+
+
+class Uploads:
+    async def add(self, a: AsyncIterator[int], b: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class Talks:
+    async def add(self, a: int, b: int = 1, *, channel: AnonymousChannel) -> int: ...  # type: ignore[empty-body]
+
+
+class Named:
+    @wsrpc.method("plus")
+    def add(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class CannotBeAHandler:
+    def add(self, a: int, b: int = 1, *, file: asyncio.Event = asyncio.Event()) -> int: ...  # type: ignore[empty-body]  # noqa: B008
+
+
+MISMATCHES: list[tuple[Any, str]] = [
+    (Missing(), r"Missing does not implement .*Adds: it has no add"),
+    (WrongType(), r"parameter 'a' is int in the contract, and str here"),
+    (WrongResult(), r"the result is int in the contract, and str here"),
+    (TooFew(), r"it has no parameter for 'b'"),
+    (TooMany(), r"it requires 'c', which the contract does not have"),
+    (Required(), r"parameter 'b' is optional in the contract, and required here"),
+    (OtherDefault(), r"parameter 'b' has the default 1 in the contract, and 2 here"),
+    (Turned(), r"parameter 'a' is in another place"),
+    (Streams(), r"the contract declares a request, and this is a stream"),
+    (Uploads(), r"the contract declares a request, and this is an upload"),
+    (Talks(), r"the contract declares a request, and this is a conversation"),
+    (Named(), r"its event is 'add', and @wsrpc\.method names it 'plus'"),
+    (CannotBeAHandler(), r"CannotBeAHandler\.add .*parameter 'file'"),
+    (TooFew, r"takes an object that has the methods of .*Adds: TooFew\(\), not the class"),
+]
+
+
+@pytest.mark.parametrize(("implementation", "text"), MISMATCHES, ids=lambda value: type(value).__name__)
+def test_a_mismatch_is_refused_and_nothing_is_registered(implementation: Any, text: str) -> None:
+    class Both(Protocol):
+        add: Adds
+
+        async def fine(self) -> int: ...
+
+    class Implementation:
+        add = implementation
+
+        def fine(self) -> int:
+            return 1
+
+    server = Server()
+    with pytest.raises(TypeError, match=text) as caught:
+        server.implement(Adds, implementation)
+    if "does not implement" in str(caught.value) and not isinstance(implementation, Missing):
+        assert "Adds.add(self, a: int, b: int = 1) -> int" in str(caught.value)
+        assert f"{type(implementation).__name__}.add(" in str(caught.value) and __file__ in str(caught.value)
+    with pytest.raises(TypeError):
+        server.implement(Both, Implementation())
+    assert describe(server).events == ()
+
+
+class Items(Protocol):
+    def numbers(self) -> Stream[int]: ...
+
+    async def count(self, items: AsyncIterable[int]) -> int: ...
+
+
+class OtherItems:
+    async def numbers(self) -> AsyncIterator[str]:
+        yield ""
+
+    async def count(self, items: AsyncIterator[str]) -> int:
+        return 0
+
+
+def test_items_are_compared_too() -> None:
+    with pytest.raises(TypeError, match="each item is int in the contract, and str here"):
+        Server().implement(Items, OtherItems())
+
+    class Uploading(Protocol):
+        async def count(self, items: AsyncIterable[int]) -> int: ...
+
+    with pytest.raises(TypeError, match="the items of 'items' are int in the contract, and str here"):
+        Server().implement(Uploading, OtherItems())
+
+
+def test_a_handler_of_the_main_channel_cannot_have_a_lifecycle_name() -> None:
+    class Door(Protocol):
+        async def close(self) -> str: ...
+
+    class Implementation:
+        def close(self) -> str:
+            return "closed"
+
+    with pytest.raises(TypeError, match="'close' is a lifecycle event on the main channel"):
+        Server().implement(Door, Implementation())
+
+
+def test_a_service_and_an_implementation_cannot_share_an_event() -> None:
+    server = Server()
+    server.add_service(ChatService, implements=Chat)
+    with pytest.raises(ValueError, match="'say' is a method of a service"):
+        server.implement(Chat, ChatImplementation())
+
+    class Twice(ChatImplementation, Service):
+        @wsrpc.method("say")
+        def other(self) -> None: ...
+
+    with pytest.raises(ValueError, match=r"are both for the event 'say'"):
+        Server().add_service(Twice, implements=Chat)
+
+    class Less(Service):
+        def say(self) -> int:
+            return 1
+
+    with pytest.raises(TypeError, match=r"Less does not implement .*Chat: it has no history, upload, shout, talk"):
+        Server().add_service(Less, implements=Chat)
+
+
+async def test_a_closed_channel_takes_no_implementation() -> None:
+    channel = Client().of("chat")
+    channel.close()
+    with pytest.raises(wsrpc.ChannelClosed):
+        channel.implement(Chat, ChatImplementation())

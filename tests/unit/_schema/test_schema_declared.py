@@ -1,0 +1,220 @@
+"""`wsrpc.schema.describe`: the events that a side emits, as far as it has declared them, and defaults of parameters."""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from ipaddress import IPv4Address
+from typing import Any, Protocol
+
+import msgspec
+import pydantic
+import pytest
+
+from wsrpc import Client, JsonCodec, MsgpackCodec, Router, Server, method
+from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
+
+INTEGER = {"type": "integer"}
+STRING = {"type": "string"}
+
+
+class Cup(msgspec.Struct):
+    drink: str
+    size: int = 200
+
+
+class News(Protocol):
+    async def said(self, who: str, text: str = "", *tags: str) -> None:
+        """Somebody has said something."""
+
+    def served(self, cup: Cup, *, warm: bool = True) -> None: ...
+
+    @method("wire-name")
+    async def renamed(self) -> None: ...
+
+
+class Everything(Protocol):
+    news: News
+
+    async def started(self, at: int = 0, *, by: str) -> None: ...
+
+
+def names(description: Description) -> list[tuple[str | None, str]]:
+    return [(event.channel, event.event) for event in description.emits]
+
+
+def test_declared_events_are_described() -> None:
+    server = Server()
+    server.of("chat").declare(News)
+    description = describe(server)
+    who = ParameterSchema("who", STRING)
+    text = ParameterSchema("text", {**STRING, "default": ""}, optional=True)
+    tags = ParameterSchema("tags", STRING, rest=True)
+    cup = ParameterSchema("cup", {"$ref": "#/$defs/Cup"})
+    warm = ParameterSchema("warm", {"type": "boolean", "default": True}, optional=True)
+    assert description.events == ()
+    assert description.emits == (
+        EventSchema("said", "value", "chat", "Somebody has said something.", (who, text, tags)),
+        EventSchema("served", "value", "chat", parameters=(cup, warm)),
+        EventSchema("wire-name", "value", "chat"),
+    )
+    assert msgspec.json.decode(msgspec.json.encode(description), type=Description) == description
+    assert "result" not in msgspec.to_builtins(description.emits[0])  # nothing answers an event
+
+
+def test_a_type_in_an_emitted_event_arrives_complete() -> None:
+    server = Server()
+    server.of("chat").declare(News)
+    assert list(describe(server).definitions) == ["Cup"]
+    assert describe(server).definitions["Cup"]["required"] == ["drink", "size"]
+
+    @server.on("brew")
+    def brew(cup: Cup) -> None: ...
+
+    description = describe(server)
+    assert {name: schema["required"] for name, schema in description.definitions.items()} == {
+        "Cup": ["drink", "size"],
+        "CupInput": ["drink"],
+    }
+    assert description.events[0].parameters[0].schema == {"$ref": "#/$defs/CupInput"}
+    assert description.emits[1].parameters[0].schema == {"$ref": "#/$defs/Cup"}
+
+
+def test_declarations_of_channels_routers_and_clients() -> None:
+    router = Router()
+    router.declare(News)
+    server = Server()
+    server.include(router, channel="included")
+    server.declare(Everything)
+    news = ["said", "served", "wire-name"]
+    assert names(describe(server)) == [
+        (None, "started"),
+        *(("included", event) for event in news),
+        *(("news", event) for event in news),
+    ]
+    assert names(describe(router)) == [(None, event) for event in news]
+    client = Client("ws://127.0.0.1:1")
+    client.declare(News)
+    assert names(describe(client)) == [(None, event) for event in news]
+    # `at` is always sent, because `by` follows it.
+    assert [(p.name, p.optional) for p in describe(server).emits[0].parameters] == [("at", False), ("by", False)]
+
+
+def test_a_type_without_a_schema_is_noted() -> None:
+    class Addresses(Protocol):
+        async def moved(self, to: IPv4Address) -> None: ...
+
+    server = Server(enc_hook=str, dec_hook=lambda tp, value: tp(value))
+    server.declare(Addresses)
+    [moved] = describe(server).emits
+    assert moved.notes == ("parameter 'to': ipaddress.IPv4Address has no JSON Schema",)
+
+
+# ---------------------------------------------------------------- defaults
+
+
+HERE = IPv4Address("10.0.0.1")
+
+
+class Size(enum.Enum):
+    SMALL = "s"
+
+
+class Point(pydantic.BaseModel):
+    x: int = 1
+
+
+@dataclass
+class Line:
+    ends: list[int] = field(default_factory=lambda: [1, 2])
+
+
+def default_of(default: Any, tp: Any = Any, **options: Any) -> Any:
+    """The default in the description of a parameter; UNSET if there is none."""
+
+    def handler(value: Any = default) -> None: ...
+
+    handler.__annotations__["value"] = tp
+    server = Server(**options)
+    server.on("event", handler)
+    [event] = describe(server).events
+    assert event.parameters[0].optional
+    return msgspec.json.decode(msgspec.json.encode(event.parameters[0].schema)).get("default", msgspec.UNSET)
+
+
+@pytest.mark.parametrize(
+    ("default", "written"),
+    [
+        (1, 1),
+        (-0.5, -0.5),
+        (2**70, 2**70),
+        ("text", "text"),
+        (None, None),
+        (False, False),
+        (b"abc", "YWJj"),
+        ((1, ("a", None)), [1, ["a", None]]),
+        ({"a": [1]}, {"a": [1]}),
+        ({1: 2}, {"1": 2}),
+        (frozenset({1}), [1]),
+        (range(3), [0, 1, 2]),
+        (Size.SMALL, "s"),
+        (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
+        (timedelta(seconds=1), "PT1S"),
+        (Decimal("1.50"), "1.50"),
+        (Cup("tea"), {"drink": "tea", "size": 200}),
+        (Line(), {"ends": [1, 2]}),
+        (Point(), {"x": 1}),
+    ],
+)
+def test_a_default_is_written_as_json(default: Any, written: Any) -> None:
+    found = default_of(default)
+    assert found == written and type(found) is type(written)
+
+
+def refuse(value: Any) -> Any:
+    raise RuntimeError("a hook may raise anything")
+
+
+@pytest.mark.parametrize("default", [math.nan, [math.inf], object(), "\ud800", {"\udfff": 1}, ..., msgspec.UNSET])
+def test_a_default_that_json_does_not_have_is_left_out(default: Any) -> None:
+    assert default_of(default) is msgspec.UNSET
+    assert default_of(default, enc_hook=refuse) is msgspec.UNSET
+
+
+@pytest.mark.parametrize("codec", [JsonCodec(enc_hook=str), MsgpackCodec(enc_hook=str), None])
+def test_the_hook_of_the_codec_encodes_defaults(codec: Any) -> None:
+    options = {"enc_hook": str} if codec is None else {"codec": codec}
+    assert default_of(HERE, **options) == "10.0.0.1"
+    client = Client("ws://127.0.0.1:1", **options)
+    client.on("event", lambda address=HERE: None)
+    assert describe(client).events[0].parameters[0].schema == {"default": "10.0.0.1"}
+
+
+def test_a_default_stands_beside_a_reference() -> None:
+    assert default_of(Cup("tea", 1), Cup) == {"drink": "tea", "size": 1}
+
+    tea = Cup("tea")
+
+    def handler(cup: Cup = tea) -> None: ...
+
+    server = Server()
+    server.on("event", handler)
+    [event] = describe(server).events
+    assert event.parameters[0].schema == {"$ref": "#/$defs/Cup", "default": {"drink": "tea", "size": 200}}
+
+
+def test_what_is_required_or_takes_the_rest_has_no_default() -> None:
+    server = Server()
+
+    @server.on("event")
+    def event(first: int, second: int = 2, *rest: int) -> None: ...
+
+    @server.on("keywords")
+    def keywords(first: int = 1, *, second: int) -> None: ...
+
+    described = {each.event: each for each in describe(server).events}
+    assert [p.schema for p in described["event"].parameters] == [INTEGER, {**INTEGER, "default": 2}, INTEGER]
+    assert [(p.schema, p.optional) for p in described["keywords"].parameters] == [(INTEGER, False)] * 2

@@ -1,0 +1,460 @@
+"""The description that a server offers its clients: its pages, who gets it, when it is made, and what it is made of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from core_driver import messages
+from leftovers import nothing_left as nothing_left
+
+from wsrpc import (
+    BadArguments,
+    Client,
+    Context,
+    Limits,
+    MsgpackCodec,
+    Peer,
+    RemoteError,
+    Router,
+    Server,
+    Service,
+    UnknownEvent,
+    method,
+)
+from wsrpc.schema import Description, describe
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+PAGE = 24 * 1024
+SMALL = 8192
+
+
+class Cup(msgspec.Struct):
+    drink: str
+    size: int = 200
+
+
+class Kitchen(Protocol):
+    async def ready(self, cup: Cup, table: int = 0) -> None:
+        """A cup can be fetched."""
+
+
+async def pages_of(client: Client) -> list[list[dict[str, Any]]]:
+    channel = client.of("wsrpc")
+    page = await channel.request("describe")
+    assert list(page) == ["items", "next"]
+    pages = [page["items"]]
+    while page["next"] is not None:
+        page = await channel.request("describe", page["next"])
+        pages.append(page["items"])
+    return pages
+
+
+def put_together(pages: list[list[dict[str, Any]]]) -> Description:
+    items = [item for page in pages for item in page]
+    kinds = [kind for item in items for kind in item]
+    assert len(kinds) == len(items)
+    assert kinds == sorted(kinds, key=["definition", "event", "emits"].index)
+    document = {
+        "events": [item["event"] for item in items if "event" in item],
+        "emits": [item["emits"] for item in items if "emits" in item],
+        "$defs": {each["name"]: each["schema"] for item in items if (each := item.get("definition"))},
+    }
+    return msgspec.convert(document, Description)
+
+
+async def fetched(client: Client) -> Description:
+    return put_together(await pages_of(client))
+
+
+async def refused(client: Client, *args: object) -> tuple[str, Any]:
+    with pytest.raises(RemoteError) as raised:
+        await client.of("wsrpc").request("describe", *args)
+    return raised.value.message, raised.value.code
+
+
+def cafe(**options: Any) -> Server:
+    class Clock(Service):
+        @method("tick")
+        def count(self, by: int = 1) -> int:
+            return by
+
+    server = Server(**options)
+    server.add_service(Clock, channel="clock")
+    server.declare(Kitchen)
+
+    @server.on("brew")
+    def brew(cups: list[Cup], strong: bool = False) -> list[Cup]:
+        """Brew some cups."""
+        return cups
+
+    @server.on("debug", hidden=True)
+    def debug() -> None: ...
+
+    return server
+
+
+CODECS: list[dict[str, Any]] = [{}, {"extensions": False}, {"codec": MsgpackCodec()}]
+
+
+@pytest.mark.parametrize("options", CODECS, ids=["negotiated", "json", "msgpack"])
+async def test_clients_get_what_describe_returns(options: dict[str, Any]) -> None:
+    server = cafe(**options)
+    server.on_join(lambda peer, room: True)
+    server.offer_description()
+    async with connect(server, client=Client(**options)) as client:
+        description = await fetched(client)
+    assert description == describe(server)
+    assert [(event.channel, event.event) for event in description.events] == [
+        (None, "brew"),
+        ("clock", "tick"),
+        ("rooms", "join"),
+        ("rooms", "leave"),
+    ]
+    assert [event.event for event in description.emits] == ["ready"]
+    assert list(description.definitions) == ["Cup", "CupInput"]
+
+
+async def test_a_server_without_handlers_has_one_empty_page() -> None:
+    server = Server()
+    server.offer_description()
+    async with connect(server) as client:
+        assert await client.of("wsrpc").request("describe", None) == {"items": [], "next": None}
+
+
+async def test_what_is_not_offered_is_not_there() -> None:
+    async with connect(cafe()) as client:
+        with pytest.raises(UnknownEvent, match="Channel 'wsrpc' does not exist"):
+            await client.of("wsrpc").request("describe")
+
+
+async def test_what_is_registered_later_appears_and_what_is_removed_goes() -> None:
+    server = cafe()
+    server.offer_description()
+    async with connect(server) as client:
+        for change in (
+            lambda: server.on("later", lambda cup: cup),
+            lambda: server.on("later", lambda cup, size: cup),
+            lambda: server.on("later", None),
+            lambda: server.of("bar").declare(Kitchen),
+            lambda: server.of("bar").on("pour", lambda: None),
+            lambda: server.of("bar").close(),
+        ):
+            before = await fetched(client)
+            change()
+            now = await fetched(client)
+            assert now == describe(server) != before
+
+
+# ---------------------------------------------------------------- pages
+
+
+def crowded(number: int = 300) -> Server:
+    """A server whose description takes several pages."""
+    server = Server()
+    server.declare(Kitchen)
+    for each in range(number):
+
+        def handler(cup: Cup, text: str = "x" * each) -> Cup:
+            """Does something with a cup, and has a docstring of some length that makes its description longer."""
+            return cup
+
+        server.on(f"event-{each:04}", handler)
+    server.offer_description()
+    return server
+
+
+async def test_pages_are_bounded_and_make_up_the_whole() -> None:
+    server = crowded()
+    async with connect(server) as client:
+        pages = await pages_of(client)
+    assert len(pages) > 4
+    sizes = [len(msgspec.json.encode(page)) for page in pages]
+    assert PAGE - 1024 < max(sizes) <= PAGE + 2  # the brackets
+    assert min(sizes[:-1]) > PAGE - 1024
+    assert put_together(pages) == describe(server)
+
+
+async def test_what_is_larger_than_a_page_has_one_of_its_own() -> None:
+    server = Server()
+    for event in ("a", "b", "c"):
+        server.on(event, lambda text="x" * 2 * PAGE: text) if event == "b" else server.on(event, lambda: None)
+    server.offer_description()
+    async with connect(server) as client:
+        pages = await pages_of(client)
+    assert [[item["event"]["event"] for item in page] for page in pages] == [["a"], ["b"], ["c"]]
+
+
+@pytest.mark.parametrize("default", ["x" * 1000, [0.0] * 250, [[]] * 300])
+async def test_pages_fit_into_what_the_client_accepts(default: Any) -> None:
+    server = Server()
+    for number in range(20):
+        server.on(f"event-{number}", lambda value=default: value)
+    server.offer_description()
+    for options in ({}, {"values": 4096}):
+        async with connect(server, client=Client(limits=Limits(message=SMALL, **options))) as client:
+            pages = await pages_of(client)
+            assert put_together(pages) == describe(server)
+            assert client.connected
+
+
+async def test_what_the_client_cannot_accept_is_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on("a", lambda: 1)
+    server.on("b", lambda text="x" * 2 * SMALL: text)
+    server.offer_description()
+    async with connect(server, client=Client(limits=Limits(message=SMALL))) as client:
+        first = await client.of("wsrpc").request("describe")
+        assert [item["event"]["event"] for item in first["items"]] == ["a"]
+        message, _ = await refused(client, first["next"])
+        assert message.startswith("what the handler gave is too big: the message has ")
+        assert f"at most {SMALL}" in message
+        assert await client.request("a") == 1
+
+
+# ---------------------------------------------------------------- cursors
+
+
+CHANGED = ("the description has changed since: ask from the beginning, without a cursor", "wsrpc.description_changed")
+
+
+async def test_pages_of_two_descriptions_are_never_mixed() -> None:
+    server = crowded()
+    async with connect(server) as client:
+        first = await client.of("wsrpc").request("describe")
+        second = await client.of("wsrpc").request("describe", first["next"])
+        server.on("another", lambda: None)
+        assert await refused(client, first["next"]) == CHANGED
+        assert await refused(client, second["next"]) == CHANGED
+        assert await fetched(client) == describe(server)
+        server.on("another", None)
+        assert await client.of("wsrpc").request("describe", first["next"]) == second
+
+
+async def test_a_cursor_is_good_at_another_server_with_the_same_description() -> None:
+    async with connect(crowded()) as client, connect(crowded()) as other, connect(crowded(299)) as differing:
+        first = await client.of("wsrpc").request("describe")
+        again = await client.of("wsrpc").request("describe", first["next"])
+        assert await other.of("wsrpc").request("describe", first["next"]) == again
+        assert await refused(differing, first["next"]) == CHANGED
+
+
+async def test_a_cursor_is_short_and_nothing_else_is_one() -> None:
+    async with connect(crowded()) as client:
+        cursor = (await client.of("wsrpc").request("describe"))["next"]
+        assert len(cursor) < 32
+        revision = cursor.partition(".")[0]
+        for wrong in (
+            "",
+            "0",
+            revision,
+            f"{revision}.",
+            f"{revision}.-1",
+            f"{revision}.99999",
+            f".{cursor}",
+            "9" * 9999,
+        ):
+            assert await refused(client, wrong) == CHANGED
+        with pytest.raises(BadArguments):
+            await client.of("wsrpc").request("describe", 1)
+        with pytest.raises(BadArguments):
+            await client.of("wsrpc").request("describe", cursor, cursor)
+
+
+# ---------------------------------------------------------------- when it is made
+
+
+class Price:
+    """Only the hook can encode it, so that calls of the hook count how often the description is made."""
+
+
+async def test_it_is_made_once_and_again_only_after_a_change() -> None:
+    made: list[Any] = []
+
+    def hook(value: Any) -> str:
+        made.append(value)
+        return "1 EUR"
+
+    server = Server(enc_hook=hook)
+    price = Price()
+
+    @server.on("price")
+    def tell(at: Any = price) -> None: ...
+
+    def again() -> None:
+        server.once("again", again)
+
+    server.once("again", again)
+    server.once("never", lambda value=price: None)
+    server.offer_description()
+    assert made == []
+    async with connect(server) as client, connect(server) as other:
+        for each in (client, other, client):
+            description = await fetched(each)
+            assert description.events[0].parameters[0].schema == {"default": "1 EUR"}
+            assert made == [price]
+        for _ in range(3):  # no message of a client has it made anew
+            await client.request("again")
+            await fetched(client)
+        assert made == [price]
+        assert [event.event for event in description.events] == ["price"]
+        server.on("more", lambda: None)
+        for _ in range(3):
+            assert len((await fetched(client)).events) == 2
+        assert made == [price] * 2
+        server.on("secret", lambda: None, hidden=True)
+        server.on("price", tell)  # the same function: nothing that is described has changed
+        await fetched(client)
+        assert made == [price] * 2
+
+
+# ---------------------------------------------------------------- who gets it
+
+
+async def test_who_is_allowed_gets_it() -> None:
+    server = cafe()
+    server.offer_description(allow=lambda peer: peer.state.get("staff", False))
+    async with connect(server) as client, connect(server) as other:
+        server.peers[0].state["staff"] = True
+        assert await fetched(client) == describe(server)
+        assert await refused(other) == ("not allowed", None)
+        server.peers[0].state["staff"] = False
+        assert await refused(client) == ("not allowed", None)
+        assert await refused(client, "any cursor") == ("not allowed", None)
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+async def test_the_function_may_be_async(allowed: bool) -> None:
+    async def allow(peer: Peer) -> bool:
+        return await peer.request("may I?", returns=bool)
+
+    server = cafe()
+    server.offer_description(allow=allow)
+    async with connect(server) as client:
+        client.on("may I?", lambda: allowed)
+        if allowed:
+            assert await fetched(client) == describe(server)
+        else:
+            assert await refused(client) == ("not allowed", None)
+
+
+async def test_a_function_that_fails_refuses_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    def allow(peer: Peer) -> bool:
+        raise PermissionError("the password is secret")
+
+    server = cafe()
+    server.offer_description(allow=allow)
+    async with connect(server) as client:
+        assert await refused(client) == ("not allowed", None)
+    assert messages(caplog) == ["refused to give the peer the description, because allow= failed"]
+    assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].exc_info is not None
+
+
+def yes() -> bool:
+    return True
+
+
+def no_default(peer: Peer, name: str) -> Awaitable[bool]:
+    raise NotImplementedError
+
+
+@pytest.mark.parametrize("wrong", [True, "staff", yes, no_default])
+def test_what_does_not_decide_about_a_peer_is_refused(wrong: Any) -> None:
+    server = Server()
+    with pytest.raises(TypeError, match=r"allow= takes a function that is called with \(peer\), got "):
+        server.offer_description(allow=wrong)
+    server.of("wsrpc").on("describe", lambda: None)  # nothing was reserved
+
+
+# ---------------------------------------------------------------- its channel
+
+
+async def test_the_channel_is_reserved() -> None:
+    class Other(Service):
+        @method
+        def other(self) -> None: ...
+
+    class Implementation:
+        def describe(self) -> None: ...
+
+    class Contract(Protocol):
+        async def describe(self) -> None: ...
+
+    router = Router()
+    router.on("describe", lambda: None)
+    server = cafe()
+    server.offer_description()
+    async with connect(server) as client:
+        [peer] = server.peers
+        for call in (
+            lambda: server.of("wsrpc").on("describe", lambda: None),
+            lambda: server.of("wsrpc").once("other", lambda: None),
+            lambda: server.of("wsrpc").on("describe", None),
+            lambda: server.of("wsrpc").implement(Contract, Implementation()),
+            lambda: server.include(router, channel="wsrpc"),
+            lambda: server.add_service(Other, channel="wsrpc"),
+            lambda: peer.of("wsrpc").on("describe", lambda: None),
+        ):
+            with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
+                call()
+        server.of("wsrpc").close()
+        assert await fetched(client) == describe(server)
+        client.of("wsrpc").on("describe", lambda: "mine")  # the client's side is free
+        assert await peer.of("wsrpc").request("describe") == "mine"
+
+
+@pytest.mark.parametrize("method_name", ["on", "once"])
+async def test_handlers_that_are_there_are_in_the_way(method_name: str) -> None:
+    server = Server()
+    getattr(server.of("wsrpc"), method_name)("mine", lambda: 1)
+    with pytest.raises(ValueError, match=r"on channel 'wsrpc', where you have handlers of \['mine'\]"):
+        server.offer_description()
+    async with connect(server) as client:
+        assert await client.of("wsrpc").request("mine") == 1
+
+
+def test_it_is_offered_once() -> None:
+    server = Server()
+    server.offer_description()
+    with pytest.raises(ValueError, match="offers its description already"):
+        server.offer_description(allow=lambda peer: True)
+
+
+async def test_rooms_and_the_description_are_offered_by_one_server() -> None:
+    server = Server()
+    server.offer_description()
+    server.room("lobby", allow=lambda peer: True)
+    async with connect(server) as client:
+        await client.of("rooms").request("join", "lobby")
+        assert [event.channel for event in (await fetched(client)).events] == ["rooms", "rooms"]
+        for channel in ("rooms", "wsrpc"):
+            with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
+                server.of(channel).on("x", lambda: None)
+
+
+async def test_middleware_sees_the_request() -> None:
+    seen: list[tuple[object, str]] = []
+    server = Server()
+
+    @server.use
+    async def note(ctx: Context, call_next: Any) -> Any:
+        seen.append((ctx.channel_name, ctx.event))
+        return await call_next(ctx)
+
+    server.offer_description()
+    async with connect(server) as client:
+        await fetched(client)
+    assert seen == [("wsrpc", "describe")]
+
+
+async def test_it_is_there_when_the_server_is_opened_again() -> None:
+    server = cafe()
+    server.offer_description()
+    for _ in range(2):
+        async with server.listen() as listener, Client(listener.url) as client:
+            assert await fetched(client) == describe(server)

@@ -1,0 +1,248 @@
+"""`Description`: the events of one registry as data, with their parameters and results as JSON Schema."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from .._conversion.convert import EncHook, make_enc_hook
+from .._handlers.compiled import Handler
+from .._handlers.contract import Kind as MemberKind
+from .._handlers.contract import Member
+from .._handlers.introspection import Parameter, Result, Role, by_place, result_of, without_partials
+from .._handlers.registry import Registry
+from .definitions import Form
+from .json_types import Described, schemas_of
+
+__all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "declared_members", "describe", "shown_handlers"]
+
+Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
+"""The kind of answer to a request of an event.
+
+- ``"value"``: a value (``result``)
+- ``"stream"``: a channel on which items arrive (``items``)
+- ``"upload"``: a channel to which the caller sends items (``sends``) and whose end is answered (``result``)
+- ``"exchange"``: a channel with items in both directions
+- ``"conversation"``: a channel for events and requests
+"""
+
+
+class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
+    """A parameter that gets its value from the caller. If ``rest`` is true, it takes all further arguments.
+
+    The schema of an optional parameter has its ``"default"``, if that can be written as JSON.
+    """
+
+    name: str
+    schema: dict[str, Any]
+    optional: bool = False
+    rest: bool = False
+
+
+class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
+    """An event with a handler, or one that is emitted. ``channel`` is None for the main channel; ``doc`` is the
+    docstring of the handler, or of the contract's method.
+
+    An empty schema stands for any value. ``notes`` say which types have no schema, and why. What is emitted is of kind
+    ``"value"`` and has no ``result``, because nothing answers an event.
+    """
+
+    event: str
+    kind: Kind
+    channel: str | None = None
+    doc: str = ""
+    parameters: tuple[ParameterSchema, ...] = ()
+    sends: dict[str, Any] | None = None
+    items: dict[str, Any] | None = None
+    result: dict[str, Any] | None = None
+    notes: tuple[str, ...] = ()
+
+
+class Description(msgspec.Struct, frozen=True):
+    """All events by name, those of the main channel first, and the definitions that ``{"$ref": ...}`` refers to.
+
+    ``events`` have handlers. ``emits`` are the events that the described side emits, as far as it has declared them.
+
+    A type with defaults that is both sent and returned has two definitions: ``Cup``, with all its fields, as it comes
+    back, and ``CupInput`` as it may be sent. Arguments of emitted events are as what comes back.
+    """
+
+    events: tuple[EventSchema, ...]
+    emits: tuple[EventSchema, ...]
+    definitions: dict[str, dict[str, Any]] = msgspec.field(name="$defs")
+
+
+def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True) -> Description:
+    """Describe what is registered and declared; see `wsrpc.schema.describe`.
+
+    Args:
+        enc_hook: encodes defaults.
+        once: whether handlers that were registered with `once` are described, too.
+    """
+    handlers = sorted(shown_handlers(registry, once=once), key=_place)
+    members = sorted(declared_members(registry), key=_place)
+    drafts = [_draft(*found) for found in handlers]
+    emitted = [_emitted(*found) for found in members]
+    types = [each for draft in (*drafts, *emitted) for each in draft.types]
+    schemas, definitions = schemas_of(types, hooked=registry.dec_hook is not None)
+    described = iter(schemas)
+    default = _default_writer(enc_hook)
+    events = [_finished(draft, described, default) for draft in drafts]
+    emits = [_finished(draft, described, default) for draft in emitted]
+    made = Description(tuple(events), tuple(emits), definitions)
+    return msgspec.convert(_writable(msgspec.to_builtins(made)), Description)
+
+
+def _place(found: tuple[str | None, str, Any]) -> tuple[str, str]:
+    channel, event, _ = found
+    return channel or "", event
+
+
+def _writable(value: Any) -> Any:
+    """Return ``value`` with ``?`` for each half of a surrogate pair, which cannot be encoded."""
+    if value.__class__ is str:
+        return value.encode(errors="replace").decode()
+    if value.__class__ in (list, tuple):
+        return [_writable(item) for item in value]
+    if value.__class__ is dict:
+        return {_writable(key): _writable(item) for key, item in value.items()}
+    return value
+
+
+def shown_handlers(registry: Registry, *, once: bool) -> Iterator[tuple[str | None, str, Handler]]:
+    """Yield the channel, the event and the handler of everything that a description has."""
+    for channel, scope in registry.scopes.items():
+        if isinstance(channel, int):  # raw messages
+            continue
+        for event, handler in {**scope.handlers, **(scope.once if once else {})}.items():
+            if not handler.hidden:
+                yield channel, event, handler
+
+
+def declared_members(registry: Registry) -> Iterator[tuple[str | None, str, Member]]:
+    """Yield the channel, the event and the contract's member of each event that was declared."""
+    for channel, members in (registry.declared or {}).items():
+        assert not isinstance(channel, int)
+        for event, member in members.items():
+            yield channel, event, member
+
+
+class _Draft(NamedTuple):
+    """An event before its types have schemas."""
+
+    channel: str | None
+    event: str
+    kind: Kind
+    doc: str
+    parameters: tuple[Parameter, ...]
+    types: list[tuple[Any, Form]]
+    """Each type that needs a schema, with the form of the schema: the types of the parameters, of the items that the
+    caller sends, and of the result or of the items that it gets."""
+    notes: list[str]
+    answered: bool = True
+    """Whether an answer of kind ``"value"`` has a schema."""
+
+
+_KINDS: dict[Role, Kind] = {
+    Role.CONVERSATION: "conversation",
+    Role.UPLOAD: "upload",
+    Role.EXCHANGE: "exchange",
+}
+"""The kinds of answers that do not depend on the result of the handler."""
+
+
+_KINDS_OF_MEMBERS: dict[MemberKind, Kind] = {
+    MemberKind.REQUEST: "value",
+    MemberKind.PLAIN: "value",
+    MemberKind.STREAM: "stream",
+    MemberKind.UPLOAD: "upload",
+    MemberKind.EXCHANGE: "exchange",
+    MemberKind.CONVERSATION: "conversation",
+}
+
+
+def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
+    notes: list[str] = []
+    try:
+        given = result_of(handler.function)
+    except TypeError as exc:
+        given = Result("value")
+        notes.append(str(exc))
+    kind = _KINDS.get(handler.facts.role, "conversation" if given.kind == "channel" else given.kind)
+    doc = _doc(handler.function)
+    if (member := handler.member) is not None:
+        kind = _KINDS_OF_MEMBERS[member.kind]
+        given = given if given.type is not Any else Result(given.kind, member.result)
+        doc = doc or _doc(member.function)
+    parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
+    sent = (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))
+    types: list[tuple[Any, Form]] = [(p.type, "sent") for p in sent]
+    if kind != "conversation":
+        types.append((given.type, "given"))
+    return _Draft(channel, event, kind, doc, parameters, types, notes)
+
+
+def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
+    parameters = by_place(member.parameters)
+    types: list[tuple[Any, Form]] = [(p.type, "given") for p in parameters]
+    return _Draft(channel, event, "value", _doc(member.function), parameters, types, [], answered=False)
+
+
+def _doc(function: Any) -> str:
+    function = without_partials(function)
+    if isinstance(function, type):
+        # Only its own docstring: not that of a base class, and not the one that a dataclass generates.
+        doc = inspect.cleandoc(vars(function).get("__doc__") or "")
+        doc = "" if doc.startswith(f"{function.__name__}(") else doc
+    else:
+        doc = inspect.getdoc(function if inspect.isroutine(function) else type(function).__call__) or ""
+    return doc
+
+
+DefaultWriter = Callable[[Parameter], dict[str, Any]]
+"""Returns ``{"default": ...}`` for a parameter, or ``{}``."""
+
+
+def _default_writer(enc_hook: EncHook | None) -> DefaultWriter:
+    hook = make_enc_hook(enc_hook)
+
+    def write(parameter: Parameter) -> dict[str, Any]:
+        default = parameter.default
+        # A contract may write `= ...` for a default that it does not state.
+        if parameter.source == "rest" or parameter.required or default is ... or default is msgspec.UNSET:
+            return {}
+        try:
+            built = msgspec.to_builtins(default, str_keys=True, enc_hook=hook)
+            # JSON has no NaN, no infinity and no half of a surrogate pair: such a default is left out.
+            text = json.dumps(built, ensure_ascii=False, allow_nan=False).encode()
+            return {"default": json.loads(text)}
+        except Exception:  # it cannot be encoded, for whatever reason, or a user's enc_hook raises anything
+            return {}
+
+    return write
+
+
+def _finished(draft: _Draft, described: Iterator[Described], default: DefaultWriter) -> EventSchema:
+    notes = draft.notes
+    parameters: list[ParameterSchema] = []
+    for parameter in draft.parameters:
+        schema, found = next(described)
+        rest = parameter.source == "rest"
+        schema = {**schema, **default(parameter)}
+        parameters.append(ParameterSchema(parameter.name, schema, not parameter.required and not rest, rest))
+        notes += [f"parameter {parameter.name!r}: {note}" for note in found]
+    fields: dict[str, Any] = {}
+    if draft.kind in ("upload", "exchange"):
+        fields["sends"], found = next(described)
+        notes += [f"what is sent: {note}" for note in found]
+    if draft.kind != "conversation" and draft.answered:
+        name = "items" if draft.kind in ("stream", "exchange") else "result"
+        fields[name], found = next(described)
+        notes += [f"{name}: {note}" for note in found]
+    return EventSchema(
+        draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), notes=tuple(notes), **fields
+    )
