@@ -226,6 +226,8 @@ def _refuse_parameters(read: Signature, function: Any) -> None:
         known = next((p for p in read.parameters if p.name == given.name), None)
         if known is None and given.kind is given.KEYWORD_ONLY:
             raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
+        if known is not None and known.source == "stream" and given.default is not given.empty:
+            raise read.refusal(given.name, "the items that the caller sends are never missing: leave out its default")
     for p in read.parameters:
         if p.injection is not None and not p.injection.conversation:
             raise read.refusal(
