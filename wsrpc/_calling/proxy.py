@@ -48,7 +48,7 @@ class Emitting(Protocol):
 class TypedCaller:
     """Base class of the generated classes, which have one method for each member of a contract."""
 
-    __slots__ = ("_wsrpc_caller", "_wsrpc_contract")
+    __slots__ = ("__weakref__", "_wsrpc_caller", "_wsrpc_contract")
 
     def __init__(self, contract: type[Any], caller: Any) -> None:
         self._wsrpc_contract = contract
@@ -159,8 +159,6 @@ def with_options(
     if not isinstance(given, Proxy | Emitter):
         raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {given!r}")
     check_timeout(timeout)
-    if idempotent is not UNSET:
-        check_flag("idempotent", idempotent)
     if retry is not UNSET and retry is not None:
         check_retry(retry)
     if idempotent is not UNSET:
@@ -169,6 +167,8 @@ def with_options(
         check_offline(offline)
     options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}
     changes = {name: value for name, value in options.items() if value is not UNSET}
+    if retry is None:
+        changes.setdefault("idempotent", False)  # which says what a retry may do
     made: T = given._wsrpc_with(changes)  # type: ignore[assignment]  # pyright: ignore
     return made
 
