@@ -92,7 +92,7 @@ def test_threads_are_for_plain_functions() -> None:
 def test_a_field_without_an_annotation_is_named() -> None:
     @attrs.define
     class Seats:
-        left = attrs.field()
+        left = attrs.field()  # type: ignore[var-annotated]
 
     def handler(seats: Seats) -> None: ...
 
