@@ -16,8 +16,10 @@ from .python_names import is_plain
 
 __all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
 
-MOST_MEMBERS = 1_000_000
-"""How many members all unions of a description may have, those that they take from each other included."""
+MOST_STEPS = 3_000_000
+"""How many references may be followed, for unions that have members of each other for instance."""
+MOST_LEVELS = 200
+"""On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
 
 ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
 """What becomes of a definition: ``"array"`` is a Struct that travels as one, ``"alias"`` another name of a type."""
@@ -164,8 +166,9 @@ class Plan:
         self.by_pydantic: set[str] = set()
         """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
         self._reserved = reserved
-        self._left = MOST_MEMBERS
+        self._left = MOST_STEPS
         roots = list(types)
+        self._check_levels({name for root in roots for name in references(root)})
         for members, field in self._unions((*roots, *definitions.values())):
             for kind in ("struct", "array"):
                 self._give_tags([name for name in members if self.kinds[name] == kind], field)
@@ -201,10 +204,32 @@ class Plan:
                 todo.extend(reversed(_members(each)))
         return list(found)
 
+    def _check_levels(self, roots: Iterable[str]) -> None:
+        """Refuse classes that are fields of each other on so many levels that no type can be made of them.
+
+        msgspec and pydantic visit the classes of a type as this does, each once, and call themselves for each level.
+        """
+        if len(self.definitions) <= MOST_LEVELS:
+            return
+        uses = {name: list(dict.fromkeys(references(schema))) for name, schema in self.definitions.items()}
+        for root in roots:
+            seen = {root}
+            levels = [iter(uses[root])]
+            while levels:
+                self._spend()
+                name = next(levels[-1], None)
+                if name is None:
+                    levels.pop()
+                elif name not in seen:
+                    seen.add(name)
+                    levels.append(iter(uses[name]))
+                if len(levels) > MOST_LEVELS:
+                    raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
+
     def _spend(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise InvalidDescription("the unions of the description are too large")
+            raise InvalidDescription("the types of the description refer to each other too often")
 
     def is_tagged(self, names: Sequence[str]) -> bool:
         """Whether tags tell these classes apart."""
