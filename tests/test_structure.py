@@ -30,6 +30,7 @@ LAYERS = [
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
     ["_cluster"],
+    ["_codegen"],
     ["adapting", "python_client", "schema", "testing", "typescript"],
     ["_loading"],
     ["_asking"],

@@ -13,8 +13,8 @@ from typing import Any
 import msgspec
 
 from ._asking import ask
+from ._codegen.checking import InvalidDescription, check_description
 from ._loading import CannotLoad, load, read
-from ._schema.checking import InvalidDescription, check_description
 from .python_client import client_module
 from .schema import Description, describe
 from .typescript import declarations

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from .definitions import PREFIX, Schema
+from .._schema.definitions import PREFIX, Schema
 from .layout import Expression, Keyword, Union, call, literal, subscript, text_of
 from .python_plan import Plan
 

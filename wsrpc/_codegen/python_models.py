@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .._schema.definitions import MEMBER_NAMES, Schema
 from .checking import InvalidDescription
-from .definitions import MEMBER_NAMES, Schema
 from .layout import Expression, Keyword, Union, assignment, call, class_head, comment, docstring, literal, statement
 from .python_names import IMPORTS, NameTable, class_name, identifier, is_plain, member_name
 from .python_plan import Plan

@@ -10,8 +10,8 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from .._schema.definitions import PREFIX, Schema, renamed
 from .checking import InvalidDescription
-from .definitions import PREFIX, Schema, renamed
 from .python_names import is_plain
 
 __all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
