@@ -354,7 +354,7 @@ def dataclasses_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
 def attrs_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
     found = draw(fields(inner).filter(lambda each: "self" not in each.types))
     given = {
-        name: attrs.field(type=tp, **dict(zip(["default"], default, strict=False)))
+        name: attrs.field(type=type(None) if tp is None else tp, **dict(zip(["default"], default, strict=False)))
         for name, tp, *default in found.listed()
     }
     cls = attrs.make_class("Attributes", given, frozen=draw(st.booleans()))

@@ -233,8 +233,8 @@ class Plan:
 
     def is_tagged(self, names: Sequence[str]) -> bool:
         """Whether tags tell these classes apart."""
-        tags = [self.tags.get(name) for name in names]
-        return None not in tags and len({tag.field for tag in tags if tag}) == 1
+        tags = [self.tags[name] for name in names if name in self.tags]
+        return len(tags) == len(names) and _are_distinct(tags)
 
     def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
         """Yield the classes of each union, and the field that is said to tell them apart."""
@@ -251,12 +251,8 @@ class Plan:
         common = [field for field in values[0] if all(field in each for each in values)]
         for field in sorted(common, key=lambda field: field != preferred):
             tags = [Tag(field, each[field]) for each in values]
-            distinct = len({(type(tag.value), tag.value) for tag in tags}) == len(tags)
-            same_type = len({type(tag.value) for tag in tags}) == 1
-            if (
-                distinct
-                and same_type
-                and all(self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True))
+            if _are_distinct(tags) and all(
+                self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True)
             ):
                 self.tags.update(zip(names, tags, strict=True))
                 return
@@ -305,6 +301,14 @@ class Plan:
     def _may_be_dataclass(self, name: str) -> bool:
         """Whether each field can have the name that travels: msgspec renames only those of Structs."""
         return all(is_plain(field) and field not in self._reserved for field in self.definitions[name]["properties"])
+
+
+def _are_distinct(tags: Sequence[Tag]) -> bool:
+    """Whether msgspec can tell classes with these tags apart."""
+    fields, types, values = (
+        {*each} for each in zip(*((tag.field, type(tag.value), tag.value) for tag in tags), strict=True)
+    )
+    return len(fields) == len(types) == 1 and len(values) == len(tags)
 
 
 def _members(schema: Schema) -> list[Any]:

@@ -516,6 +516,16 @@ def test_classes_with_a_field_that_tells_them_apart_get_tags() -> None:
     assert 'class B(msgspec.Struct, tag_field="kind", tag="two"):\n    pass\n' in text
 
 
+def test_classes_that_have_tags_for_other_unions_are_not_told_apart_by_them() -> None:
+    kinds = {"A": "same", "B": "same", "C": "other"}
+    classes = {name: definition({"kind": {"const": kind}, "x": {}}, "kind") for name, kind in kinds.items()}
+    refs = {name: {"$ref": f"#/$defs/{name}"} for name in classes}
+    pairs = {"one": {"anyOf": [refs["A"], refs["C"]]}, "two": {"anyOf": [refs["B"], refs["C"]]}}
+    text = client_module(described(classes, **pairs, both={"anyOf": [refs["A"], refs["B"]]}))
+    assert "def one(self) -> A | C: ..." in text and "def two(self) -> B | C: ..." in text
+    assert "def both(self) -> Any: ..." in text
+
+
 def test_classes_that_only_pydantic_tells_apart_are_dataclasses_to_the_last_one() -> None:
     inner = definition({"x": {"type": "integer", "minimum": 1}}, "x")
     one = definition({"c": {"$ref": "#/$defs/C"}}, "c")
