@@ -213,6 +213,10 @@ class Types:
         if objects is None:
             return ANY
         nulls = [each for each in found if each.kind == "null"]
+        if arrays or objects:
+            # msgspec 0.22 confuses the bounds of one member with the items of another, and crashes the interpreter:
+            # Annotated[str, Meta(pattern="a")] | list[int], Annotated[str, Meta(min_length=1)] | tuple[int, str]
+            scalars, arrays, objects = (list(map(self._without_bounds, each)) for each in (scalars, arrays, objects))
         joined = [*scalars, *arrays, *objects, *nulls]
         if len(joined) == 1:
             return joined[0]
@@ -220,6 +224,19 @@ class Types:
             self.notes[f"The union has more than {MOST_MEMBERS} members: it is Any."] = None
             return ANY
         return Form("union", Union(tuple(each.expression for each in joined)), tuple(joined))
+
+    def _without_bounds(self, form: Form) -> Form:
+        match form.kind:
+            case "integer" | "number" | "string":
+                builtin = {"integer": "int", "number": "float", "string": "str"}[form.kind]
+                return form._replace(expression=self.builtin(builtin))
+            case "list" | "set":
+                return form._replace(expression=subscript(self.builtin(form.kind), form.inner[0].expression))
+            case "dict":
+                inner = form.inner[0].expression
+                return form._replace(expression=subscript(self.builtin("dict"), self.builtin("str"), inner))
+            case _:
+                return form
 
     def _scalars(self, found: list[Form]) -> list[Form]:
         """Return the scalars of a union. msgspec takes one type that is text, one of integers and one of floats."""

@@ -426,6 +426,18 @@ def test_constraints(schema: Any, expected: str) -> None:
     assert "Meta" not in result_of(schema)  # what comes back is taken as it is
 
 
+def test_constraints_in_a_union_with_a_container_are_left_out() -> None:
+    """msgspec 0.22 crashes the interpreter with some of them."""
+    text = {"type": "string", "pattern": "^a"}
+    array = {"type": "array", "items": {"type": "integer", "minimum": 1}, "minItems": 1}
+    definitions = {"Name": text}
+    for member in (text, {"$ref": "#/$defs/Name"}):
+        made = fields_of(definition({"a": {"anyOf": [member, array]}}, "a"), definitions)
+        assert made[1:] == ["a: str | list[Annotated[int, msgspec.Meta(ge=1)]]"]
+    made = fields_of(definition({"a": {"anyOf": [text, {"type": "null"}]}}, "a"))
+    assert made[1:] == ['a: Annotated[str, msgspec.Meta(pattern="^a")] | None']
+
+
 def test_enumerations() -> None:
     def members(schema: Any) -> list[str]:
         return fields_of(schema)[1:]
