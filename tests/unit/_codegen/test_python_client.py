@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import Any, Literal
 from uuid import UUID
 
@@ -743,3 +745,14 @@ def test_unions_that_grow_without_end() -> None:
 def test_a_stream_has_the_type_of_its_items() -> None:
     text = contract_of(event("e", kind="stream", items={"type": "integer"}))
     assert f"def e(self) -> wsrpc.{Stream.__name__}[int]: ..." in text
+
+
+def test_the_page_shows_what_is_made() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "python-client.md").read_text("utf-8")
+    [code, *_] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    [shown] = [
+        text for text in re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "class Size" in text
+    ]
+    with loaded(code) as module:
+        made = client_module(describe(module.server)).strip().split("\n\n\n")
+    assert [part for part in shown.strip().split("\n\n\n") if part not in made] == []
