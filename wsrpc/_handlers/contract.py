@@ -141,6 +141,13 @@ def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
     """
     declared = {**annotations_of(base), **vars(base)}
     found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
+    for name, value in declared.items():
+        # Python has put functions of its own into the class, `__init__` for instance.
+        if _is_dunder(name) and isinstance(value, types.FunctionType) and value.__module__ == base.__module__:
+            raise TypeError(
+                f"contract {base.__module__}.{base.__qualname__}: {name} is a method of Python's own and not an event; "
+                f'an event of that name can be declared as @wsrpc.method("{name}")'
+            )
     for name, _ in found:
         if name.startswith("_"):
             raise TypeError(
@@ -224,8 +231,12 @@ def _refuse_parameters(read: Signature, function: Any) -> None:
         if given.kind is given.VAR_KEYWORD:
             raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
         known = next((p for p in read.parameters if p.name == given.name), None)
+        if given.name.startswith("_wsrpc_"):
+            raise read.refusal(given.name, "names that begin with _wsrpc_ are wsrpc's own: take another name")
         if known is None and given.kind is given.KEYWORD_ONLY:
             raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
+        if known is not None and known.source == "stream" and given.default is not given.empty:
+            raise read.refusal(given.name, "the items that the caller sends are never missing: leave out its default")
     for p in read.parameters:
         if p.injection is not None and not p.injection.conversation:
             raise read.refusal(

@@ -381,8 +381,9 @@ async def test_options_go_with_all_calls_of_the_new_proxy() -> None:
             retry=Retry(initial=0, max=0, retry=lambda error: isinstance(error, RemoteError) and error.code == "busy"),
         )
         assert await with_options(patient, offline="fail").ping() == "pong" and len(attempts) == 3
-        attempts.clear()
-        for again in (base, with_options(patient, retry=None)):
+        careless = with_options(patient, idempotent=True)
+        for again in (base, with_options(patient, retry=None), with_options(careless, retry=None)):
+            attempts.clear()
             with pytest.raises(RemoteError, match="busy"):
                 await again.ping()
 
@@ -518,6 +519,14 @@ class Doubled(Protocol):
     async def other(self) -> str: ...
 
 
+class Called(Protocol):
+    async def __call__(self) -> str: ...
+
+
+class OwnNames(Protocol):
+    async def ping(self, _wsrpc_args: int = 1) -> str: ...
+
+
 class WithOptions(Protocol):
     @wsrpc.method(ordered=True)
     async def ping(self) -> str: ...
@@ -563,6 +572,8 @@ REFUSED: list[tuple[Any, str]] = [
     (UnresolvedChannel, r"UnresolvedChannel: the annotation of 'chat' cannot be resolved: .*Nowhere"),
     (NotConvertible, r"NotConvertible\.ping .*its result cannot be received: .*Event"),
     (Doubled, r"Doubled: 'ping' and 'other' are both for 'ping'"),
+    (Called, r"Called: __call__ is a method of Python's own and not an event"),
+    (OwnNames, r"OwnNames\.ping .*parameter '_wsrpc_args': names that begin with _wsrpc_ are wsrpc's own"),
     (WithOptions, r"WithOptions\.ping .*options belong to the method that implements it"),
     (Lifecycle, r"Lifecycle\.close .*'close' is a lifecycle event on the main channel"),
     (Generic, r"Generic is generic.*write its types out"),
