@@ -26,7 +26,7 @@ from wsrpc.schema import describe
 from wsrpc.typescript import declarations
 
 SOAK = os.environ.get("WSRPC_SOAK") == "1"
-CONTRACTS = 400 if SOAK else 40
+CONTRACTS = 600 if SOAK else 60
 HEAD = """\
 import WebSocket from "ws"
 import WebSocketWrapper from "ws-wrapper"

@@ -72,8 +72,14 @@ async def test_a_client_can_be_made_from_the_server(tmp_path: Path) -> None:
     (tmp_path / "use.py").write_text(
         "import asyncio, sys\n"
         "import wsrpc, board_api\n"
+        "class Screen:\n"
+        "    def posted(self, note: board_api.Note) -> None: ...\n"
+        "    def removed(self, id: int) -> None:\n"
+        "        print('removed', id)\n"
         "async def main() -> None:\n"
-        "    async with wsrpc.Client(sys.argv[1]) as client:\n"
+        "    client = wsrpc.Client(sys.argv[1])\n"
+        "    client.of('board').implement(board_api.BoardEvents, Screen())\n"
+        "    async with client:\n"
         "        board = board_api.board(client)\n"
         "        note = await board.post('Eve', 'generated', color=board_api.Color.PINK)\n"
         "        async with board.notes() as notes:\n"
@@ -85,7 +91,7 @@ async def test_a_client_can_be_made_from_the_server(tmp_path: Path) -> None:
     )
     async with serving(tmp_path) as url:
         used = await printed_by(await start(str(tmp_path / "use.py"), url))
-    assert used == "generated pink\n"
+    assert used == "removed 1\ngenerated pink\n"
 
 
 async def test_the_types_of_the_page_are_up_to_date() -> None:

@@ -30,10 +30,11 @@ LAYERS = [
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
     ["_cluster"],
+    ["_codegen"],
     ["adapting", "python_client", "schema", "testing", "typescript"],
-    ["_loading"],
-    ["_asking"],
-    ["__init__", "__main__"],
+    ["__init__"],
+    ["_command"],
+    ["__main__"],
 ]
 """Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}

@@ -9,10 +9,8 @@ import ast
 from collections.abc import Iterable
 from typing import Literal
 
-from ._schema.checking import InvalidDescription, check_description, schemas_of_event
-from ._schema.definitions import renamed
-from ._schema.description import Description, EventSchema, ParameterSchema
-from ._schema.layout import (
+from ._codegen.checking import InvalidDescription, check_description, schemas_of_event
+from ._codegen.layout import (
     Expression,
     Keyword,
     call,
@@ -25,10 +23,12 @@ from ._schema.layout import (
     statement,
     subscript,
 )
-from ._schema.python_models import Models
-from ._schema.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
-from ._schema.python_plan import merged
-from ._schema.python_types import Types
+from ._codegen.python_models import Models
+from ._codegen.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
+from ._codegen.python_plan import merged
+from ._codegen.python_types import Types
+from ._schema.definitions import renamed
+from ._schema.description import Description, EventSchema, ParameterSchema
 
 __all__ = ["InvalidDescription", "client_module"]
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from ._schema.typescript import (
+from ._codegen.typescript_types import (
     BASE64,
     Names,
     comment,

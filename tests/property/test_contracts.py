@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, Recorder, contracts, differs, tables
 from typed_values import generic, same
 
-from wsrpc import Client, MsgpackCodec, Server
+from wsrpc import Client, MsgpackCodec, Peer, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
 from wsrpc._handlers.contract import read_contract
 from wsrpc.python_client import client_module
@@ -53,8 +53,8 @@ async def items_of(items: list[Any]) -> AsyncIterator[Any]:
         yield item
 
 
-async def called(proxy: Any, call: Call) -> Any:
-    """Make a call by a proxy; return its answer, or all items of one."""
+def called(proxy: Any, call: Call) -> Any:
+    """Make a call by a proxy or an emitter; return what the method returns."""
     member = call.member
     names = [each.name for each in member.arguments]
     by_place = [call.given[name] for name in names[: call.by_place]]
@@ -65,7 +65,7 @@ async def called(proxy: Any, call: Call) -> Any:
             by_place.insert(0, source)
         else:
             by_name["items"] = source
-    return await answer_of(getattr(proxy, member.name)(*by_place, *call.rest, **by_name), call)
+    return getattr(proxy, member.name)(*by_place, *call.rest, **by_name)
 
 
 async def answer_of(answer: Any, call: Call) -> Any:
@@ -141,15 +141,25 @@ async def called_by_generated(proxy: Any, contract: Any, call: Call) -> Any:
 
 
 async def play(contract: Contract, how: str, channel: str | None, models: Models | None = None) -> None:
-    """Make the calls of a contract by a proxy or, with ``models``, by a generated client."""
+    """Make the calls of a contract by a proxy or, with ``models``, by a generated client.
+
+    Args:
+        channel: the channel of the contract; None for the main one, "attribute" for one that another contract names.
+    """
     server = new_server(how)
     implementation = contract.implementation()
-    (server if channel is None else server.of(channel)).implement(contract.protocol, implementation)
+    if channel == "attribute":
+        server.implement(contract.outer, types.SimpleNamespace(chat=implementation))
+    else:
+        (server if channel is None else server.of(channel)).implement(contract.protocol, implementation)
     recorder = implementation.recorder
     async with connected(how, server) as client:
         if models is None:
-            proxy = (client if channel is None else client.of(channel)).proxy(contract.protocol)
-            await check(contract, recorder, lambda call: called(proxy, call))
+            if channel == "attribute":
+                proxy = client.proxy(contract.outer).chat
+            else:
+                proxy = (client if channel is None else client.of(channel)).proxy(contract.protocol)
+            await check(contract, recorder, lambda call: answer_of(called(proxy, call), call))
             return
         with generated(server, models) as module:
             proxy = (module.main if channel is None else module.chat)(client)
@@ -167,24 +177,50 @@ async def check(contract: Contract, recorder: Recorder, calling: Callable[[Call]
         recorder.calls.clear()
 
 
+async def play_events(contract: Contract, how: str, channel: str | None, source: str) -> None:
+    """Emit the events of a contract from a client, a peer of the server, the server or a room."""
+    server = new_server(how)
+    implementation = contract.implementation()
+    recorder = implementation.recorder
+    async with connected(how, server) as client:
+        [peer] = server.peers
+        server.room("all").add(peer)
+        sources: dict[str, Any] = {"client": client, "peer": peer, "server": server, "room": server.room("all")}
+        emitting = sources[source]
+        asking: Client | Peer = client if source == "client" else peer
+        target: Client | Server = server if source == "client" else client
+        target.on("arrived", lambda: None)
+        (target if channel is None else target.of(channel)).implement(contract.protocol, implementation)
+        emitter = (emitting if channel is None else emitting.of(channel)).emitter(contract.protocol)
+        for call in contract.calls:
+            recorder.will_answer(call)
+            emitted = called(emitter, call)
+            if call.member.style == "async def":
+                await emitted
+            await asking.request("arrived")
+            [arrived] = recorder.calls
+            assert (difference := differs(call, arrived)) is None, difference
+            recorder.calls.clear()
+
+
 def place_of(contract: Contract, wanted: str | None) -> str | None:
     """Return the channel of a contract. Names of lifecycle events cannot be on the main channel."""
     return wanted or ("chat" if any(member.event == "close" for member in contract.members) else None)
 
 
-@settings(max_examples=examples(60), suppress_health_check=[HealthCheck.too_slow])
-@given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat"]))
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.too_slow])
+@given(contracts(), st.sampled_from(ENDS), st.sampled_from([None, "chat", "attribute"]))
 def test_a_proxy_says_what_was_meant(contract: Contract, how: str, channel: str | None) -> None:
     asyncio.run(play(contract, how, place_of(contract, channel)))
 
 
-@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
 @given(tables(), st.sampled_from(ENDS))
 def test_every_type_of_the_docs_travels(contract: Contract, how: str) -> None:
     asyncio.run(play(contract, how, None))
 
 
-@settings(max_examples=examples(40), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
 @given(contracts(), st.sampled_from(OF_JSON), st.sampled_from([None, "chat"]), st.sampled_from(MODELS))
 def test_a_generated_client_says_what_was_meant(
     contract: Contract, how: str, channel: str | None, models: Models
@@ -192,7 +228,18 @@ def test_a_generated_client_says_what_was_meant(
     asyncio.run(play(contract, how, place_of(contract, channel), models))
 
 
-@settings(max_examples=examples(5), suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
 @given(tables(), st.sampled_from(OF_JSON), st.sampled_from(MODELS))
 def test_every_type_of_the_docs_travels_from_a_generated_client(contract: Contract, how: str, models: Models) -> None:
     asyncio.run(play(contract, how, None, models))
+
+
+@settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])
+@given(
+    contracts(kinds=["event"]),
+    st.sampled_from(ENDS),
+    st.sampled_from([None, "chat"]),
+    st.sampled_from(["client", "peer", "server", "room"]),
+)
+def test_an_emitter_says_what_was_meant(contract: Contract, how: str, channel: str | None, source: str) -> None:
+    asyncio.run(play_events(contract, how, place_of(contract, channel), source))

@@ -21,6 +21,7 @@ from wsrpc._conversion.convert import converter
 _numbers = itertools.count()
 
 CALLS = {"msgspec.field", "msgspec.Meta", "dataclasses.field", "dataclasses.dataclass", "wsrpc.method"}
+CALLS |= {"set", "builtins.set"}
 IMPORTS = {"annotations", "builtins", "dataclasses", "dt", "enum", "msgspec", "wsrpc"}
 TYPES = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}
 ATTRIBUTES = {

@@ -17,7 +17,7 @@ from wsrpc import AnonymousChannel
 
 __all__ = ["Argument", "Call", "Contract", "Member", "Recorder", "contracts", "differs", "tables"]
 
-Kind = Literal["request", "stream", "upload", "exchange", "conversation"]
+Kind = Literal["request", "stream", "upload", "exchange", "conversation", "event"]
 REQUIRED = object()
 """The default of an argument that has none."""
 
@@ -48,7 +48,7 @@ class Member:
     """Where the parameter for these items stands. The last one is keyword only."""
     result: Typed
     style: Literal["def", "async def"]
-    """How it is implemented. An upload, an exchange and a conversation are coroutines in any case."""
+    """How it is implemented, and an event also declared. Uploads, exchanges and conversations are always coroutines."""
 
     @property
     def many(self) -> bool:
@@ -101,6 +101,8 @@ class Member:
                 head = f"def {self.name}({self.parameters(items)}) -> wsrpc.Stream[{self.name}_result]"
             case "conversation":
                 head = f"async def {self.name}({self.parameters('')}) -> AnonymousChannel"
+            case "event":
+                head = f"{self.style} {self.name}({self.parameters('')}) -> None"
         return [*lines, f"{head}: ..."]
 
     def implemented(self) -> list[str]:
@@ -113,6 +115,9 @@ class Member:
             case "request":
                 head = f"{self.style} {self.name}({self.parameters('')}) -> {self.name}_result"
                 body = [f"return {record})"]
+            case "event":
+                head = f"{self.style} {self.name}({self.parameters('')}) -> None"
+                body = [f"{record})"]
             case "stream" if self.style == "def":
                 head = f"def {self.name}({self.parameters('')}) -> Iterator[{self.name}_result]"
                 body = [f"yield from {record})"]
@@ -181,6 +186,8 @@ class Contract:
     calls: tuple[Call, ...]
     name: str = "Contract"
     protocol: Any = field(init=False)
+    outer: Any = field(init=False)
+    """A contract that has this one as its channel ``chat``."""
 
     def __post_init__(self) -> None:
         self._names: dict[str, Any] = {
@@ -195,6 +202,7 @@ class Contract:
         for member in self.members:
             self._names |= member.namespace()
         self.protocol = self._made(f"class {self.name}(Protocol)", [member.declared() for member in self.members])
+        self.outer = self._made("class Outer(Protocol)", [[f"chat: {self.name}"]])
 
     def implementation(self) -> Any:
         """Return an object with the methods, and with a `Recorder` as ``recorder``."""
@@ -258,13 +266,14 @@ def arguments_of(draw: st.DrawFn, taken: str) -> tuple[tuple[Argument, ...], Typ
 
 
 @st.composite
-def members(draw: st.DrawFn, name: str, event: str) -> Member:
-    kind = draw(st.sampled_from(KINDS))
+def members(draw: st.DrawFn, name: str, event: str, kinds: list[Kind]) -> Member:
+    kind = draw(st.sampled_from(kinds))
     arguments, rest = draw(arguments_of(name))
     sends = draw(all_types) if kind in ("upload", "exchange", "conversation") else None
     source: Any = draw(st.sampled_from(["first", "last"]))
     style: Any = draw(st.sampled_from(["def", "async def"]))
-    return Member(name, event, kind, arguments, rest, sends, source, draw(all_types), style)
+    result = Typed(None, st.none()) if kind == "event" else draw(all_types)
+    return Member(name, event, kind, arguments, rest, sends, source, result, style)
 
 
 @st.composite
@@ -297,15 +306,15 @@ def calls_of(draw: st.DrawFn, member: Member) -> Call:
 
 
 @st.composite
-def contracts(draw: st.DrawFn, name: str = "Contract", most: int = 4) -> Contract:
-    """Contracts with some methods of each kind, each of which is called once or twice."""
+def contracts(draw: st.DrawFn, kinds: list[Kind] = KINDS, most: int = 4) -> Contract:
+    """Contracts with some methods of the given kinds, each of which is called once or twice."""
     names = draw(st.lists(st.sampled_from(METHODS), min_size=1, max_size=most, unique=True))
     events = [draw(st.sampled_from([each, each, each, *EVENTS])) for each in names]
     unique = [event if events.index(event) == n else names[n] for n, event in enumerate(events)]
     unique = [event if unique.count(event) == 1 else f"{event}{n}" for n, event in enumerate(unique)]
-    made = tuple(draw(members(*each)) for each in zip(names, unique, strict=True))
+    made = tuple(draw(members(*each, kinds)) for each in zip(names, unique, strict=True))
     calls = [draw(calls_of(member)) for member in made for _ in range(draw(st.integers(1, 2)))]
-    return Contract(made, tuple(calls), name)
+    return Contract(made, tuple(calls))
 
 
 @st.composite

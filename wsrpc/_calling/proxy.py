@@ -23,7 +23,7 @@ from .._handlers.introspection import signature_of
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._streams.stream import Stream
-from ..errors import WsrpcError
+from ..errors import WsrpcError, note_member
 
 if TYPE_CHECKING:
     from .._channels.anonymous import AnonymousChannel
@@ -48,13 +48,15 @@ class Emitting(Protocol):
 class TypedCaller:
     """Base class of the generated classes, which have one method for each member of a contract."""
 
-    __slots__ = ("_wsrpc_caller", "_wsrpc_contract")
+    __slots__ = ("__weakref__", "_wsrpc_caller", "_wsrpc_contract")
 
     def __init__(self, contract: type[Any], caller: Any) -> None:
         self._wsrpc_contract = contract
         self._wsrpc_caller = caller
 
     def __getattr__(self, name: str) -> Never:
+        if name.startswith("_"):  # also asked of an object that has no attributes yet, by `copy`
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
         contract = self._wsrpc_contract
         raise AttributeError(f"contract {contract.__qualname__} has no member {name!r}", name=name, obj=self)
 
@@ -165,6 +167,8 @@ def with_options(
         check_offline(offline)
     options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline}
     changes = {name: value for name, value in options.items() if value is not UNSET}
+    if retry is None:
+        changes.setdefault("idempotent", False)  # which says what a retry may do
     made: T = given._wsrpc_with(changes)  # type: ignore[assignment]  # pyright: ignore
     return made
 
@@ -213,9 +217,10 @@ def _stream(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: 
     convert = None if options.returns is UNSET else sender.converter(options.returns)
     opening = RequestOptions(timeout=options.timeout, offline=options.offline, send=send)
     return Stream(
-        options.member or event,
+        event,
         convert,
         open=lambda: _named(sender.open_stream(channel, event, args, opening), options.member),
+        member=options.member,
     )
 
 
@@ -236,7 +241,7 @@ async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
     try:
         return await call
     except WsrpcError as exc:
-        exc.add_note(f"called as {member}")
+        note_member(exc, member)
         raise
 
 
@@ -298,12 +303,14 @@ def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
         "_wsrpc_stream": _stream,
         "_wsrpc_upload": _upload,
         "_wsrpc_open_channel": _open_channel,
+        "_wsrpc_items": partial(_items, member),
         **{f"_wsrpc_default_{p.name}": p.default for p in member.parameters},
     }
     exec(compile("\n".join(lines), f"<wsrpc {member.shown}>", "exec"), namespace)
     made = namespace[member.name]
     made.__qualname__, made.__module__ = member.function.__qualname__, member.function.__module__
     made.__doc__ = member.function.__doc__
+    made.__wrapped__ = member.function  # whose module has the names in the annotations
     made.__signature__ = signature.replace(parameters=[itself, *given])
     return made  # type: ignore[no-any-return]
 
@@ -338,13 +345,13 @@ def _request(number: int, member: Member, itself: str, form: Form) -> Callable[[
         case Kind.UPLOAD | Kind.EXCHANGE:
             assert member.source is not None
             function = "_wsrpc_upload" if member.kind is Kind.UPLOAD else "_wsrpc_stream"
-            source = member.source.name
-            return lambda args: f"{function}({itself}, {number}, {event}, {args}, {source})"
+            items = f"_wsrpc_items({member.source.name})"
+            return lambda args: f"{function}({itself}, {number}, {event}, {args}, {items})"
         case Kind.PLAIN:
             raise member.refusal(
                 None,
-                "it is neither an `async def`, whose answer is awaited, nor does it return a wsrpc.Stream[...], so it "
-                "cannot be called over a connection",
+                "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] "
+                "for a stream",
             )
 
 
@@ -381,6 +388,13 @@ def _filled(p: Any) -> str:
     """Return source for an optional argument, or its default if it is omitted."""
     default = f"_wsrpc_unknown({p.name!r})" if p.default is ... else f"_wsrpc_default_{p.name}"
     return f"({default} if {p.name} is _wsrpc_omitted else {p.name})"
+
+
+def _items(member: Member, source: Any) -> Any:
+    """Return what gives the items of an upload or an exchange, which elsewhere is None if there are none to send."""
+    if source is None:
+        raise TypeError(f"{member.shown}() takes an iterable or async iterable of the items that it sends, got None")
+    return source
 
 
 def _unknown(member: Member, name: str) -> Never:

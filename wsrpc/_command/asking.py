@@ -10,8 +10,8 @@ import msgspec
 
 from .._calling.channel import Channel
 from .._client.client import Client
+from .._codegen.checking import InvalidDescription, check_description
 from .._protocol.rejections import DESCRIPTION_CHANGED
-from .._schema.checking import InvalidDescription, check_description
 from .._schema.description import Description
 from .._server.description import CHANNEL
 from .._transports.urls import shown_url
@@ -61,38 +61,47 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
     try:
         return asyncio.run(_ask(url, headers, seconds))
     except TimeoutError as exc:
-        raise Failure(f"{shown_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
+        raise Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
     except (WsrpcError, OSError, ValueError) as exc:
         code, text = explained(exc)
-        raise Failure(f"{shown_url(url)}: {text}", code) from exc
+        raise Failure(f"{named_url(url)}: {text}", code) from exc
+
+
+def named_url(url: str) -> str:
+    """Return a URL for an error, without its parts that may be secret."""
+    return shown_url(url)[1:-1]
 
 
 async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
     async with asyncio.timeout(seconds):
         async with Client(url, headers=headers, reconnect=None) as client:
-            return await describes(client)
+            return await describes(client, url)
 
 
-async def describes(client: Client) -> Any:
+async def describes(client: Client, url: str) -> Any:
     """Ask the server of ``client`` for its description, and return it as JSON has it, unchecked.
+
+    Args:
+        url: names the server in errors.
 
     Raises:
         Failure: it gives none; the text says why.
         WsrpcError: as for `Client.request`.
     """
+    name = named_url(url)
     for _ in range(MOST_BEGINNINGS):
         try:
-            return await _pages(client.of(CHANNEL))
+            return await _pages(name, client.of(CHANNEL))
         except BadResult as exc:
-            raise Failure(f"the server answers with something else than a description: {exc}", REMOTE) from exc
+            raise Failure(f"{name} answers with something else than a description: {exc}", REMOTE) from exc
         except RemoteError as exc:
             if exc.code == DESCRIPTION_CHANGED:
                 continue
             if isinstance(exc, UnknownEvent) or exc.message.startswith(HAS_NONE):
-                text = "the server does not offer its description: it has to call server.offer_description()"
+                text = f"{name} does not offer its description: call server.offer_description() there"
                 raise Failure(text, REMOTE) from exc
-            raise Failure(f"the server refuses to describe itself: {exc}", REMOTE) from exc
-    raise Failure(f"the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
+            raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc
+    raise Failure(f"{name}: the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
 
 
 def checked(found: Any) -> Description:
@@ -111,7 +120,7 @@ def checked(found: Any) -> Description:
     return description
 
 
-async def _pages(channel: Channel) -> dict[str, Any]:
+async def _pages(name: str, channel: Channel) -> dict[str, Any]:
     definitions: dict[str, Any] = {}
     events: list[Any] = []
     emits: list[Any] = []
@@ -122,7 +131,9 @@ async def _pages(channel: Channel) -> dict[str, Any]:
         page = await channel.request("describe", after, returns=_Page)
         size += len(msgspec.json.encode(page))
         if size > MOST_BYTES or len(seen) > MOST_PAGES:
-            raise Failure(f"the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages", REMOTE)
+            raise Failure(
+                f"{name}: the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages", REMOTE
+            )
         for item in page.items:
             if item.definition is not None:
                 definitions[item.definition.name] = item.definition.schema
@@ -134,5 +145,7 @@ async def _pages(channel: Channel) -> dict[str, Any]:
         if after is None:
             return {"events": events, "emits": emits, "$defs": definitions}
         if after in seen:
-            raise Failure("the description never ends, because its pages name each other as the next one", REMOTE)
+            raise Failure(
+                f"{name}: the description never ends, because its pages name each other as the next one", REMOTE
+            )
         seen.add(after)

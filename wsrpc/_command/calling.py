@@ -84,7 +84,7 @@ async def _request(options: Namespace, job: Job) -> None:
     output = Output(job)
     sent = _Upload(source, job, options.event) if source else None
     async with connected(options, job) as client:
-        job.doing = f"{options.event} was cancelled"
+        job.note(f"{options.event} was cancelled")
         limits: dict[str, Any] = {}
         if options.timeout is not None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
@@ -95,7 +95,7 @@ async def _request(options: Namespace, job: Job) -> None:
         )
         if sent is not None:
             sent.progress.end()
-        job.doing = "the connection was closed"
+        job.note("the connection was closed")
         await output.value(answer)
 
 
@@ -106,15 +106,15 @@ async def _stream(options: Namespace, job: Job) -> None:
     limits = {} if options.timeout is None else {"timeout": options.timeout}
     progress = Progress("received", shown=not output.readable and sent is None)
     async with connected(options, job) as client:
-        job.doing = f"{options.event} was cancelled"
+        job.note(f"{options.event} was cancelled")
         items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
         async with items:
-            job.doing = f"{options.event} was stopped"
+            job.note(f"{options.event} was stopped")
             async for item in items:
                 text = output.shown(item)
                 await output.line(text)
                 progress.add(len(text))
-                job.doing = f"{options.event} was stopped after {_counted(progress.items)}"
+                job.note(f"{options.event} was stopped after {_counted(progress.items)}")
                 if progress.items == options.take:
                     break
         progress.end()
@@ -148,7 +148,7 @@ class _Upload:
     async def items(self) -> AsyncGenerator[Any]:
         async for item in self._source.read(self.progress.add):
             yield item
-            self._job.doing = f"the upload to {self._event} was cancelled after {_counted(self.progress.items)}"
+            self._job.note(f"the upload to {self._event} was cancelled after {_counted(self.progress.items)}")
 
 
 def _counted(items: int) -> str:

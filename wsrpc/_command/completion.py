@@ -141,7 +141,7 @@ async def _describes(options: Namespace) -> Any:
         client = client_of(options, None)
         try:
             await client.connect()
-            return await describes(client)
+            return await describes(client, options.url)
         finally:
             await client.close()
 

@@ -52,10 +52,10 @@ async def connected(
         reconnect: when to dial, instead of what ``--retry`` says.
     """
     client = client or client_of(options, reconnect or reconnect_of(options))
-    job.doing = f"there was no connection yet to {shown_url(options.url)}"
+    job.note(f"there was no connection yet to {shown_url(options.url)}")
     try:
         await client.connect()
-        job.doing = "the connection was closed"
+        job.note("the connection was closed")
         yield client
     finally:
         await client.close()

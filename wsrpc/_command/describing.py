@@ -6,9 +6,9 @@ import json
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
 
-from .._schema.checking import InvalidDescription
+from .._codegen.checking import InvalidDescription
+from .._codegen.typescript_types import Names, type_of
 from .._schema.description import Description, EventSchema, ParameterSchema
-from .._schema.typescript import Names, type_of
 from ..errors import one_line
 from .asking import checked, describes
 from .connection import connected
@@ -35,7 +35,7 @@ def _parser() -> Parser:
 async def _describe(options: Namespace, job: Job) -> None:
     output = Output(job)
     async with connected(options, job) as client:
-        found = await describes(client)
+        found = await describes(client, options.url)
         if options.json:
             await output.value(found)
             return

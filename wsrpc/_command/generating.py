@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from .._schema.checking import InvalidDescription
+from .._codegen.checking import InvalidDescription
 from ..python_client import client_module
 from ..schema import Description, describe
 from ..typescript import declarations
 from .asking import ask, checked
-from .failures import USAGE, UsageError
+from .failures import USAGE, Failure, UsageError
 from .loading import load, read
 from .options import Command, Parser, add_header
 from .running import complain
@@ -90,7 +90,10 @@ def _generate(options: argparse.Namespace, text_of: Callable[[Description], str]
 def _description(options: argparse.Namespace) -> Description:
     target: str = options.target
     if "://" in target:
-        return checked(ask(target, dict(options.header)))
+        try:
+            return checked(ask(target, dict(options.header)))
+        except Failure as exc:  # 1 says that a file is not up to date
+            raise UsageError(f"{exc}") from exc
     if target.endswith(".json"):
         return checked(read(target))
     with redirect_stdout(sys.stderr):  # output of the application must not get into the file

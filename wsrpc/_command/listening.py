@@ -142,12 +142,12 @@ async def _listen(options: Namespace, job: Job) -> None:
     output = Output(job)
     number = 0
     async with connected(options, job, client=client):
-        job.doing = "no event has come"
+        job.note("no event has come")
         while True:
             event = await listener.next()
             await output.line(_shown(event, output))
             number += 1
-            job.doing = f"{number:,} event{' has' if number == 1 else 's have'} come"
+            job.note(f"{number:,} event{' has' if number == 1 else 's have'} come")
             if number == options.take:
                 return
 

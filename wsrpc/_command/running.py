@@ -35,13 +35,21 @@ class Job:
     """One run of a command: what it is doing, and how it is stopped from outside."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.doing = "nothing was sent"
-        """What an interruption reports: what has become of the request by then."""
+        self._doing = "nothing was sent"
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._code: int | None = None
         """The exit code, once the job was stopped."""
         self._text = ""
+
+    @property
+    def doing(self) -> str:
+        """What an interruption reports now: what becomes of the request."""
+        return self._doing
+
+    def note(self, doing: str) -> None:
+        """Let an interruption report this from now on."""
+        self._doing = doing
 
     def stop(self, code: int, text: str) -> None:
         """Cancel what runs, and end with ``code`` within `PATIENCE` seconds."""

@@ -86,6 +86,8 @@ def wire_type(tp: Any, convert: Callable[[Any], Callable[[Any], Any]], *, hooked
             msgspec.json.Decoder(candidate)
         except NameError:
             return tp  # the caller reports names that cannot be resolved
+        except KeyError as exc:  # msgspec, of a class of attrs
+            raise TypeError(f"{_name(tp)}: field {exc} has no annotation: write {exc.args[0]}: Any") from exc
         except (TypeError, NotImplementedError, RecursionError, AssertionError) as exc:
             reason = str(exc) or f"{_name(tp)}: msgspec refuses it"  # a class that derives from Protocol[T]
             if not survey.needs_meta and not _is_union_of_classes(reason):

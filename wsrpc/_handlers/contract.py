@@ -101,6 +101,13 @@ def read_contract(contract: Any, used_by: str) -> Contract:
         TypeError: it is not a Protocol, or one of its members cannot work; the text names the member.
     """
     if not is_contract(contract):
+        base = next((base for base in getattr(contract, "__mro__", ()) if is_contract(base)), None)
+        if base is not None:
+            name = contract.__qualname__
+            raise TypeError(
+                f"{used_by} takes a contract: {name} derives from {base.__qualname__}, but is none itself; write "
+                f"`class {name}({base.__qualname__}, Protocol)`"
+            )
         raise TypeError(
             f"{used_by} takes a contract, which is a class that derives from typing.Protocol itself; got {contract!r}"
         )
@@ -126,6 +133,8 @@ def _read_members(contract: type[Any]) -> Contract:
             members.pop(attribute, None)
             channels.pop(attribute, None)
             if isinstance(value, types.FunctionType):
+                if value.__name__ == "_overload_dummy":
+                    raise TypeError(f"contract {name}: {attribute!r} is overloaded, but an event has one signature")
                 members[attribute] = _member(attribute, value)
             else:
                 channels[attribute] = _channel(name, attribute, value, base)
@@ -141,6 +150,13 @@ def _attributes(base: type[Any]) -> list[tuple[str, Any]]:
     """
     declared = {**annotations_of(base), **vars(base)}
     found = [(name, value) for name, value in declared.items() if name not in _OWN and not _is_dunder(name)]
+    for name, value in declared.items():
+        # Python has put functions of its own into the class, `__init__` for instance.
+        if _is_dunder(name) and isinstance(value, types.FunctionType) and value.__module__ == base.__module__:
+            raise TypeError(
+                f"contract {base.__module__}.{base.__qualname__}: {name} is a method of Python's own and not an event; "
+                f'an event of that name can be declared as @wsrpc.method("{name}")'
+            )
     for name, _ in found:
         if name.startswith("_"):
             raise TypeError(
@@ -169,17 +185,23 @@ def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type
         raise TypeError(f"contract {contract}: the annotation of {attribute!r} cannot be resolved: {exc}") from exc
     if not is_contract(wanted):
         raise TypeError(
-            f"contract {contract}: {attribute!r} is neither a method nor annotated with another contract, which would "
-            f"make it a named channel; it is {wanted!r}"
+            f"contract {contract}: a contract has methods, and channels, which are attributes that are annotated with "
+            f"another contract; {attribute!r} is {wanted!r}"
         )
-    inner = read_contract(wanted, contract)
-    if inner.channels:
+    if _has_channels(wanted):
         raise TypeError(
-            f"contract {contract}: the contract of channel {attribute!r}, {inner.name}, has channels of its own, but "
-            "channels are names on one connection, and have no channels"
+            f"contract {contract}: the contract of channel {attribute!r}, {wanted.__qualname__}, has channels of its "
+            "own, but channels are names on one connection, and have no channels"
         )
+    read_contract(wanted, contract)
     made: type[Any] = wanted
     return made
+
+
+def _has_channels(contract: type[Any]) -> bool:
+    """Return whether a contract has attributes that are not methods. It is not read for that: it may be its own."""
+    bases = [base for base in contract.__mro__ if is_contract(base)]
+    return any(not isinstance(value, types.FunctionType) for base in bases for _, value in _attributes(base))
 
 
 def _refuse_double(contract: str, members: dict[str, Member]) -> None:
@@ -200,15 +222,14 @@ def _member(attribute: str, function: Any) -> Member:
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
         raise read.refusal(None, "a method of a contract takes self first")
-    if getattr(function, "__name__", "") == "_overload_dummy":
-        raise read.refusal(None, f"{attribute!r} is overloaded, but an event has one signature")
     read = read._replace(parameters=tuple(others))
     talks, _ = channel_parameters(read)
     _refuse_parameters(read, function)
     try:
         result = result_of(function)
     except TypeError as exc:
-        raise read.refusal(None, str(exc)) from exc.__cause__
+        text = f"{exc}: define it at module level, and import it outside `if TYPE_CHECKING:`"
+        raise read.refusal(None, text) from exc.__cause__
     source = next((p for p in read.parameters if p.source == "stream"), None)
     kind = _kind(read, function, result, talks=bool(talks), reads=source is not None)
     given = None if kind is Kind.CONVERSATION else result.type
@@ -224,8 +245,12 @@ def _refuse_parameters(read: Signature, function: Any) -> None:
         if given.kind is given.VAR_KEYWORD:
             raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
         known = next((p for p in read.parameters if p.name == given.name), None)
+        if given.name.startswith("_wsrpc_"):
+            raise read.refusal(given.name, "names that begin with _wsrpc_ are wsrpc's own: take another name")
         if known is None and given.kind is given.KEYWORD_ONLY:
             raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
+        if known is not None and known.source == "stream" and given.default is not given.empty:
+            raise read.refusal(given.name, "the items that the caller sends are never missing: leave out its default")
     for p in read.parameters:
         if p.injection is not None and not p.injection.conversation:
             raise read.refusal(

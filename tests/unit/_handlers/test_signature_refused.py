@@ -2,6 +2,7 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
+import attrs
 import pytest
 from leftovers import nothing_left as nothing_left
 
@@ -86,3 +87,13 @@ def test_threads_are_for_plain_functions() -> None:
         yield 1
 
     Handler(generator, thread=True)
+
+
+def test_a_field_without_an_annotation_is_named() -> None:
+    @attrs.define
+    class Seats:
+        left = attrs.field()  # type: ignore[var-annotated]
+
+    def handler(seats: Seats) -> None: ...
+
+    assert "parameter 'seats': " in refused(handler) and "field 'left' has no annotation" in refused(handler)

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from .definitions import PREFIX, Schema
+from .._schema.definitions import PREFIX, Schema
 from .layout import Expression, Keyword, Union, call, literal, subscript, text_of
 from .python_plan import Plan
 
@@ -49,9 +49,9 @@ _TEXTS = {
 }
 _LARGEST = 2**53
 """Bounds above it are left out: they could not have come through JSON as they were meant."""
-MOST_LENGTH = 2**31
-MOST_ALIASES = 30
-"""How many types may be named in each other: Python evaluates them as one type."""
+_MOST_LENGTH = 2**31
+MOST_MEMBERS = 200
+"""How many members a union may have: Python reads ``A | B | C`` as two operations, one in the other."""
 
 
 class Types:
@@ -200,6 +200,7 @@ class Types:
         members: dict[tuple[str, str], Form] = {}
         for form in forms:
             for each in form.inner if form.kind == "union" else (form,):
+                each = _NULL if each.kind == "null" else each  # None | None, of two aliases, is no type
                 members[each.kind, text_of(each.expression)] = each
         found = list(members.values())
         if not found or any(each.kind == "any" for each in found):
@@ -212,10 +213,30 @@ class Types:
         if objects is None:
             return ANY
         nulls = [each for each in found if each.kind == "null"]
+        if arrays or objects:
+            # msgspec 0.22 confuses the bounds of one member with the items of another, and crashes the interpreter:
+            # Annotated[str, Meta(pattern="a")] | list[int], Annotated[str, Meta(min_length=1)] | tuple[int, str]
+            scalars, arrays, objects = (list(map(self._without_bounds, each)) for each in (scalars, arrays, objects))
         joined = [*scalars, *arrays, *objects, *nulls]
         if len(joined) == 1:
             return joined[0]
+        if len(joined) > MOST_MEMBERS:
+            self.notes[f"The union has more than {MOST_MEMBERS} members: it is Any."] = None
+            return ANY
         return Form("union", Union(tuple(each.expression for each in joined)), tuple(joined))
+
+    def _without_bounds(self, form: Form) -> Form:
+        match form.kind:
+            case "integer" | "number" | "string":
+                builtin = {"integer": "int", "number": "float", "string": "str"}[form.kind]
+                return form._replace(expression=self.builtin(builtin))
+            case "list" | "set":
+                return form._replace(expression=subscript(self.builtin(form.kind), form.inner[0].expression))
+            case "dict":
+                inner = form.inner[0].expression
+                return form._replace(expression=subscript(self.builtin("dict"), self.builtin("str"), inner))
+            case _:
+                return form
 
     def _scalars(self, found: list[Form]) -> list[Form]:
         """Return the scalars of a union. msgspec takes one type that is text, one of integers and one of floats."""
@@ -308,7 +329,7 @@ def _bounds(schema: Schema) -> dict[str, Any]:
 
 def _lengths(schema: Schema, least: str, most: str) -> dict[str, Any]:
     named = {"min_length": schema.get(least), "max_length": schema.get(most)}
-    return {name: value for name, value in named.items() if value is not None and value < MOST_LENGTH}
+    return {name: value for name, value in named.items() if value is not None and value < _MOST_LENGTH}
 
 
 def _is_pattern(pattern: str) -> bool:

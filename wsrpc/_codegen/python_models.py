@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from .._schema.definitions import MEMBER_NAMES, Schema
 from .checking import InvalidDescription
-from .definitions import MEMBER_NAMES, Schema
 from .layout import Expression, Keyword, Union, assignment, call, class_head, comment, docstring, literal, statement
 from .python_names import IMPORTS, NameTable, class_name, identifier, is_plain, member_name
 from .python_plan import Plan
@@ -145,8 +145,12 @@ class Models:
             if default is None:
                 default = "msgspec.UNSET"
                 annotation = _or_unset(form)
-            factory = _factory(default, types)
-            options.append(Keyword("default", default) if factory is None else Keyword("default_factory", factory))
+            if default == "set()":
+                default = f"{types.builtin('set')}()"
+            if _needs_function(default, is_struct=is_struct):
+                options.append(Keyword("default_factory", f"lambda: {default}"))
+            else:
+                options.append(Keyword("default", default))
         if key != name:
             options.append(Keyword("name", literal(key)))
         value: Expression | None = default
@@ -188,11 +192,11 @@ def _or_unset(form: Form) -> Expression:
     return Union((*members, "msgspec.UnsetType"))
 
 
-def _factory(default: str, types: Types) -> str | None:
-    """Return the function that makes a default that can be changed; None for any other default."""
-    if default in ("[]", "{}", "set()"):
-        return types.builtin({"[]": "list", "{}": "dict", "set()": "set"}[default])
-    return f"lambda: {default}" if default[0] in "[{" else None
+def _needs_function(default: str, *, is_struct: bool) -> bool:
+    """Whether a default is made by a function: msgspec copies an empty container for each object, and no other one."""
+    if default in ("[]", "{}") or default.endswith("set()"):
+        return not is_struct
+    return default[0] in "[{"
 
 
 def _field_name(key: str) -> str:

@@ -1,4 +1,4 @@
-"""`wsrpc._schema.layout`: lines as ``ruff format`` has them, which finds nothing to change."""
+"""`wsrpc._codegen.layout`: lines as ``ruff format`` has them, which finds nothing to change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from effort import examples
 from generated import formatting
 from hypothesis import HealthCheck, given, settings
 
-from wsrpc._schema.layout import (
+from wsrpc._codegen.layout import (
     Expression,
     Keyword,
     Union,

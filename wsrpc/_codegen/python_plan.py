@@ -10,14 +10,16 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from .._schema.definitions import PREFIX, Schema, renamed
 from .checking import InvalidDescription
-from .definitions import PREFIX, Schema, renamed
 from .python_names import is_plain
 
 __all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
 
-MOST_MEMBERS = 1_000_000
-"""How many members all unions of a description may have, those that they take from each other included."""
+MOST_STEPS = 3_000_000
+"""How many references may be followed, for unions that have members of each other for instance."""
+MOST_LEVELS = 200
+"""On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
 
 ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
 """What becomes of a definition: ``"array"`` is a Struct that travels as one, ``"alias"`` another name of a type."""
@@ -164,8 +166,9 @@ class Plan:
         self.by_pydantic: set[str] = set()
         """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
         self._reserved = reserved
-        self._left = MOST_MEMBERS
+        self._left = MOST_STEPS
         roots = list(types)
+        self._check_levels({name for root in roots for name in references(root)})
         for members, field in self._unions((*roots, *definitions.values())):
             for kind in ("struct", "array"):
                 self._give_tags([name for name in members if self.kinds[name] == kind], field)
@@ -201,15 +204,37 @@ class Plan:
                 todo.extend(reversed(_members(each)))
         return list(found)
 
+    def _check_levels(self, roots: Iterable[str]) -> None:
+        """Refuse classes that are fields of each other on so many levels that no type can be made of them.
+
+        msgspec and pydantic visit the classes of a type as this does, each once, and call themselves for each level.
+        """
+        if len(self.definitions) <= MOST_LEVELS:
+            return
+        uses = {name: list(dict.fromkeys(references(schema))) for name, schema in self.definitions.items()}
+        for root in roots:
+            seen = {root}
+            levels = [iter(uses[root])]
+            while levels:
+                self._spend()
+                name = next(levels[-1], None)
+                if name is None:
+                    levels.pop()
+                elif name not in seen:
+                    seen.add(name)
+                    levels.append(iter(uses[name]))
+                if len(levels) > MOST_LEVELS:
+                    raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
+
     def _spend(self) -> None:
         self._left -= 1
         if self._left < 0:
-            raise InvalidDescription("the unions of the description are too large")
+            raise InvalidDescription("the types of the description refer to each other too often")
 
     def is_tagged(self, names: Sequence[str]) -> bool:
         """Whether tags tell these classes apart."""
-        tags = [self.tags.get(name) for name in names]
-        return None not in tags and len({tag.field for tag in tags if tag}) == 1
+        tags = [self.tags[name] for name in names if name in self.tags]
+        return len(tags) == len(names) and _are_distinct(tags)
 
     def _unions(self, schemas: Iterable[Any]) -> Iterator[tuple[list[str], str | None]]:
         """Yield the classes of each union, and the field that is said to tell them apart."""
@@ -226,12 +251,8 @@ class Plan:
         common = [field for field in values[0] if all(field in each for each in values)]
         for field in sorted(common, key=lambda field: field != preferred):
             tags = [Tag(field, each[field]) for each in values]
-            distinct = len({(type(tag.value), tag.value) for tag in tags}) == len(tags)
-            same_type = len({type(tag.value) for tag in tags}) == 1
-            if (
-                distinct
-                and same_type
-                and all(self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True))
+            if _are_distinct(tags) and all(
+                self.tags.get(name, tag) == tag for name, tag in zip(names, tags, strict=True)
             ):
                 self.tags.update(zip(names, tags, strict=True))
                 return
@@ -280,6 +301,14 @@ class Plan:
     def _may_be_dataclass(self, name: str) -> bool:
         """Whether each field can have the name that travels: msgspec renames only those of Structs."""
         return all(is_plain(field) and field not in self._reserved for field in self.definitions[name]["properties"])
+
+
+def _are_distinct(tags: Sequence[Tag]) -> bool:
+    """Whether msgspec can tell classes with these tags apart."""
+    fields, types, values = (
+        {*each} for each in zip(*((tag.field, type(tag.value), tag.value) for tag in tags), strict=True)
+    )
+    return len(fields) == len(types) == 1 and len(values) == len(tags)
 
 
 def _members(schema: Schema) -> list[Any]:

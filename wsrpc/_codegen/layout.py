@@ -172,10 +172,9 @@ def assignment(name: str, annotation: Expression | None, value: Expression | Non
     before = f"{name}: {text_of(annotation)} = "
     if isinstance(value, Bracketed) and _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
         return _broken(value, indent, before, "")
-    if _fits(f"{indent}{before}("):
-        lines = _in_parentheses(value, indent, before, "")
-        if not isinstance(annotation, str) or all(map(_fits, lines)):
-            return lines
+    lines = _in_parentheses(value, indent, before, "")
+    if isinstance(value, Union) or all(map(_fits, lines if isinstance(annotation, str) else lines[:1])):
+        return lines
     if isinstance(annotation, str):
         return _broken(value, indent, before, "")
     *lines, last = _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .definitions import PREFIX, Schema
+from .._schema.definitions import PREFIX, Schema
 
 __all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_names", "type_of"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .._base.names import RESERVED_EVENTS, check_event, check_name
-from .definitions import MEMBER_NAMES, PREFIX
-from .description import Description, EventSchema
+from .._schema.definitions import MEMBER_NAMES, PREFIX
+from .._schema.description import Description, EventSchema
 
 __all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
 

@@ -1,0 +1,200 @@
+"""A server whose handlers have types of most kinds, on several channels, for tests of what is generated of it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired, Protocol, TypedDict
+from uuid import UUID
+
+import msgspec
+import pydantic
+
+from wsrpc import AnonymousChannel, Server, Stream
+
+
+class Size(enum.Enum):
+    """How large."""
+
+    SMALL = "s"
+    LARGE = "l"
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+    HIGH = 2
+
+
+class Rights(enum.Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclass(slots=True)
+class Cup:
+    """What one drinks from.
+
+    It may be warm.
+    """
+
+    drink: str
+    size: Size = Size.SMALL
+    notes: list[str] = field(default_factory=list)
+
+
+class Node(msgspec.Struct):
+    value: int
+    children: list[Node] = []
+    parent: Node | None = None
+
+
+class Cat(msgspec.Struct, tag=True):
+    name: str
+    lives: Annotated[int, msgspec.Meta(ge=0, le=9)] = 9
+
+
+class Dog(msgspec.Struct, tag="dog"):
+    name: str
+
+
+class Odd(msgspec.Struct):
+    """Names on the wire that are none in Python, or hide builtins and imports."""
+
+    a: str = msgspec.field(default="d", name="1")
+    b: int = msgspec.field(default=1, name="class")
+    c: int | msgspec.UnsetType = msgspec.field(default=msgspec.UNSET, name="a-b")
+    d: list[int] = msgspec.field(default_factory=list, name="list")
+    e: date | None = msgspec.field(default=None, name="date")
+    f: list[datetime] = msgspec.field(default_factory=list, name="dt")
+
+
+class Film(TypedDict):
+    title: str
+    year: NotRequired[int]
+
+
+class Pair(NamedTuple):
+    x: int
+    y: float = 0.5
+
+
+class Host(pydantic.BaseModel):
+    """A machine."""
+
+    name: str = pydantic.Field(min_length=1, pattern="^[a-z]+$", description="Its name, in small letters.")
+    port: int = pydantic.Field(443, gt=0, lt=65536)
+    size: Size = Size.SMALL
+    seen: datetime | None = None
+
+
+class Lion(pydantic.BaseModel):
+    kind: Literal["lion"]
+    mane: bool
+
+
+class Crow(pydantic.BaseModel):
+    kind: Literal["crow"] = "crow"
+    age: int = 3
+
+
+@dataclass
+class Point:
+    x: int
+    y: int
+
+
+@dataclass
+class Circle:
+    radius: int
+
+
+class ChatEvents(Protocol):
+    async def said(self, who: str, text: str, *, urgent: bool = False) -> None:
+        """Somebody has said something."""
+
+
+class News(Protocol):
+    async def started(self, at: datetime) -> None: ...
+
+
+server = Server()
+chat = server.of("chat")
+
+
+@server.on("brew")
+def brew(cups: list[Cup], strong: bool = False, size: Size = Size.LARGE) -> list[Cup]:
+    """Brew some cups."""
+    return cups
+
+
+@server.on("scalars")
+def scalars(a: int, b: float, c: str, d: bool, e: None, f: bytes, g: Any, h: UUID, i: Decimal) -> dict[str, Any]:
+    return {"a": a}
+
+
+@server.on("times")
+def times(a: datetime, b: date, c: time, d: timedelta) -> tuple[datetime, date, time, timedelta]:
+    return a, b, c, d
+
+
+@server.on("choices")
+def choices(level: Level, rights: Rights, choice: Literal["a", 1, None]) -> Literal["x"]:
+    return "x"
+
+
+@server.on("tree")
+def tree(node: Node, pair: Pair, film: Film, odd: Odd) -> Node:
+    return node
+
+
+@server.on("pets")
+def pets(pets: list[Cat | Dog], animal: Lion | Crow, shape: Point | Circle) -> Point | Circle:
+    return shape
+
+
+@server.on("host")
+def host(host: Host, names: set[str], *more: Host) -> Host:
+    return host
+
+
+@server.on("list")
+def of_all(prefix: str = "") -> list[str]:
+    return []
+
+
+@server.on("get all-of it")
+def get(self: int, items: dict[str, list[int]]) -> int | str | None:
+    return None
+
+
+@chat.on("say")
+async def say(text: str, *, urgent: bool = False) -> int:
+    return len(text)
+
+
+@chat.on("history")
+def history(since: int = 0) -> Stream[Cup]:  # type: ignore[misc]
+    yield Cup("tea")  # pyright: ignore
+
+
+@chat.on("upload")
+async def upload(name: str, chunks: AsyncIterator[bytes], kind: str = "text") -> int:
+    return sum([len(chunk) async for chunk in chunks])
+
+
+@chat.on("shout")
+async def shout(items: AsyncIterator[str]) -> AsyncIterator[str]:
+    async for item in items:
+        yield item.upper()
+
+
+@chat.on("talk")
+async def talk(name: str, channel: AnonymousChannel) -> None:
+    await channel.emit("hello", name)
+
+
+server.declare(News)
+chat.declare(ChatEvents)
