@@ -7,6 +7,8 @@ from argparse import Namespace
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from .._base.names import RESERVED_EVENTS, check_event
+from ..errors import ReservedEvent
 from .connection import connected, on_channel, retry_of
 from .failures import UsageError
 from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
@@ -121,6 +123,7 @@ async def _stream(options: Namespace, job: Job) -> None:
 
 
 async def _emit(options: Namespace, job: Job) -> None:
+    _check_event(options)
     args = [argument(text) for text in options.args]
     async with connected(options, job) as client:
         await on_channel(client, options.channel).emit(options.event, *args)
@@ -128,12 +131,20 @@ async def _emit(options: Namespace, job: Job) -> None:
 
 def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
     """Return the values of the arguments, and what is to be uploaded."""
+    _check_event(options)
     from_stdin = options.args.count("-")
     if from_stdin + (options.send is not None) > 1:
         raise UsageError("there is one upload in a request: give one - for stdin, or --send FILE")
     args = [argument(text) for text in options.args if text != "-"]
     path = "-" if from_stdin else options.send
     return args, None if path is None else items_of(path, options.form)
+
+
+def _check_event(options: Namespace) -> None:
+    """Refuse what cannot be sent before there is a connection."""
+    check_event(options.event)
+    if options.channel is None and options.event in RESERVED_EVENTS:
+        raise ReservedEvent(options.event)
 
 
 class _Upload:

@@ -12,6 +12,7 @@ from .asking import checked, describes
 from .connection import client_of
 from .options import Command, Parser
 from .program import COMMANDS, command_of
+from .running import show
 
 __all__ = ["complete", "completion"]
 
@@ -56,7 +57,7 @@ def _parser() -> Parser:
 
 
 def _completion(options: Namespace) -> int:
-    print(SCRIPTS[options.shell], end="")  # noqa: T201
+    show(SCRIPTS[options.shell])
     return 0
 
 
@@ -79,10 +80,9 @@ def _complete(options: Namespace) -> int:
     word = last[:-1]
     # bash takes a colon for the beginning of a word.
     kept = word.rfind(":") + 1 if options.shell == "bash" else 0
-    for found in _continuations(before[1:], word):
-        # What a server calls its events becomes part of a command, so nothing is offered that a shell would run.
-        if found.startswith(word) and shlex.quote(found) == found:
-            print(found[kept:])  # noqa: T201
+    # What a server calls its events becomes part of a command, so nothing is offered that a shell would run.
+    words = [each for each in _continuations(before[1:], word) if each.startswith(word) and shlex.quote(each) == each]
+    show("".join(f"{each[kept:]}\n" for each in words))
     return 0
 
 

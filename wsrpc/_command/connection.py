@@ -18,6 +18,7 @@ from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._sending.retry import Retry
 from .._transports.urls import check_url, shown_url
+from ..handshake import check_header
 from .failures import UsageError
 from .running import Job
 from .values import event_and_value
@@ -76,11 +77,14 @@ def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
     check_url(options.url, tls=False)
     if context is not None and options.url.startswith("ws://"):
         raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
+    token = options.token or os.environ.get("WSRPC_TOKEN") or None
+    for name, value in (*options.header, *([] if token is None else [("Authorization", f"Bearer {token}")])):
+        check_header(name, value)
     _set_up_log(verbose=options.verbose)
     client = Client(
         options.url,
         headers=dict(options.header),
-        auth=options.token or os.environ.get("WSRPC_TOKEN") or None,
+        auth=token,
         subprotocols=options.subprotocol,
         ssl=context,
         compression=options.compress,

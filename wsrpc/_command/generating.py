@@ -6,9 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
-from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
@@ -20,7 +18,7 @@ from .asking import ask, checked
 from .failures import USAGE, Failure, UsageError
 from .loading import load, read
 from .options import Command, Parser, add_header
-from .running import complain
+from .running import complain, show
 
 __all__ = ["client", "types"]
 
@@ -84,7 +82,10 @@ def _generate(options: argparse.Namespace, text_of: Callable[[Description], str]
         where = event.event if event.channel is None else f"{event.channel}:{event.event}"
         for note in event.notes:
             complain(f"{where}: {note}")
-    return _print(text) if output is None else _write(text, output, check=options.check)
+    if output is not None:
+        return _write(text, output, check=options.check)
+    show(text)
+    return 0
 
 
 def _description(options: argparse.Namespace) -> Description:
@@ -103,14 +104,6 @@ def _description(options: argparse.Namespace) -> Description:
 
 def _as_json(description: Description) -> str:
     return msgspec.json.format(msgspec.json.encode(description), indent=2).decode() + "\n"
-
-
-def _print(text: str) -> int:
-    stdout: Any = sys.stdout
-    if isinstance(stdout, TextIOWrapper):
-        stdout.reconfigure(encoding="utf-8")  # as in a file, whatever the locale
-    stdout.write(text)
-    return 0
 
 
 def _write(text: str, output: Path, *, check: bool) -> int:

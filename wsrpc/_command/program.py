@@ -10,7 +10,7 @@ from difflib import get_close_matches
 from .. import __version__
 from .failures import Failure, UsageError
 from .options import Command
-from .running import complain
+from .running import complain, show
 
 __all__ = ["COMMANDS", "command_of", "main"]
 
@@ -40,20 +40,21 @@ def command_of(name: str) -> Command:
 def main(words: list[str]) -> int:
     """Run the command with these arguments, and return its exit code."""
     name = words[0] if words else ""
-    if name in ("-h", "--help"):
-        print(_help())  # noqa: T201
-        return 0
-    if name == "--version":
-        print(f"wsrpc {__version__}")  # noqa: T201
-        return 0
     hide_token(words)
     try:
+        if name in ("-h", "--help"):
+            show(_help())
+            return 0
+        if name == "--version":
+            show(f"wsrpc {__version__}\n")
+            return 0
         if name not in COMMANDS and name not in HIDDEN:
             raise UsageError(_unknown(name))
         command = command_of(name)
         return command.run(command.parser().parse_intermixed_args(words[1:]))
     except Failure as exc:
-        complain(f"{exc}")
+        if text := str(exc):
+            complain(text)
         return exc.code
     except SystemExit:  # argparse has shown the help
         return 0
@@ -98,5 +99,6 @@ def _help() -> str:
             "",
             "wsrpc COMMAND --help says more. Exit codes: 0; 1 the server refused or failed; 2 usage; 3 not sent;",
             "4 the connection was lost, so the request may have run; 5 timeout; 130 interrupted.",
+            "",
         )
     )

@@ -9,12 +9,13 @@ import sys
 import traceback
 from argparse import Namespace
 from collections.abc import Callable, Coroutine
+from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
-from .failures import OUTPUT_CLOSED, UNKNOWN, explained
+from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explained
 
-__all__ = ["Job", "complain", "in_event_loop", "leave"]
+__all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
 
 PATIENCE = 0.7
 """Seconds between an interruption and the end, whatever the remote peer does: for the cancellation and the Close
@@ -29,6 +30,26 @@ def complain(text: str) -> None:
             sys.stderr.flush()
         except OSError:
             pass  # nobody can be told
+
+
+def show(text: str) -> None:
+    """Write a text that is known before anything happens to stdout, in UTF-8 whatever the locale.
+
+    Raises:
+        Failure: it cannot be written.
+    """
+    stdout: Any = sys.stdout
+    if stdout is None:
+        raise UsageError("stdout is closed, so nothing can be written")
+    if isinstance(stdout, TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")
+    try:
+        stdout.write(text)
+        stdout.flush()
+    except BrokenPipeError as exc:
+        raise Failure("", OUTPUT_CLOSED) from exc
+    except OSError as exc:
+        raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
 
 
 class Job:
@@ -113,9 +134,6 @@ def leave(code: int) -> None:
         try:
             if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]
                 stream.flush()
-        except BrokenPipeError:
-            code = code or OUTPUT_CLOSED
-        except OSError as exc:
-            complain(f"cannot write: {exc.strerror}")
-            code = code or 2
+        except OSError:  # after a failure to write, which has been reported
+            code = code or USAGE
     os._exit(code)
