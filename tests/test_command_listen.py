@@ -15,6 +15,7 @@ from command_process import COMMAND, end, environment, prints, refusal, serving,
 from programs import free_port
 
 from wsrpc import AnonymousChannel, Server
+from wsrpc.schema import describe as described
 
 
 async def event(process: Process) -> dict[str, Any]:
@@ -243,7 +244,7 @@ async def test_names_of_events_and_channels_are_completed() -> None:
         lines = {
             f"wsrpc call --timeout 5 {url} ": sorted(
                 event.event
-                for event in describe(played.server).events
+                for event in described(played.server).events
                 if event.channel is None and "$" not in event.event
             ),
             f"wsrpc call {url} a": ["add", "args"],

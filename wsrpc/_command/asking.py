@@ -26,8 +26,8 @@ MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
 """How many times the description may change while it is asked for."""
 SECONDS = 30.0
-HAS_NONE = ("No event listener", f"Channel '{CHANNEL}' does not exist")
-"""Beginnings of what a peer that does not offer a description answers, whichever implementation it is."""
+HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
+"""Beginnings of what JavaScript and Go answer, in lower case, where no description is offered."""
 
 
 class _Definition(msgspec.Struct):
@@ -97,7 +97,7 @@ async def describes(client: Client, url: str) -> Any:
         except RemoteError as exc:
             if exc.code == DESCRIPTION_CHANGED:
                 continue
-            if isinstance(exc, UnknownEvent) or exc.message.startswith(HAS_NONE):
+            if isinstance(exc, UnknownEvent) or exc.message.lower().startswith(HAS_NONE):
                 text = f"{name} does not offer its description: call server.offer_description() there"
                 raise Failure(text, REMOTE) from exc
             raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc

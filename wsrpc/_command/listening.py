@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from .._base.closing import CloseInfo
+from .._base.names import RESERVED_EVENTS
 from .._client.backoff import Reconnect, is_transient
 from .._client.client import Client, ReconnectInfo
 from .._handlers.observation import Message
@@ -98,8 +99,8 @@ class _Listener:
 
     def _take(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
-        if event is None or message.id is not None:
-            return
+        if event is None or message.id is not None or (channel is None and event in RESERVED_EVENTS):
+            return  # ws-server-wrapper 1 sends `connect`, which is nobody's event
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
         if len(self._taken) >= MOST_UNWRITTEN:
