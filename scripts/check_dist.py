@@ -125,9 +125,11 @@ def try_out(wheel: Path, problems: Problems) -> None:
         venv.create(folder, with_pip=True, symlinks=True)
         python = Path(folder) / "bin" / "python"
         subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True)
+        command = subprocess.run([Path(folder) / "bin" / "wsrpc", "--version"], capture_output=True, text=True)
         used = subprocess.run([python, "-I", "-W", "error", "-c", TRY_OUT], cwd=folder, capture_output=True, text=True)
     problems.expect(used.returncode == 0, f"the installed wheel does not work:\n{used.stderr}")
     version = wheel.name.split("-")[1]
+    problems.expect(command.stdout == f"wsrpc {version}\n", f"the command `wsrpc` does not work:\n{command.stderr}")
     if used.returncode == 0:
         problems.expect(
             used.stdout.strip() == version,

@@ -15,6 +15,7 @@ import pytest
 from command_process import ROOT, end, prints, refusal, run, serving, start
 
 from wsrpc import Handshake, Limits, Peer, Server
+from wsrpc.testing import FaultProxy
 
 CERTIFICATES = ROOT / "tests" / "certificates"
 
@@ -186,6 +187,31 @@ async def test_a_call_is_repeated_while_nothing_has_run() -> None:
         assert (await refusal(3, "call", played.url, "add", "2", "3")).endswith("HTTP 503: busy")
         attempts = 0
         assert await prints("call", played.url, "add", "2", "3", "--retry", "1") == "5\n"
+
+
+async def test_with_retry_a_call_goes_on_over_another_connection() -> None:
+    async with serving() as played, FaultProxy(played.url) as proxy:
+        again = asyncio.Event()
+
+        async def slow(peer: Peer) -> str:
+            for _ in range(2):  # after two round trips the two know that sessions can go on
+                assert await peer.request("name") == 1
+            played.started.put_nowait("slow")
+            await again.wait()
+            return "done"
+
+        played.server.on("slow", slow)
+        process = await start("call", proxy.url, "slow", "--retry", "100", "--answer", "name=1")
+        assert await played.started.get() == "slow"
+        proxy.drop()
+        again.set()
+        assert await end(process) == (0, '"done"\n', "")
+        again.clear()
+        process = await start("call", proxy.url, "slow", "--answer", "name=1")
+        assert await played.started.get() == "slow"
+        proxy.drop()
+        code, out, err = await end(process)
+        assert (code, out) == (4, "") and err.endswith("requests in flight may have run\n")
 
 
 # ---------------------------------------------------------------- streams and uploads

@@ -16,6 +16,7 @@ from programs import free_port
 
 from wsrpc import AnonymousChannel, Server
 from wsrpc.schema import describe as described
+from wsrpc.testing import FaultProxy
 
 
 async def event(process: Process) -> dict[str, Any]:
@@ -71,6 +72,21 @@ async def test_it_comes_back() -> None:
     assert code == 0
     assert lost == "wsrpc: the connection was lost (1012 the server is closing); connecting again"
     assert back.startswith("wsrpc: connected again after ") and back.endswith("may be missing")
+
+
+async def test_nothing_is_missed_where_the_session_goes_on() -> None:
+    async with serving() as played, FaultProxy(played.url) as proxy:
+        process = await start("listen", proxy.url, "--take", "2", "--answer", "name=1")
+        peer = await played.peers.get()
+        for _ in range(2):  # after two round trips the two know that sessions can go on
+            assert await peer.request("name") == 1
+        await peer.emit("first")
+        assert (await event(process))["event"] == "first"
+        proxy.drop()
+        await peer.emit("second")
+        code, out, err = await end(process)
+        assert code == 0 and json.loads(out)["event"] == "second"
+        assert err == "" or err.endswith("; nothing was missed\n")
 
 
 async def test_it_ends_where_coming_back_is_of_no_use() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from argparse import Namespace
 from collections.abc import AsyncGenerator
@@ -12,7 +13,7 @@ from ..errors import ReservedEvent
 from .connection import connected, on_channel, retry_of
 from .failures import UsageError
 from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
-from .output import Output, Progress
+from .output import Output, Progress, counted
 from .running import Job, in_event_loop
 from .values import Items, argument, items_of
 
@@ -116,7 +117,7 @@ async def _stream(options: Namespace, job: Job) -> None:
                 text = output.shown(item)
                 await output.line(text)
                 progress.add(len(text))
-                job.note(f"{options.event} was stopped after {_counted(progress.items)}")
+                job.note(f"{options.event} was stopped after {counted(progress.items)}")
                 if progress.items == options.take:
                     break
         progress.end()
@@ -151,7 +152,8 @@ class _Upload:
     """Items on their way to the remote peer, counted."""
 
     def __init__(self, source: Items, job: Job, event: str) -> None:
-        self.progress = Progress("sent", size=source.size)
+        # Where the items are typed, they are there to be seen.
+        self.progress = Progress("sent", size=source.size, shown=not os.isatty(source.file))
         self._source = source
         self._job = job
         self._event = event
@@ -159,11 +161,7 @@ class _Upload:
     async def items(self) -> AsyncGenerator[Any]:
         async for item in self._source.read(self.progress.add):
             yield item
-            self._job.note(f"the upload to {self._event} was cancelled after {_counted(self.progress.items)}")
-
-
-def _counted(items: int) -> str:
-    return f"{items:,} item{'' if items == 1 else 's'}"
+            self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
 
 
 call = Command(_call_parser, in_event_loop(_request))

@@ -44,15 +44,9 @@ def retry_of(options: Namespace) -> Retry | None:
 
 
 @asynccontextmanager
-async def connected(
-    options: Namespace, job: Job, *, reconnect: Reconnect | None = None, client: Client | None = None
-) -> AsyncGenerator[Client]:
-    """Connect as the options say, and close the connection at the end.
-
-    Args:
-        reconnect: when to dial, instead of what ``--retry`` says.
-    """
-    client = client or client_of(options, reconnect or reconnect_of(options))
+async def connected(options: Namespace, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
+    """Connect ``client``, or one that the options describe, and close the connection at the end."""
+    client = client or client_of(options, reconnect_of(options))
     job.note(f"there was no connection yet to {shown_url(options.url)}")
     try:
         await client.connect()

@@ -142,7 +142,7 @@ async def _listen(options: Namespace, job: Job) -> None:
     listener.attach(client)
     output = Output(job)
     number = 0
-    async with connected(options, job, client=client):
+    async with connected(options, job, client):
         job.note("no event has come")
         while True:
             event = await listener.next()

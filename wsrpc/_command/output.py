@@ -16,7 +16,7 @@ import msgspec
 from .failures import OUTPUT_CLOSED, UsageError
 from .running import Job
 
-__all__ = ["Output", "Progress", "is_terminal"]
+__all__ = ["Output", "Progress", "counted"]
 
 PIPE = 4096
 """Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
@@ -24,7 +24,7 @@ UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 """Characters that JSON leaves unescaped, and that move a terminal's cursor or change the direction of a text."""
 
 
-def is_terminal(stream: Any) -> bool:
+def _is_terminal(stream: Any) -> bool:
     """Return whether a person looks at ``stream``."""
     return stream is not None and stream.isatty()
 
@@ -39,7 +39,7 @@ class Output:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._file = None if sys.stdout is None else sys.stdout.fileno()  # pyright: ignore[reportUnnecessaryComparison]
-        self.readable = is_terminal(sys.stdout)
+        self.readable = _is_terminal(sys.stdout)
         """Whether values are indented, and coloured where that is possible."""
         self._colours = _colours() if self.readable else None
         if self._file is not None and stat.S_ISFIFO(os.fstat(self._file).st_mode) and sys.platform != "win32":
@@ -127,7 +127,7 @@ class Progress:
         self._bytes = 0
         self._verb = verb
         self._size = size
-        self._shows = shown and is_terminal(sys.stderr)
+        self._shows = shown and _is_terminal(sys.stderr)
         self._next = 0.0
 
     def add(self, size: int) -> None:
@@ -145,8 +145,13 @@ class Progress:
 
     def _show(self, end: str) -> None:
         part = f" of {_size(self._size)}, {self._bytes * 100 // self._size} %" if self._size else ""
-        sys.stderr.write(f"\r\x1b[K{self._verb} {self.items:,} items, {_size(self._bytes)}{part}{end}")
+        sys.stderr.write(f"\r\x1b[K{self._verb} {counted(self.items)}, {_size(self._bytes)}{part}{end}")
         sys.stderr.flush()
+
+
+def counted(items: int) -> str:
+    """Return a number of items in words."""
+    return f"{items:,} item{'' if items == 1 else 's'}"
 
 
 def _size(count: int) -> str:

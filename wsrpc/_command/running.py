@@ -13,6 +13,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
+from ..errors import WsrpcError
 from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explained
 
 __all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
@@ -96,7 +97,7 @@ class Job:
         if failure is None:
             return 0
         code, text = explained(failure)
-        if verbose and code == UNKNOWN:
+        if verbose and code == UNKNOWN and not isinstance(failure, WsrpcError):
             traceback.print_exception(failure)
         if text:
             complain(text)
