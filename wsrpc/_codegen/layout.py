@@ -242,6 +242,7 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def docstring(text: str, indent: str = "") -> list[str]:
     """Return the lines of a docstring; none for no text."""
+    text = text.encode(errors="replace").decode()  # Python 3.13 compiles no docstring with half of a surrogate pair
     lines = inspect.cleandoc(text.replace("\r\n", "\n")).strip().split("\n")
     lines = [_escaped(line.rstrip()) for line in lines]
     if '"""' in text or lines[0].startswith('"') or lines[-1].endswith('"'):

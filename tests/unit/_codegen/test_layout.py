@@ -130,7 +130,7 @@ def test_a_docstring_is_one_string_and_says_what_it_is_given(text: str) -> None:
     namespace: dict[str, Any] = {}
     exec("\n".join(["def f():", *docstring(text, "    "), "    pass"]), namespace)
     said = namespace["f"].__doc__ or ""
-    assert "".join(said.split()) == "".join(text.split())
+    assert "".join(said.split()) == "".join(text.replace("\ud800", "?").split())
 
 
 @pytest.mark.parametrize("text", ["", "a", "a\n\nb  ", "import os\rimport os", "\u2028a", "a\x0cimport os"])
