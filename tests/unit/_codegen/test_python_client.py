@@ -645,6 +645,16 @@ def test_defaults_of_parameters() -> None:
     assert "self, a: int = 1, b: dt.date = ..., c: Any = ..., d: list[Any] = []\n" in text
 
 
+def test_what_ruff_would_say_is_answered_at_the_top() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}, "default": []}
+    assert "# ruff" not in contract_of(event("e", doc="Short."))
+    text = contract_of(event("e", parameter("a", numbers, optional=True), doc="x " * 50))
+    assert "a: list[int] = []" in text and text.splitlines()[2] == "# ruff: noqa: B006, E501"
+    assert "a: set[int] = ..." in contract_of(
+        event("e", parameter("a", {**numbers, "uniqueItems": True}, optional=True))
+    )
+
+
 def test_a_parameter_before_one_that_is_needed_is_needed() -> None:
     text = contract_of(event("e", parameter("a", {"type": "integer", "default": 1}, optional=True), parameter("b")))
     assert "async def e(self, a: int, b: int) -> None: ..." in text
