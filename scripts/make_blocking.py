@@ -88,22 +88,32 @@ ARGUMENTS = {
 ANNOTATIONS = {"Source | None": "Iterable[Any] | None", "_MISSING": "MISSING"}
 
 BODIES = {
-    "Caller.proxy": "made: T = make_proxy(contract, self._inner, self._portal)\nreturn made",
-    "Caller.emitter": "made: T = make_emitter(contract, self)\nreturn made",
-    "AnonymousChannel.emitter": "made: T = make_emitter(contract, self)\nreturn made",
-    "ClusterEmitter.emitter": "made: T = make_emitter(contract, self, skip=skip)\nreturn made",
-    "Registrar.on": """\
+    "Caller.proxy": """
+made: T = make_proxy(contract, self._inner, self._portal)
+return made""",
+    "Caller.emitter": """
+made: T = make_emitter(contract, self, "caller")
+return made""",
+    "AnonymousChannel.emitter": """
+made: T = make_emitter(contract, self, "other")
+return made""",
+    "ClusterEmitter.emitter": """
+made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+return made""",
+    "Registrar.on": """
+convert = partial(blocking_form, portal=self._portal)
 options = {"lax": lax, "ordered": ordered, "hidden": hidden}
-return register(self._apply, self._inner, "on", event, handler, partial(shown, self._portal), **options)""",
-    "Registrar.once": """\
-options = {"lax": lax, "hidden": hidden}
-return register(self._apply, self._inner, "once", event, handler, partial(shown, self._portal), **options)""",
-    "Registrar.implement": "implement(self._apply, self._inner, contract, implementation)",
-    "RawRegistrar.on_raw": """\
+return register(self._inner, self._portal, "on", event, handler, convert, **options)""",
+    "Registrar.once": """
+convert = partial(blocking_form, portal=self._portal)
+return register(self._inner, self._portal, "once", event, handler, convert, lax=lax, hidden=hidden)""",
+    "Registrar.implement": "implement(self._inner, self._portal, contract, implementation)",
+    "RawRegistrar.on_raw": """
 check_plain(function, "a function of on_raw")
-self._apply(self._inner.on_raw, in_a_thread(function, partial(shown, self._portal)))
+convert = partial(blocking_form, portal=self._portal)
+self._apply(self._inner.on_raw, in_a_thread(function, convert))
 return function""",
-    "Client.on_reconnect": """\
+    "Client.on_reconnect": """
 check_plain(function, "a function of on_reconnect")
 self._apply(self._inner.on_reconnect, in_a_thread(function))
 return function""",
@@ -140,6 +150,12 @@ ATTRIBUTES = {
     "ClusterPeerChannel": [("address", "str", "The peer's address.")],
 }
 """Attributes of the asynchronous classes, with their types."""
+
+DECORATED = {
+    "AnonymousChannel": ["@injectable(methodcaller('channel'), own_form, conversation=True, blocking=True)"],
+    "Peer": ["@injectable(attrgetter('peer'), own_form)"],
+}
+"""Decorators of classes."""
 
 ROOTS = {"Client": "client_portal", "ClusterClient": "cluster_portal"}
 """Classes that users make, and the function that makes the way into their event loop."""
@@ -371,7 +387,7 @@ def body(source: Source, function: Function) -> list[str]:
     """The lines of the body of a method."""
     key = f"{source.name}.{function.name}"
     if key in BODIES:
-        return BODIES[key].splitlines()
+        return BODIES[key].strip().splitlines()
     inner, given = f"self._inner.{function.name}", passed_on(function)
     if has_decorator(function, "property"):
         call = inner
@@ -427,7 +443,8 @@ def class_of(source: Source, tree: ast.Module, rules: Rules) -> list[str]:
     bases = [name for base in node.bases if (name := ast.unparse(base)) in NAMES]
     if source.name in BASES:
         bases.append(BASES[source.name])
-    lines = [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
+    lines = [*DECORATED.get(source.name, ())]
+    lines += [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
     text = [
         f"    {line}" if line else ""
         for line in docstring(
@@ -502,14 +519,15 @@ def formatted(text: str) -> str:
     return text
 
 
-HEAD = '''"""The blocking classes, which ``scripts/make_blocking.py`` makes of the asynchronous ones: do not edit this."""
+HEAD = '''"""The blocking classes. Do not edit them: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
 
 from __future__ import annotations
 
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter, methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
@@ -518,26 +536,40 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline, Profile, Redact, StrPath
 from .._base.state import Key, PeerState
+from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
+from .._handlers.introspection import injectable
 from .._peer.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
 from .._server.broadcast import EmitReport
 from .._server.rooms import Members
 from .._streams.event_values import Keep
+from .._streams.stream import Stream as AsyncStream
 from .._transports.dial import Dial, PerAttempt, dial
 from ..engine import Engine
 from ..limits import Limits
 from ..stats import ClusterStats, PeerStats
 from ..transport import ConnectionInfo, Transport
 from ._contracts import implement, make_emitter, make_proxy
-from ._delegate import ClientRoot, ClusterRoot, Delegate, client_portal, cluster_portal, inner_of, per_attempt, upload
+from ._delegate import (
+    FORMS,
+    ClientRoot,
+    ClusterRoot,
+    Delegate,
+    blocking_form,
+    client_portal,
+    cluster_portal,
+    inner_of,
+    own_form,
+    per_attempt,
+    upload,
+)
 from ._handlers import MISSING, check_plain, in_a_thread, register
-from ._loop import Portal
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -560,11 +592,10 @@ T = TypeVar("T")
 SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 '''
 
-TAIL = '''
-def shown(portal: Portal, value: Any) -> Any:
-    """Return the blocking form of an argument of a handler."""
-    return Peer(value, portal) if isinstance(value, AsyncPeer) else value
-'''
+TAIL = """
+
+FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
+"""
 
 
 def main(arguments: list[str]) -> int:

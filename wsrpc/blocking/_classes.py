@@ -1,11 +1,12 @@
-"""The blocking classes, which ``scripts/make_blocking.py`` makes of the asynchronous ones: do not edit this."""
+"""The blocking classes. Do not edit them: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
 
 from __future__ import annotations
 
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter, methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
@@ -14,26 +15,40 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline, Profile, Redact, StrPath
 from .._base.state import Key, PeerState
+from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
+from .._handlers.introspection import injectable
 from .._peer.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
 from .._server.broadcast import EmitReport
 from .._server.rooms import Members
 from .._streams.event_values import Keep
+from .._streams.stream import Stream as AsyncStream
 from .._transports.dial import Dial, PerAttempt, dial
 from ..engine import Engine
 from ..limits import Limits
 from ..stats import ClusterStats, PeerStats
 from ..transport import ConnectionInfo
 from ._contracts import implement, make_emitter, make_proxy
-from ._delegate import ClientRoot, ClusterRoot, Delegate, client_portal, cluster_portal, inner_of, per_attempt, upload
+from ._delegate import (
+    FORMS,
+    ClientRoot,
+    ClusterRoot,
+    Delegate,
+    blocking_form,
+    client_portal,
+    cluster_portal,
+    inner_of,
+    own_form,
+    per_attempt,
+    upload,
+)
 from ._handlers import MISSING, check_plain, in_a_thread, register
-from ._loop import Portal
 from ._stream import Stream
 
 if TYPE_CHECKING:
@@ -355,7 +370,7 @@ class Caller(Delegate):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self)
+        made: T = make_emitter(contract, self, "caller")
         return made
 
 
@@ -445,8 +460,9 @@ class Registrar(Delegate):
                 what to do.
             ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
         """
+        convert = partial(blocking_form, portal=self._portal)
         options = {"lax": lax, "ordered": ordered, "hidden": hidden}
-        return register(self._apply, self._inner, "on", event, handler, partial(shown, self._portal), **options)
+        return register(self._inner, self._portal, "on", event, handler, convert, **options)
 
     @overload
     def once(self, event: str, /, *, lax: bool | None = None, hidden: bool = False) -> Callable[[F], F]: ...
@@ -465,8 +481,8 @@ class Registrar(Delegate):
         The registration ends when the function is called. An event or request that ends before that leaves the handler
         to the next one: if its arguments do not fit, there are too many channels, or it is cancelled.
         """
-        options = {"lax": lax, "hidden": hidden}
-        return register(self._apply, self._inner, "once", event, handler, partial(shown, self._portal), **options)
+        convert = partial(blocking_form, portal=self._portal)
+        return register(self._inner, self._portal, "once", event, handler, convert, lax=lax, hidden=hidden)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object as the handlers of the events of a contract.
@@ -480,7 +496,7 @@ class Registrar(Delegate):
                 Nothing is registered.
             ValueError: an event is a method of a `Service`, or the channel is wsrpc's own.
         """
-        implement(self._apply, self._inner, contract, implementation)
+        implement(self._inner, self._portal, contract, implementation)
 
 
 class Declarer(Registrar):
@@ -519,7 +535,8 @@ class RawRegistrar(Delegate):
             ValueError: a service takes every message.
         """
         check_plain(function, "a function of on_raw")
-        self._apply(self._inner.on_raw, in_a_thread(function, partial(shown, self._portal)))
+        convert = partial(blocking_form, portal=self._portal)
+        self._apply(self._inner.on_raw, in_a_thread(function, convert))
         return function
 
 
@@ -584,6 +601,7 @@ class Channel(Declarer, ReadingCaller):
         return self.items()
 
 
+@injectable(methodcaller("channel"), own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name that one request opened. Both sides emit, request, register handlers and read on it.
 
@@ -697,7 +715,7 @@ class AnonymousChannel(Registrar, EventReader):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self)
+        made: T = make_emitter(contract, self, "other")
         return made
 
     @overload
@@ -763,6 +781,7 @@ class AnonymousChannel(Registrar, EventReader):
         )
 
 
+@injectable(attrgetter("peer"), own_form)
 class Peer(Registrar, RawRegistrar, RawCaller):
     """The client's end of its connections. `Client.peer` returns it, and lifecycle handlers get it."""
 
@@ -1223,7 +1242,7 @@ class ClusterEmitter(Delegate):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, skip=skip)
+        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
         return made
 
 
@@ -1342,6 +1361,4 @@ class ClusterClient(ClusterView, ClusterRoot):
         return ClusterRoom(self._inner.room(name), self._portal)
 
 
-def shown(portal: Portal, value: Any) -> Any:
-    """Return the blocking form of an argument of a handler."""
-    return Peer(value, portal) if isinstance(value, AsyncPeer) else value
+FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})

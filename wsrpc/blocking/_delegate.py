@@ -5,29 +5,45 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from functools import partial
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from .._channels.channel_requests import check_source
 from .._channels.source import iterate_in_thread
 from .._client.client import Client as AsyncClient
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._handlers.introspection import is_async
+from .._peer.peer import Peer as AsyncPeer
+from .._peer.peer import current_peer
 from ..errors import ConnectionLost, EngineLost
 from ._handlers import in_a_thread
 from ._loop import Portal, Texts
 
 __all__ = [
+    "FORMS",
     "ClientRoot",
     "ClusterRoot",
     "Delegate",
+    "blocking_form",
     "client_portal",
     "cluster_portal",
     "inner_of",
+    "own_form",
     "per_attempt",
     "upload",
 ]
 
 T = TypeVar("T")
+
+
+FORMS: dict[Any, Callable[[Any, Portal], Any]] = {}
+"""Blocking classes, by the asynchronous ones. `_classes` fills it."""
+
+
+def blocking_form(value: Any, portal: Portal) -> Any:
+    """Return the blocking form of a result or of an argument of a handler. Most values have none."""
+    form = FORMS.get(value.__class__)
+    return value if form is None else form(value, portal)
 
 
 class Delegate:
@@ -54,6 +70,10 @@ class Delegate:
         """End something in the loop's thread. Nothing is left to end after the end of the thread."""
         self._portal.settle(function)
 
+    @property
+    def _channel_name(self) -> Any:
+        return self._inner._channel_name
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Delegate) and type(other) is type(self) and other._inner is self._inner
 
@@ -69,7 +89,7 @@ def inner_of(given: Any) -> Any:
     if isinstance(given, Delegate):
         return given._inner  # pyright: ignore[reportPrivateUsage]
     if isinstance(given, Iterable) and not isinstance(given, str):
-        return [inner_of(each) for each in cast("Iterable[Any]", given)]
+        return [inner_of(each) for each in given]  # pyright: ignore[reportUnknownVariableType]
     return given
 
 
@@ -136,13 +156,32 @@ class ClusterRoot(Root):
     """Base class of `ClusterClient`."""
 
 
+_portals: WeakKeyDictionary[AsyncPeer, weakref.ref[Portal]] = WeakKeyDictionary()
+"""The portals of clients, by their peers."""
+
+
 def client_portal(client: AsyncClient) -> Portal:
     """Return the way to a client, whose calls raise ConnectionLost after `close`."""
 
     def over() -> Exception:
         return ConnectionLost(1000, "the client was closed", "not_sent")
 
-    return Portal(Texts("Client", "Client"), client.close, over)
+    portal = Portal(Texts("Client", "Client"), client.close, over)
+    _portals[client.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
+    return portal
+
+
+def own_form(value: Any) -> Any:
+    """Return the blocking form of a peer or a channel, for the argument of a handler that wants that.
+
+    Raises:
+        TypeError: the handler is that of an asynchronous client or server.
+    """
+    peer = current_peer()
+    portal = _portals[peer]() if peer in _portals else None
+    if portal is None:
+        raise TypeError("only the handlers of a blocking client get objects of wsrpc.blocking: annotate those of wsrpc")
+    return blocking_form(value, portal)
 
 
 def cluster_portal(client: AsyncClusterClient) -> Portal:
