@@ -20,6 +20,10 @@ from ._workers import Workers
 __all__ = ["LoopEnded", "LoopThread", "Portal", "Texts"]
 
 
+Closing = Callable[[], Coroutine[Any, Any, None]]
+"""Closes an asynchronous client."""
+
+
 class LoopEnded(Exception):
     """The event loop of a `LoopThread` takes no more calls."""
 
@@ -102,11 +106,11 @@ class LoopThread:
 
     Args:
         name: of the thread.
-        closing: is awaited in the loop before it ends.
     """
 
-    def __init__(self, name: str, closing: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        self._closing = closing
+    def __init__(self, name: str) -> None:
+        self._closing: Closing | None = None
+        """Is awaited in the loop before it ends."""
         self._guard = threading.Lock()
         self._hops: deque[Hop] = deque()
         self._woken = False
@@ -133,6 +137,7 @@ class LoopThread:
             LoopEnded: the loop has ended, or ends before the coroutine does.
         """
         hop = Hop(function)
+        error: BaseException | None = None
         try:
             try:
                 self._submit(hop)
@@ -142,23 +147,26 @@ class LoopThread:
             except BaseException:  # KeyboardInterrupt, or what another signal handler raises
                 self._interrupt(hop)
                 raise
-            if isinstance(hop.error, asyncio.CancelledError) and self._ended:
+            error, hop.error = hop.error, None
+            if isinstance(error, asyncio.CancelledError) and self._ended:
                 raise LoopEnded
-            if hop.error is not None:
-                raise hop.error
+            if error is not None:
+                raise error
             return hop.result
         finally:
-            del hop  # its error refers to the traceback, and that to this frame
+            del hop, error  # the error refers to its traceback, and that to this frame
 
-    def end(self, *, wait: bool) -> None:
+    def end(self, *, wait: bool, closing: Closing | None = None) -> None:
         """Take no more calls, and end the loop. Idempotent.
 
         Args:
             wait: until the thread has ended.
+            closing: is awaited in the loop before it ends.
         """
         with self._guard:
             if not self._ended:
                 self._ended = True
+                self._closing = closing
                 self._loop.call_soon_threadsafe(self._stop.set)
         if wait:
             self._thread.join()
@@ -192,7 +200,8 @@ class LoopThread:
 
     async def _serve(self) -> None:
         await self._stop.wait()
-        await self._closing()
+        if self._closing is not None:
+            await self._closing()
 
     def _start_all(self) -> None:
         with self._guard:
@@ -230,9 +239,7 @@ class Portal:
         over: makes the error of a call after `close`.
     """
 
-    def __init__(
-        self, texts: Texts, closing: Callable[[], Coroutine[Any, Any, None]], over: Callable[[], Exception]
-    ) -> None:
+    def __init__(self, texts: Texts, closing: Closing, over: Callable[[], Exception]) -> None:
         self._texts = texts
         self._closing = closing
         self._over = over
@@ -280,11 +287,14 @@ class Portal:
         Args:
             wait: until the thread has ended.
         """
+        self._end(wait=wait)
+
+    def _end(self, *, wait: bool, closing: Closing | None = None) -> None:
         with self._guard:
             thread, self._thread = self._thread, None
             self._closed = True
         if thread is not None:
-            thread.end(wait=wait)
+            thread.end(wait=wait, closing=closing)
 
     def abandon(self) -> None:
         """Close it because nothing refers to the client any more, or because the program ends."""
@@ -295,14 +305,14 @@ class Portal:
                 ResourceWarning,
                 stacklevel=2,
             )
-            self.close(wait=False)
+            self._end(wait=False, closing=self._closing)
 
     def _start(self) -> LoopThread:
         with self._guard:
             if self._closed:
                 raise self._over()
             if self._thread is None:
-                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}", self._closing)
+                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}")
             return self._thread
 
     def _check_caller(self, thread: LoopThread | None) -> None:
