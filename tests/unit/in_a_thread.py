@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Coroutine, Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from leftovers import turns_until
@@ -90,7 +91,9 @@ def no_thread_left() -> Generator[None]:
     """Every thread that begins in the block ends in it, or is about to."""
     before = {*threading.enumerate()}
     yield
-    for thread in {*threading.enumerate()} - before:
-        thread.join(8)
-    left = {*threading.enumerate()} - before
+    deadline = time.monotonic() + 8
+    while (left := {*threading.enumerate()} - before) and time.monotonic() < deadline:
+        for thread in left:
+            with suppress(RuntimeError):  # it is about to start
+                thread.join(1)
     assert not left, f"threads are left: {left}"

@@ -134,16 +134,17 @@ class Root(Delegate):
         try:
             self._run(self._inner.__aenter__)
         except BaseException:
-            self._portal.close()
+            self._portal.close_soon()
             raise
 
     def _close(self, closing: Callable[[], Any]) -> None:
+        self._portal.check()
         try:
             self._portal.settle(closing)
         except (TypeError, ValueError):  # nothing was closed
             raise
         except BaseException:
-            self._portal.close(wait=False)
+            self._portal.close_soon()
             raise
         self._portal.close()
 

@@ -15,6 +15,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any, NamedTuple
 
+from .._channels.anonymous import AnonymousChannel, core_of
 from ._workers import Workers
 
 __all__ = ["LoopEnded", "LoopThread", "Portal", "Texts"]
@@ -36,12 +37,25 @@ class Hop:
 
     Args:
         function: is called in the loop's thread. If it returns a coroutine, that is awaited there.
+        written: wait until what it sends is written, too, because the program may end next.
     """
 
-    __slots__ = ("_context", "_done", "_function", "_interrupted", "_started", "_task", "error", "over", "result")
+    __slots__ = (
+        "_context",
+        "_done",
+        "_function",
+        "_interrupted",
+        "_started",
+        "_task",
+        "_written",
+        "error",
+        "over",
+        "result",
+    )
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], *, written: bool = False) -> None:
         self._function = function
+        self._written = written
         # A handler that calls is known as that handler in the loop's thread, too.
         self._context = contextvars.copy_context()
         self._done = allocate_lock()
@@ -66,7 +80,7 @@ class Hop:
             return
         if not asyncio.iscoroutine(result):
             self.result = result
-            self._end()
+            self._finished()
         elif sys.version_info >= (3, 12):
             self._task = asyncio.Task(self._finish(result), loop=loop, context=self._context, eager_start=True)
         else:
@@ -78,18 +92,30 @@ class Hop:
         except BaseException as exc:
             self.error = exc
         if self._interrupted:
-            # What the cancellation sends is written at the end of this turn of the loop. The program may end next.
+            self._discard()
+        self._finished()
+
+    def _discard(self) -> None:
+        """End the channel that the call has opened for a caller who was interrupted."""
+        if isinstance(self.result, AnonymousChannel):
+            core_of(self.result).abort(None)
+
+    def _finished(self) -> None:
+        if self._written:
+            # What was sent in this turn of the loop is written at its end.
             asyncio.get_running_loop().call_soon(self._end)
         else:
             self._end()
 
     def interrupt(self) -> None:
         """Cancel the call, because its caller was interrupted."""
-        self._interrupted = True
+        self._interrupted = self._written = True
         if self._task is not None:
             self._task.cancel()
         elif not self._started:
             self.fail(asyncio.CancelledError())
+        if self.over:
+            self._discard()
 
     def fail(self, error: BaseException) -> None:
         """End a call that has no task."""
@@ -128,15 +154,18 @@ class LoopThread:
         """Whether this is the loop's own thread."""
         return self._thread.ident == get_ident()
 
-    def run(self, function: Callable[[], Any]) -> Any:
+    def run(self, function: Callable[[], Any], *, written: bool = False) -> Any:
         """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
 
         Ctrl-C cancels the coroutine, and KeyboardInterrupt is raised when it has ended.
 
+        Args:
+            written: wait until what it sends is written, too.
+
         Raises:
             LoopEnded: the loop has ended, or ends before the coroutine does.
         """
-        hop = Hop(function)
+        hop = Hop(function, written=written)
         error: BaseException | None = None
         try:
             try:
@@ -273,21 +302,29 @@ class Portal:
         self._check_caller(thread)
         if thread is not None:
             with suppress(LoopEnded):
-                thread.run(function)
+                thread.run(function, written=True)
 
     def open(self) -> None:
         """Allow calls again after `close`."""
-        self._check_caller(self._thread)
+        self.check()
         with self._guard:
             self._closed = False
 
-    def close(self, *, wait: bool = True) -> None:
-        """End the loop's thread, if there is one. Calls raise what ``over`` makes from now on.
+    def check(self) -> None:
+        """Refuse a call in a thread that must not wait.
 
-        Args:
-            wait: until the thread has ended.
+        Raises:
+            RuntimeError: as for `run`.
         """
-        self._end(wait=wait)
+        self._check_caller(self._thread)
+
+    def close(self) -> None:
+        """End the loop's thread, and wait for that. Calls raise what ``over`` makes from now on."""
+        self._end(wait=True)
+
+    def close_soon(self) -> None:
+        """Close the client and end the loop's thread, without waiting for it."""
+        self._end(wait=False, closing=self._closing)
 
     def _end(self, *, wait: bool, closing: Closing | None = None) -> None:
         with self._guard:
@@ -305,7 +342,7 @@ class Portal:
                 ResourceWarning,
                 stacklevel=2,
             )
-            self._end(wait=False, closing=self._closing)
+            self.close_soon()
 
     def _start(self) -> LoopThread:
         with self._guard:

@@ -44,8 +44,12 @@ class Stream(Iterator[T_co]):
         """What comes after the items that have arrived."""
 
     def __enter__(self) -> Self:
-        self._portal.run(self._inner.__aenter__)
-        return self
+        try:
+            self._portal.run(self._inner.__aenter__)
+            return self
+        except BaseException as exc:  # it may have been opened when Ctrl-C came
+            self._leave(exc)
+            raise
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
