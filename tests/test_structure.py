@@ -30,7 +30,7 @@ LAYERS = [
     ["_entrance", "_raw", "_transports"],
     ["_client", "_server"],
     ["_cluster"],
-    ["adapting", "schema", "testing", "typescript"],
+    ["adapting", "blocking", "schema", "testing", "typescript"],
     ["_loading"],
     ["__init__", "__main__"],
 ]

@@ -189,6 +189,7 @@ def cluster_portal(client: AsyncClusterClient) -> Portal:
     """Return the way to a client of a cluster, whose calls raise EngineLost outside of its block."""
 
     def over() -> Exception:
-        return EngineLost("the ClusterClient is used outside of its block")
+        return EngineLost("the ClusterClient is used outside of its block: use `with`")
 
-    return Portal(Texts("ClusterClient", "ClusterClient"), partial(client.__aexit__, None, None, None), over)
+    closing = partial(client.__aexit__, None, None, None)
+    return Portal(Texts("ClusterClient", "ClusterClient"), closing, over, opens_first=True)

@@ -43,12 +43,12 @@ class Hop:
     __slots__ = (
         "_context",
         "_done",
+        "_error",
         "_function",
         "_interrupted",
         "_started",
         "_task",
         "_written",
-        "error",
         "over",
         "result",
     )
@@ -64,11 +64,16 @@ class Hop:
         self._task: asyncio.Task[None] | None = None
         self.over = False
         self.result: Any = None
-        self.error: BaseException | None = None
+        self._error: BaseException | None = None
 
     def wait(self) -> None:
-        """Wait until the call is over. The only method for the caller's thread."""
+        """Wait until the call is over. In the caller's thread; so is `take_error`."""
         self._done.acquire()
+
+    def take_error(self) -> BaseException | None:
+        """Return the error of the call, which has a traceback that refers to this object."""
+        error, self._error = self._error, None
+        return error
 
     def start(self, loop: asyncio.AbstractEventLoop) -> None:
         """Call the function, and run the coroutine that it may return."""
@@ -90,7 +95,7 @@ class Hop:
         try:
             self.result = await coroutine
         except BaseException as exc:
-            self.error = exc
+            self._error = exc
         if self._interrupted:
             self._discard()
         self._finished()
@@ -119,7 +124,7 @@ class Hop:
 
     def fail(self, error: BaseException) -> None:
         """End a call that has no task."""
-        self.error = error
+        self._error = error
         self._end()
 
     def _end(self) -> None:
@@ -176,7 +181,7 @@ class LoopThread:
             except BaseException:  # KeyboardInterrupt, or what another signal handler raises
                 self._interrupt(hop)
                 raise
-            error, hop.error = hop.error, None
+            error = hop.take_error()
             if isinstance(error, asyncio.CancelledError) and self._ended:
                 raise LoopEnded
             if error is not None:
@@ -266,15 +271,18 @@ class Portal:
     Args:
         closing: closes the asynchronous client.
         over: makes the error of a call after `close`.
+        opens_first: no call is possible before `open`.
     """
 
-    def __init__(self, texts: Texts, closing: Closing, over: Callable[[], Exception]) -> None:
+    def __init__(
+        self, texts: Texts, closing: Closing, over: Callable[[], Exception], *, opens_first: bool = False
+    ) -> None:
         self._texts = texts
         self._closing = closing
         self._over = over
         self._guard = threading.Lock()
         self._thread: LoopThread | None = None
-        self._closed = False
+        self._closed = opens_first
 
     def run(self, function: Callable[[], Any]) -> Any:
         """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
