@@ -31,7 +31,7 @@ LAYERS = [
     ["_client", "_server"],
     ["_cluster"],
     ["_codegen"],
-    ["adapting", "python_client", "schema", "testing", "typescript"],
+    ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
     ["_loading"],
     ["_asking"],
     ["__init__", "__main__"],
