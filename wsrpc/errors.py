@@ -612,6 +612,12 @@ def is_closed_here(error: ConnectionLost) -> bool:
     return _CLOSED_HERE in vars(error)
 
 
+def note_member(error: BaseException, member: str | None) -> None:
+    """Note on the error of a call which member of a contract was called; None if it was not called by a proxy."""
+    if member is not None:
+        error.add_note(f"called as {member}")
+
+
 def bad_item(text: str, channel: object) -> BadResult:
     """Return the error for an item that does not fit and that arrived on the anonymous ``channel``."""
     error = BadResult(text)

@@ -23,7 +23,7 @@ from .._handlers.introspection import signature_of
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._streams.stream import Stream
-from ..errors import WsrpcError
+from ..errors import WsrpcError, note_member
 
 if TYPE_CHECKING:
     from .._channels.anonymous import AnonymousChannel
@@ -217,9 +217,10 @@ def _stream(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: 
     convert = None if options.returns is UNSET else sender.converter(options.returns)
     opening = RequestOptions(timeout=options.timeout, offline=options.offline, send=send)
     return Stream(
-        options.member or event,
+        event,
         convert,
         open=lambda: _named(sender.open_stream(channel, event, args, opening), options.member),
+        member=options.member,
     )
 
 
@@ -240,7 +241,7 @@ async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
     try:
         return await call
     except WsrpcError as exc:
-        exc.add_note(f"called as {member}")
+        note_member(exc, member)
         raise
 
 
@@ -309,6 +310,7 @@ def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
     made = namespace[member.name]
     made.__qualname__, made.__module__ = member.function.__qualname__, member.function.__module__
     made.__doc__ = member.function.__doc__
+    made.__wrapped__ = member.function  # whose module has the names in the annotations
     made.__signature__ = signature.replace(parameters=[itself, *given])
     return made  # type: ignore[no-any-return]
 
@@ -348,8 +350,8 @@ def _request(number: int, member: Member, itself: str, form: Form) -> Callable[[
         case Kind.PLAIN:
             raise member.refusal(
                 None,
-                "it is neither an `async def`, whose answer is awaited, nor does it return a wsrpc.Stream[...], so it "
-                "cannot be called over a connection",
+                "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] "
+                "for a stream",
             )
 
 

@@ -297,7 +297,10 @@ class ClusterEmitter(OnChannel):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+        if isinstance(skip, Iterator):
+            skip = [*skip]
+        addresses(skip)  # refuses what is no peer
+        made: T = make_emitter(contract, self, "other", skip=skip)
         return made
 
     async def _send(self, message: RoomMessage) -> EmitReport:

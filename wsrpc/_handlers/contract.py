@@ -101,6 +101,13 @@ def read_contract(contract: Any, used_by: str) -> Contract:
         TypeError: it is not a Protocol, or one of its members cannot work; the text names the member.
     """
     if not is_contract(contract):
+        base = next((base for base in getattr(contract, "__mro__", ()) if is_contract(base)), None)
+        if base is not None:
+            name = contract.__qualname__
+            raise TypeError(
+                f"{used_by} takes a contract: {name} derives from {base.__qualname__}, but is none itself; write "
+                f"`class {name}({base.__qualname__}, Protocol)`"
+            )
         raise TypeError(
             f"{used_by} takes a contract, which is a class that derives from typing.Protocol itself; got {contract!r}"
         )
@@ -126,6 +133,8 @@ def _read_members(contract: type[Any]) -> Contract:
             members.pop(attribute, None)
             channels.pop(attribute, None)
             if isinstance(value, types.FunctionType):
+                if value.__name__ == "_overload_dummy":
+                    raise TypeError(f"contract {name}: {attribute!r} is overloaded, but an event has one signature")
                 members[attribute] = _member(attribute, value)
             else:
                 channels[attribute] = _channel(name, attribute, value, base)
@@ -176,17 +185,23 @@ def _channel(contract: str, attribute: str, value: Any, base: type[Any]) -> type
         raise TypeError(f"contract {contract}: the annotation of {attribute!r} cannot be resolved: {exc}") from exc
     if not is_contract(wanted):
         raise TypeError(
-            f"contract {contract}: {attribute!r} is neither a method nor annotated with another contract, which would "
-            f"make it a named channel; it is {wanted!r}"
+            f"contract {contract}: a contract has methods, and channels, which are attributes that are annotated with "
+            f"another contract; {attribute!r} is {wanted!r}"
         )
-    inner = read_contract(wanted, contract)
-    if inner.channels:
+    if _has_channels(wanted):
         raise TypeError(
-            f"contract {contract}: the contract of channel {attribute!r}, {inner.name}, has channels of its own, but "
-            "channels are names on one connection, and have no channels"
+            f"contract {contract}: the contract of channel {attribute!r}, {wanted.__qualname__}, has channels of its "
+            "own, but channels are names on one connection, and have no channels"
         )
+    read_contract(wanted, contract)
     made: type[Any] = wanted
     return made
+
+
+def _has_channels(contract: type[Any]) -> bool:
+    """Return whether a contract has attributes that are not methods. It is not read for that: it may be its own."""
+    bases = [base for base in contract.__mro__ if is_contract(base)]
+    return any(not isinstance(value, types.FunctionType) for base in bases for _, value in _attributes(base))
 
 
 def _refuse_double(contract: str, members: dict[str, Member]) -> None:
@@ -207,15 +222,14 @@ def _member(attribute: str, function: Any) -> Member:
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
         raise read.refusal(None, "a method of a contract takes self first")
-    if getattr(function, "__name__", "") == "_overload_dummy":
-        raise read.refusal(None, f"{attribute!r} is overloaded, but an event has one signature")
     read = read._replace(parameters=tuple(others))
     talks, _ = channel_parameters(read)
     _refuse_parameters(read, function)
     try:
         result = result_of(function)
     except TypeError as exc:
-        raise read.refusal(None, str(exc)) from exc.__cause__
+        text = f"{exc}: define it at module level, and import it outside `if TYPE_CHECKING:`"
+        raise read.refusal(None, text) from exc.__cause__
     source = next((p for p in read.parameters if p.source == "stream"), None)
     kind = _kind(read, function, result, talks=bool(talks), reads=source is not None)
     given = None if kind is Kind.CONVERSATION else result.type

@@ -17,7 +17,7 @@ from .._base.names import ChannelRef
 from .._conversion.convert import type_name
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
-from .method import Exposed, mark_of
+from .method import Exposed, mark_in, mark_of
 
 __all__ = ["Implemented", "Method", "Methods", "completed", "implementing", "methods_of"]
 
@@ -76,9 +76,12 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
     for member in read.members:
         function = inspect.getattr_static(cls, member.name)
         if not inspect.isfunction(function):
-            raise TypeError(f"{cls.__qualname__}.{member.name} implements {member.shown}, and is {function!r}")
+            raise TypeError(
+                f"{cls.__qualname__}.{member.name} implements {member.shown}, and is a {type(function).__name__}: a "
+                "service implements with plain methods"
+            )
         _check(member, function, is_method=True)
-        found[member.event] = Method(_mark(member, function), function, member)
+        found[member.event] = Method(_mark(member, function, cls), function, member)
     return found
 
 
@@ -92,19 +95,31 @@ def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Ite
     _refuse_missing(read, implementation, type(implementation).__qualname__)
     for member in read.members:
         function: Any = getattr(implementation, member.name)
+        if not callable(function):
+            name = f"{type(implementation).__qualname__}.{member.name}"
+            raise TypeError(f"{name} implements {member.shown}, and is no function but {function!r}")
         _check(member, function)
-        mark = _mark(member, getattr(function, "__func__", function))
-        yield Implemented(channel, member, function, mark.options)
+        yield Implemented(channel, member, function, _mark(member, function, type(implementation)).options)
 
 
 def _refuse_missing(read: Contract, implementation: object, name: str) -> None:
-    wanted = [*(member.name for member in read.members), *read.channels]
-    if missing := [each for each in wanted if not hasattr(implementation, each)]:
+    missing = [member.name for member in read.members if _is_missing(member, implementation)]
+    missing += [channel for channel in read.channels if not hasattr(implementation, channel)]
+    if missing:
         raise TypeError(f"{name} does not implement {read.name}: it has no {', '.join(missing)}")
 
 
-def _mark(member: Member, function: object) -> Exposed:
-    mark = mark_of(function) or Exposed()
+def _is_missing(member: Member, implementation: object) -> bool:
+    """Return whether an object, or a class, has no method for a member, or only the one of the contract itself."""
+    found = getattr(implementation, member.name, _MISSING)
+    return found is _MISSING or getattr(found, "__func__", found) is member.function
+
+
+_MISSING = object()
+
+
+def _mark(member: Member, function: object, cls: type[Any]) -> Exposed:
+    mark = mark_of(function) or mark_in(cls, member.name) or Exposed()
     if mark.name not in (None, member.event):
         raise TypeError(
             f"{_signature(function)} implements {member.shown}, so its event is {member.event!r}, and "
@@ -148,17 +163,28 @@ def _signature(function: Any) -> str:
 
 
 def completed(facts: Facts, function: Callable[..., Any], member: Member) -> Facts:
-    """Return facts in which parameters without an annotation have the types that the contract declares."""
+    """Return facts in which the parameters from the wire are those that the contract declares.
+
+    A parameter without an annotation has the type that the contract declares. One that the contract does not have gets
+    no value, so that no caller can set it. ``*args`` takes the place of those that only the contract names.
+    """
     given = signature_of(function).parameters
-    declared = iter(p.type for p in member.parameters if p.source == "wire")
-    rest = next((p.type for p in member.parameters if p.source == "rest"), Any)
+    wanted = [p for p in member.parameters if p.source == "wire"]
     parameters: list[Parameter] = []
     for p in facts.parameters:
-        if p.source in ("wire", "rest"):
-            wanted = rest if p.source == "rest" else next(declared, Any)
-            if given[p.name].annotation is inspect.Parameter.empty:
-                p = p._replace(type=wanted)
-        parameters.append(p)
+        typed = p.source in ("wire", "rest") and given[p.name].annotation is not inspect.Parameter.empty
+        if p.source == "wire":
+            if wanted:
+                declared = wanted.pop(0)
+                parameters.append(p if typed else p._replace(type=declared.type))
+        elif p.source == "rest":
+            parameters += [q._replace(type=p.type if typed else q.type, keyword=False) for q in wanted]
+            rest = next((q.type for q in member.parameters if q.source == "rest"), None)
+            if rest is not None:
+                parameters.append(p if typed else p._replace(type=rest))
+            wanted = []
+        else:
+            parameters.append(p)
     return facts._replace(parameters=tuple(parameters))
 
 
@@ -170,7 +196,10 @@ _KINDS = {Role.UPLOAD: Kind.UPLOAD, Role.EXCHANGE: Kind.EXCHANGE, Role.CONVERSAT
 
 def _difference(member: Member, facts: Facts, function: Any) -> str | None:
     """Say what a function does otherwise than a member of a contract declares; None if nothing."""
-    result = result_of(function)
+    try:
+        result = result_of(function)
+    except TypeError as exc:
+        raise TypeError(f"{_signature(function)} ({facts.where}): {exc}") from exc.__cause__
     if facts.role is Role.RESULT:
         is_stream = facts.is_generator or result.kind == "stream"
         kind = Kind.STREAM if is_stream else Kind.CONVERSATION if result.kind == "channel" else Kind.REQUEST
@@ -222,7 +251,10 @@ def _other_parameter(p: Parameter, q: Parameter) -> str | None:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    return one is other or (type(one) is type(other) and bool(one == other))
+    """Return whether two defaults travel alike."""
+    if isinstance(one, bool) is not isinstance(other, bool):
+        return False
+    return one is other or bool(one == other) or repr(one) == repr(other)  # NaN equals nothing
 
 
 def _other_items(member: Member, facts: Facts) -> str | None:
@@ -278,9 +310,18 @@ def _fits_class(narrow: Any, wide: Any) -> bool:
     except TypeError:  # not classes, or of a kind that knows no subclasses, such as TypedDict
         return bool(own == other)
     inner, outer = typing.get_args(narrow), typing.get_args(wide)
+    if own is other is tuple and inner and outer:
+        return _fits_tuple(inner, outer)
     if len(inner) != len(outer):
         return True  # list[int] and list, or tuple[int, str] and Sequence[Any]
-    return all(one is other or _fits(one, other) for one, other in zip(inner, outer, strict=True))
+    return all(_fits(one, other) for one, other in zip(inner, outer, strict=True))
+
+
+def _fits_tuple(narrow: tuple[Any, ...], wide: tuple[Any, ...]) -> bool:
+    """Return whether a tuple fits another one, by the arguments of both types."""
+    if wide[-1] is Ellipsis:
+        return all(_fits(each, wide[0]) for each in narrow if each is not Ellipsis)
+    return len(narrow) == len(wide) and narrow[-1] is not Ellipsis and all(map(_fits, narrow, wide))
 
 
 def _bare(tp: Any) -> Any:

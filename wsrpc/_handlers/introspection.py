@@ -18,11 +18,11 @@ from collections.abc import (
     AsyncIterator,
     Awaitable,
     Callable,
+    Collection,
     Coroutine,
     Generator,
     Iterable,
     Iterator,
-    Mapping,
 )
 from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
@@ -291,7 +291,7 @@ def read_annotation(annotation: Any, owner: Any) -> Any:
     Raises:
         Exception: anything that evaluating the annotation raises.
     """
-    return _resolve(annotation, _layers_of(owner))
+    return _resolve(annotation, [owner] if isinstance(owner, type) else _layers_of(owner))
 
 
 # ---------------------------------------------------------------- the whole handler
@@ -328,7 +328,7 @@ def _annotated_type(given: inspect.Parameter, layers: list[Any]) -> Any:
         raise TypeError(f"the annotation {given.annotation!r} is not a type: {exc}") from exc
 
 
-def _parameter(given: inspect.Parameter, layers: list[Any], bound: Mapping[str, Any]) -> Parameter | None:
+def _parameter(given: inspect.Parameter, layers: list[Any], bound: Collection[str]) -> Parameter | None:
     """Decide how one parameter of the signature gets its value; None if it gets none.
 
     Raises:
@@ -359,7 +359,7 @@ def _injected_parameter(given: inspect.Parameter, tp: Any, injection: Injection)
 
 def _stream_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
     if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:
-        raise TypeError("the stream that the caller sends is never missing: annotate AsyncIterator[...] itself")
+        raise TypeError("the stream that the caller sends stands alone: annotate AsyncIterator[...], without `|`")
     if given.kind is given.VAR_POSITIONAL:
         raise TypeError("one parameter reads the stream that the caller sends, *args cannot")
     item, *_ = (*typing.get_args(tp), Any)
@@ -415,7 +415,7 @@ def read_signature(function: Any, what: str = "handler") -> Signature:
         advice = "wrap it in a function with annotated parameters"
         raise read.refusal(None, f"its signature cannot be read ({exc}): {advice}") from exc
     # What a partial has bound by name stays bound, although it looks like a default.
-    bound: Mapping[str, Any] = function.keywords if isinstance(function, functools.partial) else {}
+    bound = {name for layer in layers if isinstance(layer, functools.partial) for name in layer.keywords}
     parameters: list[Parameter] = []
     for given in signature.parameters.values():
         try:

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import check_flag
 from .._base.names import F, check_event, check_timeout
 
-__all__ = ["MARK", "Exposed", "check_options", "mark_of", "method"]
+__all__ = ["MARK", "Exposed", "check_options", "mark_in", "mark_of", "method"]
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
@@ -94,9 +94,15 @@ def method(
 
 
 def mark_of(function: object) -> Exposed | None:
-    """Return what `method` was called with, for a function that it has decorated."""
-    mark = getattr(function, MARK, None) if inspect.isfunction(function) else None
+    """Return what `method` was called with, for a function that it has decorated, or what wraps that function."""
+    mark = getattr(function, MARK, None)
     return mark if isinstance(mark, Exposed) else None
+
+
+def mark_in(cls: type[Any], attribute: str) -> Exposed | None:
+    """Return the mark of a method of a class, or of the method that it overrides."""
+    marks = (mark_of(vars(base).get(attribute)) for base in cls.__mro__)
+    return next((mark for mark in marks if mark is not None), None)
 
 
 def check_options(lax: bool | None, thread: bool, ordered: bool, hidden: bool) -> None:

@@ -342,6 +342,7 @@ class Registry:
         if self.declared is None:
             raise TypeError("what is declared on one peer of a server is in no description: declare it on the server")
         for at, member in emitted_members(contract, channel):
+            self._check_not_reserved(at, member.event)
             events = self.declared.setdefault(at, {})
             known = events.get(member.event)
             if known is not None and known.function is not member.function:

@@ -18,7 +18,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import SAME
 from .._protocol.messages import Cancellation, Request, request_on
 from .._protocol.rejections import reason_of
-from ..errors import BadResult, RequestTimeout, UnexpectedChannel, WsrpcError
+from ..errors import BadResult, RequestTimeout, UnexpectedChannel, WsrpcError, note_member
 from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
@@ -92,8 +92,7 @@ class Requester:
                 )
             return value if convert is None else convert_answer(convert, value, event, options.member)
         except WsrpcError as exc:
-            if options.member is not None:
-                exc.add_note(f"called as {options.member}")
+            note_member(exc, options.member)
             raise
 
     async def _send(self, message: Request, pending: Pending, options: RequestOptions) -> None:

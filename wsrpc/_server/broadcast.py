@@ -300,7 +300,10 @@ class Broadcaster(OnChannel):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+        if isinstance(skip, Iterator):
+            skip = [*skip]
+        skipped_by(skip)  # refuses what is no peer
+        made: T = make_emitter(contract, self, "other", skip=skip)
         return made
 
     async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:

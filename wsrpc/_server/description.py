@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from .._conversion.convert import EncHook
+from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
 from .._peer.peer import Peer
 from .._protocol.rejections import DESCRIPTION_CHANGED
@@ -76,19 +77,19 @@ class _OfferedDescription:
 
 
 class _Registrations(msgspec.Struct, frozen=True):
-    """What a description is made of: the functions of handlers and contracts, by channel and event.
+    """What a description is made of: the handlers and the functions of contracts, by channel and event.
 
     Comparing it costs far less than making the description. Handlers of `once` are left out: a message from any peer
     uses one up, so that remote peers could have the description made again and again.
     """
 
-    handlers: dict[tuple[str | None, str], Callable[..., Any]]
+    handlers: dict[tuple[str | None, str], Handler]
     declared: dict[tuple[str | None, str], Callable[..., Any]]
 
 
 def _registrations(registry: Registry) -> _Registrations:
     return _Registrations(
-        {(channel, event): handler.function for channel, event, handler in shown_handlers(registry, once=False)},
+        {(channel, event): handler for channel, event, handler in shown_handlers(registry, once=False)},
         {(channel, event): member.function for channel, event, member in declared_members(registry)},
     )
 

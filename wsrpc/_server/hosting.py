@@ -122,8 +122,8 @@ class Hosting:
         cls, channel = entry.cls, entry.channel
         if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
             raise TypeError(
-                f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, or give it "
-                f"{', '.join(STYLES)}, on_open or on_close"
+                f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, add it with implements=, or give "
+                f"it {', '.join(STYLES)}, on_open or on_close"
             )
         if channel is not None:
             check_name("a channel's name", channel)
@@ -137,8 +137,9 @@ class Hosting:
             if event in taken:
                 raise ValueError(f"{function.__qualname__}: {event!r} has a handler already, {taken[event]!r}")
         instance = _service_at(len(self.entries))
-        for _, function, _ in methods.values():  # all of them, before the first is added
-            Handler(function, dec_hook=self._registry.dec_hook, instance=instance)
+        trial = self._registry.empty_copy()
+        for event, (mark, function, member) in methods.items():  # all of them, before the first is added
+            trial.add(channel, event, function, instance=instance, member=member, **mark.options)
         for event, (mark, function, member) in methods.items():
             self._registry.add(channel, event, function, instance=instance, member=member, **mark.options)
         self.entries.append(entry)

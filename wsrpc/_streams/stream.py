@@ -12,7 +12,7 @@ import msgspec
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
 from .._protocol.rejections import reason_of
-from ..errors import ChannelClosed, bad_item
+from ..errors import ChannelClosed, bad_item, note_member
 from .inbox import Inbox
 from .reader import Reading
 
@@ -40,7 +40,18 @@ class Stream(Generic[T_co]):
     Cancelling a read is safe: no item is lost.
     """
 
-    __slots__ = ("_begun", "_convert", "_inbox", "_label", "_left", "_misfit", "_open", "_opening", "_reading")
+    __slots__ = (
+        "_begun",
+        "_convert",
+        "_inbox",
+        "_label",
+        "_left",
+        "_member",
+        "_misfit",
+        "_open",
+        "_opening",
+        "_reading",
+    )
 
     def __init__(
         self,
@@ -50,12 +61,15 @@ class Stream(Generic[T_co]):
         reading: Reading | None = None,
         open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
         misfit: Callable[[msgspec.ValidationError], Exception | None] | None = None,
+        member: str | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
         self._reading = reading
         self._open = open
         self._misfit = misfit
+        self._member = member
+        """The member of a contract that was called, for errors."""
         self._inbox: Inbox | None = None
         """What is read. None until reading has begun, and once the stream was left."""
         self._opening = False
@@ -127,7 +141,8 @@ class Stream(Generic[T_co]):
 
     def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
         assert self._reading is not None
-        return bad_item(f"an item of {self._label!r} is not what returns= asks for: {exc}", self._reading.channel)
+        wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
+        return bad_item(f"an item of {self._label!r} is not what {wanted}: {exc}", self._reading.channel)
 
     async def aclose(self) -> None:
         """Stop the producer, and drop the items that have not been read. Idempotent. Cancelling is safe.
@@ -146,6 +161,7 @@ class Stream(Generic[T_co]):
             # The body of a conversation has read everything that came before the end. Now it is cancelled.
             await asyncio.sleep(0)
         if error is not None:
+            note_member(error, self._member)
             raise error
         raise StopAsyncIteration
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable
 from enum import Enum
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 import pytest
@@ -142,6 +142,21 @@ class Members(Protocol):
 async def test_a_property_of_contract_type_is_one_too() -> None:
     async with connect(chat_server()) as client:
         assert await client.proxy(Members).chat.say("hi") == 102
+
+
+class Counter(Protocol):
+    async def read(self) -> int: ...
+
+
+class Counting(Protocol):
+    counter: Counter  # `typing` has a Counter, too
+
+
+async def test_the_name_of_a_contract_is_looked_up_in_its_own_module() -> None:
+    server = Server()
+    server.of("counter").on("read", lambda: 5)
+    async with connect(server) as client:
+        assert await client.proxy(Counting).counter.read() == 5
 
 
 class Wired(Protocol):
@@ -317,6 +332,22 @@ async def test_errors_name_the_member() -> None:
             assert len(unknown.value.__notes__) == 1 and unknown.value.__notes__[0].startswith("called as Chat.")
 
 
+async def test_errors_within_a_stream_name_the_member() -> None:
+    server = Server()
+
+    @server.of("chat").on("history")
+    async def history(since: int) -> AsyncIterator[Any]:
+        yield {"who": "Ada"}
+        raise RpcError("the end")
+
+    async with connect(server) as client, client.of("chat").proxy(Chat).history(0) as lines:
+        with pytest.raises(BadResult, match=r"an item of 'history' is not what Chat\.history declares"):
+            await anext(lines)
+        with pytest.raises(RemoteError, match="the end") as caught:
+            await anext(lines)
+        assert caught.value.__notes__ == ["called as Chat.history"]
+
+
 async def test_a_timeout_names_the_member() -> None:
     server = Server()
     server.on("ping", asyncio.Event().wait)
@@ -443,6 +474,18 @@ class Implemented(Base):
     """Derives from a contract without being one."""
 
 
+class Overloaded(Protocol):
+    @overload
+    async def ping(self) -> str: ...
+
+    @overload
+    async def ping(self, name: str) -> str: ...
+
+
+class OfItself(Protocol):
+    child: OfItself
+
+
 class NeitherAsyncNorStream(Protocol):
     def ping(self) -> str: ...
 
@@ -549,11 +592,13 @@ class Filled(Generic[int], Protocol):
 
 REFUSED: list[tuple[Any, str]] = [
     (NotAProtocol, r"proxy\(\) takes a contract, which is a class that derives from typing\.Protocol itself; got"),
-    (Implemented, r"proxy\(\) takes a contract"),
+    (Implemented, r"Implemented derives from Base, but is none itself; write `class Implemented\(Base, Protocol\)`"),
+    (Overloaded, r"Overloaded: 'ping' is overloaded, but an event has one signature"),
+    (OfItself, r"OfItself: the contract of channel 'child', OfItself, has channels of its own"),
     ("Chat", r"proxy\(\) takes a contract.*got 'Chat'"),
     (
         NeitherAsyncNorStream,
-        r"NeitherAsyncNorStream\.ping .*neither an `async def`.*nor does it return a wsrpc\.Stream",
+        r"NeitherAsyncNorStream\.ping .*: a plain `def` is an event or a stream: write `async def`",
     ),
     (Keywords, r"Keywords\.ping .*parameter 'options': arguments travel by place, so \*\*kwargs would never arrive"),
     (AfterRest, r"AfterRest\.ping .*parameter 'loud': it follows \*args"),
@@ -564,9 +609,9 @@ REFUSED: list[tuple[Any, str]] = [
     (UploadOfAPlainFunction, r"UploadOfAPlainFunction\.ping .*declared as an `async def`"),
     (ConversationWithUpload, r"ConversationWithUpload\.ping .*not both"),
     (NoSelf, r"NoSelf\.ping .*takes self first"),
-    (Static, r"Static: 'ping' is neither a method nor annotated with another contract"),
+    (Static, r"Static: a contract has methods, and channels.*'ping' is <staticmethod"),
     (Private, r"Private: '_ping' begins with an underscore"),
-    (Attribute, r"Attribute: 'ping' is neither a method nor annotated with another contract"),
+    (Attribute, r"Attribute: a contract has methods, and channels.*'ping' is <class 'int'>"),
     (Nested, r"Nested: the contract of channel 'app', .*App, has channels of its own"),
     (Unresolved, r"Unresolved\.ping .*Nowhere"),
     (UnresolvedChannel, r"UnresolvedChannel: the annotation of 'chat' cannot be resolved: .*Nowhere"),

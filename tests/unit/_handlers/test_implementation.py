@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import math
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
@@ -234,6 +236,8 @@ NARROW_AND_WIDE: list[tuple[Any, Any]] = [
     (list[int], list),
     (dict[str, int], dict[str, int | str]),
     (int | str, str | int | None),
+    (tuple[int, int], tuple[int, ...]),
+    (tuple[int, Literal["a"]], tuple[float, str]),
 ]
 SAME: list[tuple[Any, Any]] = [
     (int, int),
@@ -253,6 +257,8 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (list[int], dict[str, int]),
     (Line, dict[str, str]),
     (tuple[int, ...], tuple[str, ...]),
+    (tuple[int, str], tuple[int, str, int]),
+    (tuple[int, str], tuple[int, ...]),
     (Options2, Line),
     (str, bytes),
 ]
@@ -341,6 +347,91 @@ class AnyNumbers:
         return sum(numbers)
 
 
+class CupsAndNumbers(Protocol):
+    async def order(self, line: Line, *more: int) -> list[str]: ...
+
+
+class AnyOrder:
+    def order(self, *args):  # type: ignore[no-untyped-def]
+        return [repr(arg) for arg in args]
+
+
+async def test_args_without_an_annotation_have_the_types_of_the_contract() -> None:
+    server = Server()
+    server.implement(CupsAndNumbers, AnyOrder())
+    async with connect(server) as client:
+        assert await client.proxy(CupsAndNumbers).order(Line("Ada", "a"), 1, 2) == [repr(Line("Ada", "a")), "1", "2"]
+        with pytest.raises(BadArguments, match="argument 'line'"):
+            await client.request("order", 5)
+
+
+class Trusted:
+    def add(self, a: int, b: int = 1, *, as_admin: bool = False, log: Any = print) -> int:
+        assert not as_admin
+        return a + b
+
+
+async def test_callers_cannot_set_what_the_contract_does_not_have() -> None:
+    server = Server()
+    server.implement(Adds, Trusted())
+    async with connect(server) as client:
+        assert await client.request("add", 1, 2) == 3
+        with pytest.raises(BadArguments, match="expected at most 2 arguments, got 3"):
+            await client.request("add", 1, 2, True)
+    [add] = describe(server).events
+    assert [p.name for p in add.parameters] == ["a", "b"]
+
+
+class Marked:
+    @wsrpc.method(hidden=True, ordered=True)
+    async def add(self, a: int, b: int = 1) -> int:
+        return a + b
+
+
+class Overridden(Marked):
+    async def add(self, a: int, b: int = 1) -> int:
+        return a * b
+
+
+class Cached:
+    @functools.lru_cache  # noqa: B019
+    @wsrpc.method(hidden=True)
+    def add(self, a: int, b: int = 1) -> int:
+        return a - b
+
+
+class MarkedService(Overridden, Service):
+    pass
+
+
+def test_options_hold_for_methods_that_override_and_that_are_wrapped() -> None:
+    for implementation in (Marked(), Overridden(), Cached()):
+        server = Server()
+        server.implement(Adds, implementation)
+        assert describe(server).events == ()
+    server = Server()
+    server.add_service(MarkedService, implements=Adds)
+    assert describe(server).events == ()
+
+
+class ForwardedChat(Protocol):
+    async def say(self, text: str, *, urgent: bool = False) -> int: ...
+
+    def history(self, since: int) -> Stream[Line]: ...
+
+
+async def test_a_proxy_can_implement_what_it_calls() -> None:
+    behind, front = Server(), Server()
+    behind.implement(Chat, ChatImplementation())
+    async with connect(behind) as between:
+        front.implement(ForwardedChat, between.proxy(ForwardedChat))
+        async with connect(front) as client:
+            chat = client.proxy(ForwardedChat)
+            assert await chat.say("hi", urgent=True) == 102
+            async with chat.history(7) as lines:
+                assert [line.text async for line in lines] == ["7"]
+
+
 async def test_args_take_the_place_of_parameters() -> None:
     server = Server()
     server.implement(Numbers, AnyNumbers())
@@ -355,6 +446,18 @@ async def test_args_take_the_place_of_parameters() -> None:
 
 class Adds(Protocol):
     async def add(self, a: int, b: int = 1) -> int: ...
+
+
+class SameDefaults(Protocol):
+    async def call(self, a: float = math.nan, b: float = 0) -> None: ...
+
+
+class Defaults:
+    def call(self, a: float = float("nan"), b: float = 0.0) -> None: ...
+
+
+def test_defaults_that_travel_alike_are_the_same() -> None:
+    Server().implement(SameDefaults, Defaults())
 
 
 class Missing:
@@ -408,7 +511,16 @@ class Named:
 
 
 class CannotBeAHandler:
-    def add(self, a: int, b: int = 1, *, file: asyncio.Event = asyncio.Event()) -> int: ...  # type: ignore[empty-body]  # noqa: B008
+    @wsrpc.method(thread=True)
+    async def add(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
+
+
+class DerivedOnly(Adds):
+    """Has the method only as the contract declares it."""
+
+
+class NotAFunction:
+    add = None
 
 
 MISMATCHES: list[tuple[Any, str]] = [
@@ -424,7 +536,9 @@ MISMATCHES: list[tuple[Any, str]] = [
     (Uploads(), r"the contract declares a request, and this is an upload"),
     (Talks(), r"the contract declares a request, and this is a conversation"),
     (Named(), r"its event is 'add', and @wsrpc\.method names it 'plus'"),
-    (CannotBeAHandler(), r"CannotBeAHandler\.add .*parameter 'file'"),
+    (CannotBeAHandler(), r"CannotBeAHandler\.add .*thread=True is for plain functions"),
+    (DerivedOnly(), r"DerivedOnly does not implement .*Adds: it has no add"),  # type: ignore[abstract]
+    (NotAFunction(), r"NotAFunction\.add implements Adds\.add, and is no function but None"),
     (TooFew, r"takes an object that has the methods of .*Adds: TooFew\(\), not the class"),
 ]
 
@@ -445,7 +559,7 @@ def test_a_mismatch_is_refused_and_nothing_is_registered(implementation: Any, te
     server = Server()
     with pytest.raises(TypeError, match=text) as caught:
         server.implement(Adds, implementation)
-    if "does not implement" in str(caught.value) and not isinstance(implementation, Missing):
+    if "does not implement" in str(caught.value) and not isinstance(implementation, (Missing, DerivedOnly)):
         assert "Adds.add(self, a: int, b: int = 1) -> int" in str(caught.value)
         assert f"{type(implementation).__name__}.add(" in str(caught.value) and __file__ in str(caught.value)
     with pytest.raises(TypeError):
@@ -516,3 +630,17 @@ async def test_a_closed_channel_takes_no_implementation() -> None:
     channel.close()
     with pytest.raises(wsrpc.ChannelClosed):
         channel.implement(Chat, ChatImplementation())
+
+
+def test_a_service_that_cannot_be_added_leaves_nothing() -> None:
+    class Half(Service):
+        @wsrpc.method
+        def first(self) -> None: ...
+
+        @wsrpc.method(timeout=5)
+        def second(self) -> None: ...
+
+    server = Server()
+    with pytest.raises(TypeError, match="timeout= is for an `async def`"):
+        server.add_service(Half)
+    assert describe(server).events == ()

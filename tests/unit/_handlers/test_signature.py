@@ -491,6 +491,20 @@ def test_partial_with_keywords() -> None:
     assert run(functools.partial(add, a=10), 1) == 11
 
 
+def test_a_decorated_partial_keeps_what_it_bound() -> None:
+    def handler(a: int, *, user: str = "nobody") -> Any:
+        return a, user
+
+    bound = functools.partial(handler, user="admin")
+
+    @functools.wraps(bound)
+    def logged(*args: Any, **more: Any) -> Any:
+        return bound(*args, **more)
+
+    assert run(logged, 1) == (1, "admin")
+    assert refused(logged, 1, "mallory").message == "event(): expected at most 1 argument, got 2"
+
+
 def test_partial_keeps_what_it_bound() -> None:
     def handler(a: int, *, peer: FakePeer) -> Any:
         return peer

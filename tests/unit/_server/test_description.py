@@ -308,9 +308,28 @@ async def test_it_is_made_once_and_again_only_after_a_change() -> None:
             assert len((await fetched(client)).events) == 2
         assert made == [price] * 2
         server.on("secret", lambda: None, hidden=True)
-        server.on("price", tell)  # the same function: nothing that is described has changed
         await fetched(client)
         assert made == [price] * 2
+
+
+async def test_a_handler_that_is_registered_in_another_way_is_described_anew() -> None:
+    class Contract(Protocol):
+        async def price(self, of: str) -> int:
+            """Say what it costs."""
+            ...
+
+    class Shop:
+        def price(self, of):  # type: ignore[no-untyped-def]
+            return 5
+
+    server, shop = Server(), Shop()
+    server.on("price", shop.price)
+    server.offer_description()
+    async with connect(server) as client:
+        assert (await fetched(client)).events[0].doc == ""
+        server.implement(Contract, shop)
+        assert (await fetched(client)).events == describe(server).events
+        assert (await fetched(client)).events[0].doc == "Say what it costs."
 
 
 # ---------------------------------------------------------------- who gets it
