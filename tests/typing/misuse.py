@@ -22,6 +22,7 @@ from wsrpc import (
     RpcError,
     Server,
 )
+from wsrpc.blocking import Client as BlockingClient
 
 server = Server()
 client = Client("ws://127.0.0.1:8080")
@@ -226,3 +227,11 @@ async def clusters_take_what_they_say(peer: Peer) -> None:
     cluster.peer(5)  # error
     total: str = await cluster.peer("ada").request("add", returns=int)  # error
     await server.room("lobby").emit("said", total, skip="user/42")  # error
+
+
+def blocking(client: BlockingClient) -> None:
+    text: str = client.request("add", 1, 2, returns=int)  # error
+    client.request("add", a=1)  # error
+    client.on("add", add, thread=True)  # error
+    items: list[str] = [*client.stream("count", returns=int)]  # error
+    print(text, items)
