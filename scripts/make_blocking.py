@@ -519,7 +519,7 @@ def formatted(text: str) -> str:
     return text
 
 
-HEAD = '''"""The blocking classes. Do not edit them: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
+HEAD = '''"""The blocking classes. Do not edit: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
 
 from __future__ import annotations
 

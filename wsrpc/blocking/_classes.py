@@ -1,4 +1,4 @@
-"""The blocking classes. Do not edit them: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
+"""The blocking classes. Do not edit: ``scripts/make_blocking.py`` makes them of the asynchronous ones."""
 
 from __future__ import annotations
 
