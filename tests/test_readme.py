@@ -253,6 +253,7 @@ def test_every_program_is_run() -> None:
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
         ("blocking.md", "server.py"),
         *(("browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
+        ("command-line.md", "server.py"),  # by tests/test_command_page.py
         *(("protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     ]
 

@@ -32,9 +32,9 @@ LAYERS = [
     ["_cluster"],
     ["_codegen"],
     ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
-    ["_loading"],
-    ["_asking"],
-    ["__init__", "__main__"],
+    ["__init__"],
+    ["_command"],
+    ["__main__"],
 ]
 """Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}

@@ -15,17 +15,14 @@ from typing import Any
 
 import msgspec
 
-from ._client.client import Client
-from ._handlers.registration import Router
-from ._server.server import Server
+from .._client.client import Client
+from .._handlers.registration import Router
+from .._server.server import Server
+from .failures import UsageError
 
-__all__ = ["CannotLoad", "load", "read"]
+__all__ = ["load", "read"]
 
 WANTED = (Server, Client, Router)
-
-
-class CannotLoad(Exception):
-    """Nothing can be loaded. The text says what was expected, what was found and what to do."""
 
 
 def load(target: str) -> Server | Client | Router:
@@ -34,15 +31,15 @@ def load(target: str) -> Server | Client | Router:
     Modules are searched for as by ``python -m``, in the working directory first.
 
     Raises:
-        CannotLoad: there is none; the text says why.
+        UsageError: there is none; the text says why.
     """
     module_name, _, path = target.partition(":")
     if not module_name or not path:
-        raise CannotLoad(
+        raise UsageError(
             f"give a module and a name in it, such as app:server, a .json file or a ws:// URL; got {target!r}"
         )
     if module_name.endswith(".py") or os.sep in module_name:
-        raise CannotLoad(f"give a module, such as app.main:{path}, not a file; got {target!r}")
+        raise UsageError(f"give a module, such as app.main:{path}, not a file; got {target!r}")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
     with _without_run():
@@ -55,14 +52,14 @@ def read(path: str) -> Any:
     """Read the JSON in a file.
 
     Raises:
-        CannotLoad: there is none; the text says why.
+        UsageError: there is none; the text says why.
     """
     try:
         return msgspec.json.decode(Path(path).read_bytes())
     except OSError as exc:
-        raise CannotLoad(f"{path}: {exc.strerror}") from exc
+        raise UsageError(f"{path}: {exc.strerror}") from exc
     except (msgspec.DecodeError, RecursionError) as exc:
-        raise CannotLoad(f"{path} is not JSON: {exc}") from exc
+        raise UsageError(f"{path} is not JSON: {exc}") from exc
 
 
 @contextmanager
@@ -81,10 +78,10 @@ def _imported(name: str) -> Any:
         return importlib.import_module(name)
     except ModuleNotFoundError as exc:
         if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
-            raise CannotLoad(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
-        raise CannotLoad(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
+            raise UsageError(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
+        raise UsageError(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
     except (Exception, SystemExit) as exc:
-        raise CannotLoad(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
+        raise UsageError(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
 
 
 def _traceback(exc: BaseException) -> str:
@@ -105,7 +102,7 @@ def _looked_up(module: Any, name: str, path: str) -> Any:
         if not hasattr(found, part):
             there = [key for key in dir(module) if isinstance(getattr(module, key), WANTED)]
             hint = f"; it has {', '.join(f'{name}:{key}' for key in there)}" if there else ""
-            raise CannotLoad(f"{name!r} has no {path!r}{hint}")
+            raise UsageError(f"{name!r} has no {path!r}{hint}")
         found = getattr(found, part)
     return found
 
@@ -113,17 +110,17 @@ def _looked_up(module: Any, name: str, path: str) -> Any:
 def _made_by(found: Any, target: str) -> Server | Client | Router:
     wanted = "a Server, Client or Router"
     if not inspect.isroutine(found):
-        raise CannotLoad(f"{target} must be {wanted}, or a function that returns one; it is {found!r}")
+        raise UsageError(f"{target} must be {wanted}, or a function that returns one; it is {found!r}")
     try:
         inspect.signature(found).bind()
     except (TypeError, ValueError) as exc:
-        raise CannotLoad(f"{target} is a function that cannot be called without arguments: {exc}") from exc
+        raise UsageError(f"{target} is a function that cannot be called without arguments: {exc}") from exc
     if inspect.iscoroutinefunction(found):
-        raise CannotLoad(f"{target} is async: name {wanted}, or a plain function that returns one")
+        raise UsageError(f"{target} is async: name {wanted}, or a plain function that returns one")
     try:
         made = found()
     except (Exception, SystemExit) as exc:
-        raise CannotLoad(f"{target}() failed:\n{_traceback(exc)}") from exc
+        raise UsageError(f"{target}() failed:\n{_traceback(exc)}") from exc
     if not isinstance(made, WANTED):
-        raise CannotLoad(f"{target}() must return {wanted}; it returned {made!r}")
+        raise UsageError(f"{target}() must return {wanted}; it returned {made!r}")
     return made

@@ -1,0 +1,194 @@
+"""The command `wsrpc`, run as its users run it: as a process, against a server on loopback in the test's process."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from subprocess import DEVNULL, PIPE
+from typing import Any, NamedTuple
+
+from wsrpc import Context, Peer, RpcError, Server
+
+ROOT = Path(__file__).parent.parent
+COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
+PATIENCE = 30.0
+"""Seconds until a command counts as one that never ends."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command: nothing of what its user may have set."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("WSRPC_TOKEN", "NO_COLOR", "TERM")}
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", **(extra or {})}
+
+
+class Ended(NamedTuple):
+    """What a command has left."""
+
+    code: int
+    out: str
+    err: str
+
+
+async def start(
+    *arguments: str, stdin: int | None = DEVNULL, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *COMMAND, *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, env=environment(env), cwd=cwd
+    )
+
+
+async def end(process: asyncio.subprocess.Process, given: bytes | None = None) -> Ended:
+    """Wait for the end of a command. Whatever it says is a line of its own, and never a traceback."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    text = err.decode()
+    assert "Traceback" not in text and all(line.startswith("wsrpc: ") for line in text.splitlines()), text
+    return Ended(process.returncode, (out or b"").decode(), text)
+
+
+async def run(*arguments: str, given: bytes | None = None, **options: Any) -> Ended:
+    return await end(await start(*arguments, stdin=DEVNULL if given is None else PIPE, **options), given)
+
+
+async def prints(*arguments: str, given: bytes | None = None, **options: Any) -> str:
+    """What a command prints that does well, and has nothing to say."""
+    ended = await run(*arguments, given=given, **options)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return ended.out
+
+
+async def refusal(code: int, *arguments: str, given: bytes | None = None, **options: Any) -> str:
+    """The one sentence of a command that ends with ``code`` and prints nothing else."""
+    ended = await run(*arguments, given=given, **options)
+    assert (ended.code, ended.out) == (code, "") and ended.err.count("\n") == 1, ended
+    return ended.err.removeprefix("wsrpc: ").rstrip("\n")
+
+
+@dataclass
+class Played:
+    """A server with a handler of each kind, and what they have seen."""
+
+    server: Server
+    url: str = ""
+    started: asyncio.Queue[str] = field(default_factory=asyncio.Queue[str])
+    """The names of handlers that have begun, as they begin."""
+    ended: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue[tuple[str, Any]])
+    """The names of handlers that were cancelled, with the reason, and those of streams that are over, with None."""
+    heard: asyncio.Queue[list[Any]] = field(default_factory=asyncio.Queue[list[Any]])
+    """The arguments of each event `note`."""
+    peers: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue[Peer])
+
+
+def played() -> Played:
+    server = Server()
+    found = Played(server)
+    server.on("open", found.peers.put_nowait)
+
+    @server.on("add")
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @server.on("echo")
+    def echo(value: Any) -> Any:
+        return value
+
+    @server.on("args")
+    def args(*args: Any) -> list[Any]:
+        return list(args)
+
+    @server.on("greet")
+    async def greet(peer: Peer) -> str:
+        return f"Hello, {await peer.request('name', returns=str)}!"
+
+    @server.on("fail")
+    def fail() -> None:
+        raise RpcError("no money\n\x1b[31mleft", code="broke", data={"cents": 5})
+
+    @server.on("crash")
+    def crash() -> None:
+        raise OSError("the database is on fire")
+
+    @server.on("hang")
+    async def hang(ctx: Context) -> None:
+        found.started.put_nowait("hang")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            found.ended.put_nowait(("hang", ctx.cancel_reason))
+            raise
+
+    @server.on("countdown")
+    async def countdown(start: int) -> AsyncIterator[int]:
+        for number in range(start, 0, -1):
+            yield number
+
+    @server.on("ticks")
+    async def ticks(items: int) -> AsyncIterator[int]:
+        """So many items, and then nothing."""
+        try:
+            for number in range(items):
+                yield number
+            await asyncio.Event().wait()
+        finally:
+            found.ended.put_nowait(("ticks", None))
+
+    @server.on("total")
+    async def total(items: AsyncIterator[int]) -> int:
+        result = 0
+        found.started.put_nowait("total")
+        try:
+            async for item in items:
+                result += item
+                found.started.put_nowait(f"total {result}")
+        except asyncio.CancelledError:
+            found.ended.put_nowait(("total", None))
+            raise
+        return result
+
+    @server.on("sent")
+    async def sent(items: AsyncIterator[Any]) -> list[Any]:
+        return [item async for item in items]
+
+    @server.on("size")
+    async def size(items: AsyncIterator[bytes]) -> int:
+        return sum([len(item) async for item in items])
+
+    @server.on("doubled")
+    async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for item in items:
+            yield 2 * item
+
+    @server.on("note")
+    def note(*args: Any) -> None:
+        found.heard.put_nowait(list(args))
+
+    @server.of("chat").on("say")
+    def say(text: str, urgent: bool = False) -> str:
+        """Say something.
+
+        To all who listen."""
+        found.heard.put_nowait([text, urgent])
+        return text.upper()
+
+    return found
+
+
+@asynccontextmanager
+async def serving(**listen: Any) -> AsyncGenerator[Played]:
+    """`played`, listening on loopback."""
+    found = played()
+    async with found.server.listen("127.0.0.1", 0, **listen) as listening:
+        found.url = f"{'wss' if listen.get('ssl') else 'ws'}://localhost:{listening.port}"
+        yield found

@@ -1,0 +1,151 @@
+"""Asking a server for its description, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from .._calling.channel import Channel
+from .._client.client import Client
+from .._codegen.checking import InvalidDescription, check_description
+from .._protocol.rejections import DESCRIPTION_CHANGED
+from .._schema.description import Description
+from .._server.description import CHANNEL
+from .._transports.urls import shown_url
+from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError
+from .failures import REMOTE, TIMEOUT, Failure, explained
+
+__all__ = ["ask", "checked", "describes"]
+
+MOST_BYTES = 16 * 1024 * 1024
+"""Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
+MOST_PAGES = 10_000
+MOST_BEGINNINGS = 5
+"""How many times the description may change while it is asked for."""
+SECONDS = 30.0
+HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
+"""Beginnings of what JavaScript and Go answer, in lower case, where no description is offered."""
+
+
+class _Definition(msgspec.Struct):
+    name: str
+    schema: dict[str, Any]
+
+
+class _Item(msgspec.Struct):
+    """One part of a description. Parts of kinds that are not known here are passed over."""
+
+    definition: _Definition | None = None
+    event: dict[str, Any] | None = None
+    emits: dict[str, Any] | None = None
+
+
+class _Page(msgspec.Struct):
+    items: list[_Item]
+    next: str | None
+
+
+def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> Any:
+    """Ask the server at ``url`` for its description, over a connection of its own, and return it as JSON has it.
+
+    Args:
+        headers: of the opening handshake.
+        seconds: how long this may take.
+
+    Raises:
+        Failure: there is no answer, or none that can be used; the text says why.
+    """
+    try:
+        return asyncio.run(_ask(url, headers, seconds))
+    except TimeoutError as exc:
+        raise Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
+    except (WsrpcError, OSError, ValueError) as exc:
+        code, text = explained(exc)
+        raise Failure(f"{named_url(url)}: {text}", code) from exc
+
+
+def named_url(url: str) -> str:
+    """Return a URL for an error, without its parts that may be secret."""
+    return shown_url(url)[1:-1]
+
+
+async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
+    async with asyncio.timeout(seconds):
+        async with Client(url, headers=headers, reconnect=None) as client:
+            return await describes(client, url)
+
+
+async def describes(client: Client, url: str) -> Any:
+    """Ask the server of ``client`` for its description, and return it as JSON has it, unchecked.
+
+    Args:
+        url: names the server in errors.
+
+    Raises:
+        Failure: it gives none; the text says why.
+        WsrpcError: as for `Client.request`.
+    """
+    name = named_url(url)
+    for _ in range(MOST_BEGINNINGS):
+        try:
+            return await _pages(name, client.of(CHANNEL))
+        except BadResult as exc:
+            raise Failure(f"{name} answers with something else than a description: {exc}", REMOTE) from exc
+        except RemoteError as exc:
+            if exc.code == DESCRIPTION_CHANGED:
+                continue
+            if isinstance(exc, UnknownEvent) or exc.message.lower().startswith(HAS_NONE):
+                text = f"{name} does not offer its description: call server.offer_description() there"
+                raise Failure(text, REMOTE) from exc
+            raise Failure(f"{name} refuses to describe itself: {exc}", REMOTE) from exc
+    raise Failure(f"{name}: the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
+
+
+def checked(found: Any) -> Description:
+    """Return a description that came from elsewhere.
+
+    Raises:
+        InvalidDescription: it has a wrong shape; the text says where.
+    """
+    if found.__class__ is dict:
+        found = {"emits": [], **found}  # of a wsrpc that described no events that are emitted
+    try:
+        description = msgspec.convert(found, Description)
+    except msgspec.ValidationError as exc:
+        raise InvalidDescription(f"{exc}") from exc
+    check_description(description)
+    return description
+
+
+async def _pages(name: str, channel: Channel) -> dict[str, Any]:
+    definitions: dict[str, Any] = {}
+    events: list[Any] = []
+    emits: list[Any] = []
+    size = 0
+    seen: set[str | None] = {None}
+    after: str | None = None
+    while True:
+        page = await channel.request("describe", after, returns=_Page)
+        size += len(msgspec.json.encode(page))
+        if size > MOST_BYTES or len(seen) > MOST_PAGES:
+            raise Failure(
+                f"{name}: the description is larger than {MOST_BYTES:,} bytes or {MOST_PAGES:,} pages", REMOTE
+            )
+        for item in page.items:
+            if item.definition is not None:
+                definitions[item.definition.name] = item.definition.schema
+            if item.event is not None:
+                events.append(item.event)
+            if item.emits is not None:
+                emits.append(item.emits)
+        after = page.next
+        if after is None:
+            return {"events": events, "emits": emits, "$defs": definitions}
+        if after in seen:
+            raise Failure(
+                f"{name}: the description never ends, because its pages name each other as the next one", REMOTE
+            )
+        seen.add(after)

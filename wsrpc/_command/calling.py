@@ -1,0 +1,172 @@
+"""The commands ``call``, ``stream``, ``upload`` and ``emit``: one message, and what comes of it."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from .._base.names import RESERVED_EVENTS, check_event
+from ..errors import ReservedEvent
+from .connection import connected, on_channel, retry_of
+from .failures import UsageError
+from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
+from .output import Output, Progress
+from .running import Job, in_event_loop
+from .values import Items, argument, items_of
+
+__all__ = ["call", "emit", "stream", "upload"]
+
+
+def _call_parser() -> Parser:
+    parser = Parser(
+        "call URL EVENT [ARG ...]",
+        "Send a request, and print its answer.",
+        "examples:\n"
+        "  wsrpc call ws://localhost:8080 add 2 3\n"
+        "  wsrpc call ws://localhost:8080 greet --answer name='\"Ada\"'\n"
+        "  seq 5 | wsrpc call ws://localhost:8080 total -",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    return parser
+
+
+def _upload_parser() -> Parser:
+    parser = Parser(
+        "upload URL EVENT [ARG ...]",
+        "Send a request with a stream of items, and print its answer.",
+        "examples:\n"
+        "  seq 5 | wsrpc upload ws://localhost:8080 total -\n"
+        "  wsrpc upload ws://localhost:8080 store '\"photo.png\"' --send photo.png --as bytes",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    return parser
+
+
+def _stream_parser() -> Parser:
+    parser = Parser(
+        "stream URL EVENT [ARG ...]",
+        "Request a stream, and print its items as they arrive.",
+        "examples:\n"
+        "  wsrpc stream ws://localhost:8080 countdown 3\n"
+        "  wsrpc stream ws://localhost:8080 prices '\"ACME\"' --take 10 | jq .price",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    add_upload(parser)
+    add_take(parser, "items")
+    return parser
+
+
+def _emit_parser() -> Parser:
+    parser = Parser(
+        "emit URL EVENT [ARG ...]",
+        "Send an event, and wait until it has left.",
+        "example:\n  wsrpc emit ws://localhost:8080 say '\"hello\"' --channel chat",
+    )
+    add_connection(parser)
+    add_arguments(parser)
+    return parser
+
+
+async def _upload(options: Namespace, job: Job) -> None:
+    if options.send is None and "-" not in options.args:
+        raise UsageError("nothing to upload: give - for stdin, or --send FILE")
+    await _request(options, job)
+
+
+async def _request(options: Namespace, job: Job) -> None:
+    began = time.monotonic()
+    args, source = _arguments(options)
+    output = Output(job)
+    sent = _Upload(source, job, options.event) if source else None
+    async with connected(options, job) as client:
+        job.note(f"{options.event} was cancelled")
+        limits: dict[str, Any] = {}
+        if options.timeout is not None:
+            limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
+        if sent is None:
+            limits["retry"] = retry_of(options)
+        answer = await on_channel(client, options.channel).request(
+            options.event, *args, send=None if sent is None else sent.items(), **limits
+        )
+        if sent is not None:
+            sent.progress.end()
+        job.note("the connection was closed")
+        await output.value(answer)
+
+
+async def _stream(options: Namespace, job: Job) -> None:
+    args, source = _arguments(options)
+    output = Output(job)
+    sent = _Upload(source, job, options.event).items() if source else None
+    limits = {} if options.timeout is None else {"timeout": options.timeout}
+    progress = Progress("received", shown=not output.readable and sent is None)
+    async with connected(options, job) as client:
+        job.note(f"{options.event} was cancelled")
+        items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
+        async with items:
+            job.note(f"{options.event} was stopped")
+            async for item in items:
+                text = output.shown(item)
+                await output.line(text)
+                progress.add(len(text))
+                job.note(f"{options.event} was stopped after {_counted(progress.items)}")
+                if progress.items == options.take:
+                    break
+        progress.end()
+
+
+async def _emit(options: Namespace, job: Job) -> None:
+    _check_event(options)
+    args = [argument(text) for text in options.args]
+    async with connected(options, job) as client:
+        await on_channel(client, options.channel).emit(options.event, *args)
+
+
+def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
+    """Return the values of the arguments, and what is to be uploaded."""
+    _check_event(options)
+    from_stdin = options.args.count("-")
+    if from_stdin + (options.send is not None) > 1:
+        raise UsageError("there is one upload in a request: give one - for stdin, or --send FILE")
+    args = [argument(text) for text in options.args if text != "-"]
+    path = "-" if from_stdin else options.send
+    return args, None if path is None else items_of(path, options.form)
+
+
+def _check_event(options: Namespace) -> None:
+    """Refuse what cannot be sent before there is a connection."""
+    check_event(options.event)
+    if options.channel is None and options.event in RESERVED_EVENTS:
+        raise ReservedEvent(options.event)
+
+
+class _Upload:
+    """Items on their way to the remote peer, counted."""
+
+    def __init__(self, source: Items, job: Job, event: str) -> None:
+        self.progress = Progress("sent", size=source.size)
+        self._source = source
+        self._job = job
+        self._event = event
+
+    async def items(self) -> AsyncGenerator[Any]:
+        async for item in self._source.read(self.progress.add):
+            yield item
+            self._job.note(f"the upload to {self._event} was cancelled after {_counted(self.progress.items)}")
+
+
+def _counted(items: int) -> str:
+    return f"{items:,} item{'' if items == 1 else 's'}"
+
+
+call = Command(_call_parser, in_event_loop(_request))
+stream = Command(_stream_parser, in_event_loop(_stream))
+upload = Command(_upload_parser, in_event_loop(_upload))
+emit = Command(_emit_parser, in_event_loop(_emit))

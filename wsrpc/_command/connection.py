@@ -1,0 +1,139 @@
+"""Connection of a command: options become a `Client`, which is open while the command uses it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import ssl
+import sys
+from argparse import Namespace
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from tenacity import stop_after_attempt
+
+from .._calling.channel import Channel
+from .._client.backoff import Reconnect
+from .._client.client import Client
+from .._sending.retry import Retry
+from .._transports.urls import check_url, shown_url
+from ..handshake import check_header
+from .failures import UsageError
+from .running import Job
+from .values import event_and_value
+
+__all__ = ["client_of", "connected", "on_channel", "retry_of"]
+
+CONNECTING = 30.0
+"""Seconds for connecting, unless ``--timeout`` says otherwise."""
+FIRST_DELAY = 0.5
+"""Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
+
+
+def reconnect_of(options: Namespace) -> Reconnect | None:
+    """Return the attempts that ``--retry`` allows; None for one attempt only."""
+    attempts: int = options.retry
+    return Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts + 1)) if attempts else None
+
+
+def retry_of(options: Namespace) -> Retry | None:
+    """Return how often a request is sent again if it did not run."""
+    attempts: int = options.retry
+    return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
+
+
+@asynccontextmanager
+async def connected(
+    options: Namespace, job: Job, *, reconnect: Reconnect | None = None, client: Client | None = None
+) -> AsyncGenerator[Client]:
+    """Connect as the options say, and close the connection at the end.
+
+    Args:
+        reconnect: when to dial, instead of what ``--retry`` says.
+    """
+    client = client or client_of(options, reconnect or reconnect_of(options))
+    job.note(f"there was no connection yet to {shown_url(options.url)}")
+    try:
+        await client.connect()
+        job.note("the connection was closed")
+        yield client
+    finally:
+        await client.close()
+
+
+def on_channel(client: Client, name: str | None) -> Client | Channel:
+    """Return what sends on the named channel, or on the main one."""
+    return client if name is None else client.of(name)
+
+
+def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
+    """Return the client that the options describe, with the handlers of ``--answer``.
+
+    Raises:
+        UsageError, ValueError: an option is not valid.
+    """
+    context = _tls(options)
+    check_url(options.url, tls=False)
+    if context is not None and options.url.startswith("ws://"):
+        raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
+    token = options.token or os.environ.get("WSRPC_TOKEN") or None
+    for name, value in (*options.header, *([] if token is None else [("Authorization", f"Bearer {token}")])):
+        check_header(name, value)
+    _set_up_log(verbose=options.verbose)
+    client = Client(
+        options.url,
+        headers=dict(options.header),
+        auth=token,
+        subprotocols=options.subprotocol,
+        ssl=context,
+        compression=options.compress,
+        reconnect=reconnect,
+        connect_timeout=options.timeout or CONNECTING,
+        log_payloads=options.verbose,
+        profile=options.profile,
+    )
+    channels: Any = options.channel
+    for text in options.answer:
+        name, value = event_and_value(text)
+        for channel in (None, *([channels] if isinstance(channels, str) else channels or ())):
+            on_channel(client, channel).on(name, _answering(value))
+    return client
+
+
+def _answering(value: Any) -> Any:
+    def answer(*_: Any) -> Any:
+        return value
+
+    return answer
+
+
+def _tls(options: Namespace) -> ssl.SSLContext | None:
+    if options.key and not options.cert:
+        raise UsageError("--key is the key of a certificate: give --cert FILE, too")
+    if not (options.cacert or options.cert or options.insecure):
+        return None
+    try:
+        context = ssl.create_default_context(cafile=options.cacert)
+        if options.cert:
+            context.load_cert_chain(options.cert, options.key)
+    except (OSError, ValueError) as exc:
+        reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
+        files = ", ".join(filter(None, (options.cacert, options.cert, options.key)))
+        raise UsageError(f"cannot read the certificates or the key in {files}: {reason}") from exc
+    if options.insecure:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _set_up_log(*, verbose: bool) -> None:
+    """Show the library's log on stderr, or nothing of it: what matters to the user is reported in other ways."""
+    logger = logging.getLogger("wsrpc")
+    if not verbose:
+        logger.addHandler(logging.NullHandler())
+        return
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)

@@ -1,0 +1,103 @@
+"""The command ``describe``: what a server offers, as signatures or as JSON."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+
+from .._codegen.checking import InvalidDescription
+from .._codegen.typescript_types import Names, type_of
+from .._schema.description import Description, EventSchema, ParameterSchema
+from ..errors import one_line
+from .asking import checked, describes
+from .connection import connected
+from .failures import REMOTE, Failure
+from .options import Command, Parser, add_connection
+from .output import Output
+from .running import Job, in_event_loop
+
+__all__ = ["describe", "signatures"]
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "describe URL",
+        "Print what a server offers: the signatures of its handlers, the events that it emits, and their types.\n"
+        "The server has to call server.offer_description().",
+        "example:\n  wsrpc describe ws://localhost:8080 --channel chat",
+    )
+    add_connection(parser)
+    parser.add_argument("--json", action="store_true", help="the whole description, with JSON Schemas")
+    return parser
+
+
+async def _describe(options: Namespace, job: Job) -> None:
+    output = Output(job)
+    async with connected(options, job) as client:
+        found = await describes(client, options.url)
+        if options.json:
+            await output.value(found)
+            return
+        try:
+            lines = list(signatures(checked(found), options.channel))
+        except InvalidDescription as exc:
+            raise Failure(f"the description of the server cannot be used: {exc}", REMOTE) from exc
+        for line in lines:
+            await output.line(line)
+
+
+def signatures(description: Description, channel: str | None = None) -> Iterator[str]:
+    """Yield the lines of a readable description.
+
+    Types are written as in TypeScript, because what travels is JSON.
+
+    Args:
+        channel: the only channel to describe; None for all.
+    """
+    names = {name: one_line(name) for name in description.definitions}
+    for title, events in (("", description.events), ("emits on ", description.emits)):
+        there: str | object | None = signatures
+        for event in events:
+            if channel is not None and event.channel != channel:
+                continue
+            if event.channel != there:
+                there = event.channel
+                yield f"{title}{'the main channel' if there is None else f'channel {one_line(there)}'}:"
+            yield from _event(event, names, emitted=bool(title))
+    if channel is None and names:
+        yield "types:"
+        for name, schema in description.definitions.items():
+            yield from _block(f"{names[name]} = {type_of(schema, names)}")
+
+
+def _event(event: EventSchema, names: Names, *, emitted: bool) -> Iterator[str]:
+    parts = [_parameter(each, names) for each in event.parameters]
+    if event.sends is not None:
+        parts.append(f"upload of {type_of(event.sends, names)}")
+    text = f"{one_line(event.event)}({', '.join(parts)})"
+    if event.kind in ("stream", "exchange"):
+        text += f" -> stream of {type_of(event.items, names)}"
+    elif event.kind == "conversation":
+        text += " -> conversation"
+    elif not emitted:
+        text += f" -> {type_of(event.result, names)}"
+    yield from _block(text)
+    for line in event.doc.splitlines():
+        yield f"      {one_line(line)}".rstrip()
+
+
+def _parameter(parameter: ParameterSchema, names: Names) -> str:
+    text = f"{one_line(parameter.name)}: {type_of(parameter.schema, names)}"
+    if parameter.rest:
+        return f"...{text}[]"
+    if "default" in parameter.schema:
+        return f"{text} = {json.dumps(parameter.schema['default'], ensure_ascii=False)}"
+    return text if not parameter.optional else text.replace(":", "?:", 1)
+
+
+def _block(text: str) -> Iterable[str]:
+    return (f"  {one_line(line)}" for line in text.splitlines())
+
+
+describe = Command(_parser, in_event_loop(_describe))

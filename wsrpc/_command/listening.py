@@ -1,0 +1,167 @@
+"""The command ``listen``: the events that a server emits, over reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from .._base.closing import CloseInfo
+from .._base.names import RESERVED_EVENTS
+from .._client.backoff import Reconnect, is_transient
+from .._client.client import Client, ReconnectInfo
+from .._handlers.observation import Message
+from .._peer.peer import Peer
+from ..errors import ConnectionLost, one_line
+from .connection import client_of, connected
+from .options import Command, Parser, add_connection, add_take
+from .output import Output
+from .running import Job, complain, in_event_loop
+
+__all__ = ["listen"]
+
+MOST_UNWRITTEN = 10_000
+"""Events that wait for a slow reader of the output. Further ones are dropped and counted."""
+
+
+def _parser() -> Parser:
+    parser = Parser(
+        "listen URL [EVENT ...]",
+        "Print the events that a server emits, with their time and channel. After a drop, connect again.",
+        "examples:\n"
+        "  wsrpc listen ws://localhost:8080\n"
+        "  wsrpc listen ws://localhost:8080 said joined --channel chat | jq .args",
+    )
+    add_connection(parser, channels=True)
+    parser.add_argument(
+        "events", metavar="EVENT", nargs="*", default=[], help="only events of these names (default: all)"
+    )
+    add_take(parser, "events")
+    return parser
+
+
+class _Event(NamedTuple):
+    time: datetime
+    channel: str | None
+    event: str
+    args: tuple[Any, ...]
+
+
+class _Listener:
+    """Takes the events that are asked for until they are written, and reports what becomes of the connection.
+
+    Args:
+        events, channels: names; nothing for all.
+        retries: attempts after the first one to make the first connection. After a drop there is no limit.
+    """
+
+    def __init__(self, events: Iterable[str], channels: Iterable[str], retries: int) -> None:
+        self._events = frozenset(events)
+        self._channels = frozenset(channels)
+        self._retries = retries
+        self._was_open = False
+        self._taken: deque[_Event] = deque()
+        self._dropped = 0
+        self._failure: Exception | None = None
+        """Why there will be no other connection."""
+        self._news = asyncio.Event()
+
+    def reconnect(self) -> Reconnect:
+        """Return when the client dials."""
+        return Reconnect(initial=1.0, max=10.0, retry=self._dials_again)
+
+    def attach(self, client: Client) -> None:
+        """Listen to ``client``."""
+        client.on("message", self._take)
+        client.on("open", self._opened)
+        client.on("close", self._lost)
+        client.on("error", self._gave_up)
+        client.on_reconnect(self._back)
+
+    async def next(self) -> _Event:
+        """Return the next event. Cancelling is safe.
+
+        Raises:
+            Exception: there is none, and no connection over which another one may come.
+        """
+        while not self._taken:
+            if self._dropped:
+                complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
+                self._dropped = 0
+            if self._failure is not None:
+                raise self._failure
+            self._news.clear()
+            await self._news.wait()
+        return self._taken.popleft()
+
+    def _take(self, _: Peer, message: Message) -> None:
+        event, channel = message.event, message.channel_name
+        if event is None or message.id is not None or (channel is None and event in RESERVED_EVENTS):
+            return  # ws-server-wrapper 1 sends `connect`, which is nobody's event
+        if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
+            return
+        if len(self._taken) >= MOST_UNWRITTEN:
+            self._dropped += 1
+            return
+        self._taken.append(_Event(datetime.now().astimezone(), channel, event, message.args))
+        self._news.set()
+
+    def _dials_again(self, error: BaseException) -> bool:
+        self._retries -= 1
+        return is_transient(error) and (self._was_open or self._retries >= 0)
+
+    def _opened(self) -> None:
+        self._was_open = True
+
+    def _lost(self, _: Peer, info: CloseInfo) -> None:
+        if info.user_closed:
+            return
+        if info.will_reconnect:
+            complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); connecting again")
+        else:
+            self._fail(ConnectionLost(info.code, info.reason))
+
+    def _gave_up(self, _: Peer, error: Exception) -> None:
+        self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = error
+        self._news.set()
+
+    def _back(self, info: ReconnectInfo) -> None:
+        missed = "nothing was missed" if info.resumed else "events of the time between may be missing"
+        complain(f"connected again after {info.downtime:.1f} s; {missed}")
+
+
+async def _listen(options: Namespace, job: Job) -> None:
+    listener = _Listener(options.events, options.channel or (), options.retry)
+    client = client_of(options, listener.reconnect())
+    listener.attach(client)
+    output = Output(job)
+    number = 0
+    async with connected(options, job, client=client):
+        job.note("no event has come")
+        while True:
+            event = await listener.next()
+            await output.line(_shown(event, output))
+            number += 1
+            job.note(f"{number:,} event{' has' if number == 1 else 's have'} come")
+            if number == options.take:
+                return
+
+
+def _shown(event: _Event, output: Output) -> str:
+    if not output.readable:
+        found = {"time": event.time.isoformat(timespec="milliseconds"), "channel": event.channel, "event": event.event}
+        return output.shown({**found, "args": event.args})
+    channel = "" if event.channel is None else f"{one_line(event.channel)}: "
+    values = " ".join(output.shown(value, indent=0) for value in event.args)
+    return (
+        f"{event.time:%H:%M:%S}.{event.time.microsecond // 1000:03} {channel}{one_line(event.event)} {values}".rstrip()
+    )
+
+
+listen = Command(_parser, in_event_loop(_listen))

@@ -1,0 +1,158 @@
+"""Output of the command: JSON Lines where a program reads, readable JSON on a terminal, progress on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import select
+import stat
+import sys
+import time
+from typing import Any
+
+import msgspec
+
+from .failures import OUTPUT_CLOSED, UsageError
+from .running import Job
+
+__all__ = ["Output", "Progress", "is_terminal"]
+
+PIPE = 4096
+"""Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
+UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+"""Characters that JSON leaves unescaped, and that move a terminal's cursor or change the direction of a text."""
+
+
+def is_terminal(stream: Any) -> bool:
+    """Return whether a person looks at ``stream``."""
+    return stream is not None and stream.isatty()
+
+
+class Output:
+    """Writes values to stdout, each as soon as it is there.
+
+    A reader that is slow holds back only the task that writes. The event loop goes on, so that the connection answers
+    pings meanwhile.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._file = None if sys.stdout is None else sys.stdout.fileno()  # pyright: ignore[reportUnnecessaryComparison]
+        self.readable = is_terminal(sys.stdout)
+        """Whether values are indented, and coloured where that is possible."""
+        self._colours = _colours() if self.readable else None
+        if self._file is not None and stat.S_ISFIFO(os.fstat(self._file).st_mode) and sys.platform != "win32":
+            # The end of a pipe that is written to becomes readable when its reader has closed it.
+            asyncio.get_running_loop().add_reader(self._file, job.stop, OUTPUT_CLOSED, "")
+
+    async def value(self, value: Any) -> None:
+        """Write a value as JSON."""
+        await self.line(self.shown(value))
+
+    def shown(self, value: Any, *, indent: int = 2) -> str:
+        """Return a value as JSON for stdout: on one line, or indented on a terminal."""
+        text = msgspec.json.encode(value)
+        if not self.readable:
+            return text.decode()
+        shown = UNSAFE.sub(_escaped, (msgspec.json.format(text, indent=indent) if indent else text).decode())
+        return shown if self._colours is None else self._colours(shown)
+
+    async def line(self, text: str) -> None:
+        """Write a line. Cancelling is safe."""
+        data = text.encode(errors="backslashreplace") + b"\n"
+        if self._file is None:
+            raise UsageError("stdout is closed, so the answer cannot be written")
+        try:
+            if len(data) <= PIPE and _has_room(self._file):
+                _write(self._file, data)
+            else:
+                await asyncio.get_running_loop().run_in_executor(None, _write, self._file, data)
+        except BrokenPipeError:
+            self._job.stop(OUTPUT_CLOSED, "")
+            await asyncio.sleep(0)  # where the job is cancelled
+        except OSError as exc:
+            raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _has_room(file: int) -> bool:
+    return sys.platform != "win32" and bool(select.select([], [file], [], 0)[1])
+
+
+def _write(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]
+
+
+def _colours() -> Any:
+    """Return a function that colours JSON, or None without `rich`, or where nobody wants colours."""
+    if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
+        return None
+    try:
+        from rich.console import Console
+        from rich.highlighter import JSONHighlighter
+        from rich.text import Text
+    except ImportError:
+        return None
+    console = Console(file=sys.stdout, soft_wrap=True)
+    highlighter = JSONHighlighter()
+
+    def coloured(text: str) -> str:
+        found = Text(text, end="")
+        highlighter.highlight(found)
+        with console.capture() as capture:
+            console.print(found)
+        return capture.get().removesuffix("\n")
+
+    return coloured
+
+
+class Progress:
+    """Counts items and bytes, and shows the counts on stderr if that is a terminal."""
+
+    EVERY = 0.1
+
+    def __init__(self, verb: str, *, size: int | None = None, shown: bool = True) -> None:
+        """
+        Args:
+            verb: "sent" or "received".
+            size: the bytes in all, if that is known.
+            shown: nothing else is shown on the terminal meanwhile.
+        """
+        self.items = 0
+        self._bytes = 0
+        self._verb = verb
+        self._size = size
+        self._shows = shown and is_terminal(sys.stderr)
+        self._next = 0.0
+
+    def add(self, size: int) -> None:
+        """Count an item of so many bytes."""
+        self.items += 1
+        self._bytes += size
+        if self._shows and (now := time.monotonic()) >= self._next:
+            self._next = now + self.EVERY
+            self._show("")
+
+    def end(self) -> None:
+        """Show the last counts, and leave them."""
+        if self._shows and self.items:
+            self._show("\n")
+
+    def _show(self, end: str) -> None:
+        part = f" of {_size(self._size)}, {self._bytes * 100 // self._size} %" if self._size else ""
+        sys.stderr.write(f"\r\x1b[K{self._verb} {self.items:,} items, {_size(self._bytes)}{part}{end}")
+        sys.stderr.flush()
+
+
+def _size(count: int) -> str:
+    size = float(count)
+    for unit in ("bytes", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:,.0f} {unit}" if unit == "bytes" else f"{size:,.1f} {unit}"
+        size /= 1024
+    return f"{size:,.1f} GiB"

@@ -1,0 +1,104 @@
+"""The program ``wsrpc``: finds the command that its first argument names, and imports only that."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from difflib import get_close_matches
+
+from .. import __version__
+from .failures import Failure, UsageError
+from .options import Command
+from .running import complain, show
+
+__all__ = ["COMMANDS", "command_of", "main"]
+
+COMMANDS = {
+    "call": ("calling", "send a request and print its answer"),
+    "stream": ("calling", "request a stream and print its items"),
+    "upload": ("calling", "send a request with a stream of items"),
+    "emit": ("calling", "send an event"),
+    "listen": ("listening", "print the events that a server emits"),
+    "describe": ("describing", "print what a server offers"),
+    "types": ("generating", "declare a server's events for TypeScript"),
+    "client": ("generating", "make a Python client for a server"),
+    "completion": ("completion", "print a script that lets a shell complete commands"),
+}
+"""The module of each command, which has a `Command` of that name, and what the command does."""
+HIDDEN = {"complete": ("completion", "")}
+"""Commands that only scripts call."""
+
+
+def command_of(name: str) -> Command:
+    """Return a command by its name, which is one of `COMMANDS` or of `HIDDEN`."""
+    module, _ = COMMANDS.get(name) or HIDDEN[name]
+    command: Command = getattr(importlib.import_module(f".{module}", __package__), name)
+    return command
+
+
+def main(words: list[str]) -> int:
+    """Run the command with these arguments, and return its exit code."""
+    name = words[0] if words else ""
+    hide_token(words)
+    try:
+        if name in ("-h", "--help"):
+            show(_help())
+            return 0
+        if name == "--version":
+            show(f"wsrpc {__version__}\n")
+            return 0
+        if name not in COMMANDS and name not in HIDDEN:
+            raise UsageError(_unknown(name))
+        command = command_of(name)
+        return command.run(command.parser().parse_intermixed_args(words[1:]))
+    except Failure as exc:
+        if text := str(exc):
+            complain(text)
+        return exc.code
+    except SystemExit:  # argparse has shown the help
+        return 0
+
+
+def hide_token(words: list[str]) -> None:
+    """Start the program anew if ``--token`` is among its arguments, with the token in the environment instead.
+
+    All users of a machine can see the arguments of a process, for as long as it runs. Only its own user can see its
+    environment.
+    """
+    if os.name != "posix":  # elsewhere the new program would be another process
+        return
+    for number, word in enumerate(words):
+        name, equals, token = word.partition("=")
+        if word == "--":
+            return
+        if name == "--token" and (equals or number + 1 < len(words)):
+            after = number + 1 if equals else number + 2
+            before = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
+            os.environ["WSRPC_TOKEN"] = token if equals else words[number + 1]
+            os.execv(sys.executable, [sys.executable, *before, *words[:number], *words[after:]])
+
+
+def _unknown(name: str) -> str:
+    close = get_close_matches(name, COMMANDS, 1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    what = f"{name!r} is not a command{hint}" if name else "no command is given"
+    return f"{what}: it is one of {', '.join(COMMANDS)}; see wsrpc --help"
+
+
+def _help() -> str:
+    lines = [f"  {name:<11} {about}" for name, (_, about) in COMMANDS.items()]
+    return "\n".join(
+        (
+            "usage: wsrpc COMMAND ...",
+            "",
+            "Calls and explores servers that speak wsrpc or ws-wrapper.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "wsrpc COMMAND --help says more. Exit codes: 0; 1 the server refused or failed; 2 usage; 3 not sent;",
+            "4 the connection was lost, so the request may have run; 5 timeout; 130 interrupted.",
+            "",
+        )
+    )

@@ -1,0 +1,139 @@
+"""Runs a command in an event loop, until it is done, interrupted, or nobody reads its output."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Coroutine
+from io import TextIOWrapper
+from types import FrameType
+from typing import Any
+
+from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explained
+
+__all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
+
+PATIENCE = 0.7
+"""Seconds between an interruption and the end, whatever the remote peer does: for the cancellation and the Close
+frame."""
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr, if there is one."""
+    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        try:
+            sys.stderr.write(f"wsrpc: {text}\n")
+            sys.stderr.flush()
+        except OSError:
+            pass  # nobody can be told
+
+
+def show(text: str) -> None:
+    """Write a text that is known before anything happens to stdout, in UTF-8 whatever the locale.
+
+    Raises:
+        Failure: it cannot be written.
+    """
+    stdout: Any = sys.stdout
+    if stdout is None:
+        raise UsageError("stdout is closed, so nothing can be written")
+    if isinstance(stdout, TextIOWrapper):
+        stdout.reconfigure(encoding="utf-8")
+    try:
+        stdout.write(text)
+        stdout.flush()
+    except BrokenPipeError as exc:
+        raise Failure("", OUTPUT_CLOSED) from exc
+    except OSError as exc:
+        raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
+
+
+class Job:
+    """One run of a command: what it is doing, and how it is stopped from outside."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._doing = "nothing was sent"
+        self._loop = loop
+        self._task: asyncio.Task[None] | None = None
+        self._code: int | None = None
+        """The exit code, once the job was stopped."""
+        self._text = ""
+
+    @property
+    def doing(self) -> str:
+        """What an interruption reports now: what becomes of the request."""
+        return self._doing
+
+    def note(self, doing: str) -> None:
+        """Let an interruption report this from now on."""
+        self._doing = doing
+
+    def stop(self, code: int, text: str) -> None:
+        """Cancel what runs, and end with ``code`` within `PATIENCE` seconds."""
+        if self._code is not None:
+            return
+        self._code, self._text = code, text
+        assert self._task is not None
+        self._task.cancel("interrupted")
+        self._loop.call_later(PATIENCE, self._loop.stop)
+
+    def run(self, command: Coroutine[Any, Any, None], verbose: bool) -> int:
+        """Run ``command`` to its end and return the exit code. An error is reported on stderr."""
+        self._task = self._loop.create_task(command)
+        failure: BaseException | None = None
+        try:
+            self._loop.run_until_complete(self._task)
+        except (Exception, asyncio.CancelledError) as exc:
+            failure = exc
+        if self._code is not None:
+            if self._text:
+                complain(self._text)
+            return self._code
+        if failure is None:
+            return 0
+        code, text = explained(failure)
+        if verbose and code == UNKNOWN:
+            traceback.print_exception(failure)
+        if text:
+            complain(text)
+        return code
+
+
+def in_event_loop(command: Callable[[Namespace, Job], Coroutine[Any, Any, None]]) -> Callable[[Namespace], int]:
+    """Return a function that runs a command until it is done or a signal stops it, and returns the exit code.
+
+    SIGINT, SIGTERM and SIGHUP cancel the command, so that what runs on the remote peer is cancelled, too. The event
+    loop is not closed: its threads may be waiting in the system for input or for a name, and `leave` ends them.
+    """
+
+    def run(options: Namespace) -> int:
+        loop = asyncio.new_event_loop()
+        asyncio.set_event_loop(loop)
+        job = Job(loop)
+
+        def interrupted(number: int, _: FrameType | None) -> None:
+            name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
+            loop.call_soon_threadsafe(lambda: job.stop(128 + number, f"{name}: {job.doing}"))
+
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, interrupted)
+        return job.run(command(options, job), options.verbose)
+
+    return run
+
+
+def leave(code: int) -> None:
+    """End the process with ``code``, without waiting for its threads."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]
+                stream.flush()
+        except OSError:  # after a failure to write, which has been reported
+            code = code or USAGE
+    os._exit(code)

@@ -1,0 +1,163 @@
+"""Arguments of the command line as values: JSON, the contents of files, and items from stdin."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shlex
+import sys
+from collections.abc import AsyncGenerator, Callable
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from ..errors import one_line
+from .failures import UsageError
+
+__all__ = ["Form", "Items", "argument", "event_and_value", "items_of"]
+
+Form = Literal["json", "text", "bytes"]
+"""What an item of an upload is: the JSON of a line, the text of a line, or bytes as they come."""
+
+READ = 16 * 1024
+"""Bytes read at once. So many are an item of ``bytes``; as base64 they fit into the 32 KiB that Go reads."""
+LONGEST_LINE = 64 * 1024 * 1024
+SHOWN = 60
+
+
+def argument(text: str) -> Any:
+    """Return the value that an argument stands for.
+
+    ``@FILE`` is the JSON in a file, ``@text:FILE`` its text and ``@bytes:FILE`` its bytes. Everything else is JSON.
+
+    Raises:
+        UsageError: it is not JSON, or the file cannot be read.
+    """
+    if not text.startswith("@"):
+        try:
+            return msgspec.json.decode(text)
+        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
+            raise UsageError(_not_json(text)) from exc
+    form, colon, path = text[1:].partition(":")
+    if not colon or form not in ("text", "bytes"):
+        form, path = "json", text[1:]
+    content = _read(path)
+    if form == "bytes":
+        return content
+    try:
+        return content.decode() if form == "text" else msgspec.json.decode(content)
+    except UnicodeDecodeError as exc:
+        raise UsageError(f"{path} is not text in UTF-8: give @bytes:{path} for its bytes") from exc
+    except (msgspec.DecodeError, RecursionError) as exc:
+        raise UsageError(f"{path} is not JSON, {exc}: give @text:{path} for its text") from exc
+
+
+def event_and_value(text: str) -> tuple[str, Any]:
+    """Return the parts of ``NAME=VALUE``, where the value is an argument.
+
+    Raises:
+        UsageError: there is no ``=``, or the value is not one.
+    """
+    name, sign, value = text.partition("=")
+    if not sign:
+        raise UsageError(f"--answer is NAME=VALUE, such as name={shlex.quote(json.dumps('Ada'))}; got {text!r}")
+    return name, argument(value)
+
+
+def _not_json(text: str) -> str:
+    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+    if text == "":
+        return "an argument is empty, which is not JSON: write '\"\"' for the empty text"
+    try:
+        quoted = shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable()))
+    except ValueError:
+        quoted = ""
+    if text[0] in '{["':
+        return f"{one_line(shown)} is not JSON; the shell may have removed quotes: put the argument into '…'"
+    if len(text) > SHOWN:
+        return f"{one_line(shown)} is not JSON: put text into double quotes, within single ones for the shell"
+    return f"{one_line(shown)} is not JSON: arguments are JSON, so write {one_line(quoted)} for the text"
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError) as exc:  # ValueError: a path with a null character
+        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+
+
+class Items(NamedTuple):
+    """Where the items of an upload come from."""
+
+    file: int
+    """The file descriptor."""
+    name: str
+    form: Form
+    size: int | None
+    """Bytes in all, if that is known."""
+
+    async def read(self, took: Callable[[int], None]) -> AsyncGenerator[Any]:
+        """Yield the items, and call ``took`` with the number of bytes of each. Cancelling is safe.
+
+        A thread reads, because nothing else can read files and pipes of all systems without blocking. One that waits
+        in the system for more input is left behind, which is why the program ends without joining its threads.
+        """
+        number = 0
+        rest: list[bytes] = []
+        while chunk := await self._chunk():
+            if self.form == "bytes":
+                took(len(chunk))
+                yield chunk
+                continue
+            lines = chunk.split(b"\n")
+            for line in lines[:-1]:
+                number += 1
+                whole = b"".join((*rest, line))
+                rest.clear()
+                took(len(whole) + 1)
+                if self.form == "text" or whole.strip():
+                    yield self._item(whole, number)
+            if lines[-1]:
+                rest.append(lines[-1])
+                if len(rest) * READ > LONGEST_LINE:
+                    raise UsageError(f"line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes")
+        if rest:
+            whole = b"".join(rest)
+            took(len(whole))
+            yield self._item(whole, number + 1)
+
+    async def _chunk(self) -> bytes:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(None, os.read, self.file, READ)
+        except OSError as exc:
+            raise UsageError(f"cannot read {self.name}: {exc.strerror}") from exc
+
+    def _item(self, line: bytes, number: int) -> Any:
+        try:
+            return line.decode().removesuffix("\r") if self.form == "text" else msgspec.json.decode(line)
+        except UnicodeDecodeError as exc:
+            raise UsageError(f"line {number:,} of {self.name} is not UTF-8: give --as bytes for bytes") from exc
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise UsageError(
+                f"line {number:,} of {self.name} is not JSON: {one_line(exc)}; give --as text or bytes for others"
+            ) from exc
+
+
+def items_of(path: str, form: Form) -> Items:
+    """Return the items of a file, or of stdin, which is ``-``.
+
+    Raises:
+        UsageError: the file cannot be read, or stdin is closed.
+    """
+    if path == "-":
+        if sys.stdin is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise UsageError("stdin is closed: there is nothing to upload")
+        return Items(sys.stdin.fileno(), "stdin", form, None)
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        size = os.fstat(file).st_size
+    except (OSError, ValueError) as exc:
+        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    return Items(file, path, form, size or None)
