@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import results
+from .blocking import run_blocking
 from .broadcast.run import run_broadcast
 from .cluster.calls import run_calls
 from .cluster.directory import run_directory
@@ -98,6 +99,10 @@ SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
     "proxies": (
         "only calls of a proxy beside the requests that they stand for, about 20 s",
         lambda options, cores: run_proxies(5 if options.quick else 15, 1000 if options.quick else 4000),
+    ),
+    "blocking": (
+        "only calls of the blocking client beside python-socketio's, about 40 s",
+        lambda options, cores: run_blocking(3 if options.quick else 9, 500 if options.quick else 2000, cores.server),
     ),
 }
 """Measurements with an answer of their own, yes or no. Each is an option."""

@@ -103,7 +103,7 @@ def test_every_request_is_sent_and_checked() -> None:
         assert sample.wrong == sample.unanswered == 0
         assert 0 < sample.p50 <= sample.p99 <= sample.p999 <= sample.longest
         assert run(server, port, RATE, 0.05, b'"a":["add",1,3]').wrong > 0
-        assert run(server, port, 0, 0.05).rate > 0
+        assert run(server, port, 0, 0.5).rate > 0  # half a second: the machine may be busy
 
 
 @needs_linux

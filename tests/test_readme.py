@@ -31,6 +31,7 @@ from wsrpc._sending.link import TRANSITIONS, LinkState
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "protocol.md"
+BLOCKING = ROOT / "docs" / "blocking.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PORT = "8080"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
@@ -124,8 +125,17 @@ CERTIFICATES = ROOT / "tests" / "certificates"
 server."""
 
 
+def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
+    # Empty lines before it, so that a traceback shows the line of the page.
+    source = "\n" * (block.line - 1) + block.text
+    tree = compile(source, str(page), "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = ast.fix_missing_locations(MustRaise().visit(tree))
+    code: types.CodeType = compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
+    return code
+
+
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
+@pytest.mark.parametrize("page", [page for page in PAGES if page != BLOCKING], ids=page_name)
 async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if page.stem == "tls":
         monkeypatch.chdir(CERTIFICATES)
@@ -133,13 +143,7 @@ async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.M
         for block in blocks_of(page):
             if block.language != "python" or block.program is not None:
                 continue
-            # Empty lines before it, so that a traceback shows the line of the page.
-            source = "\n" * (block.line - 1) + block.text
-            flags = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-            tree = compile(source, str(page), "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
-            tree = ast.fix_missing_locations(MustRaise().visit(tree))
-            code = compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
-            result = eval(code, names)
+            result = eval(code_of(page, block, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
             if inspect.iscoroutine(result):
                 await result
         for name, value in list(names.items()):
@@ -204,6 +208,18 @@ async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
     assert printed.splitlines() == promised_by(program)
 
 
+async def test_the_page_without_an_event_loop_runs_in_a_thread_without_one(tmp_path: Path) -> None:
+    def run(url: str) -> None:
+        with namespace(BLOCKING) as names:
+            for block in blocks_of(BLOCKING):
+                if block.language == "python" and block.program is None:
+                    text = block.text.replace(f"ws://127.0.0.1:{PORT}", url)
+                    exec(code_of(BLOCKING, block._replace(text=text)), names)
+
+    async with running_server(tmp_path, BLOCKING) as url:
+        await asyncio.to_thread(run, url)
+
+
 async def check_javascript(page: Path, name: str, library: str, url: str, folder: Path) -> None:
     program = program_of(page, name)
     install(library, folder)
@@ -235,6 +251,7 @@ def test_every_program_is_run() -> None:
     programs = [(page.name, block.program) for page in PAGES for block in blocks_of(page) if block.program]
     assert programs == [
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        ("blocking.md", "server.py"),
         *(("browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
         ("command-line.md", "server.py"),  # by tests/test_command_page.py
         *(("protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),

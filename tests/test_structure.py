@@ -31,7 +31,7 @@ LAYERS = [
     ["_client", "_server"],
     ["_cluster"],
     ["_codegen"],
-    ["adapting", "python_client", "schema", "testing", "typescript"],
+    ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
     ["__init__"],
     ["_command"],
     ["__main__"],

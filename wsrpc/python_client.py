@@ -17,6 +17,7 @@ from ._codegen.layout import (
     class_head,
     comment,
     docstring,
+    fits,
     function_head,
     import_from,
     literal,
@@ -39,10 +40,8 @@ HEAD = """\
 NEEDS_PYDANTIC = """\
 # pydantic must be installed: it tells classes apart that have no field with a tag.
 """
-LONG_LINES = """\
-# ruff: noqa: E501
-"""
-WIDTH = 88
+MUTABLE_DEFAULT = "B006"
+LONG_LINE = "E501"
 
 
 def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
@@ -81,8 +80,11 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
         blank = "\n\n" if body.startswith(("class ", "def ", "@")) else "\n"  # as ruff sorts imports
         text += f"{blank}{body}\n"
     head = HEAD + (NEEDS_PYDANTIC if written.plan.by_pydantic else "")
-    if any(len(line) > WIDTH for line in text.splitlines()):
-        head += LONG_LINES
+    exceptions = [MUTABLE_DEFAULT] if contracts.mutable_defaults else []
+    if not all(map(fits, text.splitlines())):
+        exceptions.append(LONG_LINE)
+    if exceptions:
+        head += f"# ruff: noqa: {', '.join(exceptions)}\n"
     return head + text
 
 
@@ -124,6 +126,8 @@ class _Contracts:
         self._models = models
         self._names = names
         self._caller = names.claim("Caller")
+        self.mutable_defaults = False
+        """Whether a default of a parameter is a list or a dict. Nothing changes it: it is sent, or not."""
 
     def written(self, events: Iterable[EventSchema], emits: Iterable[EventSchema]) -> list[str]:
         channels: dict[str | None, list[EventSchema]] = {}
@@ -196,7 +200,10 @@ class _Contracts:
                 parameters.append(Keyword(name, form.expression, ": "))
             else:
                 known = self._models.default(each.schema["default"], form) if "default" in each.schema else None
-                parameters.append(Keyword(name, form.expression, ": ", f" = {known or '...'}"))
+                if known in (None, "set()"):  # a call would be one default for all calls
+                    known = "..."
+                self.mutable_defaults = self.mutable_defaults or known[0] in "[{"
+                parameters.append(Keyword(name, form.expression, ": ", f" = {known}"))
         if event.kind in ("upload", "exchange") and not emitted:
             items = subscript("AsyncIterable", types.of(event.sends).expression)
             if needed + 1 < len(event.parameters) and not event.parameters[-1].rest:
@@ -246,10 +253,10 @@ def _about(event: EventSchema) -> str:
 
 def _returned(of: str, contract: str) -> list[str]:
     flat = f"    return caller{of}.proxy({contract})"
-    if len(flat) <= WIDTH:
+    if fits(flat):
         return [flat]
     before = f"    return caller{of}.proxy("
-    if len(before) <= WIDTH:
+    if fits(before):
         return [before, f"        {contract}", "    )"]
     inner = of.removeprefix(".of(").removesuffix(")")
     return ["    return caller.of(", f"        {inner}", f"    ).proxy({contract})"]

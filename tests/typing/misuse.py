@@ -25,6 +25,7 @@ from wsrpc import (
     Server,
     Stream,
 )
+from wsrpc.blocking import Client as BlockingClient
 
 server = Server()
 client = Client("ws://127.0.0.1:8080")
@@ -302,3 +303,11 @@ async def greet(chat: Chat) -> int:
 async def what_does_not_implement_a_contract() -> None:
     await greet(WrongImplementation())  # error
     await greet(client)  # error
+
+
+def blocking(client: BlockingClient) -> None:
+    text: str = client.request("add", 1, 2, returns=int)  # error
+    client.request("add", a=1)  # error
+    client.on("add", add, thread=True)  # error
+    items: list[str] = [*client.stream("count", returns=int)]  # error
+    print(text, items)

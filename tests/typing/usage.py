@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -61,7 +61,12 @@ from wsrpc import (
     current_context,
     current_peer,
     is_transient,
+    with_options,
 )
+from wsrpc.blocking import Client as BlockingClient
+from wsrpc.blocking import ClusterClient as BlockingClusterClient
+from wsrpc.blocking import Stream as BlockingStream
+from wsrpc.engine import Engine
 from wsrpc.testing import Clock, FaultProxy, MemoryEngine, ScriptedTransport, connect, memory_transports, pair
 
 
@@ -775,3 +780,46 @@ async def events_of_a_contract(peer: Peer, channel: Channel) -> None:
     async for who, text in client.of("chat").events("said", returns=tuple[str, str]):
         assert_type(who, str)
         assert_type(text, str)
+
+
+def blocking_calls_have_the_types_that_were_asked_for(client: BlockingClient) -> None:
+    total: int = client.request("add", 1, 2, returns=int)
+    anything = client.request("add", 1, 2)
+    names: list[str] = client.of("shop").request("names", returns=list[str], timeout=5, retry=Retry())
+    with client.stream("countdown", 3, returns=int) as numbers:
+        first: int = next(numbers)
+        rest: list[int] = [*numbers]
+    sent: int = client.request("total", send=range(3), returns=int)
+    with client.open_channel("talk") as channel:
+        text: str = channel.wait_for("said", returns=str)
+    for line in client.events("line", returns=str):
+        upper: str = line.upper()
+        print(upper)
+    chat = client.of("chat").proxy(BlockingChat)
+    length: int = chat.say("hi")
+    lines: list[str] = [*chat.history(1)]
+    chat.upload("a", [b"b"])
+    with_options(chat, timeout=1).say("x")
+    print(total, anything, names, first, rest, sent, text, length, lines)
+
+
+def blocking_handlers(client: BlockingClient) -> None:
+    @client.on("add", ordered=True)
+    def add(a: int, b: int = 0) -> int:
+        return a + b
+
+    one: int = add(1)
+    print(one)
+
+
+class BlockingChat(Protocol):
+    def say(self, text: str) -> int: ...
+    def history(self, since: int) -> BlockingStream[str]: ...
+    def upload(self, name: str, chunks: Iterable[bytes]) -> int: ...
+
+
+def blocking_cluster(engine: Engine) -> None:
+    with BlockingClusterClient(engine, name="shop") as shop:
+        nodes: tuple[str, ...] = shop.room("lobby").emit("news", "hi").nodes
+        answer: int = shop.peer("user/1").request("ask", returns=int)
+        print(nodes, answer)

@@ -50,6 +50,9 @@ class TypedCaller:
 
     __slots__ = ("__weakref__", "_wsrpc_caller", "_wsrpc_contract")
 
+    _wsrpc_blocking = False
+    """Whether the contract is for callers that wait in a thread, as those of `wsrpc.blocking` do."""
+
     def __init__(self, contract: type[Any], caller: Any) -> None:
         self._wsrpc_contract = contract
         self._wsrpc_caller = caller
@@ -62,6 +65,10 @@ class TypedCaller:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._wsrpc_caller!r}>"
+
+    def _wsrpc_with(self, changes: dict[str, Any]) -> TypedCaller:
+        """Return one like this with other options."""
+        raise NotImplementedError
 
 
 class Proxy(TypedCaller):
@@ -80,10 +87,11 @@ class Proxy(TypedCaller):
         read.refuse_lifecycle_events(_channel_of(caller))
         self._wsrpc_options = tuple(_options_of(member, caller, given) for member in read.members)
         for name, inner in read.channels.items():
-            setattr(self, name, _new_proxy(inner, _channel(read, caller, name), given))
+            setattr(self, name, _new_proxy(inner, _channel(read, caller, name), given, self._wsrpc_blocking))
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
-        return _new_proxy(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_given, **changes))
+        given = replace(self._wsrpc_given, **changes)
+        return _new_proxy(self._wsrpc_contract, self._wsrpc_caller, given, self._wsrpc_blocking)
 
 
 class Emitter(TypedCaller):
@@ -108,7 +116,8 @@ class Emitter(TypedCaller):
         emit_nowait = getattr(caller, "emit_nowait", _no_emit_nowait)
         self._wsrpc_emit_nowait = partial(emit_nowait, **options) if options else emit_nowait
         for name, inner in read.channels.items():
-            setattr(self, name, _new_emitter(inner, _channel(read, caller, name), kind, options))
+            channel = _channel(read, caller, name)
+            setattr(self, name, _new_emitter(inner, channel, kind, options, self._wsrpc_blocking))
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
         other = ", ".join(f"{name}=" for name in changes if name != "offline")
@@ -117,7 +126,7 @@ class Emitter(TypedCaller):
         if changes and self._wsrpc_kind != "caller":
             raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
         options = {**self._wsrpc_with_options, **changes}
-        return _new_emitter(self._wsrpc_contract, self._wsrpc_caller, self._wsrpc_kind, options)
+        return _new_emitter(self._wsrpc_contract, self._wsrpc_caller, self._wsrpc_kind, options, self._wsrpc_blocking)
 
 
 def _no_emit_nowait(*_: object, **__: object) -> Never:
@@ -127,14 +136,26 @@ def _no_emit_nowait(*_: object, **__: object) -> Never:
 # ---------------------------------------------------------------- making them
 
 
-def make_proxy(contract: Any, caller: Caller) -> Any:
-    """Return a proxy; see `Caller.proxy`."""
-    return _new_proxy(contract, caller, RequestOptions())
+def make_proxy(contract: Any, caller: Caller, *, blocking: bool = False) -> Any:
+    """Return a proxy; see `Caller.proxy`.
+
+    Args:
+        blocking: the contract is for callers that wait in a thread. The methods of the proxy are to be awaited in the
+            event loop all the same.
+    """
+    return _new_proxy(contract, caller, RequestOptions(), blocking)
 
 
-def make_emitter(contract: Any, caller: Emitting, kind: Literal["caller", "other"], **options: Any) -> Any:
-    """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out."""
-    return _new_emitter(contract, caller, kind, {key: value for key, value in options.items() if value is not None})
+def make_emitter(
+    contract: Any, caller: Emitting, kind: Literal["caller", "other"], *, blocking: bool = False, **options: Any
+) -> Any:
+    """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out.
+
+    Args:
+        blocking: the contract is for callers that wait in a thread, and ``emit`` of ``caller`` waits.
+    """
+    given = {key: value for key, value in options.items() if value is not None}
+    return _new_emitter(contract, caller, kind, given, blocking)
 
 
 def with_options(
@@ -156,7 +177,7 @@ def with_options(
         TypeError, ValueError: an option has a wrong type or value, or does not apply.
     """
     given: Any = proxy
-    if not isinstance(given, Proxy | Emitter):
+    if not isinstance(given, TypedCaller):
         raise TypeError(f"with_options() takes what proxy() or emitter() has returned, got {given!r}")
     check_timeout(timeout)
     if retry is not UNSET and retry is not None:
@@ -169,19 +190,21 @@ def with_options(
     changes = {name: value for name, value in options.items() if value is not UNSET}
     if retry is None:
         changes.setdefault("idempotent", False)  # which says what a retry may do
-    made: T = given._wsrpc_with(changes)  # type: ignore[assignment]  # pyright: ignore
-    return made
+    made: Any = given._wsrpc_with(changes)  # pyright: ignore[reportPrivateUsage]
+    return made  # type: ignore[no-any-return]
 
 
-def _new_proxy(contract: Any, caller: Caller, given: RequestOptions) -> Proxy:
+def _new_proxy(contract: Any, caller: Caller, given: RequestOptions, blocking: bool) -> Proxy:
     if given.idempotent and given.retry is None:
         raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
-    made: type[Proxy] = _class_of(contract, "proxy()", "request_again" if given.retry else "send_request")
+    made: type[Proxy] = _class_of(contract, "proxy()", "request_again" if given.retry else "send_request", blocking)
     return made(contract, caller, given)
 
 
-def _new_emitter(contract: Any, caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any]) -> Emitter:
-    made: type[Emitter] = _class_of(contract, "emitter()", "emit")
+def _new_emitter(
+    contract: Any, caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any], blocking: bool
+) -> Emitter:
+    made: type[Emitter] = _class_of(contract, "emitter()", "emit", blocking)
     return made(contract, caller, kind, options)
 
 
@@ -260,29 +283,39 @@ def _without_retry(proxy: Proxy, number: int) -> RequestOptions:
 Form = Literal["send_request", "request_again", "emit"]
 """What the methods of a generated class for requests call."""
 
-_classes: WeakKeyDictionary[type[Any], dict[Form, Any]] = WeakKeyDictionary()
+_classes: WeakKeyDictionary[type[Any], dict[tuple[Form, bool], Any]] = WeakKeyDictionary()
 
 _OMITTED = object()
 """The default of optional parameters: what is omitted at the end is not sent."""
 
 
-def _class_of(contract: Any, used_by: str, form: Form) -> Any:
+def _class_of(contract: Any, used_by: str, form: Form, blocking: bool) -> Any:
     read = read_contract(contract, used_by)
     made = _classes.setdefault(contract, {})
-    if form not in made:
-        made[form] = _make_class(contract.__qualname__, read, form)
-    return made[form]
+    if (form, blocking) not in made:
+        made[form, blocking] = _make_class(contract.__qualname__, read, form, blocking)
+    return made[form, blocking]
 
 
-def _make_class(name: str, read: Contract, form: Form) -> Any:
-    methods: dict[str, Any] = {"__slots__": tuple(read.channels)}
+def _make_class(name: str, read: Contract, form: Form, blocking: bool) -> Any:
+    methods: dict[str, Any] = {"__slots__": tuple(read.channels), "_wsrpc_blocking": blocking}
     for number, member in enumerate(read.members):
-        methods[member.name] = _method(number, member, form)
+        if blocking and not member.blocking:
+            _refuse_for_loops(member)
+        methods[member.name] = _method(number, member, form, blocking)
     base, ending = (Emitter, "Emitter") if form == "emit" else (Proxy, "Proxy")
     return type(f"{name}{ending}", (base,), methods)
 
 
-def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
+def _refuse_for_loops(member: Member) -> Never:
+    raise member.refusal(
+        None,
+        "it is for an event loop, and this caller waits in a thread: the contract of a blocking client has `def`, "
+        "wsrpc.blocking.Stream and wsrpc.blocking.AnonymousChannel, and Iterable for the items of an upload",
+    )
+
+
+def _method(number: int, member: Member, form: Form, blocking: bool) -> Callable[..., Any]:
     """Return one method of a generated class.
 
     Raises:
@@ -292,7 +325,10 @@ def _method(number: int, member: Member, form: Form) -> Callable[..., Any]:
     itself, *parameters = signature.parameters.values()
     sent = [p.name for p in (*member.parameters, member.source) if p is not None]
     given = [p for p in parameters if p.name in sent]
-    call = _event(member, itself.name) if form == "emit" else _request(number, member, itself.name, form)
+    if form == "emit":
+        call = _event(member, itself.name, blocking)
+    else:
+        call = _request(number, member, itself.name, form, blocking)
     lines = [
         f"def {member.name}({_parameter_list([itself, *given])}):",
         *(f"    {line}" for line in _calls(member, call)),
@@ -331,11 +367,17 @@ def _parameter_list(parameters: Iterable[inspect.Parameter]) -> str:
     return ", ".join([*shown, "/"] if positional_only else shown)
 
 
-def _request(number: int, member: Member, itself: str, form: Form) -> Callable[[str], str]:
+def _request(number: int, member: Member, itself: str, form: Form, blocking: bool) -> Callable[[str], str]:
     """Return a function from source for the arguments to source for the call."""
     caller, event = f"{itself}._wsrpc_caller", repr(member.event)
+    if member.blocking and not blocking:
+        raise member.refusal(
+            None,
+            "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] for a "
+            "stream. (In a contract for wsrpc.blocking.Client, a plain `def` is a request.)",
+        )
     match member.kind:
-        case Kind.REQUEST:
+        case Kind.REQUEST | Kind.PLAIN:
             channel, options = f"{caller}._channel_name", f"{itself}._wsrpc_options[{number}]"
             return lambda args: f"{caller}._sender.{form}({channel}, {event}, {args}, {options})"
         case Kind.STREAM:
@@ -347,17 +389,11 @@ def _request(number: int, member: Member, itself: str, form: Form) -> Callable[[
             function = "_wsrpc_upload" if member.kind is Kind.UPLOAD else "_wsrpc_stream"
             items = f"_wsrpc_items({member.source.name})"
             return lambda args: f"{function}({itself}, {number}, {event}, {args}, {items})"
-        case Kind.PLAIN:
-            raise member.refusal(
-                None,
-                "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] "
-                "for a stream",
-            )
 
 
-def _event(member: Member, itself: str) -> Callable[[str], str]:
+def _event(member: Member, itself: str, blocking: bool) -> Callable[[str], str]:
     check_emitted(member)
-    method = "emit" if member.kind is Kind.REQUEST else "emit_nowait"
+    method = "emit_nowait" if member.blocking and not blocking else "emit"
     return lambda args: f"{itself}._wsrpc_{method}({member.event!r}, *{args})"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from .._base.names import Source
 from .anonymous import AnonymousChannel
 
-__all__ = ["as_source", "close_source", "iterate"]
+__all__ = ["as_source", "close_source", "iterate", "iterate_in_thread"]
 
 
 async def iterate(source: Source) -> AsyncGenerator[Any]:
@@ -25,7 +25,7 @@ async def iterate(source: Source) -> AsyncGenerator[Any]:
             yield value
 
 
-async def _in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
+async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
     """Iterate over the items of an iterator that may block: each is made in a thread."""
     loop = asyncio.get_running_loop()
     iterator = iter(source)
@@ -60,7 +60,7 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
         return source
     if hasattr(value, "__next__"):
         iterator: Iterable[Any] = value
-        return _in_thread(iterator) if thread else iterator
+        return iterate_in_thread(iterator) if thread else iterator
     return None
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "class_head",
     "comment",
     "docstring",
+    "fits",
     "function_head",
     "import_from",
     "literal",
@@ -93,7 +94,8 @@ def _width(text: str) -> int:
     return len(text) - marks + sum(unicodedata.east_asian_width(char) in "WF" for char in text)
 
 
-def _fits(text: str) -> bool:
+def fits(text: str) -> bool:
+    """Whether a line is not too long."""
     return _width(text) <= WIDTH
 
 
@@ -103,7 +105,7 @@ def _broken(expression: Expression, indent: str, before: str, after: str) -> lis
     ``before`` and ``after`` are the texts on the same lines. The first line begins with ``indent``.
     """
     flat = f"{indent}{before}{text_of(expression)}{after}"
-    if _fits(flat):
+    if fits(flat):
         return [flat]
     match expression:
         case str():
@@ -127,7 +129,7 @@ def _items(items: Sequence[Expression], indent: str, comma_after_one: bool = Fal
     if len(items) == 1:
         return _broken(items[0], indent, "", "," if comma_after_one else "")
     together = indent + ", ".join(map(text_of, items))
-    if _fits(together):
+    if fits(together):
         return [together]
     return [line for item in items for line in _broken(item, indent, "", ",")]
 
@@ -139,14 +141,14 @@ def _in_parentheses(expression: Expression, indent: str, before: str, after: str
 def _alone(expression: Expression, indent: str, before: str, after: str) -> list[str]:
     """Return the lines of an expression that stands in no brackets, so that it may need parentheses."""
     flat = f"{indent}{before}{text_of(expression)}{after}"
-    if _fits(flat):
+    if fits(flat):
         return [flat]
     match expression:
         case Union():
             return _in_parentheses(expression, indent, before, after)
         case str():
             inner = f"{indent}    {expression}"
-            return _in_parentheses(expression, indent, before, after) if _fits(inner) else [flat]
+            return _in_parentheses(expression, indent, before, after) if fits(inner) else [flat]
         case _:
             return _broken(expression, indent, before, after)
 
@@ -167,18 +169,23 @@ def assignment(name: str, annotation: Expression | None, value: Expression | Non
     if value is None:
         return _alone(annotation, indent, f"{name}: ", "")
     flat = f"{indent}{name}: {text_of(annotation)} = {text_of(value)}"
-    if _fits(flat):
+    if fits(flat):
         return [flat]
     before = f"{name}: {text_of(annotation)} = "
-    if isinstance(value, Bracketed) and _fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
+    if isinstance(value, Bracketed) and fits(f"{indent}{before}{value.head}{value.brackets[0]}"):
         return _broken(value, indent, before, "")
     lines = _in_parentheses(value, indent, before, "")
-    if isinstance(value, Union) or all(map(_fits, lines if isinstance(annotation, str) else lines[:1])):
+    negative = isinstance(value, str) and value.startswith("-")
+    if isinstance(annotation, str):
+        parentheses = isinstance(value, Union) or all(map(fits, lines))
+    else:
+        parentheses = fits(lines[0]) and not negative
+    if parentheses:
         return lines
     if isinstance(annotation, str):
         return _broken(value, indent, before, "")
     *lines, last = _alone(annotation, indent, f"{name}: ", f" = {text_of(value)}")
-    if _fits(last):
+    if fits(last):
         return [*lines, last]
     return [*lines, *_broken(value, indent, f"{last[len(indent)]} = ", "")]  # after the closing bracket
 
@@ -193,7 +200,7 @@ def function_head(
 ) -> list[str]:
     """Return the lines of ``head(parameters) -> result`` and ``end``."""
     flat = f"{indent}{head}({', '.join(map(text_of, parameters))}) -> {text_of(result)}{end}"
-    if _fits(flat):
+    if fits(flat):
         return [flat]
     inner = _items(parameters, f"{indent}    ", comma_after_one=True)
     return [f"{indent}{head}(", *inner, *_alone(result, indent, ") -> ", end)]
@@ -202,7 +209,7 @@ def function_head(
 def import_from(module: str, names: Sequence[str]) -> list[str]:
     """Return the lines of ``from module import names``."""
     flat = f"from {module} import {', '.join(names)}"
-    return [flat] if _fits(flat) else [f"from {module} import (", *(f"    {name}," for name in names), ")"]
+    return [flat] if fits(flat) else [f"from {module} import (", *(f"    {name}," for name in names), ")"]
 
 
 # ---------------------------------------------------------------- texts
@@ -235,6 +242,7 @@ def comment(text: str, indent: str = "") -> list[str]:
 
 def docstring(text: str, indent: str = "") -> list[str]:
     """Return the lines of a docstring; none for no text."""
+    text = text.encode(errors="replace").decode()  # Python 3.13 compiles no docstring with half of a surrogate pair
     lines = inspect.cleandoc(text.replace("\r\n", "\n")).strip().split("\n")
     lines = [_escaped(line.rstrip()) for line in lines]
     if '"""' in text or lines[0].startswith('"') or lines[-1].endswith('"'):

@@ -210,7 +210,7 @@ class Types:
         scalars = self._scalars([each for each in found if each.kind in _SCALARS])
         arrays = self._arrays([each for each in found if each.kind in ("list", "set", "tuple", "array")])
         objects = self._objects([each for each in found if each.kind in ("dict", "object")])
-        if objects is None:
+        if objects is None or self._are_mixed_structs(arrays, objects):
             return ANY
         nulls = [each for each in found if each.kind == "null"]
         if arrays or objects:
@@ -280,12 +280,27 @@ class Types:
             return found
         if all(names) and not self._in_class and self._plan.by_pydantic.issuperset(names):
             return found
-        shown = " | ".join(text_of(each.expression) for each in found)
-        self.notes[f"Nothing tells the members of {shown} apart: it is Any."] = None
+        self.notes[_UNDECIDED.format(_shown(found))] = None
         return None
+
+    def _are_mixed_structs(self, arrays: list[Form], objects: list[Form]) -> bool:
+        """Whether there are Structs that travel as arrays, and other ones, which msgspec takes in no union."""
+        mixed = any(each.kind == "array" for each in arrays) and any(
+            each.kind == "object" and self._plan.kinds[each.class_name] == "struct" for each in objects
+        )
+        if mixed:
+            self.notes[_UNDECIDED.format(_shown([*arrays, *objects]))] = None
+        return mixed
 
 
 # ---------------------------------------------------------------- parts
+
+
+_UNDECIDED = "Nothing tells the members of {} apart: it is Any."
+
+
+def _shown(forms: Iterable[Form]) -> str:
+    return " | ".join(text_of(each.expression) for each in forms)
 
 
 def _is_literal(value: Any) -> bool:

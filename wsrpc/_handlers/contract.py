@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any, NamedTuple, TypeVar
 from weakref import WeakKeyDictionary
@@ -58,6 +58,9 @@ class Member(NamedTuple):
     signature: Signature
     function: Callable[..., Any]
     """The method as it stands in the contract."""
+    blocking: bool
+    """Whether its caller waits in a thread: it is a plain function, and its items and channel are for threads, too. An
+    event that is declared so is emitted without waiting in an event loop."""
 
     @property
     def shown(self) -> str:
@@ -222,21 +225,26 @@ def _member(attribute: str, function: Any) -> Member:
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
         raise read.refusal(None, "a method of a contract takes self first")
+    waits = inspect.iscoroutinefunction(function)
     read = read._replace(parameters=tuple(others))
-    talks, _ = channel_parameters(read)
     _refuse_parameters(read, function)
     try:
         result = result_of(function)
     except TypeError as exc:
         text = f"{exc}: define it at module level, and import it outside `if TYPE_CHECKING:`"
         raise read.refusal(None, text) from exc.__cause__
+    waits = waits or result.awaited
+    blocks = {*_blocks(read, result)}
+    if not waits and False not in blocks:
+        read = read._replace(parameters=tuple(map(_as_source, others)))
     source = next((p for p in read.parameters if p.source == "stream"), None)
-    kind = _kind(read, function, result, talks=bool(talks), reads=source is not None)
-    given = None if kind is Kind.CONVERSATION else result.type
-    if _has_type_variable(given):
+    kind = _kind(read, result, waits=waits, blocks=blocks)
+    blocking = not waits and False not in blocks
+    declared = None if kind is Kind.CONVERSATION else result.type
+    if _has_type_variable(declared):
         raise read.refusal(None, "its result has a type variable, but a contract says which types travel")
     parameters = tuple(p for p in read.parameters if p.source in ("wire", "rest"))
-    return Member(attribute, mark.name or attribute, kind, parameters, source, given, read, function)
+    return Member(attribute, mark.name or attribute, kind, parameters, source, declared, read, function, blocking)
 
 
 def _refuse_parameters(read: Signature, function: Any) -> None:
@@ -260,9 +268,28 @@ def _refuse_parameters(read: Signature, function: Any) -> None:
             raise read.refusal(p.name, "its type has a type variable, but a contract says which types travel")
 
 
-def _kind(read: Signature, function: Any, result: Result, *, talks: bool, reads: bool) -> Kind:
-    waits = inspect.iscoroutinefunction(function) or result.awaited
-    talks = talks or result.kind == "channel"
+def _as_source(p: Parameter) -> Parameter:
+    """Return a parameter of a plain function, which gives the items of an upload if it is an iterable."""
+    if p.source != "wire" or not p.required or (typing.get_origin(p.type) or p.type) not in (Iterable, Iterator):
+        return p
+    item, *_ = (*typing.get_args(p.type), Any)
+    return p._replace(source="stream", type=item)
+
+
+def _kind(read: Signature, result: Result, *, waits: bool, blocks: set[bool]) -> Kind:
+    """Return the kind of a member.
+
+    Args:
+        waits: it is awaited.
+        blocks: of each of its channel, items and stream, whether it is for threads.
+    """
+    talking, reads = channel_parameters(read)
+    talks = bool(talking) or result.kind == "channel"
+    if len(blocks) > 1:
+        raise read.refusal(
+            None,
+            "part of it is for an event loop and part of it for threads: take all of wsrpc, or all of wsrpc.blocking",
+        )
     if result.kind == "stream":
         if result.origin is AsyncGenerator:
             raise read.refusal(None, "a stream can only be read: declare wsrpc.Stream[...] as its result")
@@ -271,13 +298,26 @@ def _kind(read: Signature, function: Any, result: Result, *, talks: bool, reads:
         return Kind.EXCHANGE if reads else Kind.STREAM
     if talks and reads:
         raise read.refusal(None, "one request opens one channel: it is a conversation or an upload, not both")
-    if not waits and (talks or reads):
+    if False in blocks and not waits:
         raise read.refusal(None, "a call that is awaited is declared as an `async def`")
-    if not waits:
-        return Kind.PLAIN
+    if True in blocks and waits:
+        raise read.refusal(None, "a call that opens a channel for threads is declared as a plain `def`")
     if talks:
         return Kind.CONVERSATION
-    return Kind.UPLOAD if reads else Kind.REQUEST
+    if reads:
+        return Kind.UPLOAD
+    return Kind.REQUEST if waits else Kind.PLAIN
+
+
+def _blocks(read: Signature, result: Result) -> Iterator[bool]:
+    """Of each channel, of items and of a stream of a member, whether it is for threads."""
+    for p in read.parameters:
+        if p.source == "stream":
+            yield False
+        elif p.injection is not None and p.injection.conversation:
+            yield p.injection.blocking
+    if result.kind != "value":
+        yield result.blocking
 
 
 def _has_type_variable(tp: Any) -> bool:
@@ -294,7 +334,10 @@ def check_emitted(member: Member) -> None:
         TypeError: it has an answer, or opens a channel.
     """
     if member.kind not in (Kind.REQUEST, Kind.PLAIN) or member.result not in (type(None), Any):
-        raise member.refusal(None, "an event has no answer, and opens no channel: declare None as its result")
+        text = "an event has no answer, and opens no channel: declare None as its result"
+        if member.kind is Kind.UPLOAD and member.blocking:
+            text = f"{member.source and member.source.name!r} gives the items of an upload: an event takes a list"
+        raise member.refusal(None, text)
 
 
 def emitted_members(contract: Any, channel: ChannelRef) -> list[tuple[ChannelRef, Member]]:

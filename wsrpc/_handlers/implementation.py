@@ -134,8 +134,6 @@ def _check(member: Member, function: Any, *, is_method: bool = False) -> None:
     Raises:
         TypeError: it does not; the text names both signatures.
     """
-    if member.kind is Kind.PLAIN and member.result not in (type(None), Any):
-        raise member.refusal(None, "it is neither an `async def`, nor a stream, nor an event, whose result is None")
     facts = introspect(function)
     if is_method:
         facts = facts._replace(parameters=facts.parameters[1:])

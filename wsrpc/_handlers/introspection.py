@@ -20,7 +20,6 @@ from collections.abc import (
     Callable,
     Collection,
     Coroutine,
-    Generator,
     Iterable,
     Iterator,
 )
@@ -69,6 +68,8 @@ class Injection(NamedTuple):
     """The first is called with the `Invocation`, each further one with the result of the step before it."""
     conversation: bool = False
     """The injected value is a channel, and the handler's body runs while that channel is open."""
+    blocking: bool = False
+    """The class is for threads: its methods wait instead of being awaited."""
 
 
 _INJECTIONS: dict[type[Any], Injection] = {}
@@ -109,7 +110,7 @@ class Facts(NamedTuple):
     """The parameters that get a value, in the order of the signature."""
 
 
-def injectable(*steps: Getter, conversation: bool = False) -> Callable[[_C], _C]:
+def injectable(*steps: Getter, conversation: bool = False, blocking: bool = False) -> Callable[[_C], _C]:
     """Class decorator: a parameter annotated with the class, or with ``Cls | None``, takes no argument from the wire.
 
     Its value comes from the call's `Invocation`, by ``steps`` as in `Injection`. They run in each call, so they should
@@ -118,10 +119,11 @@ def injectable(*steps: Getter, conversation: bool = False) -> Callable[[_C], _C]
 
     Args:
         conversation: the handler's body runs while the injected channel is open.
+        blocking: the class is for threads.
     """
 
     def register(cls: _C) -> _C:
-        _INJECTIONS[cls] = Injection(steps, conversation)
+        _INJECTIONS[cls] = Injection(steps, conversation, blocking)
         return cls
 
     return register
@@ -502,7 +504,6 @@ def channel_parameters(read: Signature) -> tuple[list[str], list[str]]:
 # ---------------------------------------------------------------- the result, for descriptions only
 
 _AWAITED = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
-_ITERATORS = (AsyncGenerator, Iterator, Generator)
 
 
 class Result(NamedTuple):
@@ -514,6 +515,8 @@ class Result(NamedTuple):
     """The class of a stream, without its brackets."""
     awaited: bool = False
     """Whether the annotation is something to await that gives the result."""
+    blocking: bool = False
+    """Whether the stream or the channel is for threads: a plain iterator, or a class of `wsrpc.blocking`."""
 
 
 def _annotated_result(function: Any) -> Any:
@@ -545,12 +548,14 @@ def result_of(function: Any) -> Result:
             tp = typing.get_args(tp)[0]
         else:
             break
-    if origin in _ITERATORS or origin in _STREAMS or (yields and origin is Iterable):
+    cls: Any = origin
+    iterates = (isinstance(cls, type) and issubclass(cls, Iterator)) or (yields and origin is Iterable)
+    if iterates or origin in _STREAMS or origin is AsyncGenerator:
         item, *_ = (*typing.get_args(tp), Any)
-        return Result("stream", item, origin, awaited)
+        return Result("stream", item, origin, awaited, iterates)
     if yields:
         return Result("stream")
     injection = _injection_of(tp)
     if injection is not None and injection.conversation:
-        return Result("channel", awaited=awaited)
+        return Result("channel", awaited=awaited, blocking=injection.blocking)
     return Result("value", tp, awaited=awaited)

@@ -831,8 +831,10 @@ class PeerCore:
                 self.dispatcher.admission.discard()
                 for task in late:
                     task.cancel()
-                if stubborn := await closers.wait_besides(late, patience):
-                    self.log(logging.WARNING, "%d handlers do not end although they were cancelled", len(stubborn))
+                stubborn = await closers.wait_besides(late, patience)
+                if count := len(stubborn) + self.dispatcher.running.threads_left:
+                    self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
+                if stubborn:
                     break
         if still():
             self.out.requests.stop()

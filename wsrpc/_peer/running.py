@@ -130,9 +130,17 @@ class RunningHandlers:
             raise made_here(RemoteError(why, TOO_MANY))
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
-        """Return the tasks in which handlers run, besides those of ``closers``."""
-        tasks = ((call.task, call.ctx) for call in self.calls if call.task is not None)
+        """Return the tasks in which handlers run, besides those of ``closers``.
+
+        The task of a call that was cancelled may be over while its thread goes on, which nothing can stop.
+        """
+        tasks = ((call.task, call.ctx) for call in self.calls if call.task is not None and not call.task.done())
         return {task for task, ctx in tasks if closers is None or not closers.cover(task, ctx)}
+
+    @property
+    def threads_left(self) -> int:
+        """Number of cancelled calls whose thread goes on."""
+        return sum(call.task is not None and call.task.done() for call in self.calls)
 
     def channels(self, closers: Closers) -> set[ChannelCore]:
         """Return the anonymous channels on which handlers of ``closers`` run."""

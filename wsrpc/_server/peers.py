@@ -172,7 +172,7 @@ class ServedPeer(PeerOwner):
                 await link.opening.wait()
             elif out.turns.busy:
                 await out.wait_written()
-            elif tasks := {task for task in core.dispatcher.running.tasks(closers) if not task.done()}:
+            elif tasks := core.dispatcher.running.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)

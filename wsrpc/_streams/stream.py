@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
 
@@ -16,7 +16,7 @@ from ..errors import ChannelClosed, bad_item, note_member
 from .inbox import Inbox
 from .reader import Reading
 
-__all__ = ["Stream", "end_after"]
+__all__ = ["Stream", "end_after", "read_arrived"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -216,3 +216,24 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert reading is not None
     return reading.inbox.end_after(seconds, error)
+
+
+def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
+    """Return up to ``most`` items that can be read without waiting.
+
+    Raises:
+        StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
+    """
+    while most > 0:
+        inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
+        if inbox is None or not (inbox.queue or inbox.over):
+            return
+        reading = stream.__anext__()
+        try:
+            reading.send(None)
+        except StopIteration as exc:
+            yield exc.value
+        else:  # all that had arrived was dropped, because it did not fit
+            reading.close()
+            return
+        most -= 1

@@ -50,7 +50,7 @@ keywords = st.builds(
     st.dictionaries(st.sampled_from(["gt", "min_length", "pattern", "default"]), literals, min_size=1),
 )
 metas = keywords.map(lambda given: call("msgspec.Meta", *given))
-annotations: st.SearchStrategy[Any] = st.recursive(
+hints: st.SearchStrategy[Any] = st.recursive(
     st.one_of(class_names, st.sampled_from(["int", "None", "msgspec.UnsetType"])),
     lambda inner: st.one_of(
         of(in_brackets("list"), 1, 1, inner),
@@ -65,10 +65,8 @@ annotations: st.SearchStrategy[Any] = st.recursive(
 fields = keywords.map(lambda given: call("msgspec.field", *given))
 values = st.one_of(literals, st.just("msgspec.UNSET"), fields)
 parameters = st.builds(
-    Keyword, st.sampled_from(["aa", "b" * 20, "c" * 50, "d"]), annotations, st.just(": "), st.just("")
-) | st.builds(
-    Keyword, names.map("o".__add__), annotations, st.just(": "), st.sampled_from([" = ...", ' = "some text"'])
-)
+    Keyword, st.sampled_from(["aa", "b" * 20, "c" * 50, "d"]), hints, st.just(": "), st.just("")
+) | st.builds(Keyword, names.map("o".__add__), hints, st.just(": "), st.sampled_from([" = ...", ' = "some text"']))
 
 
 def in_class(lines: list[str]) -> list[str]:
@@ -76,17 +74,17 @@ def in_class(lines: list[str]) -> list[str]:
 
 
 statements: st.SearchStrategy[list[str]] = st.one_of(
-    st.builds(assignment, names, annotations, values, st.just("    ")).map(in_class),
-    st.builds(assignment, names, annotations, st.none(), st.just("    ")).map(in_class),
+    st.builds(assignment, names, hints, values, st.just("    ")).map(in_class),
+    st.builds(assignment, names, hints, st.none(), st.just("    ")).map(in_class),
     st.builds(assignment, names.map(str.upper), st.none(), literals, st.just("    ")).map(in_class),
-    st.builds(assignment, class_names, st.just("TypeAlias"), annotations),
+    st.builds(assignment, class_names, st.just("TypeAlias"), hints),
     st.builds(
         function_head,
         names.map(lambda name: f"async def {name}"),
         st.lists(parameters, max_size=4, unique_by=lambda each: each.name).map(
             lambda given: ["self", *sorted(given, key=lambda each: each.default != "")]
         ),
-        annotations,
+        hints,
         st.just(": ..."),
         st.just("    "),
     ).map(in_class),
@@ -132,7 +130,7 @@ def test_a_docstring_is_one_string_and_says_what_it_is_given(text: str) -> None:
     namespace: dict[str, Any] = {}
     exec("\n".join(["def f():", *docstring(text, "    "), "    pass"]), namespace)
     said = namespace["f"].__doc__ or ""
-    assert "".join(said.split()) == "".join(text.split())
+    assert "".join(said.split()) == "".join(text.replace("\ud800", "?").split())
 
 
 @pytest.mark.parametrize("text", ["", "a", "a\n\nb  ", "import os\rimport os", "\u2028a", "a\x0cimport os"])

@@ -564,6 +564,17 @@ def test_what_nothing_tells_apart_is_any(one: Any, why: str) -> None:
     assert tp == "Any" and "    # Nothing tells the members of A | B apart: it is Any.\n" in text, why
 
 
+def test_a_struct_that_travels_as_an_array_beside_one_that_does_not_is_any() -> None:
+    array = {"type": "array", "prefixItems": [{"type": "integer"}], "minItems": 1}
+    one = definition({"a": {"type": "integer"}}, "a")
+    union = {"anyOf": [{"$ref": "#/$defs/Row"}, {"$ref": "#/$defs/One"}]}
+    assert result_of(union, {"Row": array, "One": one}) == "Any"
+    text = client_module(described({"Row": array, "One": one}, call=union), models="dataclasses")
+    assert "async def call(self) -> Row | One: ..." in text
+    with loaded(text) as module:
+        check_types(module)
+
+
 def test_a_union_without_tags_in_a_class_is_any() -> None:
     classes = {name: definition({name: {"type": "integer"}}, name) for name in ("A", "B")}
     union = {"anyOf": [{"$ref": "#/$defs/A"}, {"$ref": "#/$defs/B"}]}
@@ -632,6 +643,16 @@ def test_defaults_of_parameters() -> None:
         )
     )
     assert "self, a: int = 1, b: dt.date = ..., c: Any = ..., d: list[Any] = []\n" in text
+
+
+def test_what_ruff_would_say_is_answered_at_the_top() -> None:
+    numbers = {"type": "array", "items": {"type": "integer"}, "default": []}
+    assert "# ruff" not in contract_of(event("e", doc="Short."))
+    text = contract_of(event("e", parameter("a", numbers, optional=True), doc="x " * 50))
+    assert "a: list[int] = []" in text and text.splitlines()[2] == "# ruff: noqa: B006, E501"
+    assert "a: set[int] = ..." in contract_of(
+        event("e", parameter("a", {**numbers, "uniqueItems": True}, optional=True))
+    )
 
 
 def test_a_parameter_before_one_that_is_needed_is_needed() -> None:

@@ -12,8 +12,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import RemoteError, RpcError, current_context
-from wsrpc.testing import pair
+from wsrpc import Client, Limits, RemoteError, RpcError, Server, current_context
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -192,3 +192,32 @@ async def test_what_a_thread_sets_in_the_context_stays_there() -> None:
         assert await left.request("login", "ada") == "ada"
         assert await left.request("whoami") == "nobody"
         assert await left.request("whoami inline") == "nobody"
+
+
+async def test_a_thread_that_goes_on_holds_up_no_close(caplog: pytest.LogCaptureFixture) -> None:
+    go_on, ended = threading.Event(), asyncio.Event()
+    started = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def late() -> None:
+        loop.call_soon_threadsafe(started.set)
+        go_on.wait()
+        loop.call_soon_threadsafe(ended.set)
+
+    server = Server()
+    try:
+        async with (
+            asyncio.timeout(PATIENCE),
+            connect(server, client=Client(limits=Limits(close_timeout=0.01))) as client,
+        ):
+            client.on("late", late, thread=True)
+            await server.peers[0].emit("late")
+            await started.wait()
+            await client.close()
+            assert "1 handlers do not end although they were cancelled" in caplog.text
+            assert client.state == "closed" and client.peer.active == 1
+    finally:
+        go_on.set()
+    async with asyncio.timeout(PATIENCE):
+        await ended.wait()
+        await turns_until(lambda: not client.peer.active)

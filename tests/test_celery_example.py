@@ -1,0 +1,66 @@
+"""examples/celery_tasks: its tasks run in Celery's own worker, with its broker in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+from engine_servers import redis_server
+from programs import listening
+
+ROOT = Path(__file__).parent.parent
+EXAMPLE = ROOT / "examples" / "celery_tasks"
+
+LOGGING = "import logging; logging.basicConfig(level=logging.INFO); "
+
+PROGRAM = """
+import tasks
+from celery.contrib.testing.worker import start_worker
+from wsrpc.blocking import Client
+from shop_settings import SERVER
+
+told = []
+with Client(f"{SERVER}?user=ada", connect_timeout=10) as ada:
+    news = ada.events("news", returns=str)
+    ada.on("ask", lambda question: f"{question} Yes.")
+    with start_worker(tasks.app, pool="threads", perform_ping_check=False, loglevel="error"):
+        print(tasks.price.delay("tea", 3).get(timeout=20))
+        print(tasks.announce.delay("Closing at six").get(timeout=20), next(news))
+        print(tasks.ask.delay("ada", "Are you there?").get(timeout=20))
+        print(tasks.price.delay("cake", 2).get(timeout=20))
+tasks.close()  # which the signals of a worker with processes call
+print(tasks.client.state)
+"""
+
+
+async def test_the_tasks_run_in_celery_s_own_worker() -> None:
+    redis = redis_server()
+    env = {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), os.environ.get("PYTHONPATH", "")]),
+        "REDIS": redis.url,
+        "BROKER": "memory://",
+        "BACKEND": "cache+memory://",
+        "PORT": "0",
+    }
+    try:
+        server = await start(env, LOGGING + "import shop_server; shop_server.server.run('127.0.0.1', 0)")
+        async with listening(server) as url:
+            worker = await start({**env, "SERVER": url}, PROGRAM)
+            out, err = await worker.communicate()
+            assert worker.returncode == 0, err.decode()
+        assert out.decode().splitlines() == ["7.5", "1 Closing at six", "Are you there? Yes.", "8.0", "closed"]
+    finally:
+        redis.end()
+
+
+async def start(env: dict[str, str], program: str) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", program),
+        cwd=EXAMPLE,
+        env=env,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )

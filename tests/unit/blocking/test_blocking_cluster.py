@@ -1,0 +1,169 @@
+"""`wsrpc.blocking.ClusterClient`: a program without an event loop calls the clients of a cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import Any, Protocol
+
+import pytest
+from in_a_thread import Served, serving
+
+from wsrpc import Cluster, EngineLost, Handshake, PeerNotFound, Server, with_options
+from wsrpc.blocking import Client, ClusterClient, Stream
+from wsrpc.testing import MemoryEngine
+
+
+class ThreadedEngine(MemoryEngine):
+    """A `MemoryEngine` whose connections may be in several event loops."""
+
+    def carry(self, subject: str, payload: bytes) -> None:
+        for connection in tuple(self.connections):
+
+            def deliver(connection: Any = connection) -> None:
+                if connection.hears(subject):
+                    connection.listener.received(subject, payload)
+
+            connection._loop.call_soon_threadsafe(deliver)
+
+
+class World:
+    """A server of a cluster, and a blocking client of it with an address."""
+
+    def __init__(self, engine: ThreadedEngine, served: Served, client: Client) -> None:
+        self.engine = engine
+        self.served = served
+        self.client = client
+        self.told: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        client.on("news", lambda *args: self.told.put(args))
+        client.of("named").on("news", lambda *args: self.told.put(("named", *args)))
+        client.on("total", lambda numbers: sum(numbers))
+        client.on("upload", self.upload)
+        client.on("count", self.count)
+        client.on_raw(lambda peer, message: self.told.put(message))
+
+    def upload(self, numbers: Iterator[int]) -> int:
+        return sum(numbers)
+
+    def count(self, n: int) -> Iterator[int]:
+        yield from range(n)
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    engine = ThreadedEngine()
+    server = Server(cluster=Cluster(engine, name="shop"))
+
+    @server.on_handshake
+    def on_handshake(handshake: Handshake) -> None:
+        handshake.address = "user/1"
+
+    @server.on("open")
+    def opened(peer: Any) -> None:
+        server.room("lobby").add(peer)
+
+    with serving(server) as served, Client(served.url) as client:
+        served.peer()
+        yield World(engine, served, client)
+
+
+class Calls(Protocol):
+    def total(self, numbers: list[int]) -> int: ...
+    def upload(self, numbers: Iterable[int]) -> int: ...
+    def count(self, n: int) -> Stream[int]: ...
+
+
+class News(Protocol):
+    def news(self, text: str) -> None: ...
+
+
+def test_it_calls_peers_and_emits_to_rooms(world: World) -> None:
+    with ClusterClient(world.engine, name="shop") as shop:
+        peer = shop.peer("user/1")
+        assert shop.connected and len(shop.nodes) == 2 and shop.locate("user/1") == shop.nodes[1]
+        assert peer.request("total", [1, 2], returns=int) == 3 and peer.address == "user/1"
+        assert peer.request("upload", send=range(10)) == 45
+        with peer.stream("count", 3, returns=int) as numbers:
+            assert [*numbers] == [0, 1, 2]
+        peer.of("named").emit("news", 1)
+        assert world.told.get() == ("named", 1)
+        lobby = shop.room("lobby")
+        assert lobby.emit("news", "hi").nodes == (shop.nodes[1],)
+        assert world.told.get() == ("hi",)
+        lobby.of("named").emit("news", 2)
+        assert world.told.get() == ("named", 2)
+        assert lobby.emit("news", "not you", skip=peer).missed == ()
+        lobby.emit("news", "nor you", skip=[peer])
+        lobby.emitter(News).news("typed")
+        assert world.told.get() == ("typed",)
+        lobby.send_raw("raw")
+        assert world.told.get() == "raw"
+        assert lobby.members().addresses == ("user/1",)
+        stats = shop.stats()
+        assert stats is not None
+        with pytest.raises(PeerNotFound):
+            shop.peer("user/2").request("total", [])
+    assert shop.stats() is None
+
+
+def test_it_has_typed_proxies(world: World) -> None:
+    with ClusterClient(world.engine, name="shop") as shop:
+        calls = shop.peer("user/1").proxy(Calls)
+        assert calls.total([1, 2]) == 3 and with_options(calls, timeout=5).upload([3, 4]) == 7
+        assert [*calls.count(3)] == [0, 1, 2]
+
+
+def test_threads_share_one(world: World) -> None:
+    found: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    with ClusterClient(world.engine, name="shop") as shop:
+
+        def ask(number: int) -> None:
+            for each in range(20):
+                found.put(shop.peer("user/1").request("total", [number, each]) == number + each)
+
+        threads = [threading.Thread(target=ask, args=(number,)) for number in range(10)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [found.get() for _ in range(200)] == [True] * 200
+
+
+def test_outside_of_its_block_it_refuses() -> None:
+    engine = ThreadedEngine()
+    shop = ClusterClient(engine, name="shop")
+    before = threading.active_count()
+    with pytest.raises(EngineLost, match="use `with`"):
+        shop.peer("user/1").request("x")
+    with pytest.raises(EngineLost, match="use `with`"):
+        shop.room("lobby").emit("x")
+    assert threading.active_count() == before and not shop.connected
+    with shop:
+        assert shop.connected
+    with pytest.raises(EngineLost, match="outside of its block"):
+        shop.room("lobby").emit("x")
+    with pytest.raises(RuntimeError, match="was entered before"), shop:
+        raise AssertionError
+    assert not engine.connections
+
+
+def test_an_engine_that_is_away_is_said() -> None:
+    engine = ThreadedEngine()
+    engine.down = True
+    with pytest.raises(EngineLost, match=r"not reached within 0\.01 s"):
+        with ClusterClient(engine, connect_timeout=0.01):
+            raise AssertionError
+    with pytest.raises(TypeError, match="a cluster takes an engine"):
+        ClusterClient(5)  # type: ignore[arg-type]
+
+
+def test_it_is_refused_where_an_event_loop_runs() -> None:
+    async def main() -> None:
+        with pytest.raises(RuntimeError, match=r"use wsrpc\.ClusterClient here"):
+            with ClusterClient(ThreadedEngine()):
+                raise AssertionError
+
+    asyncio.run(main())

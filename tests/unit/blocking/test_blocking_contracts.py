@@ -1,0 +1,332 @@
+"""Contracts with `def`: blocking proxies and emitters, and what implements such contracts on either side."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import queue
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator
+from typing import Any, Protocol
+
+import msgspec
+import pytest
+from in_a_thread import Served, serving
+
+import wsrpc
+from wsrpc import BadArguments, RequestTimeout, Retry, Server, with_options
+from wsrpc import Stream as AsyncStream
+from wsrpc.blocking import AnonymousChannel, Client, Stream
+from wsrpc.testing import connect
+
+
+class Line(msgspec.Struct):
+    who: str
+    text: str
+
+
+class Chat(Protocol):
+    """The contract of the asynchronous side."""
+
+    async def say(self, text: str, *, urgent: bool = False) -> int: ...
+    def history(self, since: int = 0) -> AsyncStream[Line]: ...
+    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
+    def shout(self, words: AsyncIterable[str]) -> AsyncStream[str]: ...
+    async def talk(self, greeting: str) -> wsrpc.AnonymousChannel: ...
+    @wsrpc.method("get-user")
+    async def get_user(self, number: int) -> str: ...
+    async def hang(self) -> None: ...
+
+
+class BlockingChat(Protocol):
+    """The same for threads."""
+
+    def say(self, text: str, *, urgent: bool = False) -> int: ...
+    def history(self, since: int = 0) -> Stream[Line]: ...
+    def upload(self, name: str, chunks: Iterable[bytes]) -> int: ...
+    def shout(self, words: Iterable[str]) -> Stream[str]: ...
+    def talk(self, greeting: str) -> AnonymousChannel: ...
+    @wsrpc.method("get-user")
+    def get_user(self, number: int) -> str: ...
+    def hang(self) -> None: ...
+
+
+class App(Protocol):
+    chat: BlockingChat
+
+    def ping(self) -> str: ...
+
+
+class ChatImplementation:
+    def __init__(self) -> None:
+        self.lines = [Line("Ada", "hi"), Line("Bob", "ho")]
+
+    def say(self, text: str, urgent: bool = False) -> int:
+        self.lines.append(Line("Cy", text.upper() if urgent else text))
+        return len(self.lines)
+
+    async def history(self, since: int = 0) -> AsyncIterator[Line]:
+        for line in self.lines[since:]:
+            yield line
+
+    async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> int:
+        return sum([len(chunk) async for chunk in chunks])
+
+    async def shout(self, words: AsyncIterator[str]) -> AsyncIterator[str]:
+        async for word in words:
+            yield word.upper()
+
+    async def talk(self, channel: wsrpc.AnonymousChannel, greeting: str) -> None:
+        await channel.emit("said", greeting)
+        await channel.wait_for("bye")
+
+    def get_user(self, number: int) -> str:
+        return f"user {number}"
+
+    async def hang(self) -> None:
+        await asyncio.Event().wait()
+
+
+class AppImplementation:
+    def __init__(self) -> None:
+        self.chat = ChatImplementation()
+
+    def ping(self) -> str:
+        return "pong"
+
+
+@pytest.fixture(params=[Chat, BlockingChat], ids=["async contract", "blocking contract"])
+def served(request: pytest.FixtureRequest) -> Iterator[Served]:
+    """The server has implemented either contract."""
+    server = Server()
+    server.of("chat").implement(request.param, ChatImplementation())
+    with serving(server) as served:
+        yield served
+
+
+@pytest.fixture
+def client(served: Served) -> Iterator[Client]:
+    with Client(served.url) as client:
+        yield client
+        served.idle(client)
+
+
+# ------------------------------------------------------------ proxies
+
+
+def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
+    chat = client.of("chat").proxy(BlockingChat)
+    assert chat.say("hi") == 3 and chat.say("fire", urgent=True) == 4
+    with chat.history(2) as lines:
+        assert [*lines] == [Line("Cy", "hi"), Line("Cy", "FIRE")]
+    assert next(chat.history()) == Line("Ada", "hi")
+    assert chat.upload("f", (b"ab" for _ in range(3))) == 6 == chat.upload("f", chunks=[b"abc", b"def"])
+    assert [*chat.shout(["a", "b"])] == ["A", "B"]
+    with chat.talk("hello") as channel:
+        assert channel.wait_for("said", returns=str) == "hello"
+        channel.emit("bye")
+    assert chat.get_user(5) == "user 5"
+    assert "BlockingChatProxy" in repr(chat) and str(inspect.signature(type(chat).say)).startswith("(self, text")
+
+
+def test_errors_name_the_member(client: Client) -> None:
+    chat: Any = client.of("chat").proxy(BlockingChat)
+    with pytest.raises(BadArguments) as caught:
+        chat.say(5)
+    assert caught.value.__notes__ == ["called as BlockingChat.say"]
+    with pytest.raises(TypeError, match="missing 1 required positional argument: 'text'"):
+        chat.say()
+    with pytest.raises(AttributeError, match="has no member 'sing'"):
+        chat.sing()
+
+
+def test_with_options(client: Client) -> None:
+    chat = client.of("chat").proxy(BlockingChat)
+    with pytest.raises(RequestTimeout):
+        with_options(chat, timeout=0.01).hang()
+    assert with_options(chat, retry=Retry(), timeout=None).say("hi") == 3
+    with pytest.raises(TypeError, match="is not a request, and retry= is for requests only"):
+        with_options(chat, retry=Retry()).history()
+
+
+def test_one_contract_for_several_channels() -> None:
+    server = Server()
+    server.implement(App, AppImplementation())
+    with serving(server) as served, Client(served.url) as client:
+        app = client.proxy(App)
+        assert app.ping() == "pong" and app.chat.say("hi") == 3
+        assert with_options(app, timeout=5).chat.say("hi") == 4
+
+
+def test_contracts_of_the_other_kind_are_refused(client: Client) -> None:
+    with pytest.raises(TypeError, match=r"Chat\.say .*it is for an event loop, and this caller waits in a thread"):
+        client.proxy(Chat)
+    with pytest.raises(TypeError, match=r"Events\.said .*it is for an event loop"):
+        client.emitter(Events)
+
+
+async def test_an_asynchronous_proxy_refuses_a_blocking_contract() -> None:
+    class OnlyStream(Protocol):
+        def count(self) -> Stream[int]: ...
+
+    class OnlyChannel(Protocol):
+        def talk(self) -> AnonymousChannel: ...
+
+    async with connect(Server()) as client:
+        for contract in (BlockingChat, OnlyStream, OnlyChannel):
+            with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
+                client.proxy(contract)
+
+
+def test_mixtures_are_refused() -> None:
+    class Mixed(Protocol):
+        def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
+
+    class AsyncToChannel(Protocol):
+        async def talk(self) -> AnonymousChannel: ...
+
+    class Both(Protocol):
+        def talk(self, words: Iterable[str]) -> AnonymousChannel: ...
+
+    client = Client("ws://127.0.0.1:1")
+    for contract, text in (
+        (Mixed, "part of it is for an event loop and part of it for threads"),
+        (AsyncToChannel, "a call that opens a channel for threads is declared as a plain `def`"),
+        (Both, "it is a conversation or an upload, not both"),
+    ):
+        with pytest.raises(TypeError, match=text):
+            client.proxy(contract)
+
+
+# ------------------------------------------------------------ events
+
+
+class Events(Protocol):
+    async def said(self, who: str, text: str = "") -> None: ...
+
+
+class BlockingEvents(Protocol):
+    def said(self, who: str, text: str = "") -> None: ...
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.shown: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def said(self, who: str, text: str = "") -> None:
+        self.shown.put((who, text, threading.current_thread().name))
+
+
+def test_an_emitter_emits(served: Served, client: Client) -> None:
+    screen = Screen()
+    served.run(implementing(served.server, screen))
+    events = client.of("events").emitter(BlockingEvents)
+    events.said("Ada", text="hi")
+    with_options(events, offline="fail").said("Bob")
+    assert [screen.shown.get()[:2] for _ in range(2)] == [("Ada", "hi"), ("Bob", "")]
+
+
+async def implementing(server: Server, screen: Screen) -> None:
+    server.of("events").implement(BlockingEvents, screen)
+    server.of("events").declare(BlockingEvents)
+
+
+class Uploads(Protocol):
+    def said(self, words: Iterable[str]) -> None: ...
+
+
+def test_an_event_has_no_upload(client: Client) -> None:
+    with pytest.raises(TypeError, match="'words' gives the items of an upload: an event takes a list"):
+        client.emitter(Uploads)
+
+
+# ------------------------------------------------------------ implementations on a blocking client
+
+
+class Local:
+    """Implements `Chat` in threads."""
+
+    def __init__(self) -> None:
+        self.threads: set[str] = set()
+
+    def note(self) -> None:
+        self.threads.add(threading.current_thread().name)
+
+    def say(self, text: str, urgent: bool = False) -> int:
+        self.note()
+        return len(text) + urgent
+
+    def history(self, since: int = 0) -> Iterator[Line]:
+        self.note()
+        yield Line("Ada", str(since))
+
+    def upload(self, name: str, chunks: Iterator[bytes]) -> int:
+        self.note()
+        return sum(map(len, chunks))
+
+    def shout(self, words: Iterator[str]) -> Iterator[str]:
+        self.note()
+        for word in words:
+            yield word.upper()
+
+    def talk(self, channel: AnonymousChannel, greeting: str) -> None:
+        self.note()
+        channel.emit("said", greeting)
+        channel.wait_for("bye")
+
+    @wsrpc.method(ordered=True)
+    def get_user(self, number: int) -> str:
+        self.note()
+        return f"user {number}"
+
+    def hang(self) -> None: ...
+
+
+async def call_all(chat: Chat) -> None:
+    assert await chat.say("hi", urgent=True) == 3
+    assert [line async for line in chat.history(7)] == [Line("Ada", "7")]
+    assert await chat.upload("f", items(b"ab", b"c")) == 3
+    assert [word async for word in chat.shout(items("a", "b"))] == ["A", "B"]
+    async with await chat.talk("hello") as channel:
+        assert await channel.wait_for("said", returns=str) == "hello"
+        await channel.emit("bye")
+        await channel.wait_closed()
+    assert await chat.get_user(3) == "user 3"
+
+
+async def items(*given: Any) -> AsyncIterator[Any]:
+    for each in given:
+        yield each
+
+
+@pytest.mark.parametrize("contract", [Chat, BlockingChat])
+def test_a_blocking_client_implements_either_contract(served: Served, client: Client, contract: Any) -> None:
+    local = Local()
+    client.of("local").implement(contract, local)
+    client.of("local").declare(BlockingEvents)
+    served.run(call_all(served.peer().of("local").proxy(Chat)))
+    assert local.threads and all("worker" in name for name in local.threads)
+
+
+def test_implementations_are_checked(client: Client) -> None:
+    class Wrong(Local):
+        def say(self, text: int, urgent: bool = False) -> int:  # type: ignore[override]
+            return text
+
+    class Asynchronous(Local):
+        async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
+            return 1
+
+    class Lacking:
+        pass
+
+    with pytest.raises(TypeError, match=r"Wrong\.say\(text: int.*'text' is str in the contract, and int here"):
+        client.implement(BlockingChat, Wrong())
+    with pytest.raises(
+        TypeError, match=r"a method that implements a contract of a blocking client is a plain function"
+    ):
+        client.implement(BlockingChat, Asynchronous())
+    with pytest.raises(TypeError, match=r"Lacking does not implement .*BlockingChat: it has no say, history"):
+        client.implement(BlockingChat, Lacking())
+    with pytest.raises(TypeError, match=r"takes an object.*not the class"):
+        client.implement(BlockingChat, Local)

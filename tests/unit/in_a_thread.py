@@ -1,0 +1,99 @@
+"""A server in an event loop of its own thread, for tests of clients that block."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple, TypeVar
+
+from leftovers import turns_until
+
+from wsrpc import Peer, Server
+from wsrpc.blocking import Client
+
+T = TypeVar("T")
+
+
+class Served(NamedTuple):
+    """A server that listens on loopback, in another thread."""
+
+    server: Server
+    url: str
+    loop: asyncio.AbstractEventLoop
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Run a coroutine in the server's loop, and wait for it."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result()
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Wait until a condition holds, which is looked at in the server's loop."""
+        self.run(turns_until(condition))
+
+    def peer(self) -> Peer:
+        """Return the only peer, which may be a moment behind its client."""
+        self.until(lambda: self.server.peers)
+        return self.server.peers[0]
+
+    def idle(self, client: Client) -> None:
+        """Wait until neither side does anything for the other: no handler, no channel, no request."""
+        self.until(lambda: not any(p.active or p.channels or p.pending for p in self.server.peers))
+        peer = client.peer
+        client._portal.run(lambda: turns_until(lambda: not (peer.active or peer.channels or peer.pending)))
+
+
+@contextmanager
+def serving(server: Server) -> Generator[Served]:
+    """Serve in another thread. At the end no client may be there, and nothing may run."""
+    made: list[Served] = []
+    ready, over = threading.Event(), asyncio.Event()
+
+    async def serve() -> None:
+        complaints: list[dict[str, Any]] = []
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(context))
+        async with server.listen("127.0.0.1", 0) as listening:
+            made.append(Served(server, listening.url, loop))
+            ready.set()
+            await over.wait()
+            await turns_until(lambda: not server.peers)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks are left: {left}"
+        assert not complaints, f"the event loop complained: {complaints}"
+
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as exc:
+            failed.append(exc)
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="server")
+    thread.start()
+    ready.wait()
+    try:
+        yield made[0]
+    finally:
+        if made:
+            made[0].loop.call_soon_threadsafe(over.set)
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+@contextmanager
+def no_thread_left() -> Generator[None]:
+    """Every thread that begins in the block ends in it, or is about to."""
+    before = {*threading.enumerate()}
+    yield
+    deadline = time.monotonic() + 8
+    while (left := {*threading.enumerate()} - before) and time.monotonic() < deadline:
+        for thread in left:
+            with suppress(RuntimeError):  # it is about to start
+                thread.join(1)
+    assert not left, f"threads are left: {left}"

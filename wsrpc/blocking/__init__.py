@@ -1,0 +1,31 @@
+"""`Client` and `ClusterClient` for programs without an event loop: scripts, notebooks, cron jobs, Celery tasks.
+
+They have the methods of the asynchronous classes, which wait instead of being awaited. Each runs an event loop in a
+thread of its own.
+"""
+
+from ._classes import (
+    AnonymousChannel,
+    Channel,
+    Client,
+    ClusterClient,
+    ClusterPeer,
+    ClusterPeerChannel,
+    ClusterRoom,
+    ClusterRoomChannel,
+    Peer,
+)
+from ._stream import Stream
+
+__all__ = [
+    "AnonymousChannel",
+    "Channel",
+    "Client",
+    "ClusterClient",
+    "ClusterPeer",
+    "ClusterPeerChannel",
+    "ClusterRoom",
+    "ClusterRoomChannel",
+    "Peer",
+    "Stream",
+]

@@ -1,0 +1,165 @@
+"""Handlers of a blocking client: plain functions, each of which runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import inspect
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from functools import partial
+from typing import Any, Literal, get_args, get_origin
+
+from .._base.names import RESERVED_EVENTS
+from .._channels.source import iterate_in_thread
+from .._handlers.introspection import is_async, location, read_signature, signature_of
+from .._handlers.method import MARK, Exposed, mark_of
+from .._streams.stream import Stream as AsyncStream
+from ._loop import Portal
+from ._stream import Stream
+
+__all__ = ["MISSING", "check_plain", "in_a_thread", "marked", "register"]
+
+MISSING: Any = object()
+"""The default of an argument that was not given."""
+
+
+def check_plain(function: Any, what: str) -> None:
+    """Refuse a function that only an event loop can run.
+
+    Raises:
+        TypeError: it is an ``async def``.
+    """
+    if is_async(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(
+            f"{what} of a blocking client is a plain function, which runs in a thread; got the `async def` "
+            f"{function!r} ({location(function)}): make it a `def`, or use wsrpc.Client"
+        )
+
+
+# ---------------------------------------------------------------- functions that an event loop calls
+
+
+def in_a_thread(function: Callable[..., Any], convert: Callable[[Any], Any] = lambda value: value) -> Any:
+    """Return a coroutine function that calls a plain one in a thread, in the same context.
+
+    Args:
+        convert: is applied to each argument.
+    """
+
+    @functools.wraps(function)
+    async def called(*args: Any, **named: Any) -> Any:
+        context = contextvars.copy_context()
+        call = partial(function, *map(convert, args), **{name: convert(value) for name, value in named.items()})
+
+        def work() -> tuple[Any, BaseException | None]:
+            # A future must not get the exception itself: it refuses StopIteration.
+            try:
+                return context.run(call), None
+            except BaseException as exc:
+                return None, exc
+
+        result, error = await asyncio.get_running_loop().run_in_executor(None, work)
+        if error is not None:
+            raise error
+        return result
+
+    return called
+
+
+def _generates_in_a_thread(function: Callable[..., Any], convert: Callable[[Any], Any]) -> Any:
+    """Return an async generator function that runs a generator function in a thread."""
+
+    @functools.wraps(function)
+    async def called(*args: Any, **named: Any) -> AsyncGenerator[Any]:
+        items = function(*map(convert, args), **{name: convert(value) for name, value in named.items()})
+        source = iterate_in_thread(items)
+        try:
+            async for item in source:
+                yield item
+        finally:
+            await source.aclose()
+
+    return called
+
+
+# ---------------------------------------------------------------- handlers
+
+
+def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
+    """Return the function to register for a plain handler, and whether it is registered with ``thread=True``.
+
+    A handler with a channel is registered as a coroutine function, because the event loop keeps the channel meanwhile.
+    """
+    read = read_signature(function)
+    items = {p.name: p.type for p in read.parameters if (get_origin(p.type) or p.type) is Iterator}
+    if not items and not any(p.injection is not None and p.injection.conversation for p in read.parameters):
+        return function, True
+
+    def convert(value: Any) -> Any:
+        cls: Any = AsyncStream  # whose items may be of any type
+        return Stream[Any](value, portal) if isinstance(value, cls) else value
+
+    made = (_generates_in_a_thread if inspect.isgeneratorfunction(function) else in_a_thread)(function, convert)
+    signature = signature_of(function)
+    made.__signature__ = signature.replace(
+        parameters=[
+            p.replace(annotation=_read_in_loop(items[p.name])) if p.name in items else p
+            for p in signature.parameters.values()
+        ]
+    )
+    return made, False
+
+
+def _read_in_loop(annotation: Any) -> Any:
+    item: Any = (*get_args(annotation), Any)[0]
+    return AsyncIterator[item]
+
+
+def marked(function: Callable[..., Any], portal: Portal) -> Any:
+    """Return the function that implements a member of a contract for a plain method."""
+    check_plain(function, "a method that implements a contract")
+    made, thread = threaded(function, portal)
+    mark = mark_of(getattr(function, "__func__", function)) or Exposed()
+
+    if made is function:
+        # A bound method cannot be marked, and an object that others use should not be.
+        @functools.wraps(function)
+        def made(*args: Any, **named: Any) -> Any:
+            return function(*args, **named)
+
+    setattr(made, MARK, Exposed(mark.name, {**mark.options, "thread": thread}))
+    return made
+
+
+def register(
+    inner: Any,
+    portal: Portal,
+    method: Literal["on", "once"],
+    event: Any,
+    handler: Any,
+    convert: Callable[[Any], Any],
+    **options: Any,
+) -> Any:
+    """Register a handler by a call, or return a decorator that does.
+
+    Args:
+        inner: the asynchronous object.
+        convert: replaces the arguments of lifecycle handlers by their blocking forms.
+    """
+    add: Callable[..., Any] = getattr(inner, method)
+    if event is MISSING or callable(event):
+        return add(*(() if event is MISSING else (event,)))  # raises
+    if handler is None:
+        return portal.apply(partial(add, event, None))
+    reports = inner._channel_name is None and event in RESERVED_EVENTS
+
+    def decorate(function: Any) -> Any:
+        if function is None:
+            return add(event)(None)  # raises
+        check_plain(function, "a handler")
+        made, thread = (in_a_thread(function, convert), False) if reports else threaded(function, portal)
+        portal.apply(partial(add, event, made, thread=thread, **options))
+        return function
+
+    return decorate if handler is MISSING else decorate(handler)

@@ -1,0 +1,382 @@
+"""`LoopThread`: an event loop in a thread of its own. `Portal`: starts one, and carries calls to the client in it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import os
+import sys
+import threading
+import warnings
+from _thread import allocate_lock
+from collections import deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from threading import get_ident
+from typing import Any, NamedTuple
+
+from .._channels.anonymous import AnonymousChannel, core_of
+from ._workers import Workers
+
+__all__ = ["LoopEnded", "LoopThread", "Portal", "Texts"]
+
+
+Closing = Callable[[], Coroutine[Any, Any, None]]
+"""Closes an asynchronous client."""
+
+
+class LoopEnded(Exception):
+    """The event loop of a `LoopThread` takes no more calls."""
+
+
+class Hop:
+    """One call that a thread waits for while it runs in the loop's thread.
+
+    A lock is its only means of waiting: the caller acquires it, and the loop's thread releases it once.
+    (`asyncio.run_coroutine_threadsafe` makes two futures and a condition, and takes a third longer.)
+
+    Args:
+        function: is called in the loop's thread. If it returns a coroutine, that is awaited there.
+        written: wait until what it sends is written, too, because the program may end next.
+    """
+
+    __slots__ = (
+        "_context",
+        "_done",
+        "_error",
+        "_function",
+        "_interrupted",
+        "_started",
+        "_task",
+        "_written",
+        "over",
+        "result",
+    )
+
+    def __init__(self, function: Callable[[], Any], *, written: bool = False) -> None:
+        self._function = function
+        self._written = written
+        # A handler that calls is known as that handler in the loop's thread, too.
+        self._context = contextvars.copy_context()
+        self._done = allocate_lock()
+        self._done.acquire()
+        self._started = self._interrupted = False
+        self._task: asyncio.Task[None] | None = None
+        self.over = False
+        self.result: Any = None
+        self._error: BaseException | None = None
+
+    def wait(self) -> None:
+        """Wait until the call is over. In the caller's thread; so is `take_error`."""
+        self._done.acquire()
+
+    def take_error(self) -> BaseException | None:
+        """Return the error of the call, which has a traceback that refers to this object."""
+        error, self._error = self._error, None
+        return error
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Call the function, and run the coroutine that it may return."""
+        self._started = True
+        try:
+            result = self._context.run(self._function)
+        except BaseException as exc:
+            self.fail(exc)
+            return
+        if not asyncio.iscoroutine(result):
+            self.result = result
+            self._finished()
+        elif sys.version_info >= (3, 12):
+            self._task = asyncio.Task(self._finish(result), loop=loop, context=self._context, eager_start=True)
+        else:
+            self._task = asyncio.Task(self._finish(result), loop=loop, context=self._context)
+
+    async def _finish(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        try:
+            self.result = await coroutine
+        except BaseException as exc:
+            self._error = exc
+        if self._interrupted:
+            self._discard()
+        self._finished()
+
+    def _discard(self) -> None:
+        """End the channel that the call has opened for a caller who was interrupted."""
+        if isinstance(self.result, AnonymousChannel):
+            core_of(self.result).abort(None)
+
+    def _finished(self) -> None:
+        if self._written:
+            # What was sent in this turn of the loop is written at its end.
+            asyncio.get_running_loop().call_soon(self._end)
+        else:
+            self._end()
+
+    def interrupt(self) -> None:
+        """Cancel the call, because its caller was interrupted."""
+        self._interrupted = self._written = True
+        if self._task is not None:
+            self._task.cancel()
+        elif not self._started:
+            self.fail(asyncio.CancelledError())
+        if self.over:
+            self._discard()
+
+    def fail(self, error: BaseException) -> None:
+        """End a call that has no task."""
+        self._error = error
+        self._end()
+
+    def _end(self) -> None:
+        self.over = True
+        self._done.release()
+
+
+class LoopThread:
+    """Event loop in a daemon thread, from its construction to `end`.
+
+    Args:
+        name: of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._closing: Closing | None = None
+        """Is awaited in the loop before it ends."""
+        self._guard = threading.Lock()
+        self._hops: deque[Hop] = deque()
+        self._woken = False
+        """Whether the loop is about to take what is in ``_hops``, so that no other call need wake it."""
+        self._ended = False
+        self.pid = os.getpid()
+        self._loop = asyncio.new_event_loop()
+        self._loop.set_default_executor(Workers(name))
+        self._stop = asyncio.Event()
+        self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
+        self._thread.start()
+
+    @property
+    def is_current(self) -> bool:
+        """Whether this is the loop's own thread."""
+        return self._thread.ident == get_ident()
+
+    def run(self, function: Callable[[], Any], *, written: bool = False) -> Any:
+        """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
+
+        Ctrl-C cancels the coroutine, and KeyboardInterrupt is raised when it has ended.
+
+        Args:
+            written: wait until what it sends is written, too.
+
+        Raises:
+            LoopEnded: the loop has ended, or ends before the coroutine does.
+        """
+        hop = Hop(function, written=written)
+        error: BaseException | None = None
+        try:
+            try:
+                self._submit(hop)
+                hop.wait()
+            except LoopEnded:
+                raise
+            except BaseException:  # KeyboardInterrupt, or what another signal handler raises
+                self._interrupt(hop)
+                raise
+            error = hop.take_error()
+            if isinstance(error, asyncio.CancelledError) and self._ended:
+                raise LoopEnded
+            if error is not None:
+                raise error
+            return hop.result
+        finally:
+            del hop, error  # the error refers to its traceback, and that to this frame
+
+    def end(self, *, wait: bool, closing: Closing | None = None) -> None:
+        """Take no more calls, and end the loop. Idempotent.
+
+        Args:
+            wait: until the thread has ended.
+            closing: is awaited in the loop before it ends.
+        """
+        with self._guard:
+            if not self._ended:
+                self._ended = True
+                self._closing = closing
+                self._loop.call_soon_threadsafe(self._stop.set)
+        if wait:
+            self._thread.join()
+
+    def _submit(self, hop: Hop) -> None:
+        with self._guard:
+            if self._ended:
+                raise LoopEnded
+            self._hops.append(hop)
+            if not self._woken:
+                self._woken = True
+                self._loop.call_soon_threadsafe(self._start_all)
+
+    def _interrupt(self, hop: Hop) -> None:
+        with self._guard:
+            if self._loop.is_closed():
+                return
+            self._loop.call_soon_threadsafe(self._interrupted, hop)
+        if not hop.over:  # else the lock was acquired already, or nobody waits for it
+            hop.wait()
+
+    # ------------------------------------------------------------ in the loop's thread
+
+    def _run(self) -> None:
+        with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
+            runner.run(self._serve())
+            with self._guard:
+                hops, self._hops = self._hops, deque()
+            for hop in hops:
+                hop.fail(asyncio.CancelledError())
+
+    async def _serve(self) -> None:
+        await self._stop.wait()
+        if self._closing is not None:
+            await self._closing()
+
+    def _start_all(self) -> None:
+        with self._guard:
+            hops, self._hops = self._hops, deque()
+            self._woken = False
+        for hop in hops:
+            hop.start(self._loop)
+
+    def _interrupted(self, hop: Hop) -> None:
+        # Its caller may have been interrupted before it was in the queue, or before the loop was woken for it.
+        with self._guard:
+            if hop in self._hops:
+                self._hops.remove(hop)
+        hop.interrupt()
+        self._start_all()
+
+
+class Texts(NamedTuple):
+    """Words for the errors of a `Portal`."""
+
+    blocking: str
+    """The class whose calls it carries."""
+    asynchronous: str
+    """The class to use in an event loop."""
+
+
+class Portal:
+    """Carries the calls of a blocking client to the asynchronous one in its `LoopThread`.
+
+    The thread starts with the first call that needs it, and ends with `close`. So a client can be made before a fork,
+    and used after it.
+
+    Args:
+        closing: closes the asynchronous client.
+        over: makes the error of a call after `close`.
+        opens_first: no call is possible before `open`.
+    """
+
+    def __init__(
+        self, texts: Texts, closing: Closing, over: Callable[[], Exception], *, opens_first: bool = False
+    ) -> None:
+        self._texts = texts
+        self._closing = closing
+        self._over = over
+        self._guard = threading.Lock()
+        self._thread: LoopThread | None = None
+        self._closed = opens_first
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Call a function in the loop's thread, await the coroutine that it may return, and return the result.
+
+        Raises:
+            RuntimeError: an event loop runs in this thread, or the process has forked since the loop's thread started.
+            Exception: what ``over`` makes, if the client was closed.
+        """
+        thread = self._thread
+        self._check_caller(thread)
+        if thread is None:
+            thread = self._start()
+        try:
+            return thread.run(function)
+        except LoopEnded:
+            raise self._over() from None
+
+    def apply(self, function: Callable[[], Any]) -> Any:
+        """Call a plain function: in the loop's thread if there is one, else in this one."""
+        return function() if self._thread is None else self.run(function)
+
+    def settle(self, function: Callable[[], Any]) -> None:
+        """Run what ends something, such as a stream. Nothing is left to end once the loop's thread has ended."""
+        thread = self._thread
+        self._check_caller(thread)
+        if thread is not None:
+            with suppress(LoopEnded):
+                thread.run(function, written=True)
+
+    def open(self) -> None:
+        """Allow calls again after `close`."""
+        self.check()
+        with self._guard:
+            self._closed = False
+
+    def check(self) -> None:
+        """Refuse a call in a thread that must not wait.
+
+        Raises:
+            RuntimeError: as for `run`.
+        """
+        self._check_caller(self._thread)
+
+    def close(self) -> None:
+        """End the loop's thread, and wait for that. Calls raise what ``over`` makes from now on."""
+        self._end(wait=True)
+
+    def close_soon(self) -> None:
+        """Close the client and end the loop's thread, without waiting for it."""
+        self._end(wait=False, closing=self._closing)
+
+    def _end(self, *, wait: bool, closing: Closing | None = None) -> None:
+        with self._guard:
+            thread, self._thread = self._thread, None
+            self._closed = True
+        if thread is not None:
+            thread.end(wait=wait, closing=closing)
+
+    def abandon(self) -> None:
+        """Close it because nothing refers to the client any more, or because the program ends."""
+        thread = self._thread
+        if thread is not None and thread.pid == os.getpid():
+            warnings.warn(
+                f"a wsrpc.blocking.{self._texts.blocking} was not closed: use `with`, or call close()",
+                ResourceWarning,
+                stacklevel=2,
+            )
+            self.close_soon()
+
+    def _start(self) -> LoopThread:
+        with self._guard:
+            if self._closed:
+                raise self._over()
+            if self._thread is None:
+                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}")
+            return self._thread
+
+    def _check_caller(self, thread: LoopThread | None) -> None:
+        name = f"wsrpc.blocking.{self._texts.blocking}"
+        if thread is not None and thread.pid != os.getpid():
+            raise RuntimeError(
+                f"this {name} was in use when the process forked, and its thread exists only in the parent: "
+                "make another one in each child"
+            )
+        if thread is not None and thread.is_current:
+            raise RuntimeError(
+                f"this was called by a function that the {name} calls in the thread of its own event loop, which "
+                "cannot wait for itself: only handlers may use the client"
+            )
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        raise RuntimeError(
+            f"{name} would block the event loop that runs in this thread: use wsrpc.{self._texts.asynchronous} here, "
+            "and `await` its calls"
+        )

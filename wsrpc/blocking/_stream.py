@@ -1,0 +1,92 @@
+"""`Stream`: iterator over the items or events that arrive on a channel, for programs without an event loop."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from functools import partial
+from types import TracebackType
+from typing import Self, TypeVar
+
+from .._streams.stream import Stream as AsyncStream
+from .._streams.stream import read_arrived
+from ._loop import Portal
+
+__all__ = ["Stream"]
+
+T_co = TypeVar("T_co", covariant=True)
+
+MOST = 256
+"""Items that one hop to the loop's thread takes. They are within the window that the producer was given."""
+
+
+class Stream(Iterator[T_co]):
+    """Iterator over the items of a stream, or over events. It is also a context manager.
+
+    ``with client.stream(...) as items`` opens the stream; leaving the block stops the producer. A bare ``for item in
+    client.stream(...)`` opens it at the first item. If you leave such a loop early, the stream is stopped when Python
+    throws it away, with a warning in the log.
+
+    Iterating raises what iterating over a `wsrpc.Stream` raises, after the items that came before. Ctrl-C loses no
+    item.
+
+    Reading takes all items that have arrived at once, up to 256, so that most items cost no switch between threads.
+    """
+
+    __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")
+
+    def __init__(self, inner: AsyncStream[T_co], portal: Portal, *, at_once: int = MOST) -> None:
+        self._inner = inner
+        self._portal = portal
+        self._at_once = at_once
+        self._arrived: deque[T_co] = deque()
+        self._error: BaseException | None = None
+        """What comes after the items that have arrived."""
+
+    def __enter__(self) -> Self:
+        try:
+            self._portal.run(self._inner.__aenter__)
+            return self
+        except BaseException as exc:  # it may have been opened when Ctrl-C came
+            self._leave(exc)
+            raise
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave(error)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> T_co:
+        if not self._arrived and self._error is None:
+            self._portal.run(self._read)
+        if self._arrived:
+            return self._arrived.popleft()
+        error, self._error = self._error, None
+        assert error is not None
+        if isinstance(error, StopAsyncIteration):
+            raise StopIteration
+        raise error
+
+    async def _read(self) -> None:
+        # Items go into this object at once, so that none is lost if the caller is interrupted.
+        try:
+            self._arrived.append(await anext(self._inner))
+            for item in read_arrived(self._inner, self._at_once - 1):
+                self._arrived.append(item)
+        except (StopAsyncIteration, Exception) as exc:
+            self._error = exc
+
+    def close(self) -> None:
+        """Stop the producer, and drop the items that have not been read. Idempotent."""
+        self._leave(None)
+
+    def _leave(self, error: BaseException | None) -> None:
+        self._arrived.clear()
+        self._error = None
+        self._portal.settle(partial(self._inner.__aexit__, None, error, None))
+
+    def __repr__(self) -> str:
+        return f"<blocking {repr(self._inner)[1:]}"
