@@ -8,8 +8,10 @@ from argparse import Action, Namespace
 from collections.abc import Iterable
 from typing import Any, Literal
 
+from ..errors import WsrpcError
 from .asking import checked, describes
 from .connection import client_of
+from .failures import Failure
 from .options import Command, Parser
 from .program import COMMANDS, command_of
 from .running import show
@@ -126,7 +128,7 @@ def _offered(parser: Parser, words: list[str], what: Literal["channel", "event"]
     try:
         options = parser.parse_begun(words)
         found = checked(asyncio.run(_describes(options)))
-    except Exception:  # whatever is wrong: nobody wants to read of it while completing
+    except (Failure, WsrpcError, OSError, TypeError, ValueError):  # nobody wants to read of it while completing
         return ()
     events = found.emits if "events" in vars(options) else found.events
     if what == "channel":

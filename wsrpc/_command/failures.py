@@ -100,7 +100,7 @@ def _rejection(error: RemoteError) -> str:
 def _as_json(value: Any) -> str:
     try:
         return one_line(msgspec.json.encode(value).decode())
-    except Exception:  # whatever a codec has decoded
+    except (TypeError, ValueError, RecursionError):  # whatever a codec has decoded
         return short(value)
 
 
