@@ -122,7 +122,7 @@ class _Listener:
         if info.will_reconnect:
             complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); connecting again")
         else:
-            self._fail(ConnectionLost(info.code, info.reason))
+            self._fail(ConnectionLost(info.code, info.reason, "not_sent"))
 
     def _gave_up(self, _: Peer, error: Exception) -> None:
         self._fail(error)
