@@ -16,10 +16,10 @@ from typing import Any, NamedTuple
 
 from wsrpc.blocking import Client
 
-from .processes import BenchmarkError, Child, start
+from .processes import BenchmarkError, start
 from .report.text import table
 
-__all__ = ["Calls", "run_blocking"]
+__all__ = ["Calls", "measure", "one_after_another", "run_blocking", "server"]
 
 LEAST = 5.0
 """How many times as many calls as `SimpleClient.call` the blocking client makes, one after another."""
@@ -69,10 +69,10 @@ def calls_per_second(calls: Calls, count: int) -> float:
 
 
 @contextmanager
-def _server(kind: str, core: int) -> Iterator[tuple[Child, str]]:
-    """Start a server, and yield its process and port."""
+def server(kind: str, core: int) -> Iterator[str]:
+    """Start a server, and yield its port."""
     with start(f"server of {kind}", [sys.executable, "-m", "benchmarks.servers", kind], core) as child:
-        yield child, child.read_line(START_SECONDS)
+        yield child.read_line(START_SECONDS)
 
 
 @contextmanager
@@ -100,8 +100,8 @@ def measure(ways: list[Calls], rounds: int, count: int) -> list[list[float]]:
 def run_blocking(rounds: int, count: int, server_core: int) -> bool:
     """Print the calls per second of both; return whether wsrpc makes as many times more as are asked for."""
     with ExitStack() as stack:
-        _, our_port = stack.enter_context(_server("wsrpc", server_core))
-        _, their_port = stack.enter_context(_server("socketio", server_core))
+        our_port = stack.enter_context(server("wsrpc", server_core))
+        their_port = stack.enter_context(server("socketio", server_core))
         client = stack.enter_context(Client(f"ws://127.0.0.1:{our_port}/"))
         theirs = stack.enter_context(_socketio(their_port))
 

@@ -70,6 +70,9 @@ HERE = {"stream", "get", "set", "stats", "locate", "peer", "room", "ClusterPeer.
 ANYWHERE = {"of", "declare", "on_raw", "on_reconnect"}
 """Plain methods that need no event loop, but must not run beside one."""
 
+REQUESTS = {"Caller.request": "send is not None or retry is not None", "AnonymousChannel.request": "send is not None"}
+"""Methods that make a single request, and when they make more than that."""
+
 LEFT_OUT_PARAMETERS = {
     "on": ("thread", "timeout"),  # every handler runs in a thread, and a thread cannot be stopped
     "once": ("thread", "timeout"),
@@ -395,6 +398,9 @@ def body(source: Source, function: Function) -> list[str]:
         call = f"{inner}({given})"
     else:
         runner = "_apply" if function.name in ANYWHERE else "_run"
+        if key in REQUESTS:
+            runner = f"{runner} if {REQUESTS[key]} else self._ask"
+            return [f"run = self.{runner}", f"return run({inner}, {given})"]
         call = f"self.{runner}({', '.join(filter(None, [inner, given]))})"
     result = annotation(function.returns)
     name = result.partition("[")[0]

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from benchmarks import results
+from benchmarks import blocking, results
 from benchmarks.__main__ import SPECIAL, anything_wrong, choose, parse, plan_text
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
@@ -36,6 +36,7 @@ from benchmarks.runner import DEFAULT, QUICK, able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
 from benchmarks.workloads import CURVES, SECTIONS, PythonClient, Requests
+from wsrpc.blocking import Client as BlockingClient
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -377,3 +378,16 @@ def test_curves_change_what_their_axis_names() -> None:
 async def test_a_proxy_is_measured_beside_the_request() -> None:
     """The answers are checked, too; how fast it is depends on the machine."""
     assert all(ratio > 0 for ratio in await measure(1, 100))
+
+
+def test_the_blocking_client_is_measured() -> None:
+    """Without python-socketio, which may not be installed; how fast it is depends on the machine."""
+    with blocking.server("wsrpc", SERVER_CORE) as port, BlockingClient(f"ws://127.0.0.1:{port}/") as client:
+
+        def add(a: int, b: int) -> int:
+            return client.request("add", a, b, returns=int)
+
+        one, many = blocking.measure([blocking.Calls("one", add), blocking.Calls("many", add, 50)], 1, 100)
+        assert len(one) == len(many) == 1 and min(*one, *many) > 0
+        with pytest.raises(BenchmarkError, match="a wrong answer"):
+            blocking.one_after_another(lambda a, b: 0, 1)

@@ -246,7 +246,8 @@ class Caller(Delegate):
             MessageTooBig: the other side has announced that it accepts less at once; nothing was sent.
             TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused on this side; nothing was sent.
         """
-        return self._run(
+        run = self._run if send is not None or retry is not None else self._ask
+        return run(
             self._inner.request,
             event,
             *args,
@@ -759,7 +760,8 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
             RemoteError, RequestTimeout, BadResult and the others of `Peer.request`.
         """
-        return self._run(
+        run = self._run if send is not None else self._ask
+        return run(
             self._inner.request, event, *args, returns=returns, timeout=timeout, send=upload(send), **unsupported
         )
 

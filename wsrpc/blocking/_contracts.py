@@ -67,7 +67,10 @@ def _method(member: Member) -> Callable[..., Any]:
     signature = inspect.Signature([itself, *taken])
 
     def request(self: Any, /, *args: Any, **named: Any) -> Any:
-        return self._wsrpc_portal.run(partial(getattr(self._wsrpc_proxy, name), *args, **named))
+        proxy = self._wsrpc_proxy
+        return self._wsrpc_portal.run(
+            partial(getattr(proxy, name), *args, **named), stepped=proxy._wsrpc_given.retry is None
+        )
 
     def other(self: Any, /, *args: Any, **named: Any) -> Any:
         proxy = self._wsrpc_proxy

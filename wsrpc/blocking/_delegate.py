@@ -62,6 +62,10 @@ class Delegate:
         """Call a method of ``_inner`` in the loop's thread, await what it may return, and return the result."""
         return self._portal.run(partial(function, *args, **options))
 
+    def _ask(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+        """Make a single request: do what `_run` does, a little faster."""
+        return self._portal.run(partial(function, *args, **options), stepped=True)
+
     def _apply(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
         """Call a plain method of ``_inner``, in the loop's thread if that has started."""
         return self._portal.apply(partial(function, *args, **options))
@@ -192,4 +196,4 @@ def cluster_portal(client: AsyncClusterClient) -> Portal:
         return EngineLost("the ClusterClient is used outside of its block: use `with`")
 
     closing = partial(client.__aexit__, None, None, None)
-    return Portal(Texts("ClusterClient", "ClusterClient"), closing, over, opens_first=True)
+    return Portal(Texts("ClusterClient", "ClusterClient"), closing, over, opens_first=True, steps=False)

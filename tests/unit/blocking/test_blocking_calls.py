@@ -95,9 +95,11 @@ def served() -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
+@pytest.fixture(params=["steps", "tasks"])
+def client(served: Served, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Client]:
+    """A client whose requests take the fast path, and one whose requests have tasks, as other calls do."""
     with Client(served.url) as client:
+        monkeypatch.setattr(client._portal, "_steps", request.param == "steps")
         yield client
         served.idle(client)
 

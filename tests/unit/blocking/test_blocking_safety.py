@@ -10,7 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -233,6 +234,49 @@ def test_a_signal_handler_that_raises_interrupts_too(served: Served) -> None:
             served.run(served.peer().emit("now"))
             with pytest.raises(Alarm):
                 client.request("hang", timeout=None)
+            served.idle(client)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # some come within a callback of `gc`
+def test_interrupts_at_any_moment_leave_nothing_behind(served: Served) -> None:
+    """Signals come anywhere in a call: before it is handed over, in its first step, while it waits, as it ends."""
+
+    class Alarm(Exception):
+        pass
+
+    armed = False
+    main = threading.get_ident()
+
+    def raises(number: int, frame: object) -> None:
+        nonlocal armed
+        if armed:
+            armed = False
+            raise Alarm
+
+    before = signal.signal(signal.SIGUSR1, raises)
+    try:
+        with Client(served.url) as client:
+            calls: list[Callable[[], object]] = [
+                lambda: client.request("echo", 1),
+                lambda: client.request("total", send=[1, 2]),
+                lambda: client.wait_for("nothing", timeout=0.0001),
+                lambda: client.emit("nothing"),
+            ]
+            for each in range(200):
+                alarm = threading.Timer(random.random() * 0.002, signal.pthread_kill, (main, signal.SIGUSR1))
+                alarm.start()
+                try:
+                    armed = True
+                    while alarm.is_alive():
+                        with suppress(TimeoutError):
+                            calls[each % len(calls)]()
+                    armed = False
+                except Alarm:
+                    pass
+                alarm.join()
+                assert client.request("echo", each) == each
             served.idle(client)
     finally:
         signal.signal(signal.SIGUSR1, before)
