@@ -18,7 +18,7 @@ import pytest
 from in_a_thread import Served, serving
 from leftovers import turns_until
 
-from wsrpc import ConnectionLost, Reconnect, Redact, Server
+from wsrpc import ConnectionLost, Peer, Reconnect, Redact, Server
 from wsrpc.blocking import Client
 from wsrpc.testing import FaultProxy
 
@@ -231,9 +231,13 @@ def test_a_signal_handler_that_raises_interrupts_too(served: Served) -> None:
             def now() -> None:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-            served.run(served.peer().emit("now"))
+            @served.server.on("signal and hang")
+            async def signal_and_hang(peer: Peer) -> None:
+                await peer.emit("now")  # so the signal finds the main thread in its request
+                await asyncio.Event().wait()
+
             with pytest.raises(Alarm):
-                client.request("hang", timeout=None)
+                client.request("signal and hang", timeout=None)
             served.idle(client)
     finally:
         signal.signal(signal.SIGUSR1, before)
@@ -379,7 +383,8 @@ def test_a_client_that_is_thrown_away_is_closed_with_a_warning(served: Served) -
 
 def test_a_program_that_closes_nothing_ends() -> None:
     program = """
-import sys, threading
+import contextlib, sys, threading
+from wsrpc import ConnectionLost
 from wsrpc.blocking import Client
 client = Client(sys.argv[1])
 client.on("block", lambda: threading.Event().wait())
@@ -387,7 +392,10 @@ client.connect()
 client.request("echo", 1)
 numbers = client.stream("count")
 print(next(numbers))
-threading.Thread(target=lambda: client.request("hang", timeout=None), daemon=True).start()
+def hang():
+    with contextlib.suppress(ConnectionLost):  # the client may be ended first
+        client.request("hang", timeout=None)
+threading.Thread(target=hang, daemon=True).start()
 """
     with serving(make_server()[0]) as served:
         process = run(program, served.url)
