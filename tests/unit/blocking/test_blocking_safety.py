@@ -18,7 +18,7 @@ import pytest
 from in_a_thread import Served, serving
 from leftovers import turns_until
 
-from wsrpc import ConnectionLost, Peer, Reconnect, Redact, Server
+from wsrpc import ConnectionLost, Reconnect, Redact, Server, current_peer
 from wsrpc.blocking import Client
 from wsrpc.testing import FaultProxy
 
@@ -40,6 +40,11 @@ def make_server() -> tuple[Server, list[str]]:
         except asyncio.CancelledError:
             cancelled.append("hang")
             raise
+
+    @server.on("poke")
+    async def poke() -> None:
+        await current_peer().emit("now")
+        await asyncio.Event().wait()
 
     @server.on("count")
     async def count() -> AsyncIterator[int]:
@@ -231,13 +236,8 @@ def test_a_signal_handler_that_raises_interrupts_too(served: Served) -> None:
             def now() -> None:
                 os.kill(os.getpid(), signal.SIGUSR1)
 
-            @served.server.on("signal and hang")
-            async def signal_and_hang(peer: Peer) -> None:
-                await peer.emit("now")  # so the signal finds the main thread in its request
-                await asyncio.Event().wait()
-
             with pytest.raises(Alarm):
-                client.request("signal and hang", timeout=None)
+                client.request("poke", timeout=None)
             served.idle(client)
     finally:
         signal.signal(signal.SIGUSR1, before)
