@@ -95,13 +95,13 @@ BODIES = {
 made: T = make_proxy(contract, self._inner, self._portal)
 return made""",
     "Caller.emitter": """
-made: T = make_emitter(contract, self, "caller")
+made: T = make_emitter(contract, self, takes_offline=True)
 return made""",
     "AnonymousChannel.emitter": """
-made: T = make_emitter(contract, self, "other")
+made: T = make_emitter(contract, self)
 return made""",
     "ClusterEmitter.emitter": """
-made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+made: T = make_emitter(contract, self, skip=[*skip] if isinstance(skip, Iterator) else skip)
 return made""",
     "Registrar.on": """
 convert = partial(blocking_form, portal=self._portal)

@@ -466,7 +466,7 @@ class Caller(OnChannel):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "caller")
+        made: T = make_emitter(contract, self, takes_offline=True)
         return made
 
 

@@ -19,7 +19,6 @@ from msgspec.structs import replace
 from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
-from .._handlers.introspection import signature_of
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._streams.stream import Stream
@@ -99,16 +98,14 @@ class Emitter(TypedCaller):
 
     Args:
         options: keyword arguments of each call of ``emit``.
-        kind: what ``caller`` is for `with_options`; only a "caller" may wait for another connection.
+        takes_offline: ``emit`` of ``caller`` takes ``offline=``, because what it sends may wait for a connection.
     """
 
-    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_kind", "_wsrpc_with_options")
+    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_takes_offline", "_wsrpc_with_options")
 
-    def __init__(
-        self, contract: type[Any], caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any]
-    ) -> None:
+    def __init__(self, contract: type[Any], caller: Emitting, takes_offline: bool, options: dict[str, Any]) -> None:
         super().__init__(contract, caller)
-        self._wsrpc_kind: Literal["caller", "other"] = kind
+        self._wsrpc_takes_offline = takes_offline
         self._wsrpc_with_options = options
         read = read_contract(contract, "emitter()")
         read.refuse_lifecycle_events(_channel_of(caller))
@@ -117,16 +114,17 @@ class Emitter(TypedCaller):
         self._wsrpc_emit_nowait = partial(emit_nowait, **options) if options else emit_nowait
         for name, inner in read.channels.items():
             channel = _channel(read, caller, name)
-            setattr(self, name, _new_emitter(inner, channel, kind, options, self._wsrpc_blocking))
+            setattr(self, name, _new_emitter(inner, channel, takes_offline, options, self._wsrpc_blocking))
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
         other = ", ".join(f"{name}=" for name in changes if name != "offline")
         if other:
             raise TypeError(f"an event has no answer, so {other} does not apply to an emitter")
-        if changes and self._wsrpc_kind != "caller":
+        if changes and not self._wsrpc_takes_offline:
             raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
         options = {**self._wsrpc_with_options, **changes}
-        return _new_emitter(self._wsrpc_contract, self._wsrpc_caller, self._wsrpc_kind, options, self._wsrpc_blocking)
+        caller, takes_offline = self._wsrpc_caller, self._wsrpc_takes_offline
+        return _new_emitter(self._wsrpc_contract, caller, takes_offline, options, self._wsrpc_blocking)
 
 
 def _no_emit_nowait(*_: object, **__: object) -> Never:
@@ -147,15 +145,16 @@ def make_proxy(contract: Any, caller: Caller, *, blocking: bool = False) -> Any:
 
 
 def make_emitter(
-    contract: Any, caller: Emitting, kind: Literal["caller", "other"], *, blocking: bool = False, **options: Any
+    contract: Any, caller: Emitting, *, takes_offline: bool = False, blocking: bool = False, **options: Any
 ) -> Any:
     """Return an emitter; see `Caller.emitter`. ``options`` that are None are left out.
 
     Args:
+        takes_offline: ``emit`` of ``caller`` takes ``offline=``.
         blocking: the contract is for callers that wait in a thread, and ``emit`` of ``caller`` waits.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    return _new_emitter(contract, caller, kind, given, blocking)
+    return _new_emitter(contract, caller, takes_offline, given, blocking)
 
 
 def with_options(
@@ -202,10 +201,10 @@ def _new_proxy(contract: Any, caller: Caller, given: RequestOptions, blocking: b
 
 
 def _new_emitter(
-    contract: Any, caller: Emitting, kind: Literal["caller", "other"], options: dict[str, Any], blocking: bool
+    contract: Any, caller: Emitting, takes_offline: bool, options: dict[str, Any], blocking: bool
 ) -> Emitter:
     made: type[Emitter] = _class_of(contract, "emitter()", "emit", blocking)
-    return made(contract, caller, kind, options)
+    return made(contract, caller, takes_offline, options)
 
 
 def _channel(read: Contract, caller: Any, name: str) -> Any:
@@ -321,16 +320,14 @@ def _method(number: int, member: Member, form: Form, blocking: bool) -> Callable
     Raises:
         TypeError: the member cannot be called in this way.
     """
-    signature = signature_of(member.function)
-    itself, *parameters = signature.parameters.values()
-    sent = [p.name for p in (*member.parameters, member.source) if p is not None]
-    given = [p for p in parameters if p.name in sent]
+    signature = member.call_signature
+    itself = next(iter(signature.parameters))
     if form == "emit":
-        call = _event(member, itself.name, blocking)
+        call = _event(member, itself, blocking)
     else:
-        call = _request(number, member, itself.name, form, blocking)
+        call = _request(number, member, itself, form, blocking)
     lines = [
-        f"def {member.name}({_parameter_list([itself, *given])}):",
+        f"def {member.name}({_parameter_list(signature.parameters.values())}):",
         *(f"    {line}" for line in _calls(member, call)),
     ]
     namespace: dict[str, Any] = {
@@ -347,7 +344,7 @@ def _method(number: int, member: Member, form: Form, blocking: bool) -> Callable
     made.__qualname__, made.__module__ = member.function.__qualname__, member.function.__module__
     made.__doc__ = member.function.__doc__
     made.__wrapped__ = member.function  # whose module has the names in the annotations
-    made.__signature__ = signature.replace(parameters=[itself, *given])
+    made.__signature__ = signature
     return made  # type: ignore[no-any-return]
 
 
@@ -377,7 +374,7 @@ def _request(number: int, member: Member, itself: str, form: Form, blocking: boo
             "stream. (In a contract for wsrpc.blocking.Client, a plain `def` is a request.)",
         )
     match member.kind:
-        case Kind.REQUEST | Kind.PLAIN:
+        case Kind.REQUEST:
             channel, options = f"{caller}._channel_name", f"{itself}._wsrpc_options[{number}]"
             return lambda args: f"{caller}._sender.{form}({channel}, {event}, {args}, {options})"
         case Kind.STREAM:

@@ -200,7 +200,7 @@ class AnonymousChannel(Registrar, EventReader):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "other")
+        made: T = make_emitter(contract, self)
         return made
 
     # The overloads are written as coroutine functions because type checkers then see through asyncio.gather().

@@ -300,7 +300,7 @@ class ClusterEmitter(OnChannel):
         if isinstance(skip, Iterator):
             skip = [*skip]
         addresses(skip)  # refuses what is no peer
-        made: T = make_emitter(contract, self, "other", skip=skip)
+        made: T = make_emitter(contract, self, skip=skip)
         return made
 
     async def _send(self, message: RoomMessage) -> EmitReport:

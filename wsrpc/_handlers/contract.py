@@ -38,7 +38,6 @@ class Kind(Enum):
     UPLOAD = "an upload"
     EXCHANGE = "a stream of items in both directions"
     CONVERSATION = "a conversation"
-    PLAIN = "a plain function, which can only be an event"
 
 
 class Member(NamedTuple):
@@ -59,13 +58,21 @@ class Member(NamedTuple):
     function: Callable[..., Any]
     """The method as it stands in the contract."""
     blocking: bool
-    """Whether its caller waits in a thread: it is a plain function, and its items and channel are for threads, too. An
-    event that is declared so is emitted without waiting in an event loop."""
+    """Whether its caller waits in a thread: it is a plain function, and its items and channel are for threads, too. In
+    an event loop, an event that is declared so is emitted without waiting."""
 
     @property
     def shown(self) -> str:
         """The member as error texts name it, such as ``Chat.say``."""
         return self.function.__qualname__
+
+    @property
+    def call_signature(self) -> inspect.Signature:
+        """The signature of the method, without parameters that no caller gives, such as a channel."""
+        given = signature_of(self.function)
+        itself, *others = given.parameters.values()
+        names = {p.name for p in (*self.parameters, self.source) if p is not None}
+        return given.replace(parameters=[itself, *(p for p in others if p.name in names)])
 
     def refusal(self, parameter: str | None, text: str) -> TypeError:
         """Return the error for a member that cannot work."""
@@ -108,8 +115,8 @@ def read_contract(contract: Any, used_by: str) -> Contract:
         if base is not None:
             name = contract.__qualname__
             raise TypeError(
-                f"{used_by} takes a contract: {name} derives from {base.__qualname__}, but is none itself; write "
-                f"`class {name}({base.__qualname__}, Protocol)`"
+                f"{used_by} takes a contract: {name} derives from {base.__qualname__}, but is not a contract itself; "
+                f"write `class {name}({base.__qualname__}, Protocol)`"
             )
         raise TypeError(
             f"{used_by} takes a contract, which is a class that derives from typing.Protocol itself; got {contract!r}"
@@ -281,7 +288,7 @@ def _kind(read: Signature, result: Result, *, waits: bool, blocks: set[bool]) ->
 
     Args:
         waits: it is awaited.
-        blocks: of each of its channel, items and stream, whether it is for threads.
+        blocks: what `_blocks` yields.
     """
     talking, reads = channel_parameters(read)
     talks = bool(talking) or result.kind == "channel"
@@ -304,13 +311,11 @@ def _kind(read: Signature, result: Result, *, waits: bool, blocks: set[bool]) ->
         raise read.refusal(None, "a call that opens a channel for threads is declared as a plain `def`")
     if talks:
         return Kind.CONVERSATION
-    if reads:
-        return Kind.UPLOAD
-    return Kind.REQUEST if waits else Kind.PLAIN
+    return Kind.UPLOAD if reads else Kind.REQUEST
 
 
 def _blocks(read: Signature, result: Result) -> Iterator[bool]:
-    """Of each channel, of items and of a stream of a member, whether it is for threads."""
+    """Yield, for the channel, the items and the stream of a member, whether each is for threads."""
     for p in read.parameters:
         if p.source == "stream":
             yield False
@@ -333,7 +338,7 @@ def check_emitted(member: Member) -> None:
     Raises:
         TypeError: it has an answer, or opens a channel.
     """
-    if member.kind not in (Kind.REQUEST, Kind.PLAIN) or member.result not in (type(None), Any):
+    if member.kind is not Kind.REQUEST or member.result not in (type(None), Any):
         text = "an event has no answer, and opens no channel: declare None as its result"
         if member.kind is Kind.UPLOAD and member.blocking:
             text = f"{member.source and member.source.name!r} gives the items of an upload: an event takes a list"

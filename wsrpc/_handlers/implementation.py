@@ -97,7 +97,7 @@ def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Ite
         function: Any = getattr(implementation, member.name)
         if not callable(function):
             name = f"{type(implementation).__qualname__}.{member.name}"
-            raise TypeError(f"{name} implements {member.shown}, and is no function but {function!r}")
+            raise TypeError(f"{name} implements {member.shown}, and is not a function: it is {function!r}")
         _check(member, function)
         yield Implemented(channel, member, function, _mark(member, function, type(implementation)).options)
 
@@ -203,10 +203,9 @@ def _difference(member: Member, facts: Facts, function: Any) -> str | None:
         kind = Kind.STREAM if is_stream else Kind.CONVERSATION if result.kind == "channel" else Kind.REQUEST
     else:
         kind = _KINDS[facts.role]
-    wanted = Kind.REQUEST if member.kind is Kind.PLAIN else member.kind
-    says_nothing = kind is Kind.REQUEST and result.type is Any and wanted in (Kind.STREAM, Kind.CONVERSATION)
-    if kind is not wanted and not says_nothing:
-        return f"the contract declares {wanted.value}, and this is {kind.value}"
+    says_nothing = kind is Kind.REQUEST and result.type is Any and member.kind in (Kind.STREAM, Kind.CONVERSATION)
+    if kind is not member.kind and not says_nothing:
+        return f"the contract declares {member.kind.value}, and this is {kind.value}"
     return (
         _other_parameters(by_place(member.parameters), facts.parameters)
         or _other_items(member, facts)

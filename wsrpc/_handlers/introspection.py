@@ -501,7 +501,7 @@ def channel_parameters(read: Signature) -> tuple[list[str], list[str]]:
     return talks, reads
 
 
-# ---------------------------------------------------------------- the result, for descriptions only
+# ---------------------------------------------------------------- the result, for descriptions and contracts
 
 _AWAITED = (Awaitable, Coroutine, asyncio.Future, asyncio.Task)
 

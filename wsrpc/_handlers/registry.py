@@ -150,7 +150,7 @@ class Registry:
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
-        """Return the registry of a server's peer, without handlers, which converts types in the same way."""
+        """Return a registry without handlers that converts types in the same way, for one peer or channel."""
         return Registry(dec_hook=self.dec_hook, lax=self.lax, declares=False)
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:

@@ -157,7 +157,6 @@ _KINDS: dict[Role, Kind] = {
 
 _KINDS_OF_MEMBERS: dict[MemberKind, Kind] = {
     MemberKind.REQUEST: "value",
-    MemberKind.PLAIN: "value",
     MemberKind.STREAM: "stream",
     MemberKind.UPLOAD: "upload",
     MemberKind.EXCHANGE: "exchange",

@@ -303,7 +303,7 @@ class Broadcaster(OnChannel):
         if isinstance(skip, Iterator):
             skip = [*skip]
         skipped_by(skip)  # refuses what is no peer
-        made: T = make_emitter(contract, self, "other", skip=skip)
+        made: T = make_emitter(contract, self, skip=skip)
         return made
 
     async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:

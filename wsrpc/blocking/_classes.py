@@ -371,7 +371,7 @@ class Caller(Delegate):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "caller")
+        made: T = make_emitter(contract, self, takes_offline=True)
         return made
 
 
@@ -716,7 +716,7 @@ class AnonymousChannel(Registrar, EventReader):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "other")
+        made: T = make_emitter(contract, self)
         return made
 
     @overload
@@ -1244,7 +1244,7 @@ class ClusterEmitter(Delegate):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, "other", skip=[*skip] if isinstance(skip, Iterator) else skip)
+        made: T = make_emitter(contract, self, skip=[*skip] if isinstance(skip, Iterator) else skip)
         return made
 
 

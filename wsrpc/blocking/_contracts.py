@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,7 +11,6 @@ from .._calling.proxy import TypedCaller
 from .._calling.proxy import make_emitter as make_async_emitter
 from .._calling.proxy import make_proxy as make_async_proxy
 from .._handlers.contract import Contract, Kind, Member, read_contract
-from .._handlers.introspection import signature_of
 from ._delegate import blocking_form, upload
 from ._handlers import marked
 from ._loop import Portal
@@ -61,10 +59,8 @@ def _class_of(contract: Any) -> type[BlockingProxy]:
 
 def _method(member: Member) -> Callable[..., Any]:
     name = member.name
-    itself, *parameters = signature_of(member.function).parameters.values()
     source = None if member.source is None else member.source.name
-    taken = [p for p in parameters if p.name == source or any(p.name == each.name for each in member.parameters)]
-    signature = inspect.Signature([itself, *taken])
+    signature = member.call_signature
 
     def request(self: Any, /, *args: Any, **named: Any) -> Any:
         proxy = self._wsrpc_proxy
@@ -83,7 +79,7 @@ def _method(member: Member) -> Callable[..., Any]:
             return blocking_form(call(), self._wsrpc_portal)
         return blocking_form(self._wsrpc_portal.run(call), self._wsrpc_portal)
 
-    made = request if member.kind is Kind.PLAIN else other
+    made = request if member.kind is Kind.REQUEST else other
     made.__name__, made.__qualname__ = name, member.function.__qualname__
     made.__doc__, made.__module__ = member.function.__doc__, member.function.__module__
     made.__signature__ = signature  # type: ignore[attr-defined]
@@ -100,9 +96,9 @@ def make_proxy(contract: Any, caller: Any, portal: Portal) -> Any:
     return _class_of(contract)(contract, proxy, portal)
 
 
-def make_emitter(contract: Any, caller: Any, kind: Any, **options: Any) -> Any:
+def make_emitter(contract: Any, caller: Any, *, takes_offline: bool = False, **options: Any) -> Any:
     """Return an emitter; see `Caller.emitter`."""
-    return make_async_emitter(contract, caller, kind, blocking=True, **options)
+    return make_async_emitter(contract, caller, takes_offline=takes_offline, blocking=True, **options)
 
 
 def implement(inner: Any, portal: Portal, contract: Any, implementation: object) -> None:

@@ -592,7 +592,10 @@ class Filled(Generic[int], Protocol):
 
 REFUSED: list[tuple[Any, str]] = [
     (NotAProtocol, r"proxy\(\) takes a contract, which is a class that derives from typing\.Protocol itself; got"),
-    (Implemented, r"Implemented derives from Base, but is none itself; write `class Implemented\(Base, Protocol\)`"),
+    (
+        Implemented,
+        r"Implemented derives from Base, but is not a contract itself; write `class Implemented\(Base",
+    ),
     (Overloaded, r"Overloaded: 'ping' is overloaded, but an event has one signature"),
     (OfItself, r"OfItself: the contract of channel 'child', OfItself, has channels of its own"),
     ("Chat", r"proxy\(\) takes a contract.*got 'Chat'"),

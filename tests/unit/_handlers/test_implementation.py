@@ -538,7 +538,7 @@ MISMATCHES: list[tuple[Any, str]] = [
     (Named(), r"its event is 'add', and @wsrpc\.method names it 'plus'"),
     (CannotBeAHandler(), r"CannotBeAHandler\.add .*thread=True is for plain functions"),
     (DerivedOnly(), r"DerivedOnly does not implement .*Adds: it has no add"),  # type: ignore[abstract]
-    (NotAFunction(), r"NotAFunction\.add implements Adds\.add, and is no function but None"),
+    (NotAFunction(), r"NotAFunction\.add implements Adds\.add, and is not a function: it is None"),
     (TooFew, r"takes an object that has the methods of .*Adds: TooFew\(\), not the class"),
 ]
 
