@@ -37,7 +37,7 @@ class Board(Protocol):
         ...
 
     def notes(self) -> Stream[Note]:
-        """The notes that are on the board now. Whoever asks is told of changes from then on."""
+        """The notes that are on the board now. The caller hears of changes from then on."""
         ...
 
 

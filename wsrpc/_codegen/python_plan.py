@@ -1,7 +1,7 @@
 """Decisions about the classes of a Python module that is made of a description.
 
-They are made before any text is: which definitions become one class, what kind of class each becomes, and by which
-field the members of a union are told apart.
+They are made before any text is: which definitions become one class, what kind of class each becomes, and which field
+distinguishes the members of a union.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MOST_LEVELS = 200
 """On how many levels classes may be fields of each other. (msgspec takes some 300 with Python's recursion limit.)"""
 
 ClassKind = Literal["struct", "dataclass", "array", "enum", "alias"]
-"""What becomes of a definition: ``"array"`` is a Struct that travels as one, ``"alias"`` another name of a type."""
+"""The kind of class for a definition: ``"array"`` is a Struct that travels as an array, ``"alias"`` names a type."""
 
 _NOTES = frozenset({"title", "description", "default", "examples", "deprecated"})
 """Keywords that restrict no value."""
@@ -148,7 +148,7 @@ def _without_notes(schema: Any) -> Any:
 
 
 class Plan:
-    """What becomes of each definition."""
+    """The kind of class for each definition, and the tags of unions."""
 
     def __init__(
         self, definitions: Mapping[str, Schema], types: Iterable[Any], reserved: Collection[str], *, dataclasses: bool

@@ -51,7 +51,7 @@ class _Event(NamedTuple):
 
 
 class _Listener:
-    """Takes the events that are asked for until they are written, and reports what becomes of the connection.
+    """Takes the events that are asked for until they are written, and reports drops and reconnects.
 
     Args:
         events, channels: names; nothing for all.

@@ -66,7 +66,7 @@ class Job:
 
     @property
     def doing(self) -> str:
-        """What an interruption reports now: what becomes of the request."""
+        """What an interruption reports now, such as that nothing was sent."""
         return self._doing
 
     def note(self, doing: str) -> None:

@@ -17,7 +17,7 @@ export type Events = {}
 /** The same of named channels. */
 export type Channels = {
   board: {
-    /** The notes that are on the board now. Whoever asks is told of changes from then on. */
+    /** The notes that are on the board now. The caller hears of changes from then on. */
     notes: () => Items<Note>
     /** Put a note on the board. */
     post: (author: string, text: string, color?: Color) => Note
