@@ -101,7 +101,7 @@ return made""",
 made: T = make_emitter(contract, self)
 return made""",
     "ClusterEmitter.emitter": """
-made: T = make_emitter(contract, self, skip=[*skip] if isinstance(skip, Iterator) else skip)
+made: T = make_emitter(contract, self, skip=kept(skip))
 return made""",
     "Registrar.on": """
 convert = partial(blocking_form, portal=self._portal)
@@ -552,7 +552,7 @@ from .._handlers.introspection import injectable
 from .._peer.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
-from .._server.broadcast import EmitReport
+from .._server.broadcast import EmitReport, kept
 from .._server.rooms import Members
 from .._streams.event_values import Keep
 from .._streams.stream import Stream as AsyncStream

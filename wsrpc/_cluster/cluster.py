@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
 
 from .._base.names import OnChannel, check_address, check_event, check_name
@@ -17,7 +17,7 @@ from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._sending.checks import check_sending, raw_message
-from .._server.broadcast import EmitReport, skipped_by
+from .._server.broadcast import EmitReport, kept, skipped_by
 from .._server.membership import Host, RoomMessage
 from .._server.rooms import Members, Room
 from ..engine import Engine
@@ -297,8 +297,7 @@ class ClusterEmitter(OnChannel):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        if isinstance(skip, Iterator):
-            skip = [*skip]
+        skip = kept(skip)
         addresses(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made

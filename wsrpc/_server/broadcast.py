@@ -32,9 +32,10 @@ from .peers import ServedPeer
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip", "skipped_by"]
+__all__ = ["Audience", "Broadcaster", "EmitReport", "RawBroadcaster", "Skip", "kept", "skipped_by"]
 
 T = TypeVar("T")
+S = TypeVar("S")
 
 BURST = 64
 """Broadcasts after which other tasks get a turn."""
@@ -300,8 +301,7 @@ class Broadcaster(OnChannel):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        if isinstance(skip, Iterator):
-            skip = [*skip]
+        skip = kept(skip)
         skipped_by(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
@@ -370,6 +370,11 @@ class RawBroadcaster(Broadcaster):
             RuntimeError: called in another thread than the event loop's.
         """
         return await self._audience.send_raw(data, skip)
+
+
+def kept(skip: S) -> S | list[Any]:
+    """Return what ``skip=`` names, to be read more than once: an iterator can be read only once."""
+    return [*skip] if isinstance(skip, Iterator) else skip
 
 
 def skipped_by(skip: Skip) -> Collection[object]:

@@ -24,7 +24,7 @@ from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
-from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, skipped_by
+from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, kept, skipped_by
 from .membership import Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
@@ -208,7 +208,7 @@ class ClusterRoomMembers(RoomMembers):
             self.rooms.membership.room_emptied(self.name)
 
     async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = _kept(skip)
+        skip = kept(skip)
         report = await super().emit(channel, event, args, skip)
         membership = self.rooms.membership
         if membership is None:
@@ -217,7 +217,7 @@ class ClusterRoomMembers(RoomMembers):
         return replace(report, nodes=nodes, missed=missed)
 
     def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = _kept(skip)
+        skip = kept(skip)
         report = super().emit_nowait(channel, event, args, skip)
         membership = self.rooms.membership
         if membership is None:
@@ -226,7 +226,7 @@ class ClusterRoomMembers(RoomMembers):
         return replace(report, nodes=nodes, missed=missed)
 
     async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
-        skip = _kept(skip)
+        skip = kept(skip)
         report = await super().send_raw(data, skip)
         membership = self.rooms.membership
         if membership is None:
@@ -241,11 +241,6 @@ class ClusterRoomMembers(RoomMembers):
         return RoomMessage(
             self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
         )
-
-
-def _kept(skip: Skip) -> Skip:
-    """Return what ``skip=`` names, to be read twice: an iterator can be read only once."""
-    return [*skip] if isinstance(skip, Iterator) else skip
 
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")

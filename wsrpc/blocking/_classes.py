@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl as ssl_module
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from operator import attrgetter, methodcaller
 from types import TracebackType
@@ -25,7 +25,7 @@ from .._handlers.introspection import injectable
 from .._peer.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
-from .._server.broadcast import EmitReport
+from .._server.broadcast import EmitReport, kept
 from .._server.rooms import Members
 from .._streams.event_values import Keep
 from .._streams.stream import Stream as AsyncStream
@@ -1244,7 +1244,7 @@ class ClusterEmitter(Delegate):
         Raises:
             TypeError: the contract cannot work; the text names the method and says why.
         """
-        made: T = make_emitter(contract, self, skip=[*skip] if isinstance(skip, Iterator) else skip)
+        made: T = make_emitter(contract, self, skip=kept(skip))
         return made
 
 
