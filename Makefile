@@ -8,6 +8,8 @@
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
 #   make check   formatting, lints, types, import order
+#   make docs    the documentation site, in build/site; links, anchors and references are checked
+#   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
 #   make dist    sdist and wheel, checked and tried out in a fresh environment
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
@@ -17,7 +19,7 @@
 #                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
 #                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
 #                sequences of messages to Python and to JavaScript
-#   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/autobahn.md
+#   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/contributing/autobahn.md
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
@@ -38,14 +40,14 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-browser test-nginx check dist fmt bench soak autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-browser test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
 	$(BIN)/python examples/demo.py
 
 # With fewer of Hypothesis's examples, and without asyncio's debug mode; `make test` runs the same tests in full.
-quick: $(STAMPS)/dev $(STAMPS)/browser
+quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -69,12 +71,18 @@ test-nginx: $(STAMPS)/dev $(STAMPS)/npm engines
 	$(WITH_VENV) $(BIN)/python -m pytest tests/nginx $(ARGS)
 
 # pyright runs on the Node that comes with it, whatever the machine has. mypy reads the browser tests, too.
-check: $(STAMPS)/dev $(STAMPS)/browser
+check: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_structure.py
+
+docs: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+docs-serve: $(STAMPS)/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 dist: $(STAMPS)/dev
 	rm -rf dist
@@ -126,6 +134,10 @@ $(STAMPS)/bench: $(STAMPS)/dev pyproject.toml
 
 $(STAMPS)/browser: $(STAMPS)/dev pyproject.toml
 	$(PIP) install --group browser
+	@touch $@
+
+$(STAMPS)/docs: $(STAMPS)/dev pyproject.toml
+	$(PIP) install --group docs
 	@touch $@
 
 # The wheel's own `node` command is a Python program that starts Node as its child: ending it would leave

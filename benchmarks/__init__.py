@@ -1,7 +1,7 @@
 """Benchmarks: the same load on wsrpc and on what it is compared with, side by side in one run.
 
     python -m benchmarks               the run: about 15 minutes, or 2 with --quick; --plan says what it does
-    python -m benchmarks report FILE   makes docs/performance.md of the JSON of a run
+    python -m benchmarks report FILE   makes docs/contributing/benchmarks.md of the JSON of a run
 
 Ratios come first, because rates say more about the machine than about the code. Linux only, and it needs two cores: one
 for the server, one for the load.

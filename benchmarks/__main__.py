@@ -206,7 +206,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="wsrpc beside the systems that people would pick instead. `python -m benchmarks report FILE` makes "
-        "docs/performance.md of what --json wrote.",
+        "docs/contributing/benchmarks.md of what --json wrote.",
     )
     parser.add_argument("--quick", action="store_true", help="about 2 min: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")

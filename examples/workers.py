@@ -2,7 +2,8 @@
 
 A worker listens on a port of its own, and knows only its own connections. The balancer sends the clients that name the
 same room to the same worker, so that a room is in one place. Clients without a room are sorted by their address. In
-production nginx, HAProxy or an ingress does that (docs/operations.md has the lines); here it is a few lines of asyncio.
+production nginx, HAProxy or an ingress does that (docs/how-to/deploy.md has the lines). Here it is a few lines of
+asyncio.
 """
 
 from __future__ import annotations

@@ -26,19 +26,21 @@ from interop.peers import (
 def pytest_addoption(parser: pytest.Parser) -> None:
     with suppress(ValueError):  # it is there: tests/browser/conftest.py has this function, too
         parser.addoption(
-            "--matrix-write", action="store_true", help="write docs/interop.md anew from what the tests see"
+            "--matrix-write",
+            action="store_true",
+            help="write docs/reference/compatibility.md anew from what the tests see",
         )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.has_plugin("matrix"):
-        config.addinivalue_line("markers", "behaviour(row): fills that row of docs/interop.md")
+        config.addinivalue_line("markers", "behaviour(row): fills that row of docs/reference/compatibility.md")
         config.pluginmanager.register(Matrix(config), "matrix")
 
 
 @pytest.fixture(params=COUNTERPARTS, ids=named(COUNTERPARTS))
 def counterpart(request: pytest.FixtureRequest) -> Counterpart:
-    """Each column of docs/interop.md."""
+    """Each column of docs/reference/compatibility.md."""
     found: Counterpart = request.param
     return found
 

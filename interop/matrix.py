@@ -1,4 +1,4 @@
-"""docs/interop.md: which behaviours hold with which counterparts, as the tests have seen it.
+"""docs/reference/compatibility.md: which behaviours hold with which counterparts, as the tests have seen it.
 
 A test says which row it fills, with `behaviour`, and which column by its ``counterpart``; what it finds out beyond
 that it tells its `Cell`. A run that had all tests of a column compares what came of them with ``matrix.json``, from
@@ -18,7 +18,7 @@ import pytest
 HERE = Path(__file__).parent
 RESULTS = HERE / "matrix.json"
 DEVIATIONS = HERE / "DEVIATIONS.md"
-PAGE = HERE.parent / "docs" / "interop.md"
+PAGE = HERE.parent / "docs" / "reference" / "compatibility.md"
 WHOLE = (HERE.parent, HERE, HERE.parent / "tests" / "browser")
 """Arguments of pytest with which all tests of some columns run."""
 PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DOTALL)
@@ -193,7 +193,7 @@ class Matrix:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._differs:
-            terminalreporter.section("docs/interop.md says something else", red=True)
+            terminalreporter.section("docs/reference/compatibility.md says something else", red=True)
             terminalreporter.write_line(self._differs)
             terminalreporter.write_line("If that is as it should be: make test ARGS='interop --matrix-write'")
 
@@ -223,8 +223,8 @@ def table(kept: dict[str, dict[str, str]]) -> str:
             assert said is not None, f"no test of {row!r} with {column}"
             rules = said.split("; ")[1:]
             notes += [rule for rule in rules if rule not in notes]
-            marks = "".join(f" [{notes.index(rule) + 1}]" for rule in rules)
-            cells.append("–" if said == LACKS else f"yes{marks}")
+            marks = ", ".join(str(notes.index(rule) + 1) for rule in rules)
+            cells.append("–" if said == LACKS else f"yes <sup>{marks}</sup>" if marks else "yes")
         lines.append(f"| {text} | {' | '.join(cells)} |")
-    numbered = [f"{number}. [{rule}](../interop/DEVIATIONS.md#{anchors[rule]})" for number, rule in enumerate(notes, 1)]
+    numbered = [f"{n}. [{rule}](../../interop/DEVIATIONS.md#{anchors[rule]})" for n, rule in enumerate(notes, 1)]
     return "\n".join(["", *lines, "", *numbered, ""]) + "\n"

@@ -34,7 +34,7 @@ def fill(server: Server) -> None:
 
 
 async def fetched(link: Link) -> Any:
-    """The description as the other side gets it, put together as docs/protocol.md says."""
+    """The description as the other side gets it, put together as docs/reference/protocol.md says."""
     document: dict[str, Any] = {"events": [], "emits": [], "$defs": {}}
     after: list[str] = []
     pages = 0

@@ -1,4 +1,7 @@
-"""Each counterpart in each role: events, requests, values, errors. The rows are those of docs/interop.md."""
+"""Each counterpart in each role: events, requests, values, errors.
+
+The rows are those of docs/reference/compatibility.md.
+"""
 
 from __future__ import annotations
 

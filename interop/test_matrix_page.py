@@ -1,4 +1,4 @@
-"""docs/interop.md is made of what the tests have found."""
+"""docs/reference/compatibility.md is made of what the tests have found."""
 
 from __future__ import annotations
 

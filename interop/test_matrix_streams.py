@@ -1,4 +1,7 @@
-"""Each counterpart in each role: anonymous channels and streams. The rows are those of docs/interop.md."""
+"""Each counterpart in each role: anonymous channels and streams.
+
+The rows are those of docs/reference/compatibility.md.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What docs/typescript.md shows: its declarations are those that are made, and its clients compile and run."""
+"""What docs/how-to/typescript.md shows: its declarations are those that are made, and its clients compile and run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from interop.test_typescript import HERE, LIBRARIES, TYPED, WITH_STREAMS, output
 from wsrpc.schema import describe
 from wsrpc.typescript import declarations
 
-PAGE = Path(__file__).parent.parent / "docs" / "typescript.md"
+PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "typescript.md"
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 FILES = {text.partition("\n")[0].removeprefix("// "): text for language, text in BLOCKS if language == "ts"}
 

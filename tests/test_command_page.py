@@ -1,4 +1,4 @@
-"""docs/command-line.md: each command that it shows prints what it shows."""
+"""docs/reference/command-line.md: each command that it shows prints what it shows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import sys
 from pathlib import Path
 
 from programs import listening
-from test_readme import PORT, blocks_of, program_of
+from test_docs import PORT, blocks_of, program_of
 
 ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "command-line.md"
+PAGE = ROOT / "docs" / "reference" / "command-line.md"
 TIME = re.compile(r'"time":"[-0-9T:.+]+"')
 
 

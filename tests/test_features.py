@@ -1,4 +1,4 @@
-"""docs/features.md: every feature that was asked for has its row, and each test that a row names exists."""
+"""docs/contributing/features.md: every feature has its row, and each test that a row names exists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PAGE = (ROOT / "docs" / "features.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "contributing" / "features.md").read_text("utf-8")
 ASKED = {"W": 31, "C": 6, "E": 8, "S": 7, "K": 4, "N": 8, "T": 5, "B": 8, "L": 7, "I": 9}
 NAMED = re.compile(r"`((?:tests|interop)/[\w/]+\.py)::(\w+)`")
 

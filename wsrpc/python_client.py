@@ -1,6 +1,6 @@
 """Python client for a server: a module with its types, and a typed proxy for each of its channels.
 
-``python -m wsrpc client app:server -o api.py`` writes it; docs/python-client.md shows how a client uses it.
+``python -m wsrpc client app:server -o api.py`` writes it; docs/how-to/python-client.md shows how a client uses it.
 """
 
 from __future__ import annotations

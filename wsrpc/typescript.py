@@ -1,7 +1,7 @@
 """TypeScript declarations of a server's events, those that it handles and those that it emits, for clients that use
 ws-wrapper.
 
-``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/typescript.md shows how a client uses them.
+``python -m wsrpc types app:server -o events.d.ts`` writes them; docs/how-to/typescript.md shows how a client uses them.
 """
 
 from __future__ import annotations

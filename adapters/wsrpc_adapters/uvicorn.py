@@ -5,7 +5,7 @@
 
 The application is the same as without it: `wsrpc_adapters.asgi` finds the extension that this protocol offers, and
 takes the connection over when it has accepted it (see ``wsrpc.adapting``). All other WebSockets of the application are
-uvicorn's own. See docs/uvicorn.md.
+uvicorn's own. See docs/how-to/uvicorn.md.
 """
 
 from __future__ import annotations

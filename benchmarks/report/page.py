@@ -1,4 +1,4 @@
-"""docs/performance.md and its plots, made of the JSON of a run: ``python -m benchmarks report [FILE]``."""
+"""docs/contributing/benchmarks.md and its plots, made of the JSON of a run: ``python -m benchmarks report [FILE]``."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Autobahn's test suite against wsrpc's raw mode, on each library, and against the library alone.
 
-`python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes docs/autobahn.md. PROGRAM is the suite's own `wstest`,
-which needs Python 2.7: `pip install autobahntestsuite` there.
+`python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes docs/contributing/autobahn.md. PROGRAM is the suite's
+own `wstest`, which needs Python 2.7: `pip install autobahntestsuite` there.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from .echoes import ECHOES
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "autobahn.md"
+PAGE = ROOT / "docs" / "contributing" / "autobahn.md"
 
 GOOD = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"]
 """Verdicts that are no failure, best first."""

@@ -1,7 +1,7 @@
 """The places in which a server can run, each with the same tests.
 
 A `Host` serves a `wsrpc.Server` by one library. What the library cannot do is said in ``cannot``, by the name of the
-ability: the tests look there, and the table in docs/adapters.md is made of it.
+ability: the tests look there, and the table in docs/reference/adapters.md is made of it.
 """
 
 from __future__ import annotations

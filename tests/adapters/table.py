@@ -1,4 +1,4 @@
-"""The table of abilities in docs/adapters.md, made of `hosts`. To write it anew: `python tests/adapters/table.py`."""
+"""Makes the table of abilities in docs/reference/adapters.md from `hosts`: `python tests/adapters/table.py`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from hosts import ABILITIES, HOSTS
 
-PAGE = Path(__file__).parents[2] / "docs" / "adapters.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "adapters.md"
 PLACE = re.compile(r"(?<=<!-- abilities -->\n).*?(?=<!-- end of abilities -->)", re.DOTALL)
 
 

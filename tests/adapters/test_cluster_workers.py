@@ -140,7 +140,7 @@ async def test_the_workers_of_one_uvicorn_are_one_chat() -> None:
 
 def test_the_page_shows_the_configuration_of_nginx() -> None:
     """`make test-nginx` tries it."""
-    page = (EXAMPLE.parents[1] / "docs" / "cluster.md").read_text("utf-8")
+    page = (EXAMPLE.parents[1] / "docs" / "how-to" / "cluster.md").read_text("utf-8")
     shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     for name in ("nginx.conf", "workers.conf"):
         assert (EXAMPLE / name).read_text("utf-8") in shown, name

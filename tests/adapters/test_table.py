@@ -1,4 +1,4 @@
-"""The table in docs/adapters.md says what the tests know."""
+"""The table in docs/reference/adapters.md says what the tests know."""
 
 from __future__ import annotations
 

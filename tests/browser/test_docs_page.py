@@ -1,4 +1,4 @@
-"""docs/browser.md: its page and server run as they stand there, and its page comes back."""
+"""docs/how-to/browser.md: its page and server run as they stand there, and its page comes back."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from interop.node import JS
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
-PAGE = (ROOT / "docs" / "browser.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "how-to" / "browser.md").read_text("utf-8")
 
 
 def file_of(name: str) -> str:

@@ -1,4 +1,7 @@
-"""The rows of docs/interop.md with ws-wrapper in a browser: the tests that Node runs, over the browser's WebSocket."""
+"""The rows of docs/reference/compatibility.md with ws-wrapper in a browser.
+
+They are the tests that Node runs, over the browser's WebSocket.
+"""
 
 from __future__ import annotations
 

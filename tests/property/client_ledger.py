@@ -25,7 +25,7 @@ class Call:
 
 
 def check_call(call: Call, runs: int) -> None:
-    """The table of docs/drops.md, for a call of which ``runs`` handlers have begun up to now."""
+    """The table of docs/explanation/drops.md, for a call of which ``runs`` handlers have begun up to now."""
     task = call.task
     assert runs <= 1 or call.idempotent, f"{call.number} ran {runs} times"
     if not task.done():

@@ -98,7 +98,7 @@ class Work:
         """Whether its handler counts how often it runs."""
 
     def check(self, runs: int, losses: int, now: float, *, idle: bool, overflows: bool) -> None:
-        """See that it ended as docs/drops.md says.
+        """See that it ended as docs/explanation/drops.md says.
 
         Args:
             runs: how often its handler has begun up to now.

@@ -1,8 +1,9 @@
 """One client, two servers and the line between, everything that users and networks do to them, in any order.
 
-Whatever happens: the last of connect, bind and close decides; every call ends once, as the table in docs/drops.md says;
-events arrive at most once and in order; whoever is told of connections is told of each; and when it is over, nothing
-is left. The sockets are real, but for some that are bound; time passes only where a rule says so.
+Whatever happens: the last of connect, bind and close decides; every call ends once, as the table in
+docs/explanation/drops.md says; events arrive at most once and in order; lifecycle handlers are called for each
+connection; and when it is over, nothing is left.
+The sockets are real, but for some that are bound; time passes only where a rule says so.
 """
 
 from __future__ import annotations

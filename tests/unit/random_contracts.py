@@ -319,7 +319,7 @@ def contracts(draw: st.DrawFn, kinds: list[Kind] = KINDS, most: int = 4) -> Cont
 
 @st.composite
 def tables(draw: st.DrawFn) -> Contract:
-    """A contract that has each type of the table in docs/handlers.md as a parameter, as items and as a result."""
+    """A contract with each type of the table in docs/reference/handlers.md as parameter, item and result."""
     made: list[Member] = []
     for number, typed in enumerate(ROW_TYPES.values()):
         value = Argument("value", typed, "either")

@@ -1,4 +1,7 @@
-"""Table of types, with values that fit and values that do not: docs/handlers.md shows it, and several tests play it."""
+"""Table of types, with values that fit and values that do not.
+
+docs/reference/handlers.md shows it, and several tests play it.
+"""
 
 from __future__ import annotations
 

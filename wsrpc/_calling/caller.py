@@ -367,7 +367,7 @@ class Caller(OnChannel):
 
         Raises:
             BadResult: the answer is not a channel.
-            RemoteError, RequestTimeout, ConnectionLost and the others of `request`.
+            WsrpcError: as for `request`.
         """
         if unsupported:
             raise no_keywords("open_channel", event, unsupported)

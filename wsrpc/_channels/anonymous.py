@@ -244,7 +244,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
-            RemoteError, RequestTimeout, BadResult and the others of `Peer.request`.
+            WsrpcError: as for `Peer.request`.
         """
         if unsupported:
             return refused(no_keywords("request", event, unsupported, _OPTIONS))
@@ -265,7 +265,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             BadResult: the answer is not a channel.
-            RemoteError, RequestTimeout, ChannelClosed and the others of `request`.
+            WsrpcError: as for `request`.
         """
         if unsupported:
             raise no_keywords("open_channel", event, unsupported, _OPTIONS)

@@ -55,7 +55,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
             no limit.
         transport: the first connection, in place of a URL.
         codec: the encoding; the default is JSON with ``enc_hook``.
-        dec_hook, enc_hook: msgspec's hooks for types that it does not know.
+        dec_hook: msgspec's hook that makes values of types that it does not know.
+        enc_hook: msgspec's hook that encodes values of such types.
         lax: convert leniently, both the arguments of handlers and ``returns=``.
         expose_errors: send the text of unexpected exceptions to the remote peer; or a function that decides for each
             exception.
@@ -68,7 +69,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         profile: ``"go"`` if the server is ws-server-wrapper-go, which closes the connection where others ignore a
             message. Such messages are refused here, before they are sent. Messages have at most 32 KiB, unless
             `Limits.sent_message` says otherwise, and there are no raw messages, no extensions and no other codec. See
-            docs/go.md.
+            docs/how-to/go.md.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.

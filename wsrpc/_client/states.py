@@ -1,6 +1,7 @@
 """The states of a client and its transitions, as data.
 
-`docs/drops.md` shows this table. One test compares the page with it, another one plays each cell with a real client.
+`docs/explanation/drops.md` shows this table. One test compares the page with it, another one plays each cell with a
+real client.
 """
 
 from __future__ import annotations

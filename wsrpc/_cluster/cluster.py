@@ -176,9 +176,13 @@ class ClusterClient(ClusterView):
     until what was sent is written. An object can be entered once.
 
     Args:
-        engine, name: those of the `Cluster` of the servers.
+        engine: the engine of the servers' `Cluster`.
+        name: the name of the servers' `Cluster`.
         limits: bounds of the messages between this program and the servers, and ``timeout``, the default of requests.
-        codec, enc_hook, dec_hook, lax: as for `Client`.
+        codec: as for `Client`.
+        enc_hook: as for `Client`.
+        dec_hook: as for `Client`.
+        lax: as for `Client`.
         connect_timeout: seconds in which the engine has to be reached. None for no limit.
 
     Raises:

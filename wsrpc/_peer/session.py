@@ -79,7 +79,10 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     },
     SessionState.OVER: {},
 }
-"""The states of a session, as data. `docs/drops.md` shows this table. Tests compare the two, and play each cell."""
+"""The states of a session, as data.
+
+`docs/explanation/drops.md` shows this table. Tests compare the two, and play each cell.
+"""
 
 
 class Call(Struct, eq=False):

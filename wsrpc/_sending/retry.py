@@ -49,9 +49,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     only while another connection may come. The last error is raised, except if it says that nothing ran and an earlier
     attempt may have run: then the error of that attempt is raised.
 
-    Args:
+    Attributes:
         attempts: how many attempts, with the first one.
-        initial, max: bounds of the waits, in seconds.
+        initial: upper bound of the first wait, in seconds.
+        max: upper bound of every wait, in seconds.
         wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``.
         stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
             clock. ``timeout`` on the call is the better bound.)

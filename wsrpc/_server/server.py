@@ -114,7 +114,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, of the proxies whose ``X-Forwarded-For``,
             ``-Proto`` and ``-Host`` are used; ``"unix"`` trusts Unix sockets. No proxy is trusted by default.
         compression: whether permessage-deflate is offered to every connection; `on_handshake` can change it for one.
-        codec, dec_hook, enc_hook, lax, expose_errors, extensions, log_payloads, profile: as for `Client`.
+        codec: as for `Client`.
+        dec_hook: as for `Client`.
+        enc_hook: as for `Client`.
+        lax: as for `Client`.
+        expose_errors: as for `Client`.
+        extensions: as for `Client`.
+        log_payloads: as for `Client`.
+        profile: as for `Client`.
         handler_context: ``fn(ctx)`` returns an async context manager that runs around each handler, for instance a
             transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
         slow: policy for broadcasts to slow readers, which are peers above `Limits.high_water`. With ``"close"`` the
@@ -246,10 +253,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         server.
 
         Args:
-            host, port: the address; port 0 picks a free port.
+            host: the address to listen on.
+            port: the port; 0 picks a free one.
             path: the only path that is accepted; None accepts any path.
             ssl: a context, for TLS.
-            sock, unix: a bound socket, or the path of a Unix socket, instead of host and port.
+            sock: a bound socket, instead of host and port.
+            unix: the path of a Unix socket, instead of host and port.
             healthz: a path on which a plain HTTP request gets 200 while the server is `healthy`, and 503 while it
                 drains. For that the port stays open while the server drains, and new connections get 503. With None
                 there is no such path, and the port closes when the server begins to drain.
@@ -682,8 +691,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Let clients ask which events this server has handlers for and which it emits, in any language.
 
         They make the request ``describe`` on the channel "wsrpc", and you cannot register handlers on that channel. The
-        answer is what `wsrpc.schema.describe` returns, in pages; docs/protocol.md has its form. Handlers that are
-        registered later appear. Those with ``hidden=True`` and those of `once` are left out.
+        answer is what `wsrpc.schema.describe` returns, in pages; docs/reference/protocol.md has its form. Handlers that
+        are registered later appear. Those with ``hidden=True`` and those of `once` are left out.
 
         Args:
             allow: ``allow(peer)``, sync or async, returns whether a client gets the description. With None every client

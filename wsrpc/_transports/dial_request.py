@@ -37,7 +37,10 @@ class DialRequest:
     Authorization of its own. All values are valid, so that no library has a reason to quote them in an error.
 
     Args:
-        url, headers, subprotocols, proxy: as for `dial`.
+        url: as for `dial`.
+        headers: as for `dial`.
+        subprotocols: as for `dial`.
+        proxy: as for `dial`.
         tls: whether there is a TLS context, which is refused for a ``ws://`` URL.
         unix: the path of a Unix socket to connect to. Redirects to another origin are then not followed, because it is
             not at this socket, and no proxy is used.

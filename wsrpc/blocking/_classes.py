@@ -277,7 +277,7 @@ class Caller(Delegate):
 
         Raises:
             BadResult: the answer is not a channel.
-            RemoteError, RequestTimeout, ConnectionLost and the others of `request`.
+            WsrpcError: as for `request`.
         """
         return AnonymousChannel(
             self._run(self._inner.open_channel, event, *args, timeout=timeout, offline=offline, **unsupported),
@@ -758,7 +758,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
-            RemoteError, RequestTimeout, BadResult and the others of `Peer.request`.
+            WsrpcError: as for `Peer.request`.
         """
         run = self._run if send is not None else self._ask
         return run(
@@ -776,7 +776,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             BadResult: the answer is not a channel.
-            RemoteError, RequestTimeout, ChannelClosed and the others of `request`.
+            WsrpcError: as for `request`.
         """
         return AnonymousChannel(
             self._run(self._inner.open_channel, event, *args, timeout=timeout, **unsupported), self._portal
@@ -946,7 +946,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         connect_timeout: the most seconds that `connect` takes, for all attempts and for the `open` handlers. None for
             no limit.
         codec: the encoding; the default is JSON with ``enc_hook``.
-        dec_hook, enc_hook: msgspec's hooks for types that it does not know.
+        dec_hook: msgspec's hook that makes values of types that it does not know.
+        enc_hook: msgspec's hook that encodes values of such types.
         lax: convert leniently, both the arguments of handlers and ``returns=``.
         expose_errors: send the text of unexpected exceptions to the remote peer; or a function that decides for each
             exception.
@@ -959,7 +960,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         profile: ``"go"`` if the server is ws-server-wrapper-go, which closes the connection where others ignore a
             message. Such messages are refused here, before they are sent. Messages have at most 32 KiB, unless
             `Limits.sent_message` says otherwise, and there are no raw messages, no extensions and no other codec. See
-            docs/go.md.
+            docs/how-to/go.md.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -1308,9 +1309,13 @@ class ClusterClient(ClusterView, ClusterRoot):
     until what was sent is written. An object can be entered once.
 
     Args:
-        engine, name: those of the `Cluster` of the servers.
+        engine: the engine of the servers' `Cluster`.
+        name: the name of the servers' `Cluster`.
         limits: bounds of the messages between this program and the servers, and ``timeout``, the default of requests.
-        codec, enc_hook, dec_hook, lax: as for `Client`.
+        codec: as for `Client`.
+        enc_hook: as for `Client`.
+        dec_hook: as for `Client`.
+        lax: as for `Client`.
         connect_timeout: seconds in which the engine has to be reached. None for no limit.
 
     Raises:

@@ -769,7 +769,7 @@ def test_a_stream_has_the_type_of_its_items() -> None:
 
 
 def test_the_page_shows_what_is_made() -> None:
-    page = (Path(__file__).parents[3] / "docs" / "python-client.md").read_text("utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "how-to" / "python-client.md").read_text("utf-8")
     [code, *_] = re.findall(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
     [shown] = [
         text for text in re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE) if "class Size" in text

@@ -1,4 +1,4 @@
-"""What goes over the bounds of a message, on real connections: the end that docs/limits.md says, for the one only."""
+"""Messages beyond their bounds, on real connections: only that connection ends, as docs/reference/limits.md says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""docs/limits.md says of every bound what it is, and names the tests that go over it."""
+"""docs/reference/limits.md says of every bound what it is, and names the tests that go over it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from wsrpc import Limits
 
 HERE = Path(__file__).parent
-PAGE = (HERE.parents[2] / "docs" / "limits.md").read_text("utf-8")
+PAGE = (HERE.parents[2] / "docs" / "reference" / "limits.md").read_text("utf-8")
 ROWS = re.findall(r"^\| `(\w+)` \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \| ([^|]+?) \|$", PAGE, re.MULTILINE)
 UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 

@@ -65,5 +65,5 @@ def as_markdown() -> str:
 
 
 def test_the_docs_show_the_table_of_a_session() -> None:
-    page = Path(__file__).parents[3] / "docs" / "drops.md"
-    assert as_markdown() in page.read_text("utf-8"), f"docs/drops.md needs this table:\n\n{as_markdown()}"
+    page = Path(__file__).parents[3] / "docs" / "explanation" / "drops.md"
+    assert as_markdown() in page.read_text("utf-8"), f"docs/explanation/drops.md needs this table:\n\n{as_markdown()}"

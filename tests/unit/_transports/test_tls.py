@@ -82,7 +82,7 @@ async def test_a_client_with_a_certificate_is_known_by_it_and_no_other_is_let_in
 
 
 async def test_a_certificate_is_renewed_while_connections_go_on(tmp_path: Path) -> None:
-    """As docs/tls.md says: the same context loads the new files."""
+    """As docs/how-to/tls.md says: the same context loads the new files."""
     for name in ("server.pem", "server.key"):
         shutil.copy(MADE / name, tmp_path)
     server = echo_server()
@@ -101,7 +101,7 @@ async def test_a_certificate_is_renewed_while_connections_go_on(tmp_path: Path) 
 
 
 async def test_files_are_tried_before_the_context_in_use_gets_them() -> None:
-    """Why docs/tls.md loads them twice."""
+    """Why docs/how-to/tls.md loads them twice."""
     server = echo_server()
     context = serving()
 

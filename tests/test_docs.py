@@ -1,0 +1,346 @@
+"""Runs what README.md and docs/ show, and checks that the API reference has every public name.
+
+A block that begins with ``# name.py`` or ``// name.mjs`` is a whole program and runs as a process; the port it names
+is replaced by a free one. Every other Python block is run here, those of one page one after another
+in one namespace, with ``await`` allowed at the top, as in ``python -m asyncio``; then the page's ``test_…`` functions.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import importlib
+import inspect
+import logging
+import os
+import re
+import sys
+import types
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from programs import listening, printed_by
+
+import wsrpc
+from interop.installed import install
+from interop.node import available_libraries, find_node
+from wsrpc._peer.session import TABLE, SessionInput, SessionState
+from wsrpc._sending.link import TRANSITIONS, LinkState
+
+ROOT = Path(__file__).parent.parent
+README = ROOT / "README.md"
+PROTOCOL = ROOT / "docs" / "reference" / "protocol.md"
+BLOCKING = ROOT / "docs" / "how-to" / "blocking.md"
+PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
+PORT = "8080"
+LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
+WITH_STREAMS = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
+
+# Run a program as its user would, with the log on, where `Server.run` says which port it got.
+WITH_LOG = (
+    "import logging, runpy, sys; logging.basicConfig(level=logging.INFO); "
+    "runpy.run_path(sys.argv[1], run_name='__main__')"
+)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_it_was() -> Iterator[None]:
+    """A page may change the log's level and handlers; the tests that come after it read the log."""
+    logger = logging.getLogger("wsrpc")
+    level, handlers = logger.level, list(logger.handlers)
+    yield
+    logger.setLevel(level)
+    logger.handlers[:] = handlers
+
+
+class Block(NamedTuple):
+    language: str
+    text: str
+    line: int  # of its first line
+
+    @property
+    def program(self) -> str | None:
+        """The file's name, if the block is a whole program."""
+        found = re.match(r"(?:#|//) ([\w-]+\.(?:py|mjs))\b", self.text)
+        return found[1] if found else None
+
+
+def blocks_of(page: Path) -> Iterator[Block]:
+    text = page.read_text("utf-8")
+    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
+
+
+def program_of(page: Path, name: str) -> str:
+    [block] = [block for block in blocks_of(page) if block.program == name]
+    return block.text
+
+
+def page_name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+# ---------------------------------------------------------------- blocks that run here
+
+
+class MustRaise(ast.NodeTransformer):
+    """Where a page shows an exception being caught, not raising any is wrong."""
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        self.generic_visit(node)
+        if node.handlers and not node.orelse:
+            [otherwise] = ast.parse("raise AssertionError('nothing was raised')").body
+            node.orelse = [ast.copy_location(otherwise, node)]
+        return node
+
+
+@contextmanager
+def namespace(page: Path) -> Iterator[dict[str, object]]:
+    """A module of its own, which dataclasses and their like look up by its name."""
+    module = types.ModuleType(f"page_{page.stem.lower()}")
+    sys.modules[module.__name__] = module
+    try:
+        yield module.__dict__
+    finally:
+        del sys.modules[module.__name__]
+
+
+@contextmanager
+def logging_as_before() -> Iterator[None]:
+    """Frameworks set up logging when an application of theirs is made."""
+    loggers = [logging.root, logging.getLogger("wsrpc")]
+    before = [(logger, logger.level, logger.handlers[:], logger.disabled) for logger in loggers]
+    try:
+        yield
+    finally:
+        for logger, level, handlers, disabled in before:
+            logger.setLevel(level)
+            logger.handlers[:] = handlers
+            logger.disabled = disabled
+
+
+CERTIFICATES = ROOT / "tests" / "certificates"
+"""Made by the commands that docs/how-to/tls.md shows, and valid for a hundred years.
+
+``renewed.pem`` is another one for the server.
+"""
+
+
+def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
+    # Empty lines before it, so that a traceback shows the line of the page.
+    source = "\n" * (block.line - 1) + block.text
+    tree = compile(source, str(page), "exec", flags=flags | ast.PyCF_ONLY_AST, dont_inherit=True)
+    tree = ast.fix_missing_locations(MustRaise().visit(tree))
+    code: types.CodeType = compile(tree, str(page), "exec", flags=flags, dont_inherit=True)
+    return code
+
+
+@pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
+@pytest.mark.parametrize("page", [page for page in PAGES if page != BLOCKING], ids=page_name)
+async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page.stem == "tls":
+        monkeypatch.chdir(CERTIFICATES)
+    with namespace(page) as names, logging_as_before():
+        for block in blocks_of(page):
+            if block.language != "python" or block.program is not None:
+                continue
+            result = eval(code_of(page, block, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
+            if inspect.iscoroutine(result):
+                await result
+        for name, value in list(names.items()):
+            if name.startswith("test_") and inspect.isfunction(value):
+                result = value()
+                if inspect.iscoroutine(result):
+                    await result
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_every_block_says_what_it_is(page: Path) -> None:
+    """A block in a language that no test looks at would rot unseen.
+
+    (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
+    """
+    known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid"}
+    assert {block.language for block in blocks_of(page)} <= known
+
+
+# ---------------------------------------------------------------- whole programs
+
+
+@asynccontextmanager
+async def running_server(folder: Path, page: Path = README, name: str = "server.py") -> AsyncGenerator[str]:
+    """A page's server as a process, its URL; it must end well when interrupted."""
+    text = program_of(page, name)
+    assert PORT in text
+    (folder / name).write_text(text.replace(PORT, "0"), "utf-8")
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", "-c", WITH_LOG, name),
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=asyncio.subprocess.PIPE,
+    )
+    async with listening(process) as url:
+        yield url.rstrip("/")
+
+
+async def output_of(*command: str, folder: Path) -> str:
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    return await printed_by(process)
+
+
+def promised_by(program: str) -> list[str]:
+    """What the comments beside printing lines say that they print."""
+    printing = re.findall(r"(?:print|console\.log)\(.*\)\s+(?:#|//) (.+)", program)
+    assert printing
+    return [comment.partition(", an ")[0] for comment in printing]
+
+
+async def test_the_first_programs_run_as_shown(tmp_path: Path) -> None:
+    program = program_of(README, "client.py")
+    async with running_server(tmp_path) as url:
+        assert f"ws://127.0.0.1:{PORT}" in program
+        (tmp_path / "client.py").write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+        printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
+    assert printed.splitlines() == promised_by(program)
+
+
+async def test_the_page_without_an_event_loop_runs_in_a_thread_without_one(tmp_path: Path) -> None:
+    def run(url: str) -> None:
+        with namespace(BLOCKING) as names:
+            for block in blocks_of(BLOCKING):
+                if block.language == "python" and block.program is None:
+                    text = block.text.replace(f"ws://127.0.0.1:{PORT}", url)
+                    exec(code_of(BLOCKING, block._replace(text=text)), names)
+
+    async with running_server(tmp_path, BLOCKING) as url:
+        await asyncio.to_thread(run, url)
+
+
+async def check_javascript(page: Path, name: str, library: str, url: str, folder: Path) -> None:
+    program = program_of(page, name)
+    install(library, folder)
+    assert f"ws://127.0.0.1:{PORT}" in program
+    (folder / name).write_text(program.replace(f"ws://127.0.0.1:{PORT}", url), "utf-8")
+    printed = await output_of(find_node(), name, folder=folder)
+    assert printed.splitlines() == promised_by(program)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_the_javascript_program_runs_as_shown(library: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path) as url:
+        await check_javascript(README, "client.mjs", library, url, tmp_path)
+
+
+@pytest.mark.parametrize("library", WITH_STREAMS)
+async def test_streams_by_hand_run_as_shown(library: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path, PROTOCOL, "streams.py") as url:
+        await check_javascript(PROTOCOL, "streams.mjs", library, url, tmp_path)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: Path) -> None:
+    async with running_server(tmp_path, PROTOCOL, "cafe.py") as url:
+        await check_javascript(PROTOCOL, "describe.mjs", library, url, tmp_path)
+
+
+def test_every_program_is_run() -> None:
+    programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
+    assert programs == {
+        *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        ("docs/how-to/blocking.md", "server.py"),
+        *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
+        ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
+        *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
+    }
+
+
+# ---------------------------------------------------------------- what pages refer to
+
+
+def heading_anchors(text: str) -> set[str]:
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+OTHERS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "interop").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+
+
+@pytest.mark.parametrize("page", OTHERS, ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """The links of docs/ are checked by `make docs`."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8")):
+        if target.startswith(("https://", "http://")):
+            continue
+        file, _, anchor = target.partition("#")
+        linked = page.parent / file if file else page
+        assert linked.exists(), f"{page_name(page)}: {target} does not exist"
+        if anchor:
+            assert anchor in heading_anchors(linked.read_text("utf-8")), f"{page_name(page)}: {target}"
+
+
+PUBLIC_MODULES = [
+    *("wsrpc", "wsrpc.adapting", "wsrpc.blocking", "wsrpc.engine", "wsrpc.errors", "wsrpc.handshake", "wsrpc.limits"),
+    *("wsrpc.python_client", "wsrpc.schema", "wsrpc.stats", "wsrpc.testing", "wsrpc.transport", "wsrpc.typescript"),
+    *(f"wsrpc_adapters.{name}" for name in ("aiohttp", "asgi", "nats", "picows", "redis", "uvicorn")),
+]
+
+
+def test_the_list_of_public_modules_is_complete() -> None:
+    found = {
+        ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
+        for folder in (ROOT / "wsrpc", ROOT / "adapters" / "wsrpc_adapters")
+        for path in [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
+        if not any(
+            part.startswith("_") for part in path.relative_to(folder).with_suffix("").parts if part != "__init__"
+        )
+    }
+    assert found - {"wsrpc_adapters", "wsrpc.__main__"} == set(PUBLIC_MODULES)
+
+
+@pytest.mark.parametrize("module", PUBLIC_MODULES)
+def test_the_reference_has_every_public_name(module: str) -> None:
+    pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
+    described = set(re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE))
+    at_the_root = {name for name in wsrpc.__all__ if getattr(wsrpc, name, None) is not None}
+    for name in importlib.import_module(module).__all__:
+        same = module in ("wsrpc.errors", "wsrpc.handshake", "wsrpc.limits", "wsrpc.stats", "wsrpc.transport")
+        shown = f"wsrpc.{name}" if same and name in at_the_root else f"{module}.{name}"
+        assert shown in described, f"no page of docs/reference/api has '::: {shown}'"
+
+
+def test_the_table_of_states_is_true() -> None:
+    page = (ROOT / "docs" / "reference" / "connection.md").read_text("utf-8")
+    page = page.partition("## States")[2].partition("##")[0]
+    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
+    shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
+    # A link that is lost leaves its peer without a connection, until the next one opens.
+    names = {state: "disconnected" if state is LinkState.LOST else state.value for state in LinkState}
+    del names[LinkState.BROKEN]  # lasts only until the transport reports the end, so the page leaves it out
+    del names[LinkState.RESUMING], names[LinkState.DETACHED]  # states of the session: see below
+    true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
+    true["disconnected"] = {"opening"}
+    after = {
+        SessionState.ATTACHED: {"opening", "open"},
+        SessionState.DETACHED: {"detached"},
+        SessionState.RESUMING: {"resuming"},
+        SessionState.OVER: {"disconnected"},
+    }
+    for state in (SessionState.DETACHED, SessionState.RESUMING):
+        true[state.value] = set[str]().union(*(after[new] for new, _ in TABLE[state].values()))
+    for attached in after[SessionState.ATTACHED]:
+        true[attached] |= after[TABLE[SessionState.ATTACHED][SessionInput.CUT][0]]
+    assert shown == true
