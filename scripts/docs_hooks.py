@@ -16,8 +16,8 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
-sys.path.insert(0, str(Path(__file__).parent))
-from sequence_diagrams import BadDiagram, draw
+sys.path.insert(0, str(Path(__file__).parent.parent))
+from scripts.sequence_diagrams import BadDiagram, draw
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"

@@ -24,11 +24,11 @@ def test_a_host_is_unable_only_to_do_what_has_a_row(host: Host) -> None:
 
 @pytest.mark.parametrize("ability", ABILITIES)
 def test_every_ability_is_looked_up_by_a_test(ability: str) -> None:
-    texts = [path.read_text("utf-8") for path in PAGE.parents[1].glob("tests/adapters/test_*.py")]
+    texts = [path.read_text("utf-8") for path in PAGE.parents[2].glob("tests/adapters/test_*.py")]
     assert any(f'"{ability}"' in text for text in texts), f"no test depends on {ability!r}"
 
 
 def test_whatever_only_some_are_tested_for_is_tested_otherwise_with_the_others() -> None:
-    text = "".join(path.read_text("utf-8") for path in PAGE.parents[1].glob("tests/adapters/test_*.py"))
+    text = "".join(path.read_text("utf-8") for path in PAGE.parents[2].glob("tests/adapters/test_*.py"))
     able, unable = (set(re.findall(rf'@{name}\("(.+?)"\)', text)) for name in ("able", "unable"))
     assert able and able <= unable <= ABILITIES.keys()
