@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from difflib import get_close_matches
 
@@ -51,13 +52,19 @@ def main(words: list[str]) -> int:
         if name not in COMMANDS and name not in HIDDEN:
             raise UsageError(_unknown(name))
         command = command_of(name)
-        return command.run(command.parser().parse_intermixed_args(words[1:]))
+        options = command.parser().parse_intermixed_args(words[1:])
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc_command` leaves it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return command.run(options)
     except Failure as exc:
         if text := str(exc):
             complain(text)
         return exc.code
     except SystemExit:  # argparse has shown the help
         return 0
+    except KeyboardInterrupt:  # in a command that does not handle signals itself
+        complain("interrupted")
+        return 128 + signal.SIGINT
 
 
 def hide_token(words: list[str]) -> None:
