@@ -67,7 +67,9 @@ def interrupted_at_import(folder: Path, module: str, *arguments: str) -> subproc
         "utf-8",
     )
     path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
-    return subprocess.run([*INSTALLED, *arguments], env=environment({"PYTHONPATH": path}), capture_output=True, text=True)
+    return subprocess.run(
+        [*INSTALLED, *arguments], env=environment({"PYTHONPATH": path}), capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize("module", ["wsrpc", "asyncio", "wsrpc._client.client", "argparse", "wsrpc._command.values"])
