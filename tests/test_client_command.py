@@ -26,7 +26,7 @@ ROOT = Path(__file__).parent.parent
 
 APP = """
 import msgspec
-from wsrpc import Peer, Server
+from wsrpc import Server
 
 class Cup(msgspec.Struct):
     drink: str

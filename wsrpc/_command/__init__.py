@@ -1,1 +1,1 @@
-"""The command ``wsrpc``: takes a command line, writes values to stdout and errors to stderr, and returns an exit code."""
+"""The command ``wsrpc``: takes a command line; prints values to stdout, errors to stderr; returns an exit code."""

@@ -147,9 +147,11 @@ class Progress:
     def _show(self, end: str) -> None:
         part = f" of {_size(self._size)}, {self._bytes * 100 // self._size} %" if self._size else ""
         text = f"{self._verb} {counted(self.items)}, {_size(self._bytes)}{part}"
-        # A line that the terminal wraps could not be overwritten.
-        columns = os.get_terminal_size(sys.stderr.fileno()).columns or len(text) + 1
-        sys.stderr.write(f"\r\x1b[K{text[: columns - 1]}{end}")
+        # A line that the terminal has wrapped cannot be overwritten, and Ctrl-C appends "^C" to it.
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        if columns > 0:  # 0 if the terminal has no size, as on some serial lines
+            text = text[: max(0, columns - 3)]
+        sys.stderr.write(f"\r\x1b[K{text}{end}")
         sys.stderr.flush()
 
 
