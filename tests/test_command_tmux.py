@@ -34,6 +34,10 @@ class Screen:
         assert process.returncode == 0, err.decode()
         return out.decode()
 
+    async def ask(self, format: str) -> str:
+        """Return what a format of tmux stands for."""
+        return (await self._run("display-message", "-p", format)).rstrip("\n")
+
     async def types(self, line: str) -> None:
         """Type a line after the prompt, on an empty screen."""
         await self._run("send-keys", "C-l")
@@ -78,12 +82,14 @@ async def screen(columns: int, folder: Path) -> AsyncGenerator[Screen]:
     variables = {**environment({"LC_ALL": "C.UTF-8"}), "TERM": "screen-256color"}
     variables.pop("TMUX", None)
     subprocess.run([*tmux, "new-session", "-d", *size, "-c", str(folder), shell], env=variables, check=True)
+    found = Screen(tmux)
     try:
-        found = Screen(tmux)
         await found.shows("$")
         yield found
     finally:
+        socket = await found.ask("#{socket_path}")
         subprocess.run([*tmux, "kill-server"], check=True)
+        Path(socket).unlink(missing_ok=True)  # tmux 3.3 leaves it
 
 
 async def test_values_errors_and_interruptions(tmp_path: Path) -> None:
@@ -142,7 +148,7 @@ async def test_an_upload_shows_one_line_of_progress(tmp_path: Path, columns: int
         whole = r"sent ([\d,]+ items?), \d.* of 977\.5 KiB, \d+ %"
         count = re.fullmatch(whole if columns == 80 else r"sent ([\d,]+ items?), .*", progress)
         assert count is not None, progress
-        assert interrupted.startswith("wsrpc: interrupted: the upload to begins was cancelled after ")
+        assert interrupted == f"wsrpc: interrupted: the upload to begins was cancelled after {count[1]}"
         assert code == "code 130"
 
         await found.types(f"wsrpc upload {played.url} total --send items")

@@ -167,10 +167,13 @@ class _Upload:
         self._job = job
         self._event = event
 
-    async def items(self) -> AsyncGenerator[Any]:
-        async for item in self._source.read(self.progress.add):
-            yield item
-            self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
+    def items(self) -> AsyncGenerator[Any]:
+        """Return the items, which are counted as they are sent."""
+        return self._source.read(self._count)
+
+    def _count(self, size: int) -> None:
+        self.progress.add(size)
+        self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
 
 
 call = Command(_call_parser, in_event_loop(_request))

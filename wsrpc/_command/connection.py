@@ -126,7 +126,7 @@ def _tls(options: Namespace) -> ssl.SSLContext | None:
 def _reason(error: OSError | ValueError) -> str:
     if not isinstance(error, ssl.SSLError):
         return str(getattr(error, "strerror", None) or error)
-    if error.reason is None:  # OpenSSL says only "PEM lib"
+    if not error.reason:  # OpenSSL says only "PEM lib"
         return "it does not hold a certificate and its private key; --key names another file for the key"
     return error.reason.replace("_", " ").lower()
 

@@ -7,7 +7,7 @@ import math
 import re
 from argparse import Action, Namespace
 from collections.abc import Callable, Sequence
-from typing import IO, Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NamedTuple, NoReturn, Protocol
 
 from .failures import UsageError
 from .running import show
@@ -37,7 +37,7 @@ class Parser(argparse.ArgumentParser):
             message += "; write -- before arguments that begin with -"
         raise UsageError(f"{message}; see {self.prog} --help")
 
-    def print_help(self, file: IO[str] | None = None) -> None:
+    def print_help(self, file: Any = None) -> None:
         if file is not None:
             super().print_help(file)
         else:

@@ -122,7 +122,7 @@ class Items(NamedTuple):
     """Bytes in all, if that is known."""
 
     async def read(self, count: Callable[[int], None]) -> AsyncGenerator[Any]:
-        """Yield the items, and call ``count`` with the number of bytes of each. Cancelling is safe.
+        """Yield the items. Call ``count`` with the bytes of each once the next one is asked for. Cancelling is safe.
 
         A thread reads, because no other way of reading files and pipes without blocking works on all systems. A thread
         that still waits for input when the program ends cannot be joined, so the program ends without joining it.
@@ -131,25 +131,25 @@ class Items(NamedTuple):
         rest: list[bytes] = []
         while chunk := await self._chunk():
             if self.form == "bytes":
-                count(len(chunk))
                 yield chunk
+                count(len(chunk))
                 continue
             lines = chunk.split(b"\n")
             for line in lines[:-1]:
                 number += 1
                 whole = b"".join((*rest, line))
                 rest.clear()
-                count(len(whole) + 1)
                 if self.form == "text" or whole.strip():
                     yield self._item(whole, number)
+                    count(len(whole) + 1)
             if lines[-1]:
                 rest.append(lines[-1])
                 if len(rest) * READ > LONGEST_LINE:
                     raise UsageError(f"line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes")
         if rest:
             whole = b"".join(rest)
-            count(len(whole))
             yield self._item(whole, number + 1)
+            count(len(whole))
 
     async def _chunk(self) -> bytes:
         try:
