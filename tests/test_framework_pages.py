@@ -23,7 +23,7 @@ from wsrpc import Client, HandshakeRejected, Server
 
 ROOT = Path(__file__).parent.parent
 HOW_TO = ROOT / "docs" / "how-to"
-PAGES = [HOW_TO / f"{name}.md" for name in ("fastapi", "frameworks", "uvicorn", "tls")]
+PAGES = [HOW_TO / f"{name}.md" for name in ("fastapi", "frameworks", "uvicorn", "picows", "tls")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), "."])}
 
 
