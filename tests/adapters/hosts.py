@@ -145,10 +145,10 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "the ASGI server decides for all connections: uvicorn's `ws_per_message_deflate`, which is on by default",
+        "compression": "the ASGI server decides for all: uvicorn's `ws_per_message_deflate`, which is on by default",
         "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it",
         "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
-        "pieces in": "the whole message arrives at once; `ws_max_size`, then `Limits.message` limit its size",
+        "pieces in": "the message arrives as a whole; `ws_max_size`, then `Limits.message` limit its size",
         "pieces out": "the pieces are buffered, and are sent as one message with the last one",
         "no code": "the code is 1000: in ASGI every close has a code",
         "written together": "each message is written separately: ASGI cannot send several at once",
@@ -177,7 +177,7 @@ class AsgiHypercorn(Asgi):
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
         "early": "hypercorn responds with 400; RFC 6455 does not allow a client to send it",
         "compression": "hypercorn compresses for every client that offers it",
-        "pieces in": "the whole message arrives at once; `websocket_max_message_size`, then `Limits.message` limit its size",
+        "pieces in": "the message arrives as a whole; `websocket_max_message_size`, then `Limits.message` limit its size",
         "read together": "hypercorn passes on at most ten messages at a time",
         "violation": "hypercorn drops the connection, which is 1006",
         "abort": "hypercorn closes with 1011",
