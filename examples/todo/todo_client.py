@@ -1,16 +1,13 @@
 """A client in a terminal: `python todo_client.py`."""
 
-# --8<-- [start:imports]
 import asyncio
 import contextlib
 import sys
 
 from model import Task
 
-# --8<-- [end:imports]
 from wsrpc import Client, ReconnectInfo, RemoteError
 
-# --8<-- [start:client]
 URL = "ws://127.0.0.1:8080/ws"
 
 
@@ -26,8 +23,6 @@ async def watch(client: Client) -> None:
 def make_client(url: str = URL) -> Client:
     client = Client(url)
     client.on("changed", show)
-    # --8<-- [end:client]
-    # --8<-- [start:reconnect]
 
     @client.on_reconnect
     async def back(info: ReconnectInfo) -> None:
@@ -37,8 +32,6 @@ def make_client(url: str = URL) -> Client:
             print("-- back: the server has a new session, so here is the list again")
             await watch(client)
 
-    # --8<-- [end:reconnect]
-    # --8<-- [start:main]
     return client
 
 
@@ -59,4 +52,3 @@ if __name__ == "__main__":
             asyncio.run(main(*sys.argv[1:]))
     except RemoteError as error:
         sys.exit(f"{error} [{error.code}]")
-# --8<-- [end:main]
