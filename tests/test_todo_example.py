@@ -7,6 +7,7 @@ port is replaced by a free one, and times in the output are not compared.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import shlex
@@ -155,6 +156,10 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             else:
                 await terminal.run(last)
         else:
+            if block.text[0] in "[{":  # an answer, which `wsrpc call` indents on a terminal, and only there
+                [line] = await terminal.read(1)
+                assert block.text.rstrip("\n") == json.dumps(json.loads(line), indent=2)
+                continue
             shown = [without_times(line) for line in block.text.splitlines()]
             # Where a session continues, nothing says whether its events or `on_reconnect` come first.
             printed = [without_times(line) for line in await terminal.read(len(shown))]
