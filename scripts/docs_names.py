@@ -1,4 +1,6 @@
-"""Links the names in docstrings to the API reference, where docs/reference/api has them.
+"""Prepares docstrings and signatures for the API reference.
+
+Names in docstrings become links, where docs/reference/api has them.
 
 A docstring writes the name of something public in single backticks: ``Client.request``, or ``request`` for a member of
 the same class. mkdocs.yml names this module as an extension of Griffe, which reads the docstrings for mkdocstrings.
@@ -26,23 +28,32 @@ def described() -> dict[str, dict[str, str]]:
     return found
 
 
-class LinkNames(griffe.Extension):
-    """Extension of Griffe that changes each docstring once it has read a package."""
+UNSUPPORTED = "unsupported"
+"""Parameter of functions that refuse unknown keywords with a sentence. It is no option, so the reference omits it."""
+
+
+class Prepare(griffe.Extension):
+    """Extension of Griffe that changes docstrings and signatures once it has read a package."""
 
     def __init__(self) -> None:
         self._described = described()
 
     def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
-        """Link the names in all docstrings of a package."""
-        self._link_in(pkg)
+        """Prepare a package."""
+        self._prepare(pkg)
 
-    def _link_in(self, within: griffe.Module | griffe.Class) -> None:
-        for each in [within, *within.members.values()]:
-            if isinstance(each, griffe.Object) and each.docstring is not None:
-                self._link(each, each.docstring)
+    def _prepare(self, within: griffe.Module | griffe.Class) -> None:
+        if within.docstring is not None:
+            self._link(within, within.docstring)
         for each in within.members.values():
             if isinstance(each, griffe.Module | griffe.Class):
-                self._link_in(each)
+                self._prepare(each)
+            elif isinstance(each, griffe.Object) and each.docstring is not None:
+                self._link(each, each.docstring)
+            if isinstance(each, griffe.Function):
+                for form in [each, *(each.overloads or [])]:
+                    if UNSUPPORTED in form.parameters:
+                        del form.parameters[UNSUPPORTED]
 
     def _link(self, owner: griffe.Object, docstring: griffe.Docstring) -> None:
         def link(found: re.Match[str]) -> str:
