@@ -62,7 +62,7 @@ test-pythons: $(STAMPS)/venv
 	$(BIN)/python scripts/test_pythons.py $(ARGS)
 
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
-test-browser: $(STAMPS)/browser $(STAMPS)/npm
+test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
 	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
 

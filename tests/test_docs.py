@@ -260,7 +260,7 @@ async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: 
 def test_every_program_is_run() -> None:
     programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
     assert programs == {
-        *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
         *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
