@@ -84,14 +84,14 @@ def test_the_figures_in_the_text_are_those_of_the_run() -> None:
         assert f"| {name} | {_three_digits(rate(requests[key]))} | {ahead} times as many |" in shown
     transports = {"default, ": "wsrpc", "[picows]": "wsrpc-picows", "[aiohttp]": "wsrpc-aiohttp"}
     transports |= {"[FastAPI with": "wsrpc-uvicorn", "FastAPI through": "wsrpc-fastapi"}
-    for start, key in transports.items():
+    for beginning, key in transports.items():
         cells = [
             analysis.cell(run, section, column, key)
             for section in run.sections
             for column in section.columns
             if column.key in ("requests", "accepts", "accepts-tls", "idle")
         ]
-        [row] = [line for line in shown.splitlines() if line.startswith(f"| {start}")]
+        [row] = [line for line in shown.splitlines() if line.startswith(f"| {beginning}")]
         assert row.endswith(" | ".join(analysis.ratio(found.ratio) for found in cells if found) + " |")
 
 
