@@ -45,8 +45,8 @@ This page shows which cases of [Autobahn's test suite](https://github.com/crossb
 make autobahn WSTEST=path/to/wstest ARGS=--compression
 ```
 
-The suite has about 500 cases: fragments, control frames between them, reserved bits, invalid UTF-8, unusual close codes,
-large messages, compression. It talks to a server that sends back what it receives. Each library is tested twice: alone,
+The suite has about 500 cases: fragments, control frames between them, reserved bits, invalid UTF-8, unusual close
+codes, large messages, compression. It talks to a server that sends back what it receives. Each library is tested twice: alone,
 and with wsrpc on top of it. wsrpc is not expected to pass what the library alone does not pass.
 
 | verdict | meaning |
@@ -56,9 +56,10 @@ and with wsrpc on top of it. wsrpc is not expected to pass what the library alon
 | INFORMATIONAL | the suite does not judge |
 | UNIMPLEMENTED | the library does not have the feature: picows has no compression |
 | FAILED | the behaviour violates RFC 6455 |
+| CLOSE: … | only the way in which the connection was closed has this verdict |
 
-The suite needs Python 2.7, so `make test` does not run it. `python -m interop.autobahn` writes this page; do not edit it
-by hand.
+The suite needs Python 2.7, so `make test` does not run it. `python -m interop.autobahn` writes this page: change
+the text there.
 
 ## Results
 
@@ -67,8 +68,8 @@ by hand.
 
 FOOT = """
 
-Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats it as a violation, alone and under wsrpc.
-Case 7.1.2 sends a second Close frame together with the first one. picows answers both, alone and under wsrpc.
+Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats it as a violation, alone and under
+wsrpc. Case 7.1.2 sends a second Close frame together with the first one. picows answers both, alone and under wsrpc.
 """
 
 
