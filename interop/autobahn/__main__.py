@@ -46,8 +46,8 @@ make autobahn WSTEST=path/to/wstest ARGS=--compression
 ```
 
 The suite has about 500 cases: fragments, control frames between them, reserved bits, invalid UTF-8, unusual close
-codes, large messages, compression. It talks to a server that sends back what it receives. Each library is tested twice: alone,
-and with wsrpc on top of it. wsrpc is not expected to pass what the library alone does not pass.
+codes, large messages, compression. It talks to a server that sends back what it receives. Each library is tested
+twice: alone, and with wsrpc on top of it. wsrpc is not expected to pass what the library alone does not pass.
 
 | verdict | meaning |
 |---|---|
