@@ -3,7 +3,7 @@
 #
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
-#   make test    every test, the ones against Node and Go included
+#   make test    every test, the ones against Node and Go included; it needs tmux: apt-get install tmux
 #   make test-pythons   the unit and property tests on every other supported Python that is on the machine
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light

@@ -1,6 +1,9 @@
-"""An aiohttp application with pages and a WebSocket on one port: `python examples/aiohttp_app.py`.
+"""An aiohttp application with HTTP routes and a WebSocket on one port.
 
-It starts, talks to itself and exits. With a port it serves until you stop it: `python examples/aiohttp_app.py 8080`.
+`on_handshake` asks for a name, handlers and routes send news to all clients, and a client dials with aiohttp's session.
+
+    python examples/aiohttp_app.py         serve two clients of its own, and exit
+    python examples/aiohttp_app.py 8080    serve other clients on this port, until Ctrl-C
 """
 
 from __future__ import annotations

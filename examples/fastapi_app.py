@@ -1,7 +1,9 @@
-"""A FastAPI application with an authenticated WebSocket beside its routes.
+"""A FastAPI application with HTTP routes and an authenticated WebSocket on one port.
 
-uvicorn fastapi_app:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol      in examples/, for browsers and other clients
-python examples/fastapi_app.py                                             the same, with two clients that use it
+A dependency checks who connects; routes and handlers share the stock, and both tell all clients about changes.
+
+    python examples/fastapi_app.py                                           serve two clients of its own, and exit
+    uvicorn fastapi_app:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol    in examples/: serve other clients
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""A fleet of agents whose server is restarted: `python examples/fleet.py`.
+"""Twenty agents that reconnect whenever their server restarts: `python examples/fleet.py`.
 
-Each agent registers when it connects, and again in `on_reconnect`. Reports that it makes while there is no server are
-queued, and are sent after it has registered again. The server requests the status of all connected agents at once.
+Each agent registers when it connects, and again in `on_reconnect`. A report that it sends while there is no server
+waits in the client's queue. It leaves after the agent has registered again, so each report arrives once and has a name.
+The server requests the status of all agents at once.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ NAME: Key[str] = Key("name")
 
 
 class Control:
-    """Reports of all servers, as a database would keep them, and the present server."""
+    """Holds the reports to all servers, as a database would, and the present server."""
 
     def __init__(self) -> None:
         self.reports: Counter[str] = Counter()
@@ -42,7 +43,7 @@ class Control:
             self.changed.notify_all()
 
     async def everybody(self) -> list[str]:
-        """Wait until all agents are registered; return the status of each."""
+        """Wait until all agents are registered, and return the status of each."""
         async with self.changed:
             await self.changed.wait_for(lambda: sum(NAME.name in peer.state for peer in self.server.peers) == AGENTS)
         return await asyncio.gather(*(peer.request("status", returns=str) for peer in self.server.peers))

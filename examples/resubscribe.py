@@ -1,8 +1,7 @@
-"""Subscribing again after a drop: `python examples/resubscribe.py`.
+"""Subscribe again after the server has restarted, and miss nothing: `python examples/resubscribe.py`.
 
-After a drop the client is a new peer for the server, without subscriptions. So it subscribes again in `on_reconnect`,
-and says how far it has read. That is sent before the messages that were queued meanwhile. Here the server is restarted
-in the middle.
+To a restarted server, the client is a new peer without subscriptions. So the client subscribes again in `on_reconnect`,
+and says how many headlines it has. The server first sends those that the client has missed, then new ones.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class News:
     async def publish(self, headline: str) -> None:
         self.headlines.append(headline)
         for peer in list(self.subscribers):
-            with contextlib.suppress(ConnectionLost):  # it will subscribe again and get what it missed
+            with contextlib.suppress(ConnectionLost):  # it subscribes again, and then gets what it missed
                 await peer.emit("headline", headline)
 
     async def subscribe(self, peer: Peer, position: int) -> None:
@@ -60,15 +59,16 @@ async def main() -> None:
 
         @client.on_reconnect
         async def subscribe_again(info: ReconnectInfo) -> None:
-            print(f"back after {info.attempts} attempt(s), with {len(read)} headlines")
-            await client.request("subscribe", len(read))
+            print(f"reconnected in {info.attempts} attempt(s), with {len(read)} headline(s)")
+            if not info.resumed:  # a resumed session still has its subscription
+                await client.request("subscribe", len(read))
 
         await client.connect()
         await client.request("subscribe", 0)
         await news.publish("It rains")
         print(await arrived.get())
 
-    await news.publish("Nobody heard of this one")  # the server is down
+    await news.publish("Published while the server is down")
 
     async with serve(news).listen("127.0.0.1", listener.port):
         print(await arrived.get())

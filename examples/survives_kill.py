@@ -1,9 +1,11 @@
-"""A command-line client that survives `kill -9` of its server: `python examples/survives_kill.py`.
+"""A client whose requests run once although its server is killed: `python examples/survives_kill.py`.
 
-It adds lines to a journal that a server in another process keeps, and watches the lines that are added. The server is
-killed twice in the middle of a request, and started again on the same Unix socket. Each line is in the journal once,
-and seen once: the client sends a request again if it may have run, and the server tells by the line's number whether
-it did.
+The client adds numbered lines to a journal, which a server in another process writes, and watches the lines that are
+added. The server kills itself twice in the middle of a request, and is started again on the same Unix socket.
+
+A killed server leaves it open whether the request has run. So the client sends it again (``retry=`` with
+``idempotent=True``), and the server recognizes by the number that it has the line. In the end each line is in the
+journal once, and the client has seen it once.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def serve(socket: str, file: Path, dies_at: int | None) -> None:
     @server.on("add")
     async def add(number: int, line: str) -> None:
         if number < len(journal):
-            return  # the client has sent it again, and it had run
+            return  # a repetition: the line is in the journal already
         journal.append(line)
         with file.open("a", encoding="utf-8") as out:
             out.write(f"{line}\n")
@@ -52,10 +54,9 @@ def serve(socket: str, file: Path, dies_at: int | None) -> None:
 
 
 async def supervise(socket: str, file: Path) -> None:
-    """Start the server, and start it again when it has died, as systemd would."""
+    """Start the server, and start it again whenever it ends, as systemd would."""
     for dies_at in [*DIES_AT, None]:
         arguments = [socket, str(file), *([] if dies_at is None else [str(dies_at)])]
-        # Without its log.
         process = await asyncio.create_subprocess_exec(
             sys.executable, __file__, *arguments, stderr=asyncio.subprocess.DEVNULL
         )
@@ -65,7 +66,7 @@ async def supervise(socket: str, file: Path) -> None:
             if process.returncode is None:
                 process.terminate()
                 await process.wait()
-        print(f"the server was ended by {signal.Signals(-code).name}, and is started again")
+        print(f"the server was killed by {signal.Signals(-code).name} and is started again")
 
 
 # ---------------------------------------------------------------- the client
@@ -86,7 +87,7 @@ async def main() -> None:
                 complete.set()
 
         @client.on_reconnect
-        async def watch() -> None:  # comes before the request that is sent again
+        async def watch() -> None:  # runs before the request is sent again
             await client.request("watch", len(seen))
 
         try:

@@ -63,8 +63,8 @@ def check_wheel(wheel: Path, problems: Problems) -> None:
         info = next(name for name in names if name.endswith(".dist-info/METADATA"))
         metadata = email.parser.BytesParser().parsebytes(archive.read(info))
     tops = {name.partition("/")[0] for name in names}
-    strangers = tops - {"wsrpc", "wsrpc_adapters", info.partition("/")[0]}
-    problems.expect(not strangers, f"wheel: holds more than the two packages: {sorted(strangers)}")
+    strangers = tops - {"wsrpc", "wsrpc_adapters", "wsrpc_command.py", info.partition("/")[0]}
+    problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
         sources = [f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")]
         missing = sorted({*sources, f"{package}/py.typed"} - set(names))
@@ -111,7 +111,7 @@ def check_sdist(sdist: Path, problems: Problems) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     files = ["LICENSE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "PKG-INFO"]
-    files += ["wsrpc/py.typed", "adapters/wsrpc_adapters/py.typed"]
+    files += ["wsrpc/py.typed", "wsrpc_command.py", "adapters/wsrpc_adapters/py.typed"]
     files += [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
     missing = sorted(set(files) - names)
     problems.expect(not missing, f"sdist: lacks {missing}")

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import msgspec
 import pytest
 
-from wsrpc import RemoteError, RpcError, Server
+from wsrpc import Peer, RemoteError, RpcError, Server
 from wsrpc._command import asking
 from wsrpc._command.asking import ask
 from wsrpc._command.failures import Failure
@@ -177,6 +177,11 @@ async def test_a_server_that_offers_its_description_is_asked(folder: Path) -> No
     server = described_server()
     (folder / "app.json").write_bytes(msgspec.json.encode(describe(server)))
     server.offer_description()
+
+    @server.on("open")
+    async def greet(peer: Peer) -> None:  # the command has no handler for it, and does not say so
+        await peer.of("chat").emit("welcome")
+
     async with server.listen("127.0.0.1", 0) as listener:
         url = f"ws://127.0.0.1:{listener.port}/"
         for command in ("client", "types"):
@@ -220,7 +225,7 @@ async def test_headers_are_sent(folder: Path) -> None:
 
 async def test_options_that_cannot_work(folder: Path) -> None:
     assert "--header is for the URL" in (await run(folder, "client", "app:server", "--header", "a: b", status=2))[1]
-    assert 'a header is "Name: value"' in (await run(folder, "client", "ws://a", "--header", "a", status=2))[1]
+    assert 'expected "Name: value"' in (await run(folder, "client", "ws://a", "--header", "a", status=2))[1]
     assert "--check compares with a file" in (await run(folder, "client", "app:server", "--check", status=2))[1]
 
 
@@ -287,7 +292,9 @@ def changed() -> RpcError:
     ],
 )
 async def test_an_answer_of_another_shape(answer: Any) -> None:
-    assert (await refusal(lambda after=None: answer)).startswith("URL answers with something else than a description: ")
+    assert (await refusal(lambda after=None: answer)).startswith(
+        "URL answers with something other than a description: "
+    )
 
 
 async def test_pages_without_an_end() -> None:

@@ -46,9 +46,22 @@ async def test_arguments_come_from_files(tmp_path: Path) -> None:
         ("it's", """it's is not JSON: arguments are JSON, so write '"it'"'"'s"' for the text"""),
         ("a\x1bb", """a\\x1bb is not JSON: arguments are JSON, so write '"a\\u001bb"' for the text"""),
         ("", """an argument is empty, which is not JSON: write '""' for the empty text"""),
-        ("{a: 1}", "{a: 1} is not JSON; the shell may have removed quotes: put the argument into '…'"),
+        (
+            "{a: 1}",
+            "{a: 1} is not JSON: object keys must be strings (byte 1); the shell may have removed quotes, so put the "
+            "argument into '…'",
+        ),
+        ('["a"', '["a" is not JSON: its end is missing; the shell may have removed quotes, so put the argument into'),
+        ('"\x1b"', '"\\x1b" is not JSON: invalid character (byte 1); the shell may have removed quotes'),
+        ("[" * 10_000, f"{'[' * 60}… is not JSON: it is nested too deeply; the shell"),
+        ("x" * 61, f"{'x' * 60}… is not JSON: put text into double quotes, within single ones for the shell"),
+        ("\udcff", "\\udcff is not text in UTF-8: give @bytes:FILE for the bytes in a file"),
+        ("@", """@ names no file: write @FILE, or '"@"' for the text"""),
+        ("@bytes:", """@bytes: names no file: write @bytes:FILE, or '"@bytes:"' for the text"""),
         ("@none.json", "cannot read none.json: No such file or directory"),
-        ("@odd.txt", "odd.txt is not JSON, JSON is malformed: invalid character (byte 0): give @text:odd.txt for its"),
+        ("@odd.txt", "odd.txt is not JSON: invalid character (byte 0); give @text:odd.txt for its text"),
+        ("@/dev/null", "/dev/null is empty, which is not JSON: give @text:/dev/null for the empty text"),
+        ("@/dev/zero", "/dev/zero has more than 67,108,864 bytes: upload it with --send, if its handler reads items"),
         ("@text:odd.bin", "odd.bin is not text in UTF-8: give @bytes:odd.bin for its bytes"),
     ],
 )
@@ -75,21 +88,38 @@ async def test_the_way_to_quote_a_word_works() -> None:
         (["cal"], "'cal' is not a command (did you mean call?)"),
         (["call"], "the following arguments are required: URL, EVENT; see wsrpc call --help"),
         (["call", "ws://a", "b", "--tiemout", "3"], "unrecognized arguments: --tiemout 3; see wsrpc call --help"),
-        (["call", "ws://a", "b", "--timeout", "soon"], "argument --timeout: invalid number of seconds value: 'soon'"),
-        (["call", "ws://a", "b", "--timeout", "nan"], "argument --timeout: invalid number of seconds value: 'nan'"),
-        (["stream", "ws://a", "b", "--take", "0"], "argument --take: invalid whole number of 1 or more value: '0'"),
+        (
+            ["call", "ws://a", "b", "--timeout", "soon"],
+            "argument --timeout: expected a number of seconds greater than 0, got 'soon'",
+        ),
+        (
+            ["call", "ws://a", "b", "--timeout", "nan"],
+            "argument --timeout: expected a number of seconds greater than 0, got 'nan'",
+        ),
+        (["call", "ws://a", "b", "--timeout", "0"], "argument --timeout: expected a number of seconds greater than 0"),
+        (["stream", "ws://a", "b", "--take", "0"], "argument --take: expected a whole number of 1 or more, got '0'"),
+        (["stream", "ws://a", "b", "--retry", "x"], "argument --retry: expected a whole number of 1 or more, got 'x'"),
+        (
+            ["call", "ws://a", "b", "2", "-1e3"],
+            "unrecognized arguments: -1e3; write -- before arguments that begin with",
+        ),
+        (["call", "ws://a", "b", "--token", ""], "argument --token: the token is empty; see wsrpc call --help"),
+        (["call", "ws://a", "b", "--token="], "argument --token: the token is empty; see wsrpc call --help"),
+        (["call", "ws://a:99999", "b"], "a URL has a host and a port of at most 65535 after ://"),
+        (["completion"], "the following arguments are required: SHELL; see wsrpc completion --help"),
         (["call", "http://a", "b"], "a URL begins with ws:// or wss:// and names a host, got 'http://a'"),
         (["call", "ws://a", "open"], "'open' is reserved on the main channel"),
         (["call", "ws://a", "b", "--answer", "x"], """--answer is NAME=VALUE, such as name='"Ada"'; got 'x'"""),
+        (["call", "ws://a", "b", "--answer", "=1"], """--answer is NAME=VALUE, such as name='"Ada"'; got '=1'"""),
         (["call", "ws://a", "b", "--answer", "x=y"], "y is not JSON"),
-        (["call", "ws://a", "b", "-", "-"], "there is one upload in a request"),
-        (["call", "ws://a", "b", "-", "--send", "f"], "there is one upload in a request"),
+        (["call", "ws://a", "b", "-", "-"], "a request has one upload: give - once"),
+        (["call", "ws://a", "b", "-", "--send", "f"], "a request has one upload"),
         (["upload", "ws://a", "b"], "nothing to upload: give - for stdin, or --send FILE"),
         (["upload", "ws://a", "b", "--send", "/none"], "cannot read /none: No such file or directory"),
         (["call", "ws://a", "b", "--insecure"], "--cacert, --cert, --key and --insecure are for wss:// URLs"),
         (["call", "wss://a", "b", "--key", "k"], "--key is the key of a certificate: give --cert FILE, too"),
-        (["call", "wss://a", "b", "--cacert", "/none"], "cannot read the certificates or the key in /none: No such fi"),
-        (["call", "ws://a", "b", "--header", "x"], 'argument --header: a header is "Name: value"'),
+        (["call", "wss://a", "b", "--cacert", "/none"], "cannot read the authorities in /none: No such file"),
+        (["call", "ws://a", "b", "--header", "x"], 'argument --header: expected "Name: value", got'),
         (["call", "ws://a", "b", "--header", "x: a\nb"], "the header 'x' has a character that"),
     ],
 )
@@ -132,13 +162,15 @@ async def test_1_when_the_server_refuses() -> None:
         assert await refusal(1, "call", played.url, "countdown", "3") == (
             "the answer is a channel, not a value: read it with `wsrpc stream`"
         )
-        assert (await refusal(1, "stream", played.url, "add", "2", "3")).startswith("the answer to 'add' is not a chan")
+        no_channel = "the answer to 'add' is not a channel but int: use `wsrpc call`, without an upload"
+        assert await refusal(1, "stream", played.url, "add", "2", "3") == no_channel
+        assert await refusal(1, "upload", played.url, "add", "2", "3", "-", given=b"1\n") == no_channel
 
 
 async def test_3_when_nothing_was_sent() -> None:
     async with serving() as played:
         url = played.url
-    assert (await refusal(3, "call", url, "add", "2", "3")).startswith("could not connect: ")
+    assert await refusal(3, "call", url, "add", "2", "3") == "could not connect: Connection refused"
     said = await refusal(3, "call", url, "add", "2", "3", "--retry", "1")
     assert said.startswith("could not connect in 2 attempts: ")
     async with serving() as played:
@@ -169,7 +201,7 @@ async def test_4_when_the_connection_is_lost_meanwhile() -> None:
 async def test_5_when_the_answer_is_late() -> None:
     async with serving() as played:
         said = await refusal(5, "call", played.url, "hang", "--timeout", "1.5")
-        assert said.startswith("no answer to 'hang' within 1.")
+        assert said == "no answer to 'hang' within 1.5 s"
         assert (await played.ended.get())[0] == "hang"
 
 
@@ -272,7 +304,7 @@ async def test_a_line_that_is_no_item_ends_the_upload() -> None:
         assert said.err.startswith("wsrpc: line 2 of stdin is not JSON: ")
         assert await played.ended.get() == ("total", None)
         said = await run("upload", played.url, "sent", "-", "--as", "text", given=b"\xff\n")
-        assert said == (2, "", "wsrpc: line 1 of stdin is not UTF-8: give --as bytes for bytes\n")
+        assert said == (2, "", "wsrpc: line 1 of stdin is not text in UTF-8: give --as bytes\n")
 
 
 async def test_a_handler_that_has_enough_ends_the_upload() -> None:
@@ -363,6 +395,31 @@ async def test_tls() -> None:
         assert (await run(*trusted)).code == 3
         certificate = ["--cert", str(CERTIFICATES / "client.pem"), "--key", str(CERTIFICATES / "client.key")]
         assert await prints(*trusted, *certificate) == "5\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--cacert", "client.key"], "cannot read the authorities in client.key: no certificate or crl found"),
+        (
+            ["--cert", "client.pem"],
+            "cannot use the certificate in client.pem: it does not hold a certificate and its private key; --key names "
+            "another file for the key",
+        ),
+        (
+            ["--cert", "client.pem", "--key", "server.key"],
+            "cannot use the certificate in client.pem with the key in server.key: key values mismatch",
+        ),
+    ],
+)
+async def test_certificates_that_cannot_be_used(options: list[str], said: str) -> None:
+    assert await refusal(2, "call", "wss://a", "b", *options, cwd=CERTIFICATES) == said
+
+
+async def test_a_server_without_tls_at_a_wss_url() -> None:
+    async with serving() as played:
+        said = await refusal(3, "call", played.url.replace("ws:", "wss:"), "add", "2", "3")
+        assert said.startswith("could not connect: ") and said != "could not connect: "
 
 
 async def test_the_profile_for_go_refuses_here_what_go_would_close_for() -> None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 from command_process import COMMAND, environment, prints, serving
 
 ROOT = Path(__file__).parent.parent
+INSTALLED = [sys.executable, "-W", "error", "-c", "from wsrpc_command import run; run()"]
+"""The command as pip installs it."""
 SHOW = "import sys; print(*sys.modules, sep='\\n')"
 
 
@@ -45,7 +49,37 @@ async def test_a_call_imports_neither_rich_nor_other_commands(tmp_path: Path) ->
 def test_the_console_script_is_the_same_command() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     module, _, function = project["scripts"]["wsrpc"].partition(":")
-    words = [sys.executable, "-c", f"import sys; from {module} import {function}; {function}()", "--version"]
+    assert INSTALLED[-1] == f"from {module} import {function}; {function}()"
+    words = [*INSTALLED, "--version"]
     ours = subprocess.run(words, env=environment(), capture_output=True, text=True, check=True)
     theirs = subprocess.run([*COMMAND, "--version"], env=environment(), capture_output=True, text=True, check=True)
     assert ours.stdout == theirs.stdout and ours.stdout.startswith("wsrpc ")
+
+
+def interrupted_at_import(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the installed command, which gets SIGINT at the moment when it begins to import ``module``."""
+    (folder / "sitecustomize.py").write_text(
+        "import os, signal, sys\n"
+        "def interrupt(event, args):\n"
+        f"    if event == 'import' and args[0] == {module!r}:\n"
+        "        os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.addaudithook(interrupt)\n",
+        "utf-8",
+    )
+    path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
+    return subprocess.run(
+        [*INSTALLED, *arguments], env=environment({"PYTHONPATH": path}), capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize("module", ["wsrpc", "asyncio", "wsrpc._client.client", "argparse", "wsrpc._command.values"])
+def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(tmp_path: Path, module: str) -> None:
+    done = interrupted_at_import(tmp_path, module, "call", "ws://127.0.0.1:1", "add")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_interrupt_while_an_application_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "application.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n", "utf-8")
+    words = [*INSTALLED, "types", "application:server"]
+    done = subprocess.run(words, env=environment(), cwd=tmp_path, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "wsrpc: interrupted\n")

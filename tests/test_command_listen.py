@@ -70,8 +70,8 @@ async def test_it_comes_back() -> None:
         code, _, err = await end(process)
     lost, back = err.splitlines()
     assert code == 0
-    assert lost == "wsrpc: the connection was lost (1012 the server is closing); connecting again"
-    assert back.startswith("wsrpc: connected again after ") and back.endswith("may be missing")
+    assert lost == "wsrpc: the connection was lost (1012 the server is closing); reconnecting"
+    assert back.startswith("wsrpc: reconnected after ") and back.endswith("may be missing")
 
 
 async def test_nothing_is_missed_where_the_session_goes_on() -> None:
@@ -177,6 +177,8 @@ types:
   }
 """
         )
+        no_channel = "the server's description has no channel 'none'"
+        assert await refusal(1, "describe", played.url, "--channel", "none") == no_channel
         out = await prints("describe", played.url, "--channel", "chat")
         assert out.startswith("channel chat:\n") and "main channel" not in out
         found = json.loads(await prints("describe", played.url, "--json"))
@@ -195,7 +197,7 @@ async def test_a_server_that_offers_no_description() -> None:
     ("items", "said"),
     [
         ([{"event": {"event": "a", "kind": "?"}}], "the description of the server cannot be used: Invalid enum value"),
-        (5, " answers with something else than a description: "),
+        (5, " answers with something other than a description: "),
     ],
 )
 async def test_a_description_that_is_none(items: Any, said: str) -> None:

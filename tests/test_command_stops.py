@@ -257,7 +257,8 @@ async def test_stdin_stdout_or_stderr_are_closed() -> None:
         assert await bash('wsrpc call "$1" none 2>&-', played.url) == (1, "", "")
         full = "wsrpc: cannot write to stdout: No space left on device\n"
         assert await bash('wsrpc call "$1" add 2 3 >/dev/full', played.url) == (2, "", full)
-        assert (await bash("wsrpc --help >/dev/full")).code == 2
+        assert await bash("wsrpc --help >/dev/full") == (2, "", full)
+        assert await bash("wsrpc call --help >/dev/full") == (2, "", full)
 
 
 async def test_a_directory_cannot_be_uploaded() -> None:

@@ -1,7 +1,7 @@
 """`wsrpc` on a terminal: readable values, colours, progress, Ctrl-C and Ctrl-D as they are typed.
 
 The terminal is a pseudo-terminal of the system, which does what matters here: it is one for `isatty`, it turns Ctrl-C
-into SIGINT and Ctrl-D into the end of the input. A terminal multiplexer would add nothing but its absence in CI.
+into SIGINT and Ctrl-D into the end of the input. test_command_tmux.py looks at whole screens.
 """
 
 from __future__ import annotations

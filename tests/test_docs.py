@@ -257,6 +257,7 @@ def test_every_program_is_run() -> None:
     assert programs == {
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
         ("docs/how-to/blocking.md", "server.py"),
+        ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
         *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
         ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
@@ -323,8 +324,8 @@ def test_the_reference_has_every_public_name(module: str) -> None:
 
 
 def test_the_table_of_states_is_true() -> None:
-    page = (ROOT / "docs" / "reference" / "connection.md").read_text("utf-8")
-    page = page.partition("## States")[2].partition("##")[0]
+    page = (ROOT / "docs" / "reference" / "states.md").read_text("utf-8")
+    page = page.partition("## Connection states")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
     shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
     # A link that is lost leaves its peer without a connection, until the next one opens.
@@ -344,3 +345,11 @@ def test_the_table_of_states_is_true() -> None:
     for attached in after[SessionState.ATTACHED]:
         true[attached] |= after[TABLE[SessionState.ATTACHED][SessionInput.CUT][0]]
     assert shown == true
+
+
+def test_the_table_of_close_codes_has_each_code() -> None:
+    page = (ROOT / "docs" / "reference" / "close-codes.md").read_text("utf-8")
+    table = page.partition("## Codes by number")[2].partition("\n## ")[0]
+    first = re.findall(r"^\| (\d{4}[^|]*) \|", table, re.MULTILINE)
+    shown = {int(code) for cell in first for code in re.findall(r"\d{4}", cell)}
+    assert shown == set(wsrpc.CloseCode)

@@ -12,11 +12,7 @@ __all__ = ["run"]
 
 def run() -> None:
     """Run the command that the process was started for, and end the process."""
-    try:
-        code = main(sys.argv[1:])
-    except KeyboardInterrupt:  # before the command itself looks after signals
-        code = 130
-    leave(code)
+    leave(main(sys.argv[1:]))
 
 
 if __name__ == "__main__":

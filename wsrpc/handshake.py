@@ -26,19 +26,32 @@ HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
 class Handshake:
     """The opening handshake of a client before it is answered, as `Server.on_handshake` functions get it.
 
-    The request: ``path`` (without the query), ``query`` and ``headers`` (text to text; header names are lower case),
-    ``origin``, ``host`` (the host that the client connected to, with the port if it named one), ``remote`` (address and
-    port, or None), ``secure`` (whether it came by TLS), ``subprotocols`` (as offered, best first), ``bearer_token``.
-    Behind a trusted proxy ``remote``, ``secure`` and ``host`` are those that the proxy reports.
+    The function reads the request and sets the response. Behind a trusted proxy ``remote``, ``secure`` and ``host`` are
+    those that the proxy reports.
 
-    The answer, which you may assign or change: ``subprotocol``, ``response_headers`` (except those of the handshake
-    itself), ``limits`` and ``compression`` of this connection, ``state`` (becomes `Peer.state`) and ``principal`` (the
-    identity of the client; becomes `Peer.principal`). ``address`` is the application's own name for the client:
-    `Cluster.peer` finds it by that in any process, and it becomes `Peer.address`. Take it from what has been
-    authenticated, never from what a client claims. In a cluster an address belongs to one connection: an older one is
-    closed with 4410. ``expires`` is when the client's credentials expire, in seconds
-    since the epoch (as the ``exp`` of a JWT), or None. The connection is closed then, with 4411: a wsrpc client dials
-    again, with fresh credentials, and its session goes on.
+    Attributes:
+        path: path of the request, without the query.
+        query: parameters of the query. If a name is repeated, the last value counts.
+        headers: headers of the request, with names in lower case. A repeated header is joined with commas. Each
+            character of a value is one byte (Latin-1).
+        origin: origin of a browser's page, or None.
+        host: host that the client connected to, with the port if it named one.
+        remote: address and port of the client, or None, for instance over a Unix socket.
+        local: address and port of the server, or None.
+        secure: whether the connection has TLS.
+        subprotocols: subprotocols that the client offers, best first.
+        response_headers: headers to add to the response, except those of the handshake itself. There is no ``Server``
+            header unless you set it.
+        limits: limits of this connection; assign ``handshake.limits.replace(message=4096)``, for instance.
+        compression: whether permessage-deflate is used if the client offers it.
+        state: becomes `Peer.state`.
+        principal: identity of the client; becomes `Peer.principal`.
+        address: the application's own name for the client; becomes `Peer.address`, by which `Cluster.peer` finds the
+            client in any process. Take it from what has been authenticated, never from what a client claims. In a
+            cluster an address belongs to one connection: an older one is closed with 4410.
+        expires: when the client's credentials expire, in seconds since the epoch (as the ``exp`` of a JWT), or None.
+            The connection is closed then, with 4411: a wsrpc client dials again, with fresh credentials, and its
+            session goes on.
     """
 
     def __init__(

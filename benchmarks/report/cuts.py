@@ -57,9 +57,9 @@ Why Socket.IO {EXPLAINED} loses events, from its source and from traces of such 
   at most three times. An event whose acknowledgement was lost comes twice, which the application has to recognize.
 
 What Socket.IO does and wsrpc does not: its recovery works for JavaScript, also in browsers, while
-[sessions](drops.md#when-a-session-goes-on) of wsrpc go on only between two wsrpc peers. With its adapters for Redis
-Streams and MongoDB, another process can restore a session. A drop within the first round trip of a session ends it in
-wsrpc, too; no cut here comes so early.
+[sessions](../explanation/sessions.md#when-a-session-resumes) of wsrpc go on only between two wsrpc peers. With its
+adapters for Redis Streams and MongoDB, another process can restore a session. A drop within the first round trip of a
+session ends it in wsrpc, too; no cut here comes so early.
 """
 
 

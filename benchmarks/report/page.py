@@ -93,8 +93,8 @@ All transports have the same features and the same API; [adapters](adapters.md) 
 2. **[picows](picows.md)** if many clients connect in a short time, or if you serve large binary messages, and can do
    without compression and without an async `on_handshake`. It takes more memory for a connection.
 3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. Under uvicorn, start it with
-   `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI; [ASGI](asgi.md) says how,
-   and what each server does.
+   `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI:
+   [uvicorn](uvicorn.md) says how.
 
 The ratios of this run, to a bare `websockets` echo:
 """

@@ -29,22 +29,22 @@ ABILITIES: dict[str, str] = {
     "async handshake": "`on_handshake` may be async",
     "limits per connection": "`on_handshake` sets the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
-    "early": "what a client sends before the answer to its handshake is kept",
-    "answered close": "a close is clean only if the other side answered it",
-    "pieces in": "a large message can be read piece by piece",
-    "pieces out": "a large message can be sent piece by piece",
-    "no code": "`close(None)` sends a Close frame without a code, and the other side is told 1005",
-    "close code": "a `close` handler is told the other side's code and reason",
+    "early": "data that a client sends before it has the response to its handshake is kept",
+    "answered close": "`CloseInfo.was_clean` is true only if the other side answered the close",
+    "pieces in": "a large message can be read in pieces",
+    "pieces out": "a large message can be sent in pieces",
+    "no code": "`close(None)` sends a Close frame without a code, and the other side sees 1005",
+    "close code": "a `close` handler gets the other side's code and reason",
     "pause": "reading stops while a raw handler is slow",
-    "written together": "what is sent in answer to one read is written together",
+    "written together": "messages that are sent in answer to one read are written together",
     "read together": "messages that arrive together are handled together",
-    "violation": "what breaks the rules of RFC 6455 closes with 1002 or 1007, and the server is told",
-    "before a violation": "messages that arrive together with what breaks the rules are handled",
-    "too large": "a message that is too large is refused before it has come",
-    "half-closed": "a client that has ended its sending, and reads nothing, is dropped after `close_timeout`",
-    "abort": "a dropped connection ends without a Close frame",
-    "bytes": "`Peer.stats` counts bytes, not messages alone",
-    "heartbeat": "`Limits.ping_interval` and `ping_timeout` are kept",
+    "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
+    "before a violation": "messages that arrive together with a violation are handled",
+    "too large": "a message that is too large is refused before all of it has arrived",
+    "half-closed": "a client that has shut down its sending side and reads nothing is dropped after `close_timeout`",
+    "abort": "a connection that the server aborts ends without a Close frame",
+    "bytes": "`Peer.stats` counts bytes besides messages",
+    "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
 }
 """What a host may be unable to do."""
 
@@ -107,8 +107,8 @@ class Picows(Host):
 
     name = "picows"
     cannot: ClassVar[Mapping[str, str]] = {
-        "async handshake": "`listen` refuses with a TypeError: picows calls a plain function",
-        "compression": "nothing is compressed",
+        "async handshake": "`listen` raises a `TypeError`: picows calls a plain function",
+        "compression": "messages are never compressed",
     }
 
     @asynccontextmanager
@@ -122,7 +122,7 @@ class Uvicorn(Host):
 
     name = "uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "early": "uvicorn's HTTP drops what came with the request; RFC 6455 forbids a client to send it",
+        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow a client to send it",
     }
 
     @asynccontextmanager
@@ -145,17 +145,17 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "the ASGI server decides, for all: uvicorn's `ws_per_message_deflate`, which is on by default",
-        "early": "the ASGI server drops it; RFC 6455 forbids a client to send it",
-        "answered close": "uvicorn ends at once, without waiting for an answer, and the close counts as clean",
-        "pieces in": "the whole message comes at once; its size is bounded by `ws_max_size`, then by `Limits.message`",
-        "pieces out": "pieces are kept, and leave as one message with the last one",
-        "no code": "the code is 1000: in ASGI every close has one",
-        "written together": "each message is a write of its own: ASGI has no way to send two",
-        "before a violation": "uvicorn forgets those that came in the same read",
-        "too large": "the ASGI server refuses what is larger than its own limit, wsrpc the rest when it has come",
-        "half-closed": "`Limits.stall` drops it: uvicorn does not tell",
-        "bytes": "None: ASGI does not show what is on the line",
+        "compression": "the ASGI server decides for all: uvicorn's `ws_per_message_deflate`, which is on by default",
+        "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it",
+        "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
+        "pieces in": "the message arrives as a whole; `ws_max_size` limits it, then `Limits.message`",
+        "pieces out": "the pieces are buffered, and are sent as one message with the last one",
+        "no code": "the code is 1000: in ASGI every close has a code",
+        "written together": "each message is written separately: ASGI cannot send several at once",
+        "before a violation": "uvicorn discards messages of the same read",
+        "too large": "the ASGI server refuses what exceeds its own limit; wsrpc refuses the rest once it has arrived",
+        "half-closed": "it is dropped after `Limits.stall`: uvicorn does not report that state",
+        "bytes": "the counts are None: ASGI does not show the bytes",
         "heartbeat": "the ASGI server pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout`, 20 s each by default",
     }
 
@@ -175,14 +175,14 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "hypercorn answers 400; RFC 6455 forbids a client to send it",
+        "early": "hypercorn responds with 400; RFC 6455 does not allow a client to send it",
         "compression": "hypercorn compresses for every client that offers it",
-        "pieces in": "the whole message comes at once; `websocket_max_message_size`, then `Limits.message` bound it",
-        "read together": "hypercorn hands on ten messages at most, and then the next",
-        "violation": "hypercorn drops the connection: 1006",
+        "pieces in": "the message arrives as a whole; `websocket_max_message_size` limits it, then `Limits.message`",
+        "read together": "hypercorn passes on at most ten messages at a time",
+        "violation": "hypercorn drops the connection, which is 1006",
         "abort": "hypercorn closes with 1011",
-        "close code": "always 1006, not clean: hypercorn keeps the code to itself",
-        "heartbeat": "hypercorn pings with `websocket_ping_interval`, not by default, and waits for no answer",
+        "close code": "always 1006, not clean: hypercorn does not report the code",
+        "heartbeat": "hypercorn pings only if `websocket_ping_interval` is set, and does not wait for an answer",
     }
 
 

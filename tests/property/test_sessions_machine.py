@@ -1,9 +1,9 @@
 """A client, a server that may be killed, and a lossy line between them, in memory: sessions go on over cuts.
 
 Whatever happens: an event arrives at most once and in order, and nothing is lost in a session that goes on; a session
-ends only for a reason that docs/explanation/drops.md names; every call ends once, and its handler runs as often as its
-outcome says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and in
-the end nothing is left. Time passes only where a rule says so.
+ends only for a reason that docs/explanation/sessions.md names; every call ends once, and its handler runs as often as
+its outcome says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and
+in the end nothing is left. Time passes only where a rule says so.
 """
 
 from __future__ import annotations

@@ -86,7 +86,7 @@ class ClientCore(PeerOwner):
             return
         if not self.plan.dials:
             raise ValueError("this client has no url to dial: give Client(url), or bind() a connection")
-        self._enter_loop()
+        self.enter_loop()
         if self.state in ("idle", "closing", "closed"):
             self._begin(Input.CONNECT)
             assert self._order.dialing is not None
@@ -139,7 +139,7 @@ class ClientCore(PeerOwner):
     async def bind(self, transport: Transport) -> None:
         """See `Client.bind`."""
         link = self.peer_core.link_for(transport)
-        self._enter_loop()
+        self.enter_loop()
         self._begin(Input.BIND)
         self._attach(link, 0)
         if self.peer.transport is transport:  # a handler may have bound another one in its first step
@@ -151,7 +151,7 @@ class ClientCore(PeerOwner):
     async def close(self, code: int | None, reason: str) -> None:
         """See `Client.close`."""
         told = check_close(code, reason)
-        self._enter_loop()
+        self.enter_loop()
         # A handler that calls this would otherwise be waited for, while it waits for this.
         self._closers.add_current()
         closing = self._order.closing
@@ -194,7 +194,7 @@ class ClientCore(PeerOwner):
         if self.scheduler.is_elsewhere and self.scheduler.is_running:
             check_thread(self.peer_core.out.thread, "client.method()")
 
-    def _enter_loop(self) -> None:
+    def enter_loop(self) -> None:
         """Bind the client to the running event loop, and drop what it has left in another one.
 
         Raises:
@@ -415,5 +415,5 @@ class ClientCore(PeerOwner):
             self.peer_core.log(
                 logging.WARNING,
                 "a message waits for a connection, but this client is not connecting: "
-                "use `async with client`, connect() or bind()",
+                "call connect() or bind(), or open it with `with` (`async with`)",
             )

@@ -1,6 +1,6 @@
 """The states of a client and its transitions, as data.
 
-`docs/explanation/drops.md` shows this table. One test compares the page with it, another one plays each cell with a
+`docs/reference/states.md` shows this table. One test compares the page with it, another one plays each cell with a
 real client.
 """
 
@@ -34,26 +34,26 @@ class Input(Enum):
     FAILED = "an attempt fails"
     AGAIN = "the delay is over"
     GAVE_UP = "the client gives up"
-    OPENED = "the `open` and `on_reconnect` handlers are done"
-    DROPPED = "the connection ends, the client dials again"
-    DETACHED = "the connection ends, the session is kept"
-    RESUMED = "the server goes on with the session"
-    REOPENED = "the server goes on with the session, whose handlers still run"
-    LOST = "the session has ended"
-    LEFT = "the connection ends, the client has no URL"
-    CLOSED = "everything has ended"
+    OPENED = "the `open` and `on_reconnect` handlers have finished"
+    DROPPED = "the connection ends, and the client dials again"
+    DETACHED = "the connection ends, and the session is kept"
+    RESUMED = "the session resumes"
+    REOPENED = "the session resumes while its handlers still run"
+    LOST = "the session ends"
+    LEFT = "the connection ends, and the client has no URL"
+    CLOSED = "the connection and the handlers have ended"
 
 
 # The last call decides. Earlier calls that still wait get an error.
 DIALS, USES, ENDS = "dials", "uses that connection", "closes; `wait_connected()` raises `ConnectionLost`"
-DIALS_ANEW = "dials, while the old connection goes on closing"
+DIALS_ANEW = "dials, while the old connection closes"
 INSTEAD = "stops dialing and uses that connection"
 REPLACES = "closes the old connection with 1001, fails the requests in flight on it, and uses the new one"
 WAITS = "waits for the same connection"
-STOPS = "stops dialing, unless another caller waits, or a drop began it"
-GIVES_UP = "`connect()` raises the reason; the requests that waited fail as `not_sent`"
+STOPS = "stops dialing, unless another caller waits or the client is reconnecting"
+GIVES_UP = "`connect()` raises the reason; queued requests fail as `not_sent`"
 FAILS = "fails the requests in flight as `unknown`"
-CLOSES = "writes what was accepted, then the Close frame"
+CLOSES = "sends accepted messages, then the Close frame"
 ENDS_SESSION = "fails the requests in flight with `SessionLost`"
 
 TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
@@ -80,20 +80,20 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.GAVE_UP: ("closed", GIVES_UP),
     },
     "opening": {
-        Input.CONNECT: ("opening", "waits for the handlers, too"),
+        Input.CONNECT: ("opening", "waits for the handlers"),
         Input.BIND: ("opening", REPLACES),
-        Input.CLOSE: ("closing", "writes what was accepted, with the queue, then the Close frame"),
+        Input.CLOSE: ("closing", "sends accepted messages and the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
-        Input.DETACHED: ("detached", "keeps everything; the handlers run on, and what they send waits"),
+        Input.DETACHED: ("detached", "keeps the session; the handlers continue, and what they send waits"),
         Input.DROPPED: ("waiting", "cancels the handlers, keeps the queue"),
         Input.LEFT: ("idle", "cancels the handlers, keeps the queue for the next `bind()`"),
-        Input.GAVE_UP: ("closed", "cancels the handlers; the requests that waited fail as `not_sent`"),
+        Input.GAVE_UP: ("closed", "cancels the handlers; queued requests fail as `not_sent`"),
     },
     "connected": {
         Input.CONNECT: ("connected", "returns"),
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", CLOSES),
-        Input.DETACHED: ("detached", "keeps everything; what is sent waits"),
+        Input.DETACHED: ("detached", "keeps the session; messages wait"),
         Input.DROPPED: ("waiting", FAILS),
         Input.LEFT: ("idle", FAILS),
         Input.GAVE_UP: ("closed", FAILS),
@@ -110,24 +110,24 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CONNECT: ("resuming", WAITS),
         Input.BIND: ("opening", ENDS_SESSION + ", and uses that connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
-        Input.DIALED: ("resuming", "asks the server to go on with the session"),
+        Input.DIALED: ("resuming", "asks the server to resume the session"),
         Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
-        Input.DETACHED: ("detached", "the server has not answered: dials again"),
-        Input.RESUMED: ("connected", "sends what has not arrived, then what waited; calls `on_reconnect`"),
-        Input.REOPENED: ("opening", "sends what has not arrived, then what the handlers sent"),
+        Input.DETACHED: ("detached", "dials again: the server has not answered"),
+        Input.RESUMED: ("connected", "resends what has not arrived, then sends what waited; calls `on_reconnect`"),
+        Input.REOPENED: ("opening", "resends what has not arrived, then sends what the handlers sent"),
         Input.LOST: ("connecting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),
-        Input.BIND: ("opening", "uses that connection, while the old one goes on closing"),
-        Input.CLOSE: ("closing", "waits for the same end"),
+        Input.BIND: ("opening", "uses that connection, while the old one closes"),
+        Input.CLOSE: ("closing", "waits for the same close"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },
     "closed": {
         Input.CONNECT: ("connecting", DIALS),
         Input.BIND: ("opening", USES),
-        Input.CLOSE: ("closing", "returns; nothing is left to do"),
+        Input.CLOSE: ("closing", "returns at once"),
     },
 }
 

@@ -1,1 +1,1 @@
-"""The command ``wsrpc``: a command line goes in; values on stdout, sentences on stderr and an exit code come out."""
+"""The command ``wsrpc``: takes a command line; prints values to stdout, errors to stderr; returns an exit code."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,7 @@ MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
 MOST_PAGES = 10_000
 MOST_BEGINNINGS = 5
-"""How many times the description may change while it is asked for."""
+"""How many times asking begins again because the description has changed meanwhile."""
 SECONDS = 30.0
 HAS_NONE = ("no event listener", f"channel '{CHANNEL}' does not exist")
 """Beginnings of what JavaScript and Go answer, in lower case, where no description is offered."""
@@ -36,7 +37,7 @@ class _Definition(msgspec.Struct):
 
 
 class _Item(msgspec.Struct):
-    """One part of a description. Parts of kinds that are not known here are passed over."""
+    """One part of a description. Parts of unknown kinds are ignored."""
 
     definition: _Definition | None = None
     event: dict[str, Any] | None = None
@@ -58,6 +59,7 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
     Raises:
         Failure: there is no answer, or none that can be used; the text says why.
     """
+    logging.getLogger("wsrpc").addHandler(logging.NullHandler())  # without one, warnings would go to stderr
     try:
         return asyncio.run(_ask(url, headers, seconds))
     except TimeoutError as exc:
@@ -93,7 +95,7 @@ async def describes(client: Client, url: str) -> Any:
         try:
             return await _pages(name, client.of(CHANNEL))
         except BadResult as exc:
-            raise Failure(f"{name} answers with something else than a description: {exc}", REMOTE) from exc
+            raise Failure(f"{name} answers with something other than a description: {exc}", REMOTE) from exc
         except RemoteError as exc:
             if exc.code == DESCRIPTION_CHANGED:
                 continue

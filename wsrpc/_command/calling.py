@@ -1,4 +1,4 @@
-"""The commands ``call``, ``stream``, ``upload`` and ``emit``: one message, and what comes of it."""
+"""The commands ``call``, ``stream``, ``upload`` and ``emit``, which send one request or event."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import AsyncGenerator
 from typing import Any
 
 from .._base.names import RESERVED_EVENTS, check_event
-from ..errors import ReservedEvent
+from ..errors import RequestTimeout, ReservedEvent
 from .connection import connected, on_channel, retry_of
-from .failures import UsageError
+from .failures import TIMEOUT, Failure, UsageError
 from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
 from .output import Output, Progress, counted
 from .running import Job, in_event_loop
@@ -67,7 +67,7 @@ def _stream_parser() -> Parser:
 def _emit_parser() -> Parser:
     parser = Parser(
         "emit URL EVENT [ARG ...]",
-        "Send an event, and wait until it has left.",
+        "Send an event. The command ends when the event has been sent; a server does not answer events.",
         "example:\n  wsrpc emit ws://localhost:8080 say '\"hello\"' --channel chat",
     )
     add_connection(parser)
@@ -93,11 +93,18 @@ async def _request(options: Namespace, job: Job) -> None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
         if sent is None:
             limits["retry"] = retry_of(options)
-        answer = await on_channel(client, options.channel).request(
-            options.event, *args, send=None if sent is None else sent.items(), **limits
-        )
-        if sent is not None:
-            sent.progress.end()
+        try:
+            answer = await on_channel(client, options.channel).request(
+                options.event, *args, send=None if sent is None else sent.items(), **limits
+            )
+        except RequestTimeout as exc:
+            if options.timeout is None:
+                raise
+            text = f"no answer to {options.event!r} within {options.timeout:g} s"  # connecting took a part of them
+            raise Failure(text, TIMEOUT) from exc
+        finally:
+            if sent is not None:
+                sent.progress.end()
         job.note("the connection was closed")
         await output.value(answer)
 
@@ -105,22 +112,24 @@ async def _request(options: Namespace, job: Job) -> None:
 async def _stream(options: Namespace, job: Job) -> None:
     args, source = _arguments(options)
     output = Output(job)
-    sent = _Upload(source, job, options.event).items() if source else None
+    sent = _Upload(source, job, options.event, shown=False).items() if source else None
     limits = {} if options.timeout is None else {"timeout": options.timeout}
-    progress = Progress("received", shown=not output.readable and sent is None)
+    progress = Progress("received", shown=not output.readable)
     async with connected(options, job) as client:
         job.note(f"{options.event} was cancelled")
         items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
-        async with items:
-            job.note(f"{options.event} was stopped")
-            async for item in items:
-                text = output.shown(item)
-                await output.line(text)
-                progress.add(len(text))
-                job.note(f"{options.event} was stopped after {counted(progress.items)}")
-                if progress.items == options.take:
-                    break
-        progress.end()
+        try:
+            async with items:
+                job.note(f"{options.event} was stopped")
+                async for item in items:
+                    text = output.shown(item)
+                    await output.line(text)
+                    progress.add(len(text))
+                    job.note(f"{options.event} was stopped after {counted(progress.items)}")
+                    if progress.items == options.take:
+                        break
+        finally:
+            progress.end()
 
 
 async def _emit(options: Namespace, job: Job) -> None:
@@ -131,37 +140,40 @@ async def _emit(options: Namespace, job: Job) -> None:
 
 
 def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
-    """Return the values of the arguments, and what is to be uploaded."""
+    """Return the values of the arguments, and the items to upload."""
     _check_event(options)
     from_stdin = options.args.count("-")
     if from_stdin + (options.send is not None) > 1:
-        raise UsageError("there is one upload in a request: give one - for stdin, or --send FILE")
+        raise UsageError("a request has one upload: give - once for stdin, or --send FILE")
     args = [argument(text) for text in options.args if text != "-"]
     path = "-" if from_stdin else options.send
     return args, None if path is None else items_of(path, options.form)
 
 
 def _check_event(options: Namespace) -> None:
-    """Refuse what cannot be sent before there is a connection."""
+    """Raise an error for the name of an event that cannot be sent."""
     check_event(options.event)
     if options.channel is None and options.event in RESERVED_EVENTS:
         raise ReservedEvent(options.event)
 
 
 class _Upload:
-    """Items on their way to the remote peer, counted."""
+    """Items that are being uploaded, with their progress."""
 
-    def __init__(self, source: Items, job: Job, event: str) -> None:
-        # Where the items are typed, they are there to be seen.
-        self.progress = Progress("sent", size=source.size, shown=not os.isatty(source.file))
+    def __init__(self, source: Items, job: Job, event: str, *, shown: bool = True) -> None:
+        # Items that are typed on the terminal are seen there anyway.
+        self.progress = Progress("sent", size=source.size, shown=shown and not os.isatty(source.file))
         self._source = source
         self._job = job
         self._event = event
 
-    async def items(self) -> AsyncGenerator[Any]:
-        async for item in self._source.read(self.progress.add):
-            yield item
-            self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
+    def items(self) -> AsyncGenerator[Any]:
+        """Return the items, which are counted as they are sent."""
+        return self._source.read(self._count)
+
+    def _count(self, size: int) -> None:
+        self.progress.add(size)
+        self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
 
 
 call = Command(_call_parser, in_event_loop(_request))

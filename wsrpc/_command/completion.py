@@ -19,7 +19,7 @@ from .running import show
 __all__ = ["complete", "completion"]
 
 SECONDS = 1.5
-"""Time for asking a server, while somebody waits for the Tab key."""
+"""Time for asking a server, while the user waits after pressing Tab."""
 
 SCRIPTS = {
     "bash": """\
@@ -54,7 +54,7 @@ def _parser() -> Parser:
         "Names of events and channels come from the server of the command's URL, if that offers its description.",
         "examples:\n  source <(wsrpc completion bash)\n  wsrpc completion fish | source",
     )
-    parser.add_argument("shell", choices=tuple(SCRIPTS), help="the shell")
+    parser.add_argument("shell", metavar="SHELL", choices=tuple(SCRIPTS), help=f"one of {', '.join(SCRIPTS)}")
     return parser
 
 
@@ -73,16 +73,16 @@ def _complete_parser() -> Parser:
 
 
 def _complete(options: Namespace) -> int:
-    """Print the words that may continue a line. Where nothing is known, shells complete the names of files."""
+    """Print the words that may continue a line. If there are none, shells complete file names."""
     line: str = options.line
     try:
         *before, last = shlex.split(f"{line}|")
     except ValueError:  # an open quote: a value is being written
         return 0
     word = last[:-1]
-    # bash takes a colon for the beginning of a word.
+    # For bash, a colon ends a word.
     kept = word.rfind(":") + 1 if options.shell == "bash" else 0
-    # What a server calls its events becomes part of a command, so nothing is offered that a shell would run.
+    # The names of a server's events become part of a command, so none is offered that the shell would interpret.
     words = [each for each in _continuations(before[1:], word) if each.startswith(word) and shlex.quote(each) == each]
     show("".join(f"{each[kept:]}\n" for each in words))
     return 0
@@ -128,7 +128,7 @@ def _offered(parser: Parser, words: list[str], what: Literal["channel", "event"]
     try:
         options = parser.parse_begun(words)
         found = checked(asyncio.run(_describes(options)))
-    except (Failure, WsrpcError, OSError, TypeError, ValueError):  # nobody wants to read of it while completing
+    except (Failure, WsrpcError, OSError, TypeError, ValueError):  # an error would garble the line that is being typed
         return ()
     events = found.emits if "events" in vars(options) else found.events
     if what == "channel":

@@ -1,4 +1,4 @@
-"""Connection of a command: options become a `Client`, which is open while the command uses it."""
+"""Connection of a command: makes a `Client` from options, and keeps it open while the command uses it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def reconnect_of(options: Namespace) -> Reconnect | None:
 
 
 def retry_of(options: Namespace) -> Retry | None:
-    """Return how often a request is sent again if it did not run."""
+    """Return how often a request that did not run is sent again; None for never."""
     attempts: int = options.retry
     return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
 
@@ -57,7 +57,7 @@ async def connected(options: Namespace, job: Job, client: Client | None = None) 
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:
-    """Return what sends on the named channel, or on the main one."""
+    """Return the named channel of ``client``, or ``client`` itself for the main channel."""
     return client if name is None else client.of(name)
 
 
@@ -109,20 +109,30 @@ def _tls(options: Namespace) -> ssl.SSLContext | None:
         return None
     try:
         context = ssl.create_default_context(cafile=options.cacert)
-        if options.cert:
-            context.load_cert_chain(options.cert, options.key)
     except (OSError, ValueError) as exc:
-        reason = getattr(exc, "reason", None) or getattr(exc, "strerror", None) or exc
-        files = ", ".join(filter(None, (options.cacert, options.cert, options.key)))
-        raise UsageError(f"cannot read the certificates or the key in {files}: {reason}") from exc
+        raise UsageError(f"cannot read the authorities in {options.cacert}: {_reason(exc)}") from exc
+    if options.cert:
+        try:
+            context.load_cert_chain(options.cert, options.key)
+        except (OSError, ValueError) as exc:
+            files = options.cert if options.key is None else f"{options.cert} with the key in {options.key}"
+            raise UsageError(f"cannot use the certificate in {files}: {_reason(exc)}") from exc
     if options.insecure:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
     return context
 
 
+def _reason(error: OSError | ValueError) -> str:
+    if not isinstance(error, ssl.SSLError):
+        return str(getattr(error, "strerror", None) or error)
+    if not error.reason:  # OpenSSL says only "PEM lib"
+        return "it does not hold a certificate and its private key; --key names another file for the key"
+    return error.reason.replace("_", " ").lower()
+
+
 def _set_up_log(*, verbose: bool) -> None:
-    """Show the library's log on stderr, or nothing of it: what matters to the user is reported in other ways."""
+    """Show the library's log on stderr, or none of it: the command reports errors itself."""
     logger = logging.getLogger("wsrpc")
     if not verbose:
         logger.addHandler(logging.NullHandler())

@@ -1,4 +1,4 @@
-"""The command ``describe``: what a server offers, as signatures or as JSON."""
+"""The command ``describe``, which prints the description of a server, as signatures or as JSON."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _parser() -> Parser:
         "example:\n  wsrpc describe ws://localhost:8080 --channel chat",
     )
     add_connection(parser)
-    parser.add_argument("--json", action="store_true", help="the whole description, with JSON Schemas")
+    parser.add_argument("--json", action="store_true", help="print the whole description as JSON, with JSON Schemas")
     return parser
 
 
@@ -43,6 +43,8 @@ async def _describe(options: Namespace, job: Job) -> None:
             lines = list(signatures(checked(found), options.channel))
         except InvalidDescription as exc:
             raise Failure(f"the description of the server cannot be used: {exc}", REMOTE) from exc
+        if options.channel is not None and not lines:
+            raise Failure(f"the server's description has no channel {options.channel!r}", REMOTE)
         for line in lines:
             await output.line(line)
 

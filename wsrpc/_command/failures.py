@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import ssl
 from typing import Any
 
@@ -34,17 +35,19 @@ REMOTE = 1
 USAGE = 2
 """The command line is wrong, or a file cannot be read or written."""
 NOT_SENT = 3
-"""There is no connection, or the message cannot be sent. Nothing has run, so the command can be repeated."""
+"""There is no connection, or the message cannot be sent. No handler has run, so the command can be repeated."""
 UNKNOWN = 4
 """The connection ended before the answer. The handler may have run."""
 TIMEOUT = 5
 """There was no answer in time, and the request was cancelled."""
 OUTPUT_CLOSED = 141
-"""Nobody reads the output any more. It is what the shell shows of a program that SIGPIPE has ended."""
+"""The reader of the output has left. A shell reports this code for a program that SIGPIPE has ended."""
+NO_CHANNEL = " is not a channel but "
+"""Part of the error for a request that asked for a stream, or sent one, and was answered with a value."""
 
 
 class Failure(Exception):
-    """The command fails. The text says what was expected, what came and what to do; ``code`` is the exit code."""
+    """Failure of the command. The text says what was expected, what came and what to do; ``code`` is the exit code."""
 
     def __init__(self, text: str, code: int) -> None:
         super().__init__(text)
@@ -52,20 +55,22 @@ class Failure(Exception):
 
 
 class UsageError(Failure):
-    """The command line, or what it names, cannot be used."""
+    """Failure for a command line that cannot be used, or a file or server it names."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text, USAGE)
 
 
 def explained(error: BaseException) -> tuple[int, str]:
-    """Return the exit code for ``error``, and one line that says what has happened."""
+    """Return the exit code for ``error``, and one line that explains it."""
     if isinstance(error, Failure):
         return error.code, one_line(error)
     if isinstance(error, RemoteError):
         return REMOTE, _rejection(error)
     if isinstance(error, UnexpectedChannel):
         return REMOTE, "the answer is a channel, not a value: read it with `wsrpc stream`"
+    if isinstance(error, BadResult) and NO_CHANNEL in str(error):
+        return REMOTE, f"{one_line(error).partition(':')[0]}: use `wsrpc call`, without an upload"
     if isinstance(error, (BadResult, ChannelClosed, StreamOverflow)):
         return REMOTE, one_line(error)
     if isinstance(error, RequestTimeout):
@@ -82,7 +87,7 @@ def explained(error: BaseException) -> tuple[int, str]:
         return NOT_SENT, f"could not connect: {_of_system(error)}"
     if isinstance(error, ProtocolError):
         return UNKNOWN, one_line(error)
-    return UNKNOWN, f"a mistake in wsrpc, which --verbose shows: {named(error)}"
+    return UNKNOWN, f"this is a bug in wsrpc: {named(error)}; --verbose shows where"
 
 
 def _rejection(error: RemoteError) -> str:
@@ -120,10 +125,14 @@ def _no_connection(error: BaseException) -> str:
         return f"could not connect{times}: {one_line(cause)}{hint}"
     if isinstance(cause, OSError):
         return f"could not connect{times}: {_of_system(cause)}"
-    return f"could not connect{times}: {one_line(cause) or type(cause).__name__}"
+    return f"could not connect{times}: {one_line(cause) or named(cause)}"
 
 
 def _of_system(error: OSError) -> str:
     if isinstance(error, TimeoutError) and error.errno is None:
         return "there was no answer in time"
-    return one_line(error.strerror or error)
+    if error.errno and str(error.strerror).startswith("Connect call failed"):  # asyncio's text, with a Python tuple
+        return os.strerror(error.errno)
+    if isinstance(error, ssl.SSLError):
+        return f"the TLS handshake failed: {one_line((error.reason or str(error)).replace('_', ' ').lower())}"
+    return one_line(error.strerror or error) or "the server closed the connection"

@@ -1,4 +1,4 @@
-"""The commands ``types`` and ``client``: a server's events as TypeScript, and as a Python client."""
+"""The commands ``types`` and ``client``, which write a server's events as TypeScript and as a Python client."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _types_parser() -> Parser:
     parser = _parser(
         "types TARGET", "Write TypeScript declarations of the events that a server, client or router has handlers for."
     )
-    parser.add_argument("--json", action="store_true", help="JSON Schema instead of TypeScript")
+    parser.add_argument("--json", action="store_true", help="write JSON Schema instead of TypeScript")
     return parser
 
 

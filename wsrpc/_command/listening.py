@@ -1,4 +1,4 @@
-"""The command ``listen``: the events that a server emits, over reconnects."""
+"""The command ``listen``, which prints the events that a server emits, and reconnects."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class _Event(NamedTuple):
 
 
 class _Listener:
-    """Takes the events that are asked for until they are written, and reports drops and reconnects.
+    """Keeps the chosen events until they are written, and reports drops and reconnects on stderr.
 
     Args:
-        events, channels: names; nothing for all.
-        retries: attempts after the first one to make the first connection. After a drop there is no limit.
+        events, channels: the names to choose; none chooses all.
+        retries: the attempts after the first one until there is a connection. After a drop there is no limit.
     """
 
     def __init__(self, events: Iterable[str], channels: Iterable[str], retries: int) -> None:
@@ -66,8 +66,8 @@ class _Listener:
         self._taken: deque[_Event] = deque()
         self._dropped = 0
         self._failure: Exception | None = None
-        """Why there will be no other connection."""
-        self._news = asyncio.Event()
+        """The error after which there is no further connection."""
+        self._changed = asyncio.Event()
 
     def reconnect(self) -> Reconnect:
         """Return when the client dials."""
@@ -79,13 +79,13 @@ class _Listener:
         client.on("open", self._opened)
         client.on("close", self._lost)
         client.on("error", self._gave_up)
-        client.on_reconnect(self._back)
+        client.on_reconnect(self._reconnected)
 
     async def next(self) -> _Event:
         """Return the next event. Cancelling is safe.
 
         Raises:
-            Exception: there is none, and no connection over which another one may come.
+            Exception: all events have been returned, and there is no further connection.
         """
         while not self._taken:
             if self._dropped:
@@ -93,21 +93,21 @@ class _Listener:
                 self._dropped = 0
             if self._failure is not None:
                 raise self._failure
-            self._news.clear()
-            await self._news.wait()
+            self._changed.clear()
+            await self._changed.wait()
         return self._taken.popleft()
 
     def _take(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
         if event is None or message.id is not None or (channel is None and event in RESERVED_EVENTS):
-            return  # ws-server-wrapper 1 sends `connect`, which is nobody's event
+            return  # ws-server-wrapper 1 sends `connect`, which is not an event of its application
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
         if len(self._taken) >= MOST_UNWRITTEN:
             self._dropped += 1
             return
         self._taken.append(_Event(datetime.now().astimezone(), channel, event, message.args))
-        self._news.set()
+        self._changed.set()
 
     def _dials_again(self, error: BaseException) -> bool:
         self._retries -= 1
@@ -120,7 +120,7 @@ class _Listener:
         if info.user_closed:
             return
         if info.will_reconnect:
-            complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); connecting again")
+            complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); reconnecting")
         else:
             self._fail(ConnectionLost(info.code, info.reason, "not_sent"))
 
@@ -129,11 +129,11 @@ class _Listener:
 
     def _fail(self, error: Exception) -> None:
         self._failure = error
-        self._news.set()
+        self._changed.set()
 
-    def _back(self, info: ReconnectInfo) -> None:
-        missed = "nothing was missed" if info.resumed else "events of the time between may be missing"
-        complain(f"connected again after {info.downtime:.1f} s; {missed}")
+    def _reconnected(self, info: ReconnectInfo) -> None:
+        missed = "nothing was missed" if info.resumed else "events may be missing"
+        complain(f"reconnected after {info.downtime:.1f} s; {missed}")
 
 
 async def _listen(options: Namespace, job: Job) -> None:

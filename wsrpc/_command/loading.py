@@ -1,4 +1,4 @@
-"""Loading of what a command is to describe: a server named as ``module:attribute``, or a description in a file."""
+"""Loads a server named as ``module:attribute``, or a description from a file."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def read(path: str) -> Any:
 
 @contextmanager
 def _without_run() -> Generator[None]:
-    """Make `Server.run` do nothing: many programs end with it, and are imported here to be described, not to serve."""
+    """Make `Server.run` do nothing meanwhile: many modules end with it, and importing them must not start a server."""
     run = Server.run
     Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]
     try:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from argparse import Action, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn, Protocol
 
 from .failures import UsageError
+from .running import show
 
 __all__ = ["Command", "Parser", "add_arguments", "add_connection", "add_header", "add_take", "add_upload"]
 
 
 class Parser(argparse.ArgumentParser):
-    """Parser of one command. Options may stand anywhere, also between arguments. An error is one sentence."""
+    """Parser of one command. Options may stand before, between and after arguments. An error is one sentence."""
 
     def __init__(self, usage: str, about: str, examples: str = "") -> None:
         """
@@ -31,7 +33,15 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
+        if re.match(r"unrecognized arguments: (.* )?-[0-9.]", message):  # argparse knows -2 as a number, but not -1e3
+            message += "; write -- before arguments that begin with -"
         raise UsageError(f"{message}; see {self.prog} --help")
+
+    def print_help(self, file: Any = None) -> None:
+        if file is not None:
+            super().print_help(file)
+        else:
+            show(self.format_help())  # argparse would ignore that it cannot be written
 
     @property
     def options(self) -> dict[str, Action]:
@@ -44,10 +54,10 @@ class Parser(argparse.ArgumentParser):
         return [action for action in self._actions if not action.option_strings]
 
     def parse_begun(self, words: Sequence[str]) -> Namespace:
-        """Parse a command of which only the beginning has been written.
+        """Parse the beginning of a command line, of which only the first positional argument is required.
 
         Raises:
-            UsageError: it is wrong so far.
+            UsageError: the beginning is wrong already.
         """
         for action in self.positionals[1:]:
             action.nargs = "*"
@@ -63,27 +73,35 @@ class Command(NamedTuple):
 
 
 def _positive(text: str) -> float:
-    seconds = float(text)
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
     if not (0 < seconds < math.inf):
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected a number of seconds greater than 0, got {text!r}")
     return seconds
 
 
 def _count(text: str) -> int:
-    number = int(text)
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
     if number < 1:
-        raise ValueError(text)
+        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
     return number
 
 
-_positive.__name__ = "number of seconds"  # argparse names the type in its errors
-_count.__name__ = "whole number of 1 or more"
+def _token(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("the token is empty")
+    return text
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f'a header is "Name: value", got {text!r}')
+        raise argparse.ArgumentTypeError(f'expected "Name: value", got {text!r}')
     return name.strip(), value.strip()
 
 
@@ -101,7 +119,7 @@ def add_header(parser: HasArguments) -> None:
         type=_header,
         action="append",
         default=[],
-        help="a header of the request that connects to a URL; may be repeated",
+        help="send this header when connecting to a URL; may be repeated",
     )
 
 
@@ -113,41 +131,51 @@ def add_connection(parser: argparse.ArgumentParser, *, channels: bool = False) -
     """
     parser.add_argument("url", metavar="URL", help="the ws:// or wss:// URL of the server")
     if channels:
-        parser.add_argument("--channel", metavar="NAME", action="append", help="a named channel; may be repeated")
+        parser.add_argument(
+            "--channel", metavar="NAME", action="append", help="only this named channel; may be repeated"
+        )
     else:
         parser.add_argument("--channel", metavar="NAME", help="a named channel (default: the main channel)")
     parser.add_argument(
-        "--timeout", metavar="SECONDS", type=_positive, help="the time for connecting and for the answer (default: 60)"
+        "--timeout",
+        metavar="SECONDS",
+        type=_positive,
+        help="stop waiting after this time (default: 30 for connecting, 60 for an answer)",
     )
     parser.add_argument(
         "--retry",
         metavar="N",
         type=_count,
         default=0,
-        help="try again up to N times, with growing delays, while nothing has run",
+        help="try again up to N times, with growing delays, as long as nothing has run",
     )
     parser.add_argument(
         "--answer",
         metavar="NAME=VALUE",
         action="append",
         default=[],
-        help="answer requests of the server for NAME with this value; may be repeated",
+        help="answer the server's requests for NAME with this value; may be repeated",
     )
     group = parser.add_argument_group("connection")
     add_header(group)
     group.add_argument(
-        "--token", metavar="TOKEN", help="a bearer token (default: the environment's WSRPC_TOKEN, which nobody sees)"
+        "--token",
+        metavar="TOKEN",
+        type=_token,
+        help="send this bearer token (default: the environment variable WSRPC_TOKEN, which other users cannot see)",
     )
     group.add_argument(
-        "--subprotocol", metavar="NAME", action="append", help="a subprotocol to offer; may be repeated, best first"
+        "--subprotocol", metavar="NAME", action="append", help="offer this subprotocol; may be repeated, best first"
     )
-    group.add_argument("--cacert", metavar="FILE", help="the authorities that the server's certificate may be of")
-    group.add_argument("--cert", metavar="FILE", help="the client's certificate, and its key unless --key names it")
+    group.add_argument("--cacert", metavar="FILE", help="trust the authorities in FILE, instead of the system's")
+    group.add_argument("--cert", metavar="FILE", help="the client's certificate; its key, too, without --key")
     group.add_argument("--key", metavar="FILE", help="the key of the client's certificate")
-    group.add_argument("--insecure", action="store_true", help="accept any certificate of the server")
+    group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
     group.add_argument("--compress", action="store_true", help="offer to compress messages")
     group.add_argument(
-        "--profile", choices=("go",), help="the server is ws-server-wrapper-go, which closes for what others ignore"
+        "--profile",
+        choices=("go",),
+        help="send only what ws-server-wrapper-go accepts; it closes the connection otherwise",
     )
     group.add_argument("--verbose", action="store_true", help="show the library's log and each message on stderr")
 
@@ -166,9 +194,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_upload(parser: argparse.ArgumentParser) -> None:
-    """Add what says which items are uploaded."""
+    """Add the options of an upload."""
     parser.add_argument(
-        "--send", metavar="FILE", help="upload the items in a file; an argument - uploads those of stdin"
+        "--send", metavar="FILE", help="upload the items in FILE; an argument - uploads items from stdin instead"
     )
     parser.add_argument(
         "--as",

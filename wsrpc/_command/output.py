@@ -1,4 +1,4 @@
-"""Output of the command: JSON Lines where a program reads, readable JSON on a terminal, progress on stderr."""
+"""Output of the command: JSON Lines for programs, readable JSON on a terminal, progress on stderr."""
 
 from __future__ import annotations
 
@@ -25,25 +25,24 @@ UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 def _is_terminal(stream: Any) -> bool:
-    """Return whether a person looks at ``stream``."""
+    """Return whether ``stream`` is a terminal, and not closed."""
     return stream is not None and stream.isatty()
 
 
 class Output:
-    """Writes values to stdout, each as soon as it is there.
+    """Writes values to stdout at once.
 
-    A reader that is slow holds back only the task that writes. The event loop goes on, so that the connection answers
-    pings meanwhile.
+    A slow reader blocks only the task that writes. The event loop goes on, so the connection still answers pings.
     """
 
     def __init__(self, job: Job) -> None:
         self._job = job
         self._file = None if sys.stdout is None else sys.stdout.fileno()  # pyright: ignore[reportUnnecessaryComparison]
         self.readable = _is_terminal(sys.stdout)
-        """Whether values are indented, and coloured where that is possible."""
+        """Whether values are indented, and coloured if `rich` is installed."""
         self._colours = _colours() if self.readable else None
         if self._file is not None and stat.S_ISFIFO(os.fstat(self._file).st_mode) and sys.platform != "win32":
-            # The end of a pipe that is written to becomes readable when its reader has closed it.
+            # The writing end of a pipe becomes readable when its reader has closed the other end.
             asyncio.get_running_loop().add_reader(self._file, job.stop, OUTPUT_CLOSED, "")
 
     async def value(self, value: Any) -> None:
@@ -89,7 +88,7 @@ def _write(file: int, data: bytes) -> None:
 
 
 def _colours() -> Any:
-    """Return a function that colours JSON, or None without `rich`, or where nobody wants colours."""
+    """Return a function that colours JSON, or None if `rich` is missing or the environment turns colours off."""
     if "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb":
         return None
     try:
@@ -112,22 +111,23 @@ def _colours() -> Any:
 
 
 class Progress:
-    """Counts items and bytes, and shows the counts on stderr if that is a terminal."""
+    """Counts items and bytes, and shows the counts in a line on stderr if that is a terminal."""
 
     EVERY = 0.1
+    """Seconds between two updates of the line."""
 
     def __init__(self, verb: str, *, size: int | None = None, shown: bool = True) -> None:
         """
         Args:
             verb: "sent" or "received".
             size: the bytes in all, if that is known.
-            shown: nothing else is shown on the terminal meanwhile.
+            shown: whether the line may be shown; it may not if the items themselves appear on the terminal.
         """
         self.items = 0
         self._bytes = 0
         self._verb = verb
         self._size = size
-        self._shows = shown and _is_terminal(sys.stderr)
+        self._shows = shown and _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next = 0.0
 
     def add(self, size: int) -> None:
@@ -139,13 +139,19 @@ class Progress:
             self._show("")
 
     def end(self) -> None:
-        """Show the last counts, and leave them."""
+        """Show the last counts, and end the line. Idempotent."""
         if self._shows and self.items:
             self._show("\n")
+            self._shows = False
 
     def _show(self, end: str) -> None:
         part = f" of {_size(self._size)}, {self._bytes * 100 // self._size} %" if self._size else ""
-        sys.stderr.write(f"\r\x1b[K{self._verb} {counted(self.items)}, {_size(self._bytes)}{part}{end}")
+        text = f"{self._verb} {counted(self.items)}, {_size(self._bytes)}{part}"
+        # A line that the terminal has wrapped cannot be overwritten, and Ctrl-C appends "^C" to it.
+        columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        if columns > 0:  # 0 if the terminal has no size, as on some serial lines
+            text = text[: max(0, columns - 3)]
+        sys.stderr.write(f"\r\x1b[K{text}{end}")
         sys.stderr.flush()
 
 

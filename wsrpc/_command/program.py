@@ -1,9 +1,10 @@
-"""The program ``wsrpc``: finds the command that its first argument names, and imports only that."""
+"""The program ``wsrpc``: finds and runs the command that its first argument names. It imports no other command."""
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from difflib import get_close_matches
 
@@ -27,7 +28,7 @@ COMMANDS = {
 }
 """The module of each command, which has a `Command` of that name, and what the command does."""
 HIDDEN = {"complete": ("completion", "")}
-"""Commands that only scripts call."""
+"""Commands for the scripts of ``wsrpc completion``, not for people."""
 
 
 def command_of(name: str) -> Command:
@@ -51,20 +52,25 @@ def main(words: list[str]) -> int:
         if name not in COMMANDS and name not in HIDDEN:
             raise UsageError(_unknown(name))
         command = command_of(name)
-        return command.run(command.parser().parse_intermixed_args(words[1:]))
+        options = command.parser().parse_intermixed_args(words[1:])
+        if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc_command` leaves it
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+        return command.run(options)
     except Failure as exc:
         if text := str(exc):
             complain(text)
         return exc.code
     except SystemExit:  # argparse has shown the help
         return 0
+    except KeyboardInterrupt:  # in a command that does not handle signals itself
+        complain("interrupted")
+        return 128 + signal.SIGINT
 
 
 def hide_token(words: list[str]) -> None:
-    """Start the program anew if ``--token`` is among its arguments, with the token in the environment instead.
+    """Replace the process by one that has the token in its environment, if ``--token`` is among its arguments.
 
-    All users of a machine can see the arguments of a process, for as long as it runs. Only its own user can see its
-    environment.
+    All users of a machine can see the arguments of a process while it runs. Only its own user can see its environment.
     """
     if os.name != "posix":  # elsewhere the new program would be another process
         return
@@ -72,10 +78,12 @@ def hide_token(words: list[str]) -> None:
         name, equals, token = word.partition("=")
         if word == "--":
             return
-        if name == "--token" and (equals or number + 1 < len(words)):
+        if not equals:
+            token = words[number + 1] if number + 1 < len(words) else ""
+        if name == "--token" and token:
             after = number + 1 if equals else number + 2
             before = sys.orig_argv[1 : len(sys.orig_argv) - len(words)]
-            os.environ["WSRPC_TOKEN"] = token if equals else words[number + 1]
+            os.environ["WSRPC_TOKEN"] = token
             os.execv(sys.executable, [sys.executable, *before, *words[:number], *words[after:]])
 
 
@@ -97,8 +105,17 @@ def _help() -> str:
             "commands:",
             *lines,
             "",
-            "wsrpc COMMAND --help says more. Exit codes: 0; 1 the server refused or failed; 2 usage; 3 not sent;",
-            "4 the connection was lost, so the request may have run; 5 timeout; 130 interrupted.",
+            "wsrpc COMMAND --help shows the arguments and options of a command.",
+            "",
+            "exit codes:",
+            "  0    done",
+            "  1    the server refused the request, or its handler failed",
+            "  2    wrong usage, or a file that cannot be read or written",
+            "  3    not sent: no connection, or a message that is too large",
+            "  4    the connection was lost, and the request may have run",
+            "  5    no answer in time",
+            "  130  interrupted by Ctrl-C",
+            "  141  the reader of the output has left, such as head -1",
             "",
         )
     )

@@ -1,4 +1,4 @@
-"""Runs a command in an event loop, until it is done, interrupted, or nobody reads its output."""
+"""Runs a command in an event loop until it is done, it is interrupted, or the reader of its output leaves."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explai
 __all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
 
 PATIENCE = 0.7
-"""Seconds between an interruption and the end, whatever the remote peer does: for the cancellation and the Close
-frame."""
+"""Seconds from an interruption to the end, in which the cancellation and the Close frame are sent. The end does not
+depend on the remote peer."""
 
 
 def complain(text: str) -> None:
@@ -30,14 +30,14 @@ def complain(text: str) -> None:
             sys.stderr.write(f"wsrpc: {text}\n")
             sys.stderr.flush()
         except OSError:
-            pass  # nobody can be told
+            pass  # there is nowhere else to report it
 
 
 def show(text: str) -> None:
-    """Write a text that is known before anything happens to stdout, in UTF-8 whatever the locale.
+    """Write a text to stdout, in UTF-8 whatever the locale.
 
     Raises:
-        Failure: it cannot be written.
+        Failure: stdout cannot be written to.
     """
     stdout: Any = sys.stdout
     if stdout is None:
@@ -54,27 +54,27 @@ def show(text: str) -> None:
 
 
 class Job:
-    """One run of a command: what it is doing, and how it is stopped from outside."""
+    """One run of a command, which a signal or the end of its output's reader can stop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._doing = "nothing was sent"
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._code: int | None = None
-        """The exit code, once the job was stopped."""
+        """The exit code, once the job has been stopped."""
         self._text = ""
 
     @property
     def doing(self) -> str:
-        """What an interruption reports now, such as that nothing was sent."""
+        """The text that an interruption reports now, such as "nothing was sent"."""
         return self._doing
 
     def note(self, doing: str) -> None:
-        """Let an interruption report this from now on."""
+        """Set the text that an interruption reports."""
         self._doing = doing
 
     def stop(self, code: int, text: str) -> None:
-        """Cancel what runs, and end with ``code`` within `PATIENCE` seconds."""
+        """Cancel the command, and end with ``code`` within `PATIENCE` seconds."""
         if self._code is not None:
             return
         self._code, self._text = code, text
@@ -107,8 +107,8 @@ class Job:
 def in_event_loop(command: Callable[[Namespace, Job], Coroutine[Any, Any, None]]) -> Callable[[Namespace], int]:
     """Return a function that runs a command until it is done or a signal stops it, and returns the exit code.
 
-    SIGINT, SIGTERM and SIGHUP cancel the command, so that what runs on the remote peer is cancelled, too. The event
-    loop is not closed: its threads may be waiting in the system for input or for a name, and `leave` ends them.
+    SIGINT, SIGTERM and SIGHUP cancel the command, and with it the handler on the remote peer. The event loop is not
+    closed: its threads may wait for input or for the resolution of a name, and `leave` ends them.
     """
 
     def run(options: Namespace) -> int:

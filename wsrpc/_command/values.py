@@ -21,9 +21,11 @@ Form = Literal["json", "text", "bytes"]
 """What an item of an upload is: the JSON of a line, the text of a line, or bytes as they come."""
 
 READ = 16 * 1024
-"""Bytes read at once. So many are an item of ``bytes``; as base64 they fit into the 32 KiB that Go reads."""
-LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes read at once, and the most bytes in an item of ``bytes``. As base64 they fit into the 32 KiB that Go reads."""
+LARGEST_FILE = LONGEST_LINE = 64 * 1024 * 1024
+"""Bytes of one value. By default, wsrpc accepts messages of 4 MiB (`Limits.message`); other servers accept more."""
 SHOWN = 60
+"""Characters of a wrong argument that an error shows."""
 
 
 def argument(text: str) -> Any:
@@ -37,59 +39,80 @@ def argument(text: str) -> Any:
     if not text.startswith("@"):
         try:
             return msgspec.json.decode(text)
-        except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as exc:
-            raise UsageError(_not_json(text)) from exc
+        except UnicodeEncodeError as exc:
+            raise UsageError(f"{_shown(text)} is not text in UTF-8: give @bytes:FILE for the bytes in a file") from exc
+        except (msgspec.DecodeError, RecursionError) as exc:
+            raise UsageError(_not_json(text, exc)) from exc
     form, colon, path = text[1:].partition(":")
     if not colon or form not in ("text", "bytes"):
         form, path = "json", text[1:]
+    if not path:
+        raise UsageError(f"{text} names no file: write {text}FILE, or {shlex.quote(json.dumps(text))} for the text")
     content = _read(path)
     if form == "bytes":
         return content
+    if form == "json" and not content.strip():
+        raise UsageError(f"{path} is empty, which is not JSON: give @text:{path} for the empty text")
     try:
         return content.decode() if form == "text" else msgspec.json.decode(content)
     except UnicodeDecodeError as exc:
         raise UsageError(f"{path} is not text in UTF-8: give @bytes:{path} for its bytes") from exc
     except (msgspec.DecodeError, RecursionError) as exc:
-        raise UsageError(f"{path} is not JSON, {exc}: give @text:{path} for its text") from exc
+        raise UsageError(f"{path} is not JSON: {_reason(exc)}; give @text:{path} for its text") from exc
 
 
 def event_and_value(text: str) -> tuple[str, Any]:
     """Return the parts of ``NAME=VALUE``, where the value is an argument.
 
     Raises:
-        UsageError: there is no ``=``, or the value is not one.
+        UsageError: there is no name or no ``=``, or the value is not an argument.
     """
-    name, sign, value = text.partition("=")
-    if not sign:
+    name, _, value = text.partition("=")
+    if not name or "=" not in text:
         raise UsageError(f"--answer is NAME=VALUE, such as name={shlex.quote(json.dumps('Ada'))}; got {text!r}")
     return name, argument(value)
 
 
-def _not_json(text: str) -> str:
-    shown = text if len(text) <= SHOWN else f"{text[:SHOWN]}…"
+def _shown(text: str) -> str:
+    return one_line(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+
+
+def _reason(error: Exception) -> str:
+    """Return what is wrong with JSON, in a few words."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    text = one_line(error).removeprefix("JSON is malformed: ")
+    return "its end is missing" if text == "Input data was truncated" else text
+
+
+def _not_json(text: str, error: Exception) -> str:
+    shown = _shown(text)
     if text == "":
         return "an argument is empty, which is not JSON: write '\"\"' for the empty text"
-    try:
-        quoted = shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable()))
-    except ValueError:
-        quoted = ""
     if text[0] in '{["':
-        return f"{one_line(shown)} is not JSON; the shell may have removed quotes: put the argument into '…'"
+        why = _reason(error)
+        return f"{shown} is not JSON: {why}; the shell may have removed quotes, so put the argument into '…'"
     if len(text) > SHOWN:
-        return f"{one_line(shown)} is not JSON: put text into double quotes, within single ones for the shell"
-    return f"{one_line(shown)} is not JSON: arguments are JSON, so write {one_line(quoted)} for the text"
+        return f"{shown} is not JSON: put text into double quotes, within single ones for the shell"
+    quoted = shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable()))
+    return f"{shown} is not JSON: arguments are JSON, so write {one_line(quoted)} for the text"
 
 
 def _read(path: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read()
+            content = file.read(LARGEST_FILE + 1)
     except (OSError, ValueError) as exc:  # ValueError: a path with a null character
         raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    if len(content) > LARGEST_FILE:
+        raise UsageError(
+            f"{path} has more than {LARGEST_FILE:,} bytes: upload it with --send, if its handler reads items"
+        )
+    return content
 
 
 class Items(NamedTuple):
-    """Where the items of an upload come from."""
+    """Items of an upload, in a file or on stdin."""
 
     file: int
     """The file descriptor."""
@@ -98,35 +121,35 @@ class Items(NamedTuple):
     size: int | None
     """Bytes in all, if that is known."""
 
-    async def read(self, took: Callable[[int], None]) -> AsyncGenerator[Any]:
-        """Yield the items, and call ``took`` with the number of bytes of each. Cancelling is safe.
+    async def read(self, count: Callable[[int], None]) -> AsyncGenerator[Any]:
+        """Yield the items. Call ``count`` with the bytes of each once the next one is asked for. Cancelling is safe.
 
-        A thread reads, because nothing else can read files and pipes of all systems without blocking. One that waits
-        in the system for more input is left behind, which is why the program ends without joining its threads.
+        A thread reads, because no other way of reading files and pipes without blocking works on all systems. A thread
+        that still waits for input when the program ends cannot be joined, so the program ends without joining it.
         """
         number = 0
         rest: list[bytes] = []
         while chunk := await self._chunk():
             if self.form == "bytes":
-                took(len(chunk))
                 yield chunk
+                count(len(chunk))
                 continue
             lines = chunk.split(b"\n")
             for line in lines[:-1]:
                 number += 1
                 whole = b"".join((*rest, line))
                 rest.clear()
-                took(len(whole) + 1)
                 if self.form == "text" or whole.strip():
                     yield self._item(whole, number)
+                    count(len(whole) + 1)
             if lines[-1]:
                 rest.append(lines[-1])
                 if len(rest) * READ > LONGEST_LINE:
                     raise UsageError(f"line {number + 1:,} of {self.name} has more than {LONGEST_LINE:,} bytes")
         if rest:
             whole = b"".join(rest)
-            took(len(whole))
             yield self._item(whole, number + 1)
+            count(len(whole))
 
     async def _chunk(self) -> bytes:
         try:
@@ -138,10 +161,11 @@ class Items(NamedTuple):
         try:
             return line.decode().removesuffix("\r") if self.form == "text" else msgspec.json.decode(line)
         except UnicodeDecodeError as exc:
-            raise UsageError(f"line {number:,} of {self.name} is not UTF-8: give --as bytes for bytes") from exc
+            raise UsageError(f"line {number:,} of {self.name} is not text in UTF-8: give --as bytes") from exc
         except (msgspec.DecodeError, RecursionError) as exc:
             raise UsageError(
-                f"line {number:,} of {self.name} is not JSON: {one_line(exc)}; give --as text or bytes for others"
+                f"line {number:,} of {self.name} is not JSON: {_reason(exc)}; give --as text or --as bytes for items "
+                "that are not JSON"
             ) from exc
 
 

@@ -40,36 +40,36 @@ class SessionInput(Enum):
 
     __hash__ = object.__hash__
 
-    BOUND = "a connection is bound"
-    CUT = "the connection ends without a Close frame, or another one replaces it"
-    ASKED = "another connection is there, and the client asks to resume"
-    RESUMED = "the two sides have resumed"
-    ENDED = "the connection ends otherwise, or is replaced"
-    REFUSED = "the server says that the session is gone, or it is no wsrpc server"
-    EXPIRED = "it had no connection for too long"
-    OVERFLOWED = "more waits than may"
-    CLOSED = "it is closed on this side"
+    BOUND = "it gets its first connection"
+    CUT = "the connection ends, and the session is kept"
+    ASKED = "the client connects again and asks to resume"
+    RESUMED = "the session resumes"
+    ENDED = "the session cannot be kept"
+    REFUSED = "the server does not resume it"
+    EXPIRED = "no connection resumes it in time"
+    OVERFLOWED = "too much waits to be sent"
+    CLOSED = "this side calls `close()`"
 
 
-_OVER = "fails what is pending, cancels handlers of requests, ends channels"
+_OVER = "fails pending requests, cancels request handlers, closes anonymous channels"
 TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     SessionState.NEW: {
         SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
     },
     SessionState.ATTACHED: {
-        SessionInput.CUT: (SessionState.DETACHED, "keeps everything; what is sent waits"),
+        SessionInput.CUT: (SessionState.DETACHED, "keeps its calls and channels; messages wait"),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
     },
     SessionState.DETACHED: {
         SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
-        SessionInput.RESUMED: (SessionState.ATTACHED, "sends again what has not arrived, then what waited"),
+        SessionInput.RESUMED: (SessionState.ATTACHED, "resends what has not arrived, then sends what waited"),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
     },
     SessionState.RESUMING: {
-        SessionInput.RESUMED: (SessionState.ATTACHED, "sends again what has not arrived, then what waited"),
+        SessionInput.RESUMED: (SessionState.ATTACHED, "resends what has not arrived, then sends what waited"),
         SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
@@ -81,7 +81,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
 }
 """The states of a session, as data.
 
-`docs/explanation/drops.md` shows this table. Tests compare the two, and play each cell.
+`docs/reference/states.md` shows this table. Tests compare the two, and play each cell.
 """
 
 

@@ -201,7 +201,7 @@ class Reading:
             return
         if self._owns and not self.channel.closed:
             text = f"a stream of {label!r} was left without being closed, and is stopped"
-            self.channel.warn(f"{text}: use `async with`, or aclose() it")
+            self.channel.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
         unread = 0 if self.inbox.items or self.channel.closed else len(self.inbox.queue)
         self.leave(None)
         if unread:

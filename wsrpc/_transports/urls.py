@@ -111,6 +111,8 @@ def _check_parts(url: str, what: str) -> None:
         if host is not None:
             host.encode("ascii" if host.isascii() else "idna")
     except ValueError:  # without its text and the URL: the part that looks like a port may be a password
-        raise BadURL(f"{what} has a host and a port after ://, such as example.com:8080; this one does not") from None
+        raise BadURL(
+            f"{what} has a host and a port of at most 65535 after ://, such as example.com:8080; this one does not"
+        ) from None
     if not host:
         raise BadURL(f"{what} names a host, got {shown_url(url)}")

@@ -5,12 +5,13 @@ from __future__ import annotations
 import weakref
 from collections.abc import AsyncIterable, Callable, Generator, Iterable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 from weakref import WeakKeyDictionary
 
 from .._channels.channel_requests import check_source
 from .._channels.source import iterate_in_thread
 from .._client.client import Client as AsyncClient
+from .._client.client import core_of
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._handlers.introspection import is_async
 from .._peer.peer import Peer as AsyncPeer
@@ -83,6 +84,9 @@ class Delegate:
 
     def __hash__(self) -> int:
         return hash(id(self._inner))
+
+    def __reduce__(self) -> Never:
+        raise TypeError(f"{self!r} cannot be copied or sent to another process: make a client there")
 
     def __repr__(self) -> str:
         return f"<blocking {repr(self._inner)[1:]}"
@@ -171,7 +175,8 @@ def client_portal(client: AsyncClient) -> Portal:
     def over() -> Exception:
         return ConnectionLost(1000, "the client was closed", "not_sent")
 
-    portal = Portal(Texts("Client", "Client"), client.close, over)
+    # Calls that come before `connect` belong to the loop of this thread, too.
+    portal = Portal(Texts("Client", "Client"), client.close, over, first=core_of(client).enter_loop)
     _portals[client.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
     return portal
 

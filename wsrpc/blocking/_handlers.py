@@ -11,12 +11,15 @@ from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
 from .._base.names import RESERVED_EVENTS
+from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._channels.source import iterate_in_thread
 from .._handlers.introspection import is_async, location, read_signature, signature_of
 from .._handlers.method import MARK, Exposed, mark_of
+from .._peer.peer import Peer as AsyncPeer
 from .._streams.stream import Stream as AsyncStream
 from ._loop import Portal
 from ._stream import Stream
+from ._workers import without_exit
 
 __all__ = ["MISSING", "check_plain", "in_a_thread", "marked", "register"]
 
@@ -57,7 +60,7 @@ def in_a_thread(function: Callable[..., Any], convert: Callable[[Any], Any] = la
             try:
                 return context.run(call), None
             except BaseException as exc:
-                return None, exc
+                return None, without_exit(exc)
 
         result, error = await asyncio.get_running_loop().run_in_executor(None, work)
         if error is not None:
@@ -86,15 +89,34 @@ def _generates_in_a_thread(function: Callable[..., Any], convert: Callable[[Any]
 # ---------------------------------------------------------------- handlers
 
 
+_INSTEAD: list[tuple[Any, str]] = [
+    (AsyncPeer, "wsrpc.blocking.Peer"),
+    (AsyncAnonymousChannel, "wsrpc.blocking.AnonymousChannel"),
+    (AsyncIterator, "collections.abc.Iterator[...]"),
+]
+"""Annotations that a handler in a thread cannot use, and those to use instead."""
+
+
 def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
     """Return the function to register for a plain handler, and whether it is registered with ``thread=True``.
 
     A handler with a channel is registered as a coroutine function, because the event loop keeps the channel meanwhile.
+
+    Raises:
+        TypeError: it cannot be a handler, or a parameter is for an event loop.
     """
     read = read_signature(function)
+    for p in read.parameters:
+        for asynchronous, wanted in _INSTEAD:
+            if asynchronous is (AsyncIterator if p.source == "stream" else p.type):
+                raise TypeError(
+                    f"handler {read.name} ({read.where}), parameter {p.name!r}: it would get an object that only an "
+                    f"event loop can use, and the handlers of a blocking client run in threads: annotate it {wanted}"
+                )
     items = {p.name: p.type for p in read.parameters if (get_origin(p.type) or p.type) is Iterator}
     if not items and not any(p.injection is not None and p.injection.conversation for p in read.parameters):
-        return function, True
+        # What a generator function raises is raised in a `Job`.
+        return (function if inspect.isgeneratorfunction(function) else _failing_on_exit(function)), True
 
     def convert(value: Any) -> Any:
         cls: Any = AsyncStream  # whose items may be of any type
@@ -111,6 +133,19 @@ def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
     return made, False
 
 
+def _failing_on_exit(function: Callable[..., Any]) -> Any:
+    """Return a handler whose request fails if it raises SystemExit; see `without_exit`."""
+
+    @functools.wraps(function)
+    def called(*args: Any, **named: Any) -> Any:
+        try:
+            return function(*args, **named)
+        except (SystemExit, KeyboardInterrupt) as exc:
+            raise without_exit(exc)  # noqa: B904
+
+    return called
+
+
 def _read_in_loop(annotation: Any) -> Any:
     item: Any = (*get_args(annotation), Any)[0]
     return AsyncIterator[item]
@@ -122,7 +157,7 @@ def marked(function: Callable[..., Any], portal: Portal) -> Any:
     made, thread = threaded(function, portal)
     mark = mark_of(getattr(function, "__func__", function)) or Exposed()
 
-    if made is function:
+    if made is function:  # a generator function
         # A bound method cannot be marked, and an object that others use should not be.
         @functools.wraps(function)
         def made(*args: Any, **named: Any) -> Any:

@@ -52,6 +52,7 @@ class Hop:
         "_interrupted",
         "_started",
         "_stepped",
+        "_stepping",
         "_task",
         "_written",
         "over",
@@ -73,21 +74,27 @@ class Hop:
         """The future that the coroutine waits for, if it has no task."""
         self._cancels = False
         """The coroutine gets a CancelledError in its next step."""
+        self._stepping: set[Hop]
+        """The calls of the loop that wait without a task, this one too while it waits. `start` sets it."""
         self.over = False
         self.result: Any = None
         self._error: BaseException | None = None
 
-    def wait(self) -> None:
-        """Wait until the call is over. In the caller's thread; so is `take_error`."""
-        self._done.acquire()
+    def wait(self, seconds: float = -1) -> bool:
+        """Wait until the call is over, and return whether it is. In the caller's thread; so is `take_error`."""
+        return self._done.acquire(True, seconds)
 
     def take_error(self) -> BaseException | None:
         """Return the error of the call, which has a traceback that refers to this object."""
         error, self._error = self._error, None
         return error
 
-    def start(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Call the function, and run the coroutine that it may return."""
+    def start(self, loop: asyncio.AbstractEventLoop, stepping: set[Hop]) -> None:
+        """Call the function, and run the coroutine that it may return.
+
+        Args:
+            stepping: holds the call while it waits without a task.
+        """
         self._started = True
         try:
             result = self._context.run(self._function)
@@ -100,6 +107,7 @@ class Hop:
             return
         self._coroutine = result
         if self._stepped:
+            self._stepping = stepping
             self._context.run(self._step)
             return
         if sys.version_info >= (3, 12):
@@ -128,7 +136,9 @@ class Hop:
         else:
             awaited.add_done_callback(self._step, context=self._context)
             self._awaited = awaited
+            self._stepping.add(self)
             return
+        self._stepping.discard(self)
         self._finished()
 
     def _cancelled_early(self, task: asyncio.Task[None]) -> None:
@@ -164,12 +174,16 @@ class Hop:
         if self._task is not None:
             self._task.cancel()
         elif self._awaited is not None:
-            self._cancels = True
-            self._awaited.cancel()
+            self.cancel_step()
         elif not self._started:
             self.fail(asyncio.CancelledError())
         if self.over:
             self._discard()
+
+    def cancel_step(self) -> None:
+        """Raise CancelledError where the coroutine waits. It has no task."""
+        self._cancels = True
+        self._awaited.cancel()
 
     def fail(self, error: BaseException) -> None:
         """End a call that has no task."""
@@ -186,22 +200,28 @@ class LoopThread:
 
     Args:
         name: of the thread.
+        first: is called in the loop's thread before anything else.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, first: Callable[[], object] | None = None) -> None:
         self._closing: Closing | None = None
         """Is awaited in the loop before it ends."""
         self._guard = threading.Lock()
         self._hops: deque[Hop] = deque()
+        """Calls that the loop has not started yet."""
+        self._stepping: set[Hop] = set()
+        """Calls that wait without a task. They must be ended with the loop, as tasks are."""
         self._woken = False
         """Whether the loop is about to take what is in ``_hops``, so that no other call need wake it."""
         self._ended = False
         """No more calls are accepted."""
         self._drained = False
-        """Nothing takes calls out of the queue any more."""
+        """No more calls are started."""
         self.pid = os.getpid()
         self._loop = asyncio.new_event_loop()
         self._loop.set_default_executor(Workers(name))
+        if first is not None:
+            self._loop.call_soon(first)
         self._stop = asyncio.Event()
         self._thread = threading.Thread(target=self._run, name=f"{name} loop", daemon=True)
         self._thread.start()
@@ -275,7 +295,9 @@ class LoopThread:
         with suppress(RuntimeError):  # as above
             self._loop.call_soon_threadsafe(self._interrupted, hop)
         if not hop.over:  # else the lock was acquired already, or nobody waits for it
-            hop.wait()
+            # The loop may have ended before it was told. Nothing runs any more once its thread has ended.
+            while not hop.wait(1) and self._thread.is_alive():
+                pass
 
     def _take_back(self, hop: Hop) -> bool:
         """Take a call out of the queue; return whether it was there."""
@@ -289,20 +311,39 @@ class LoopThread:
 
     def _run(self) -> None:
         with asyncio.Runner(loop_factory=lambda: self._loop) as runner:
-            runner.run(self._serve())
-            self._drained = True  # before they are failed, so that no call is left behind in the queue
-            while self._hops:
-                self._hops.popleft().fail(asyncio.CancelledError())
+            serving = runner.get_loop().create_task(self._serve())
+            while not serving.done():
+                try:
+                    self._loop.run_until_complete(serving)
+                except (SystemExit, KeyboardInterrupt) as exc:
+                    # A function that the loop calls, such as a hook of `log_payloads=`, does not end the program from
+                    # here, and must not end the loop: its callers would wait without end.
+                    message = "a function that the client calls in its event loop wanted to end the program"
+                    self._loop.call_exception_handler({"message": message, "exception": exc})
 
     async def _serve(self) -> None:
-        await self._stop.wait()
-        if self._closing is not None:
-            await self._closing()
+        try:
+            await self._stop.wait()
+            if self._closing is not None:
+                await self._closing()
+        finally:
+            self._drained = True
+            self._start_all()
+            for hop in [*self._stepping]:
+                hop.cancel_step()
 
     def _start_all(self) -> None:
+        """Start the calls in the queue. At the end, fail them."""
         self._woken = False  # before the queue is looked at: who adds a call after that wakes the loop again
         for _ in range(len(self._hops)):
-            self._hops.popleft().start(self._loop)
+            try:
+                hop = self._hops.popleft()
+            except IndexError:  # at the end, callers take their calls back
+                return
+            if self._drained:
+                hop.fail(asyncio.CancelledError())
+            else:
+                hop.start(self._loop, self._stepping)
 
     def _interrupted(self, hop: Hop) -> None:
         # Its caller may have been interrupted before it was in the queue, or before the loop was woken for it.
@@ -329,6 +370,7 @@ class Portal:
     Args:
         closing: closes the asynchronous client.
         over: makes the error of a call after `close`.
+        first: is called in the loop's thread before anything else.
         opens_first: no call is possible before `open`.
         steps: requests of the client need no task.
     """
@@ -339,11 +381,13 @@ class Portal:
         closing: Closing,
         over: Callable[[], Exception],
         *,
+        first: Callable[[], object] | None = None,
         opens_first: bool = False,
         steps: bool = True,
     ) -> None:
         self._texts = texts
         self._closing = closing
+        self._first = first
         self._over = over
         self._guard = threading.Lock()
         self._thread: LoopThread | None = None
@@ -426,7 +470,7 @@ class Portal:
             if self._closed:
                 raise self._over()
             if self._thread is None:
-                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}")
+                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}", self._first)
             return self._thread
 
     def _check_caller(self, thread: LoopThread | None) -> None:

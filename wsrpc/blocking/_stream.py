@@ -60,15 +60,14 @@ class Stream(Iterator[T_co]):
         return self
 
     def __next__(self) -> T_co:
-        if not self._arrived and self._error is None:
+        while not self._arrived:
+            error, self._error = self._error, None
+            if isinstance(error, StopAsyncIteration):
+                raise StopIteration
+            if error is not None:
+                raise error
             self._portal.run(self._read)
-        if self._arrived:
-            return self._arrived.popleft()
-        error, self._error = self._error, None
-        assert error is not None
-        if isinstance(error, StopAsyncIteration):
-            raise StopIteration
-        raise error
+        return self._arrived.popleft()
 
     async def _read(self) -> None:
         # Items go into this object at once, so that none is lost if the caller is interrupted.

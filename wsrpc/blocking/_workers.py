@@ -9,7 +9,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Workers"]
+__all__ = ["Workers", "without_exit"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -25,12 +25,9 @@ class Workers(ThreadPoolExecutor):
     def __init__(self, name: str) -> None:
         super().__init__(1)
         self._name = name
-        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._guard = threading.Lock()
-        self._all: set[threading.Thread] = set()
-        self._idle: set[threading.Thread] = set()
-        self._free = 0
-        """Number of idle threads, without those for which a job waits already."""
+        self._idle: list[Worker] = []
+        """Threads without a function. The one that became idle last gets the next function."""
         self._ended = False
 
     def submit(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -38,43 +35,83 @@ class Workers(ThreadPoolExecutor):
         with self._guard:
             if self._ended:
                 raise RuntimeError("the client was closed")
-            self._jobs.put(partial(_run, future, partial(function, *args, **kwargs)))
-            if self._free:
-                self._free -= 1
-            else:
-                thread = threading.Thread(target=self._work, name=f"{self._name} worker", daemon=True)
-                self._all.add(thread)
-                thread.start()
+            worker = self._idle.pop() if self._idle else Worker(f"{self._name} worker", self._is_idle)
+            worker.jobs.put(Job(future, partial(function, *args, **kwargs)))
         return future
 
-    def _work(self) -> None:
-        this = threading.current_thread()
-        while (job := self._jobs.get()) is not None:
-            with self._guard:
-                self._idle.discard(this)
-            job()
-            del job  # or it would live until the next one comes
-            with self._guard:
-                self._idle.add(this)
-                self._free += 1
+    def _is_idle(self, worker: Worker) -> None:
+        with self._guard:
+            if self._ended:
+                worker.jobs.put(None)
+            else:
+                self._idle.append(worker)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads, each when its function has returned. Wait only for those that are idle."""
         with self._guard:
             self._ended = True
-            for _ in self._all:
-                self._jobs.put(None)
-            idle = [*self._idle]
-        for thread in idle:
-            thread.join()
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.jobs.put(None)
+        for worker in idle:
+            worker.join()
 
 
-def _run(future: Future[Any], function: Callable[[], Any]) -> None:
-    if not future.set_running_or_notify_cancel():
-        return
-    try:
-        result = function()
-    except BaseException as exc:
-        future.set_exception(exc)
-    else:
-        future.set_result(result)
+class Job:
+    """A function that runs in a thread, and the future that gets its result."""
+
+    __slots__ = ("_function", "_future")
+
+    def __init__(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        self._future = future
+        self._function = function
+
+    def run(self, done: Callable[[], None]) -> None:
+        """Call the function, unless the future was cancelled. ``done`` is called before the future gets its result."""
+        future = self._future
+        if not future.set_running_or_notify_cancel():
+            done()
+            return
+        try:
+            result = self._function()
+        except BaseException as exc:
+            done()
+            future.set_exception(without_exit(exc))
+        else:
+            done()
+            future.set_result(result)
+
+
+class Worker(threading.Thread):
+    """Thread that runs one function after another, from its construction on.
+
+    Args:
+        is_idle: is called with this object when a function has returned.
+    """
+
+    def __init__(self, name: str, is_idle: Callable[[Worker], None]) -> None:
+        super().__init__(name=name, daemon=True)
+        self._is_idle = is_idle
+        self.jobs: SimpleQueue[Job | None] = SimpleQueue()
+        """At most two: the next one may come while the result of the last is handed over. None ends the thread."""
+        self.start()
+
+    def run(self) -> None:
+        # A thread is idle before the result is known, so that who acts on the result finds it instead of starting one.
+        done = partial(self._is_idle, self)
+        while (job := self.jobs.get()) is not None:
+            job.run(done)
+            del job  # or it would live until the next one comes
+
+
+def without_exit(error: BaseException) -> BaseException:
+    """Return what a function has raised in a thread: a RuntimeError for SystemExit and KeyboardInterrupt.
+
+    An event loop takes these two for the end of the program, and stops. But ``sys.exit()`` in a thread does not end the
+    program.
+    """
+    if not isinstance(error, (SystemExit, KeyboardInterrupt)):
+        return error
+    made = RuntimeError(f"{error!r} was raised in a thread of wsrpc.blocking, where it does not end the program")
+    made.__cause__ = error
+    return made

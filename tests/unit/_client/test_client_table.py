@@ -513,7 +513,7 @@ def test_what_is_in_no_cell_cannot_happen() -> None:
 
 
 def as_markdown() -> str:
-    rows = ["| while it is | what happens | it becomes | and |", "|---|---|---|---|"]
+    rows = ["| state | event | next state | action |", "|---|---|---|---|"]
     for state, happened in CELLS:
         name = f"`{happened.value}`" if happened.value.endswith(")") else happened.value
         rows.append(f"| `{state}` | {name} | `{after(state, happened)}` | {TABLE[state][happened][1]} |")
@@ -521,5 +521,5 @@ def as_markdown() -> str:
 
 
 def test_the_docs_show_the_table() -> None:
-    page = Path(__file__).parents[3] / "docs" / "explanation" / "drops.md"
-    assert as_markdown() in page.read_text("utf-8"), f"docs/explanation/drops.md needs this table:\n\n{as_markdown()}"
+    page = Path(__file__).parents[3] / "docs" / "reference" / "states.md"
+    assert as_markdown() in page.read_text("utf-8"), f"docs/reference/states.md needs this table:\n\n{as_markdown()}"

@@ -55,7 +55,7 @@ async def test_a_session_goes_only_where_its_table_allows(state: SessionState, h
 
 
 def as_markdown() -> str:
-    rows = ["| while it is | what happens | it becomes | and |", "|---|---|---|---|"]
+    rows = ["| state | event | next state | action |", "|---|---|---|---|"]
     for state, cells in sessions.TABLE.items():
         rows += [
             f"| {state.value} | {happened.value} | {after.value} | {then} |"
@@ -65,5 +65,5 @@ def as_markdown() -> str:
 
 
 def test_the_docs_show_the_table_of_a_session() -> None:
-    page = Path(__file__).parents[3] / "docs" / "explanation" / "drops.md"
-    assert as_markdown() in page.read_text("utf-8"), f"docs/explanation/drops.md needs this table:\n\n{as_markdown()}"
+    page = Path(__file__).parents[3] / "docs" / "reference" / "states.md"
+    assert as_markdown() in page.read_text("utf-8"), f"docs/reference/states.md needs this table:\n\n{as_markdown()}"

@@ -8,11 +8,13 @@ import queue
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from in_a_thread import Served, serving
+from leftovers import turns_until
 
 from wsrpc import (
     AnonymousChannel,
@@ -457,3 +459,29 @@ def test_close_in_another_thread_ends_all_waiting_calls(served: Served) -> None:
         thread.join()
     found = [errors.get() for _ in calls]
     assert sorted(type(each).__name__ for each in found) == ["ConnectionLost"] * 3 + ["NoneType"]
+
+
+def test_calls_before_connect_wait_for_it(served: Served) -> None:
+    client = Client(served.url)
+    with client.events("said", returns=int) as said, ThreadPoolExecutor() as pool:
+        client.emit("x")
+        answer = pool.submit(client.request, "add", 1, 2, timeout=None)
+        while not client.peer.pending:
+            pass
+        client.connect()
+        assert answer.result() == 3
+        client.request("say", 5)
+        assert next(said) == 5
+    client.close()
+
+
+def test_calls_that_wait_end_with_the_loop() -> None:
+    """Also those without a connection, if the loop ends and not the client."""
+    client = Client("ws://127.0.0.1:1/")
+    with ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client.request, "x", timeout=None), pool.submit(client.wait_connected)]
+        client._portal.run(lambda: turns_until(lambda: client.peer.pending and client._inner._core._waiters.count))
+        client._portal.close()
+        for each in waiting:
+            with pytest.raises(ConnectionLost):
+                each.result()

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 from in_a_thread import Served, serving
@@ -204,6 +205,28 @@ def test_what_only_an_event_loop_can_run_is_refused(client: Client) -> None:
                 register(function)
 
 
+def wants_peer(peer: wsrpc.Peer) -> None: ...
+
+
+def wants_channel(channel: wsrpc.AnonymousChannel) -> None: ...
+
+
+def wants_items(items: AsyncIterator[int]) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("function", "instead"),
+    [
+        (wants_peer, r"wsrpc\.blocking\.Peer"),
+        (wants_channel, r"wsrpc\.blocking\.AnonymousChannel"),
+        (wants_items, r"collections\.abc\.Iterator\[\.\.\.\]"),
+    ],
+)
+def test_a_parameter_for_an_event_loop_is_refused(client: Client, function: Callable[..., Any], instead: str) -> None:
+    with pytest.raises(TypeError, match=f"an object that only an event loop can use.*: annotate it {instead}"):
+        client.on("x", function)
+
+
 def test_mistakes_in_registrations_say_what_to_do(client: Client) -> None:
     with pytest.raises(TypeError, match="the event's name comes first"):
         client.on(worker_name)  # type: ignore[call-overload]
@@ -224,6 +247,75 @@ def test_handlers_of_an_asynchronous_server_get_no_blocking_objects(served: Serv
 
     with pytest.raises(RemoteError):
         client.request("peer")
+
+
+def stops() -> None:
+    raise StopIteration
+
+
+def leaves(*_: object) -> None:
+    sys.exit(3)
+
+
+def yields_and_leaves() -> Iterator[int]:
+    yield 1
+    sys.exit(3)
+
+
+def reads_and_leaves(numbers: Iterator[int]) -> None:
+    sys.exit(next(numbers))
+
+
+@pytest.mark.parametrize("handler", [leaves, yields_and_leaves, reads_and_leaves])
+def test_sys_exit_fails_the_handler_and_not_the_client(
+    served: Served, client: Client, caplog: pytest.LogCaptureFixture, handler: Callable[..., Any]
+) -> None:
+    client.on("leave", handler)
+    peer = served.peer()
+
+    async def ask() -> None:
+        send = [3] if handler is reads_and_leaves else None
+        if handler is yields_and_leaves:
+            assert [number async for number in peer.stream("leave", timeout=None)] == []
+        else:
+            await peer.request("leave", send=send, timeout=None)
+
+    with pytest.raises(RemoteError):
+        served.run(ask())
+    assert client.request("add", 1, 2) == 3
+    assert "SystemExit(3) was raised in a thread of wsrpc.blocking, where it does not end the program" in caplog.text
+
+
+def test_sys_exit_in_a_method_of_a_contract_fails_it(served: Served, client: Client) -> None:
+    class Leaving(Protocol):
+        def leave(self) -> int: ...
+
+    class Leaves:
+        def leave(self) -> int:
+            sys.exit(3)
+
+    client.implement(Leaving, Leaves())
+    with pytest.raises(RemoteError):
+        served.run(served.peer().request("leave", timeout=None))
+    assert client.request("add", 1, 2) == 3
+
+
+@pytest.mark.parametrize("stop", [SystemExit(3), KeyboardInterrupt()])
+def test_a_source_that_wants_to_end_the_program_fails_its_call(
+    served: Served, client: Client, stop: BaseException
+) -> None:
+    @served.server.on("total")
+    async def total(numbers: AsyncIterator[int]) -> int:
+        return sum([number async for number in numbers])
+
+    def source() -> Iterator[int]:
+        yield 1
+        raise stop
+
+    with pytest.raises(RuntimeError, match="was raised in a thread") as caught:
+        client.request("total", send=source(), timeout=None)
+    assert caught.value.__cause__ is stop
+    assert client.request("total", send=[1, 2]) == 3
 
 
 # ------------------------------------------------------------ the life of the connection
@@ -268,15 +360,13 @@ def test_functions_of_on_reconnect_run_in_threads_and_may_call(served: Served) -
 
 
 def test_an_error_in_a_lifecycle_handler_goes_to_the_log(served: Served, caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(served.url)
-
-    def fails() -> None:
-        raise StopIteration
-
-    client.on("open", fails)
-    client.connect()
-    client.close()
-    assert "the handler of 'open'" in caplog.text
+    for fails in (stops, leaves):
+        caplog.clear()
+        client = Client(served.url)
+        client.on("open", fails)
+        with client:
+            pass
+        assert "the handler of 'open'" in caplog.text
 
 
 def test_a_handler_may_close_the_client(served: Served) -> None:

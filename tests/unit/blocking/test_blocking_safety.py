@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import logging
 import os
+import pickle
 import queue
 import random
 import signal
@@ -18,7 +21,7 @@ import pytest
 from in_a_thread import Served, serving
 from leftovers import turns_until
 
-from wsrpc import ConnectionLost, Reconnect, Redact, Server, current_peer
+from wsrpc import ConnectionLost, Reconnect, Redact, RequestTimeout, Server, current_peer
 from wsrpc.blocking import Client
 from wsrpc.testing import FaultProxy
 
@@ -320,8 +323,6 @@ def test_it_is_refused_in_its_own_loop(served: Served) -> None:
 
     hidden: Redact = redact
     client = Client(served.url, log_payloads=hidden)
-    import logging
-
     logging.getLogger("wsrpc").setLevel(logging.DEBUG)
     try:
         with client:
@@ -329,6 +330,31 @@ def test_it_is_refused_in_its_own_loop(served: Served) -> None:
     finally:
         logging.getLogger("wsrpc").setLevel(logging.NOTSET)
     assert "in the thread of its own event loop, which cannot wait for itself" in str(errors[0])
+
+
+def test_a_hook_that_wants_to_end_the_program_does_not_end_the_loop(served: Served) -> None:
+    def redact(direction: str, event: str, args: Any) -> Any:
+        if direction == "in" and args == [13]:
+            sys.exit(3)
+        return args
+
+    hidden: Redact = redact
+    logger = logging.getLogger("wsrpc")
+    logger.setLevel(logging.DEBUG)
+    try:
+        with Client(served.url, log_payloads=hidden) as client:
+            with pytest.raises(RequestTimeout):  # its answer is lost
+                client.request("echo", 13, timeout=0.1)
+            assert client.request("echo", 2) == 2
+    finally:
+        logger.setLevel(logging.NOTSET)
+
+
+def test_a_client_is_not_copied(served: Served) -> None:
+    with Client(served.url) as client:
+        for copies in (copy.copy, copy.deepcopy, pickle.dumps):
+            with pytest.raises(TypeError, match="cannot be copied or sent to another process: make a client there"):
+                copies(client)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")

@@ -1,0 +1,191 @@
+"""The commands and whole programs of the guides for web frameworks, uvicorn and TLS, as their readers run them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shlex
+import signal
+import ssl
+import subprocess
+import sys
+import tomllib
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from programs import free_port
+from test_docs import blocks_of, program_of
+
+from wsrpc import Client, HandshakeRejected, Server
+
+ROOT = Path(__file__).parent.parent
+HOW_TO = ROOT / "docs" / "how-to"
+PAGES = [HOW_TO / f"{name}.md" for name in ("fastapi", "frameworks", "uvicorn", "picows", "tls")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), "."])}
+
+
+def commands(page: Path) -> list[str]:
+    """The commands of a page; a line that ends with a backslash goes on in the next one."""
+    found: list[str] = []
+    for block in blocks_of(page):
+        if block.language == "console":
+            found += re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE)
+    return found
+
+
+def of_program(page: Path, program: str) -> list[str]:
+    return [command for command in commands(page) if command.split()[0] == program]
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    assert {command.split()[0] for page in PAGES for command in commands(page)} == {"pip", "uvicorn", "openssl"}
+    assert set(of_program(HOW_TO / "fastapi.md", "uvicorn")) == set(FASTAPI)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_what_is_installed_exists(page: Path) -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    for command in of_program(page, "pip"):
+        for requirement in shlex.split(command)[2:]:
+            name, _, extra = requirement.rstrip("]").partition("[")
+            assert (name == "python-wsrpc" and extra in extras) or requirement == "fastapi", command
+
+
+@asynccontextmanager
+async def running(command: str, folder: Path) -> AsyncGenerator[int]:
+    """Run a command of uvicorn on a free port, and give that; in the end uvicorn must stop without a traceback."""
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", *shlex.split(command), "--port", str(port)),
+        cwd=folder,
+        env=ENVIRONMENT,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    said = ""
+    try:
+        while "Application startup complete" not in said:
+            line = await process.stderr.readline()
+            assert line, f"uvicorn ended:\n{said}"
+            said += line.decode()
+        yield port
+        process.send_signal(signal.SIGTERM)
+        said += (await process.stderr.read()).decode()
+        await process.wait()
+        assert "Traceback" not in said, said
+    finally:
+        if process.returncode is None:
+            process.terminate()
+            await process.communicate()
+
+
+# ---------------------------------------------------------------- FastAPI
+
+FIRST = "uvicorn app:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol"
+FASTAPI = {
+    FIRST: (0, "add"),
+    f"{FIRST} --reload": (0, "add"),
+    f"{FIRST} --workers 4": (0, "add"),
+    "uvicorn --factory app:make_app --ws wsrpc_adapters.uvicorn:WebSocketProtocol": (1, "buy"),
+}
+"""The commands of the page, each with the last of the blocks that are its program, and an event of that."""
+
+
+@pytest.mark.parametrize("command", FASTAPI)
+async def test_the_fastapi_application_is_started_as_shown(command: str, tmp_path: Path) -> None:
+    last, event = FASTAPI[command]
+    blocks = [block.text for block in blocks_of(HOW_TO / "fastapi.md") if block.language == "python"]
+    (tmp_path / "app.py").write_text("\n".join(blocks[: last + 1]), "utf-8")
+    arguments = ("apples",) if event == "buy" else (2, 3)
+    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/ws") as client:
+        assert await client.request(event, *arguments) == (2 if event == "buy" else 5)
+
+
+# ---------------------------------------------------------------- other frameworks
+
+DJANGO_SETTINGS = """
+SECRET_KEY = "for this test"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "database.sqlite3"}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = "project.settings"
+urlpatterns = []
+"""
+
+LOG_IN = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+import django
+django.setup()
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+client = Client()
+client.force_login(User.objects.create_user("ada"))
+print(client.cookies["sessionid"].value)
+"""
+
+
+async def test_the_django_project_knows_who_is_logged_in(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "settings.py").write_text(DJANGO_SETTINGS, "utf-8")
+    (project / "asgi.py").write_text(program_of(HOW_TO / "frameworks.md", "asgi.py"), "utf-8")
+    logging_in = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", LOG_IN), cwd=tmp_path, env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE
+    )
+    out, _ = await logging_in.communicate()
+    assert logging_in.returncode == 0
+    [command] = [each for each in of_program(HOW_TO / "frameworks.md", "uvicorn") if "project" in each]
+    async with running(command, tmp_path) as port:
+        url = f"ws://127.0.0.1:{port}/ws"
+        async with Client(url, headers={"Cookie": f"sessionid={out.decode().strip()}"}) as client:
+            assert await client.request("whoami") == "ada"
+        with pytest.raises(HandshakeRejected) as caught:
+            await Client(url).connect()
+        assert (caught.value.status, caught.value.body) == (401, "log in first")
+
+
+async def test_the_plain_application_is_started_as_shown(tmp_path: Path) -> None:
+    page = HOW_TO / "frameworks.md"
+    blocks = [block.text for block in blocks_of(page) if block.language == "python" and block.program is None]
+    (tmp_path / "app.py").write_text("\n".join(blocks), "utf-8")
+    [command] = [each for each in of_program(page, "uvicorn") if "project" not in each]
+    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/") as client:
+        assert await client.request("add", 2, 3) == 5
+
+
+# ---------------------------------------------------------------- uvicorn
+
+
+@pytest.mark.parametrize("command", of_program(HOW_TO / "uvicorn.md", "uvicorn"))
+async def test_uvicorn_is_started_as_shown(command: str, tmp_path: Path) -> None:
+    [program] = [block.text for block in blocks_of(HOW_TO / "uvicorn.md") if "app = FastAPI(" in block.text]
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/ws") as client:
+        assert await client.request("add", 2, 3) == 5
+
+
+# ---------------------------------------------------------------- TLS
+
+
+async def test_the_certificates_are_made_as_shown(tmp_path: Path) -> None:
+    made = of_program(HOW_TO / "tls.md", "openssl")
+    assert made
+    for command in made:
+        ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    trusting.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
+    server = Server()
+    server.on("add", lambda a, b: a + b)
+    async with server.listen(ssl=context) as listener, Client(listener.url, ssl=trusting) as client:
+        assert await client.request("add", 2, 3) == 5
