@@ -98,8 +98,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     """Connections in all, including those that ``room_from`` or the factory of a service refused."""
     refused: dict[int, int]
-    """Opening handshakes that were refused, in all, by HTTP status: 403 for an origin, 503 while the server closes or if
-    `on_handshake` takes too long, 500 if it failed, and those that it chose."""
+    """Opening handshakes that were refused, in all, by HTTP status: 403 for an origin, 503 while the server closes or
+    if `on_handshake` takes too long, 500 if it failed, and the statuses that it chose."""
     closed: dict[int, int]
     """Sessions that have ended, in all, by the close code of their last connection. 1000 and 1001: the client left;
     1006: a drop; 1011: no answer to a ping; 4408: a slow reader. A drop after which the session resumed does not
