@@ -73,7 +73,8 @@ class Prepare(griffe.Extension):
             return f'<autoref optional identifier="{path}"><code>{found[1]}</code></autoref>'
 
         # Markdown needs no "::" before an indented block.
-        text = re.sub(r" ?::(?=\n\n    )", lambda found: "" if found[0][0] == " " else ":", docstring.value)
+        text = re.sub(r"(?<=\S)::(?=\n\n    )", ":", docstring.value)
+        text = re.sub(r"(\n\n| )::(?=\n\n    )", "", text)
         docstring.value = NAME.sub(link, text)
 
     def _path_of(self, owner: griffe.Object, name: str) -> str | None:
