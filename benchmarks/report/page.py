@@ -22,6 +22,7 @@ from .analysis import (
     where_others_are_faster,
 )
 from .cuts import sessions_that_are_cut
+from .limits import LIMITS
 from .markdown import table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -157,6 +158,7 @@ def _page(run: Run, cuts: Cuts) -> Iterator[str]:
     yield HOW_TO_REPEAT
     yield from _rates(run)
     yield from _machine(run)
+    yield LIMITS
 
 
 def _rounds(run: Run) -> str:
