@@ -10,10 +10,10 @@ The tables of this section are not part of the run above. They give the reasons 
 
 ### A client beside floods
 
-`make bench ARGS=--floods` measures the latency of a client while another client floods the server. All figures are 99th
-percentiles in milliseconds, from 2 s for each flood. The attackers run at the lowest priority, because they share a core
-with the measured client. "Equal priority" is without that. "Of the server" is how late the turns of the server's event
-loop came because of its own work. "`websockets`" is a bare echo server under the same flood.
+`make bench ARGS=--floods` measures the latency of a client while another client floods the server. All figures are
+99th percentiles in milliseconds, from 2 s for each flood. The attackers run at the lowest priority, because they
+share a core with the measured client. "Equal priority" is without that. "Of the server" is how late the turns of the
+server's event loop came because of its own work. "`websockets`" is a bare echo server under the same flood.
 
 | flood | no flood | flood | of the server | equal priority | `websockets` |
 |---|--:|--:|--:|--:|--:|
@@ -54,12 +54,12 @@ accepts:
 | 327,680 empty arrays in MessagePack | 327,680 | 30 ms | 25 ms | 22 MB |
 | 270,000 edges in JSON | 810,000 | 5 ms | 30 to 110 ms | 28 MB |
 | 210,000 points in JSON | 1,050,000 | 9 ms | 60 to 90 ms | 52 MB |
-| 327,680 objects with one text each, and as many texts, in MessagePack | 1,310,720 | 140 to 180 ms | 140 to 200 ms | 123 MB |
+| 327,680 objects of one text, and as many texts, in MessagePack | 1,310,720 | 140 to 180 ms | 140 to 200 ms | 123 MB |
 | 1,310,720 texts of two bytes in MessagePack | 1,310,720 | 2 ms | 120 to 240 ms | 116 MB |
 | one object with 420,000 keys in JSON | 840,000 | 10 to 65 ms | 170 to 210 ms | 53 MB |
 | one object with 520,000 keys in MessagePack | 1,050,000 | 150 to 250 ms | 170 to 290 ms | 59 MB |
 
-Values are counted before a message is decoded, and only in messages with more bytes than a quarter of the bound. In JSON,
-counting takes 12 ms for 4 MiB, and 60 ms for a message that is made to be slow. In MessagePack, it takes less than a
-microsecond for a value, almost nothing for a large array of numbers of one kind, and stops at the bound.
+Values are counted before a message is decoded, and only in messages with more bytes than a quarter of the bound. In
+JSON, counting takes 12 ms for 4 MiB, and 60 ms for a message that is made to be slow. In MessagePack, it takes less
+than a microsecond for a value, almost nothing for a large array of numbers of one kind, and stops at the bound.
 """
