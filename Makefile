@@ -10,7 +10,7 @@
 #   make check   formatting, lints, types, import order
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
 #   make docs-serve   the same, served at http://127.0.0.1:8000 and built again after each change
-#   make dist    sdist and wheel, checked and tried out in a fresh environment
+#   make dist    sdist and wheel, checked and tried out in a fresh environment; make dist ARGS=--release before publishing
 #   make fmt     format and apply the safe lint fixes
 #   make bench   the benchmarks, about 15 minutes; make bench ARGS=--quick, about 2
 #   make soak    the long form of the stress tests: 100,000 requests, half of them cancelled, 100,000
@@ -84,10 +84,11 @@ docs: $(STAMPS)/docs
 docs-serve: $(STAMPS)/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
-dist: $(STAMPS)/dev
+# Before publishing: make dist ARGS=--release
+dist: $(STAMPS)/dist
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
-	$(BIN)/python scripts/check_dist.py dist
+	$(BIN)/python scripts/check_dist.py dist $(ARGS)
 
 fmt: $(STAMPS)/dev
 	$(BIN)/ruff check --fix .
@@ -138,6 +139,10 @@ $(STAMPS)/browser: $(STAMPS)/dev pyproject.toml
 
 $(STAMPS)/docs: $(STAMPS)/dev pyproject.toml
 	$(PIP) install --group docs
+	@touch $@
+
+$(STAMPS)/dist: $(STAMPS)/dev pyproject.toml
+	$(PIP) install --group dist
 	@touch $@
 
 # The wheel's own `node` command is a Python program that starts Node as its child: ending it would leave

@@ -15,7 +15,7 @@ Samples = dict[str, dict[str, list[Sample]]]
 class SubjectInfo(msgspec.Struct, kw_only=True):
     title: str
     kind: str
-    """"wsrpc", "rpc" (another system that does calls), "bare" (an echo) or "ceiling"."""
+    """"wsrpc", "rpc" (another system with calls), "bare" (an echo) or "ceiling"."""
     own: str = ""
     """The bare echo of the same library."""
     ceiling: str = "ceiling"

@@ -95,7 +95,7 @@ SUBJECTS = (
     Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo()),
     Subject(
         "by-hand",
-        "by hand over `websockets`",
+        "handwritten JSON over `websockets`",
         python_server("by-hand"),
         WsWrapper(only=("add", "echo")),
         client="by-hand",

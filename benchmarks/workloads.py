@@ -132,7 +132,7 @@ class Curve:
 
 
 ON_AND_OFF = ("wsrpc", "wsrpc-off")
-"""wsrpc with sessions that go on after a drop, and without."""
+"""wsrpc with sessions that resume after a drop, and without."""
 
 SECTIONS = (
     Section(
@@ -141,10 +141,10 @@ SECTIONS = (
         "websockets",
         (
             Requests("requests", "1 × 64", "add(1, 2), `def` handler, one connection, 64 pending, one write per read"),
-            Requests("async", "`async def`", "the same, `async def` handler that does not wait", call=ADD_ASYNC),
-            Requests("separate", "one write each", "the same as the first, one write per request", separate=True),
+            Requests("async", "`async def`", "the same with an `async def` handler that does not wait", call=ADD_ASYNC),
+            Requests("separate", "one write each", "the same as the first, with one write per request", separate=True),
             Requests("100x10", "100 × 10", "100 connections with 10 pending each", connections=100, pending=10),
-            Requests("1000x1", "1,000 × 1", "1,000 connections with one pending each", connections=1000, pending=1),
+            Requests("1000x1", "1,000 × 1", "1,000 connections with 1 pending each", connections=1000, pending=1),
         ),
     ),
     Section(
@@ -162,20 +162,28 @@ SECTIONS = (
                 pending=16,
             ),
         ),
-        about="The bare echoes parse nothing: they send back what came.",
+        about="The bare echoes send back what they receive, without parsing it.",
     ),
     Section(
         "clients",
         "Python clients",
         "by-hand",
         (
-            PythonClient("workers", "64 at once", "64 coroutines await request('add', 1, 2) in a loop", task="workers"),
-            PythonClient("one", "one at a time", "one coroutine awaits request('add', 1, 2) in a loop", task="one"),
             PythonClient(
-                "emit", "emit", "emit('note', n) in a loop, until the server has all", "events/s", task="emit"
+                "workers", "64 at once", "64 coroutines that await `request('add', 1, 2)` in a loop", task="workers"
+            ),
+            PythonClient(
+                "one", "one at a time", "one coroutine that awaits `request('add', 1, 2)` in a loop", task="one"
+            ),
+            PythonClient(
+                "emit",
+                "emit",
+                "`emit('note', n)` in a loop, until the server has received all",
+                "events/s",
+                task="emit",
             ),
         ),
-        about="Python on both ends; the client is the limit, so there is no ceiling.",
+        about="Both ends are Python. The client is the bottleneck, so there is no ceiling.",
     ),
     Section(
         "streams",
@@ -185,28 +193,44 @@ SECTIONS = (
             PythonClient(
                 "items", "small items", "items of an async generator", "items/s", task="items", variant="async"
             ),
-            PythonClient("items-plain", "plain generator", "of a plain one", "items/s", task="items", variant="plain"),
-            PythonClient("upload", "upload", "100 MiB in pieces of 64 KiB", "bytes/s", task="upload", size=100 * MiB),
-            PythonClient("download", "download", "the other way round", "bytes/s", task="download", size=100 * MiB),
+            PythonClient(
+                "items-plain", "plain generator", "items of a plain generator", "items/s", task="items", variant="plain"
+            ),
+            PythonClient(
+                "upload",
+                "upload",
+                "100 MiB to the server, in chunks of 64 KiB",
+                "bytes/s",
+                task="upload",
+                size=100 * MiB,
+            ),
+            PythonClient(
+                "download",
+                "download",
+                "100 MiB from the server to the client",
+                "bytes/s",
+                task="download",
+                size=100 * MiB,
+            ),
         ),
-        about="Python on both ends. By hand it is `send()` in a loop, without flow control of its own.",
+        about="Both ends are Python. The handwritten protocol calls `send()` in a loop, without flow control.",
     ),
     Section(
         "sessions",
-        "Sessions that go on after a drop",
+        "The cost of sessions",
         "wsrpc-off",
         (
             PythonClient(
                 "sessions-workers",
                 "64 at once",
-                "64 coroutines await request('add', 1, 2) in a loop, `def` handler",
+                "64 coroutines that await `request('add', 1, 2)` in a loop, with a `def` handler",
                 only=ON_AND_OFF,
                 task="workers",
             ),
             PythonClient(
                 "sessions-async",
                 "`async def`",
-                "the same, `async def` handler",
+                "the same with an `async def` handler",
                 only=ON_AND_OFF,
                 task="workers_async",
             ),
@@ -228,7 +252,7 @@ SECTIONS = (
                 task="broadcast",
             ),
         ),
-        about="What it costs to count and keep messages: wsrpc by default, and with both ends turned off.",
+        about="To resume a session, both ends count messages and keep some. `Limits(replay=0)` turns that off.",
     ),
     Section(
         "connections",
@@ -238,7 +262,7 @@ SECTIONS = (
             Broadcasts("broadcast", "broadcast", "deliveries of a broadcast to 1,000 connections"),
             Accepts("accepts", "opened", "connections opened and closed, 16 at a time"),
             Accepts("accepts-tls", "opened, TLS", "the same over TLS 1.3", tls=True, setup=("--tls",)),
-            Idle("idle", "idle memory", "memory of a connection that says nothing, of 1,000; lower is better"),
+            Idle("idle", "idle memory", "memory of each of 1,000 connections that send nothing; lower is better"),
         ),
     ),
 )

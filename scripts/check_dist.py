@@ -1,10 +1,16 @@
-"""Checks what ``make dist`` built, then installs the wheel in a fresh environment and uses it there.
+"""Checks the sources and what ``make dist`` built, then installs the wheel in a fresh environment and uses it there.
 
-Usage: python scripts/check_dist.py dist
+Usage: python scripts/check_dist.py [--release] dist
+       python scripts/check_dist.py [--release] --sources
+
+With ``--sources`` only the checks run that need no build. With ``--release`` those run, too, that hold only for a
+version that is about to be published.
 """
 
 from __future__ import annotations
 
+import argparse
+import datetime
 import email.message
 import email.parser
 import re
@@ -12,12 +18,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
+ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc_command:run\n"
+SHIPPED = ("wsrpc", "adapters", "examples", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
+UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
 # Runs in the fresh environment, away from the checkout, so that only the installed wheel can be imported.
 TRY_OUT = """
@@ -57,26 +67,6 @@ def only_file(folder: Path, pattern: str) -> Path:
     return found[0]
 
 
-def check_wheel(wheel: Path, problems: Problems) -> None:
-    with zipfile.ZipFile(wheel) as archive:
-        names = archive.namelist()
-        info = next(name for name in names if name.endswith(".dist-info/METADATA"))
-        metadata = email.parser.BytesParser().parsebytes(archive.read(info))
-    tops = {name.partition("/")[0] for name in names}
-    strangers = tops - {"wsrpc", "wsrpc_adapters", "wsrpc_command.py", info.partition("/")[0]}
-    problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
-    for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
-        sources = [f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")]
-        missing = sorted({*sources, f"{package}/py.typed"} - set(names))
-        problems.expect(not missing, f"wheel: lacks {missing}")
-    forbidden = re.compile(r"(^|/)(tests|interop|node_modules|__pycache__)/")
-    unwanted = [name for name in names if forbidden.search(name)]
-    problems.expect(not unwanted, f"wheel: must not hold {unwanted[:5]}")
-    licensed = any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
-    problems.expect(licensed, "wheel: lacks the LICENSE file")
-    check_metadata(metadata, problems)
-
-
 def version() -> str:
     """What the package says of itself; pyproject.toml takes it from there, too."""
     found = re.search(r'^__version__ = "(.+)"$', (ROOT / "wsrpc/__init__.py").read_text("utf-8"), re.MULTILINE)
@@ -85,7 +75,87 @@ def version() -> str:
     return found[1]
 
 
-def check_metadata(metadata: email.message.Message, problems: Problems) -> None:
+def check_changelog(text: str, version: str, today: datetime.date, problems: Problems, *, release: bool) -> None:
+    """The newest version of the changelog must be the package's, with a date and with entries.
+
+    A section "Unreleased" may come before it. It must be empty if the version is about to be published.
+    """
+    headings = list(re.finditer(r"^## (.+)$", text, re.MULTILINE))
+    ends = [*(heading.start() for heading in headings[1:]), len(text)]
+    sections = [(found[1], text[found.end() : end]) for found, end in zip(headings, ends, strict=bool(headings))]
+    if sections and sections[0][0] == "[Unreleased]":
+        _, entries = sections.pop(0)
+        problems.expect(not (release and entries.strip()), "changelog: move the entries of Unreleased to the version")
+    if not sections:
+        problems.append("changelog: no version has a section")
+        return
+    heading, entries = sections[0]
+    found = re.fullmatch(r"\[(.+)\] - (\d{4}-\d{2}-\d{2})", heading)
+    if found is None:
+        problems.append(f"changelog: the newest section is {heading!r}, not '[{version}] - YYYY-MM-DD'")
+        return
+    problems.expect(found[1] == version, f"changelog: the newest version is {found[1]}, wsrpc.__version__ is {version}")
+    problems.expect("\n- " in entries, f"changelog: the section of {found[1]} has no entry")
+    try:
+        date = datetime.date.fromisoformat(found[2])
+    except ValueError:
+        problems.append(f"changelog: {found[2]} is not a date")
+    else:
+        problems.expect(date <= today, f"changelog: {date} is in the future")
+
+
+def check_classifiers(problems: Problems) -> None:
+    """Each supported Python has a classifier. (The build itself refuses unknown classifiers.)"""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    prefix = "Programming Language :: Python :: 3."
+    minors = [int(line.removeprefix(prefix)) for line in project["classifiers"] if line.startswith(prefix)]
+    oldest = int(project["requires-python"].removeprefix(">=3."))
+    problems.expect(
+        bool(minors) and minors == list(range(oldest, oldest + len(minors))),
+        f"pyproject.toml: requires-python is {project['requires-python']}, the classifiers name {minors}",
+    )
+
+
+def check_finished(problems: Problems) -> None:
+    """Nothing that is shipped may be marked as unfinished."""
+    for name in SHIPPED:
+        start = ROOT / name
+        for path in sorted(start.rglob("*")) if start.is_dir() else [start]:
+            if path.suffix in (".py", ".md", ".html", ".mjs") and "node_modules" not in path.parts:
+                for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+                    if found := UNFINISHED.search(line):
+                        problems.append(f"{path.relative_to(ROOT)}:{number} says {found[0]}")
+
+
+def check_sources(problems: Problems, *, release: bool) -> None:
+    changelog = (ROOT / "CHANGELOG.md").read_text("utf-8")
+    check_changelog(changelog, version(), datetime.datetime.now(datetime.UTC).date(), problems, release=release)
+    check_classifiers(problems)
+    check_finished(problems)
+
+
+def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        info = next(name for name in names if name.endswith(".dist-info/METADATA"))
+        metadata = email.parser.BytesParser().parsebytes(archive.read(info))
+        entry_points = archive.read(info.replace("METADATA", "entry_points.txt")).decode("utf-8")
+    tops = {name.partition("/")[0] for name in names}
+    strangers = tops - {"wsrpc", "wsrpc_adapters", "wsrpc_command.py", info.partition("/")[0]}
+    problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
+    for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
+        sources = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
+        expected = {*sources, f"{package}/py.typed"}
+        packed = {name for name in names if name.startswith(f"{package}/")}
+        problems.expect(expected <= packed, f"wheel: lacks {sorted(expected - packed)}")
+        problems.expect(packed <= expected, f"wheel: must not hold {sorted(packed - expected)[:5]}")
+    licensed = any(name.endswith(".dist-info/licenses/LICENSE") for name in names)
+    problems.expect(licensed, "wheel: lacks the LICENSE file")
+    problems.expect(entry_points == ENTRY_POINTS, f"wheel: its entry points are {entry_points!r}")
+    check_metadata(metadata, problems, release=release)
+
+
+def check_metadata(metadata: email.message.Message, problems: Problems, *, release: bool) -> None:
     expected = {
         "Name": "python-wsrpc",
         "Version": version(),
@@ -101,16 +171,29 @@ def check_metadata(metadata: email.message.Message, problems: Problems) -> None:
         if "extra ==" not in line
     }
     problems.expect(required == RUNTIME, f"metadata: needs {sorted(required)}, not {sorted(RUNTIME)}")
-    readme = (ROOT / "README.md").read_text("utf-8").strip()
     payload = metadata.get_payload(decode=True)
     text = payload.decode("utf-8") if isinstance(payload, bytes) else ""
-    problems.expect(bool(readme) and text.strip() == readme, "metadata: the description is not README.md")
+    if release:
+        broken = re.findall(r"\]\((?!https?://|#)([^)\s]+)\)", text)
+        problems.expect(not broken, f"metadata: a package index cannot follow links of README.md such as {broken[:3]}")
+        problems.expect("Project-URL" in metadata, "metadata: no project URLs: add [project.urls] to pyproject.toml")
+    else:
+        readme = (ROOT / "README.md").read_text("utf-8").strip()
+        problems.expect(bool(readme) and text.strip() == readme, "metadata: the description is not README.md")
+
+
+def check_rendering(files: list[Path], problems: Problems) -> None:
+    """A package index must be able to read the metadata and to render the description."""
+    command = [sys.executable, "-m", "twine", "--no-color", "check", "--strict", *map(str, files)]
+    checked = subprocess.run(command, capture_output=True, text=True)
+    problems.expect(checked.returncode == 0, f"twine check:\n{checked.stdout}{checked.stderr}")
 
 
 def check_sdist(sdist: Path, problems: Problems) -> None:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    files = ["LICENSE", "README.md", "CHANGELOG.md", "Makefile", "pyproject.toml", "PKG-INFO"]
+    files = ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml"]
+    files += ["PKG-INFO", "mkdocs.yml"]
     files += ["wsrpc/py.typed", "wsrpc_command.py", "adapters/wsrpc_adapters/py.typed"]
     files += [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
     missing = sorted(set(files) - names)
@@ -138,15 +221,26 @@ def try_out(wheel: Path, problems: Problems) -> None:
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]).resolve()
-    wheel, sdist = only_file(folder, "*.whl"), only_file(folder, "*.tar.gz")
+    parser = argparse.ArgumentParser(prog="python scripts/check_dist.py")
+    parser.add_argument("--release", action="store_true", help="check also what holds only before publishing")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--sources", action="store_true", help="check only what needs no build")
+    what.add_argument("folder", type=Path, nargs="?", help="where the wheel and the sdist are")
+    options = parser.parse_args()
     problems = Problems()
-    check_wheel(wheel, problems)
-    check_sdist(sdist, problems)
-    try_out(wheel, problems)
+    check_sources(problems, release=options.release)
+    done = f"The sources of version {version()} agree."
+    if not options.sources:
+        folder = options.folder.resolve()
+        wheel, sdist = only_file(folder, "*.whl"), only_file(folder, "*.tar.gz")
+        check_wheel(wheel, problems, release=options.release)
+        check_sdist(sdist, problems)
+        check_rendering([wheel, sdist], problems)
+        try_out(wheel, problems)
+        done = f"{wheel.name} and {sdist.name} hold what they should; the wheel was installed, and it answers."
     if problems:
         raise SystemExit("\n".join(problems))
-    print(f"{wheel.name} and {sdist.name} hold what they should; the wheel was installed, and it answers.")
+    print(done)
 
 
 if __name__ == "__main__":

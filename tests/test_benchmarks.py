@@ -26,7 +26,7 @@ from benchmarks.cuts.outcome import save as save_cuts
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
 from benchmarks.machine import require
-from benchmarks.measure import Sample
+from benchmarks.measure import Sample, rate
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
 from benchmarks.proxies import measure
@@ -58,6 +58,53 @@ def test_the_page_is_what_its_results_make() -> None:
         assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"
     plots_there = {path for path in page.FOLDER.iterdir() if path.suffix == ".svg"}
     assert plots_there == {path for path in made if path.suffix == ".svg"}
+
+
+def _times_ahead(run: results.Run, other: str) -> float:
+    section = next(section for section in run.sections if section.key == "requests")
+    return analysis.times_ahead(section, section.columns[0], "wsrpc", other)
+
+
+def test_the_figures_in_the_text_are_those_of_the_run() -> None:
+    run = results.load(page.RESULTS)
+    shown = (page.DOCS / "explanation" / "performance.md").read_text("utf-8")
+    requests = next(section for section in run.sections if section.key == "requests").samples["requests"]
+    names = {
+        "echo loop on `websockets`, which parses nothing": "websockets",
+        "handwritten JSON over `websockets`": "by-hand",
+        "ws-wrapper on Node, with `ws`": "js",
+        "python-socketio on uvicorn": "socketio",
+        "fastapi-websocket-rpc on uvicorn": "fastapi-rpc",
+        "grpc.aio": "grpc",
+    }
+    assert f"| wsrpc | {_three_digits(rate(requests['wsrpc']))} | |" in shown
+    for name, key in names.items():
+        times = _times_ahead(run, key)
+        ahead = f"{times:.1f}" if times < 10 else f"{times:.0f}"
+        assert f"| {name} | {_three_digits(rate(requests[key]))} | {ahead} times as many |" in shown
+    transports = {"default, ": "wsrpc", "[picows]": "wsrpc-picows", "[aiohttp]": "wsrpc-aiohttp"}
+    transports |= {"[FastAPI with": "wsrpc-uvicorn", "FastAPI through": "wsrpc-fastapi"}
+    for beginning, key in transports.items():
+        cells = [
+            analysis.cell(run, section, column, key)
+            for section in run.sections
+            for column in section.columns
+            if column.key in ("requests", "accepts", "accepts-tls", "idle")
+        ]
+        [row] = [line for line in shown.splitlines() if line.startswith(f"| {beginning}")]
+        assert row.endswith(" | ".join(analysis.ratio(found.ratio) for found in cells if found) + " |")
+
+
+def test_the_figures_in_the_readme_are_those_of_the_run() -> None:
+    run = results.load(page.RESULTS)
+    readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
+    assert f"answers {_times_ahead(run, 'websockets'):.1f} times as many requests as an echo loop" in readme
+    assert f"{_times_ahead(run, 'js'):.1f} times as many as ws-wrapper on Node" in readme
+
+
+def _three_digits(value: float) -> str:
+    step = 10 ** max(0, len(str(int(value))) - 3)
+    return f"{round(value / step) * step:,}"
 
 
 def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:

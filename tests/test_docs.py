@@ -26,6 +26,7 @@ import pytest
 from programs import listening, printed_by
 
 import wsrpc
+from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
 from wsrpc._peer.session import TABLE, SessionInput, SessionState
@@ -286,6 +287,12 @@ def test_pages_are_short() -> None:
 
 
 # ---------------------------------------------------------------- what pages refer to
+
+
+def test_the_text_of_the_autobahn_page_is_that_of_its_generator() -> None:
+    """Its table is that of a run of the suite, which needs Python 2.7."""
+    text = autobahn.PAGE.read_text("utf-8")
+    assert text.startswith(autobahn.HEAD) and text.endswith(autobahn.FOOT)
 
 
 def heading_anchors(text: str) -> set[str]:

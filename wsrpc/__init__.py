@@ -70,7 +70,7 @@ from .limits import Limits
 from .stats import ClusterStats, PeerStats, ServerStats
 from .transport import ConnectionInfo, Receiver, Traffic, Transport
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "ANY_ORIGIN",

@@ -67,9 +67,10 @@ class Gaps(msgspec.Struct):
         """What is to be said about them."""
         cut, none = (quantiles(longest, n=100, method="inclusive") for longest in (self.at_cuts, self.without))
         return (
-            "wsrpc with streams: where an item comes each millisecond, its reader waited "
-            f"{cut[49]:.1f} ms at a cut (median of {len(self.at_cuts)}; p99: {cut[98]:.1f} ms), and in times without a "
-            f"cut {none[49]:.1f} ms at most (p99: {none[98]:.1f} ms). The client dialed again without a delay."
+            "A stream of wsrpc with an item each millisecond was cut, too. Its reader waited "
+            f"{cut[49]:.1f} ms at a cut (median of {len(self.at_cuts)} cuts; p99: {cut[98]:.1f} ms). The longest wait "
+            f"in a period without a cut was {none[49]:.1f} ms (median; p99: {none[98]:.1f} ms). The client dialed "
+            "again without a delay."
         )
 
 

@@ -14,12 +14,14 @@ from .subjects import lines
 
 ABOUT = """\
 Requests are sent at fixed times on one connection, whether or not earlier ones have been answered. Latency counts from
-the time at which a request was to be sent. "of its most" is the share of the rate that the server carries with 64
-requests pending. Latencies are in µs, medians over the rounds; "p99 ratio" is to the bare echo of the same library, or
-of `websockets`, at the same rate in the same round (median, lowest and highest): lower is better. "late" is the 99th
-percentile of how late the generator itself has sent, which is part of all other figures."""
+the time at which a request should have been sent. Latencies are in µs, and are medians over the rounds.
 
-COLUMNS = ["", "of its most", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
+- **load**: the rate, as a share of what the server reaches with 64 requests pending.
+- **p99 ratio**: the 99th percentile, relative to that of the bare echo of the same library, or of `websockets`, at the
+  same rate in the same round. Median, lowest and highest; lower is better.
+- **late**: the 99th percentile of the delay with which the generator itself sent. All other figures include it."""
+
+COLUMNS = ["", "load", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
 
 LATE = 0.0002
 """Seconds that the generator is never late if it has its core to itself: it polls, and is 10 to 40 µs late."""
@@ -76,8 +78,8 @@ def _remark(row: Row) -> str:
     if row.bad:
         return f"{row.bad:,} WRONG OR MISSING ANSWERS"
     if any(sample.late > LATE for sample in row.samples):
-        return "disturbed: other work had the core of the generator"
-    return f"to: {row.base}" if row.ratios and row.share is None else ""
+        return "disturbed: other programs used the core of the generator"
+    return f"relative to {row.base}" if row.ratios and row.share is None else ""
 
 
 def _micro(seconds: list[float]) -> str:

@@ -22,10 +22,11 @@ from .analysis import (
     where_others_are_faster,
 )
 from .cuts import sessions_that_are_cut
+from .limits import LIMITS
 from .markdown import table
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGE = DOCS / "performance.md"
+PAGE = DOCS / "contributing" / "benchmarks.md"
 FOLDER = DOCS / "performance"
 RESULTS = FOLDER / "results.json"
 CUTS = FOLDER / "cuts.json"
@@ -35,12 +36,22 @@ OVERVIEW = "64 small requests pending on one connection: ratio to a bare websock
 COLOURS = {"websockets": 0, "wsrpc": 1, "wsrpc-picows": 2, "js": 3}
 """Of the lines in the plots; each subject has the same in all."""
 
-INTRODUCTION = """\
-# Performance
+PLOTS = "../performance"
+"""The folder of the plots, as the page links to it."""
 
-How fast wsrpc is beside the systems that people would pick instead, how its cost grows, how to choose a transport, and
-where wsrpc is not the fastest. A program makes this page of one run of `make bench` and one of its `--cuts`; do not
-edit it by hand.
+INTRODUCTION = """\
+# Benchmarks
+
+This page has all tables of one benchmark run, and shows how to repeat the run.
+[Performance](../explanation/performance.md) explains what the figures mean for an application.
+
+`python -m benchmarks report` makes this page from `docs/performance/results.json` and `docs/performance/cuts.json`. Do
+not edit it by hand: change `benchmarks/report/`.
+"""
+
+STAND_IN = """\
+`ws-wrapper in Go` is not the real library in this run. It is the stand-in in `interop/go/played`, which speaks the same
+protocol. Set `WS_WRAPPER_GO` to measure the library itself.
 """
 
 HOW_TO_REPEAT = """\
@@ -50,59 +61,57 @@ HOW_TO_REPEAT = """\
 make bench                                       # about 15 minutes
 make bench ARGS=--quick                          # about 2 minutes: a smoke test, too short to quote
 make bench ARGS="--json run.json"                # the default run, with every sample in a file
-make bench ARGS="--cuts --json cuts.json"        # about 3 minutes: sessions that are cut
+make bench ARGS="--cuts --json cuts.json"        # about 3 minutes: connections that are cut
 python -m benchmarks report run.json --cuts cuts.json   # writes this page and its plots
 ```
 
-It needs Linux, two cores, a C compiler, Node and Go; `make bench` installs the Python packages. `--plan` says what
-would be measured and how long that takes, `--only requests` measures one section or workload, `--without go` leaves out
-what needs Go. `benchmarks/subjects.py` lists the systems, `benchmarks/workloads.py` what is measured.
+The benchmarks need Linux, two cores, a C compiler, Node and Go. `make bench` installs the Python packages.
+
+| option | effect |
+|---|---|
+| `--plan` | prints what would be measured, and how long that takes |
+| `--only requests` | measures one section or one workload |
+| `--without go` | leaves out everything that needs Go |
+
+`benchmarks/subjects.py` lists the systems, and `benchmarks/workloads.py` lists the workloads.
 """
 
 HOW_TO_READ = """\
 ## How to read the tables
 
-- The server has one core, the load generator another. Systems are measured in turns, in one run, so that a change of
-  the machine hits all alike.
-- **A ratio is to the first row of its table**, measured a moment before: the median over {rounds}. Above 1 is faster.
-  Only for idle memory, less is better.
-- The generator is a program in C that polls its sockets, and checks the id and the result of every answer. gRPC is
-  HTTP/2, which it does not speak: its load is a client in Go, on grpc-go. Connections are opened by that program, too.
-- **\\*** is *generator-bound*: within {bound:.0%} of the rate that the same generator reaches with the smallest server,
-  an echo in C or Go. The system may be faster than that row says.
-- **–** is what a system cannot do, or what the generator cannot say to it (binary messages of Socket.IO).
-- Each system is set up as its own documentation advises for speed: python-socketio and fastapi-websocket-rpc run on
-  uvicorn with uvloop and httptools, gRPC has protobuf messages and reused channels, compression is off everywhere. All
-  else, wsrpc on all its transports and the bare echoes too, runs in its default setting on asyncio's own event loop.
-- A bare echo does less than the others: it parses nothing, calls nothing, and sends back what came.
+- The server runs on one core, and the load generator on another. The systems take turns within one run. A change of the
+  machine's speed therefore affects all of them.
+- **A ratio is relative to the first row of its table**, measured a moment before. It is the median over {rounds}. More
+  than 1 is faster. Idle memory is the exception: less is better.
+- The load generator is a program in C, which polls its sockets and checks the id and the result of every answer. It
+  does not speak HTTP/2, so a client in Go on grpc-go loads gRPC. The same client opens the connections of "opened".
+- **\\*** means *generator-bound*: the rate is within {bound:.0%} of what the same generator reaches with the smallest
+  server, an echo in C or Go. The system may be faster than the row says.
+- **–** means that the system cannot do this, or that the generator cannot say it (binary messages of Socket.IO).
+- Each system is configured for speed as its own documentation advises. python-socketio and fastapi-websocket-rpc run
+  on uvicorn with uvloop and httptools. gRPC uses protobuf messages and reuses channels. Compression is off
+  everywhere. Everything else, including wsrpc on all transports and the bare echoes, runs with its default settings
+  on asyncio's own event loop.
+- A bare echo does less than the other systems: it sends back what it receives, without parsing it or calling anything.
 """
 
 NOT_FASTEST = """\
 ## Where wsrpc is not the fastest
 
-Computed from this run: what is ahead of *every* way of using wsrpc by more than 3 %.
+These lists are computed from this run. They contain what is faster than *every* transport of wsrpc by more than 3 %.
 """
 
 CHOOSING = """\
-## How to choose a transport
+## Transports compared
 
-All transports have the same features and the same API; [adapters](adapters.md) has the differences. As a rule:
-
-1. **The default transport** (`server.listen()`) is the one to begin with. It needs no further package and has
-   compression, Unix sockets and health checks.
-2. **[picows](picows.md)** if many clients connect in a short time, or if you serve large binary messages, and can do
-   without compression and without an async `on_handshake`. It takes more memory for a connection.
-3. **aiohttp, FastAPI or another ASGI framework** if your application is written in it. Under uvicorn, start it with
-   `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`, so that messages do not pass through ASGI:
-   [uvicorn](uvicorn.md) says how.
-
-The ratios of this run, to a bare `websockets` echo:
+[Performance](../explanation/performance.md#choose-a-transport) says how to choose one. The ratios of this run,
+relative to a bare `websockets` echo:
 """
 
 GROWTH = """\
 ## How the cost grows
 
-Both axes are logarithmic: a flat line means that the cost of one request or delivery does not grow.
+Both axes are logarithmic. A flat line means that the cost of one request or delivery does not grow.
 """
 
 
@@ -144,11 +153,12 @@ def _page(run: Run, cuts: Cuts) -> Iterator[str]:
     if run.curves:
         yield GROWTH
         for curve in run.curves:
-            yield f"![{curve.title}: {curve.y}](performance/{_plot_path(curve).name})\n"
+            yield f"![{curve.title}: {curve.y}]({PLOTS}/{_plot_path(curve).name})\n"
             yield f"*{curve.about}.*\n"
     yield HOW_TO_REPEAT
     yield from _rates(run)
     yield from _machine(run)
+    yield LIMITS
 
 
 def _rounds(run: Run) -> str:
@@ -171,10 +181,12 @@ def _summary(run: Run) -> Iterator[str]:
     ]
     yield (
         f"On one core of [the machine](#the-machine), wsrpc on its default transport answers "
-        f"{amount(ours.rate, column.unit)} small requests\na second ({column.about}). That is\n"
+        f"{amount(ours.rate, column.unit)} small requests\na second ({column.about}). That is:\n"
     )
     yield "\n".join(others) + "\n"
-    yield f"![{OVERVIEW}](performance/overview.svg)\n"
+    if "stand-in" in run.machine.get("ws-wrapper in Go", ""):
+        yield STAND_IN
+    yield f"![{OVERVIEW}]({PLOTS}/overview.svg)\n"
 
 
 def _find(run: Run, key: str) -> tuple[SectionResult, Column] | None:
@@ -199,14 +211,14 @@ def _overview(run: Run) -> str | None:
         colour = {"wsrpc": 1, "bare": 0}.get(info.kind, 3)
         rows.append(plots.Bar(info.title.replace("`", ""), colour, one.ratio, ratio(one.ratio)))
     rows.sort(key=lambda row: -row.value)
-    legend = {1: "wsrpc", 3: "other systems that do calls", 0: "bare echoes, which do none"}
+    legend = {1: "wsrpc", 3: "other systems with calls", 0: "bare echoes, which have no calls"}
     return plots.bars(OVERVIEW, legend, rows)
 
 
 def _section(run: Run, section: SectionResult) -> Iterator[str]:
-    base = run.subjects[section.base].title
     yield f"## {section.title}\n"
-    yield f"Ratios to the {base}.{' ' + section.about if section.about else ''}\n"
+    about = f" {section.about}" if section.about else ""
+    yield f"The ratios are relative to the row *{run.subjects[section.base].title}*.{about}\n"
     yield "\n".join(f"- **{column.title}**: {column.about}" for column in section.columns) + "\n"
     keys = [key for key in subjects_of(run, section) if run.subjects[key].kind != "ceiling"]
     rows = [
@@ -216,7 +228,7 @@ def _section(run: Run, section: SectionResult) -> Iterator[str]:
     yield table(["", *(column.title for column in section.columns)], rows)
     own = _own_rows(run, section, keys)
     if own:
-        yield "The same to the bare echo of the library that wsrpc runs on there:\n"
+        yield "Relative to the bare echo of the library that wsrpc runs on in that row:\n"
         yield table(["", *(column.title for column in section.columns)], own)
 
 
@@ -245,20 +257,21 @@ def _async(run: Run) -> Iterator[str]:
         return
     yield "## `async def` handlers\n"
     yield (
-        "The rate with an `async def` handler that does not wait, to the rate with a `def` handler of the same system. "
-        "From Python 3.12 on, wsrpc's tasks start eagerly. Go, gRPC and fastapi-websocket-rpc have one kind of "
-        "handler: both rates are of the same one. How far they are from 1 shows how much two measurements differ.\n"
+        "The ratio is the rate with an `async def` handler that does not wait, divided by the rate with a `def` "
+        "handler of the same system. On Python 3.12 and later, wsrpc starts tasks eagerly. Go, gRPC and "
+        "fastapi-websocket-rpc have only one kind of handler, so both of their rates measure the same thing. How far "
+        "their ratios are from 1 shows how much two measurements of the same thing differ.\n"
     )
     yield table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in shares.items()])
 
 
 def _not_fastest(run: Run) -> Iterator[str]:
     yield NOT_FASTEST
-    yield "**Other systems that do calls, and what one writes by hand**\n"
+    yield "**Other systems with calls, and a handwritten protocol**\n"
     yield _faster_list(run, list(where_others_are_faster(run, "rpc")))
-    yield "**Bare echoes, which do none**\n"
+    yield "**Bare echoes, which have no calls**\n"
     yield _faster_list(run, list(where_others_are_faster(run, "bare")))
-    yield "**Where only another transport is ahead**: the default one is slower than a system that does calls\n"
+    yield "**Slower on the default transport only**: another transport of wsrpc is faster than all systems with calls\n"
     yield _faster_list(run, list(_default_is_slower(run)))
 
 
@@ -284,8 +297,11 @@ def _faster_list(run: Run, found: Sequence[Faster]) -> str:
 
 def _ahead(run: Run, one: Faster) -> str:
     ours = run.subjects[one.best].title
-    by = "less than" if one.column.lower_is_better else "as much as"
-    return ", ".join(f"{run.subjects[key].title} ({ratio(times)} times {by} {ours})" for key, times in one.ahead)
+    if one.column.lower_is_better:
+        return ", ".join(
+            f"{run.subjects[key].title} ({ours} takes {ratio(times)} times as much)" for key, times in one.ahead
+        )
+    return ", ".join(f"{run.subjects[key].title} ({ratio(times)} times as fast as {ours})" for key, times in one.ahead)
 
 
 def _choosing(run: Run) -> Iterator[str]:
@@ -304,9 +320,9 @@ def _choosing(run: Run) -> Iterator[str]:
 def _rates(run: Run) -> Iterator[str]:
     yield "## All rates\n"
     yield (
-        f"Medians over {_rounds(run)}, with the lowest and the highest ratio of a round, and the share of what the "
-        'generator reaches. "By CPU" is the ratio of answers for each second of the server\'s CPU time: trust it where '
-        "it differs from the ratio and other work disturbed the run.\n"
+        f'Rates and ratios are medians over {_rounds(run)}. "Lowest–highest" is the range of the rounds\' ratios. '
+        'The last column is the share of what the generator reaches. "By CPU" compares answers for each second of CPU '
+        "time of the server. If it differs from the ratio because other work disturbed the run, trust it more.\n"
     )
     for section in run.sections:
         rows: list[list[str]] = []
@@ -316,7 +332,7 @@ def _rates(run: Run) -> Iterator[str]:
                 if found is not None:
                     rows.append([column.title, run.subjects[key].title, *_rate_cells(found, column)])
         yield f"<details><summary>{section.title}</summary>\n"
-        yield table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "of the ceiling"], rows)
+        yield table(["workload", "system", "rate", "ratio", "lowest–highest", "by CPU", "share of the ceiling"], rows)
         yield "</details>\n"
     for curve in run.curves:
         yield f"<details><summary>Curve: {curve.title}</summary>\n"

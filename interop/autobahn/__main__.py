@@ -38,23 +38,38 @@ COMPRESSION = ["12.*", "13.*"]
 
 HEAD = """# Autobahn
 
-[Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) is about 500 cases of what a WebSocket
-connection may meet: fragments, control frames between them, reserved bits, broken UTF-8, odd close codes, large
-messages, compression. It speaks to a server that sends back what it gets. Here that is wsrpc in [raw mode](raw.md), on
-each library, and for comparison the library alone: what the library itself does not pass, wsrpc on it need not.
+This page shows which cases of [Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) wsrpc passes in
+[raw mode](../how-to/raw.md), on each WebSocket library.
 
-NON-STRICT is a behaviour that RFC 6455 allows, though another is better: mostly that broken UTF-8 is found at the end
-of a message, not in its first broken frame. INFORMATIONAL judges nothing.
+```text
+make autobahn WSTEST=path/to/wstest ARGS=--compression
+```
 
-Made by `python -m interop.autobahn --wstest PROGRAM`; the suite needs Python 2.7, so it is not a part of `make test`.
+The suite has about 500 cases: fragments, control frames between them, reserved bits, invalid UTF-8, unusual close
+codes, large messages, compression. It talks to a server that sends back what it receives. Each library is tested
+twice: alone, and with wsrpc on top of it. wsrpc is not expected to pass what the library alone does not pass.
+
+| verdict | meaning |
+|---|---|
+| OK | as the suite expects |
+| NON-STRICT | RFC 6455 allows the behaviour, but another would be better. Mostly, invalid UTF-8 is detected late |
+| INFORMATIONAL | the suite does not judge |
+| UNIMPLEMENTED | the library does not have the feature: picows has no compression |
+| FAILED | the behaviour violates RFC 6455 |
+| CLOSE: … | only the way in which the connection was closed has this verdict |
+
+The suite needs Python 2.7, so `make test` does not run it. `python -m interop.autobahn` writes this page: change
+the text there.
+
+## Results
 
 """
 
 
 FOOT = """
 
-7.1.5 is a Close frame in the midst of a fragmented message: `websockets` takes it for a violation, alone and under
-wsrpc. 7.1.2 is a second Close frame in one read with the first: picows answers both, alone and under wsrpc.
+Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats it as a violation, alone and under
+wsrpc. Case 7.1.2 sends a second Close frame together with the first one. picows answers both, alone and under wsrpc.
 """
 
 
@@ -113,7 +128,7 @@ def main() -> int:
         lines.append(f"| {library} | {summary(alone)} | {summary(ours)} | {shown} |")
         print(lines[-1], flush=True)
     if set(options.names) == set(ECHOES):
-        without = "" if options.compression else "Without the cases of compression, which is the libraries' own.\n\n"
+        without = "" if options.compression else "The cases of compression, which the libraries do, were left out.\n\n"
         PAGE.write_text(HEAD + without + "\n".join(lines) + FOOT, "utf-8")
     return worse_anywhere
 

@@ -1,0 +1,97 @@
+"""scripts/check_dist.py, on copies of the sources: it fails where a release would be wrong."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import wsrpc
+
+ROOT = Path(__file__).parent.parent
+VERSION = wsrpc.__version__
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """A copy of what the checks of the sources read, with a changelog of one version."""
+    for name in ("scripts/check_dist.py", "pyproject.toml", "wsrpc/__init__.py", "README.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, tmp_path / name)
+    for name in ("CONTRIBUTING.md", "SECURITY.md"):
+        (tmp_path / name).write_text("# A page\n", "utf-8")
+    write_changelog(tmp_path, f"## [{VERSION}] - 2026-01-31\n\n### Added\n\n- Something.\n")
+    return tmp_path
+
+
+def write_changelog(sources: Path, sections: str) -> None:
+    (sources / "CHANGELOG.md").write_text(f"# Changelog\n\n{sections}", "utf-8")
+
+
+def check(sources: Path, *options: str) -> tuple[int, str]:
+    """The exit code, and what is said on stderr."""
+    command = [sys.executable, "scripts/check_dist.py", "--sources", *options]
+    done = subprocess.run(command, cwd=sources, capture_output=True, text=True)
+    return done.returncode, done.stderr
+
+
+def test_the_sources_of_this_version_agree() -> None:
+    assert check(ROOT) == (0, "")
+
+
+def test_a_release_whose_changelog_has_its_version_passes(sources: Path) -> None:
+    assert check(sources, "--release") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("sections", "problem"),
+    [
+        ("## [9.8.7] - 2026-01-31\n\n- Something.\n", f"newest version is 9.8.7, wsrpc.__version__ is {VERSION}"),
+        (f"## [{VERSION}]\n\n- Something.\n", "not '[{version}] - YYYY-MM-DD'"),
+        (f"## [{VERSION}] - 2026-02-30\n\n- Something.\n", "2026-02-30 is not a date"),
+        (f"## [{VERSION}] - 2999-12-31\n\n- Something.\n", "2999-12-31 is in the future"),
+        (f"## [{VERSION}] - 2026-01-31\n\n### Added\n", f"the section of {VERSION} has no entry"),
+        ("## [Unreleased]\n\n- Something.\n", "no version has a section"),
+    ],
+)
+def test_a_changelog_that_does_not_fit_the_version_fails(sources: Path, sections: str, problem: str) -> None:
+    write_changelog(sources, sections)
+    code, said = check(sources)
+    assert code == 1
+    assert said.startswith("changelog: ")
+    assert problem.replace("{version}", VERSION) in said
+
+
+def test_another_version_of_the_package_fails(sources: Path) -> None:
+    module = sources / "wsrpc" / "__init__.py"
+    text = module.read_text("utf-8")
+    module.write_text(text.replace(f'__version__ = "{VERSION}"', '__version__ = "9.8.7"'), "utf-8")
+    assert check(sources) == (1, f"changelog: the newest version is {VERSION}, wsrpc.__version__ is 9.8.7\n")
+
+
+def test_unreleased_entries_fail_only_a_release(sources: Path) -> None:
+    changelog = (sources / "CHANGELOG.md").read_text("utf-8").partition("\n\n")[2]
+    write_changelog(sources, f"## [Unreleased]\n\n- More.\n\n{changelog}")
+    assert check(sources) == (0, "")
+    code, said = check(sources, "--release")
+    assert (code, said) == (1, "changelog: move the entries of Unreleased to the version\n")
+
+
+def test_unfinished_sources_fail(sources: Path) -> None:
+    with (sources / "README.md").open("a", encoding="utf-8") as readme:
+        readme.write("TODO: write the rest\n")
+    code, said = check(sources)
+    assert code == 1
+    assert said.startswith("README.md:") and said.endswith(" says TODO\n")
+
+
+def test_a_python_without_a_classifier_fails(sources: Path) -> None:
+    project = sources / "pyproject.toml"
+    text = project.read_text("utf-8")
+    project.write_text(text.replace('requires-python = ">=3.11"', 'requires-python = ">=3.12"'), "utf-8")
+    code, said = check(sources)
+    assert code == 1
+    assert said.startswith("pyproject.toml: requires-python is >=3.12, the classifiers name [11, 12")
