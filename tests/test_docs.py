@@ -257,6 +257,7 @@ def test_every_program_is_run() -> None:
     assert programs == {
         *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
         ("docs/how-to/blocking.md", "server.py"),
+        ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
         *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
         ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
