@@ -54,7 +54,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	WSRPC_QUICK=1 $(BIN)/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
 	  tests/unit tests/test_structure.py $(ARGS)
 
-test: $(STAMPS)/dev $(STAMPS)/npm go engines
+test: $(STAMPS)/docs $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
@@ -62,7 +62,7 @@ test-pythons: $(STAMPS)/venv
 	$(BIN)/python scripts/test_pythons.py $(ARGS)
 
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
-test-browser: $(STAMPS)/browser $(STAMPS)/npm
+test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
 	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
 

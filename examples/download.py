@@ -1,4 +1,4 @@
-"""A download with progress: `python examples/download.py`, or with the path of a file as argument.
+"""Download a file, with progress and a checksum: `python examples/download.py`, or with the path of a file as argument.
 
 The server reads the file only as fast as the client takes it, so that neither side holds much of it in memory.
 """

@@ -1,7 +1,7 @@
-"""A live feed and a slow consumer: `python examples/live_feed.py`.
+"""Send a slow consumer the newest value of a live feed: `python examples/live_feed.py`.
 
-There is a tick every millisecond. A consumer that needs longer for one must not make the server keep those that it
-has not read. So the producer keeps only the newest tick, and sends that when the consumer has room.
+There is a tick every millisecond, and the consumer needs longer for each. The server does not keep the ticks that the
+consumer has not read: it keeps only the newest one, and sends that when the consumer has room.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A price feed with a slow reader: `python examples/price_feed.py`.
+"""Send prices to a room with a slow reader: `python examples/price_feed.py`.
 
 Clients with the right plan may join the room "prices". A slow reader does not hold up the others. When it reads again,
 it gets the latest price of each symbol, and not all prices that it has missed.

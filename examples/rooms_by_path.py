@@ -1,6 +1,6 @@
 """Rooms by URL path: `python examples/rooms_by_path.py`.
 
-A client that dials ws://…/chat/general gets what is said there, and nothing of ws://…/chat/administrators.
+A client that connects to ws://…/chat/general gets the messages of that room, and none of ws://…/chat/administrators.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A service, with one object for each connection: `python examples/service.py`.
 
-The factory passes what the objects need: here a till that they share.
+A factory makes the objects and passes what they need: here a till that they share.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
-"""An upload: `python examples/upload.py`, or with the path of a file as argument.
+"""Upload a file, with progress and a quota: `python examples/upload.py`, or with the path of a file as argument.
 
-The client reads its file only as fast as the server takes the pieces. The server can stop the upload.
+The client reads its file only as fast as the server takes the pieces. The server tells the client how much has arrived,
+and stops an upload that exceeds the quota.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ def picture(lines: list[str]) -> str:
     """Return an SVG of a terminal that shows the lines."""
     width = round(max(map(len, lines)) * CHARACTER + 2 * MARGIN)
     height = BAR + (len(lines) + 1) * LINE + MARGIN
-    rows = [(f"$ make demo", "")] + [(line[:LABEL], line[LABEL:]) for line in lines]
+    rows = [("$ make demo", "")] + [(line[:LABEL], line[LABEL:]) for line in lines]
     texts: list[str] = []
     for number, (label, rest) in enumerate(rows):
         y = BAR + (number + 1) * LINE
@@ -35,7 +35,8 @@ def picture(lines: list[str]) -> str:
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img">'
         "<title>make demo: a server and a client call each other</title>"
-        "<style>text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#d7dae0}.label{fill:#8cc8ff}</style>"
+        "<style>text{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fill:#d7dae0}"
+        ".label{fill:#8cc8ff}</style>"
         f'<rect width="{width}" height="{height}" rx="8" fill="#1e2127"/>{dots}{"".join(texts)}</svg>\n'
     )
 

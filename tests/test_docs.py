@@ -67,10 +67,15 @@ class Block(NamedTuple):
         found = re.match(r"(?:#|//) ([\w-]+\.(?:py|mjs))\b", self.text)
         return found[1] if found else None
 
+    @property
+    def is_kept_in_files(self) -> bool:
+        """Whether the site takes its text, or parts of it, from files, which have tests of their own."""
+        return "--8<--" in self.text
+
 
 def blocks_of(page: Path) -> Iterator[Block]:
     text = page.read_text("utf-8")
-    for found in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+    for found in re.finditer(r"^```(\w*)(?: [^\n]*)?\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
         yield Block(found[1], found[2], text.count("\n", 0, found.start(2)) + 1)
 
 
@@ -145,7 +150,7 @@ async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.M
         monkeypatch.chdir(CERTIFICATES)
     with namespace(page) as names, logging_as_before():
         for block in blocks_of(page):
-            if block.language != "python" or block.program is not None:
+            if block.language != "python" or block.program is not None or block.is_kept_in_files:
                 continue
             result = eval(code_of(page, block, ast.PyCF_ALLOW_TOP_LEVEL_AWAIT), names)
             if inspect.iscoroutine(result):
@@ -255,7 +260,7 @@ async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: 
 def test_every_program_is_run() -> None:
     programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
     assert programs == {
-        *(("README.md", name) for name in ("server.py", "client.py", "client.mjs")),
+        *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import subprocess
-import sys
 import venv
 from pathlib import Path
 
@@ -13,15 +13,14 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+PICTURE = ROOT / "docs" / "images" / "demo.svg"
 
 
 def commands() -> list[str]:
-    """The indented lines that are commands, without their comments, and the commands within sentences."""
-    indented = [
-        line.partition("    #")[0].strip() for line in re.findall(r"^    (?:make|pip|python) .*$", README, re.M)
-    ]
+    """The lines after a prompt, without their comments, and the commands within sentences."""
+    prompts = [line.partition("    #")[0].strip() for line in re.findall(r"^\$ (.*)$", README, re.M)]
     within = re.findall(r"`((?:make|pip|python -m)\s[^`]+)`", README)
-    return [*indented, *(" ".join(command.split()) for command in within)]
+    return [*prompts, *(" ".join(command.split()) for command in within)]
 
 
 def run(command: str, folder: Path, **environment: str) -> str:
@@ -45,15 +44,18 @@ def test_the_commands_are_those_that_are_tried_here() -> None:
         "make demo",
         "make test",
         "pip install .",
-        "pip install '.[aiohttp,picows]'",
-        "python -m wsrpc types app:server -o events.d.ts",
-        "make demo",
-        "make bench",
+        "pip install '.[uvicorn,aiohttp]'",
+        "make docs",
+        "make docs-serve",
     ]
 
 
 def test_make_demo_runs_the_main_job() -> None:
-    assert run("make demo", ROOT).rstrip().endswith("'done by the second'")
+    printed = run("make demo", ROOT).splitlines()
+    begin = next(number for number, line in enumerate(printed) if line.startswith("client"))
+    shown = html.unescape(re.sub(r"<title>.*?</title>|<style>.*?</style>|<[^>]+>", "\n", PICTURE.read_text("utf-8")))
+    # Each line is two texts in the picture, which its tags divide.
+    assert "".join(printed[begin:]) == shown.partition("$ make demo")[2].replace("\n", "")
 
 
 @pytest.mark.timeout(300)
@@ -62,20 +64,15 @@ def test_installing_from_a_clone_gives_a_package_that_works(tmp_path: Path) -> N
     path = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
     for command in [each for each in commands() if each.startswith("pip ")]:
         run(command, ROOT, PATH=path, PYTHONPATH="")
-    used = "import wsrpc, wsrpc_adapters.aiohttp, wsrpc_adapters.picows; print(wsrpc.__file__)"
+    used = "import wsrpc, wsrpc_adapters.aiohttp, wsrpc_adapters.uvicorn; print(wsrpc.__file__)"
     assert str(tmp_path) in run(f'python -c "{used}"', tmp_path, PATH=path, PYTHONPATH="")
 
 
-def test_declarations_are_written(tmp_path: Path) -> None:
-    (tmp_path / "app.py").write_text(
-        "from wsrpc import Server\nserver = Server()\nserver.on('add', lambda a, b: a + b)\n"
-    )
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    run("python -m wsrpc types app:server -o events.d.ts", tmp_path, PATH=path, PYTHONPATH=str(ROOT))
-    assert "add" in (tmp_path / "events.d.ts").read_text()
-
-
-@pytest.mark.parametrize("target", ["test", "bench"])
+@pytest.mark.parametrize("target", ["test", "docs", "docs-serve"])
 def test_make_has_the_target(target: str) -> None:
-    """What it does takes minutes: these tests are run by the one, and CI's machine is too noisy for the other."""
-    assert "python -m" in run(f"make --dry-run {target}", ROOT)
+    """The first takes minutes, and runs these tests; CI runs the second; the third serves until it is interrupted."""
+    assert ".venv/bin/" in run(f"make --dry-run {target}", ROOT)
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 150

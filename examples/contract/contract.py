@@ -1,4 +1,4 @@
-"""The contract of the board: what its clients may call, and which events they hear.
+"""The contract of the board: what its clients may call, and which events it emits.
 
 The server, the client and the script import this module. The page has it as `page/api.d.ts`.
 """

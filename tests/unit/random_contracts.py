@@ -319,7 +319,7 @@ def contracts(draw: st.DrawFn, kinds: list[Kind] = KINDS, most: int = 4) -> Cont
 
 @st.composite
 def tables(draw: st.DrawFn) -> Contract:
-    """A contract with each type of the table in docs/reference/handlers.md as parameter, item and result."""
+    """A contract with each type of the table in docs/reference/types.md as parameter, item and result."""
     made: list[Member] = []
     for number, typed in enumerate(ROW_TYPES.values()):
         value = Argument("value", typed, "either")

@@ -1,6 +1,6 @@
 """Table of types, with values that fit and values that do not.
 
-docs/reference/handlers.md shows it, and several tests play it.
+docs/reference/types.md shows it, and several tests play it.
 """
 
 from __future__ import annotations

@@ -308,7 +308,7 @@ def _row(code: str) -> Typed:
 
 
 ROW_TYPES = {row.code: _row(row.code) for row in ROWS}
-"""The types of the table in docs/reference/handlers.md, by their code."""
+"""The types of the table in docs/reference/types.md, by their code."""
 
 # ---------------------------------------------------------------- types that are made up
 

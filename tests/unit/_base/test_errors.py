@@ -6,13 +6,19 @@ import copy
 import pickle
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import wsrpc
 from wsrpc import errors
+from wsrpc._channels.core import TOO_MANY
+from wsrpc._protocol.rejections import BAD_ITEM, DESCRIPTION_CHANGED, FINISHED_REASON
+from wsrpc._sending.retry import may_have_run
 from wsrpc.testing import pair
+
+PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "errors.md").read_text("utf-8")
 
 PARENTS: dict[str, tuple[type[BaseException], ...]] = {
     "ConnectionLost": (errors.WsrpcError, ConnectionError),
@@ -52,6 +58,31 @@ def test_the_drawing_names_them_all() -> None:
     assert errors.__doc__ is not None
     drawn = set(re.findall(r"\b[A-Z][A-Za-z]+\b", errors.__doc__.partition("::")[2]))
     assert {cls.__name__ for cls in all_errors()} <= drawn
+
+
+def test_the_page_has_a_row_for_each_and_draws_the_tree() -> None:
+    names = {cls.__name__ for cls in all_errors()}
+    rows = re.findall(r"^\| \[`(\w+)`\]\[wsrpc\.(\w+)\] \|", PAGE, re.MULTILINE)
+    assert all(shown == linked for shown, linked in rows)
+    assert sorted(shown for shown, _ in rows) == sorted(names - {"WsrpcError", "RpcError"}), "each once"
+    tree = PAGE.partition("```text\n")[2].partition("```")[0]
+    assert re.findall(r"^[ │├└─]*(\w+)", tree, re.MULTILINE)[0] == "WsrpcError"
+    assert set(re.findall(r"^[ │├└─]*(\w+)", tree, re.MULTILINE)) == names
+
+
+def test_the_page_says_as_retries_do_after_which_rejections_the_handler_has_run() -> None:
+    rejections = PAGE.partition("### Rejections\n")[2].partition("\n### ")[0]
+    rows = re.findall(r"^\| \[`(\w+)`\]\S+ \|[^|]+\| (\w+)", rejections, re.MULTILINE)
+    classes = [cls for cls in all_errors() if issubclass(cls, errors.RemoteError)]
+    assert dict(rows) == {cls.__name__: "yes" if may_have_run(cls("")) else "no" for cls in classes}
+
+
+def test_the_page_has_every_code() -> None:
+    rows = re.findall(r"^\| `(wsrpc\.\w+)` \| (?:`(\w+)`|none) \|", PAGE, re.MULTILINE)
+    true: dict[object, str] = {FINISHED_REASON.code: ""}
+    true.update((cls.code, cls.__name__) for cls in all_errors() if issubclass(cls, errors.RemoteError) and cls.code)
+    true.update(dict.fromkeys((BAD_ITEM, DESCRIPTION_CHANGED, TOO_MANY), "RemoteError"))
+    assert dict(rows) == true
 
 
 EXAMPLES: list[errors.WsrpcError] = [

@@ -1,4 +1,4 @@
-"""Who validates which type: the table in docs/reference/handlers.md is made from the rows here, and each row is played.
+"""Who validates which type: the table in docs/reference/types.md is made from the rows here, and each row is played.
 
 A row has a value that fits and one that does not. Both are sent to a handler, in a container, as an item of an upload,
 and as an answer with ``returns=``.
@@ -171,13 +171,13 @@ def test_every_row_has_a_json_schema(row: Row) -> None:
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
-    page = (ROOT / "docs" / "reference" / "handlers.md").read_text("utf-8")
+    page = (ROOT / "docs" / "reference" / "types.md").read_text("utf-8")
     lines = ["| annotation | validated by | fits | is refused |", "|---|---|---|---|"]
     for row in ROWS:
         shown = NAMES.get(row.code, f"`{row.code}`").replace("|", "\\|")
         lines.append(f"| {shown} | {row.by} | `{json.dumps(row.right)}` | `{json.dumps(row.wrong)}` |")
     table = "\n".join(lines)
-    assert table in page, f"put this into docs/reference/handlers.md:\n{table}"
+    assert table in page, f"put this into docs/reference/types.md:\n{table}"
 
 
 # ---------------------------------------------------------------- what is refused at registration

@@ -1,0 +1,68 @@
+import WebSocketWrapper from "ws-wrapper"
+
+const server = new WebSocketWrapper(undefined, { requestTimeout: 15_000 })
+const form = document.querySelector("form")
+const fieldset = document.querySelector("fieldset")
+const input = document.querySelector("input")
+const list = document.querySelector("ul")
+const status = document.querySelector("[role=status]")
+let attempts = 0
+
+function dial() {
+  server.bind(new WebSocket(location.origin.replace(/^http/, "ws") + "/ws"))
+}
+
+function say(text, online) {
+  status.textContent = text
+  fieldset.disabled = !online
+}
+
+function show(task) {
+  let box = document.getElementById(task.id)
+  if (!box) {
+    box = document.createElement("input")
+    box.type = "checkbox"
+    box.id = task.id
+    box.onchange = () => server.request("mark", task.id, box.checked).catch((error) => say(error.message, true))
+    const label = document.createElement("label")
+    const text = document.createElement("span")
+    text.textContent = task.text
+    label.append(box, " ", text)
+    const item = document.createElement("li")
+    item.append(label)
+    list.append(item)
+  }
+  box.checked = task.done
+}
+
+server.on("changed", show)
+
+server.on("open", async () => {
+  attempts = 0
+  try {
+    const tasks = await server.request("watch")
+    list.replaceChildren()
+    tasks.forEach(show)
+    say("Connected", true)
+  } catch (error) {
+    say(error.message, false)
+  }
+})
+
+server.on("close", () => {
+  server.abort()
+  say("Offline: connecting again …", false)
+  setTimeout(dial, Math.random() * Math.min(30_000, 1000 * 2 ** attempts++))
+})
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault()
+  try {
+    await server.request("add", input.value)
+    input.value = ""
+  } catch (error) {
+    say(error.message, true)
+  }
+})
+
+dial()

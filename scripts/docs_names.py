@@ -1,0 +1,78 @@
+"""Prepares docstrings and signatures for the API reference.
+
+Names in docstrings become links, where docs/reference/api has them.
+
+A docstring writes the name of something public in single backticks: ``Client.request``, or ``request`` for a member of
+the same class. mkdocs.yml names this module as an extension of Griffe, which reads the docstrings for mkdocstrings.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import griffe
+
+REFERENCE = Path(__file__).parent.parent / "docs" / "reference" / "api"
+NAME = re.compile(r"(?<!`)`([A-Za-z_]\w*(?:\.\w+)*)`(?!`)")
+
+
+def described() -> dict[str, dict[str, str]]:
+    """The names that the reference describes, by the package or module that they are documented in, then by name."""
+    found: dict[str, dict[str, str]] = {}
+    for page in sorted(REFERENCE.glob("*.md")):
+        for path in re.findall(r"^::: ([\w.]+)$", page.read_text("utf-8"), re.MULTILINE):
+            module, _, name = path.rpartition(".")
+            found.setdefault(module, {})[name] = path
+    return found
+
+
+UNSUPPORTED = "unsupported"
+"""Parameter of functions that refuse unknown keywords with a sentence. It is no option, so the reference omits it."""
+
+
+class Prepare(griffe.Extension):
+    """Extension of Griffe that changes docstrings and signatures once it has read a package."""
+
+    def __init__(self) -> None:
+        self._described = described()
+
+    def on_package(self, *, pkg: griffe.Module, **_: Any) -> None:
+        """Prepare a package."""
+        self._prepare(pkg)
+
+    def _prepare(self, within: griffe.Module | griffe.Class) -> None:
+        if within.docstring is not None:
+            self._link(within, within.docstring)
+        for each in within.members.values():
+            if isinstance(each, griffe.Module | griffe.Class):
+                self._prepare(each)
+            elif isinstance(each, griffe.Object) and each.docstring is not None:
+                self._link(each, each.docstring)
+            if isinstance(each, griffe.Function):
+                for form in [each, *(each.overloads or [])]:
+                    if UNSUPPORTED in form.parameters:
+                        del form.parameters[UNSUPPORTED]
+
+    def _link(self, owner: griffe.Object, docstring: griffe.Docstring) -> None:
+        def link(found: re.Match[str]) -> str:
+            path = self._path_of(owner, found[1])
+            if path is None:
+                return found[0]
+            return f'<autoref optional identifier="{path}"><code>{found[1]}</code></autoref>'
+
+        docstring.value = NAME.sub(link, docstring.value)
+
+    def _path_of(self, owner: griffe.Object, name: str) -> str | None:
+        first, _, rest = name.partition(".")
+        blocking = owner.canonical_path.startswith("wsrpc.blocking")
+        names = {**self._described["wsrpc"], **(self._described["wsrpc.blocking"] if blocking else {})}
+        if first in names:
+            return f"{names[first]}.{rest}" if rest else names[first]
+        if first == "wsrpc":
+            return name
+        scope = owner if isinstance(owner, griffe.Class) else owner.parent
+        if isinstance(scope, griffe.Class) and first in scope.all_members:
+            return f"{scope.all_members[first].canonical_path}{f'.{rest}' if rest else ''}"
+        return None

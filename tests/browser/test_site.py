@@ -1,0 +1,147 @@
+"""The documentation site in a browser: nothing comes from elsewhere, and everybody can read it.
+
+Every page is opened in light and in dark mode. Screenshots are in build/screenshots.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import subprocess
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from browser.chat_server import ROOT
+from browser.conftest import SCREENSHOTS
+from browser.pages import PATIENCE
+from playwright.async_api import Browser, Page, expect
+from programs import free_port
+
+pytestmark = pytest.mark.asyncio(loop_scope="session")
+
+LOW_CONTRAST = (Path(__file__).parent / "low_contrast.js").read_text("utf-8")
+WITHOUT_TEXT = """() => [
+  ...[...document.images].filter(each => !each.alt),
+  ...[...document.querySelectorAll("main svg[role=img]")].filter(each => !each.querySelector("title")?.textContent),
+].map(each => each.outerHTML.slice(0, 100))"""
+SHOWN = ["", "tutorial/", "how-to/fastapi/", "explanation/drops/", "reference/api/clients/", "reference/limits/"]
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("site")
+    built = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        timeout=110,
+    )
+    assert built.returncode == 0, built.stdout + built.stderr
+    return folder
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def address(site: Path) -> AsyncGenerator[str]:
+    port = free_port()
+    serving = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(site)),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert serving.stdout is not None
+        await serving.stdout.readline()  # it listens
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        serving.terminate()
+        await serving.wait()
+
+
+def pages_of(site: Path) -> list[str]:
+    """Where each page is, below the site's address. Pages of files of the repository are left out: they are code."""
+    found = sorted(str(file.parent.relative_to(site)).removeprefix(".") for file in site.rglob("index.html"))
+    assert len(found) > 30
+    return [f"{page}/".lstrip("/") for page in found if not page.startswith("files/")]
+
+
+@pytest.mark.parametrize("mode", ["light", "dark"])
+@pytest.mark.timeout(240)
+async def test_each_page_can_be_read(browser: Browser, address: str, site: Path, mode: Any) -> None:
+    context = await browser.new_context(color_scheme=mode, viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page = await context.new_page()
+    elsewhere: list[str] = []
+    page.on("request", lambda request: None if request.url.startswith(address) else elsewhere.append(request.url))
+    problems: dict[str, Any] = {}
+    for path in pages_of(site):
+        await page.goto(address + path)
+        assert await page.locator("body").get_attribute("data-md-color-scheme") == (
+            "slate" if mode == "dark" else "default"
+        )
+        found = [*(await page.evaluate(LOW_CONTRAST)), *(await page.evaluate(WITHOUT_TEXT))]
+        if found:
+            problems[path] = found
+    assert not problems
+    assert not [url for url in elsewhere if not url.startswith("data:")]
+    await context.close()
+
+
+async def test_a_phone_shows_each_page_without_scrolling_sideways(browser: Browser, address: str, site: Path) -> None:
+    context = await browser.new_context(viewport={"width": 390, "height": 844})
+    context.set_default_timeout(PATIENCE)
+    page = await context.new_page()
+    wide: list[str] = []
+    for path in pages_of(site):
+        await page.goto(address + path)
+        if await page.evaluate("document.documentElement.scrollWidth") > 390:
+            wide.append(path)
+    assert not wide
+    await context.close()
+
+
+async def test_the_site_is_used_by_keyboard(browser: Browser, address: str) -> None:
+    context = await browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(PATIENCE)
+    page = await context.new_page()
+    await page.goto(address + "how-to/rooms/")
+    await page.keyboard.press("Tab")
+    skip = page.locator("a.md-skip")
+    await expect(skip).to_be_focused()
+    await expect(skip).to_be_visible()
+    await page.keyboard.press("Enter")
+    await expect(page).to_have_url(re.compile("#"))
+    await page.keyboard.press("/")
+    await expect(page.locator("input.md-search__input")).to_be_focused()
+    await page.keyboard.type("ConnectionLost")
+    await expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator(".md-search-result__link").first).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("main h1").first).to_be_visible()
+    await expect(page).not_to_have_url(re.compile("how-to/rooms"))
+    await context.close()
+
+
+async def _take(page: Page, name: str) -> None:
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENSHOTS / f"site-{name}.png")
+
+
+@pytest.mark.parametrize(
+    ("look", "mode", "width"), [("light", "light", 1280), ("dark", "dark", 1280), ("phone", "light", 390)]
+)
+async def test_screenshots(browser: Browser, address: str, look: str, mode: Any, width: int) -> None:
+    context = await browser.new_context(color_scheme=mode, viewport={"width": width, "height": 900})
+    page = await context.new_page()
+    for path in SHOWN:
+        answer = await page.goto(address + path)
+        assert answer is not None and answer.ok, path
+        await _take(page, f"{look}-{path.strip('/').replace('/', '-') or 'home'}")
+    await context.close()
