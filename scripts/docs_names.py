@@ -28,6 +28,14 @@ def described() -> dict[str, dict[str, str]]:
     return found
 
 
+MADE_BY_THE_LIBRARY = frozenset(
+    {
+        *("AnonymousChannel", "Channel", "ClusterPeer", "ClusterPeerChannel", "ClusterRoom", "ClusterRoomChannel"),
+        *("Context", "Listening", "Message", "Peer", "RawConnection", "Room", "RoomChannel", "RouterChannel"),
+        *("ServerChannel", "Stream"),
+    }
+)
+"""Classes whose objects users get and do not make, so that the reference omits how they are made."""
 UNSUPPORTED = "unsupported"
 """Parameter of functions that refuse unknown keywords with a sentence. It is no option, so the reference omits it."""
 
@@ -50,6 +58,8 @@ class Prepare(griffe.Extension):
                 self._prepare(each)
             elif isinstance(each, griffe.Object) and each.docstring is not None:
                 self._link(each, each.docstring)
+            if isinstance(each, griffe.Class) and each.name in MADE_BY_THE_LIBRARY:
+                each.members.pop("__init__", None)
             if isinstance(each, griffe.Function):
                 for form in [each, *(each.overloads or [])]:
                     if UNSUPPORTED in form.parameters:
@@ -62,7 +72,10 @@ class Prepare(griffe.Extension):
                 return found[0]
             return f'<autoref optional identifier="{path}"><code>{found[1]}</code></autoref>'
 
-        docstring.value = NAME.sub(link, docstring.value)
+        # Markdown needs no "::" before an indented block.
+        text = re.sub(r"(?<=\S)::(?=\n\n    )", ":", docstring.value)
+        text = re.sub(r"(\n\n| )::(?=\n\n    )", "", text)
+        docstring.value = NAME.sub(link, text)
 
     def _path_of(self, owner: griffe.Object, name: str) -> str | None:
         first, _, rest = name.partition(".")

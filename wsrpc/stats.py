@@ -98,9 +98,12 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     accepted: int
     """Connections in all, including those that ``room_from`` or the factory of a service refused."""
     refused: dict[int, int]
-    """Opening handshakes that were refused because of their origin or by `on_handshake`, in all, by HTTP status."""
+    """Opening handshakes that were refused, in all, by HTTP status: 403 for an origin, 503 while the server closes or
+    if `on_handshake` takes too long, 500 if it failed, and the statuses that it chose."""
     closed: dict[int, int]
-    """Ended connections, in all, by close code. 1006: a drop; 1011: no answer to a ping; 4408: a slow consumer."""
+    """Sessions that have ended, in all, by the close code of their last connection. 1000 and 1001: the client left;
+    1006: a drop; 1011: no answer to a ping; 4408: a slow reader. A drop after which the session resumed does not
+    count."""
     messages_in: int
     """Messages that arrived, in all, on transports that count."""
     messages_out: int
@@ -122,9 +125,9 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     pending: int
     """Requests of this side that await their answer."""
     active: int
-    """Handlers that run in tasks."""
+    """Handlers that run in tasks. Each raw connection counts as one."""
     waiting: int
-    """Requests and events that wait for a handler to exit."""
+    """Requests and events that wait for a handler to exit (`Limits.running`)."""
     channels: int
     """Open anonymous channels, including streams."""
     errors: int

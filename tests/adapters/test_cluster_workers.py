@@ -138,9 +138,11 @@ async def test_the_workers_of_one_uvicorn_are_one_chat() -> None:
         engine.kill()
 
 
-def test_the_page_shows_the_configuration_of_nginx() -> None:
+def test_the_pages_show_the_configuration_of_nginx() -> None:
     """`make test-nginx` tries it."""
-    page = (EXAMPLE.parents[1] / "docs" / "how-to" / "cluster.md").read_text("utf-8")
-    shown = re.findall(r"^```text\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
-    for name in ("nginx.conf", "workers.conf"):
-        assert (EXAMPLE / name).read_text("utf-8") in shown, name
+    pages = EXAMPLE.parents[1] / "docs" / "how-to"
+    for page, names in {"deploy.md": {"nginx.conf", "workers.conf"}, "cluster.md": {"workers.conf"}}.items():
+        text = (pages / page).read_text("utf-8")
+        shown = set(re.findall(r'^```text\n--8<-- "examples/cluster/([\w.]+)"\n```$', text, re.MULTILINE))
+        assert shown == names, page
+        assert all((EXAMPLE / name).is_file() for name in shown)

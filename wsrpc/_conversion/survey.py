@@ -7,7 +7,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -47,6 +47,7 @@ META_FIELDS: dict[str, tuple[str, str]] = {
     "Timezone": ("tz", "tz"),
 }
 """Constraints of annotated_types: the attribute that holds the bound, and the equivalent field of `msgspec.Meta`."""
+_BOUNDS = frozenset(name for _, name in META_FIELDS.values() if name != "tz")
 _OF_PYDANTIC = frozenset({"Predicate", "Not"})
 """Constraints of annotated_types whose subclasses pydantic also knows."""
 _LAZY = frozenset({Iterable, Iterator, Generator})
@@ -228,6 +229,8 @@ class Survey:
         self.refused = self.refused or why
 
     def _union(self, tp: Any, owner: str | None) -> None:
+        if pair := _crashes(tp):
+            self._refuse(f"{_in(owner)}msgspec cannot decode a union of {pair}: put one of the two into a dataclass")
         members = list(_members(tp))
         objects = [cls for cls in members if _is_object(cls)]
         if len([cls for cls in members if _is_text(cls)]) > 1:
@@ -337,12 +340,43 @@ def _is_custom(cls: type[Any]) -> bool:
         return False
 
 
+def _parts(union: Any) -> Iterator[tuple[Any, list[Any]]]:
+    """Yield the members of a union without their metadata, and this metadata."""
+    for each in get_args(union):
+        metadata: list[Any] = []
+        while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
+            metadata += expanded(getattr(each, "__metadata__", ()))
+            each = get_args(each)[0] if get_args(each) else each.__supertype__
+        yield each, metadata
+
+
 def _members(union: Any) -> Iterator[Any]:
     """Yield the classes of a union."""
-    for each in get_args(union):
-        while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
-            each = get_args(each)[0] if get_args(each) else each.__supertype__
+    for each, _ in _parts(union):
         yield get_origin(each) or each
+
+
+def _crashes(union: Any) -> str:
+    """Return which two members of a union make msgspec 0.22 read memory that is not its own; else an empty text.
+
+    That usually ends the process, as soon as msgspec sees the type. Each pair of types was tried.
+    """
+    collection = fixed = pattern = bounds = False
+    for each, metadata in _parts(union):
+        cls = get_origin(each) or each
+        if cls is tuple and get_args(each) and get_args(each)[-1] is not Ellipsis:
+            fixed = True
+        elif isinstance(cls, type) and issubclass(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
+            collection = True
+        for meta in metadata:
+            if isinstance(meta, msgspec.Meta):
+                pattern = pattern or meta.pattern is not None
+                bounds = bounds or any(getattr(meta, name) is not None for name in _BOUNDS)
+            else:
+                bounds = bounds or (META_FIELDS.get(type(meta).__name__, ("", ""))[1] in _BOUNDS)
+    if pattern and collection:
+        return "text with a pattern and a collection"
+    return "a tuple of fixed length and a type with bounds" if bounds and fixed else ""
 
 
 def _is_text(cls: Any) -> bool:

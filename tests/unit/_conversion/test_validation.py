@@ -345,6 +345,13 @@ REFUSED = [
     ("NoSuchName", "NoSuchName has a field whose type cannot be resolved: module 'enum' has no attribute"),
     ("NoType", "NoType has a field whose type cannot be resolved"),
     ("Incomplete", "Incomplete has a field whose type cannot be resolved"),
+    # msgspec 0.22 crashes the interpreter for these.
+    ("Annotated[str, Meta(pattern='^a')] | list[int]", "a union of text with a pattern and a collection"),
+    ("Annotated[str, Meta(pattern='^a')] | dict[str, int] | None", "a union of text with a pattern and a collection"),
+    ("list[Annotated[str, Meta(pattern='^a')] | tuple[int, ...]]", "a union of text with a pattern and a collection"),
+    ("Annotated[int, Meta(ge=1)] | tuple[int, str]", "a union of a tuple of fixed length and a type with bounds"),
+    ("Annotated[str, MinLen(1)] | tuple[int]", "a union of a tuple of fixed length and a type with bounds"),
+    ("Annotated[dict[str, int], Meta(min_length=1)] | tuple[int]", "a tuple of fixed length and a type with bounds"),
 ]
 
 
