@@ -27,6 +27,7 @@ KNOWN = {
     ("browser", "npm"): "test_what_is_installed_exists",
     ("browser", "python"): "tests/browser",
     ("migrate-ws-wrapper", "npm"): "test_what_is_installed_exists",
+    ("migrate-ws-wrapper", "python"): "tests/test_migration_pages.py",
     ("migrate-ws-wrapper", "node"): "tests/test_docs.py and tests/test_migration_pages.py",
     ("python-client", "wsrpc"): "test_the_command_writes_and_checks",
     ("typescript", "wsrpc"): "test_the_command_writes_and_checks",
@@ -73,7 +74,9 @@ def test_the_command_writes_and_checks(page: str, tmp_path: Path) -> None:
 
     def run(arguments: list[str]) -> int:
         command = [sys.executable, "-W", "error", "-m", "wsrpc", *arguments]
-        return subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False).returncode
+        return subprocess.run(
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False
+        ).returncode
 
     shown = [arguments for program, *arguments in commands(page) if program == "wsrpc"]
     for arguments in shown:

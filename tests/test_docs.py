@@ -262,7 +262,7 @@ MIGRATIONS = [
     *(("migrate-json", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
     *(("migrate-socketio", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
     *(("migrate-json", "both_servers.py"), ("migrate-socketio", "both_servers.py"), ("migrate-socketio", "script.py")),
-    ("migrate-ws-wrapper", "server.mjs"),
+    *(("migrate-ws-wrapper", name) for name in ("server.mjs", "server.py")),
 ]
 
 

@@ -88,15 +88,18 @@ async def test_the_script_prints_what_it_reads(tmp_path: Path) -> None:
         assert await output_of(sys.executable, "script.py", folder=tmp_path) == "Ada hello\n"
 
 
+@pytest.mark.parametrize("server", ["server.py", "server.mjs"])
 @pytest.mark.parametrize("library", LIBRARIES)
-async def test_the_server_in_node_serves_both_clients(library: str, tmp_path: Path) -> None:
-    """That in Node, which ws-wrapper's users have, and that in Python, which replaces it."""
+async def test_the_servers_in_python_and_node_serve_the_clients_of_both(
+    library: str, server: str, tmp_path: Path
+) -> None:
     port = str(free_port())
     install(library, tmp_path)
     write_programs(WS_WRAPPER, tmp_path, port)
     replacing = program_of(README, "client.py")
     (tmp_path / "client.py").write_text(replacing.replace(PORT, port), "utf-8")
-    async with running(find_node(), "server.mjs", folder=tmp_path, port=port):
+    runner = sys.executable if server.endswith(".py") else find_node()
+    async with running(runner, server, folder=tmp_path, port=port):
         printed = await output_of(find_node(), "client.mjs", folder=tmp_path)
         assert printed.splitlines() == promised_by(program_of(WS_WRAPPER, "client.mjs"))
         printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
