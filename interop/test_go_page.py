@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import shutil
 import socket
@@ -57,6 +58,17 @@ async def running(*command: str, **options: Any) -> AsyncGenerator[asyncio.subpr
             await process.wait()
 
 
+def free_port() -> int:
+    """A port that no outgoing connection takes before the server does: the system picks those above 32,767."""
+    for port in random.sample(range(20_000, 30_000), 50):
+        try:
+            socket.create_server(("127.0.0.1", port)).close()
+        except OSError:
+            continue
+        return port
+    raise AssertionError("50 ports are taken")
+
+
 def test_each_program_is_run() -> None:
     named = [found[1] for _, text in BLOCKS if (found := re.match(r"(?:#|//) ([\w.]+)\n", text))]
     assert named == ["server.go", "client.py", "client.go"]
@@ -64,9 +76,7 @@ def test_each_program_is_run() -> None:
 
 
 async def test_python_calls_the_server_in_go(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    here = f"127.0.0.1:{port}"
+    here = f"127.0.0.1:{free_port()}"
     server, client = program("server.go"), program("client.py")
     assert URL in server and URL in client
     served = build("server.go", server.replace(URL, here), tmp_path)
