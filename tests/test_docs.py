@@ -14,6 +14,7 @@ import inspect
 import logging
 import os
 import re
+import statistics
 import sys
 import types
 from collections.abc import AsyncGenerator, Iterator
@@ -279,6 +280,21 @@ def test_every_program_is_run() -> None:
         ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     }
+
+
+# ---------------------------------------------------------------- how long pages are
+
+
+def words_of(page: Path) -> int:
+    """The words of a page, without its code."""
+    return len(re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE).split())
+
+
+def test_pages_are_short() -> None:
+    folders = ("tutorial", "how-to", "explanation")
+    words = {page: words_of(page) for folder in folders for page in (ROOT / "docs" / folder).glob("*.md")}
+    assert statistics.median(words.values()) <= 900
+    assert {page_name(page): count for page, count in words.items() if count > 2000} == {}
 
 
 # ---------------------------------------------------------------- what pages refer to
