@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from programs import free_port
-from test_docs import LIBRARIES, PORT, README, ROOT, blocks_of, output_of, program_of, promised_by
+from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, output_of, program_of, promised_by
 
 from interop.installed import install
 from interop.node import find_node
@@ -89,7 +89,7 @@ async def test_the_script_prints_what_it_reads(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("server", ["server.py", "server.mjs"])
-@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("library", sorted({*LIBRARIES, *WITH_STREAMS}))
 async def test_the_servers_in_python_and_node_serve_the_clients_of_both(
     library: str, server: str, tmp_path: Path
 ) -> None:
