@@ -21,7 +21,7 @@ def examples() -> list[tuple[str, str]]:
     """The commands of the page, each with what it prints."""
     found: list[tuple[str, str]] = []
     for block in blocks_of(PAGE):
-        if block.language == "text" and block.text.startswith("$ "):
+        if block.language == "console":
             for part in re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]:
                 command, _, printed = part.partition("\n")
                 found.append((command, printed))

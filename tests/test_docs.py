@@ -36,6 +36,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 PROTOCOL = ROOT / "docs" / "reference" / "protocol.md"
 BLOCKING = ROOT / "docs" / "how-to" / "blocking.md"
+MIGRATING = ROOT / "docs" / "how-to" / "migrate-ws-wrapper.md"
 PAGES = [README, *sorted((ROOT / "docs").rglob("*.md"))]
 PORT = "8080"
 LIBRARIES = [name for name, _ in available_libraries() if name != "ws-server-wrapper"]
@@ -244,7 +245,7 @@ async def check_javascript(page: Path, name: str, library: str, url: str, folder
 @pytest.mark.parametrize("library", LIBRARIES)
 async def test_the_javascript_program_runs_as_shown(library: str, tmp_path: Path) -> None:
     async with running_server(tmp_path) as url:
-        await check_javascript(README, "client.mjs", library, url, tmp_path)
+        await check_javascript(MIGRATING, "client.mjs", library, url, tmp_path)
 
 
 @pytest.mark.parametrize("library", WITH_STREAMS)
@@ -259,12 +260,23 @@ async def test_asking_for_the_description_runs_as_shown(library: str, tmp_path: 
         await check_javascript(PROTOCOL, "describe.mjs", library, url, tmp_path)
 
 
+MIGRATIONS = [
+    *(("migrate-json", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
+    *(("migrate-socketio", f"{name}.py") for name in ("old_server", "old_client", "new_server", "new_client")),
+    *(("migrate-json", "both_servers.py"), ("migrate-socketio", "both_servers.py"), ("migrate-socketio", "script.py")),
+    *(("migrate-ws-wrapper", name) for name in ("server.mjs", "server.py")),
+]
+
+
 def test_every_program_is_run() -> None:
     programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
     assert programs == {
         *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
+        ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
+        ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
+        *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/test_migration_pages.py
         *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
         ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),

@@ -1,0 +1,106 @@
+"""The guides for migrating: old and new programs print the same, also where the others already run."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from programs import free_port
+from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, output_of, program_of, promised_by
+
+from interop.installed import install
+from interop.node import find_node
+
+SOCKETIO = ROOT / "docs" / "how-to" / "migrate-socketio.md"
+WS_WRAPPER = ROOT / "docs" / "how-to" / "migrate-ws-wrapper.md"
+JSON = ROOT / "docs" / "how-to" / "migrate-json.md"
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]),
+    "PYTHONUNBUFFERED": "1",  # aiohttp says on stdout when it listens
+}
+
+
+def write_programs(page: Path, folder: Path, port: str) -> None:
+    for block in blocks_of(page):
+        if block.program:
+            (folder / block.program).write_text(block.text.replace(PORT, port), "utf-8")
+
+
+def shown_output(page: Path) -> str:
+    [text] = [block.text for block in blocks_of(page) if block.language == "text"]
+    return text
+
+
+@asynccontextmanager
+async def running(*command: str, folder: Path, port: str) -> AsyncGenerator[None]:
+    """Run a server, from when it accepts connections on; ended, it must not show a traceback."""
+    process = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=ENVIRONMENT, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", int(port))
+            except ConnectionRefusedError:
+                assert process.returncode is None, (await process.stderr.read()).decode()
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                await writer.wait_closed()
+                break
+        yield
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        said = (await process.stderr.read()).decode()
+        await process.wait()
+    assert "Traceback" not in said, said
+
+
+@pytest.mark.parametrize(
+    ("server", "client"),
+    [
+        ("old_server.py", "old_client.py"),
+        ("new_server.py", "new_client.py"),
+        ("both_servers.py", "old_client.py"),
+        ("both_servers.py", "new_client.py"),
+    ],
+)
+@pytest.mark.parametrize("page", [SOCKETIO, JSON], ids=lambda page: page.stem)
+async def test_old_and_new_programs_print_the_same(page: Path, server: str, client: str, tmp_path: Path) -> None:
+    port = str(free_port())
+    write_programs(page, tmp_path, port)
+    async with running(sys.executable, server, folder=tmp_path, port=port):
+        assert await output_of(sys.executable, client, folder=tmp_path) == shown_output(page)
+
+
+async def test_the_script_prints_what_it_reads(tmp_path: Path) -> None:
+    port = str(free_port())
+    write_programs(SOCKETIO, tmp_path, port)
+    async with running(sys.executable, "new_server.py", folder=tmp_path, port=port):
+        assert await output_of(sys.executable, "script.py", folder=tmp_path) == "Ada hello\n"
+
+
+@pytest.mark.parametrize("server", ["server.py", "server.mjs"])
+@pytest.mark.parametrize("library", sorted({*LIBRARIES, *WITH_STREAMS}))
+async def test_the_servers_in_python_and_node_serve_the_clients_of_both(
+    library: str, server: str, tmp_path: Path
+) -> None:
+    port = str(free_port())
+    install(library, tmp_path)
+    write_programs(WS_WRAPPER, tmp_path, port)
+    replacing = program_of(README, "client.py")
+    (tmp_path / "client.py").write_text(replacing.replace(PORT, port), "utf-8")
+    runner = sys.executable if server.endswith(".py") else find_node()
+    async with running(runner, server, folder=tmp_path, port=port):
+        printed = await output_of(find_node(), "client.mjs", folder=tmp_path)
+        assert printed.splitlines() == promised_by(program_of(WS_WRAPPER, "client.mjs"))
+        printed = await output_of(sys.executable, "-W", "error", "client.py", folder=tmp_path)
+        assert printed.splitlines() == promised_by(replacing)
