@@ -341,7 +341,7 @@ class ClientCore(PeerOwner):
             self._give_up(lost)
             return False
         self.move(happened)
-        self._log_retry(f"the connection ended ({lost.code} {lost.reason})", delay)
+        self._log_retry(f"the connection ended ({f'{lost.code} {lost.reason}'.rstrip()})", delay)
         dialing.begin(delay)
         return True
 

@@ -7,7 +7,7 @@ import types
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Any, Literal, NamedTuple, Protocol, Union
+from typing import Any, Literal, NamedTuple, Protocol, Union, get_origin
 from weakref import ref
 
 from msgspec import UNSET, UnsetType
@@ -59,6 +59,9 @@ class LifecycleHandler(NamedTuple):
 
 # `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
 _UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
+
+_OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set"})
+"""Names of types that arguments have."""
 
 MAX_CONVERTERS = 1024
 """How many types of ``returns=`` are remembered with their converters."""
@@ -406,6 +409,12 @@ class Registry:
             self.lifecycle.pop((event, once), None)
         else:
             count = accepted(f"on({event!r})", RESERVED_EVENTS[event], function)
+            if count and _takes_a_value(function):
+                names = ", ".join(RESERVED_EVENTS[event])
+                raise TypeError(
+                    f"on({event!r}): {event!r} is a lifecycle event on the main channel, and its handler is called "
+                    f"with ({names}): for an event of your own, use another name or a named channel"
+                )
             handler = LifecycleHandler(function, count, location(function))
             _warn_of_replacement(event, self.lifecycle.get((event, once)), handler)
             self.lifecycle[event, once] = handler
@@ -445,6 +454,17 @@ def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
 def _warn_of_replacement(event: str, old: Located | None, new: Located) -> None:
     if old is not None and old.where != new.where:
         logger.warning("the handler of %r from %s is replaced by the one from %s", event, old.where, new.where)
+
+
+def _takes_a_value(function: Callable[..., Any]) -> bool:
+    """Whether the first parameter is annotated with a type of JSON, which a lifecycle handler never gets first."""
+    try:
+        first = next(iter(inspect.signature(function).parameters.values()), None)
+    except ValueError:  # a builtin without a signature
+        return False
+    annotation = None if first is None else first.annotation
+    name = annotation if isinstance(annotation, str) else getattr(get_origin(annotation) or annotation, "__name__", "")
+    return name.partition("[")[0] in _OF_JSON
 
 
 def accepted(what: str, names: Sequence[str], function: Callable[..., Any]) -> int:

@@ -363,6 +363,20 @@ async def test_the_error_event_tells_what_goes_wrong_outside_handlers(caplog: py
     assert len(messages(caplog, logging.ERROR)) == 3
 
 
+async def test_a_handler_of_values_is_not_taken_for_a_lifecycle_handler() -> None:
+    """A user who does not know that `message` is a lifecycle event would get a peer as the text."""
+    server = Server()
+
+    def message(text: str) -> None: ...
+
+    def close(items: list[int], note: object) -> None: ...
+
+    for event, function in (("message", message), ("close", close)):
+        with pytest.raises(TypeError, match=rf"{event!r} is a lifecycle event .* use another name or a named channel"):
+            server.on(event, function)
+        server.of("chat").on(event, function)
+
+
 async def test_a_lifecycle_handler_takes_as_many_arguments_as_it_likes() -> None:
     d = Driven()
     seen: list[tuple[Any, ...]] = []
