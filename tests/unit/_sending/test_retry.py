@@ -432,6 +432,8 @@ async def test_a_timeout_while_offline_says_whether_an_earlier_attempt_was_sent(
         await asked(d)
         d.transport.lose()
     await turns()
+    d.clock.advance(0)
+    await turns()
     d.clock.advance(10)
     with pytest.raises(RequestTimeout) as caught:
         await task
