@@ -238,13 +238,14 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
             request = asyncio.create_task(client.request("slow"))
             await started.wait()
             process.send_signal(signal.SIGTERM)
-            while True:  # until it drains
+            last: BaseException | None = None
+            while not isinstance(last, HandshakeRejected):  # until it drains
                 try:
                     await (late := Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)).connect()
                     await late.close()
                 except ConnectFailed as failed:
-                    assert isinstance(failed.last_error, HandshakeRejected) and failed.last_error.status == 503
-                    break
+                    last = failed.last_error
+            assert last.status == 503
             may_end.set()
             assert await request == "Ada"
             said = (await process.stderr.read()).decode()
