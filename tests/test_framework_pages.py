@@ -240,6 +240,8 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
             process.send_signal(signal.SIGTERM)
             last: BaseException | None = None
             while not isinstance(last, HandshakeRejected):  # until it drains
+                if request.done():
+                    await request  # raises: the connection was closed
                 try:
                     await (late := Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)).connect()
                     await late.close()
