@@ -150,9 +150,10 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def cancel_reason(self) -> Any:
         """Why the handler is cancelled, or its generator closed; None until then.
 
-        If the other side cancelled the request, it is the reason that it gave, such as a text. If it left a stream
-        early, it is a `RemoteError` with the message "Request aborted". If the session ended, it is a `ConnectionLost`:
-        a `SessionLost` if the session was kept after a drop and did not resume.
+        If the other side cancelled the request or left a stream early, it is the reason that it gave to
+        ``task.cancel(reason)``, or a `RemoteError` with the message "Request aborted". If the session ended, it is a
+        `ConnectionLost`: a `SessionLost` if the session was kept after a drop and did not resume. If the handler took
+        too long, it is a `HandlerTimeout`.
         """
         return self._invocation.cancel_reason
 
