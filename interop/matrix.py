@@ -27,9 +27,9 @@ ROWS = {
     "events": "Events both ways, in order",
     "requests": "Requests both ways, many at once",
     "nested": "Requests from inside a handler, both ways",
-    "named": "Named channels, where reserved names are ordinary",
+    "named": "Named channels, on which reserved event names are ordinary names",
     "unknown": "Unknown events and channels: requests are rejected, events dropped",
-    "values": '`null`, absent, `0`, `""`, `false` and empty containers',
+    "values": '`null`, missing values, `0`, `""`, `false` and empty containers',
     "unicode": "Unicode",
     "integers": "Integers beyond 2^53",
     "binary": "`bytes`, as base64; Python ignores binary messages",
@@ -37,14 +37,14 @@ ROWS = {
     "errors": "Errors with their fields, and plain values as errors",
     "timeouts": "Timeouts of requests, both ways",
     "cancelling": "Cancelling a request, with a reason, both ways",
-    "middleware": "Middleware rejects, both ways",
+    "middleware": "Rejection by middleware, both ways",
     "anonymous": "Anonymous channels opened by either side, events and requests both ways",
     "aborts": "Aborting a channel, with a reason, both ways",
-    "read": "A stream from the counterpart, read with `async for`",
-    "written": "A stream from Python, read with the counterpart's iteration",
+    "read": "A stream from the remote peer, read with `async for`",
+    "written": "A stream from Python, read with the remote peer's iterator",
     "uploads": "Uploads, both ways",
     "closing": "Close codes and reasons, both ways",
-    "returning": "A drop, and a new connection with the same handlers",
+    "returning": "Reconnecting after a drop, with the same handlers",
     "draining": "A server that shuts down closes with 1012",
     "large": "Messages of 1 MiB, and one that exceeds the limit",
 }
@@ -56,15 +56,30 @@ COLUMNS = {
     "ws-server-wrapper-2": "ws-server-wrapper 2",
     "plain-4": "ws-wrapper 4",
     "ws-wrapper-4": "ws-wrapper 4",
-    "go-coder": "Go over coder",
-    "go-real-coder": "Go over coder",
-    "go-gorilla": "Go over gorilla",
-    "go-real-gorilla": "Go over gorilla",
+    "go-coder": "Go (coder)",
+    "go-real-coder": "Go (coder)",
+    "go-gorilla": "Go (gorilla)",
+    "go-real-gorilla": "Go (gorilla)",
     "browser:ws-wrapper": "ws-wrapper 3 in a browser",
     "browser:plain-4": "ws-wrapper 4 in a browser",
     "browser:ws-wrapper-4": "ws-wrapper 4 in a browser",
 }
 """What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
+
+NOTES = {
+    "order in Go": "Go runs each handler in a goroutine, so events may be handled in another order",
+    "null results": "A JavaScript handler that returns `null` answers with a channel, which wsrpc reads as `None`",
+    "large integers": "The remote peer rounds integers beyond 2^53",
+    "binary messages": "Node reads a binary message that contains JSON as if it were text; Python does not",
+    "foreign messages in Go": "Go reads binary messages as text. If a message is not a JSON object, Go disconnects",
+    "errors in Go": "An error is only its text in Go",
+    "middleware in Go": "Go has no middleware. Middleware in Python also runs for messages from Go",
+    "items": "wsrpc sends each item as a request, and waits for the answer before the next item",
+    "close codes in Go": "Go reports each close as 1011, with the code in the text of the reason",
+    "drops": "JavaScript keeps requests pending after a drop; in wsrpc they fail with `ConnectionLost`",
+    "message size in Go": "Over coder, 32,768 bytes are the limit, unless the Go program calls `SetReadLimit`",
+}
+"""What a note says on the page, by the name of its row in DEVIATIONS.md."""
 
 ROLES = {"js-serves": "serves", "go-serves": "serves", "python-serves": "dials"}
 
@@ -210,7 +225,8 @@ def load() -> dict[str, dict[str, str]]:
 def table(kept: dict[str, dict[str, str]]) -> str:
     """The table of what was found, as `load` gives it, and its notes.
 
-    Raises AssertionError if a column has an empty cell: each behaviour is tried with each counterpart.
+    Raises AssertionError if a column has an empty cell, because each behaviour is tried with each counterpart, and
+    KeyError if a note has no text in `NOTES`.
     """
     anchors, notes = deviations(), list[str]()
     order = dict.fromkeys(f"{name} {role}" for name in COLUMNS.values() for role in ROLES.values())
@@ -226,5 +242,7 @@ def table(kept: dict[str, dict[str, str]]) -> str:
             marks = ", ".join(str(notes.index(rule) + 1) for rule in rules)
             cells.append("–" if said == LACKS else f"yes <sup>{marks}</sup>" if marks else "yes")
         lines.append(f"| {text} | {' | '.join(cells)} |")
-    numbered = [f"{n}. [{rule}](../../interop/DEVIATIONS.md#{anchors[rule]})" for n, rule in enumerate(notes, 1)]
+    numbered = [
+        f"{n}. {NOTES[rule]}: [{rule}](../../interop/DEVIATIONS.md#{anchors[rule]})." for n, rule in enumerate(notes, 1)
+    ]
     return "\n".join(["", *lines, "", *numbered, ""]) + "\n"

@@ -155,7 +155,7 @@ async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
 
 async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None:
     assert (await run("fastapi_app.py")).splitlines() == [
-        "without a token: 403",
+        "without a token: 401",
         "apples left: 1",
         "Ada hears: Bob bought 2 apples",
         "Ada is told: only 1 left [sold_out]",

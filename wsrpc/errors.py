@@ -9,7 +9,7 @@
     │   └── PeerNotFound(address)
     ├── ConnectFailed(attempts, last_error)        also ConnectionError
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
-    ├── RequestTimeout(event, timeout)             also TimeoutError
+    ├── RequestTimeout(event, timeout, outcome)    also TimeoutError
     ├── RpcError(message, code, data, fields)      raise it in a handler to reject the request
     │   └── RemoteError                            raised at the caller: the other side rejected
     │       ├── BadArguments
@@ -233,7 +233,7 @@ class ConnectionLost(WsrpcError, ConnectionError):
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
-        super().__init__(code, reason)
+        super().__init__(code, reason, outcome)
         self.code = code
         self.reason = reason
         self.outcome: Outcome = outcome
@@ -329,16 +329,23 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No answer arrived within ``timeout`` seconds, and the request was cancelled; or `wait_for` saw no ``event``."""
+    """No answer arrived within ``timeout`` seconds, and the request was cancelled; or `wait_for` saw no ``event``.
 
-    def __init__(self, event: str, timeout: float) -> None:
+    ``outcome`` is ``"not_sent"`` if the request was still waiting for a connection, so that its handler has not run;
+    else it is ``"unknown"``.
+    """
+
+    def __init__(self, event: str, timeout: float, outcome: Outcome = "unknown") -> None:
         super().__init__(event)
         self.event = event
         self.timeout = timeout
+        self.outcome: Outcome = outcome
 
     def _text(self) -> str:
-        missing = "event" if _FOR_EVENT in vars(self) else "answer to"
-        return f"no {missing} {self.event!r} within {self.timeout:g} s"
+        if _FOR_EVENT in vars(self):
+            return f"no event {self.event!r} within {self.timeout:g} s"
+        text = f"no answer to {self.event!r} within {self.timeout:g} s"
+        return f"{text}; nothing was sent" if self.outcome == "not_sent" else text
 
 
 class RpcError(WsrpcError):

@@ -47,8 +47,9 @@ class Handshake:
         state: becomes `Peer.state`.
         principal: identity of the client; becomes `Peer.principal`.
         address: the application's own name for the client; becomes `Peer.address`, by which `Cluster.peer` finds the
-            client in any process. Take it from what has been authenticated, never from what a client claims. In a
-            cluster an address belongs to one connection: an older one is closed with 4410.
+            client in any process. Take the part that says who the user is from the client's credentials. In a cluster
+            an address belongs to one client: an older one is closed with 4410. When a session resumes, the new value
+            replaces the old one.
         expires: when the client's credentials expire, in seconds since the epoch (as the ``exp`` of a JWT), or None.
             The connection is closed then, with 4411: a wsrpc client dials again, with fresh credentials, and its
             session goes on.

@@ -36,7 +36,7 @@ def user_of(websocket: WebSocket) -> str:
 
 @server.on_handshake
 def gate(handshake: Handshake) -> None:
-    # From the token, never from what a client claims. An address is one connection: the next one replaces it.
+    # From the token, never from the URL. An address belongs to one client: the next one replaces it.
     handshake.principal = handshake.state["user"]
     handshake.address = f"user/{handshake.state['user']}"
 

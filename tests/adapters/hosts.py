@@ -29,21 +29,21 @@ ABILITIES: dict[str, str] = {
     "async handshake": "`on_handshake` may be async",
     "limits per connection": "`on_handshake` sets the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
-    "early": "data that a client sends before it has the response to its handshake is kept",
+    "early": "data that a client sends before it has received the handshake response is kept",
     "answered close": "`CloseInfo.was_clean` is true only if the other side answered the close",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
     "no code": "`close(None)` sends a Close frame without a code, and the other side sees 1005",
     "close code": "a `close` handler gets the other side's code and reason",
     "pause": "reading stops while a raw handler is slow",
-    "written together": "messages that are sent in answer to one read are written together",
-    "read together": "messages that arrive together are handled together",
+    "written together": "messages that are sent while one read is handled are written together",
+    "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
     "before a violation": "messages that arrive together with a violation are handled",
     "too large": "a message that is too large is refused before all of it has arrived",
     "half-closed": "a client that has shut down its sending side and reads nothing is dropped after `close_timeout`",
     "abort": "a connection that the server aborts ends without a Close frame",
-    "bytes": "`Peer.stats` counts bytes besides messages",
+    "bytes": "`Peer.stats` counts bytes as well as messages",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
 }
 """What a host may be unable to do."""
@@ -107,7 +107,7 @@ class Picows(Host):
 
     name = "picows"
     cannot: ClassVar[Mapping[str, str]] = {
-        "async handshake": "`listen` raises a `TypeError`: picows calls a plain function",
+        "async handshake": "`listen` raises a `TypeError`, because picows can only call a plain function",
         "compression": "messages are never compressed",
     }
 
@@ -145,18 +145,18 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "the ASGI server decides for all: uvicorn's `ws_per_message_deflate`, which is on by default",
+        "compression": "the ASGI server decides for every client: uvicorn's `ws_per_message_deflate` is on by default",
         "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it",
         "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
         "pieces in": "the message arrives as a whole; `ws_max_size` limits it, then `Limits.message`",
-        "pieces out": "the pieces are buffered, and are sent as one message with the last one",
+        "pieces out": "the pieces are buffered until the last one, and then sent as one message",
         "no code": "the code is 1000: in ASGI every close has a code",
         "written together": "each message is written separately: ASGI cannot send several at once",
-        "before a violation": "uvicorn discards messages of the same read",
-        "too large": "the ASGI server refuses what exceeds its own limit; wsrpc refuses the rest once it has arrived",
+        "before a violation": "uvicorn discards messages that came with the same read as the violation",
+        "too large": "only if it exceeds the ASGI server's limit; otherwise wsrpc refuses it after it has arrived",
         "half-closed": "it is dropped after `Limits.stall`: uvicorn does not report that state",
         "bytes": "the counts are None: ASGI does not show the bytes",
-        "heartbeat": "the ASGI server pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout`, 20 s each by default",
+        "heartbeat": "the ASGI server sends pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout` default to 20 s",
     }
 
     @asynccontextmanager
@@ -179,7 +179,7 @@ class AsgiHypercorn(Asgi):
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the message arrives as a whole; `websocket_max_message_size` limits it, then `Limits.message`",
         "read together": "hypercorn passes on at most ten messages at a time",
-        "violation": "hypercorn drops the connection, which is 1006",
+        "violation": "hypercorn drops the connection, so the code is 1006",
         "abort": "hypercorn closes with 1011",
         "close code": "always 1006, not clean: hypercorn does not report the code",
         "heartbeat": "hypercorn pings only if `websocket_ping_interval` is set, and does not wait for an answer",

@@ -18,7 +18,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import SAME
 from .._protocol.messages import Cancellation, Request, request_on
 from .._protocol.rejections import reason_of
-from ..errors import BadResult, RequestTimeout, UnexpectedChannel, WsrpcError, note_member
+from ..errors import BadResult, Outcome, RequestTimeout, UnexpectedChannel, WsrpcError, note_member
 from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
@@ -219,7 +219,8 @@ class Requester:
     def expired(self, pending: Pending) -> None:
         """End a request whose deadline is over."""
         assert pending.timeout is not None
-        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout))
+        outcome: Outcome = "not_sent" if pending.flight is None else "unknown"
+        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout, outcome))
         self._take_back(pending, None)
 
     def _take_back(self, pending: Pending, reason: object) -> None:

@@ -23,6 +23,7 @@ from ..errors import (
     ConnectionLost,
     Draining,
     HandlerTimeout,
+    Outcome,
     Overloaded,
     QueueFull,
     RemoteError,
@@ -94,11 +95,11 @@ def may_have_run(error: Exception) -> bool:
 
     An error of any other class was raised on this side, before anything was sent.
     """
-    if isinstance(error, ConnectionLost):
+    if isinstance(error, ConnectionLost | RequestTimeout):
         return error.outcome == "unknown"
     if isinstance(error, RemoteError):
         return not isinstance(error, REFUSALS)
-    return isinstance(error, (BadResult, ChannelClosed, RequestTimeout, UnexpectedChannel))
+    return isinstance(error, (BadResult, ChannelClosed, UnexpectedChannel))
 
 
 def worth_asking(error: BaseException) -> bool:
@@ -136,6 +137,10 @@ async def ask_again(
             return idempotent
         return isinstance(error, Exception) and not isinstance(error, RequestTimeout)
 
+    def late(outcome: Outcome) -> RequestTimeout:
+        assert timeout is not None
+        return RequestTimeout(event, timeout, outcome if ran is None else "unknown")
+
     async def sleep(seconds: float) -> None:
         # max(0.0, nan) is 0.0. Not-a-number would confuse all timers of the event loop.
         until = loop.time() + max(0.0, seconds)
@@ -143,7 +148,7 @@ async def ask_again(
             await _sleep_until(until, loop)
         else:
             await _sleep_until(deadline, loop)
-            raise _late(event, timeout) from last
+            raise late(last.outcome if isinstance(last, ConnectionLost) else "unknown") from last
 
     condition = retry.retry or worth_asking
     attempts = AsyncRetrying(
@@ -161,8 +166,8 @@ async def ask_again(
                     # The first attempt gets the timeout as the caller gave it, so that it is checked.
                     left = timeout if last is None or deadline is None else max(0.0, deadline - loop.time())
                     return await ask(left)
-                except RequestTimeout:
-                    raise _late(event, timeout) from last
+                except RequestTimeout as exc:
+                    raise late(exc.outcome) from last
                 except Exception as exc:
                     last = exc
                     if may_have_run(exc):
@@ -177,11 +182,6 @@ async def ask_again(
         lost = exc if isinstance(exc, ConnectionLost) else ran
         raise ConnectionLost(lost.code, lost.reason, "unknown") from exc
     raise AssertionError("a series of attempts ends with a value or an error")
-
-
-def _late(event: str, timeout: float | None) -> RequestTimeout:
-    assert timeout is not None
-    return RequestTimeout(event, timeout)
 
 
 async def _sleep_until(when: float, loop: Scheduler) -> None:

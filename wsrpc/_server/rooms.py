@@ -56,7 +56,7 @@ class Members(Struct, frozen=True):
     """The members of a room, as `Room.members` returns them."""
 
     addresses: tuple[str, ...]
-    """`Peer.address` of each member that has one, in all processes."""
+    """`Peer.address` of each member that has one, in all processes. Without a cluster, an address may be repeated."""
     others: int = 0
     """Members that have none."""
     missing: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Room(RawBroadcaster):
     """Named group of a server's peers. `Server.room` returns it, the same object for as long as it is in use.
 
     ``len(room)``, ``peer in room`` and ``for peer in room`` look at its members. A peer leaves its rooms when its
-    connection ends.
+    session ends. After a drop it stays a member while its session is kept, with `Peer.connected` false.
 
     In a cluster, emitting reaches the members in all processes, in the order in which this one emits. A process without
     a member gets nothing. Iterating looks at the members of this process only; `members` asks the other ones. At
@@ -84,12 +84,12 @@ class Room(RawBroadcaster):
         return self._members.name
 
     def add(self, peer: Peer) -> None:
-        """Make ``peer`` a member until `discard` is called or its connection ends. Idempotent.
+        """Make ``peer`` a member until `discard` is called or its session ends. Idempotent.
 
         Raises:
             RpcError: the peer is in as many rooms as `Limits.rooms` allows. (If a handler does not catch it, the
                 caller gets this text.)
-            ConnectionLost: the peer's connection has ended.
+            ConnectionLost: the peer's session has ended.
             ValueError: the peer belongs to another server, or to none.
             RuntimeError: called in another thread than the event loop's.
         """
@@ -375,7 +375,7 @@ class Rooms:
         _members_of(room).leave(peer)
 
     def leave_all(self, served: ServedPeer) -> None:
-        """Remove a peer everywhere, because its connection has ended or is broken. Idempotent."""
+        """Remove a peer everywhere, because its session has ended or its connection is broken. Idempotent."""
         self.everybody.members.pop(served.peer, None)
         for room in served.rooms:
             _members_of(room).leave(served.peer)

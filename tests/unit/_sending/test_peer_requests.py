@@ -107,6 +107,8 @@ async def test_a_timeout_ends_it_and_only_what_was_sent_is_cancelled(place: str)
         await task
     assert isinstance(caught.value, TimeoutError)
     assert (caught.value.event, caught.value.timeout) == ("q", 5)
+    assert caught.value.outcome == ("unknown" if place == Places.SENT else "not_sent")
+    assert str(caught.value).endswith("; nothing was sent") == (place != Places.SENT)
     await let_go(d, place, gate)
     if place == Places.SENT:
         d.expect({"i": sent[0]["i"], "x": ABORTED, "_": 1})

@@ -414,11 +414,30 @@ async def test_all_attempts_have_one_deadline() -> None:
     d.clock.advance(0.5)
     with pytest.raises(RequestTimeout) as caught:
         await task
-    assert (caught.value.event, caught.value.timeout) == ("q", 10)
+    assert (caught.value.event, caught.value.timeout, caught.value.outcome) == ("q", 10, "unknown")
     assert isinstance(caught.value.__cause__, Overloaded)
     [cancel] = d.take()  # the attempt that runs over there is told
     assert cancel["i"] == number and "x" in cancel
     d.assert_empty()
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_timeout_while_offline_says_whether_an_earlier_attempt_was_sent(sent: bool) -> None:
+    d = redialing()
+    if not sent:
+        d.transport.lose()
+    task = start(d.peer.request("q", retry=Retry(wait=tenacity.wait_fixed(0)), idempotent=True, timeout=10))
+    await turns()
+    if sent:
+        await asked(d)
+        d.transport.lose()
+    await turns()
+    d.clock.advance(0)
+    await turns()
+    d.clock.advance(10)
+    with pytest.raises(RequestTimeout) as caught:
+        await task
+    assert caught.value.outcome == ("unknown" if sent else "not_sent")
 
 
 async def test_the_deadline_may_be_over_between_two_attempts() -> None:
