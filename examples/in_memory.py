@@ -6,11 +6,9 @@ Without pytest: `python examples/in_memory.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
 
-from wsrpc import Context, RemoteError, Router, RpcError, Server
+from wsrpc import CallNext, Context, RemoteError, Router, RpcError, Server
 from wsrpc.testing import connect
 
 # ---------------------------------------------------------------- a module of the application
@@ -50,7 +48,7 @@ def make_server() -> Server:
         ctx.state["user"] = name
 
     @server.use
-    async def members_only(ctx: Context, call_next: Callable[[Context], Awaitable[Any]]) -> Any:
+    async def members_only(ctx: Context, call_next: CallNext) -> object:
         if ctx.event != "login" and "user" not in ctx.state:
             raise RpcError("log in first", code="unauthenticated")
         return await call_next(ctx)

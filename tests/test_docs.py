@@ -274,6 +274,7 @@ def test_every_program_is_run() -> None:
         *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
+        *(("docs/how-to/uvicorn.md", name) for name in ("serve.py", "serve_factory.py")),  # likewise
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/test_migration_pages.py

@@ -19,7 +19,7 @@ import pytest
 from programs import free_port
 from test_docs import blocks_of, program_of
 
-from wsrpc import Client, HandshakeRejected, Server
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Server
 
 ROOT = Path(__file__).parent.parent
 HOW_TO = ROOT / "docs" / "how-to"
@@ -41,8 +41,31 @@ def of_program(page: Path, program: str) -> list[str]:
 
 
 def test_every_command_is_run_by_a_test() -> None:
-    assert {command.split()[0] for page in PAGES for command in commands(page)} == {"pip", "uvicorn", "openssl"}
+    assert {command.split()[0] for page in PAGES for command in commands(page)} == {
+        "pip",
+        "uvicorn",
+        "python",
+        "openssl",
+    }
     assert set(of_program(HOW_TO / "fastapi.md", "uvicorn")) == set(FASTAPI)
+
+
+def test_the_table_of_extras_has_each_extra_and_what_it_installs() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    section = (ROOT / "docs" / "index.md").read_text("utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section, re.MULTILINE))
+    installed = {name: ", ".join(re.split(r"[>=]", each)[0] for each in needed) for name, needed in extras.items()}
+    assert shown == {**installed, "asgi": "nothing", "all": "all of these"}
+    used = set(re.findall(r"'\.\[([\w,-]+)\]'", section))
+    assert used and set(",".join(used).split(",")) <= set(extras)
+
+
+def test_every_install_command_installs_a_clone() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text("utf-8")
+        assert "python-wsrpc[" not in text, page
+        if "pip install" in text and page.name != "index.md":
+            assert "index.md#install)" in text, page
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -51,7 +74,8 @@ def test_what_is_installed_exists(page: Path) -> None:
     for command in of_program(page, "pip"):
         for requirement in shlex.split(command)[2:]:
             name, _, extra = requirement.rstrip("]").partition("[")
-            assert (name == "python-wsrpc" and extra in extras) or requirement == "fastapi", command
+            assert (name == "." and extra in extras) or requirement == "fastapi", command
+    assert not of_program(page, "pip") or "](../index.md#install)" in page.read_text("utf-8")
 
 
 @asynccontextmanager
@@ -169,6 +193,69 @@ async def test_uvicorn_is_started_as_shown(command: str, tmp_path: Path) -> None
     (tmp_path / "app.py").write_text(program, "utf-8")
     async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/ws") as client:
         assert await client.request("add", 2, 3) == 5
+
+
+# The last part of each `app.py`: a handler that waits for its caller.
+SLOW = """
+
+@{target}.on("slow")
+async def slow(peer: Peer) -> str:
+    return await peer.request("name")
+"""
+GLOBAL = "\nfrom wsrpc import Peer" + SLOW.format(target="server")
+DRAINING = {"serve.py": ("uvicorn", 1, GLOBAL), "serve_factory.py": ("fastapi", 2, SLOW.format(target="rpc"))}
+"""The programs of the page, each with the page whose first blocks are its application."""
+
+
+@pytest.mark.parametrize("program", DRAINING)
+async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Path) -> None:
+    page, count, slow = DRAINING[program]
+    blocks = [block.text for block in blocks_of(HOW_TO / f"{page}.md") if block.language == "python"]
+    (tmp_path / "app.py").write_text("\n".join(blocks[:count]) + slow, "utf-8")
+    for name in DRAINING:
+        (tmp_path / name).write_text(program_of(HOW_TO / "uvicorn.md", name), "utf-8")
+    [command] = of_program(HOW_TO / "uvicorn.md", "python")
+    assert command == "python serve.py --port 8001"
+    port = free_port()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, program, "--port", str(port)), cwd=tmp_path, env=ENVIRONMENT, stderr=asyncio.subprocess.PIPE
+    )
+    assert process.stderr is not None
+    try:
+        while line := await process.stderr.readline():
+            if b"Uvicorn running" in line:
+                break
+        started, may_end = asyncio.Event(), asyncio.Event()
+        client = Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)
+
+        @client.on("name")
+        async def tell_name() -> str:
+            started.set()
+            await may_end.wait()
+            return "Ada"
+
+        async with client:
+            request = asyncio.create_task(client.request("slow"))
+            await started.wait()
+            process.send_signal(signal.SIGTERM)
+            last: BaseException | None = None
+            while not isinstance(last, HandshakeRejected):  # until it drains
+                if request.done():
+                    await request  # raises: the connection was closed
+                try:
+                    await (late := Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)).connect()
+                    await late.close()
+                except ConnectFailed as failed:
+                    last = failed.last_error
+            assert last.status == 503
+            may_end.set()
+            assert await request == "Ada"
+            said = (await process.stderr.read()).decode()
+        assert "Application shutdown complete" in said and "Traceback" not in said, said
+    finally:
+        if process.returncode is None:
+            process.terminate()
+        await process.communicate()
 
 
 # ---------------------------------------------------------------- TLS

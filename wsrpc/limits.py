@@ -93,9 +93,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     here and not in ``running``; a handler that goes on after the end of its stream counts there."""
 
     unread: float = 30.0
-    """How long a channel may hold messages that nobody reads, or a stream wait for its reader. Then it is aborted, or,
-    if this side has sent on the channel, its events are dropped. Also how long the body of a conversation may take to
-    read messages that arrived before the end of its channel."""
+    """How long a channel may hold messages that nobody reads, or a stream wait until somebody begins to read it. Then
+    it is aborted, or, if this side has sent on the channel, its events are dropped. Also how long the body of a
+    conversation may take to read messages that arrived before the end of its channel."""
 
     unread_bytes: int = 16 * MiB
     """Memory of unread messages on all anonymous channels of the connection, including streams. The channel that

@@ -29,13 +29,15 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int | None
     """Bytes written to the network, counted in the same way."""
     unsent: int
-    """Bytes that wait because the other side does not read fast enough."""
+    """Bytes that the connection holds because the other side does not read fast enough. Broadcasts that wait because of
+    a policy for slow readers (`Limits.behind`) are not counted."""
     kept: int
     """Bytes of messages that wait for a connection, or are kept until the remote peer has them (`Limits.replay`)."""
     detached: bool
     """Whether there is no connection, but the session is kept for another one."""
     slow: bool
-    """Whether ``unsent`` is above `Limits.high_water`, so that senders wait."""
+    """Whether the connection is full, and senders wait: ``unsent`` is above `Limits.high_water`, or the messages that a
+    wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
     """`Peer.dropped`: broadcasts that were not sent to this peer because it was slow (``Server(slow=)``), in all."""
     pending: int
@@ -119,7 +121,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     detached: int
     """Peers without a connection, whose sessions are kept for another one. They count in ``peers``, too."""
     slow: int
-    """Connections with more unsent bytes than `Limits.high_water`."""
+    """Full connections, as in `PeerStats.slow`."""
     dropped: int
     """Broadcasts that were not sent to a peer because it was slow (``Server(slow=)``), in all."""
     pending: int

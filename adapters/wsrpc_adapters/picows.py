@@ -1,4 +1,4 @@
-"""picows: a fast transport, for servers and clients. ``pip install 'python-wsrpc[picows]'``.
+"""picows: a fast transport, for servers and clients. It needs the extra ``picows``.
 
     async with wsrpc_adapters.picows.listen(server, "127.0.0.1", 8080, path="/ws") as listener: ...
     client = Client("ws://127.0.0.1:8080/ws", dial=wsrpc_adapters.picows.dial)

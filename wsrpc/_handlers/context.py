@@ -148,7 +148,13 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def cancel_reason(self) -> Any:
-        """The reason for which the other side cancelled the request; None until it does."""
+        """Why the handler is cancelled, or its generator closed; None until then.
+
+        If the other side cancelled the request or left a stream early, it is the reason that it gave to
+        ``task.cancel(reason)``, or a `RemoteError` with the message "Request aborted". If the session ended, it is a
+        `ConnectionLost`: a `SessionLost` if the session was kept after a drop and did not resume. If the handler took
+        too long, it is a `HandlerTimeout`.
+        """
         return self._invocation.cancel_reason
 
     @property

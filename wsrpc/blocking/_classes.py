@@ -1105,6 +1105,10 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
         `Limits.close_timeout` seconds to finish.
 
+        There is no ``drain=``. To let request handlers finish, wait until ``client.peer.active`` and
+        ``client.peer.channels`` are 0 and the client is connected, then close. See "Shut a client down without losing
+        its work" in the guide "Start and stop a server".
+
         Raises:
             ValueError: the code may not be sent, or the reason has more than 123 bytes or comes without a code.
         """
