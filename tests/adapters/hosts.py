@@ -27,7 +27,7 @@ ABILITIES: dict[str, str] = {
     "response headers": "`on_handshake` sets headers of the response",
     "refusal body": "a refusal has the status, body and headers that `on_handshake` gave",
     "async handshake": "`on_handshake` may be async",
-    "limits per connection": "`on_handshake` sets the size of inbound messages",
+    "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
     "answered close": "`CloseInfo.was_clean` is true only if the other side answered the close",
@@ -36,10 +36,10 @@ ABILITIES: dict[str, str] = {
     "no code": "`close(None)` sends a Close frame without a code, and the other side sees 1005",
     "close code": "a `close` handler gets the other side's code and reason",
     "pause": "reading stops while a raw handler is slow",
-    "written together": "messages that are sent while one read is handled are written together",
+    "written together": "messages sent while the data of one read is being handled go out in one write",
     "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
-    "before a violation": "messages that arrive together with a violation are handled",
+    "before a violation": "valid messages that arrive in the same read before a violation are still handled",
     "too large": "a message that is too large is refused before all of it has arrived",
     "half-closed": "a client that has shut down its sending side and reads nothing is dropped after `close_timeout`",
     "abort": "a connection that the server aborts ends without a Close frame",
@@ -122,7 +122,7 @@ class Uvicorn(Host):
 
     name = "uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow a client to send it",
+        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow a client to send it so early",
     }
 
     @asynccontextmanager
@@ -146,13 +146,13 @@ class Asgi(Host):
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
         "compression": "the ASGI server decides for every client: uvicorn's `ws_per_message_deflate` is on by default",
-        "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it",
+        "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it so early",
         "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
         "pieces in": "the message arrives as a whole; `ws_max_size` limits it, then `Limits.message`",
         "pieces out": "the pieces are buffered until the last one, and then sent as one message",
         "no code": "the code is 1000: in ASGI every close has a code",
         "written together": "each message is written separately: ASGI cannot send several at once",
-        "before a violation": "uvicorn discards messages that came with the same read as the violation",
+        "before a violation": "uvicorn discards messages that came in the same read as the violation",
         "too large": "only if it exceeds the ASGI server's limit; otherwise wsrpc refuses it after it has arrived",
         "half-closed": "it is dropped after `Limits.stall`: uvicorn does not report that state",
         "bytes": "the counts are None: ASGI does not show the bytes",
@@ -175,7 +175,7 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "hypercorn responds with 400; RFC 6455 does not allow a client to send it",
+        "early": "hypercorn responds with 400; RFC 6455 does not allow a client to send it so early",
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the message arrives as a whole; `websocket_max_message_size` limits it, then `Limits.message`",
         "read together": "hypercorn passes on at most ten messages at a time",
