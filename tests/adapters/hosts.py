@@ -122,7 +122,7 @@ class Uvicorn(Host):
 
     name = "uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow a client to send it so early",
+        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow clients to send it yet",
     }
 
     @asynccontextmanager
@@ -146,7 +146,7 @@ class Asgi(Host):
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
         "compression": "the ASGI server decides for every client: uvicorn's `ws_per_message_deflate` is on by default",
-        "early": "the ASGI server discards it; RFC 6455 does not allow a client to send it so early",
+        "early": "the ASGI server discards it; RFC 6455 does not allow clients to send it yet",
         "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
         "pieces in": "the message arrives as a whole; `ws_max_size` limits it, then `Limits.message`",
         "pieces out": "the pieces are buffered until the last one, and then sent as one message",
@@ -175,7 +175,7 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "hypercorn responds with 400; RFC 6455 does not allow a client to send it so early",
+        "early": "hypercorn responds with 400; RFC 6455 does not allow clients to send it yet",
         "compression": "hypercorn compresses for every client that offers it",
         "pieces in": "the message arrives as a whole; `websocket_max_message_size` limits it, then `Limits.message`",
         "read together": "hypercorn passes on at most ten messages at a time",
