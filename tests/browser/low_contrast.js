@@ -12,10 +12,13 @@
     })
     return 0.2126 * r + 0.7152 * g + 0.0722 * b
   }
+  const known = new Map()
   const background = element => {
-    const chain = []
-    for (let each = element; each; each = each.parentElement) chain.unshift(getComputedStyle(each).backgroundColor)
-    return chain.reduce((color, upper) => over(parse(upper), color), [255, 255, 255, 1])
+    if (!element) return [255, 255, 255, 1]
+    if (!known.has(element)) {
+      known.set(element, over(parse(getComputedStyle(element).backgroundColor), background(element.parentElement)))
+    }
+    return known.get(element)
   }
   const found = new Map()
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT)
