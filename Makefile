@@ -6,6 +6,7 @@
 #   make test    every test, the ones against Node and Go included; it needs tmux: apt-get install tmux
 #   make test-pythons   the unit and property tests on every other supported Python that is on the machine
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
+#   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
 #   make check   formatting, lints, types, import order
 #   make docs    the documentation site, in build/site; links, anchors and references are checked
@@ -40,7 +41,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-browser test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-browser pictures test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -65,6 +66,9 @@ test-pythons: $(STAMPS)/venv
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
 	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
+
+pictures: test-browser
+	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done
 
 # nginx's package starts a server on port 80, so this does not install it.
 test-nginx: $(STAMPS)/dev $(STAMPS)/npm engines

@@ -13,11 +13,11 @@ from contextlib import asynccontextmanager
 
 @asynccontextmanager
 async def listening(process: asyncio.subprocess.Process) -> AsyncGenerator[str]:
-    """The URL of a server that logs to its stderr; interrupted, it must end with status 0 and no traceback."""
+    """The URL that a server writes to its stderr; interrupted, it must end with status 0 and no traceback."""
     assert process.stderr is not None
     said = ""
     try:
-        while (found := re.search(r"INFO:wsrpc:listening on (\S+)\n", said)) is None:
+        while (found := re.search(r"listening on (\S+?)(?:, Ctrl-C ends it)?\n", said)) is None:
             line = await process.stderr.readline()
             assert line, f"the server ended without listening:\n{said}"
             said += line.decode()

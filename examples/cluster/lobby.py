@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import logging
 import os
-from typing import Annotated
 
 import msgspec
-from fastapi import Depends, FastAPI, Response, WebSocket, WebSocketException
+from fastapi import FastAPI, Response, WebSocket
 from settings import NAME, engine
 
-from wsrpc import Cluster, Handshake, Peer, PeerNotFound, Room, RpcError, Server
+from wsrpc import Cluster, Handshake, Key, Peer, PeerNotFound, Room, RpcError, Server
 from wsrpc_adapters.asgi import lifespan, serve_websocket
 
 logging.basicConfig(level=logging.INFO, format=f"%(asctime)s [{os.getpid()}] %(message)s")
@@ -24,27 +23,25 @@ server = Server(cluster=cluster)
 
 # ---------------------------------------------------------------- who connects
 
-
-def user_of(websocket: WebSocket) -> str:
-    """Return whose token the client has: in `Authorization`, or in the URL, since a browser cannot send that header."""
-    _, _, token = websocket.headers.get("authorization", "").partition(" ")
-    kind, _, name = (token or websocket.query_params.get("access_token", "")).partition("-")
-    if kind != "secret" or not name:  # check a session or a JWT here: this one is for trying out
-        raise WebSocketException(1008, "unknown token")  # raised before the upgrade: the client gets 403
-    return name
+USER: Key[str] = Key("user")
 
 
 @server.on_handshake
 def gate(handshake: Handshake) -> None:
+    # From the header `Authorization`, or from `?access_token=`, because a browser cannot send that header.
+    kind, _, user = (handshake.bearer_token or "").partition("-")
+    if kind != "secret" or not user:  # check a session or a JWT here: this check is for trying the example
+        handshake.reject(401, "unknown token")
+    handshake.principal = user
+    handshake.state[USER] = user
     # From the token, never from the URL. An address belongs to one client: the next one replaces it.
-    handshake.principal = handshake.state["user"]
-    handshake.address = f"user/{handshake.state['user']}"
+    handshake.address = f"user/{user}"
 
 
 @server.on("open")
 async def opened(peer: Peer) -> None:
     server.room("lobby").add(peer)
-    await server.room("lobby").emit("entered", peer.state["user"], skip=peer)
+    await server.room("lobby").emit("entered", peer.state[USER], skip=peer)
 
 
 # ---------------------------------------------------------------- what a client may ask for
@@ -59,7 +56,7 @@ def worker() -> int:
 @server.on("say")
 async def say(peer: Peer, text: str) -> None:
     """Tell everybody in the lobby, whichever process they are connected to."""
-    await server.room("lobby").emit("said", peer.state["user"], text)
+    await server.room("lobby").emit("said", peer.state[USER], text)
 
 
 @server.on("who")
@@ -73,7 +70,7 @@ async def who() -> list[str]:
 async def whisper(peer: Peer, to: str, text: str) -> str:
     """Ask one user, wherever they are connected. Return what their program answers."""
     try:
-        return await cluster.peer(f"user/{to}").request("whispered", peer.state["user"], text, returns=str, timeout=5)
+        return await cluster.peer(f"user/{to}").request("whispered", peer.state[USER], text, returns=str, timeout=5)
     except PeerNotFound:
         raise RpcError(f"{to} is not here", code="not_here") from None
 
@@ -91,8 +88,8 @@ app = FastAPI(lifespan=lifespan(server))
 
 
 @app.websocket("/ws")
-async def ws(websocket: WebSocket, user: Annotated[str, Depends(user_of)]) -> None:
-    await serve_websocket(server, websocket, state={"user": user})
+async def ws(websocket: WebSocket) -> None:
+    await serve_websocket(server, websocket)
 
 
 @app.get("/healthz")

@@ -17,6 +17,8 @@ import pytest
 from cluster_workers import EXAMPLE, JavaScriptUser, User, Worker, announce, javascript_user, uvicorn
 from engine_servers import EngineServer, nats_server, redis_server
 
+from wsrpc import Client, HandshakeRejected
+
 NAMES = ("ada", "bob", "eve", "joe")
 
 
@@ -52,6 +54,9 @@ async def test_four_uvicorns_are_one_chat(engine: EngineServer, tmp_path: Path) 
         kim = await stack.enter_async_context(javascript_user("kim", urls[1], tmp_path))
         ada, _, eve, joe = users
         assert [await user.worker() for user in users] == [worker.process.pid for worker in workers]
+        with pytest.raises(HandshakeRejected, match="unknown token") as refused:
+            await Client(urls[0], auth="something else").connect()
+        assert refused.value.status == 401
 
         for user in users:
             await user.sees(*NAMES, "kim")

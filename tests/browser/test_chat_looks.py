@@ -40,8 +40,8 @@ async def talk_before(chat: ChatServer) -> None:
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("desktop-light", {"viewport": DESKTOP}),
-        ("desktop-dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
+        ("chat-light", {"viewport": DESKTOP}),
+        ("chat-dark", {"viewport": DESKTOP, "color_scheme": "dark"}),
         ("phone-light", {"viewport": PHONE, "has_touch": True}),
         ("phone-dark", {"viewport": PHONE, "has_touch": True, "color_scheme": "dark"}),
     ],
@@ -116,7 +116,7 @@ async def test_it_says_that_there_is_no_connection(
     await say(ada, "Is anybody there?")
     await expect(ada.get_by_role("button", name="Try now")).to_be_visible()
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_in_viewport()
-    await screenshot(ada, "phone-offline")
+    await screenshot(ada, "chat-offline")
     await chat.start()
     await expect(ada.get_by_role("status")).to_have_text("Connected")
     await expect(ada.get_by_role("button", name="Try now")).to_be_hidden()

@@ -74,7 +74,6 @@ async def test_two_pages_stay_in_step_and_come_back(
         await expect_tasks(ada, ["Buy milk", "Call Bob"])
         await bob.get_by_label("Buy milk").check()
         await expect(ada.get_by_label("Buy milk")).to_be_checked()
-        # docs/images/todo.png is a copy of this one.
         await screenshot(ada, "todo")
     for page in (ada, bob):
         await expect(page.get_by_role("status")).to_contain_text("Offline")

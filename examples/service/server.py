@@ -1,13 +1,13 @@
-"""A service, with one object for each connection: `python examples/service.py`.
+"""A service: the server makes one object for each connection. The other program is client.py.
 
 A factory makes the objects and passes what they need: here a till that they share.
 """
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import sys
 from dataclasses import dataclass, field
-from functools import partial
 
 import wsrpc
 
@@ -30,7 +30,7 @@ class Shop(wsrpc.Service):
         await self.peer.emit("welcome", f"{sum(self.till.sold.values())} things sold today")
 
     async def on_close(self, info: wsrpc.CloseInfo) -> None:
-        print(f"a customer left ({info.code}) with {len(self.basket)} things in the basket")
+        print(f"a customer left ({info.code}) with {len(self.basket)} things in the basket", flush=True)
 
     @wsrpc.method
     def put(self, thing: str, count: int = 1) -> int:
@@ -45,21 +45,10 @@ class Shop(wsrpc.Service):
         return bought
 
 
-async def main() -> None:
-    till = Till()
-    server = wsrpc.Server()
-    server.add_service(Shop, lambda: Shop(till))
-
-    async with server.listen("127.0.0.1", 0) as listener:
-        for name in ("Ada", "Bob"):
-            client = wsrpc.Client(listener.url)
-            client.on("welcome", partial(print, name, "reads:"))
-            async with client:
-                print(f"{name} has", await client.request("put", "apple", 2), "in the basket")
-                print(f"{name} has", await client.request("put", "pear"), "in the basket")
-                if name == "Ada":
-                    print(f"{name} buys", *await client.request("buy", returns=list[str]))
-
+till = Till()
+server = wsrpc.Server()
+server.add_service(Shop, lambda: Shop(till))
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    logging.basicConfig(level="INFO")  # shows the address, and each connection
+    server.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

@@ -1,4 +1,4 @@
-"""A server as a whole program: `python examples/server.py`, with client.py in another terminal."""
+"""A server as a whole program: `python server.py`, with client.py in another terminal."""
 
 from __future__ import annotations
 
@@ -33,4 +33,4 @@ async def welcome(peer: Peer) -> None:
 
 if __name__ == "__main__":
     logging.basicConfig(level="INFO")  # shows the address, and each connection
-    server.run("127.0.0.1", int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
+    server.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8080)

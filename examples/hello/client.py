@@ -1,4 +1,4 @@
-"""A client for server.py: `python examples/client.py`, or with the server's URL as argument."""
+"""A client for server.py: `python client.py`, and the server's URL as argument if it is another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import datetime
 from wsrpc import Client, CloseInfo, Peer, RemoteError
 
 
-async def main(url: str) -> None:
+async def main(url: str = "ws://127.0.0.1:8080") -> None:
     client = Client(url)  # it is not connected yet: register handlers first
 
     @client.on("shouted")
@@ -32,4 +32,4 @@ async def main(url: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "ws://127.0.0.1:8080"))
+    asyncio.run(main(*sys.argv[1:2]))

@@ -1,0 +1,47 @@
+"""A customer: `python client.py secret-1 2` buys two apples, then prints what others buy. `--url` names the server.
+
+`curl -X PUT "http://127.0.0.1:8080/stock/apples?count=5"` adds to the stock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import sys
+
+from wsrpc import Client, HandshakeRejected, RemoteError
+
+
+def bought(who: str, count: int, what: str) -> None:
+    print(f"{who} bought {count} {what}", flush=True)
+
+
+def restocked(what: str, count: int) -> None:
+    print(f"there are {count} {what} now", flush=True)
+
+
+async def main(url: str, token: str, count: int) -> None:
+    client = Client(url, auth=token)
+    client.on("bought", bought)
+    client.on("restocked", restocked)
+    try:
+        async with client:
+            try:
+                left = await client.request("buy", "apples", count, returns=int)
+                print(f"{left} apples left", flush=True)
+            except RemoteError as error:
+                print(f"{error} [{error.code}]", flush=True)
+            await asyncio.Event().wait()  # until Ctrl-C
+    except HandshakeRejected as error:
+        sys.exit(f"refused: {error.body} ({error.status})")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("token")
+    parser.add_argument("count", type=int)
+    parser.add_argument("--url", default="ws://127.0.0.1:8080/ws")
+    options = parser.parse_args()
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.token, options.count))

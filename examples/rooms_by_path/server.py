@@ -1,0 +1,36 @@
+"""Rooms by URL path: a client that connects to /chat/general gets the messages of that room only.
+
+Start this server, then `python client.py /chat/general` in two terminals and `python client.py /chat/help` in a third.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+from wsrpc import Peer, Server
+
+server = Server(room_from=lambda info: info.path)
+
+
+@server.on("say")
+async def say(text: str, peer: Peer) -> int:
+    """Emit to all others in the caller's room; return to how many."""
+    return (await peer.home_room.emit("said", text, skip=peer)).sent
+
+
+@server.on("announce")
+async def announce(text: str, peer: Peer) -> int:
+    """Emit to all other clients, whatever their room; return to how many."""
+    return (await server.emit("said", text, skip=peer)).sent
+
+
+@server.on("whisper")
+async def whisper(room: str, text: str) -> int:
+    """Emit to the clients in the named room; return to how many."""
+    return (await server.room(room).emit("said", text)).sent
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level="INFO")  # shows the address, and each connection
+    server.run(port=int(sys.argv[1]) if len(sys.argv) > 1 else 8080)
