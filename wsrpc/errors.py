@@ -294,7 +294,7 @@ class PeerNotFound(ConnectionLost):
 
 
 class ConnectFailed(WsrpcError, ConnectionError):
-    """The client could not connect. It made ``attempts`` attempts, and the last one failed with ``last_error``."""
+    """The client could not connect. ``attempts`` is the number of attempts, and ``last_error`` is the last error."""
 
     def __init__(self, attempts: int, last_error: BaseException | None) -> None:
         super().__init__(attempts)

@@ -220,7 +220,8 @@ class Caller(OnChannel):
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
                 the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
                 this error if the connection ends while the message still waits to be sent. None, the default, uses the
-                ``offline`` option of the client. The messages of a server's peer do not wait for another connection.
+                ``offline`` option of the client. Messages to a server's peer wait for another connection only while the
+                session is kept.
 
         Raises:
             ConnectionLost: there is no connection, and the event may not wait for one; ``outcome`` is ``"not_sent"``.

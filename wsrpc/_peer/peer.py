@@ -155,10 +155,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def limits(self) -> Limits:
         """The limits of the connection.
 
-        You can change one limit of an existing connection, the maximum size of inbound messages. For example, call
-        ``peer.limits = peer.limits.replace(message=4096)`` in an `open` handler. A remote peer that uses wsrpc receives
-        the new limit, and then raises `MessageTooBig` instead of sending a larger message. If it has already sent a
-        larger message, the connection is closed with 1009. All other limits are fixed after the opening handshake; see
+        You can change one limit of an existing connection, the maximum size of inbound messages. For example, an `open`
+        handler can run ``peer.limits = peer.limits.replace(message=4096)``. A remote peer that uses wsrpc receives the
+        new limit, and then raises `MessageTooBig` instead of sending a larger message. If it has already sent a larger
+        message, the connection is closed with 1009. All other limits are fixed after the opening handshake; see
         `Handshake.limits`.
 
         Raises:

@@ -34,7 +34,7 @@ class RawConnection:
     ``server`` is the server. Only one task at a time may receive; any number of tasks may send.
 
     While no task receives, at most about `Limits.high_water` bytes are read ahead; after that, the client has to wait.
-    The end of the connection is then not noticed until these bytes have been received.
+    The end of the connection is not noticed until these bytes have been received.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server) -> None:

@@ -25,7 +25,8 @@ Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
 
 - ``"value"``: a value (``result``)
 - ``"stream"``: a channel on which items arrive (``items``)
-- ``"upload"``: a channel on which the caller sends items (``sends``). The response at their end is a value (``result``)
+- ``"upload"``: a channel on which the caller sends items (``sends``). The response after the last item is a value
+  (``result``)
 - ``"exchange"``: a channel with items in both directions (``sends`` and ``items``)
 - ``"conversation"``: a channel for events and requests
 """

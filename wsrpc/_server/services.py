@@ -35,10 +35,10 @@ class Service:
     Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
     For connections without the protocol, write one of the methods ``async def serve(self, connection)``,
-    ``on_json(self, value)`` and ``on_message(self, message)`` instead. It gets every message of the connection. If a
-    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. A
-    service with ``on_json`` or ``on_message`` has a `Peer`, with its rooms, `Peer.send_raw` and so on. If ``on_json``
-    or ``on_message`` is async, it is called for one message after another.
+    ``on_json(self, value)`` and ``on_message(self, message)`` instead. This method gets every message of the
+    connection. If a class has several of these methods, the first one in this order is used. ``serve`` gets the
+    `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, with its rooms, `Peer.send_raw` and so
+    on. If ``on_json`` or ``on_message`` is async, it is called for one message after another.
 
     The attribute ``peer``, or ``connection`` in a service with ``serve``, is set when the factory has returned.
     """
@@ -79,8 +79,8 @@ class Service:
         """Override this method, plain or async, to run code when the connection opens.
 
         Messages that arrive meanwhile wait, as for `open` handlers. If the method raises an exception, the connection
-        is closed, and those messages are ignored. For an `RpcError`, the close code is 1008, and the reason is the text
-        of the error. For any other exception, the close code is 1011, and the traceback is logged.
+        is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the reason is
+        the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
         """
         return None
 
