@@ -143,12 +143,14 @@ GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promis
 
 
 def declarations(description: Description, /) -> str:
-    """Return the text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, their types, and ``Typed``.
+    """Return TypeScript declarations of the described events, as the text of a ``.d.ts`` file.
 
-    ``Emits`` and ``ChannelEmits`` are the events that the described side emits, as far as it has declared them.
+    ``Events`` and ``Channels`` have the events with handlers, on the main channel and on named channels. ``Emits`` and
+    ``ChannelEmits`` have the events that the described side emits, if it has declared them. The text also has the types
+    of parameters and results, and ``Typed``, the type of a connection.
 
-    The same description gives the same text. Classes become interfaces of the same name, with ``_`` appended if the
-    name means something else in TypeScript.
+    Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
+    same description gives the same text.
     """
     names = type_names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []

@@ -14,9 +14,20 @@ __all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
 ClientState = Literal[
     "idle", "connecting", "waiting", "opening", "connected", "detached", "resuming", "closing", "closed"
 ]
-"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` and `on_reconnect` handlers run.
-``"detached"`` and ``"resuming"`` are between and during attempts while the session is kept, so that calls in flight go
-on. A closed client, or one that has given up, can be connected again."""
+"""State of a client, as text.
+
+- ``"idle"``: the client has not begun to connect, or waits for `Client.bind`.
+- ``"connecting"``: an attempt to connect is running.
+- ``"waiting"``: the client waits between two attempts.
+- ``"opening"``: the client has a connection. The `open` handlers run, then the `on_reconnect` handlers.
+- ``"connected"``: the connection is open.
+- ``"detached"``: the connection has dropped, and the session is kept, so that calls in flight can continue. The client
+  waits between two attempts.
+- ``"resuming"``: the session is kept. An attempt to connect is running, or the server has been asked to resume the
+  session.
+- ``"closing"``: `Client.close` is running.
+- ``"closed"``: `Client.close` has returned, or the client has given up. The client can connect again.
+"""
 
 STATES: tuple[ClientState, ...] = get_args(ClientState)
 
