@@ -147,9 +147,10 @@ class _Contracts:
         self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
         parts: list[list[str]] = []
         for channel, found in channels.items():
-            parts.append(self._protocol(requests[channel], f"What can be called on {_called(channel)}.", found))
+            parts.append(self._protocol(requests[channel], f"Calls that you can make on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            parts.append(self._protocol(heard[channel], f"What is emitted on {_called(channel)}.", found, emitted=True))
+            about = f"Events that are emitted on {_called(channel)}."
+            parts.append(self._protocol(heard[channel], about, found, emitted=True))
         if channels:
             parts.append(
                 ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]

@@ -162,11 +162,11 @@ def declarations(description: Description, /) -> str:
         else:
             parts.append(f"{about}export type {names[name]} = {text}\n")
     main, named = _channels(description.events, names, _answer)
-    parts.append(f"/** What can be called on the main channel. */\nexport type Events = {main}\n")
-    parts.append(f"/** The same of named channels. */\nexport type Channels = {named}\n")
+    parts.append(f"/** Events that you can request or emit on the main channel. */\nexport type Events = {main}\n")
+    parts.append(f"/** Events that you can request or emit on named channels. */\nexport type Channels = {named}\n")
     main, named = _channels(description.emits, names, _no_answer)
-    parts.append(f"/** What the other side emits on the main channel. */\nexport type Emits = {main}\n")
-    parts.append(f"/** The same of named channels. */\nexport type ChannelEmits = {named}\n")
+    parts.append(f"/** Events that you can listen for on the main channel. */\nexport type Emits = {main}\n")
+    parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
     kinds = [name for event in description.events for name in NEEDED[event.kind]]
     parts += [text for name, text in CHANNELS.items() if name in kinds]
     if b'"contentEncoding":"base64"' in msgspec.json.encode(description):
