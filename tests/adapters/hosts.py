@@ -148,7 +148,7 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "uvicorn decides for all clients. Its option `ws_per_message_deflate` is on by default.",
+        "compression": "uvicorn decides about compression. Its option `ws_per_message_deflate` is on by default.",
         "early": EARLY,
         "answered close": "uvicorn does not wait for an answer, so `was_clean` is true even without an answer.",
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` and into "
