@@ -46,14 +46,14 @@ RFC 6455. It does not use ws-wrapper messages, so wsrpc serves it with [raw conn
 $ make autobahn WSTEST=path/to/wstest ARGS=--compression
 ```
 
-Run this command in the root folder of the repository. The suite needs Python 2.7, so `make test` does not run it. The
-program `wstest` is part of the suite. The module `interop.autobahn` writes this page. To change the text, change that
-module.
+Run this command in the root folder of the repository. The program `wstest` is part of the suite. The suite needs Python
+2.7, so `make test` does not run it. The module `interop.autobahn` writes this page, including its text. To change the
+text, change the module.
 
 The suite has about 500 cases. They test fragmented messages, control frames between fragments, reserved bits, invalid
 UTF-8, unusual close codes, large messages and compression. The tested server sends back each message. The suite tests
-each library twice: alone, and with wsrpc on top of it. If the library alone does not pass a case, wsrpc need not pass
-it.
+each library twice: alone, and with wsrpc on top of it. If the library alone fails a case, wsrpc is not expected to pass
+that case.
 
 | verdict | meaning |
 |---|---|
