@@ -58,11 +58,11 @@ that case.
 | verdict | meaning |
 |---|---|
 | OK | The behaviour is the one that the suite expects. |
-| NON-STRICT | RFC 6455 allows the behaviour, but different behaviour would be better. In most of these cases, invalid UTF-8 is detected late. |
+| NON-STRICT | RFC 6455 allows the behaviour, but it is not the best. Usually, invalid UTF-8 is detected late. |
 | INFORMATIONAL | The suite does not judge the behaviour. |
 | UNIMPLEMENTED | The library does not have the tested feature. For example, picows has no compression. |
 | FAILED | The behaviour violates RFC 6455. |
-| CLOSE: … | Only the closing of the connection has the verdict after the colon. The other behaviour in the case is not a failure. |
+| CLOSE: … | Only the closing of the connection has the verdict after the colon; the rest is not a failure. |
 
 ## Results
 
@@ -118,7 +118,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(ECHOES))
     options = parser.parse_args()
     cases = [*CASES, *COMPRESSION] if options.compression else CASES
-    lines = ["| library | alone | wsrpc on it | worse than the library alone |", "|---|---|---|---|"]
+    lines = ["| library | library alone | with wsrpc | worse with wsrpc |", "|---|---|---|---|"]
     worse_anywhere = False
     for name in options.names:
         alone, ours = (
