@@ -47,7 +47,7 @@ class SessionInput(Enum):
     ENDED = "the session cannot be kept"
     REFUSED = "the server does not resume the session"
     EXPIRED = "no connection resumes the session in time"
-    OVERFLOWED = "more waits to be sent than the limits allow"
+    OVERFLOWED = "more messages wait to be sent than the limits allow"
     CLOSED = "this side calls `close()`"
 
 
