@@ -152,8 +152,8 @@ class Asgi(Host):
         "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
         "early": EARLY,
         "answered close": "uvicorn does not wait for an answer, so `was_clean` is true even without an answer.",
-        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB by "
-        "default) and into `Limits.message`.",
+        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
+        "by default) and into `Limits.message`.",
         "pieces out": "wsrpc buffers the pieces until the last one, and then sends them as one message.",
         "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
