@@ -30,11 +30,11 @@ ABILITIES: dict[str, str] = {
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
-    "answered close": "`CloseInfo.was_clean` is true only if the other side answered the close",
+    "answered close": "`CloseInfo.was_clean` is true only if the client answered the close",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
-    "no code": "`close(None)` sends a Close frame without a code, and the other side sees 1005",
-    "close code": "a `close` handler gets the other side's code and reason",
+    "no code": "`close(None)` sends a Close frame without a code, and the client sees 1005",
+    "close code": "a `close` handler gets the client's code and reason",
     "pause": "the server stops reading from the connection while a raw handler does not keep up",
     "written together": "messages that the server sends while it handles the data of one read go out in one write",
     "read together": "messages that arrive together are handled in one batch",
@@ -148,13 +148,14 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "uvicorn decides about compression. Its option `ws_per_message_deflate` is on by default.",
+        "compression": "uvicorn compresses messages for every client that offers compression, as browsers do. Small "
+        "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
         "early": EARLY,
         "answered close": "uvicorn does not wait for an answer, so `was_clean` is true even without an answer.",
-        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` and into "
-        "`Limits.message`.",
+        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
+        "by default) and into `Limits.message`.",
         "pieces out": "wsrpc buffers the pieces until the last one, and then sends them as one message.",
-        "no code": "The other side sees code 1000, because every close in ASGI has a code.",
+        "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
         "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",
         "too large": "The ASGI server refuses a message early only if it exceeds the ASGI server's own limit. A "
@@ -163,7 +164,7 @@ class Asgi(Host):
         "dropped after `Limits.stall` instead.",
         "bytes": "The counts of bytes are None, because ASGI does not show how many bytes a message has on the wire.",
         "heartbeat": "uvicorn sends the pings. Its options `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by "
-        "default.",
+        "default. A dead connection ends with code 1006.",
     }
 
     @asynccontextmanager
@@ -186,7 +187,7 @@ class AsgiHypercorn(Asgi):
         "data so early.",
         "compression": "hypercorn compresses messages for every client that offers compression.",
         "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
-        "`websocket_max_message_size` and into `Limits.message`.",
+        "`websocket_max_message_size` (16 MiB by default) and into `Limits.message`.",
         "read together": "hypercorn passes on at most ten messages at a time.",
         "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
         "abort": "hypercorn sends a Close frame with code 1011.",
