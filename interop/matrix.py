@@ -77,7 +77,7 @@ NOTES = {
     "items": "wsrpc sends each item as a request, and waits for the answer before it sends the next item",
     "close codes in Go": "Go reports every close code as 1011. The text of the reason contains the original code",
     "drops": "After a drop, requests from JavaScript stay pending, and requests from wsrpc fail with `ConnectionLost`",
-    "message size in Go": "Messages to coder/websocket have at most 32,768 bytes, unless Go calls `SetReadLimit`",
+    "message size in Go": "With coder/websocket, Go reads messages of at most 32 KiB, unless it calls `SetReadLimit`",
 }
 """What a note says on the page, by the name of its row in DEVIATIONS.md."""
 
