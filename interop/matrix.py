@@ -46,7 +46,7 @@ ROWS = {
     "closing": "Close codes and reasons, both ways",
     "returning": "Reconnecting after a drop, with the same handlers",
     "draining": "A server that shuts down closes with 1012",
-    "large": "Messages of 1 MiB, and one that exceeds the limit",
+    "large": "Messages of 1 MiB. A message that exceeds `Limits.message` closes the connection",
 }
 
 COLUMNS = {
@@ -75,9 +75,9 @@ NOTES = {
     "errors in Go": "Go sends and receives only the text of an error",
     "middleware in Go": "Go has no middleware. Middleware in Python also runs for messages from Go",
     "items": "wsrpc sends each item as a request, and waits for the answer before it sends the next item",
-    "close codes in Go": "Go reports every close code as 1011, and has the original code in the text of the reason",
-    "drops": "After a drop, requests of JavaScript stay pending. Requests of wsrpc fail with `ConnectionLost`",
-    "message size in Go": "Over coder/websocket, a message has at most 32,768 bytes, unless Go calls `SetReadLimit`",
+    "close codes in Go": "Go reports every close code as 1011. The text of the reason contains the original code",
+    "drops": "After a drop, requests from JavaScript stay pending, and requests from wsrpc fail with `ConnectionLost`",
+    "message size in Go": "With coder/websocket, Go reads messages of at most 32 KiB, unless it calls `SetReadLimit`",
 }
 """What a note says on the page, by the name of its row in DEVIATIONS.md."""
 
