@@ -25,14 +25,14 @@ PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DO
 
 ROWS = {
     "events": "Events both ways, in order",
-    "requests": "Requests both ways, many at once",
+    "requests": "Requests both ways, many at the same time",
     "nested": "Requests from inside a handler, both ways",
-    "named": "Named channels, on which reserved event names are ordinary names",
+    "named": "Named channels. Reserved event names are ordinary names on them",
     "unknown": "Unknown events and channels: requests are rejected, events dropped",
     "values": '`null`, missing values, `0`, `""`, `false` and empty containers',
     "unicode": "Unicode",
     "integers": "Integers beyond 2^53",
-    "binary": "`bytes`, as base64; Python ignores binary messages",
+    "binary": "`bytes` as base64. Python ignores binary messages",
     "foreign": "Messages outside the protocol are ignored",
     "errors": "Errors with their fields, and plain values as errors",
     "timeouts": "Timeouts of requests, both ways",
@@ -67,17 +67,17 @@ COLUMNS = {
 """What a counterpart is called on the page, in its order. The same name: both fill one column, and have to agree."""
 
 NOTES = {
-    "order in Go": "Go runs each handler in a goroutine, so events may be handled in another order",
-    "null results": "A JavaScript handler that returns `null` answers with a channel, which wsrpc reads as `None`",
+    "order in Go": "Go runs each handler in a goroutine, so events may be handled in a different order",
+    "null results": "If a JavaScript handler returns `null`, the answer is a channel, which wsrpc reads as `None`",
     "large integers": "The remote peer rounds integers beyond 2^53",
-    "binary messages": "Node reads a binary message that contains JSON as if it were text; Python does not",
+    "binary messages": "Node reads a binary message that contains JSON like a text message. Python does not",
     "foreign messages in Go": "Go reads binary messages as text. If a message is not a JSON object, Go disconnects",
-    "errors in Go": "An error is only its text in Go",
+    "errors in Go": "Go sends and receives only the text of an error",
     "middleware in Go": "Go has no middleware. Middleware in Python also runs for messages from Go",
-    "items": "wsrpc sends each item as a request, and waits for the answer before the next item",
-    "close codes in Go": "Go reports each close as 1011, with the code in the text of the reason",
-    "drops": "JavaScript keeps requests pending after a drop; in wsrpc they fail with `ConnectionLost`",
-    "message size in Go": "Over coder, 32,768 bytes are the limit, unless the Go program calls `SetReadLimit`",
+    "items": "wsrpc sends each item as a request, and waits for the answer before it sends the next item",
+    "close codes in Go": "Go reports every close code as 1011, and has the original code in the text of the reason",
+    "drops": "After a drop, requests of JavaScript stay pending. Requests of wsrpc fail with `ConnectionLost`",
+    "message size in Go": "Over coder/websocket, a message has at most 32,768 bytes, unless Go calls `SetReadLimit`",
 }
 """What a note says on the page, by the name of its row in DEVIATIONS.md."""
 

@@ -178,36 +178,39 @@ DOCSTRINGS = {
 }
 """Docstrings that are not those of the asynchronous classes."""
 
-INTERRUPTED = "Ctrl-C cancels the handler on the other side, too, before KeyboardInterrupt is raised."
+INTERRUPTED = "Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt."
+
+RECONNECTED = "Call ``function(info)`` in a thread on each connection except the first."
 
 SENTENCES = [
     # Cancelling.
-    (r"Cancelling is safe\. It also cancels the handler on the other side, which gets the reason .*", INTERRUPTED),
-    (r"Cancelling is safe,? and cancels (remotely|the handler on the other side)\.", INTERRUPTED),
+    (r"Cancelling is safe\. It also cancels the handler on the remote peer, which gets the reason .*", INTERRUPTED),
+    (r"Cancelling is safe, and cancels the handler on the remote peer\.", INTERRUPTED),
     (r"Cancelling stops dialing, unless another caller", "Ctrl-C stops dialing, unless another thread"),
-    (r", or that `bind` was called on, goes on when this is cancelled", " goes on when this is interrupted"),
+    (
+        r", or after `bind`, the client continues to dial even if this call is cancelled",
+        ", the client continues to dial even if this call is interrupted",
+    ),
     (r"Cancelling (is safe(: [^.]*)?|may leave out some of them)\.", ""),
     # Statements.
     (r"``async (with|for) ", r"``\1 "),
     (r"with ``aclose\(\)``, at the end of ``async with``", "with ``close()``, at the end of ``with``"),
     (r"use ``async with``", "use ``with``"),
-    (r"``async with`` it", "``with`` it"),
     (r"``await client\.", "``client."),
     (r": await shop\.", ": shop."),
     (r"``async def (say|talk)", r"``def \1"),
     (r"A parameter ``AsyncIterable", "A parameter ``Iterable"),
     # Waiting.
     (
-        r"Waiting begins at the call, not at the ``await``\. So you can call it, .*? that answers it\.",
+        r"Waiting begins at the call, not at the ``await``\. You can therefore call `wait_for`, .*? in response\.",
         "To send something and then read the event that answers it, call `events` first: it reads from that call on.",
     ),
     (r"from the ``await`` on", "from the call on"),
     (r"an iterable or async iterable of items", "an iterable of items"),
-    (r"(annotated ``AsyncIterator\[\.\.\.\]``)\. They are sent", r"\1. It is read in a thread, and items are sent"),
-    (r"(Send .*) without waiting, from a plain function in the event loop's thread\.", r"\1 at once."),
-    (r"Like `emit`, for plain functions in the event loop's thread\. It never waits\.", "Like `emit`, but at once."),
+    (r"(annotated ``AsyncIterator\[\.\.\.\]``)\. The items", r"\1. The iterable is read in a thread. The items"),
+    (r"(Send .*) without waiting, from a plain function in the event loop's thread\.", r"\1 without waiting."),
     # Threads.
-    (r"RuntimeError: (called in another thread than|the client's event loop runs in another).*", ""),
+    (r"RuntimeError: called in (another thread than|a thread other than) .*", ""),
     (r"TypeError, ValueError, RuntimeError: as for `(events|send_raw)`", r"TypeError, ValueError: as for `\1`"),
     (
         r"(Register the handler of an event, .*removes the handler\.)",
@@ -218,23 +221,23 @@ SENTENCES = [
         "TypeError: the function is an ``async def``, or cannot be a handler",
     ),
     (r"ValueError: ``timeout`` is not more than 0, the event", "ValueError: the event"),
-    (r"Middleware of a server.*|Readers get an event before middleware and handlers do\.", ""),
+    (r"Middleware of a server.*| Readers get an event before middleware and handlers do\.", ""),
     (r", middleware refuses it, there are too many channels,", ", there are too many channels,"),
-    (r" While one call waits, in middleware for instance, no other call gets the handler\.", ""),
+    (r" While one call waits, for example in middleware, no other call gets the handler\.", ""),
     (r"The function may be async: it then runs for", "It runs in a thread, for"),
-    (r" Middleware sees these messages with an empty ``ctx\.event``\.", ""),
-    (r"Call ``function\(info\)``, sync or async,", "Call ``function(info)`` in a thread"),
-    (r"start long work in a task", "start long work in a thread of its own"),
+    (r" Middleware runs around the function, with an empty ``ctx\.event``\.", ""),
+    (r"Register ``function\(info\)``, sync or async, for each connection except the first\.", RECONNECTED),
+    (r"Start long work in a task", "Start long work in another thread"),
     (r"may be functions, sync or async, that are called for each attempt", "may be functions, called for each attempt"),
-    (r" Without a URL, `bind` connections of your own\.", ""),
-    (r"a call of `connect` or `bind`", "a call of `connect`"),
+    (r" Without a URL, pass your own connections to `bind`\.", ""),
+    (r"until `connect` or `bind` is called", "until `connect` is called"),
     # Contracts.
     (r"An ``async def`` of the contract does what `emit` does.*?(Both are|They are) declared", "Each is declared"),
     (
         r"A plain ``def`` or an ``async def`` implements an ``async def`` of the contract, and an async generator",
         "A ``def`` implements a request of the contract, and a generator",
     ),
-    (r" A conversation is implemented by a method that has a parameter ``AnonymousChannel``, or returns one\.", ""),
+    (r" A conversation is implemented by a method that .*? or returns an ``AnonymousChannel``\.", ""),
 ]
 """Regular expressions, and what takes the place of a match in a docstring. Each is for a paragraph or an entry."""
 
@@ -247,8 +250,8 @@ ALLOWED = [
     "is an ``async def``",
     "``for await (... of channel)``",
     "whose body is the conversation is cancelled",
-    "Request handlers that still run are cancelled",
-    "functions are cancelled if the connection ends",
+    "Request handlers that are still running are cancelled",
+    "functions are cancelled if the session ends",
     "or it is cancelled",
 ]
 

@@ -1,4 +1,4 @@
-"""Every exception of wsrpc, as a tree.
+"""All exceptions of wsrpc, as a tree.
 
 ::
 
@@ -11,7 +11,7 @@
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout, outcome)    also TimeoutError
     ├── RpcError(message, code, data, fields)      raise it in a handler to reject the request
-    │   └── RemoteError                            raised at the caller: the other side rejected
+    │   └── RemoteError                            raised at the caller: the remote peer rejected it
     │       ├── BadArguments
     │       ├── UnknownEvent
     │       ├── Overloaded
@@ -23,12 +23,12 @@
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
 
-A mistake on this side (a reserved name, a full queue) has a class of its own. A rejection by the other side is a
-`RemoteError`, and a violation of the protocol by it is a `ProtocolError`.
+Errors on this side, such as a reserved name or a full queue, have classes of their own. If the remote peer rejects a
+request, the error is a `RemoteError`. If the remote peer violates the protocol, it is a `ProtocolError`.
 
-``str()`` and ``repr()`` of each exception are one line of at most about 1,000 characters without control characters,
-because they are shown in logs and on terminals and the other side may have written the text. Programs read the
-attributes (``message``, ``reason``, ``data``, ``body``), which hold the complete values as they arrived.
+``str()`` and ``repr()`` of each exception return one line of at most about 1,000 characters, without control
+characters. They are safe to show in logs and on terminals, even if the remote peer has written the text. The attributes
+(``message``, ``reason``, ``data``, ``body``) have the complete values as they arrived.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ __all__ = [
 ]
 
 Outcome = Literal["not_sent", "unknown"]
+"""Outcome of a failed call: ``"not_sent"`` if it has certainly not run, ``"unknown"`` if it may have run."""
 
 RESERVED_CODES = "wsrpc."
 """Prefix of error codes that choose the class on the caller's side. Only wsrpc itself sends them."""
@@ -225,11 +226,11 @@ class WsrpcError(Exception):
 
 
 class ConnectionLost(WsrpcError, ConnectionError):
-    """The connection ended before the call did.
+    """The connection ended before the call was complete, or there is no connection.
 
-    ``outcome`` is ``"not_sent"`` if the message was not handed to a transport, so that the call can safely be repeated;
-    it is ``"unknown"`` if it was, so that the call may have run. ``code`` and ``reason`` say how the connection ended
-    (1006: without a Close frame).
+    ``outcome`` is ``"not_sent"`` if the message was not passed to a transport; you can then safely repeat the call.
+    Otherwise ``outcome`` is ``"unknown"``, because the request may have run. ``code`` and ``reason`` say how the
+    connection ended. The code 1006 means that it ended without a Close frame.
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
@@ -239,7 +240,7 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.outcome: Outcome = outcome
 
     def for_outcome(self, outcome: Outcome) -> Self:
-        """Return the same error for another call, which had another outcome or is raised elsewhere."""
+        """Return an error like this one for another call, with the given ``outcome``."""
         return type(self)(self.code, self.reason, outcome)
 
     def _text(self) -> str:
@@ -250,9 +251,9 @@ class ConnectionLost(WsrpcError, ConnectionError):
 
 
 class SessionLost(ConnectionLost):
-    """The connection ended before the call did, and its session could not be resumed on another one.
+    """The connection ended before the call was complete, and its session could not be resumed on another connection.
 
-    ``code`` says how the last connection ended, and ``reason`` why the session was not resumed.
+    ``code`` says how the last connection ended, and ``reason`` says why the session was not resumed.
     """
 
     def _text(self) -> str:
@@ -278,7 +279,7 @@ class EngineLost(ConnectionLost):
 
 
 class PeerNotFound(ConnectionLost):
-    """No node of the cluster has a peer of this ``address``, so nothing was sent."""
+    """No node of the cluster has a peer with this ``address``, so nothing was sent."""
 
     def __init__(self, address: str) -> None:
         super().__init__(1006, "no such peer", "not_sent")
@@ -293,7 +294,7 @@ class PeerNotFound(ConnectionLost):
 
 
 class ConnectFailed(WsrpcError, ConnectionError):
-    """No connection could be made in ``attempts`` attempts, of which the last one failed with ``last_error``."""
+    """The client could not connect. ``attempts`` is the number of attempts, and ``last_error`` is the last error."""
 
     def __init__(self, attempts: int, last_error: BaseException | None) -> None:
         super().__init__(attempts)
@@ -311,7 +312,7 @@ class ConnectFailed(WsrpcError, ConnectionError):
 class HandshakeRejected(WsrpcError, ConnectionError):
     """The server answered the opening handshake with an HTTP ``status`` other than 101.
 
-    ``body`` (text) and ``headers`` (names in lower case) are those of the answer.
+    ``body`` (text) and ``headers`` (names in lower case) are those of the server's answer.
     """
 
     def __init__(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -329,10 +330,10 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No answer arrived within ``timeout`` seconds, and the request was cancelled; or `wait_for` saw no ``event``.
+    """No response to a request arrived within ``timeout`` seconds, or `wait_for` got no ``event`` in time.
 
-    ``outcome`` is ``"not_sent"`` if the request was still waiting for a connection, so that its handler has not run;
-    else it is ``"unknown"``.
+    A request that timed out was cancelled. ``outcome`` is ``"not_sent"`` if the request was still waiting for a
+    connection, so that its handler has not run. Otherwise it is ``"unknown"``.
     """
 
     def __init__(self, event: str, timeout: float, outcome: Outcome = "unknown") -> None:
@@ -349,22 +350,22 @@ class RequestTimeout(WsrpcError, TimeoutError):
 
 
 class RpcError(WsrpcError):
-    """An error for the caller: raise it in a handler, and the caller gets a `RemoteError` with the same message.
+    """Error for the caller. If a handler raises it, the caller gets a `RemoteError` with the same message.
 
-    Any other exception reaches the caller only as "internal error" with an id, because its text was not written for
-    other people.
+    For any other exception, the caller only gets the text "internal error" and an id, because the text of the exception
+    may contain details that are not meant for callers.
 
     Args:
-        message: text for people. All of it is sent; ``str(error)`` is its beginning, as one line. A value that is not
-            text is converted by ``str()``, since refusing it would hide the real error.
-        code: a string or an integer for programs; codes that begin with ``"wsrpc."`` are reserved.
+        message: text for people. The complete text is sent; ``str(error)`` is its beginning, as one line. A value that
+            is not text is converted by ``str()``, because refusing it would hide the real error.
+        code: a string or an integer for programs. Codes that begin with ``"wsrpc."`` are reserved.
         data: any value that the codec can encode.
-        fields: further fields of the error, by name, with values that the codec can encode. The caller finds them in
-            `RemoteError.fields`; in JavaScript they are properties of the `Error`.
+        fields: further fields of the error, as a mapping of names to values that the codec can encode. The caller finds
+            them in `RemoteError.fields`. In JavaScript, they are properties of the `Error`.
 
     Raises:
         TypeError: ``fields`` is not a mapping, or a name in it is not text.
-        ValueError: the code or the name of a field is reserved.
+        ValueError: ``code`` or the name of a field is reserved.
     """
 
     # Defaults for subclasses whose __init__ does not call this one: a rejection must work for them, too.
@@ -373,7 +374,7 @@ class RpcError(WsrpcError):
     data: Any = None
 
     plain: bool = False
-    """Whether the rejection is (or becomes) a bare value on the wire instead of an error object."""
+    """Whether the rejection is sent, or was received, as a single value instead of an error object."""
 
     _fields: Mapping[str, Any] = MappingProxyType({})
 
@@ -399,15 +400,15 @@ class RpcError(WsrpcError):
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """The fields of the error besides message, code and data; read-only."""
+        """The fields of the error other than message, code and data, as a read-only mapping."""
         return MappingProxyType(self._fields)
 
     @classmethod
     def of_value(cls, value: Any) -> Self:
-        """Return an error that is ``value`` itself on the wire, as with JavaScript's ``throw value``.
+        """Return an error that is sent as ``value`` itself, like ``throw value`` in JavaScript.
 
-        ``data`` holds the value. ``None`` becomes the default error, as in JavaScript, because Go reads a rejection
-        with null as success.
+        ``data`` is the value. For None, the error is sent as an error object with the message "Error", as in
+        JavaScript, because Go reads a rejection with null as success.
         """
         if value is None:
             return cls("Error")
@@ -430,54 +431,55 @@ def _check_fields(fields: Mapping[Any, Any]) -> None:
 
 
 class RemoteError(RpcError):
-    """The other side rejected the request. ``message`` is its text, unchanged; ``str(error)`` is safe to log.
+    """The remote peer rejected the request.
 
-    ``message``, ``code`` and ``data`` are those of the other side's error; ``fields`` is a read-only mapping of its
-    further fields. For a rejection with a bare value (``throw "text"`` in JavaScript) ``plain`` is true and ``data``
-    holds the value.
+    ``message`` is the text of the remote peer's error, unchanged; ``str(error)`` is safe to log. ``code`` and ``data``
+    are also those of the remote peer's error, and ``fields`` is a read-only mapping of its further fields. If the
+    rejection is a single value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
     """
 
 
 class BadArguments(RemoteError):
-    """The arguments do not fit the remote handler, which did not run."""
+    """The arguments do not fit the handler on the remote peer. The handler did not run."""
 
     code = "wsrpc.bad_arguments"
 
 
 class UnknownEvent(RemoteError):
-    """The other side has no handler for the event."""
+    """The remote peer has no handler for the event."""
 
     code = "wsrpc.unknown_event"
 
 
 class Overloaded(RemoteError):
-    """The other side is at one of its limits; the handler did not run."""
+    """The remote peer has reached one of its limits. The handler did not run."""
 
     code = "wsrpc.overloaded"
 
 
 class Draining(RemoteError):
-    """The other side is closing and takes no new requests; the handler did not run."""
+    """The remote peer is closing and takes no new requests. The handler did not run."""
 
     code = "wsrpc.draining"
 
 
 class HandlerTimeout(RemoteError):
-    """The remote handler had begun, reached its timeout, and was cancelled."""
+    """The handler on the remote peer reached its time limit while it was running, and was cancelled."""
 
     code = "wsrpc.handler_timeout"
 
 
 class HandlerFailed(RemoteError):
-    """The remote handler raised an exception that was not meant for callers.
+    """The handler on the remote peer raised an exception that is not meant for callers.
 
-    The remote log has the traceback under the id ``error_id``.
+    The log of the remote peer has the traceback under the id ``error_id``.
     """
 
     code = "wsrpc.internal"
 
     @property
     def error_id(self) -> str | None:
+        """The id of the traceback in the log of the remote peer. None if the remote peer has sent no id."""
         value = self._fields.get("error_id")
         return value if isinstance(value, str) else None
 
@@ -486,9 +488,9 @@ class HandlerFailed(RemoteError):
 
 
 class BadResult(WsrpcError):
-    """The answer, or an item of a stream, does not fit ``returns=`` or does not decode.
+    """The response, or an item of a stream, does not fit ``returns=`` or cannot be decoded.
 
-    In a handler: an item that its caller sent does not fit the annotation.
+    In a handler, this exception means that an item of an upload does not fit the annotation of the parameter.
     """
 
     def __reduce__(self) -> tuple[Callable[..., WsrpcError], tuple[Any, ...]]:
@@ -498,14 +500,15 @@ class BadResult(WsrpcError):
 
 
 class MessageTooBig(WsrpcError):
-    """A message is larger than the other side, or the engine of the cluster, accepts, and was not sent.
+    """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message` allows.
 
-    On a raw connection: a message arrived that is larger than ``receive(max_size=)`` allows.
+    In a cluster, the message can also be too large for the engine. On a raw connection, this exception means that a
+    message arrived that is larger than ``receive(max_size=)`` allows.
     """
 
 
 class ReservedEvent(WsrpcError, ValueError):
-    """An event such as ``open`` or ``close`` cannot be emitted or requested on the main channel."""
+    """A lifecycle event, such as ``open`` or ``close``, cannot be emitted, requested or read on the main channel."""
 
     def __init__(self, event: str) -> None:
         super().__init__(event)
@@ -522,7 +525,7 @@ class ReservedEvent(WsrpcError, ValueError):
 
 
 class ChannelClosed(WsrpcError):
-    """The channel is closed; ``reason`` is the reason that it was closed with."""
+    """The channel is closed. ``reason`` is the reason with which it was closed."""
 
     def __init__(self, channel: str, reason: Any = None) -> None:
         super().__init__(channel)
@@ -535,30 +538,30 @@ class ChannelClosed(WsrpcError):
 
 
 class ChannelNotReady(WsrpcError):
-    """The anonymous channel cannot send yet: it has not been delivered to the requestor."""
+    """The anonymous channel cannot send yet, because it has not been delivered to the caller."""
 
 
 class UnexpectedChannel(WsrpcError):
-    """The answer to `request` is a channel, which was aborted: use `open_channel` or `stream`."""
+    """The response to `request` is a channel, which was aborted. Use `open_channel` or `stream` instead."""
 
 
 class StreamOverflow(WsrpcError):
-    """More unread items or events arrived than the limits allow (``Limits.stream_queue``, ``unread_bytes``)."""
+    """More unread items or events arrived than `Limits.stream_queue` or `Limits.unread_bytes` allow."""
 
 
 # ---------------------------------------------------------------- local limits
 
 
 class QueueFull(WsrpcError):
-    """The queue of messages to send is full; this message was not sent."""
+    """The queue of messages to send is full. This message was not sent."""
 
 
 class TooManyRequests(WsrpcError):
-    """As many requests are pending as `Limits.pending` allows; this request was not sent."""
+    """As many requests are pending as `Limits.pending` allows. This request was not sent."""
 
 
 class PeerError(WsrpcError):
-    """Emitting to several peers failed for ``peer``; ``__cause__`` is the reason."""
+    """Emitting to several peers failed for ``peer``. ``__cause__`` is the reason."""
 
     def __init__(self, peer: Any, message: str = "") -> None:
         super().__init__(message)
@@ -570,7 +573,7 @@ class PeerError(WsrpcError):
 
 
 class ProtocolError(WsrpcError):
-    """The other side sent something that the protocol does not allow."""
+    """The remote peer sent something that the protocol does not allow."""
 
 
 # ---------------------------------------------------------------- private notes on errors

@@ -27,168 +27,184 @@ AT_LEAST = {
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one connection. Sizes are in bytes, durations in seconds.
+    """Limits of one connection. Sizes are in bytes, durations in seconds.
 
-    Pass one to `Server` or `Client`; `replace` makes a changed copy.
+    Pass them to `Server` or `Client`. `replace` returns a changed copy.
 
     Raises:
-        TypeError: a bound is of a wrong type; the text names it.
-        ValueError: a bound is too small; the text names it.
+        TypeError: a limit has a wrong type. The text names the limit.
+        ValueError: a limit is too small. The text names the limit.
     """
 
     message: int = 4 * MiB
-    """Size of an inbound message after decompression; at least 512. A larger one closes the connection with 1009.
-    (websockets: 1 MiB; Socket.IO: 1 MB.)"""
+    """Maximum size of an inbound message after decompression; at least 512. A larger message closes the connection with
+    1009. (websockets: 1 MiB; Socket.IO: 1 MB.)"""
 
     sent_message: int | None = None
-    """Size of an outbound message, encoded. A larger one is not sent and raises `MessageTooBig`. None: as much as the
-    other side accepts, if it announces that, and 32 KiB with ``profile="go"``. (coder/websocket reads that much.)"""
+    """Maximum size of an outbound message, encoded. A larger message is not sent and raises `MessageTooBig`. None: the
+    size that the remote peer has announced, if it has announced one, and 32 KiB with ``profile="go"``. (coder/websocket
+    reads messages of up to 32 KiB by default.)"""
 
     values: int = 1280 * 1024
-    """Values in a message, including the keys of objects; a quarter of them may be arrays and objects. A message with
-    more values is not decoded. (4 MiB can hold four million empty arrays, which take 1.5 s and 290 MB. 1.3 million
-    numbers take 60 ms and 55 MB, 327,680 empty arrays 25 ms and 22 MB.)"""
+    """Maximum number of values in a message, including the keys of objects. At most a quarter of them may be arrays and
+    objects. A message with more values is not decoded. (4 MiB can hold four million empty arrays, which take 1.5 s and
+    290 MB to decode. 1.3 million numbers take 60 ms and 55 MB; 327,680 empty arrays take 25 ms and 22 MB.)"""
 
     depth: int = 64
-    """Nesting of arrays and objects, at least 2. A message that is nested deeper is refused, as one with too many
-    values. One that is nested more than 512 deep, and deeper than this, closes the connection with 1007, because no
-    honest peer sends it. (Go's encoding/json: 10,000, which Python's recursion would not survive.)"""
+    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is refused, like a message
+    with too many values. A message that is nested more than 512 levels deep, and deeper than this limit, closes the
+    connection with 1007, because no honest peer sends it. (Go's encoding/json: 10,000 levels, which are too many for
+    Python's recursion.)"""
 
     arguments: int = 64
-    """Arguments of one event or request. One with more is rejected."""
+    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and an event is
+    dropped."""
 
     name: int = 256
-    """Size of the name of an event or a channel. Longer names are rejected."""
+    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and an event is
+    dropped."""
 
     rate: int | None = None
-    """Requests and events per second that the remote peer may send, and the most that it may send at once (a token
-    bucket that holds those of one second). Above the rate a request is refused as `Overloaded` and an event is dropped;
-    both are counted in `Peer.ignored` as ``"above the rate"``. Answers, cancellations, control messages and the
-    messages of streams do not count. None: no limit. (One second's worth at once is what aiolimiter and governor allow
-    by default, too.)"""
+    """Maximum number of requests and events per second from the remote peer, and the maximum number in one burst (a
+    token bucket that holds the tokens of one second). Above the rate, a request is rejected with `Overloaded`, and an
+    event is dropped. Both are counted in `Peer.ignored` as ``"above the rate"``. Responses, cancellations, control
+    messages and the messages of streams do not count. None: no limit. (aiolimiter and governor also allow a burst of
+    one second by default.)"""
 
     running: int = 1024
-    """Handlers that run at once, counted until they exit. Further messages wait. (HTTP/2 peers commonly announce
-    100-250 streams; a handler is cheaper than a stream.) Handlers that wait for an answer of the other side count, too.
-    If both sides have only such handlers running, nothing but a timeout ends the deadlock."""
+    """Maximum number of handlers that run at the same time, counted until they exit. Further messages wait. Handlers
+    that wait for a response from the remote peer count, too. If all running handlers on both sides wait for such
+    responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250 streams; a handler is
+    cheaper than a stream.)"""
 
     running_bytes: int = 16 * MiB
-    """Size of the messages, encoded, whose arguments these handlers hold. Further messages wait. Messages that opened
-    streams and conversations are counted apart, with the same bound: since those may last, the next such message does
-    not wait but is refused, as with ``channels``. In each of the two sums one message is always let through. (Four of
-    the largest messages. Decoded, arguments take 1 to 70 times as much memory.)"""
+    """Maximum size of the encoded messages whose arguments running handlers hold. Further messages wait. Messages that
+    opened streams and conversations are added up separately, with the same limit. Since streams and conversations can
+    run for a long time, a further message of this kind does not wait, but is refused as at ``channels``. In each of the
+    two sums, one message of any size is let through. (The default is the size of four of the largest messages. Decoded
+    arguments take 1 to 70 times as much memory.)"""
 
     waiting: int = 10_000
-    """Messages that wait for a handler to exit. The next request is refused as `Overloaded`, the next event dropped."""
+    """Maximum number of messages that wait for a handler to exit. The next request is rejected with `Overloaded`, and
+    the next event is dropped."""
 
     waiting_bytes: int = 4 * MiB
-    """Size of these messages, undecoded."""
+    """Maximum size of the messages that wait for a handler to exit, before decoding."""
 
     pending: int = 10_000
-    """Outbound requests that await an answer. The next one raises `TooManyRequests`."""
+    """Maximum number of outbound requests that wait for a response. The next request raises `TooManyRequests`."""
 
     channels: int = 1024
-    """Anonymous channels, including streams, that the other side has opened. The next one is refused as `Overloaded`,
-    or with the code ``"wsrpc.too_many_channels"`` if its handler had to run to make the channel. An open stream counts
-    here and not in ``running``; a handler that goes on after the end of its stream counts there."""
+    """Maximum number of anonymous channels, including streams, that the remote peer has opened. The next one is
+    rejected with `Overloaded`, or with the code ``"wsrpc.too_many_channels"`` if its handler had to run to make the
+    channel. An open stream counts here and not in ``running``. A handler that continues after the end of its stream
+    counts in ``running``."""
 
     unread: float = 30.0
-    """How long a channel may hold messages that nobody reads, or a stream wait until somebody begins to read it. Then
-    it is aborted, or, if this side has sent on the channel, its events are dropped. Also how long the body of a
-    conversation may take to read messages that arrived before the end of its channel."""
+    """Maximum time that a channel can hold messages that no code reads, or that a stream can wait until a reader
+    begins. After that, the channel or stream is aborted. If this side has sent something on the channel, its events are
+    dropped instead. Also the maximum time that the body of a conversation can take to read messages that arrived before
+    the end of its channel."""
 
     unread_bytes: int = 16 * MiB
-    """Memory of unread messages on all anonymous channels of the connection, including streams. The channel that
-    exceeds it ends with `StreamOverflow`. A message counts with the memory that it takes, 176 bytes and more. (As much
-    as ``hard_cap`` allows in the other direction; Chrome accepts 15 MiB of unread data on an HTTP/2 connection.) Items
-    that another wsrpc peer sends within its credit count, but are always accepted."""
+    """Maximum memory of the unread messages on a connection: of all anonymous channels, including streams, and of all
+    readers of events. The channel or reader that exceeds it ends with `StreamOverflow`. A message counts with the
+    memory that it takes, at least 176 bytes. Items that another wsrpc peer sends within its credit count, but are
+    always accepted. (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of
+    unread data on an HTTP/2 connection.)"""
 
     stream_window: int = 512
-    """Credit for one stream: items that another wsrpc peer may send ahead. It is renewed when half of it is used. (128
-    small items, half of a window of 256, are read in less time than new credit takes to arrive: the reader then waits,
-    and each item costs both ends a fifth more CPU time.)"""
+    """Credit for one stream: the number of items that another wsrpc peer can send ahead. The credit is renewed when
+    half of it is used. (128 small items, half of a window of 256, are read in less time than new credit takes to
+    arrive. The reader then waits, and each item costs both sides a fifth more CPU time.)"""
 
     stream_window_bytes: int = 256 * KiB
-    """Size of these items, encoded. The streams that a connection reads share it, down to 32 KiB for each, because all
-    of it is ahead of the next answer. One item may exceed it while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
+    """Maximum size of the encoded items that another wsrpc peer can send ahead. All streams that this side reads on a
+    connection share this size, because all of these items are sent before the next response. Each stream gets at least
+    32 KiB. One item may exceed the size while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
 
     stream_queue: int = 1 * MiB
-    """Size of the messages, undecoded, that wait for the reader of a stream or a channel if the other side has no flow
-    control. When it is exceeded, the reader gets these messages and then `StreamOverflow`."""
+    """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel if the remote
+    peer has no flow control. Beyond it, the reader gets these messages and then `StreamOverflow`."""
 
     high_water: int = 64 * KiB
-    """High-water mark: unsent bytes above which ``await``-ing senders wait. (asyncio's own default.)"""
+    """High-water mark: while more bytes than this are unsent, senders that ``await`` wait. (The default is that of
+    asyncio.)"""
 
     hard_cap: int = 16 * MiB
-    """Unsent bytes, or one message if that is larger, beyond which a reply closes the connection with 4408 and
-    `emit_nowait` raises `QueueFull`."""
+    """Maximum number of unsent bytes, or one message if that is larger. Beyond it, a response closes the connection
+    with 4408, and `emit_nowait` raises `QueueFull`."""
 
     behind: int = 1 * MiB
-    """Size of the broadcasts that wait for a slow reader, plus 256 bytes for each, if the slow policy is to drop some.
-    (At 1 Mbit/s that is at most ten seconds.)"""
+    """Maximum size of the broadcasts that wait for a slow reader, plus 256 bytes for each broadcast, if the policy for
+    slow readers drops messages. (At 1 Mbit/s, sending 1 MiB takes at most ten seconds.)"""
 
     rooms: int = 256
-    """Rooms that one peer may be a member of. Joining another one fails."""
+    """Maximum number of rooms of which one peer is a member. Joining another room fails."""
 
     stall: float = 10.0
-    """How long a connection above the high-water mark may make no progress. Then it is dropped, since nobody reads.
-    With a heartbeat this is at most ``ping_interval + ping_timeout``."""
+    """Maximum time that a connection above the high-water mark can make no progress. After that, the connection is
+    dropped, because the remote peer does not read. With pings, the time is at most ``ping_interval + ping_timeout``."""
 
     offline: int = 256
-    """Messages that a client queues while it is not connected. The next one raises `QueueFull`."""
+    """Maximum number of messages that a client queues while it is not connected. The next message raises `QueueFull`.
+    """
 
     offline_bytes: int = 1 * MiB
-    """Size of these messages."""
+    """Maximum size of the messages that a client queues while it is not connected."""
 
     replay: int = 1 * MiB
-    """Size of the messages that were sent to another wsrpc peer and are kept until it has them, so that the session can
-    go on over another connection; at least 128 KiB. When it is reached, ``await``-ing senders wait. What cannot wait
-    may take ``hard_cap`` more; beyond that the session ends with its connection. 0: sessions are not resumed. (16 times
-    what is acknowledged at once.)"""
+    """Maximum size of the messages that were sent to another wsrpc peer and are kept until it acknowledges them, so
+    that the session can resume on another connection; at least 128 KiB. When this size is reached, senders that
+    ``await`` wait. Messages that cannot wait may take ``hard_cap`` more; beyond that, the session ends with its
+    connection. 0: sessions do not resume. (The default is 16 times the 64 KiB after which a peer acknowledges
+    messages.)"""
 
     replay_messages: int = 4096
-    """Number of these messages, at least 512. (16 times as many as are acknowledged at once.)"""
+    """Maximum number of the messages that are kept until another wsrpc peer acknowledges them; at least 512. (The
+    default is 16 times the 256 messages after which a peer acknowledges them.)"""
 
     detached: float = 60.0
-    """How long a server keeps a session that has no connection. (Socket.IO: 2 minutes, if it is turned on. SignalR: 30
-    s.)"""
+    """Maximum time that a server keeps a session without a connection. (Socket.IO: 2 minutes, if it is turned on.
+    SignalR: 30 s.)"""
 
     undecodable: int = 10
-    """Malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a request with an invalid
-    id. No honest peer sends them; more of them close the connection with 1007."""
+    """Maximum number of malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a
+    request with an invalid id. More of them close the connection with 1007, because no honest peer sends them."""
 
     timeout: float | None = 60.0
-    """Default of ``request(timeout=)``."""
+    """Default of ``request(timeout=)``. None: no limit."""
 
     handler: float | None = None
-    """Default of ``on(timeout=)``: how long the ``async def`` handler of an event or request may run. Then it is
-    cancelled, and its caller gets `HandlerTimeout`. None: no limit. It does not apply to plain functions, threads,
-    streams, uploads and conversations."""
+    """Default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can run.
+    After that, the handler is cancelled, and its caller gets `HandlerTimeout`. None: no limit. This limit does not
+    apply to plain functions, threads, streams, uploads and conversations."""
 
     open_handlers: float = 10.0
-    """How long `open` handlers may hold back inbound messages and a client's queue, and then, for as long again,
-    `on_reconnect` handlers."""
+    """Maximum time that `open` handlers can hold back inbound messages and a client's queue. After that, `on_reconnect`
+    handlers can hold them back for the same time."""
 
     open_timeout: float = 10.0
-    """How long one attempt of the opening handshake may take. On a server this applies to the client's request and to
-    its own `on_handshake` function, each by itself. (websockets' default.)"""
+    """Maximum time of one attempt of the opening handshake. On a server, the limit applies separately to the client's
+    request and to the server's `on_handshake` function. (The default is that of websockets.)"""
 
     close_timeout: float = 5.0
-    """How long the closing handshake may take. Then the transport is dropped."""
+    """Maximum time of the closing handshake. After that, the transport is dropped. Also the time that handlers of
+    events have to finish at ``close()``."""
 
     drain: float = 20.0
-    """How long `Server.run` waits for active work after SIGTERM. Then it closes connections with 1012. (Kubernetes
-    kills a process after 30 s.)"""
+    """Maximum time that `Server.run` waits for active work after SIGTERM. After that, it closes connections with 1012.
+    (Kubernetes kills a process after 30 s.)"""
 
     ping_interval: float | None = 20.0
-    """Time between two pings. Each connection shortens it by up to 10 %, so that many do not send at the same time.
-    None: no pings. (websockets' default.)"""
+    """Time between two pings. Each connection shortens it at random by up to 10 %, so that not all connections send
+    pings at the same time. None: no pings. (The default is that of websockets.)"""
 
     ping_timeout: float | None = 20.0
-    """How long the answer to a ping may take. Then the connection is dropped, with 1011. While bytes are unsent, the
-    time counts from when some of them were last sent, until 16 MiB were sent after the ping, so that a slow reader does
-    not count as a dead connection. None: pings only keep the connection alive, and nothing is dropped. (websockets'
-    default.)"""
+    """Maximum time until the response to a ping. After that, the connection is dropped, with 1011. While bytes are
+    unsent, the time restarts whenever some of them are sent, until 16 MiB have been sent after the ping. A slow reader
+    therefore does not count as a dead connection. None: pings only keep the connection alive, and no connection is
+    dropped. (The default is that of websockets.)"""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -209,10 +225,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
 
     def replace(self, **changes: Any) -> Self:
-        """Return a copy with some fields changed.
+        """Return a copy with some limits changed.
 
         Raises:
-            TypeError, ValueError: as the class itself does.
+            TypeError, ValueError: as for the class itself.
         """
         return type(self)(**{**msgspec.structs.asdict(self), **changes})
 

@@ -45,18 +45,23 @@ LONG_LINE = "E501"
 
 
 def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
-    """Return the text of a Python module for clients of what ``description`` describes.
+    """Return the text of a Python module with a typed client for the events in ``description``.
 
-    The module has the types of all parameters and results; a `Protocol` with the requests of each channel, and a
-    function that returns a proxy for it; and a `Protocol` with the events of each channel that the described side
-    emits. The same description gives the same text.
+    The module contains:
+
+    - the types of all parameters and results
+    - for each channel, a `Protocol` with its requests, and a function that returns a proxy for it
+    - for each channel on which the described side emits events, a `Protocol` with these events
+
+    The same description gives the same text.
 
     Args:
-        models: make the types Structs of msgspec, or dataclasses. What a dataclass cannot express remains a Struct:
-            fields whose names are none in Python, classes that travel as arrays, and unions with tags.
+        models: whether to generate Structs of msgspec (``"structs"``) or dataclasses (``"dataclasses"``). With
+            dataclasses, the types that a dataclass cannot express are still Structs: types with a field whose name is
+            not valid in Python, classes that are sent as arrays, and unions with tags.
 
     Raises:
-        InvalidDescription: the description does not describe anything that a module can be made of.
+        InvalidDescription: no module can be generated from the description.
     """
     check_description(description)
     pairs = merged(description.definitions)
@@ -142,9 +147,10 @@ class _Contracts:
         self._models.reserved.update((*requests.values(), *heard.values(), self._caller))
         parts: list[list[str]] = []
         for channel, found in channels.items():
-            parts.append(self._protocol(requests[channel], f"What can be called on {_called(channel)}.", found))
+            parts.append(self._protocol(requests[channel], f"Calls that you can make on {_called(channel)}.", found))
         for channel, found in emitting.items():
-            parts.append(self._protocol(heard[channel], f"What is emitted on {_called(channel)}.", found, emitted=True))
+            about = f"Events that are emitted on {_called(channel)}."
+            parts.append(self._protocol(heard[channel], about, found, emitted=True))
         if channels:
             parts.append(
                 ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]

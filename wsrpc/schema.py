@@ -21,16 +21,16 @@ __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "describe"]
 
 
 def describe(registered: Server | Client | Router, /) -> Description:
-    """Describe the events that ``registered`` has handlers for, including its channels, services and included routers.
+    """Describe the events for which ``registered`` has handlers, including its channels, services and included routers.
 
-    What it emits is described as far as it was declared. Handlers that were registered with ``hidden=True`` are left
-    out, and so are injected parameters (`Peer`, `Context`).
+    Emitted events are included if they were declared with ``declare()``. Handlers that were registered with
+    ``hidden=True`` are left out, and so are injected parameters (`Peer`, `Context`).
 
-    The same registrations give the same description, in whatever order they were made. A type without a schema never
-    makes this raise: its schema is empty, and the event's ``notes`` say why.
+    The same registrations give the same description, even if they were made in another order. For a type without a
+    schema, no exception is raised: its schema is empty, and the ``notes`` of the event say why.
 
     Raises:
-        TypeError: it is not a server, client or router.
+        TypeError: ``registered`` is not a server, client or router.
     """
     given: Any = registered
     if not isinstance(given, Server | Client | Router):

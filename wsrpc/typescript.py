@@ -143,12 +143,14 @@ GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promis
 
 
 def declarations(description: Description, /) -> str:
-    """Return the text of a ``.d.ts`` file: ``Events`` of the main channel, ``Channels``, their types, and ``Typed``.
+    """Return TypeScript declarations of the described events, as the text of a ``.d.ts`` file.
 
-    ``Emits`` and ``ChannelEmits`` are the events that the described side emits, as far as it has declared them.
+    ``Events`` and ``Channels`` have the events with handlers, on the main channel and on named channels. ``Emits`` and
+    ``ChannelEmits`` have the events that the described side emits, if it has declared them. The text also has the types
+    of parameters and results, and ``Typed``, the type of a connection.
 
-    The same description gives the same text. Classes become interfaces of the same name, with ``_`` appended if the
-    name means something else in TypeScript.
+    Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
+    same description gives the same text.
     """
     names = type_names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []
@@ -160,11 +162,11 @@ def declarations(description: Description, /) -> str:
         else:
             parts.append(f"{about}export type {names[name]} = {text}\n")
     main, named = _channels(description.events, names, _answer)
-    parts.append(f"/** What can be called on the main channel. */\nexport type Events = {main}\n")
-    parts.append(f"/** The same of named channels. */\nexport type Channels = {named}\n")
+    parts.append(f"/** Events that you can request or emit on the main channel. */\nexport type Events = {main}\n")
+    parts.append(f"/** Events that you can request or emit on named channels. */\nexport type Channels = {named}\n")
     main, named = _channels(description.emits, names, _no_answer)
-    parts.append(f"/** What the other side emits on the main channel. */\nexport type Emits = {main}\n")
-    parts.append(f"/** The same of named channels. */\nexport type ChannelEmits = {named}\n")
+    parts.append(f"/** Events that you can listen for on the main channel. */\nexport type Emits = {main}\n")
+    parts.append(f"/** Events that you can listen for on named channels. */\nexport type ChannelEmits = {named}\n")
     kinds = [name for event in description.events for name in NEEDED[event.kind]]
     parts += [text for name, text in CHANNELS.items() if name in kinds]
     if b'"contentEncoding":"base64"' in msgspec.json.encode(description):

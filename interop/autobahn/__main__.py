@@ -38,28 +38,31 @@ COMPRESSION = ["12.*", "13.*"]
 
 HEAD = """# Autobahn
 
-This page shows which cases of [Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) wsrpc passes in
-[raw mode](../how-to/raw.md), on each WebSocket library.
+This page shows how many cases of [Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) wsrpc passes
+on each WebSocket library, and how to run the suite. The suite tests whether a server follows the WebSocket protocol,
+RFC 6455. It does not use ws-wrapper messages, so wsrpc serves it with [raw connections](../how-to/raw.md).
 
-```text
-make autobahn WSTEST=path/to/wstest ARGS=--compression
+```console
+$ make autobahn WSTEST=path/to/wstest ARGS=--compression
 ```
 
-The suite has about 500 cases: fragments, control frames between them, reserved bits, invalid UTF-8, unusual close
-codes, large messages, compression. It talks to a server that sends back what it receives. Each library is tested
-twice: alone, and with wsrpc on top of it. wsrpc is not expected to pass what the library alone does not pass.
+Run this command in the root folder of the repository. The program `wstest` is part of the suite. The suite needs Python
+2.7, so `make test` does not run it. The module `interop.autobahn` writes this page, including its text. To change the
+text, change the module.
+
+The suite has about 500 cases. They test fragmented messages, control frames between fragments, reserved bits, invalid
+UTF-8, unusual close codes, large messages and compression. The tested server sends back each message. The suite tests
+each library twice: alone, and with wsrpc on top of it. If the library alone fails a case, wsrpc is not expected to pass
+that case.
 
 | verdict | meaning |
 |---|---|
-| OK | as the suite expects |
-| NON-STRICT | RFC 6455 allows the behaviour, but another would be better. Mostly, invalid UTF-8 is detected late |
-| INFORMATIONAL | the suite does not judge |
-| UNIMPLEMENTED | the library does not have the feature: picows has no compression |
-| FAILED | the behaviour violates RFC 6455 |
-| CLOSE: … | only the way in which the connection was closed has this verdict |
-
-The suite needs Python 2.7, so `make test` does not run it. `python -m interop.autobahn` writes this page: change
-the text there.
+| OK | The behaviour is the one that the suite expects. |
+| NON-STRICT | RFC 6455 allows the behaviour, but it is not the best. Usually, invalid UTF-8 is detected late. |
+| INFORMATIONAL | The suite does not judge the behaviour. |
+| UNIMPLEMENTED | The library does not have the tested feature. For example, picows has no compression. |
+| FAILED | The behaviour violates RFC 6455. |
+| CLOSE: … | Only the closing of the connection has the verdict after the colon; the rest is not a failure. |
 
 ## Results
 
@@ -68,8 +71,10 @@ the text there.
 
 FOOT = """
 
-Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats it as a violation, alone and under
-wsrpc. Case 7.1.2 sends a second Close frame together with the first one. picows answers both, alone and under wsrpc.
+In two cases, the library behaves in the same way alone and with wsrpc on top of it:
+
+- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats this frame as a violation.
+- Case 7.1.2 sends a second Close frame together with the first one. picows answers both frames.
 """
 
 
@@ -113,7 +118,7 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(ECHOES))
     options = parser.parse_args()
     cases = [*CASES, *COMPRESSION] if options.compression else CASES
-    lines = ["| library | alone | wsrpc on it | worse than the library alone |", "|---|---|---|---|"]
+    lines = ["| library | library alone | with wsrpc | worse with wsrpc |", "|---|---|---|---|"]
     worse_anywhere = False
     for name in options.names:
         alone, ours = (

@@ -26,7 +26,7 @@ ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
     "response headers": "`on_handshake` sets headers of the response",
     "refusal body": "a refusal has the status, body and headers that `on_handshake` gave",
-    "async handshake": "`on_handshake` may be async",
+    "async handshake": "`on_handshake` can be an `async def` function",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
@@ -35,8 +35,8 @@ ABILITIES: dict[str, str] = {
     "pieces out": "a large message can be sent in pieces",
     "no code": "`close(None)` sends a Close frame without a code, and the other side sees 1005",
     "close code": "a `close` handler gets the other side's code and reason",
-    "pause": "reading stops while a raw handler is slow",
-    "written together": "messages sent while the data of one read is being handled go out in one write",
+    "pause": "the server stops reading from the connection while a raw handler does not keep up",
+    "written together": "messages that the server sends while it handles the data of one read go out in one write",
     "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
     "before a violation": "valid messages that arrive in the same read before a violation are still handled",
@@ -47,6 +47,8 @@ ABILITIES: dict[str, str] = {
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
 }
 """What a host may be unable to do."""
+
+EARLY = "uvicorn discards data that arrives with the request. RFC 6455 does not allow clients to send data so early."
 
 
 class Host(ABC):
@@ -107,8 +109,9 @@ class Picows(Host):
 
     name = "picows"
     cannot: ClassVar[Mapping[str, str]] = {
-        "async handshake": "`listen` raises a `TypeError`, because picows can only call a plain function",
-        "compression": "messages are never compressed",
+        "async handshake": "With an `async def` function, `wsrpc_adapters.picows.listen` raises `TypeError`, because "
+        "picows can only call plain functions.",
+        "compression": "The adapter for picows never compresses messages.",
     }
 
     @asynccontextmanager
@@ -122,7 +125,7 @@ class Uvicorn(Host):
 
     name = "uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "early": "uvicorn discards data that arrives with the request; RFC 6455 does not allow clients to send it yet",
+        "early": EARLY,
     }
 
     @asynccontextmanager
@@ -145,18 +148,22 @@ class Asgi(Host):
 
     name = "asgi-uvicorn"
     cannot: ClassVar[Mapping[str, str]] = {
-        "compression": "the ASGI server decides for every client: uvicorn's `ws_per_message_deflate` is on by default",
-        "early": "the ASGI server discards it; RFC 6455 does not allow clients to send it yet",
-        "answered close": "uvicorn does not wait for an answer, and the close counts as clean",
-        "pieces in": "the message arrives as a whole; `ws_max_size` limits it, then `Limits.message`",
-        "pieces out": "the pieces are buffered until the last one, and then sent as one message",
-        "no code": "the code is 1000: in ASGI every close has a code",
-        "written together": "each message is written separately: ASGI cannot send several at once",
-        "before a violation": "uvicorn discards messages that came in the same read as the violation",
-        "too large": "only if it exceeds the ASGI server's limit; otherwise wsrpc refuses it after it has arrived",
-        "half-closed": "it is dropped after `Limits.stall`: uvicorn does not report that state",
-        "bytes": "the counts are None: ASGI does not show the bytes",
-        "heartbeat": "the ASGI server sends pings: uvicorn's `ws_ping_interval` and `ws_ping_timeout` default to 20 s",
+        "compression": "uvicorn decides about compression. Its option `ws_per_message_deflate` is on by default.",
+        "early": EARLY,
+        "answered close": "uvicorn does not wait for an answer, so `was_clean` is true even without an answer.",
+        "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` and into "
+        "`Limits.message`.",
+        "pieces out": "wsrpc buffers the pieces until the last one, and then sends them as one message.",
+        "no code": "The other side sees code 1000, because every close in ASGI has a code.",
+        "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
+        "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",
+        "too large": "The ASGI server refuses a message early only if it exceeds the ASGI server's own limit. A "
+        "message within that limit arrives completely before wsrpc refuses it.",
+        "half-closed": "uvicorn does not report that the client has shut down its sending side, so the client is "
+        "dropped after `Limits.stall` instead.",
+        "bytes": "The counts of bytes are None, because ASGI does not show how many bytes a message has on the wire.",
+        "heartbeat": "uvicorn sends the pings. Its options `ws_ping_interval` and `ws_ping_timeout` are 20 seconds by "
+        "default.",
     }
 
     @asynccontextmanager
@@ -175,14 +182,18 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "hypercorn responds with 400; RFC 6455 does not allow clients to send it yet",
-        "compression": "hypercorn compresses for every client that offers it",
-        "pieces in": "the message arrives as a whole; `websocket_max_message_size` limits it, then `Limits.message`",
-        "read together": "hypercorn passes on at most ten messages at a time",
-        "violation": "hypercorn drops the connection, so the code is 1006",
-        "abort": "hypercorn closes with 1011",
-        "close code": "always 1006, not clean: hypercorn does not report the code",
-        "heartbeat": "hypercorn pings only if `websocket_ping_interval` is set, and does not wait for an answer",
+        "early": "If such data arrives, hypercorn responds with status 400. RFC 6455 does not allow clients to send "
+        "data so early.",
+        "compression": "hypercorn compresses messages for every client that offers compression.",
+        "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
+        "`websocket_max_message_size` and into `Limits.message`.",
+        "read together": "hypercorn passes on at most ten messages at a time.",
+        "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
+        "abort": "hypercorn sends a Close frame with code 1011.",
+        "close code": "hypercorn does not report the code and the reason, so the handler always gets code 1006, with "
+        "`was_clean` false.",
+        "heartbeat": "hypercorn sends pings only if its option `websocket_ping_interval` is set, and does not wait for "
+        "answers.",
     }
 
 

@@ -310,7 +310,7 @@ NAMES = {
     "Point | Circle": "two dataclasses, `Point | Circle`",
     "Lion | Crow": "two models, `Lion | Crow`",
     "Lion | str": "a model or text, `Lion | str`",
-    "Account | Point": "two kinds of dataclasses, `Account | Point`",
-    "tuple[Limited, Annotated[int, Field(gt=0)]]": "a Struct beside it, `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+    "Account | Point": "a pydantic or a plain dataclass, `Account | Point`",
+    "tuple[Limited, Annotated[int, Field(gt=0)]]": "with a Struct, `tuple[Limited, Annotated[int, Field(gt=0)]]`",
 }
 """How the docs call a row whose code says too little."""

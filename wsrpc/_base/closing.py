@@ -17,16 +17,16 @@ MAX_REASON = 123
 
 
 class CloseCode(IntEnum):
-    """Close codes by name."""
+    """Names of the close codes."""
 
     NORMAL = 1000
     GOING_AWAY = 1001
     PROTOCOL_ERROR = 1002
     UNSUPPORTED_DATA = 1003
     NO_STATUS = 1005
-    """No code was sent; never on the wire."""
+    """The Close frame had no code. This code is never sent."""
     ABNORMAL = 1006
-    """The connection dropped without a Close frame; never on the wire."""
+    """The connection dropped without a Close frame. This code is never sent."""
     INVALID_DATA = 1007
     POLICY_VIOLATION = 1008
     MESSAGE_TOO_BIG = 1009
@@ -36,18 +36,20 @@ class CloseCode(IntEnum):
     TRY_AGAIN_LATER = 1013
     BAD_GATEWAY = 1014
     TLS_HANDSHAKE = 1015
-    """Never on the wire."""
+    """This code is never sent."""
     UNAUTHORIZED = 3000
     FORBIDDEN = 3003
     TIMEOUT = 3008
     ACCOUNTING = 4400
     SLOW_CONSUMER = 4408
     FENCED = 4409
-    """The session goes on over another connection."""
+    """The session continues on another connection."""
     REPLACED = 4410
-    """Another connection has the peer's address now (`Handshake.address`). The client does not come back by itself."""
+    """Another connection now has the peer's address (`Handshake.address`). By default, the client does not dial again.
+    """
     CREDENTIALS_EXPIRED = 4411
-    """`Handshake.expires` has come: the client dials again, with fresh credentials, and its session goes on."""
+    """The time in `Handshake.expires` has come. The client dials again with fresh credentials, and its session can
+    resume."""
 
 
 _MAY_SEND = frozenset({1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014})
@@ -58,19 +60,19 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED})
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
-    """The end of a connection, as `close` handlers get it."""
+    """Description of the end of a connection, for `close` handlers."""
 
     code: int
-    """The close code of the side that closed first. 1005: its Close frame had no code. 1006: there was no Close frame,
-    because the connection dropped."""
+    """The close code of the side that closed first. 1005 means that its Close frame had no code. 1006 means that the
+    connection dropped without a Close frame."""
     reason: str = ""
-    """The close reason of that side."""
+    """The close reason of the side that closed first."""
     was_clean: bool = False
     """Whether the closing handshake was completed."""
     user_closed: bool = False
     """Whether `close()` was called on this side."""
     will_reconnect: bool = False
-    """Whether there will be another connection, because a client dials again or another transport was bound."""
+    """Whether another connection follows, because the client dials again or another transport was bound."""
 
 
 def check_close(code: int | None, reason: str) -> int:

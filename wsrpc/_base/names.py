@@ -50,7 +50,7 @@ Profile = Literal["go"]
 """The implementation on the other side, if it does not do all that ws-wrapper's description requires."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
-"""``redact(direction, event, args)`` returns what the log shows in place of ``args``."""
+"""Function for ``log_payloads=``. ``redact(direction, event, args)`` returns what the log shows instead of ``args``."""
 
 LONGEST_ADDRESS = 256
 """Bytes of a peer's address."""

@@ -12,8 +12,11 @@ T = TypeVar("T")
 class Key(Generic[T]):
     """Typed name of an entry of `Peer.state`.
 
-    With ``USER = Key[User]("user")`` type checkers know that ``peer.state[USER]`` is a ``User``. A key equals its name:
-    ``peer.state["user"]`` is the same entry. Nothing is checked at run time.
+    After ``USER = Key[User]("user")``, type checkers know that ``peer.state[USER]`` is a ``User``. A key is equal to
+    its name, so ``peer.state["user"]`` is the same entry. Types are not checked at run time.
+
+    Raises:
+        TypeError: the name is not text.
     """
 
     __slots__ = ("name",)
@@ -23,7 +26,7 @@ class Key(Generic[T]):
         if not isinstance(given, str):
             raise TypeError(f"Key() takes a name, as text, got {given!r}")
         self.name = name
-        """The name without the type."""
+        """The name of the entry."""
 
     # A dict finds the entry of a key under the key's name.
 
@@ -40,7 +43,7 @@ class Key(Generic[T]):
 
 
 class PeerState(dict[str, Any]):
-    """The data that an application keeps with a peer: a dict by name, or by `Key` for entries that have a type."""
+    """Dict in which an application keeps data about a peer. Its keys are names, or `Key` objects for typed entries."""
 
     __slots__ = ()
 

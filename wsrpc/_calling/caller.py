@@ -110,31 +110,33 @@ class EventReader(OnChannel):
     def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
 
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
-        """Read the events of one name: ``async for text in client.events("said", returns=str)``.
+        """Read the events with one name: ``async for text in client.events("said", returns=str)``.
 
-        Reading begins at this call, so no event between the call and the loop is missed. A reader only observes: a
-        handler of that name still runs, and each of several readers gets every event. Requests are not read. Readers
-        get an event before middleware and handlers do.
+        Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
+        observes: a handler of the event still runs, and each of several readers gets every event. Readers get an event
+        before middleware and handlers do. Readers do not get requests, except on an anonymous channel. There, a request
+        is answered with None when it has been read, unless a handler answers it.
 
-        Reading goes on until you leave it: with ``aclose()``, at the end of ``async with``, or when nothing refers to
-        the stream any more. On a client it goes on over reconnects, and ends at `Client.close`. On a server's peer it
-        raises `ConnectionLost` when the connection ends. See `Stream` for what else it raises.
+        Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
+        stream is left. On a client, it continues across reconnects, and ends at `Client.close`. On a server's peer, the
+        loop raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
 
         Args:
             returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
-                arguments; any other type takes exactly one. An event that does not fit is dropped with a warning,
-                and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is the argument if
-                there is one, a tuple if there are several, and None if there is none.
-            keep: which unread events wait. ``"all"``: all of them, up to `Limits.stream_queue` bytes. Beyond that,
-                reading ends with `StreamOverflow` after the events that wait. ``"newest"``: only the latest event.
-                `Limits.unread_bytes` bounds the unread events of all readers together, and ends the reader that would
-                exceed it in the same way.
+                arguments; any other type takes exactly one argument. An event that does not fit is dropped with a
+                warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
+                an event without arguments, the argument if there is one, and a tuple if there are several.
+            keep: which unread events are kept. With ``"all"``, all of them are kept, up to `Limits.stream_queue` bytes;
+                beyond that, the reader gets the kept events, and then the loop raises `StreamOverflow`. With
+                ``"newest"``, only the latest event is kept. A reader also ends with `StreamOverflow` if it would make
+                all readers together exceed `Limits.unread_bytes`.
 
         Raises:
-            ReservedEvent: the event is a lifecycle event of the main channel, such as open: register a handler instead.
+            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
+                instead.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` is another value.
-            RuntimeError: called in another thread than the event loop's.
+            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` has another value.
+            RuntimeError: called in a thread other than the event loop's.
         """
         check_keep(keep)
         return self._read_events(event, returns, keep)
@@ -148,18 +150,18 @@ class EventReader(OnChannel):
     def wait_for(
         self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """Return the value of the next event of one name: ``await client.wait_for("ready", timeout=5)``.
+        """Return the value of the next event with one name: ``await client.wait_for("ready", timeout=5)``.
 
-        Waiting begins at the call, not at the ``await``. So you can call it, send something, and await the event that
-        answers it. Cancelling is safe.
+        Waiting begins at the call, not at the ``await``. You can therefore call `wait_for`, send something, and then
+        await the event that is sent in response. Cancelling is safe.
 
         Args:
             returns: the type of the value, as for `events`. An event that does not fit is dropped.
-            timeout: seconds from the ``await`` on. None, the default, waits without a limit.
+            timeout: the maximum time in seconds, from the ``await`` on. None for no limit.
 
         Raises:
-            RequestTimeout: no such event came in time. It is a `TimeoutError`.
-            ConnectionLost: the client was closed, or the connection of a server's peer ended.
+            RequestTimeout: no such event came in time. This exception is also a `TimeoutError`.
+            ConnectionLost: the client was closed, or the session of a server's peer ended.
             ReservedEvent, ChannelClosed, TypeError, ValueError, RuntimeError: as for `events`.
         """
         try:
@@ -210,18 +212,23 @@ class Caller(OnChannel):
     ) -> Coroutine[Any, Any, None]:
         """Send an event.
 
-        Returns when the message is accepted for sending, not when it is delivered. While the connection is above its
-        high-water mark, calls wait in order, before their messages are encoded. With ``offline="fail"`` they also wait
-        while the `open` handlers run. Cancelling is safe: the event is then not sent.
+        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
+        bytes are unsent, calls wait in order, before their messages are encoded. With ``offline="fail"``, they also
+        wait while the `open` handlers run. Cancelling is safe: the event is then not sent.
 
         Args:
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
+            offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
+                the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
+                this error if the connection ends while the message still waits to be sent. None, the default, uses the
+                ``offline`` option of the client. Messages to a server's peer wait for another connection only while the
+                session is kept.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection, and the event may not wait for one.
-            QueueFull: the offline queue is full.
-            ReservedEvent: the event is a lifecycle event of the main channel, such as open.
-            MessageTooBig: the other side has announced that it accepts less at once; nothing is sent.
+            ConnectionLost: there is no connection, and the event may not wait for one; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
+                sent.
             ChannelClosed: the channel was closed.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
@@ -237,10 +244,15 @@ class Caller(OnChannel):
     def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
         """Send an event without waiting, from a plain function in the event loop's thread.
 
-        With ``offline="fail"`` and while the `open` handlers run, the event is sent after them, or not at all.
+        If ``offline`` is ``"fail"`` and the `open` handlers are running, the event is sent when they have finished. If
+        the connection ends before that, the event is not sent, and a warning is logged.
+
+        Args:
+            offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
+                full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         if unsupported:
@@ -293,36 +305,41 @@ class Caller(OnChannel):
         offline: Offline | None = None,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request and return its answer.
+        """Send a request, and return its response.
 
         Args:
-            returns: the type to check and convert the answer to. Without it, the answer is returned as it was decoded.
-            timeout: seconds until the answer, with the time that the request waits to be sent; None for no limit. The
-                default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item, and
-                again, after the last item, until its answer; the items in between have no timeout.
-            send: an iterable or async iterable of items for the handler, whose parameter is annotated
-                ``AsyncIterator[...]``. They are sent no faster than the handler reads them. A generator is closed at
-                the end, also if the handler stops reading before. An error of the iterable is raised here, and ends
-                the handler.
-            retry: when to send the request again if it did not run; see `Retry`. ``timeout`` is for all attempts and
-                the waits between them. The error of the last attempt is raised.
-            idempotent: running twice does no harm. So ``retry`` also sends the request again if it may have run when
-                its connection ended, or if it reached its handler's time limit.
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
+            returns: the type to check and convert the response to. Without it, the response is returned as it was
+                decoded.
+            timeout: the maximum time until the response, in seconds, including the time that the request waits to be
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this is the maximum time until
+                the handler is ready for the first item, and again the maximum time between the last item and the
+                response. The items in between have no time limit.
+            send: an iterable or async iterable of items for the handler, which needs a parameter annotated
+                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. A generator is closed
+                at the end, even if the handler stops reading early. If the iterable raises an exception, the call
+                raises it, and the handler is stopped.
+            retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
+                attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
+            idempotent: whether running the request twice does no harm. If so, ``retry`` also sends the request again if
+                it may have run when its connection ended, or if its handler reached its time limit.
+            offline: as for `emit`.
 
-        Cancelling is safe. It also cancels the handler on the other side, which gets the reason given to
+        Cancelling is safe. It also cancels the handler on the remote peer, which gets the reason that you pass to
         ``task.cancel(reason)``.
 
         Raises:
-            RemoteError: the other side rejected the request; its subclasses say how.
-            RequestTimeout: no answer came in time; the other side was told to stop. With ``retry``, ``__cause__`` is
-                the error of the attempt before.
-            ConnectionLost: the connection ended first; ``outcome`` says whether the request may have run.
-            BadResult: the answer does not fit ``returns``.
-            UnexpectedChannel: the answer is a channel.
-            ChannelClosed: the channel was closed; or, with ``send``, the other side ended the upload without an error.
-            MessageTooBig: the other side has announced that it accepts less at once; nothing was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused on this side; nothing was sent.
+            RemoteError: the remote peer rejected the request. The subclasses say why.
+            RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
+                ``__cause__`` is the error of the attempt before.
+            ConnectionLost: the connection ended before the response came; ``outcome`` says whether the request may have
+                run.
+            BadResult: the response does not fit ``returns``.
+            UnexpectedChannel: the response is a channel.
+            ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
+                was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side refused the request; nothing was
+                sent.
         """
         try:
             if unsupported:
@@ -359,14 +376,14 @@ class Caller(OnChannel):
         offline: Offline | None = None,
         **unsupported: Any,
     ) -> AnonymousChannel:
-        """Send a request whose answer is a channel, for a conversation with its handler, and return the channel.
+        """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
 
-        The channel stays open until either side ends it, or the connection ends: use ``async with``, or abort it.
-        ``timeout`` and ``offline`` are those of `request`, until the channel is open. Cancelling is safe, and cancels
-        the handler on the other side.
+        The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
+        its ``abort()``. ``timeout`` limits the time until the channel is open, in seconds. ``offline`` is the same as
+        for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
 
         Raises:
-            BadResult: the answer is not a channel.
+            BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
         if unsupported:
@@ -414,14 +431,15 @@ class Caller(OnChannel):
     ) -> Stream[Any]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
 
-        Nothing is sent until the block is entered or the first item is read. See `Stream` for how it ends and what it
-        raises.
+        Nothing is sent until the block is entered or the first item is read. See `Stream` for how a stream ends, and
+        for the exceptions that it raises.
 
         Args:
             returns: the type to check and convert each item to.
-            timeout: seconds until the stream is open; items have no timeout. The default is `Limits.timeout`.
-            send: items for the handler; see `request`. The stream raises an error of this iterable.
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection as the stream is opened.
+            timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
+                `Limits.timeout`. The items have no time limit.
+            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises it.
+            offline: as for `emit`.
 
         Raises:
             TypeError: ``returns`` is not a type that can be converted to.
@@ -436,35 +454,36 @@ class Caller(OnChannel):
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
     def proxy(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract, each of which calls the event of its name.
+        """Return an object with the methods of a contract. Each method calls the event with its name.
 
-        The contract is a `typing.Protocol`. A method sends what `request`, `stream` or `open_channel` would send, and
-        returns the same, with the result converted to the type that the contract declares:
+        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`,
+        and converts the result to the type that the contract declares:
 
         - ``async def say(self, text: str) -> int`` is a request.
         - ``def history(self, since: int) -> Stream[Line]`` is a stream.
-        - A parameter ``AsyncIterable[...]`` takes the items of an upload, which ``send=`` takes elsewhere.
+        - A parameter ``AsyncIterable[...]`` takes the items of an upload, like the argument ``send`` of `request`.
         - ``async def talk(self) -> AnonymousChannel`` opens a channel.
-        - An attribute that is annotated with another contract is the named channel of that name.
+        - An attribute that is annotated with another contract is a proxy for the channel with the name of the
+          attribute.
 
-        Arguments travel by place. Optional ones at the end that are omitted are not sent, so the handler's defaults
-        hold; one that is omitted before another that is given is sent with the contract's default. `with_options`
-        returns a proxy with a timeout and other options. Errors have a note with the name of the method.
+        Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
+        you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
+        `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_proxy(contract, self)
         return made
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract, each of which emits the event of its name.
+        """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        An ``async def`` of the contract does what `emit` does, and a plain ``def`` what `emit_nowait` does. Both are
-        declared to return None. Arguments travel as for `proxy`.
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
+        are declared to return None. Arguments are sent as for a proxy.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_emitter(contract, self, takes_offline=True)
         return made
@@ -491,23 +510,25 @@ class RawCaller(ReadingCaller):
         raise NotImplementedError
 
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, str as text and bytes as binary, in order with all other messages.
+        """Send a raw message: str as text, bytes as binary. It is sent in order with all other messages.
 
-        It waits as `emit` does, until the connection has room, or for a connection, with the same ``offline=``. The
-        other side's `on_raw` function gets it. A message that looks like one of the protocol is taken for one.
-        Cancelling is safe: the message is then not sent.
+        Like `emit`, the call waits while too many bytes are unsent, or until there is a connection; ``offline`` is the
+        same as for `emit`. The function that the remote peer has registered with `on_raw` gets the message. A message
+        that looks like a protocol message is handled as a protocol message. Cancelling is safe: the message is then not
+        sent.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection or the other side drains, and the message may
-                not wait for another connection.
-            QueueFull: too much waits for a connection already.
-            MessageTooBig: the other side has announced that it accepts less.
-            TypeError: the message is neither str nor bytes.
-            ValueError: the message is binary, but binary messages are MessagePack, or may be. They are between two
-                wsrpc peers unless one of them had an `on_raw` function when they connected. A client without such a
-                function cannot send binary ones before the two have negotiated. With ``extensions=False`` they never
-                negotiate, and binary messages are always free. With ``profile="go"`` all raw messages are refused.
-            RuntimeError: called in another thread than the event loop's.
+            ConnectionLost: there is no connection, or the remote peer is closing, and the message may not wait for
+                another connection; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
+            TypeError: ``message`` is neither str nor bytes.
+            ValueError: ``message`` is binary, but binary messages on this connection are, or may still become,
+                MessagePack. Between two wsrpc peers they are MessagePack, unless one of the peers had an `on_raw`
+                function when they connected. A client without an `on_raw` function cannot send binary messages until
+                the server has announced its choice, which a server without wsrpc never does. With ``extensions=False``,
+                you can always send binary messages. With ``profile="go"``, all raw messages are refused.
+            RuntimeError: called in a thread other than the event loop's.
         """
         if offline is not None:
             check_offline(offline)
@@ -518,8 +539,12 @@ class RawCaller(ReadingCaller):
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting, from a plain function in the event loop's thread.
 
+        Args:
+            offline: as for `emit`.
+
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
+                full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
         """
         if offline is not None:

@@ -23,9 +23,10 @@ T = TypeVar("T")
 
 
 class Channel(Declarer, ReadingCaller):
-    """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
+    """Named channel of one peer, with its own event names. `Peer.of` returns it.
 
-    A channel is only a name on messages, so nothing is sent when it is opened or closed.
+    You emit, request and register handlers on a channel as on the peer. A channel is only a name in messages, so
+    nothing is sent when it is opened or closed.
     """
 
     __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
@@ -41,7 +42,7 @@ class Channel(Declarer, ReadingCaller):
 
     @property
     def name(self) -> str:
-        """The channel's name."""
+        """The name of the channel."""
         return self._name
 
     @property
@@ -51,13 +52,14 @@ class Channel(Declarer, ReadingCaller):
 
     @property
     def close_reason(self) -> Any:
-        """The reason that `close` was called with."""
+        """The reason that was passed to `close`."""
         return None if self._closed is None else self._closed.reason
 
     def close(self, reason: object = None) -> None:
-        """Remove the channel's handlers and middleware on this side, and end its readers. Local, idempotent.
+        """Remove the channel's handlers and middleware on this side, and end its readers.
 
-        Using it afterwards raises `ChannelClosed`; `Peer.of` with the same name makes a new one.
+        The remote peer is not affected. Using the channel afterwards raises `ChannelClosed`; `Peer.of` with the same
+        name returns a new channel. Calling `close` again has no effect.
         """
         if self._closed is None:
             self._closed = ChannelClosed(self._name, reason)
@@ -71,11 +73,11 @@ class Channel(Declarer, ReadingCaller):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items that the other side produces here, as ``for await (... of channel)`` does in JavaScript.
+        """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. The
-        channel stays after the last item, and may be read again. If both sides are yours, use `Caller.stream` instead:
-        it has flow control, ends the producer when you leave, and raises the producer's errors.
+        The first read asks the remote peer to begin: its handler of the event ``start`` on this channel produces the
+        items. After the last item, the channel stays open, and you can read it again. If you write both sides, use
+        `stream` instead: it has flow control, stops the producer when you leave, and raises the producer's errors.
 
         ``async for item in channel`` does the same, without ``returns``.
 
@@ -84,7 +86,7 @@ class Channel(Declarer, ReadingCaller):
 
         Raises:
             ChannelClosed: the channel was closed.
-            RuntimeError: the items are being read already.
+            RuntimeError: the items are already being read.
             TypeError: ``returns`` is not a type that can be converted to.
         """
         return cast("ReadingSender", self._sender).read_items(self._name, returns)

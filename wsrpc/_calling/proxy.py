@@ -166,11 +166,12 @@ def with_options(
     idempotent: bool | UnsetType = UNSET,
     offline: Offline | UnsetType | None = UNSET,
 ) -> T:
-    """Return a proxy or emitter like this one whose calls have these options, each like that of `Caller.request`.
+    """Return a proxy or emitter like ``proxy``, with these options for its calls.
 
-    Options that are left out stay as they are: ``await with_options(chat, timeout=2).say("hi")``. ``timeout`` is also
-    that of streams, uploads and conversations. ``retry`` and ``idempotent`` are for requests. With ``retry``, the other
-    members raise `TypeError` when they are called. An emitter takes ``offline`` only.
+    The options have the same meaning as for `Client.request`. Options that you leave out stay as they are: ``await
+    with_options(chat, timeout=2).say("hi")``. ``timeout`` also applies to streams, uploads and conversations. ``retry``
+    and ``idempotent`` apply only to requests: with ``retry``, all other methods of the contract raise `TypeError` when
+    they are called. An emitter takes only ``offline``.
 
     Raises:
         TypeError, ValueError: an option has a wrong type or value, or does not apply.

@@ -39,18 +39,21 @@ _OPTIONS = {
 
 @injectable(methodcaller("channel"), conversation=True)
 class AnonymousChannel(Registrar, EventReader):
-    """Channel without a name that one request opened. Both sides emit, request, register handlers and read on it.
+    """Channel without a name, opened by one request. Both sides emit, request, register handlers and read on it.
 
-    The caller gets it from ``open_channel``. The handler of that request either has a parameter annotated with this
-    class, and its body is the conversation; or it makes a channel with `Context.channel` and returns it. The channel
-    is over when either side aborts it, when the connection ends, or when the conversation's body returns.
+    The caller gets the channel from ``open_channel``. The handler of the request gets it in one of two ways. Either the
+    handler has a parameter that is annotated with this class, and its body is the conversation. Or it makes a channel
+    with `Context.channel` and returns it. The channel ends when either side ends it, when the body of the conversation
+    returns, or when the session ends.
 
-    Messages that arrive before the first handler is registered or the first reader reads are kept, for
-    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. After that the channel is aborted. If this side has
-    sent something on it, the events are dropped instead, and counted in `Peer.ignored`. Sending raises
-    `ChannelNotReady` before a handler's channel is delivered, and `ChannelClosed` with the reason after the end.
+    Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
+    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. After that, the channel is aborted. But if this side
+    has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
-    ``async with channel`` ends it when the block is left. ``async for item in channel`` reads the items of
+    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
+    caller. Sending after the end of a channel raises `ChannelClosed` with the reason.
+
+    ``async with channel`` ends the channel when the block is left. ``async for item in channel`` reads the items of
     ws-wrapper's iterator protocol.
     """
 
@@ -58,20 +61,23 @@ class AnonymousChannel(Registrar, EventReader):
 
     def __init__(self, core: ChannelCore) -> None:
         self.id = core.id
-        """The id of the request that opened it, which is the channel's name on the wire."""
+        """The id of the request that opened the channel. Messages of the channel contain this id."""
         self._channel_name = core.id
         self._core = core
         self._registry = core.registry
 
     @property
     def closed(self) -> bool:
-        """Whether the channel is over."""
+        """Whether the channel has ended."""
         return self._core.closed
 
     @property
     def close_reason(self) -> Any:
-        """Why it is over: the argument of `close` or `abort` on either side (errors of the remote peer as
-        `RemoteError`), a `ConnectionLost`, or None after a good end."""
+        """The reason for the end of the channel.
+
+        It is the argument of `close` or `abort` on either side (an error of the remote peer as a `RemoteError`), a
+        `ConnectionLost`, or None after a normal end.
+        """
         return self._core.close_reason
 
     def __repr__(self) -> str:
@@ -80,25 +86,29 @@ class AnonymousChannel(Registrar, EventReader):
     # ------------------------------------------------------------ the end
 
     def close(self, reason: object = None) -> None:
-        """End the channel on this side. Local and idempotent. Requests that this side made on it fail: `ChannelClosed`.
+        """End the channel on this side. Requests that this side has made on it fail with `ChannelClosed`.
 
-        The remote peer learns of it by an abort when it next sends something on the channel. A producer that waits for
-        credit would never send anything, so it gets an abort at once.
+        The remote peer gets an abort when it next sends something on the channel. A producer that waits for credit
+        would never send anything, so a producer gets the abort immediately. Calling `close` again has no effect.
         """
         self._core.check_thread()
         self._core.close(reason)
 
     async def abort(self, reason: object = None) -> None:
-        """End the channel on both sides. ``reason`` is sent: an `RpcError`, text or any value. Idempotent.
+        """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
 
-        Of another exception only the text is sent. On either side requests that were made on the channel fail with
-        `ChannelClosed`, and the handler whose body is the conversation is cancelled. Cancelling is safe.
+        Of any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
+        `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
+        effect. Cancelling is safe.
         """
         self._core.check_thread("channel.abort()")
         self._core.abort(reason)
 
     async def wait_closed(self) -> None:
-        """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
+        """Wait until the channel has ended, and handlers have received the messages that arrived before the end.
+
+        Cancelling is safe.
+        """
         await self._core.wait_closed()
 
     async def __aenter__(self) -> Self:
@@ -122,13 +132,17 @@ class AnonymousChannel(Registrar, EventReader):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol; at their end the channel stays open, as in JavaScript.
+        """Read the items of ws-wrapper's iterator protocol.
 
-        ``async for item in channel`` does the same, without ``returns``.
+        After the last item, the channel stays open, as in JavaScript. ``async for item in channel`` does the same,
+        without ``returns``.
+
+        Args:
+            returns: the type to check and convert each item to.
 
         Raises:
-            ChannelClosed: the channel is over.
-            RuntimeError: the items are being read already.
+            ChannelClosed: the channel has ended.
+            RuntimeError: the items are already being read.
         """
         return self._core.read_items(returns)
 
@@ -166,16 +180,18 @@ class AnonymousChannel(Registrar, EventReader):
     # Nothing waits for another connection here, because a channel belongs to its connection.
 
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> Coroutine[Any, Any, None]:
-        """Send an event on the channel. An event has no answer.
+        """Send an event on the channel.
 
-        Returns when the message is accepted for sending, not when it is delivered. While the connection is above its
-        high-water mark, the message waits for its turn before it is encoded. Cancelling is safe: the event is then not
+        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
+        bytes are unsent, the message waits for its turn before it is encoded. Cancelling is safe: the event is then not
         sent.
 
         Raises:
-            ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
-            MessageTooBig: the remote peer has said that it takes less at once; nothing is sent.
-            TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
+            ChannelClosed: the channel has ended, for example with its session.
+            ChannelNotReady: the channel has not been delivered to the caller yet.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
+                sent.
+            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
             return refused(no_keywords("emit", event, unsupported, _OPTIONS))
@@ -183,10 +199,10 @@ class AnonymousChannel(Registrar, EventReader):
         return (core.sender or core.start_sending()).send_event(self.id, event, args)
 
     def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
-        """Like `emit`, for plain functions in the event loop's thread. It never waits.
+        """Send an event without waiting, from a plain function in the event loop's thread.
 
         Raises:
-            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError: as for `emit`.
         """
         if unsupported:
@@ -195,10 +211,10 @@ class AnonymousChannel(Registrar, EventReader):
         (core.sender or core.start_sending()).send_event_nowait(self.id, event, args)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object whose methods emit the events of a contract on the channel; see `Caller.emitter`.
+        """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_emitter(contract, self)
         return made
@@ -238,12 +254,13 @@ class AnonymousChannel(Registrar, EventReader):
         send: Source | None = None,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request on the channel and return its answer. The options are those of `Peer.request`.
+        """Send a request on the channel, and return its response. The options are those of `Peer.request`.
 
-        Cancelling is safe and cancels remotely.
+        Cancelling is safe, and cancels the handler on the remote peer.
 
         Raises:
-            ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
+            ChannelClosed: the channel has ended, for example with its session.
+            ChannelNotReady: the channel has not been delivered to the caller yet.
             WsrpcError: as for `Peer.request`.
         """
         if unsupported:
@@ -258,13 +275,14 @@ class AnonymousChannel(Registrar, EventReader):
     async def open_channel(
         self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
     ) -> AnonymousChannel:
-        """Send a request whose answer is a channel, for a conversation with its handler, and return the channel.
+        """Send a request that opens another anonymous channel, and return that channel.
 
-        The channel stays open until either side ends it, or the connection ends: ``async with`` it, or abort it.
-        ``timeout`` as in `request`, until the channel is open. Cancelling is safe and cancels remotely.
+        The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
+        its `abort`. ``timeout`` limits the time until the channel is open, in seconds. Cancelling is safe, and cancels
+        the handler on the remote peer.
 
         Raises:
-            BadResult: the answer is not a channel.
+            BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
         if unsupported:

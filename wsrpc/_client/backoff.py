@@ -36,10 +36,11 @@ Strategy = Callable[[RetryCallState], Any]
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether another attempt may succeed. This is the default of ``Reconnect(retry=)``.
+    """Return whether another attempt to connect may succeed. This is the default of ``Reconnect(retry=)``.
 
-    Not after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, close code 1008 (policy violation) or 4410 (another
-    connection has the address of this one), a certificate that does not verify, or a URL that is not valid.
+    The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, and after close code 1008 (policy
+    violation) or 4410 (another connection has the address of this client). It is also false if a certificate does not
+    verify, or if a URL is not valid.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
@@ -53,18 +54,29 @@ def is_transient(error: BaseException) -> bool:
 
 
 class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
-    """Delays of a client before it dials again, with full jitter, so that many clients do not return at once.
+    """Delays between a client's attempts to connect, and the rules for when to stop.
 
-    The first delay is uniform between 0 and ``initial`` seconds; the range doubles with each failed attempt,
-    up to ``max``. A drop counts as a failed attempt; a connection that held for ``stable`` seconds ends the count.
-    After close code 1013 ten seconds are added, after a refusal with ``Retry-After`` what that says (at most a day).
+    The first delay is a random time between 0 and ``initial`` seconds. The upper bound doubles with each failure, up to
+    ``max`` seconds. Because delays are random, clients that lost their connections at the same time do not all connect
+    again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
+    seconds.
 
-    ``wait``, ``stop`` and ``retry`` take tenacity's own strategies instead; their attempt number is that count.
-    ``retry`` may also be a function of the exception: a failed attempt's, or a drop's `ConnectionLost`. What it says
-    no to ends the client; the default is `is_transient`.
+    Close code 1013 adds ten seconds to the delay. A refusal with ``Retry-After`` adds the time given there, at most a
+    day.
+
+    Attributes:
+        initial: upper bound of the first delay, in seconds.
+        max: largest upper bound of a delay, in seconds.
+        stable: how long a connection must last, in seconds, before the count of failures restarts.
+        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``. For tenacity's objects, the
+            attempt number is the count of failures.
+        stop: one of tenacity's ``stop_…`` objects. Without it, the number of attempts is not limited.
+        retry: after which failures the client dials again: one of tenacity's ``retry_…`` objects, or a plain function
+            that takes the exception and returns a bool. The exception is that of a failed attempt, or the
+            `ConnectionLost` of a drop. If the result is false, the client gives up. The default is `is_transient`.
 
     Raises:
-        TypeError, ValueError: an option is of another type, or out of its range.
+        TypeError, ValueError: an option has a wrong type, or is out of its range.
     """
 
     initial: float = 2.0

@@ -30,46 +30,52 @@ __all__ = ["Client", "ReconnectInfo", "core_of"]
 
 
 class Client(Declarer, RawRegistrar, RawCaller):
-    """End of a connection that this side dials, and dials again when it drops.
+    """Client that connects to a server, and connects again after a drop.
 
-    Register handlers first. Then ``async with client:`` dials, or call `connect` and `close`. Handlers stay registered
-    for all connections. What is sent without a connection waits for the next one, within `Limits.offline`.
+    Register handlers first; they stay registered for all connections. Then use ``async with client:``, which connects,
+    and closes the client at the end of the block. You can also call `connect` and `close` yourself. While there is no
+    connection, messages wait for the next one by default, up to `Limits.offline` messages.
 
     Args:
-        url: ``ws://`` or ``wss://``. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are called
-            for each attempt. Without a URL, `bind` connections of your own.
-        headers: of the opening handshake.
-        auth: a token, sent as ``Authorization: Bearer <token>``.
-        subprotocols: offered to the server, best first.
-        ssl: the TLS context for ``wss://``. The default one verifies as browsers do.
-        proxy: a proxy's URL, True for the proxy that the environment names, None for no proxy.
-        compression: offer permessage-deflate to the server, which may accept it.
-        unix: the path of a Unix socket to connect to, in place of the URL's host and port; see `wsrpc.dial`.
-        dial: the function that opens a connection, such as that of an adapter. The default is `wsrpc.dial`.
-        limits: bounds of the connection, and of the queue while there is none.
-        reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and a drop
-            ends the client.
-        offline: whether calls without a connection wait for one (``"queue"``), within `Limits.offline`, or raise
-            `ConnectionLost` at once (``"fail"``). Each call has an ``offline=`` of its own, too.
-        connect_timeout: the most seconds that `connect` takes, for all attempts and for the `open` handlers. None for
-            no limit.
-        transport: the first connection, in place of a URL.
-        codec: the encoding; the default is JSON with ``enc_hook``.
-        dec_hook: msgspec's hook that makes values of types that it does not know.
+        url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are
+            called for each attempt. Without a URL, pass your own connections to `bind`.
+        headers: headers of the opening handshake.
+        auth: a token, which is sent as ``Authorization: Bearer <token>``.
+        subprotocols: subprotocols to offer to the server, in order of preference.
+        ssl: the TLS context for ``wss://``. The default context verifies certificates as browsers do.
+        proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
+        compression: whether to offer permessage-deflate to the server, which may accept or decline it.
+        unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
+        dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
+        limits: limits of the connection, and of the queue of messages while there is no connection.
+        reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
+            does not connect again after a drop.
+        offline: what to do with messages while there is no connection. With ``"queue"``, they wait for the next
+            connection, within `Limits.offline`. With ``"fail"``, calls immediately raise `ConnectionLost`. The
+            ``offline`` argument of a call overrides this option.
+        connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
+            handlers. None for no limit.
+        transport: the first connection, instead of a URL.
+        codec: the encoding of messages. The default is JSON with ``enc_hook``.
+        dec_hook: msgspec's hook that creates values of types that msgspec does not support.
         enc_hook: msgspec's hook that encodes values of such types.
-        lax: convert leniently, both the arguments of handlers and ``returns=``.
-        expose_errors: send the text of unexpected exceptions to the remote peer; or a function that decides for each
-            exception.
-        extensions: find out whether the server is wsrpc, too, for flow control and binary messages. This takes one
-            message, which plain ws-wrapper peers ignore. With False, only ws-wrapper's own messages are sent.
-        log_payloads: write each message into the log, as one bounded line at DEBUG. A function ``redact(direction,
-            event, args)`` returns what the log shows in place of ``args``, a list. ``direction`` is ``"in"`` or
-            ``"out"``. ``event`` is the name of the event or request (``"channel:name"`` on a named channel), also for
-            its answer, which is a list of one, and for messages of the anonymous channel that it opened.
-        profile: ``"go"`` if the server is ws-server-wrapper-go, which closes the connection where others ignore a
-            message. Such messages are refused here, before they are sent. Messages have at most 32 KiB, unless
-            `Limits.sent_message` says otherwise, and there are no raw messages, no extensions and no other codec. See
-            docs/how-to/go.md.
+        lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
+            handlers and to ``returns=``.
+        expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
+            this for each exception.
+        extensions: whether to check that the server uses wsrpc, too. If it does, the connection has flow control and
+            binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
+            messages of ws-wrapper are sent.
+        log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
+            you can pass a function ``redact(direction, event, args)``. It returns what the log shows instead of
+            ``args``, a list. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the event or request
+            (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the request, and ``args``
+            has one item. For messages of an anonymous channel, ``event`` is the name of the request that opened the
+            channel.
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
+            that other servers ignore. This client then refuses such messages before they are sent. Messages have at
+            most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
+            available. See the guide "Talk with Go".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -131,22 +137,21 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     @property
     def peer(self) -> Peer:
-        """The peer. It stays the same for all connections."""
+        """The client's peer, which stays the same for all connections."""
         return self._core.peer
 
     @property
     def state(self) -> ClientState:
-        """``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
-        `on_reconnect` handlers run), ``"connected"``, ``"detached"`` and ``"resuming"`` (between two attempts and
-        during one, while the session is kept), ``"closing"``, or ``"closed"`` (by `close`, or it gave up)."""
+        """The state of the client; see `ClientState`."""
         return self._core.state
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent, also while it opens.
+        """Whether there is a connection over which messages can be sent, even while its `open` handlers run.
 
-        False as soon as the connection has refused a message, while `state` is still ``"connected"`` or ``"opening"``:
-        it changes when the end of the connection is reported. That takes at most `Limits.close_timeout`.
+        False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
+        ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
+        seconds later.
         """
         return self._core.peer.connected
 
@@ -155,26 +160,31 @@ class Client(Declarer, RawRegistrar, RawCaller):
         return self._core.peer.of(name, ordered=ordered)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Repeat the registrations of ``router``, those of its main channel on ``channel``; see `Router`.
+        """Repeat the registrations of ``router`` on this client; see `Router`.
+
+        Args:
+            channel: the named channel for the registrations of the router's main channel. None for the main channel.
 
         Raises:
-            TypeError: it is not a router.
-            ValueError: a router that has channels of its own cannot be included on a channel.
+            TypeError: ``router`` is not a `Router`.
+            ValueError: ``channel`` is given, and the router has named channels itself.
         """
         include(router, self._registry, channel)
 
     @no_parentheses("@client.on_reconnect")
     def on_reconnect(self, function: F, /) -> F:
-        """Call ``function(info)``, sync or async, on each connection but the first; works as a decorator.
+        """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
-        ``info`` is a `ReconnectInfo`. A function may also take no argument. If ``info.resumed``, the session goes on,
-        and nothing waits for the functions. If not, subscribe again here: the functions run one after another, after
-        the `open` handlers, and what they send leaves before messages that waited for the connection. Those messages
-        wait until the functions return, at most `Limits.open_handlers` seconds, so start long work in a task. The
-        functions are cancelled if the connection ends. Exceptions go to the log.
+        ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
+        has resumed, and no message waits for the functions. If it is false, subscribe again here.
+
+        On a new session, the functions run one after another, after the `open` handlers. Their messages are sent before
+        the messages that waited for the connection. Those messages wait until the functions return, for at most
+        `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session ends.
+        Exceptions are logged.
 
         Raises:
-            TypeError: it is not a function, or needs more arguments.
+            TypeError: ``function`` is not a function, or requires more than one argument.
         """
         self._core.hooks.add(function)
         return function
@@ -195,62 +205,68 @@ class Client(Declarer, RawRegistrar, RawCaller):
         await self.close()
 
     async def connect(self) -> None:
-        """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
+        """Connect, and return when the connection is open and the `open` and `on_reconnect` handlers have finished.
 
-        Attempts that fail are repeated until ``connect_timeout``. An attempt has failed, too, if its session ends
-        before the `open` handlers are done. Cancelling stops dialing, unless another caller waits for the connection. A
-        client that dials again after a drop, or that `bind` was called on, goes on when this is cancelled or takes too
-        long.
+        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt has also failed if its session
+        ends before the `open` handlers have finished.
+
+        Cancelling stops dialing, unless another caller waits for the connection. After a drop, or after `bind`, the
+        client continues to dial even if this call is cancelled or takes too long.
 
         Raises:
-            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` ended it, or the one attempt
+            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
                 of ``reconnect=None`` failed.
-            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is not valid, in a way
-                that another attempt would not change.
-            ConnectionLost: `close` was called, or the connection ended while its `open` handlers ran, and the client
+            HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
+                not valid, and another attempt would not change this.
+            ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
                 does not dial again.
         """
         await self._core.connect()
 
     async def wait_connected(self) -> None:
-        """Wait until there is a connection, and its `open` and `on_reconnect` handlers are done. Cancelling is safe.
+        """Wait until there is a connection, and its `open` and `on_reconnect` handlers have finished.
 
-        While the client is ``"idle"``, this waits for a call of `connect` or `bind`.
+        While the client is ``"idle"``, this waits until `connect` or `bind` is called. Cancelling is safe.
 
         Raises:
-            RuntimeError: the client's event loop runs in another thread.
-            ConnectionLost: there will be no connection, because the client was closed, or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also after a drop.
+            RuntimeError: called in a thread other than that of the client's event loop.
+            ConnectionLost: there will be no connection, because the client was closed or does not dial again.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; also if the client has given
+                up after a drop.
         """
         await self._core.wait_connected()
 
     async def bind(self, transport: Transport) -> None:
-        """Use a connection of your own, and return when its `open` and `on_reconnect` handlers are done.
+        """Use a connection of your own, and return when its `open` and `on_reconnect` handlers have finished.
 
-        Handlers stay registered. A connection that is bound already is closed with 1001, and requests in flight on it
-        fail. Dialing stops. When the new connection drops, a client with a URL dials, and one without waits for the
-        next `bind`. Cancelling is safe: the connection stays bound.
+        The current connection, if there is one, is closed with 1001, and the requests in flight on it fail. The client
+        stops dialing. Handlers stay registered. When the new connection drops, a client with a URL dials, and a client
+        without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
 
         Raises:
-            ConnectionLost: it ended before the `open` handlers were done; with 1001 if another one was bound.
-            TypeError, ValueError: it is not a transport, or it is bound already. Nothing has changed.
+            ConnectionLost: the connection ended before the `open` handlers had finished. The code is 1001 if another
+                connection was bound.
+            TypeError, ValueError: ``transport`` is not a transport, or is already bound. Nothing has changed.
         """
         await self._core.bind(transport)
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Close the connection and do not dial again. What was accepted is written before the Close frame.
+        """Close the connection, and do not dial again.
 
-        With None as code the Close frame has no code, and the remote peer gets 1005.
+        Messages that were accepted for sending are sent first, then the Close frame. Request handlers that are still
+        running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
+        finish. Cancelling is safe: the closing continues.
 
-        Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
-        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing goes on.
+        This method has no ``drain=``. To let request handlers finish, first wait until the client is connected and both
+        ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without losing its
+        work" of the guide "Start and stop a server" shows how.
 
-        There is no ``drain=``. To let request handlers finish, wait until ``client.peer.active`` and
-        ``client.peer.channels`` are 0 and the client is connected, then close. See "Shut a client down without losing
-        its work" in the guide "Start and stop a server".
+        Args:
+            code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
+            reason: the close reason, with at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: the code may not be sent, or the reason has more than 123 bytes or comes without a code.
+            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
         """
         await self._core.close(code, reason)
 

@@ -17,12 +17,16 @@ __all__ = ["ReconnectHooks", "ReconnectInfo"]
 
 
 class ReconnectInfo(msgspec.Struct, frozen=True):
-    """The argument of `on_reconnect` functions.
+    """Argument of `Client.on_reconnect` functions.
 
-    ``resumed`` says whether the session goes on, so that nothing was lost. If not, the server has a new peer; ``lost``
-    is then the `SessionLost` that the calls in flight got, or None if the session could not be resumed in any case.
-    ``downtime`` is in seconds. ``attempts`` is how many times the client has dialed since it was last ``"connected"``,
-    also where the connection was lost while the `open` handlers ran; it is 0 after `Client.bind`.
+    Attributes:
+        resumed: whether the session has resumed, so that nothing was lost. If not, the client is a new peer on the
+            server.
+        attempts: how many times the client has dialed since it was last ``"connected"``, including attempts whose
+            connection was lost while the `open` handlers ran. 0 after `Client.bind`.
+        downtime: the time without a connection, in seconds.
+        lost: the `SessionLost` that the calls in flight raised. None if the session has resumed, or could not be kept
+            at all, for example after a Close frame.
     """
 
     resumed: bool

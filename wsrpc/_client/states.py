@@ -14,9 +14,20 @@ __all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
 ClientState = Literal[
     "idle", "connecting", "waiting", "opening", "connected", "detached", "resuming", "closing", "closed"
 ]
-"""`Client.state`: ``"waiting"`` is between two attempts, ``"opening"`` while `open` and `on_reconnect` handlers run.
-``"detached"`` and ``"resuming"`` are between and during attempts while the session is kept, so that calls in flight go
-on. A closed client, or one that has given up, can be connected again."""
+"""State of a client, as text.
+
+- ``"idle"``: the client has not begun to connect, or waits for `Client.bind`.
+- ``"connecting"``: an attempt to connect is running.
+- ``"waiting"``: the client waits between two attempts.
+- ``"opening"``: the client has a connection. The `open` handlers run, then the `on_reconnect` handlers.
+- ``"connected"``: the connection is open.
+- ``"detached"``: the connection has dropped, and the session is kept, so that calls in flight can continue. The client
+  waits between two attempts.
+- ``"resuming"``: the session is kept. An attempt to connect is running, or the server has been asked to resume the
+  session.
+- ``"closing"``: `Client.close` is running.
+- ``"closed"``: `Client.close` has returned, or the client has given up. The client can connect again.
+"""
 
 STATES: tuple[ClientState, ...] = get_args(ClientState)
 
@@ -38,7 +49,7 @@ class Input(Enum):
     DROPPED = "the connection ends, and the client dials again"
     DETACHED = "the connection ends, and the session is kept"
     RESUMED = "the session resumes"
-    REOPENED = "the session resumes while its handlers still run"
+    REOPENED = "the session resumes while `open` or `on_reconnect` handlers still run"
     LOST = "the session ends"
     LEFT = "the connection ends, and the client has no URL"
     CLOSED = "the connection and the handlers have ended"
@@ -67,7 +78,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", INSTEAD),
         Input.CLOSE: ("closing", "stops dialing; `connect()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", STOPS),
-        Input.DIALED: ("opening", "calls the `open` handlers, then those of `on_reconnect`"),
+        Input.DIALED: ("opening", "calls the `open` handlers, then the `on_reconnect` handlers"),
         Input.FAILED: ("waiting", "logs a warning and waits; the delays grow"),
         Input.GAVE_UP: ("closed", GIVES_UP),
     },
@@ -84,9 +95,9 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", REPLACES),
         Input.CLOSE: ("closing", "sends accepted messages and the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
-        Input.DETACHED: ("detached", "keeps the session; the handlers continue, and what they send waits"),
-        Input.DROPPED: ("waiting", "cancels the handlers, keeps the queue"),
-        Input.LEFT: ("idle", "cancels the handlers, keeps the queue for the next `bind()`"),
+        Input.DETACHED: ("detached", "keeps the session; the handlers continue, and their messages wait"),
+        Input.DROPPED: ("waiting", "cancels the handlers and keeps the queue"),
+        Input.LEFT: ("idle", "cancels the handlers and keeps the queue for the next `bind()`"),
         Input.GAVE_UP: ("closed", "cancels the handlers; queued requests fail as `not_sent`"),
     },
     "connected": {
@@ -112,22 +123,25 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.DIALED: ("resuming", "asks the server to resume the session"),
         Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
-        Input.DETACHED: ("detached", "dials again: the server has not answered"),
-        Input.RESUMED: ("connected", "resends what has not arrived, then sends what waited; calls `on_reconnect`"),
-        Input.REOPENED: ("opening", "resends what has not arrived, then sends what the handlers sent"),
+        Input.DETACHED: ("detached", "dials again, because the server has not answered"),
+        Input.RESUMED: (
+            "connected",
+            "resends messages that did not arrive, then sends waiting messages; calls the `on_reconnect` handlers",
+        ),
+        Input.REOPENED: ("opening", "resends messages that did not arrive, then sends the messages of the handlers"),
         Input.LOST: ("connecting", ENDS_SESSION),
         Input.GAVE_UP: ("closed", ENDS_SESSION),
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),
         Input.BIND: ("opening", "uses that connection, while the old one closes"),
-        Input.CLOSE: ("closing", "waits for the same close"),
+        Input.CLOSE: ("closing", "waits for the earlier `close()`"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },
     "closed": {
         Input.CONNECT: ("connecting", DIALS),
         Input.BIND: ("opening", USES),
-        Input.CLOSE: ("closing", "returns at once"),
+        Input.CLOSE: ("closing", "returns immediately"),
     },
 }
 

@@ -21,7 +21,7 @@ MOST_LEVELS = 40
 
 
 class InvalidDescription(ValueError):
-    """A description cannot be used: it has a wrong shape, or is too large."""
+    """A description cannot be used, because it has a wrong shape or is too large."""
 
 
 def _is_text(value: Any) -> bool:

@@ -134,9 +134,9 @@ class Invocation(msgspec.Struct, eq=False):
 
 @injectable(attrgetter("context"))
 class Context(msgspec.Struct, eq=False, weakref=True):
-    """One inbound event or request while its handler runs.
+    """The event or request that a handler is handling.
 
-    Annotate a parameter of the handler with this class, or call `current_context`.
+    To get it, annotate a parameter of the handler with this class, or call `current_context`.
     """
 
     _invocation: Invocation
@@ -148,38 +148,38 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def cancel_reason(self) -> Any:
-        """Why the handler is cancelled, or its generator closed; None until then.
+        """Why the handler was cancelled, or its generator closed. None until then.
 
-        If the other side cancelled the request or left a stream early, it is the reason that it gave to
-        ``task.cancel(reason)``, or a `RemoteError` with the message "Request aborted". If the session ended, it is a
-        `ConnectionLost`: a `SessionLost` if the session was kept after a drop and did not resume. If the handler took
-        too long, it is a `HandlerTimeout`.
+        If the remote peer cancelled the request or left a stream early, this is the reason that was passed to
+        ``task.cancel(reason)`` there, or a `RemoteError` with the message "Request aborted". If the session ended, it
+        is a `ConnectionLost`: a `SessionLost` if the session was kept after a drop and did not resume. If the handler
+        reached its time limit, it is a `HandlerTimeout`.
         """
         return self._invocation.cancel_reason
 
     @property
     def message(self) -> Message | None:
-        """The message itself, while a `message` handler observes; else None."""
+        """The message itself, if there is a `message` handler. Otherwise None."""
         return self._invocation.message
 
     @property
     def event(self) -> str:
-        """The event's name; empty for a raw message, which is then the only one of ``args``."""
+        """The name of the event. Empty for a raw message, which is then the only item of ``args``."""
         return self._invocation.event
 
     @property
     def id(self) -> int | None:
-        """The request's id; None for an event, which has no answer."""
+        """The id of the request. None for an event, which has no response."""
         return self._invocation.id
 
     @property
     def channel_name(self) -> str | None:
-        """The name of the channel; None for the main channel and for anonymous ones."""
+        """The name of the channel. None on the main channel and on anonymous channels."""
         return self._invocation.channel_name
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The arguments as they arrived; a middleware may assign others."""
+        """The arguments as they arrived. Middleware can assign other arguments."""
         return tuple(self._invocation.inbound.a[1:])
 
     @args.setter
@@ -188,7 +188,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def state(self) -> PeerState:
-        """The state of the peer, as `Peer.state`."""
+        """The state of the peer, which is the same as `Peer.state`."""
         return self._invocation.peer.state
 
     @property
@@ -196,26 +196,26 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         """The server of the peer.
 
         Raises:
-            RuntimeError: the handler is a client's.
+            RuntimeError: the handler belongs to a client.
         """
         return self._invocation.peer.server
 
     def channel(self) -> AnonymousChannel:
-        """Make an anonymous channel for the requestor: register handlers on it, then return it as the result.
+        """Make an anonymous channel for the caller. Register handlers on it, then return it as the handler's result.
 
-        Each call within one handler returns the same channel. It can send once it has been delivered. If the handler
-        returns something else, the channel is closed and the requestor never learns of it.
+        Each call within one handler returns the same channel. You can send on the channel once it has been delivered to
+        the caller. If the handler returns something else, the channel is closed, and the caller does not get it.
 
         Raises:
-            BadArguments: this is an event, which has no answer.
-            RemoteError: the other side has as many channels open as `Limits.channels` allows. If the handler does not
-                catch it, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
+            BadArguments: this is an event, which has no response.
+            RemoteError: the remote peer has as many channels open as `Limits.channels` allows. If the handler does not
+                catch this error, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
         """
         return self._invocation.channel()
 
     @property
     def label(self) -> str:
-        """The event in the words of a log line: ``chat:say #7``."""
+        """The event as log lines show it, such as ``chat:say #7``."""
         return self._invocation.label
 
     def __repr__(self) -> str:
@@ -226,7 +226,7 @@ CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
 
 def current_context() -> Context:
-    """Return the context of the running handler, also in tasks that it started.
+    """Return the context of the running handler. Also works in tasks that the handler has started.
 
     Raises:
         RuntimeError: no handler is running here.

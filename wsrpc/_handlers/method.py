@@ -64,15 +64,17 @@ def method(
     timeout: float | UnsetType | None = UNSET,
     hidden: bool = False,
 ) -> Any:
-    """Make a method of a `Service` a handler of the event with its name, or of ``name``; a decorator.
+    """Make a method of a `Service` the handler of an event. Works as a decorator.
 
-    Options are those of `Server.on`. A subclass that overrides the method need not decorate it again.
+    The event has the name of the method, or ``name``. The options are those of `Server.on`. A subclass that overrides
+    the method need not decorate it again.
 
-    On a method of a contract, ``name`` is the name of its event; options have no meaning there and are refused. On a
-    method that implements one, the options are those of the handler.
+    On a method of a contract, ``name`` is the name of the event, and options are refused. On a method that implements a
+    contract, the options are those of the handler.
 
     Raises:
-        TypeError: what is decorated is not a plain method.
+        TypeError: the decorated object is not a plain method, or an option has a wrong type.
+        ValueError: ``timeout`` is not more than 0, or ``name`` cannot be sent.
     """
     if name is not None and not isinstance(name, str):
         return method()(name)

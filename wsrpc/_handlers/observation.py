@@ -15,11 +15,12 @@ __all__ = ["Message", "finish"]
 
 
 class Message:
-    """One inbound message, as `message` handlers see it. Changing the values that it returns changes nothing.
+    """Inbound message, as `message` handlers get it.
 
-    ``payload`` is the message as it arrived; ``text`` says whether it was a text message. ``event``, ``id`` and
-    ``channel_name`` are None, and ``args`` is empty, if the message has no such field or is not a message of the
-    protocol. ``args`` is decoded anew each time: keep it in a variable if you need it more than once.
+    ``payload`` is the message as it arrived, and ``text`` says whether it was a text message. If the message is not a
+    protocol message, or has no such field, ``event``, ``id`` and ``channel_name`` are None, and ``args`` is empty. Each
+    access decodes ``args`` again, so keep it in a variable if you need it more than once. Changing these values does
+    not change the message.
     """
 
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
@@ -72,9 +73,9 @@ class Message:
         return a
 
     async def processed(self) -> None:
-        """Wait until the message has been processed: its handler, if it has one, is done.
+        """Wait until the message has been processed. Cancelling is safe.
 
-        Cancelling is safe.
+        If the message has a handler, this waits until the handler has finished.
         """
         if self._done:
             return
@@ -90,11 +91,11 @@ class Message:
     def describe(
         self, *, limit: int = 200, redact: Callable[[str, tuple[Any, ...]], tuple[Any, ...]] | None = None
     ) -> str:
-        """Return one line for a log.
+        """Return a description of the message, as one line for a log.
 
         Args:
-            limit: characters of arguments that the line shows, approximately.
-            redact: ``redact(event, args)`` returns the arguments to show.
+            limit: approximate maximum number of characters of the arguments in the line.
+            redact: a function; ``redact(event, args)`` returns the arguments to show.
         """
         args = self.args  # decodes the message, so that `event` and the others need not
         event = self.event

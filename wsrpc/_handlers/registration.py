@@ -71,27 +71,30 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
     ) -> Any:
-        """Register the handler of an event, as a decorator or by a call; None removes the handler.
+        """Register the handler of an event, as a decorator or by a call. Passing None removes the handler.
 
-        The last registration wins. Replacing a handler from another place in the code logs a warning. On the main
-        channel the names open, connect, close, disconnect, error and message are lifecycle events: they report on the
-        connection. A server and its peers may each have a handler for one of those, and all of them run.
+        A new handler replaces the old one. If the two were registered at different places in the code, a warning is
+        logged. On the main channel, the names open, connect, close, disconnect, error and message are lifecycle events,
+        which report on the connection. A server and its peers can each have a handler for the same lifecycle event; all
+        of these handlers run.
 
         Args:
-            lax: let msgspec convert leniently (numeric strings to numbers, ...).
-            thread: run a plain function in a thread instead of inline in the event loop.
-            ordered: run one call after another, in the order of arrival, instead of overlapping.
-            timeout: seconds that an ``async def`` may run once it was called; None for no limit. The default is
-                `Limits.handler`. A handler that takes longer is cancelled with a line in the log, and its caller gets
-                `HandlerTimeout` at once; the handler counts against `Limits.running` until it has ended. Not for plain
-                functions, threads, streams, uploads and conversations.
-            hidden: leave the handler out of every description of this side, such as `wsrpc.schema.describe`. It can
-                still be called.
+            lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
+                default, uses the ``lax`` option of the server, client or router.
+            thread: whether to run a plain function in a thread instead of the event loop.
+            ordered: whether calls of the same peer run one after another, in the order of arrival, instead of
+                concurrently.
+            timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
+                limit. The default is `Limits.handler`. A handler that takes longer is cancelled, with a line in the
+                log, and its caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until
+                it has ended. This option is not for plain functions, threads, streams, uploads and conversations.
+            hidden: whether to leave the handler out of every description of this side, such as `wsrpc.schema.describe`.
+                The handler can still be called.
 
         Raises:
-            TypeError: the function cannot be a handler; the text names the parameter and says what to do.
-            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is wsrpc's
-                own.
+            TypeError: the function cannot be a handler. The text names the parameter and says what to do.
+            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is reserved
+                for wsrpc.
         """
         _check_event("on", event)
         return self._register(
@@ -137,11 +140,14 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
     ) -> Any:
-        """Register a handler for the next such event only. It comes before a handler registered with `on`.
+        """Register a handler for only the next event or request with one name.
 
-        The registration ends when the function is called. An event or request that ends before that leaves the handler
-        to the next one: if its arguments do not fit, middleware refuses it, there are too many channels, or it is
-        cancelled. While one call waits, in middleware for instance, no other call gets the handler.
+        This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
+        stays registered if an event or request ends before that: its arguments do not fit, middleware refuses it, there
+        are too many channels, or it is cancelled. While one call waits, for example in middleware, no other call gets
+        the handler.
+
+        The options and exceptions are those of `on`.
         """
         _check_event("once", event)
         return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout, hidden=hidden)
@@ -162,26 +168,28 @@ class Registrar(OnChannel):
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object as the handlers of the events of a contract.
 
-        The contract is a `typing.Protocol`, as for `Caller.proxy`. A plain ``def`` or an ``async def`` implements an
-        ``async def`` of the contract, and an async generator one that returns a `Stream`. A conversation is implemented
-        by a method that has a parameter ``AnonymousChannel``, or returns one. Methods may have further parameters that
-        are injected, such as a `Peer`. Options of a handler are given with `method` on the method that implements it.
+        The contract is a `typing.Protocol`, as for a proxy. A plain ``def`` or an ``async def`` implements an ``async
+        def`` of the contract, and an async generator implements a method that returns a `Stream`. A conversation is
+        implemented by a method that has an ``AnonymousChannel`` parameter or returns an ``AnonymousChannel``. Methods
+        may have additional parameters that are injected, such as a `Peer`. To set options of a handler, decorate the
+        implementing method with `method`.
 
         Raises:
-            TypeError: a method is missing, or its signature does not fit the contract; the text names both signatures.
+            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
                 Nothing is registered.
-            ValueError: an event is a method of a `Service`, or the channel is wsrpc's own.
+            ValueError: an event is a method of a `Service`, or the channel is reserved for wsrpc.
         """
         self._check_open()
         self._registry.implement(self._channel_name, contract, implementation)
 
     @no_parentheses("@server.use")
     def use(self, middleware: M, /) -> M:
-        """Run ``middleware(ctx, call_next)`` around the handlers; works as a decorator.
+        """Run ``middleware(ctx, call_next)`` around the handlers. Works as a decorator.
 
-        Middleware of a server, client, peer or router sees every inbound event and request. Middleware of a channel
-        sees those of its channel. ``await call_next(ctx)`` runs the next middleware or the handler and returns its
-        result; raise an exception instead to reject the request. ``ctx.args`` may be assigned.
+        Middleware of a server, client, peer or router runs around every inbound event and request. Middleware of a
+        channel runs around the events and requests on that channel. ``await call_next(ctx)`` runs the next middleware
+        or the handler, and returns its result. To reject the request instead, raise an exception. To change the
+        arguments, assign to ``ctx.args``.
         """
         self._check_open()
         self._registry.use(self._channel_name, middleware)
@@ -194,13 +202,13 @@ class Declarer(Registrar):
     __slots__ = ()
 
     def declare(self, contract: TypeForm[Any], /) -> None:
-        """Say which events this side emits here, for descriptions of it.
+        """Declare which events this side emits, so that descriptions include them.
 
-        The contract is the one of which `emitter` makes an emitter. `wsrpc.schema.describe`, TypeScript declarations
-        and generated Python clients then have its events.
+        Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
+        generated Python clients then include its events.
 
         Raises:
-            TypeError: the contract cannot work; or this is a channel of a server's peer, which has no description.
+            TypeError: the contract is not valid; or this is a channel of a server's peer, which has no description.
         """
         self._check_open()
         self._registry.declare(self._channel_name, contract)
@@ -215,25 +223,29 @@ class RawRegistrar:
 
     @no_parentheses("@server.on_raw")
     def on_raw(self, function: F, /) -> F:
-        """Call ``function(peer, message)`` with each message that is not protocol; works as a decorator.
+        """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
-        ``message`` is str or bytes. The function may be async: it then runs for one message of a peer after another,
-        and messages that wait are bounded as events are, by `Limits.waiting`. Middleware sees these messages with an
-        empty ``ctx.event``. Exceptions go to the log and to `error` handlers. Register the function before peers
-        connect, because two wsrpc peers speak in binary messages if neither of them takes raw messages.
+        ``message`` is str or bytes. The function may be async: it then runs for one message of a peer after another.
+        Messages that wait for it are limited by `Limits.waiting`, like events. Middleware runs around the function,
+        with an empty ``ctx.event``. Exceptions are logged, and passed to `error` handlers. Register the function before
+        peers connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a
+        function.
 
         Raises:
-            TypeError: it is not a function of these two.
-            ValueError: a service takes every message.
+            TypeError: ``function`` does not take these two arguments.
+            ValueError: a service receives all messages.
         """
         self._registry.add_raw(function)
         return function
 
 
 class Router(Declarer):
-    """Registrations for a `Server` or `Client` to include, so that an application can be several modules.
+    """Handlers and middleware for a `Server` or `Client` to include, so that an application can have several modules.
 
-    Register everything before the router is included; later registrations are refused.
+    Register everything before you include the router: later registrations are refused.
+
+    Args:
+        lax: whether msgspec converts the arguments of handlers leniently, for example numeric strings to numbers.
     """
 
     __slots__ = ("_channel_name", "_registry")
@@ -243,7 +255,11 @@ class Router(Declarer):
         self._channel_name = None
 
     def of(self, name: str, *, ordered: bool = False) -> RouterChannel:
-        """Register on a named channel. ``ordered`` is that of `Peer.of`."""
+        """Return a named channel of the router, to register handlers on it.
+
+        Args:
+            ordered: as for `Peer.of`.
+        """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
         if ordered:
@@ -252,12 +268,15 @@ class Router(Declarer):
 
     @no_parentheses("@router.use")
     def use(self, middleware: M, /) -> M:
-        """Run ``middleware`` around the handlers of the channel under which the router is included, or around all."""
+        """Run ``middleware`` around the handlers of the channel for which the router is included. Works as a decorator.
+
+        If the router is included without ``channel=``, its middleware runs around all handlers.
+        """
         return super().use(middleware)
 
 
 class RouterChannel(Declarer):
-    """A named channel of a router."""
+    """Named channel of a router. `Router.of` returns it."""
 
     __slots__ = ("_channel_name", "_registry")
 

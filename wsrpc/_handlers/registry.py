@@ -36,8 +36,11 @@ __all__ = [
 ]
 
 CallNext = Callable[[Context], Awaitable[Any]]
+"""Second argument of middleware: runs the next middleware or the handler, and returns its result."""
 Middleware = Callable[[Context, CallNext], Awaitable[Any]]
+"""Function that runs around handlers; see `Router.use`."""
 HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
+"""Function that returns an async context manager in which a handler runs; see `Server.handler_context`."""
 RawOnly = Literal["json", "message"] | None
 """Whether every message goes to the raw handler, and in which form: decoded as JSON, or as it arrived."""
 

@@ -38,14 +38,14 @@ T = TypeVar("T")
 
 @injectable(attrgetter("peer"))
 class Peer(Registrar, RawRegistrar, RawCaller):
-    """One end of a connection. A server has one for each client; a client has one of its own.
+    """The other side of a connection. A server has one peer for each client; a client has one peer, for its server.
 
     Attributes:
-        id: the peer's name in logs.
-        state: a mapping for the application; see `Key`. On a server, `on_handshake` may fill it.
-        principal: the user, as `on_handshake` has set it.
-        ignored: a Counter, by kind, of messages that the protocol says to ignore, of events that reach no handler, and
-            of messages above `Limits.rate`.
+        id: the name of the peer in logs.
+        state: a mapping for data of the application; see `Key`. On a server, an `on_handshake` function can fill it.
+        principal: the user, as set by `on_handshake`.
+        ignored: a Counter of messages that were not handled, by kind: messages that the protocol says to ignore, events
+            that reach no handler, and messages above `Limits.rate`.
     """
 
     def __init__(
@@ -87,15 +87,15 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def detached(self) -> bool:
-        """Whether there is no connection, but the session is kept: it goes on when another connection resumes it."""
+        """Whether the session is kept without a connection. It continues when another connection resumes it."""
         return self._core.detached
 
     @property
     def info(self) -> ConnectionInfo:
-        """Facts from the opening handshake: path, headers, remote address and so on.
+        """Data of the opening handshake, such as the path, the headers and the remote address.
 
-        After the end of the connection, the info of the last one is still here, without ``underlying``. So `close`
-        handlers can say who left.
+        After the end of the connection, this is the data of the last connection, without ``underlying``, so that
+        `close` handlers can use it.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -112,23 +112,23 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def pending(self) -> int:
-        """Number of requests that this side has sent and that are not answered yet."""
+        """Number of requests that this side has sent and that have no response yet."""
         return len(self._out.requests)
 
     @property
     def active(self) -> int:
-        """Number of handlers that run for the remote peer, with those of streams and conversations."""
+        """Number of handlers that are running for the remote peer, including those of streams and conversations."""
         dispatcher = self._core.dispatcher
         first = dispatcher.beginning  # it gets a `Call` only if it waits
         return len(dispatcher.running.calls) + (first is not None and first.call is None)
 
     @property
     def channels(self) -> int:
-        """Number of anonymous channels that are open, with those of streams, whichever side opened them."""
+        """Number of open anonymous channels, including those of streams, whichever side opened them."""
         return len(self._core.session.channels)
 
     def stats(self) -> PeerStats:
-        """Return a snapshot of the peer's counters, for operators."""
+        """Return a snapshot of the peer's counters, for monitoring."""
         core = self._core
         link, passed = core.link, core.traffic()
         return PeerStats(
@@ -155,15 +155,16 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def limits(self) -> Limits:
         """The limits of the connection.
 
-        You may change the size of inbound messages for this connection, in an `open` handler for instance:
-        ``peer.limits = peer.limits.replace(message=4096)``. A wsrpc peer learns of it, and raises `MessageTooBig` for
-        larger messages. A larger message that it had sent before closes the connection with 1009. The opening handshake
-        settles all other limits; see `Handshake.limits`.
+        You can change one limit of an existing connection, the maximum size of inbound messages. For example, an `open`
+        handler can run ``peer.limits = peer.limits.replace(message=4096)``. A remote peer that uses wsrpc receives the
+        new limit, and then raises `MessageTooBig` instead of sending a larger message. If it has already sent a larger
+        message, the connection is closed with 1009. All other limits are fixed after the opening handshake; see
+        `Handshake.limits`.
 
         Raises:
-            ConnectionLost: on assignment, there is no connection, and no session that waits for another one.
-            RuntimeError: on assignment, called in another thread than the event loop's.
-            TypeError, ValueError: on assignment, the value is not a `Limits`, or differs in more than ``message``.
+            ConnectionLost: on assignment, if there is no connection, and no session that waits for another connection.
+            RuntimeError: on assignment, in a thread other than the event loop's.
+            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
         """
         return self._core.limits
 
@@ -186,10 +187,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def server(self) -> Server:
-        """The server that this peer is connected to, or was connected to. See `Server.state`.
+        """The server that this peer is connected to, or was connected to.
+
+        Handlers can share objects in its `Server.state`.
 
         Raises:
-            RuntimeError: the peer is a client's.
+            RuntimeError: the peer belongs to a client.
         """
         server: Server | None = self._core.owner.server
         if server is None:
@@ -198,20 +201,21 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def address(self) -> str | None:
-        """The application's name for the client, as `Handshake.address` has set it. None if it has none."""
+        """The application's name for the client, as set by `Handshake.address`. None if it has no name."""
         return self._core.owner.address
 
     @property
     def rooms(self) -> tuple[Room, ...]:
-        """The rooms of the server that this peer is in. After the end of the connection, those it was in at the end."""
+        """The rooms of which this peer is a member. After the end of the connection, the rooms of which it was a member
+        then."""
         return tuple(self._core.owner.rooms)
 
     @property
     def home_room(self) -> Room:
-        """The room that ``Server(room_from=)`` has returned for this peer.
+        """The room that the function ``Server(room_from=)`` returned for this peer.
 
         Raises:
-            RuntimeError: it has returned none.
+            RuntimeError: the function returned no room, or there is no such function.
         """
         home: Room | None = self._core.owner.home
         if home is None:
@@ -226,7 +230,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def get(self, key: str, default: Any = None) -> Any: ...
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``. ws-wrapper has this method."""
+        """Return ``state.get(key, default)``, like the method with this name in ws-wrapper."""
         return self.state.get(key, default)
 
     @overload
@@ -235,14 +239,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def set(self, key: str, value: Any) -> None: ...
 
     def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``. ws-wrapper has this method."""
+        """Set ``state[key] = value``, like the method with this name in ws-wrapper."""
         self.state[key] = value
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
-        """Return the named channel of this peer: the same object each time, until it is closed.
+        """Return a named channel of this peer. Each call returns the same object, until the channel is closed.
 
         Args:
-            ordered: handlers that are registered on it from now on run one after another.
+            ordered: whether calls of handlers that you register on the channel from now on run one after another.
+
+        Raises:
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
@@ -263,15 +270,16 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
-        """Use ``transport`` as the connection. A present connection is closed with 1001, and its requests fail.
+        """Use ``transport`` as the connection. The current connection is closed with 1001, and its requests fail.
 
-        The `open` handlers are called within this call. Those that are coroutines run on; see `wait_opened`.
+        The `open` handlers are called before this method returns. Async handlers may still be running then; to wait for
+        them, use `wait_opened`.
 
         Raises:
             TypeError: ``transport`` is not a transport.
-            ValueError: it is bound to this peer already.
-            ConnectionLost: a `close` handler of the present connection has bound another transport or closed the peer.
-            RuntimeError: called in another thread than the event loop's.
+            ValueError: ``transport`` is already bound to this peer.
+            ConnectionLost: a `close` handler of the current connection has bound another transport or closed the peer.
+            RuntimeError: called in a thread other than the event loop's.
         """
         core = self._core
         if self._out.link is not None:
@@ -281,22 +289,26 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         core.attach(link)
 
     async def wait_opened(self) -> None:
-        """Wait until the `open` handlers are done or overdue, or the connection has ended. Cancelling is safe."""
+        """Wait until the `open` handlers have finished, or `Limits.open_handlers` is over, or the connection has ended.
+
+        Cancelling is safe.
+        """
         self._check_thread("peer.wait_opened()")
         await self._core.wait_opened()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended.
 
-        Messages that were accepted for sending are written first, then the Close frame. Cancelling is safe: the closing
-        handshake goes on.
+        Messages that were accepted for sending are sent first, then the Close frame. Cancelling is safe: the closing
+        handshake continues.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
+            reason: the close reason, with at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: the code may not be sent, or the reason has more than 123 bytes, or comes without a code.
-            RuntimeError: called in another thread than the event loop's.
+            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            RuntimeError: called in a thread other than the event loop's.
         """
         told = check_close(code, reason)
         self._check_thread("peer.close()")
@@ -326,10 +338,10 @@ def core_of(peer: Peer) -> PeerCore:
 
 
 def current_peer() -> Peer:
-    """Return the peer whose message the running handler handles. It also works in tasks that the handler has started.
+    """Return the peer whose message the running handler handles. Also works in tasks that the handler has started.
 
     Raises:
-        RuntimeError: no handler is running.
+        RuntimeError: no handler is running here.
     """
     ctx = CURRENT.get(None)
     if ctx is None:

@@ -40,14 +40,14 @@ class SessionInput(Enum):
 
     __hash__ = object.__hash__
 
-    BOUND = "it gets its first connection"
+    BOUND = "the first connection opens"
     CUT = "the connection ends, and the session is kept"
     ASKED = "the client connects again and asks to resume"
     RESUMED = "the session resumes"
     ENDED = "the session cannot be kept"
-    REFUSED = "the server does not resume it"
-    EXPIRED = "no connection resumes it in time"
-    OVERFLOWED = "too much waits to be sent"
+    REFUSED = "the server does not resume the session"
+    EXPIRED = "no connection resumes the session in time"
+    OVERFLOWED = "more messages wait to be sent than the limits allow"
     CLOSED = "this side calls `close()`"
 
 
@@ -57,19 +57,25 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
         SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
     },
     SessionState.ATTACHED: {
-        SessionInput.CUT: (SessionState.DETACHED, "keeps its calls and channels; messages wait"),
+        SessionInput.CUT: (SessionState.DETACHED, "keeps calls and channels; messages wait"),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
     },
     SessionState.DETACHED: {
         SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
-        SessionInput.RESUMED: (SessionState.ATTACHED, "resends what has not arrived, then sends what waited"),
+        SessionInput.RESUMED: (
+            SessionState.ATTACHED,
+            "resends messages that did not arrive, then sends waiting messages",
+        ),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
     },
     SessionState.RESUMING: {
-        SessionInput.RESUMED: (SessionState.ATTACHED, "resends what has not arrived, then sends what waited"),
+        SessionInput.RESUMED: (
+            SessionState.ATTACHED,
+            "resends messages that did not arrive, then sends waiting messages",
+        ),
         SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),

@@ -28,13 +28,13 @@ WHOLE = (str, bytes, bytearray, memoryview)
 
 
 class RawConnection:
-    """A connection without the protocol, for `Server.serve_raw` functions and for a `Service` with ``serve``.
+    """Connection without the protocol, for `Server.serve_raw` functions and for a `Service` with ``serve``.
 
-    ``id`` names it in logs, ``state`` is the handshake's as `Server.on_handshake` left it, and ``server`` is its
-    server. One task at a time receives; any number of tasks may send.
+    ``id`` is the name of the connection in logs. ``state`` is what `Server.on_handshake` stored in ``handshake.state``.
+    ``server`` is the server. Only one task at a time may receive; any number of tasks may send.
 
-    While nothing is received, at most about `Limits.high_water` bytes are read ahead, which slows the other side down.
-    The end of the connection is not noticed either until those are received.
+    While no task receives, at most about `Limits.high_water` bytes are read ahead; after that, the client has to wait.
+    The end of the connection is not noticed until these bytes have been received.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server) -> None:
@@ -51,32 +51,32 @@ class RawConnection:
 
     @property
     def info(self) -> ConnectionInfo:
-        """The opening handshake: path, headers, remote address and so on.
+        """Data of the opening handshake, such as the path, the headers and the remote address.
 
-        ``info.underlying`` is the library's own connection object.
+        ``info.underlying`` is the connection object of the WebSocket library.
         """
         return self._link.transport.info
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended, or `close` was called. What arrived before can still be received."""
+        """Whether the connection has ended, or `close` was called. Earlier messages can still be received."""
         return self._link.closed
 
     @property
     def ended(self) -> CloseInfo | None:
-        """How the connection ended: ``code``, ``reason``, ``was_clean`` and ``user_closed``. None if it has not.
+        """How the connection ended: ``code``, ``reason``, ``was_clean`` and ``user_closed``. None if it has not ended.
 
-        The code is 1005 if the other side gave none, and 1006 if the connection was dropped.
+        The code is 1005 if the Close frame had no code, and 1006 if the connection was dropped.
         """
         return self._link.ended
 
     async def wait_closed(self) -> CloseInfo:
-        """Wait until the connection has ended, and return how. Cancelling is safe.
+        """Wait until the connection has ended, and return how it ended. Cancelling is safe.
 
-        The end is not noticed while much of what has arrived waits to be received.
+        The end is not noticed while more than about `Limits.high_water` bytes have arrived and have not been received.
 
         Raises:
-            RuntimeError: called in another thread than the event loop's.
+            RuntimeError: called in a thread other than the event loop's.
         """
         self._link.check_thread("connection.wait_closed()")
         return await self._link.wait_ended()
@@ -89,16 +89,17 @@ class RawConnection:
     # ------------------------------------------------------------ receiving
 
     async def receive(self, *, max_size: int | None = None) -> RawMessage:
-        """Receive a message: text as str, binary as bytes. Cancelling is safe: nothing is lost.
+        """Receive a message: text as str, binary as bytes. Cancelling is safe: no message is lost.
 
         Args:
-            max_size: bytes of the largest message to return; at most `Limits.message`, which is the default.
+            max_size: the maximum size of the message in bytes. It can be at most `Limits.message`, which is the
+                default.
 
         Raises:
-            MessageTooBig: the message has more than ``max_size`` bytes. It is dropped, and the connection goes on. (A
+            MessageTooBig: the message has more than ``max_size`` bytes. It is dropped, and the connection continues. (A
                 message with more than `Limits.message` bytes closes the connection with 1009.)
-            ConnectionLost: the connection has ended, and everything that arrived before was received.
-            RuntimeError: another task receives already, or this is another thread than the event loop's.
+            ConnectionLost: the connection has ended, and all earlier messages have been received.
+            RuntimeError: another task is already receiving, or this is a thread other than the event loop's.
             ValueError: ``max_size`` is negative, or more than `Limits.message`.
         """
         largest = self._link.largest
@@ -145,10 +146,10 @@ class RawConnection:
         return await self._link.fail(CloseCode.INVALID_DATA, "a text message that is not UTF-8")
 
     async def receive_text(self, *, max_size: int | None = None) -> str:
-        """Receive a text message; see `receive`. Cancelling is safe: nothing is lost.
+        """Receive a text message; see `receive`. Cancelling is safe: no message is lost.
 
         Raises:
-            ProtocolError: the message is binary. It is dropped, and the connection goes on.
+            ProtocolError: the message is binary. It is dropped, and the connection continues.
         """
         message = await self.receive(max_size=max_size)
         if isinstance(message, bytes):
@@ -156,10 +157,10 @@ class RawConnection:
         return message
 
     async def receive_bytes(self, *, max_size: int | None = None) -> bytes:
-        """Receive a binary message; see `receive`. Cancelling is safe: nothing is lost.
+        """Receive a binary message; see `receive`. Cancelling is safe: no message is lost.
 
         Raises:
-            ProtocolError: the message is text. It is dropped, and the connection goes on.
+            ProtocolError: the message is text. It is dropped, and the connection continues.
         """
         message = await self.receive(max_size=max_size)
         if isinstance(message, str):
@@ -167,16 +168,17 @@ class RawConnection:
         return message
 
     async def pieces(self) -> AsyncIterator[RawMessage]:
-        """Receive a message of any size, piece by piece as its frames arrive.
+        """Receive one message of any size, piece by piece as its frames arrive.
 
-        Pieces of a text message are str, cut between characters. Only a frame is bounded, by `Limits.message`. A
-        transport whose library reassembles messages gives each in one piece, and bounds it.
+        Pieces of a text message are str; text is split only between characters. `Limits.message` applies to each frame,
+        not to the whole message. If the WebSocket library assembles messages itself, you get each message in one piece,
+        and the limit applies to the message.
 
-        If the loop is left or cancelled, the rest of the message is dropped.
+        If you leave the loop, or it is cancelled, the rest of the message is dropped.
 
         Raises:
             ConnectionLost: the connection has ended, or ends within the message.
-            RuntimeError: another task receives already, or has received another message since.
+            RuntimeError: another task is already receiving, or has received another message since.
         """
         await self._skip_rest()
         mine = self._pieces_of = object()
@@ -211,7 +213,7 @@ class RawConnection:
         """Receive messages until the connection is closed.
 
         Raises:
-            ConnectionLost: it ended without a closing handshake.
+            ConnectionLost: the connection ended without a closing handshake.
         """
         while True:
             try:
@@ -225,20 +227,21 @@ class RawConnection:
     # ------------------------------------------------------------ sending
 
     async def send(self, message: RawMessage | Pieces) -> None:
-        """Send a message: str as text, bytes as binary, an iterable (also an async one) of either piece by piece.
+        """Send a message: str as text, bytes as binary, an iterable or async iterable of either type piece by piece.
 
-        Return when the message is accepted for sending. While more than `Limits.high_water` bytes are unsent, wait
-        before the message and before each piece. Any number of tasks may send: messages leave one after another, in the
-        order of the calls.
+        Returns when the message is accepted for sending. While more than `Limits.high_water` bytes are unsent, the call
+        waits before the message and before each piece. Any number of tasks may send: messages are sent one after
+        another, in the order of the calls.
 
-        Cancelling is safe for a message in one piece, which is not sent then. A message of which pieces have left
-        cannot be taken back: cancelling it, or an error that its iterable raises, closes the connection with 1011.
+        Cancelling is safe for a message in one piece: it is then not sent. If pieces of a message have been sent, the
+        message cannot be taken back. If the call is then cancelled, or the iterable raises an exception, the connection
+        is closed with 1011.
 
         Raises:
             ConnectionLost: the connection has ended or is closing; ``outcome`` is ``"not_sent"``.
-            TypeError: ``message`` is something else, or has both str and bytes pieces.
+            TypeError: ``message`` has another type, or has both str and bytes pieces.
             ValueError: the iterable is empty.
-            RuntimeError: called in another thread than the event loop's.
+            RuntimeError: called in a thread other than the event loop's.
         """
         self._link.check_thread("connection.send(...)")
         given: Any = message
@@ -253,20 +256,20 @@ class RawConnection:
         await self._link.send(payload, text)
 
     async def send_json(self, value: Any) -> None:
-        """Send ``value`` as JSON text, encoded like a handler's result; see `send`."""
+        """Send ``value`` as JSON text. It is encoded like a handler's result; see `send`."""
         await self.send(_encode_json(value).decode())
 
     # ------------------------------------------------------------ closing
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Close the connection: write what was accepted, then the Close frame; return when the connection has ended.
+        """Close the connection, and return when it has ended. Messages that were accepted for sending are sent first.
 
-        What arrived before can still be received. With None as ``code`` the Close frame has no code, and the other side
-        sees 1005. Cancelling is safe: the closing goes on.
+        Messages that arrived before can still be received. With None as ``code``, the Close frame has no code, and the
+        remote peer sees 1005. Cancelling is safe: the closing continues.
 
         Raises:
-            ValueError: ``code`` may not be sent, or ``reason`` has more than 123 bytes or comes without a code.
-            RuntimeError: called in another thread than the event loop's.
+            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            RuntimeError: called in a thread other than the event loop's.
         """
         check_close(code, reason)
         await self._link.close(code, reason)

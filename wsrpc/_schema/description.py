@@ -21,20 +21,26 @@ from .json_types import Described, schemas_of
 __all__ = ["Description", "EventSchema", "Kind", "ParameterSchema", "declared_members", "describe", "shown_handlers"]
 
 Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
-"""The kind of answer to a request of an event.
+"""Kind of the response to a request.
 
 - ``"value"``: a value (``result``)
 - ``"stream"``: a channel on which items arrive (``items``)
-- ``"upload"``: a channel to which the caller sends items (``sends``) and whose end is answered (``result``)
-- ``"exchange"``: a channel with items in both directions
+- ``"upload"``: a channel on which the caller sends items (``sends``). The response after the last item is a value
+  (``result``)
+- ``"exchange"``: a channel with items in both directions (``sends`` and ``items``)
 - ``"conversation"``: a channel for events and requests
 """
 
 
 class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """A parameter that gets its value from the caller. If ``rest`` is true, it takes all further arguments.
+    """Parameter whose value the caller passes.
 
-    The schema of an optional parameter has its ``"default"``, if that can be written as JSON.
+    Attributes:
+        name: the name of the parameter.
+        schema: the JSON Schema of the value. The schema of an optional parameter has a ``"default"``, if JSON can
+            express the default value.
+        optional: whether callers can omit the argument.
+        rest: whether the parameter takes all further arguments.
     """
 
     name: str
@@ -44,11 +50,21 @@ class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """An event with a handler, or one that is emitted. ``channel`` is None for the main channel; ``doc`` is the
-    docstring of the handler, or of the contract's method.
+    """Event that has a handler, or that is emitted.
 
-    An empty schema stands for any value. ``notes`` say which types have no schema, and why. What is emitted is of kind
-    ``"value"`` and has no ``result``, because nothing answers an event.
+    An empty schema stands for any value. An emitted event has the kind ``"value"`` and no ``result``, because events
+    have no response.
+
+    Attributes:
+        event: the name of the event.
+        kind: the kind of the response; see `wsrpc.schema.Kind`.
+        channel: the name of the channel. None for the main channel.
+        doc: the docstring of the handler, or of the contract's method.
+        parameters: the parameters, in order.
+        sends: the JSON Schema of the items that the caller sends.
+        items: the JSON Schema of the items that the caller gets.
+        result: the JSON Schema of the result.
+        notes: which types have no schema, and why.
     """
 
     event: str
@@ -63,12 +79,16 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 
 
 class Description(msgspec.Struct, frozen=True):
-    """All events by name, those of the main channel first, and the definitions that ``{"$ref": ...}`` refers to.
+    """Description of the events of a server, client or router.
 
-    ``events`` have handlers. ``emits`` are the events that the described side emits, as far as it has declared them.
+    A type with defaults that is both sent and returned has two definitions. ``Cup`` is the type as it is returned, with
+    all its fields. ``CupInput`` is the type as callers can send it. Arguments of emitted events have the form of
+    returned values.
 
-    A type with defaults that is both sent and returned has two definitions: ``Cup``, with all its fields, as it comes
-    back, and ``CupInput`` as it may be sent. Arguments of emitted events are as what comes back.
+    Attributes:
+        events: the events that have handlers, by name. Those of the main channel come first.
+        emits: the events that the described side emits, if it has declared them.
+        definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
     """
 
     events: tuple[EventSchema, ...]

@@ -38,31 +38,35 @@ __all__ = ["Retry", "ask_again", "check_retry"]
 
 
 class Retry(msgspec.Struct, frozen=True, kw_only=True):
-    """How a request with ``retry=`` is sent again when it fails.
+    """Rules for sending a request again when it fails, for ``request(retry=)``.
 
-    The wait before the second attempt is a random time between 0 and ``initial`` seconds. The range doubles with each
-    further attempt, up to ``max``. (The times are random so that many clients do not come at once.) All attempts and
-    the waits between them share the one timeout of the request.
+    The wait before the second attempt is a random time between 0 and ``initial`` seconds. The upper bound doubles with
+    each further attempt, up to ``max`` seconds. Because waits are random, clients whose requests failed at the same
+    time do not all send them again at the same time. All attempts and the waits between them share the timeout of the
+    request.
 
-    A request is sent again if no handler ran: after `ConnectionLost` with outcome ``"not_sent"``, `Draining`,
-    `Overloaded`, `QueueFull` and `TooManyRequests`. With ``idempotent=True`` on the call, it is also sent again after
-    `ConnectionLost` with outcome ``"unknown"`` and after `HandlerTimeout`. After a `ConnectionLost` it is sent again
-    only while another connection may come. The last error is raised, except if it says that nothing ran and an earlier
-    attempt may have run: then the error of that attempt is raised.
+    A request is sent again if no handler ran: after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
+    `Overloaded`, `QueueFull` and `TooManyRequests`. If the call has ``idempotent=True``, the request is also sent again
+    after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, it is sent
+    again only if another connection may come.
+
+    When there are no more attempts, the call raises the last error. But if no handler ran in the last attempt, and a
+    handler may have run in an earlier attempt, the call raises the error of that earlier attempt.
 
     Attributes:
-        attempts: how many attempts, with the first one.
+        attempts: maximum number of attempts, including the first one.
         initial: upper bound of the first wait, in seconds.
-        max: upper bound of every wait, in seconds.
+        max: largest upper bound of a wait, in seconds.
         wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``.
-        stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Those that measure time use the real
-            clock. ``timeout`` on the call is the better bound.)
-        retry: after which errors to send again, instead of those above: one of tenacity's ``retry_…`` objects, or a
-            plain function from the error to a bool. Without ``idempotent=True`` on the call, a request is never sent
-            again after a `ConnectionLost` with outcome ``"unknown"`` or a `HandlerTimeout`, whatever this says.
+        stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Objects that measure time use the real
+            clock. To limit the time, prefer the ``timeout`` of the call.)
+        retry: after which errors to send the request again, instead of those above: one of tenacity's ``retry_…``
+            objects, or a plain function that takes the error and returns a bool. Even if the result is true, a request
+            without ``idempotent=True`` is not sent again after a `ConnectionLost` with ``outcome="unknown"`` or after a
+            `HandlerTimeout`.
 
     Raises:
-        TypeError, ValueError: an option is of a wrong type, or out of its range.
+        TypeError, ValueError: an option has a wrong type, or is out of its range.
     """
 
     attempts: int = 3

@@ -18,10 +18,14 @@ ENTRY = 256
 
 
 class KeepLatest(msgspec.Struct, frozen=True):
-    """Slow policy that keeps only the latest of the messages with the same key that wait for a slow reader.
+    """Policy for slow readers (``slow=``) that keeps only the latest waiting message of each key.
 
-    ``key`` is a function of the event's arguments, for instance ``KeepLatest(lambda symbol, price: symbol)``. Without
-    it, all messages of an event have the same key. Messages of different channels, events or rooms never share a key.
+    ``key`` is a function that takes the event's arguments and returns the key, for example ``KeepLatest(lambda symbol,
+    price: symbol)``. Without a function, all messages of an event have the same key. Messages of different channels,
+    events or rooms never have the same key.
+
+    Raises:
+        TypeError: ``key`` is not a plain function.
     """
 
     key: Callable[..., Hashable] | None = None

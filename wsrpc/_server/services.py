@@ -30,15 +30,17 @@ STYLES = ("serve", "on_json", "on_message")
 
 
 class Service:
-    """Base class of services: an object of the class serves one connection. `Server.add_service` registers a class.
+    """Base class of services. Each object of a service class serves one connection.
 
-    Its methods with `method` are handlers. Or it has one of ``async def serve(self, connection)``,
-    ``on_json(self, value)`` and ``on_message(self, message)``, of which the first is used: then the connection has no
-    protocol, and that method gets every message. (``serve`` gets the `RawConnection`. A service with one of the other
-    two has a `Peer`, with its rooms, `Peer.send_raw` and so on. If it is async, messages are handled one after
-    another.)
+    Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
-    ``peer``, or ``connection`` with ``serve``, is set when the factory has returned.
+    For connections without the protocol, write one of the methods ``async def serve(self, connection)``,
+    ``on_json(self, value)`` and ``on_message(self, message)`` instead. This method gets every message of the
+    connection. If a class has several of these methods, the first one in this order is used. ``serve`` gets the
+    `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, with its rooms, `Peer.send_raw` and so
+    on. If ``on_json`` or ``on_message`` is async, it is called for one message after another.
+
+    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set when the factory has returned.
     """
 
     peer: Peer
@@ -49,7 +51,7 @@ class Service:
         """The server to which the class was added.
 
         Raises:
-            RuntimeError: the factory has not returned yet, as in ``__init__``.
+            RuntimeError: the factory has not returned yet, for example in ``__init__``.
         """
         owner = owner_of(self)
         if owner is None:
@@ -61,10 +63,10 @@ class Service:
 
     @property
     def channel(self) -> Server | ServerChannel:
-        """The channel under which the class was added, of the whole server.
+        """The server's channel to which the class was added. Emitting on it emits to all peers.
 
-        ``await self.channel.emit("said", text)`` emits to all peers. It is the server itself if ``add_service`` got no
-        ``channel``.
+        For example, use ``await self.channel.emit("said", text)``. If the class was added without ``channel=``, this is
+        the server itself.
 
         Raises:
             RuntimeError: as for `server`.
@@ -74,18 +76,19 @@ class Service:
         return server if name is None else server.of(name)
 
     def on_open(self) -> Awaitable[None] | None:
-        """Override it, sync or async, for what must happen when the connection opens.
+        """Override this method, plain or async, to run code when the connection opens.
 
-        Messages that arrive meanwhile wait, as for `open` handlers. If it raises, the connection is closed and those
-        messages are ignored: with 1008 and the error's text for an `RpcError`, otherwise with 1011, and the traceback
-        is logged.
+        Messages that arrive meanwhile wait, as for `open` handlers. If the method raises an exception, the connection
+        is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the reason is
+        the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
         """
         return None
 
     def on_close(self, info: CloseInfo) -> Awaitable[None] | None:
-        """Override it, sync or async, for what must happen when the connection has ended.
+        """Override this method, plain or async, to run code when the session has ended.
 
-        It is called once if `on_open` was called, after that has ended, even if it raised.
+        If `on_open` was called, `on_close` is called once, after `on_open` has ended, even if `on_open` raised an
+        exception.
         """
         return None
 

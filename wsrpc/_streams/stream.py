@@ -22,20 +22,21 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Stream(Generic[T_co]):
-    """Async iterator over the items of a stream, or over events. It is also an async context manager.
+    """Async iterator over the items of a stream, or over events. Also an async context manager.
 
-    ``async with client.stream(...) as items`` opens the stream; leaving the block stops the producer. A bare
-    ``async for item in client.stream(...)`` opens it at the first item. If you leave such a loop early, the stream is
-    stopped when Python throws it away, with a warning in the log.
+    ``async with client.stream(...) as items`` opens the stream, and stops the producer when the block is left. A bare
+    ``async for item in client.stream(...)`` opens the stream when it reads the first item. If you leave such a loop
+    early, the stream is stopped when Python garbage-collects the stream object, with a warning in the log.
 
-    Iterating raises, after the items that came before:
+    Iterating raises one of these exceptions, after the items that came before the error:
 
-    - `RemoteError` and its subclasses: the producer failed, or refused to start.
-    - `ConnectionLost`: the connection ended first.
+    - `RemoteError` or a subclass: the producer failed, or refused to start.
+    - `ConnectionLost`: the connection ended, and its session did not resume.
     - `ChannelClosed`: this side closed the channel.
-    - `StreamOverflow`: events, or a producer without flow control, were too far ahead (``Limits.stream_queue``).
-    - `BadResult`: the item does not fit ``returns``, or the annotation of the handler's parameter that it is sent to.
-      You may go on with the next item. (An event that does not fit is dropped instead, with a warning.)
+    - `StreamOverflow`: unread events, or unread items of a producer without flow control, exceeded
+      `Limits.stream_queue` or `Limits.unread_bytes`.
+    - `BadResult`: an item does not fit ``returns``, or, in a handler, the annotation of the parameter. You can continue
+      with the next item. (An event that does not fit is dropped instead, with a warning.)
 
     Cancelling a read is safe: no item is lost.
     """
@@ -145,9 +146,10 @@ class Stream(Generic[T_co]):
         return bad_item(f"an item of {self._label!r} is not what {wanted}: {exc}", self._reading.channel)
 
     async def aclose(self) -> None:
-        """Stop the producer, and drop the items that have not been read. Idempotent. Cancelling is safe.
+        """Stop the producer, and drop the items that have not been read. Cancelling is safe.
 
-        The items of `AnonymousChannel.items` stay for the next reader if the producer is another wsrpc peer.
+        The unread items of `AnonymousChannel.items` are not dropped if the producer is a wsrpc peer: the next reader
+        gets them. Calling `aclose` again has no effect.
         """
         self._leave(None)
 

@@ -50,20 +50,28 @@ async def dial(
     compression: bool = False,
     unix: StrPath | None = None,
 ) -> WebSocketTransport:
-    """Open a connection to a ``ws://`` or ``wss://`` URL. Cancelling is safe.
+    """Open a connection to a ``ws://`` or ``wss://`` URL, and return its transport. Cancelling is safe.
 
-    At most 10 redirects are followed, never from ``wss://`` to ``ws://``. ``headers``, the URL's user information (sent
-    as HTTP Basic authentication) and subprotocols that carry a token are sent only to the URL's own origin.
+    At most 10 redirects are followed, and none from ``wss://`` to ``ws://``. Credentials are sent only to the URL's own
+    origin: ``headers``, the user and password of the URL (sent as HTTP Basic authentication), and subprotocols that
+    contain a token.
 
-    ``compression`` offers permessage-deflate, which the server may accept or decline.
-
-    ``unix`` is the path of a Unix socket to connect to. The request then names the URL's host, path and query; with
-    ``wss://`` the certificate has to be valid for that host. Redirects to another origin are not followed, no proxy of
-    the environment is used, and ``proxy=`` with a URL is refused.
+    Args:
+        limits: limits of the connection. `Limits.open_timeout` applies to the opening handshake, including all
+            redirects.
+        headers: headers of the opening handshake.
+        subprotocols: subprotocols to offer to the server, in order of preference.
+        ssl: the TLS context for ``wss://``.
+        proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
+        compression: whether to offer permessage-deflate, which the server may accept or decline.
+        unix: the path of a Unix socket to connect to. The request still contains the URL's host, path and query, and
+            with ``wss://`` the certificate must be valid for that host. Redirects to another origin are not followed. A
+            proxy from the environment is ignored, and ``proxy=`` with a URL raises `ValueError`.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or not a WebSocket server.
+        HandshakeRejected: the server answered with a status other than 101, or with a redirect that is not followed.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or the server that answered
+            is not a WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
@@ -142,7 +150,10 @@ def presentable(exc: InvalidHandshake) -> InvalidHandshake:
 
 
 class Dial(Protocol):
-    """Function that opens a connection, such as `dial`; adapters have others. It raises what `dial` raises."""
+    """Function that opens a connection, such as `dial` or the function of an adapter.
+
+    It raises the same exceptions as `dial`.
+    """
 
     async def __call__(
         self,

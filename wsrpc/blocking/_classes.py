@@ -83,29 +83,32 @@ class EventReader(Delegate):
     def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
 
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
-        """Read the events of one name: ``for text in client.events("said", returns=str)``.
+        """Read the events with one name: ``for text in client.events("said", returns=str)``.
 
-        Reading begins at this call, so no event between the call and the loop is missed. A reader only observes: a
-        handler of that name still runs, and each of several readers gets every event. Requests are not read.
+        Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
+        observes: a handler of the event still runs, and each of several readers gets every event. Readers do not get
+        requests, except on an anonymous channel. There, a request is answered with None when it has been read, unless a
+        handler answers it.
 
-        Reading goes on until you leave it: with ``close()``, at the end of ``with``, or when nothing refers to the
-        stream any more. On a client it goes on over reconnects, and ends at `Client.close`. On a server's peer it
-        raises `ConnectionLost` when the connection ends. See `Stream` for what else it raises.
+        Reading continues until you end it: with ``close()``, at the end of ``with``, or when no reference to the stream
+        is left. On a client, it continues across reconnects, and ends at `Client.close`. On a server's peer, the loop
+        raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
 
         Args:
             returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
-                arguments; any other type takes exactly one. An event that does not fit is dropped with a warning, and
-                counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is the argument if there
-                is one, a tuple if there are several, and None if there is none.
-            keep: which unread events wait. ``"all"``: all of them, up to `Limits.stream_queue` bytes. Beyond that,
-                reading ends with `StreamOverflow` after the events that wait. ``"newest"``: only the latest event.
-                `Limits.unread_bytes` bounds the unread events of all readers together, and ends the reader that would
-                exceed it in the same way.
+                arguments; any other type takes exactly one argument. An event that does not fit is dropped with a
+                warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
+                an event without arguments, the argument if there is one, and a tuple if there are several.
+            keep: which unread events are kept. With ``"all"``, all of them are kept, up to `Limits.stream_queue` bytes;
+                beyond that, the reader gets the kept events, and then the loop raises `StreamOverflow`. With
+                ``"newest"``, only the latest event is kept. A reader also ends with `StreamOverflow` if it would make
+                all readers together exceed `Limits.unread_bytes`.
 
         Raises:
-            ReservedEvent: the event is a lifecycle event of the main channel, such as open: register a handler instead.
+            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
+                instead.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` is another value.
+            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` has another value.
         """
         return Stream(self._run(self._inner.events, event, returns=returns, keep=keep), self._portal)
 
@@ -116,17 +119,17 @@ class EventReader(Delegate):
     def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
 
     def wait_for(self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None) -> Any:
-        """Return the value of the next event of one name: ``client.wait_for("ready", timeout=5)``.
+        """Return the value of the next event with one name: ``client.wait_for("ready", timeout=5)``.
 
         To send something and then read the event that answers it, call `events` first: it reads from that call on.
 
         Args:
             returns: the type of the value, as for `events`. An event that does not fit is dropped.
-            timeout: seconds from the call on. None, the default, waits without a limit.
+            timeout: the maximum time in seconds, from the call on. None for no limit.
 
         Raises:
-            RequestTimeout: no such event came in time. It is a `TimeoutError`.
-            ConnectionLost: the client was closed, or the connection of a server's peer ended.
+            RequestTimeout: no such event came in time. This exception is also a `TimeoutError`.
+            ConnectionLost: the client was closed, or the session of a server's peer ended.
             ReservedEvent, ChannelClosed, TypeError, ValueError: as for `events`.
         """
         return self._run(self._inner.wait_for, event, returns=returns, timeout=timeout)
@@ -147,30 +150,40 @@ class Caller(Delegate):
     def emit(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
         """Send an event.
 
-        Returns when the message is accepted for sending, not when it is delivered. While the connection is above its
-        high-water mark, calls wait in order, before their messages are encoded. With ``offline="fail"`` they also wait
-        while the `open` handlers run.
+        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
+        bytes are unsent, calls wait in order, before their messages are encoded. With ``offline="fail"``, they also
+        wait while the `open` handlers run.
 
         Args:
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
+            offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
+                the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
+                this error if the connection ends while the message still waits to be sent. None, the default, uses the
+                ``offline`` option of the client. Messages to a server's peer wait for another connection only while the
+                session is kept.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection, and the event may not wait for one.
-            QueueFull: the offline queue is full.
-            ReservedEvent: the event is a lifecycle event of the main channel, such as open.
-            MessageTooBig: the other side has announced that it accepts less at once; nothing is sent.
+            ConnectionLost: there is no connection, and the event may not wait for one; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
+                sent.
             ChannelClosed: the channel was closed.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         self._run(self._inner.emit, event, *args, offline=offline, **unsupported)
 
     def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
-        """Send an event at once.
+        """Send an event without waiting.
 
-        With ``offline="fail"`` and while the `open` handlers run, the event is sent after them, or not at all.
+        If ``offline`` is ``"fail"`` and the `open` handlers are running, the event is sent when they have finished. If
+        the connection ends before that, the event is not sent, and a warning is logged.
+
+        Args:
+            offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
+                full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         self._run(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
@@ -217,34 +230,40 @@ class Caller(Delegate):
         offline: Offline | None = None,
         **unsupported: Any,
     ) -> Any:
-        """Send a request and return its answer.
+        """Send a request, and return its response.
 
         Args:
-            returns: the type to check and convert the answer to. Without it, the answer is returned as it was decoded.
-            timeout: seconds until the answer, with the time that the request waits to be sent; None for no limit. The
-                default is `Limits.timeout`. With ``send``, seconds until the handler is ready for the first item, and
-                again, after the last item, until its answer; the items in between have no timeout.
-            send: an iterable of items for the handler, whose parameter is annotated ``AsyncIterator[...]``. It is read
-                in a thread, and items are sent no faster than the handler reads them. A generator is closed at the end,
-                also if the handler stops reading before. An error of the iterable is raised here, and ends the handler.
-            retry: when to send the request again if it did not run; see `Retry`. ``timeout`` is for all attempts and
-                the waits between them. The error of the last attempt is raised.
-            idempotent: running twice does no harm. So ``retry`` also sends the request again if it may have run when
-                its connection ended, or if it reached its handler's time limit.
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection.
+            returns: the type to check and convert the response to. Without it, the response is returned as it was
+                decoded.
+            timeout: the maximum time until the response, in seconds, including the time that the request waits to be
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this is the maximum time until
+                the handler is ready for the first item, and again the maximum time between the last item and the
+                response. The items in between have no time limit.
+            send: an iterable of items for the handler, which needs a parameter annotated ``AsyncIterator[...]``. The
+                iterable is read in a thread. The items are sent only as fast as the handler reads them. A generator is
+                closed at the end, even if the handler stops reading early. If the iterable raises an exception, the
+                call raises it, and the handler is stopped.
+            retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
+                attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
+            idempotent: whether running the request twice does no harm. If so, ``retry`` also sends the request again if
+                it may have run when its connection ended, or if its handler reached its time limit.
+            offline: as for `emit`.
 
-        Ctrl-C cancels the handler on the other side, too, before KeyboardInterrupt is raised.
+        Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            RemoteError: the other side rejected the request; its subclasses say how.
-            RequestTimeout: no answer came in time; the other side was told to stop. With ``retry``, ``__cause__`` is
-                the error of the attempt before.
-            ConnectionLost: the connection ended first; ``outcome`` says whether the request may have run.
-            BadResult: the answer does not fit ``returns``.
-            UnexpectedChannel: the answer is a channel.
-            ChannelClosed: the channel was closed; or, with ``send``, the other side ended the upload without an error.
-            MessageTooBig: the other side has announced that it accepts less at once; nothing was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: refused on this side; nothing was sent.
+            RemoteError: the remote peer rejected the request. The subclasses say why.
+            RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
+                ``__cause__`` is the error of the attempt before.
+            ConnectionLost: the connection ended before the response came; ``outcome`` says whether the request may have
+                run.
+            BadResult: the response does not fit ``returns``.
+            UnexpectedChannel: the response is a channel.
+            ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
+                was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side refused the request; nothing was
+                sent.
         """
         run = self._run if send is not None or retry is not None else self._ask
         return run(
@@ -269,14 +288,14 @@ class Caller(Delegate):
         offline: Offline | None = None,
         **unsupported: Any,
     ) -> AnonymousChannel:
-        """Send a request whose answer is a channel, for a conversation with its handler, and return the channel.
+        """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
 
-        The channel stays open until either side ends it, or the connection ends: use ``with``, or abort it. ``timeout``
-        and ``offline`` are those of `request`, until the channel is open. Ctrl-C cancels the handler on the other side,
-        too, before KeyboardInterrupt is raised.
+        The channel stays open until either side ends it, or the session ends. To end it, use ``with``, or call its
+        ``abort()``. ``timeout`` limits the time until the channel is open, in seconds. ``offline`` is the same as for
+        `emit`. Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            BadResult: the answer is not a channel.
+            BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
         return AnonymousChannel(
@@ -322,14 +341,15 @@ class Caller(Delegate):
     ) -> Stream[Any]:
         """Request a stream: ``with peer.stream("subscribe", "news", returns=Update) as updates``.
 
-        Nothing is sent until the block is entered or the first item is read. See `Stream` for how it ends and what it
-        raises.
+        Nothing is sent until the block is entered or the first item is read. See `Stream` for how a stream ends, and
+        for the exceptions that it raises.
 
         Args:
             returns: the type to check and convert each item to.
-            timeout: seconds until the stream is open; items have no timeout. The default is `Limits.timeout`.
-            send: items for the handler; see `request`. The stream raises an error of this iterable.
-            offline: ``"queue"`` or ``"fail"``, for when there is no connection as the stream is opened.
+            timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
+                `Limits.timeout`. The items have no time limit.
+            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises it.
+            offline: as for `emit`.
 
         Raises:
             TypeError: ``returns`` is not a type that can be converted to.
@@ -342,34 +362,35 @@ class Caller(Delegate):
         )
 
     def proxy(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract, each of which calls the event of its name.
+        """Return an object with the methods of a contract. Each method calls the event with its name.
 
-        The contract is a `typing.Protocol`. A method sends what `request`, `stream` or `open_channel` would send, and
-        returns the same, with the result converted to the type that the contract declares:
+        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`,
+        and converts the result to the type that the contract declares:
 
         - ``def say(self, text: str) -> int`` is a request.
         - ``def history(self, since: int) -> Stream[Line]`` is a stream.
-        - A parameter ``Iterable[...]`` takes the items of an upload, which ``send=`` takes elsewhere.
+        - A parameter ``Iterable[...]`` takes the items of an upload, like the argument ``send`` of `request`.
         - ``def talk(self) -> AnonymousChannel`` opens a channel.
-        - An attribute that is annotated with another contract is the named channel of that name.
+        - An attribute that is annotated with another contract is a proxy for the channel with the name of the
+          attribute.
 
-        Arguments travel by place. Optional ones at the end that are omitted are not sent, so the handler's defaults
-        hold; one that is omitted before another that is given is sent with the contract's default. `with_options`
-        returns a proxy with a timeout and other options. Errors have a note with the name of the method.
+        Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
+        you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
+        `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_proxy(contract, self._inner, self._portal)
         return made
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract, each of which emits the event of its name.
+        """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        Each is declared to return None. Arguments travel as for `proxy`.
+        Each is declared to return None. Arguments are sent as for a proxy.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_emitter(contract, self, takes_offline=True)
         return made
@@ -387,29 +408,35 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, str as text and bytes as binary, in order with all other messages.
+        """Send a raw message: str as text, bytes as binary. It is sent in order with all other messages.
 
-        It waits as `emit` does, until the connection has room, or for a connection, with the same ``offline=``. The
-        other side's `on_raw` function gets it. A message that looks like one of the protocol is taken for one.
+        Like `emit`, the call waits while too many bytes are unsent, or until there is a connection; ``offline`` is the
+        same as for `emit`. The function that the remote peer has registered with `on_raw` gets the message. A message
+        that looks like a protocol message is handled as a protocol message.
 
         Raises:
-            ConnectionLost: ``outcome="not_sent"``, there is no connection or the other side drains, and the message may
-                not wait for another connection.
-            QueueFull: too much waits for a connection already.
-            MessageTooBig: the other side has announced that it accepts less.
-            TypeError: the message is neither str nor bytes.
-            ValueError: the message is binary, but binary messages are MessagePack, or may be. They are between two
-                wsrpc peers unless one of them had an `on_raw` function when they connected. A client without such a
-                function cannot send binary ones before the two have negotiated. With ``extensions=False`` they never
-                negotiate, and binary messages are always free. With ``profile="go"`` all raw messages are refused.
+            ConnectionLost: there is no connection, or the remote peer is closing, and the message may not wait for
+                another connection; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
+            TypeError: ``message`` is neither str nor bytes.
+            ValueError: ``message`` is binary, but binary messages on this connection are, or may still become,
+                MessagePack. Between two wsrpc peers they are MessagePack, unless one of the peers had an `on_raw`
+                function when they connected. A client without an `on_raw` function cannot send binary messages until
+                the server has announced its choice, which a server without wsrpc never does. With ``extensions=False``,
+                you can always send binary messages. With ``profile="go"``, all raw messages are refused.
         """
         self._run(self._inner.send_raw, message, offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message at once.
+        """Send a raw message without waiting.
+
+        Args:
+            offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the offline queue is full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
+                full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError: as for `send_raw`.
         """
         self._run(self._inner.send_raw_nowait, message, offline=offline)
@@ -443,23 +470,26 @@ class Registrar(Delegate):
         ordered: bool = False,
         hidden: bool = False,
     ) -> Any:
-        """Register the handler of an event, as a decorator or by a call; None removes the handler. The handler is a
-        plain function, and runs in a thread.
+        """Register the handler of an event, as a decorator or by a call. Passing None removes the handler. The handler
+        is a plain function, and runs in a thread.
 
-        The last registration wins. Replacing a handler from another place in the code logs a warning. On the main
-        channel the names open, connect, close, disconnect, error and message are lifecycle events: they report on the
-        connection. A server and its peers may each have a handler for one of those, and all of them run.
+        A new handler replaces the old one. If the two were registered at different places in the code, a warning is
+        logged. On the main channel, the names open, connect, close, disconnect, error and message are lifecycle events,
+        which report on the connection. A server and its peers can each have a handler for the same lifecycle event; all
+        of these handlers run.
 
         Args:
-            lax: let msgspec convert leniently (numeric strings to numbers, ...).
-            ordered: run one call after another, in the order of arrival, instead of overlapping.
-            hidden: leave the handler out of every description of this side, such as `wsrpc.schema.describe`. It can
-                still be called.
+            lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
+                default, uses the ``lax`` option of the server, client or router.
+            ordered: whether calls of the same peer run one after another, in the order of arrival, instead of
+                concurrently.
+            hidden: whether to leave the handler out of every description of this side, such as `wsrpc.schema.describe`.
+                The handler can still be called.
 
         Raises:
-            TypeError: the function is an ``async def``, or cannot be a handler; the text names the parameter and says
+            TypeError: the function is an ``async def``, or cannot be a handler. The text names the parameter and says
                 what to do.
-            ValueError: the event is a method of a `Service`, or the channel is wsrpc's own.
+            ValueError: the event is a method of a `Service`, or the channel is reserved for wsrpc.
         """
         convert = partial(blocking_form, portal=self._portal)
         options = {"lax": lax, "ordered": ordered, "hidden": hidden}
@@ -477,10 +507,13 @@ class Registrar(Delegate):
     def once(
         self, event: Any = MISSING, handler: Any = MISSING, /, *, lax: bool | None = None, hidden: bool = False
     ) -> Any:
-        """Register a handler for the next such event only. It comes before a handler registered with `on`.
+        """Register a handler for only the next event or request with one name.
 
-        The registration ends when the function is called. An event or request that ends before that leaves the handler
-        to the next one: if its arguments do not fit, there are too many channels, or it is cancelled.
+        This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
+        stays registered if an event or request ends before that: its arguments do not fit, there are too many channels,
+        or it is cancelled.
+
+        The options and exceptions are those of `on`.
         """
         convert = partial(blocking_form, portal=self._portal)
         return register(self._inner, self._portal, "once", event, handler, convert, lax=lax, hidden=hidden)
@@ -488,14 +521,14 @@ class Registrar(Delegate):
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
         """Register the methods of an object as the handlers of the events of a contract.
 
-        The contract is a `typing.Protocol`, as for `Caller.proxy`. A ``def`` implements a request of the contract, and
-        a generator one that returns a `Stream`. Methods may have further parameters that are injected, such as a
-        `Peer`. Options of a handler are given with `method` on the method that implements it.
+        The contract is a `typing.Protocol`, as for a proxy. A ``def`` implements a request of the contract, and a
+        generator implements a method that returns a `Stream`. Methods may have additional parameters that are injected,
+        such as a `Peer`. To set options of a handler, decorate the implementing method with `method`.
 
         Raises:
-            TypeError: a method is missing, or its signature does not fit the contract; the text names both signatures.
+            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
                 Nothing is registered.
-            ValueError: an event is a method of a `Service`, or the channel is wsrpc's own.
+            ValueError: an event is a method of a `Service`, or the channel is reserved for wsrpc.
         """
         implement(self._inner, self._portal, contract, implementation)
 
@@ -506,13 +539,13 @@ class Declarer(Registrar):
     __slots__ = ()
 
     def declare(self, contract: TypeForm[Any], /) -> None:
-        """Say which events this side emits here, for descriptions of it.
+        """Declare which events this side emits, so that descriptions include them.
 
-        The contract is the one of which `emitter` makes an emitter. `wsrpc.schema.describe`, TypeScript declarations
-        and generated Python clients then have its events.
+        Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
+        generated Python clients then include its events.
 
         Raises:
-            TypeError: the contract cannot work; or this is a channel of a server's peer, which has no description.
+            TypeError: the contract is not valid; or this is a channel of a server's peer, which has no description.
         """
         self._apply(self._inner.declare, contract)
 
@@ -524,16 +557,16 @@ class RawRegistrar(Delegate):
 
     @no_parentheses("@server.on_raw")
     def on_raw(self, function: F, /) -> F:
-        """Call ``function(peer, message)`` with each message that is not protocol; works as a decorator.
+        """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
-        ``message`` is str or bytes. It runs in a thread, for one message of a peer after another, and messages that
-        wait are bounded as events are, by `Limits.waiting`. Exceptions go to the log and to `error` handlers. Register
-        the function before peers connect, because two wsrpc peers speak in binary messages if neither of them takes raw
-        messages.
+        ``message`` is str or bytes. It runs in a thread, for one message of a peer after another. Messages that wait
+        for it are limited by `Limits.waiting`, like events. Exceptions are logged, and passed to `error` handlers.
+        Register the function before peers connect, because two wsrpc peers use binary messages for the protocol if
+        neither of them has such a function.
 
         Raises:
-            TypeError: it is not a function of these two.
-            ValueError: a service takes every message.
+            TypeError: ``function`` does not take these two arguments.
+            ValueError: a service receives all messages.
         """
         check_plain(function, "a function of on_raw")
         convert = partial(blocking_form, portal=self._portal)
@@ -542,16 +575,17 @@ class RawRegistrar(Delegate):
 
 
 class Channel(Declarer, ReadingCaller):
-    """One named channel of one peer. `Peer.of` returns it. It has the same methods as the peer.
+    """Named channel of one peer, with its own event names. `Peer.of` returns it.
 
-    A channel is only a name on messages, so nothing is sent when it is opened or closed.
+    You emit, request and register handlers on a channel as on the peer. A channel is only a name in messages, so
+    nothing is sent when it is opened or closed.
     """
 
     __slots__ = ()
 
     @property
     def name(self) -> str:
-        """The channel's name."""
+        """The name of the channel."""
         result: str = self._inner.name
         return result
 
@@ -563,13 +597,14 @@ class Channel(Declarer, ReadingCaller):
 
     @property
     def close_reason(self) -> Any:
-        """The reason that `close` was called with."""
+        """The reason that was passed to `close`."""
         return self._inner.close_reason
 
     def close(self, reason: object = None) -> None:
-        """Remove the channel's handlers and middleware on this side, and end its readers. Local, idempotent.
+        """Remove the channel's handlers and middleware on this side, and end its readers.
 
-        Using it afterwards raises `ChannelClosed`; `Peer.of` with the same name makes a new one.
+        The remote peer is not affected. Using the channel afterwards raises `ChannelClosed`; `Peer.of` with the same
+        name returns a new channel. Calling `close` again has no effect.
         """
         self._run(self._inner.close, reason)
 
@@ -580,11 +615,11 @@ class Channel(Declarer, ReadingCaller):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items that the other side produces here, as ``for await (... of channel)`` does in JavaScript.
+        """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        The first read asks the other side to begin: its handler for the event ``start`` on this channel produces. The
-        channel stays after the last item, and may be read again. If both sides are yours, use `Caller.stream` instead:
-        it has flow control, ends the producer when you leave, and raises the producer's errors.
+        The first read asks the remote peer to begin: its handler of the event ``start`` on this channel produces the
+        items. After the last item, the channel stays open, and you can read it again. If you write both sides, use
+        `stream` instead: it has flow control, stops the producer when you leave, and raises the producer's errors.
 
         ``for item in channel`` does the same, without ``returns``.
 
@@ -593,7 +628,7 @@ class Channel(Declarer, ReadingCaller):
 
         Raises:
             ChannelClosed: the channel was closed.
-            RuntimeError: the items are being read already.
+            RuntimeError: the items are already being read.
             TypeError: ``returns`` is not a type that can be converted to.
         """
         return Stream(self._run(self._inner.items, returns=returns), self._portal, at_once=1)
@@ -604,19 +639,22 @@ class Channel(Declarer, ReadingCaller):
 
 @injectable(methodcaller("channel"), own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
-    """Channel without a name that one request opened. Both sides emit, request, register handlers and read on it.
+    """Channel without a name, opened by one request. Both sides emit, request, register handlers and read on it.
 
-    The caller gets it from ``open_channel``. The handler of that request either has a parameter annotated with this
-    class, and its body is the conversation; or it makes a channel with `Context.channel` and returns it. The channel is
-    over when either side aborts it, when the connection ends, or when the conversation's body returns.
+    The caller gets the channel from ``open_channel``. The handler of the request gets it in one of two ways. Either the
+    handler has a parameter that is annotated with this class, and its body is the conversation. Or it makes a channel
+    with `Context.channel` and returns it. The channel ends when either side ends it, when the body of the conversation
+    returns, or when the session ends.
 
-    Messages that arrive before the first handler is registered or the first reader reads are kept, for `Limits.unread`
-    seconds and up to `Limits.stream_queue` bytes. After that the channel is aborted. If this side has sent something on
-    it, the events are dropped instead, and counted in `Peer.ignored`. Sending raises `ChannelNotReady` before a
-    handler's channel is delivered, and `ChannelClosed` with the reason after the end.
+    Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
+    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. After that, the channel is aborted. But if this side
+    has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
-    ``with channel`` ends it when the block is left. ``for item in channel`` reads the items of ws-wrapper's iterator
-    protocol.
+    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
+    caller. Sending after the end of a channel raises `ChannelClosed` with the reason.
+
+    ``with channel`` ends the channel when the block is left. ``for item in channel`` reads the items of ws-wrapper's
+    iterator protocol.
     """
 
     __slots__ = ()
@@ -629,35 +667,38 @@ class AnonymousChannel(Registrar, EventReader):
 
     @property
     def closed(self) -> bool:
-        """Whether the channel is over."""
+        """Whether the channel has ended."""
         result: bool = self._inner.closed
         return result
 
     @property
     def close_reason(self) -> Any:
-        """Why it is over: the argument of `close` or `abort` on either side (errors of the remote peer as
-        `RemoteError`), a `ConnectionLost`, or None after a good end.
+        """The reason for the end of the channel.
+
+        It is the argument of `close` or `abort` on either side (an error of the remote peer as a `RemoteError`), a
+        `ConnectionLost`, or None after a normal end.
         """
         return self._inner.close_reason
 
     def close(self, reason: object = None) -> None:
-        """End the channel on this side. Local and idempotent. Requests that this side made on it fail: `ChannelClosed`.
+        """End the channel on this side. Requests that this side has made on it fail with `ChannelClosed`.
 
-        The remote peer learns of it by an abort when it next sends something on the channel. A producer that waits for
-        credit would never send anything, so it gets an abort at once.
+        The remote peer gets an abort when it next sends something on the channel. A producer that waits for credit
+        would never send anything, so a producer gets the abort immediately. Calling `close` again has no effect.
         """
         self._settle(partial(self._inner.close, reason))
 
     def abort(self, reason: object = None) -> None:
-        """End the channel on both sides. ``reason`` is sent: an `RpcError`, text or any value. Idempotent.
+        """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
 
-        Of another exception only the text is sent. On either side requests that were made on the channel fail with
-        `ChannelClosed`, and the handler whose body is the conversation is cancelled.
+        Of any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
+        `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
+        effect.
         """
         self._settle(partial(self._inner.abort, reason))
 
     def wait_closed(self) -> None:
-        """Wait until the channel is over and handlers have got the messages before its end."""
+        """Wait until the channel has ended, and handlers have received the messages that arrived before the end."""
         self._run(self._inner.wait_closed)
 
     def __enter__(self) -> Self:
@@ -675,13 +716,17 @@ class AnonymousChannel(Registrar, EventReader):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol; at their end the channel stays open, as in JavaScript.
+        """Read the items of ws-wrapper's iterator protocol.
 
-        ``for item in channel`` does the same, without ``returns``.
+        After the last item, the channel stays open, as in JavaScript. ``for item in channel`` does the same, without
+        ``returns``.
+
+        Args:
+            returns: the type to check and convert each item to.
 
         Raises:
-            ChannelClosed: the channel is over.
-            RuntimeError: the items are being read already.
+            ChannelClosed: the channel has ended.
+            RuntimeError: the items are already being read.
         """
         return Stream(self._run(self._inner.items, returns=returns), self._portal, at_once=1)
 
@@ -689,32 +734,34 @@ class AnonymousChannel(Registrar, EventReader):
         return self.items()
 
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> None:
-        """Send an event on the channel. An event has no answer.
+        """Send an event on the channel.
 
-        Returns when the message is accepted for sending, not when it is delivered. While the connection is above its
-        high-water mark, the message waits for its turn before it is encoded.
+        Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
+        bytes are unsent, the message waits for its turn before it is encoded.
 
         Raises:
-            ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
-            MessageTooBig: the remote peer has said that it takes less at once; nothing is sent.
-            TypeError, ValueError: if an argument cannot be encoded; nothing is sent.
+            ChannelClosed: the channel has ended, for example with its session.
+            ChannelNotReady: the channel has not been delivered to the caller yet.
+            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
+                sent.
+            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         self._run(self._inner.emit, event, *args, **unsupported)
 
     def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
-        """Like `emit`, but at once.
+        """Send an event without waiting.
 
         Raises:
-            QueueFull: at the hard cap of unsent bytes; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`); nothing is sent.
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError: as for `emit`.
         """
         self._run(self._inner.emit_nowait, event, *args, **unsupported)
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object whose methods emit the events of a contract on the channel; see `Caller.emitter`.
+        """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_emitter(contract, self)
         return made
@@ -752,12 +799,13 @@ class AnonymousChannel(Registrar, EventReader):
         send: Iterable[Any] | None = None,
         **unsupported: Any,
     ) -> Any:
-        """Send a request on the channel and return its answer. The options are those of `Peer.request`.
+        """Send a request on the channel, and return its response. The options are those of `Peer.request`.
 
-        Ctrl-C cancels the handler on the other side, too, before KeyboardInterrupt is raised.
+        Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            ChannelClosed, ChannelNotReady: the channel is over, or not delivered yet; it is over with its connection.
+            ChannelClosed: the channel has ended, for example with its session.
+            ChannelNotReady: the channel has not been delivered to the caller yet.
             WsrpcError: as for `Peer.request`.
         """
         run = self._run if send is not None else self._ask
@@ -768,14 +816,14 @@ class AnonymousChannel(Registrar, EventReader):
     def open_channel(
         self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
     ) -> AnonymousChannel:
-        """Send a request whose answer is a channel, for a conversation with its handler, and return the channel.
+        """Send a request that opens another anonymous channel, and return that channel.
 
-        The channel stays open until either side ends it, or the connection ends: ``with`` it, or abort it. ``timeout``
-        as in `request`, until the channel is open. Ctrl-C cancels the handler on the other side, too, before
-        KeyboardInterrupt is raised.
+        The channel stays open until either side ends it, or the session ends. To end it, use ``with``, or call its
+        `abort`. ``timeout`` limits the time until the channel is open, in seconds. Ctrl-C cancels the handler on the
+        remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            BadResult: the answer is not a channel.
+            BadResult: the response is not a channel.
             WsrpcError: as for `request`.
         """
         return AnonymousChannel(
@@ -821,16 +869,16 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def detached(self) -> bool:
-        """Whether there is no connection, but the session is kept: it goes on when another connection resumes it."""
+        """Whether the session is kept without a connection. It continues when another connection resumes it."""
         result: bool = self._inner.detached
         return result
 
     @property
     def info(self) -> ConnectionInfo:
-        """Facts from the opening handshake: path, headers, remote address and so on.
+        """Data of the opening handshake, such as the path, the headers and the remote address.
 
-        After the end of the connection, the info of the last one is still here, without ``underlying``. So `close`
-        handlers can say who left.
+        After the end of the connection, this is the data of the last connection, without ``underlying``, so that
+        `close` handlers can use it.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -840,24 +888,24 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def pending(self) -> int:
-        """Number of requests that this side has sent and that are not answered yet."""
+        """Number of requests that this side has sent and that have no response yet."""
         result: int = self._inner.pending
         return result
 
     @property
     def active(self) -> int:
-        """Number of handlers that run for the remote peer, with those of streams and conversations."""
+        """Number of handlers that are running for the remote peer, including those of streams and conversations."""
         result: int = self._inner.active
         return result
 
     @property
     def channels(self) -> int:
-        """Number of anonymous channels that are open, with those of streams, whichever side opened them."""
+        """Number of open anonymous channels, including those of streams, whichever side opened them."""
         result: int = self._inner.channels
         return result
 
     def stats(self) -> PeerStats:
-        """Return a snapshot of the peer's counters, for operators."""
+        """Return a snapshot of the peer's counters, for monitoring."""
         result: PeerStats = self._inner.stats()
         return result
 
@@ -883,7 +931,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def get(self, key: str, default: Any = None) -> Any: ...
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``. ws-wrapper has this method."""
+        """Return ``state.get(key, default)``, like the method with this name in ws-wrapper."""
         return self._inner.get(key, default)
 
     @overload
@@ -893,7 +941,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def set(self, key: str, value: Any) -> None: ...
 
     def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``. ws-wrapper has this method."""
+        """Set ``state[key] = value``, like the method with this name in ws-wrapper."""
         self._inner.set(key, value)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
@@ -907,13 +955,14 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended.
 
-        Messages that were accepted for sending are written first, then the Close frame.
+        Messages that were accepted for sending are sent first, then the Close frame.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
+            reason: the close reason, with at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: the code may not be sent, or the reason has more than 123 bytes, or comes without a code.
+            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
         """
         self._run(self._inner.close, code, reason)
 
@@ -923,44 +972,50 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
 
 class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
-    """End of a connection that this side dials, and dials again when it drops.
+    """Client that connects to a server, and connects again after a drop.
 
-    Register handlers first. Then ``with client:`` dials, or call `connect` and `close`. Handlers stay registered for
-    all connections. What is sent without a connection waits for the next one, within `Limits.offline`.
+    Register handlers first; they stay registered for all connections. Then use ``with client:``, which connects, and
+    closes the client at the end of the block. You can also call `connect` and `close` yourself. While there is no
+    connection, messages wait for the next one by default, up to `Limits.offline` messages.
 
     Args:
-        url: ``ws://`` or ``wss://``. The URL, ``headers`` and ``auth`` may be functions, called for each attempt.
-        headers: of the opening handshake.
-        auth: a token, sent as ``Authorization: Bearer <token>``.
-        subprotocols: offered to the server, best first.
-        ssl: the TLS context for ``wss://``. The default one verifies as browsers do.
-        proxy: a proxy's URL, True for the proxy that the environment names, None for no proxy.
-        compression: offer permessage-deflate to the server, which may accept it.
-        unix: the path of a Unix socket to connect to, in place of the URL's host and port; see `wsrpc.dial`.
-        dial: the function that opens a connection, such as that of an adapter. The default is `wsrpc.dial`.
-        limits: bounds of the connection, and of the queue while there is none.
-        reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and a drop
-            ends the client.
-        offline: whether calls without a connection wait for one (``"queue"``), within `Limits.offline`, or raise
-            `ConnectionLost` at once (``"fail"``). Each call has an ``offline=`` of its own, too.
-        connect_timeout: the most seconds that `connect` takes, for all attempts and for the `open` handlers. None for
-            no limit.
-        codec: the encoding; the default is JSON with ``enc_hook``.
-        dec_hook: msgspec's hook that makes values of types that it does not know.
+        url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, called for each attempt.
+        headers: headers of the opening handshake.
+        auth: a token, which is sent as ``Authorization: Bearer <token>``.
+        subprotocols: subprotocols to offer to the server, in order of preference.
+        ssl: the TLS context for ``wss://``. The default context verifies certificates as browsers do.
+        proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
+        compression: whether to offer permessage-deflate to the server, which may accept or decline it.
+        unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
+        dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
+        limits: limits of the connection, and of the queue of messages while there is no connection.
+        reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
+            does not connect again after a drop.
+        offline: what to do with messages while there is no connection. With ``"queue"``, they wait for the next
+            connection, within `Limits.offline`. With ``"fail"``, calls immediately raise `ConnectionLost`. The
+            ``offline`` argument of a call overrides this option.
+        connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
+            handlers. None for no limit.
+        codec: the encoding of messages. The default is JSON with ``enc_hook``.
+        dec_hook: msgspec's hook that creates values of types that msgspec does not support.
         enc_hook: msgspec's hook that encodes values of such types.
-        lax: convert leniently, both the arguments of handlers and ``returns=``.
-        expose_errors: send the text of unexpected exceptions to the remote peer; or a function that decides for each
-            exception.
-        extensions: find out whether the server is wsrpc, too, for flow control and binary messages. This takes one
-            message, which plain ws-wrapper peers ignore. With False, only ws-wrapper's own messages are sent.
-        log_payloads: write each message into the log, as one bounded line at DEBUG. A function ``redact(direction,
-            event, args)`` returns what the log shows in place of ``args``, a list. ``direction`` is ``"in"`` or
-            ``"out"``. ``event`` is the name of the event or request (``"channel:name"`` on a named channel), also for
-            its answer, which is a list of one, and for messages of the anonymous channel that it opened.
-        profile: ``"go"`` if the server is ws-server-wrapper-go, which closes the connection where others ignore a
-            message. Such messages are refused here, before they are sent. Messages have at most 32 KiB, unless
-            `Limits.sent_message` says otherwise, and there are no raw messages, no extensions and no other codec. See
-            docs/how-to/go.md.
+        lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
+            handlers and to ``returns=``.
+        expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
+            this for each exception.
+        extensions: whether to check that the server uses wsrpc, too. If it does, the connection has flow control and
+            binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
+            messages of ws-wrapper are sent.
+        log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
+            you can pass a function ``redact(direction, event, args)``. It returns what the log shows instead of
+            ``args``, a list. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the event or request
+            (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the request, and ``args``
+            has one item. For messages of an anonymous channel, ``event`` is the name of the request that opened the
+            channel.
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
+            that other servers ignore. This client then refuses such messages before they are sent. Messages have at
+            most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
+            available. See the guide "Talk with Go".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -1018,24 +1073,22 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
     @property
     def peer(self) -> Peer:
-        """The peer. It stays the same for all connections."""
+        """The client's peer, which stays the same for all connections."""
         return Peer(self._inner.peer, self._portal)
 
     @property
     def state(self) -> ClientState:
-        """``"idle"``, ``"connecting"``, ``"waiting"`` (between two attempts), ``"opening"`` (`open` and then
-        `on_reconnect` handlers run), ``"connected"``, ``"detached"`` and ``"resuming"`` (between two attempts and
-        during one, while the session is kept), ``"closing"``, or ``"closed"`` (by `close`, or it gave up).
-        """
+        """The state of the client; see `ClientState`."""
         result: ClientState = self._inner.state
         return result
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent, also while it opens.
+        """Whether there is a connection over which messages can be sent, even while its `open` handlers run.
 
-        False as soon as the connection has refused a message, while `state` is still ``"connected"`` or ``"opening"``:
-        it changes when the end of the connection is reported. That takes at most `Limits.close_timeout`.
+        False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
+        ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
+        seconds later.
         """
         result: bool = self._inner.connected
         return result
@@ -1046,16 +1099,18 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
     @no_parentheses("@client.on_reconnect")
     def on_reconnect(self, function: F, /) -> F:
-        """Call ``function(info)`` in a thread on each connection but the first; works as a decorator.
+        """Call ``function(info)`` in a thread on each connection except the first. Works as a decorator.
 
-        ``info`` is a `ReconnectInfo`. A function may also take no argument. If ``info.resumed``, the session goes on,
-        and nothing waits for the functions. If not, subscribe again here: the functions run one after another, after
-        the `open` handlers, and what they send leaves before messages that waited for the connection. Those messages
-        wait until the functions return, at most `Limits.open_handlers` seconds, so start long work in a thread of its
-        own. The functions are cancelled if the connection ends. Exceptions go to the log.
+        ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
+        has resumed, and no message waits for the functions. If it is false, subscribe again here.
+
+        On a new session, the functions run one after another, after the `open` handlers. Their messages are sent before
+        the messages that waited for the connection. Those messages wait until the functions return, for at most
+        `Limits.open_handlers` seconds. Start long work in another thread. The functions are cancelled if the session
+        ends. Exceptions are logged.
 
         Raises:
-            TypeError: it is not a function, or needs more arguments.
+            TypeError: ``function`` is not a function, or requires more than one argument.
         """
         check_plain(function, "a function of on_reconnect")
         self._apply(self._inner.on_reconnect, in_a_thread(function))
@@ -1069,48 +1124,54 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         self.close()
 
     def connect(self) -> None:
-        """Dial, and return when the connection is open and the `open` and `on_reconnect` handlers are done.
+        """Connect, and return when the connection is open and the `open` and `on_reconnect` handlers have finished.
 
-        Attempts that fail are repeated until ``connect_timeout``. An attempt has failed, too, if its session ends
-        before the `open` handlers are done. Ctrl-C stops dialing, unless another thread waits for the connection. A
-        client that dials again after a drop goes on when this is interrupted or takes too long.
+        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt has also failed if its session
+        ends before the `open` handlers have finished.
+
+        Ctrl-C stops dialing, unless another thread waits for the connection. After a drop, the client continues to dial
+        even if this call is interrupted or takes too long.
 
         Raises:
-            ConnectFailed: it took longer than ``connect_timeout``, or ``Reconnect(stop=)`` ended it, or the one attempt
+            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
                 of ``reconnect=None`` failed.
-            HandshakeRejected, ssl.SSLError, ValueError: the server refuses, TLS fails or the URL is not valid, in a way
-                that another attempt would not change.
-            ConnectionLost: `close` was called, or the connection ended while its `open` handlers ran, and the client
+            HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
+                not valid, and another attempt would not change this.
+            ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
                 does not dial again.
         """
         self._portal.open()
         self._run(self._inner.connect)
 
     def wait_connected(self) -> None:
-        """Wait until there is a connection, and its `open` and `on_reconnect` handlers are done.
+        """Wait until there is a connection, and its `open` and `on_reconnect` handlers have finished.
 
-        While the client is ``"idle"``, this waits for a call of `connect`.
+        While the client is ``"idle"``, this waits until `connect` is called.
 
         Raises:
-            ConnectionLost: there will be no connection, because the client was closed, or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`, also after a drop.
+            ConnectionLost: there will be no connection, because the client was closed or does not dial again.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; also if the client has given
+                up after a drop.
         """
         self._run(self._inner.wait_connected)
 
     def close(self, code: int | None = 1000, reason: str = "") -> None:
-        """Close the connection and do not dial again. What was accepted is written before the Close frame.
+        """Close the connection, and do not dial again.
 
-        With None as code the Close frame has no code, and the remote peer gets 1005.
+        Messages that were accepted for sending are sent first, then the Close frame. Request handlers that are still
+        running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
+        finish.
 
-        Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
-        `Limits.close_timeout` seconds to finish.
+        This method has no ``drain=``. To let request handlers finish, first wait until the client is connected and both
+        ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without losing its
+        work" of the guide "Start and stop a server" shows how.
 
-        There is no ``drain=``. To let request handlers finish, wait until ``client.peer.active`` and
-        ``client.peer.channels`` are 0 and the client is connected, then close. See "Shut a client down without losing
-        its work" in the guide "Start and stop a server".
+        Args:
+            code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
+            reason: the close reason, with at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: the code may not be sent, or the reason has more than 123 bytes or comes without a code.
+            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
         """
         self._close(partial(self._inner.close, code, reason))
 

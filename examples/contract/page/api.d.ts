@@ -11,10 +11,10 @@ export interface Note {
   color: Color
 }
 
-/** What can be called on the main channel. */
+/** Events that you can request or emit on the main channel. */
 export type Events = {}
 
-/** The same of named channels. */
+/** Events that you can request or emit on named channels. */
 export type Channels = {
   board: {
     /** The notes that are on the board now. The caller hears of changes from then on. */
@@ -26,10 +26,10 @@ export type Channels = {
   }
 }
 
-/** What the other side emits on the main channel. */
+/** Events that you can listen for on the main channel. */
 export type Emits = {}
 
-/** The same of named channels. */
+/** Events that you can listen for on named channels. */
 export type ChannelEmits = {
   board: {
     posted: (note: Note) => void

@@ -81,7 +81,7 @@ class Line(msgspec.Struct):
 
 
 class Main(Protocol):
-    """What can be called on the main channel."""
+    """Calls that you can make on the main channel."""
 
     async def add(self, a: int, b: int = 1) -> int:
         """Add two numbers."""
@@ -89,7 +89,7 @@ class Main(Protocol):
 
 
 class Chat(Protocol):
-    """What can be called on the channel "chat"."""
+    """Calls that you can make on the channel "chat"."""
 
     def echo(self, items: AsyncIterable[Line]) -> wsrpc.Stream[Line]: ...
 
@@ -673,7 +673,7 @@ def test_events_that_are_emitted() -> None:
     said = event("said", parameter("who", {"type": "string"}), doc="Somebody said it.", result=None, channel="chat")
     text = contract_of(emits=[said, event("start", result=None)])
     assert class_of("ChatEvents", text).splitlines()[1:] == [
-        '    """What is emitted on the channel "chat"."""',
+        '    """Events that are emitted on the channel "chat"."""',
         "",
         "    async def said(self, who: str) -> None:",
         '        """Somebody said it."""',
