@@ -11,20 +11,20 @@
     ├── HandshakeRejected(status, body, headers)   also ConnectionError
     ├── RequestTimeout(event, timeout, outcome)    also TimeoutError
     ├── RpcError(message, code, data, fields)      raise it in a handler to reject the request
-    │   └── RemoteError                            raised at the caller: the remote peer rejected it
+    │   └── RemoteError                            the remote peer rejected the request
     │       ├── BadArguments
     │       ├── UnknownEvent
     │       ├── Overloaded
     │       ├── Draining
     │       ├── HandlerTimeout
-    │       └── HandlerFailed                      ``error_id`` finds the traceback in the remote log
+    │       └── HandlerFailed                      ``error_id``: the id of the traceback in the remote log
     ├── BadResult, MessageTooBig, ReservedEvent (also ValueError)
     ├── ChannelClosed(channel, reason), ChannelNotReady, UnexpectedChannel, StreamOverflow
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
 
 Errors on this side, such as a reserved name or a full queue, have classes of their own. If the remote peer rejects a
-request, the error is a `RemoteError`. If the remote peer violates the protocol, it is a `ProtocolError`.
+request, the error is a `RemoteError`. If the remote peer violates the protocol, the error is a `ProtocolError`.
 
 ``str()`` and ``repr()`` of each exception return one line of at most about 1,000 characters, without control
 characters. They are safe to show in logs and on terminals, even if the remote peer has written the text. The attributes
@@ -75,7 +75,7 @@ __all__ = [
 ]
 
 Outcome = Literal["not_sent", "unknown"]
-"""Outcome of a failed call: ``"not_sent"`` if it has certainly not run, ``"unknown"`` if it may have run."""
+"""Outcome of a failed call: ``"not_sent"`` if nothing was sent, and ``"unknown"`` if a remote handler may have run."""
 
 RESERVED_CODES = "wsrpc."
 """Prefix of error codes that choose the class on the caller's side. Only wsrpc itself sends them."""
@@ -330,7 +330,7 @@ class HandshakeRejected(WsrpcError, ConnectionError):
 
 
 class RequestTimeout(WsrpcError, TimeoutError):
-    """No response to a request arrived within ``timeout`` seconds, or `wait_for` got no ``event`` in time.
+    """No response to a request, or no event for `wait_for`, arrived within ``timeout`` seconds.
 
     A request that timed out was cancelled. ``outcome`` is ``"not_sent"`` if the request was still waiting for a
     connection, so that its handler has not run. Otherwise it is ``"unknown"``.
@@ -350,7 +350,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
 
 
 class RpcError(WsrpcError):
-    """Error for the caller. If a handler raises it, the caller gets a `RemoteError` with the same message.
+    """Error that a handler raises to reject a request. The caller gets a `RemoteError` with the same message.
 
     For any other exception, the caller only gets the text "internal error" and an id, because the text of the exception
     may contain details that are not meant for callers.
@@ -542,7 +542,7 @@ class ChannelNotReady(WsrpcError):
 
 
 class UnexpectedChannel(WsrpcError):
-    """The response to `request` is a channel, which was aborted. Use `open_channel` or `stream` instead."""
+    """The response to `request` is a channel. It was aborted. Use `open_channel` or `stream` instead."""
 
 
 class StreamOverflow(WsrpcError):
@@ -561,7 +561,7 @@ class TooManyRequests(WsrpcError):
 
 
 class PeerError(WsrpcError):
-    """Emitting to several peers failed for ``peer``. ``__cause__`` is the reason."""
+    """An event for several peers could not be sent to ``peer``. ``__cause__`` is the reason."""
 
     def __init__(self, peer: Any, message: str = "") -> None:
         super().__init__(message)

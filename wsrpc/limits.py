@@ -38,23 +38,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     message: int = 4 * MiB
     """Maximum size of an inbound message after decompression; at least 512. A larger message closes the connection with
-    1009. (websockets: 1 MiB; Socket.IO: 1 MB.)"""
+    1009. (The default of websockets is 1 MiB, and that of Socket.IO is 1 MB.)"""
 
     sent_message: int | None = None
-    """Maximum size of an outbound message, encoded. A larger message is not sent and raises `MessageTooBig`. None: the
-    size that the remote peer has announced, if it has announced one, and 32 KiB with ``profile="go"``. (coder/websocket
-    reads messages of up to 32 KiB by default.)"""
+    """Maximum size of an outbound message, encoded. A larger message is not sent and raises `MessageTooBig`. With None,
+    the limit is the size that the remote peer announces, or 32 KiB with ``profile="go"``. Without either, there is no
+    limit. (coder/websocket reads messages of up to 32 KiB by default.)"""
 
     values: int = 1280 * 1024
     """Maximum number of values in a message, including the keys of objects. At most a quarter of them may be arrays and
-    objects. A message with more values is not decoded. (4 MiB can hold four million empty arrays, which take 1.5 s and
-    290 MB to decode. 1.3 million numbers take 60 ms and 55 MB; 327,680 empty arrays take 25 ms and 22 MB.)"""
+    objects. A message with more values is not decoded. (4 MiB can hold four million empty arrays. Decoding them takes
+    1.5 s and 290 MB of memory.)"""
 
     depth: int = 64
     """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is refused, like a message
     with too many values. A message that is nested more than 512 levels deep, and deeper than this limit, closes the
-    connection with 1007, because no honest peer sends it. (Go's encoding/json: 10,000 levels, which are too many for
-    Python's recursion.)"""
+    connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
+    recursion.)"""
 
     arguments: int = 64
     """Maximum number of arguments of one event or request. A request with more arguments is rejected, and an event is
@@ -65,23 +65,23 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     dropped."""
 
     rate: int | None = None
-    """Maximum number of requests and events per second from the remote peer, and the maximum number in one burst (a
-    token bucket that holds the tokens of one second). Above the rate, a request is rejected with `Overloaded`, and an
-    event is dropped. Both are counted in `Peer.ignored` as ``"above the rate"``. Responses, cancellations, control
-    messages and the messages of streams do not count. None: no limit. (aiolimiter and governor also allow a burst of
-    one second by default.)"""
+    """Maximum number of requests and events per second from the remote peer, and the maximum number in one burst. Above
+    the rate, a request is rejected with `Overloaded`, and an event is dropped. Both are counted in `Peer.ignored` as
+    ``"above the rate"``. Responses, cancellations, control messages and the messages of streams do not count. None: no
+    limit. (The limit is a token bucket that holds the tokens of one second, as in aiolimiter and governor by
+    default.)"""
 
     running: int = 1024
-    """Maximum number of handlers that run at the same time, counted until they exit. Further messages wait. Handlers
-    that wait for a response from the remote peer count, too. If all running handlers on both sides wait for such
-    responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250 streams; a handler is
-    cheaper than a stream.)"""
+    """Maximum number of handlers that run at the same time. Further messages wait. A handler counts until it exits,
+    even if it was cancelled or waits for a response from the remote peer. If all running handlers on both sides wait
+    for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250 streams; a handler
+    is cheaper than a stream.)"""
 
     running_bytes: int = 16 * MiB
-    """Maximum size of the encoded messages whose arguments running handlers hold. Further messages wait. Messages that
-    opened streams and conversations are added up separately, with the same limit. Since streams and conversations can
-    run for a long time, a further message of this kind does not wait, but is refused as at ``channels``. In each of the
-    two sums, one message of any size is let through. (The default is the size of four of the largest messages. Decoded
+    """Maximum total size of the encoded messages whose handlers are running. Further messages wait. Messages that
+    opened streams and conversations have a total of their own, with the same limit. Because streams and conversations
+    can be open for a long time, a request for another one does not wait, but is rejected as for ``channels``. While a
+    total is 0, a message of any size is accepted. (By default, there is room for four of the largest messages. Decoded
     arguments take 1 to 70 times as much memory.)"""
 
     waiting: int = 10_000
@@ -95,45 +95,46 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of outbound requests that wait for a response. The next request raises `TooManyRequests`."""
 
     channels: int = 1024
-    """Maximum number of anonymous channels, including streams, that the remote peer has opened. The next one is
-    rejected with `Overloaded`, or with the code ``"wsrpc.too_many_channels"`` if its handler had to run to make the
-    channel. An open stream counts here and not in ``running``. A handler that continues after the end of its stream
-    counts in ``running``."""
+    """Maximum number of anonymous channels, including streams, that the remote peer has opened. The next request that
+    opens a channel is rejected with `Overloaded`. If the signature of the handler does not show that it opens a
+    channel, the handler runs first, and the error code is then ``"wsrpc.too_many_channels"``. The handler of an open
+    stream does not count in ``running``, but a handler that continues after the end of its stream does."""
 
     unread: float = 30.0
     """Maximum time that a channel can hold messages that no code reads, or that a stream can wait until a reader
-    begins. After that, the channel or stream is aborted. If this side has sent something on the channel, its events are
-    dropped instead. Also the maximum time that the body of a conversation can take to read messages that arrived before
-    the end of its channel."""
+    begins. After that, the channel or stream is aborted. If this side has sent something on the channel, the unread
+    events are dropped instead. Also the maximum time that the body of a conversation can take to read messages that
+    arrived before the end of its channel."""
 
     unread_bytes: int = 16 * MiB
-    """Maximum memory of the unread messages on a connection: of all anonymous channels, including streams, and of all
-    readers of events. The channel or reader that exceeds it ends with `StreamOverflow`. A message counts with the
-    memory that it takes, at least 176 bytes. Items that another wsrpc peer sends within its credit count, but are
-    always accepted. (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of
-    unread data on an HTTP/2 connection.)"""
+    """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
+    The channel or reader that exceeds it ends with `StreamOverflow`. A message counts with the memory that it takes, at
+    least 176 bytes. Items that a remote wsrpc peer sends within its credit count, but are always accepted. (The default
+    equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an HTTP/2
+    connection.)"""
 
     stream_window: int = 512
-    """Credit for one stream: the number of items that another wsrpc peer can send ahead. The credit is renewed when
-    half of it is used. (128 small items, half of a window of 256, are read in less time than new credit takes to
-    arrive. The reader then waits, and each item costs both sides a fifth more CPU time.)"""
+    """Maximum number of items of one stream that a remote wsrpc peer can send before this side has read them. New
+    credit is sent when half of the credit is used. (With 256, a fast reader of small items has to wait for new credit,
+    and each item costs both sides a fifth more CPU time.)"""
 
     stream_window_bytes: int = 256 * KiB
-    """Maximum size of the encoded items that another wsrpc peer can send ahead. All streams that this side reads on a
-    connection share this size, because all of these items are sent before the next response. Each stream gets at least
-    32 KiB. One item may exceed the size while any of it is left. (HTTP/2: 64 KiB for a stream.)"""
+    """Maximum total size of the encoded items that a remote wsrpc peer can send before this side has read them. All
+    streams that this side reads on a connection share this size, because a response arrives only after the items that
+    were sent before it. Each stream gets at least 32 KiB. A single item can exceed the limit. (The default of HTTP/2 is
+    64 KiB for each stream.)"""
 
     stream_queue: int = 1 * MiB
     """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel if the remote
-    peer has no flow control. Beyond it, the reader gets these messages and then `StreamOverflow`."""
+    peer has no flow control. Above this size, the reader gets these messages and then `StreamOverflow`."""
 
     high_water: int = 64 * KiB
     """High-water mark: while more bytes than this are unsent, senders that ``await`` wait. (The default is that of
     asyncio.)"""
 
     hard_cap: int = 16 * MiB
-    """Maximum number of unsent bytes, or one message if that is larger. Beyond it, a response closes the connection
-    with 4408, and `emit_nowait` raises `QueueFull`."""
+    """Maximum number of unsent bytes, or one message if that is larger. Above this number, `emit_nowait` raises
+    `QueueFull`, and a response closes the connection with 4408."""
 
     behind: int = 1 * MiB
     """Maximum size of the broadcasts that wait for a slow reader, plus 256 bytes for each broadcast, if the policy for
@@ -143,8 +144,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of rooms of which one peer is a member. Joining another room fails."""
 
     stall: float = 10.0
-    """Maximum time that a connection above the high-water mark can make no progress. After that, the connection is
-    dropped, because the remote peer does not read. With pings, the time is at most ``ping_interval + ping_timeout``."""
+    """Maximum time that a connection above the high-water mark can go without sending any bytes. After that, the
+    connection is dropped, because the remote peer does not read. If pings are on, the connection is dropped after
+    ``ping_interval + ping_timeout`` at the latest."""
 
     offline: int = 256
     """Maximum number of messages that a client queues while it is not connected. The next message raises `QueueFull`.
@@ -154,57 +156,56 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum size of the messages that a client queues while it is not connected."""
 
     replay: int = 1 * MiB
-    """Maximum size of the messages that were sent to another wsrpc peer and are kept until it acknowledges them, so
-    that the session can resume on another connection; at least 128 KiB. When this size is reached, senders that
-    ``await`` wait. Messages that cannot wait may take ``hard_cap`` more; beyond that, the session ends with its
-    connection. 0: sessions do not resume. (The default is 16 times the 64 KiB after which a peer acknowledges
-    messages.)"""
+    """Maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128 KiB. With
+    these messages, the session can resume on another connection. When the limit is reached, senders that ``await``
+    wait. Messages that cannot wait may take ``hard_cap`` bytes more. Above that, the session ends when its connection
+    ends. 0: sessions do not resume. (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)"""
 
     replay_messages: int = 4096
-    """Maximum number of the messages that are kept until another wsrpc peer acknowledges them; at least 512. (The
-    default is 16 times the 256 messages after which a peer acknowledges them.)"""
+    """Maximum number of the messages that are kept until a remote wsrpc peer acknowledges them; at least 512. (A peer
+    acknowledges messages after 256 of them; the default is 16 times as many.)"""
 
     detached: float = 60.0
-    """Maximum time that a server keeps a session without a connection. (Socket.IO: 2 minutes, if it is turned on.
-    SignalR: 30 s.)"""
+    """Maximum time that a server keeps a session without a connection. (The default of Socket.IO is 2 minutes, if this
+    feature is turned on, and that of SignalR is 30 s.)"""
 
     undecodable: int = 10
     """Maximum number of malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a
-    request with an invalid id. More of them close the connection with 1007, because no honest peer sends them."""
+    request with an invalid id. More of them close the connection with 1007."""
 
     timeout: float | None = 60.0
     """Default of ``request(timeout=)``. None: no limit."""
 
     handler: float | None = None
     """Default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can run.
-    After that, the handler is cancelled, and its caller gets `HandlerTimeout`. None: no limit. This limit does not
+    After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit does not
     apply to plain functions, threads, streams, uploads and conversations."""
 
     open_handlers: float = 10.0
-    """Maximum time that `open` handlers can hold back inbound messages and a client's queue. After that, `on_reconnect`
-    handlers can hold them back for the same time."""
+    """Maximum time that inbound messages and the messages in a client's queue wait for `open` handlers to finish. On a
+    client, the same limit then applies to `on_reconnect` handlers."""
 
     open_timeout: float = 10.0
     """Maximum time of one attempt of the opening handshake. On a server, the limit applies separately to the client's
     request and to the server's `on_handshake` function. (The default is that of websockets.)"""
 
     close_timeout: float = 5.0
-    """Maximum time of the closing handshake. After that, the transport is dropped. Also the time that handlers of
-    events have to finish at ``close()``."""
+    """Maximum time of the closing handshake. After that, the connection is dropped. Also the time that ``close()``
+    gives running event handlers to finish."""
 
     drain: float = 20.0
-    """Maximum time that `Server.run` waits for active work after SIGTERM. After that, it closes connections with 1012.
-    (Kubernetes kills a process after 30 s.)"""
+    """Maximum time that `Server.run` waits for active work after SIGTERM. After that, the server closes its connections
+    with 1012. (Kubernetes kills a process after 30 s.)"""
 
     ping_interval: float | None = 20.0
     """Time between two pings. Each connection shortens it at random by up to 10 %, so that not all connections send
     pings at the same time. None: no pings. (The default is that of websockets.)"""
 
     ping_timeout: float | None = 20.0
-    """Maximum time until the response to a ping. After that, the connection is dropped, with 1011. While bytes are
-    unsent, the time restarts whenever some of them are sent, until 16 MiB have been sent after the ping. A slow reader
-    therefore does not count as a dead connection. None: pings only keep the connection alive, and no connection is
-    dropped. (The default is that of websockets.)"""
+    """Maximum time until the response to a ping. After that, the connection is dropped, and its close code is 1011. If
+    bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been sent after the ping. A slow
+    reader is therefore not mistaken for a dead connection. None: pings only keep the connection alive, and no
+    connection is dropped. (The default is that of websockets.)"""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -309,8 +309,8 @@ NAMES = {
     "WithField": "a dataclass with a default `Field(default=1, gt=0)`",
     "Point | Circle": "two dataclasses, `Point | Circle`",
     "Lion | Crow": "two models, `Lion | Crow`",
-    "Lion | str": "a model or text, `Lion | str`",
-    "Account | Point": "a pydantic or a plain dataclass, `Account | Point`",
-    "tuple[Limited, Annotated[int, Field(gt=0)]]": "with a Struct, `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+    "Lion | str": "a model or `str`, `Lion | str`",
+    "Account | Point": "a pydantic dataclass and a plain dataclass, `Account | Point`",
+    "tuple[Limited, Annotated[int, Field(gt=0)]]": "with a Struct: `tuple[Limited, Annotated[int, Field(gt=0)]]`",
 }
 """How the docs call a row whose code says too little."""

@@ -110,7 +110,7 @@ class EventReader(OnChannel):
     def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
 
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
-        """Read the events with one name: ``async for text in client.events("said", returns=str)``.
+        """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
         observes: a handler of the event still runs, and each of several readers gets every event. Readers get an event
@@ -150,7 +150,7 @@ class EventReader(OnChannel):
     def wait_for(
         self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None
     ) -> Coroutine[Any, Any, Any]:
-        """Return the value of the next event with one name: ``await client.wait_for("ready", timeout=5)``.
+        """Return the value of the next event with the given name: ``await client.wait_for("ready", timeout=5)``.
 
         Waiting begins at the call, not at the ``await``. You can therefore call `wait_for`, send something, and then
         await the event that is sent in response. Cancelling is safe.
@@ -320,8 +320,8 @@ class Caller(OnChannel):
                 raises it, and the handler is stopped.
             retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
                 attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
-            idempotent: whether running the request twice does no harm. If so, ``retry`` also sends the request again if
-                it may have run when its connection ended, or if its handler reached its time limit.
+            idempotent: whether the request can safely run twice. If true, ``retry`` also sends the request again if it
+                may have run when the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
         Cancelling is safe. It also cancels the handler on the remote peer, which gets the reason that you pass to
@@ -480,7 +480,7 @@ class Caller(OnChannel):
         """Return an object with the methods of a contract. Each method emits the event with its name.
 
         An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
-        are declared to return None. Arguments are sent as for a proxy.
+        are declared with the return type ``None``. Arguments are sent as for a proxy.
 
         Raises:
             TypeError: the contract is not valid. The text names the method and the reason.

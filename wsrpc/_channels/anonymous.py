@@ -97,7 +97,7 @@ class AnonymousChannel(Registrar, EventReader):
     async def abort(self, reason: object = None) -> None:
         """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
 
-        Of any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
+        For any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
         `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
         effect. Cancelling is safe.
         """

@@ -61,18 +61,18 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
     seconds.
 
-    Close code 1013 adds ten seconds to the delay. A refusal with ``Retry-After`` adds the time given there, at most a
-    day.
+    After close code 1013, ten seconds are added to the delay. If the server refuses a connection with the header
+    ``Retry-After``, the time in the header is added, but at most one day.
 
     Attributes:
         initial: upper bound of the first delay, in seconds.
         max: largest upper bound of a delay, in seconds.
         stable: how long a connection must last, in seconds, before the count of failures restarts.
-        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``. For tenacity's objects, the
-            attempt number is the count of failures.
+        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``. These objects, and those for
+            ``stop`` and ``retry``, get the count of failures as the attempt number.
         stop: one of tenacity's ``stop_…`` objects. Without it, the number of attempts is not limited.
-        retry: after which failures the client dials again: one of tenacity's ``retry_…`` objects, or a plain function
-            that takes the exception and returns a bool. The exception is that of a failed attempt, or the
+        retry: decides after which failures the client dials again: one of tenacity's ``retry_…`` objects, or a plain
+            function that takes the exception and returns a bool. The exception is that of a failed attempt, or the
             `ConnectionLost` of a drop. If the result is false, the client gives up. The default is `is_transient`.
 
     Raises:

@@ -57,8 +57,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
             handlers. None for no limit.
         transport: the first connection, instead of a URL.
         codec: the encoding of messages. The default is JSON with ``enc_hook``.
-        dec_hook: msgspec's hook that creates values of types that msgspec does not support.
-        enc_hook: msgspec's hook that encodes values of such types.
+        dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
+        enc_hook: function that converts values of such types to values that can be encoded; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
@@ -67,11 +67,11 @@ class Client(Declarer, RawRegistrar, RawCaller):
             binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
             messages of ws-wrapper are sent.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
-            you can pass a function ``redact(direction, event, args)``. It returns what the log shows instead of
-            ``args``, a list. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the event or request
-            (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the request, and ``args``
-            has one item. For messages of an anonymous channel, ``event`` is the name of the request that opened the
-            channel.
+            you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
+            log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
+            event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
+            request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
+            request that opened the channel.
         profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
             that other servers ignore. This client then refuses such messages before they are sent. Messages have at
             most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
@@ -147,7 +147,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent, even while its `open` handlers run.
+        """Whether there is a connection over which messages can be sent. Also true while its `open` handlers run.
 
         False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
         ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
@@ -160,7 +160,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         return self._core.peer.of(name, ordered=ordered)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Repeat the registrations of ``router`` on this client; see `Router`.
+        """Register the handlers and middleware of ``router`` on this client; see `Router`.
 
         Args:
             channel: the named channel for the registrations of the router's main channel. None for the main channel.
@@ -176,10 +176,10 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and no message waits for the functions. If it is false, subscribe again here.
+        has resumed, and messages do not wait for the functions. If it is false, subscribe again in the function.
 
-        On a new session, the functions run one after another, after the `open` handlers. Their messages are sent before
-        the messages that waited for the connection. Those messages wait until the functions return, for at most
+        On a new session, the functions run one after another, after the `open` handlers. Messages that the functions
+        send are sent first. The messages that waited for the connection wait until the functions return, for at most
         `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session ends.
         Exceptions are logged.
 
@@ -207,8 +207,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
     async def connect(self) -> None:
         """Connect, and return when the connection is open and the `open` and `on_reconnect` handlers have finished.
 
-        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt has also failed if its session
-        ends before the `open` handlers have finished.
+        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt also counts as failed if its
+        session ends before the `open` handlers have finished.
 
         Cancelling stops dialing, unless another caller waits for the connection. After a drop, or after `bind`, the
         client continues to dial even if this call is cancelled or takes too long.
@@ -231,8 +231,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; also if the client has given
-                up after a drop.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; or the client has given up
+                after a drop.
         """
         await self._core.wait_connected()
 

@@ -82,8 +82,8 @@ class Registrar(OnChannel):
             lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
                 default, uses the ``lax`` option of the server, client or router.
             thread: whether to run a plain function in a thread instead of the event loop.
-            ordered: whether calls of the same peer run one after another, in the order of arrival, instead of
-                concurrently.
+            ordered: whether the handler handles the messages of a peer one after another, in the order of arrival,
+                instead of concurrently.
             timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
                 limit. The default is `Limits.handler`. A handler that takes longer is cancelled, with a line in the
                 log, and its caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until
@@ -140,12 +140,12 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
     ) -> Any:
-        """Register a handler for only the next event or request with one name.
+        """Register a handler for only the next event or request with the given name.
 
         This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
-        stays registered if an event or request ends before that: its arguments do not fit, middleware refuses it, there
-        are too many channels, or it is cancelled. While one call waits, for example in middleware, no other call gets
-        the handler.
+        stays registered if an event or request does not reach it: the arguments do not fit, middleware refuses it,
+        there are too many channels, or it is cancelled. While one call waits, for example in middleware, no other call
+        gets the handler.
 
         The options and exceptions are those of `on`.
         """
@@ -233,7 +233,7 @@ class RawRegistrar:
 
         Raises:
             TypeError: ``function`` does not take these two arguments.
-            ValueError: a service receives all messages.
+            ValueError: a `Service` already receives all messages.
         """
         self._registry.add_raw(function)
         return function

@@ -44,8 +44,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         id: the name of the peer in logs.
         state: a mapping for data of the application; see `Key`. On a server, an `on_handshake` function can fill it.
         principal: the user, as set by `on_handshake`.
-        ignored: a Counter of messages that were not handled, by kind: messages that the protocol says to ignore, events
-            that reach no handler, and messages above `Limits.rate`.
+        ignored: a Counter of messages that were not handled, by kind: messages that are ignored by the rules of the
+            protocol, events without a handler, and messages above `Limits.rate`.
     """
 
     def __init__(
@@ -206,8 +206,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def rooms(self) -> tuple[Room, ...]:
-        """The rooms of which this peer is a member. After the end of the connection, the rooms of which it was a member
-        then."""
+        """The rooms of which this peer is a member, or was a member when the connection ended."""
         return tuple(self._core.owner.rooms)
 
     @property
@@ -338,7 +337,7 @@ def core_of(peer: Peer) -> PeerCore:
 
 
 def current_peer() -> Peer:
-    """Return the peer whose message the running handler handles. Also works in tasks that the handler has started.
+    """Return the peer of the running handler. Also works in tasks that the handler has started.
 
     Raises:
         RuntimeError: no handler is running here.

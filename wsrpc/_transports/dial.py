@@ -52,9 +52,9 @@ async def dial(
 ) -> WebSocketTransport:
     """Open a connection to a ``ws://`` or ``wss://`` URL, and return its transport. Cancelling is safe.
 
-    At most 10 redirects are followed, and none from ``wss://`` to ``ws://``. Credentials are sent only to the URL's own
-    origin: ``headers``, the user and password of the URL (sent as HTTP Basic authentication), and subprotocols that
-    contain a token.
+    At most 10 redirects are followed. Redirects from ``wss://`` to ``ws://`` are not followed. The following are sent
+    only to the origin of the URL, because they can be credentials: ``headers``, the user and password of the URL (as
+    HTTP Basic authentication), and subprotocols that contain a token.
 
     Args:
         limits: limits of the connection. `Limits.open_timeout` applies to the opening handshake, including all
