@@ -131,7 +131,7 @@ def logging_as_before() -> Iterator[None]:
 
 
 CERTIFICATES = ROOT / "tests" / "certificates"
-"""Made by the commands that docs/how-to/tls.md shows, and valid for a hundred years.
+"""Made by the commands of the guides to TLS and client certificates, and valid for a hundred years.
 
 ``renewed.pem`` is another one for the server.
 """
@@ -149,7 +149,7 @@ def code_of(page: Path, block: Block, flags: int = 0) -> types.CodeType:
 @pytest.mark.filterwarnings("ignore:Using `httpx` with `starlette.testclient`")
 @pytest.mark.parametrize("page", [page for page in PAGES if page != BLOCKING], ids=page_name)
 async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    if page.stem == "tls":
+    if page.stem in ("tls", "client-certificates"):
         monkeypatch.chdir(CERTIFICATES)
     with namespace(page) as names, logging_as_before():
         for block in blocks_of(page):

@@ -83,7 +83,7 @@ class EventReader(Delegate):
     def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
 
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
-        """Read the events with one name: ``for text in client.events("said", returns=str)``.
+        """Read the events with the given name: ``for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
         observes: a handler of the event still runs, and each of several readers gets every event. Readers do not get
@@ -119,7 +119,7 @@ class EventReader(Delegate):
     def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
 
     def wait_for(self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None) -> Any:
-        """Return the value of the next event with one name: ``client.wait_for("ready", timeout=5)``.
+        """Return the value of the next event with the given name: ``client.wait_for("ready", timeout=5)``.
 
         To send something and then read the event that answers it, call `events` first: it reads from that call on.
 
@@ -245,8 +245,8 @@ class Caller(Delegate):
                 call raises it, and the handler is stopped.
             retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
                 attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
-            idempotent: whether running the request twice does no harm. If so, ``retry`` also sends the request again if
-                it may have run when its connection ended, or if its handler reached its time limit.
+            idempotent: whether the request can safely run twice. If true, ``retry`` also sends the request again if it
+                may have run when the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
@@ -387,7 +387,7 @@ class Caller(Delegate):
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        Each is declared to return None. Arguments are sent as for a proxy.
+        Each is declared with the return type ``None``. Arguments are sent as for a proxy.
 
         Raises:
             TypeError: the contract is not valid. The text names the method and the reason.
@@ -481,8 +481,8 @@ class Registrar(Delegate):
         Args:
             lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
                 default, uses the ``lax`` option of the server, client or router.
-            ordered: whether calls of the same peer run one after another, in the order of arrival, instead of
-                concurrently.
+            ordered: whether the handler handles the messages of a peer one after another, in the order of arrival,
+                instead of concurrently.
             hidden: whether to leave the handler out of every description of this side, such as `wsrpc.schema.describe`.
                 The handler can still be called.
 
@@ -507,11 +507,11 @@ class Registrar(Delegate):
     def once(
         self, event: Any = MISSING, handler: Any = MISSING, /, *, lax: bool | None = None, hidden: bool = False
     ) -> Any:
-        """Register a handler for only the next event or request with one name.
+        """Register a handler for only the next event or request with the given name.
 
         This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
-        stays registered if an event or request ends before that: its arguments do not fit, there are too many channels,
-        or it is cancelled.
+        stays registered if an event or request does not reach it: the arguments do not fit, there are too many
+        channels, or it is cancelled.
 
         The options and exceptions are those of `on`.
         """
@@ -566,7 +566,7 @@ class RawRegistrar(Delegate):
 
         Raises:
             TypeError: ``function`` does not take these two arguments.
-            ValueError: a service receives all messages.
+            ValueError: a `Service` already receives all messages.
         """
         check_plain(function, "a function of on_raw")
         convert = partial(blocking_form, portal=self._portal)
@@ -691,7 +691,7 @@ class AnonymousChannel(Registrar, EventReader):
     def abort(self, reason: object = None) -> None:
         """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
 
-        Of any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
+        For any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
         `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
         effect.
         """
@@ -997,8 +997,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
             handlers. None for no limit.
         codec: the encoding of messages. The default is JSON with ``enc_hook``.
-        dec_hook: msgspec's hook that creates values of types that msgspec does not support.
-        enc_hook: msgspec's hook that encodes values of such types.
+        dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
+        enc_hook: function that converts values of such types to values that can be encoded; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
@@ -1007,11 +1007,11 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
             binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
             messages of ws-wrapper are sent.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
-            you can pass a function ``redact(direction, event, args)``. It returns what the log shows instead of
-            ``args``, a list. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the event or request
-            (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the request, and ``args``
-            has one item. For messages of an anonymous channel, ``event`` is the name of the request that opened the
-            channel.
+            you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
+            log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
+            event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
+            request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
+            request that opened the channel.
         profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
             that other servers ignore. This client then refuses such messages before they are sent. Messages have at
             most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
@@ -1084,7 +1084,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent, even while its `open` handlers run.
+        """Whether there is a connection over which messages can be sent. Also true while its `open` handlers run.
 
         False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
         ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
@@ -1102,10 +1102,10 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         """Call ``function(info)`` in a thread on each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and no message waits for the functions. If it is false, subscribe again here.
+        has resumed, and messages do not wait for the functions. If it is false, subscribe again in the function.
 
-        On a new session, the functions run one after another, after the `open` handlers. Their messages are sent before
-        the messages that waited for the connection. Those messages wait until the functions return, for at most
+        On a new session, the functions run one after another, after the `open` handlers. Messages that the functions
+        send are sent first. The messages that waited for the connection wait until the functions return, for at most
         `Limits.open_handlers` seconds. Start long work in another thread. The functions are cancelled if the session
         ends. Exceptions are logged.
 
@@ -1126,8 +1126,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
     def connect(self) -> None:
         """Connect, and return when the connection is open and the `open` and `on_reconnect` handlers have finished.
 
-        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt has also failed if its session
-        ends before the `open` handlers have finished.
+        Failed attempts are repeated until ``connect_timeout`` is reached. An attempt also counts as failed if its
+        session ends before the `open` handlers have finished.
 
         Ctrl-C stops dialing, unless another thread waits for the connection. After a drop, the client continues to dial
         even if this call is interrupted or takes too long.
@@ -1150,8 +1150,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
         Raises:
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; also if the client has given
-                up after a drop.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; or the client has given up
+                after a drop.
         """
         self._run(self._inner.wait_connected)
 
