@@ -18,7 +18,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     id: str
-    """The `Peer.id`, as in the log."""
+    """`Peer.id`, which also appears in the log."""
     uptime: float
     """Seconds since the current connection was made; 0 without a connection."""
     messages_in: int | None
@@ -42,7 +42,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the connection is full, so that senders wait. Either ``unsent`` is above `Limits.high_water`, or the
     messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
-    """The `Peer.dropped`: total number of broadcasts that were not sent to this peer because it was slow
+    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because it was slow
     (``Server(slow=)``)."""
     pending: int
     """Outbound requests that wait for a response."""
@@ -101,7 +101,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     uptime: float
     """Seconds since the server was made or last opened again."""
     healthy: bool
-    """The `Server.healthy`."""
+    """`Server.healthy` at the time of the snapshot."""
     peers: int
     """Open connections, including raw connections, and peers whose session is kept without a connection."""
     accepted: int

@@ -109,7 +109,7 @@ async def take_over(
 
     Returns:
         The transport, and the response that the handler must return. The transport is None if ``request`` does not ask
-            for a WebSocket, or if the client has left. In the first case, the response contains the reason.
+        for a WebSocket, or if the client has left. In the first case, the response contains the reason.
     """
     return await _take_over(request, handshake, _hold_early(request), lost)
 

@@ -116,7 +116,7 @@ def member_of(cluster: ClusterView) -> Member:
 class Cluster(ClusterView):
     """Processes of one application that behave as one server.
 
-    Make one object with the same engine and name in each process, and pass it to one server:
+    In each process, make one object with the same engine and name, and pass it to one server:
     ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``. The process joins the cluster when the server opens, and
     leaves when the server is closed. In a cluster, `Server.room` reaches the members of rooms in all processes, and
     `peer` reaches any peer with a `Handshake.address`. While the engine cannot be reached, the server still serves its
@@ -140,11 +140,11 @@ class Cluster(ClusterView):
     def on_gap(self, function: G, /) -> G:
         """Register ``function(room)`` for gaps, after which a room may have missed messages. Works as a decorator.
 
-        There is a gap when this process and another one could not reach each other for more than 5 seconds. When they
-        reach each other again, the function is called for each room of this server that may have missed messages. It is
-        called before anything else from the other process is handled. There is also a gap when another process stops
-        responding without leaving the cluster, for example because it was killed. Shorter interruptions lose no
-        messages.
+        A gap arises when this process and another process cannot reach each other for more than 5 seconds. When they
+        reach each other again, the function is called for each room of this server that may have missed messages. The
+        function is called before anything else from the other process is handled. It is also called when another
+        process stops responding without leaving the cluster, for example because that process was killed. Shorter
+        interruptions lose no messages.
 
         In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
         over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions are logged.
@@ -187,7 +187,8 @@ class ClusterClient(ClusterView):
     Args:
         engine: the same engine as that of the servers' `Cluster`.
         name: the same name as that of the servers' `Cluster`.
-        limits: the limits for messages between this program and the servers. ``timeout`` is the default of requests.
+        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
+            requests.
         codec: as for `Client`.
         enc_hook: as for `Client`.
         dec_hook: as for `Client`.

@@ -86,7 +86,9 @@ class Room(RawBroadcaster):
         return self._members.name
 
     def add(self, peer: Peer) -> None:
-        """Make ``peer`` a member, until you call `discard` or its session ends. No effect if it is a member.
+        """Make ``peer`` a member, until you call `discard` or its session ends.
+
+        If the peer is already a member, nothing happens.
 
         Raises:
             RpcError: the peer is already in `Limits.rooms` rooms. If a handler does not catch the error, the caller
@@ -98,7 +100,7 @@ class Room(RawBroadcaster):
         self._members.rooms.add(self, peer, by_itself=False)
 
     def discard(self, peer: Peer) -> None:
-        """Remove ``peer`` from the room. No effect if it is not a member.
+        """Remove ``peer`` from the room. If it is not a member, nothing happens.
 
         Raises:
             ValueError, RuntimeError: as for `add`.

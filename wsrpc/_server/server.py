@@ -116,9 +116,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     Args:
         limits: the limits of each connection.
-        origins: the values of the ``Origin`` header, which browsers send, that are accepted in addition to the server's
-            own host. Alternatively, a function that takes the `Handshake` and returns whether the origin may connect,
-            or `ANY_ORIGIN`.
+        origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
+            origin of a page in the ``Origin`` header. You can also pass a function that takes the `Handshake` and
+            returns whether the origin may connect, or `ANY_ORIGIN`.
         trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
             ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
             ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
@@ -136,9 +136,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             handler, for example a transaction. For a time limit, use ``on(timeout=)`` or `Limits.handler` instead.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages wait, and the connection of a peer that reaches `Limits.hard_cap` is closed
-            with 4408. The other policies keep at most `Limits.behind` bytes for a peer, and drop the rest.
-            ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` drops the oldest messages. ``KeepLatest(key)``
-            keeps only the latest message of each key. `Peer.dropped` counts the dropped messages.
+            with 4408. The other policies keep messages of at most `Limits.behind` bytes for a peer. Beyond this limit,
+            ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and ``KeepLatest(key)`` drop the oldest
+            messages. ``KeepLatest(key)`` also keeps only the latest message of each key. `Peer.dropped` counts the
+            dropped messages.
         room_from: a function that takes the `ConnectionInfo` of a connection, and returns the name of the room that its
             peer joins. The room is `Peer.home_room`.
         detached_bytes: the approximate maximum memory, in bytes, of the sessions of all clients whose connections have
@@ -283,9 +284,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
                 new connections get 503. With None, there is no such path, and the port closes when the server begins to
                 drain.
             reuse_port: whether several processes can listen on the same port, on systems that support this. The system
-                distributes clients over the processes. Without a `Cluster`, `peers`, rooms and `emit` cover only their
-                own process. The port closes when the server begins to drain, so that the other processes get the new
-                connections.
+                distributes the clients over the processes. `peers` and `emit` cover only the clients of one process,
+                and without a `Cluster`, rooms do, too. The port closes when the server begins to drain, so that the
+                other processes get the new connections.
 
         Raises:
             TypeError, ValueError: an option is not valid, or options cannot be combined.
@@ -370,7 +371,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             self._lifetime.join()
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed, and has drained if it drains. Cancelling is safe.
+        """Wait until the server is closed. Cancelling is safe.
+
+        If the server drains before it closes, this includes the time for draining.
 
         Raises:
             RuntimeError: called in a thread other than that of the server's event loop.
@@ -543,9 +546,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
         """Make a peer for a connection of any library, and return the peer when its `open` handlers have finished.
 
-        With `serve_raw`, that function serves the connection, and `accept` returns a `RawConnection` while the function
-        may still run. If `accept` is cancelled, the peer keeps the connection. But if it is cancelled while the factory
-        of a service runs, the connection is dropped.
+        If the server has a `serve_raw` function, this function serves the connection. `accept` then returns a
+        `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
+        connection. But if it is cancelled while the factory of a service runs, the connection is dropped.
 
         Args:
             handshake: the request that `handshake` accepted.

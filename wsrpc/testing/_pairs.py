@@ -84,7 +84,7 @@ async def connect(
     Raises:
         HandshakeRejected: `on_handshake` or the check of the origin refused the connection. The status is 503 if the
             server is closed.
-        TypeError, ValueError: an option of the client is not valid.
+        TypeError, ValueError: an option of the client is not valid, or ``path`` does not begin with a slash.
     """
     if client is None:
         client = Client(codec=settings_of(server).codec)

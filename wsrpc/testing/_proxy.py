@@ -31,9 +31,9 @@ class FaultProxy:
     In the block ``async with FaultProxy(listener.url) as proxy``, clients dial `url` instead of the URL of the server.
     Leaving this block resets all connections.
 
-    `drop` causes trouble once. Use the other methods with ``async with``: the trouble continues until the end of their
-    block, and also affects connections that are opened meanwhile. Such blocks can be nested. The direction ``"up"`` is
-    towards the server, and ``"down"`` is towards the client.
+    `drop` causes trouble once. Use the other methods with ``async with``: their trouble continues until the end of
+    their block. Except for `half_close`, it also affects connections that are opened during the block. Such blocks can
+    be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
 
     The proxy passes on bytes unchanged. It therefore works with ``wss://``, too: it decrypts nothing, and certificates
     are valid. You can enter a proxy only once. On Windows, it needs asyncio's ``SelectorEventLoop``.
@@ -43,7 +43,7 @@ class FaultProxy:
         seed: the seed of the random jitter of `delay`. The same seed produces the same numbers.
 
     Raises:
-        ValueError: the target is not such a URL.
+        ValueError: ``target`` is not such a URL.
     """
 
     def __init__(self, target: str, *, seed: int | None = None) -> None:
