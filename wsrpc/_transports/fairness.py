@@ -38,8 +38,8 @@ that is full of requests takes as long.)"""
 def next_read(size: int, messages: int) -> int:
     """Return the maximum number of bytes of the next read, after a read of ``size`` bytes that completed ``messages``.
 
-    The number is large enough for as many messages of the same size as one read may contain. It is a power of two, from
-    `READ` (16 KiB) to 128 KiB. Each read costs about 10 µs, however many bytes it takes.
+    The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
+    KiB. Each read costs about 10 µs, however many bytes it takes.
     """
     wanted = size * IN_ONE_READ // (messages or 1)
     if wanted < 2 * READ:

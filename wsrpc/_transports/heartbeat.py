@@ -89,7 +89,7 @@ class Heartbeat:
     """Sends a ping every `Limits.ping_interval` seconds, and drops the connection if there is no response.
 
     The response must arrive within `Limits.ping_timeout` seconds after the ping was written. While bytes wait to be
-    sent, which may include the ping, the time restarts whenever some of them are sent. The next ping is sent one
+    sent (which may include the ping), the time restarts whenever some of them are sent. The next ping is sent one
     interval after the last ping, but not before the response to the last ping.
     """
 
