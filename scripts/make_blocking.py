@@ -191,7 +191,8 @@ SENTENCES = [
         r", or after `bind`, the client continues to dial even if this call is cancelled",
         ", the client continues to dial even if this call is interrupted",
     ),
-    (r"Cancelling (is safe(: [^.]*)?|may leave out some of them)\.", ""),
+    (r" ?Cancelling is safe(: [^.]*)?\.", ""),
+    (r"If this call is cancelled, some", "If this call is interrupted, some"),
     # Statements.
     (r"``async (with|for) ", r"``\1 "),
     (r"with ``aclose\(\)``, at the end of ``async with``", "with ``close()``, at the end of ``with``"),
@@ -228,11 +229,27 @@ SENTENCES = [
     (r" Middleware runs around the function, with an empty ``ctx\.event``\.", ""),
     (r"Register ``function\(info\)``, sync or async, for each connection except the first\.", RECONNECTED),
     (r"Start long work in a task", "Start long work in another thread"),
+    (
+        r"The functions are cancelled if the session ends\.",
+        "If the session ends, a function that is running continues to its end, and the remaining functions are not "
+        "called.",
+    ),
+    (
+        r"Request handlers that are still running are cancelled, .*? have `Limits\.close_timeout` seconds to finish\.",
+        "Handlers run in threads, which cannot be stopped: a handler that is still running continues to its end. This "
+        "method waits at most `Limits.close_timeout` seconds for handlers of events, and does not wait for request "
+        "handlers, whose results are dropped.",
+    ),
+    (
+        r"`ChannelClosed`, and (the handler whose body is the conversation is cancelled)\.",
+        r"`ChannelClosed`. On the remote peer, \1. On this side, such a handler runs in a thread, and continues to its "
+        "end.",
+    ),
     (r"may be functions, sync or async, that are called for each attempt", "may be functions, called for each attempt"),
     (r" Without a URL, pass your own connections to `bind`\.", ""),
     (r"until `connect` or `bind` is called", "until `connect` is called"),
     # Contracts.
-    (r"An ``async def`` of the contract does what `emit` does.*?(Both are|They are) declared", "Each is declared"),
+    (r"An ``async def`` of the contract does what `emit` does.*?(Both|The methods) are declared", "Each is declared"),
     (
         r"A plain ``def`` or an ``async def`` implements an ``async def`` of the contract, and an async generator",
         "A ``def`` implements a request of the contract, and a generator",
@@ -250,8 +267,6 @@ ALLOWED = [
     "is an ``async def``",
     "``for await (... of channel)``",
     "whose body is the conversation is cancelled",
-    "Request handlers that are still running are cancelled",
-    "functions are cancelled if the session ends",
     "or it is cancelled",
 ]
 

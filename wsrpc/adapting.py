@@ -1,28 +1,32 @@
-"""Parts for authors of adapters, from which a transport of another library can be made, as the default one is.
+"""Parts for authors of adapters. The default transport is made from the same parts.
 
-An adapter turns a library's connections into `Transport` objects. On the accepting side it makes a `Handshake` of each
-request (with `Server.limits`), passes it to `Server.handshake`, and hands the transport to `Server.accept`. If it also
-opens a `Port`, `Server.listening` closes that with the server. On the dialing side it is a function such as `dial`.
+An adapter turns the connections of a library into `Transport` objects. On the accepting side, it makes a `Handshake`
+from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`.
+If the adapter also opens a `Port`, pass the function that opens it to `Server.listening`, so that the port is closed
+with the server. On the dialing side, an adapter is a function like `dial`.
 
-- `Heartbeat` finds dead connections by `Limits.ping_interval` and ``ping_timeout``, and `StallWatch` those on which
-  nothing leaves, by ``stall``. They are for libraries whose own keepalive waits until there is room, or ends the
-  connection with another code.
-- `FrameWriter` builds data frames and writes them together, for libraries that write each message by itself and give
-  access to the connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps what arrives
-  before ``start``.
-- `ServerUpgrade` and `ClientUpgrade` make the default transport of a connection that an HTTP library has opened. Where
-  the library gives access to its asyncio transport, that is the least work and the best result.
-- `DialRequest` checks the arguments of a dialing function, and has the rule for redirects: what is sent to which
-  origin. `follow_redirects` applies it. Turn off the library's own redirects.
-- `turns_of` returns the places in the turns of an event loop, which keep connections that send without a pause from
-  taking all of its time: after a read of `MUCH` bytes or more `Turns.take` a place, or `Turns.wait` for one. Read at
-  most `READ` bytes at first, and after such a read as many as `next_read` says.
+- `Heartbeat` detects dead connections, with `Limits.ping_interval` and `Limits.ping_timeout`. `StallWatch` detects
+  connections on which no bytes are sent, with `Limits.stall`. Use them if the keepalive of the library waits until
+  there is room to send, or ends the connection with another code.
+- `FrameWriter` builds data frames and writes them together. Use it if the library writes each message separately and
+  gives access to the connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps messages
+  that arrive before ``start``.
+- `ServerUpgrade` and `ClientUpgrade` make the default transport from a connection that an HTTP library has opened. If
+  the library gives access to its asyncio transport, these two classes need the least work and give the best result.
+- `DialRequest` checks the arguments of a dialing function. It also has the rule for redirects, which says what is sent
+  to which origin. `follow_redirects` applies the rule. Turn off the redirects of the library.
+- `turns_of` returns the `Turns` of an event loop. They prevent connections that send without a pause from taking all of
+  its time. After a read of `MUCH` bytes or more, call `Turns.take` for a place in the current turn, or `Turns.wait` for
+  a place in a later turn. Read at most `READ` bytes at first. After a read of `MUCH` bytes or more, read at most as
+  many bytes as `next_read` returns.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
-- `check_close` refuses a close code or reason that may not be sent, `check_proxy` a URL that is not a proxy's;
-  `environment_proxy` finds the proxy that the environment names.
-- `BadURL` is the `ValueError` of a dialing function for a URL that no attempt can dial: a client does not try again.
-- `one_line` makes one bounded line of text from the remote peer, for the text of an exception.
-- `safe_logger` is for a library's own log: each record is one bounded line, whatever the remote peer has sent.
+- `check_close` refuses close codes and reasons that may not be sent. `check_proxy` refuses URLs that are not URLs of
+  proxies. `environment_proxy` returns the proxy from the environment.
+- `BadURL` is the `ValueError` of a dialing function for a URL to which no attempt can connect. A client that gets it
+  does not try again.
+- `one_line` turns text from the remote peer into one line of limited length, for the text of an exception.
+- `safe_logger` is for the log of an adapter. Each record is one line of limited length, whatever the remote peer has
+  sent.
 """
 
 from __future__ import annotations

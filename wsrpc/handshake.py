@@ -16,43 +16,45 @@ from .transport import ConnectionInfo
 __all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
-"""Prefix of a subprotocol that carries a token: the WebSocket of browsers can send no other header."""
+"""Prefix of a subprotocol that contains a token. In browsers, a WebSocket cannot send a token in any other header."""
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""The characters that a header may have (RFC 9110, sections 5.1 and 5.5)."""
+"""Pattern of the characters that a header value can have (RFC 9110, sections 5.1 and 5.5)."""
 
 
 class Handshake:
-    """The opening handshake of a client before it is answered, as `Server.on_handshake` functions get it.
+    """Opening handshake of a client, before the server responds. `Server.on_handshake` functions get it.
 
-    The function reads the request and sets the response. Behind a trusted proxy ``remote``, ``secure`` and ``host`` are
-    those that the proxy reports.
+    The function reads the request and sets the response. Behind a trusted proxy, ``remote``, ``secure`` and ``host``
+    are the values that the proxy reports.
 
     Attributes:
-        path: path of the request, without the query.
-        query: parameters of the query. If a name is repeated, the last value counts.
-        headers: headers of the request, with names in lower case. A repeated header is joined with commas. Each
-            character of a value is one byte (Latin-1).
-        origin: origin of a browser's page, or None.
-        host: host that the client connected to, with the port if it named one.
-        remote: address and port of the client, or None, for instance over a Unix socket.
-        local: address and port of the server, or None.
-        secure: whether the connection has TLS.
-        subprotocols: subprotocols that the client offers, best first.
-        response_headers: headers to add to the response, except those of the handshake itself. There is no ``Server``
-            header unless you set it.
-        limits: limits of this connection; assign ``handshake.limits.replace(message=4096)``, for instance.
-        compression: whether permessage-deflate is used if the client offers it.
-        state: becomes `Peer.state`.
-        principal: identity of the client; becomes `Peer.principal`.
-        address: the application's own name for the client; becomes `Peer.address`, by which `Cluster.peer` finds the
-            client in any process. Take the part that says who the user is from the client's credentials. In a cluster
-            an address belongs to one client: an older one is closed with 4410. When a session resumes, the new value
+        path: the path of the request, without the query.
+        query: the parameters of the query. If a name is repeated, the last value counts.
+        headers: the headers of the request, with names in lower case. The values of a repeated header are joined with
+            commas. Each character of a value is one byte (Latin-1).
+        origin: the ``Origin`` header, which browsers send, or None.
+        host: the host that the client connected to, with the port if the client sent one.
+        remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
+        local: the address and port of the server, or None.
+        secure: whether the connection uses TLS.
+        subprotocols: the subprotocols that the client offers, in its order of preference.
+        response_headers: headers to add to the response. They cannot replace the headers of the WebSocket handshake
+            itself. The response has no ``Server`` header unless you set it.
+        limits: the limits of this connection. To change them, assign for example
+            ``handshake.limits.replace(message=4096)``.
+        compression: whether to use permessage-deflate if the client offers it.
+        state: the initial `Peer.state`.
+        principal: the identity of the client, which becomes `Peer.principal`.
+        address: the application's name for the client, which becomes `Peer.address`. With this name, `Cluster.peer`
+            finds the client in any process. Take the part of the address that identifies the user from the client's
+            credentials. In a cluster, only one client at a time has an address. When another client gets the same
+            address, the connection of the older client is closed with 4410. When a session resumes, the new value
             replaces the old one.
-        expires: when the client's credentials expire, in seconds since the epoch (as the ``exp`` of a JWT), or None.
-            The connection is closed then, with 4411: a wsrpc client dials again, with fresh credentials, and its
-            session goes on.
+        expires: the time when the client's credentials expire, in seconds since the epoch (like ``exp`` of a JWT), or
+            None. At this time, the connection is closed with 4411. A wsrpc client then connects again with fresh
+            credentials, and its session resumes.
     """
 
     def __init__(
@@ -67,13 +69,13 @@ class Handshake:
         limits: Limits | None = None,
         compression: bool = False,
     ) -> None:
-        """Make the handshake of a request, as an adapter does.
+        """Make the handshake of a request. For adapters.
 
         Args:
-            target: path and query of the request.
-            remote: address and port of the client.
-            local: address and port of the server.
-            subprotocols: those of the header by default.
+            target: the path and query of the request.
+            remote: the address and port of the client.
+            local: the address and port of the server.
+            subprotocols: the offered subprotocols. The default is the subprotocols in the header.
         """
         self.path, self.query = split_target(target)
         self.headers: Mapping[str, str] = headers
@@ -99,7 +101,7 @@ class Handshake:
 
     @property
     def bearer_token(self) -> str | None:
-        """The token of ``Authorization: Bearer``, or of ``?access_token=``, or of a subprotocol ``bearer.<token>``."""
+        """The token of ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
@@ -109,10 +111,10 @@ class Handshake:
 
     @property
     def subprotocol(self) -> str | None:
-        """The chosen subprotocol; None for none.
+        """The chosen subprotocol, or None for no subprotocol. Assign it to choose one that the client offers.
 
         Raises:
-            ValueError: the assigned one was not offered.
+            ValueError: the client has not offered the subprotocol that you assigned.
         """
         return self._subprotocol
 
@@ -124,10 +126,10 @@ class Handshake:
         self._subprotocol = name
 
     def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
-        """Refuse the connection, with an HTTP status from 400 to 599, a text and headers of the answer.
+        """Refuse the connection with an HTTP response: a status from 400 to 599, a text, and headers.
 
         Raises:
-            HandshakeRejected: always. Raising it yourself has the same effect.
+            HandshakeRejected: always. If you raise this exception yourself, the effect is the same.
         """
         raise HandshakeRejected(status, body, headers)
 
@@ -149,14 +151,14 @@ class Handshake:
 
 
 HandshakeFunction = Callable[[Handshake], Any]
-"""A user's function for `Server.on_handshake`, sync or async."""
+"""A function for `Server.on_handshake`, sync or async."""
 
 
 def check_header(name: object, value: object) -> None:
-    """Refuse a header that cannot be sent. Errors do not quote the value, which may be a secret.
+    """Check that a header can be sent. Errors do not quote the value, because it may be a secret.
 
     Raises:
-        TypeError, ValueError: the text says what is wrong.
+        TypeError, ValueError: the header cannot be sent. The text says why.
     """
     if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
         raise ValueError(f"the name of a header is a word such as 'X-Served-By', got {name!r}")

@@ -11,138 +11,148 @@ __all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one peer, as `Peer.stats` returns it. ``msgspec.json.encode`` accepts it.
+    """Snapshot of one peer's counters. `Peer.stats` returns it, and ``msgspec.json.encode`` accepts it.
 
-    Totals are over all connections of the peer (a client's has many). Traffic is None if the transport does not count.
+    Totals cover all connections of the peer (the peer of a client can have many). The numbers of messages and bytes are
+    None if the transport does not count them.
     """
 
     id: str
-    """`Peer.id`, as in the log."""
+    """`Peer.id`, which also appears in the log."""
     uptime: float
-    """Seconds since the present connection was made; 0 without a connection."""
+    """Seconds since the current connection was made; 0 without a connection."""
     messages_in: int | None
-    """Messages that arrived, of any kind."""
+    """Total number of inbound messages of any kind."""
     messages_out: int | None
-    """Messages that were handed over for sending."""
+    """Total number of messages that were passed to the transport for sending."""
     bytes_in: int | None
-    """Bytes read from the network (with framing, before decompression and inside TLS)."""
+    """Total number of bytes read from the network, with framing, before decompression, and without the overhead of TLS.
+    """
     bytes_out: int | None
-    """Bytes written to the network, counted in the same way."""
+    """Total number of bytes written to the network, counted like ``bytes_in``."""
     unsent: int
-    """Bytes that the connection holds because the other side does not read fast enough. Broadcasts that wait because of
-    a policy for slow readers (`Limits.behind`) are not counted."""
+    """Bytes that wait in the connection because the remote peer reads too slowly. Broadcasts that wait because of a
+    policy for slow readers (`Limits.behind`) are not included."""
     kept: int
-    """Bytes of messages that wait for a connection, or are kept until the remote peer has them (`Limits.replay`)."""
+    """Bytes of messages that wait for a connection, or are kept until the remote peer acknowledges them
+    (`Limits.replay`)."""
     detached: bool
-    """Whether there is no connection, but the session is kept for another one."""
+    """Whether there is no connection, but the session is kept for the next connection."""
     slow: bool
-    """Whether the connection is full, and senders wait: ``unsent`` is above `Limits.high_water`, or the messages that a
-    wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
+    """Whether the connection is full, so that senders wait. Either ``unsent`` is above `Limits.high_water`, or the
+    messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
-    """`Peer.dropped`: broadcasts that were not sent to this peer because it was slow (``Server(slow=)``), in all."""
+    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because it was slow
+    (``Server(slow=)``)."""
     pending: int
-    """Requests of this side that await their answer."""
+    """Outbound requests that wait for a response."""
     active: int
-    """Handlers that run in tasks."""
+    """Handlers that are running in tasks."""
     waiting: int
-    """Requests and events that arrived and wait for a handler to exit (`Limits.running`)."""
+    """Inbound requests and events that wait for a handler to exit (`Limits.running`)."""
     channels: int
     """Open anonymous channels, including streams."""
     errors: int
-    """Failures logged at ERROR, mostly failed handlers, in all. (If there are very many, not each has a log line.)"""
+    """Total number of failures that were logged at ERROR, mostly failed handlers. (If there are very many failures,
+    some of them have no log line.)"""
     ignored: dict[str, int]
-    """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
-    kind."""
+    """Total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without a handler,
+    and messages above `Limits.rate`."""
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one process's part in its cluster. ``msgspec.json.encode`` accepts it."""
+    """Snapshot of one process's counters in its cluster. ``msgspec.json.encode`` accepts it."""
 
     node: str
-    """Name of this process in the cluster. It is another one after each start."""
+    """The name of this process in the cluster. The process gets another name each time it starts."""
     connected: bool
     """Whether the engine can be reached."""
     nodes: int
-    """Processes in the cluster that are known here, this one included."""
+    """Known processes of the cluster, including this process."""
     addresses: int
-    """Addresses of peers that are known here, in all processes."""
+    """Known addresses of peers, in all processes."""
     messages_in: int
-    """Messages of the engine that arrived, in all, those of this process to itself included."""
+    """Total number of messages that arrived from the engine, including messages of this process to itself."""
     messages_out: int
-    """Messages that were published, in all."""
+    """Total number of messages that were published."""
     unsent: int
-    """Bytes that the engine has not taken yet."""
+    """Bytes that wait in this process because the engine has not taken them yet."""
     engines_lost: int
-    """How often the connection to the engine was lost."""
+    """Total number of times that the connection to the engine was lost."""
     gaps: int
-    """How often a session with another process was lost, so that messages to rooms may be missing."""
+    """Total number of times that a session with another process was lost, so that messages to rooms may be missing."""
     connections: int
-    """Connections to other processes that this one has opened, in all. There is another one after messages of the
-    engine were lost."""
+    """Total number of connections that this process has opened to other processes. If the engine loses messages, the
+    process opens another connection."""
     lost_events: int
-    """Events of other processes for a peer that was not connected here any more, or read too slowly."""
+    """Total number of events from other processes that were lost because their peer was no longer connected to this
+    process, or read too slowly."""
     ignored: dict[str, int]
-    """Messages of the engine that made no sense, in all, by kind."""
+    """Total numbers of invalid messages from the engine, by kind."""
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of a server, as `Server.stats` returns it. ``msgspec.json.encode`` accepts it.
+    """Snapshot of a server's counters. `Server.stats` returns it, and ``msgspec.json.encode`` accepts it.
 
-    Totals count from when the server was made or opened again, and only grow. They include ended connections.
+    Totals count from when the server was made or last opened again, and only grow. They include connections that have
+    ended.
     """
 
     uptime: float
-    """Seconds since the server was made, or opened again."""
+    """Seconds since the server was made or last opened again."""
     healthy: bool
-    """`Server.healthy`."""
+    """`Server.healthy` at the time of the snapshot."""
     peers: int
-    """Open connections, including raw ones."""
+    """Open connections, including raw connections, and peers whose session is kept without a connection."""
     accepted: int
-    """Connections in all, including those that ``room_from`` or the factory of a service refused."""
+    """Total number of accepted connections, including those that ``room_from`` or the factory of a service refused
+    afterwards."""
     refused: dict[int, int]
-    """Opening handshakes that were refused, in all, by HTTP status: 403 for an origin, 503 while the server closes or
-    if `on_handshake` takes too long, 500 if it failed, and the statuses that it chose."""
+    """Total numbers of refused opening handshakes, by HTTP status: 403 because of the origin, 503 while the server
+    closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, and the statuses that `on_handshake`
+    chooses."""
     closed: dict[int, int]
-    """Sessions that have ended, in all, by the close code of their last connection. 1000 and 1001: the client left;
-    1006: a drop; 1011: no answer to a ping; 4408: a slow reader. A drop after which the session resumed does not
+    """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001: the client left.
+    1006: a drop. 1011: no response to a ping. 4408: a slow reader. A drop after which the session resumed does not
     count."""
     messages_in: int
-    """Messages that arrived, in all, on transports that count."""
+    """Total number of inbound messages, on transports that count them."""
     messages_out: int
-    """Messages that were handed over for sending, in all, on transports that count."""
+    """Total number of messages that were passed to transports for sending, on transports that count them."""
     bytes_in: int
-    """Bytes read from the network, in all, on transports that count."""
+    """Total number of bytes read from the network, on transports that count them."""
     bytes_out: int
-    """Bytes written to the network, in all, on transports that count."""
+    """Total number of bytes written to the network, on transports that count them."""
     unsent: int
-    """Bytes that wait because other sides do not read fast enough."""
+    """Bytes that wait in connections because remote peers read too slowly."""
     kept: int
-    """Bytes of messages that wait for connections, or are kept until remote peers have them (`Limits.replay`)."""
+    """Bytes of messages that wait for connections, or are kept until remote peers acknowledge them (`Limits.replay`).
+    """
     detached: int
-    """Peers without a connection, whose sessions are kept for another one. They count in ``peers``, too."""
+    """Peers without a connection whose sessions are kept for the next connection. They are included in ``peers``."""
     slow: int
-    """Full connections, as in `PeerStats.slow`."""
+    """Full connections; see `PeerStats.slow`."""
     dropped: int
-    """Broadcasts that were not sent to a peer because it was slow (``Server(slow=)``), in all."""
+    """Total number of broadcasts that were not sent to a peer because it was slow (``Server(slow=)``)."""
     pending: int
-    """Requests of this side that await their answer."""
+    """Outbound requests that wait for a response."""
     active: int
-    """Handlers that run in tasks. Each raw connection counts as one."""
+    """Handlers that are running in tasks. Each raw connection counts as one handler."""
     waiting: int
-    """Requests and events that wait for a handler to exit (`Limits.running`)."""
+    """Inbound requests and events that wait for a handler to exit (`Limits.running`)."""
     channels: int
     """Open anonymous channels, including streams."""
     errors: int
-    """Failures of connections logged at ERROR, mostly failed handlers, in all."""
+    """Total number of failures of connections that were logged at ERROR, mostly failed handlers."""
     ignored: dict[str, int]
-    """Messages that the protocol says to ignore, events without a handler, and what is above `Limits.rate`, in all, by
-    kind."""
+    """Total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without a handler,
+    and messages above `Limits.rate`."""
     cluster: ClusterStats | None
-    """The server's part in its cluster. None without ``cluster=``, and while the server is closed."""
+    """The counters of this process in the cluster. None without ``cluster=``, and while the server is closed."""
 
 
 class Tally:
-    """The totals of a server's ended connections, to which the open ones are added."""
+    """Totals of a server's ended connections, to which the counters of the open connections are added."""
 
     def __init__(self, now: float) -> None:
         self._began = now
@@ -151,11 +161,12 @@ class Tally:
         self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
         self._dropped = 0
         self.errors = 0
-        """Lines at ERROR of all connections, also after their end: `close` handlers run then."""
+        """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
+        the connection."""
         self._ignored: Counter[str] = Counter()
 
     def failed(self) -> None:
-        """Count one more line at ERROR."""
+        """Count one more log line at ERROR."""
         self.errors += 1
 
     def came(self) -> None:
@@ -165,11 +176,11 @@ class Tally:
     def left(
         self, code: int, messages: tuple[int, int], size: tuple[int, int], dropped: int, ignored: dict[str, int]
     ) -> None:
-        """Add what a connection has carried that ended with ``code``.
+        """Add the counters of a connection that has ended with ``code``.
 
         Args:
-            messages: received and sent.
-            size: their bytes.
+            messages: the numbers of received and sent messages.
+            size: the numbers of received and sent bytes.
         """
         self._closed[code] += 1
         self._messages_in += messages[0]
@@ -189,7 +200,7 @@ class Tally:
         refused: dict[int, int],
         cluster: ClusterStats | None,
     ) -> ServerStats:
-        """Return the totals together with the open ``peers``. Plain sums, since there may be ten thousand of them."""
+        """Return the totals, including the counters of the open connections ``peers``."""
         messages_in, messages_out = self._messages_in, self._messages_out
         bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
         count = unsent = kept = detached = slow = pending = active = waiting = channels = 0

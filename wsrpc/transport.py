@@ -1,46 +1,50 @@
 """The contract between a peer and the transport that carries its messages.
 
-A *transport* is one open WebSocket, or an equivalent, that carries whole messages in both directions. It lives from the
-opening handshake to the end of the connection and is never reused. Everything happens in the thread of one event loop.
+A *transport* is one open WebSocket, or an equivalent connection, that carries whole messages in both directions. It
+exists from the opening handshake to the end of the connection, and is never reused. Everything happens in the thread of
+one event loop.
 
-**In.** ``start(receiver)`` begins to deliver. From then on the transport calls ``receiver.receive(payload, text)`` for
-each message, complete and in order, without a task or a queue in between. After each read from the network, however
-many messages it brought, it calls ``receiver.read_ended()`` once. What arrived before ``start`` is kept and delivered
-in that call, except for what arrived after ``close``. ``receive`` does not raise, and does not keep the buffer that it
-is given unless that is ``bytes``.
+**In.** ``start(receiver)`` begins to deliver messages. From then on, the transport calls ``receiver.receive(payload,
+text)`` for each message, complete and in order, without a task or a queue in between. After each read from the network,
+it calls ``receiver.read_ended()`` once, even if the read contained several messages. Messages that arrived before
+``start`` are kept and delivered during the call of ``start``, except for messages that arrived after ``close``.
+``receive`` does not raise. It does not keep the buffer that it gets, unless the buffer is ``bytes``.
 
-**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops, and may be called before ``start``.
-Messages that one read caused, or that were sent in one turn of the event loop, are written together, in pieces that
-grow to about 32 KiB; ``flush()`` writes at once what was gathered. When more bytes are unsent than the high-water mark,
-the transport calls ``receiver.pause_sending()``, and ``resume_sending()`` once it has drained. ``drain()`` waits for
-that, or for the end of the connection. ``unsent`` is the number of bytes that the operating system has not taken yet.
-When the connection is closing or over, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. When ``send``
-returns, the message has only left wsrpc; it may never arrive.
+**Out.** ``send(payload, text)`` is synchronous, never blocks and never drops a message. It can be called before
+``start``. Messages that are sent while one read is handled, or in one turn of the event loop, are written together, in
+pieces that grow to about 32 KiB. ``flush()`` immediately writes the messages that wait to be written. When the number
+of unsent bytes exceeds the high-water mark, the transport calls ``receiver.pause_sending()``. When it has drained, it
+calls ``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of the
+connection. ``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is
+closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. When ``send`` returns, the message
+has only left wsrpc. It may never arrive.
 
-**Raw.** `Server.serve_raw` needs more. If a receiver has a method ``receive_piece(payload, text, last)``, it gets a
-message of several frames by that method, frame by frame as they arrive, where the library shows frames. A message that
-is one frame, or that the library has joined, still comes by ``receive``. ``send_piece(payload, text, last)`` sends a
-part of a message: as a frame of its own where the library can, otherwise kept until the last part, which may be empty.
-It raises what ``send`` raises. Between the first and the last part nothing else may be sent. ``pause_receiving()``
-stops reading, so that the remote peer is slowed down; what was already read may still be delivered.
-``resume_receiving()`` resumes it. Both may be called at any time: in ``receive``, repeatedly, and after the end. While
-receiving is paused, unanswered pings do not end the connection, and ``close`` resumes reading by itself. ``largest`` is
-the size in bytes of the largest inbound message, or of the largest frame of a message that is delivered frame by frame.
-A larger one closes the connection with 1009. It may be assigned.
+**Raw.** `Server.serve_raw` needs more methods. Some libraries show the frames of a message. With such a library, a
+receiver with a method ``receive_piece(payload, text, last)`` gets a message of several frames through this method,
+frame by frame as the frames arrive. The receiver still gets a message through ``receive`` if it is a single frame, or
+if the library has joined its frames. ``send_piece(payload, text, last)`` sends a part of a message. The part is sent as
+a separate frame if the library supports this; otherwise it is kept until the last part. The last part can be empty.
+``send_piece`` raises the same exceptions as ``send``. Between the first and the last part, nothing else may be sent.
+``pause_receiving()`` stops reading, which slows down the remote peer. Bytes that were already read may still be
+delivered. ``resume_receiving()`` continues to read. Both methods can be called at any time: during ``receive``,
+repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, and
+``close`` continues to read by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame
+if a message is delivered frame by frame. A larger message closes the connection with 1009. You can assign ``largest``.
 
-**Sessions.** Optional. ``session_survives()`` says that the peer's session goes on over another connection if this one
-drops. A transport that finds its line dead then ends without a Close frame, as with ``abort()``. ``start`` may be
-called once more, by ``receive``: the first message has told for which peer the connection is. What follows goes to the
-new receiver, except for other messages of the same read.
+**Sessions.** Optional. ``session_survives()`` tells the transport that the peer's session resumes on another connection
+if this connection drops. A transport that detects that its connection is dead then ends it without a Close frame, as
+with ``abort()``. ``receive`` may call ``start`` once more, when the first message has shown to which peer the
+connection belongs. Later messages are delivered to the new receiver, except for other messages of the same read.
 
-**Traffic.** Optional. ``traffic`` is a `Traffic`: what was carried so far, for `Peer.stats`.
+**Traffic.** Optional. ``traffic`` is a `Traffic` with the number of messages and bytes so far, for `Peer.stats`.
 
-**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ended. No other
-method of the receiver is called after it. ``close(code, reason)`` writes what was sent before, performs the closing
-handshake and returns when the connection is over; it drops the connection if that takes too long. With None as code the
-Close frame is empty, and both sides report 1005; a library that cannot do that sends 1000. ``abort()`` drops the
-connection now and may lose what was sent; ``connection_lost`` follows soon, not inside the call. Both may be called at
-any time, more than once. Cancelling ``close`` or ``drain`` is safe; the closing goes on.
+**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After it, no other
+method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
+closing handshake, and returns when the connection has ended. If that takes too long, it drops the connection. With None
+as the code, the Close frame is empty, and both sides report 1005. A library that cannot send an empty Close frame sends
+1000. ``abort()`` drops the connection immediately, and may lose messages that were sent. ``connection_lost`` follows
+soon, but not during the call of ``abort``. ``close`` and ``abort`` can be called at any time and more than once.
+Cancelling ``close`` or ``drain`` is safe: the closing continues.
 """
 
 from __future__ import annotations
@@ -57,11 +61,11 @@ __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Description of a connection, from its opening handshake.
+    """Information about a connection, from its opening handshake.
 
-    ``path`` does not include the query. Header names are lower case. ``remote`` and ``local`` are host and port, or
-    None where there are none. ``underlying`` is the library's own connection object, for what the contract does not
-    cover.
+    ``path`` does not include the query. Header names are in lower case. ``remote`` and ``local`` are host and port, or
+    None if they are unknown. ``underlying`` is the connection object of the WebSocket library, for features that the
+    contract of transports does not include.
     """
 
     path: str = "/"
@@ -79,9 +83,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Traffic(msgspec.Struct, frozen=True):
-    """Messages and bytes that a transport has carried.
+    """Numbers of messages and bytes that a transport has carried.
 
-    Bytes are those on the wire, with frame headers; None where the library does not show them.
+    Bytes include the headers of frames. They are None if the library does not show them.
     """
 
     messages_in: int = 0
@@ -99,7 +103,7 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 class Receiver(Protocol):
-    """Object to which a transport delivers; a peer's session is one."""
+    """Object to which a transport delivers messages, such as the session of a peer."""
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
 
@@ -113,7 +117,7 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """A connection that a peer can be bound to. The docstring of the module is the contract."""
+    """Connection to which a peer can be bound. The description of the module `wsrpc.transport` is its contract."""
 
     @property
     def info(self) -> ConnectionInfo: ...

@@ -53,14 +53,15 @@ async def dial(
     compression: bool = False,
     unix: str | PathLike[str] | None = None,
 ) -> PicowsTransport:
-    """Open a connection, as `wsrpc.dial` does: ``Client(url, dial=dial)``. Cancelling is safe.
+    """Open a connection with picows, like `wsrpc.dial`: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` has no effect, because picows has none. ``unix`` is refused. Redirects are followed as by
+    ``compression`` has no effect, because picows does not support it. ``unix`` is refused. Redirects are followed as by
     `wsrpc.dial`.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
-        OSError, TimeoutError: no server answered, or not a WebSocket server.
+        HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not
+            followed.
+        OSError, TimeoutError: there was no response, or it did not come from a WebSocket server.
         ValueError: the URL, the proxy, a header or a subprotocol is not valid, or ``unix`` is given.
     """
     limits = limits or Limits()

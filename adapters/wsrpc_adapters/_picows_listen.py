@@ -47,13 +47,19 @@ def listen(
     path: str | None = None,
     ssl: ssl_module.SSLContext | None = None,
 ) -> Listening:
-    """Listen, as `Server.listen` does: ``async with listen(server, ...) as listener``, which has ``url`` and ``port``.
+    """Listen with picows, like `Server.listen`: ``async with listen(server, ...) as listener``.
 
-    Port 0 picks a free one. ``path=None`` accepts any path. ``host=None`` listens on all addresses. Leaving the block
-    closes the server, with its other listeners.
+    The listener has the properties ``url`` and ``port``. Leaving the block closes the server, including its other
+    listeners.
+
+    Args:
+        host: the address to listen on. None for all addresses.
+        port: the port to listen on. 0 picks a free port.
+        path: the only path that is accepted. None accepts any path.
+        ssl: the TLS context. None for no TLS.
 
     Raises:
-        TypeError: the server's `on_handshake` is async, and picows cannot wait for it.
+        TypeError: the server's `Server.on_handshake` function is async, and picows cannot wait for it.
         ValueError: the path does not begin with a slash.
     """
     if path is not None and not path.startswith("/"):

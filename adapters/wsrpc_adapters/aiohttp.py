@@ -43,9 +43,9 @@ LARGEST_BODY = 64 * 1024
 
 
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Return a handler that serves ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
+    """Return a handler that serves WebSockets with ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
 
-    To close the server with the application, after its active requests have finished:
+    To close the server with the application after its active requests have finished, use
     ``app.on_shutdown.append(lambda app: server.close(drain=20))``.
     """
 
@@ -56,10 +56,13 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
 
 
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:
-    """Serve one connection within a handler of your own. Returns the response that the handler has to return.
+    """Serve one connection within your own handler. Return the response, which the handler must return.
 
-    ``state`` is added to `Handshake.state`, which becomes `Peer.state`: ``state={"user": user}``. The call returns when
-    the connection is over, or at once if it was refused. Cancelling drops the connection.
+    This function returns when the connection has ended, or immediately if the connection is refused. Cancelling drops
+    the connection.
+
+    Args:
+        state: values such as ``{"user": user}``. They are added to `Handshake.state`, which becomes `Peer.state`.
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
@@ -85,7 +88,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
 
 
 def handshake_of(request: web.Request, *, limits: Limits | None = None, compression: bool = False) -> Handshake:
-    """Return the handshake that ``request`` asks for, which nothing has accepted yet."""
+    """Return the `Handshake` of ``request``. The handshake has not been checked or accepted."""
     return Handshake(
         request.raw_path,
         joined_headers(request.headers),
@@ -102,11 +105,11 @@ async def take_over(
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     """Open the WebSocket that ``request`` asks for, without a `Server`.
 
-    The handler must not return before the connection is over; ``lost`` is called then.
+    The handler must not return before the connection has ended. ``lost`` is called at that time.
 
     Returns:
-        The transport, and the response that the handler has to return. The transport is None if the request did not ask
-        for a WebSocket, which the response says, or if the client has left.
+        The transport, and the response that the handler must return. The transport is None if ``request`` does not ask
+        for a WebSocket, or if the client has left. In the first case, the response contains the reason.
     """
     return await _take_over(request, handshake, _hold_early(request), lost)
 
@@ -151,20 +154,23 @@ async def dial(
     unix: str | PathLike[str] | None = None,
     session: aiohttp.ClientSession | None = None,
 ) -> WebSocketTransport:
-    """Open a connection: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
+    """Open a connection with aiohttp: ``Client(url, dial=wsrpc_adapters.aiohttp.dial)``. Cancelling is safe.
 
-    ``session`` has cookies, a connector or traces of your own: ``dial=partial(dial, session=session)``. You may close
-    it as soon as the connection is open. Without it ``proxy=True`` uses the proxy of the environment.
+    With ``session``, you can use your own cookies, connector or tracing: ``dial=partial(dial, session=session)``. You
+    can close the session as soon as the connection is open. Without ``session``, ``proxy=True`` uses the proxy from the
+    environment.
 
-    Redirects are followed as by `wsrpc.dial`. With ``session`` they are followed only within the URL's own origin,
-    because aiohttp would send the session's own headers and cookies to the other one.
+    Redirects are followed as by `wsrpc.dial`. With ``session``, redirects are followed only within the origin of the
+    URL, because aiohttp would send the headers and cookies of the session to other origins.
 
-    ``unix`` is for ``ws://`` URLs, because aiohttp has no TLS on Unix sockets. Give a session a connector instead:
-    ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
+    ``unix`` is only for ``ws://`` URLs, because aiohttp has no TLS on Unix sockets. With ``session``, give the session
+    a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
 
     Raises:
-        HandshakeRejected: the server answered with another status than 101, or with a redirect that is not followed.
-        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: no server answered, or not a WebSocket server.
+        HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not
+            followed.
+        OSError, TimeoutError, websockets.exceptions.InvalidHandshake: there was no response, or it did not come from a
+            WebSocket server.
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()

@@ -21,29 +21,30 @@ from ._asgi_transport import AsgiTransport, Event, Receive, Send
 __all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi", "lifespan", "serve_websocket"]
 
 EXTENSION = "wsrpc"
-"""Name of the extension by which an ASGI server gives its connection away.
+"""Name of the extension with which an ASGI server hands over its connection.
 
-``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` at ``"reserve"``. A middleware that has to see each message
-removes it from the scope.
+``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function at ``"reserve"``. A middleware that has to see each
+message removes the extension from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
-"""``take_over(lost)`` returns the transport of the connection, or None if the connection is closed already.
+"""Function ``take_over(lost)`` that returns the transport of the connection, or None if the connection is already
+closed.
 
-It is closed when the client has left, and when a middleware has refused or closed it. The application calls
-``take_over`` once, when it has sent ``websocket.accept``. From then on no message passes through ``receive()`` and
-``send()``. ``lost()`` is called when the connection has ended; the application returns then. If it returns earlier, the
-server ends the connection.
+The connection is already closed if the client has left, or if a middleware has refused or closed the connection. The
+application calls ``take_over`` once, after it has sent ``websocket.accept``. From then on, no message passes through
+``receive()`` and ``send()``. ``lost()`` is called when the connection has ended, and the application then returns. If
+the application returns earlier, the ASGI server ends the connection.
 
 Raises:
-    RuntimeError: the ASGI server has not got ``websocket.accept``, because a middleware keeps it back.
+    RuntimeError: the ASGI server has not received ``websocket.accept``, because a middleware holds it back.
 """
 Reserve = Callable[[Handshake, object], TakeOver | None]
-"""``reserve(handshake, underlying)`` reserves the connection for `TakeOver`.
+"""Function ``reserve(handshake, underlying)`` that reserves the connection for `TakeOver`.
 
-It is called once, before the application sends ``websocket.accept``. ``handshake`` decides about compression, limits
-and `Transport.info`; ``underlying`` becomes `ConnectionInfo.underlying`. Returns None if this connection cannot be
-given away: the application then uses ``receive()`` and ``send()``.
+It is called once, before the application sends ``websocket.accept``. ``handshake`` sets the compression, the limits and
+``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns None if this connection
+cannot be handed over. The application then uses ``receive()`` and ``send()``.
 """
 
 UPGRADE: list[tuple[bytes, bytes]] = [
@@ -54,7 +55,7 @@ UPGRADE: list[tuple[bytes, bytes]] = [
 
 
 class WebSocket(Protocol):
-    """The WebSocket that Starlette, FastAPI and Litestar pass to a route."""
+    """WebSocket object that Starlette, FastAPI and Litestar pass to a route."""
 
     @property
     def scope(self) -> Any: ...
@@ -67,23 +68,25 @@ class WebSocket(Protocol):
 
 
 def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Application:
-    """Return an ASGI application whose WebSockets ``server`` serves.
+    """Return an ASGI application that serves WebSockets with ``server``.
 
-    ``state`` is what the surrounding application knows of the connection. `on_handshake` finds it in
-    ``handshake.state``, which becomes `Peer.state`.
+    Args:
+        state: values that the surrounding application has for the connection. They are added to `Handshake.state`,
+            which becomes `Peer.state`.
     """
     return Application(server, state or {})
 
 
 def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """Open ``server`` when an application starts, and close it when that stops: ``FastAPI(lifespan=lifespan(server))``.
+    """Return a lifespan that opens ``server`` when the application starts, and closes it when the application stops.
 
-    For Starlette, FastAPI and Litestar (``Litestar(lifespan=[lifespan(server)])``). Within a lifespan of your own:
-    ``async with lifespan(server)(app): yield``. An application that starts again, as for each `TestClient` of a test,
-    opens the server again; see `Server.open`.
+    For Starlette and FastAPI, use ``FastAPI(lifespan=lifespan(server))``. For Litestar, use
+    ``Litestar(lifespan=[lifespan(server)])``. In your own lifespan, use ``async with lifespan(server)(app): yield``. If
+    the application starts again, for example for each `TestClient` of a test, the server is opened again; see
+    `Server.open`.
 
     Raises:
-        TypeError: ``server`` is not a `Server`, but an application for instance.
+        TypeError: ``server`` is not a `Server`, but for example an application.
     """
     given: Any = server
     if not isinstance(given, Server):
@@ -102,13 +105,16 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
 
 
 async def serve_websocket(server: Server, websocket: WebSocket, *, state: Mapping[str, Any] | None = None) -> None:
-    """Serve one connection inside a route of a framework; returns when it is over. ``state`` as for `asgi`.
+    """Serve one connection inside a route of a framework, and return when the connection has ended.
 
-    ``websocket`` is the framework's own. Do not accept it: wsrpc does so, once ``server`` has accepted the handshake.
-    Cancelling drops the connection.
+    ``websocket`` is the WebSocket object of the framework. Do not accept the WebSocket: wsrpc accepts it when
+    ``server`` has accepted the handshake. Cancelling drops the connection.
+
+    Args:
+        state: as for `asgi`.
 
     Raises:
-        RuntimeError: the route has accepted it already.
+        RuntimeError: the route has already accepted the WebSocket.
         TypeError: ``websocket`` is not a WebSocket.
     """
     try:
@@ -132,7 +138,10 @@ ACCEPTED = (
 
 
 class Application:
-    """The application that `asgi` returns. It serves WebSockets and, without a framework around it, the lifespan."""
+    """ASGI application that `asgi` returns.
+
+    It serves WebSockets. Without a framework around it, it also handles the lifespan.
+    """
 
     def __init__(self, server: Server, state: Mapping[str, Any]) -> None:
         self._server = server

@@ -44,17 +44,18 @@ SET_HERE = frozenset(
 
 
 class NatsEngine:
-    """A NATS server, or several that form a cluster of their own.
+    """Engine that uses NATS: one server, or several servers that form a NATS cluster.
 
     Args:
-        servers: a URL (``nats://host:4222``, ``tls://host``), or several. One of them is chosen at random for each
-            connection.
-        options: those of ``nats.connect``: ``user``, ``password``, ``token``, ``user_credentials``, ``nkeys_seed``,
-            ``tls``, ``tls_hostname``, ``name``, … Those about reconnection, and the callbacks, are set here.
+        servers: a URL (``nats://host:4222``, ``tls://host``), or several URLs. Each connection uses one of them at
+            random.
+        options: options of ``nats.connect``: ``user``, ``password``, ``token``, ``user_credentials``, ``nkeys_seed``,
+            ``tls``, ``tls_hostname``, ``name``, … The engine sets the options for reconnection and the callbacks
+            itself.
 
     Raises:
-        TypeError: an option is set by the engine itself.
-        ValueError: a URL is not valid, or is one of NATS over WebSocket.
+        TypeError: the engine sets one of the options itself.
+        ValueError: a URL is not valid, or is a URL of NATS over WebSocket.
     """
 
     def __init__(self, servers: str | Sequence[str], **options: Any) -> None:
@@ -69,7 +70,7 @@ class NatsEngine:
         return f"NatsEngine({', '.join(self._hosts)})"
 
     async def connect(self, listener: EngineListener, /) -> EngineConnection:
-        """Connect; see `wsrpc.engine.Engine`."""
+        """Connect to a server; see `wsrpc.engine.Engine.connect`."""
         connection = BrokerConnection(listener)
         broker = NatsBroker(connection)
         await connection.open(broker.connect(self._servers, self._options))

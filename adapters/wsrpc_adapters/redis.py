@@ -46,16 +46,18 @@ STRETCH = 100
 
 
 class RedisEngine:
-    """A server of Redis or Valkey. Each connection to the engine makes two to the server: one that has subscribed can
-    do nothing else.
+    """Engine that uses a Redis or Valkey server.
+
+    Each connection to the engine makes two connections to the server, because a connection with subscriptions cannot be
+    used for anything else.
 
     Args:
-        url: ``redis://``, ``rediss://`` (TLS) or ``unix://``, with user and password, if there are any.
-        options: those of a connection of ``redis.asyncio``: ``username``, ``password``, ``credential_provider``,
-            ``ssl_ca_certs``, ``client_name``, … Those about timeouts and retries are set here.
+        url: a URL ``redis://``, ``rediss://`` (TLS) or ``unix://``, with a user and password if the server needs them.
+        options: options of a connection of ``redis.asyncio``: ``username``, ``password``, ``credential_provider``,
+            ``ssl_ca_certs``, ``client_name``, … The engine sets the options for timeouts and retries itself.
 
     Raises:
-        TypeError: an option is set by the engine itself.
+        TypeError: the engine sets one of the options itself.
         ValueError: the URL is not valid.
     """
 
@@ -78,7 +80,7 @@ class RedisEngine:
         return f"RedisEngine({self._host})"
 
     async def connect(self, listener: EngineListener, /) -> EngineConnection:
-        """Connect; see `wsrpc.engine.Engine`."""
+        """Connect to the server; see `wsrpc.engine.Engine.connect`."""
         connection = BrokerConnection(listener)
         broker = RedisBroker(connection, self._pool.make_connection(), self._pool.make_connection())
         await connection.open(broker.connect())

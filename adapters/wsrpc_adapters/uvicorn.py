@@ -44,9 +44,10 @@ NOT_ACCEPTED = (
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's own protocol for one WebSocket, until a server takes the connection over.
+    """uvicorn's protocol for one WebSocket, until a wsrpc server takes over the connection.
 
-    It stays in uvicorn's list of connections until the end, so that uvicorn closes it when it shuts down.
+    The protocol stays in uvicorn's list of connections until the connection ends, so that uvicorn closes the connection
+    when it shuts down.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -83,7 +84,10 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
             self.transport.pause_reading()
 
     def send(self, message: ASGISendEvent) -> Any:
-        """Return the coroutine that sends ``message``; on uvicorn's own connections it is uvicorn's."""
+        """Return the coroutine that sends ``message``.
+
+        If uvicorn serves the connection itself, this is uvicorn's coroutine.
+        """
         return super().send(message) if self._held is None else self._answer(message)
 
     async def _answer(self, message: ASGISendEvent) -> None:

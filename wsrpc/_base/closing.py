@@ -76,14 +76,15 @@ class CloseInfo(msgspec.Struct, frozen=True):
 
 
 def check_close(code: int | None, reason: str) -> int:
-    """Refuse a code and reason that RFC 6455 does not let an endpoint send.
+    """Check that RFC 6455 allows an endpoint to send a close code and a reason.
 
     Returns:
         The code that `CloseInfo` will have on both sides: 1005 for None, which sends a Close frame without a code.
 
     Raises:
         TypeError: the code is not a number, or the reason is not text.
-        ValueError: the code may not be sent, the reason has no code, or it has more than 123 bytes of UTF-8.
+        ValueError: the code may not be sent, there is a reason without a code, or the reason has more than 123 bytes in
+            UTF-8.
     """
     given: Any = reason
     if not isinstance(given, str):

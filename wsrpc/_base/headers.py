@@ -47,10 +47,11 @@ class JoinedHeaders(Mapping[str, str]):
 
 
 def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return each header once, in lower case, with all its values. ``items()`` may name a header twice.
+    """Return the headers with lower-case names and joined values. ``headers.items()`` can contain a name several times.
 
-    Values become text in Latin-1, in which each character is one byte of the header, whichever library read them. Some
-    libraries decode UTF-8, and bytes that are not UTF-8 to halves of surrogate pairs, which cannot be encoded again.
+    The values are text in Latin-1, in which each character is one byte of the header, whichever library has read them.
+    (Some libraries decode headers as UTF-8, and bytes that are not UTF-8 as halves of surrogate pairs, which cannot be
+    encoded again.)
     """
     joined: dict[str, str] = {}
     for name, value in headers.items():
@@ -68,5 +69,5 @@ def split_target(target: str) -> tuple[str, Mapping[str, str]]:
 
 
 def address(name: Any) -> tuple[str, int] | None:
-    """Return host and port of an address as the event loop has it, or None if it has none."""
+    """Return the host and port from an address of the event loop, or None if the address has none."""
     return (name[0], name[1]) if name.__class__ is tuple and len(name) >= 2 else None

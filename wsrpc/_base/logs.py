@@ -104,7 +104,10 @@ def _exception(exc: BaseException) -> Iterator[str]:
 
 
 def safe_logger(name: str) -> logging.Logger:
-    """Return the logger of that name, with `sanitize` as a filter."""
+    """Return the logger with this name, with a filter that makes text from the remote peer safe.
+
+    In messages and tracebacks, the filter escapes line ends and other unsafe characters, and shortens long text.
+    """
     found = logging.getLogger(name)
     found.addFilter(sanitize)  # adding it again has no effect
     return found

@@ -158,10 +158,27 @@ class AnonymousChannel(Registrar, EventReader):
     # ------------------------------------------------------------ handlers
 
     def use(self, middleware: M, /) -> M:
+        """Run ``middleware(ctx, call_next)`` around the handlers of this channel. Works as a decorator.
+
+        The middleware runs only around events and requests on this anonymous channel. See `Server.use`.
+
+        Raises:
+            TypeError: ``middleware`` does not take these two arguments.
+            ChannelClosed: the channel has ended.
+        """
         self._registry = self._core.own_registry()
         return super().use(middleware)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
+        """Register the methods of an object as the handlers of a contract, on this channel.
+
+        See `Server.implement`. After this call, messages that were kept for the channel are handled.
+
+        Raises:
+            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
+                Nothing is registered.
+            ChannelClosed: the channel has ended.
+        """
         self._listen()
         super().implement(contract, implementation)
 

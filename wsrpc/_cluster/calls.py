@@ -175,38 +175,38 @@ def _refuse_offline(offline: Offline | None) -> None:
 
 
 class ClusterPeer(Caller, Addressed):
-    """The peer with an address, wherever in the cluster it is connected. `Cluster.peer` returns it.
+    """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
-    It has the methods of a `Peer` that send. Each call looks up where the peer is connected at that moment: a peer that
-    is connected to this process is called directly, any other one through its process. The peer's handlers cannot
-    tell which. (To read what a peer sends, register handlers on the servers: a peer sends to the one that it is
-    connected to.)
+    It has those methods of a `Peer` that send something. Each call looks up the process to which the peer is connected
+    at that moment. A peer of this process is called directly, and a peer of another process through that process. The
+    handlers of the peer run in the same way in both cases. You cannot read from a `ClusterPeer`: a peer sends its
+    messages to the server that it is connected to, so register handlers there.
 
-    Calls raise, besides what those of a `Peer` raise:
+    Calls raise the exceptions of a `Peer`, and also:
 
-    - `PeerNotFound`: no process has a peer of that address. Nothing was sent.
-    - `EngineLost`: it may be in another process, and the engine cannot be reached. Nothing was sent.
-    - `ConnectionLost`: with ``outcome="unknown"`` if the process of the peer ended, or could not be reached for 5
-      seconds, while the call ran.
+    - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
+    - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
+    - `ConnectionLost` with ``outcome="unknown"``: during the call, the process of the peer ended, or could not be
+      reached for 5 seconds.
 
-    `emit` returns when the event is accepted for sending to the other process. Events of one process to one peer come
-    in order; an event is lost if its peer leaves before it comes. A peer that reads too slowly is closed with 4408 once
-    `Limits.hard_cap` bytes wait for it in its process.
+    `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
+    peer arrive in order. An event is lost if its peer leaves before the event arrives. If a peer reads too slowly, its
+    connection is closed with 4408 when `Limits.hard_cap` bytes wait for it in its process.
     """
 
     __slots__ = ("_channel_name", "_sender", "address")
 
     def __init__(self, address: str, member: Callable[[], Member]) -> None:
         self.address = address
-        """The peer's address, as `Handshake.address` has set it."""
+        """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
         self._sender = ClusterSender(address, member)
 
     def of(self, name: str) -> ClusterPeerChannel:
-        """Return the named channel ``name`` of the peer.
+        """Return a named channel of the peer.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         check_name("a channel's name", name)
         return ClusterPeerChannel(name, self.address, self._sender)
@@ -216,7 +216,7 @@ class ClusterPeer(Caller, Addressed):
 
 
 class ClusterPeerChannel(Caller):
-    """A named channel of a `ClusterPeer`."""
+    """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
 
     __slots__ = ("_channel_name", "_sender", "address")
 

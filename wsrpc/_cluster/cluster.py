@@ -57,7 +57,7 @@ class ClusterView:
 
     @property
     def name(self) -> str:
-        """The name of the application, which all its processes share."""
+        """The name of the application, which is the same in all processes of the cluster."""
         return self._name
 
     def _joined(self) -> Member:
@@ -75,24 +75,27 @@ class ClusterView:
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. If not, this process works alone."""
+        """Whether the engine can be reached. While it cannot, this process works alone."""
         return self._member is not None and self._member.connected
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The names of the processes of the cluster that are known here, this one first. Each is made up when the
-        process joins. A process that was not heard of for 5 seconds is gone."""
+        """The names of the known processes of the cluster, this process first.
+
+        A process gets a generated name when it joins. A process is removed if nothing is received from it for 5
+        seconds.
+        """
         return () if self._member is None else self._member.nodes
 
     def locate(self, address: str) -> str | None:
-        """Return the name of the process to which the peer with this address is connected, as far as is known here.
+        """Return the name of the process to which the peer with this address is connected.
 
-        It only looks into a table. None: there is no such peer.
+        None if no such peer is known. This method only looks up the address in a table of this process.
         """
         return None if self._member is None else self._member.locate(address)
 
     def peer(self, address: str) -> ClusterPeer:
-        """Return the peer with this address, wherever it is connected, and whether it is connected or not.
+        """Return the peer with this address. It can be connected to any process, or not be connected.
 
         Raises:
             TypeError, ValueError: ``address`` cannot be an address.
@@ -101,7 +104,7 @@ class ClusterView:
         return ClusterPeer(address, self._joined)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's part in the cluster; None while it has none."""
+        """Return a snapshot of this process's counters in the cluster; None while it is not part of the cluster."""
         return None if self._member is None else self._member.stats()
 
 
@@ -111,19 +114,20 @@ def member_of(cluster: ClusterView) -> Member:
 
 
 class Cluster(ClusterView):
-    """The processes of one application, as one: ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``.
+    """Processes of one application that behave as one server.
 
-    Each process makes an object of its own, with the same engine and name, for one server. The process joins when the
-    server opens, and leaves when it is closed. Then `Server.room` reaches the members of rooms in all processes, and
-    `peer` any peer that has a `Handshake.address`. While the engine cannot be reached, the server serves its own
-    clients as before.
+    In each process, make one object with the same engine and name, and pass it to one server:
+    ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``. The process joins the cluster when the server opens, and
+    leaves when the server is closed. In a cluster, `Server.room` reaches the members of rooms in all processes, and
+    `peer` reaches any peer with a `Handshake.address`. While the engine cannot be reached, the server still serves its
+    own clients.
 
-    Everyone who can publish to the engine is trusted: use the engine's own authentication and TLS.
+    wsrpc trusts everyone who can publish to the engine, so protect the engine with its authentication and TLS.
 
     Args:
-        engine: the message broker that all processes can reach.
-        name: of the application. Several can share an engine under different names. 1 to 64 letters, digits, ``-`` and
-            ``_`` of ASCII.
+        engine: the message broker, which all processes can reach.
+        name: the name of the application: 1 to 64 ASCII letters, digits, ``-`` and ``_``. Several applications can
+            share an engine if they have different names.
 
     Raises:
         TypeError, ValueError: an argument is not valid.
@@ -134,16 +138,19 @@ class Cluster(ClusterView):
         self._told_gap: list[Callable[[Room], Any]] = []
 
     def on_gap(self, function: G, /) -> G:
-        """Call ``function(room)`` with each room of this server in which messages may be missing; a decorator.
+        """Register ``function(room)`` for gaps, after which a room may have missed messages. Works as a decorator.
 
-        That is so when another process and this one could not reach each other for more than 5 seconds: the function is
-        called when they reach each other again, before anything else comes from there. It is also called when another
-        process falls silent without leaving the cluster, as when it was killed. Shorter troubles lose nothing. Tell the
-        members to load what they show anew, for instance: ``for peer in room`` are those of this process, and
-        ``peer.emit_nowait`` does not wait. Exceptions go to the log.
+        A gap arises when this process and another process cannot reach each other for more than 5 seconds. When they
+        reach each other again, the function is called for each room of this server that may have missed messages. The
+        function is called before anything else from the other process is handled. It is also called when another
+        process stops responding without leaving the cluster, for example because that process was killed. Shorter
+        interruptions lose no messages.
+
+        In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
+        over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions are logged.
 
         Raises:
-            TypeError: it is not a plain function of one argument.
+            TypeError: ``function`` is not a plain function of one argument.
         """
         if accepted("on_gap", ("room",), function) != 1 or is_async(function):
             raise TypeError(f"on_gap takes a plain function that is called with (room), got {function!r}")
@@ -168,22 +175,25 @@ class Cluster(ClusterView):
 
 
 class ClusterClient(ClusterView):
-    """Calls the peers of a cluster, and emits to its rooms, from a program that serves no peers: a script, a cron job.
+    """Client that calls the peers of a cluster and emits to its rooms.
+
+    For programs without a server, such as scripts and cron jobs:
 
     ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
 
-    Entering the block returns when the engine is reached and the processes of the cluster are known. Leaving it waits
-    until what was sent is written. An object can be entered once.
+    Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
+    waits until all sent messages are written. You can enter an object only once.
 
     Args:
-        engine: the engine of the servers' `Cluster`.
-        name: the name of the servers' `Cluster`.
-        limits: bounds of the messages between this program and the servers, and ``timeout``, the default of requests.
+        engine: the same engine as that of the servers' `Cluster`.
+        name: the same name as that of the servers' `Cluster`.
+        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
+            requests.
         codec: as for `Client`.
         enc_hook: as for `Client`.
         dec_hook: as for `Client`.
         lax: as for `Client`.
-        connect_timeout: seconds in which the engine has to be reached. None for no limit.
+        connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
 
     Raises:
         TypeError, ValueError: an argument is not valid.
@@ -218,7 +228,7 @@ class ClusterClient(ClusterView):
         """Join the cluster. Cancelling is safe.
 
         Raises:
-            EngineLost: the engine could not be reached in time.
+            EngineLost: the engine was not reached within ``connect_timeout``.
             RuntimeError: the object was entered before.
         """
         if self._entered:
@@ -245,10 +255,10 @@ class ClusterClient(ClusterView):
             await asyncio.shield(self._leaving)
 
     def room(self, name: str) -> ClusterRoom:
-        """Return the room with that name, to emit to its members in all processes.
+        """Return the room with this name, which emits to its members in all processes.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a room.
+            TypeError, ValueError: ``name`` cannot be the name of a room.
         """
         check_name("a room's name", name)
         return ClusterRoom(name, self._joined)
@@ -269,17 +279,17 @@ class ClusterEmitter(OnChannel):
     _member: Callable[[], Member]
 
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every member of the room. Its report names the processes that have members.
+        """Emit an event to every member of the room. The report names the processes that have members.
 
-        It returns when the event is accepted for sending to them; ``report.missed`` names those that cannot be reached
-        now. Cancelling may leave out some of them.
+        Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
+        cannot be reached now. If this call is cancelled, some processes may not get the event.
 
         Args:
-            skip: a member that does not get the event, as `ClusterClient.peer` returns it, or several.
+            skip: a member that does not get the event, or several such members, as `ClusterClient.peer` returns them.
 
         Raises:
-            EngineLost: the engine cannot be reached; nothing was sent.
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was sent.
+            EngineLost: the engine cannot be reached. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent. Nothing was sent.
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
@@ -290,16 +300,17 @@ class ClusterEmitter(OnChannel):
         return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses(skip)))
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
-        """Return an object with the methods of a contract, each of which emits the event of its name.
+        """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        An ``async def`` of the contract does what `emit` does; there is no other way here. They are
-        declared to return None; see `Caller.proxy` for how arguments travel.
+        An ``async def`` of the contract does what `emit` does. A plain ``def`` raises `TypeError` when it is called,
+        because emitting to a cluster has to wait for the engine. The methods are declared to return None. Arguments are
+        sent as for a proxy; see `Caller.proxy`.
 
         Args:
-            skip: a member that gets none of the events, or several of them, as for `emit`.
+            skip: a member that does not get the events, or several such members, as for `emit`.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         skip = kept(skip)
         addresses(skip)  # refuses what is no peer
@@ -315,7 +326,7 @@ class ClusterEmitter(OnChannel):
 
 
 class ClusterRoom(ClusterEmitter):
-    """A room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
+    """Room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
 
     __slots__ = ("_channel_name", "_member", "_room_name")
 
@@ -326,23 +337,23 @@ class ClusterRoom(ClusterEmitter):
 
     @property
     def name(self) -> str:
-        """The room's name."""
+        """The name of the room."""
         return self._room_name
 
     def of(self, name: str) -> ClusterRoomChannel:
-        """Return the named channel ``name``, for emitting to all members.
+        """Return a named channel of this room, which emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         check_name("a channel's name", name)
         return ClusterRoomChannel(name, self._room_name, self._member)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a WebSocket message, text or binary, without the protocol to every member; see `emit`.
+        """Send a text or binary WebSocket message without the protocol to every member; see `emit`.
 
         Raises:
-            EngineLost: the engine cannot be reached; nothing was sent.
+            EngineLost: the engine cannot be reached. Nothing was sent.
             TypeError: ``data`` is neither text nor bytes.
         """
         raw_message(data)
@@ -350,6 +361,8 @@ class ClusterRoom(ClusterEmitter):
 
     async def members(self) -> Members:
         """Return the members in all processes. Cancelling is safe.
+
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
 
         Raises:
             EngineLost: the engine cannot be reached.
@@ -365,7 +378,7 @@ class ClusterRoom(ClusterEmitter):
 
 
 class ClusterRoomChannel(ClusterEmitter):
-    """A named channel of a `ClusterRoom`."""
+    """Named channel of a `ClusterRoom`. `ClusterRoom.of` returns it."""
 
     __slots__ = ("_channel_name", "_member", "_room_name")
 

@@ -22,7 +22,8 @@ class _AnyOrigin:
 
 
 ANY_ORIGIN: Final = _AnyOrigin()
-"""``Server(origins=ANY_ORIGIN)``: pages of any site may connect, with their visitors' cookies."""
+"""Value for ``Server(origins=ANY_ORIGIN)``. Pages of any website can then connect, and the browser sends the user's
+cookies."""
 
 Origins = Iterable[str] | Callable[[Handshake], object] | _AnyOrigin
 """Origins that may connect besides the server's own host: a list, a function that decides, or `ANY_ORIGIN`."""

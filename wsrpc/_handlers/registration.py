@@ -286,6 +286,15 @@ class RouterChannel(Declarer):
 
     @no_parentheses("@channel.use")
     def use(self, middleware: M, /) -> M:
+        """Run ``middleware(ctx, call_next)`` around the handlers of this channel. Works as a decorator.
+
+        The middleware runs around all handlers of the channel with this name, on each server or client that includes
+        the router. See `Server.use`.
+
+        Raises:
+            TypeError: ``middleware`` does not take these two arguments.
+            RuntimeError: the router is already included.
+        """
         return super().use(middleware)
 
 

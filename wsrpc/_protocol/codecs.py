@@ -34,10 +34,10 @@ BRACE = ord("{")
 
 
 class Codec(Protocol):
-    """An encoding of messages. `JsonCodec` is a good base class for one of your own.
+    """Encoding of messages. For your own codec, `JsonCodec` is a good base class.
 
-    ``text`` says whether messages travel in text or in binary WebSocket messages. WebSocket messages of the other kind
-    are not messages of the protocol.
+    ``text`` says whether messages are text or binary WebSocket messages. WebSocket messages of the other kind are not
+    messages of the protocol.
     """
 
     @property
@@ -47,42 +47,51 @@ class Codec(Protocol):
     def text(self) -> bool: ...
 
     def encode(self, message: Any, /) -> bytes:
-        """Encode a message: a struct of wsrpc whose field names are the keys on the wire.
+        """Encode a message: a struct of wsrpc whose field names are the keys of the encoded message.
 
         Raises:
-            TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The call that got the value
-                raises it.
+            TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The call that sends the
+                value raises this exception.
         """
         ...
 
     def decode(self, payload: bytes | bytearray, /) -> WireMessage:
-        """Decode a payload. Any exception means that the payload is not a message of this codec."""
+        """Decode a payload. If this method raises any exception, the payload is not a message of this codec."""
         ...
 
     def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
-        """Say why a payload must not be decoded, for instance because it holds more than ``values``; None if it may.
+        """Return the reason why a payload must not be decoded, or None if it can be decoded.
 
-        Called before `decode`, for payloads of more than 4 KiB that the codec claims. `JsonCodec` and `MsgpackCodec`
-        count the values. A codec that cannot count without decoding returns None, and is not protected.
+        A reason is, for example, that the payload contains more than ``values`` values. This method is called before
+        `decode`, for payloads of more than 4 KiB that `claims` accepts. `JsonCodec` and `MsgpackCodec` count the
+        values. A codec that cannot count values without decoding the payload returns None, and has no protection
+        against too many values.
         """
         ...
 
     def outline(self, payload: bytes | bytearray, /) -> WireMessage | None:
-        """Return the kind of a message without its values; None if the payload is not well formed.
+        """Return a message that shows the kind of a payload without its values; None if the payload is malformed.
 
-        Called for payloads that `objection` or `decode` refuses. JavaScript sends strings with half of a surrogate
-        pair, for instance. Such a message is counted, a request is rejected, the request that it answers fails, and the
-        connection stays open. A payload for which this returns None counts towards ``Limits.undecodable``. Only ``i``,
-        ``h``, ``ours``, and the presence of ``x`` and of a non-empty list ``a`` are used.
+        This method is called for payloads that `objection` or `decode` refuses. For example, JavaScript can send
+        strings with half of a surrogate pair. If this method returns a message, the message is counted and the
+        connection stays open. If the message is a request, it is rejected. If the message is a response, its request
+        fails. If this method returns None, the payload counts towards `Limits.undecodable`. Only the fields ``i``,
+        ``h`` and ``ours`` are used, and whether ``x`` and a non-empty list ``a`` are present.
         """
         ...
 
     def claims(self, payload: bytes | bytearray, /) -> bool:
-        """Whether a payload that did not decode was meant as a message of the protocol; if not, it is ignored."""
+        """Return whether a payload that could not be decoded was meant as a message of the protocol.
+
+        If not, the payload is ignored.
+        """
         ...
 
     def nests_deeper(self, payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
-        """Whether a payload, which decoded to ``message``, has arrays and objects nested more than ``depth`` deep."""
+        """Return whether the arrays and objects of a payload are nested more than ``depth`` levels deep.
+
+        ``message`` is the decoded payload.
+        """
         ...
 
 
@@ -187,10 +196,10 @@ def validating_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessag
 
 
 class JsonCodec:
-    """JSON in text messages, encoded by msgspec.
+    """Codec for JSON in text messages. It uses msgspec.
 
-    NaN and infinities become ``null`` (JSON has none), bytes become base64 text; datetimes, UUIDs, Decimals and enums
-    are encoded as msgspec does. ``enc_hook`` converts other types to these.
+    NaN and infinities become ``null``, because JSON does not have them. Bytes become base64 text. Datetimes, UUIDs,
+    Decimals and enums are encoded as msgspec encodes them. ``enc_hook`` converts values of other types to these types.
     """
 
     name = "json"
@@ -224,7 +233,7 @@ class JsonCodec:
 
 
 class MsgpackCodec:
-    """MessagePack in binary messages, encoded by msgspec. Bytes stay bytes. Set it on both sides."""
+    """Codec for MessagePack in binary messages. It uses msgspec. Bytes stay bytes. Both sides must use this codec."""
 
     name = "msgpack"
     text = False

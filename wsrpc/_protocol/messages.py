@@ -46,11 +46,11 @@ not specialized. So bounds that are asked for with each message are no larger.""
 
 
 class WireMessage(Struct):
-    """Any message that arrived. Each field has the type that JSON gave it; the code that reads a field checks it.
+    """Any inbound message. Each field has the type that was decoded. The code that reads a field checks its type.
 
-    A wrong type in a field that does not matter for the message must not make it unreadable, and a second, lenient
-    decoding would be a second source of truth. ``UNSET`` means absent if that differs from ``null``: ``{i}`` is an
-    answer, ``{i, e: null}`` a rejection. For ``c`` and ``h`` absent and ``null`` mean the same.
+    A field with a wrong type must not make a message unreadable if the field does not matter for the message. ``UNSET``
+    means that a field is absent, where this differs from ``null``: ``{i}`` is a response, and ``{i, e: null}`` rejects
+    a request. For ``c`` and ``h``, absent and ``null`` mean the same.
     """
 
     a: Any = UNSET

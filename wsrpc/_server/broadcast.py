@@ -49,11 +49,14 @@ Skip: TypeAlias = Peer | Addressed | Iterable[Peer | Addressed] | None
 class EmitReport(msgspec.Struct, frozen=True):
     """Result of a broadcast.
 
-    ``sent`` counts the peers to which the message was sent, or for which it waits to be sent. ``dropped`` counts those
-    for which the policy for slow readers dropped it. ``errors`` has one `PeerError` for each peer that failed; its
-    ``__cause__`` is the reason, such as a `MessageTooBig` where the peer does not accept so many bytes or values in one
-    message. In a cluster these three are about the peers of this process. ``nodes`` names the other processes to which
-    the message was sent, because they had members of the room, and ``missed`` those that could not be reached.
+    ``sent`` is the number of peers to which the message was sent, or for which it waits to be sent. ``dropped`` is the
+    number of peers for which the policy for slow readers dropped the message. ``errors`` has one `PeerError` for each
+    peer that failed. The ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message
+    has more bytes or values than the peer accepts.
+
+    In a cluster, ``sent``, ``dropped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
+    the other processes to which the message was sent, because they had members of the room. ``missed`` has the names of
+    the processes that could not be reached.
     """
 
     sent: int
@@ -290,16 +293,16 @@ class Broadcaster(OnChannel):
     _audience: Audience
 
     def emitter(self, contract: TypeForm[T], /, *, skip: Skip = None) -> T:
-        """Return an object with the methods of a contract, each of which emits the event of its name.
+        """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        An ``async def`` of the contract does what `emit` does, and a plain ``def`` what `emit_nowait` does. They are
-        declared to return None; see `Caller.proxy` for how arguments travel.
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
+        are declared to return None. Arguments are sent as for a proxy; see `Caller.proxy`.
 
         Args:
-            skip: a peer that gets none of the events, or several of them, as for `emit`.
+            skip: a peer that does not get the events, or several such peers, as for `emit`.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         skip = kept(skip)
         skipped_by(skip)  # refuses what is no peer
@@ -307,28 +310,29 @@ class Broadcaster(OnChannel):
         return made
 
     async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every peer of the server, or member of the room. Its arguments are encoded once.
+        """Emit an event to every peer of the server, or to every member of the room.
 
-        A peer that fails does not stop the others. One whose connection is broken is reported once, and leaves its
-        rooms.
+        The arguments are encoded once. If sending to a peer fails, the other peers still get the event. A peer whose
+        connection is broken is reported once, and leaves its rooms.
 
-        Peers above their high-water mark get 100 ms in all to drain. A peer that did not drain in that time is not
-        waited for again until it has. With ``slow="close"``, if more than half of the peers are in that state, they are
-        waited for each time. Then the policy ``slow`` says what happens to the message, and to the peer; see `Server`.
+        This method waits at most 100 ms for all peers above their high-water mark together. It does not wait again for
+        a peer that did not drain in that time, until that peer has drained. However, with ``slow="close"``, it always
+        waits if more than half of the peers are above their high-water mark. After the wait, the policy ``slow``
+        determines what happens to the message and to the slow peers; see `Server`.
 
-        Cancelling is safe: nothing was sent.
+        Cancelling is safe: the event is then not sent.
 
         Args:
-            skip: a peer that does not get the event, or several of them, such as a list, a set or a room. A member of a
-                room that is connected to another process is named by its `Cluster.peer`.
+            skip: a peer that does not get the event, or several such peers, for example a list, a set or a room. For a
+                member of a room that is connected to another process, pass its `Cluster.peer`.
 
         Returns:
-            a report of how many peers got the event, and which failed.
+            A report of how many peers got the event, and of which failed.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` has something else
-                than peers; nothing was sent.
-            RuntimeError: called in another thread than the event loop's.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` contains something
+                other than peers. Nothing was sent.
+            RuntimeError: called in a thread other than that of the server's event loop.
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
@@ -336,13 +340,14 @@ class Broadcaster(OnChannel):
         return await self._audience.emit(self._channel_name, event, args, skip)
 
     def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
-        """Emit an event as `emit` does, without waiting. For plain functions in the event loop's thread.
+        """Emit an event as `emit` does, without waiting, from a plain function in the event loop's thread.
 
-        Peers above their high-water mark get no time to read: the policy ``slow`` applies to them at once.
+        Peers above their high-water mark get no time to read: the policy ``slow`` applies to them immediately.
 
         Raises:
-            QueueFull: with ``slow="close"``, if a peer is at `Limits.hard_cap` and more than half of all are above
-                their high-water mark, as in a loop that lets nobody read. Nothing was sent, and no peer is closed.
+            QueueFull: with ``slow="close"``, a peer is at `Limits.hard_cap`, and more than half of all peers are above
+                their high-water mark. This happens if you emit in a loop without awaiting anything, so that no peer can
+                read. Nothing was sent, and no peer is closed.
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         if unsupported:
@@ -357,17 +362,18 @@ class RawBroadcaster(Broadcaster):
     __slots__ = ()
 
     async def send_raw(self, data: str | bytes, *, skip: Skip = None) -> EmitReport:
-        """Send a WebSocket message, text or binary, without the protocol to every peer or member; see `emit`.
+        """Send a text or binary WebSocket message without the protocol to every peer or member; see `emit`.
 
-        A peer with which binary messages are MessagePack cannot get a binary one, and is in the report's ``errors``.
-        That is a wsrpc peer, if neither side had an `on_raw` function when it connected.
+        A wsrpc peer cannot get binary messages if neither side had an `on_raw` function when it connected, because
+        binary messages are then MessagePack. Such a peer is in the ``errors`` of the report.
 
-        The key function of a `KeepLatest` policy is called with the message. Cancelling is safe: nothing was sent.
+        The key function of a `KeepLatest` policy is called with the message. Cancelling is safe: the message is then
+        not sent.
 
         Raises:
-            TypeError: ``data`` is neither text nor bytes, or ``skip`` has something else than peers.
+            TypeError: ``data`` is neither text nor bytes, or ``skip`` contains something other than peers.
             ValueError: the server has ``profile="go"``.
-            RuntimeError: called in another thread than the event loop's.
+            RuntimeError: called in a thread other than that of the server's event loop.
         """
         return await self._audience.send_raw(data, skip)
 

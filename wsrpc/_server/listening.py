@@ -12,26 +12,26 @@ __all__ = ["Listening", "Opened", "Port", "Ports"]
 
 
 class Port(Protocol):
-    """Accepts connections for a server. Listeners of this package are ports, and so are those of adapters."""
+    """Port that accepts connections for a server. The listeners of wsrpc and of its adapters have these methods."""
 
     @property
     def url(self) -> str:
-        """The URL at which a client on this machine finds the server."""
+        """The URL at which clients on this machine reach the server."""
         ...
 
     @property
     def port(self) -> int:
-        """The TCP port; 0 if there is none."""
+        """The TCP port, or 0 if there is none."""
         ...
 
     def stop(self) -> None:
-        """Accept no further connections; those that have a peer stay. Idempotent."""
+        """Accept no more connections. Connections that have a peer stay open. Calling `stop` again has no effect."""
         ...
 
     async def wait_closed(self) -> None:
-        """Drop connections without a peer, and wait until every connection has ended.
+        """Drop the connections that have no peer, and wait until all connections have ended.
 
-        Cancelling is safe; some connections may not have ended then.
+        Cancelling is safe. Some connections may then still be open.
         """
         ...
 
@@ -75,7 +75,7 @@ class Opened(NamedTuple):
 
 
 class Listening:
-    """The block ``async with server.listen(...)``: the server listens inside it, at ``url`` and ``port``."""
+    """Block in which the server listens: ``async with server.listen(...) as listener``."""
 
     def __init__(self, begin: Callable[[], Awaitable[Opened]]) -> None:
         self._begin = begin
@@ -83,19 +83,19 @@ class Listening:
 
     @property
     def url(self) -> str:
-        """The URL at which a client on this machine finds the server. For a Unix socket only its path counts.
+        """The URL at which clients on this machine reach the server. For a Unix socket, only its path matters.
 
         Raises:
-            RuntimeError: the block was not entered.
+            RuntimeError: the block has not been entered.
         """
         return self._port().url
 
     @property
     def port(self) -> int:
-        """The TCP port; 0 for a Unix socket.
+        """The TCP port, or 0 for a Unix socket.
 
         Raises:
-            RuntimeError: the block was not entered.
+            RuntimeError: the block has not been entered.
         """
         return self._port().port
 

@@ -53,25 +53,27 @@ RoomFrom = Callable[[ConnectionInfo], str]
 
 
 class Members(Struct, frozen=True):
-    """The members of a room, as `Room.members` returns them."""
+    """Members of a room. `Room.members` returns this object."""
 
     addresses: tuple[str, ...]
-    """`Peer.address` of each member that has one, in all processes. Without a cluster, an address may be repeated."""
+    """`Peer.address` of each member that has an address, in all processes. Without a cluster, an address can be
+    repeated."""
     others: int = 0
-    """Members that have none."""
+    """The number of members without an address."""
     missing: tuple[str, ...] = ()
-    """Names of the processes that have members, and did not say which."""
+    """The names of the processes that have members, but did not respond in time."""
 
 
 class Room(RawBroadcaster):
-    """Named group of a server's peers. `Server.room` returns it, the same object for as long as it is in use.
+    """Named group of a server's peers. `Server.room` returns the same object for as long as the room is in use.
 
-    ``len(room)``, ``peer in room`` and ``for peer in room`` look at its members. A peer leaves its rooms when its
-    session ends. After a drop it stays a member while its session is kept, with `Peer.connected` false.
+    ``len(room)``, ``peer in room`` and ``for peer in room`` use the members of the room. A peer leaves its rooms when
+    its session ends. After a drop, it stays a member while its session is kept, and its `Peer.connected` is false.
 
-    In a cluster, emitting reaches the members in all processes, in the order in which this one emits. A process without
-    a member gets nothing. Iterating looks at the members of this process only; `members` asks the other ones. At
-    another process, a slow reader is not waited for: the policy ``slow`` applies to it at once.
+    In a cluster, emitting to a room reaches its members in all processes. They get the messages in the order in which
+    this process emits them. Processes without a member get no messages. ``for peer in room`` iterates only over the
+    members in this process. `members` asks the other processes, too. This process does not wait for slow readers in
+    other processes: the policy ``slow`` applies to them immediately.
     """
 
     def __init__(self, members: RoomMembers) -> None:
@@ -80,23 +82,25 @@ class Room(RawBroadcaster):
 
     @property
     def name(self) -> str:
-        """The room's name."""
+        """The name of the room."""
         return self._members.name
 
     def add(self, peer: Peer) -> None:
-        """Make ``peer`` a member until `discard` is called or its session ends. Idempotent.
+        """Make ``peer`` a member, until you call `discard` or its session ends.
+
+        If the peer is already a member, nothing happens.
 
         Raises:
-            RpcError: the peer is in as many rooms as `Limits.rooms` allows. (If a handler does not catch it, the
-                caller gets this text.)
+            RpcError: the peer is already in `Limits.rooms` rooms. If a handler does not catch the error, the caller
+                gets its text.
             ConnectionLost: the peer's session has ended.
-            ValueError: the peer belongs to another server, or to none.
-            RuntimeError: called in another thread than the event loop's.
+            ValueError: the peer belongs to another server, or to no server.
+            RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._members.rooms.add(self, peer, by_itself=False)
 
     def discard(self, peer: Peer) -> None:
-        """Remove ``peer`` if it is a member. Idempotent.
+        """Remove ``peer`` from the room. If it is not a member, nothing happens.
 
         Raises:
             ValueError, RuntimeError: as for `add`.
@@ -104,9 +108,9 @@ class Room(RawBroadcaster):
         self._members.rooms.discard(self, peer)
 
     async def members(self) -> Members:
-        """Return the members, in a cluster those of all processes. Cancelling is safe.
+        """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
 
-        A process has 1.5 seconds to answer; ``missing`` names those that do not.
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
         """
         here, others = self._members.here()
         membership = self._members.rooms.membership
@@ -116,10 +120,10 @@ class Room(RawBroadcaster):
         return Members((*here, *there), others + more, missing)
 
     def of(self, name: str) -> RoomChannel:
-        """Return the named channel ``name``, for emitting to all members.
+        """Return a named channel of this room, which emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         check_name("a channel's name", name)
         return RoomChannel(name, self, self._members)
@@ -138,7 +142,7 @@ class Room(RawBroadcaster):
 
 
 class RoomChannel(Broadcaster):
-    """Named channel of a room, for emitting to all its members."""
+    """Named channel of a room, which emits to all members. `Room.of` returns it."""
 
     def __init__(self, name: str, room: Room, audience: Audience) -> None:
         self._channel_name = self._name = name

@@ -61,7 +61,7 @@ S = TypeVar("S", bound=Callable[..., Any])
 
 
 class ServerChannel(Declarer, Broadcaster):
-    """Named channel of a server: handlers for all peers, and emitting to all peers."""
+    """Named channel of a server. It has handlers for all peers, and emits to all peers. `Server.of` returns it."""
 
     def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
         self._channel_name = self._name = name
@@ -83,11 +83,14 @@ class ServerChannel(Declarer, Broadcaster):
 
     @property
     def close_reason(self) -> Any:
-        """The argument of `close`."""
+        """The ``reason`` that was passed to `close`. None before that."""
         return self._reason
 
     def close(self, reason: object = None) -> None:
-        """Remove the channel's handlers and middleware. Local: nothing is sent. Idempotent."""
+        """Remove the channel's handlers and middleware.
+
+        Nothing is sent to the peers. Calling `close` again has no effect.
+        """
         if not self._closed:
             self._closed = True
             self._reason = reason
@@ -102,18 +105,25 @@ class ServerChannel(Declarer, Broadcaster):
 
 
 class Server(Declarer, RawRegistrar, RawBroadcaster):
-    """Accepts connections and gives each a peer. Its handlers serve every peer without a handler of its own.
+    """Server that accepts connections, and makes a `Peer` for each of them.
 
-    ``state`` is the application's own mapping (see `Key`), for a database for instance. Handlers reach it as
-    ``peer.server.state`` or ``ctx.server.state``. It stays when the server is closed and opened again.
+    Handlers that you register on the server run for every peer. If a peer has its own handler for an event, only that
+    handler runs for the peer. For lifecycle events, both handlers run.
+
+    The attribute ``state`` is a mapping for the application (see `Key`), for example for a database connection.
+    Handlers reach it as ``peer.server.state`` or ``ctx.server.state``. It keeps its values when the server is closed
+    and opened again.
 
     Args:
-        limits: bounds of each connection.
-        origins: values of a browser's ``Origin`` that may connect, besides the server's own host. Or a function of the
-            `Handshake` that returns whether the origin may connect, or `ANY_ORIGIN`.
-        trusted_proxies: addresses and networks, such as ``"10.0.0.0/8"``, of the proxies whose ``X-Forwarded-For``,
-            ``-Proto`` and ``-Host`` are used; ``"unix"`` trusts Unix sockets. No proxy is trusted by default.
-        compression: whether permessage-deflate is offered to every connection; `on_handshake` can change it for one.
+        limits: the limits of each connection.
+        origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
+            origin of a page in the ``Origin`` header. You can also pass a function that takes the `Handshake` and
+            returns whether the origin may connect, or `ANY_ORIGIN`.
+        trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
+            ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
+            ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
+        compression: whether to use permessage-deflate with clients that offer it. An `on_handshake` function can change
+            this for one connection.
         codec: as for `Client`.
         dec_hook: as for `Client`.
         enc_hook: as for `Client`.
@@ -122,17 +132,21 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        handler_context: ``fn(ctx)`` returns an async context manager that runs around each handler, for instance a
-            transaction. (For a time limit there is ``on(timeout=)``, and `Limits.handler`.)
-        slow: policy for broadcasts to slow readers, which are peers above `Limits.high_water`. With ``"close"`` the
-            messages wait, and a peer that reaches `Limits.hard_cap` is closed with 4408. The other policies keep at
-            most `Limits.behind` bytes for a peer and drop the rest: ``"drop_newest"``, ``"drop_oldest"``, or
-            ``KeepLatest(key)``, which keeps the latest message of each key. `Peer.dropped` counts what was dropped.
-        room_from: a function of a connection's `ConnectionInfo` that returns the name of its peer's room,
-            `Peer.home_room`.
-        detached_bytes: memory, about, for the sessions of all clients whose connections have dropped, until these come
-            back or `Limits.detached` is over. When it is exceeded, the oldest sessions end.
-        cluster: makes this process one of several: rooms and `Cluster.peer` then reach the peers of all. See `Cluster`.
+        handler_context: a function ``fn(ctx)`` that returns an async context manager, which is entered around each
+            handler, for example a transaction. For a time limit, use ``on(timeout=)`` or `Limits.handler` instead.
+        slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
+            With ``"close"``, the messages wait, and the connection of a peer that reaches `Limits.hard_cap` is closed
+            with 4408. The other policies keep messages of at most `Limits.behind` bytes for a peer. Beyond this limit,
+            ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and ``KeepLatest(key)`` drop the oldest
+            messages. ``KeepLatest(key)`` also keeps only the latest message of each key. `Peer.dropped` counts the
+            dropped messages.
+        room_from: a function that takes the `ConnectionInfo` of a connection, and returns the name of the room that its
+            peer joins. The room is `Peer.home_room`.
+        detached_bytes: the approximate maximum memory, in bytes, of the sessions of all clients whose connections have
+            dropped. Each session is kept until its client connects again, for at most `Limits.detached` seconds. When
+            the maximum is exceeded, the oldest sessions end.
+        cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
+            the cluster. See `Cluster`.
 
     Raises:
         TypeError, ValueError: an option is not valid.
@@ -194,12 +208,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     # ------------------------------------------------------------ registering
 
     def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
-        """Return the named channel ``name``, for all peers: the same object each time, until it is closed.
+        """Return a named channel for all peers. Each call returns the same object, until the channel is closed.
 
-        ``ordered``: handlers that are registered on it from now on run one after another for each peer.
+        Args:
+            ordered: whether calls of handlers that you register on the channel from now on run one after another for
+                each peer.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
@@ -217,16 +233,20 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._registry.remove_scope(name)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Register the handlers of ``router``; those of its main channel on ``channel``. See `Router`.
+        """Repeat the registrations of ``router`` on this server; see `Router`.
+
+        Args:
+            channel: the named channel for the registrations of the router's main channel. None for the main channel.
 
         Raises:
-            ValueError: ``channel`` is given, and the router has channels of its own.
+            TypeError: ``router`` is not a `Router`.
+            ValueError: ``channel`` is given, and the router has named channels itself.
         """
         include(router, self._registry, channel)
 
     @property
     def handler_context(self) -> HandlerContext | None:
-        """The function whose context manager runs around each handler. Assign to change it."""
+        """The function for the context manager around each handler, or None. You can assign another function."""
         return self._registry.handler_context
 
     @handler_context.setter
@@ -247,27 +267,29 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
     ) -> Listening:
-        """Listen inside a block: ``async with server.listen(...) as listener``, which has ``url`` and ``port``.
+        """Listen for connections inside a block: ``async with server.listen(...) as listener``.
 
-        Entering the block opens the port, and the server too if it was closed; see `open`. Leaving it closes the
-        server.
+        The listener has the properties ``url`` and ``port``; see `Listening`. Entering the block opens the port. If the
+        server was closed, it is opened as well; see `open`. Leaving the block closes the server.
 
         Args:
-            host: the address to listen on.
-            port: the port; 0 picks a free one.
-            path: the only path that is accepted; None accepts any path.
-            ssl: a context, for TLS.
+            host: the address to listen on. None for all addresses.
+            port: the port to listen on. 0 picks a free port.
+            path: the only path that is accepted. None accepts any path.
+            ssl: the TLS context. None for no TLS.
             sock: a bound socket, instead of host and port.
             unix: the path of a Unix socket, instead of host and port.
-            healthz: a path on which a plain HTTP request gets 200 while the server is `healthy`, and 503 while it
-                drains. For that the port stays open while the server drains, and new connections get 503. With None
-                there is no such path, and the port closes when the server begins to drain.
-            reuse_port: let several processes listen on one port, on systems that can. The system distributes clients
-                over them; `peers`, rooms and `emit` are those of one process. The port closes when the server begins to
-                drain, so that the other processes get new connections.
+            healthz: a path for health checks with plain HTTP requests. The response is 200 while the server is
+                `healthy`, and 503 while it drains. For this purpose, the port stays open while the server drains, and
+                new connections get 503. With None, there is no such path, and the port closes when the server begins to
+                drain.
+            reuse_port: whether several processes can listen on the same port, on systems that support this. The system
+                distributes the clients over the processes. `peers` and `emit` cover only the clients of one process,
+                and without a `Cluster`, rooms do, too. The port closes when the server begins to drain, so that the
+                other processes get the new connections.
 
         Raises:
-            TypeError, ValueError: an option is not valid, or options do not go together.
+            TypeError, ValueError: an option is not valid, or options cannot be combined.
         """
         check_place(host, port, path, ssl, sock, unix, reuse_port)
         health = None if healthz is None else Health(healthz, lambda: self.healthy, lambda: self._lifetime.degraded)
@@ -304,7 +326,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
 
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """Return what `listen` returns, for a port that ``begin()`` opens. For adapters.
+        """Return an object like that of `listen`, for a port that ``begin()`` opens. For adapters.
 
         The port is stopped when the server is closed or begins to drain; see `Port`.
         """
@@ -328,11 +350,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return Listening(open_port)
 
     async def open(self) -> None:
-        """Open the server again if it was closed. `listen`, `run` and the ``lifespan`` of adapters call this.
+        """Open the server again if it was closed. If the server is open, nothing happens.
 
-        It is for frameworks that call a function at startup, as `close` is for their shutdown. Handlers, services,
-        rooms that were made with options, all other settings and `state` stay. Peers, members of rooms and `stats`
-        begin anew. If the server is open, nothing happens.
+        `listen`, `run` and the ``lifespan`` of adapters call this method. Call it yourself in a framework that has
+        startup and shutdown functions: `open` in the startup function, and `close` in the shutdown function.
+
+        The server keeps its handlers, its services, rooms that were made with options, all other settings, and `state`.
+        Peers, members of rooms, and `stats` are reset.
 
         Raises:
             RuntimeError: the server is still closing.
@@ -347,10 +371,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             self._lifetime.join()
 
     async def serve_forever(self) -> None:
-        """Wait until the server is closed, after it has drained if it does. Cancelling is safe.
+        """Wait until the server is closed. Cancelling is safe.
+
+        If the server drains before it closes, this includes the time for draining.
 
         Raises:
-            RuntimeError: called in another thread than the event loop's.
+            RuntimeError: called in a thread other than that of the server's event loop.
         """
         self._lifetime.check_thread("server.serve_forever()")
         await self._lifetime.wait_ended()
@@ -367,18 +393,20 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         reuse_port: bool = False,
         lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
-        """Serve until a signal comes: a whole program in one line. Options are those of `listen`.
+        """Run the server in a new event loop, until the process gets a signal.
 
-        Ctrl-C closes every connection with 1012. SIGTERM drains for at most `Limits.drain` seconds, see `close`; Ctrl-C
-        or another SIGTERM during that closes at once. This returns after either, so that the program can exit with
-        status 0. Outside the main thread, signals are left alone. The address is logged, or written to
-        stderr if the log does not show it.
+        The options are ``lifespan`` and those of `listen`. Ctrl-C closes every connection with 1012. SIGTERM drains for
+        at most `Limits.drain` seconds; see `close`. While the server drains, Ctrl-C or another SIGTERM closes all
+        connections immediately. After any of these signals, `run` returns, so that the program can exit with status 0.
+        Outside the main thread, `run` handles no signals.
+
+        The server's URL is logged. If the log does not show it, the URL is written to stderr.
 
         Args:
-            lifespan: ``lifespan(server)`` returns an async context manager, for what lives as long as the program, such
-                as background tasks or a database in `state`. It is entered before the port is opened, and left when
-                every connection is closed and the handlers have ended. An error that it raises ends the program. A
-                signal that comes before the server listens cancels it.
+            lifespan: a function ``lifespan(server)`` that returns an async context manager, for resources of the whole
+                program, such as background tasks or a database in `state`. The context manager is entered before the
+                port opens. It is left when every connection is closed and the handlers have ended. If it raises an
+                error, the program ends. A signal that arrives while the context manager is being entered cancels it.
 
         Raises:
             RuntimeError: called inside a running event loop.
@@ -389,19 +417,20 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: H, /) -> H:
-        """Call ``function(handshake)``, sync or async, before a connection is accepted; a decorator.
+        """Register ``function(handshake)``, sync or async, to check each new connection. Works as a decorator.
 
-        It may refuse the connection with ``handshake.reject(...)``, or change what the connection gets; see
-        `Handshake`. Any other error is logged and refuses with 500. So does a result that is not valid: a header that
-        cannot be sent, for instance, or False as the return value, which is likely a mistake. Other return values are
+        The function gets a `Handshake`, before the connection is accepted. It can refuse the connection with
+        ``handshake.reject(...)``, or change the settings of the connection. If it raises any other error, the error is
+        logged, and the connection is refused with 500. The same happens if the result is not valid: for example, if a
+        header cannot be sent, or if the function returns False, which is probably a mistake. Other return values are
         ignored.
 
-        The function is called after the check of the origin. If it takes more than `Limits.open_timeout` seconds, that
-        is logged, and the connection is refused with 503. A server has one such function: another one replaces it, with
-        a warning in the log.
+        The function is called after the check of the origin. If it takes more than `Limits.open_timeout` seconds, a
+        line is logged, and the connection is refused with 503. A server has only one such function. Registering another
+        function replaces it, and logs a warning.
 
         Raises:
-            TypeError: ``function`` is not a function of a handshake.
+            TypeError: ``function`` cannot be called with a handshake.
         """
         if not accepted("on_handshake", ("handshake",), function):
             raise TypeError(f"on_handshake takes a function of the handshake, but {function!r} takes no argument")
@@ -410,15 +439,16 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @no_parentheses("@server.serve_raw")
     def serve_raw(self, function: R, /) -> R:
-        """Serve each connection with ``async def function(connection)``, without the protocol; a decorator.
+        """Serve each connection with ``async def function(connection)``, without the protocol. Works as a decorator.
 
-        It gets a `RawConnection`, after `on_handshake`. When it returns, the connection is closed with 1000. When it
-        raises, the connection is closed with 1011, and the traceback is logged; for an `RpcError` it is closed with
-        1008 and the error's text. The function serves all connections of the server, and no handlers are called.
+        The function gets a `RawConnection`, after the `on_handshake` function. When it returns, the connection is
+        closed with 1000. If it raises an `RpcError`, the connection is closed with 1008, and the reason is the text of
+        the error. For any other exception, the close code is 1011, and the traceback is logged. The function serves all
+        connections of the server, and no handlers are called.
 
         Raises:
             TypeError: ``function`` is not an async function.
-            ValueError: the server has such a function already, or a service.
+            ValueError: the server already has such a function, or a service.
         """
         if self._hosting.entries:
             name = self._hosting.entries[0].cls.__qualname__
@@ -435,42 +465,45 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         channel: str | None = None,
         implements: TypeForm[Any] | None = None,
     ) -> S:
-        """Make an object of a `Service` class for each connection; a decorator.
+        """Make an object of a `Service` class for each connection. Works as a decorator.
 
-        The class's methods are compiled here, once, as handlers of the main channel, or of ``channel``.
+        The methods of the class are compiled once, when you call `add_service`. They are handlers of the main channel,
+        or of ``channel``.
 
-        The class or the factory may take one argument, the peer (the `RawConnection` for a class with ``serve``). A
-        factory may be async; for a peer it has `Limits.open_handlers` seconds. If it raises, the connection is refused:
-        closed with 1011, and the traceback is logged; for an `RpcError`, closed with 1008 and the error's text.
+        The class or the factory can take one argument: the `Peer`, or the `RawConnection` for a class with ``serve``.
+        The factory can be async. A factory for a peer has at most `Limits.open_handlers` seconds. If the class or the
+        factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text of the error. For
+        any other exception, the close code is 1011, and the traceback is logged.
 
         Args:
-            service: the class, or a factory that is annotated with the class that it returns.
+            service: the class; or a factory whose return annotation is the class.
             factory: a function that makes the object, if ``service`` is the class.
-            channel: the name of the channel for the class's handlers; None is the main channel.
-            implements: a contract that the class implements. Its methods are handlers without `method`, and are checked
-                as by `implement`.
+            channel: the named channel for the handlers of the class. None for the main channel.
+            implements: a contract that the class implements. The methods of the contract are handlers without the
+                decorator `method`, and are checked as by `implement`.
 
         Raises:
-            TypeError: ``service`` is not a service, it does nothing, or the signature of a method cannot work; the text
-                names the parameter.
-            ValueError: an event has a handler already, or another service gets every message.
+            TypeError: ``service`` is not a service, it handles nothing, or the signature of a method is not valid. The
+                text names the parameter.
+            ValueError: an event already has a handler, or another service gets every message.
         """
         self._hosting.add(service, factory, channel, implements)
         return service
 
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
-        """The connections that are served without the protocol, in the order in which they came."""
+        """The connections that are served without the protocol, oldest first."""
         return self._lifetime.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
-        """Check a request before the upgrade, for adapters, which `accept` its transport afterwards.
+        """Check a request before its connection becomes a WebSocket. For adapters.
 
-        Cancelling is safe: it cancels the `on_handshake` function, and nothing is kept of the request.
+        After this check, an adapter passes the transport of the connection to `accept`. Cancelling is safe. It cancels
+        the `on_handshake` function, and the server keeps nothing of the request.
 
         Raises:
-            HandshakeRejected: answer the request with its ``status``, ``body`` and ``headers``. The status is 503 when
-                the server is closing.
+            HandshakeRejected: the connection is refused. Send a response with the ``status``, ``body`` and ``headers``
+                of this exception. While the server is closing, the status is 503.
         """
         waiting = self._admit(handshake)
         if waiting is not None:
@@ -480,7 +513,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._entrance.check(handshake, self._lifetime.gate)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
-        """Check a request as `handshake` does, for libraries that cannot wait here; see `handshakes_wait`.
+        """Check a request as `handshake` does, without waiting.
+
+        For adapters of libraries that cannot wait during the handshake. Check `handshakes_wait` first.
 
         Raises:
             HandshakeRejected: as for `handshake`.
@@ -492,31 +527,35 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def limits(self) -> Limits:
-        """The bounds of each connection, unless its `Handshake` has others."""
+        """The limits of each connection, unless `Handshake.limits` is changed for a connection."""
         return self._settings.limits
 
     @property
     def compression(self) -> bool:
-        """Whether permessage-deflate is offered, unless a connection's `Handshake` has another value."""
+        """Whether permessage-deflate is used with clients that offer it.
+
+        An `on_handshake` function can change this for one connection; see `Handshake.compression`.
+        """
         return self._compression
 
     @property
     def handshakes_wait(self) -> bool:
-        """Whether the `on_handshake` function is async, so that `handshake_nowait` cannot call it."""
+        """Whether the `on_handshake` function is async. If it is, `handshake_nowait` cannot call it."""
         return self._entrance.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
-        """Give a peer to a connection of any library; return when its `open` handlers are done.
+        """Make a peer for a connection of any library, and return the peer when its `open` handlers have finished.
 
-        With `serve_raw`, the connection goes to that function, which may run on when this returns. Cancelling leaves
-        the connection to its peer; while a service's factory runs, it drops the connection.
+        If the server has a `serve_raw` function, this function serves the connection. `accept` then returns a
+        `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
+        connection. But if it is cancelled while the factory of a service runs, the connection is dropped.
 
         Args:
             handshake: the request that `handshake` accepted.
 
         Raises:
-            ConnectionLost: the server is closed, ``room_from`` failed, or a service's factory failed or refused. The
-                connection is closed.
+            ConnectionLost: the server is closed, ``room_from`` failed, or the factory of a service failed or refused
+                the connection. The connection is closed.
             TypeError: ``transport`` is not a transport.
             RuntimeError: the server listens, or has connections, in another thread.
         """
@@ -593,23 +632,23 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return served
 
     async def close(self, drain: float = 0.0) -> None:
-        """Close every connection with 1012 and wait for handlers to end. Idempotent.
+        """Close every connection with 1012, and wait until the handlers have ended.
 
-        New connections are refused from now on. The server can be opened again afterwards, by `listen`, `run`, `open`
-        or an adapter.
+        New connections are refused from now on. You can open the server again afterwards, with `listen`, `run`, `open`
+        or an adapter. Calling `close` again has no effect, except that it can end a drain sooner.
 
-        Request handlers that still run are cancelled, as at any end of a connection. Handlers of events have
-        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing goes on.
+        Request handlers that are still running are cancelled, as at the end of any connection. Handlers of events have
+        `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing continues.
 
         Args:
-            drain: seconds in which active work may finish, in both directions (handlers, requests, streams, channels).
-                Each connection is closed as soon as it has none. Meanwhile a wsrpc client queues new messages for its
-                next connection, and new requests of other peers are rejected as `Draining`. Another call with a smaller
-                ``drain``, or none, ends the drain sooner.
+            drain: the maximum time, in seconds, to wait for active work in both directions: handlers, requests, streams
+                and channels. Each connection is closed as soon as it has no active work. While the server drains, a
+                wsrpc client queues new messages for its next connection. New requests of other clients are rejected
+                with `Draining`. Another call with a smaller ``drain``, or without it, ends the drain sooner.
 
         Raises:
-            TypeError, ValueError: ``drain`` is not a number, or negative.
-            RuntimeError: called in another thread than the event loop's.
+            TypeError, ValueError: ``drain`` is not a number, or is negative.
+            RuntimeError: called in a thread other than that of the server's event loop.
         """
         check_number("drain= is a number of seconds, 0 or more", drain, 0)
         self._lifetime.check_thread("server.close()")
@@ -619,32 +658,32 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def healthy(self) -> bool:
-        """Whether connections are accepted: True until `close` is called. Tells a balancer whether to send clients."""
+        """Whether the server accepts connections, for load balancers. True until `close` is called."""
         return self._lifetime.healthy
 
     def stats(self) -> ServerStats:
-        """Return a snapshot of the server's counts. Summing it takes microseconds for each peer."""
+        """Return a snapshot of the server's counters. This takes some microseconds per peer."""
         return self._lifetime.stats()
 
     # ------------------------------------------------------------ everybody
 
     @property
     def peers(self) -> tuple[Peer, ...]:
-        """The connected peers, in the order in which they came."""
+        """The connected peers, oldest first."""
         return self._lifetime.peers.users()
 
     def peer(self, id: str, /) -> Peer | None:
-        """Return the connected peer with this `Peer.id`; None if there is none."""
+        """Return the connected peer with this `Peer.id`, or None if there is no such peer."""
         return self._lifetime.peers.get(id)
 
     # ------------------------------------------------------------ the cluster and rooms
 
     @property
     def cluster(self) -> Cluster:
-        """The cluster that this server is part of.
+        """The cluster of this server.
 
         Raises:
-            RuntimeError: it is part of none.
+            RuntimeError: the server was made without ``cluster=``.
         """
         if self._cluster is None:
             raise RuntimeError(
@@ -653,55 +692,58 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._cluster
 
     def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
-        """Return the room with that name. A room without options is forgotten when it is empty. See `Room`.
+        """Return the room with this name; see `Room`. A room without options is forgotten when it is empty.
 
         Args:
-            allow: ``allow(peer)``, sync or async, returns whether a client may join; see `on_join`.
-            slow: the policy for members that are slow readers, instead of the server's; see `Server`.
+            allow: a function ``allow(peer)``, sync or async, that returns whether a client may join the room; see
+                `on_join`.
+            slow: the policy for slow readers in this room, instead of the server's policy; see `Server`.
 
         Raises:
-            TypeError: ``name`` is not text, or empty; ``allow`` is not a function of the peer.
-            ValueError: the room has another ``allow`` or ``slow`` already, ``slow`` is not a policy, or you have
-                handlers on the channel "rooms".
+            TypeError: ``name`` is not text, or is empty; or ``allow`` is not a function of the peer.
+            ValueError: the room already has another ``allow`` or ``slow``, ``slow`` is not a policy, or you have
+                registered handlers on the channel "rooms".
         """
         return self._rooms.declare(name, allow, slow)
 
     @property
     def rooms(self) -> tuple[Room, ...]:
-        """The rooms that have members, and those that were made with options."""
+        """The rooms that have members, and the rooms that were made with options."""
         return self._rooms.all()
 
     @no_parentheses("@server.on_join")
     def on_join(self, function: J, /) -> J:
-        """Let ``function(peer, room)``, sync or async, decide whether a client may join a room; a decorator.
+        """Register ``function(peer, room)`` to decide whether a client may join a room. Works as a decorator.
 
-        It is called with the room's name, for rooms without ``allow=``. Once a server has such a function, or a room
-        has ``allow=``, clients join and leave by the requests ``join`` and ``leave`` on the channel "rooms", with the
-        name as argument, and you cannot register handlers on that channel. The error of a refused client says "not
-        allowed" and nothing else; an error of the function is logged.
+        The function can be sync or async. ``room`` is the name of the room. The function is called for rooms without
+        ``allow=``. Once a server has such a function, or a room has ``allow=``, clients can join and leave rooms
+        themselves. They send the requests ``join`` and ``leave`` on the channel "rooms", with the name of the room as
+        the argument. You cannot register handlers on that channel. If a client is refused, its error says only "not
+        allowed". If the function raises an exception, the exception is logged.
 
         Raises:
             TypeError: ``function`` is not a function of the peer and the name.
-            ValueError: you have handlers on the channel "rooms".
+            ValueError: you have registered handlers on the channel "rooms".
         """
         self._rooms.ask(function)
         return function
 
     def offer_description(self, *, allow: Allow | None = None) -> None:
-        """Let clients ask which events this server has handlers for and which it emits, in any language.
+        """Let clients in any language ask which events this server has handlers for, and which events it emits.
 
-        They make the request ``describe`` on the channel "wsrpc", and you cannot register handlers on that channel. The
-        answer is what `wsrpc.schema.describe` returns, in pages; docs/reference/protocol.md has its form. Handlers that
-        are registered later appear. Those with ``hidden=True`` and those of `once` are left out.
+        Clients send the request ``describe`` on the channel "wsrpc". You cannot register handlers on that channel. The
+        response is the description that `wsrpc.schema.describe` returns, split into pages; docs/reference/protocol.md
+        specifies its form. The description includes handlers that are registered later. It does not include handlers
+        with ``hidden=True`` and handlers that are registered with `once`.
 
         Args:
-            allow: ``allow(peer)``, sync or async, returns whether a client gets the description. With None every client
-                gets it. The error of a refused client says "not allowed" and nothing else; an error of the function is
-                logged.
+            allow: a function ``allow(peer)``, sync or async, that returns whether a client gets the description. With
+                None, every client gets it. If a client is refused, its error says only "not allowed". If the function
+                raises an exception, the exception is logged.
 
         Raises:
             TypeError: ``allow`` is not a function of the peer.
-            ValueError: it is offered already, or you have handlers on the channel "wsrpc".
+            ValueError: the description is already offered, or you have registered handlers on the channel "wsrpc".
         """
         offer_description(self._registry, enc_hook_of(self._settings.codec), allow)
 

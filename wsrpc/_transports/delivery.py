@@ -10,10 +10,12 @@ __all__ = ["Delivery"]
 
 
 class Delivery:
-    """Passes messages to a transport's receiver: joins fragments, and keeps what arrives before `start`.
+    """Passes messages to a transport's receiver: joins fragments, and keeps messages that arrive before `start`.
 
-    A receiver with a method ``receive_piece`` gets the frames of a fragmented message as they arrive. ``pause`` stops
-    reading from the network; it is called when the first message has to be kept.
+    If the receiver has a method ``receive_piece``, it gets the frames of a fragmented message as they arrive.
+
+    Args:
+        pause: a function that stops reading from the network. It is called when the first message has to be kept.
     """
 
     __slots__ = ("_early", "_fragments", "_pause", "_receive_piece", "_text", "receiver")
@@ -30,21 +32,21 @@ class Delivery:
 
     @property
     def takes_pieces(self) -> bool:
-        """Whether the receiver gets a fragmented message frame by frame."""
+        """Whether the receiver gets fragmented messages frame by frame."""
         return self._receive_piece is not None
 
     @property
     def in_message(self) -> bool:
-        """Whether the next data frame has to be a continuation."""
+        """Whether the next data frame must be a continuation of a message."""
         return self._fragments is not None
 
     @property
     def held(self) -> int:
-        """Bytes of a fragmented message that wait for the rest of it."""
+        """The number of bytes of a fragmented message that wait for the rest of the message."""
         return len(self._fragments or b"")
 
     def start(self, receiver: Receiver) -> None:
-        """Pass everything to ``receiver`` from now on, beginning with what has arrived."""
+        """Pass all messages to ``receiver`` from now on, beginning with the messages that were kept."""
         self.receiver = receiver
         early, self._early = self._early, None
         for payload, text in early or ():
@@ -55,11 +57,11 @@ class Delivery:
             self._receive_piece(bytes(fragments), self._text, False)
 
     def stop(self) -> None:
-        """Drop the reference to the receiver: the connection is over."""
+        """Drop the reference to the receiver, because the connection has ended."""
         self.receiver = self._receive_piece = None
 
     def frame(self, payload: bytes, text: bool, last: bool) -> None:
-        """Take the next data frame. ``text`` has no meaning for a continuation."""
+        """Handle the next data frame. For a continuation, ``text`` has no meaning."""
         if self._fragments is None:
             self._text = text
             if last:

@@ -31,24 +31,25 @@ DEFAULT_PORTS = {"ws": 80, "wss": 443}
 
 
 class DialRequest:
-    """The request of one opening handshake, made from the arguments of a `Dial` function.
+    """Request of an opening handshake, made from the arguments of a `Dial` function.
 
-    ``url`` has no user information; ``headers`` has it as HTTP Basic authentication, unless ``headers=`` had an
-    Authorization of its own. All values are valid, so that no library has a reason to quote them in an error.
+    ``url`` has no user information. ``headers`` contains the user information as HTTP Basic authentication, unless the
+    argument ``headers`` already had an Authorization header. All values are valid, so that no library has to quote them
+    in an error.
 
     Args:
         url: as for `dial`.
         headers: as for `dial`.
         subprotocols: as for `dial`.
         proxy: as for `dial`.
-        tls: whether there is a TLS context, which is refused for a ``ws://`` URL.
-        unix: the path of a Unix socket to connect to. Redirects to another origin are then not followed, because it is
-            not at this socket, and no proxy is used.
-        may_leave_origin: whether redirects to another origin are followed. Give False if the library would send the
-            other origin more than ``headers``.
+        tls: whether there is a TLS context. A TLS context with a ``ws://`` URL is refused.
+        unix: the path of a Unix socket to connect to. No proxy is used, and redirects to another origin are not
+            followed, because the other origin is not at this socket.
+        may_leave_origin: whether redirects to another origin are followed. Pass False if the library would send more
+            than ``headers`` to the other origin.
 
     Raises:
-        BadURL: the URL or the proxy cannot be dialed.
+        BadURL: no attempt can connect to the URL or the proxy.
         TypeError, ValueError: a header or a subprotocol cannot be sent. The text does not quote its value.
     """
 
@@ -81,14 +82,15 @@ class DialRequest:
                 self.headers = {"Authorization": _basic(user), **self.headers}
 
     def redirected(self, answer: HandshakeRejected) -> DialRequest | None:
-        """Return the request that follows ``answer``, or None if that is not a redirect.
+        """Return the next request if ``answer`` is a redirect, or None if it is not.
 
-        Headers, including those made of ``auth=`` and of the URL's user information, and subprotocols that carry a
-        token are sent only to the origin (scheme, host and port) of the first URL. They stay out once a redirect has
-        left that origin. No redirect leads from TLS to clear text.
+        Headers and subprotocols with a token are sent only to the origin (scheme, host and port) of the first URL. The
+        headers include those from ``auth=`` and from the user information of the URL. After a redirect to another
+        origin, they are never sent again, even if a later redirect returns to the first origin. Redirects from TLS to
+        clear text are not followed.
 
         Raises:
-            HandshakeRejected: ``answer``, with the reason why the redirect is not followed.
+            HandshakeRejected: the redirect is not followed. This is ``answer`` with the reason.
         """
         location = answer.headers.get("location")
         if answer.status not in REDIRECTS or location is None:
@@ -146,16 +148,16 @@ class DialRequest:
 
 
 async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest], Awaitable[T]], seconds: float) -> T:
-    """Call ``attempt`` with ``request``, and again for each redirect; all calls together take at most ``seconds``.
+    """Call ``attempt`` with ``request``, and again for each redirect. All calls together take at most ``seconds``.
 
-    ``attempt`` must not follow redirects itself. It raises `HandshakeRejected`, with ``headers``, for each answer other
-    than 101.
+    ``attempt`` must not follow redirects itself. It raises `HandshakeRejected`, with ``headers``, for each response
+    with a status other than 101.
 
     Raises:
-        HandshakeRejected: the last answer was not 101; or it was a redirect that is not followed, for the reasons of
-            `DialRequest.redirected`, or because 10 came before it.
+        HandshakeRejected: the status of the last response is not 101. If the response is a redirect, it was not
+            followed for one of the reasons of `DialRequest.redirected`, or because 10 redirects came before it.
         TimeoutError: the time is over.
-        Exception: anything else that ``attempt`` raised.
+        Exception: any other exception of ``attempt``.
     """
     limit = asyncio.timeout(seconds)
     try:

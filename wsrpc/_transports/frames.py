@@ -106,13 +106,13 @@ def turn_end_of(loop: Loop) -> TurnEnd:
 
 
 class FrameWriter(ABC):
-    """Builds data frames and writes them together: those that one read caused, or that one turn of the loop sent.
+    """Builds data frames, and writes the frames of one read or of one turn of the event loop together.
 
-    A base class for the outgoing half of a connection. The subclass implements `write`, which writes what `take`
-    returns. A client's frames are masked, each with four fresh random bytes.
+    Base class for the outgoing half of a connection. The subclass implements `write`, which writes the bytes that
+    `take` returns. The frames of a client are masked, each with four new random bytes.
 
-    Set ``held`` when a read begins, and call `release` when it has ended: frames that are added meanwhile are written
-    at the latest by `release`. Other frames are written at the end of the present turn of the event loop.
+    Set ``held`` when a read begins, and call `release` when the read has been handled. Frames that are added meanwhile
+    are written by `release` at the latest. Other frames are written at the end of the current turn of the event loop.
     """
 
     __slots__ = (
@@ -138,27 +138,28 @@ class FrameWriter(ABC):
         self._parts = 3 if masked else 2
         """Number of entries that a frame has in ``_frames``."""
         self.held = False
-        """Whether frames are kept back until `release`. (An attribute because a call for each read costs 1 %.)"""
+        """Whether frames are kept back until `release`. (It is an attribute, because a call for each read would cost 1
+        %.)"""
         self.diverts = False
-        """Whether `add` passes messages to `divert`, which the subclass then has to implement."""
+        """Whether `add` passes messages to `divert`. The subclass then has to implement `divert`."""
         self._scheduled = False
         self._first_piece = self._piece = FIRST_OF_CLIENT if masked else FIRST_PIECE
         self._sent = 0
         """Messages that were taken for writing; those in ``_frames`` are counted when they are taken."""
         self.unwritten = 0
-        """Bytes that were added and not written."""
+        """The number of bytes that were added but not written."""
 
     @abstractmethod
     def write(self) -> None:
-        """Write what `take` or `take_parts` returns, and anything else that is due."""
+        """Write the bytes that `take` or `take_parts` returns, and any other bytes that have to be written."""
 
     @property
     def sent(self) -> int:
-        """Messages that were added since the connection began."""
+        """The total number of messages that were added."""
         return self._sent + len(self._frames) // self._parts
 
     def add(self, payload: bytes, text: bool = True, /) -> None:
-        """Add a message; writes a piece if that is full. Raises what `divert` raises."""
+        """Add a message. If enough bytes for one piece are waiting, write them. Raises the exceptions of `divert`."""
         # The hot path of every message: it costs no further Python call while a read is handled.
         if self.diverts:
             self.divert(payload, text)
@@ -189,7 +190,7 @@ class FrameWriter(ABC):
             self._schedule()
 
     def divert(self, payload: bytes, text: bool) -> None:
-        """Deal with a message for which no frame may be built here: the connection is over, for instance."""
+        """Handle a message for which no frame can be built, for example because the connection has ended."""
         raise NotImplementedError
 
     def added(self, size: int, messages: int = 1) -> None:
@@ -203,11 +204,11 @@ class FrameWriter(ABC):
             self._schedule()
 
     def count(self, messages: int) -> None:
-        """Count messages that were not written by `write`."""
+        """Count messages that were written in another way than by `write`."""
         self._sent += messages
 
     def take(self) -> bytes:
-        """Return the frames that were added since the last call."""
+        """Return the frames that were added since the last call, as one bytes object."""
         self.unwritten = 0
         frames = self._frames
         self._sent += len(frames) // self._parts
@@ -216,15 +217,21 @@ class FrameWriter(ABC):
         return data
 
     def take_parts(self) -> list[bytes]:
-        """Return those frames in parts, which is less work if they are large and can be written so."""
+        """Return the frames that were added since the last call, as a list of their parts.
+
+        For large frames, this is less work than `take`, if the parts can be written separately.
+        """
         self.unwritten = 0
         frames, self._frames = self._frames, []
         self._sent += len(frames) // self._parts
         return frames
 
     def release(self, *, in_burst: bool = False) -> None:
-        """Write what was kept back. In a burst the next piece is a large one again: the remote peer has begun already,
-        and small writes would only cost. (64 echoes of 1 KiB: 10 µs each instead of 12.)"""
+        """Write the frames that were kept back.
+
+        With ``in_burst``, the next piece is a large one again. The remote peer is then already handling the previous
+        piece, and small writes would only cost time. (64 echoes of 1 KiB: 10 µs for each echo instead of 12 µs.)
+        """
         self.held = False
         if not in_burst:
             self._piece = self._first_piece
@@ -232,7 +239,7 @@ class FrameWriter(ABC):
             self.write()
 
     def flush(self) -> None:
-        """Write now what was added."""
+        """Write all added frames immediately."""
         if self.unwritten:
             self.write()
 
@@ -241,7 +248,7 @@ class FrameWriter(ABC):
         self._turn_end.add(self)
 
     def turn_ended(self) -> None:
-        """Write what was added in a turn of the event loop, at its end."""
+        """Write the frames that were added in a turn of the event loop, at the end of the turn."""
         self._scheduled = False
         self._piece = self._first_piece
         if self.unwritten:

@@ -86,11 +86,11 @@ class Progress:
 
 
 class Heartbeat:
-    """Sends a ping every ``Limits.ping_interval`` seconds, and drops the connection if it is not answered.
+    """Sends a ping every `Limits.ping_interval` seconds, and drops the connection if there is no response.
 
-    The answer has to come within ``Limits.ping_timeout`` seconds after the ping was written, or after bytes last left
-    the backlog, which the ping may be part of. The next ping leaves an interval after the last one, but not before
-    that was answered.
+    The response must arrive within `Limits.ping_timeout` seconds after the ping was written. While bytes wait to be
+    sent (which may include the ping), the time restarts whenever some of them are sent. The next ping is sent one
+    interval after the last ping, but not before the response to the last ping.
     """
 
     __slots__ = (
@@ -125,16 +125,16 @@ class Heartbeat:
         """Whether the timer is that of the next ping, although the last one was not answered yet."""
 
     def start(self) -> None:
-        """Send pings from now on, unless ``ping_interval`` is None. Idempotent."""
+        """Send pings from now on, unless ``ping_interval`` is None. Calling `start` again has no effect."""
         if self._interval is not None and self._timer is None:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
 
     def session_survives(self) -> None:
-        """Note that the session goes on over another connection if this one is dead."""
+        """Note that the session resumes on another connection if this connection is dead."""
         self._survives = True
 
     def stop(self) -> None:
-        """Send no more pings, and ignore whether the last one is answered. Idempotent."""
+        """Send no more pings, and do not wait for the response to the last ping. Calling `stop` again has no effect."""
         self._payload = b""
         self._until_next = False
         if self._timer is not None:
@@ -142,7 +142,7 @@ class Heartbeat:
             self._timer = None
 
     def pong(self, payload: bytes) -> bool:
-        """Take a pong. Returns False if it does not answer the latest ping, and so has no effect."""
+        """Handle a pong. Return False if it is not the response to the latest ping; such a pong has no effect."""
         if not self._payload or payload != self._payload:
             return False
         if self._until_next:
@@ -204,9 +204,9 @@ class Heartbeat:
 
 
 class StallWatch:
-    """Drops a connection that is above its high-water mark if nothing leaves its backlog for too long.
+    """Drops a connection above its high-water mark if none of its waiting bytes are sent for too long.
 
-    That is ``Limits.stall`` seconds, or the time in which a heartbeat finds a dead connection, if that is shorter.
+    The time is `Limits.stall` seconds; or the time in which a heartbeat detects a dead connection, if that is shorter.
     """
 
     __slots__ = ("_limit", "_loop", "_output", "_progress", "_timer")
@@ -221,13 +221,16 @@ class StallWatch:
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Begin to watch: more than the high-water mark is unsent."""
+        """Start to watch, because more bytes than the high-water mark are unsent."""
         now = self._loop.time()
         self._progress = Progress(self._output, now)
         self._timer = self._loop.call_at(now + closely(self._limit), self._look)
 
     def stop(self) -> None:
-        """Stop watching: there is room again, or the connection is over. Idempotent."""
+        """Stop watching, because there is room again or the connection has ended.
+
+        Calling `stop` again has no effect.
+        """
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

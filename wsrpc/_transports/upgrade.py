@@ -59,10 +59,11 @@ class _Client(_Framing, ClientProtocol):
 
 
 class ServerUpgrade:
-    """The server's side of an upgrade: the answer to a request, and then the transport.
+    """Server side of an upgrade to a WebSocket. It makes the response to the request, and then the transport.
 
-    Make one when `Server.handshake` has accepted ``handshake``. Answer with ``status`` and ``headers``. If the status
-    is 101, call `take_over` next; otherwise the request did not ask for a WebSocket, and ``body`` says what is wrong.
+    Make an object when `Server.handshake` has accepted ``handshake``. Send a response with ``status`` and ``headers``.
+    If the status is 101, then call `take_over`. Otherwise, the request was not a valid request for a WebSocket, and
+    ``body`` contains the reason.
     """
 
     def __init__(self, handshake: Handshake) -> None:
@@ -102,13 +103,15 @@ class ServerUpgrade:
         *,
         underlying: object = None,
     ) -> WebSocketTransport:
-        """Take over the connection, once the answer is written. Returns a transport that is ready for `Server.accept`.
+        """Take over the connection after the response was written. Return a transport for `Server.accept`.
 
         Args:
-            transport: asyncio's, on which nothing waits to be written. It gets another protocol.
-            early: what was read of the connection after the request.
-            lost: called as asyncio's ``connection_lost`` when the connection is over.
-            underlying: becomes `ConnectionInfo.underlying`, in place of the connection of the `websockets` library.
+            transport: the asyncio transport of the connection, on which no bytes wait to be written. It gets another
+                protocol.
+            early: the bytes that were read from the connection after the request.
+            lost: a function that is called like asyncio's ``connection_lost`` when the connection has ended.
+            underlying: the value of `ConnectionInfo.underlying`. The default is the connection of the `websockets`
+                library.
         """
         connection = TakenOver(self._protocol, self._handshake.limits, lost)
         connection.request, connection.response = self._request, self._response
@@ -118,10 +121,10 @@ class ServerUpgrade:
 
 
 class ClientUpgrade:
-    """The client's side of an upgrade: the request for a WebSocket, and then the transport.
+    """Client side of an upgrade to a WebSocket. It makes the request, and then the transport.
 
-    Send a GET to the URL of ``request`` with ``headers``, and follow no redirect. If the status of the answer is 101,
-    call `take_over`.
+    Send a GET request with ``headers`` to the URL of ``request``, and follow no redirects. If the status of the
+    response is 101, call `take_over`.
     """
 
     def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
@@ -143,16 +146,16 @@ class ClientUpgrade:
     def take_over(
         self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
     ) -> WebSocketTransport:
-        """Take over the connection. Returns its transport.
+        """Take over the connection, and return its transport.
 
         Args:
-            transport: asyncio's. It gets another protocol.
-            headers: of the answer.
-            early: what was read of the connection after the answer.
+            transport: the asyncio transport of the connection. It gets another protocol.
+            headers: the headers of the response.
+            early: the bytes that were read from the connection after the response.
 
         Raises:
-            websockets.exceptions.InvalidHandshake: the answer is not that of a WebSocket server. ``transport`` is
-                unchanged.
+            websockets.exceptions.InvalidHandshake: the response is not a valid response to a WebSocket request.
+                ``transport`` is unchanged.
         """
         try:
             response = Response(101, "Switching Protocols", Headers(headers))

@@ -19,7 +19,7 @@ LONGEST_SHOWN = 200
 
 
 class BadURL(ValueError):
-    """A URL that no attempt can dial successfully."""
+    """URL to which no attempt can connect."""
 
 
 def shown_url(url: object) -> str:
@@ -52,10 +52,10 @@ def check_url(url: object, *, tls: bool) -> None:
 
 
 def check_proxy(proxy: object) -> None:
-    """Refuse a proxy that is not a URL, True or None.
+    """Check that ``proxy`` is the URL of a proxy, True or None.
 
     Raises:
-        BadURL: says what is expected.
+        BadURL: it is something else. The text says what is expected.
     """
     if proxy is None or isinstance(proxy, bool):
         return
@@ -82,10 +82,12 @@ def check_unix(path: Any, proxy: object) -> None:
 
 
 def environment_proxy(url: str) -> str | None:
-    """Return the proxy for ``url`` that the environment or the system names, by the rules of the `websockets` library.
+    """Return the proxy for ``url`` from the environment or the operating system, or None if there is none.
+
+    The rules are those of the `websockets` library.
 
     Raises:
-        BadURL: what they name is not a proxy's URL.
+        BadURL: the environment or the system contains something other than the URL of a proxy.
     """
     parts = urlsplit(url)
     port = parts.port or (443 if parts.scheme == "wss" else 80)

@@ -23,14 +23,13 @@ MOST = 256
 class Stream(Iterator[T_co]):
     """Iterator over the items of a stream, or over events. It is also a context manager.
 
-    ``with client.stream(...) as items`` opens the stream; leaving the block stops the producer. A bare ``for item in
-    client.stream(...)`` opens it at the first item. If you leave such a loop early, the stream is stopped when Python
-    throws it away, with a warning in the log.
+    ``with client.stream(...) as items`` opens the stream. Leaving the block stops the producer. A loop ``for item in
+    client.stream(...)`` without ``with`` opens the stream at the first item. If you leave such a loop early, the stream
+    is stopped when Python garbage-collects the stream object, with a warning in the log.
 
-    Iterating raises what iterating over a `wsrpc.Stream` raises, after the items that came before. Ctrl-C loses no
-    item.
+    A stream raises the same exceptions as a `wsrpc.Stream`, after the items that arrived before. Ctrl-C loses no item.
 
-    Reading takes all items that have arrived at once, up to 256, so that most items cost no switch between threads.
+    A read takes all items that have already arrived, at most 256, so most items need no switch between threads.
     """
 
     __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")
@@ -79,7 +78,7 @@ class Stream(Iterator[T_co]):
             self._error = exc
 
     def close(self) -> None:
-        """Stop the producer, and drop the items that have not been read. Idempotent."""
+        """Stop the producer, and drop the items that have not been read. Calling `close` again has no effect."""
         self._leave(None)
 
     def _leave(self, error: BaseException | None) -> None:

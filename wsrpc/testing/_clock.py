@@ -15,9 +15,9 @@ __all__ = ["Clock"]
 
 
 class Clock:
-    """Time that stands still until `advance`. Pass it to `pair`, or to a peer in place of the event loop.
+    """Clock whose time changes only with `advance`. Pass it to `pair` or `connect`.
 
-    Futures and tasks are those of the running event loop, so the clock controls only deadlines.
+    Futures and tasks use the running event loop, so the clock controls only deadlines.
     """
 
     def __init__(self, now: float = 0.0) -> None:
@@ -27,7 +27,7 @@ class Clock:
         self._real = LoopScheduler()
 
     def time(self) -> float:
-        """The clock's time, in seconds."""
+        """Return the clock's time, in seconds."""
         return self._now
 
     def call_at(self, when: float, callback: Callable[[], object], /) -> Timer:
@@ -47,7 +47,10 @@ class Clock:
         return self._real.spawn(coroutine, context)
 
     def advance(self, seconds: float) -> None:
-        """Let time pass. Timers that fall due run inside this call, in order, each at its own time."""
+        """Advance the clock by ``seconds``.
+
+        Timers that become due run inside this call, in order, each at its own time.
+        """
         until = self._now + seconds
         while self._timers and self._timers[0][0] <= until:
             when, _, timer = heapq.heappop(self._timers)
@@ -58,7 +61,7 @@ class Clock:
 
     @property
     def next_deadline(self) -> float | None:
-        """Time at which the next timer falls due; None if there is none."""
+        """The time when the next timer becomes due, or None if there is no timer."""
         while self._timers and self._timers[0][2].cancelled:
             heapq.heappop(self._timers)
         return self._timers[0][0] if self._timers else None

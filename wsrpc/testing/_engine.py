@@ -12,36 +12,36 @@ __all__ = ["MemoryEngine"]
 
 
 class MemoryEngine:
-    """An engine for the nodes of one process, which tests may disturb. Nodes that share one hear each other.
+    """Engine for nodes in one process, which share the same `MemoryEngine`. Tests can disturb it.
 
-    What is published in one turn of the event loop arrives in a later one.
+    Messages that are published in one turn of the event loop arrive in a later turn.
 
     Args:
-        largest: bytes of the largest payload.
-        seed: of the choice which messages are lost.
+        largest: the maximum size of a payload, in bytes.
+        seed: the seed of the random choice of messages that are lost.
     """
 
     def __init__(self, *, largest: int = 1024 * 1024, seed: int = 1) -> None:
         self.largest = largest
         self.loss = 0.0
-        """The share of the messages that are lost. Assign it."""
+        """The share of messages that are lost, from 0 to 1. You can assign it."""
         self._dice = random.Random(seed)
         self.down = False
-        """Whether nobody can connect. Assign it."""
+        """Whether no node can connect. You can assign it."""
         self.connections: set[MemoryEngineConnection] = set()
         self.delivered = 0
-        """Messages that have arrived, each counted for each connection that got it."""
+        """The number of messages that have arrived. A message counts once for each connection that got it."""
         self._thawed = asyncio.Event()
         self._thawed.set()
         self._lose = 0
 
     @property
     def frozen(self) -> bool:
-        """Whether nothing is answered, and nothing arrives."""
+        """Whether the engine is frozen, so that it does not respond and no messages arrive."""
         return not self._thawed.is_set()
 
     async def connect(self, listener: EngineListener, /) -> MemoryEngineConnection:
-        """Connect; see `Engine`."""
+        """Connect to the engine; see `Engine.connect`."""
         if self.down:
             raise EngineLost("the engine is down")
         await self.answer()
@@ -53,7 +53,7 @@ class MemoryEngine:
         """Wait until the engine is not frozen.
 
         Raises:
-            EngineLost: it still is after `PATIENCE`.
+            EngineLost: the engine is still frozen after `wsrpc.engine.PATIENCE` seconds.
         """
         try:
             async with asyncio.timeout(PATIENCE):
@@ -62,28 +62,31 @@ class MemoryEngine:
             raise EngineLost(f"no answer within {PATIENCE:g} s") from None
 
     def cut(self) -> None:
-        """End all connections, with what is on its way."""
+        """End all connections. Messages in transit are lost."""
         for connection in tuple(self.connections):
             connection.end("cut")
 
     def freeze(self) -> None:
-        """Neither carry nor answer anything until `thaw`. Connections end after `PATIENCE`."""
+        """Stop delivering messages and stop responding, until `thaw` is called.
+
+        Connections end after `wsrpc.engine.PATIENCE` seconds.
+        """
         self._thawed.clear()
         for connection in tuple(self.connections):
             connection.notice_silence()
 
     def thaw(self) -> None:
-        """Carry and answer again."""
+        """Deliver messages and respond again."""
         self._thawed.set()
         for connection in tuple(self.connections):
             connection.notice_answer()
 
     def lose(self, count: int) -> None:
-        """Lose the next ``count`` messages, for all connections."""
+        """Lose the next ``count`` messages of all connections together."""
         self._lose += count
 
     def carry(self, subject: str, payload: bytes) -> None:
-        """Deliver a message to all that have subscribed."""
+        """Deliver a message to all connections that have subscribed to ``subject``."""
         if self._lose:
             self._lose -= 1
             return

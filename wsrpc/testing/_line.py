@@ -21,17 +21,17 @@ __all__ = ["Line", "handshake_of"]
 
 
 class Line:
-    """The way from clients to ``server``, in memory. Pass `dial` to a client, and `cut` the line under it::
+    """Path from clients to ``server`` in memory. Pass `dial` to a client, and call `cut` to drop its connection::
 
         line = Line(server)
         async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
             line.cut()
             await client.wait_connected()  # it has dialed again, and its session goes on
 
-    Messages and handshakes are those of a real connection.
+    Messages and handshakes are the same as on a real connection.
 
     Args:
-        clock: of the server's peers, for deadlines such as `Limits.detached`.
+        clock: a clock for deadlines of the server's peers, such as `Limits.detached`.
     """
 
     def __init__(self, server: Server, *, clock: Clock | None = None) -> None:
@@ -39,9 +39,9 @@ class Line:
         self._clock = clock
         self._accepting: set[asyncio.Task[object]] = set()
         self.down = False
-        """Whether nobody gets through, so that `dial` raises ConnectionRefusedError. Assign it."""
+        """Whether no client can connect, so that `dial` raises ConnectionRefusedError. You can assign it."""
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
-        """Both ends of each connection that was made, the client's first, with those that have ended."""
+        """Both ends of each connection that was made, including ended connections. The client's end comes first."""
 
     async def dial(
         self,
@@ -55,10 +55,12 @@ class Line:
         compression: bool = False,
         unix: StrPath | None = None,
     ) -> MemoryTransport:
-        """Connect to the server; see `wsrpc.dial`. The host of the URL, ``ssl``, ``proxy`` and ``unix`` do not matter.
+        """Connect to the server; see `wsrpc.dial`.
+
+        The host of the URL, ``ssl``, ``proxy`` and ``unix`` have no effect.
 
         Raises:
-            HandshakeRejected: the server refuses.
+            HandshakeRejected: the server refused the connection.
             ConnectionRefusedError: the line is `down`.
         """
         if self.down:
@@ -81,10 +83,11 @@ class Line:
             return  # it was refused, or cut
 
     def cut(self, *, half_open: bool = False) -> None:
-        """End all connections without a Close frame. What is on its way is lost.
+        """End all connections without a Close frame. Messages in transit are lost.
 
         Args:
-            half_open: only the clients notice, as when a network goes away and comes back with another address.
+            half_open: whether only the clients notice the end, as if their network went away and came back with another
+                address.
         """
         for ours, _ in self.connections:
             if half_open:

@@ -17,10 +17,11 @@ __all__ = ["MemoryTransport", "memory_transports"]
 
 
 class MemoryTransport:
-    """One end of a connection in memory; `memory_transports` makes both.
+    """One end of a connection in memory. `memory_transports` makes both ends.
 
-    Messages that are sent in one turn of the event loop arrive together, as one read, in a later turn. ``sent`` counts
-    messages. `hold` and `release` make the remote peer stop reading and resume.
+    Messages that are sent in one turn of the event loop arrive together, as one read, in a later turn. ``sent`` is the
+    number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release` lets it read
+    again.
     """
 
     _other: MemoryTransport
@@ -85,7 +86,7 @@ class MemoryTransport:
             raise ConnectionLost(CloseCode.ABNORMAL, "closing", "not_sent")
 
     def flush(self) -> None:
-        """Do nothing: messages arrive in the next turn anyway."""
+        """Do nothing, because messages arrive in the next turn of the event loop in any case."""
 
     async def drain(self) -> None:
         if self._room is not None:
@@ -96,7 +97,7 @@ class MemoryTransport:
         await asyncio.shield(self._over)
 
     def close_soon(self, code: int, reason: str) -> None:
-        """Begin to close, without waiting for the end."""
+        """Begin to close the connection, without waiting until it has ended."""
         if not self._closing and not self._over.done():
             self._closing = True
             self._over.get_loop().call_soon(self._finish, CloseInfo(code, reason, was_clean=True))
@@ -107,7 +108,7 @@ class MemoryTransport:
             self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
     def vanish(self) -> None:
-        """End this end alone, without a Close frame, as `abort` does. The other end is not told."""
+        """End only this end of the connection, without a Close frame. The other end does not notice."""
         if not self._over.done():
             self._drop_unsent()
             self._over.get_loop().call_soon(self._end, CloseInfo(CloseCode.ABNORMAL, "vanished"))
@@ -130,11 +131,11 @@ class MemoryTransport:
         return self._over.done() and not self._over.result().was_clean
 
     def hold(self) -> None:
-        """Let nothing that this end sends arrive until `release`, as if the remote peer had stopped reading."""
+        """Hold back everything that this end sends until `release`, as if the remote peer had stopped reading."""
         self._held = True
 
     def release(self) -> None:
-        """Let it arrive again."""
+        """Deliver the messages that were held back, and let further messages arrive."""
         self._held = False
         self._schedule()
 
@@ -218,13 +219,13 @@ def memory_transports(
     limits: Limits | None = None,
     other: Limits | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Make both ends of one connection in memory, the dialing one first.
+    """Make the two ends of a connection in memory, the dialing end first.
 
     Args:
-        path: of the request; it may have a query.
-        headers: of the request.
-        limits: of both ends, or of the dialing end if ``other`` is given.
-        other: of the accepting end.
+        path: the path of the request. It can include a query.
+        headers: the headers of the request.
+        limits: the limits of both ends; or of the dialing end, if ``other`` is given.
+        other: the limits of the accepting end.
     """
     url = urlsplit(path)
     lower = {name.lower(): value for name, value in (headers or {}).items()}

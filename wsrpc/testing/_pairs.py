@@ -35,9 +35,10 @@ async def pair(
     clock: Clock | None = None,
     extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
-    """Connect two peers in memory, the dialing one first. Leaving the block closes them.
+    """Connect two peers in memory, the dialing peer first. Leaving the block closes them.
 
-    Register handlers inside the block, before anything is sent. ``extensions=False`` makes plain ws-wrapper peers.
+    Register handlers inside the block, before you send anything. With ``extensions=False``, the peers use only the
+    messages of ws-wrapper.
     """
     settings = make_settings(limits, codec, None, extensions=extensions)
     scheduler: Scheduler = clock or LoopScheduler()
@@ -65,23 +66,25 @@ async def connect(
     principal: object = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
-    """Connect a client to ``server`` in memory. Leaving the block closes it.
+    """Connect a client to ``server`` in memory. Leaving the block closes the client.
 
-    The server's `on_handshake` and its check of the origin see the request that the client would send over a socket:
-    with its ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. Options that are functions are called.
+    The server's `on_handshake` function and its check of the origin get the request that the client would send over a
+    socket. The request includes the options ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=`` of the
+    client. Options that are functions are called.
 
     Args:
-        path: of the request, with its query. The default is that of the client's URL, or ``"/"``.
-        headers: further headers, which replace those of the same name.
-        client: a client with options or handlers of its own. Without it, register handlers on the client that you get.
-            A client with a URL dials that after a drop.
-        state: initial `Handshake.state` for `on_handshake`, which becomes `Peer.state`.
-        principal: initial `Handshake.principal`, likewise.
-        clock: controls the deadlines of both ends, such as those of requests.
+        path: the path of the request, with its query. The default is the path of the client's URL, or ``"/"``.
+        headers: additional headers of the request. They replace headers of the client with the same name.
+        client: a client with your own options or handlers. After a drop, a client with a URL dials that URL. Without
+            this argument, register handlers on the client that the block gets.
+        state: the initial `Handshake.state`, which becomes `Peer.state`.
+        principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
+        clock: a clock that controls the deadlines of both sides, such as those of requests.
 
     Raises:
-        HandshakeRejected: `on_handshake` or the check of the origin has refused; or 503, the server is closed.
-        TypeError, ValueError: an option of the client is not valid, as when it dials.
+        HandshakeRejected: `on_handshake` or the check of the origin refused the connection. The status is 503 if the
+            server is closed.
+        TypeError, ValueError: an option of the client is not valid, or ``path`` does not begin with a slash.
     """
     if client is None:
         client = Client(codec=settings_of(server).codec)

@@ -26,22 +26,24 @@ DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 
 
 class FaultProxy:
-    """A TCP proxy on a free loopback port, in front of a server, that causes network trouble on demand.
+    """TCP proxy in front of a server that causes network trouble on demand. It listens on a free loopback port.
 
-    ``async with FaultProxy(listener.url) as proxy:`` listens; clients dial `url` instead of the server's. Each method
-    that returns a trouble is for ``async with``: the trouble lasts for the block, also for connections that come
-    meanwhile. Troubles can be nested. ``"up"`` is towards the server, ``"down"`` towards the client. Leaving the
-    proxy's own block resets all connections.
+    In the block ``async with FaultProxy(listener.url) as proxy``, clients dial `url` instead of the URL of the server.
+    Leaving this block resets all connections.
 
-    Bytes are passed on unchanged, so ``wss://`` works as well: certificates are valid, and nothing is decrypted. You
-    can enter a proxy once. On Windows it needs asyncio's ``SelectorEventLoop``.
+    `drop` causes trouble once. Use the other methods with ``async with``: their trouble continues until the end of
+    their block. Except for `half_close`, it also affects connections that are opened during the block. Such blocks can
+    be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
+
+    The proxy passes on bytes unchanged. It therefore works with ``wss://``, too: it decrypts nothing, and certificates
+    are valid. You can enter a proxy only once. On Windows, it needs asyncio's ``SelectorEventLoop``.
 
     Args:
-        target: the server's URL, ``ws://`` or ``wss://``.
-        seed: of the jitter of `delay`; the same seed draws the same numbers.
+        target: the URL of the server, ``ws://`` or ``wss://``.
+        seed: the seed of the random jitter of `delay`. The same seed produces the same numbers.
 
     Raises:
-        ValueError: the target is not such a URL.
+        ValueError: ``target`` is not such a URL.
     """
 
     def __init__(self, target: str, *, seed: int | None = None) -> None:
@@ -69,24 +71,27 @@ class FaultProxy:
 
     @property
     def url(self) -> str:
-        """The target's URL with the proxy's host and port; ``localhost`` stays, because certificates name it."""
+        """The target's URL with the host and port of the proxy.
+
+        If the target's host is ``localhost``, it stays ``localhost``, because certificates contain this name.
+        """
         user, at, _ = self._target.netloc.rpartition("@")
         host = "localhost" if self._target.hostname == "localhost" else "127.0.0.1"
         return self._target._replace(netloc=f"{user}{at}{host}:{self.port}").geturl()
 
     @property
     def connections(self) -> int:
-        """Number of present connections, including those that `silence` has left half open."""
+        """The number of current connections, including those that `silence` has left half open."""
         return sum(not connection.broken for connection in self._port.connections)
 
     @property
     def bytes_up(self) -> int:
-        """Bytes that were passed to the server since the beginning."""
+        """The total number of bytes that were passed to the server."""
         return self._troubles["up"].passed
 
     @property
     def bytes_down(self) -> int:
-        """Bytes that were passed to clients since the beginning."""
+        """The total number of bytes that were passed to clients."""
         return self._troubles["down"].passed
 
     def __repr__(self) -> str:
@@ -103,10 +108,10 @@ class FaultProxy:
     # ------------------------------------------------------------ a trouble of one moment
 
     def drop(self) -> None:
-        """Reset the present connections: both sides get a RST, and what was on its way is lost.
+        """Reset the current connections. Both sides get an RST, and bytes in transit are lost.
 
         Raises:
-            RuntimeError: outside of the proxy's block; so do all methods below.
+            RuntimeError: called outside the block of the proxy. The other methods raise this, too.
         """
         self._check_listening()
         self._port.reset_all()
@@ -114,68 +119,74 @@ class FaultProxy:
     # ------------------------------------------------------------ troubles that last for a block
 
     def cut(self) -> Trouble:
-        """Reset the present connections and refuse new ones."""
+        """Reset the current connections, and refuse new connections."""
         self._check_listening()
         return self._port.cut()
 
     def refuse(self) -> Trouble:
-        """Refuse new connections, as if nothing listened at the port; the present ones go on."""
+        """Refuse new connections, as if nothing listened on the port. The current connections continue."""
         self._check_listening()
         return self._port.refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
-        """Reset each connection when exactly ``count`` more bytes have passed in that direction.
+        """Reset each connection when exactly ``count`` more bytes have passed in ``direction``.
 
-        The reset waits until they were sent, so a reader that has stopped delays it. (Outside Linux it waits for the
-        proxy's own buffer only, and a slow reader may get fewer bytes.) With 0 it comes at once.
+        With 0, the connection is reset immediately. The reset waits until the bytes have been sent, so a reader that
+        has stopped reading delays it. (On systems other than Linux, the reset waits only for the buffer of the proxy,
+        and a slow reader may get fewer bytes.)
 
         Raises:
-            ValueError, TypeError: not a direction, or ``count`` is not a number of bytes.
+            ValueError, TypeError: ``direction`` is not a direction, or ``count`` is not a number of bytes.
         """
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
         return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
 
     def mid_frame(self, direction: Direction) -> Trouble:
-        """Reset each connection in the middle of the next WebSocket frame that has a payload, of whatever kind.
+        """Reset each connection in the middle of the next WebSocket frame that has a payload, of any kind.
 
-        What comes before that frame passes, including the opening handshake of a new connection.
+        Bytes before that frame pass, including the opening handshake of a new connection.
 
         Raises:
-            ValueError: not a direction, or the target is ``wss://``, where frames are not visible.
+            ValueError: ``direction`` is not a direction; or the target is ``wss://``, where frames are not visible.
         """
         if not self._framed:
             raise ValueError("mid_frame() needs a ws:// target: inside TLS it is not visible where frames begin")
         return self._lasting(self._one(direction), lambda on: on.mid_frames, None)
 
     def silence(self, direction: Direction | None = None) -> Trouble:
-        """Read what is sent, and lose it, including the end of a connection. New connections are silent, too.
+        """Read all bytes and lose them, on current and new connections. The end of a connection is lost, too.
 
-        When the block ends, connections that have lost something are reset, because they could not go on. Without a
-        direction both are silent.
+        At the end of the block, connections that have lost something are reset, because they could not continue.
+
+        Args:
+            direction: the direction that is silent. None for both directions.
 
         Raises:
-            ValueError: not a direction.
+            ValueError: ``direction`` is not a direction.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.silences, None)
 
     def stall(self, direction: Direction | None = None) -> Trouble:
-        """Read nothing, so that the sender's buffers fill. Nothing is lost; the flow resumes when the block ends.
+        """Read no bytes, so that the sender's buffers fill.
 
-        Without a direction both are stalled.
+        Nothing is lost. At the end of the block, the proxy continues to read.
+
+        Args:
+            direction: the direction that stalls. None for both directions.
 
         Raises:
-            ValueError: not a direction.
+            ValueError: ``direction`` is not a direction.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
 
     def delay(self, seconds: float, jitter: float = 0.0) -> Trouble:
-        """Delay each piece by ``seconds`` and up to ``jitter`` seconds more, in order, in both directions.
+        """Delay all bytes, in order and in both directions, by ``seconds`` and at most ``jitter`` seconds more.
 
-        At most 256 KiB are on their way in one direction of a connection. They arrive when the block ends.
+        At most 256 KiB are in transit in each direction of a connection. At the end of the block, they arrive.
 
         Raises:
-            ValueError: a negative number of seconds.
+            ValueError: a number of seconds is negative.
         """
         for number in (seconds, jitter):
             if not 0 <= number < inf:
@@ -183,23 +194,23 @@ class FaultProxy:
         return self._lasting(self._one_or_both(None), lambda on: on.delays, (seconds, jitter))
 
     def slow(self, bytes_per_second: float) -> Trouble:
-        """Bound the rate of each connection in each direction. Of nested blocks the slowest applies.
+        """Limit the rate of each connection in each direction. In nested blocks, the lowest rate applies.
 
         Raises:
-            ValueError: not more than 0; for that see `stall`.
+            ValueError: the rate is not more than 0. To stop all bytes, use `stall`.
         """
         if not 0 < bytes_per_second < inf:
             raise ValueError(f"a rate is more than 0 bytes per second, got {bytes_per_second!r}")
         return self._lasting(self._one_or_both(None), lambda on: on.rates, bytes_per_second)
 
     def half_close(self, direction: Direction) -> Trouble:
-        """End one direction of the present connections, with a FIN after what was sent; the other one goes on.
+        """End one direction of the current connections, with a FIN after the bytes that were sent.
 
-        What is sent in that direction afterwards is lost. When the block ends, these connections are reset. New
-        connections are not affected.
+        The other direction stays open. Bytes that are sent in the ended direction afterwards are lost. At the end of
+        the block, these connections are reset. New connections are not affected.
 
         Raises:
-            ValueError: not a direction.
+            ValueError: ``direction`` is not a direction.
         """
         self._one(direction)
         return self._half_close(direction)

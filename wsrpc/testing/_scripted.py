@@ -14,9 +14,10 @@ __all__ = ["ScriptedTransport"]
 
 
 class ScriptedTransport:
-    """A transport whose remote peer is the test: `feed` sends messages to the peer, `expect` asserts what it sent.
+    """Transport for tests of one peer, in which the test acts as the remote peer.
 
-    Everything happens inside these calls, so a test can drive a peer without a turn of the event loop.
+    `feed` delivers messages to the peer, and `expect` asserts which messages the peer sent. Everything happens inside
+    these calls, so a test can drive a peer without a turn of the event loop.
     """
 
     def __init__(self, info: ConnectionInfo | None = None) -> None:
@@ -24,7 +25,7 @@ class ScriptedTransport:
         self.unsent = 0
         self.largest = 2**53
         self.receiving = True
-        """Whether the peer wants to receive, that is has not called `pause_receiving`."""
+        """Whether the peer receives, which means that it has not called `pause_receiving`."""
         self.closed: CloseInfo | None = None
         self._receiver: Receiver | None = None
         self._sent: deque[tuple[bytes, bool]] = deque()
@@ -43,7 +44,7 @@ class ScriptedTransport:
         self._sent.append((payload, text))
 
     def flush(self) -> None:
-        """Do nothing: `take` returns messages as soon as they are sent."""
+        """Do nothing, because `take` returns messages as soon as they are sent."""
 
     async def drain(self) -> None:
         return None
@@ -74,7 +75,10 @@ class ScriptedTransport:
     # ------------------------------------------------------------ the script
 
     def feed(self, *messages: Any) -> None:
-        """Let messages arrive in one read: text and bytes unchanged, anything else as JSON text."""
+        """Deliver messages to the peer in one read.
+
+        Text and bytes are delivered unchanged. Any other value is encoded as JSON text.
+        """
         assert self._receiver is not None, "no peer is bound to this transport"
         for message in messages:
             if isinstance(message, bytes):
@@ -85,19 +89,22 @@ class ScriptedTransport:
         self._receiver.read_ended()
 
     def take(self) -> list[Any]:
-        """Return the messages sent since the last call: text messages as decoded JSON, binary ones as bytes."""
+        """Return the messages that were sent since the last call.
+
+        Text messages are decoded from JSON. Binary messages are returned as bytes.
+        """
         taken = [json.loads(payload) if text else payload for payload, text in self._sent]
         self._sent.clear()
         return taken
 
     def expect(self, *messages: Any) -> None:
-        """Assert that exactly ``messages`` were sent since the last call, in order."""
+        """Assert that exactly ``messages`` were sent since the last call, in this order."""
         sent = self.take()
         if sent != list(messages):
             raise AssertionError(f"expected {list(messages)!r} to be sent, got {sent!r}")
 
     def pause(self) -> None:
-        """Tell the peer that more than the high-water mark is unsent."""
+        """Tell the peer that more bytes than the high-water mark are unsent."""
         assert self._receiver is not None
         self._receiver.pause_sending()
 
@@ -107,7 +114,7 @@ class ScriptedTransport:
         self._receiver.resume_sending()
 
     def lose(self, info: CloseInfo | None = None) -> None:
-        """End the connection, by default without a Close frame."""
+        """End the connection. By default, there is no Close frame."""
         if self.closed is None:
             self.closed = info or CloseInfo(CloseCode.ABNORMAL, "dropped")
             if self._receiver is not None:
