@@ -692,8 +692,8 @@ class AnonymousChannel(Registrar, EventReader):
         """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
 
         For any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
-        `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
-        effect.
+        `ChannelClosed`. On the remote peer, the handler whose body is the conversation is cancelled. On this side, such
+        a handler runs in a thread, and continues to its end. Calling `abort` again has no effect.
         """
         self._settle(partial(self._inner.abort, reason))
 
@@ -1106,8 +1106,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
         On a new session, the functions run one after another, after the `open` handlers. Messages that the functions
         send are sent first. The messages that waited for the connection wait until the functions return, for at most
-        `Limits.open_handlers` seconds. Start long work in another thread. The functions are cancelled if the session
-        ends. Exceptions are logged.
+        `Limits.open_handlers` seconds. Start long work in another thread. If the session ends, a function that is
+        running continues to its end, and the remaining functions are not called. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -1158,9 +1158,10 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and do not dial again.
 
-        Messages that were accepted for sending are sent first, then the Close frame. Request handlers that are still
-        running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
-        finish.
+        Messages that were accepted for sending are sent first, then the Close frame. Handlers run in threads, which
+        cannot be stopped: a handler that is still running continues to its end. This method waits at most
+        `Limits.close_timeout` seconds for handlers of events, and does not wait for request handlers, whose results are
+        dropped.
 
         This method has no ``drain=``. To let request handlers finish, first wait until the client is connected and both
         ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without losing its
@@ -1177,23 +1178,23 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
 
 class ClusterPeer(Caller):
-    """The peer with an address, wherever in the cluster it is connected. `Cluster.peer` returns it.
+    """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
-    It has the methods of a `Peer` that send. Each call looks up where the peer is connected at that moment: a peer that
-    is connected to this process is called directly, any other one through its process. The peer's handlers cannot tell
-    which. (To read what a peer sends, register handlers on the servers: a peer sends to the one that it is connected
-    to.)
+    It has those methods of a `Peer` that send something. Each call looks up the process to which the peer is connected
+    at that moment. A peer of this process is called directly, and a peer of another process through that process. The
+    handlers of the peer run in the same way in both cases. You cannot read from a `ClusterPeer`: a peer sends its
+    messages to the server that it is connected to, so register handlers there.
 
-    Calls raise, besides what those of a `Peer` raise:
+    Calls raise the exceptions of a `Peer`, and also:
 
-    - `PeerNotFound`: no process has a peer of that address. Nothing was sent.
-    - `EngineLost`: it may be in another process, and the engine cannot be reached. Nothing was sent.
-    - `ConnectionLost`: with ``outcome="unknown"`` if the process of the peer ended, or could not be reached for 5
-      seconds, while the call ran.
+    - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
+    - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
+    - `ConnectionLost` with ``outcome="unknown"``: during the call, the process of the peer ended, or could not be
+      reached for 5 seconds.
 
-    `emit` returns when the event is accepted for sending to the other process. Events of one process to one peer come
-    in order; an event is lost if its peer leaves before it comes. A peer that reads too slowly is closed with 4408 once
-    `Limits.hard_cap` bytes wait for it in its process.
+    `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
+    peer arrive in order. An event is lost if its peer leaves before the event arrives. If a peer reads too slowly, its
+    connection is closed with 4408 when `Limits.hard_cap` bytes wait for it in its process.
     """
 
     __slots__ = ()
@@ -1205,16 +1206,16 @@ class ClusterPeer(Caller):
         return value
 
     def of(self, name: str) -> ClusterPeerChannel:
-        """Return the named channel ``name`` of the peer.
+        """Return a named channel of the peer.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         return ClusterPeerChannel(self._inner.of(name), self._portal)
 
 
 class ClusterPeerChannel(Caller):
-    """A named channel of a `ClusterPeer`."""
+    """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
 
     __slots__ = ()
 
@@ -1238,34 +1239,36 @@ class ClusterView(Delegate):
 
     @property
     def name(self) -> str:
-        """The name of the application, which all its processes share."""
+        """The name of the application, which is the same in all processes of the cluster."""
         result: str = self._inner.name
         return result
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. If not, this process works alone."""
+        """Whether the engine can be reached. While it cannot, this process works alone."""
         result: bool = self._inner.connected
         return result
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The names of the processes of the cluster that are known here, this one first. Each is made up when the
-        process joins. A process that was not heard of for 5 seconds is gone.
+        """The names of the known processes of the cluster, this process first.
+
+        A process gets a generated name when it joins. A process is removed if nothing is received from it for 5
+        seconds.
         """
         result: tuple[str, ...] = self._inner.nodes
         return result
 
     def locate(self, address: str) -> str | None:
-        """Return the name of the process to which the peer with this address is connected, as far as is known here.
+        """Return the name of the process to which the peer with this address is connected.
 
-        It only looks into a table. None: there is no such peer.
+        None if no such peer is known. This method only looks up the address in a table of this process.
         """
         result: str | None = self._inner.locate(address)
         return result
 
     def peer(self, address: str) -> ClusterPeer:
-        """Return the peer with this address, wherever it is connected, and whether it is connected or not.
+        """Return the peer with this address. It can be connected to any process, or not be connected.
 
         Raises:
             TypeError, ValueError: ``address`` cannot be an address.
@@ -1273,7 +1276,7 @@ class ClusterView(Delegate):
         return ClusterPeer(self._inner.peer(address), self._portal)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's part in the cluster; None while it has none."""
+        """Return a snapshot of this process's counters in the cluster; None while it is not part of the cluster."""
         result: ClusterStats | None = self._inner.stats()
         return result
 
@@ -1284,60 +1287,60 @@ class ClusterEmitter(Delegate):
     __slots__ = ()
 
     def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every member of the room. Its report names the processes that have members.
+        """Emit an event to every member of the room. The report names the processes that have members.
 
-        It returns when the event is accepted for sending to them; ``report.missed`` names those that cannot be reached
-        now.
+        Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
+        cannot be reached now. If this call is interrupted, some processes may not get the event.
 
         Args:
-            skip: a member that does not get the event, as `ClusterClient.peer` returns it, or several.
+            skip: a member that does not get the event, or several such members, as `ClusterClient.peer` returns them.
 
         Raises:
-            EngineLost: the engine cannot be reached; nothing was sent.
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent; nothing was sent.
+            EngineLost: the engine cannot be reached. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent. Nothing was sent.
         """
         result: EmitReport = self._run(self._inner.emit, event, *args, skip=inner_of(skip), **unsupported)
         return result
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
-        """Return an object with the methods of a contract, each of which emits the event of its name.
+        """Return an object with the methods of a contract. Each method emits the event with its name.
 
-        Each is declared to return None; see `Caller.proxy` for how arguments travel.
+        Each is declared to return None. Arguments are sent as for a proxy; see `Caller.proxy`.
 
         Args:
-            skip: a member that gets none of the events, or several of them, as for `emit`.
+            skip: a member that does not get the events, or several such members, as for `emit`.
 
         Raises:
-            TypeError: the contract cannot work; the text names the method and says why.
+            TypeError: the contract is not valid. The text names the method and the reason.
         """
         made: T = make_emitter(contract, self, skip=kept(skip))
         return made
 
 
 class ClusterRoom(ClusterEmitter):
-    """A room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
+    """Room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
 
     __slots__ = ()
 
     @property
     def name(self) -> str:
-        """The room's name."""
+        """The name of the room."""
         result: str = self._inner.name
         return result
 
     def of(self, name: str) -> ClusterRoomChannel:
-        """Return the named channel ``name``, for emitting to all members.
+        """Return a named channel of this room, which emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a channel.
+            TypeError, ValueError: ``name`` cannot be the name of a channel.
         """
         return ClusterRoomChannel(self._inner.of(name), self._portal)
 
     def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a WebSocket message, text or binary, without the protocol to every member; see `emit`.
+        """Send a text or binary WebSocket message without the protocol to every member; see `emit`.
 
         Raises:
-            EngineLost: the engine cannot be reached; nothing was sent.
+            EngineLost: the engine cannot be reached. Nothing was sent.
             TypeError: ``data`` is neither text nor bytes.
         """
         result: EmitReport = self._run(self._inner.send_raw, data, skip=inner_of(skip))
@@ -1345,6 +1348,8 @@ class ClusterRoom(ClusterEmitter):
 
     def members(self) -> Members:
         """Return the members in all processes.
+
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
 
         Raises:
             EngineLost: the engine cannot be reached.
@@ -1354,7 +1359,7 @@ class ClusterRoom(ClusterEmitter):
 
 
 class ClusterRoomChannel(ClusterEmitter):
-    """A named channel of a `ClusterRoom`."""
+    """Named channel of a `ClusterRoom`. `ClusterRoom.of` returns it."""
 
     __slots__ = ()
 
@@ -1366,22 +1371,25 @@ class ClusterRoomChannel(ClusterEmitter):
 
 
 class ClusterClient(ClusterView, ClusterRoot):
-    """Calls the peers of a cluster, and emits to its rooms, from a program that serves no peers: a script, a cron job.
+    """Client that calls the peers of a cluster and emits to its rooms.
+
+    For programs without a server, such as scripts and cron jobs:
 
     ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
 
-    Entering the block returns when the engine is reached and the processes of the cluster are known. Leaving it waits
-    until what was sent is written. An object can be entered once.
+    Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
+    waits until all sent messages are written. You can enter an object only once.
 
     Args:
-        engine: the engine of the servers' `Cluster`.
-        name: the name of the servers' `Cluster`.
-        limits: bounds of the messages between this program and the servers, and ``timeout``, the default of requests.
+        engine: the same engine as that of the servers' `Cluster`.
+        name: the same name as that of the servers' `Cluster`.
+        limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
+            requests.
         codec: as for `Client`.
         enc_hook: as for `Client`.
         dec_hook: as for `Client`.
         lax: as for `Client`.
-        connect_timeout: seconds in which the engine has to be reached. None for no limit.
+        connect_timeout: the maximum time to reach the engine, in seconds. None for no limit.
 
     Raises:
         TypeError, ValueError: an argument is not valid.
@@ -1415,7 +1423,7 @@ class ClusterClient(ClusterView, ClusterRoot):
         """Join the cluster.
 
         Raises:
-            EngineLost: the engine could not be reached in time.
+            EngineLost: the engine was not reached within ``connect_timeout``.
             RuntimeError: the object was entered before.
         """
         self._enter()
@@ -1425,10 +1433,10 @@ class ClusterClient(ClusterView, ClusterRoot):
         self._close(partial(self._inner.__aexit__, None, None, None))
 
     def room(self, name: str) -> ClusterRoom:
-        """Return the room with that name, to emit to its members in all processes.
+        """Return the room with this name, which emits to its members in all processes.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot name a room.
+            TypeError, ValueError: ``name`` cannot be the name of a room.
         """
         return ClusterRoom(self._inner.room(name), self._portal)
 
