@@ -25,6 +25,8 @@ FOLDER = "files"
 """Where the site shows files of the repository: examples, the changelog and others."""
 LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
+"""A link out of a folder, as those from docs/ to other files of the repository are."""
+ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -63,7 +65,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     waiting = [DOCS / file.src_uri for file in files.documentation_pages()]
     while waiting:
         page = waiting.pop()
-        for target, _ in LINK.findall(page.read_text("utf-8")):
+        links = LINK if page.is_relative_to(DOCS) else ANY_LINK
+        for target, _ in links.findall(page.read_text("utf-8")):
             file = _outside(page, target)
             if file is not None and file not in found:
                 found.add(file)
@@ -89,7 +92,7 @@ def _moved(file: Path, text: str) -> str:
         shown = linked.relative_to(DOCS) if linked.is_relative_to(DOCS) else Path(_shown_at(_file(linked)))
         return f"]({os.path.relpath(shown, Path(_shown_at(file)).parent)}{anchor})"
 
-    return re.sub(r"\]\(([^)\s#]+)(#[^)\s]*)?\)", link, text) if file.suffix == ".md" else text
+    return ANY_LINK.sub(link, text) if file.suffix == ".md" else text
 
 
 def _file(path: Path) -> Path:
