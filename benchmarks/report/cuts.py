@@ -41,13 +41,14 @@ The run was on {date}, with {machine}.
 WHY = f"""\
 ### Why Socket.IO loses events
 
-The source code of Socket.IO {EXPLAINED} and traces of such runs show the causes:
+The source code of Socket.IO {EXPLAINED} and traces of runs like this one show the causes:
 
 - **Before any event**, no session continues. A client reconnects with the offset of the last event that it received.
   Without an offset, the server restores nothing (`Namespace._createSocket` in socket.io), as Socket.IO's documentation
   says. [Issue 5538](https://github.com/socketio/socket.io/issues/5538) describes the problem. The client gets a new
-  socket instead, and misses events to its rooms until the new socket has joined them. A few cuts in a flow also come
-  before the first event. In the last row, this does not happen, because the server sends an event to each new socket.
+  socket instead, and misses events to its rooms until the new socket has joined them. A few cuts in a flow have the
+  same effect, because they also come before the first event. In the last row, all these sessions continue, because the
+  server sends an event to each new socket.
 - **Half open**: the server stores a session when it notices the end of a connection (`Socket._onclose`). While the old
   connection seems open, no session is stored, so the server has nothing to restore. In the last row, each session was
   stored at an earlier cut, so it can continue.
@@ -60,9 +61,9 @@ The source code of Socket.IO {EXPLAINED} and traces of such runs show the causes
 
     In this run, the server notices the end of the old connection immediately. With Socket.IO's default pings, this
     takes up to 45 s. Nearly all lost events to the client have this cause: with a copy of Socket.IO in which `_onclose`
-    keeps an id that another socket has, the last row has no lost events. If the server adds only those sockets to rooms
-    that have not recovered, it loses about half of all events to the client, because sockets then recover without
-    rooms.
+    keeps an id that another socket has, the last row has no lost events. If the server adds a socket to its rooms only
+    if the socket has not recovered, about half of all events to the client are lost, because such sockets recover
+    without rooms.
 - **To the server**, Socket.IO sends events at most once by default, as its documentation says. The client can send an
   event on a connection that is already broken, and keeps no copy of the event. With `retries`, the client sends an
   event again until the server acknowledges it, at most three times. If an acknowledgement is lost, the event arrives

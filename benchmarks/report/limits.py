@@ -35,13 +35,13 @@ If other programs use the same cores, latencies are higher. At a load average of
 with complete handshakes, 240 ms with cancellations, and less than 100 ms with the other floods.
 
 Python's garbage collector causes part of the delay in the server, because it stops the process for 20 to 40 ms after
-some hundred handshakes. After all floods, the server used at most 20 MiB more memory than before them.
+a few hundred handshakes. After all floods, the server used at most 20 MiB more memory than before them.
 
 ### Decoding
 
-Messages of the same size can differ widely in the cost of decoding them. `Limits.message`, which limits the size, is
-therefore not enough. The following table shows the most values that a message of 4 MiB can contain, and what msgspec
-0.22 needs to decode it:
+Messages of the same size can differ widely in the cost of decoding them. `Limits.message` limits only the size, so it
+does not limit this cost. The following table shows the most values that a message of 4 MiB can contain, and what
+msgspec 0.22 needs to decode it:
 
 | 4 MiB of | values | time | memory |
 |---|--:|--:|--:|

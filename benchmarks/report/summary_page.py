@@ -72,9 +72,9 @@ The benchmarks need Linux, two cores, a C compiler, Node and Go. `make bench` in
 commands in the root folder of the repository:
 
 ```console
-$ make bench ARGS=--plan                       # shows what would be measured, and how long this takes
+$ make bench ARGS=--plan                       # shows the number of measurements, and how long a run takes
 $ make bench ARGS=--quick                      # about 2 minutes; the figures are too rough to quote
-$ make bench ARGS="--only requests"            # measures only the workloads and sections whose key begins so
+$ make bench ARGS="--only requests"            # measures only workloads and sections whose keys begin with "requests"
 $ make bench ARGS="--without go"               # leaves out everything that needs Go
 $ make bench ARGS=--help                       # shows all options, and further benchmarks
 ```
@@ -93,8 +93,8 @@ $ .venv/bin/python -m benchmarks report run.json --cuts cuts.json
 HOW_TO_READ = """\
 ## Read the results
 
-- **Ratio**: most tables show ratios to the rate of one system, whose own ratio is 1.00. Above 1 is faster. A ratio is
-  the median over {rounds}. Memory is the exception: its ratios compare sizes, so below 1 is better.
+- **Ratio**: most tables compare the rate of each system with the rate of one system, whose own ratio is 1.00. A ratio
+  above 1 means faster. Memory is the exception: a ratio below 1 is better. Each ratio is the median over {rounds}.
 - **Ceiling**: the rate that the load generator reaches with the smallest server, an echo in C or Go.
 - **\\*** marks a rate of at least {bound:.0%} of the ceiling. The load generator limits such a rate, so the system can
   be faster than the table shows.
@@ -196,8 +196,8 @@ def _small_requests(run: Run) -> Iterator[str]:
     yield "### Small requests\n"
     yield (
         "A server on one core of [the machine](benchmark-results.md#the-machine) answers requests `add(1, 2)` with a "
-        "`def`\nhandler. The load generator keeps 64 requests in flight on one connection. wsrpc uses its default "
-        "transport.\n"
+        "`def`\nhandler. The bare echo sends each request back instead. The load generator keeps 64 requests in flight "
+        "on one\nconnection. wsrpc uses its default transport.\n"
     )
     yield table(["system", "requests/s", "wsrpc answers"], [["wsrpc", amount(ours.rate, column.unit), ""], *rows])
     if "stand-in" in run.machine.get("ws-wrapper in Go", ""):
