@@ -1,7 +1,7 @@
 """Benchmarks: the same load on wsrpc and on what it is compared with, side by side in one run.
 
     python -m benchmarks               the run: about 15 minutes, or 2 with --quick; --plan says what it does
-    python -m benchmarks report FILE   makes docs/contributing/benchmarks.md of the JSON of a run
+    python -m benchmarks report FILE   makes the pages about benchmarks in docs/contributing/ of the JSON of a run
 
 Ratios come first, because rates say more about the machine than about the code. Linux only, and it needs two cores: one
 for the server, one for the load.
@@ -25,7 +25,7 @@ What comes of it:
 
     measure      one sample, ratios
     results      the document of a run
-    report       tables for the terminal, the page and its plots
+    report       tables for the terminal, the pages and their plots
 
 Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
 `streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.

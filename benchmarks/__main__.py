@@ -32,7 +32,7 @@ from .other_python import find as find_other_python
 from .other_python import subject_on
 from .processes import BenchmarkError
 from .proxies import run_proxies
-from .report import page, text
+from .report import files, text
 from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
 from .streams.run import print_streams
 from .subjects import SUBJECTS, Subject
@@ -180,7 +180,7 @@ def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
     tables = []
     if choice.latency:
         tables.append(measure_table(plan.quick, choice.subjects, server_core=cores.server, load_core=cores.load))
-    facts["load average after"] = f"{os.getloadavg()[0]:.2f}"
+    facts["load average after the run"] = f"{os.getloadavg()[0]:.2f}"
     return results.Run(
         date=time.strftime("%Y-%m-%d"),
         quick=plan.quick,
@@ -206,7 +206,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="wsrpc beside the systems that people would pick instead. `python -m benchmarks report FILE` makes "
-        "docs/contributing/benchmarks.md of what --json wrote.",
+        "the pages about benchmarks in docs/contributing/ of what --json wrote.",
     )
     parser.add_argument("--quick", action="store_true", help="about 2 min: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
@@ -258,21 +258,21 @@ def run_all(options: argparse.Namespace, cores: Cores) -> int:
 
 
 def report(arguments: Sequence[str]) -> int:
-    """``report FILE``: write the page and its plots."""
+    """``report FILE``: write the pages and their plots."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=report.__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=page.RESULTS, help="what --json wrote")
-    parser.add_argument("--cuts", type=Path, metavar="FILE", default=page.CUTS, help="what --cuts --json wrote")
+    parser.add_argument("file", type=Path, nargs="?", default=files.RESULTS, help="what --json wrote")
+    parser.add_argument("--cuts", type=Path, metavar="FILE", default=files.CUTS, help="what --cuts --json wrote")
     parser.add_argument("--text", action="store_true", help="print the tables instead")
     options = parser.parse_args(arguments)
     run = results.load(options.file)
     if options.text:
         print(text.render(run))
         return 0
-    if options.file.resolve() != page.RESULTS:
-        results.save(run, page.RESULTS)
-    if options.cuts.resolve() != page.CUTS:
-        outcome.save(outcome.load(options.cuts), page.CUTS)
-    for path in page.write(results.load(page.RESULTS), outcome.load(page.CUTS)):
+    if options.file.resolve() != files.RESULTS:
+        results.save(run, files.RESULTS)
+    if options.cuts.resolve() != files.CUTS:
+        outcome.save(outcome.load(options.cuts), files.CUTS)
+    for path in files.write(results.load(files.RESULTS), outcome.load(files.CUTS)):
         print(path)
     return 0
 

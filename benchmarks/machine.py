@@ -99,14 +99,14 @@ def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> d
     """Facts for the foot of the report, name by name."""
     speedups = "with" if util.find_spec("websockets.speedups") else "WITHOUT"
     facts = {
-        "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
+        "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
-        "pinned": f"servers to core {server_core}, load and clients to core {load_core}",
+        "cores": f"servers on core {server_core}, load generators and clients on core {load_core}",
     }
     if load_core in _siblings(server_core):
-        facts["pinned"] += " (threads of one physical core: the load slows the server)"
+        facts["cores"] += " (threads of one physical core: the load slows the server)"
     # Read before anything is measured: what is above zero here is other work, and noise.
-    facts["load average before"] = f"{os.getloadavg()[0]:.2f}"
+    facts["load average before the run"] = f"{os.getloadavg()[0]:.2f}"
     facts |= {
         "Python": f"{platform.python_implementation()} {platform.python_version()}",
         "wsrpc": _version("python-wsrpc"),
@@ -122,7 +122,7 @@ def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> d
         facts["ws-wrapper in Go"] = (
             f"the real ws-server-wrapper-go, {os.environ['WS_WRAPPER_GO']}"
             if os.environ.get("WS_WRAPPER_GO")
-            else "NOT the real library: the stand-in of interop/go/played, because WS_WRAPPER_GO is not set"
+            else "not the real library, but the stand-in in interop/go/played, because WS_WRAPPER_GO is not set"
         )
     return facts
 

@@ -104,7 +104,7 @@ SUBJECTS = (
     Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
     Subject(
         "wsrpc-off",
-        "wsrpc, `Limits(replay=0)`",
+        "wsrpc with `Limits(replay=0)`",
         python_server("wsrpc-off"),
         WSRPC,
         own="websockets",
@@ -123,11 +123,13 @@ SUBJECTS = (
     ),
     Subject("aiohttp", "bare `aiohttp` echo", python_server("aiohttp"), Echo(), ("aiohttp",)),
     Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",), own="aiohttp"),
-    Subject("uvicorn", "bare ASGI echo under uvicorn", python_server("uvicorn"), Echo(), ("uvicorn",)),
-    Subject("wsrpc-asgi", "wsrpc, ASGI under uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",), own="uvicorn"),
+    Subject("uvicorn", "bare ASGI echo on uvicorn", python_server("uvicorn"), Echo(), ("uvicorn",)),
+    Subject(
+        "wsrpc-asgi", "wsrpc through ASGI on uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",), own="uvicorn"
+    ),
     Subject(
         "wsrpc-fastapi",
-        "wsrpc in FastAPI under uvicorn",
+        "wsrpc in FastAPI through ASGI",
         python_server("wsrpc-fastapi"),
         WSRPC,
         ("uvicorn", "fastapi"),
@@ -135,13 +137,13 @@ SUBJECTS = (
     ),
     Subject(
         "wsrpc-uvicorn",
-        "wsrpc in FastAPI, own uvicorn protocol",
+        "wsrpc in FastAPI with the uvicorn protocol",
         python_server("wsrpc-uvicorn"),
         WSRPC,
         ("uvicorn", "fastapi"),
         own="uvicorn",
     ),
-    Subject("js", "ws-wrapper in JavaScript, on `ws`", javascript_server, WsWrapper(), ("node",)),
+    Subject("js", "ws-wrapper on Node, with `ws`", javascript_server, WsWrapper(), ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
     Subject(
         "socketio",
@@ -160,11 +162,9 @@ SUBJECTS = (
         ("fastapi_websocket_rpc", "uvicorn", "uvloop", "httptools"),
         client="fastapi-rpc",
     ),
-    Subject("ceiling", "C echo: the generator's ceiling", ceiling_server, Echo()),
-    Subject("ceiling-grpc", "Go, gRPC: the ceiling of its generator", go_server("grpc-server"), Grpc(), ("go",)),
-    Subject(
-        "ceiling-accepts", "Go: the ceiling of the client that connects", go_server("accept-server"), needs=("go",)
-    ),
+    Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo()),
+    Subject("ceiling-grpc", "ceiling: gRPC server in Go", go_server("grpc-server"), Grpc(), ("go",)),
+    Subject("ceiling-accepts", "ceiling: server in Go", go_server("accept-server"), needs=("go",)),
 )
 
 INSTALL = {

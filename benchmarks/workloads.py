@@ -140,11 +140,35 @@ SECTIONS = (
         "Small requests",
         "websockets",
         (
-            Requests("requests", "1 × 64", "add(1, 2), `def` handler, one connection, 64 pending, one write per read"),
-            Requests("async", "`async def`", "the same with an `async def` handler that does not wait", call=ADD_ASYNC),
-            Requests("separate", "one write each", "the same as the first, with one write per request", separate=True),
-            Requests("100x10", "100 × 10", "100 connections with 10 pending each", connections=100, pending=10),
-            Requests("1000x1", "1,000 × 1", "1,000 connections with 1 pending each", connections=1000, pending=1),
+            Requests(
+                "requests",
+                "1 × 64",
+                "one connection with 64 requests `add(1, 2)` in flight, answered by a `def` handler. After each read, "
+                "the load generator sends its new requests in one write",
+            ),
+            Requests(
+                "async",
+                "`async def`",
+                "as *1 × 64*, but with an `async def` handler that does not wait",
+                call=ADD_ASYNC,
+            ),
+            Requests(
+                "separate", "one write each", "as *1 × 64*, but with a separate write for each request", separate=True
+            ),
+            Requests(
+                "100x10",
+                "100 × 10",
+                "as *1 × 64*, but with 100 connections and 10 requests in flight on each",
+                connections=100,
+                pending=10,
+            ),
+            Requests(
+                "1000x1",
+                "1,000 × 1",
+                "as *1 × 64*, but with 1,000 connections and one request in flight on each",
+                connections=1000,
+                pending=1,
+            ),
         ),
     ),
     Section(
@@ -152,17 +176,23 @@ SECTIONS = (
         "Payloads",
         "websockets",
         (
-            Requests("echo-1k", "1 KiB", "echo of 1 KiB of text, 64 pending", call=echo(1024)),
-            Requests("echo-64k", "64 KiB", "echo of 64 KiB of text, 16 pending", call=echo(65536), pending=16),
+            Requests("echo-1k", "1 KiB", "echoes of 1 KiB of text, with 64 requests in flight", call=echo(1024)),
+            Requests(
+                "echo-64k",
+                "64 KiB",
+                "echoes of 64 KiB of text, with 16 requests in flight",
+                call=echo(65536),
+                pending=16,
+            ),
             Requests(
                 "binary-64k",
                 "64 KiB binary",
-                "echo of 64 KiB of bytes, 16 pending (wsrpc: MessagePack; gRPC: protobuf)",
+                "echoes of 64 KiB of bytes, with 16 requests in flight. wsrpc uses MessagePack, and gRPC uses protobuf",
                 call=echo_bytes(65536),
                 pending=16,
             ),
         ),
-        about="The bare echoes send back what they receive, without parsing it.",
+        about="A bare echo does not parse the payload, while the other systems do.",
     ),
     Section(
         "clients",
@@ -170,7 +200,10 @@ SECTIONS = (
         "by-hand",
         (
             PythonClient(
-                "workers", "64 at once", "64 coroutines that await `request('add', 1, 2)` in a loop", task="workers"
+                "workers",
+                "64 in flight",
+                "64 coroutines, each of which awaits `request('add', 1, 2)` in a loop",
+                task="workers",
             ),
             PythonClient(
                 "one", "one at a time", "one coroutine that awaits `request('add', 1, 2)` in a loop", task="one"
@@ -178,12 +211,12 @@ SECTIONS = (
             PythonClient(
                 "emit",
                 "emit",
-                "`emit('note', n)` in a loop, until the server has received all",
+                "`emit('note', n)` in a loop, measured until the server has received all events",
                 "events/s",
                 task="emit",
             ),
         ),
-        about="Both ends are Python. The client is the bottleneck, so there is no ceiling.",
+        about="Client and server are both Python programs. The client limits the rates, so there is no ceiling.",
     ),
     Section(
         "streams",
@@ -191,15 +224,25 @@ SECTIONS = (
         "by-hand",
         (
             PythonClient(
-                "items", "small items", "items of an async generator", "items/s", task="items", variant="async"
+                "items",
+                "small items",
+                "items that an `async def` generator on the server yields",
+                "items/s",
+                task="items",
+                variant="async",
             ),
             PythonClient(
-                "items-plain", "plain generator", "items of a plain generator", "items/s", task="items", variant="plain"
+                "items-plain",
+                "plain generator",
+                "as *small items*, but with a plain generator",
+                "items/s",
+                task="items",
+                variant="plain",
             ),
             PythonClient(
                 "upload",
                 "upload",
-                "100 MiB to the server, in chunks of 64 KiB",
+                "100 MiB from the client to the server, in chunks of 64 KiB",
                 "bytes/s",
                 task="upload",
                 size=100 * MiB,
@@ -213,7 +256,8 @@ SECTIONS = (
                 size=100 * MiB,
             ),
         ),
-        about="Both ends are Python. The handwritten protocol calls `send()` in a loop, without flow control.",
+        about="Client and server are both Python programs. "
+        "The handwritten protocol calls `send()` in a loop, without flow control.",
     ),
     Section(
         "sessions",
@@ -222,22 +266,22 @@ SECTIONS = (
         (
             PythonClient(
                 "sessions-workers",
-                "64 at once",
-                "64 coroutines that await `request('add', 1, 2)` in a loop, with a `def` handler",
+                "64 in flight",
+                "64 coroutines, each of which awaits `request('add', 1, 2)` in a loop, answered by a `def` handler",
                 only=ON_AND_OFF,
                 task="workers",
             ),
             PythonClient(
                 "sessions-async",
                 "`async def`",
-                "the same with an `async def` handler",
+                "as *64 in flight*, but with an `async def` handler",
                 only=ON_AND_OFF,
                 task="workers_async",
             ),
             PythonClient(
                 "sessions-items",
                 "small items",
-                "items of an async generator",
+                "items that an `async def` generator on the server yields",
                 "items/s",
                 only=ON_AND_OFF,
                 task="items",
@@ -246,23 +290,28 @@ SECTIONS = (
             PythonClient(
                 "sessions-broadcast",
                 "broadcast",
-                "deliveries of a broadcast to 100 connections",
+                "deliveries of broadcasts to 100 connections",
                 "deliveries/s",
                 only=ON_AND_OFF,
                 task="broadcast",
             ),
         ),
-        about="To resume a session, both ends count messages and keep some. `Limits(replay=0)` turns that off.",
+        about="So that a session can resume, both peers count their messages and keep some of them. "
+        "`Limits(replay=0)` turns this off.",
     ),
     Section(
         "connections",
         "Connections",
         "websockets",
         (
-            Broadcasts("broadcast", "broadcast", "deliveries of a broadcast to 1,000 connections"),
-            Accepts("accepts", "opened", "connections opened and closed, 16 at a time"),
-            Accepts("accepts-tls", "opened, TLS", "the same over TLS 1.3", tls=True, setup=("--tls",)),
-            Idle("idle", "idle memory", "memory of each of 1,000 connections that send nothing; lower is better"),
+            Broadcasts("broadcast", "broadcast", "deliveries of broadcasts to 1,000 connections"),
+            Accepts("accepts", "opened", "connections that a client opens and then closes, 16 at a time"),
+            Accepts("accepts-tls", "opened, TLS", "as *opened*, but over TLS 1.3", tls=True, setup=("--tls",)),
+            Idle(
+                "idle",
+                "idle memory",
+                "server memory for each of 1,000 connections that send nothing; lower is better",
+            ),
         ),
     ),
 )
@@ -272,23 +321,23 @@ WSRPC_AND_BARE = ("websockets", "wsrpc", "wsrpc-picows", "js")
 CURVES = (
     Curve(
         "pending",
-        "Requests pending on one connection",
-        "requests pending",
+        "Requests in flight on one connection",
+        "requests in flight",
         "requests/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100, 10_000),
-        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler"),
+        template=Requests("", "", "The requests are `add(1, 2)`. A `def` handler answers them"),
     ),
     Curve(
         "connections",
-        "Connections, one request pending on each",
+        "Connections with one request in flight each",
         "connections",
         "requests/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100),
-        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler", pending=1),
+        template=Requests("", "", "The requests are `add(1, 2)`. A `def` handler answers them", pending=1),
     ),
     Curve(
         "payload",
@@ -298,31 +347,31 @@ CURVES = (
         WSRPC_AND_BARE,
         (16, 256, 4096, 65_536, MiB),
         (16, 4096, MiB),
-        template=Requests("", "", "Echoes of text, 64 pending, fewer from 16 KiB on"),
+        template=Requests("", "", "64 requests are in flight for texts of up to 4 KiB, 16 for 64 KiB, and 2 for 1 MiB"),
     ),
     Curve(
         "broadcast",
-        "Peers that a broadcast reaches",
+        "Peers that receive a broadcast",
         "peers",
         "deliveries/s",
         WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
         (1, 100),
-        template=Broadcasts("", "", "An event of 100 bytes to everybody"),
+        template=Broadcasts("", "", "The server sends events of 100 bytes to all peers"),
     ),
     Curve(
         "handlers",
-        "Handlers that are registered",
+        "Registered handlers",
         "handlers",
         "requests/s",
         ("wsrpc", "wsrpc-picows"),
         (1, 100, 10_000),
         (1, 10_000),
-        template=Requests("", "", "Requests add(1, 2), answered by a `def` handler, 64 pending"),
+        template=Requests("", "", "64 requests `add(1, 2)` are in flight. A `def` handler answers them"),
     ),
     Curve(
         "rooms",
-        "Rooms of ten members each, on 500 connections",
+        "Rooms with ten members each, on 500 connections",
         "rooms",
         "deliveries/s",
         ("wsrpc", "wsrpc-picows"),
@@ -331,7 +380,7 @@ CURVES = (
         template=Broadcasts(
             "",
             "",
-            "An event of 100 bytes to one room after another",
+            "The server sends events of 100 bytes to one room after another",
             call=TO_A_ROOM,
             connections=ROOM_CONNECTIONS,
             receivers=ROOM_MEMBERS,

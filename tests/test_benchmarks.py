@@ -1,4 +1,4 @@
-"""The benchmarks: their lists, their load generator, what they compute, and the page that is made of a run."""
+"""The benchmarks: their lists, their load generator, what they compute, and the pages that are made of a run."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from benchmarks.measure import Sample, rate
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
 from benchmarks.proxies import measure
-from benchmarks.report import analysis, page, plots, text
+from benchmarks.report import analysis, files, plots, text
 from benchmarks.report.cuts import EXPLAINED
+from benchmarks.report.markdown import ratio_cell
 from benchmarks.runner import DEFAULT, QUICK, able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
@@ -48,15 +49,15 @@ needs_linux = pytest.mark.skipif(
 )
 
 
-# ---------------------------------------------------------------- the page
+# ---------------------------------------------------------------- the pages
 
 
-def test_the_page_is_what_its_results_make() -> None:
-    """Do not edit it by hand: `python -m benchmarks report` writes it."""
-    made = page.render(results.load(page.RESULTS), load_cuts(page.CUTS))
+def test_the_pages_are_what_the_results_make() -> None:
+    """Do not edit them by hand: `python -m benchmarks report` writes it."""
+    made = files.render(results.load(files.RESULTS), load_cuts(files.CUTS))
     for path, expected in made.items():
         assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"
-    plots_there = {path for path in page.FOLDER.iterdir() if path.suffix == ".svg"}
+    plots_there = {path for path in files.FOLDER.iterdir() if path.suffix == ".svg"}
     assert plots_there == {path for path in made if path.suffix == ".svg"}
 
 
@@ -66,8 +67,8 @@ def _times_ahead(run: results.Run, other: str) -> float:
 
 
 def test_the_figures_in_the_text_are_those_of_the_run() -> None:
-    run = results.load(page.RESULTS)
-    shown = (page.DOCS / "explanation" / "performance.md").read_text("utf-8")
+    run = results.load(files.RESULTS)
+    shown = (files.DOCS / "explanation" / "performance.md").read_text("utf-8")
     requests = next(section for section in run.sections if section.key == "requests").samples["requests"]
     names = {
         "echo loop on `websockets`, which parses nothing": "websockets",
@@ -96,7 +97,7 @@ def test_the_figures_in_the_text_are_those_of_the_run() -> None:
 
 
 def test_the_figures_in_the_readme_are_those_of_the_run() -> None:
-    run = results.load(page.RESULTS)
+    run = results.load(files.RESULTS)
     readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
     assert f"answers {_times_ahead(run, 'websockets'):.1f} times as many requests as an echo loop" in readme
     assert f"{_times_ahead(run, 'js'):.1f} times as many as ws-wrapper on Node" in readme
@@ -108,21 +109,21 @@ def _three_digits(value: float) -> str:
 
 
 def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
-    run = results.load(page.RESULTS)
+    run = results.load(files.RESULTS)
     results.save(run, tmp_path / "run.json")
     assert results.load(tmp_path / "run.json") == run
-    cuts = load_cuts(page.CUTS)
+    cuts = load_cuts(files.CUTS)
     save_cuts(cuts, tmp_path / "cuts.json")
     assert load_cuts(tmp_path / "cuts.json") == cuts
 
 
 def test_the_page_explains_the_version_that_was_cut() -> None:
-    machine = load_cuts(page.CUTS).machine
+    machine = load_cuts(files.CUTS).machine
     assert {machine["socket.io"], machine["socket.io-client"]} == {EXPLAINED}
 
 
 def test_the_text_has_a_row_for_each_system() -> None:
-    run = results.load(page.RESULTS)
+    run = results.load(files.RESULTS)
     rendered = text.render(run)
     assert all(info.title in rendered for info in run.subjects.values())
 
@@ -192,7 +193,7 @@ def test_what_cannot_be_done_is_a_dash() -> None:
     run.subjects["other"] = results.SubjectInfo(title="the other", kind="rpc")
     (section,) = run.sections
     assert analysis.cell(run, section, section.columns[0], "other") is None
-    assert page._ratio(None) == "–"
+    assert ratio_cell(None) == "–"
 
 
 def test_a_slot_in_which_nothing_happened_is_no_accident() -> None:
@@ -202,7 +203,7 @@ def test_a_slot_in_which_nothing_happened_is_no_accident() -> None:
         run = _run({key: (kind, 0 if key == idle else 100) for key, kind in kinds.items()})
         assert run.subjects["wsrpc"].title in text.render(run)
         assert "∞" in text.render(run) or idle != "bare"
-        page.render(run, load_cuts(page.CUTS))
+        files.render(run, load_cuts(files.CUTS))
 
 
 def test_wrong_answers_fail_the_run_and_do_not_count() -> None:

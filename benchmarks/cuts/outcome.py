@@ -15,7 +15,15 @@ Kind = Literal["before any event", "in a flow", "half open"]
 """Of cuts. After a half-open one, the server still has the old connection when the client comes back."""
 KINDS: tuple[Kind, ...] = ("before any event", "in a flow", "half open")
 
-COLUMNS = ["", *KINDS, "lost to the server", "doubled", "lost to the client", "doubled", "out of order"]
+COLUMNS = [
+    "",
+    *KINDS,
+    "lost on the way to the server",
+    "duplicated at the server",
+    "lost on the way to the client",
+    "duplicated at the client",
+    "out of order",
+]
 
 
 class Seen(msgspec.Struct):
@@ -67,10 +75,10 @@ class Gaps(msgspec.Struct):
         """What is to be said about them."""
         cut, none = (quantiles(longest, n=100, method="inclusive") for longest in (self.at_cuts, self.without))
         return (
-            "A stream of wsrpc with an item each millisecond was cut, too. Its reader waited "
-            f"{cut[49]:.1f} ms at a cut (median of {len(self.at_cuts)} cuts; p99: {cut[98]:.1f} ms). The longest wait "
-            f"in a period without a cut was {none[49]:.1f} ms (median; p99: {none[98]:.1f} ms). The client dialed "
-            "again without a delay."
+            "In another test, wsrpc streamed one item each millisecond, and the client reconnected without a delay "
+            f"after each of {len(self.at_cuts)} cuts. At a cut, the longest wait for an item was {cut[49]:.1f} ms "
+            f"(median; 99th percentile: {cut[98]:.1f} ms). In periods of the same length without a cut, it was "
+            f"{none[49]:.1f} ms (median; 99th percentile: {none[98]:.1f} ms)."
         )
 
 

@@ -38,8 +38,8 @@ BACK = 30.0
 
 SYSTEMS: dict[str, Callable[[], AbstractAsyncContextManager[Ends]]] = {
     "wsrpc": on_wsrpc,
-    "Socket.IO 4, recovery": on_socketio,
-    "Socket.IO 4, recovery, retries, first event": partial(on_socketio, advised=True),
+    "Socket.IO 4 with recovery": on_socketio,
+    "Socket.IO 4 with recovery, retries and a first event": partial(on_socketio, advised=True),
 }
 
 INTRODUCTION = f"""\

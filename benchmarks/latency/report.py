@@ -13,15 +13,23 @@ from .run import DEFAULT, ENOUGH_FOR_P999, IN_RUN, QUICK, QUICK_IN_RUN, Row, run
 from .subjects import lines
 
 ABOUT = """\
-Requests are sent at fixed times on one connection, whether or not earlier ones have been answered. Latency counts from
-the time at which a request should have been sent. Latencies are in µs, and are medians over the rounds.
+The load generator sends each request at a fixed time, in a separate write, on one connection. It does not wait for the
+responses to earlier requests. The latency of a request counts from its fixed time, even if the generator sent it later.
+All latencies are in µs. The table shows the medians over the rounds.
 
-- **load**: the rate, as a share of what the server reaches with 64 requests pending.
-- **p99 ratio**: the 99th percentile, relative to that of the bare echo of the same library, or of `websockets`, at the
-  same rate in the same round. Median, lowest and highest; lower is better.
-- **late**: the 99th percentile of the delay with which the generator itself sent. All other figures include it."""
+Each server ran at 10%, 50% and 80% of its own highest rate. The rows with a p99 ratio compare it with a bare echo. For
+this comparison, both ran at half of the highest rate of the bare echo. Servers on uvicorn are compared with the bare
+ASGI echo, and all others with the bare `websockets` echo.
 
-COLUMNS = ["", "load", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "(low-high)", ""]
+- **load**: the rate in *requests/s*, as a share of the highest rate that the server reaches with 64 requests in flight.
+- **p50**, **p99**, **p99.9** and **longest**: percentiles of the latency, and the longest latency.
+- **late**: the 99th percentile of the generator's own delay. The latencies include this delay.
+- **p99 ratio**: the p99 of the server, divided by the p99 of the bare echo in the same round; lower is better. The
+  median of these ratios can differ widely from the ratio of the two medians in the table.
+- **lowest–highest**: the range of the p99 ratio over the rounds.
+- **disturbed** in the last column: in at least one round, *late* was above 0.2 ms."""
+
+COLUMNS = ["", "load", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "lowest–highest", "remark"]
 
 LATE = 0.0002
 """Seconds that the generator is never late if it has its core to itself: it polls, and is 10 to 40 µs late."""

@@ -74,6 +74,15 @@ def subjects_of(run: Run, section: SectionResult) -> list[str]:
     return [key for key in run.subjects if any(key in measured for measured in section.samples.values())]
 
 
+def column_of(run: Run, key: str) -> tuple[SectionResult, Column] | None:
+    """The workload with that key, and its section, if it was measured."""
+    for section in run.sections:
+        for column in section.columns:
+            if column.key == key:
+                return section, column
+    return None
+
+
 def async_to_def(run: Run) -> dict[str, float]:
     """The rate with `async def` handlers to that with `def` handlers, subject by subject, round by round."""
     for section in run.sections:

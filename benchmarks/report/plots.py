@@ -16,7 +16,7 @@ from .analysis import number
 WIDTH, HEIGHT = 760, 400
 LEFT, RIGHT, TOP, BOTTOM = 76, 204, 60, 58
 LABEL_HEIGHT = 17
-BAR, GAP, NAMES = 18, 9, 276
+BAR, GAP, NAMES = 18, 9, 300
 
 STYLE = """\
 <style>
