@@ -56,7 +56,7 @@ def test_the_table_of_extras_has_each_extra_and_what_it_installs() -> None:
     section = (ROOT / "docs" / "index.md").read_text("utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
     shown = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section, re.MULTILINE))
     installed = {name: ", ".join(re.split(r"[>=]", each)[0] for each in needed) for name, needed in extras.items()}
-    no_library = "no library: install the framework and its server yourself"
+    no_library = "none: install the framework and an ASGI server yourself"
     assert shown == {**installed, "asgi": no_library, "all": "all libraries in this table"}
     used = set(re.findall(r"'\.\[([\w,-]+)\]'", section))
     assert used and set(",".join(used).split(",")) <= set(extras)
