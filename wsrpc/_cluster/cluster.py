@@ -82,7 +82,7 @@ class ClusterView:
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        Each process gets a generated name when it joins. A process that sends nothing for 5 seconds is removed.
+        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
         """
         return () if self._member is None else self._member.nodes
 
@@ -103,8 +103,7 @@ class ClusterView:
         return ClusterPeer(address, self._joined)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's cluster counters, or None while the process is not part of the cluster.
-        """
+        """Return a snapshot of this process's cluster counters, or None while it is not part of the cluster."""
         return None if self._member is None else self._member.stats()
 
 

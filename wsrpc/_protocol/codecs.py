@@ -70,7 +70,7 @@ class Codec(Protocol):
         ...
 
     def outline(self, payload: bytes | bytearray, /) -> WireMessage | None:
-        """Return the message without its values, which shows its kind, or None if the payload is malformed.
+        """Return an outline of a payload, which is its message without the values, or None if the payload is malformed.
 
         This method is called for payloads that `objection` or `decode` refuses, for example because JavaScript has sent
         a string with half of a surrogate pair. If this method returns a message, the message is counted and the

@@ -28,7 +28,8 @@ IN_ONE_READ = 64
 """Messages for which a read makes room if they are large."""
 
 MUCH = 4 * 1024
-"""Minimum number of bytes of a read that takes a place in the turn. (64 small requests have half as many bytes.)"""
+"""Minimum number of bytes of a read that needs a place in the turn; see `Turns`. (64 small requests have half as many
+bytes.)"""
 
 AT_ONCE = 0.002
 """Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
@@ -36,10 +37,10 @@ that is full of requests takes as long.)"""
 
 
 def next_read(size: int, messages: int) -> int:
-    """Return the maximum number of bytes of the next read, after a read of ``size`` bytes that completed ``messages``.
+    """Return the maximum number of bytes to read next, after a read of ``size`` bytes that completed ``messages``.
 
     The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
-    KiB. Each read costs about 10 µs, however many bytes it takes.
+    KiB. Each read costs about 10 µs, regardless of the number of bytes.
     """
     wanted = size * IN_ONE_READ // (messages or 1)
     if wanted < 2 * READ:
@@ -54,10 +55,10 @@ class Loop(Protocol):
 
 
 class Turns:
-    """Places for expensive work in the turns of an event loop.
+    """Places for expensive work in each turn (iteration) of an event loop.
 
-    A turn has places for a few milliseconds of expensive work, and for at least one piece of work. Other work waits for
-    a place in a later turn.
+    A turn has places for a few milliseconds of expensive work, but at least for one piece of work. More work has to
+    wait for a place in a later turn.
     """
 
     __slots__ = ("_left", "_loop", "_renewing", "_waiting")
