@@ -28,7 +28,7 @@ letters, digits, ``-`` and ``_``. There are no wildcards.
 
 **End.** ``listener.lost(reason)`` is called exactly once, however the connection ends. The connection ends when the
 broker closes it or refuses something (for example because of a missing permission), when the network drops it, when
-``close`` is called, or when the broker does not respond to a check for `PATIENCE` seconds. The connection checks the
+``close`` is called, or when the broker does not respond to a check within `PATIENCE` seconds. The connection checks the
 broker every `PROBE` seconds, even while nothing is published, because a broker that hangs must be detected. After
 ``lost``, no other method of the listener is called. ``received`` and ``lost`` are called by the event loop, and never
 from inside a method of the connection.

@@ -11,7 +11,7 @@ __all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one peer's counters. `Peer.stats` returns it, and ``msgspec.json.encode`` accepts it.
+    """Snapshot of one peer's counters, from `Peer.stats`. You can encode it with ``msgspec.json.encode``.
 
     Totals cover all connections of the peer (a client's peer can have many). The numbers of messages and bytes are None
     if the transport does not count them.
@@ -20,7 +20,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     """`Peer.id`, which also appears in the log."""
     uptime: float
-    """Seconds since the current connection was made; 0 without a connection."""
+    """Seconds since the current connection was opened, or 0 without a connection."""
     messages_in: int | None
     """Total number of inbound messages of any kind."""
     messages_out: int | None
@@ -42,7 +42,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the connection is full, so that senders wait. Either ``unsent`` is above `Limits.high_water`, or the
     messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
-    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because it was slow
+    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because the peer was slow
     (``Server(slow=)``)."""
     pending: int
     """Number of outbound requests that wait for a response."""
@@ -61,7 +61,7 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one process's counters in its cluster. ``msgspec.json.encode`` accepts it."""
+    """Snapshot of one process's counters in its cluster. You can encode it with ``msgspec.json.encode``."""
 
     node: str
     """The name of this process in the cluster. The process gets another name each time it starts."""
@@ -92,7 +92,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of a server's counters. `Server.stats` returns it, and ``msgspec.json.encode`` accepts it.
+    """Snapshot of a server's counters, from `Server.stats`. You can encode it with ``msgspec.json.encode``.
 
     Totals start at 0 when the server is created or opened again, and only grow. They include ended connections.
     """
@@ -107,13 +107,13 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     """Total number of accepted connections, including those that ``room_from`` or the factory of a service refused
     afterwards."""
     refused: dict[int, int]
-    """Total numbers of refused opening handshakes, by HTTP status: 403 because of the origin, 503 while the server
-    closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, and the statuses that `on_handshake`
-    chooses."""
+    """Total numbers of refused opening handshakes, by HTTP status. The status is 403 because of the origin, 503 while
+    the server closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, and the statuses that
+    `on_handshake` chooses."""
     closed: dict[int, int]
-    """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001: the client left.
-    1006: a drop. 1011: no response to a ping. 4408: a slow reader. A drop after which the session resumed does not
-    count."""
+    """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the client
+    left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session resumed does
+    not count."""
     messages_in: int
     """Total number of inbound messages, on transports that count them."""
     messages_out: int
@@ -134,7 +134,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     slow: int
     """Number of full connections; see `PeerStats.slow`."""
     dropped: int
-    """Total number of broadcasts that were not sent to a peer because it was slow (``Server(slow=)``)."""
+    """Total number of broadcasts that were not sent to a peer because the peer was slow (``Server(slow=)``)."""
     pending: int
     """Number of outbound requests that wait for a response."""
     active: int

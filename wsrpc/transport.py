@@ -19,17 +19,17 @@ the connection. ``unsent`` is the number of bytes that the operating system has 
 closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has
 returned may still never arrive.
 
-**Raw.** `Server.serve_raw` needs more methods. A receiver can have a method ``receive_piece(payload, text, last)``. If
-the library exposes the frames of a fragmented message, the transport passes each frame to this method as it arrives.
-``receive`` still gets unfragmented messages, and messages whose frames the library has joined. ``send_piece(payload,
-text, last)`` sends a part of a message. The part is sent as a separate frame if the library supports this; otherwise,
-the transport keeps the part until it gets the last part. The last part can be empty. ``send_piece`` raises the same
-exceptions as ``send``. Between the first and the last part, nothing else may be sent. ``pause_receiving()`` stops
-reading, which slows down the remote peer. Bytes that were already read may still be delivered. ``resume_receiving()``
-continues to read. Both methods can be called at any time: during ``receive``, repeatedly, and after the end. While
-receiving is paused, pings without a response do not end the connection, and ``close`` resumes reading by itself.
-``largest`` is the maximum size, in bytes, of an inbound message, or of a frame if a message is delivered frame by
-frame. A larger message closes the connection with 1009. You can set ``largest``.
+**Raw.** `Server.serve_raw` also needs the following methods. A receiver can have a method ``receive_piece(payload,
+text, last)``. If the library exposes the frames of a fragmented message, the transport passes each frame to this method
+as it arrives. ``receive`` still gets unfragmented messages, and messages whose frames the library has joined.
+``send_piece(payload, text, last)`` sends a part of a message. The part is sent as a separate frame if the library
+supports this; otherwise, the transport keeps the part until it gets the last part. The last part can be empty.
+``send_piece`` raises the same exceptions as ``send``. Between the first and the last part, nothing else may be sent.
+``pause_receiving()`` stops reading, which slows down the remote peer. Bytes that were already read may still be
+delivered. ``resume_receiving()`` continues to read. Both methods can be called at any time: during ``receive``,
+repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, and
+``close`` resumes reading by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame if
+a message is delivered frame by frame. A larger message closes the connection with 1009. You can set ``largest``.
 
 **Sessions.** Optional. ``session_survives()`` tells the transport that the peer's session resumes on another connection
 if this connection drops. After this call, a transport that detects a dead connection ends it without a Close frame, as
@@ -39,13 +39,13 @@ connection belongs to. The messages of later reads are delivered to the new rece
 **Traffic.** Optional. ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
 `Peer.stats`.
 
-**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After it, no other
-method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
-closing handshake, and returns when the connection has ended. If that takes too long, it drops the connection. With None
-as the code, the Close frame is empty, and both sides report 1005. A library that cannot send an empty Close frame sends
-1000. ``abort()`` drops the connection immediately, and may lose messages that were sent. ``connection_lost`` is called
-soon afterwards, but not from inside ``abort``. ``close`` and ``abort`` can be called at any time and more than once.
-Cancelling ``close`` or ``drain`` is safe: the closing continues.
+**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After this call, no
+other method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
+closing handshake, and returns when the connection has ended. If the closing handshake takes too long, ``close`` drops
+the connection. With None as the code, the Close frame is empty, and both sides report 1005. A library that cannot send
+an empty Close frame sends 1000. ``abort()`` drops the connection immediately, and may lose messages that were sent.
+``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and ``abort`` can be called at
+any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing continues.
 """
 
 from __future__ import annotations

@@ -108,8 +108,8 @@ async def take_over(
     ``lost`` is called when the connection has ended. The handler must not return earlier.
 
     Returns:
-        The transport, and the response that the handler must return. The transport is None if ``request`` does not ask
-        for a WebSocket, or if the client has left. In the first case, the response contains the reason.
+        The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.
+        The response that the handler must return. It contains the reason if ``request`` does not ask for a WebSocket.
     """
     return await _take_over(request, handshake, _hold_early(request), lost)
 

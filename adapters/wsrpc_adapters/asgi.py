@@ -42,9 +42,9 @@ Raises:
 Reserve = Callable[[Handshake, object], TakeOver | None]
 """Function ``reserve(handshake, underlying)`` that reserves the connection for `TakeOver`.
 
-The application calls it once, before it sends ``websocket.accept``. ``handshake`` determines the compression, the
-limits and ``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns None if this
-connection cannot be handed over. The application then uses ``receive()`` and ``send()``.
+The application calls this function once, before it sends ``websocket.accept``. ``handshake`` determines the
+compression, the limits and ``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns
+None if this connection cannot be handed over. The application then uses ``receive()`` and ``send()``.
 """
 
 UPGRADE: list[tuple[bytes, bytes]] = [

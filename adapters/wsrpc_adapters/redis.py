@@ -52,8 +52,8 @@ class RedisEngine:
     used for anything else.
 
     Args:
-        url: a URL ``redis://``, ``rediss://`` (TLS) or ``unix://``, with a user and password if the server needs them.
-        options: options of a connection of ``redis.asyncio``: ``username``, ``password``, ``credential_provider``,
+        url: a ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL, with a user and password if the server needs them.
+        options: options of ``redis.asyncio`` connections: ``username``, ``password``, ``credential_provider``,
             ``ssl_ca_certs``, ``client_name``, … The engine sets the options for timeouts and retries itself.
 
     Raises:

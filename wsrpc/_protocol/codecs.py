@@ -90,7 +90,7 @@ class Codec(Protocol):
     def nests_deeper(self, payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         """Return whether the arrays and objects of a payload are nested more than ``depth`` levels deep.
 
-        ``message`` is the decoded payload.
+        ``message`` is the decoded payload, or the result of `outline`.
         """
         ...
 

@@ -37,7 +37,7 @@ that is full of requests takes as long.)"""
 
 
 def next_read(size: int, messages: int) -> int:
-    """Return the maximum number of bytes to read next, after a read of ``size`` bytes that completed ``messages``.
+    """Return the maximum number of bytes to read next, after ``size`` bytes that completed ``messages`` messages.
 
     The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
     KiB. Each read costs about 10 µs, regardless of the number of bytes.
@@ -70,14 +70,15 @@ class Turns:
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Take a place in this turn for work of ``seconds``. Return False if there is no place; then call `wait`."""
+        """Take a place in this turn for work that takes ``seconds``. Return False if there is no place; then call
+        `wait`."""
         if self._waiting or self._left <= 0:
             return False
         self._spend(seconds)
         return True
 
     def wait(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in a later turn that has a place for work of ``seconds``. ``callback`` must not raise."""
+        """Call ``callback`` in a later turn that has a place for its work of ``seconds``. ``callback`` must not raise."""
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:

@@ -109,7 +109,8 @@ class ServerUpgrade:
             transport: the asyncio transport of the connection, on which no bytes wait to be written. Its protocol is
                 replaced.
             early: the bytes that were read from the connection after the request.
-            lost: a function that is called like asyncio's ``connection_lost`` when the connection has ended.
+            lost: a function that is called when the connection has ended, with the argument of asyncio's
+                ``connection_lost``.
             underlying: the value of `ConnectionInfo.underlying`. The default is the connection of the `websockets`
                 library.
         """

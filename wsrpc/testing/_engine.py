@@ -69,7 +69,7 @@ class MemoryEngine:
     def freeze(self) -> None:
         """Stop delivering messages and stop responding, until `thaw` is called.
 
-        Connections end after `wsrpc.engine.PATIENCE` seconds.
+        After `wsrpc.engine.PATIENCE` seconds, the connections end.
         """
         self._thawed.clear()
         for connection in tuple(self.connections):

@@ -19,9 +19,9 @@ __all__ = ["MemoryTransport", "memory_transports"]
 class MemoryTransport:
     """One end of an in-memory connection. `memory_transports` creates both ends.
 
-    Messages that are sent in one turn of the event loop arrive together, as one read, in a later turn. ``sent`` is the
-    number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release` lets it read
-    again.
+    Messages that are sent in one turn (iteration) of the event loop arrive together, as one read, in a later turn.
+    ``sent`` is the number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release`
+    lets it read again.
     """
 
     _other: MemoryTransport

@@ -112,7 +112,7 @@ class FaultProxy:
         """Reset the current connections. Both sides get an RST, and bytes in transit are lost.
 
         Raises:
-            RuntimeError: called outside the block of the proxy. The other methods raise this error, too.
+            RuntimeError: called outside the ``async with`` block of the proxy. The other methods raise this error, too.
         """
         self._check_listening()
         self._port.reset_all()
@@ -137,7 +137,8 @@ class FaultProxy:
         is empty, and a slow reader may get fewer bytes.)
 
         Raises:
-            ValueError, TypeError: ``direction`` is not a direction, or ``count`` is not a number of bytes.
+            ValueError, TypeError: ``direction`` is not ``"up"`` or ``"down"``, or ``count`` is negative or not an
+                integer.
         """
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
@@ -149,7 +150,8 @@ class FaultProxy:
         Bytes before that frame pass, including the opening handshake of a new connection.
 
         Raises:
-            ValueError: ``direction`` is not a direction; or the target is ``wss://``, where frames are not visible.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``, or the target is ``wss://``, where frames are not
+                visible.
         """
         if not self._framed:
             raise ValueError("mid_frame() needs a ws:// target: inside TLS it is not visible where frames begin")
@@ -164,12 +166,12 @@ class FaultProxy:
             direction: the direction that is silent. None for both directions.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.silences, None)
 
     def stall(self, direction: Direction | None = None) -> Trouble:
-        """Read no bytes, so that the sender's buffers fill.
+        """Stop reading, so that the sender's buffers fill.
 
         Nothing is lost. At the end of the block, the proxy continues to read.
 
@@ -177,7 +179,7 @@ class FaultProxy:
             direction: the direction that stalls. None for both directions.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
 
@@ -212,7 +214,7 @@ class FaultProxy:
         block, these connections are reset. New connections are not affected.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         self._one(direction)
         return self._half_close(direction)
