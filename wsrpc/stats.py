@@ -108,8 +108,8 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     afterwards."""
     refused: dict[int, int]
     """Total numbers of refused opening handshakes, by HTTP status. The status is 403 because of the origin, 503 while
-    the server closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, and the statuses that
-    `on_handshake` chooses."""
+    the server closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, or a status that `on_handshake`
+    has chosen."""
     closed: dict[int, int]
     """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the client
     left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session resumed does

@@ -70,15 +70,14 @@ class Turns:
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Take a place in this turn for work that takes ``seconds``. Return False if there is no place; then call
-        `wait`."""
+        """Take a place in this turn for ``seconds`` of work. Return False if there is no place; then call `wait`."""
         if self._waiting or self._left <= 0:
             return False
         self._spend(seconds)
         return True
 
     def wait(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in a later turn that has a place for its work of ``seconds``. ``callback`` must not raise."""
+        """Call ``callback`` in a later turn that has a place for ``seconds`` of work. ``callback`` must not raise."""
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:
