@@ -171,7 +171,7 @@ DOCSTRINGS = {
     "Peer.of": """Return the named channel of this peer.
 
     Args:
-        ordered: whether handlers that you register on the channel after this call run one at a time.
+        ordered: whether the handlers that you register on the channel after this call run one at a time.
     """,
     "Peer.limits": """The limits of the connection.""",
     "ClusterView": "The peers and the processes of a cluster.",

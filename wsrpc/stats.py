@@ -123,14 +123,11 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
     """Total number of bytes written to the network, on transports that count them."""
     unsent: int
-    """Number of bytes that wait in connections because remote peers read too slowly."""
+    """Number of bytes that wait in connections; see `PeerStats.unsent`."""
     kept: int
-    """Number of bytes of messages that wait for connections, or are kept until remote peers acknowledge them
-    (`Limits.replay`).
-    """
+    """Number of bytes of messages that are kept; see `PeerStats.kept`."""
     detached: int
-    """Number of peers without a connection whose sessions are kept for the next connection. They are included in
-    ``peers``."""
+    """Number of peers without a connection whose sessions are kept. ``peers`` includes them."""
     slow: int
     """Number of full connections; see `PeerStats.slow`."""
     dropped: int
@@ -146,8 +143,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     errors: int
     """Total number of failures of connections that were logged at ERROR, mostly failed handlers."""
     ignored: dict[str, int]
-    """Total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without a handler,
-    and messages above `Limits.rate`."""
+    """Total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`."""
     cluster: ClusterStats | None
     """The counters of this process in the cluster. None without ``cluster=``, and while the server is closed."""
 

@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary, proxy
 __all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
 
 READ = 16 * 1024
-"""Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB. That can be ten
-thousand small messages, which are handled without a break. With four connections that sent without a pause, other
-connections waited for a third of a second.)"""
+"""Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten
+thousand small messages. With four connections that sent without a pause, other connections waited for a third of a
+second.)"""
 
 READ_OF_LARGE = 128 * 1024
 """Bytes that one read takes at most, however large messages are."""
