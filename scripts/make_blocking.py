@@ -137,7 +137,7 @@ return function""",
 
 ATTRIBUTES = {
     "AnonymousChannel": [
-        ("id", "int", "The id of the request that opened it, which is the channel's name on the wire.")
+        ("id", "int", "The id of the request that opened the channel. Messages on the channel contain this id.")
     ],
     "Peer": [
         ("id", "str", "The peer's name in logs."),
@@ -146,7 +146,7 @@ ATTRIBUTES = {
         (
             "ignored",
             "Counter[str]",
-            "Messages that the protocol says to ignore and the like, counted by kind; see `wsrpc.Peer`.",
+            "The numbers of ignored messages, by kind; see `wsrpc.Peer`.",
         ),
     ],
     "ClusterPeer": [("address", "str", "The peer's address, as `Handshake.address` has set it.")],
@@ -171,7 +171,7 @@ DOCSTRINGS = {
     "Peer.of": """Return the named channel of this peer.
 
     Args:
-        ordered: handlers that are registered on it from now on run one after another.
+        ordered: whether the handlers that you register on the channel after this call run one at a time.
     """,
     "Peer.limits": """The limits of the connection.""",
     "ClusterView": "The peers and the processes of a cluster.",
@@ -204,7 +204,7 @@ SENTENCES = [
     # Waiting.
     (
         r"Waiting begins at the call, not at the ``await``\. You can therefore call `wait_for`, .*? in response\.",
-        "To send something and then read the event that answers it, call `events` first: it reads from that call on.",
+        "To send something and then read the event that the remote peer sends in response, call `events` first.",
     ),
     (r"from the ``await`` on", "from the call on"),
     (r"an iterable or async iterable of items", "an iterable of items"),
@@ -249,7 +249,10 @@ SENTENCES = [
     (r" Without a URL, pass your own connections to `bind`\.", ""),
     (r"until `connect` or `bind` is called", "until `connect` is called"),
     # Contracts.
-    (r"An ``async def`` of the contract does what `emit` does.*?(Both|The methods) are declared", "Each is declared"),
+    (
+        r"An ``async def`` of the contract does what `emit` does.*?(Both|The methods) are declared",
+        "Each method is declared",
+    ),
     (
         r"A plain ``def`` or an ``async def`` implements an ``async def`` of the contract, and an async generator",
         "A ``def`` implements a request of the contract, and a generator",

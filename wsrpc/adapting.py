@@ -1,31 +1,31 @@
-"""Parts for authors of adapters. The default transport is made from the same parts.
+"""Building blocks for adapters. The default transport uses the same building blocks.
 
-An adapter turns the connections of a library into `Transport` objects. On the accepting side, it makes a `Handshake`
+An adapter turns the connections of a library into `Transport` objects. On the accepting side, it creates a `Handshake`
 from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`.
 If the adapter also opens a `Port`, pass the function that opens it to `Server.listening`, so that the port is closed
 with the server. On the dialing side, an adapter is a function like `dial`.
 
 - `Heartbeat` detects dead connections, with `Limits.ping_interval` and `Limits.ping_timeout`. `StallWatch` detects
-  connections on which no bytes are sent, with `Limits.stall`. Use them if the keepalive of the library waits until
-  there is room to send, or ends the connection with another code.
+  connections whose waiting bytes are not sent, with `Limits.stall`. Use both if the library's keepalive waits until
+  there is room to send, or ends the connection with a different close code.
 - `FrameWriter` builds data frames and writes them together. Use it if the library writes each message separately and
   gives access to the connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps messages
   that arrive before ``start``.
-- `ServerUpgrade` and `ClientUpgrade` make the default transport from a connection that an HTTP library has opened. If
+- `ServerUpgrade` and `ClientUpgrade` create the default transport for a connection that an HTTP library has opened. If
   the library gives access to its asyncio transport, these two classes need the least work and give the best result.
-- `DialRequest` checks the arguments of a dialing function. It also has the rule for redirects, which says what is sent
-  to which origin. `follow_redirects` applies the rule. Turn off the redirects of the library.
-- `turns_of` returns the `Turns` of an event loop. They prevent connections that send without a pause from taking all of
-  its time. After a read of `MUCH` bytes or more, call `Turns.take` for a place in the current turn, or `Turns.wait` for
-  a place in a later turn. Read at most `READ` bytes at first. After a read of `MUCH` bytes or more, read at most as
-  many bytes as `next_read` returns.
+- `DialRequest` checks the arguments of a dialing function. It also decides which redirects are followed, and what is
+  sent to the new origin. `follow_redirects` applies these rules. Turn off redirects in the library.
+- `turns_of` returns the `Turns` of an event loop, which prevent connections that send without a pause from using all of
+  the loop's time. After a read of `MUCH` bytes or more, call `Turns.take` for a place in the current turn. If it
+  returns False, call `Turns.wait` for a place in a later turn. Read at most `READ` bytes the first time. After a read
+  of `MUCH` bytes or more, read at most as many bytes as `next_read` returns.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
-- `check_close` refuses close codes and reasons that may not be sent. `check_proxy` refuses URLs that are not URLs of
-  proxies. `environment_proxy` returns the proxy from the environment.
-- `BadURL` is the `ValueError` of a dialing function for a URL to which no attempt can connect. A client that gets it
+- `check_close` rejects close codes and reasons that must not be sent. `check_proxy` rejects values that are not the URL
+  of a proxy. `environment_proxy` returns the proxy from the environment.
+- A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
-- `one_line` turns text from the remote peer into one line of limited length, for the text of an exception.
-- `safe_logger` is for the log of an adapter. Each record is one line of limited length, whatever the remote peer has
+- `one_line` turns text from the remote peer into one line of limited length, for an error message.
+- `safe_logger` returns a logger for an adapter. Each record is one line of limited length, whatever the remote peer has
   sent.
 """
 

@@ -11,16 +11,16 @@ __all__ = ["ClusterStats", "PeerStats", "ServerStats", "Tally"]
 
 
 class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one peer's counters. `Peer.stats` returns it, and ``msgspec.json.encode`` accepts it.
+    """Snapshot of one peer's counters, from `Peer.stats`. You can encode it with ``msgspec.json.encode``.
 
-    Totals cover all connections of the peer (the peer of a client can have many). The numbers of messages and bytes are
-    None if the transport does not count them.
+    Totals cover all connections of the peer (a client's peer can have many). The numbers of messages and bytes are None
+    if the transport does not count them.
     """
 
     id: str
     """`Peer.id`, which also appears in the log."""
     uptime: float
-    """Seconds since the current connection was made; 0 without a connection."""
+    """Seconds since the current connection was opened, or 0 without a connection."""
     messages_in: int | None
     """Total number of inbound messages of any kind."""
     messages_out: int | None
@@ -31,27 +31,27 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int | None
     """Total number of bytes written to the network, counted like ``bytes_in``."""
     unsent: int
-    """Bytes that wait in the connection because the remote peer reads too slowly. Broadcasts that wait because of a
-    policy for slow readers (`Limits.behind`) are not included."""
+    """Number of bytes that wait in the connection because the remote peer reads too slowly. Broadcasts that wait
+    because of a policy for slow readers (`Limits.behind`) are not included."""
     kept: int
-    """Bytes of messages that wait for a connection, or are kept until the remote peer acknowledges them
+    """Number of bytes of messages that wait for a connection, or are kept until the remote peer acknowledges them
     (`Limits.replay`)."""
     detached: bool
-    """Whether there is no connection, but the session is kept for the next connection."""
+    """Whether the peer has no connection, but its session is kept for the next connection."""
     slow: bool
     """Whether the connection is full, so that senders wait. Either ``unsent`` is above `Limits.high_water`, or the
     messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
-    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because it was slow
+    """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because the peer was slow
     (``Server(slow=)``)."""
     pending: int
-    """Outbound requests that wait for a response."""
+    """Number of outbound requests that wait for a response."""
     active: int
-    """Handlers that are running in tasks."""
+    """Number of handlers that are running in tasks."""
     waiting: int
-    """Inbound requests and events that wait for a handler to exit (`Limits.running`)."""
+    """Number of inbound requests and events that wait for another handler to finish (`Limits.running`)."""
     channels: int
-    """Open anonymous channels, including streams."""
+    """Number of open anonymous channels, including streams."""
     errors: int
     """Total number of failures that were logged at ERROR, mostly failed handlers. (If there are very many failures,
     some of them have no log line.)"""
@@ -61,22 +61,22 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of one process's counters in its cluster. ``msgspec.json.encode`` accepts it."""
+    """Snapshot of one process's counters in its cluster. You can encode it with ``msgspec.json.encode``."""
 
     node: str
     """The name of this process in the cluster. The process gets another name each time it starts."""
     connected: bool
     """Whether the engine can be reached."""
     nodes: int
-    """Known processes of the cluster, including this process."""
+    """Number of known processes of the cluster, including this process."""
     addresses: int
-    """Known addresses of peers, in all processes."""
+    """Number of known addresses of peers, in all processes."""
     messages_in: int
-    """Total number of messages that arrived from the engine, including messages of this process to itself."""
+    """Total number of messages that arrived from the engine, including messages that this process sent to itself."""
     messages_out: int
     """Total number of messages that were published."""
     unsent: int
-    """Bytes that wait in this process because the engine has not taken them yet."""
+    """Number of bytes that wait in this process because the engine has not accepted them yet."""
     engines_lost: int
     """Total number of times that the connection to the engine was lost."""
     gaps: int
@@ -92,29 +92,28 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
-    """Snapshot of a server's counters. `Server.stats` returns it, and ``msgspec.json.encode`` accepts it.
+    """Snapshot of a server's counters, from `Server.stats`. You can encode it with ``msgspec.json.encode``.
 
-    Totals count from when the server was made or last opened again, and only grow. They include connections that have
-    ended.
+    Totals start at 0 when the server is created or opened again, and only grow. They include ended connections.
     """
 
     uptime: float
-    """Seconds since the server was made or last opened again."""
+    """Seconds since the server was created or last opened again."""
     healthy: bool
     """`Server.healthy` at the time of the snapshot."""
     peers: int
-    """Open connections, including raw connections, and peers whose session is kept without a connection."""
+    """Number of open connections, including raw connections, plus peers whose session is kept without a connection."""
     accepted: int
     """Total number of accepted connections, including those that ``room_from`` or the factory of a service refused
     afterwards."""
     refused: dict[int, int]
-    """Total numbers of refused opening handshakes, by HTTP status: 403 because of the origin, 503 while the server
-    closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, and the statuses that `on_handshake`
-    chooses."""
+    """Total numbers of refused opening handshakes, by HTTP status. The status is 403 because of the origin, 503 while
+    the server closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, or a status that `on_handshake`
+    has chosen."""
     closed: dict[int, int]
-    """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001: the client left.
-    1006: a drop. 1011: no response to a ping. 4408: a slow reader. A drop after which the session resumed does not
-    count."""
+    """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the client
+    left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session resumed does
+    not count."""
     messages_in: int
     """Total number of inbound messages, on transports that count them."""
     messages_out: int
@@ -124,29 +123,27 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
     """Total number of bytes written to the network, on transports that count them."""
     unsent: int
-    """Bytes that wait in connections because remote peers read too slowly."""
+    """Number of bytes that wait in connections; see `PeerStats.unsent`."""
     kept: int
-    """Bytes of messages that wait for connections, or are kept until remote peers acknowledge them (`Limits.replay`).
-    """
+    """Number of bytes of messages that are kept; see `PeerStats.kept`."""
     detached: int
-    """Peers without a connection whose sessions are kept for the next connection. They are included in ``peers``."""
+    """Number of peers without a connection whose sessions are kept. ``peers`` includes them."""
     slow: int
-    """Full connections; see `PeerStats.slow`."""
+    """Number of full connections; see `PeerStats.slow`."""
     dropped: int
-    """Total number of broadcasts that were not sent to a peer because it was slow (``Server(slow=)``)."""
+    """Total number of broadcasts that were not sent to a peer because the peer was slow (``Server(slow=)``)."""
     pending: int
-    """Outbound requests that wait for a response."""
+    """Number of outbound requests that wait for a response."""
     active: int
-    """Handlers that are running in tasks. Each raw connection counts as one handler."""
+    """Number of handlers that are running in tasks. Each raw connection counts as one handler."""
     waiting: int
-    """Inbound requests and events that wait for a handler to exit (`Limits.running`)."""
+    """Number of inbound requests and events that wait for another handler to finish (`Limits.running`)."""
     channels: int
-    """Open anonymous channels, including streams."""
+    """Number of open anonymous channels, including streams."""
     errors: int
     """Total number of failures of connections that were logged at ERROR, mostly failed handlers."""
     ignored: dict[str, int]
-    """Total numbers of ignored inbound messages, by kind: messages that the protocol ignores, events without a handler,
-    and messages above `Limits.rate`."""
+    """Total numbers of ignored inbound messages, by kind; see `PeerStats.ignored`."""
     cluster: ClusterStats | None
     """The counters of this process in the cluster. None without ``cluster=``, and while the server is closed."""
 
@@ -162,7 +159,7 @@ class Tally:
         self._dropped = 0
         self.errors = 0
         """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
-        the connection."""
+        the connection has ended."""
         self._ignored: Counter[str] = Counter()
 
     def failed(self) -> None:
@@ -200,7 +197,7 @@ class Tally:
         refused: dict[int, int],
         cluster: ClusterStats | None,
     ) -> ServerStats:
-        """Return the totals, including the counters of the open connections ``peers``."""
+        """Return the totals, including the counters of ``peers``, which are the open connections."""
         messages_in, messages_out = self._messages_in, self._messages_out
         bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
         count = unsent = kept = detached = slow = pending = active = waiting = channels = 0

@@ -6,45 +6,46 @@ one event loop.
 
 **In.** ``start(receiver)`` begins to deliver messages. From then on, the transport calls ``receiver.receive(payload,
 text)`` for each message, complete and in order, without a task or a queue in between. After each read from the network,
-it calls ``receiver.read_ended()`` once, even if the read contained several messages. Messages that arrived before
-``start`` are kept and delivered during the call of ``start``, except for messages that arrived after ``close``.
-``receive`` does not raise. It does not keep the buffer that it gets, unless the buffer is ``bytes``.
+it calls ``receiver.read_ended()`` once, even if the read contained several messages. ``start`` also delivers the
+messages that have already arrived, except for messages that arrived after ``close``. ``receive`` does not raise, and
+keeps ``payload`` only if it is a ``bytes`` object.
 
 **Out.** ``send(payload, text)`` is synchronous, never blocks and never drops a message. It can be called before
 ``start``. Messages that are sent while one read is handled, or in one turn of the event loop, are written together, in
 pieces that grow to about 32 KiB. ``flush()`` immediately writes the messages that wait to be written. When the number
-of unsent bytes exceeds the high-water mark, the transport calls ``receiver.pause_sending()``. When it has drained, it
-calls ``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of the
-connection. ``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is
-closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. When ``send`` returns, the message
-has only left wsrpc. It may never arrive.
+of unsent bytes exceeds `Limits.high_water`, the transport calls ``receiver.pause_sending()``. When the transport has
+drained, it calls ``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of
+the connection. ``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is
+closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has
+returned may still never arrive.
 
-**Raw.** `Server.serve_raw` needs more methods. Some libraries show the frames of a message. With such a library, a
-receiver with a method ``receive_piece(payload, text, last)`` gets a message of several frames through this method,
-frame by frame as the frames arrive. The receiver still gets a message through ``receive`` if it is a single frame, or
-if the library has joined its frames. ``send_piece(payload, text, last)`` sends a part of a message. The part is sent as
-a separate frame if the library supports this; otherwise it is kept until the last part. The last part can be empty.
+**Raw.** `Server.serve_raw` also needs the following methods. A receiver can have a method ``receive_piece(payload,
+text, last)``. If the library exposes the frames of a fragmented message, the transport passes each frame to this method
+as it arrives. ``receive`` still gets unfragmented messages, and messages whose frames the library has joined.
+``send_piece(payload, text, last)`` sends a part of a message. The part is sent as a separate frame if the library
+supports this; otherwise, the transport keeps the part until it gets the last part. The last part can be empty.
 ``send_piece`` raises the same exceptions as ``send``. Between the first and the last part, nothing else may be sent.
 ``pause_receiving()`` stops reading, which slows down the remote peer. Bytes that were already read may still be
 delivered. ``resume_receiving()`` continues to read. Both methods can be called at any time: during ``receive``,
 repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, and
-``close`` continues to read by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame
-if a message is delivered frame by frame. A larger message closes the connection with 1009. You can assign ``largest``.
+``close`` resumes reading by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame if
+a message is delivered frame by frame. A larger message closes the connection with 1009. You can set ``largest``.
 
 **Sessions.** Optional. ``session_survives()`` tells the transport that the peer's session resumes on another connection
-if this connection drops. A transport that detects that its connection is dead then ends it without a Close frame, as
-with ``abort()``. ``receive`` may call ``start`` once more, when the first message has shown to which peer the
-connection belongs. Later messages are delivered to the new receiver, except for other messages of the same read.
+if this connection drops. After this call, a transport that detects a dead connection ends it without a Close frame, as
+if ``abort()`` had been called. ``receive`` may call ``start`` again when the first message has shown which peer the
+connection belongs to. The messages of later reads are delivered to the new receiver.
 
-**Traffic.** Optional. ``traffic`` is a `Traffic` with the number of messages and bytes so far, for `Peer.stats`.
+**Traffic.** Optional. ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
+`Peer.stats`.
 
-**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After it, no other
-method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
-closing handshake, and returns when the connection has ended. If that takes too long, it drops the connection. With None
-as the code, the Close frame is empty, and both sides report 1005. A library that cannot send an empty Close frame sends
-1000. ``abort()`` drops the connection immediately, and may lose messages that were sent. ``connection_lost`` follows
-soon, but not during the call of ``abort``. ``close`` and ``abort`` can be called at any time and more than once.
-Cancelling ``close`` or ``drain`` is safe: the closing continues.
+**End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After this call, no
+other method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
+closing handshake, and returns when the connection has ended. If the closing handshake takes too long, ``close`` drops
+the connection. With None as the code, the Close frame is empty, and both sides report 1005. A library that cannot send
+an empty Close frame sends 1000. ``abort()`` drops the connection immediately, and may lose messages that were sent.
+``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and ``abort`` can be called at
+any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing continues.
 """
 
 from __future__ import annotations
@@ -63,9 +64,9 @@ __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Information about a connection, from its opening handshake.
 
-    ``path`` does not include the query. Header names are in lower case. ``remote`` and ``local`` are host and port, or
-    None if they are unknown. ``underlying`` is the connection object of the WebSocket library, for features that the
-    contract of transports does not include.
+    ``path`` does not include the query. Header names are in lower case. ``remote`` and ``local`` are tuples of host and
+    port, or None if unknown. ``underlying`` is the connection object of the WebSocket library, for features that
+    `Transport` does not have.
     """
 
     path: str = "/"
@@ -85,7 +86,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(msgspec.Struct, frozen=True):
     """Numbers of messages and bytes that a transport has carried.
 
-    Bytes include the headers of frames. They are None if the library does not show them.
+    The numbers of bytes include frame headers. They are None if the library does not expose them.
     """
 
     messages_in: int = 0
@@ -117,7 +118,7 @@ class Receiver(Protocol):
 
 
 class Transport(Protocol):
-    """Connection to which a peer can be bound. The description of the module `wsrpc.transport` is its contract."""
+    """Connection to which a peer can be bound. The module `wsrpc.transport` describes how each method must behave."""
 
     @property
     def info(self) -> ConnectionInfo: ...

@@ -55,8 +55,8 @@ async def dial(
 ) -> PicowsTransport:
     """Open a connection with picows, like `wsrpc.dial`: ``Client(url, dial=dial)``. Cancelling is safe.
 
-    ``compression`` has no effect, because picows does not support it. ``unix`` is refused. Redirects are followed as by
-    `wsrpc.dial`.
+    ``compression`` has no effect, because picows does not support it. ``unix`` is not supported. Redirects are followed
+    in the same way as by `wsrpc.dial`.
 
     Raises:
         HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not

@@ -105,11 +105,11 @@ async def take_over(
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     """Open the WebSocket that ``request`` asks for, without a `Server`.
 
-    The handler must not return before the connection has ended. ``lost`` is called at that time.
+    ``lost`` is called when the connection has ended. The handler must not return earlier.
 
     Returns:
-        The transport, and the response that the handler must return. The transport is None if ``request`` does not ask
-        for a WebSocket, or if the client has left. In the first case, the response contains the reason.
+        The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.
+        The response that the handler must return. It contains the reason if ``request`` does not ask for a WebSocket.
     """
     return await _take_over(request, handshake, _hold_early(request), lost)
 
@@ -160,8 +160,8 @@ async def dial(
     can close the session as soon as the connection is open. Without ``session``, ``proxy=True`` uses the proxy from the
     environment.
 
-    Redirects are followed as by `wsrpc.dial`. With ``session``, redirects are followed only within the origin of the
-    URL, because aiohttp would send the headers and cookies of the session to other origins.
+    Redirects are followed in the same way as by `wsrpc.dial`. With ``session``, redirects are followed only within the
+    origin of the URL, because aiohttp would send the headers and cookies of the session to other origins.
 
     ``unix`` is only for ``ws://`` URLs, because aiohttp has no TLS on Unix sockets. With ``session``, give the session
     a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.

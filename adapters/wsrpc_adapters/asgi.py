@@ -24,7 +24,7 @@ EXTENSION = "wsrpc"
 """Name of the extension with which an ASGI server hands over its connection.
 
 ``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function at ``"reserve"``. A middleware that has to see each
-message removes the extension from the scope.
+message must remove the extension from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
@@ -42,9 +42,9 @@ Raises:
 Reserve = Callable[[Handshake, object], TakeOver | None]
 """Function ``reserve(handshake, underlying)`` that reserves the connection for `TakeOver`.
 
-It is called once, before the application sends ``websocket.accept``. ``handshake`` sets the compression, the limits and
-``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns None if this connection
-cannot be handed over. The application then uses ``receive()`` and ``send()``.
+The application calls this function once, before it sends ``websocket.accept``. ``handshake`` determines the
+compression, the limits and ``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns
+None if this connection cannot be handed over. The application then uses ``receive()`` and ``send()``.
 """
 
 UPGRADE: list[tuple[bytes, bytes]] = [
@@ -71,8 +71,8 @@ def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Applicati
     """Return an ASGI application that serves WebSockets with ``server``.
 
     Args:
-        state: values that the surrounding application has for the connection. They are added to `Handshake.state`,
-            which becomes `Peer.state`.
+        state: values from the surrounding application for the connection. They are added to `Handshake.state`, which
+            becomes `Peer.state`.
     """
     return Application(server, state or {})
 
@@ -86,7 +86,7 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
     `Server.open`.
 
     Raises:
-        TypeError: ``server`` is not a `Server`, but for example an application.
+        TypeError: ``server`` is not a `Server`; for example, it is an application.
     """
     given: Any = server
     if not isinstance(given, Server):
@@ -140,7 +140,7 @@ ACCEPTED = (
 class Application:
     """ASGI application that `asgi` returns.
 
-    It serves WebSockets. Without a framework around it, it also handles the lifespan.
+    It serves WebSockets. If you run it without a framework, it also handles the lifespan events.
     """
 
     def __init__(self, server: Server, state: Mapping[str, Any]) -> None:

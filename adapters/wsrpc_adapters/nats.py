@@ -54,7 +54,7 @@ class NatsEngine:
             itself.
 
     Raises:
-        TypeError: the engine sets one of the options itself.
+        TypeError: one of the options is set by the engine itself.
         ValueError: a URL is not valid, or is a URL of NATS over WebSocket.
     """
 

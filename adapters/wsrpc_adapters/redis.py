@@ -48,16 +48,16 @@ STRETCH = 100
 class RedisEngine:
     """Engine that uses a Redis or Valkey server.
 
-    Each connection to the engine makes two connections to the server, because a connection with subscriptions cannot be
+    Each connection to the engine opens two connections to the server, because a connection with subscriptions cannot be
     used for anything else.
 
     Args:
-        url: a URL ``redis://``, ``rediss://`` (TLS) or ``unix://``, with a user and password if the server needs them.
-        options: options of a connection of ``redis.asyncio``: ``username``, ``password``, ``credential_provider``,
+        url: a ``redis://``, ``rediss://`` (TLS) or ``unix://`` URL, with a user and password if the server needs them.
+        options: options of ``redis.asyncio`` connections: ``username``, ``password``, ``credential_provider``,
             ``ssl_ca_certs``, ``client_name``, … The engine sets the options for timeouts and retries itself.
 
     Raises:
-        TypeError: the engine sets one of the options itself.
+        TypeError: one of the options is set by the engine itself.
         ValueError: the URL is not valid.
     """
 

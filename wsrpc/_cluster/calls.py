@@ -177,21 +177,21 @@ def _refuse_offline(offline: Offline | None) -> None:
 class ClusterPeer(Caller, Addressed):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
-    It has those methods of a `Peer` that send something. Each call looks up the process to which the peer is connected
-    at that moment. A peer of this process is called directly, and a peer of another process through that process. The
-    handlers of the peer run in the same way in both cases. You cannot read from a `ClusterPeer`: a peer sends its
-    messages to the server that it is connected to, so register handlers there.
+    It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
+    that moment. If this is the current process, the message is sent directly. Otherwise, it is sent through the other
+    process. The peer's handlers run in the same way in both cases. You cannot read from a `ClusterPeer`, because a peer
+    sends its messages to the server that it is connected to. Register handlers on that server.
 
-    Calls raise the exceptions of a `Peer`, and also:
+    The methods raise the same exceptions as those of `Peer`, and also:
 
     - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
     - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
-    - `ConnectionLost` with ``outcome="unknown"``: during the call, the process of the peer ended, or could not be
-      reached for 5 seconds.
+    - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
+      5 seconds.
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
-    peer arrive in order. An event is lost if its peer leaves before the event arrives. If a peer reads too slowly, its
-    connection is closed with 4408 when `Limits.hard_cap` bytes wait for it in its process.
+    peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
+    process closes the connection with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
     __slots__ = ("_channel_name", "_sender", "address")
@@ -206,7 +206,7 @@ class ClusterPeer(Caller, Addressed):
         """Return a named channel of the peer.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
         return ClusterPeerChannel(name, self.address, self._sender)

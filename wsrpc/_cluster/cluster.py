@@ -75,36 +75,35 @@ class ClusterView:
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. While it cannot, this process works alone."""
+        """Whether the engine can be reached. While it cannot, this process cannot reach other processes."""
         return self._member is not None and self._member.connected
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        A process gets a generated name when it joins. A process is removed if nothing is received from it for 5
-        seconds.
+        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
         """
         return () if self._member is None else self._member.nodes
 
     def locate(self, address: str) -> str | None:
         """Return the name of the process to which the peer with this address is connected.
 
-        None if no such peer is known. This method only looks up the address in a table of this process.
+        Returns None if no such peer is known. The address is looked up in a table of this process; nothing is sent.
         """
         return None if self._member is None else self._member.locate(address)
 
     def peer(self, address: str) -> ClusterPeer:
-        """Return the peer with this address. It can be connected to any process, or not be connected.
+        """Return the peer with this address. It may be connected to any process, or to none.
 
         Raises:
-            TypeError, ValueError: ``address`` cannot be an address.
+            TypeError, ValueError: ``address`` is not a valid address.
         """
         check_address("an address", address)
         return ClusterPeer(address, self._joined)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's counters in the cluster; None while it is not part of the cluster."""
+        """Return a snapshot of this process's cluster counters, or None while it is not part of the cluster."""
         return None if self._member is None else self._member.stats()
 
 
@@ -114,20 +113,20 @@ def member_of(cluster: ClusterView) -> Member:
 
 
 class Cluster(ClusterView):
-    """Processes of one application that behave as one server.
+    """Several processes of an application that together behave like one server.
 
-    In each process, make one object with the same engine and name, and pass it to one server:
+    In each process, create one `Cluster` with the same engine and name, and pass it to one server:
     ``Server(cluster=Cluster(NatsEngine(url), name="shop"))``. The process joins the cluster when the server opens, and
-    leaves when the server is closed. In a cluster, `Server.room` reaches the members of rooms in all processes, and
-    `peer` reaches any peer with a `Handshake.address`. While the engine cannot be reached, the server still serves its
-    own clients.
+    leaves when the server is closed. In a cluster, `Server.room` reaches a room's members in all processes, and `peer`
+    reaches any peer with a `Handshake.address`. While the engine cannot be reached, the server still serves its own
+    clients.
 
-    wsrpc trusts everyone who can publish to the engine, so protect the engine with its authentication and TLS.
+    wsrpc trusts every program that can publish to the engine, so protect the engine with authentication and TLS.
 
     Args:
         engine: the message broker, which all processes can reach.
-        name: the name of the application: 1 to 64 ASCII letters, digits, ``-`` and ``_``. Several applications can
-            share an engine if they have different names.
+        name: the name of the application, which consists of 1 to 64 ASCII letters, digits, ``-`` and ``_``.
+            Applications with different names can share an engine.
 
     Raises:
         TypeError, ValueError: an argument is not valid.
@@ -138,19 +137,19 @@ class Cluster(ClusterView):
         self._told_gap: list[Callable[[Room], Any]] = []
 
     def on_gap(self, function: G, /) -> G:
-        """Register ``function(room)`` for gaps, after which a room may have missed messages. Works as a decorator.
+        """Register ``function(room)``, which is called when a room may have missed messages. Works as a decorator.
 
-        A gap arises when this process and another process cannot reach each other for more than 5 seconds. When they
-        reach each other again, the function is called for each room of this server that may have missed messages. The
-        function is called before anything else from the other process is handled. It is also called when another
-        process stops responding without leaving the cluster, for example because that process was killed. Shorter
-        interruptions lose no messages.
+        A gap is a period of more than 5 seconds in which this process and another process cannot reach each other.
+        After the gap, the function is called for each room of this server that may have missed messages, before
+        anything else from the other process is handled. It is also called when another process stops responding without
+        leaving the cluster, for example because that process was killed. Shorter interruptions lose no messages.
 
         In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
-        over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions are logged.
+        over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions from the function are
+        logged.
 
         Raises:
-            TypeError: ``function`` is not a plain function of one argument.
+            TypeError: ``function`` is not a plain function with one argument.
         """
         if accepted("on_gap", ("room",), function) != 1 or is_async(function):
             raise TypeError(f"on_gap takes a plain function that is called with (room), got {function!r}")
@@ -175,18 +174,18 @@ class Cluster(ClusterView):
 
 
 class ClusterClient(ClusterView):
-    """Client that calls the peers of a cluster and emits to its rooms.
+    """Client that can call the peers of a cluster, and emit to the rooms.
 
     For programs without a server, such as scripts and cron jobs:
 
     ``async with ClusterClient(RedisEngine(url), name="shop") as shop: await shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You can enter an object only once.
+    waits until all sent messages are written. You cannot use the same object in a second block.
 
     Args:
-        engine: the same engine as that of the servers' `Cluster`.
-        name: the same name as that of the servers' `Cluster`.
+        engine: the same engine as in the servers' `Cluster`.
+        name: the same name as in the servers' `Cluster`.
         limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
             requests.
         codec: as for `Client`.
@@ -258,7 +257,7 @@ class ClusterClient(ClusterView):
         """Return the room with this name, which emits to its members in all processes.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a room.
+            TypeError, ValueError: ``name`` is not a valid room name.
         """
         check_name("a room's name", name)
         return ClusterRoom(name, self._joined)
@@ -279,17 +278,17 @@ class ClusterEmitter(OnChannel):
     _member: Callable[[], Member]
 
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every member of the room. The report names the processes that have members.
+        """Emit an event to every member of the room. The returned report names the processes that have members.
 
         Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
-        cannot be reached now. If this call is cancelled, some processes may not get the event.
+        could not be reached. If this call is cancelled, some processes may not get the event.
 
         Args:
-            skip: a member that does not get the event, or several such members, as `ClusterClient.peer` returns them.
+            skip: one or several members that do not get the event. Get the objects from `ClusterClient.peer`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
         if unsupported:
             raise no_keywords("emit", event, unsupported)
@@ -300,17 +299,17 @@ class ClusterEmitter(OnChannel):
         return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses(skip)))
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
-        """Return an object with the methods of a contract. Each method emits the event with its name.
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
 
         An ``async def`` of the contract does what `emit` does. A plain ``def`` raises `TypeError` when it is called,
         because emitting to a cluster has to wait for the engine. The methods are declared to return None. Arguments are
-        sent as for a proxy; see `Caller.proxy`.
+        sent in the same way as by `ClusterPeer.proxy`.
 
         Args:
-            skip: a member that does not get the events, or several such members, as for `emit`.
+            skip: one or several members that do not get the events, as for `emit`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         skip = kept(skip)
         addresses(skip)  # refuses what is no peer
@@ -341,20 +340,20 @@ class ClusterRoom(ClusterEmitter):
         return self._room_name
 
     def of(self, name: str) -> ClusterRoomChannel:
-        """Return a named channel of this room, which emits to all members.
+        """Return a named channel of this room. The channel emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
         return ClusterRoomChannel(name, self._room_name, self._member)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a text or binary WebSocket message without the protocol to every member; see `emit`.
+        """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
-            TypeError: ``data`` is neither text nor bytes.
+            TypeError: ``data`` is neither a string nor bytes.
         """
         raw_message(data)
         return await self._send(RoomMessage(self._room_name, None, None, [data], addresses(skip)))
@@ -362,7 +361,7 @@ class ClusterRoom(ClusterEmitter):
     async def members(self) -> Members:
         """Return the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not respond in this time.
 
         Raises:
             EngineLost: the engine cannot be reached.

@@ -37,7 +37,7 @@ DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
 
 EncHook = Callable[[Any], Any]
-"""Function ``enc_hook(value)`` that returns a value that can be encoded."""
+"""Function ``enc_hook(value)`` that returns a value that the codec can encode."""
 
 EXACT_TYPES: tuple[type[Any], ...] = (int, str, float, bool, bytes, list, dict)
 """A value whose type is exactly one of these needs no conversion to that type, so that msgspec is not called."""

@@ -36,8 +36,8 @@ BRACE = ord("{")
 class Codec(Protocol):
     """Encoding of messages. For your own codec, `JsonCodec` is a good base class.
 
-    ``text`` says whether messages are text or binary WebSocket messages. WebSocket messages of the other kind are not
-    messages of the protocol.
+    If ``text`` is true, the codec uses text WebSocket messages; otherwise, it uses binary ones. Messages of the other
+    kind do not belong to the wsrpc protocol.
     """
 
     @property
@@ -47,22 +47,22 @@ class Codec(Protocol):
     def text(self) -> bool: ...
 
     def encode(self, message: Any, /) -> bytes:
-        """Encode a message: a struct of wsrpc whose field names are the keys of the encoded message.
+        """Encode ``message``, which is a wsrpc struct. Its field names become the keys of the encoded message.
 
         Raises:
-            TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The call that sends the
-                value raises this exception.
+            TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The method that sends the
+                value raises the same exception.
         """
         ...
 
     def decode(self, payload: bytes | bytearray, /) -> WireMessage:
-        """Decode a payload. If this method raises any exception, the payload is not a message of this codec."""
+        """Decode a payload. An exception of any type means that the payload is not a message of this codec."""
         ...
 
     def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
         """Return the reason why a payload must not be decoded, or None if it can be decoded.
 
-        A reason is, for example, that the payload contains more than ``values`` values. This method is called before
+        For example, a payload is refused if it contains more than ``values`` values. This method is called before
         `decode`, for payloads of more than 4 KiB that `claims` accepts. `JsonCodec` and `MsgpackCodec` count the
         values. A codec that cannot count values without decoding the payload returns None, and has no protection
         against too many values.
@@ -70,27 +70,27 @@ class Codec(Protocol):
         ...
 
     def outline(self, payload: bytes | bytearray, /) -> WireMessage | None:
-        """Return a message that shows the kind of a payload without its values; None if the payload is malformed.
+        """Return an outline of a payload, which is its message without the values, or None if the payload is malformed.
 
-        This method is called for payloads that `objection` or `decode` refuses. For example, JavaScript can send
-        strings with half of a surrogate pair. If this method returns a message, the message is counted and the
-        connection stays open. If the message is a request, it is rejected. If the message is a response, its request
-        fails. If this method returns None, the payload counts towards `Limits.undecodable`. Only the fields ``i``,
-        ``h`` and ``ours`` are used, and whether ``x`` and a non-empty list ``a`` are present.
+        This method is called for payloads that `objection` or `decode` refuses, for example because JavaScript has sent
+        a string with half of a surrogate pair. If this method returns a message, the message is counted and the
+        connection stays open. A request is rejected. A response makes its request fail. If this method returns None,
+        the payload counts towards `Limits.undecodable`. wsrpc uses only the fields ``i``, ``h`` and ``ours``, and
+        checks whether ``x`` and a non-empty list ``a`` are present.
         """
         ...
 
     def claims(self, payload: bytes | bytearray, /) -> bool:
-        """Return whether a payload that could not be decoded was meant as a message of the protocol.
+        """Return whether a payload looks like a message of the wsrpc protocol, without decoding it.
 
-        If not, the payload is ignored.
+        Payloads that do not look like messages and cannot be decoded are ignored.
         """
         ...
 
     def nests_deeper(self, payload: bytes | bytearray, message: WireMessage, depth: int, /) -> bool:
         """Return whether the arrays and objects of a payload are nested more than ``depth`` levels deep.
 
-        ``message`` is the decoded payload.
+        ``message`` is the decoded payload, or the result of `outline`.
         """
         ...
 
@@ -198,8 +198,9 @@ def validating_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessag
 class JsonCodec:
     """Codec for JSON in text messages. It uses msgspec.
 
-    NaN and infinities become ``null``, because JSON does not have them. Bytes become base64 text. Datetimes, UUIDs,
-    Decimals and enums are encoded as msgspec encodes them. ``enc_hook`` converts values of other types to these types.
+    NaN and infinities become ``null``, because JSON does not have them. Bytes become base64 strings. Datetimes, UUIDs,
+    Decimals and enums are encoded as msgspec encodes them. ``enc_hook`` converts values of other types to types that
+    can be encoded.
     """
 
     name = "json"

@@ -46,11 +46,11 @@ not specialized. So bounds that are asked for with each message are no larger.""
 
 
 class WireMessage(Struct):
-    """Any inbound message. Each field has the type that was decoded. The code that reads a field checks its type.
+    """Inbound message, as a codec decodes it. A field can have any type; the code that reads the field checks the type.
 
-    A field with a wrong type must not make a message unreadable if the field does not matter for the message. ``UNSET``
-    means that a field is absent, where this differs from ``null``: ``{i}`` is a response, and ``{i, e: null}`` rejects
-    a request. For ``c`` and ``h``, absent and ``null`` mean the same.
+    A wrong type in a field that a message does not need must not make the message unreadable. ``UNSET`` means that a
+    field is absent, which can differ from ``null``: the message ``{i}`` is a response, and ``{i, e: null}`` rejects a
+    request. For ``c`` and ``h``, an absent field and ``null`` have the same meaning.
     """
 
     a: Any = UNSET

@@ -61,7 +61,7 @@ class Delivery:
         self.receiver = self._receive_piece = None
 
     def frame(self, payload: bytes, text: bool, last: bool) -> None:
-        """Handle the next data frame. For a continuation, ``text`` has no meaning."""
+        """Handle the next data frame. For a continuation, ``text`` is ignored."""
         if self._fragments is None:
             self._text = text
             if last:

@@ -33,24 +33,24 @@ DEFAULT_PORTS = {"ws": 80, "wss": 443}
 class DialRequest:
     """Request of an opening handshake, made from the arguments of a `Dial` function.
 
-    ``url`` has no user information. ``headers`` contains the user information as HTTP Basic authentication, unless the
-    argument ``headers`` already had an Authorization header. All values are valid, so that no library has to quote them
-    in an error.
+    ``url`` does not include user information. ``headers`` contains the user information as HTTP Basic authentication,
+    unless the argument ``headers`` already had an Authorization header. All values have been checked, so that no
+    library has to quote them in an error.
 
     Args:
         url: as for `dial`.
         headers: as for `dial`.
         subprotocols: as for `dial`.
         proxy: as for `dial`.
-        tls: whether there is a TLS context. A TLS context with a ``ws://`` URL is refused.
+        tls: whether there is a TLS context. A TLS context with a ``ws://`` URL is rejected.
         unix: the path of a Unix socket to connect to. No proxy is used, and redirects to another origin are not
             followed, because the other origin is not at this socket.
         may_leave_origin: whether redirects to another origin are followed. Pass False if the library would send more
             than ``headers`` to the other origin.
 
     Raises:
-        BadURL: no attempt can connect to the URL or the proxy.
-        TypeError, ValueError: a header or a subprotocol cannot be sent. The text does not quote its value.
+        BadURL: no attempt can succeed with the URL or the proxy.
+        TypeError, ValueError: a header or a subprotocol cannot be sent. The error message does not quote the value.
     """
 
     def __init__(
@@ -84,13 +84,13 @@ class DialRequest:
     def redirected(self, answer: HandshakeRejected) -> DialRequest | None:
         """Return the next request if ``answer`` is a redirect, or None if it is not.
 
-        Headers and subprotocols with a token are sent only to the origin (scheme, host and port) of the first URL. The
-        headers include those from ``auth=`` and from the user information of the URL. After a redirect to another
-        origin, they are never sent again, even if a later redirect returns to the first origin. Redirects from TLS to
-        clear text are not followed.
+        Headers, and subprotocols that contain a bearer token, are sent only to the origin (scheme, host and port) of
+        the first URL. The headers include those from ``auth=`` and from the user information of the URL. After a
+        redirect to another origin, these headers and subprotocols are never sent again, even if a later redirect
+        returns to the first origin. Redirects from TLS to clear text are not followed.
 
         Raises:
-            HandshakeRejected: the redirect is not followed. This is ``answer`` with the reason.
+            HandshakeRejected: the redirect is not followed. The exception is ``answer`` with the reason added.
         """
         location = answer.headers.get("location")
         if answer.status not in REDIRECTS or location is None:
@@ -156,7 +156,7 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
     Raises:
         HandshakeRejected: the status of the last response is not 101. If the response is a redirect, it was not
             followed for one of the reasons of `DialRequest.redirected`, or because 10 redirects came before it.
-        TimeoutError: the time is over.
+        TimeoutError: the calls took longer than ``seconds``.
         Exception: any other exception of ``attempt``.
     """
     limit = asyncio.timeout(seconds)

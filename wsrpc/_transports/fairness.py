@@ -17,9 +17,9 @@ from weakref import WeakKeyDictionary, proxy
 __all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
 
 READ = 16 * 1024
-"""Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB. That can be ten
-thousand small messages, which are handled without a break. With four connections that sent without a pause, other
-connections waited for a third of a second.)"""
+"""Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten
+thousand small messages. With four connections that sent without a pause, other connections waited for a third of a
+second.)"""
 
 READ_OF_LARGE = 128 * 1024
 """Bytes that one read takes at most, however large messages are."""
@@ -28,7 +28,8 @@ IN_ONE_READ = 64
 """Messages for which a read makes room if they are large."""
 
 MUCH = 4 * 1024
-"""Minimum number of bytes of a read that takes a place in the turn. (64 small requests have half as many bytes.)"""
+"""Minimum number of bytes of a read that needs a place in the turn; see `Turns`. (64 small requests have half as many
+bytes.)"""
 
 AT_ONCE = 0.002
 """Seconds of a turn that are available for expensive work. (Less would not make a turn shorter: a single read
@@ -36,10 +37,10 @@ that is full of requests takes as long.)"""
 
 
 def next_read(size: int, messages: int) -> int:
-    """Return the maximum number of bytes of the next read, after a read of ``size`` bytes that completed ``messages``.
+    """Return the maximum number of bytes to read next, after ``size`` bytes that completed ``messages`` messages.
 
     The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
-    KiB. Each read costs about 10 µs, however many bytes it takes.
+    KiB. Each read costs about 10 µs, regardless of the number of bytes.
     """
     wanted = size * IN_ONE_READ // (messages or 1)
     if wanted < 2 * READ:
@@ -54,10 +55,10 @@ class Loop(Protocol):
 
 
 class Turns:
-    """Places for expensive work in the turns of an event loop.
+    """Places for expensive work in each turn (iteration) of an event loop.
 
-    A turn has places for a few milliseconds of expensive work, and for at least one piece of work. Other work waits for
-    a place in a later turn.
+    A turn has places for a few milliseconds of expensive work, but at least for one piece of work. More work has to
+    wait for a place in a later turn.
     """
 
     __slots__ = ("_left", "_loop", "_renewing", "_waiting")
@@ -69,14 +70,14 @@ class Turns:
         self._waiting: deque[tuple[float, Callable[[], object]]] = deque()
 
     def take(self, seconds: float) -> bool:
-        """Take a place in this turn for work of ``seconds``. Return False if there is no place; then call `wait`."""
+        """Take a place in this turn for ``seconds`` of work. Return False if there is no place; then call `wait`."""
         if self._waiting or self._left <= 0:
             return False
         self._spend(seconds)
         return True
 
     def wait(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call ``callback`` in a later turn that has a place for work of ``seconds``. ``callback`` must not raise."""
+        """Call ``callback`` in a later turn that has a place for ``seconds`` of work. ``callback`` must not raise."""
         self._waiting.append((seconds, callback))
 
     def _spend(self, seconds: float) -> None:

@@ -138,8 +138,8 @@ class FrameWriter(ABC):
         self._parts = 3 if masked else 2
         """Number of entries that a frame has in ``_frames``."""
         self.held = False
-        """Whether frames are kept back until `release`. (It is an attribute, because a call for each read would cost 1
-        %.)"""
+        """Whether frames are kept back until `release`. (This is an attribute, because a method call for each read
+        would cost 1 %.)"""
         self.diverts = False
         """Whether `add` passes messages to `divert`. The subclass then has to implement `divert`."""
         self._scheduled = False
@@ -204,7 +204,7 @@ class FrameWriter(ABC):
             self._schedule()
 
     def count(self, messages: int) -> None:
-        """Count messages that were written in another way than by `write`."""
+        """Count messages that were not written by `write`."""
         self._sent += messages
 
     def take(self) -> bytes:
@@ -229,8 +229,8 @@ class FrameWriter(ABC):
     def release(self, *, in_burst: bool = False) -> None:
         """Write the frames that were kept back.
 
-        With ``in_burst``, the next piece is a large one again. The remote peer is then already handling the previous
-        piece, and small writes would only cost time. (64 echoes of 1 KiB: 10 µs for each echo instead of 12 µs.)
+        With ``in_burst``, the next piece is not a small one. The remote peer is still handling the previous piece, so
+        small writes would only cost time. (64 echoes of 1 KiB: 10 µs for each echo instead of 12 µs.)
         """
         self.held = False
         if not in_burst:

@@ -130,7 +130,7 @@ class Heartbeat:
             self._timer = self._loop.call_at(self._loop.time() + self._interval, self._beat)
 
     def session_survives(self) -> None:
-        """Note that the session resumes on another connection if this connection is dead."""
+        """Record that the session resumes on another connection if this connection is dead."""
         self._survives = True
 
     def stop(self) -> None:
@@ -204,9 +204,10 @@ class Heartbeat:
 
 
 class StallWatch:
-    """Drops a connection above its high-water mark if none of its waiting bytes are sent for too long.
+    """Drops a connection that is above its high-water mark if none of the waiting bytes are sent for too long.
 
-    The time is `Limits.stall` seconds; or the time in which a heartbeat detects a dead connection, if that is shorter.
+    The maximum time is `Limits.stall` seconds, or the time in which a heartbeat detects a dead connection if that is
+    shorter.
     """
 
     __slots__ = ("_limit", "_loop", "_output", "_progress", "_timer")
@@ -221,7 +222,7 @@ class StallWatch:
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Start to watch, because more bytes than the high-water mark are unsent."""
+        """Start to watch, because the unsent bytes exceed the high-water mark."""
         now = self._loop.time()
         self._progress = Progress(self._output, now)
         self._timer = self._loop.call_at(now + closely(self._limit), self._look)

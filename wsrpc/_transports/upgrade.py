@@ -59,11 +59,11 @@ class _Client(_Framing, ClientProtocol):
 
 
 class ServerUpgrade:
-    """Server side of an upgrade to a WebSocket. It makes the response to the request, and then the transport.
+    """Server side of an upgrade to a WebSocket. It creates the response to the request, and then the transport.
 
-    Make an object when `Server.handshake` has accepted ``handshake``. Send a response with ``status`` and ``headers``.
-    If the status is 101, then call `take_over`. Otherwise, the request was not a valid request for a WebSocket, and
-    ``body`` contains the reason.
+    Create an object when `Server.handshake` has accepted ``handshake``. Send a response with ``status`` and
+    ``headers``. If the status is 101, then call `take_over`. Otherwise, the request was not a valid request for a
+    WebSocket, and ``body`` contains the reason.
     """
 
     def __init__(self, handshake: Handshake) -> None:
@@ -103,13 +103,14 @@ class ServerUpgrade:
         *,
         underlying: object = None,
     ) -> WebSocketTransport:
-        """Take over the connection after the response was written. Return a transport for `Server.accept`.
+        """Take over the connection after the response has been written. Return a transport for `Server.accept`.
 
         Args:
-            transport: the asyncio transport of the connection, on which no bytes wait to be written. It gets another
-                protocol.
+            transport: the asyncio transport of the connection, on which no bytes wait to be written. Its protocol is
+                replaced.
             early: the bytes that were read from the connection after the request.
-            lost: a function that is called like asyncio's ``connection_lost`` when the connection has ended.
+            lost: a function that is called when the connection has ended, with the argument of asyncio's
+                ``connection_lost``.
             underlying: the value of `ConnectionInfo.underlying`. The default is the connection of the `websockets`
                 library.
         """
@@ -121,9 +122,9 @@ class ServerUpgrade:
 
 
 class ClientUpgrade:
-    """Client side of an upgrade to a WebSocket. It makes the request, and then the transport.
+    """Client side of an upgrade to a WebSocket. It creates the request, and then the transport.
 
-    Send a GET request with ``headers`` to the URL of ``request``, and follow no redirects. If the status of the
+    Send a GET request with ``headers`` to the URL of ``request``, and do not follow redirects. If the status of the
     response is 101, call `take_over`.
     """
 
@@ -149,7 +150,7 @@ class ClientUpgrade:
         """Take over the connection, and return its transport.
 
         Args:
-            transport: the asyncio transport of the connection. It gets another protocol.
+            transport: the asyncio transport of the connection. Its protocol is replaced.
             headers: the headers of the response.
             early: the bytes that were read from the connection after the response.
 

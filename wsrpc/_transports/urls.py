@@ -19,7 +19,7 @@ LONGEST_SHOWN = 200
 
 
 class BadURL(ValueError):
-    """URL to which no attempt can connect."""
+    """Error for a URL with which no attempt to connect can succeed."""
 
 
 def shown_url(url: object) -> str:
@@ -55,7 +55,7 @@ def check_proxy(proxy: object) -> None:
     """Check that ``proxy`` is the URL of a proxy, True or None.
 
     Raises:
-        BadURL: it is something else. The text says what is expected.
+        BadURL: ``proxy`` is something else. The error message says what is expected.
     """
     if proxy is None or isinstance(proxy, bool):
         return

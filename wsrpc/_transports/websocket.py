@@ -70,7 +70,7 @@ class Send(typing.Protocol):
 
 
 class WebSocketTransport:
-    """Transport on a WebSocket connection of the `websockets` library. It is the default transport."""
+    """Default transport, which uses a WebSocket connection of the `websockets` library."""
 
     def __init__(self, connection: WebSocketConnection, limits: Limits) -> None:
         tcp, loop, protocol = connection.transport, connection.loop, connection.protocol
@@ -82,7 +82,7 @@ class WebSocketTransport:
         self._reader = FrameReader(masked=not client, largest=0)
         self._output = output = _Output(connection, limits, masked=client)
         self.send: Send = output.add
-        """Send a message; see `Transport`. (It is not a method, because a method would cost one more call for each
+        """Send a message; see `Transport`. (This is an attribute, because a method would cost one more call for each
         message.)"""
         self._heartbeat = Heartbeat(output, loop, limits)
         # A client shares the loop with the rest of its program, not with other connections.

@@ -27,7 +27,8 @@ class Stream(Iterator[T_co]):
     client.stream(...)`` without ``with`` opens the stream at the first item. If you leave such a loop early, the stream
     is stopped when Python garbage-collects the stream object, with a warning in the log.
 
-    A stream raises the same exceptions as a `wsrpc.Stream`, after the items that arrived before. Ctrl-C loses no item.
+    A stream raises the same exceptions as a `wsrpc.Stream`, after the items that have already arrived. Ctrl-C does not
+    lose items.
 
     A read takes all items that have already arrived, at most 256, so most items need no switch between threads.
     """

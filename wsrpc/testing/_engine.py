@@ -12,22 +12,22 @@ __all__ = ["MemoryEngine"]
 
 
 class MemoryEngine:
-    """Engine for nodes in one process, which share the same `MemoryEngine`. Tests can disturb it.
+    """In-memory engine, which several nodes in one process share. Tests can interrupt it, and make it lose messages.
 
     Messages that are published in one turn of the event loop arrive in a later turn.
 
     Args:
         largest: the maximum size of a payload, in bytes.
-        seed: the seed of the random choice of messages that are lost.
+        seed: the seed for choosing at random which messages are lost.
     """
 
     def __init__(self, *, largest: int = 1024 * 1024, seed: int = 1) -> None:
         self.largest = largest
         self.loss = 0.0
-        """The share of messages that are lost, from 0 to 1. You can assign it."""
+        """The share of messages that are lost, from 0 to 1. You can set it."""
         self._dice = random.Random(seed)
         self.down = False
-        """Whether no node can connect. You can assign it."""
+        """If true, no node can connect. You can set it."""
         self.connections: set[MemoryEngineConnection] = set()
         self.delivered = 0
         """The number of messages that have arrived. A message counts once for each connection that got it."""
@@ -37,7 +37,7 @@ class MemoryEngine:
 
     @property
     def frozen(self) -> bool:
-        """Whether the engine is frozen, so that it does not respond and no messages arrive."""
+        """Whether the engine is frozen, which means that it does not respond and no messages arrive."""
         return not self._thawed.is_set()
 
     async def connect(self, listener: EngineListener, /) -> MemoryEngineConnection:
@@ -69,7 +69,7 @@ class MemoryEngine:
     def freeze(self) -> None:
         """Stop delivering messages and stop responding, until `thaw` is called.
 
-        Connections end after `wsrpc.engine.PATIENCE` seconds.
+        After `wsrpc.engine.PATIENCE` seconds, the connections end.
         """
         self._thawed.clear()
         for connection in tuple(self.connections):
@@ -82,7 +82,7 @@ class MemoryEngine:
             connection.notice_answer()
 
     def lose(self, count: int) -> None:
-        """Lose the next ``count`` messages of all connections together."""
+        """Lose the next ``count`` messages, counted over all connections."""
         self._lose += count
 
     def carry(self, subject: str, payload: bytes) -> None:

@@ -21,12 +21,12 @@ __all__ = ["Line", "handshake_of"]
 
 
 class Line:
-    """Path from clients to ``server`` in memory. Pass `dial` to a client, and call `cut` to drop its connection::
+    """In-memory network between clients and ``server``. Pass `dial` to a client. `cut` drops the connection::
 
         line = Line(server)
         async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
             line.cut()
-            await client.wait_connected()  # it has dialed again, and its session goes on
+            await client.wait_connected()  # the client has dialed again, and its session has resumed
 
     Messages and handshakes are the same as on a real connection.
 
@@ -39,7 +39,7 @@ class Line:
         self._clock = clock
         self._accepting: set[asyncio.Task[object]] = set()
         self.down = False
-        """Whether no client can connect, so that `dial` raises ConnectionRefusedError. You can assign it."""
+        """If true, no client can connect, and `dial` raises ConnectionRefusedError. You can set it."""
         self.connections: list[tuple[MemoryTransport, MemoryTransport]] = []
         """Both ends of each connection that was made, including ended connections. The client's end comes first."""
 
@@ -86,8 +86,7 @@ class Line:
         """End all connections without a Close frame. Messages in transit are lost.
 
         Args:
-            half_open: whether only the clients notice the end, as if their network went away and came back with another
-                address.
+            half_open: whether only the clients notice the end, as when their network address changes.
         """
         for ours, _ in self.connections:
             if half_open:

@@ -17,11 +17,11 @@ __all__ = ["MemoryTransport", "memory_transports"]
 
 
 class MemoryTransport:
-    """One end of a connection in memory. `memory_transports` makes both ends.
+    """One end of an in-memory connection. `memory_transports` creates both ends.
 
-    Messages that are sent in one turn of the event loop arrive together, as one read, in a later turn. ``sent`` is the
-    number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release` lets it read
-    again.
+    Messages that are sent in one turn (iteration) of the event loop arrive together, as one read, in a later turn.
+    ``sent`` is the number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release`
+    lets it read again.
     """
 
     _other: MemoryTransport
@@ -108,7 +108,7 @@ class MemoryTransport:
             self._over.get_loop().call_soon(self._finish, CloseInfo(CloseCode.ABNORMAL, "aborted"))
 
     def vanish(self) -> None:
-        """End only this end of the connection, without a Close frame. The other end does not notice."""
+        """Drop this end of the connection without a Close frame. The other end does not notice."""
         if not self._over.done():
             self._drop_unsent()
             self._over.get_loop().call_soon(self._end, CloseInfo(CloseCode.ABNORMAL, "vanished"))
@@ -219,12 +219,12 @@ def memory_transports(
     limits: Limits | None = None,
     other: Limits | None = None,
 ) -> tuple[MemoryTransport, MemoryTransport]:
-    """Make the two ends of a connection in memory, the dialing end first.
+    """Create both ends of an in-memory connection, and return ``(dialing, accepting)``.
 
     Args:
         path: the path of the request. It can include a query.
         headers: the headers of the request.
-        limits: the limits of both ends; or of the dialing end, if ``other`` is given.
+        limits: the limits of both ends, or only of the dialing end if ``other`` is given.
         other: the limits of the accepting end.
     """
     url = urlsplit(path)

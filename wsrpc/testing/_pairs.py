@@ -35,7 +35,7 @@ async def pair(
     clock: Clock | None = None,
     extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
-    """Connect two peers in memory, the dialing peer first. Leaving the block closes them.
+    """Connect two peers in memory. Entering the block returns ``(dialing, accepting)``; leaving it closes both peers.
 
     Register handlers inside the block, before you send anything. With ``extensions=False``, the peers use only the
     messages of ws-wrapper.
@@ -68,22 +68,22 @@ async def connect(
 ) -> AsyncGenerator[Client]:
     """Connect a client to ``server`` in memory. Leaving the block closes the client.
 
-    The server's `on_handshake` function and its check of the origin get the request that the client would send over a
-    socket. The request includes the options ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=`` of the
-    client. Options that are functions are called.
+    The server's `on_handshake` function and origin check receive the request that the client would send over a socket.
+    The request includes the client's options ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. If one of
+    these options is a function, it is called to get the value.
 
     Args:
         path: the path of the request, with its query. The default is the path of the client's URL, or ``"/"``.
-        headers: additional headers of the request. They replace headers of the client with the same name.
-        client: a client with your own options or handlers. After a drop, a client with a URL dials that URL. Without
-            this argument, register handlers on the client that the block gets.
+        headers: additional headers of the request. They replace the client's headers of the same name.
+        client: a client with your own options or handlers. After a drop, a client that has a URL reconnects to that URL
+            over the network. Without this argument, register handlers on the client that ``async with`` returns.
         state: the initial `Handshake.state`, which becomes `Peer.state`.
         principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
         clock: a clock that controls the deadlines of both sides, such as those of requests.
 
     Raises:
-        HandshakeRejected: `on_handshake` or the check of the origin refused the connection. The status is 503 if the
-            server is closed.
+        HandshakeRejected: `on_handshake` or the origin check refused the connection. The status is 503 if the server is
+            closed.
         TypeError, ValueError: an option of the client is not valid, or ``path`` does not begin with a slash.
     """
     if client is None:

@@ -26,24 +26,25 @@ DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 
 
 class FaultProxy:
-    """TCP proxy in front of a server that causes network trouble on demand. It listens on a free loopback port.
+    """TCP proxy that causes network trouble on demand. It listens on a free loopback port.
 
     In the block ``async with FaultProxy(listener.url) as proxy``, clients dial `url` instead of the URL of the server.
     Leaving this block resets all connections.
 
-    `drop` causes trouble once. Use the other methods with ``async with``: their trouble continues until the end of
-    their block. Except for `half_close`, it also affects connections that are opened during the block. Such blocks can
-    be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
+    `drop` causes trouble once. Use the other methods with ``async with``: the trouble continues until the end of the
+    block. All of these methods except `half_close` also affect connections that are opened during the block. The blocks
+    can be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
 
-    The proxy passes on bytes unchanged. It therefore works with ``wss://``, too: it decrypts nothing, and certificates
-    are valid. You can enter a proxy only once. On Windows, it needs asyncio's ``SelectorEventLoop``.
+    The proxy passes on bytes unchanged and does not decrypt them. It therefore also works with ``wss://``, and the
+    server's certificate stays valid. You can enter each proxy only once. On Windows, it needs asyncio's
+    ``SelectorEventLoop``.
 
     Args:
         target: the URL of the server, ``ws://`` or ``wss://``.
         seed: the seed of the random jitter of `delay`. The same seed produces the same numbers.
 
     Raises:
-        ValueError: ``target`` is not such a URL.
+        ValueError: ``target`` is not a ``ws://`` or ``wss://`` URL.
     """
 
     def __init__(self, target: str, *, seed: int | None = None) -> None:
@@ -73,7 +74,7 @@ class FaultProxy:
     def url(self) -> str:
         """The target's URL with the host and port of the proxy.
 
-        If the target's host is ``localhost``, it stays ``localhost``, because certificates contain this name.
+        If the target's host is ``localhost``, the URL keeps this name, because certificates contain it.
         """
         user, at, _ = self._target.netloc.rpartition("@")
         host = "localhost" if self._target.hostname == "localhost" else "127.0.0.1"
@@ -111,7 +112,7 @@ class FaultProxy:
         """Reset the current connections. Both sides get an RST, and bytes in transit are lost.
 
         Raises:
-            RuntimeError: called outside the block of the proxy. The other methods raise this, too.
+            RuntimeError: called outside the ``async with`` block of the proxy. The other methods raise this error, too.
         """
         self._check_listening()
         self._port.reset_all()
@@ -132,30 +133,32 @@ class FaultProxy:
         """Reset each connection when exactly ``count`` more bytes have passed in ``direction``.
 
         With 0, the connection is reset immediately. The reset waits until the bytes have been sent, so a reader that
-        has stopped reading delays it. (On systems other than Linux, the reset waits only for the buffer of the proxy,
-        and a slow reader may get fewer bytes.)
+        has stopped reading delays it. (On systems other than Linux, the reset waits only until the proxy's own buffer
+        is empty, and a slow reader may get fewer bytes.)
 
         Raises:
-            ValueError, TypeError: ``direction`` is not a direction, or ``count`` is not a number of bytes.
+            ValueError, TypeError: ``direction`` is not ``"up"`` or ``"down"``, or ``count`` is negative or not an
+                integer.
         """
         if index(count) < 0:
             raise ValueError(f"a number of bytes is not negative, got {count!r}")
         return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
 
     def mid_frame(self, direction: Direction) -> Trouble:
-        """Reset each connection in the middle of the next WebSocket frame that has a payload, of any kind.
+        """Reset each connection in the middle of the next WebSocket frame, of any type, that has a payload.
 
         Bytes before that frame pass, including the opening handshake of a new connection.
 
         Raises:
-            ValueError: ``direction`` is not a direction; or the target is ``wss://``, where frames are not visible.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``, or the target is ``wss://``, where frames are not
+                visible.
         """
         if not self._framed:
             raise ValueError("mid_frame() needs a ws:// target: inside TLS it is not visible where frames begin")
         return self._lasting(self._one(direction), lambda on: on.mid_frames, None)
 
     def silence(self, direction: Direction | None = None) -> Trouble:
-        """Read all bytes and lose them, on current and new connections. The end of a connection is lost, too.
+        """Read and discard all bytes, on current and new connections. The end of a connection is not passed on either.
 
         At the end of the block, connections that have lost something are reset, because they could not continue.
 
@@ -163,12 +166,12 @@ class FaultProxy:
             direction: the direction that is silent. None for both directions.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.silences, None)
 
     def stall(self, direction: Direction | None = None) -> Trouble:
-        """Read no bytes, so that the sender's buffers fill.
+        """Stop reading, so that the sender's buffers fill.
 
         Nothing is lost. At the end of the block, the proxy continues to read.
 
@@ -176,17 +179,18 @@ class FaultProxy:
             direction: the direction that stalls. None for both directions.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         return self._lasting(self._one_or_both(direction), lambda on: on.stalls, None)
 
     def delay(self, seconds: float, jitter: float = 0.0) -> Trouble:
-        """Delay all bytes, in order and in both directions, by ``seconds`` and at most ``jitter`` seconds more.
+        """Delay all bytes, in order and in both directions, by ``seconds`` plus up to ``jitter`` seconds.
 
-        At most 256 KiB are in transit in each direction of a connection. At the end of the block, they arrive.
+        At most 256 KiB are in transit in each direction of a connection. At the end of the block, the delayed bytes
+        arrive.
 
         Raises:
-            ValueError: a number of seconds is negative.
+            ValueError: ``seconds`` or ``jitter`` is negative or infinite.
         """
         for number in (seconds, jitter):
             if not 0 <= number < inf:
@@ -206,11 +210,11 @@ class FaultProxy:
     def half_close(self, direction: Direction) -> Trouble:
         """End one direction of the current connections, with a FIN after the bytes that were sent.
 
-        The other direction stays open. Bytes that are sent in the ended direction afterwards are lost. At the end of
-        the block, these connections are reset. New connections are not affected.
+        The other direction stays open. Bytes that are sent in this direction afterwards are lost. At the end of the
+        block, these connections are reset. New connections are not affected.
 
         Raises:
-            ValueError: ``direction`` is not a direction.
+            ValueError: ``direction`` is not ``"up"`` or ``"down"``.
         """
         self._one(direction)
         return self._half_close(direction)

@@ -17,7 +17,7 @@ class ScriptedTransport:
     """Transport for tests of one peer, in which the test acts as the remote peer.
 
     `feed` delivers messages to the peer, and `expect` asserts which messages the peer sent. Everything happens inside
-    these calls, so a test can drive a peer without a turn of the event loop.
+    these two methods, so a test can drive a peer without running the event loop.
     """
 
     def __init__(self, info: ConnectionInfo | None = None) -> None:
@@ -25,7 +25,7 @@ class ScriptedTransport:
         self.unsent = 0
         self.largest = 2**53
         self.receiving = True
-        """Whether the peer receives, which means that it has not called `pause_receiving`."""
+        """Whether the peer is receiving, which means that it has not called `pause_receiving`."""
         self.closed: CloseInfo | None = None
         self._receiver: Receiver | None = None
         self._sent: deque[tuple[bytes, bool]] = deque()
@@ -77,7 +77,7 @@ class ScriptedTransport:
     def feed(self, *messages: Any) -> None:
         """Deliver messages to the peer in one read.
 
-        Text and bytes are delivered unchanged. Any other value is encoded as JSON text.
+        Strings and bytes are delivered unchanged. Any other value is encoded as JSON.
         """
         assert self._receiver is not None, "no peer is bound to this transport"
         for message in messages:
@@ -104,7 +104,7 @@ class ScriptedTransport:
             raise AssertionError(f"expected {list(messages)!r} to be sent, got {sent!r}")
 
     def pause(self) -> None:
-        """Tell the peer that more bytes than the high-water mark are unsent."""
+        """Tell the peer that its unsent bytes exceed the high-water mark."""
         assert self._receiver is not None
         self._receiver.pause_sending()
 
@@ -114,7 +114,7 @@ class ScriptedTransport:
         self._receiver.resume_sending()
 
     def lose(self, info: CloseInfo | None = None) -> None:
-        """End the connection. By default, there is no Close frame."""
+        """End the connection. By default, it ends without a Close frame."""
         if self.closed is None:
             self.closed = info or CloseInfo(CloseCode.ABNORMAL, "dropped")
             if self._receiver is not None:
