@@ -42,16 +42,16 @@ class Client(Declarer, RawRegistrar, RawCaller):
         headers: headers of the opening handshake.
         auth: a token, which is sent as ``Authorization: Bearer <token>``.
         subprotocols: subprotocols to offer to the server, in order of preference.
-        ssl: the TLS context for ``wss://``. The default context verifies certificates as browsers do.
+        ssl: the TLS context for ``wss://``. The default context verifies certificates, like a browser.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate to the server, which may accept or decline it.
         unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
         dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
-        limits: limits of the connection, and of the queue of messages while there is no connection.
+        limits: limits of the connection, and of the queue for messages that wait for a connection.
         reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
             does not connect again after a drop.
         offline: what to do with messages while there is no connection. With ``"queue"``, they wait for the next
-            connection, within `Limits.offline`. With ``"fail"``, calls immediately raise `ConnectionLost`. The
+            connection, within `Limits.offline`. With ``"fail"``, sending immediately raises `ConnectionLost`. The
             ``offline`` argument of a method such as `emit` overrides this option.
         connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
             handlers. None for no limit.
@@ -180,9 +180,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
         the function.
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
-        send are sent first. Messages from the queue are sent when the functions have returned, or after
-        `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session ends.
-        Exceptions are logged.
+        send are sent first. Messages that were queued before the connection are sent when the functions have returned,
+        or after `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session
+        ends. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -218,7 +218,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
                 of ``reconnect=None`` failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
-                not valid, and another attempt would not change this.
+                not valid; another attempt would fail in the same way.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
                 does not dial again.
         """
@@ -245,7 +245,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         a client without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
 
         Raises:
-            ConnectionLost: the connection ended before the `open` handlers had finished. The code is 1001 if another
+            ConnectionLost: the connection ended before the `open` handlers had finished. ``code`` is 1001 if another
                 connection was bound.
             TypeError, ValueError: ``transport`` is not a transport, or is already bound. The client is unchanged.
         """

@@ -45,10 +45,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     time do not all send them again at the same time. All attempts and the waits between them share the timeout of the
     request.
 
-    A request is sent again if no handler ran: after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
+    A request is sent again if no handler ran, that is, after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
     `Overloaded`, `QueueFull` and `TooManyRequests`. If you pass ``idempotent=True``, the request is also sent again
-    after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, it is sent
-    again only if another connection may come.
+    after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, the request
+    is sent again only if another connection may follow.
 
     When there are no more attempts, the call raises the last error. But if no handler ran in the last attempt, and a
     handler may have run in an earlier attempt, the call raises the error of that earlier attempt.
