@@ -113,9 +113,9 @@ class EventReader(OnChannel):
         """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
-        replace handlers: a handler of the event still runs. If an event has several readers, each of them gets it.
-        Readers get an event before middleware and handlers do. Only readers on an anonymous channel also get requests.
-        wsrpc responds to such a request with None once it has been read, unless a handler responds to it.
+        replace handlers: a handler of the event still runs. Each of several readers gets every event. Readers get an
+        event before middleware and handlers do. Only readers on an anonymous channel also get requests. A request that
+        has been read gets the response None, unless a handler responds to it.
 
         Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
         stream is left. On a client, reading continues across reconnects, and ends when the client is closed. On a
@@ -123,14 +123,13 @@ class EventReader(OnChannel):
 
         Args:
             returns: the type of each value. A tuple type of fixed length, such as ``tuple[str, int]``, stands for all
-                arguments of an event. Any other type stands for exactly one argument. An event that does not fit the
-                type is dropped with a warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``,
-                the value is None for an event without arguments, the argument if there is one, and a tuple if there are
-                several.
+                arguments; any other type stands for exactly one argument. An event that does not fit is dropped with a
+                warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
+                an event without arguments, the argument if there is one, and a tuple if there are several.
             keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
                 more arrive, the loop returns the kept events and then raises `StreamOverflow`. With ``"newest"``, only
-                the latest event is kept. The loop also raises `StreamOverflow` if the unread messages of all readers
-                and anonymous channels would otherwise exceed `Limits.unread_bytes`.
+                the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
+                exceed `Limits.unread_bytes`.
 
         Raises:
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
@@ -215,16 +214,15 @@ class Caller(OnChannel):
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in the order in which they were made. Messages are encoded after this wait. With
-        ``offline="fail"``, calls also wait while the `open` handlers run. Cancelling is safe: the event is then not
-        sent.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait. With ``offline="fail"``, calls
+        also wait while the `open` handlers run. Cancelling is safe: the event is then not sent.
 
         Args:
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
                 the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
                 this error if the connection ends while the message is still waiting to be sent. None, the default, uses
-                the ``offline`` option of the client. On a server, messages to a peer wait for another connection only
-                while the session of the peer is kept.
+                the ``offline`` option of the client. On a server, messages wait for another connection only while the
+                peer's session is kept.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
@@ -311,16 +309,16 @@ class Caller(OnChannel):
         """Send a request, and return its response.
 
         Args:
-            returns: the type against which the response is checked, and to which it is converted. Without a type, the
-                response is returned as it was decoded.
+            returns: the type that the response is checked against and converted to. Without a type, the response is
+                returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
-                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: to
-                the time until the handler is ready for the first item, and to the time from the last item to the
-                response. The items have no time limit.
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
+                the handler is ready for the first item, and from the last item to the response. The items have no time
+                limit.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
-                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If the iterable is a
-                generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
-                exception, `request` raises the same exception, and the handler is stopped.
+                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. A generator is closed
+                at the end, even if the handler stops reading early. If the iterable raises an exception, `request`
+                raises the same exception, and the handler is stopped.
             retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
                 total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
             idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
@@ -438,7 +436,7 @@ class Caller(OnChannel):
         for the exceptions that it raises.
 
         Args:
-            returns: the type against which each item is checked, and to which it is converted.
+            returns: the type that each item is checked against and converted to.
             timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
                 `Limits.timeout`. The items have no time limit.
             send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
@@ -483,7 +481,7 @@ class Caller(OnChannel):
         """Return an object with the methods of a contract. Each method emits the event of the same name.
 
         An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
-        are declared with the return type ``None``. Arguments are sent in the same way as by `proxy`.
+        are declared with the return type ``None``. Arguments are sent as described for `proxy`.
 
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
@@ -513,12 +511,12 @@ class RawCaller(ReadingCaller):
         raise NotImplementedError
 
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw WebSocket message, outside the wsrpc protocol: text for a string, binary for bytes.
+        """Send a raw message, outside the wsrpc protocol: text for a string, binary for bytes.
 
-        The message keeps its place among all other messages. Like `emit`, this method waits while too many bytes are
-        unsent; ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw`
-        gets the message. A message that looks like a protocol message is handled as a protocol message. Cancelling is
-        safe: the message is then not sent.
+        It is sent in order with all other messages. Like `emit`, this method waits while too many bytes are unsent;
+        ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw` gets the
+        message. A message that looks like a protocol message is handled as a protocol message. Cancelling is safe: the
+        message is then not sent.
 
         Raises:
             ConnectionLost: there is no connection, or the remote peer is closing, and the message cannot wait for
@@ -529,8 +527,8 @@ class RawCaller(ReadingCaller):
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
                 connected. A client without an `on_raw` function cannot send bytes before the server has announced its
-                choice. A server that does not use wsrpc never announces a choice. With ``extensions=False``, you can
-                always send bytes. With ``profile="go"``, all raw messages are rejected.
+                choice. A server without wsrpc never announces one. With ``extensions=False``, you can always send
+                bytes. With ``profile="go"``, all raw messages are rejected.
             RuntimeError: called in a thread other than the event loop's.
         """
         if offline is not None:

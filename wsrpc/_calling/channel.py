@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Channel(Declarer, ReadingCaller):
     """Named channel of one peer, with its own event names. `Peer.of` returns it.
 
-    Emit events, send requests and register handlers on a channel in the same way as on the peer. A channel is only a
-    name in messages, so nothing is sent when you open or close a channel.
+    Emit events, send requests and register handlers on a channel in the same way as on a peer. A channel is only a name
+    in messages, so nothing is sent when you open or close a channel.
     """
 
     __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
@@ -77,13 +77,13 @@ class Channel(Declarer, ReadingCaller):
 
         The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
         produces the items. After the last item, the channel stays open, and you can call `items` again. If you write
-        the code of both sides, use `stream` instead. A stream has flow control, stops the producer when you leave the
-        loop, and raises the producer's errors.
+        both sides, use `stream` instead. It has flow control, stops the producer when you leave the loop, and raises
+        the producer's errors.
 
         ``async for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type against which each item is checked, and to which it is converted.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel was closed.

@@ -169,9 +169,9 @@ def with_options(
     """Return a copy of a proxy or emitter with other options: ``await with_options(chat, timeout=2).say("hi")``.
 
     The options have the same meaning as for `Client.request`. Options that you leave out keep their values. ``timeout``
-    also applies to streams, uploads and conversations. ``retry`` and ``idempotent`` apply only to requests. If
-    ``retry`` is set, methods of the contract that are not requests raise `TypeError` when you call them. An emitter
-    takes only ``offline``.
+    also applies to streams, uploads and conversations. ``retry`` and ``idempotent`` apply only to requests. With
+    ``retry``, methods of the contract that are not requests raise `TypeError` when called. An emitter takes only
+    ``offline``.
 
     Raises:
         TypeError, ValueError: an option has the wrong type or an invalid value, or does not apply.

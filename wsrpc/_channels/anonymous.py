@@ -53,8 +53,8 @@ class AnonymousChannel(Registrar, EventReader):
     Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
     caller. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
 
-    ``async with channel`` ends the channel at the end of the block. ``async for item in channel`` reads the items in
-    the same way as `items`.
+    ``async with channel`` ends the channel at the end of the block. ``async for item in channel`` reads the items, like
+    `items`.
     """
 
     __slots__ = ("__weakref__", "_channel_name", "_core", "_registry", "id")
@@ -138,7 +138,7 @@ class AnonymousChannel(Registrar, EventReader):
         After the last item, the channel stays open. ``async for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type against which each item is checked, and to which it is converted.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel has ended.
@@ -200,8 +200,8 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in the order in which they were made. Messages are encoded after this wait.
-        Cancelling is safe: the event is then not sent.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait. Cancelling is safe: the event
+        is then not sent.
 
         Raises:
             ChannelClosed: the channel has ended, for example with its session.

@@ -68,9 +68,9 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
         initial: upper bound of the first delay, in seconds.
         max: largest upper bound of a delay, in seconds.
         stable: how long a connection must last, in seconds, before the count of failures restarts.
-        wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``. Objects of tenacity get
+        wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``. All tenacity objects get
             the number of failures as the attempt number.
-        stop: a ``stop_…`` object of tenacity. Without this option, the number of attempts is not limited.
+        stop: a ``stop_…`` object of tenacity. The default does not limit the number of attempts.
         retry: decides after which failures the client dials again. Pass a ``retry_…`` object of tenacity, or a plain
             function that takes the exception and returns a bool. The exception is the error of a failed attempt, or the
             `ConnectionLost` of a drop. If the result is false, the client gives up. The default is `is_transient`.

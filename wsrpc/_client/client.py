@@ -64,8 +64,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
         extensions: whether to ask the server if it uses wsrpc, too. If it does, the connection has flow control and
-            binary messages. The client asks with one message, which plain ws-wrapper peers ignore. With False, only
-            messages of ws-wrapper are sent.
+            binary messages. This takes one message, which plain ws-wrapper peers ignore. With False, only messages of
+            ws-wrapper are sent.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
@@ -73,9 +73,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
         profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection when it receives certain
-            messages that other servers ignore. With ``"go"``, the client rejects such messages before they are sent.
-            Messages can be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other
-            codecs are not available. See the guide "Talk with Go".
+            messages that other servers ignore. The client then rejects such messages before they are sent. Messages can
+            be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
+            available. See the guide "Talk with Go".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -176,8 +176,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and messages do not wait for the functions. If ``info.resumed`` is false, renew subscriptions in
-        the function.
+        has resumed, and messages do not wait for the functions. If it is false, renew subscriptions in the function.
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
         send are sent first. Messages that were queued before the connection are sent when the functions have returned,

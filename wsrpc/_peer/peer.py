@@ -97,8 +97,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def info(self) -> ConnectionInfo:
         """Data from the opening handshake, such as the path, the headers and the remote address.
 
-        After a connection has ended, its data stays available, for example to `close` handlers, but without
-        ``underlying``.
+        After a connection has ended, its data stays available, without ``underlying``, for `close` handlers.
 
         Raises:
             ConnectionLost: there has been no connection yet.

@@ -26,7 +26,7 @@ class Stream(Generic[T_co]):
 
     ``async with client.stream(...) as items`` opens the stream, and stops the producer at the end of the block. Without
     the block, ``async for item in client.stream(...)`` opens the stream when it reads the first item. If you leave such
-    a loop early, the producer is stopped when Python garbage-collects the stream object, and a warning is logged.
+    a loop early, the producer is stopped when Python garbage-collects the stream, and a warning is logged.
 
     Iterating raises one of these exceptions, after the items that came before the error:
 
