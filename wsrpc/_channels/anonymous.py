@@ -89,8 +89,8 @@ class AnonymousChannel(Registrar, EventReader):
         """End the channel on this side. Requests that this side has sent on it fail with `ChannelClosed`.
 
         The remote peer gets an abort when it next sends something on the channel. If the remote peer is producing
-        items, it gets the abort immediately, because a producer that waits for credit would never send anything.
-        Calling `close` again has no effect.
+        items, it gets the abort immediately, because a producer that waits for flow-control credit would never send
+        anything. Calling `close` again has no effect.
         """
         self._core.check_thread()
         self._core.close(reason)
@@ -98,7 +98,7 @@ class AnonymousChannel(Registrar, EventReader):
     async def abort(self, reason: object = None) -> None:
         """End the channel on both sides, and send ``reason``: an `RpcError`, a string or any other value.
 
-        For an exception that is not an `RpcError`, only the text is sent. On both sides, requests that were made on the
+        For an exception that is not an `RpcError`, only the text is sent. On both sides, requests that were sent on the
         channel fail with `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort`
         again has no effect. Cancelling is safe.
         """
