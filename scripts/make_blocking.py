@@ -141,7 +141,7 @@ ATTRIBUTES = {
     ],
     "Peer": [
         ("id", "str", "The peer's name in logs."),
-        ("state", "PeerState", "A mapping for the application; see `Key`."),
+        ("state", "PeerState", "A mapping for your application's data; see `Key`."),
         ("principal", "object", "The user, as `on_handshake` has set it."),
         (
             "ignored",
@@ -184,7 +184,7 @@ RECONNECTED = "Call ``function(info)`` in a thread on each connection except the
 
 SENTENCES = [
     # Cancelling.
-    (r"Cancelling is safe\. It also cancels the handler on the remote peer, which gets the reason .*", INTERRUPTED),
+    (r"Cancelling is safe\. It also cancels the handler on the remote peer\. The handler gets .*", INTERRUPTED),
     (r"Cancelling is safe, and cancels the handler on the remote peer\.", INTERRUPTED),
     (r"Cancelling stops dialing, unless another caller", "Ctrl-C stops dialing, unless another thread"),
     (
@@ -206,7 +206,7 @@ SENTENCES = [
         r"Waiting begins at the call, not at the ``await``\. You can therefore call `wait_for`, .*? in response\.",
         "To send something and then read the event that the remote peer sends in response, call `events` first.",
     ),
-    (r"from the ``await`` on", "from the call on"),
+    (r"counted from the ``await``", "counted from the call"),
     (r"an iterable or async iterable of items", "an iterable of items"),
     (r"(annotated ``AsyncIterator\[\.\.\.\]``)\. The items", r"\1. The iterable is read in a thread. The items"),
     (r"(Send .*) without waiting, from a plain function in the event loop's thread\.", r"\1 without waiting."),

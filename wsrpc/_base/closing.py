@@ -48,7 +48,7 @@ class CloseCode(IntEnum):
     """Another connection now has the peer's address (`Handshake.address`). By default, the client does not dial again.
     """
     CREDENTIALS_EXPIRED = 4411
-    """The time in `Handshake.expires` has come. The client dials again with fresh credentials, and its session can
+    """The time in `Handshake.expires` has passed. The client dials again with fresh credentials, and its session can
     resume."""
 
 
@@ -60,13 +60,13 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED})
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
-    """Description of the end of a connection, for `close` handlers."""
+    """Description of how a connection ended, for `close` handlers."""
 
     code: int
-    """The close code of the side that closed first. 1005 means that its Close frame had no code. 1006 means that the
+    """The close code from the side that closed first. 1005 means that the Close frame had no code. 1006 means that the
     connection dropped without a Close frame."""
     reason: str = ""
-    """The close reason of the side that closed first."""
+    """The close reason from the side that closed first."""
     was_clean: bool = False
     """Whether the closing handshake was completed."""
     user_closed: bool = False

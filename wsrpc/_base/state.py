@@ -10,13 +10,13 @@ T = TypeVar("T")
 
 
 class Key(Generic[T]):
-    """Typed name of an entry of `Peer.state`.
+    """Typed name of an entry in `Peer.state`.
 
     After ``USER = Key[User]("user")``, type checkers know that ``peer.state[USER]`` is a ``User``. A key is equal to
     its name, so ``peer.state["user"]`` is the same entry. Types are not checked at run time.
 
     Raises:
-        TypeError: the name is not text.
+        TypeError: the name is not a string.
     """
 
     __slots__ = ("name",)
@@ -43,7 +43,7 @@ class Key(Generic[T]):
 
 
 class PeerState(dict[str, Any]):
-    """Dict in which an application keeps data about a peer. Its keys are names, or `Key` objects for typed entries."""
+    """Dict in which an application keeps data about a peer. Keys are strings, or `Key` objects for typed entries."""
 
     __slots__ = ()
 

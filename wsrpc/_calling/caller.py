@@ -112,30 +112,31 @@ class EventReader(OnChannel):
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
         """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
 
-        Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
-        observes: a handler of the event still runs, and each of several readers gets every event. Readers get an event
-        before middleware and handlers do. Readers do not get requests, except on an anonymous channel. There, a request
-        is answered with None when it has been read, unless a handler answers it.
+        Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
+        replace handlers: a handler of the event still runs. Each of several readers gets every event. Readers get an
+        event before middleware and handlers do. Only readers on an anonymous channel also get requests. A request that
+        has been read gets the response None, unless a handler responds to it.
 
         Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
-        stream is left. On a client, it continues across reconnects, and ends at `Client.close`. On a server's peer, the
-        loop raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
+        stream is left. On a client, reading continues across reconnects, and ends when the client is closed. On a
+        server's peer, the loop raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
 
         Args:
-            returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
-                arguments; any other type takes exactly one argument. An event that does not fit is dropped with a
+            returns: the type of each value. A tuple type of fixed length, such as ``tuple[str, int]``, stands for all
+                arguments; any other type stands for exactly one argument. An event that does not fit is dropped with a
                 warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
                 an event without arguments, the argument if there is one, and a tuple if there are several.
-            keep: which unread events are kept. With ``"all"``, all of them are kept, up to `Limits.stream_queue` bytes;
-                beyond that, the reader gets the kept events, and then the loop raises `StreamOverflow`. With
-                ``"newest"``, only the latest event is kept. A reader also ends with `StreamOverflow` if it would make
-                all readers together exceed `Limits.unread_bytes`.
+            keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
+                more arrive, the loop returns the kept events and then raises `StreamOverflow`. With ``"newest"``, only
+                the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
+                exceed `Limits.unread_bytes`.
 
         Raises:
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
                 instead.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` has another value.
+            TypeError, ValueError: ``returns`` is not a type that wsrpc can convert values to, or ``keep`` is neither
+                ``"all"`` nor ``"newest"``.
             RuntimeError: called in a thread other than the event loop's.
         """
         check_keep(keep)
@@ -157,10 +158,10 @@ class EventReader(OnChannel):
 
         Args:
             returns: the type of the value, as for `events`. An event that does not fit is dropped.
-            timeout: the maximum time in seconds, from the ``await`` on. None for no limit.
+            timeout: the maximum time in seconds, counted from the ``await``. None for no limit.
 
         Raises:
-            RequestTimeout: no such event came in time. This exception is also a `TimeoutError`.
+            RequestTimeout: no such event arrived in time. This exception is also a `TimeoutError`.
             ConnectionLost: the client was closed, or the session of a server's peer ended.
             ReservedEvent, ChannelClosed, TypeError, ValueError, RuntimeError: as for `events`.
         """
@@ -213,19 +214,19 @@ class Caller(OnChannel):
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order, before their messages are encoded. With ``offline="fail"``, they also
-        wait while the `open` handlers run. Cancelling is safe: the event is then not sent.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait. With ``offline="fail"``, calls
+        also wait while the `open` handlers run. Cancelling is safe: the event is then not sent.
 
         Args:
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
                 the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
-                this error if the connection ends while the message still waits to be sent. None, the default, uses the
-                ``offline`` option of the client. Messages to a server's peer wait for another connection only while the
-                session is kept.
+                this error if the connection ends while the message is still waiting to be sent. None, the default, uses
+                the ``offline`` option of the client. On a server, messages wait for another connection only while the
+                peer's session is kept.
 
         Raises:
-            ConnectionLost: there is no connection, and the event may not wait for one; ``outcome`` is ``"not_sent"``.
-            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
                 sent.
@@ -251,8 +252,8 @@ class Caller(OnChannel):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
-                full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         if unsupported:
@@ -308,38 +309,38 @@ class Caller(OnChannel):
         """Send a request, and return its response.
 
         Args:
-            returns: the type to check and convert the response to. Without it, the response is returned as it was
-                decoded.
+            returns: the type that the response is checked against and converted to. Without a type, the response is
+                returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
-                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this is the maximum time until
-                the handler is ready for the first item, and again the maximum time between the last item and the
-                response. The items in between have no time limit.
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
+                the handler is ready for the first item, and from the last item to the response. The items have no time
+                limit.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
                 ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. A generator is closed
-                at the end, even if the handler stops reading early. If the iterable raises an exception, the call
-                raises it, and the handler is stopped.
-            retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
-                attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
-            idempotent: whether the request can safely run twice. If true, ``retry`` also sends the request again if it
-                may have run when the connection ended, or if the handler reached its time limit.
+                at the end, even if the handler stops reading early. If the iterable raises an exception, `request`
+                raises the same exception, and the handler is stopped.
+            retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
+                total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
+            idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
+                handler may have run when the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
-        Cancelling is safe. It also cancels the handler on the remote peer, which gets the reason that you pass to
+        Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
         ``task.cancel(reason)``.
 
         Raises:
-            RemoteError: the remote peer rejected the request. The subclasses say why.
+            RemoteError: the remote peer rejected the request. Its subclasses stand for the possible reasons.
             RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
-                ``__cause__`` is the error of the attempt before.
-            ConnectionLost: the connection ended before the response came; ``outcome`` says whether the request may have
-                run.
+                ``__cause__`` is the error from the previous attempt.
+            ConnectionLost: the connection ended before the response arrived; ``outcome`` says whether the handler may
+                have run.
             BadResult: the response does not fit ``returns``.
             UnexpectedChannel: the response is a channel.
             ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
                 was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side refused the request; nothing was
-                sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side rejected the request; nothing
+                was sent.
         """
         try:
             if unsupported:
@@ -379,8 +380,8 @@ class Caller(OnChannel):
         """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
-        its ``abort()``. ``timeout`` limits the time until the channel is open, in seconds. ``offline`` is the same as
-        for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
+        its ``abort()``. ``timeout`` is the maximum time in seconds until the channel is open. ``offline`` is the same
+        as for `emit`. Cancelling is safe, and cancels the handler on the remote peer.
 
         Raises:
             BadResult: the response is not a channel.
@@ -435,14 +436,15 @@ class Caller(OnChannel):
         for the exceptions that it raises.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
             timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
                 `Limits.timeout`. The items have no time limit.
-            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises it.
+            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
+                same exception.
             offline: as for `emit`.
 
         Raises:
-            TypeError: ``returns`` is not a type that can be converted to.
+            TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         if unsupported:
             raise no_keywords("stream", event, unsupported)
@@ -454,36 +456,35 @@ class Caller(OnChannel):
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
     def proxy(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract. Each method calls the event with its name.
+        """Return an object with the methods of a contract. Each method sends a request for the event of the same name.
 
-        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`,
-        and converts the result to the type that the contract declares:
+        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`
+        would, and converts the result to the type that the contract declares:
 
         - ``async def say(self, text: str) -> int`` is a request.
         - ``def history(self, since: int) -> Stream[Line]`` is a stream.
         - A parameter ``AsyncIterable[...]`` takes the items of an upload, like the argument ``send`` of `request`.
         - ``async def talk(self) -> AnonymousChannel`` opens a channel.
-        - An attribute that is annotated with another contract is a proxy for the channel with the name of the
-          attribute.
+        - An attribute that is annotated with another contract is a proxy for the named channel of the same name.
 
         Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
         you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
         `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_proxy(contract, self)
         return made
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract. Each method emits the event with its name.
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
 
         An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
-        are declared with the return type ``None``. Arguments are sent as for a proxy.
+        are declared with the return type ``None``. Arguments are sent as described for `proxy`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_emitter(contract, self, takes_offline=True)
         return made
@@ -510,24 +511,24 @@ class RawCaller(ReadingCaller):
         raise NotImplementedError
 
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message: str as text, bytes as binary. It is sent in order with all other messages.
+        """Send a raw message, outside the wsrpc protocol: text for a string, binary for bytes.
 
-        Like `emit`, the call waits while too many bytes are unsent, or until there is a connection; ``offline`` is the
-        same as for `emit`. The function that the remote peer has registered with `on_raw` gets the message. A message
-        that looks like a protocol message is handled as a protocol message. Cancelling is safe: the message is then not
-        sent.
+        It is sent in order with all other messages. Like `emit`, this method waits while too many bytes are unsent;
+        ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw` gets the
+        message. A message that looks like a protocol message is handled as a protocol message. Cancelling is safe: the
+        message is then not sent.
 
         Raises:
-            ConnectionLost: there is no connection, or the remote peer is closing, and the message may not wait for
+            ConnectionLost: there is no connection, or the remote peer is closing, and the message cannot wait for
                 another connection; ``outcome`` is ``"not_sent"``.
-            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
             TypeError: ``message`` is neither str nor bytes.
-            ValueError: ``message`` is binary, but binary messages on this connection are, or may still become,
-                MessagePack. Between two wsrpc peers they are MessagePack, unless one of the peers had an `on_raw`
-                function when they connected. A client without an `on_raw` function cannot send binary messages until
-                the server has announced its choice, which a server without wsrpc never does. With ``extensions=False``,
-                you can always send binary messages. With ``profile="go"``, all raw messages are refused.
+            ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
+                may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
+                connected. A client without an `on_raw` function cannot send bytes before the server has announced its
+                choice. A server without wsrpc never announces one. With ``extensions=False``, you can always send
+                bytes. With ``profile="go"``, all raw messages are rejected.
             RuntimeError: called in a thread other than the event loop's.
         """
         if offline is not None:
@@ -543,8 +544,8 @@ class RawCaller(ReadingCaller):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
-                full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError, RuntimeError: as for `send_raw`.
         """
         if offline is not None:

@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Channel(Declarer, ReadingCaller):
     """Named channel of one peer, with its own event names. `Peer.of` returns it.
 
-    You emit, request and register handlers on a channel as on the peer. A channel is only a name in messages, so
-    nothing is sent when it is opened or closed.
+    Emit events, send requests and register handlers on a channel in the same way as on a peer. A channel is only a name
+    in messages, so nothing is sent when you open or close a channel.
     """
 
     __slots__ = ("_channel_name", "_closed", "_name", "_on_close", "_registry", "_sender")
@@ -75,19 +75,20 @@ class Channel(Declarer, ReadingCaller):
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        The first read asks the remote peer to begin: its handler of the event ``start`` on this channel produces the
-        items. After the last item, the channel stays open, and you can read it again. If you write both sides, use
-        `stream` instead: it has flow control, stops the producer when you leave, and raises the producer's errors.
+        The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
+        produces the items. After the last item, the channel stays open, and you can call `items` again. If you write
+        both sides, use `stream` instead. It has flow control, stops the producer when you leave the loop, and raises
+        the producer's errors.
 
         ``async for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel was closed.
             RuntimeError: the items are already being read.
-            TypeError: ``returns`` is not a type that can be converted to.
+            TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         return cast("ReadingSender", self._sender).read_items(self._name, returns)
 

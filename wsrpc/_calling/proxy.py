@@ -166,15 +166,15 @@ def with_options(
     idempotent: bool | UnsetType = UNSET,
     offline: Offline | UnsetType | None = UNSET,
 ) -> T:
-    """Return a proxy or emitter like ``proxy``, with these options for its calls.
+    """Return a copy of a proxy or emitter with other options: ``await with_options(chat, timeout=2).say("hi")``.
 
-    The options have the same meaning as for `Client.request`. Options that you leave out stay as they are: ``await
-    with_options(chat, timeout=2).say("hi")``. ``timeout`` also applies to streams, uploads and conversations. ``retry``
-    and ``idempotent`` apply only to requests: with ``retry``, all other methods of the contract raise `TypeError` when
-    they are called. An emitter takes only ``offline``.
+    The options have the same meaning as for `Client.request`. Options that you leave out keep their values. ``timeout``
+    also applies to streams, uploads and conversations. ``retry`` and ``idempotent`` apply only to requests. With
+    ``retry``, methods of the contract that are not requests raise `TypeError` when called. An emitter takes only
+    ``offline``.
 
     Raises:
-        TypeError, ValueError: an option has a wrong type or value, or does not apply.
+        TypeError, ValueError: an option has the wrong type or an invalid value, or does not apply.
     """
     given: Any = proxy
     if not isinstance(given, TypedCaller):

@@ -39,22 +39,22 @@ _OPTIONS = {
 
 @injectable(methodcaller("channel"), conversation=True)
 class AnonymousChannel(Registrar, EventReader):
-    """Channel without a name, opened by one request. Both sides emit, request, register handlers and read on it.
+    """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
-    The caller gets the channel from ``open_channel``. The handler of the request gets it in one of two ways. Either the
-    handler has a parameter that is annotated with this class, and its body is the conversation. Or it makes a channel
-    with `Context.channel` and returns it. The channel ends when either side ends it, when the body of the conversation
-    returns, or when the session ends.
+    The caller gets the channel from ``open_channel``. On the other side, the handler of the request can have a
+    parameter that is annotated with this class. wsrpc then passes the channel to the handler, whose body is the
+    conversation. Other handlers create a channel with `Context.channel` and return it. The channel ends when either
+    side ends it, when the body of the conversation returns, or when the session ends.
 
     Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
-    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. After that, the channel is aborted. But if this side
-    has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
+    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. Beyond these limits, the channel is aborted. But if
+    this side has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
     Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
-    caller. Sending after the end of a channel raises `ChannelClosed` with the reason.
+    caller. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
 
-    ``async with channel`` ends the channel when the block is left. ``async for item in channel`` reads the items of
-    ws-wrapper's iterator protocol.
+    ``async with channel`` ends the channel at the end of the block. ``async for item in channel`` reads the items, like
+    `items`.
     """
 
     __slots__ = ("__weakref__", "_channel_name", "_core", "_registry", "id")
@@ -75,8 +75,8 @@ class AnonymousChannel(Registrar, EventReader):
     def close_reason(self) -> Any:
         """The reason for the end of the channel.
 
-        It is the argument of `close` or `abort` on either side (an error of the remote peer as a `RemoteError`), a
-        `ConnectionLost`, or None after a normal end.
+        The reason is the argument of `close` or `abort` on the side that ended the channel (an error from the remote
+        peer becomes a `RemoteError`), a `ConnectionLost`, or None after a normal end.
         """
         return self._core.close_reason
 
@@ -86,20 +86,21 @@ class AnonymousChannel(Registrar, EventReader):
     # ------------------------------------------------------------ the end
 
     def close(self, reason: object = None) -> None:
-        """End the channel on this side. Requests that this side has made on it fail with `ChannelClosed`.
+        """End the channel on this side. Requests that this side has sent on it fail with `ChannelClosed`.
 
-        The remote peer gets an abort when it next sends something on the channel. A producer that waits for credit
-        would never send anything, so a producer gets the abort immediately. Calling `close` again has no effect.
+        The remote peer gets an abort when it next sends something on the channel. If the remote peer is producing
+        items, it gets the abort immediately, because a producer that waits for flow-control credit would never send
+        anything. Calling `close` again has no effect.
         """
         self._core.check_thread()
         self._core.close(reason)
 
     async def abort(self, reason: object = None) -> None:
-        """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
+        """End the channel on both sides, and send ``reason``: an `RpcError`, a string or any other value.
 
-        For any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
-        `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort` again has no
-        effect. Cancelling is safe.
+        For an exception that is not an `RpcError`, only the text is sent. On both sides, requests that were sent on the
+        channel fail with `ChannelClosed`, and the handler whose body is the conversation is cancelled. Calling `abort`
+        again has no effect. Cancelling is safe.
         """
         self._core.check_thread("channel.abort()")
         self._core.abort(reason)
@@ -132,13 +133,12 @@ class AnonymousChannel(Registrar, EventReader):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol.
+        """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        After the last item, the channel stays open, as in JavaScript. ``async for item in channel`` does the same,
-        without ``returns``.
+        After the last item, the channel stays open. ``async for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel has ended.
@@ -175,8 +175,8 @@ class AnonymousChannel(Registrar, EventReader):
         See `Server.implement`. After this call, messages that were kept for the channel are handled.
 
         Raises:
-            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
-                Nothing is registered.
+            TypeError: a method is missing, or its signature does not fit the contract. The error message shows both
+                signatures. Nothing is registered.
             ChannelClosed: the channel has ended.
         """
         self._listen()
@@ -200,8 +200,8 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, the message waits for its turn before it is encoded. Cancelling is safe: the event is then not
-        sent.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait. Cancelling is safe: the event
+        is then not sent.
 
         Raises:
             ChannelClosed: the channel has ended, for example with its session.
@@ -231,7 +231,7 @@ class AnonymousChannel(Registrar, EventReader):
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_emitter(contract, self)
         return made
@@ -271,7 +271,7 @@ class AnonymousChannel(Registrar, EventReader):
         send: Source | None = None,
         **unsupported: Any,
     ) -> Coroutine[Any, Any, Any]:
-        """Send a request on the channel, and return its response. The options are those of `Peer.request`.
+        """Send a request on the channel, and return its response. The arguments mean the same as for `Peer.request`.
 
         Cancelling is safe, and cancels the handler on the remote peer.
 
@@ -295,8 +295,8 @@ class AnonymousChannel(Registrar, EventReader):
         """Send a request that opens another anonymous channel, and return that channel.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``async with``, or call
-        its `abort`. ``timeout`` limits the time until the channel is open, in seconds. Cancelling is safe, and cancels
-        the handler on the remote peer.
+        its `abort`. ``timeout`` is the maximum time in seconds until the channel is open. Cancelling is safe, and
+        cancels the handler on the remote peer.
 
         Raises:
             BadResult: the response is not a channel.

@@ -36,11 +36,11 @@ Strategy = Callable[[RetryCallState], Any]
 
 
 def is_transient(error: BaseException) -> bool:
-    """Return whether another attempt to connect may succeed. This is the default of ``Reconnect(retry=)``.
+    """Return whether another attempt to connect may succeed after ``error``.
 
-    The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501, and after close code 1008 (policy
-    violation) or 4410 (another connection has the address of this client). It is also false if a certificate does not
-    verify, or if a URL is not valid.
+    `Reconnect` uses this function by default. The result is false after HTTP 400, 401, 403, 404, 405, 410, 426 or 501,
+    and after close code 1008 (policy violation) or 4410 (another connection now has this client's address). It is also
+    false if the verification of a certificate failed, or if a URL is not valid.
     """
     if isinstance(error, HandshakeRejected):
         return error.status not in FATAL_STATUS
@@ -61,22 +61,22 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
     seconds.
 
-    After close code 1013, ten seconds are added to the delay. If the server refuses a connection with the header
-    ``Retry-After``, the time in the header is added, but at most one day.
+    After close code 1013, ten seconds are added to the delay. If the response that refuses a connection has a
+    ``Retry-After`` header, the time in the header is added, but at most one day.
 
     Attributes:
         initial: upper bound of the first delay, in seconds.
         max: largest upper bound of a delay, in seconds.
         stable: how long a connection must last, in seconds, before the count of failures restarts.
-        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``. These objects, and those for
-            ``stop`` and ``retry``, get the count of failures as the attempt number.
-        stop: one of tenacity's ``stop_…`` objects. Without it, the number of attempts is not limited.
-        retry: decides after which failures the client dials again: one of tenacity's ``retry_…`` objects, or a plain
-            function that takes the exception and returns a bool. The exception is that of a failed attempt, or the
+        wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``. All tenacity objects get
+            the number of failures as the attempt number.
+        stop: a ``stop_…`` object of tenacity. The default does not limit the number of attempts.
+        retry: decides after which failures the client dials again. Pass a ``retry_…`` object of tenacity, or a plain
+            function that takes the exception and returns a bool. The exception is the error of a failed attempt, or the
             `ConnectionLost` of a drop. If the result is false, the client gives up. The default is `is_transient`.
 
     Raises:
-        TypeError, ValueError: an option has a wrong type, or is out of its range.
+        TypeError, ValueError: an option has the wrong type or is out of range.
     """
 
     initial: float = 2.0

@@ -38,43 +38,43 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     Args:
         url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, sync or async, that are
-            called for each attempt. Without a URL, pass your own connections to `bind`.
+            called for each attempt to connect. Without a URL, pass your own connections to `bind`.
         headers: headers of the opening handshake.
         auth: a token, which is sent as ``Authorization: Bearer <token>``.
         subprotocols: subprotocols to offer to the server, in order of preference.
-        ssl: the TLS context for ``wss://``. The default context verifies certificates as browsers do.
+        ssl: the TLS context for ``wss://``. The default context verifies certificates, like a browser.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate to the server, which may accept or decline it.
         unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
         dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
-        limits: limits of the connection, and of the queue of messages while there is no connection.
+        limits: limits of the connection, and of the queue for messages that wait for a connection.
         reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
             does not connect again after a drop.
         offline: what to do with messages while there is no connection. With ``"queue"``, they wait for the next
-            connection, within `Limits.offline`. With ``"fail"``, calls immediately raise `ConnectionLost`. The
-            ``offline`` argument of a call overrides this option.
+            connection, within `Limits.offline`. With ``"fail"``, sending immediately raises `ConnectionLost`. The
+            ``offline`` argument of a method such as `emit` overrides this option.
         connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
             handlers. None for no limit.
-        transport: the first connection, instead of a URL.
-        codec: the encoding of messages. The default is JSON with ``enc_hook``.
+        transport: the transport to use for the first connection, instead of a URL.
+        codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
-        enc_hook: function that converts values of such types to values that can be encoded; see `EncHook`.
+        enc_hook: function that converts values that msgspec cannot encode to values that it can; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
-        extensions: whether to check that the server uses wsrpc, too. If it does, the connection has flow control and
-            binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
-            messages of ws-wrapper are sent.
+        extensions: whether to ask the server if it uses wsrpc, too. If it does, the connection has flow control and
+            binary messages. This takes one message, which plain ws-wrapper peers ignore. With False, only messages of
+            ws-wrapper are sent.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
-        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
-            that other servers ignore. This client then refuses such messages before they are sent. Messages have at
-            most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection when it receives certain
+            messages that other servers ignore. The client then rejects such messages before they are sent. Messages can
+            be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
             available. See the guide "Talk with Go".
 
     Raises:
@@ -147,11 +147,10 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent. Also true while its `open` handlers run.
+        """Whether there is a connection over which messages can be sent. Also true while the `open` handlers run.
 
-        False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
-        ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
-        seconds later.
+        False as soon as sending a message has failed, even if `state` is still ``"connected"`` or ``"opening"``. The
+        state changes when the end of the connection is reported, at most `Limits.close_timeout` seconds later.
         """
         return self._core.peer.connected
 
@@ -163,11 +162,12 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Register the handlers and middleware of ``router`` on this client; see `Router`.
 
         Args:
-            channel: the named channel for the registrations of the router's main channel. None for the main channel.
+            channel: the named channel on which to register the handlers of the router's main channel. None for the main
+                channel.
 
         Raises:
             TypeError: ``router`` is not a `Router`.
-            ValueError: ``channel`` is given, and the router has named channels itself.
+            ValueError: ``channel`` is given, but the router already has named channels of its own.
         """
         include(router, self._registry, channel)
 
@@ -176,12 +176,12 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and messages do not wait for the functions. If it is false, subscribe again in the function.
+        has resumed, and messages do not wait for the functions. If it is false, renew subscriptions in the function.
 
-        On a new session, the functions run one after another, after the `open` handlers. Messages that the functions
-        send are sent first. The messages that waited for the connection wait until the functions return, for at most
-        `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session ends.
-        Exceptions are logged.
+        In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
+        send are sent first. Messages that were queued before the connection are sent when the functions have returned,
+        or after `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session
+        ends. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -211,13 +211,13 @@ class Client(Declarer, RawRegistrar, RawCaller):
         session ends before the `open` handlers have finished.
 
         Cancelling stops dialing, unless another caller waits for the connection. After a drop, or after `bind`, the
-        client continues to dial even if this call is cancelled or takes too long.
+        client continues to dial even if this call is cancelled or reaches ``connect_timeout``.
 
         Raises:
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
                 of ``reconnect=None`` failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
-                not valid, and another attempt would not change this.
+                not valid; another attempt would fail in the same way.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
                 does not dial again.
         """
@@ -226,7 +226,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
     async def wait_connected(self) -> None:
         """Wait until there is a connection, and its `open` and `on_reconnect` handlers have finished.
 
-        While the client is ``"idle"``, this waits until `connect` or `bind` is called. Cancelling is safe.
+        While the client is ``"idle"``, this method waits until `connect` or `bind` is called. Cancelling is safe.
 
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
@@ -240,13 +240,13 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Use a connection of your own, and return when its `open` and `on_reconnect` handlers have finished.
 
         The current connection, if there is one, is closed with 1001, and the requests in flight on it fail. The client
-        stops dialing. Handlers stay registered. When the new connection drops, a client with a URL dials, and a client
-        without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
+        stops dialing. Handlers stay registered. When the new connection drops, a client with a URL dials that URL, and
+        a client without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
 
         Raises:
-            ConnectionLost: the connection ended before the `open` handlers had finished. The code is 1001 if another
+            ConnectionLost: the connection ended before the `open` handlers had finished. ``code`` is 1001 if another
                 connection was bound.
-            TypeError, ValueError: ``transport`` is not a transport, or is already bound. Nothing has changed.
+            TypeError, ValueError: ``transport`` is not a transport, or is already bound. The client is unchanged.
         """
         await self._core.bind(transport)
 
@@ -255,18 +255,19 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
         Messages that were accepted for sending are sent first, then the Close frame. Request handlers that are still
         running are cancelled, as at the end of any session. Handlers of events have `Limits.close_timeout` seconds to
-        finish. Cancelling is safe: the closing continues.
+        finish. Cancelling is safe: the client continues to close.
 
-        This method has no ``drain=``. To let request handlers finish, first wait until the client is connected and both
-        ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without losing its
-        work" of the guide "Start and stop a server" shows how.
+        This method has no ``drain`` option. To let request handlers finish, first wait until the client is connected
+        and both ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without
+        losing its work" of the guide "Start and stop a server" shows how.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
-            reason: the close reason, with at most 123 bytes in UTF-8.
+            reason: the close reason, at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
         """
         await self._core.close(code, reason)
 

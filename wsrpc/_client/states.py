@@ -14,15 +14,15 @@ __all__ = ["STATES", "TABLE", "ClientState", "Input", "after"]
 ClientState = Literal[
     "idle", "connecting", "waiting", "opening", "connected", "detached", "resuming", "closing", "closed"
 ]
-"""State of a client, as text.
+"""State of a client, as a string.
 
 - ``"idle"``: the client has not begun to connect, or waits for `Client.bind`.
 - ``"connecting"``: an attempt to connect is running.
 - ``"waiting"``: the client waits between two attempts.
 - ``"opening"``: the client has a connection. The `open` handlers run, then the `on_reconnect` handlers.
 - ``"connected"``: the connection is open.
-- ``"detached"``: the connection has dropped, and the session is kept, so that calls in flight can continue. The client
-  waits between two attempts.
+- ``"detached"``: the connection has dropped, and the session is kept, so that requests in flight can continue. The
+  client waits between two attempts.
 - ``"resuming"``: the session is kept. An attempt to connect is running, or the server has been asked to resume the
   session.
 - ``"closing"``: `Client.close` is running.

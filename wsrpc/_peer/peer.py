@@ -42,10 +42,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     Attributes:
         id: the name of the peer in logs.
-        state: a mapping for data of the application; see `Key`. On a server, an `on_handshake` function can fill it.
+        state: a mapping for your application's data; see `Key`. On a server, an `on_handshake` function can fill it.
         principal: the user, as set by `on_handshake`.
-        ignored: a Counter of messages that were not handled, by kind: messages that are ignored by the rules of the
-            protocol, events without a handler, and messages above `Limits.rate`.
+        ignored: a Counter of messages that were not handled, by kind. It includes messages that the protocol says to
+            ignore, events without a handler, and messages that exceeded `Limits.rate`.
     """
 
     def __init__(
@@ -87,15 +87,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def detached(self) -> bool:
-        """Whether the session is kept without a connection. It continues when another connection resumes it."""
+        """Whether the session is kept without a connection.
+
+        The session continues when another connection resumes it.
+        """
         return self._core.detached
 
     @property
     def info(self) -> ConnectionInfo:
-        """Data of the opening handshake, such as the path, the headers and the remote address.
+        """Data from the opening handshake, such as the path, the headers and the remote address.
 
-        After the end of the connection, this is the data of the last connection, without ``underlying``, so that
-        `close` handlers can use it.
+        After a connection has ended, its data stays available, without ``underlying``, for `close` handlers.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -157,9 +159,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         You can change one limit of an existing connection, the maximum size of inbound messages. For example, an `open`
         handler can run ``peer.limits = peer.limits.replace(message=4096)``. A remote peer that uses wsrpc receives the
-        new limit, and then raises `MessageTooBig` instead of sending a larger message. If it has already sent a larger
-        message, the connection is closed with 1009. All other limits are fixed after the opening handshake; see
-        `Handshake.limits`.
+        new limit, and then raises `MessageTooBig` instead of sending a larger message. If the remote peer has already
+        sent a larger message, the connection is closed with 1009. All other limits are fixed after the opening
+        handshake; see `Handshake.limits`.
 
         Raises:
             ConnectionLost: on assignment, if there is no connection, and no session that waits for another connection.
@@ -182,14 +184,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def dropped(self) -> int:
-        """Number of broadcasts that were not sent because this peer reads too slowly. See `Server` for the policies."""
+        """Number of broadcasts that were not sent to this peer because it reads too slowly.
+
+        See `Server` for the policies.
+        """
         return self._core.history.dropped
 
     @property
     def server(self) -> Server:
         """The server that this peer is connected to, or was connected to.
 
-        Handlers can share objects in its `Server.state`.
+        Handlers can share objects through `Server.state`.
 
         Raises:
             RuntimeError: the peer belongs to a client.
@@ -201,7 +206,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def address(self) -> str | None:
-        """The application's name for the client, as set by `Handshake.address`. None if it has no name."""
+        """The name that the application gave to the client in `Handshake.address`. None if the client has no name."""
         return self._core.owner.address
 
     @property
@@ -229,7 +234,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def get(self, key: str, default: Any = None) -> Any: ...
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``, like the method with this name in ws-wrapper."""
+        """Return ``state.get(key, default)``, like the method ``get`` in ws-wrapper."""
         return self.state.get(key, default)
 
     @overload
@@ -238,17 +243,17 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def set(self, key: str, value: Any) -> None: ...
 
     def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``, like the method with this name in ws-wrapper."""
+        """Set ``state[key] = value``, like the method ``set`` in ws-wrapper."""
         self.state[key] = value
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
-        """Return a named channel of this peer. Each call returns the same object, until the channel is closed.
+        """Return a named channel of this peer. Each call returns the same object until the channel is closed.
 
         Args:
-            ordered: whether calls of handlers that you register on the channel from now on run one after another.
+            ordered: whether the handlers that you register on the channel after this call run one at a time.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
@@ -269,10 +274,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
-        """Use ``transport`` as the connection. The current connection is closed with 1001, and its requests fail.
+        """Use ``transport`` as the connection. The current connection is closed with 1001, and requests in flight fail.
 
-        The `open` handlers are called before this method returns. Async handlers may still be running then; to wait for
-        them, use `wait_opened`.
+        The `open` handlers are called before this method returns. Async handlers may still be running when it returns;
+        to wait for them, use `wait_opened`.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -288,7 +293,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         core.attach(link)
 
     async def wait_opened(self) -> None:
-        """Wait until the `open` handlers have finished, or `Limits.open_handlers` is over, or the connection has ended.
+        """Wait until the `open` handlers finish, `Limits.open_handlers` seconds pass, or the connection ends.
 
         Cancelling is safe.
         """
@@ -303,10 +308,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
-            reason: the close reason, with at most 123 bytes in UTF-8.
+            reason: the close reason, at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
             RuntimeError: called in a thread other than the event loop's.
         """
         told = check_close(code, reason)
@@ -337,10 +343,10 @@ def core_of(peer: Peer) -> PeerCore:
 
 
 def current_peer() -> Peer:
-    """Return the peer of the running handler. Also works in tasks that the handler has started.
+    """Return the peer for which the current handler runs. Also works in tasks that the handler has started.
 
     Raises:
-        RuntimeError: no handler is running here.
+        RuntimeError: called outside of handlers and the tasks that they have started.
     """
     ctx = CURRENT.get(None)
     if ctx is None:

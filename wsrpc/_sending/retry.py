@@ -45,10 +45,10 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     time do not all send them again at the same time. All attempts and the waits between them share the timeout of the
     request.
 
-    A request is sent again if no handler ran: after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
-    `Overloaded`, `QueueFull` and `TooManyRequests`. If the call has ``idempotent=True``, the request is also sent again
-    after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, it is sent
-    again only if another connection may come.
+    A request is sent again if no handler ran, that is, after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
+    `Overloaded`, `QueueFull` and `TooManyRequests`. If you pass ``idempotent=True``, the request is also sent again
+    after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, the request
+    is sent again only if another connection may follow.
 
     When there are no more attempts, the call raises the last error. But if no handler ran in the last attempt, and a
     handler may have run in an earlier attempt, the call raises the error of that earlier attempt.
@@ -57,16 +57,16 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         attempts: maximum number of attempts, including the first one.
         initial: upper bound of the first wait, in seconds.
         max: largest upper bound of a wait, in seconds.
-        wait: one of tenacity's ``wait_…`` objects, instead of ``initial`` and ``max``.
-        stop: one of tenacity's ``stop_…`` objects, instead of ``attempts``. (Objects that measure time use the real
-            clock. To limit the time, prefer the ``timeout`` of the call.)
-        retry: after which errors to send the request again, instead of those above: one of tenacity's ``retry_…``
-            objects, or a plain function that takes the error and returns a bool. Even if the result is true, a request
-            without ``idempotent=True`` is not sent again after a `ConnectionLost` with ``outcome="unknown"`` or after a
-            `HandlerTimeout`.
+        wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``.
+        stop: a ``stop_…`` object of tenacity, instead of ``attempts``. (Objects that measure time use the real clock.
+            To limit the time, prefer the ``timeout`` of the request.)
+        retry: decides after which errors the request is sent again, instead of the errors above. Pass a ``retry_…``
+            object of tenacity, or a plain function that takes the error and returns a bool. Even if the result is true,
+            a request without ``idempotent=True`` is not sent again after a `ConnectionLost` with ``outcome="unknown"``
+            or after a `HandlerTimeout`.
 
     Raises:
-        TypeError, ValueError: an option has a wrong type, or is out of its range.
+        TypeError, ValueError: an option has the wrong type or is out of range.
     """
 
     attempts: int = 3

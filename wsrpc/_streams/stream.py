@@ -24,9 +24,9 @@ T_co = TypeVar("T_co", covariant=True)
 class Stream(Generic[T_co]):
     """Async iterator over the items of a stream, or over events. Also an async context manager.
 
-    ``async with client.stream(...) as items`` opens the stream, and stops the producer when the block is left. A bare
-    ``async for item in client.stream(...)`` opens the stream when it reads the first item. If you leave such a loop
-    early, the stream is stopped when Python garbage-collects the stream object, with a warning in the log.
+    ``async with client.stream(...) as items`` opens the stream, and stops the producer at the end of the block. Without
+    the block, ``async for item in client.stream(...)`` opens the stream when it reads the first item. If you leave such
+    a loop early, the producer is stopped when Python garbage-collects the stream, and a warning is logged.
 
     Iterating raises one of these exceptions, after the items that came before the error:
 
