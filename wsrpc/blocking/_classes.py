@@ -85,30 +85,31 @@ class EventReader(Delegate):
     def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
         """Read the events with the given name: ``for text in client.events("said", returns=str)``.
 
-        Reading begins at this call, so events that arrive between the call and the loop are not missed. A reader only
-        observes: a handler of the event still runs, and each of several readers gets every event. Readers do not get
-        requests, except on an anonymous channel. There, a request is answered with None when it has been read, unless a
-        handler answers it.
+        Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
+        replace handlers: a handler of the event still runs. Each of several readers gets every event. Only readers on
+        an anonymous channel also get requests. A request that has been read gets the response None, unless a handler
+        responds to it.
 
         Reading continues until you end it: with ``close()``, at the end of ``with``, or when no reference to the stream
-        is left. On a client, it continues across reconnects, and ends at `Client.close`. On a server's peer, the loop
-        raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
+        is left. On a client, reading continues across reconnects, and ends when the client is closed. On a server's
+        peer, the loop raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
 
         Args:
-            returns: the type of the value. A tuple type of fixed length, such as ``tuple[str, int]``, takes all
-                arguments; any other type takes exactly one argument. An event that does not fit is dropped with a
+            returns: the type of each value. A tuple type of fixed length, such as ``tuple[str, int]``, stands for all
+                arguments; any other type stands for exactly one argument. An event that does not fit is dropped with a
                 warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
                 an event without arguments, the argument if there is one, and a tuple if there are several.
-            keep: which unread events are kept. With ``"all"``, all of them are kept, up to `Limits.stream_queue` bytes;
-                beyond that, the reader gets the kept events, and then the loop raises `StreamOverflow`. With
-                ``"newest"``, only the latest event is kept. A reader also ends with `StreamOverflow` if it would make
-                all readers together exceed `Limits.unread_bytes`.
+            keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
+                more arrive, the loop returns the kept events and then raises `StreamOverflow`. With ``"newest"``, only
+                the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
+                exceed `Limits.unread_bytes`.
 
         Raises:
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
                 instead.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: ``returns`` is not a type that can be converted to, or ``keep`` has another value.
+            TypeError, ValueError: ``returns`` is not a type that wsrpc can convert values to, or ``keep`` is neither
+                ``"all"`` nor ``"newest"``.
         """
         return Stream(self._run(self._inner.events, event, returns=returns, keep=keep), self._portal)
 
@@ -121,14 +122,14 @@ class EventReader(Delegate):
     def wait_for(self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None) -> Any:
         """Return the value of the next event with the given name: ``client.wait_for("ready", timeout=5)``.
 
-        To send something and then read the event that answers it, call `events` first: it reads from that call on.
+        To send something and then read the event that the remote peer sends in response, call `events` first.
 
         Args:
             returns: the type of the value, as for `events`. An event that does not fit is dropped.
-            timeout: the maximum time in seconds, from the call on. None for no limit.
+            timeout: the maximum time in seconds, counted from the call. None for no limit.
 
         Raises:
-            RequestTimeout: no such event came in time. This exception is also a `TimeoutError`.
+            RequestTimeout: no such event arrived in time. This exception is also a `TimeoutError`.
             ConnectionLost: the client was closed, or the session of a server's peer ended.
             ReservedEvent, ChannelClosed, TypeError, ValueError: as for `events`.
         """
@@ -151,19 +152,19 @@ class Caller(Delegate):
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order, before their messages are encoded. With ``offline="fail"``, they also
-        wait while the `open` handlers run.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait. With ``offline="fail"``, calls
+        also wait while the `open` handlers run.
 
         Args:
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
                 the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
-                this error if the connection ends while the message still waits to be sent. None, the default, uses the
-                ``offline`` option of the client. Messages to a server's peer wait for another connection only while the
-                session is kept.
+                this error if the connection ends while the message is still waiting to be sent. None, the default, uses
+                the ``offline`` option of the client. On a server, messages wait for another connection only while the
+                peer's session is kept.
 
         Raises:
-            ConnectionLost: there is no connection, and the event may not wait for one; ``outcome`` is ``"not_sent"``.
-            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
                 sent.
@@ -182,8 +183,8 @@ class Caller(Delegate):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
-                full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
             ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
         """
         self._run(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
@@ -233,37 +234,37 @@ class Caller(Delegate):
         """Send a request, and return its response.
 
         Args:
-            returns: the type to check and convert the response to. Without it, the response is returned as it was
-                decoded.
+            returns: the type that the response is checked against and converted to. Without a type, the response is
+                returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
-                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this is the maximum time until
-                the handler is ready for the first item, and again the maximum time between the last item and the
-                response. The items in between have no time limit.
+                sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
+                the handler is ready for the first item, and from the last item to the response. The items have no time
+                limit.
             send: an iterable of items for the handler, which needs a parameter annotated ``AsyncIterator[...]``. The
                 iterable is read in a thread. The items are sent only as fast as the handler reads them. A generator is
-                closed at the end, even if the handler stops reading early. If the iterable raises an exception, the
-                call raises it, and the handler is stopped.
-            retry: the rules for sending the request again if it did not run; see `Retry`. ``timeout`` then limits all
-                attempts and the waits between them together. ``retry`` and ``send`` cannot be combined.
-            idempotent: whether the request can safely run twice. If true, ``retry`` also sends the request again if it
-                may have run when the connection ended, or if the handler reached its time limit.
+                closed at the end, even if the handler stops reading early. If the iterable raises an exception,
+                `request` raises the same exception, and the handler is stopped.
+            retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
+                total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
+            idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
+                handler may have run when the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            RemoteError: the remote peer rejected the request. The subclasses say why.
+            RemoteError: the remote peer rejected the request. Its subclasses stand for the possible reasons.
             RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
-                ``__cause__`` is the error of the attempt before.
-            ConnectionLost: the connection ended before the response came; ``outcome`` says whether the request may have
-                run.
+                ``__cause__`` is the error from the previous attempt.
+            ConnectionLost: the connection ended before the response arrived; ``outcome`` says whether the handler may
+                have run.
             BadResult: the response does not fit ``returns``.
             UnexpectedChannel: the response is a channel.
             ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
                 was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side refused the request; nothing was
-                sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side rejected the request; nothing
+                was sent.
         """
         run = self._run if send is not None or retry is not None else self._ask
         return run(
@@ -291,8 +292,8 @@ class Caller(Delegate):
         """Send a request that opens an anonymous channel, and return the channel for a conversation with the handler.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``with``, or call its
-        ``abort()``. ``timeout`` limits the time until the channel is open, in seconds. ``offline`` is the same as for
-        `emit`. Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
+        ``abort()``. ``timeout`` is the maximum time in seconds until the channel is open. ``offline`` is the same as
+        for `emit`. Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
             BadResult: the response is not a channel.
@@ -345,14 +346,15 @@ class Caller(Delegate):
         for the exceptions that it raises.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
             timeout: the maximum time until the stream is open, in seconds. None for no limit. The default is
                 `Limits.timeout`. The items have no time limit.
-            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises it.
+            send: items for the handler, as for `request`. If the iterable raises an exception, the stream raises the
+                same exception.
             offline: as for `emit`.
 
         Raises:
-            TypeError: ``returns`` is not a type that can be converted to.
+            TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         return Stream(
             self._inner.stream(
@@ -362,35 +364,34 @@ class Caller(Delegate):
         )
 
     def proxy(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract. Each method calls the event with its name.
+        """Return an object with the methods of a contract. Each method sends a request for the event of the same name.
 
-        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`,
-        and converts the result to the type that the contract declares:
+        The contract is a `typing.Protocol`. A method sends the same message as `request`, `stream` or `open_channel`
+        would, and converts the result to the type that the contract declares:
 
         - ``def say(self, text: str) -> int`` is a request.
         - ``def history(self, since: int) -> Stream[Line]`` is a stream.
         - A parameter ``Iterable[...]`` takes the items of an upload, like the argument ``send`` of `request`.
         - ``def talk(self) -> AnonymousChannel`` opens a channel.
-        - An attribute that is annotated with another contract is a proxy for the channel with the name of the
-          attribute.
+        - An attribute that is annotated with another contract is a proxy for the named channel of the same name.
 
         Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
         you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
         `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_proxy(contract, self._inner, self._portal)
         return made
 
     def emitter(self, contract: TypeForm[T], /) -> T:
-        """Return an object with the methods of a contract. Each method emits the event with its name.
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
 
-        Each is declared with the return type ``None``. Arguments are sent as for a proxy.
+        Each method is declared with the return type ``None``. Arguments are sent as described for `proxy`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_emitter(contract, self, takes_offline=True)
         return made
@@ -408,23 +409,23 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message: str as text, bytes as binary. It is sent in order with all other messages.
+        """Send a raw message, outside the wsrpc protocol: text for a string, binary for bytes.
 
-        Like `emit`, the call waits while too many bytes are unsent, or until there is a connection; ``offline`` is the
-        same as for `emit`. The function that the remote peer has registered with `on_raw` gets the message. A message
-        that looks like a protocol message is handled as a protocol message.
+        It is sent in order with all other messages. Like `emit`, this method waits while too many bytes are unsent;
+        ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw` gets the
+        message. A message that looks like a protocol message is handled as a protocol message.
 
         Raises:
-            ConnectionLost: there is no connection, or the remote peer is closing, and the message may not wait for
+            ConnectionLost: there is no connection, or the remote peer is closing, and the message cannot wait for
                 another connection; ``outcome`` is ``"not_sent"``.
-            QueueFull: the queue for messages without a connection is full (`Limits.offline`).
+            QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
             TypeError: ``message`` is neither str nor bytes.
-            ValueError: ``message`` is binary, but binary messages on this connection are, or may still become,
-                MessagePack. Between two wsrpc peers they are MessagePack, unless one of the peers had an `on_raw`
-                function when they connected. A client without an `on_raw` function cannot send binary messages until
-                the server has announced its choice, which a server without wsrpc never does. With ``extensions=False``,
-                you can always send binary messages. With ``profile="go"``, all raw messages are refused.
+            ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
+                may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
+                connected. A client without an `on_raw` function cannot send bytes before the server has announced its
+                choice. A server without wsrpc never announces one. With ``extensions=False``, you can always send
+                bytes. With ``profile="go"``, all raw messages are rejected.
         """
         self._run(self._inner.send_raw, message, offline=offline)
 
@@ -435,8 +436,8 @@ class RawCaller(ReadingCaller):
             offline: as for `emit`.
 
         Raises:
-            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages without a connection is
-                full; nothing is sent.
+            QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
+                connection is full; nothing is sent.
             ConnectionLost, MessageTooBig, TypeError, ValueError: as for `send_raw`.
         """
         self._run(self._inner.send_raw_nowait, message, offline=offline)
@@ -577,8 +578,8 @@ class RawRegistrar(Delegate):
 class Channel(Declarer, ReadingCaller):
     """Named channel of one peer, with its own event names. `Peer.of` returns it.
 
-    You emit, request and register handlers on a channel as on the peer. A channel is only a name in messages, so
-    nothing is sent when it is opened or closed.
+    Emit events, send requests and register handlers on a channel in the same way as on a peer. A channel is only a name
+    in messages, so nothing is sent when you open or close a channel.
     """
 
     __slots__ = ()
@@ -617,19 +618,20 @@ class Channel(Declarer, ReadingCaller):
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        The first read asks the remote peer to begin: its handler of the event ``start`` on this channel produces the
-        items. After the last item, the channel stays open, and you can read it again. If you write both sides, use
-        `stream` instead: it has flow control, stops the producer when you leave, and raises the producer's errors.
+        The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
+        produces the items. After the last item, the channel stays open, and you can call `items` again. If you write
+        both sides, use `stream` instead. It has flow control, stops the producer when you leave the loop, and raises
+        the producer's errors.
 
         ``for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel was closed.
             RuntimeError: the items are already being read.
-            TypeError: ``returns`` is not a type that can be converted to.
+            TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         return Stream(self._run(self._inner.items, returns=returns), self._portal, at_once=1)
 
@@ -639,29 +641,28 @@ class Channel(Declarer, ReadingCaller):
 
 @injectable(methodcaller("channel"), own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
-    """Channel without a name, opened by one request. Both sides emit, request, register handlers and read on it.
+    """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
-    The caller gets the channel from ``open_channel``. The handler of the request gets it in one of two ways. Either the
-    handler has a parameter that is annotated with this class, and its body is the conversation. Or it makes a channel
-    with `Context.channel` and returns it. The channel ends when either side ends it, when the body of the conversation
-    returns, or when the session ends.
+    The caller gets the channel from ``open_channel``. On the other side, the handler of the request can have a
+    parameter that is annotated with this class. wsrpc then passes the channel to the handler, whose body is the
+    conversation. Other handlers create a channel with `Context.channel` and return it. The channel ends when either
+    side ends it, when the body of the conversation returns, or when the session ends.
 
     Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
-    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. After that, the channel is aborted. But if this side
-    has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
+    `Limits.unread` seconds and up to `Limits.stream_queue` bytes. Beyond these limits, the channel is aborted. But if
+    this side has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
     Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
-    caller. Sending after the end of a channel raises `ChannelClosed` with the reason.
+    caller. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
 
-    ``with channel`` ends the channel when the block is left. ``for item in channel`` reads the items of ws-wrapper's
-    iterator protocol.
+    ``with channel`` ends the channel at the end of the block. ``for item in channel`` reads the items, like `items`.
     """
 
     __slots__ = ()
 
     @property
     def id(self) -> int:
-        """The id of the request that opened it, which is the channel's name on the wire."""
+        """The id of the request that opened the channel. Messages on the channel contain this id."""
         value: int = self._inner.id
         return value
 
@@ -675,25 +676,26 @@ class AnonymousChannel(Registrar, EventReader):
     def close_reason(self) -> Any:
         """The reason for the end of the channel.
 
-        It is the argument of `close` or `abort` on either side (an error of the remote peer as a `RemoteError`), a
-        `ConnectionLost`, or None after a normal end.
+        The reason is the argument of `close` or `abort` on the side that ended the channel (an error from the remote
+        peer becomes a `RemoteError`), a `ConnectionLost`, or None after a normal end.
         """
         return self._inner.close_reason
 
     def close(self, reason: object = None) -> None:
-        """End the channel on this side. Requests that this side has made on it fail with `ChannelClosed`.
+        """End the channel on this side. Requests that this side has sent on it fail with `ChannelClosed`.
 
-        The remote peer gets an abort when it next sends something on the channel. A producer that waits for credit
-        would never send anything, so a producer gets the abort immediately. Calling `close` again has no effect.
+        The remote peer gets an abort when it next sends something on the channel. If the remote peer is producing
+        items, it gets the abort immediately, because a producer that waits for flow-control credit would never send
+        anything. Calling `close` again has no effect.
         """
         self._settle(partial(self._inner.close, reason))
 
     def abort(self, reason: object = None) -> None:
-        """End the channel on both sides, and send ``reason``: an `RpcError`, text or any value.
+        """End the channel on both sides, and send ``reason``: an `RpcError`, a string or any other value.
 
-        For any other exception, only the text is sent. On both sides, requests that were made on the channel fail with
-        `ChannelClosed`. On the remote peer, the handler whose body is the conversation is cancelled. On this side, such
-        a handler runs in a thread, and continues to its end. Calling `abort` again has no effect.
+        For an exception that is not an `RpcError`, only the text is sent. On both sides, requests that were sent on the
+        channel fail with `ChannelClosed`. On the remote peer, the handler whose body is the conversation is cancelled.
+        On this side, such a handler runs in a thread, and continues to its end. Calling `abort` again has no effect.
         """
         self._settle(partial(self._inner.abort, reason))
 
@@ -716,13 +718,12 @@ class AnonymousChannel(Registrar, EventReader):
     def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
 
     def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items of ws-wrapper's iterator protocol.
+        """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
-        After the last item, the channel stays open, as in JavaScript. ``for item in channel`` does the same, without
-        ``returns``.
+        After the last item, the channel stays open. ``for item in channel`` does the same, without ``returns``.
 
         Args:
-            returns: the type to check and convert each item to.
+            returns: the type that each item is checked against and converted to.
 
         Raises:
             ChannelClosed: the channel has ended.
@@ -737,7 +738,7 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, the message waits for its turn before it is encoded.
+        bytes are unsent, calls wait in order. Their messages are encoded after the wait.
 
         Raises:
             ChannelClosed: the channel has ended, for example with its session.
@@ -761,7 +762,7 @@ class AnonymousChannel(Registrar, EventReader):
         """Return an object whose methods emit the events of a contract on the channel; see `Peer.emitter`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_emitter(contract, self)
         return made
@@ -799,7 +800,7 @@ class AnonymousChannel(Registrar, EventReader):
         send: Iterable[Any] | None = None,
         **unsupported: Any,
     ) -> Any:
-        """Send a request on the channel, and return its response. The options are those of `Peer.request`.
+        """Send a request on the channel, and return its response. The arguments mean the same as for `Peer.request`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
@@ -819,7 +820,7 @@ class AnonymousChannel(Registrar, EventReader):
         """Send a request that opens another anonymous channel, and return that channel.
 
         The channel stays open until either side ends it, or the session ends. To end it, use ``with``, or call its
-        `abort`. ``timeout`` limits the time until the channel is open, in seconds. Ctrl-C cancels the handler on the
+        `abort`. ``timeout`` is the maximum time in seconds until the channel is open. Ctrl-C cancels the handler on the
         remote peer, and then raises KeyboardInterrupt.
 
         Raises:
@@ -845,7 +846,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def state(self) -> PeerState:
-        """A mapping for the application; see `Key`."""
+        """A mapping for your application's data; see `Key`."""
         value: PeerState = self._inner.state
         return value
 
@@ -857,7 +858,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def ignored(self) -> Counter[str]:
-        """Messages that the protocol says to ignore and the like, counted by kind; see `wsrpc.Peer`."""
+        """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
         value: Counter[str] = self._inner.ignored
         return value
 
@@ -869,16 +870,18 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def detached(self) -> bool:
-        """Whether the session is kept without a connection. It continues when another connection resumes it."""
+        """Whether the session is kept without a connection.
+
+        The session continues when another connection resumes it.
+        """
         result: bool = self._inner.detached
         return result
 
     @property
     def info(self) -> ConnectionInfo:
-        """Data of the opening handshake, such as the path, the headers and the remote address.
+        """Data from the opening handshake, such as the path, the headers and the remote address.
 
-        After the end of the connection, this is the data of the last connection, without ``underlying``, so that
-        `close` handlers can use it.
+        After a connection has ended, its data stays available, without ``underlying``, for `close` handlers.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -917,7 +920,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @property
     def dropped(self) -> int:
-        """Number of broadcasts that were not sent because this peer reads too slowly. See `Server` for the policies."""
+        """Number of broadcasts that were not sent to this peer because it reads too slowly.
+
+        See `Server` for the policies.
+        """
         result: int = self._inner.dropped
         return result
 
@@ -931,7 +937,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def get(self, key: str, default: Any = None) -> Any: ...
 
     def get(self, key: Any, default: Any = None) -> Any:
-        """Return ``state.get(key, default)``, like the method with this name in ws-wrapper."""
+        """Return ``state.get(key, default)``, like the method ``get`` in ws-wrapper."""
         return self._inner.get(key, default)
 
     @overload
@@ -941,14 +947,14 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def set(self, key: str, value: Any) -> None: ...
 
     def set(self, key: Any, value: Any) -> None:
-        """Set ``state[key] = value``, like the method with this name in ws-wrapper."""
+        """Set ``state[key] = value``, like the method ``set`` in ws-wrapper."""
         self._inner.set(key, value)
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return the named channel of this peer.
 
         Args:
-            ordered: handlers that are registered on it from now on run one after another.
+            ordered: whether the handlers that you register on the channel after this call run one at a time.
         """
         return Channel(self._apply(self._inner.of, name, ordered=ordered), self._portal)
 
@@ -959,10 +965,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
-            reason: the close reason, with at most 123 bytes in UTF-8.
+            reason: the close reason, at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
         """
         self._run(self._inner.close, code, reason)
 
@@ -979,42 +986,43 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
     connection, messages wait for the next one by default, up to `Limits.offline` messages.
 
     Args:
-        url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, called for each attempt.
+        url: a ``ws://`` or ``wss://`` URL. The URL, ``headers`` and ``auth`` may be functions, called for each attempt
+            to connect.
         headers: headers of the opening handshake.
         auth: a token, which is sent as ``Authorization: Bearer <token>``.
         subprotocols: subprotocols to offer to the server, in order of preference.
-        ssl: the TLS context for ``wss://``. The default context verifies certificates as browsers do.
+        ssl: the TLS context for ``wss://``. The default context verifies certificates, like a browser.
         proxy: the URL of a proxy; True for the proxy that the environment specifies; None for no proxy.
         compression: whether to offer permessage-deflate to the server, which may accept or decline it.
         unix: the path of a Unix socket to connect to, instead of the URL's host and port; see `wsrpc.dial`.
         dial: the function that opens a connection, for example the function of an adapter. The default is `wsrpc.dial`.
-        limits: limits of the connection, and of the queue of messages while there is no connection.
+        limits: limits of the connection, and of the queue for messages that wait for a connection.
         reconnect: the delays between attempts, and when to stop. With None, `connect` makes one attempt, and the client
             does not connect again after a drop.
         offline: what to do with messages while there is no connection. With ``"queue"``, they wait for the next
-            connection, within `Limits.offline`. With ``"fail"``, calls immediately raise `ConnectionLost`. The
-            ``offline`` argument of a call overrides this option.
+            connection, within `Limits.offline`. With ``"fail"``, sending immediately raises `ConnectionLost`. The
+            ``offline`` argument of a method such as `emit` overrides this option.
         connect_timeout: the maximum time that `connect` takes, in seconds, for all attempts and for the `open`
             handlers. None for no limit.
-        codec: the encoding of messages. The default is JSON with ``enc_hook``.
+        codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
-        enc_hook: function that converts values of such types to values that can be encoded; see `EncHook`.
+        enc_hook: function that converts values that msgspec cannot encode to values that it can; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
-        extensions: whether to check that the server uses wsrpc, too. If it does, the connection has flow control and
-            binary messages. The check takes one message, which plain ws-wrapper peers ignore. With False, only the
-            messages of ws-wrapper are sent.
+        extensions: whether to ask the server if it uses wsrpc, too. If it does, the connection has flow control and
+            binary messages. This takes one message, which plain ws-wrapper peers ignore. With False, only messages of
+            ws-wrapper are sent.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
-        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection because of some messages
-            that other servers ignore. This client then refuses such messages before they are sent. Messages have at
-            most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection when it receives certain
+            messages that other servers ignore. The client then rejects such messages before they are sent. Messages can
+            be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
             available. See the guide "Talk with Go".
 
     Raises:
@@ -1084,11 +1092,10 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent. Also true while its `open` handlers run.
+        """Whether there is a connection over which messages can be sent. Also true while the `open` handlers run.
 
-        False as soon as the connection has refused a message, even if `state` is still ``"connected"`` or
-        ``"opening"``. The state changes when the end of the connection is reported, at most `Limits.close_timeout`
-        seconds later.
+        False as soon as sending a message has failed, even if `state` is still ``"connected"`` or ``"opening"``. The
+        state changes when the end of the connection is reported, at most `Limits.close_timeout` seconds later.
         """
         result: bool = self._inner.connected
         return result
@@ -1102,12 +1109,12 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         """Call ``function(info)`` in a thread on each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and messages do not wait for the functions. If it is false, subscribe again in the function.
+        has resumed, and messages do not wait for the functions. If it is false, renew subscriptions in the function.
 
-        On a new session, the functions run one after another, after the `open` handlers. Messages that the functions
-        send are sent first. The messages that waited for the connection wait until the functions return, for at most
-        `Limits.open_handlers` seconds. Start long work in another thread. If the session ends, a function that is
-        running continues to its end, and the remaining functions are not called. Exceptions are logged.
+        In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
+        send are sent first. Messages that were queued before the connection are sent when the functions have returned,
+        or after `Limits.open_handlers` seconds. Start long work in another thread. If the session ends, a function that
+        is running continues to its end, and the remaining functions are not called. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -1130,13 +1137,13 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         session ends before the `open` handlers have finished.
 
         Ctrl-C stops dialing, unless another thread waits for the connection. After a drop, the client continues to dial
-        even if this call is interrupted or takes too long.
+        even if this call is interrupted or reaches ``connect_timeout``.
 
         Raises:
             ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
                 of ``reconnect=None`` failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
-                not valid, and another attempt would not change this.
+                not valid; another attempt would fail in the same way.
             ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
                 does not dial again.
         """
@@ -1146,7 +1153,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
     def wait_connected(self) -> None:
         """Wait until there is a connection, and its `open` and `on_reconnect` handlers have finished.
 
-        While the client is ``"idle"``, this waits until `connect` is called.
+        While the client is ``"idle"``, this method waits until `connect` is called.
 
         Raises:
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
@@ -1163,16 +1170,17 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         `Limits.close_timeout` seconds for handlers of events, and does not wait for request handlers, whose results are
         dropped.
 
-        This method has no ``drain=``. To let request handlers finish, first wait until the client is connected and both
-        ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without losing its
-        work" of the guide "Start and stop a server" shows how.
+        This method has no ``drain`` option. To let request handlers finish, first wait until the client is connected
+        and both ``client.peer.active`` and ``client.peer.channels`` are 0. The section "Shut a client down without
+        losing its work" of the guide "Start and stop a server" shows how.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
-            reason: the close reason, with at most 123 bytes in UTF-8.
+            reason: the close reason, at most 123 bytes in UTF-8.
 
         Raises:
-            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            ValueError: ``code`` is not allowed in a Close frame, ``reason`` has more than 123 bytes, or ``reason`` is
+                given without a code.
         """
         self._close(partial(self._inner.close, code, reason))
 
@@ -1180,21 +1188,21 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 class ClusterPeer(Caller):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
-    It has those methods of a `Peer` that send something. Each call looks up the process to which the peer is connected
-    at that moment. A peer of this process is called directly, and a peer of another process through that process. The
-    handlers of the peer run in the same way in both cases. You cannot read from a `ClusterPeer`: a peer sends its
-    messages to the server that it is connected to, so register handlers there.
+    It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
+    that moment. If this is the current process, the message is sent directly. Otherwise, it is sent through the other
+    process. The peer's handlers run in the same way in both cases. You cannot read from a `ClusterPeer`, because a peer
+    sends its messages to the server that it is connected to. Register handlers on that server.
 
-    Calls raise the exceptions of a `Peer`, and also:
+    The methods raise the same exceptions as those of `Peer`, and also:
 
     - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
     - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
-    - `ConnectionLost` with ``outcome="unknown"``: during the call, the process of the peer ended, or could not be
-      reached for 5 seconds.
+    - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
+      5 seconds.
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
-    peer arrive in order. An event is lost if its peer leaves before the event arrives. If a peer reads too slowly, its
-    connection is closed with 4408 when `Limits.hard_cap` bytes wait for it in its process.
+    peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
+    process closes the connection with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
     __slots__ = ()
@@ -1209,7 +1217,7 @@ class ClusterPeer(Caller):
         """Return a named channel of the peer.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         return ClusterPeerChannel(self._inner.of(name), self._portal)
 
@@ -1245,7 +1253,7 @@ class ClusterView(Delegate):
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. While it cannot, this process works alone."""
+        """Whether the engine can be reached. While it cannot, this process cannot reach other processes."""
         result: bool = self._inner.connected
         return result
 
@@ -1253,8 +1261,7 @@ class ClusterView(Delegate):
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        A process gets a generated name when it joins. A process is removed if nothing is received from it for 5
-        seconds.
+        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
         """
         result: tuple[str, ...] = self._inner.nodes
         return result
@@ -1262,21 +1269,21 @@ class ClusterView(Delegate):
     def locate(self, address: str) -> str | None:
         """Return the name of the process to which the peer with this address is connected.
 
-        None if no such peer is known. This method only looks up the address in a table of this process.
+        Returns None if no such peer is known. The address is looked up in a table of this process; nothing is sent.
         """
         result: str | None = self._inner.locate(address)
         return result
 
     def peer(self, address: str) -> ClusterPeer:
-        """Return the peer with this address. It can be connected to any process, or not be connected.
+        """Return the peer with this address. It may be connected to any process, or to none.
 
         Raises:
-            TypeError, ValueError: ``address`` cannot be an address.
+            TypeError, ValueError: ``address`` is not a valid address.
         """
         return ClusterPeer(self._inner.peer(address), self._portal)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's counters in the cluster; None while it is not part of the cluster."""
+        """Return a snapshot of this process's cluster counters, or None while it is not part of the cluster."""
         result: ClusterStats | None = self._inner.stats()
         return result
 
@@ -1287,31 +1294,31 @@ class ClusterEmitter(Delegate):
     __slots__ = ()
 
     def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every member of the room. The report names the processes that have members.
+        """Emit an event to every member of the room. The returned report names the processes that have members.
 
         Returns when the event is accepted for sending to these processes. ``report.missed`` names the processes that
-        cannot be reached now. If this call is interrupted, some processes may not get the event.
+        could not be reached. If this call is interrupted, some processes may not get the event.
 
         Args:
-            skip: a member that does not get the event, or several such members, as `ClusterClient.peer` returns them.
+            skip: one or several members that do not get the event. Get the objects from `ClusterClient.peer`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
         result: EmitReport = self._run(self._inner.emit, event, *args, skip=inner_of(skip), **unsupported)
         return result
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
-        """Return an object with the methods of a contract. Each method emits the event with its name.
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
 
-        Each is declared to return None. Arguments are sent as for a proxy; see `Caller.proxy`.
+        Each method is declared to return None. Arguments are sent in the same way as by `ClusterPeer.proxy`.
 
         Args:
-            skip: a member that does not get the events, or several such members, as for `emit`.
+            skip: one or several members that do not get the events, as for `emit`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         made: T = make_emitter(contract, self, skip=kept(skip))
         return made
@@ -1329,19 +1336,19 @@ class ClusterRoom(ClusterEmitter):
         return result
 
     def of(self, name: str) -> ClusterRoomChannel:
-        """Return a named channel of this room, which emits to all members.
+        """Return a named channel of this room. The channel emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         return ClusterRoomChannel(self._inner.of(name), self._portal)
 
     def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a text or binary WebSocket message without the protocol to every member; see `emit`.
+        """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
-            TypeError: ``data`` is neither text nor bytes.
+            TypeError: ``data`` is neither a string nor bytes.
         """
         result: EmitReport = self._run(self._inner.send_raw, data, skip=inner_of(skip))
         return result
@@ -1349,7 +1356,7 @@ class ClusterRoom(ClusterEmitter):
     def members(self) -> Members:
         """Return the members in all processes.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not respond in this time.
 
         Raises:
             EngineLost: the engine cannot be reached.
@@ -1371,18 +1378,18 @@ class ClusterRoomChannel(ClusterEmitter):
 
 
 class ClusterClient(ClusterView, ClusterRoot):
-    """Client that calls the peers of a cluster and emits to its rooms.
+    """Client that can call the peers of a cluster, and emit to the rooms.
 
     For programs without a server, such as scripts and cron jobs:
 
     ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
 
     Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
-    waits until all sent messages are written. You can enter an object only once.
+    waits until all sent messages are written. You cannot use the same object in a second block.
 
     Args:
-        engine: the same engine as that of the servers' `Cluster`.
-        name: the same name as that of the servers' `Cluster`.
+        engine: the same engine as in the servers' `Cluster`.
+        name: the same name as in the servers' `Cluster`.
         limits: the limits for messages between this program and the servers. `Limits.timeout` is the default timeout of
             requests.
         codec: as for `Client`.
@@ -1436,7 +1443,7 @@ class ClusterClient(ClusterView, ClusterRoot):
         """Return the room with this name, which emits to its members in all processes.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a room.
+            TypeError, ValueError: ``name`` is not a valid room name.
         """
         return ClusterRoom(self._inner.room(name), self._portal)
 
