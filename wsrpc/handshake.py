@@ -101,8 +101,7 @@ class Handshake:
 
     @property
     def bearer_token(self) -> str | None:
-        """The token from ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``. Otherwise
-        None."""
+        """The token from ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()

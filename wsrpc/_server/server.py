@@ -546,8 +546,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._entrance.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
-        """Create a peer for a connection from any WebSocket library, and return it after its ``open`` handlers have
-        finished.
+        """Create a peer for a connection from any WebSocket library.
+
+        This method returns the peer after its ``open`` handlers have finished.
 
         If the server has a `serve_raw` function, this function serves the connection. `accept` then returns a
         `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
