@@ -136,7 +136,7 @@ class Invocation(msgspec.Struct, eq=False):
 class Context(msgspec.Struct, eq=False, weakref=True):
     """The event or request that a handler is handling.
 
-    To get it, annotate a parameter of the handler with this class, or call `current_context`.
+    To get this object, annotate a parameter of the handler with the class, or call `current_context`.
     """
 
     _invocation: Invocation
@@ -159,7 +159,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def message(self) -> Message | None:
-        """The message itself, if there is a ``message`` handler. Otherwise None."""
+        """The `Message`, if there is a ``message`` handler. Otherwise None."""
         return self._invocation.message
 
     @property
@@ -230,7 +230,7 @@ def current_context() -> Context:
     """Return the context of the running handler. Also works in tasks that the handler has started.
 
     Raises:
-        RuntimeError: no handler is running here.
+        RuntimeError: called outside of a handler.
     """
     try:
         return CURRENT.get().context

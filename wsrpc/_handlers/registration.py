@@ -88,14 +88,15 @@ class Registrar(OnChannel):
             timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
                 limit. The default is `Limits.handler`. A handler that takes longer is cancelled and logged, and the
                 caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until it has
-                ended. You cannot set a time limit for plain functions, threads, streams, uploads or conversations.
+                ended. You cannot set a time limit for plain functions, handlers in threads, streams, uploads or
+                conversations.
             hidden: whether to omit the handler from API descriptions, such as the result of `wsrpc.schema.describe`.
-                The handler can still be called.
+                Remote peers can still call the handler.
 
         Raises:
             TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
-            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is reserved
-                for wsrpc.
+            ValueError: ``timeout`` is not more than 0, the event is handled by a method of a `Service`, or the channel
+                is reserved for wsrpc.
         """
         _check_event("on", event)
         return self._register(
@@ -178,7 +179,7 @@ class Registrar(OnChannel):
         Raises:
             TypeError: a method is missing, or its signature does not fit the contract. The error message shows both
                 signatures. Nothing is registered.
-            ValueError: an event is a method of a `Service`, or the channel is reserved for wsrpc.
+            ValueError: an event is handled by a method of a `Service`, or the channel is reserved for wsrpc.
         """
         self._check_open()
         self._registry.implement(self._channel_name, contract, implementation)
@@ -206,7 +207,7 @@ class Declarer(Registrar):
         """Declare which events this side emits, so that API descriptions include them.
 
         Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
-        generated Python clients then include its events.
+        generated Python clients then include the events of the contract.
 
         Raises:
             TypeError: the contract is not valid, or this object is a `Channel` of a server's peer.

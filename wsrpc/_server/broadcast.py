@@ -295,8 +295,8 @@ class Broadcaster(OnChannel):
     def emitter(self, contract: TypeForm[T], /, *, skip: Skip = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
 
-        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
-        are declared to return None. Arguments are sent as for a proxy; see `Peer.proxy`.
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. In the
+        contract, declare both with the return type None. Arguments are sent as for a proxy; see `Peer.proxy`.
 
         Args:
             skip: a peer, or several peers, that should not get the events, as for `emit`.

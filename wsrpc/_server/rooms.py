@@ -67,12 +67,12 @@ class Members(Struct, frozen=True):
 class Room(RawBroadcaster):
     """Named group of a server's peers. `Server.room` returns the same object for as long as the room is in use.
 
-    You can use ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session ends.
-    After a drop, the peer stays a member while its session is kept; `Peer.connected` is then false.
+    Rooms support ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session
+    ends. If the connection drops, the peer stays a member while its session is kept; `Peer.connected` is then false.
 
     In a cluster, messages to a room reach its members in all processes. Members get the messages of one process in the
-    order in which that process emits them. Processes without a member get no messages. ``len``, ``in`` and ``for`` use
-    only the members in this process. `members` also asks the other processes. This process does not wait for slow
+    order in which that process emits them. Processes without a member get no messages. ``len``, ``in`` and ``for``
+    cover only the members in this process. `members` also asks the other processes. This process does not wait for slow
     readers in other processes: the policy ``slow`` applies to them immediately.
     """
 
@@ -91,8 +91,8 @@ class Room(RawBroadcaster):
         If the peer is already a member, nothing happens.
 
         Raises:
-            RpcError: the peer is already in `Limits.rooms` rooms. If a handler does not catch the error, the caller
-                gets the error message.
+            RpcError: the peer is already in as many rooms as `Limits.rooms` allows. If a handler does not catch the
+                error, the caller gets the error message.
             ConnectionLost: the peer's session has ended.
             ValueError: the peer belongs to another server, or to no server.
             RuntimeError: called in a thread other than that of the server's event loop.

@@ -61,7 +61,7 @@ S = TypeVar("S", bound=Callable[..., Any])
 
 
 class ServerChannel(Declarer, Broadcaster):
-    """Named channel of a server. It has handlers for all peers, and emits to all peers. `Server.of` returns it."""
+    """Named channel of a server. Its handlers run for all peers, and events go to all peers. `Server.of` returns it."""
 
     def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
         self._channel_name = self._name = name
@@ -329,7 +329,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
         """Return a `Listening` object, as `listen` does, but for a port that ``begin()`` opens. For adapters.
 
-        The port is stopped when the server is closed or begins to drain; see `Port`.
+        The port stops accepting connections when the server is closed or begins to drain; see `wsrpc.adapting.Port`.
         """
         return self._listening(begin, stays_for_drain=False)
 
@@ -697,7 +697,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._cluster
 
     def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
-        """Return the room with this name; see `Room`. A room without options is forgotten when it is empty.
+        """Return the room with this name; see `Room`. The server forgets a room without options when the room is empty.
 
         Args:
             allow: a function ``allow(peer)``, sync or async, that returns whether a client may join the room; see
