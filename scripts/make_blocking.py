@@ -223,9 +223,9 @@ SENTENCES = [
     ),
     (r"ValueError: ``timeout`` is not more than 0, the event", "ValueError: the event"),
     (r"Middleware of a server.*| Readers get an event before middleware and handlers do\.", ""),
-    (r", middleware refuses it, there are too many channels,", ", there are too many channels,"),
-    (r" While one call waits, for example in middleware, no other call gets the handler\.", ""),
-    (r"The function may be async: it then runs for", "It runs in a thread, for"),
+    (r", middleware rejects the message, there are too many channels,", ", there are too many channels,"),
+    (r" While a message waits for this handler, for example in middleware, .*? do not reach the handler\.", ""),
+    (r"The function may be async\. It then handles", "The function runs in a thread, and handles"),
     (r" Middleware runs around the function, with an empty ``ctx\.event``\.", ""),
     (r"Register ``function\(info\)``, sync or async, for each connection except the first\.", RECONNECTED),
     (r"Start long work in a task", "Start long work in another thread"),
@@ -270,7 +270,7 @@ ALLOWED = [
     "is an ``async def``",
     "``for await (... of channel)``",
     "whose body is the conversation is cancelled",
-    "or it is cancelled",
+    "or the request is cancelled",
 ]
 
 

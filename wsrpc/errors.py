@@ -23,12 +23,13 @@
     ├── QueueFull, TooManyRequests, PeerError(peer)
     └── ProtocolError
 
-Errors on this side, such as a reserved name or a full queue, have classes of their own. If the remote peer rejects a
-request, the error is a `RemoteError`. If the remote peer violates the protocol, the error is a `ProtocolError`.
+Errors that wsrpc detects on this side, such as a reserved name or a full queue, have separate classes. If the remote
+peer rejects a request, the error is a `RemoteError`. If the remote peer violates the protocol, the error is a
+`ProtocolError`.
 
 ``str()`` and ``repr()`` of each exception return one line of at most about 1,000 characters, without control
-characters. They are safe to show in logs and on terminals, even if the remote peer has written the text. The attributes
-(``message``, ``reason``, ``data``, ``body``) have the complete values as they arrived.
+characters. This line is safe to show in logs and on terminals, even if the text comes from the remote peer. The
+attributes (``message``, ``reason``, ``data``, ``body``) contain the complete values as they arrived.
 """
 
 from __future__ import annotations
@@ -241,7 +242,7 @@ class ConnectionLost(WsrpcError, ConnectionError):
         self.outcome: Outcome = outcome
 
     def for_outcome(self, outcome: Outcome) -> Self:
-        """Return an error like this one for another call, with the given ``outcome``."""
+        """Return a copy of this error for another call, with the given ``outcome``."""
         return type(self)(self.code, self.reason, outcome)
 
     def _text(self) -> str:
@@ -265,7 +266,7 @@ class SessionLost(ConnectionLost):
 
 
 class EngineLost(ConnectionLost):
-    """The engine of the cluster cannot be reached, so nothing was sent to other nodes. ``reason`` says why."""
+    """The engine of the cluster cannot be reached, so nothing was sent to other processes. ``reason`` says why."""
 
     def __init__(self, reason: str = "", outcome: Outcome = "not_sent") -> None:
         super().__init__(1006, reason, outcome)
@@ -280,7 +281,7 @@ class EngineLost(ConnectionLost):
 
 
 class PeerNotFound(ConnectionLost):
-    """No node of the cluster has a peer with this ``address``, so nothing was sent."""
+    """No process in the cluster has a peer with this ``address``, so nothing was sent."""
 
     def __init__(self, address: str) -> None:
         super().__init__(1006, "no such peer", "not_sent")
@@ -311,9 +312,9 @@ class ConnectFailed(WsrpcError, ConnectionError):
 
 
 class HandshakeRejected(WsrpcError, ConnectionError):
-    """The server answered the opening handshake with an HTTP ``status`` other than 101.
+    """The server responded to the opening handshake with an HTTP ``status`` other than 101.
 
-    ``body`` (text) and ``headers`` (names in lower case) are those of the server's answer.
+    ``body`` (a string) and ``headers`` (with names in lower case) are from the server's response.
     """
 
     def __init__(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
@@ -334,7 +335,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
     """No response to a request, or no event for `wait_for`, arrived within ``timeout`` seconds.
 
     A request that timed out was cancelled. ``outcome`` is ``"not_sent"`` if the request was still waiting for a
-    connection, so that its handler has not run. Otherwise it is ``"unknown"``.
+    connection, so that its handler has not run. Otherwise ``outcome`` is ``"unknown"``.
     """
 
     def __init__(self, event: str, timeout: float, outcome: Outcome = "unknown") -> None:
@@ -353,19 +354,20 @@ class RequestTimeout(WsrpcError, TimeoutError):
 class RpcError(WsrpcError):
     """Error that a handler raises to reject a request. The caller gets a `RemoteError` with the same message.
 
-    For any other exception, the caller only gets the text "internal error" and an id, because the text of the exception
-    may contain details that are not meant for callers.
+    For any other exception, the caller only gets the message "internal error" and an id, because the text of the
+    exception may contain details that are not meant for callers.
 
     Args:
-        message: text for people. The complete text is sent; ``str(error)`` is its beginning, as one line. A value that
-            is not text is converted by ``str()``, because refusing it would hide the real error.
-        code: a string or an integer for programs. Codes that begin with ``"wsrpc."`` are reserved.
+        message: a string for people to read. The complete string is sent; ``str(error)`` returns only its beginning, as
+            one line. Any other value is converted with ``str()``, because rejecting the value would hide the real
+            error.
+        code: a string or an integer for programs to check. Codes that begin with ``"wsrpc."`` are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, as a mapping of names to values that the codec can encode. The caller finds
             them in `RemoteError.fields`. In JavaScript, they are properties of the `Error`.
 
     Raises:
-        TypeError: ``fields`` is not a mapping, or a name in it is not text.
+        TypeError: ``fields`` is not a mapping, or the name of a field is not a string.
         ValueError: ``code`` or the name of a field is reserved.
     """
 
@@ -434,9 +436,9 @@ def _check_fields(fields: Mapping[Any, Any]) -> None:
 class RemoteError(RpcError):
     """The remote peer rejected the request.
 
-    ``message`` is the text of the remote peer's error, unchanged; ``str(error)`` is safe to log. ``code`` and ``data``
-    are also those of the remote peer's error, and ``fields`` is a read-only mapping of its further fields. If the
-    rejection is a single value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
+    ``message``, ``code`` and ``data`` are those of the remote peer's error, and ``fields`` is a read-only mapping of
+    the error's other fields. ``message`` is unchanged, and ``str(error)`` is safe to log. If the rejection is a single
+    value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
     """
 
 
@@ -473,7 +475,7 @@ class HandlerTimeout(RemoteError):
 class HandlerFailed(RemoteError):
     """The handler on the remote peer raised an exception that is not meant for callers.
 
-    The log of the remote peer has the traceback under the id ``error_id``.
+    The log of the remote peer contains the traceback, with the id ``error_id``.
     """
 
     code = "wsrpc.internal"
@@ -526,7 +528,7 @@ class ReservedEvent(WsrpcError, ValueError):
 
 
 class ChannelClosed(WsrpcError):
-    """The channel is closed. ``reason`` is the reason with which it was closed."""
+    """The channel is closed. ``reason`` is the reason that was given when the channel was closed."""
 
     def __init__(self, channel: str, reason: Any = None) -> None:
         super().__init__(channel)
@@ -543,7 +545,7 @@ class ChannelNotReady(WsrpcError):
 
 
 class UnexpectedChannel(WsrpcError):
-    """The response to `request` is a channel. It was aborted. Use `open_channel` or `stream` instead."""
+    """The response to a request is a channel, which was aborted. Use `Peer.open_channel` or `Peer.stream` instead."""
 
 
 class StreamOverflow(WsrpcError):
@@ -554,11 +556,11 @@ class StreamOverflow(WsrpcError):
 
 
 class QueueFull(WsrpcError):
-    """The queue of messages to send is full. This message was not sent."""
+    """The queue of messages to send is full. The message was not sent."""
 
 
 class TooManyRequests(WsrpcError):
-    """As many requests are pending as `Limits.pending` allows. This request was not sent."""
+    """The number of pending requests has reached `Limits.pending`. The request was not sent."""
 
 
 class PeerError(WsrpcError):

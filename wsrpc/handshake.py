@@ -20,11 +20,11 @@ BEARER = "bearer."
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""Pattern of the characters that a header value can have (RFC 9110, sections 5.1 and 5.5)."""
+"""Regular expression that matches a valid header value (RFC 9110, sections 5.1 and 5.5)."""
 
 
 class Handshake:
-    """Opening handshake of a client, before the server responds. `Server.on_handshake` functions get it.
+    """Opening handshake of a client, before the server responds. The `Server.on_handshake` function gets this object.
 
     The function reads the request and sets the response. Behind a trusted proxy, ``remote``, ``secure`` and ``host``
     are the values that the proxy reports.
@@ -42,16 +42,16 @@ class Handshake:
         subprotocols: the subprotocols that the client offers, in its order of preference.
         response_headers: headers to add to the response. They cannot replace the headers of the WebSocket handshake
             itself. The response has no ``Server`` header unless you set it.
-        limits: the limits of this connection. To change them, assign for example
+        limits: the limits of this connection. To change them, set this attribute, for example to
             ``handshake.limits.replace(message=4096)``.
         compression: whether to use permessage-deflate if the client offers it.
         state: the initial `Peer.state`.
         principal: the identity of the client, which becomes `Peer.principal`.
         address: the application's name for the client, which becomes `Peer.address`. With this name, `Cluster.peer`
-            finds the client in any process. Take the part of the address that identifies the user from the client's
-            credentials. In a cluster, only one client at a time has an address. When another client gets the same
-            address, the connection of the older client is closed with 4410. When a session resumes, the new value
-            replaces the old one.
+            finds the client in any process. If part of the address identifies the user, derive that part from the
+            client's credentials. In a cluster, only one client at a time can have a given address. When another client
+            gets the same address, the connection of the older client is closed with 4410. When a session resumes, the
+            address from the new handshake replaces the old one.
         expires: the time when the client's credentials expire, in seconds since the epoch (like ``exp`` of a JWT), or
             None. At this time, the connection is closed with 4411. A wsrpc client then connects again with fresh
             credentials, and its session resumes.
@@ -69,13 +69,13 @@ class Handshake:
         limits: Limits | None = None,
         compression: bool = False,
     ) -> None:
-        """Make the handshake of a request. For adapters.
+        """Create a `Handshake` from a request. For adapters.
 
         Args:
             target: the path and query of the request.
             remote: the address and port of the client.
             local: the address and port of the server.
-            subprotocols: the offered subprotocols. The default is the subprotocols in the header.
+            subprotocols: the offered subprotocols. By default, they are read from the headers.
         """
         self.path, self.query = split_target(target)
         self.headers: Mapping[str, str] = headers
@@ -101,7 +101,7 @@ class Handshake:
 
     @property
     def bearer_token(self) -> str | None:
-        """The token of ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
+        """The token from ``Authorization: Bearer``, ``?access_token=`` or a subprotocol ``bearer.<token>``, or None."""
         scheme, _, token = self.headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and token.strip():
             return token.strip()
@@ -111,10 +111,10 @@ class Handshake:
 
     @property
     def subprotocol(self) -> str | None:
-        """The chosen subprotocol, or None for no subprotocol. Assign it to choose one that the client offers.
+        """The chosen subprotocol, or None for no subprotocol. Set it to one of the subprotocols that the client offers.
 
         Raises:
-            ValueError: the client has not offered the subprotocol that you assigned.
+            ValueError: the client does not offer the subprotocol that you set.
         """
         return self._subprotocol
 
@@ -126,7 +126,7 @@ class Handshake:
         self._subprotocol = name
 
     def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
-        """Refuse the connection with an HTTP response: a status from 400 to 599, a text, and headers.
+        """Refuse the connection with an HTTP response: a status from 400 to 599, a body, and headers.
 
         Raises:
             HandshakeRejected: always. If you raise this exception yourself, the effect is the same.
@@ -155,10 +155,10 @@ HandshakeFunction = Callable[[Handshake], Any]
 
 
 def check_header(name: object, value: object) -> None:
-    """Check that a header can be sent. Errors do not quote the value, because it may be a secret.
+    """Check that a header can be sent. Error messages do not include the value, because it may be a secret.
 
     Raises:
-        TypeError, ValueError: the header cannot be sent. The text says why.
+        TypeError, ValueError: the header cannot be sent. The error message says why.
     """
     if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
         raise ValueError(f"the name of a header is a word such as 'X-Served-By', got {name!r}")

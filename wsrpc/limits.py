@@ -32,8 +32,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Pass them to `Server` or `Client`. `replace` returns a changed copy.
 
     Raises:
-        TypeError: a limit has a wrong type. The text names the limit.
-        ValueError: a limit is too small. The text names the limit.
+        TypeError: a limit has a wrong type. The error message names the limit.
+        ValueError: a limit is too small. The error message names the limit.
     """
 
     message: int = 4 * MiB
@@ -41,9 +41,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     1009. (The default of websockets is 1 MiB, and that of Socket.IO is 1 MB.)"""
 
     sent_message: int | None = None
-    """Maximum size of an outbound message, encoded. A larger message is not sent and raises `MessageTooBig`. With None,
-    the limit is the size that the remote peer announces, or 32 KiB with ``profile="go"``. Without either, there is no
-    limit. (coder/websocket reads messages of up to 32 KiB by default.)"""
+    """Maximum size of an encoded outbound message. A larger message is not sent and raises `MessageTooBig`. With None,
+    the limit is the size that the remote peer announces, or 32 KiB with ``profile="go"``. If neither applies, there is
+    no limit. (coder/websocket reads messages of up to 32 KiB by default.)"""
 
     values: int = 1280 * 1024
     """Maximum number of values in a message, including the keys of objects. At most a quarter of them may be arrays and
@@ -65,11 +65,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     dropped."""
 
     rate: int | None = None
-    """Maximum number of requests and events per second from the remote peer, and the maximum number in one burst. Above
-    the rate, a request is rejected with `Overloaded`, and an event is dropped. Both are counted in `Peer.ignored` as
-    ``"above the rate"``. Responses, cancellations, control messages and the messages of streams do not count. None: no
-    limit. (The limit is a token bucket that holds the tokens of one second, as in aiolimiter and governor by
-    default.)"""
+    """Maximum number of requests and events from the remote peer, both per second and in one burst. Above the rate, a
+    request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the rate"`` in
+    `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not count. None: no limit.
+    (The limit is a token bucket that holds the tokens of one second, as in aiolimiter and governor by default.)"""
 
     running: int = 1024
     """Maximum number of handlers that run at the same time. Further messages wait. A handler counts until it exits,
@@ -79,10 +78,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     running_bytes: int = 16 * MiB
     """Maximum total size of the encoded messages whose handlers are running. Further messages wait. Messages that
-    opened streams and conversations have a total of their own, with the same limit. Because streams and conversations
-    can be open for a long time, a request for another one does not wait, but is rejected as for ``channels``. While a
-    total is 0, a message of any size is accepted. (By default, there is room for four of the largest messages. Decoded
-    arguments take 1 to 70 times as much memory.)"""
+    opened streams and conversations have a separate total, with the same limit. Because streams and conversations can
+    be open for a long time, a request that exceeds this total does not wait, but is rejected as for ``channels``. While
+    a total is 0, a message of any size is accepted. (By default, there is room for four of the largest messages.
+    Decoded arguments take 1 to 70 times as much memory.)"""
 
     waiting: int = 10_000
     """Maximum number of messages that wait for a handler to exit. The next request is rejected with `Overloaded`, and
@@ -101,17 +100,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream does not count in ``running``, but a handler that continues after the end of its stream does."""
 
     unread: float = 30.0
-    """Maximum time that a channel can hold messages that no code reads, or that a stream can wait until a reader
-    begins. After that, the channel or stream is aborted. If this side has sent something on the channel, the unread
-    events are dropped instead. Also the maximum time that the body of a conversation can take to read messages that
-    arrived before the end of its channel."""
+    """Maximum time that a channel can hold messages that no code reads, or that a stream can wait for a reader. After
+    that, the channel or stream is aborted. If this side has sent something on the channel, the unread events are
+    dropped instead. Also the maximum time that the body of a conversation can take to read messages that arrived before
+    the end of its channel."""
 
     unread_bytes: int = 16 * MiB
     """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
-    The channel or reader that exceeds it ends with `StreamOverflow`. A message counts with the memory that it takes, at
-    least 176 bytes. Items that a remote wsrpc peer sends within its credit count, but are always accepted. (The default
-    equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an HTTP/2
-    connection.)"""
+    The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as the memory that it
+    takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit are counted, but always accepted.
+    (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an
+    HTTP/2 connection.)"""
 
     stream_window: int = 512
     """Maximum number of items of one stream that a remote wsrpc peer can send before this side has read them. New
@@ -126,19 +125,19 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     stream_queue: int = 1 * MiB
     """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel if the remote
-    peer has no flow control. Above this size, the reader gets these messages and then `StreamOverflow`."""
+    peer has no flow control. If they exceed this size, the reader gets these messages and then `StreamOverflow`."""
 
     high_water: int = 64 * KiB
-    """High-water mark: while more bytes than this are unsent, senders that ``await`` wait. (The default is that of
-    asyncio.)"""
+    """High-water mark: while more bytes than this are unsent, awaited calls that send messages wait. (asyncio has the
+    same default.)"""
 
     hard_cap: int = 16 * MiB
-    """Maximum number of unsent bytes, or one message if that is larger. Above this number, `emit_nowait` raises
+    """Maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait`` raises
     `QueueFull`, and a response closes the connection with 4408."""
 
     behind: int = 1 * MiB
-    """Maximum size of the broadcasts that wait for a slow reader, plus 256 bytes for each broadcast, if the policy for
-    slow readers drops messages. (At 1 Mbit/s, sending 1 MiB takes at most ten seconds.)"""
+    """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages. Each
+    broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB takes at most ten seconds.)"""
 
     rooms: int = 256
     """Maximum number of rooms of which one peer is a member. Joining another room fails."""
@@ -157,9 +156,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     replay: int = 1 * MiB
     """Maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128 KiB. With
-    these messages, the session can resume on another connection. When the limit is reached, senders that ``await``
-    wait. Messages that cannot wait may take ``hard_cap`` bytes more. Above that, the session ends when its connection
-    ends. 0: sessions do not resume. (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)"""
+    these messages, the session can resume on another connection. When the limit is reached, awaited calls that send
+    messages wait. Messages that cannot wait may take ``hard_cap`` bytes more. Above that, the session ends when its
+    connection ends. 0: sessions do not resume. (A peer acknowledges messages after 64 KiB; the default is 16 times as
+    much.)"""
 
     replay_messages: int = 4096
     """Maximum number of the messages that are kept until a remote wsrpc peer acknowledges them; at least 512. (A peer
@@ -171,7 +171,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     undecodable: int = 10
     """Maximum number of malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a
-    request with an invalid id. More of them close the connection with 1007."""
+    request with an invalid id. If there are more, the connection is closed with 1007."""
 
     timeout: float | None = 60.0
     """Default of ``request(timeout=)``. None: no limit."""

@@ -45,20 +45,20 @@ LONG_LINE = "E501"
 
 
 def client_module(description: Description, /, *, models: Literal["structs", "dataclasses"] = "structs") -> str:
-    """Return the text of a Python module with a typed client for the events in ``description``.
+    """Return the source code of a Python module with a typed client for the events in ``description``.
 
     The module contains:
 
     - the types of all parameters and results
     - for each channel, a `Protocol` with its requests, and a function that returns a proxy for it
-    - for each channel on which the described side emits events, a `Protocol` with these events
+    - for each channel with emitted events, a `Protocol` with these events
 
-    The same description gives the same text.
+    The same description always gives the same source code.
 
     Args:
-        models: whether to generate Structs of msgspec (``"structs"``) or dataclasses (``"dataclasses"``). With
-            dataclasses, the types that a dataclass cannot express are still Structs: types with a field whose name is
-            not valid in Python, classes that are sent as arrays, and unions with tags.
+        models: whether to generate msgspec Structs (``"structs"``) or dataclasses (``"dataclasses"``). With
+            dataclasses, the types that a dataclass cannot express are still Structs: classes with a field whose name is
+            not valid in Python, classes that are sent as arrays, and tagged unions.
 
     Raises:
         InvalidDescription: no module can be generated from the description.

@@ -26,8 +26,8 @@ def describe(registered: Server | Client | Router, /) -> Description:
     Emitted events are included if they were declared with ``declare()``. Handlers that were registered with
     ``hidden=True`` are left out, and so are injected parameters (`Peer`, `Context`).
 
-    The same registrations give the same description, even if they were made in another order. For a type without a
-    schema, no exception is raised: its schema is empty, and the ``notes`` of the event say why.
+    The same registrations give the same description, even if they were made in another order. If a type has no schema,
+    no exception is raised: the schema is empty, and the ``notes`` of the event say why.
 
     Raises:
         TypeError: ``registered`` is not a server, client or router.

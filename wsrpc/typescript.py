@@ -145,12 +145,12 @@ GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promis
 def declarations(description: Description, /) -> str:
     """Return TypeScript declarations of the described events, as the text of a ``.d.ts`` file.
 
-    ``Events`` and ``Channels`` have the events with handlers, on the main channel and on named channels. ``Emits`` and
-    ``ChannelEmits`` have the events that the described side emits, if it has declared them. The text also has the types
-    of parameters and results, and ``Typed``, the type of a connection.
+    ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on named channels. In
+    the same way, ``Emits`` and ``ChannelEmits`` contain the events that were declared with ``declare()``. The file also
+    contains the types of parameters and results, and ``Typed``, the type of a connection.
 
     Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
-    same description gives the same text.
+    same description always gives the same file.
     """
     names = type_names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []

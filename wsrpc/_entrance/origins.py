@@ -22,7 +22,7 @@ class _AnyOrigin:
 
 
 ANY_ORIGIN: Final = _AnyOrigin()
-"""Value for ``Server(origins=ANY_ORIGIN)``. Pages of any website can then connect, and the browser sends the user's
+"""Value for ``Server(origins=ANY_ORIGIN)``. Pages on any website can then connect, and browsers also send the user's
 cookies."""
 
 Origins = Iterable[str] | Callable[[Handshake], object] | _AnyOrigin

@@ -136,7 +136,7 @@ class Invocation(msgspec.Struct, eq=False):
 class Context(msgspec.Struct, eq=False, weakref=True):
     """The event or request that a handler is handling.
 
-    To get it, annotate a parameter of the handler with this class, or call `current_context`.
+    To get this object, annotate a parameter of the handler with the class, or call `current_context`.
     """
 
     _invocation: Invocation
@@ -148,23 +148,23 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def cancel_reason(self) -> Any:
-        """Why the handler was cancelled, or its generator closed. None until then.
+        """Why the handler was cancelled, or its generator was closed. Otherwise None.
 
-        If the remote peer cancelled the request or left a stream early, this is the reason that was passed to
-        ``task.cancel(reason)`` there, or a `RemoteError` with the message "Request aborted". If the session ended, it
-        is a `ConnectionLost`: a `SessionLost` if the session was kept after a drop and did not resume. If the handler
-        reached its time limit, it is a `HandlerTimeout`.
+        If the remote peer cancelled the request or left a stream early, the reason is the argument of
+        ``task.cancel(reason)`` on the remote peer, or a `RemoteError` with the message "Request aborted". If the
+        session ended, the reason is a `ConnectionLost`, or a `SessionLost` if the session was kept after a drop and did
+        not resume. If the handler reached its time limit, the reason is a `HandlerTimeout`.
         """
         return self._invocation.cancel_reason
 
     @property
     def message(self) -> Message | None:
-        """The message itself, if there is a `message` handler. Otherwise None."""
+        """The `Message`, if there is a ``message`` handler. Otherwise None."""
         return self._invocation.message
 
     @property
     def event(self) -> str:
-        """The name of the event. Empty for a raw message, which is then the only item of ``args``."""
+        """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
         return self._invocation.event
 
     @property
@@ -179,7 +179,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """The arguments as they arrived. Middleware can assign other arguments."""
+        """The arguments as they arrived. Middleware can set other arguments."""
         return tuple(self._invocation.inbound.a[1:])
 
     @args.setter
@@ -201,13 +201,14 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         return self._invocation.peer.server
 
     def channel(self) -> AnonymousChannel:
-        """Make an anonymous channel for the caller. Register handlers on it, then return it as the handler's result.
+        """Create an anonymous channel for the caller. Register handlers on it, then return the channel from the
+        handler.
 
         Each call within one handler returns the same channel. You can send on the channel once it has been delivered to
         the caller. If the handler returns something else, the channel is closed, and the caller does not get it.
 
         Raises:
-            BadArguments: this is an event, which has no response.
+            BadArguments: the message is an event, which has no response.
             RemoteError: the remote peer has as many channels open as `Limits.channels` allows. If the handler does not
                 catch this error, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
         """
@@ -229,7 +230,7 @@ def current_context() -> Context:
     """Return the context of the running handler. Also works in tasks that the handler has started.
 
     Raises:
-        RuntimeError: no handler is running here.
+        RuntimeError: called outside of a handler.
     """
     try:
         return CURRENT.get().context

@@ -66,11 +66,11 @@ def method(
 ) -> Any:
     """Make a method of a `Service` the handler of an event. Works as a decorator.
 
-    The event has the name of the method, or ``name``. The options are those of `Server.on`. A subclass that overrides
-    the method need not decorate it again.
+    The name of the event is ``name`` or, by default, the name of the method. The options are those of `Server.on`. A
+    subclass that overrides the method need not decorate it again.
 
-    On a method of a contract, ``name`` is the name of the event, and options are refused. On a method that implements a
-    contract, the options are those of the handler.
+    On a method of a contract, ``name`` is the name of the event, and options are not allowed. On a method that
+    implements a contract, the options apply to the handler.
 
     Raises:
         TypeError: the decorated object is not a plain method, or an option has a wrong type.

@@ -15,12 +15,12 @@ __all__ = ["Message", "finish"]
 
 
 class Message:
-    """Inbound message, as `message` handlers get it.
+    """Inbound message that ``message`` handlers get.
 
     ``payload`` is the message as it arrived, and ``text`` says whether it was a text message. If the message is not a
-    protocol message, or has no such field, ``event``, ``id`` and ``channel_name`` are None, and ``args`` is empty. Each
-    access decodes ``args`` again, so keep it in a variable if you need it more than once. Changing these values does
-    not change the message.
+    protocol message, or does not contain the field, ``event``, ``id`` and ``channel_name`` are None, and ``args`` is
+    empty. Each access to ``args`` decodes the arguments again, so store them in a variable if you need them more than
+    once. Changing these values does not change the message.
     """
 
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")
@@ -75,7 +75,7 @@ class Message:
     async def processed(self) -> None:
         """Wait until the message has been processed. Cancelling is safe.
 
-        If the message has a handler, this waits until the handler has finished.
+        If the message has a handler, this method also waits for the handler to finish.
         """
         if self._done:
             return
@@ -95,7 +95,7 @@ class Message:
 
         Args:
             limit: approximate maximum number of characters of the arguments in the line.
-            redact: a function; ``redact(event, args)`` returns the arguments to show.
+            redact: a function ``redact(event, args)`` that returns the arguments to show.
         """
         args = self.args  # decodes the message, so that `event` and the others need not
         event = self.event

@@ -71,30 +71,32 @@ class Registrar(OnChannel):
         timeout: float | UnsetType | None = UNSET,
         hidden: bool = False,
     ) -> Any:
-        """Register the handler of an event, as a decorator or by a call. Passing None removes the handler.
+        """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
+        handler.
 
         A new handler replaces the old one. If the two were registered at different places in the code, a warning is
-        logged. On the main channel, the names open, connect, close, disconnect, error and message are lifecycle events,
-        which report on the connection. A server and its peers can each have a handler for the same lifecycle event; all
-        of these handlers run.
+        logged. On the main channel, open, connect, close, disconnect, error and message are lifecycle events, which
+        report what happens to the connection. A server and its peers can each have a handler for the same lifecycle
+        event; all of these handlers run.
 
         Args:
             lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
                 default, uses the ``lax`` option of the server, client or router.
             thread: whether to run a plain function in a thread instead of the event loop.
-            ordered: whether the handler handles the messages of a peer one after another, in the order of arrival,
+            ordered: whether the handler handles the messages of each peer one at a time, in the order of arrival,
                 instead of concurrently.
             timeout: the maximum time in seconds that an ``async def`` handler may run after it was called. None for no
-                limit. The default is `Limits.handler`. A handler that takes longer is cancelled, with a line in the
-                log, and its caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until
-                it has ended. This option is not for plain functions, threads, streams, uploads and conversations.
-            hidden: whether to leave the handler out of every description of this side, such as `wsrpc.schema.describe`.
-                The handler can still be called.
+                limit. The default is `Limits.handler`. A handler that takes longer is cancelled and logged, and the
+                caller immediately gets `HandlerTimeout`. The handler counts against `Limits.running` until it has
+                ended. You cannot set a time limit for plain functions, handlers in threads, streams, uploads or
+                conversations.
+            hidden: whether to omit the handler from API descriptions, such as the result of `wsrpc.schema.describe`.
+                Remote peers can still call the handler.
 
         Raises:
-            TypeError: the function cannot be a handler. The text names the parameter and says what to do.
-            ValueError: ``timeout`` is not more than 0, the event is a method of a `Service`, or the channel is reserved
-                for wsrpc.
+            TypeError: the function cannot be a handler. The error message names the parameter and says what to do.
+            ValueError: ``timeout`` is not more than 0, the event is handled by a method of a `Service`, or the channel
+                is reserved for wsrpc.
         """
         _check_event("on", event)
         return self._register(
@@ -142,10 +144,10 @@ class Registrar(OnChannel):
     ) -> Any:
         """Register a handler for only the next event or request with the given name.
 
-        This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
-        stays registered if an event or request does not reach it: the arguments do not fit, middleware refuses it,
-        there are too many channels, or it is cancelled. While one call waits, for example in middleware, no other call
-        gets the handler.
+        This handler takes precedence over a handler that is registered with `on`, and is removed when it is called. It
+        stays registered if a message does not reach it because the arguments do not fit, middleware rejects the
+        message, there are too many channels, or the request is cancelled. While a message waits for this handler, for
+        example in middleware, other messages do not reach the handler.
 
         The options and exceptions are those of `on`.
         """
@@ -166,18 +168,18 @@ class Registrar(OnChannel):
         return decorate
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
-        """Register the methods of an object as the handlers of the events of a contract.
+        """Register the methods of an object as handlers for the events of a contract.
 
-        The contract is a `typing.Protocol`, as for a proxy. A plain ``def`` or an ``async def`` implements an ``async
-        def`` of the contract, and an async generator implements a method that returns a `Stream`. A conversation is
-        implemented by a method that has an ``AnonymousChannel`` parameter or returns an ``AnonymousChannel``. Methods
-        may have additional parameters that are injected, such as a `Peer`. To set options of a handler, decorate the
-        implementing method with `method`.
+        The contract is a `typing.Protocol`, as for `Peer.proxy`. A plain ``def`` or an ``async def`` implements an
+        ``async def`` of the contract, and an async generator implements a method that returns a `Stream`. A
+        conversation is implemented by a method that has an ``AnonymousChannel`` parameter or returns an
+        ``AnonymousChannel``. Methods may have additional parameters that are injected, such as a `Peer`. To set options
+        of a handler, decorate the implementing method with `method`.
 
         Raises:
-            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
-                Nothing is registered.
-            ValueError: an event is a method of a `Service`, or the channel is reserved for wsrpc.
+            TypeError: a method is missing, or its signature does not fit the contract. The error message shows both
+                signatures. Nothing is registered.
+            ValueError: an event is handled by a method of a `Service`, or the channel is reserved for wsrpc.
         """
         self._check_open()
         self._registry.implement(self._channel_name, contract, implementation)
@@ -188,8 +190,8 @@ class Registrar(OnChannel):
 
         Middleware of a server, client, peer or router runs around every inbound event and request. Middleware of a
         channel runs around the events and requests on that channel. ``await call_next(ctx)`` runs the next middleware
-        or the handler, and returns its result. To reject the request instead, raise an exception. To change the
-        arguments, assign to ``ctx.args``.
+        or the handler, and returns the result. To reject the request instead, raise an exception. To change the
+        arguments, set ``ctx.args``.
         """
         self._check_open()
         self._registry.use(self._channel_name, middleware)
@@ -202,13 +204,13 @@ class Declarer(Registrar):
     __slots__ = ()
 
     def declare(self, contract: TypeForm[Any], /) -> None:
-        """Declare which events this side emits, so that descriptions include them.
+        """Declare which events this side emits, so that API descriptions include them.
 
         Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
-        generated Python clients then include its events.
+        generated Python clients then include the events of the contract.
 
         Raises:
-            TypeError: the contract is not valid; or this is a channel of a server's peer, which has no description.
+            TypeError: the contract is not valid, or this object is a `Channel` of a server's peer.
         """
         self._check_open()
         self._registry.declare(self._channel_name, contract)
@@ -225,11 +227,10 @@ class RawRegistrar:
     def on_raw(self, function: F, /) -> F:
         """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
-        ``message`` is str or bytes. The function may be async: it then runs for one message of a peer after another.
-        Messages that wait for it are limited by `Limits.waiting`, like events. Middleware runs around the function,
-        with an empty ``ctx.event``. Exceptions are logged, and passed to `error` handlers. Register the function before
-        peers connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a
-        function.
+        ``message`` is str or bytes. The function may be async. It then handles the messages of each peer one at a time.
+        Waiting messages count against `Limits.waiting`, like events. Middleware runs around the function, with an empty
+        ``ctx.event``. Exceptions are logged, and passed to ``error`` handlers. Register the function before peers
+        connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a function.
 
         Raises:
             TypeError: ``function`` does not take these two arguments.
@@ -240,9 +241,10 @@ class RawRegistrar:
 
 
 class Router(Declarer):
-    """Handlers and middleware for a `Server` or `Client` to include, so that an application can have several modules.
+    """Collection of handlers and middleware that a `Server` or `Client` can include, to split an application into
+    modules.
 
-    Register everything before you include the router: later registrations are refused.
+    Register everything before you include the router: later registrations raise RuntimeError.
 
     Args:
         lax: whether msgspec converts the arguments of handlers leniently, for example numeric strings to numbers.
@@ -255,7 +257,7 @@ class Router(Declarer):
         self._channel_name = None
 
     def of(self, name: str, *, ordered: bool = False) -> RouterChannel:
-        """Return a named channel of the router, to register handlers on it.
+        """Return a named channel of the router, on which you can register handlers.
 
         Args:
             ordered: as for `Peer.of`.
@@ -268,7 +270,7 @@ class Router(Declarer):
 
     @no_parentheses("@router.use")
     def use(self, middleware: M, /) -> M:
-        """Run ``middleware`` around the handlers of the channel for which the router is included. Works as a decorator.
+        """Run ``middleware`` around the handlers of the channel on which the router is included. Works as a decorator.
 
         If the router is included without ``channel=``, its middleware runs around all handlers.
         """

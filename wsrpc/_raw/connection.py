@@ -28,13 +28,14 @@ WHOLE = (str, bytes, bytearray, memoryview)
 
 
 class RawConnection:
-    """Connection without the protocol, for `Server.serve_raw` functions and for a `Service` with ``serve``.
+    """Connection without the ws-wrapper protocol, for `Server.serve_raw` functions and services with a ``serve``
+    method.
 
     ``id`` is the name of the connection in logs. ``state`` is what `Server.on_handshake` stored in ``handshake.state``.
     ``server`` is the server. Only one task at a time may receive; any number of tasks may send.
 
     While no task receives, at most about `Limits.high_water` bytes are read ahead; after that, the client has to wait.
-    The end of the connection is not noticed until these bytes have been received.
+    The end of the connection is noticed only after these bytes have been received.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server) -> None:
@@ -73,7 +74,7 @@ class RawConnection:
     async def wait_closed(self) -> CloseInfo:
         """Wait until the connection has ended, and return how it ended. Cancelling is safe.
 
-        The end is not noticed while more than about `Limits.high_water` bytes have arrived and have not been received.
+        While more than about `Limits.high_water` bytes wait to be received, the end is not noticed.
 
         Raises:
             RuntimeError: called in a thread other than the event loop's.
@@ -99,7 +100,7 @@ class RawConnection:
             MessageTooBig: the message has more than ``max_size`` bytes. It is dropped, and the connection continues. (A
                 message with more than `Limits.message` bytes closes the connection with 1009.)
             ConnectionLost: the connection has ended, and all earlier messages have been received.
-            RuntimeError: another task is already receiving, or this is a thread other than the event loop's.
+            RuntimeError: another task is already receiving, or called in a thread other than the event loop's.
             ValueError: ``max_size`` is negative, or more than `Limits.message`.
         """
         largest = self._link.largest
@@ -174,11 +175,11 @@ class RawConnection:
         not to the whole message. If the WebSocket library assembles messages itself, you get each message in one piece,
         and the limit applies to the message.
 
-        If you leave the loop, or it is cancelled, the rest of the message is dropped.
+        If the loop ends early or is cancelled, the rest of the message is dropped.
 
         Raises:
             ConnectionLost: the connection has ended, or ends within the message.
-            RuntimeError: another task is already receiving, or has received another message since.
+            RuntimeError: another task is already receiving, or another message was received in the meantime.
         """
         await self._skip_rest()
         mine = self._pieces_of = object()
@@ -233,9 +234,9 @@ class RawConnection:
         waits before the message and before each piece. Any number of tasks may send: messages are sent one after
         another, in the order of the calls.
 
-        Cancelling is safe for a message in one piece: it is then not sent. If pieces of a message have been sent, the
-        message cannot be taken back. If the call is then cancelled, or the iterable raises an exception, the connection
-        is closed with 1011.
+        Cancelling is safe for a message in one piece: the message is then not sent. If pieces have already been sent
+        when the call is cancelled or the iterable raises an exception, the connection is closed with 1011, because
+        these pieces cannot be taken back.
 
         Raises:
             ConnectionLost: the connection has ended or is closing; ``outcome`` is ``"not_sent"``.
@@ -264,11 +265,12 @@ class RawConnection:
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended. Messages that were accepted for sending are sent first.
 
-        Messages that arrived before can still be received. With None as ``code``, the Close frame has no code, and the
-        remote peer sees 1005. Cancelling is safe: the closing continues.
+        Messages that have already arrived can still be received. With None as ``code``, the Close frame has no code,
+        and the remote peer sees 1005. Cancelling is safe: the closing continues.
 
         Raises:
-            ValueError: ``code`` may not be sent; or ``reason`` has more than 123 bytes, or is given without a code.
+            ValueError: ``code`` is not allowed in a Close frame; or ``reason`` has more than 123 bytes, or is given
+                without a code.
             RuntimeError: called in a thread other than the event loop's.
         """
         check_close(code, reason)

@@ -33,7 +33,7 @@ Kind = Literal["value", "stream", "upload", "exchange", "conversation"]
 
 
 class ParameterSchema(msgspec.Struct, omit_defaults=True, frozen=True):
-    """Parameter whose value the caller passes.
+    """Parameter of an event, for which the caller passes a value.
 
     Attributes:
         name: the name of the parameter.
@@ -81,13 +81,13 @@ class EventSchema(msgspec.Struct, omit_defaults=True, frozen=True):
 class Description(msgspec.Struct, frozen=True):
     """Description of the events of a server, client or router.
 
-    A type with defaults that is both sent and returned has two definitions. ``Cup`` is the type as it is returned, with
-    all its fields. ``CupInput`` is the type as callers can send it. Arguments of emitted events have the form of
-    returned values.
+    A type that has default values, and that is both sent and returned, has two definitions. For a class ``Cup``, the
+    definition ``Cup`` describes returned values, which have all fields, and ``CupInput`` describes values that callers
+    can send. Arguments of emitted events have the form of returned values.
 
     Attributes:
         events: the events that have handlers, by name. Those of the main channel come first.
-        emits: the events that the described side emits, if it has declared them.
+        emits: the events that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
     """
 

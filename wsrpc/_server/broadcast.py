@@ -49,10 +49,10 @@ Skip: TypeAlias = Peer | Addressed | Iterable[Peer | Addressed] | None
 class EmitReport(msgspec.Struct, frozen=True):
     """Result of a broadcast.
 
-    ``sent`` is the number of peers to which the message was sent, or for which it waits to be sent. ``dropped`` is the
-    number of peers for which the policy for slow readers dropped the message. ``errors`` has one `PeerError` for each
-    peer that failed. The ``__cause__`` of the `PeerError` is the reason: for example, a `MessageTooBig` if the message
-    has more bytes or values than the peer accepts.
+    ``sent`` is the number of peers to which the message was sent, or for which it is queued. ``dropped`` is the number
+    of peers for which the policy for slow readers dropped the message. ``errors`` has one `PeerError` for each peer to
+    which the message could not be sent. The ``__cause__`` of the `PeerError` is the reason: for example, a
+    `MessageTooBig` if the message has more bytes or values than the peer accepts.
 
     In a cluster, ``sent``, ``dropped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
     the other processes to which the message was sent, because they had members of the room. ``missed`` has the names of
@@ -293,16 +293,16 @@ class Broadcaster(OnChannel):
     _audience: Audience
 
     def emitter(self, contract: TypeForm[T], /, *, skip: Skip = None) -> T:
-        """Return an object with the methods of a contract. Each method emits the event with its name.
+        """Return an object with the methods of a contract. Each method emits the event of the same name.
 
-        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. Both
-        are declared to return None. Arguments are sent as for a proxy; see `Caller.proxy`.
+        An ``async def`` of the contract does what `emit` does, and a plain ``def`` does what `emit_nowait` does. In the
+        contract, declare both with the return type None. Arguments are sent as for a proxy; see `Peer.proxy`.
 
         Args:
-            skip: a peer that does not get the events, or several such peers, as for `emit`.
+            skip: a peer, or several peers, that should not get the events, as for `emit`.
 
         Raises:
-            TypeError: the contract is not valid. The text names the method and the reason.
+            TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         skip = kept(skip)
         skipped_by(skip)  # refuses what is no peer
@@ -310,28 +310,33 @@ class Broadcaster(OnChannel):
         return made
 
     async def emit(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every peer of the server, or to every member of the room.
+        """Emit an event to several peers.
+
+        `Server` and `ServerChannel` emit to all peers of the server. `Room` and `RoomChannel` emit to all members of
+        the room.
 
         The arguments are encoded once. If sending to a peer fails, the other peers still get the event. A peer whose
-        connection is broken is reported once, and leaves its rooms.
+        connection is broken appears in only one report, and leaves its rooms.
 
-        This method waits at most 100 ms for all peers above their high-water mark together. It does not wait again for
-        a peer that did not drain in that time, until that peer has drained. However, with ``slow="close"``, it always
-        waits if more than half of the peers are above their high-water mark. After the wait, the policy ``slow``
-        determines what happens to the message and to the slow peers; see `Server`.
+        If the unsent bytes of some peers exceed `Limits.high_water`, this method waits for these peers to drain, at
+        most 100 ms in total. If a peer does not drain in that time, later calls wait for that peer only after it has
+        drained once. However, with ``slow="close"``, this method always waits if more than half of the peers are above
+        the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow peers; see
+        `Server`.
 
         Cancelling is safe: the event is then not sent.
 
         Args:
-            skip: a peer that does not get the event, or several such peers, for example a list, a set or a room. For a
-                member of a room that is connected to another process, pass its `Cluster.peer`.
+            skip: a peer that should not get the event, or several such peers, for example a list, a set or a room. For
+                a room member that is connected to another process, pass the object that `Cluster.peer` returns for its
+                address.
 
         Returns:
-            A report of how many peers got the event, and of which failed.
+            A report of how many peers got the event and which ones failed.
 
         Raises:
-            ReservedEvent, TypeError, ValueError: the name or an argument cannot be sent, or ``skip`` contains something
-                other than peers. Nothing was sent.
+            ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent, or ``skip`` contains
+                something other than peers. Nothing was sent.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         if unsupported:
@@ -340,13 +345,14 @@ class Broadcaster(OnChannel):
         return await self._audience.emit(self._channel_name, event, args, skip)
 
     def emit_nowait(self, event: str, /, *args: Any, skip: Skip = None, **unsupported: Never) -> EmitReport:
-        """Emit an event as `emit` does, without waiting, from a plain function in the event loop's thread.
+        """Emit an event like `emit`, but do not wait. Call this method in the event loop's thread.
 
-        Peers above their high-water mark get no time to read: the policy ``slow`` applies to them immediately.
+        Peers whose unsent bytes exceed `Limits.high_water` get no time to read: the policy ``slow`` applies to them
+        immediately.
 
         Raises:
             QueueFull: with ``slow="close"``, a peer is at `Limits.hard_cap`, and more than half of all peers are above
-                their high-water mark. This happens if you emit in a loop without awaiting anything, so that no peer can
+                `Limits.high_water`. This happens if you emit in a loop without awaiting anything, so that no peer can
                 read. Nothing was sent, and no peer is closed.
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
@@ -362,16 +368,17 @@ class RawBroadcaster(Broadcaster):
     __slots__ = ()
 
     async def send_raw(self, data: str | bytes, *, skip: Skip = None) -> EmitReport:
-        """Send a text or binary WebSocket message without the protocol to every peer or member; see `emit`.
+        """Send a raw WebSocket message, which does not use the ws-wrapper protocol, to several peers; see `emit`.
 
-        A wsrpc peer cannot get binary messages if neither side had an `on_raw` function when it connected, because
-        binary messages are then MessagePack. Such a peer is in the ``errors`` of the report.
+        A str is sent as text, and bytes are sent as binary. A wsrpc peer cannot get binary messages if neither side had
+        an ``on_raw`` function when the peer connected, because the protocol then uses binary messages (MessagePack).
+        Such a peer is in the ``errors`` of the report.
 
         The key function of a `KeepLatest` policy is called with the message. Cancelling is safe: the message is then
         not sent.
 
         Raises:
-            TypeError: ``data`` is neither text nor bytes, or ``skip`` contains something other than peers.
+            TypeError: ``data`` is neither str nor bytes, or ``skip`` contains something other than peers.
             ValueError: the server has ``profile="go"``.
             RuntimeError: called in a thread other than that of the server's event loop.
         """

@@ -75,7 +75,7 @@ class Opened(NamedTuple):
 
 
 class Listening:
-    """Block in which the server listens: ``async with server.listen(...) as listener``."""
+    """Async context manager in which the server listens: ``async with server.listen(...) as listener``."""
 
     def __init__(self, begin: Callable[[], Awaitable[Opened]]) -> None:
         self._begin = begin
@@ -83,7 +83,8 @@ class Listening:
 
     @property
     def url(self) -> str:
-        """The URL at which clients on this machine reach the server. For a Unix socket, only its path matters.
+        """The URL at which clients on this machine reach the server. For a Unix socket, clients use only the path of
+        this URL.
 
         Raises:
             RuntimeError: the block has not been entered.

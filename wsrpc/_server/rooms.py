@@ -56,8 +56,8 @@ class Members(Struct, frozen=True):
     """Members of a room. `Room.members` returns this object."""
 
     addresses: tuple[str, ...]
-    """`Peer.address` of each member that has an address, in all processes. Without a cluster, an address can be
-    repeated."""
+    """`Peer.address` of each member that has an address, in all processes. Without a cluster, several members can have
+    the same address."""
     others: int = 0
     """The number of members without an address."""
     missing: tuple[str, ...] = ()
@@ -67,13 +67,13 @@ class Members(Struct, frozen=True):
 class Room(RawBroadcaster):
     """Named group of a server's peers. `Server.room` returns the same object for as long as the room is in use.
 
-    ``len(room)``, ``peer in room`` and ``for peer in room`` use the members of the room. A peer leaves its rooms when
-    its session ends. After a drop, it stays a member while its session is kept, and its `Peer.connected` is false.
+    Rooms support ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session
+    ends. If the connection drops, the peer stays a member while its session is kept; `Peer.connected` is then false.
 
-    In a cluster, emitting to a room reaches its members in all processes. They get the messages in the order in which
-    this process emits them. Processes without a member get no messages. ``for peer in room`` iterates only over the
-    members in this process. `members` asks the other processes, too. This process does not wait for slow readers in
-    other processes: the policy ``slow`` applies to them immediately.
+    In a cluster, messages to a room reach its members in all processes. Members get the messages of one process in the
+    order in which that process emits them. Processes without a member get no messages. ``len``, ``in`` and ``for``
+    cover only the members in this process. `members` also asks the other processes. This process does not wait for slow
+    readers in other processes: the policy ``slow`` applies to them immediately.
     """
 
     def __init__(self, members: RoomMembers) -> None:
@@ -86,13 +86,13 @@ class Room(RawBroadcaster):
         return self._members.name
 
     def add(self, peer: Peer) -> None:
-        """Make ``peer`` a member, until you call `discard` or its session ends.
+        """Make ``peer`` a member of the room, until you call `discard` or the peer's session ends.
 
         If the peer is already a member, nothing happens.
 
         Raises:
-            RpcError: the peer is already in `Limits.rooms` rooms. If a handler does not catch the error, the caller
-                gets its text.
+            RpcError: the peer is already in as many rooms as `Limits.rooms` allows. If a handler does not catch the
+                error, the caller gets the error message.
             ConnectionLost: the peer's session has ended.
             ValueError: the peer belongs to another server, or to no server.
             RuntimeError: called in a thread other than that of the server's event loop.
@@ -100,7 +100,7 @@ class Room(RawBroadcaster):
         self._members.rooms.add(self, peer, by_itself=False)
 
     def discard(self, peer: Peer) -> None:
-        """Remove ``peer`` from the room. If it is not a member, nothing happens.
+        """Remove ``peer`` from the room. If the peer is not a member, nothing happens.
 
         Raises:
             ValueError, RuntimeError: as for `add`.
@@ -110,7 +110,7 @@ class Room(RawBroadcaster):
     async def members(self) -> Members:
         """Return the members. In a cluster, these are the members in all processes. Cancelling is safe.
 
-        Each process has 1.5 seconds to respond. `Members.missing` names the processes that do not.
+        Each process has 1.5 seconds to respond. `Members.missing` names the processes that did not respond.
         """
         here, others = self._members.here()
         membership = self._members.rooms.membership
@@ -123,7 +123,7 @@ class Room(RawBroadcaster):
         """Return a named channel of this room, which emits to all members.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
         return RoomChannel(name, self, self._members)

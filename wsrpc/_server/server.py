@@ -61,7 +61,7 @@ S = TypeVar("S", bound=Callable[..., Any])
 
 
 class ServerChannel(Declarer, Broadcaster):
-    """Named channel of a server. It has handlers for all peers, and emits to all peers. `Server.of` returns it."""
+    """Named channel of a server. Its handlers run for all peers, and events go to all peers. `Server.of` returns it."""
 
     def __init__(self, name: str, registry: Registry, audience: Audience, on_close: Callable[[str], object]) -> None:
         self._channel_name = self._name = name
@@ -83,7 +83,7 @@ class ServerChannel(Declarer, Broadcaster):
 
     @property
     def close_reason(self) -> Any:
-        """The ``reason`` that was passed to `close`. None before that."""
+        """The ``reason`` that was passed to `close`. None before `close` is called."""
         return self._reason
 
     def close(self, reason: object = None) -> None:
@@ -105,20 +105,20 @@ class ServerChannel(Declarer, Broadcaster):
 
 
 class Server(Declarer, RawRegistrar, RawBroadcaster):
-    """Server that accepts connections, and makes a `Peer` for each of them.
+    """Server that accepts connections, and creates a `Peer` for each of them.
 
-    Handlers that you register on the server run for every peer. If a peer has its own handler for an event, only that
-    handler runs for the peer. For lifecycle events, both handlers run.
+    Handlers that you register on the server run for every peer. If you also register a handler for the event on a peer,
+    only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
 
-    The attribute ``state`` is a mapping for the application (see `Key`), for example for a database connection.
-    Handlers reach it as ``peer.server.state`` or ``ctx.server.state``. It keeps its values when the server is closed
-    and opened again.
+    The attribute ``state`` is a mapping in which the application can store objects, such as a database connection; see
+    `Key`. Handlers access it as ``peer.server.state`` or ``ctx.server.state``. The mapping keeps its values when the
+    server is closed and opened again.
 
     Args:
         limits: the limits of each connection.
         origins: the origins of web pages that can connect, in addition to the server's own host. Browsers send the
-            origin of a page in the ``Origin`` header. You can also pass a function that takes the `Handshake` and
-            returns whether the origin may connect, or `ANY_ORIGIN`.
+            origin of a page in the ``Origin`` header. You can also pass `ANY_ORIGIN`, or a function that takes the
+            `Handshake` and returns whether the origin may connect.
         trusted_proxies: the addresses and networks of the proxies that you trust, for example ``"10.0.0.0/8"``.
             ``"unix"`` trusts connections over Unix sockets. The server uses the headers ``X-Forwarded-For``,
             ``X-Forwarded-Proto`` and ``X-Forwarded-Host`` only from these proxies. By default, no proxy is trusted.
@@ -132,17 +132,18 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        handler_context: a function ``fn(ctx)`` that returns an async context manager, which is entered around each
-            handler, for example a transaction. For a time limit, use ``on(timeout=)`` or `Limits.handler` instead.
+        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. It is
+            called for each handler, which runs inside the context manager. For a time limit, use ``on(timeout=)`` or
+            `Limits.handler` instead.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
-            With ``"close"``, the messages wait, and the connection of a peer that reaches `Limits.hard_cap` is closed
-            with 4408. The other policies keep messages of at most `Limits.behind` bytes for a peer. Beyond this limit,
-            ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and ``KeepLatest(key)`` drop the oldest
-            messages. ``KeepLatest(key)`` also keeps only the latest message of each key. `Peer.dropped` counts the
-            dropped messages.
-        room_from: a function that takes the `ConnectionInfo` of a connection, and returns the name of the room that its
-            peer joins. The room is `Peer.home_room`.
-        detached_bytes: the approximate maximum memory, in bytes, of the sessions of all clients whose connections have
+            With ``"close"``, the messages are queued, and the connection of a peer that reaches `Limits.hard_cap` is
+            closed with 4408. The other policies queue at most `Limits.behind` bytes of messages for each peer. Beyond
+            this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and ``KeepLatest(key)`` drop the
+            oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each key. `Peer.dropped` counts
+            the dropped messages.
+        room_from: a function that takes the `ConnectionInfo` of a new peer, and returns the name of the room that the
+            peer joins. `Peer.home_room` is this room.
+        detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped. Each session is kept until its client connects again, for at most `Limits.detached` seconds. When
             the maximum is exceeded, the oldest sessions end.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
@@ -211,11 +212,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Return a named channel for all peers. Each call returns the same object, until the channel is closed.
 
         Args:
-            ordered: whether calls of handlers that you register on the channel from now on run one after another for
-                each peer.
+            ordered: whether handlers that you register on the channel from now on handle the messages of each peer one
+                at a time.
 
         Raises:
-            TypeError, ValueError: ``name`` cannot be the name of a channel.
+            TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
         check_flag("ordered", ordered)
@@ -233,20 +234,20 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._registry.remove_scope(name)
 
     def include(self, router: Router, *, channel: str | None = None) -> None:
-        """Repeat the registrations of ``router`` on this server; see `Router`.
+        """Register the handlers and middleware of ``router`` on this server; see `Router`.
 
         Args:
-            channel: the named channel for the registrations of the router's main channel. None for the main channel.
+            channel: the named channel for what the router has on its main channel. None for the server's main channel.
 
         Raises:
             TypeError: ``router`` is not a `Router`.
-            ValueError: ``channel`` is given, and the router has named channels itself.
+            ValueError: ``channel`` is given, but the router already has named channels.
         """
         include(router, self._registry, channel)
 
     @property
     def handler_context(self) -> HandlerContext | None:
-        """The function for the context manager around each handler, or None. You can assign another function."""
+        """The function that was passed as ``handler_context``, or None. You can set another function."""
         return self._registry.handler_context
 
     @handler_context.setter
@@ -270,23 +271,23 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Listen for connections inside a block: ``async with server.listen(...) as listener``.
 
         The listener has the properties ``url`` and ``port``; see `Listening`. Entering the block opens the port. If the
-        server was closed, it is opened as well; see `open`. Leaving the block closes the server.
+        server was closed, entering the block also opens the server; see `open`. Leaving the block closes the server.
 
         Args:
             host: the address to listen on. None for all addresses.
             port: the port to listen on. 0 picks a free port.
-            path: the only path that is accepted. None accepts any path.
+            path: the URL path that clients must use. None accepts any path.
             ssl: the TLS context. None for no TLS.
             sock: a bound socket, instead of host and port.
             unix: the path of a Unix socket, instead of host and port.
-            healthz: a path for health checks with plain HTTP requests. The response is 200 while the server is
-                `healthy`, and 503 while it drains. For this purpose, the port stays open while the server drains, and
-                new connections get 503. With None, there is no such path, and the port closes when the server begins to
-                drain.
-            reuse_port: whether several processes can listen on the same port, on systems that support this. The system
-                distributes the clients over the processes. `peers` and `emit` cover only the clients of one process,
-                and without a `Cluster`, rooms do, too. The port closes when the server begins to drain, so that the
-                other processes get the new connections.
+            healthz: the URL path for health checks, which are plain HTTP requests. The response is 200 while the server
+                is `healthy`, and 503 while it drains. To respond to health checks, the port stays open while the server
+                drains, and new connections get 503. With None, health checks are not possible, and the port closes when
+                the server begins to drain.
+            reuse_port: whether several processes can listen on the same port, if the operating system supports this.
+                The operating system distributes new connections among the processes. `peers` and `emit` cover only the
+                clients of this process. Without a `Cluster`, this also applies to rooms. The port closes when the
+                server begins to drain, so that new connections go to the other processes.
 
         Raises:
             TypeError, ValueError: an option is not valid, or options cannot be combined.
@@ -326,9 +327,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
 
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """Return an object like that of `listen`, for a port that ``begin()`` opens. For adapters.
+        """Return a `Listening` object, as `listen` does, but for a port that ``begin()`` opens. For adapters.
 
-        The port is stopped when the server is closed or begins to drain; see `Port`.
+        The port stops accepting connections when the server is closed or begins to drain; see `wsrpc.adapting.Port`.
         """
         return self._listening(begin, stays_for_drain=False)
 
@@ -355,8 +356,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         `listen`, `run` and the ``lifespan`` of adapters call this method. Call it yourself in a framework that has
         startup and shutdown functions: `open` in the startup function, and `close` in the shutdown function.
 
-        The server keeps its handlers, its services, rooms that were made with options, all other settings, and `state`.
-        Peers, members of rooms, and `stats` are reset.
+        The server keeps its handlers, its services, rooms that were created with options, all other settings, and
+        ``state``. The peers, the members of rooms, and the `stats` are reset.
 
         Raises:
             RuntimeError: the server is still closing.
@@ -373,7 +374,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.
 
-        If the server drains before it closes, this includes the time for draining.
+        If the server drains before it closes, this method also waits for the drain to finish.
 
         Raises:
             RuntimeError: called in a thread other than that of the server's event loop.
@@ -393,20 +394,21 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         reuse_port: bool = False,
         lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
     ) -> None:
-        """Run the server in a new event loop, until the process gets a signal.
+        """Run the server in a new event loop, until the process receives a signal.
 
-        The options are ``lifespan`` and those of `listen`. Ctrl-C closes every connection with 1012. SIGTERM drains for
-        at most `Limits.drain` seconds; see `close`. While the server drains, Ctrl-C or another SIGTERM closes all
-        connections immediately. After any of these signals, `run` returns, so that the program can exit with status 0.
-        Outside the main thread, `run` handles no signals.
+        The options other than ``lifespan`` are the same as for `listen`. Ctrl-C closes every connection with 1012.
+        SIGTERM drains the server for at most `Limits.drain` seconds; see `close`. While the server drains, Ctrl-C or
+        another SIGTERM closes all connections immediately. After any of these signals, `run` returns, so that the
+        program can exit with status 0. Outside the main thread, `run` does not handle signals.
 
-        The server's URL is logged. If the log does not show it, the URL is written to stderr.
+        The server's URL is logged. If logging is not configured to show the URL, it is written to stderr.
 
         Args:
             lifespan: a function ``lifespan(server)`` that returns an async context manager, for resources of the whole
-                program, such as background tasks or a database in `state`. The context manager is entered before the
-                port opens. It is left when every connection is closed and the handlers have ended. If it raises an
-                error, the program ends. A signal that arrives while the context manager is being entered cancels it.
+                program, such as background tasks or a database in ``state``. The context manager is entered before the
+                port opens. It is exited after every connection is closed and the handlers have ended. If it raises an
+                exception, the program ends. A signal that arrives while the context manager is being entered cancels
+                it.
 
         Raises:
             RuntimeError: called inside a running event loop.
@@ -420,14 +422,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Register ``function(handshake)``, sync or async, to check each new connection. Works as a decorator.
 
         The function gets a `Handshake`, before the connection is accepted. It can refuse the connection with
-        ``handshake.reject(...)``, or change the settings of the connection. If it raises any other error, the error is
-        logged, and the connection is refused with 500. The same happens if the result is not valid: for example, if a
-        header cannot be sent, or if the function returns False, which is probably a mistake. Other return values are
-        ignored.
+        ``handshake.reject(...)``, or change the settings of the connection. If the function raises any other exception,
+        the exception is logged, and the connection is refused with 500. The same happens if a setting is not valid,
+        such as a header that cannot be sent, or if the function returns False, which is probably a mistake. Other
+        return values are ignored.
 
-        The function is called after the check of the origin. If it takes more than `Limits.open_timeout` seconds, a
-        line is logged, and the connection is refused with 503. A server has only one such function. Registering another
-        function replaces it, and logs a warning.
+        The function is called after the origin check. If the function takes more than `Limits.open_timeout` seconds,
+        this is logged, and the connection is refused with 503. A server has only one such function. Registering another
+        function replaces the first, and logs a warning.
 
         Raises:
             TypeError: ``function`` cannot be called with a handshake.
@@ -439,12 +441,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @no_parentheses("@server.serve_raw")
     def serve_raw(self, function: R, /) -> R:
-        """Serve each connection with ``async def function(connection)``, without the protocol. Works as a decorator.
+        """Serve each connection as a raw connection, with ``async def function(connection)``. Works as a decorator.
 
-        The function gets a `RawConnection`, after the `on_handshake` function. When it returns, the connection is
-        closed with 1000. If it raises an `RpcError`, the connection is closed with 1008, and the reason is the text of
-        the error. For any other exception, the close code is 1011, and the traceback is logged. The function serves all
-        connections of the server, and no handlers are called.
+        The function is called with a `RawConnection`, after the `on_handshake` function. When ``function`` returns, the
+        connection is closed with 1000. If it raises an `RpcError`, the connection is closed with 1008, and the reason
+        is the text of the error. For any other exception, the close code is 1011, and the traceback is logged. The
+        function serves all connections of the server, and no handlers are called.
 
         Raises:
             TypeError: ``function`` is not an async function.
@@ -465,26 +467,26 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         channel: str | None = None,
         implements: TypeForm[Any] | None = None,
     ) -> S:
-        """Make an object of a `Service` class for each connection. Works as a decorator.
+        """Create an instance of a `Service` class for each connection. Works as a decorator.
 
-        The methods of the class are compiled once, when you call `add_service`. They are handlers of the main channel,
-        or of ``channel``.
+        The methods that are decorated with `method` become handlers on the main channel, or on ``channel``. They are
+        compiled once, when you call `add_service`.
 
-        The class or the factory can take one argument: the `Peer`, or the `RawConnection` for a class with ``serve``.
-        The factory can be async. A factory for a peer has at most `Limits.open_handlers` seconds. If the class or the
-        factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text of the error. For
-        any other exception, the close code is 1011, and the traceback is logged.
+        The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
+        `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_handlers` seconds.
+        If the class or the factory raises an `RpcError`, the connection is closed with 1008, and the reason is the text
+        of the error. For any other exception, the close code is 1011, and the traceback is logged.
 
         Args:
             service: the class; or a factory whose return annotation is the class.
-            factory: a function that makes the object, if ``service`` is the class.
+            factory: a function that creates the instance, if ``service`` is the class.
             channel: the named channel for the handlers of the class. None for the main channel.
-            implements: a contract that the class implements. The methods of the contract are handlers without the
-                decorator `method`, and are checked as by `implement`.
+            implements: a contract that the class implements. The methods of the contract become handlers, and do not
+                need the decorator `method`. They are checked in the same way as with `implement`.
 
         Raises:
-            TypeError: ``service`` is not a service, it handles nothing, or the signature of a method is not valid. The
-                text names the parameter.
+            TypeError: ``service`` is not a service class, it has no handlers, or the signature of a method is not
+                valid. The error message names the parameter.
             ValueError: an event already has a handler, or another service gets every message.
         """
         self._hosting.add(service, factory, channel, implements)
@@ -492,14 +494,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def raw_connections(self) -> tuple[RawConnection, ...]:
-        """The connections that are served without the protocol, oldest first."""
+        """The connections that a `serve_raw` function or the ``serve`` method of a `Service` serves, oldest first."""
         return self._lifetime.raw.all
 
     async def handshake(self, handshake: Handshake) -> None:
         """Check a request before its connection becomes a WebSocket. For adapters.
 
-        After this check, an adapter passes the transport of the connection to `accept`. Cancelling is safe. It cancels
-        the `on_handshake` function, and the server keeps nothing of the request.
+        After this check, an adapter passes the transport of the connection to `accept`. Cancelling is safe: the
+        `on_handshake` function is cancelled, too, and the server keeps no data of the request.
 
         Raises:
             HandshakeRejected: the connection is refused. Send a response with the ``status``, ``body`` and ``headers``
@@ -513,7 +515,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._entrance.check(handshake, self._lifetime.gate)
 
     def handshake_nowait(self, handshake: Handshake) -> None:
-        """Check a request as `handshake` does, without waiting.
+        """Check a request like `handshake`, but do not wait.
 
         For adapters of libraries that cannot wait during the handshake. Check `handshakes_wait` first.
 
@@ -544,11 +546,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._entrance.is_async
 
     async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Peer | RawConnection:
-        """Make a peer for a connection of any library, and return the peer when its `open` handlers have finished.
+        """Create a peer for a connection from any WebSocket library.
+
+        This method returns the peer after its ``open`` handlers have finished.
 
         If the server has a `serve_raw` function, this function serves the connection. `accept` then returns a
         `RawConnection`, while the function may still be running. If `accept` is cancelled, the peer keeps the
-        connection. But if it is cancelled while the factory of a service runs, the connection is dropped.
+        connection. But if `accept` is cancelled while the factory of a service runs, the connection is dropped.
 
         Args:
             handshake: the request that `handshake` accepted.
@@ -643,8 +647,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         Args:
             drain: the maximum time, in seconds, to wait for active work in both directions: handlers, requests, streams
                 and channels. Each connection is closed as soon as it has no active work. While the server drains, a
-                wsrpc client queues new messages for its next connection. New requests of other clients are rejected
-                with `Draining`. Another call with a smaller ``drain``, or without it, ends the drain sooner.
+                wsrpc client queues new messages for its next connection. New requests from other clients are rejected
+                with `Draining`. Calling `close` again with a smaller ``drain``, or without ``drain``, ends the drain
+                sooner.
 
         Raises:
             TypeError, ValueError: ``drain`` is not a number, or is negative.
@@ -658,11 +663,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def healthy(self) -> bool:
-        """Whether the server accepts connections, for load balancers. True until `close` is called."""
+        """Whether the server accepts connections. True until `close` is called. For load balancers."""
         return self._lifetime.healthy
 
     def stats(self) -> ServerStats:
-        """Return a snapshot of the server's counters. This takes some microseconds per peer."""
+        """Return a snapshot of the server's counters. This takes a few microseconds per peer."""
         return self._lifetime.stats()
 
     # ------------------------------------------------------------ everybody
@@ -683,7 +688,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """The cluster of this server.
 
         Raises:
-            RuntimeError: the server was made without ``cluster=``.
+            RuntimeError: the server was created without ``cluster=``.
         """
         if self._cluster is None:
             raise RuntimeError(
@@ -692,7 +697,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._cluster
 
     def room(self, name: str, *, allow: Allow | None = None, slow: Slow | None = None) -> Room:
-        """Return the room with this name; see `Room`. A room without options is forgotten when it is empty.
+        """Return the room with this name; see `Room`. The server forgets a room without options when the room is empty.
 
         Args:
             allow: a function ``allow(peer)``, sync or async, that returns whether a client may join the room; see
@@ -700,7 +705,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             slow: the policy for slow readers in this room, instead of the server's policy; see `Server`.
 
         Raises:
-            TypeError: ``name`` is not text, or is empty; or ``allow`` is not a function of the peer.
+            TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
             ValueError: the room already has another ``allow`` or ``slow``, ``slow`` is not a policy, or you have
                 registered handlers on the channel "rooms".
         """
@@ -708,21 +713,21 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def rooms(self) -> tuple[Room, ...]:
-        """The rooms that have members, and the rooms that were made with options."""
+        """The rooms that have members, and the rooms that were created with options."""
         return self._rooms.all()
 
     @no_parentheses("@server.on_join")
     def on_join(self, function: J, /) -> J:
-        """Register ``function(peer, room)`` to decide whether a client may join a room. Works as a decorator.
+        """Register ``function(peer, room)``, which decides whether a client may join a room. Works as a decorator.
 
         The function can be sync or async. ``room`` is the name of the room. The function is called for rooms without
         ``allow=``. Once a server has such a function, or a room has ``allow=``, clients can join and leave rooms
         themselves. They send the requests ``join`` and ``leave`` on the channel "rooms", with the name of the room as
-        the argument. You cannot register handlers on that channel. If a client is refused, its error says only "not
-        allowed". If the function raises an exception, the exception is logged.
+        the argument. You cannot register handlers on that channel. A client that is refused gets only the error message
+        "not allowed". If the function raises an exception, the client is refused, and the exception is logged.
 
         Raises:
-            TypeError: ``function`` is not a function of the peer and the name.
+            TypeError: ``function`` does not take these two arguments.
             ValueError: you have registered handlers on the channel "rooms".
         """
         self._rooms.ask(function)
@@ -732,17 +737,17 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Let clients in any language ask which events this server has handlers for, and which events it emits.
 
         Clients send the request ``describe`` on the channel "wsrpc". You cannot register handlers on that channel. The
-        response is the description that `wsrpc.schema.describe` returns, split into pages; docs/reference/protocol.md
-        specifies its form. The description includes handlers that are registered later. It does not include handlers
-        with ``hidden=True`` and handlers that are registered with `once`.
+        responses contain the description that `wsrpc.schema.describe` returns, split into pages. The reference page
+        "Protocol" specifies their format. The description includes handlers that are registered later. It does not
+        include handlers with ``hidden=True`` or handlers that are registered with `once`.
 
         Args:
             allow: a function ``allow(peer)``, sync or async, that returns whether a client gets the description. With
-                None, every client gets it. If a client is refused, its error says only "not allowed". If the function
-                raises an exception, the exception is logged.
+                None, every client gets it. A client that is refused gets only the error message "not allowed". If the
+                function raises an exception, the client is refused, and the exception is logged.
 
         Raises:
-            TypeError: ``allow`` is not a function of the peer.
+            TypeError: ``allow`` does not take one argument.
             ValueError: the description is already offered, or you have registered handlers on the channel "wsrpc".
         """
         offer_description(self._registry, enc_hook_of(self._settings.codec), allow)

@@ -30,17 +30,17 @@ STYLES = ("serve", "on_json", "on_message")
 
 
 class Service:
-    """Base class of services. Each object of a service class serves one connection.
+    """Base class of services. Each instance of a service class serves one connection.
 
     Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
-    For connections without the protocol, write one of the methods ``async def serve(self, connection)``,
-    ``on_json(self, value)`` and ``on_message(self, message)`` instead. This method gets every message of the
-    connection. If a class has several of these methods, the first one in this order is used. ``serve`` gets the
-    `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, with its rooms, `Peer.send_raw` and so
-    on. If ``on_json`` or ``on_message`` is async, it is called for one message after another.
+    For connections that do not use the ws-wrapper protocol, write one of the methods
+    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. That
+    method gets every message of the connection. If a class has several of these methods, the first one in this order is
+    used. ``serve`` gets the `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, so it can use
+    rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a time.
 
-    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set when the factory has returned.
+    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
     """
 
     peer: Peer
@@ -63,7 +63,7 @@ class Service:
 
     @property
     def channel(self) -> Server | ServerChannel:
-        """The server's channel to which the class was added. Emitting on it emits to all peers.
+        """The channel of the server to which the class was added. Events that you emit on it go to all peers.
 
         For example, use ``await self.channel.emit("said", text)``. If the class was added without ``channel=``, this is
         the server itself.
@@ -78,9 +78,10 @@ class Service:
     def on_open(self) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the connection opens.
 
-        Messages that arrive meanwhile wait, as for `open` handlers. If the method raises an exception, the connection
-        is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the reason is
-        the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
+        Messages that arrive while the method runs wait, as for ``open`` handlers. If the method raises an exception,
+        the connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and
+        the reason is the text of the error. For any other exception, the close code is 1011, and the traceback is
+        logged.
         """
         return None
 
