@@ -471,26 +471,26 @@ class Registrar(Delegate):
         ordered: bool = False,
         hidden: bool = False,
     ) -> Any:
-        """Register the handler of an event, as a decorator or by a call. Passing None removes the handler. The handler
-        is a plain function, and runs in a thread.
+        """Register the handler of an event, either as a decorator or with a direct call. Passing None removes the
+        handler. The handler is a plain function, and runs in a thread.
 
         A new handler replaces the old one. If the two were registered at different places in the code, a warning is
-        logged. On the main channel, the names open, connect, close, disconnect, error and message are lifecycle events,
-        which report on the connection. A server and its peers can each have a handler for the same lifecycle event; all
-        of these handlers run.
+        logged. On the main channel, open, connect, close, disconnect, error and message are lifecycle events, which
+        report what happens to the connection. A server and its peers can each have a handler for the same lifecycle
+        event; all of these handlers run.
 
         Args:
             lax: whether msgspec converts arguments leniently, for example numeric strings to numbers. None, the
                 default, uses the ``lax`` option of the server, client or router.
-            ordered: whether the handler handles the messages of a peer one after another, in the order of arrival,
+            ordered: whether the handler handles the messages of each peer one at a time, in the order of arrival,
                 instead of concurrently.
-            hidden: whether to leave the handler out of every description of this side, such as `wsrpc.schema.describe`.
-                The handler can still be called.
+            hidden: whether to omit the handler from API descriptions, such as the result of `wsrpc.schema.describe`.
+                Remote peers can still call the handler.
 
         Raises:
-            TypeError: the function is an ``async def``, or cannot be a handler. The text names the parameter and says
-                what to do.
-            ValueError: the event is a method of a `Service`, or the channel is reserved for wsrpc.
+            TypeError: the function is an ``async def``, or cannot be a handler. The error message names the parameter
+                and says what to do.
+            ValueError: the event is handled by a method of a `Service`, or the channel is reserved for wsrpc.
         """
         convert = partial(blocking_form, portal=self._portal)
         options = {"lax": lax, "ordered": ordered, "hidden": hidden}
@@ -510,9 +510,9 @@ class Registrar(Delegate):
     ) -> Any:
         """Register a handler for only the next event or request with the given name.
 
-        This handler takes precedence over a handler that is registered with `on`. It is removed when it is called. It
-        stays registered if an event or request does not reach it: the arguments do not fit, there are too many
-        channels, or it is cancelled.
+        This handler takes precedence over a handler that is registered with `on`, and is removed when it is called. It
+        stays registered if a message does not reach it because the arguments do not fit, there are too many channels,
+        or the request is cancelled.
 
         The options and exceptions are those of `on`.
         """
@@ -520,16 +520,16 @@ class Registrar(Delegate):
         return register(self._inner, self._portal, "once", event, handler, convert, lax=lax, hidden=hidden)
 
     def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
-        """Register the methods of an object as the handlers of the events of a contract.
+        """Register the methods of an object as handlers for the events of a contract.
 
-        The contract is a `typing.Protocol`, as for a proxy. A ``def`` implements a request of the contract, and a
+        The contract is a `typing.Protocol`, as for `Peer.proxy`. A ``def`` implements a request of the contract, and a
         generator implements a method that returns a `Stream`. Methods may have additional parameters that are injected,
         such as a `Peer`. To set options of a handler, decorate the implementing method with `method`.
 
         Raises:
-            TypeError: a method is missing, or its signature does not fit the contract. The text names both signatures.
-                Nothing is registered.
-            ValueError: an event is a method of a `Service`, or the channel is reserved for wsrpc.
+            TypeError: a method is missing, or its signature does not fit the contract. The error message shows both
+                signatures. Nothing is registered.
+            ValueError: an event is handled by a method of a `Service`, or the channel is reserved for wsrpc.
         """
         implement(self._inner, self._portal, contract, implementation)
 
@@ -540,13 +540,13 @@ class Declarer(Registrar):
     __slots__ = ()
 
     def declare(self, contract: TypeForm[Any], /) -> None:
-        """Declare which events this side emits, so that descriptions include them.
+        """Declare which events this side emits, so that API descriptions include them.
 
         Pass the contract that you also pass to ``emitter()``. `wsrpc.schema.describe`, TypeScript declarations and
-        generated Python clients then include its events.
+        generated Python clients then include the events of the contract.
 
         Raises:
-            TypeError: the contract is not valid; or this is a channel of a server's peer, which has no description.
+            TypeError: the contract is not valid, or this object is a `Channel` of a server's peer.
         """
         self._apply(self._inner.declare, contract)
 
@@ -560,10 +560,10 @@ class RawRegistrar(Delegate):
     def on_raw(self, function: F, /) -> F:
         """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
-        ``message`` is str or bytes. It runs in a thread, for one message of a peer after another. Messages that wait
-        for it are limited by `Limits.waiting`, like events. Exceptions are logged, and passed to `error` handlers.
-        Register the function before peers connect, because two wsrpc peers use binary messages for the protocol if
-        neither of them has such a function.
+        ``message`` is str or bytes. The function runs in a thread, and handles the messages of each peer one at a time.
+        Waiting messages count against `Limits.waiting`, like events. Exceptions are logged, and passed to ``error``
+        handlers. Register the function before peers connect, because two wsrpc peers use binary messages for the
+        protocol if neither of them has such a function.
 
         Raises:
             TypeError: ``function`` does not take these two arguments.
