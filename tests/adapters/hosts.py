@@ -36,13 +36,13 @@ ABILITIES: dict[str, str] = {
     "no code": "`close(None)` sends a Close frame without a code, and the client sees 1005",
     "close code": "a `close` handler gets the client's code and reason",
     "pause": "the server stops reading from the connection while a raw handler does not keep up",
-    "written together": "messages that the server sends while it handles the data of one read go out in one write",
+    "written together": "messages that the server sends while it handles one read are sent in one write",
     "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
-    "before a violation": "valid messages that arrive in the same read before a violation are still handled",
+    "before a violation": "valid messages that precede a violation in the same read are still handled",
     "too large": "a message that is too large is refused before all of it has arrived",
     "half-closed": "a client that has shut down its sending side and reads nothing is dropped after `close_timeout`",
-    "abort": "a connection that the server aborts ends without a Close frame",
+    "abort": "if the server aborts a connection, no Close frame is sent",
     "bytes": "`Peer.stats` counts bytes as well as messages",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
 }
@@ -151,14 +151,15 @@ class Asgi(Host):
         "compression": "uvicorn compresses messages for every client that offers compression, as browsers do. Small "
         "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
         "early": EARLY,
-        "answered close": "uvicorn does not wait for an answer, so `was_clean` is true even without an answer.",
+        "answered close": "uvicorn does not wait for the client's Close frame, so `was_clean` is true even if "
+        "none arrives.",
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
         "by default) and into `Limits.message`.",
         "pieces out": "wsrpc buffers the pieces until the last one, and then sends them as one message.",
         "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
         "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",
-        "too large": "The ASGI server refuses a message early only if it exceeds the ASGI server's own limit. A "
+        "too large": "The ASGI server refuses a message early only if the message exceeds the server's limit. A "
         "message within that limit arrives completely before wsrpc refuses it.",
         "half-closed": "uvicorn does not report that the client has shut down its sending side, so the client is "
         "dropped after `Limits.stall` instead.",
@@ -194,7 +195,7 @@ class AsgiHypercorn(Asgi):
         "close code": "hypercorn does not report the code and the reason, so the handler always gets code 1006, with "
         "`was_clean` false.",
         "heartbeat": "hypercorn sends pings only if its option `websocket_ping_interval` is set, and does not wait for "
-        "answers.",
+        "pongs.",
     }
 
 
