@@ -311,6 +311,6 @@ NAMES = {
     "Lion | Crow": "two models, `Lion | Crow`",
     "Lion | str": "a model or `str`, `Lion | str`",
     "Account | Point": "a pydantic dataclass and a plain dataclass, `Account | Point`",
-    "tuple[Limited, Annotated[int, Field(gt=0)]]": "with a Struct: `tuple[Limited, Annotated[int, Field(gt=0)]]`",
+    "tuple[Limited, Annotated[int, Field(gt=0)]]": "a Struct in `tuple[Limited, Annotated[int, Field(gt=0)]]`",
 }
 """How the docs call a row whose code says too little."""

@@ -56,15 +56,15 @@ class Input(Enum):
 
 
 # The last call decides. Earlier calls that still wait get an error.
-DIALS, USES, ENDS = "dials", "uses that connection", "closes; `wait_connected()` raises `ConnectionLost`"
+DIALS, USES, ENDS = "dials", "uses the new connection", "closes; `wait_connected()` raises `ConnectionLost`"
 DIALS_ANEW = "dials, while the old connection closes"
-INSTEAD = "stops dialing and uses that connection"
+INSTEAD = "stops dialing and uses the new connection"
 REPLACES = "closes the old connection with 1001, fails the requests in flight on it, and uses the new one"
-WAITS = "waits for the same connection"
-STOPS = "stops dialing, unless another caller waits or the client is reconnecting"
+WAITS = "also waits for the connection"
+STOPS = "stops dialing, unless another caller is waiting or the client is reconnecting"
 GIVES_UP = "`connect()` raises an exception; queued requests fail as `not_sent`"
 FAILS = "fails the requests in flight as `unknown`"
-CLOSES = "sends accepted messages, then the Close frame"
+CLOSES = "sends the messages accepted so far, then the Close frame"
 ENDS_SESSION = "fails the requests in flight with `SessionLost`"
 
 TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
@@ -93,7 +93,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     "opening": {
         Input.CONNECT: ("opening", "waits for the handlers"),
         Input.BIND: ("opening", REPLACES),
-        Input.CLOSE: ("closing", "sends accepted messages and the queue, then the Close frame"),
+        Input.CLOSE: ("closing", "sends the messages accepted so far and the queue, then the Close frame"),
         Input.OPENED: ("connected", "sends the queue"),
         Input.DETACHED: ("detached", "keeps the session; the handlers continue, and their messages wait"),
         Input.DROPPED: ("waiting", "cancels the handlers and keeps the queue"),
@@ -111,7 +111,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "detached": {
         Input.CONNECT: ("detached", WAITS),
-        Input.BIND: ("opening", ENDS_SESSION + ", and uses that connection"),
+        Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.AGAIN: ("resuming", DIALS),
         Input.LOST: ("waiting", ENDS_SESSION),
@@ -119,7 +119,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "resuming": {
         Input.CONNECT: ("resuming", WAITS),
-        Input.BIND: ("opening", ENDS_SESSION + ", and uses that connection"),
+        Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.DIALED: ("resuming", "asks the server to resume the session"),
         Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
@@ -134,7 +134,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),
-        Input.BIND: ("opening", "uses that connection, while the old one closes"),
+        Input.BIND: ("opening", "uses the new connection, while the old one closes"),
         Input.CLOSE: ("closing", "waits for the earlier `close()`"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },
