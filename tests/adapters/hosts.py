@@ -191,7 +191,7 @@ class AsgiHypercorn(Asgi):
         "read together": "hypercorn passes on at most ten messages at a time.",
         "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
         "abort": "hypercorn sends a Close frame with code 1011.",
-        "close code": "hypercorn does not report the code and the reason, so the handler always gets code 1006, with "
+        "close code": "hypercorn does not report the code or the reason, so the handler always gets code 1006, with "
         "`was_clean` false.",
         "heartbeat": "hypercorn sends pings only if its option `websocket_ping_interval` is set, and does not wait for "
         "pongs.",
