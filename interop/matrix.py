@@ -28,7 +28,7 @@ ROWS = {
     "requests": "Requests both ways, many at the same time",
     "nested": "Requests from inside a handler, both ways",
     "named": "Named channels, on which reserved event names (such as `close`) can be used",
-    "unknown": "Unknown events and channels: requests are rejected, events dropped",
+    "unknown": "Unknown events and channels: requests are rejected, and events are dropped",
     "values": '`null`, missing values, `0`, `""`, `false` and empty containers',
     "unicode": "Unicode",
     "integers": "Integers beyond 2^53",
@@ -45,7 +45,7 @@ ROWS = {
     "uploads": "Uploads, both ways",
     "closing": "Close codes and reasons, both ways",
     "returning": "Reconnecting after a drop, with the same handlers",
-    "draining": "A server that shuts down closes with 1012",
+    "draining": "A server that shuts down closes its connections with 1012",
     "large": "Messages of 1 MiB. A message that exceeds `Limits.message` closes the connection",
 }
 
@@ -68,7 +68,7 @@ COLUMNS = {
 
 NOTES = {
     "order in Go": "Go runs each handler in a goroutine, so events may be handled in a different order",
-    "null results": "If a JavaScript handler returns `null`, the answer is a channel, which wsrpc reads as `None`",
+    "null results": "If a JavaScript handler returns `null`, the response is a channel, which wsrpc converts to `None`",
     "large integers": "The remote peer rounds integers beyond 2^53",
     "binary messages": "Node treats a binary message that contains JSON as a text message. Python ignores it",
     "foreign messages in Go": "Go treats binary messages as text. If a message is not a JSON object, Go disconnects",
@@ -77,7 +77,7 @@ NOTES = {
     "items": "wsrpc sends each item as a request, and waits for the answer before it sends the next item",
     "close codes in Go": "Go reports every close code as 1011. The text of the reason contains the original code",
     "drops": "After a drop, requests from JavaScript stay pending, and requests from wsrpc fail with `ConnectionLost`",
-    "message size in Go": "With coder/websocket, Go reads messages of at most 32 KiB, unless it calls `SetReadLimit`",
+    "message size in Go": "With coder/websocket, Go reads messages of at most 32 KiB, unless you call `SetReadLimit`",
 }
 """What a note says on the page, by the name of its row in DEVIATIONS.md."""
 

@@ -25,23 +25,23 @@ from wsrpc_adapters.asgi import asgi, lifespan
 ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
     "response headers": "`on_handshake` sets headers of the response",
-    "refusal body": "a refusal has the status, body and headers that `on_handshake` gave",
+    "refusal body": "a refused client gets the status, body and headers that `on_handshake` set",
     "async handshake": "`on_handshake` can be an `async def` function",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
-    "answered close": "`CloseInfo.was_clean` is true only if the client answered the close",
+    "answered close": "`CloseInfo.was_clean` is true only if the client answered the Close frame",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
     "no code": "`close(None)` sends a Close frame without a code, and the client sees 1005",
     "close code": "a `close` handler gets the client's code and reason",
-    "pause": "the server stops reading from the connection while a raw handler does not keep up",
-    "written together": "messages that the server sends while it handles one read are sent in one write",
+    "pause": "the server stops reading from the connection while a [raw](../how-to/raw.md) handler cannot keep up",
+    "written together": "messages that the server sends while handling the data from one read go out in one write",
     "read together": "messages that arrive together are handled in one batch",
     "violation": "a violation of RFC 6455 closes the connection with 1002 or 1007, and `close` handlers get that code",
     "before a violation": "valid messages that precede a violation in the same read are still handled",
     "too large": "a message that is too large is refused before all of it has arrived",
-    "half-closed": "a client that has shut down its sending side and reads nothing is dropped after `close_timeout`",
+    "half-closed": "a client that has shut down its sending side and is not reading is dropped after `close_timeout`",
     "abort": "if the server aborts a connection, no Close frame is sent",
     "bytes": "`Peer.stats` counts bytes as well as messages",
     "heartbeat": "`Limits.ping_interval` and `ping_timeout` take effect",
@@ -155,7 +155,7 @@ class Asgi(Host):
         "none arrives.",
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
         "by default) and into `Limits.message`.",
-        "pieces out": "wsrpc buffers the pieces until the last one, and then sends them as one message.",
+        "pieces out": "wsrpc buffers the pieces, and sends them as one message after the last piece.",
         "no code": "The client sees code 1000, because every close in ASGI has a code.",
         "written together": "Each message goes out in a separate write, because ASGI sends messages one by one.",
         "before a violation": "uvicorn discards valid messages that arrive in the same read as the violation.",
@@ -184,15 +184,14 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "If such data arrives, hypercorn responds with status 400. RFC 6455 does not allow clients to send "
-        "data so early.",
+        "early": "If data arrives with the request, hypercorn responds with status 400.",
         "compression": "hypercorn compresses messages for every client that offers compression.",
         "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
         "`websocket_max_message_size` (16 MiB by default) and into `Limits.message`.",
         "read together": "hypercorn passes on at most ten messages at a time.",
         "violation": "hypercorn drops the connection, so `close` handlers get code 1006.",
         "abort": "hypercorn sends a Close frame with code 1011.",
-        "close code": "hypercorn does not report the code and the reason, so the handler always gets code 1006, with "
+        "close code": "hypercorn does not report the code or the reason, so the handler always gets code 1006, with "
         "`was_clean` false.",
         "heartbeat": "hypercorn sends pings only if its option `websocket_ping_interval` is set, and does not wait for "
         "pongs.",

@@ -49,7 +49,7 @@ class Input(Enum):
     DROPPED = "the connection ends, and the client dials again"
     DETACHED = "the connection ends, and the session is kept"
     RESUMED = "the session resumes"
-    REOPENED = "the session resumes while `open` or `on_reconnect` handlers still run"
+    REOPENED = "the session resumes while `open` or `on_reconnect` handlers are still running"
     LOST = "the session ends"
     LEFT = "the connection ends, and the client has no URL"
     CLOSED = "the connection and the handlers have ended"
@@ -57,9 +57,9 @@ class Input(Enum):
 
 # The last call decides. Earlier calls that still wait get an error.
 DIALS, USES, ENDS = "dials", "uses the new connection", "closes; `wait_connected()` raises `ConnectionLost`"
-DIALS_ANEW = "dials, while the old connection closes"
+DIALS_ANEW = "dials while the old connection is closing"
 INSTEAD = "stops dialing and uses the new connection"
-REPLACES = "closes the old connection with 1001, fails the requests in flight on it, and uses the new one"
+REPLACES = "closes the old connection with 1001, fails its requests in flight, and uses the new connection"
 WAITS = "also waits for the connection"
 STOPS = "stops dialing, unless another caller is waiting or the client is reconnecting"
 GIVES_UP = "`connect()` raises an exception; queued requests fail as `not_sent`"
@@ -79,7 +79,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", "stops dialing; `connect()` raises `ConnectionLost`"),
         Input.CANCELLED: ("idle", STOPS),
         Input.DIALED: ("opening", "calls the `open` handlers, then the `on_reconnect` handlers"),
-        Input.FAILED: ("waiting", "logs a warning and waits; the delays grow"),
+        Input.FAILED: ("waiting", "logs a warning and waits; the delays increase"),
         Input.GAVE_UP: ("closed", GIVES_UP),
     },
     "waiting": {
@@ -122,7 +122,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.BIND: ("opening", ENDS_SESSION + ", and uses the new connection"),
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.DIALED: ("resuming", "asks the server to resume the session"),
-        Input.FAILED: ("detached", "logs a warning and waits; the delays grow"),
+        Input.FAILED: ("detached", "logs a warning and waits; the delays increase"),
         Input.DETACHED: ("detached", "dials again, because the server has not answered"),
         Input.RESUMED: (
             "connected",
@@ -134,7 +134,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
     },
     "closing": {
         Input.CONNECT: ("connecting", DIALS_ANEW),
-        Input.BIND: ("opening", "uses the new connection, while the old one closes"),
+        Input.BIND: ("opening", "uses the new connection while the old connection is closing"),
         Input.CLOSE: ("closing", "waits for the earlier `close()`"),
         Input.CLOSED: ("closed", "`close()` returns"),
     },

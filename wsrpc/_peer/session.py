@@ -47,7 +47,7 @@ class SessionInput(Enum):
     ENDED = "the session cannot be kept"
     REFUSED = "the server does not resume the session"
     EXPIRED = "no connection resumes the session in time"
-    OVERFLOWED = "more messages wait to be sent than the limits allow"
+    OVERFLOWED = "more messages are waiting to be sent than the limits allow"
     CLOSED = "this side calls `close()`"
 
 
@@ -57,7 +57,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
         SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
     },
     SessionState.ATTACHED: {
-        SessionInput.CUT: (SessionState.DETACHED, "keeps calls and channels; messages wait"),
+        SessionInput.CUT: (SessionState.DETACHED, "keeps requests, handlers and channels; messages wait"),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
     },
     SessionState.DETACHED: {
