@@ -93,7 +93,7 @@ AT_MOST: dict[str, tuple[float, float]] = {
     "drop and resume, both ends": (407, 407),
     # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
     # the `websockets` library. One more than was counted, because the text of the present second may have to be made.
-    "accept and close, server": (417, 412),
+    "accept and close, server": (413, 413),
     # Instances of wsrpc's classes, of those that the garbage collector knows, that one more connection adds to a server
     # that listens: its transport, the default one, is included. The target is 25.
     "objects of an idle server peer": (33, 33),
