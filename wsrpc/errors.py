@@ -111,8 +111,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 def one_line(value: object, limit: int = LONGEST_LINE) -> str:
     """Return ``str(value)`` as one line of at most ``limit`` characters. Unsafe characters are escaped.
 
-    If characters are left out, the number of these characters is appended. A short text of one line is returned
-    unchanged.
+    If characters are left out, the number of these characters is appended. A short string without unsafe characters is
+    returned unchanged.
     """
     try:
         text = str(value)
