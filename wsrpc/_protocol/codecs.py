@@ -234,7 +234,10 @@ class JsonCodec:
 
 
 class MsgpackCodec:
-    """Codec for MessagePack in binary messages. It uses msgspec, and sends bytes unchanged. Both sides must use this codec."""
+    """Codec for MessagePack in binary messages. It uses msgspec. Both sides must use this codec.
+
+    Bytes are sent unchanged.
+    """
 
     name = "msgpack"
     text = False
