@@ -237,8 +237,8 @@ SENTENCES = [
     (
         r"Request handlers that are still running are cancelled, .*? have `Limits\.close_timeout` seconds to finish\.",
         "Handlers run in threads, which cannot be stopped, so a handler that is still running continues to its end. "
-        "This method waits at most `Limits.close_timeout` seconds for handlers of events, and does not wait for request "
-        "handlers, whose results are dropped.",
+        "This method waits at most `Limits.close_timeout` seconds for handlers of events, and does not wait for "
+        "request handlers, whose results are dropped.",
     ),
     (
         r"`ChannelClosed`, and (the handler whose body is the conversation is cancelled)\.",
