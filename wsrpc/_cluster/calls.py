@@ -178,9 +178,10 @@ class ClusterPeer(Caller, Addressed):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
-    that moment. If this is the current process, the message is sent directly. Otherwise, it is sent through the other
-    process. The peer's handlers run in the same way in both cases. You cannot read from a `ClusterPeer`, because a peer
-    sends messages only to the server to which the peer is connected. Register handlers on that server.
+    that moment. If the peer is connected to this process, the message is sent directly. Otherwise, the message is sent
+    through the other process. The peer's handlers run in the same way in both cases. You cannot read from a
+    `ClusterPeer`, because a peer sends messages only to the server to which the peer is connected. Register handlers on
+    that server.
 
     The methods raise the same exceptions as those of `Peer`, and also:
 

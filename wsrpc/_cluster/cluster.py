@@ -82,7 +82,8 @@ class ClusterView:
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
+        Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
+        seconds.
         """
         return () if self._member is None else self._member.nodes
 
@@ -175,7 +176,7 @@ class Cluster(ClusterView):
 
 
 class ClusterClient(ClusterView):
-    """Client that can call the peers of a cluster, and emit to the rooms.
+    """Client that can call the peers of a cluster, and emit events to its rooms.
 
     For programs without a server, such as scripts and cron jobs:
 

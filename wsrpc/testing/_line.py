@@ -21,7 +21,7 @@ __all__ = ["Line", "handshake_of"]
 
 
 class Line:
-    """In-memory network between clients and ``server``. Pass `dial` to a client. `cut` drops the connection::
+    """In-memory network between clients and ``server``. Pass ``line.dial`` to clients. `cut` drops all connections::
 
         line = Line(server)
         async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
