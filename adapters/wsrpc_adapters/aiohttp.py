@@ -62,7 +62,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     the connection.
 
     Args:
-        state: values such as ``{"user": user}``. They are added to `Handshake.state`, which becomes `Peer.state`.
+        state: values, such as ``{"user": user}``, that are added to `Handshake.state`, which becomes `Peer.state`.
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
@@ -105,7 +105,7 @@ async def take_over(
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     """Open the WebSocket that ``request`` asks for, without a `Server`.
 
-    ``lost`` is called when the connection has ended. The handler must not return earlier.
+    ``lost`` is called when the connection has ended. The handler must not return before this call.
 
     Returns:
         The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.

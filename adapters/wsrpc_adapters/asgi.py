@@ -78,7 +78,7 @@ def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Applicati
 
 
 def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """Return a lifespan that opens ``server`` when the application starts, and closes it when the application stops.
+    """Return a lifespan that opens and closes ``server`` when the application starts and stops.
 
     For Starlette and FastAPI, use ``FastAPI(lifespan=lifespan(server))``. For Litestar, use
     ``Litestar(lifespan=[lifespan(server)])``. In your own lifespan, use ``async with lifespan(server)(app): yield``. If

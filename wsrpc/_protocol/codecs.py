@@ -34,7 +34,7 @@ BRACE = ord("{")
 
 
 class Codec(Protocol):
-    """Encoding of messages. For your own codec, `JsonCodec` is a good base class.
+    """Encoding of messages. If you write your own codec, `JsonCodec` is a good base class.
 
     If ``text`` is true, the codec uses text WebSocket messages. Otherwise, the codec uses binary WebSocket messages.
     Messages of the other kind do not belong to the wsrpc protocol.
