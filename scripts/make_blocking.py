@@ -167,7 +167,7 @@ BASES = {"Client": "ClientRoot", "ClusterClient": "ClusterRoot"}
 """Hand-written base classes, in place of `Delegate`."""
 
 DOCSTRINGS = {
-    "Peer": "The client's end of its connections. `Client.peer` returns it, and lifecycle handlers get it.",
+    "Peer": "The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it.",
     "Peer.of": """Return the named channel of this peer.
 
     Args:
@@ -236,9 +236,9 @@ SENTENCES = [
     ),
     (
         r"Request handlers that are still running are cancelled, .*? have `Limits\.close_timeout` seconds to finish\.",
-        "Handlers run in threads, which cannot be stopped: a handler that is still running continues to its end. This "
-        "method waits at most `Limits.close_timeout` seconds for handlers of events, and does not wait for request "
-        "handlers, whose results are dropped.",
+        "Handlers run in threads, which cannot be stopped, so a handler that is still running continues to its end. "
+        "This method waits at most `Limits.close_timeout` seconds for handlers of events, and does not wait for "
+        "request handlers, whose results are dropped.",
     ),
     (
         r"`ChannelClosed`, and (the handler whose body is the conversation is cancelled)\.",

@@ -2,14 +2,14 @@
 
 An adapter turns the connections of a library into `Transport` objects. On the accepting side, it creates a `Handshake`
 from each request (with `Server.limits`), passes it to `Server.handshake`, and passes the transport to `Server.accept`.
-If the adapter also opens a `Port`, pass the function that opens it to `Server.listening`, so that the port is closed
-with the server. On the dialing side, an adapter is a function like `dial`.
+If the adapter also opens a `Port`, pass the function that opens the port to `Server.listening`, so that closing the
+server also closes the port. On the dialing side, an adapter is a function like `dial`.
 
 - `Heartbeat` detects dead connections, with `Limits.ping_interval` and `Limits.ping_timeout`. `StallWatch` detects
   connections whose waiting bytes are not sent, with `Limits.stall`. Use both if the library's keepalive waits until
-  there is room to send, or ends the connection with a different close code.
+  there is room to send, or does not use the same close codes.
 - `FrameWriter` builds data frames and writes them together. Use it if the library writes each message separately and
-  gives access to the connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps messages
+  gives access to its connection. `Delivery` passes messages to the receiver: it joins fragments, and keeps messages
   that arrive before ``start``.
 - `ServerUpgrade` and `ClientUpgrade` create the default transport for a connection that an HTTP library has opened. If
   the library gives access to its asyncio transport, these two classes need the least work and give the best result.
@@ -20,8 +20,8 @@ with the server. On the dialing side, an adapter is a function like `dial`.
   returns False, call `Turns.wait` for a place in a later turn. Read at most `READ` bytes the first time. After a read
   of `MUCH` bytes or more, read at most as many bytes as `next_read` returns.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
-- `check_close` rejects close codes and reasons that must not be sent. `check_proxy` rejects values that are not the URL
-  of a proxy. `environment_proxy` returns the proxy from the environment.
+- `check_close` raises an exception for close codes and reasons that must not be sent, and `check_proxy` for values that
+  are not the URL of a proxy. `environment_proxy` returns the proxy from the environment.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
   does not try again.
 - `one_line` turns text from the remote peer into one line of limited length, for an error message.

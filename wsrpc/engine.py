@@ -1,4 +1,4 @@
-"""The contract between a node of a cluster and the engine that carries its messages.
+"""The contract between the nodes of a cluster and the engine that carries messages between the nodes.
 
 A *node* is one process of a cluster. An *engine* is a message broker with subjects, such as NATS or Redis. A message
 that is published to a subject reaches every connection that has subscribed to the subject. `Engine.connect` opens a
@@ -9,9 +9,9 @@ Everything happens in the thread of one event loop.
 **Out.** ``publish(subject, payload)`` is synchronous and never blocks. All messages that are published in one turn of
 the event loop are written together. A payload of more than ``largest`` bytes raises `MessageTooBig`. After the
 connection is lost or ``close`` has been called, ``publish`` raises `EngineLost`, and does not keep the message. A
-message can still be lost after ``publish`` has returned. ``unsent`` is the number of payload bytes that wait in this
-process because the broker reads too slowly. The number may include the library's framing. ``drain()`` waits until
-``unsent`` is at most `FEW`, or until the connection is lost. ``drain()`` raises nothing.
+message can still be lost after ``publish`` has returned. ``unsent`` is the number of payload bytes that are waiting in
+this process because the broker is reading too slowly. The number may include the library's framing. ``drain()`` waits
+until ``unsent`` is at most `FEW`, or until the connection is lost. ``drain()`` raises nothing.
 
 **In.** The connection calls ``listener.received(subject, payload)`` for each message of a subscribed subject, including
 messages that the same connection has published. Messages from one publisher to one subject arrive in the order in which
@@ -23,7 +23,7 @@ that are published through the same server of the broker arrive. If a broker has
 reach the other servers a moment later. ``unsubscribe(subject)`` returns when no more messages of the subject will
 arrive. Both methods raise `EngineLost` if the connection is lost. They change nothing if the connection is already
 subscribed, or already unsubscribed. After a cancelled ``subscribe`` or ``unsubscribe``, the connection may or may not
-be subscribed. A subject consists of words joined by dots, and has at most 200 characters. Words consist of ASCII
+be subscribed. A subject consists of words joined by dots, and is at most 200 characters long. Words consist of ASCII
 letters, digits, ``-`` and ``_``. There are no wildcards.
 
 **End.** ``listener.lost(reason)`` is called exactly once, however the connection ends. The connection ends when the
@@ -33,11 +33,11 @@ broker every `PROBE` seconds, even while nothing is published, because a broker 
 ``lost``, no other method of the listener is called. ``received`` and ``lost`` are called by the event loop, and never
 from inside a method of the connection.
 
-``close()`` refuses further messages, writes the messages that are already published, and then ends the connection. It
-waits at most `PATIENCE` seconds for the broker to read these messages. It returns when ``lost`` has been called and no
-task or socket is left. You can call ``close()`` more than once, and after the connection was lost. In these cases, it
-only waits until no task or socket is left. Cancelling ``drain``, ``subscribe``, ``unsubscribe`` and ``close`` is safe:
-the connection stays open, or continues to close.
+``close()`` rejects further messages, writes the messages that have already been published, and then ends the
+connection. It waits at most `PATIENCE` seconds for the broker to read these messages. It returns when ``lost`` has been
+called and no task or socket is left. You can call ``close()`` more than once, and after the connection was lost. In
+these cases, it only waits until no task or socket is left. Cancelling ``drain``, ``subscribe``, ``unsubscribe`` and
+``close`` is safe: the connection stays open, or continues to close.
 
 ``reason`` is shown in logs. Neither ``reason`` nor the ``repr`` of an engine may contain a password.
 """

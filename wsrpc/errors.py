@@ -18,18 +18,25 @@
     │       ├── Draining
     │       ├── HandlerTimeout
     │       └── HandlerFailed                      ``error_id``: the id of the traceback in the remote log
-    ├── BadResult, MessageTooBig, ReservedEvent (also ValueError)
-    ├── ChannelClosed(channel, reason), ChannelNotReady, UnexpectedChannel, StreamOverflow
-    ├── QueueFull, TooManyRequests, PeerError(peer)
+    ├── BadResult
+    ├── MessageTooBig
+    ├── ReservedEvent                              also ValueError
+    ├── ChannelClosed(channel, reason)
+    ├── ChannelNotReady
+    ├── UnexpectedChannel
+    ├── StreamOverflow
+    ├── QueueFull
+    ├── TooManyRequests
+    ├── PeerError(peer)
     └── ProtocolError
 
-Errors that wsrpc detects on this side, such as a reserved name or a full queue, have separate classes. If the remote
-peer rejects a request, the error is a `RemoteError`. If the remote peer violates the protocol, the error is a
-`ProtocolError`.
+If the remote peer rejects a request, the error is a `RemoteError`. If the remote peer violates the protocol, the error
+is a `ProtocolError`. An error that wsrpc detects locally, such as a reserved name or a full queue, is not a
+`RemoteError`, but has a class of its own.
 
-``str()`` and ``repr()`` of each exception return one line of at most about 1,000 characters, without control
-characters. This line is safe to show in logs and on terminals, even if the text comes from the remote peer. The
-attributes (``message``, ``reason``, ``data``, ``body``) contain the complete values as they arrived.
+``str()`` and ``repr()`` of each exception return one line of up to about 1,000 characters, without control characters.
+This line is safe to show in logs and on terminals, even if it contains text from the remote peer. The attributes
+(``message``, ``reason``, ``data``, ``body``) contain the complete values as they arrived.
 """
 
 from __future__ import annotations
@@ -104,8 +111,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\
 def one_line(value: object, limit: int = LONGEST_LINE) -> str:
     """Return ``str(value)`` as one line of at most ``limit`` characters. Unsafe characters are escaped.
 
-    If characters are left out, the number of these characters is appended. A short text of one line is returned
-    unchanged.
+    If characters are left out, the number of these characters is appended. A short string without unsafe characters is
+    returned unchanged.
     """
     try:
         text = str(value)
@@ -230,9 +237,9 @@ class WsrpcError(Exception):
 class ConnectionLost(WsrpcError, ConnectionError):
     """The connection ended before the call was complete, or there is no connection.
 
-    ``outcome`` is ``"not_sent"`` if the message was not passed to a transport; you can then safely repeat the call.
-    Otherwise ``outcome`` is ``"unknown"``, because the request may have run. ``code`` and ``reason`` say how the
-    connection ended. The code 1006 means that it ended without a Close frame.
+    ``outcome`` is ``"not_sent"`` if nothing was sent; you can then safely repeat the call. Otherwise, ``outcome`` is
+    ``"unknown"``, because the handler may have run. ``code`` and ``reason`` say how the connection ended. The code 1006
+    means that there was no Close frame.
     """
 
     def __init__(self, code: int = 1006, reason: str = "", outcome: Outcome = "unknown") -> None:
@@ -266,7 +273,10 @@ class SessionLost(ConnectionLost):
 
 
 class EngineLost(ConnectionLost):
-    """The engine of the cluster cannot be reached, so nothing was sent to other processes. ``reason`` says why."""
+    """The engine of the cluster cannot be reached, so nothing was sent to other processes. ``reason`` says why.
+
+    The engine is the message broker that connects the processes; see `wsrpc.engine`.
+    """
 
     def __init__(self, reason: str = "", outcome: Outcome = "not_sent") -> None:
         super().__init__(1006, reason, outcome)
@@ -335,7 +345,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
     """No response to a request, or no event for `wait_for`, arrived within ``timeout`` seconds.
 
     A request that timed out was cancelled. ``outcome`` is ``"not_sent"`` if the request was still waiting for a
-    connection, so that its handler has not run. Otherwise ``outcome`` is ``"unknown"``.
+    connection, in which case its handler has not run. Otherwise, ``outcome`` is ``"unknown"``.
     """
 
     def __init__(self, event: str, timeout: float, outcome: Outcome = "unknown") -> None:
@@ -359,8 +369,8 @@ class RpcError(WsrpcError):
 
     Args:
         message: a string for people to read. The complete string is sent; ``str(error)`` returns only its beginning, as
-            one line. Any other value is converted with ``str()``, because rejecting the value would hide the real
-            error.
+            one line. A value that is not a string is converted with ``str()``. (A `TypeError` would hide the error that
+            you want to report.)
         code: a string or an integer for programs to check. Codes that begin with ``"wsrpc."`` are reserved.
         data: any value that the codec can encode.
         fields: further fields of the error, as a mapping of names to values that the codec can encode. The caller finds
@@ -410,8 +420,9 @@ class RpcError(WsrpcError):
     def of_value(cls, value: Any) -> Self:
         """Return an error that is sent as ``value`` itself, like ``throw value`` in JavaScript.
 
-        ``data`` is the value. For None, the error is sent as an error object with the message "Error", as in
-        JavaScript, because Go reads a rejection with null as success.
+        ``data`` is the value. If ``value`` is None, an error object with the message "Error" is sent instead.
+        ws-wrapper in JavaScript also sends this object, and ws-server-wrapper-go would treat a rejection with null as
+        success.
         """
         if value is None:
             return cls("Error")
@@ -437,8 +448,8 @@ class RemoteError(RpcError):
     """The remote peer rejected the request.
 
     ``message``, ``code`` and ``data`` are those of the remote peer's error, and ``fields`` is a read-only mapping of
-    the error's other fields. ``message`` is unchanged, and ``str(error)`` is safe to log. If the rejection is a single
-    value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
+    the error's other fields. ``message`` is exactly what the remote peer sent. ``str(error)`` is safe to log. If the
+    rejection is a single value (``throw "text"`` in JavaScript), ``plain`` is true and ``data`` is the value.
     """
 
 
@@ -461,7 +472,7 @@ class Overloaded(RemoteError):
 
 
 class Draining(RemoteError):
-    """The remote peer is closing and takes no new requests. The handler did not run."""
+    """The remote peer is closing and accepts no new requests. The handler did not run."""
 
     code = "wsrpc.draining"
 
@@ -505,8 +516,8 @@ class BadResult(WsrpcError):
 class MessageTooBig(WsrpcError):
     """A message was not sent, because it is larger than the remote peer accepts or `Limits.sent_message` allows.
 
-    In a cluster, the message can also be too large for the engine. On a raw connection, this exception means that a
-    message arrived that is larger than ``receive(max_size=)`` allows.
+    In a cluster, the message can also be too large for the engine that connects the processes (`wsrpc.engine`). On a
+    `RawConnection`, this exception means that an inbound message is larger than ``receive(max_size=)`` allows.
     """
 
 
@@ -541,11 +552,14 @@ class ChannelClosed(WsrpcError):
 
 
 class ChannelNotReady(WsrpcError):
-    """The anonymous channel cannot send yet, because it has not been delivered to the caller."""
+    """The `AnonymousChannel` cannot send yet, because the response that opens it has not been sent."""
 
 
 class UnexpectedChannel(WsrpcError):
-    """The response to a request is a channel, which was aborted. Use `Peer.open_channel` or `Peer.stream` instead."""
+    """The remote peer responded with a channel instead of a value, and wsrpc aborted the channel.
+
+    Use `Peer.open_channel` or `Peer.stream` for this event.
+    """
 
 
 class StreamOverflow(WsrpcError):

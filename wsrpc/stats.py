@@ -31,25 +31,25 @@ class PeerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int | None
     """Total number of bytes written to the network, counted like ``bytes_in``."""
     unsent: int
-    """Number of bytes that wait in the connection because the remote peer reads too slowly. Broadcasts that wait
-    because of a policy for slow readers (`Limits.behind`) are not included."""
+    """Number of bytes that are waiting in the connection because the remote peer is reading too slowly. Broadcasts that
+    are waiting because of a policy for slow readers (`Limits.behind`) are not included."""
     kept: int
-    """Number of bytes of messages that wait for a connection, or are kept until the remote peer acknowledges them
-    (`Limits.replay`)."""
+    """Number of bytes of messages that are waiting for a connection, or are kept until the remote peer acknowledges
+    them (`Limits.replay`)."""
     detached: bool
     """Whether the peer has no connection, but its session is kept for the next connection."""
     slow: bool
-    """Whether the connection is full, so that senders wait. Either ``unsent`` is above `Limits.high_water`, or the
-    messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
+    """Whether the connection is full, in which case senders wait. Either ``unsent`` is above `Limits.high_water`, or
+    the messages that a wsrpc peer has not acknowledged have reached `Limits.replay` or `Limits.replay_messages`."""
     dropped: int
     """`Peer.dropped`: the total number of broadcasts that were not sent to this peer because the peer was slow
     (``Server(slow=)``)."""
     pending: int
-    """Number of outbound requests that wait for a response."""
+    """Number of outbound requests that are waiting for a response."""
     active: int
     """Number of handlers that are running in tasks."""
     waiting: int
-    """Number of inbound requests and events that wait for another handler to finish (`Limits.running`)."""
+    """Number of inbound requests and events that are waiting for another handler to finish (`Limits.running`)."""
     channels: int
     """Number of open anonymous channels, including streams."""
     errors: int
@@ -66,7 +66,7 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     node: str
     """The name of this process in the cluster. The process gets another name each time it starts."""
     connected: bool
-    """Whether the engine can be reached."""
+    """Whether the engine (`wsrpc.engine`) can be reached."""
     nodes: int
     """Number of known processes of the cluster, including this process."""
     addresses: int
@@ -76,17 +76,18 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     messages_out: int
     """Total number of messages that were published."""
     unsent: int
-    """Number of bytes that wait in this process because the engine has not accepted them yet."""
+    """Number of bytes that are waiting in this process because the engine has not accepted them yet."""
     engines_lost: int
     """Total number of times that the connection to the engine was lost."""
     gaps: int
-    """Total number of times that a session with another process was lost, so that messages to rooms may be missing."""
+    """Total number of times that a session with another process was lost, in which case messages to rooms may be
+    missing."""
     connections: int
     """Total number of connections that this process has opened to other processes. If the engine loses messages, the
     process opens another connection."""
     lost_events: int
-    """Total number of events from other processes that were lost because their peer was no longer connected to this
-    process, or read too slowly."""
+    """Total number of events from other processes that were lost because the receiving peer was no longer connected to
+    this process, or was reading too slowly."""
     ignored: dict[str, int]
     """Total numbers of invalid messages from the engine, by kind."""
 
@@ -104,12 +105,12 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     peers: int
     """Number of open connections, including raw connections, plus peers whose session is kept without a connection."""
     accepted: int
-    """Total number of accepted connections, including those that ``room_from`` or the factory of a service refused
-    afterwards."""
+    """Total number of accepted connections, including those that were refused afterwards by the factory of a service,
+    or by the function in ``Server(room_from=)``."""
     refused: dict[int, int]
-    """Total numbers of refused opening handshakes, by HTTP status. The status is 403 because of the origin, 503 while
-    the server closes or if `on_handshake` takes too long, 500 if `on_handshake` fails, or a status that `on_handshake`
-    has chosen."""
+    """Total numbers of refused opening handshakes, by HTTP status. The status is 403 if the origin is not allowed, 503
+    if the server is closing or `on_handshake` takes too long, 500 if `on_handshake` fails, or a status that
+    `on_handshake` has chosen."""
     closed: dict[int, int]
     """Total numbers of ended sessions, by the close code of their last connection. 1000 and 1001 mean that the client
     left, 1006 a drop, 1011 no response to a ping, and 4408 a slow reader. A drop after which the session resumed does
@@ -123,7 +124,7 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     bytes_out: int
     """Total number of bytes written to the network, on transports that count them."""
     unsent: int
-    """Number of bytes that wait in connections; see `PeerStats.unsent`."""
+    """Number of bytes that are waiting in connections; see `PeerStats.unsent`."""
     kept: int
     """Number of bytes of messages that are kept; see `PeerStats.kept`."""
     detached: int
@@ -133,11 +134,11 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     dropped: int
     """Total number of broadcasts that were not sent to a peer because the peer was slow (``Server(slow=)``)."""
     pending: int
-    """Number of outbound requests that wait for a response."""
+    """Number of outbound requests that are waiting for a response."""
     active: int
     """Number of handlers that are running in tasks. Each raw connection counts as one handler."""
     waiting: int
-    """Number of inbound requests and events that wait for another handler to finish (`Limits.running`)."""
+    """Number of inbound requests and events that are waiting for another handler to finish (`Limits.running`)."""
     channels: int
     """Number of open anonymous channels, including streams."""
     errors: int

@@ -11,13 +11,14 @@ messages that have already arrived, except for messages that arrived after ``clo
 keeps ``payload`` only if it is a ``bytes`` object.
 
 **Out.** ``send(payload, text)`` is synchronous, never blocks and never drops a message. It can be called before
-``start``. Messages that are sent while one read is handled, or in one turn of the event loop, are written together, in
-pieces that grow to about 32 KiB. ``flush()`` immediately writes the messages that wait to be written. When the number
-of unsent bytes exceeds `Limits.high_water`, the transport calls ``receiver.pause_sending()``. When the transport has
-drained, it calls ``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of
-the connection. ``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is
-closing or has ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has
-returned may still never arrive.
+``start``. Messages that are sent while one read is being handled, or in one turn of the event loop, are written
+together, in pieces that grow to about 32 KiB. ``flush()`` immediately writes the messages that are waiting to be
+written. When the number of unsent bytes exceeds `Limits.high_water`, the transport calls ``receiver.pause_sending()``.
+When the transport has drained, which means that enough of these bytes have been sent, it calls
+``receiver.resume_sending()``. ``drain()`` waits until the transport has drained, or until the end of the connection.
+``unsent`` is the number of bytes that the operating system has not accepted yet. When the connection is closing or has
+ended, ``send`` raises `ConnectionLost` with ``outcome="not_sent"``. A message for which ``send`` has returned may still
+never arrive.
 
 **Raw.** `Server.serve_raw` also needs the following methods. A receiver can have a method ``receive_piece(payload,
 text, last)``. If the library exposes the frames of a fragmented message, the transport passes each frame to this method
@@ -26,17 +27,17 @@ as it arrives. ``receive`` still gets unfragmented messages, and messages whose 
 supports this; otherwise, the transport keeps the part until it gets the last part. The last part can be empty.
 ``send_piece`` raises the same exceptions as ``send``. Between the first and the last part, nothing else may be sent.
 ``pause_receiving()`` stops reading, which slows down the remote peer. Bytes that were already read may still be
-delivered. ``resume_receiving()`` continues to read. Both methods can be called at any time: during ``receive``,
+delivered. ``resume_receiving()`` starts reading again. Both methods can be called at any time: during ``receive``,
 repeatedly, and after the end. While receiving is paused, pings without a response do not end the connection, and
 ``close`` resumes reading by itself. ``largest`` is the maximum size, in bytes, of an inbound message, or of a frame if
 a message is delivered frame by frame. A larger message closes the connection with 1009. You can set ``largest``.
 
-**Sessions.** Optional. ``session_survives()`` tells the transport that the peer's session resumes on another connection
-if this connection drops. After this call, a transport that detects a dead connection ends it without a Close frame, as
-if ``abort()`` had been called. ``receive`` may call ``start`` again when the first message has shown which peer the
-connection belongs to. The messages of later reads are delivered to the new receiver.
+**Sessions** (optional). ``session_survives()`` tells the transport that the peer's session resumes on another
+connection if this connection drops. After this call, a transport that detects a dead connection ends it without a Close
+frame, as if ``abort()`` had been called. ``receive`` may call ``start`` again when the first message has shown which
+peer the connection belongs to. The messages of later reads are delivered to the new receiver.
 
-**Traffic.** Optional. ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
+**Traffic** (optional). ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
 `Peer.stats`.
 
 **End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After this call, no
@@ -86,7 +87,7 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Traffic(msgspec.Struct, frozen=True):
     """Numbers of messages and bytes that a transport has carried.
 
-    The numbers of bytes include frame headers. They are None if the library does not expose them.
+    The numbers of bytes include frame headers. If the library does not expose numbers of bytes, they are None.
     """
 
     messages_in: int = 0

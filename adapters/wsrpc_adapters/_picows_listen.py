@@ -49,8 +49,8 @@ def listen(
 ) -> Listening:
     """Listen with picows, like `Server.listen`: ``async with listen(server, ...) as listener``.
 
-    The listener has the properties ``url`` and ``port``. Leaving the block closes the server, including its other
-    listeners.
+    The listener has the properties ``url`` and ``port``. At the end of the block, the server and its other listeners
+    are closed.
 
     Args:
         host: the address to listen on. None for all addresses.

@@ -45,7 +45,7 @@ LARGEST_BODY = 64 * 1024
 def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Return a handler that serves WebSockets with ``server``: ``app.router.add_get("/ws", aiohttp_handler(server))``.
 
-    To close the server with the application after its active requests have finished, use
+    To finish active requests and close the server when the application shuts down, use
     ``app.on_shutdown.append(lambda app: server.close(drain=20))``.
     """
 
@@ -56,13 +56,13 @@ def aiohttp_handler(server: Server) -> Callable[[web.Request], Awaitable[web.Str
 
 
 async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any] | None = None) -> web.StreamResponse:
-    """Serve one connection within your own handler. Return the response, which the handler must return.
+    """Serve one connection inside your own handler, which must return the response that this function returns.
 
     This function returns when the connection has ended, or immediately if the connection is refused. Cancelling drops
     the connection.
 
     Args:
-        state: values such as ``{"user": user}``. They are added to `Handshake.state`, which becomes `Peer.state`.
+        state: values, such as ``{"user": user}``, that are added to `Handshake.state`, which becomes `Peer.state`.
     """
     handshake = handshake_of(request, limits=server.limits, compression=server.compression)
     handshake.state.update(state or {})
@@ -105,7 +105,7 @@ async def take_over(
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     """Open the WebSocket that ``request`` asks for, without a `Server`.
 
-    ``lost`` is called when the connection has ended. The handler must not return earlier.
+    ``lost`` is called when the connection has ended. The handler must not return before this call.
 
     Returns:
         The transport, or None if ``request`` does not ask for a WebSocket, or if the client has left.
@@ -163,8 +163,8 @@ async def dial(
     Redirects are followed in the same way as by `wsrpc.dial`. With ``session``, redirects are followed only within the
     origin of the URL, because aiohttp would send the headers and cookies of the session to other origins.
 
-    ``unix`` is only for ``ws://`` URLs, because aiohttp has no TLS on Unix sockets. With ``session``, give the session
-    a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
+    ``unix`` is only for ``ws://`` URLs, because aiohttp does not support TLS on Unix sockets. With ``session``, give
+    the session a connector instead: ``aiohttp.ClientSession(connector=aiohttp.UnixConnector(path))``.
 
     Raises:
         HandshakeRejected: the status of the server's response is not 101, or the response is a redirect that is not

@@ -21,10 +21,10 @@ from ._asgi_transport import AsgiTransport, Event, Receive, Send
 __all__ = ["EXTENSION", "Application", "Reserve", "TakeOver", "WebSocket", "asgi", "lifespan", "serve_websocket"]
 
 EXTENSION = "wsrpc"
-"""Name of the extension with which an ASGI server hands over its connection.
+"""Name of the extension with which an ASGI server hands over a connection.
 
-``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function at ``"reserve"``. A middleware that has to see each
-message must remove the extension from the scope.
+``scope["extensions"]["wsrpc"]`` is a dict with a `Reserve` function under the key ``"reserve"``. A middleware that has
+to see each message must remove the extension from the scope.
 """
 
 TakeOver = Callable[[Callable[[], None]], Transport | None]
@@ -40,7 +40,7 @@ Raises:
     RuntimeError: the ASGI server has not received ``websocket.accept``, because a middleware holds it back.
 """
 Reserve = Callable[[Handshake, object], TakeOver | None]
-"""Function ``reserve(handshake, underlying)`` that reserves the connection for `TakeOver`.
+"""Function ``reserve(handshake, underlying)`` that reserves the connection and returns a `TakeOver` function.
 
 The application calls this function once, before it sends ``websocket.accept``. ``handshake`` determines the
 compression, the limits and ``Transport.info``. ``underlying`` becomes `ConnectionInfo.underlying`. The function returns
@@ -71,14 +71,14 @@ def asgi(server: Server, *, state: Mapping[str, Any] | None = None) -> Applicati
     """Return an ASGI application that serves WebSockets with ``server``.
 
     Args:
-        state: values from the surrounding application for the connection. They are added to `Handshake.state`, which
-            becomes `Peer.state`.
+        state: values that the surrounding application provides for each connection. They are added to
+            `Handshake.state`, which becomes `Peer.state`.
     """
     return Application(server, state or {})
 
 
 def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None]]:
-    """Return a lifespan that opens ``server`` when the application starts, and closes it when the application stops.
+    """Return a lifespan that opens and closes ``server`` when the application starts and stops.
 
     For Starlette and FastAPI, use ``FastAPI(lifespan=lifespan(server))``. For Litestar, use
     ``Litestar(lifespan=[lifespan(server)])``. In your own lifespan, use ``async with lifespan(server)(app): yield``. If
@@ -86,7 +86,7 @@ def lifespan(server: Server) -> Callable[[Any], AbstractAsyncContextManager[None
     `Server.open`.
 
     Raises:
-        TypeError: ``server`` is not a `Server`; for example, it is an application.
+        TypeError: ``server`` is not a `Server` (but, for example, an application).
     """
     given: Any = server
     if not isinstance(given, Server):

@@ -44,18 +44,18 @@ SET_HERE = frozenset(
 
 
 class NatsEngine:
-    """Engine that uses NATS: one server, or several servers that form a NATS cluster.
+    """NATS as the engine of a `Cluster`: one server, or several servers that form a NATS cluster.
 
     Args:
         servers: a URL (``nats://host:4222``, ``tls://host``), or several URLs. Each connection uses one of them at
             random.
         options: options of ``nats.connect``: ``user``, ``password``, ``token``, ``user_credentials``, ``nkeys_seed``,
-            ``tls``, ``tls_hostname``, ``name``, … The engine sets the options for reconnection and the callbacks
-            itself.
+            ``tls``, ``tls_hostname``, ``name``, … The engine itself sets the callbacks, and the options for
+            reconnection.
 
     Raises:
         TypeError: one of the options is set by the engine itself.
-        ValueError: a URL is not valid, or is a URL of NATS over WebSocket.
+        ValueError: a URL is not valid, or begins with ``ws:`` or ``wss:`` (NATS over WebSocket).
     """
 
     def __init__(self, servers: str | Sequence[str], **options: Any) -> None:

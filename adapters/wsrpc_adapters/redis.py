@@ -46,7 +46,7 @@ STRETCH = 100
 
 
 class RedisEngine:
-    """Engine that uses a Redis or Valkey server.
+    """Redis or Valkey server as the engine of a `Cluster`.
 
     Each connection to the engine opens two connections to the server, because a connection with subscriptions cannot be
     used for anything else.

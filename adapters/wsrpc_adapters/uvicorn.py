@@ -44,9 +44,9 @@ NOT_ACCEPTED = (
 
 
 class WebSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol for one WebSocket, until a wsrpc server takes over the connection.
+    """Protocol class for uvicorn. An object serves one WebSocket until a wsrpc server takes over the connection.
 
-    Pass its name to uvicorn: ``--ws wsrpc_adapters.uvicorn:WebSocketProtocol``, or as ``ws=`` to `uvicorn.run`.
+    Pass this name to uvicorn: ``--ws wsrpc_adapters.uvicorn:WebSocketProtocol``, or as ``ws=`` to `uvicorn.run`.
     The protocol stays in uvicorn's list of connections until the connection ends, so that uvicorn closes the connection
     when it shuts down.
     """

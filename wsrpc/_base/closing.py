@@ -82,7 +82,7 @@ def check_close(code: int | None, reason: str) -> int:
         The code that `CloseInfo` will have on both sides: 1005 for None, which sends a Close frame without a code.
 
     Raises:
-        TypeError: the code is not a number, or the reason is not text.
+        TypeError: the code is not a number, or the reason is not a string.
         ValueError: the code may not be sent, there is a reason without a code, or the reason has more than 123 bytes in
             UTF-8.
     """

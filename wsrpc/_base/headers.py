@@ -49,9 +49,9 @@ class JoinedHeaders(Mapping[str, str]):
 def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
     """Return the headers with lower-case names and joined values. ``headers.items()`` can contain a name several times.
 
-    The values are text in Latin-1, in which each character is one byte of the header, whichever library has read them.
-    (Some libraries decode headers as UTF-8, and bytes that are not UTF-8 as halves of surrogate pairs, which cannot be
-    encoded again.)
+    The values are strings decoded as Latin-1, in which each character is one byte of the header, regardless of the
+    library. (Some libraries decode headers as UTF-8, and turn bytes that are not UTF-8 into halves of surrogate pairs,
+    which cannot be encoded again.)
     """
     joined: dict[str, str] = {}
     for name, value in headers.items():

@@ -178,20 +178,21 @@ class ClusterPeer(Caller, Addressed):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
-    that moment. If this is the current process, the message is sent directly. Otherwise, it is sent through the other
-    process. The peer's handlers run in the same way in both cases. You cannot read from a `ClusterPeer`, because a peer
-    sends its messages to the server that it is connected to. Register handlers on that server.
+    that moment. If the peer is connected to this process, the message is sent directly. Otherwise, the message is sent
+    through the other process. The peer's handlers run in the same way in both cases. You cannot read from a
+    `ClusterPeer`, because a peer sends messages only to the server to which the peer is connected. Register handlers on
+    that server.
 
     The methods raise the same exceptions as those of `Peer`, and also:
 
     - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
-    - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
+    - `EngineLost`: the peer may be connected to another process, and the engine cannot be reached. Nothing was sent.
     - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
       5 seconds.
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
-    process closes the connection with 4408 when `Limits.hard_cap` bytes are queued for the peer.
+    connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
     __slots__ = ("_channel_name", "_sender", "address")

@@ -75,14 +75,15 @@ class ClusterView:
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. While it cannot, this process cannot reach other processes."""
+        """Whether the engine can be reached. If not, this process cannot reach other processes."""
         return self._member is not None and self._member.connected
 
     @property
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
+        Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
+        seconds.
         """
         return () if self._member is None else self._member.nodes
 
@@ -103,7 +104,7 @@ class ClusterView:
         return ClusterPeer(address, self._joined)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's cluster counters, or None while it is not part of the cluster."""
+        """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
         return None if self._member is None else self._member.stats()
 
 
@@ -137,12 +138,13 @@ class Cluster(ClusterView):
         self._told_gap: list[Callable[[Room], Any]] = []
 
     def on_gap(self, function: G, /) -> G:
-        """Register ``function(room)``, which is called when a room may have missed messages. Works as a decorator.
+        """Register ``function(room)``, which is called when a room may have missed messages. Also works as a decorator.
 
         A gap is a period of more than 5 seconds in which this process and another process cannot reach each other.
         After the gap, the function is called for each room of this server that may have missed messages, before
-        anything else from the other process is handled. It is also called when another process stops responding without
-        leaving the cluster, for example because that process was killed. Shorter interruptions lose no messages.
+        anything else from the other process is handled. The function is also called when another process stops
+        responding without leaving the cluster, for example because that process was killed. Shorter interruptions lose
+        no messages.
 
         In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
         over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions from the function are
@@ -174,7 +176,7 @@ class Cluster(ClusterView):
 
 
 class ClusterClient(ClusterView):
-    """Client that can call the peers of a cluster, and emit to the rooms.
+    """Client that can call the peers of a cluster, and emit events to its rooms.
 
     For programs without a server, such as scripts and cron jobs:
 
@@ -284,7 +286,7 @@ class ClusterEmitter(OnChannel):
         could not be reached. If this call is cancelled, some processes may not get the event.
 
         Args:
-            skip: one or several members that do not get the event. Get the objects from `ClusterClient.peer`.
+            skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.

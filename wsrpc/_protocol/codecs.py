@@ -34,10 +34,10 @@ BRACE = ord("{")
 
 
 class Codec(Protocol):
-    """Encoding of messages. For your own codec, `JsonCodec` is a good base class.
+    """Encoding of messages. If you write your own codec, `JsonCodec` is a good base class.
 
-    If ``text`` is true, the codec uses text WebSocket messages; otherwise, it uses binary ones. Messages of the other
-    kind do not belong to the wsrpc protocol.
+    If ``text`` is true, the codec uses text WebSocket messages. Otherwise, the codec uses binary WebSocket messages.
+    Messages of the other kind do not belong to the wsrpc protocol.
     """
 
     @property
@@ -47,7 +47,7 @@ class Codec(Protocol):
     def text(self) -> bool: ...
 
     def encode(self, message: Any, /) -> bytes:
-        """Encode ``message``, which is a wsrpc struct. Its field names become the keys of the encoded message.
+        """Encode ``message``, a `msgspec.Struct` of wsrpc. The names of its fields become keys of the encoded message.
 
         Raises:
             TypeError, ValueError, OverflowError, RecursionError: a value cannot be encoded. The method that sends the
@@ -62,21 +62,21 @@ class Codec(Protocol):
     def objection(self, payload: bytes | bytearray, values: int, /) -> str | None:
         """Return the reason why a payload must not be decoded, or None if it can be decoded.
 
-        For example, a payload is refused if it contains more than ``values`` values. This method is called before
-        `decode`, for payloads of more than 4 KiB that `claims` accepts. `JsonCodec` and `MsgpackCodec` count the
-        values. A codec that cannot count values without decoding the payload returns None, and has no protection
-        against too many values.
+        For example, a payload must not be decoded if it contains more than ``values`` values. This method is called
+        before `decode`, for payloads of more than 4 KiB for which `claims` returns true. `JsonCodec` and `MsgpackCodec`
+        count the values. A codec that cannot count values without decoding the payload returns None, and does not
+        protect against too many values.
         """
         ...
 
     def outline(self, payload: bytes | bytearray, /) -> WireMessage | None:
-        """Return an outline of a payload, which is its message without the values, or None if the payload is malformed.
+        """Return the message in a payload, without its values. Return None if the payload is malformed.
 
         This method is called for payloads that `objection` or `decode` refuses, for example because JavaScript has sent
         a string with half of a surrogate pair. If this method returns a message, the message is counted and the
-        connection stays open. A request is rejected. A response makes its request fail. If this method returns None,
-        the payload counts towards `Limits.undecodable`. wsrpc uses only the fields ``i``, ``h`` and ``ours``, and
-        checks whether ``x`` and a non-empty list ``a`` are present.
+        connection stays open. If the message is a request, wsrpc rejects it; if the message is a response, the request
+        of this side fails. If this method returns None, the payload counts towards `Limits.undecodable`. wsrpc uses
+        only the fields ``i``, ``h`` and ``ours``, and checks whether ``x`` and a non-empty list ``a`` are present.
         """
         ...
 
@@ -199,8 +199,8 @@ class JsonCodec:
     """Codec for JSON in text messages. It uses msgspec.
 
     NaN and infinities become ``null``, because JSON does not have them. Bytes become base64 strings. Datetimes, UUIDs,
-    Decimals and enums are encoded as msgspec encodes them. ``enc_hook`` converts values of other types to types that
-    can be encoded.
+    Decimals and enums are encoded in msgspec's format. ``enc_hook`` converts values of other types to types that can be
+    encoded.
     """
 
     name = "json"
@@ -234,7 +234,10 @@ class JsonCodec:
 
 
 class MsgpackCodec:
-    """Codec for MessagePack in binary messages. It uses msgspec. Bytes stay bytes. Both sides must use this codec."""
+    """Codec for MessagePack in binary messages. It uses msgspec. Both sides must use this codec.
+
+    Bytes are sent unchanged.
+    """
 
     name = "msgpack"
     text = False

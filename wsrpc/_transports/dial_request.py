@@ -42,7 +42,7 @@ class DialRequest:
         headers: as for `dial`.
         subprotocols: as for `dial`.
         proxy: as for `dial`.
-        tls: whether there is a TLS context. A TLS context with a ``ws://`` URL is rejected.
+        tls: whether there is a TLS context. With a TLS context, a ``ws://`` URL raises `BadURL`.
         unix: the path of a Unix socket to connect to. No proxy is used, and redirects to another origin are not
             followed, because the other origin is not at this socket.
         may_leave_origin: whether redirects to another origin are followed. Pass False if the library would send more

@@ -106,7 +106,7 @@ def turn_end_of(loop: Loop) -> TurnEnd:
 
 
 class FrameWriter(ABC):
-    """Builds data frames, and writes the frames of one read or of one turn of the event loop together.
+    """Builds data frames, and writes all frames that are added in one read, or in one turn of the event loop, together.
 
     Base class for the outgoing half of a connection. The subclass implements `write`, which writes the bytes that
     `take` returns. The frames of a client are masked, each with four new random bytes.
@@ -229,7 +229,7 @@ class FrameWriter(ABC):
     def release(self, *, in_burst: bool = False) -> None:
         """Write the frames that were kept back.
 
-        With ``in_burst``, the next piece is not a small one. The remote peer is still handling the previous piece, so
+        With ``in_burst``, the next piece is not made small. The remote peer is still handling the previous piece, so
         small writes would only cost time. (64 echoes of 1 KiB: 10 µs for each echo instead of 12 µs.)
         """
         self.held = False

@@ -204,7 +204,7 @@ class Heartbeat:
 
 
 class StallWatch:
-    """Drops a connection that is above its high-water mark if none of the waiting bytes are sent for too long.
+    """Drops a connection if its unsent bytes exceed the high-water mark and none of them are sent for too long.
 
     The maximum time is `Limits.stall` seconds, or the time in which a heartbeat detects a dead connection if that is
     shorter.
@@ -222,7 +222,7 @@ class StallWatch:
         self._timer: Timer | None = None
 
     def start(self) -> None:
-        """Start to watch, because the unsent bytes exceed the high-water mark."""
+        """Start watching, because the unsent bytes exceed the high-water mark."""
         now = self._loop.time()
         self._progress = Progress(self._output, now)
         self._timer = self._loop.call_at(now + closely(self._limit), self._look)

@@ -27,10 +27,11 @@ class Stream(Iterator[T_co]):
     client.stream(...)`` without ``with`` opens the stream at the first item. If you leave such a loop early, the stream
     is stopped when Python garbage-collects the stream object, with a warning in the log.
 
-    A stream raises the same exceptions as a `wsrpc.Stream`, after the items that have already arrived. Ctrl-C does not
-    lose items.
+    A stream raises the same exceptions as a `wsrpc.Stream`, but first returns the items that have already arrived.
+    Ctrl-C does not lose items.
 
-    A read takes all items that have already arrived, at most 256, so most items need no switch between threads.
+    Each read takes all items that have already arrived (256 at most), so most items do not need a switch between
+    threads.
     """
 
     __slots__ = ("_arrived", "_at_once", "_error", "_inner", "_portal")

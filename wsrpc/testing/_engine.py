@@ -12,7 +12,9 @@ __all__ = ["MemoryEngine"]
 
 
 class MemoryEngine:
-    """In-memory engine, which several nodes in one process share. Tests can interrupt it, and make it lose messages.
+    """In-memory engine for testing a cluster. Pass the same object to the `Cluster` of each server.
+
+    An engine carries the messages of a cluster; see `wsrpc.engine`. Tests can interrupt it, and make it lose messages.
 
     Messages that are published in one turn of the event loop arrive in a later turn.
 
@@ -27,7 +29,7 @@ class MemoryEngine:
         """The share of messages that are lost, from 0 to 1. You can set it."""
         self._dice = random.Random(seed)
         self.down = False
-        """If true, no node can connect. You can set it."""
+        """If true, `connect` raises `EngineLost`. You can set it."""
         self.connections: set[MemoryEngineConnection] = set()
         self.delivered = 0
         """The number of messages that have arrived. A message counts once for each connection that got it."""
@@ -50,7 +52,7 @@ class MemoryEngine:
         return connection
 
     async def answer(self) -> None:
-        """Wait until the engine is not frozen.
+        """Wait until the engine is no longer frozen.
 
         Raises:
             EngineLost: the engine is still frozen after `wsrpc.engine.PATIENCE` seconds.

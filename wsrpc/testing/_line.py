@@ -21,7 +21,7 @@ __all__ = ["Line", "handshake_of"]
 
 
 class Line:
-    """In-memory network between clients and ``server``. Pass `dial` to a client. `cut` drops the connection::
+    """In-memory network between clients and ``server``. Pass ``line.dial`` to clients. `cut` drops all connections::
 
         line = Line(server)
         async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(initial=0.001)) as client:
@@ -31,7 +31,7 @@ class Line:
     Messages and handshakes are the same as on a real connection.
 
     Args:
-        clock: a clock for deadlines of the server's peers, such as `Limits.detached`.
+        clock: a clock that controls the deadlines of the server's peers, such as `Limits.detached`.
     """
 
     def __init__(self, server: Server, *, clock: Clock | None = None) -> None:
@@ -86,7 +86,7 @@ class Line:
         """End all connections without a Close frame. Messages in transit are lost.
 
         Args:
-            half_open: whether only the clients notice the end, as when their network address changes.
+            half_open: whether only the clients notice the end, for example after a change of their network address.
         """
         for ours, _ in self.connections:
             if half_open:

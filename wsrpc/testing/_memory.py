@@ -21,7 +21,7 @@ class MemoryTransport:
 
     Messages that are sent in one turn (iteration) of the event loop arrive together, as one read, in a later turn.
     ``sent`` is the number of messages that were sent. `hold` simulates a remote peer that stops reading, and `release`
-    lets it read again.
+    a remote peer that starts reading again.
     """
 
     _other: MemoryTransport
@@ -86,7 +86,7 @@ class MemoryTransport:
             raise ConnectionLost(CloseCode.ABNORMAL, "closing", "not_sent")
 
     def flush(self) -> None:
-        """Do nothing, because messages arrive in the next turn of the event loop in any case."""
+        """Do nothing, because messages always arrive in the next turn of the event loop."""
 
     async def drain(self) -> None:
         if self._room is not None:
@@ -97,7 +97,7 @@ class MemoryTransport:
         await asyncio.shield(self._over)
 
     def close_soon(self, code: int, reason: str) -> None:
-        """Begin to close the connection, without waiting until it has ended."""
+        """Start closing the connection, and return without waiting for its end."""
         if not self._closing and not self._over.done():
             self._closing = True
             self._over.get_loop().call_soon(self._finish, CloseInfo(code, reason, was_clean=True))

@@ -35,10 +35,10 @@ async def pair(
     clock: Clock | None = None,
     extensions: bool = True,
 ) -> AsyncGenerator[tuple[Peer, Peer]]:
-    """Connect two peers in memory. Entering the block returns ``(dialing, accepting)``; leaving it closes both peers.
+    """Connect two peers in memory: ``async with pair() as (dialing, accepting)``.
 
-    Register handlers inside the block, before you send anything. With ``extensions=False``, the peers use only the
-    messages of ws-wrapper.
+    The peers are closed at the end of the block. Register handlers inside the block, before you send anything. With
+    ``extensions=False``, the peers do not use wsrpc's extensions of the ws-wrapper protocol.
     """
     settings = make_settings(limits, codec, None, extensions=extensions)
     scheduler: Scheduler = clock or LoopScheduler()
@@ -66,7 +66,10 @@ async def connect(
     principal: object = None,
     clock: Clock | None = None,
 ) -> AsyncGenerator[Client]:
-    """Connect a client to ``server`` in memory. Leaving the block closes the client.
+    """Connect a client to ``server`` in memory: ``async with connect(server) as client``.
+
+    The client is closed at the end of the block.
+
 
     The server's `on_handshake` function and origin check receive the request that the client would send over a socket.
     The request includes the client's options ``auth=``, ``headers=``, ``subprotocols=`` and ``compression=``. If one of
@@ -79,7 +82,7 @@ async def connect(
             over the network. Without this argument, register handlers on the client that ``async with`` returns.
         state: the initial `Handshake.state`, which becomes `Peer.state`.
         principal: the initial `Handshake.principal`, which becomes `Peer.principal`.
-        clock: a clock that controls the deadlines of both sides, such as those of requests.
+        clock: a clock that controls the deadlines of both sides, such as the timeouts of requests.
 
     Raises:
         HandshakeRejected: `on_handshake` or the origin check refused the connection. The status is 503 if the server is

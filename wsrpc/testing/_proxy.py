@@ -28,15 +28,15 @@ DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 class FaultProxy:
     """TCP proxy that causes network trouble on demand. It listens on a free loopback port.
 
-    In the block ``async with FaultProxy(listener.url) as proxy``, clients dial `url` instead of the URL of the server.
-    Leaving this block resets all connections.
+    Inside ``async with FaultProxy(listener.url) as proxy``, pass ``proxy.url`` to your clients instead of the server's
+    URL. At the end of this block, all connections are reset.
 
     `drop` causes trouble once. Use the other methods with ``async with``: the trouble continues until the end of the
-    block. All of these methods except `half_close` also affect connections that are opened during the block. The blocks
-    can be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
+    block. All methods except `drop` and `half_close` also affect connections that are opened during the block. The
+    blocks can be nested. The direction ``"up"`` is towards the server, and ``"down"`` is towards the client.
 
     The proxy passes on bytes unchanged and does not decrypt them. It therefore also works with ``wss://``, and the
-    server's certificate stays valid. You can enter each proxy only once. On Windows, it needs asyncio's
+    server's certificate stays valid. You can use each proxy in only one block. On Windows, the proxy needs asyncio's
     ``SelectorEventLoop``.
 
     Args:
@@ -74,7 +74,7 @@ class FaultProxy:
     def url(self) -> str:
         """The target's URL with the host and port of the proxy.
 
-        If the target's host is ``localhost``, the URL keeps this name, because certificates contain it.
+        If the target's host is ``localhost``, the URL keeps this name, because the server's certificate contains it.
         """
         user, at, _ = self._target.netloc.rpartition("@")
         host = "localhost" if self._target.hostname == "localhost" else "127.0.0.1"
@@ -125,7 +125,7 @@ class FaultProxy:
         return self._port.cut()
 
     def refuse(self) -> Trouble:
-        """Refuse new connections, as if nothing listened on the port. The current connections continue."""
+        """Refuse new connections, as if nothing were listening on the port. The current connections continue."""
         self._check_listening()
         return self._port.refuse()
 
@@ -133,8 +133,8 @@ class FaultProxy:
         """Reset each connection when exactly ``count`` more bytes have passed in ``direction``.
 
         With 0, the connection is reset immediately. The reset waits until the bytes have been sent, so a reader that
-        has stopped reading delays it. (On systems other than Linux, the reset waits only until the proxy's own buffer
-        is empty, and a slow reader may get fewer bytes.)
+        has stopped reading delays the reset. (On systems other than Linux, the reset waits only until the proxy's own
+        buffer is empty, and a slow reader may get fewer bytes.)
 
         Raises:
             ValueError, TypeError: ``direction`` is not ``"up"`` or ``"down"``, or ``count`` is negative or not an
@@ -145,9 +145,9 @@ class FaultProxy:
         return self._lasting(self._one(direction), lambda on: on.cuts, Cut(count))
 
     def mid_frame(self, direction: Direction) -> Trouble:
-        """Reset each connection in the middle of the next WebSocket frame, of any type, that has a payload.
+        """Reset each connection in the middle of the next WebSocket frame that has a payload.
 
-        Bytes before that frame pass, including the opening handshake of a new connection.
+        Frames of all types count. Bytes before that frame pass, including the opening handshake of a new connection.
 
         Raises:
             ValueError: ``direction`` is not ``"up"`` or ``"down"``, or the target is ``wss://``, where frames are not
@@ -160,7 +160,7 @@ class FaultProxy:
     def silence(self, direction: Direction | None = None) -> Trouble:
         """Read and discard all bytes, on current and new connections. The end of a connection is not passed on either.
 
-        At the end of the block, connections that have lost something are reset, because they could not continue.
+        At the end of the block, connections on which anything was discarded are reset, because they cannot continue.
 
         Args:
             direction: the direction that is silent. None for both directions.
@@ -173,7 +173,7 @@ class FaultProxy:
     def stall(self, direction: Direction | None = None) -> Trouble:
         """Stop reading, so that the sender's buffers fill.
 
-        Nothing is lost. At the end of the block, the proxy continues to read.
+        Nothing is lost. At the end of the block, the proxy starts reading again.
 
         Args:
             direction: the direction that stalls. None for both directions.
@@ -210,8 +210,8 @@ class FaultProxy:
     def half_close(self, direction: Direction) -> Trouble:
         """End one direction of the current connections, with a FIN after the bytes that were sent.
 
-        The other direction stays open. Bytes that are sent in this direction afterwards are lost. At the end of the
-        block, these connections are reset. New connections are not affected.
+        Bytes that are sent in the closed direction afterwards are lost. The other direction stays open. At the end of
+        the block, these connections are reset. New connections are not affected.
 
         Raises:
             ValueError: ``direction`` is not ``"up"`` or ``"down"``.

@@ -14,7 +14,7 @@ __all__ = ["ScriptedTransport"]
 
 
 class ScriptedTransport:
-    """Transport for tests of one peer, in which the test acts as the remote peer.
+    """Transport for testing a single peer. The test acts as the remote peer.
 
     `feed` delivers messages to the peer, and `expect` asserts which messages the peer sent. Everything happens inside
     these two methods, so a test can drive a peer without running the event loop.
@@ -109,7 +109,7 @@ class ScriptedTransport:
         self._receiver.pause_sending()
 
     def resume(self) -> None:
-        """Tell the peer that the connection has drained."""
+        """Tell the peer that the connection has room for more bytes again."""
         assert self._receiver is not None
         self._receiver.resume_sending()
 
