@@ -834,7 +834,7 @@ class AnonymousChannel(Registrar, EventReader):
 
 @injectable(attrgetter("peer"), own_form)
 class Peer(Registrar, RawRegistrar, RawCaller):
-    """The client's end of its connections. `Client.peer` returns it, and lifecycle handlers get it."""
+    """The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it."""
 
     __slots__ = ()
 
@@ -1166,7 +1166,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         """Close the connection, and do not dial again.
 
         Messages that were accepted for sending are sent first, then the Close frame. Handlers run in threads, which
-        cannot be stopped: a handler that is still running continues to its end. This method waits at most
+        cannot be stopped, so a handler that is still running continues to its end. This method waits at most
         `Limits.close_timeout` seconds for handlers of events, and does not wait for request handlers, whose results are
         dropped.
 
@@ -1189,20 +1189,21 @@ class ClusterPeer(Caller):
     """Peer with an address, connected to any process of the cluster. `Cluster.peer` returns it.
 
     It has the methods of `Peer` that send messages. Each method looks up the process to which the peer is connected at
-    that moment. If this is the current process, the message is sent directly. Otherwise, it is sent through the other
-    process. The peer's handlers run in the same way in both cases. You cannot read from a `ClusterPeer`, because a peer
-    sends its messages to the server that it is connected to. Register handlers on that server.
+    that moment. If the peer is connected to this process, the message is sent directly. Otherwise, the message is sent
+    through the other process. The peer's handlers run in the same way in both cases. You cannot read from a
+    `ClusterPeer`, because a peer sends messages only to the server to which the peer is connected. Register handlers on
+    that server.
 
     The methods raise the same exceptions as those of `Peer`, and also:
 
     - `PeerNotFound`: no process has a peer with this address. Nothing was sent.
-    - `EngineLost`: the peer may be in another process, and the engine cannot be reached. Nothing was sent.
+    - `EngineLost`: the peer may be connected to another process, and the engine cannot be reached. Nothing was sent.
     - `ConnectionLost` with ``outcome="unknown"``: during the call, the peer's process ended or could not be reached for
       5 seconds.
 
     `emit` returns when the event is accepted for sending to the other process. Events that one process sends to one
     peer arrive in order. An event is lost if the peer leaves before the event arrives. If a peer reads too slowly, its
-    process closes the connection with 4408 when `Limits.hard_cap` bytes are queued for the peer.
+    connection is closed with 4408 when `Limits.hard_cap` bytes are queued for the peer.
     """
 
     __slots__ = ()
@@ -1253,7 +1254,7 @@ class ClusterView(Delegate):
 
     @property
     def connected(self) -> bool:
-        """Whether the engine can be reached. While it cannot, this process cannot reach other processes."""
+        """Whether the engine can be reached. If not, this process cannot reach other processes."""
         result: bool = self._inner.connected
         return result
 
@@ -1261,7 +1262,8 @@ class ClusterView(Delegate):
     def nodes(self) -> tuple[str, ...]:
         """The names of the known processes of the cluster, this process first.
 
-        Each process gets a generated name when it joins. A process from which nothing arrives for 5 seconds is removed.
+        Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
+        seconds.
         """
         result: tuple[str, ...] = self._inner.nodes
         return result
@@ -1283,7 +1285,7 @@ class ClusterView(Delegate):
         return ClusterPeer(self._inner.peer(address), self._portal)
 
     def stats(self) -> ClusterStats | None:
-        """Return a snapshot of this process's cluster counters, or None while it is not part of the cluster."""
+        """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
         result: ClusterStats | None = self._inner.stats()
         return result
 
@@ -1300,7 +1302,7 @@ class ClusterEmitter(Delegate):
         could not be reached. If this call is interrupted, some processes may not get the event.
 
         Args:
-            skip: one or several members that do not get the event. Get the objects from `ClusterClient.peer`.
+            skip: one or several members to which the event is not sent. Get the objects from `ClusterClient.peer`.
 
         Raises:
             EngineLost: the engine cannot be reached. Nothing was sent.
@@ -1378,7 +1380,7 @@ class ClusterRoomChannel(ClusterEmitter):
 
 
 class ClusterClient(ClusterView, ClusterRoot):
-    """Client that can call the peers of a cluster, and emit to the rooms.
+    """Client that can call the peers of a cluster, and emit events to its rooms.
 
     For programs without a server, such as scripts and cron jobs:
 
