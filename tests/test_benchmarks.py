@@ -99,7 +99,7 @@ def test_the_figures_in_the_text_are_those_of_the_run() -> None:
 def test_the_figures_in_the_readme_are_those_of_the_run() -> None:
     run = results.load(files.RESULTS)
     readme = " ".join((ROOT / "README.md").read_text("utf-8").split())
-    assert f"answers {_times_ahead(run, 'websockets'):.1f} times as many requests as an echo loop" in readme
+    assert f"answers {_times_ahead(run, 'websockets'):.1f} times as many requests per second as an echo loop" in readme
     assert f"{_times_ahead(run, 'js'):.1f} times as many as ws-wrapper on Node" in readme
 
 
