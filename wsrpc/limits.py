@@ -51,17 +51,17 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     1.5 s and 290 MB of memory.)"""
 
     depth: int = 64
-    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is refused, like a message
-    with too many values. A message that is nested more than 512 levels deep, and deeper than this limit, closes the
-    connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
+    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then treated
+    like a message with too many values. A message that is nested more than 512 levels deep, and deeper than this limit,
+    closes the connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
     recursion.)"""
 
     arguments: int = 64
-    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and an event is
-    dropped."""
+    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and such an event
+    is dropped."""
 
     name: int = 256
-    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and an event is
+    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an event is
     dropped."""
 
     rate: int | None = None
@@ -100,10 +100,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream does not count in ``running``, but a handler that continues after the end of its stream does."""
 
     unread: float = 30.0
-    """Maximum time that a channel can hold messages that no code reads, or that a stream can wait for a reader. After
-    that, the channel or stream is aborted. If this side has sent something on the channel, the unread events are
-    dropped instead. Also the maximum time that the body of a conversation can take to read messages that arrived before
-    the end of its channel."""
+    """Maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the channel
+    or stream is aborted. If this side has sent something on the channel, the unread events are dropped instead. Also
+    the maximum time that the body of a conversation can take to read messages that arrived before the end of its
+    channel."""
 
     unread_bytes: int = 16 * MiB
     """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
@@ -133,7 +133,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     hard_cap: int = 16 * MiB
     """Maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait`` raises
-    `QueueFull`, and a response closes the connection with 4408."""
+    `QueueFull`, and sending a response closes the connection with 4408."""
 
     behind: int = 1 * MiB
     """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages. Each
@@ -144,7 +144,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     stall: float = 10.0
     """Maximum time that a connection above the high-water mark can go without sending any bytes. After that, the
-    connection is dropped, because the remote peer does not read. If pings are on, the connection is dropped after
+    connection is dropped, because the remote peer is not reading. If pings are on, the connection is dropped after
     ``ping_interval + ping_timeout`` at the latest."""
 
     offline: int = 256
@@ -198,8 +198,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     with 1012. (Kubernetes kills a process after 30 s.)"""
 
     ping_interval: float | None = 20.0
-    """Time between two pings. Each connection shortens it at random by up to 10 %, so that not all connections send
-    pings at the same time. None: no pings. (The default is that of websockets.)"""
+    """Time between two pings. Each connection shortens this time at random by up to 10 %, so that not all connections
+    send pings at the same time. None: no pings. (The default is that of websockets.)"""
 
     ping_timeout: float | None = 20.0
     """Maximum time until the response to a ping. After that, the connection is dropped, and its close code is 1011. If

@@ -35,10 +35,11 @@ class Service:
     Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
     For connections that do not use the ws-wrapper protocol, write one of the methods
-    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. That
-    method gets every message of the connection. If a class has several of these methods, the first one in this order is
-    used. ``serve`` gets the `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, so it can use
-    rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a time.
+    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. If a
+    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. The
+    other two methods get every message of the connection. A service with ``on_json`` or ``on_message`` has a `Peer`, so
+    it can use rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a
+    time.
 
     The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
     """
