@@ -107,8 +107,8 @@ class ServerChannel(Declarer, Broadcaster):
 class Server(Declarer, RawRegistrar, RawBroadcaster):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
-    Handlers that you register on the server run for every peer. If you also register a handler for the event on a peer,
-    only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
+    Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
+    peer, only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
 
     The attribute ``state`` is a mapping in which the application can store objects, such as a database connection; see
     `Key`. Handlers access it as ``peer.server.state`` or ``ctx.server.state``. The mapping keeps its values when the
@@ -132,9 +132,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. It is
-            called for each handler, which runs inside the context manager. For a time limit, use ``on(timeout=)`` or
-            `Limits.handler` instead.
+        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. wsrpc
+            calls this function for each handler, and runs the handler inside the context manager. For a time limit, use
+            ``on(timeout=)`` or `Limits.handler` instead.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
             With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
             `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
@@ -504,7 +504,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Check a request before its connection becomes a WebSocket. For adapters.
 
         After this check, an adapter passes the transport of the connection to `accept`. Cancelling is safe: the
-        `on_handshake` function is cancelled, too, and the server keeps no data of the request.
+        `on_handshake` function is cancelled, too, and the server keeps no data about the request.
 
         Raises:
             HandshakeRejected: the connection is refused. Send a response with the ``status``, ``body`` and ``headers``
@@ -532,7 +532,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def limits(self) -> Limits:
-        """The limits of each connection, unless `Handshake.limits` is changed for a connection."""
+        """The limits of connections. An `on_handshake` function can change ``Handshake.limits`` for one connection."""
         return self._settings.limits
 
     @property
@@ -558,7 +558,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         connection. But if `accept` is cancelled while the factory of a service runs, the connection is dropped.
 
         Args:
-            handshake: the request that `handshake` accepted.
+            handshake: the `Handshake` that the method `handshake` has checked.
 
         Raises:
             ConnectionLost: the server is closed, ``room_from`` failed, or the factory of a service failed or refused

@@ -79,10 +79,9 @@ class Service:
     def on_open(self) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the connection opens.
 
-        Messages that arrive while the method runs wait, as for ``open`` handlers. If the method raises an exception,
-        the connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and
-        the reason is the text of the error. For any other exception, the close code is 1011, and the traceback is
-        logged.
+        While the method is running, new messages wait, as for ``open`` handlers. If the method raises an exception, the
+        connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the
+        reason is the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
         """
         return None
 
