@@ -228,7 +228,7 @@ SENTENCES = [
     (r"The function may be async\. It then handles", "The function runs in a thread, and handles"),
     (r" Middleware runs around the function, with an empty ``ctx\.event``\.", ""),
     (r"Register ``function\(info\)``, sync or async, for each connection except the first\.", RECONNECTED),
-    (r"Start long work in a task", "Start long work in another thread"),
+    (r"takes longer in a task", "takes longer in another thread"),
     (
         r"The functions are cancelled if the session ends\.",
         "If the session ends, a function that is running continues to its end, and the remaining functions are not "

@@ -16,7 +16,7 @@ from .transport import ConnectionInfo
 __all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_header"]
 
 BEARER = "bearer."
-"""Prefix of a subprotocol that contains a token. In browsers, a WebSocket cannot send a token in any other header."""
+"""Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
 
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")

@@ -43,7 +43,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sent_message: int | None = None
     """Maximum size of an encoded outbound message. A larger message is not sent and raises `MessageTooBig`. With None,
     the limit is the size that the remote peer announces, or 32 KiB with ``profile="go"``. If neither applies, there is
-    no limit. (coder/websocket reads messages of up to 32 KiB by default.)"""
+    no limit. (coder/websocket, a library for Go, reads messages of up to 32 KiB by default.)"""
 
     values: int = 1280 * 1024
     """Maximum number of values in a message, including the keys of objects. At most a quarter of them may be arrays and
@@ -51,30 +51,31 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     1.5 s and 290 MB of memory.)"""
 
     depth: int = 64
-    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is refused, like a message
-    with too many values. A message that is nested more than 512 levels deep, and deeper than this limit, closes the
-    connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
+    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then treated
+    like a message with too many values. A message that is nested more than 512 levels deep, and deeper than this limit,
+    closes the connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
     recursion.)"""
 
     arguments: int = 64
-    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and an event is
-    dropped."""
+    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and such an event
+    is dropped."""
 
     name: int = 256
-    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and an event is
+    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an event is
     dropped."""
 
     rate: int | None = None
     """Maximum number of requests and events from the remote peer, both per second and in one burst. Above the rate, a
     request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the rate"`` in
     `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not count. None: no limit.
-    (The limit is a token bucket that holds the tokens of one second, as in aiolimiter and governor by default.)"""
+    (The limit is a token bucket that holds the tokens of one second, as in the libraries aiolimiter and governor by
+    default.)"""
 
     running: int = 1024
     """Maximum number of handlers that run at the same time. Further messages wait. A handler counts until it exits,
-    even if it was cancelled or waits for a response from the remote peer. If all running handlers on both sides wait
-    for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250 streams; a handler
-    is cheaper than a stream.)"""
+    even if it was cancelled or is waiting for a response from the remote peer. If all running handlers on both sides
+    are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250
+    streams; a handler is cheaper than a stream.)"""
 
     running_bytes: int = 16 * MiB
     """Maximum total size of the encoded messages whose handlers are running. Further messages wait. Messages that
@@ -100,22 +101,22 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     stream does not count in ``running``, but a handler that continues after the end of its stream does."""
 
     unread: float = 30.0
-    """Maximum time that a channel can hold messages that no code reads, or that a stream can wait for a reader. After
-    that, the channel or stream is aborted. If this side has sent something on the channel, the unread events are
-    dropped instead. Also the maximum time that the body of a conversation can take to read messages that arrived before
-    the end of its channel."""
+    """Maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the channel
+    or stream is aborted. If this side has sent something on the channel, the unread events are dropped instead. Also
+    the maximum time that the body of a conversation can take to read messages that arrived before the end of its
+    channel."""
 
     unread_bytes: int = 16 * MiB
     """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
     The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as the memory that it
-    takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit are counted, but always accepted.
-    (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15 MiB of unread data on an
-    HTTP/2 connection.)"""
+    takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit (see ``stream_window``) are
+    counted, but always accepted. (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15
+    MiB of unread data on an HTTP/2 connection.)"""
 
     stream_window: int = 512
-    """Maximum number of items of one stream that a remote wsrpc peer can send before this side has read them. New
-    credit is sent when half of the credit is used. (With 256, a fast reader of small items has to wait for new credit,
-    and each item costs both sides a fifth more CPU time.)"""
+    """Maximum number of items of one stream that a remote wsrpc peer can send before this side has read them. When this
+    side has read half of them, it sends new credit, which permits the remote peer to send more items. (With 256, a fast
+    reader of small items has to wait for new credit, and each item costs both sides a fifth more CPU time.)"""
 
     stream_window_bytes: int = 256 * KiB
     """Maximum total size of the encoded items that a remote wsrpc peer can send before this side has read them. All
@@ -133,7 +134,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     hard_cap: int = 16 * MiB
     """Maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait`` raises
-    `QueueFull`, and a response closes the connection with 4408."""
+    `QueueFull`, and sending a response closes the connection with 4408."""
 
     behind: int = 1 * MiB
     """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages. Each
@@ -144,7 +145,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     stall: float = 10.0
     """Maximum time that a connection above the high-water mark can go without sending any bytes. After that, the
-    connection is dropped, because the remote peer does not read. If pings are on, the connection is dropped after
+    connection is dropped, because the remote peer is not reading. If pings are on, the connection is dropped after
     ``ping_interval + ping_timeout`` at the latest."""
 
     offline: int = 256
@@ -179,7 +180,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     handler: float | None = None
     """Default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can run.
     After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit does not
-    apply to plain functions, threads, streams, uploads and conversations."""
+    apply to plain functions, threads, streams, uploads or conversations."""
 
     open_handlers: float = 10.0
     """Maximum time that inbound messages and the messages in a client's queue wait for `open` handlers to finish. On a
@@ -198,8 +199,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     with 1012. (Kubernetes kills a process after 30 s.)"""
 
     ping_interval: float | None = 20.0
-    """Time between two pings. Each connection shortens it at random by up to 10 %, so that not all connections send
-    pings at the same time. None: no pings. (The default is that of websockets.)"""
+    """Time between two pings. Each connection shortens this time at random by up to 10 %, so that not all connections
+    send pings at the same time. None: no pings. (The default is that of websockets.)"""
 
     ping_timeout: float | None = 20.0
     """Maximum time until the response to a ping. After that, the connection is dropped, and its close code is 1011. If

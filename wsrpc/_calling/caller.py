@@ -113,9 +113,9 @@ class EventReader(OnChannel):
         """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
-        replace handlers: a handler of the event still runs. Each of several readers gets every event. Readers get an
-        event before middleware and handlers do. Only readers on an anonymous channel also get requests. A request that
-        has been read gets the response None, unless a handler responds to it.
+        replace handlers: a handler of the event still runs. If there are several readers, each gets every event.
+        Readers get an event before middleware and handlers do. Only readers on an `AnonymousChannel` also get requests.
+        The response to a request that has been read is None, unless a handler responds.
 
         Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
         stream is left. On a client, reading continues across reconnects, and ends when the client is closed. On a
@@ -214,8 +214,9 @@ class Caller(OnChannel):
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order. Their messages are encoded after the wait. With ``offline="fail"``, calls
-        also wait while the `open` handlers run. Cancelling is safe: the event is then not sent.
+        bytes are unsent, calls wait, and they continue in the order in which they began. Each message is encoded only
+        after the wait. With ``offline="fail"``, calls also wait while the `open` handlers are running. Cancelling is
+        safe: the event is then not sent.
 
         Args:
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
@@ -228,8 +229,8 @@ class Caller(OnChannel):
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
-                sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing is sent.
             ChannelClosed: the channel was closed.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
@@ -313,34 +314,34 @@ class Caller(OnChannel):
                 returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
                 sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
-                the handler is ready for the first item, and from the last item to the response. The items have no time
-                limit.
+                the handler is ready for the first item, and from the last item to the response. Sending the items has
+                no time limit.
             send: an iterable or async iterable of items for the handler, which needs a parameter annotated
-                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. A generator is closed
-                at the end, even if the handler stops reading early. If the iterable raises an exception, `request`
-                raises the same exception, and the handler is stopped.
+                ``AsyncIterator[...]``. The items are sent only as fast as the handler reads them. If you pass a
+                generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
+                exception, `request` raises the same exception, and the handler is stopped.
             retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
                 total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
             idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
-                handler may have run when the connection ended, or if the handler reached its time limit.
+                handler may have run before the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
         Cancelling is safe. It also cancels the handler on the remote peer. The handler gets the reason that you pass to
         ``task.cancel(reason)``.
 
         Raises:
-            RemoteError: the remote peer rejected the request. Its subclasses stand for the possible reasons.
-            RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
+            RemoteError: the remote peer rejected the request. Its subclasses stand for specific reasons.
+            RequestTimeout: no response arrived in time, and a cancellation was sent to the remote peer. With ``retry``,
                 ``__cause__`` is the error from the previous attempt.
             ConnectionLost: the connection ended before the response arrived; ``outcome`` says whether the handler may
                 have run.
             BadResult: the response does not fit ``returns``.
             UnexpectedChannel: the response is a channel.
             ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
-                was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side rejected the request; nothing
-                was sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: the request could not be sent, for the
+                reason that the exception gives.
         """
         try:
             if unsupported:
@@ -432,8 +433,8 @@ class Caller(OnChannel):
     ) -> Stream[Any]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
 
-        Nothing is sent until the block is entered or the first item is read. See `Stream` for how a stream ends, and
-        for the exceptions that it raises.
+        The request is sent when you enter the block or read the first item. See `Stream` for how a stream ends, and for
+        the exceptions that it raises.
 
         Args:
             returns: the type that each item is checked against and converted to.
@@ -469,7 +470,8 @@ class Caller(OnChannel):
 
         Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
         you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
-        `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
+        `with_options` returns a proxy with a timeout and other options. Exceptions have a note that contains the name
+        of the method.
 
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
@@ -511,24 +513,25 @@ class RawCaller(ReadingCaller):
         raise NotImplementedError
 
     async def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, outside the wsrpc protocol: text for a string, binary for bytes.
+        """Send a raw message, outside the wsrpc protocol. A str is sent as text, and bytes are sent as binary.
 
-        It is sent in order with all other messages. Like `emit`, this method waits while too many bytes are unsent;
-        ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw` gets the
-        message. A message that looks like a protocol message is handled as a protocol message. Cancelling is safe: the
-        message is then not sent.
+        Raw messages and other messages are sent in the order of the calls. Like `emit`, this method waits while too
+        many bytes are unsent; ``offline`` is the same as for `emit`. The function that the remote peer has registered
+        with `on_raw` gets the message. A message that looks like a protocol message is handled as a protocol message.
+        Cancelling is safe: the message is then not sent.
 
         Raises:
-            ConnectionLost: there is no connection, or the remote peer is closing, and the message cannot wait for
-                another connection; ``outcome`` is ``"not_sent"``.
+            ConnectionLost: the message cannot wait for another connection, and there is no connection or the remote
+                peer is closing; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`.
             TypeError: ``message`` is neither str nor bytes.
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
-                connected. A client without an `on_raw` function cannot send bytes before the server has announced its
-                choice. A server without wsrpc never announces one. With ``extensions=False``, you can always send
-                bytes. With ``profile="go"``, all raw messages are rejected.
+                connected. A client without an `on_raw` function cannot send bytes before the server has announced
+                whether it reserves binary messages. A server without wsrpc never announces this. With
+                ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
+                exception.
             RuntimeError: called in a thread other than the event loop's.
         """
         if offline is not None:

@@ -43,15 +43,16 @@ class AnonymousChannel(Registrar, EventReader):
 
     The caller gets the channel from ``open_channel``. On the other side, the handler of the request can have a
     parameter that is annotated with this class. wsrpc then passes the channel to the handler, whose body is the
-    conversation. Other handlers create a channel with `Context.channel` and return it. The channel ends when either
-    side ends it, when the body of the conversation returns, or when the session ends.
+    conversation. A handler without such a parameter can create a channel with `Context.channel` and return it. The
+    channel ends when either side ends it, when a handler whose body is the conversation returns, or when the session
+    ends.
 
     Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
     `Limits.unread` seconds and up to `Limits.stream_queue` bytes. Beyond these limits, the channel is aborted. But if
     this side has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
-    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
-    caller. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
+    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the response that opens the channel has
+    been sent. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
 
     ``async with channel`` ends the channel at the end of the block. ``async for item in channel`` reads the items, like
     `items`.
@@ -75,8 +76,9 @@ class AnonymousChannel(Registrar, EventReader):
     def close_reason(self) -> Any:
         """The reason for the end of the channel.
 
-        The reason is the argument of `close` or `abort` on the side that ended the channel (an error from the remote
-        peer becomes a `RemoteError`), a `ConnectionLost`, or None after a normal end.
+        This is the argument of `close` or `abort` on the side that ended the channel. If that argument is an error from
+        the remote peer, it becomes a `RemoteError`. If the session ended, the reason is a `ConnectionLost`. After a
+        normal end, it is None.
         """
         return self._core.close_reason
 
@@ -200,14 +202,14 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order. Their messages are encoded after the wait. Cancelling is safe: the event
-        is then not sent.
+        bytes are unsent, calls wait, and they continue in the order in which they began. The message is encoded after
+        the wait. Cancelling is safe: the event is then not sent.
 
         Raises:
-            ChannelClosed: the channel has ended, for example with its session.
-            ChannelNotReady: the channel has not been delivered to the caller yet.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
-                sent.
+            ChannelClosed: the channel has ended, for example because its session ended.
+            ChannelNotReady: the response that opens the channel has not been sent yet.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing is sent.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
@@ -276,8 +278,8 @@ class AnonymousChannel(Registrar, EventReader):
         Cancelling is safe, and cancels the handler on the remote peer.
 
         Raises:
-            ChannelClosed: the channel has ended, for example with its session.
-            ChannelNotReady: the channel has not been delivered to the caller yet.
+            ChannelClosed: the channel has ended, for example because its session ended.
+            ChannelNotReady: the response that opens the channel has not been sent yet.
             WsrpcError: as for `Peer.request`.
         """
         if unsupported:

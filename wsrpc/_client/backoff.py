@@ -62,7 +62,7 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     seconds.
 
     After close code 1013, ten seconds are added to the delay. If the response that refuses a connection has a
-    ``Retry-After`` header, the time in the header is added, but at most one day.
+    ``Retry-After`` header, the time in the header is added, up to one day.
 
     Attributes:
         initial: upper bound of the first delay, in seconds.
@@ -73,7 +73,8 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
         stop: a ``stop_…`` object of tenacity. The default does not limit the number of attempts.
         retry: decides after which failures the client dials again. Pass a ``retry_…`` object of tenacity, or a plain
             function that takes the exception and returns a bool. The exception is the error of a failed attempt, or the
-            `ConnectionLost` of a drop. If the result is false, the client gives up. The default is `is_transient`.
+            `ConnectionLost` of a drop. If the result is false, the client stops trying to connect. The default is
+            `is_transient`.
 
     Raises:
         TypeError, ValueError: an option has the wrong type or is out of range.

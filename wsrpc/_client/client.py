@@ -63,19 +63,20 @@ class Client(Declarer, RawRegistrar, RawCaller):
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
-        extensions: whether to ask the server if it uses wsrpc, too. If it does, the connection has flow control and
-            binary messages. This takes one message, which plain ws-wrapper peers ignore. With False, only messages of
-            ws-wrapper are sent.
+        extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
+            binary messages. Asking takes one message, which plain ws-wrapper servers ignore. With False, the client
+            sends only messages that ws-wrapper defines.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
-        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection when it receives certain
-            messages that other servers ignore. The client then rejects such messages before they are sent. Messages can
-            be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
-            available. See the guide "Talk with Go".
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
+            closes the connection when it receives certain messages that other servers ignore. The client raises an
+            exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
+            `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
+            "Talk with Go".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -147,10 +148,11 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent. Also true while the `open` handlers run.
+        """Whether there is a connection over which messages can be sent.
 
-        False as soon as sending a message has failed, even if `state` is still ``"connected"`` or ``"opening"``. The
-        state changes when the end of the connection is reported, at most `Limits.close_timeout` seconds later.
+        Also true while the `open` handlers are running. False as soon as sending a message has failed, even if `state`
+        is still ``"connected"`` or ``"opening"``. The state changes when the end of the connection is reported, at most
+        `Limits.close_timeout` seconds later.
         """
         return self._core.peer.connected
 
@@ -167,7 +169,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
 
         Raises:
             TypeError: ``router`` is not a `Router`.
-            ValueError: ``channel`` is given, but the router already has named channels of its own.
+            ValueError: ``channel`` is given, but the router itself has named channels.
         """
         include(router, self._registry, channel)
 
@@ -176,12 +178,13 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and messages do not wait for the functions. If it is false, renew subscriptions in the function.
+        has resumed, and messages do not wait for the functions. If ``info.resumed`` is false, use the function to renew
+        subscriptions.
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
-        send are sent first. Messages that were queued before the connection are sent when the functions have returned,
-        or after `Limits.open_handlers` seconds. Start long work in a task. The functions are cancelled if the session
-        ends. Exceptions are logged.
+        send are sent first. Messages that were queued while the client was offline are sent when the functions have
+        returned, or after `Limits.open_handlers` seconds. Run anything that takes longer in a task. The functions are
+        cancelled if the session ends. Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -210,16 +213,16 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Failed attempts are repeated until ``connect_timeout`` is reached. An attempt also counts as failed if its
         session ends before the `open` handlers have finished.
 
-        Cancelling stops dialing, unless another caller waits for the connection. After a drop, or after `bind`, the
-        client continues to dial even if this call is cancelled or reaches ``connect_timeout``.
+        Cancelling stops dialing, unless another caller is waiting for the connection. After a drop, or after `bind`,
+        the client continues to dial even if this call is cancelled or reaches ``connect_timeout``.
 
         Raises:
-            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
-                of ``reconnect=None`` failed.
+            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or, with
+                ``reconnect=None``, the only attempt failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
                 not valid; another attempt would fail in the same way.
-            ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
-                does not dial again.
+            ConnectionLost: `close` was called; or the connection ended while its `open` handlers were running, and the
+                client does not dial again.
         """
         await self._core.connect()
 
@@ -231,8 +234,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; or the client has given up
-                after a drop.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. After a drop, the client has
+                stopped reconnecting because of this exception.
         """
         await self._core.wait_connected()
 
@@ -240,8 +243,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """Use a connection of your own, and return when its `open` and `on_reconnect` handlers have finished.
 
         The current connection, if there is one, is closed with 1001, and the requests in flight on it fail. The client
-        stops dialing. Handlers stay registered. When the new connection drops, a client with a URL dials that URL, and
-        a client without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
+        stops dialing. Handlers stay registered. When the new connection drops, a client with a URL reconnects to that
+        URL, and a client without a URL waits for the next `bind`. Cancelling is safe: the connection stays bound.
 
         Raises:
             ConnectionLost: the connection ended before the `open` handlers had finished. ``code`` is 1001 if another

@@ -20,13 +20,13 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
     """Argument of `Client.on_reconnect` functions.
 
     Attributes:
-        resumed: whether the session has resumed, so that nothing was lost. If false, the server has a new peer for the
-            client.
+        resumed: whether the session has resumed, in which case nothing was lost. If false, the server has a new peer
+            for the client.
         attempts: how many times the client has dialed since it was last ``"connected"``, including attempts whose
-            connection was lost while the `open` handlers ran. 0 after `Client.bind`.
+            connection was lost while the `open` handlers were running. 0 after `Client.bind`.
         downtime: the time without a connection, in seconds.
-        lost: the `SessionLost` that requests in flight raised. None if the session has resumed, or could not be kept at
-            all, for example after a Close frame.
+        lost: the `SessionLost` that requests in flight raised. None if the session has resumed, or ended together with
+            its connection, for example because of a Close frame.
     """
 
     resumed: bool

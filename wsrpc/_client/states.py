@@ -16,17 +16,18 @@ ClientState = Literal[
 ]
 """State of a client, as a string.
 
-- ``"idle"``: the client has not begun to connect, or waits for `Client.bind`.
-- ``"connecting"``: an attempt to connect is running.
-- ``"waiting"``: the client waits between two attempts.
-- ``"opening"``: the client has a connection. The `open` handlers run, then the `on_reconnect` handlers.
+- ``"idle"``: the client has not started to connect, or is waiting for `Client.bind`.
+- ``"connecting"``: an attempt to connect is in progress.
+- ``"waiting"``: the client is waiting between two attempts.
+- ``"opening"``: the client has a connection. The `open` handlers are running, followed by the `on_reconnect` functions.
 - ``"connected"``: the connection is open.
 - ``"detached"``: the connection has dropped, and the session is kept, so that requests in flight can continue. The
-  client waits between two attempts.
-- ``"resuming"``: the session is kept. An attempt to connect is running, or the server has been asked to resume the
+  client is waiting between two attempts.
+- ``"resuming"``: the session is kept. An attempt to connect is in progress, or the server has been asked to resume the
   session.
 - ``"closing"``: `Client.close` is running.
-- ``"closed"``: `Client.close` has returned, or the client has given up. The client can connect again.
+- ``"closed"``: `Client.close` has returned, or the client has stopped trying to connect. You can call `Client.connect`
+  again.
 """
 
 STATES: tuple[ClientState, ...] = get_args(ClientState)

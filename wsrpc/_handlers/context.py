@@ -204,8 +204,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
         """Create an anonymous channel for the caller. Register handlers on it, then return the channel from the
         handler.
 
-        Each call within one handler returns the same channel. You can send on the channel once it has been delivered to
-        the caller. If the handler returns something else, the channel is closed, and the caller does not get it.
+        Each call within one handler returns the same channel. You can send on the channel after the response that opens
+        it has been sent. If the handler returns something else, the channel is closed, and the caller does not get it.
 
         Raises:
             BadArguments: the message is an event, which has no response.

@@ -74,7 +74,7 @@ def method(
 
     Raises:
         TypeError: the decorated object is not a plain method, or an option has a wrong type.
-        ValueError: ``timeout`` is not more than 0, or ``name`` cannot be sent.
+        ValueError: ``timeout`` is not more than 0, or ``name`` is not a valid name of an event.
     """
     if name is not None and not isinstance(name, str):
         return method()(name)

@@ -18,9 +18,9 @@ class Message:
     """Inbound message that ``message`` handlers get.
 
     ``payload`` is the message as it arrived, and ``text`` says whether it was a text message. If the message is not a
-    protocol message, or does not contain the field, ``event``, ``id`` and ``channel_name`` are None, and ``args`` is
-    empty. Each access to ``args`` decodes the arguments again, so store them in a variable if you need them more than
-    once. Changing these values does not change the message.
+    protocol message, ``event``, ``id`` and ``channel_name`` are None, and ``args`` is empty. The same applies to a
+    field that the message does not contain. Each access to ``args`` decodes the arguments again, so store them in a
+    variable if you need them more than once. Changing these values does not change the message.
     """
 
     __slots__ = ("_decode", "_done", "_finished", "_head", "payload", "text")

@@ -241,10 +241,10 @@ class RawRegistrar:
 
 
 class Router(Declarer):
-    """Collection of handlers and middleware that a `Server` or `Client` can include, to split an application into
-    modules.
+    """Collection of handlers and middleware that a `Server` or `Client` can include.
 
-    Register everything before you include the router: later registrations raise RuntimeError.
+    Use routers to split an application into modules. Register everything before you include the router: later
+    registrations raise RuntimeError.
 
     Args:
         lax: whether msgspec converts the arguments of handlers leniently, for example numeric strings to numbers.

@@ -97,7 +97,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def info(self) -> ConnectionInfo:
         """Data from the opening handshake, such as the path, the headers and the remote address.
 
-        After a connection has ended, its data stays available, without ``underlying``, for `close` handlers.
+        After a connection has ended, its data stays available for `close` handlers, except for ``underlying``.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -186,7 +186,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def dropped(self) -> int:
         """Number of broadcasts that were not sent to this peer because it reads too slowly.
 
-        See `Server` for the policies.
+        See the option ``slow`` of `Server`.
         """
         return self._core.history.dropped
 
@@ -247,7 +247,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self.state[key] = value
 
     def of(self, name: str, *, ordered: bool = False) -> Channel:
-        """Return a named channel of this peer. Each call returns the same object until the channel is closed.
+        """Return a named channel of this peer.
+
+        Calls with the same name return the same object until the channel is closed.
 
         Args:
             ordered: whether the handlers that you register on the channel after this call run one at a time.

@@ -32,10 +32,10 @@ class RawConnection:
     method.
 
     ``id`` is the name of the connection in logs. ``state`` is what `Server.on_handshake` stored in ``handshake.state``.
-    ``server`` is the server. Only one task at a time may receive; any number of tasks may send.
+    ``server`` is the server. Only one task at a time may receive messages; any number of tasks may send messages.
 
-    While no task receives, at most about `Limits.high_water` bytes are read ahead; after that, the client has to wait.
-    The end of the connection is noticed only after these bytes have been received.
+    While no task is waiting for a message, the server reads ahead by at most about `Limits.high_water` bytes; after
+    that, the client has to wait. The end of the connection is noticed only after these bytes have been received.
     """
 
     def __init__(self, link: RawLink, state: PeerState, server: Server) -> None:
@@ -74,7 +74,7 @@ class RawConnection:
     async def wait_closed(self) -> CloseInfo:
         """Wait until the connection has ended, and return how it ended. Cancelling is safe.
 
-        While more than about `Limits.high_water` bytes wait to be received, the end is not noticed.
+        While more than about `Limits.high_water` bytes are waiting to be received, the end is not noticed.
 
         Raises:
             RuntimeError: called in a thread other than the event loop's.
@@ -100,7 +100,8 @@ class RawConnection:
             MessageTooBig: the message has more than ``max_size`` bytes. It is dropped, and the connection continues. (A
                 message with more than `Limits.message` bytes closes the connection with 1009.)
             ConnectionLost: the connection has ended, and all earlier messages have been received.
-            RuntimeError: another task is already receiving, or called in a thread other than the event loop's.
+            RuntimeError: another task is already receiving, or this method was called in a thread other than the event
+                loop's.
             ValueError: ``max_size`` is negative, or more than `Limits.message`.
         """
         largest = self._link.largest
@@ -240,7 +241,7 @@ class RawConnection:
 
         Raises:
             ConnectionLost: the connection has ended or is closing; ``outcome`` is ``"not_sent"``.
-            TypeError: ``message`` has another type, or has both str and bytes pieces.
+            TypeError: ``message`` has another type, or contains both str and bytes pieces.
             ValueError: the iterable is empty.
             RuntimeError: called in a thread other than the event loop's.
         """

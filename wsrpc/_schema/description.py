@@ -83,10 +83,10 @@ class Description(msgspec.Struct, frozen=True):
 
     A type that has default values, and that is both sent and returned, has two definitions. For a class ``Cup``, the
     definition ``Cup`` describes returned values, which have all fields, and ``CupInput`` describes values that callers
-    can send. Arguments of emitted events have the form of returned values.
+    can send. Arguments of emitted events are described in the same way as returned values.
 
     Attributes:
-        events: the events that have handlers, by name. Those of the main channel come first.
+        events: the events that have handlers, sorted by name. Events on the main channel come first.
         emits: the events that were declared with ``declare()``.
         definitions: the JSON Schemas that ``{"$ref": ...}`` refers to, by name. In JSON, this field is ``"$defs"``.
     """

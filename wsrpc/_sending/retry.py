@@ -45,8 +45,8 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
     time do not all send them again at the same time. All attempts and the waits between them share the timeout of the
     request.
 
-    A request is sent again if no handler ran, that is, after `ConnectionLost` with ``outcome="not_sent"``, `Draining`,
-    `Overloaded`, `QueueFull` and `TooManyRequests`. If you pass ``idempotent=True``, the request is also sent again
+    A request is sent again if no handler ran, that is, after `Draining`, `Overloaded`, `QueueFull`, `TooManyRequests`,
+    or `ConnectionLost` with ``outcome="not_sent"``. If you pass ``idempotent=True``, the request is also sent again
     after `ConnectionLost` with ``outcome="unknown"`` and after `HandlerTimeout`. After a `ConnectionLost`, the request
     is sent again only if another connection may follow.
 
@@ -58,12 +58,12 @@ class Retry(msgspec.Struct, frozen=True, kw_only=True):
         initial: upper bound of the first wait, in seconds.
         max: largest upper bound of a wait, in seconds.
         wait: a ``wait_…`` object of the tenacity library, instead of ``initial`` and ``max``.
-        stop: a ``stop_…`` object of tenacity, instead of ``attempts``. (Objects that measure time use the real clock.
-            To limit the time, prefer the ``timeout`` of the request.)
-        retry: decides after which errors the request is sent again, instead of the errors above. Pass a ``retry_…``
-            object of tenacity, or a plain function that takes the error and returns a bool. Even if the result is true,
-            a request without ``idempotent=True`` is not sent again after a `ConnectionLost` with ``outcome="unknown"``
-            or after a `HandlerTimeout`.
+        stop: a ``stop_…`` object of tenacity, instead of ``attempts``. (To limit the time, prefer the ``timeout`` of
+            the request: tenacity does not use the clock of the event loop.)
+        retry: decides after which errors the request is sent again, and replaces the default list of errors. Pass a
+            ``retry_…`` object of tenacity, or a plain function that takes the error and returns a bool. Even if the
+            result is true, a request without ``idempotent=True`` is not sent again after a `ConnectionLost` with
+            ``outcome="unknown"`` or after a `HandlerTimeout`.
 
     Raises:
         TypeError, ValueError: an option has the wrong type or is out of range.

@@ -18,7 +18,7 @@ ENTRY = 256
 
 
 class KeepLatest(msgspec.Struct, frozen=True):
-    """Policy for slow readers (``slow=``) that keeps only the latest queued message for each key.
+    """Policy for slow readers (``slow=`` of `Server`) that keeps only the latest queued message for each key.
 
     ``key`` is a function that takes the event's arguments and returns the key, for example ``KeepLatest(lambda symbol,
     price: symbol)``. Without a function, all messages of an event have the same key. Messages of different channels,

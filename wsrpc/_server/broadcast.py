@@ -49,7 +49,7 @@ Skip: TypeAlias = Peer | Addressed | Iterable[Peer | Addressed] | None
 class EmitReport(msgspec.Struct, frozen=True):
     """Result of a broadcast.
 
-    ``sent`` is the number of peers to which the message was sent, or for which it is queued. ``dropped`` is the number
+    ``sent`` is the number of peers to which the message was sent, or for which it was queued. ``dropped`` is the number
     of peers for which the policy for slow readers dropped the message. ``errors`` has one `PeerError` for each peer to
     which the message could not be sent. The ``__cause__`` of the `PeerError` is the reason: for example, a
     `MessageTooBig` if the message has more bytes or values than the peer accepts.
@@ -318,11 +318,11 @@ class Broadcaster(OnChannel):
         The arguments are encoded once. If sending to a peer fails, the other peers still get the event. A peer whose
         connection is broken appears in only one report, and leaves its rooms.
 
-        If the unsent bytes of some peers exceed `Limits.high_water`, this method waits for these peers to drain, at
-        most 100 ms in total. If a peer does not drain in that time, later calls wait for that peer only after it has
-        drained once. However, with ``slow="close"``, this method always waits if more than half of the peers are above
-        the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow peers; see
-        `Server`.
+        If the unsent bytes of some peers exceed `Limits.high_water`, this method waits for these peers to read, at most
+        100 ms in total. If a peer is still above the limit after that time, later calls wait for that peer only after
+        it has caught up. However, with ``slow="close"``, this method always waits if more than half of the peers are
+        above the limit. After the wait, the policy ``slow`` determines what happens to the message and to the slow
+        peers; see `Server`.
 
         Cancelling is safe: the event is then not sent.
 
@@ -351,9 +351,9 @@ class Broadcaster(OnChannel):
         immediately.
 
         Raises:
-            QueueFull: with ``slow="close"``, a peer is at `Limits.hard_cap`, and more than half of all peers are above
-                `Limits.high_water`. This happens if you emit in a loop without awaiting anything, so that no peer can
-                read. Nothing was sent, and no peer is closed.
+            QueueFull: with ``slow="close"``, the unsent bytes of a peer have reached `Limits.hard_cap`, and those of
+                more than half of all peers exceed `Limits.high_water`. This happens if you emit in a loop without
+                awaiting anything: no peer can then read. Nothing was sent, and no connection is closed.
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         if unsupported:

@@ -120,7 +120,7 @@ class Room(RawBroadcaster):
         return Members((*here, *there), others + more, missing)
 
     def of(self, name: str) -> RoomChannel:
-        """Return a named channel of this room, which emits to all members.
+        """Return a named channel of this room. Events that you emit on it go to all members.
 
         Raises:
             TypeError, ValueError: ``name`` is not a valid channel name.
@@ -142,7 +142,7 @@ class Room(RawBroadcaster):
 
 
 class RoomChannel(Broadcaster):
-    """Named channel of a room, which emits to all members. `Room.of` returns it."""
+    """Named channel of a room. Events that you emit on it go to all members. `Room.of` returns it."""
 
     def __init__(self, name: str, room: Room, audience: Audience) -> None:
         self._channel_name = self._name = name

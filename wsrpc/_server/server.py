@@ -107,8 +107,8 @@ class ServerChannel(Declarer, Broadcaster):
 class Server(Declarer, RawRegistrar, RawBroadcaster):
     """Server that accepts connections, and creates a `Peer` for each of them.
 
-    Handlers that you register on the server run for every peer. If you also register a handler for the event on a peer,
-    only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
+    Handlers that you register on the server run for every peer. If you also register a handler for the same event on a
+    peer, only the peer's handler runs for that peer. For lifecycle events (see `on`), both handlers run.
 
     The attribute ``state`` is a mapping in which the application can store objects, such as a database connection; see
     `Key`. Handlers access it as ``peer.server.state`` or ``ctx.server.state``. The mapping keeps its values when the
@@ -132,15 +132,15 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         extensions: as for `Client`.
         log_payloads: as for `Client`.
         profile: as for `Client`.
-        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. It is
-            called for each handler, which runs inside the context manager. For a time limit, use ``on(timeout=)`` or
-            `Limits.handler` instead.
+        handler_context: a function ``fn(ctx)`` that returns an async context manager, such as a transaction. wsrpc
+            calls this function for each handler, and runs the handler inside the context manager. For a time limit, use
+            ``on(timeout=)`` or `Limits.handler` instead.
         slow: the policy for broadcasts to slow readers, which are peers whose connection is full; see `PeerStats.slow`.
-            With ``"close"``, the messages are queued, and the connection of a peer that reaches `Limits.hard_cap` is
-            closed with 4408. The other policies queue at most `Limits.behind` bytes of messages for each peer. Beyond
-            this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and ``KeepLatest(key)`` drop the
-            oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each key. `Peer.dropped` counts
-            the dropped messages.
+            With ``"close"``, the messages are queued, and the connection of a peer whose unsent bytes reach
+            `Limits.hard_cap` is closed with 4408. The other policies queue at most `Limits.behind` bytes of messages
+            for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
+            ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
+            key. `Peer.dropped` counts the dropped messages.
         room_from: a function that takes the `ConnectionInfo` of a new peer, and returns the name of the room that the
             peer joins. `Peer.home_room` is this room.
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
@@ -209,7 +209,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     # ------------------------------------------------------------ registering
 
     def of(self, name: str, *, ordered: bool = False) -> ServerChannel:
-        """Return a named channel for all peers. Each call returns the same object, until the channel is closed.
+        """Return a named channel that reaches all peers.
+
+        Calls with the same name return the same object until the channel is closed.
 
         Args:
             ordered: whether handlers that you register on the channel from now on handle the messages of each peer one
@@ -237,11 +239,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Register the handlers and middleware of ``router`` on this server; see `Router`.
 
         Args:
-            channel: the named channel for what the router has on its main channel. None for the server's main channel.
+            channel: the named channel on which to register the handlers of the router's main channel. None for the main
+                channel.
 
         Raises:
             TypeError: ``router`` is not a `Router`.
-            ValueError: ``channel`` is given, but the router already has named channels.
+            ValueError: ``channel`` is given, but the router itself has named channels.
         """
         include(router, self._registry, channel)
 
@@ -281,13 +284,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             sock: a bound socket, instead of host and port.
             unix: the path of a Unix socket, instead of host and port.
             healthz: the URL path for health checks, which are plain HTTP requests. The response is 200 while the server
-                is `healthy`, and 503 while it drains. To respond to health checks, the port stays open while the server
-                drains, and new connections get 503. With None, health checks are not possible, and the port closes when
-                the server begins to drain.
+                is `healthy`, and 503 while it drains (see `close`). To respond to health checks, the port stays open
+                while the server drains, and new connections get 503. With None, health checks are not possible, and the
+                port closes when the server begins to drain.
             reuse_port: whether several processes can listen on the same port, if the operating system supports this.
                 The operating system distributes new connections among the processes. `peers` and `emit` cover only the
-                clients of this process. Without a `Cluster`, this also applies to rooms. The port closes when the
-                server begins to drain, so that new connections go to the other processes.
+                clients of this process. Without a `Cluster`, rooms also cover only these clients. The port closes when
+                the server begins to drain, so that new connections go to the other processes.
 
         Raises:
             TypeError, ValueError: an option is not valid, or options cannot be combined.
@@ -327,7 +330,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._listening(begin, stays_for_drain=health is not None and not reuse_port)
 
     def listening(self, begin: Callable[[], Awaitable[Port]]) -> Listening:
-        """Return a `Listening` object, as `listen` does, but for a port that ``begin()`` opens. For adapters.
+        """Return a `Listening` object like `listen`, but for a port that the function ``begin`` opens. For adapters.
 
         The port stops accepting connections when the server is closed or begins to drain; see `wsrpc.adapting.Port`.
         """
@@ -469,8 +472,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     ) -> S:
         """Create an instance of a `Service` class for each connection. Works as a decorator.
 
-        The methods that are decorated with `method` become handlers on the main channel, or on ``channel``. They are
-        compiled once, when you call `add_service`.
+        The methods that are decorated with `method` become handlers on the main channel, or on ``channel``. Their
+        signatures are read once, when you call `add_service`.
 
         The class or the factory can take one argument: the `Peer` or, if the class has a ``serve`` method, the
         `RawConnection`. The factory can be async. A factory for a peer may take at most `Limits.open_handlers` seconds.
@@ -501,7 +504,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         """Check a request before its connection becomes a WebSocket. For adapters.
 
         After this check, an adapter passes the transport of the connection to `accept`. Cancelling is safe: the
-        `on_handshake` function is cancelled, too, and the server keeps no data of the request.
+        `on_handshake` function is cancelled, too, and the server keeps no data about the request.
 
         Raises:
             HandshakeRejected: the connection is refused. Send a response with the ``status``, ``body`` and ``headers``
@@ -529,7 +532,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     @property
     def limits(self) -> Limits:
-        """The limits of each connection, unless `Handshake.limits` is changed for a connection."""
+        """The limits of connections. An `on_handshake` function can change ``Handshake.limits`` for one connection."""
         return self._settings.limits
 
     @property
@@ -555,7 +558,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         connection. But if `accept` is cancelled while the factory of a service runs, the connection is dropped.
 
         Args:
-            handshake: the request that `handshake` accepted.
+            handshake: the `Handshake` that the method `handshake` has checked.
 
         Raises:
             ConnectionLost: the server is closed, ``room_from`` failed, or the factory of a service failed or refused
@@ -638,8 +641,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     async def close(self, drain: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.
 
-        New connections are refused from now on. You can open the server again afterwards, with `listen`, `run`, `open`
-        or an adapter. Calling `close` again has no effect, except that it can end a drain sooner.
+        New connections are refused. You can open the server again afterwards, with `listen`, `run`, `open` or an
+        adapter. Calling `close` again has no effect, except that it can end a drain sooner.
 
         Request handlers that are still running are cancelled, as at the end of any connection. Handlers of events have
         `Limits.close_timeout` seconds to finish. Cancelling is safe: the closing continues.
@@ -706,7 +709,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
         Raises:
             TypeError: ``name`` is not a string, or is empty; or ``allow`` does not take one argument.
-            ValueError: the room already has another ``allow`` or ``slow``, ``slow`` is not a policy, or you have
+            ValueError: the room already has a different ``allow`` or ``slow``, ``slow`` is not a policy, or you have
                 registered handlers on the channel "rooms".
         """
         return self._rooms.declare(name, allow, slow)

@@ -35,10 +35,11 @@ class Service:
     Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
 
     For connections that do not use the ws-wrapper protocol, write one of the methods
-    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. That
-    method gets every message of the connection. If a class has several of these methods, the first one in this order is
-    used. ``serve`` gets the `RawConnection`. A service with ``on_json`` or ``on_message`` has a `Peer`, so it can use
-    rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a time.
+    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. If a
+    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. The
+    other two methods get every message of the connection. A service with ``on_json`` or ``on_message`` has a `Peer`, so
+    it can use rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a
+    time.
 
     The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
     """
@@ -78,10 +79,9 @@ class Service:
     def on_open(self) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the connection opens.
 
-        Messages that arrive while the method runs wait, as for ``open`` handlers. If the method raises an exception,
-        the connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and
-        the reason is the text of the error. For any other exception, the close code is 1011, and the traceback is
-        logged.
+        While the method is running, new messages wait, as for ``open`` handlers. If the method raises an exception, the
+        connection is closed, and the waiting messages are ignored. For an `RpcError`, the close code is 1008, and the
+        reason is the text of the error. For any other exception, the close code is 1011, and the traceback is logged.
         """
         return None
 
