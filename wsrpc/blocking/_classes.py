@@ -86,9 +86,9 @@ class EventReader(Delegate):
         """Read the events with the given name: ``for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
-        replace handlers: a handler of the event still runs. Each of several readers gets every event. Only readers on
-        an anonymous channel also get requests. A request that has been read gets the response None, unless a handler
-        responds to it.
+        replace handlers: a handler of the event still runs. If there are several readers, each gets every event. Only
+        readers on an `AnonymousChannel` also get requests. The response to a request that has been read is None, unless
+        a handler responds.
 
         Reading continues until you end it: with ``close()``, at the end of ``with``, or when no reference to the stream
         is left. On a client, reading continues across reconnects, and ends when the client is closed. On a server's
@@ -152,8 +152,8 @@ class Caller(Delegate):
         """Send an event.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order. Their messages are encoded after the wait. With ``offline="fail"``, calls
-        also wait while the `open` handlers run.
+        bytes are unsent, calls wait, and they continue in the order in which they began. Each message is encoded only
+        after the wait. With ``offline="fail"``, calls also wait while the `open` handlers are running.
 
         Args:
             offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
@@ -166,8 +166,8 @@ class Caller(Delegate):
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
             ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
-                sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing is sent.
             ChannelClosed: the channel was closed.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
@@ -238,33 +238,33 @@ class Caller(Delegate):
                 returned as decoded.
             timeout: the maximum time until the response, in seconds, including the time that the request waits to be
                 sent. None for no limit. The default is `Limits.timeout`. With ``send``, this limit applies twice: until
-                the handler is ready for the first item, and from the last item to the response. The items have no time
-                limit.
+                the handler is ready for the first item, and from the last item to the response. Sending the items has
+                no time limit.
             send: an iterable of items for the handler, which needs a parameter annotated ``AsyncIterator[...]``. The
-                iterable is read in a thread. The items are sent only as fast as the handler reads them. A generator is
-                closed at the end, even if the handler stops reading early. If the iterable raises an exception,
-                `request` raises the same exception, and the handler is stopped.
+                iterable is read in a thread. The items are sent only as fast as the handler reads them. If you pass a
+                generator, it is closed at the end, even if the handler stops reading early. If the iterable raises an
+                exception, `request` raises the same exception, and the handler is stopped.
             retry: the rules for sending the request again if no handler ran; see `Retry`. ``timeout`` then limits the
                 total time of all attempts and the waits between them. ``retry`` and ``send`` cannot be combined.
             idempotent: whether the handler can safely run twice. If true, ``retry`` also sends the request again if the
-                handler may have run when the connection ended, or if the handler reached its time limit.
+                handler may have run before the connection ended, or if the handler reached its time limit.
             offline: as for `emit`.
 
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            RemoteError: the remote peer rejected the request. Its subclasses stand for the possible reasons.
-            RequestTimeout: no response came in time, and a cancellation was sent to the remote peer. With ``retry``,
+            RemoteError: the remote peer rejected the request. Its subclasses stand for specific reasons.
+            RequestTimeout: no response arrived in time, and a cancellation was sent to the remote peer. With ``retry``,
                 ``__cause__`` is the error from the previous attempt.
             ConnectionLost: the connection ended before the response arrived; ``outcome`` says whether the handler may
                 have run.
             BadResult: the response does not fit ``returns``.
             UnexpectedChannel: the response is a channel.
             ChannelClosed: the channel was closed; or, with ``send``, the remote peer ended the upload without an error.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing
-                was sent.
-            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: this side rejected the request; nothing
-                was sent.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing was sent.
+            TooManyRequests, QueueFull, ReservedEvent, TypeError, ValueError: the request could not be sent, for the
+                reason that the exception gives.
         """
         run = self._run if send is not None or retry is not None else self._ask
         return run(
@@ -342,8 +342,8 @@ class Caller(Delegate):
     ) -> Stream[Any]:
         """Request a stream: ``with peer.stream("subscribe", "news", returns=Update) as updates``.
 
-        Nothing is sent until the block is entered or the first item is read. See `Stream` for how a stream ends, and
-        for the exceptions that it raises.
+        The request is sent when you enter the block or read the first item. See `Stream` for how a stream ends, and for
+        the exceptions that it raises.
 
         Args:
             returns: the type that each item is checked against and converted to.
@@ -377,7 +377,8 @@ class Caller(Delegate):
 
         Arguments are sent by position. Omitted arguments at the end are not sent, so the handler's defaults apply. If
         you omit an argument and pass a later one, the contract's default is sent for the omitted argument.
-        `with_options` returns a proxy with a timeout and other options. Errors have a note with the name of the method.
+        `with_options` returns a proxy with a timeout and other options. Exceptions have a note that contains the name
+        of the method.
 
         Raises:
             TypeError: the contract is not valid. The error message names the method and explains the problem.
@@ -409,23 +410,24 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
-        """Send a raw message, outside the wsrpc protocol: text for a string, binary for bytes.
+        """Send a raw message, outside the wsrpc protocol. A str is sent as text, and bytes are sent as binary.
 
-        It is sent in order with all other messages. Like `emit`, this method waits while too many bytes are unsent;
-        ``offline`` is the same as for `emit`. The function that the remote peer has registered with `on_raw` gets the
-        message. A message that looks like a protocol message is handled as a protocol message.
+        Raw messages and other messages are sent in the order of the calls. Like `emit`, this method waits while too
+        many bytes are unsent; ``offline`` is the same as for `emit`. The function that the remote peer has registered
+        with `on_raw` gets the message. A message that looks like a protocol message is handled as a protocol message.
 
         Raises:
-            ConnectionLost: there is no connection, or the remote peer is closing, and the message cannot wait for
-                another connection; ``outcome`` is ``"not_sent"``.
+            ConnectionLost: the message cannot wait for another connection, and there is no connection or the remote
+                peer is closing; ``outcome`` is ``"not_sent"``.
             QueueFull: the queue for messages that wait for a connection is full (`Limits.offline`).
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`.
             TypeError: ``message`` is neither str nor bytes.
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
-                connected. A client without an `on_raw` function cannot send bytes before the server has announced its
-                choice. A server without wsrpc never announces one. With ``extensions=False``, you can always send
-                bytes. With ``profile="go"``, all raw messages are rejected.
+                connected. A client without an `on_raw` function cannot send bytes before the server has announced
+                whether it reserves binary messages. A server without wsrpc never announces this. With
+                ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
+                exception.
         """
         self._run(self._inner.send_raw, message, offline=offline)
 
@@ -645,15 +647,16 @@ class AnonymousChannel(Registrar, EventReader):
 
     The caller gets the channel from ``open_channel``. On the other side, the handler of the request can have a
     parameter that is annotated with this class. wsrpc then passes the channel to the handler, whose body is the
-    conversation. Other handlers create a channel with `Context.channel` and return it. The channel ends when either
-    side ends it, when the body of the conversation returns, or when the session ends.
+    conversation. A handler without such a parameter can create a channel with `Context.channel` and return it. The
+    channel ends when either side ends it, when a handler whose body is the conversation returns, or when the session
+    ends.
 
     Messages that arrive before this side registers a handler or starts a reader on the channel are kept, for at most
     `Limits.unread` seconds and up to `Limits.stream_queue` bytes. Beyond these limits, the channel is aborted. But if
     this side has sent something on the channel, the kept events are dropped instead, and counted in `Peer.ignored`.
 
-    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the channel has been delivered to the
-    caller. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
+    Sending on a channel from `Context.channel` raises `ChannelNotReady` until the response that opens the channel has
+    been sent. After the channel has ended, sending raises `ChannelClosed` with the reason for the end.
 
     ``with channel`` ends the channel at the end of the block. ``for item in channel`` reads the items, like `items`.
     """
@@ -676,8 +679,9 @@ class AnonymousChannel(Registrar, EventReader):
     def close_reason(self) -> Any:
         """The reason for the end of the channel.
 
-        The reason is the argument of `close` or `abort` on the side that ended the channel (an error from the remote
-        peer becomes a `RemoteError`), a `ConnectionLost`, or None after a normal end.
+        This is the argument of `close` or `abort` on the side that ended the channel. If that argument is an error from
+        the remote peer, it becomes a `RemoteError`. If the session ended, the reason is a `ConnectionLost`. After a
+        normal end, it is None.
         """
         return self._inner.close_reason
 
@@ -738,13 +742,14 @@ class AnonymousChannel(Registrar, EventReader):
         """Send an event on the channel.
 
         Returns when the message is accepted for sending, not when it is delivered. While more than `Limits.high_water`
-        bytes are unsent, calls wait in order. Their messages are encoded after the wait.
+        bytes are unsent, calls wait, and they continue in the order in which they began. The message is encoded after
+        the wait.
 
         Raises:
-            ChannelClosed: the channel has ended, for example with its session.
-            ChannelNotReady: the channel has not been delivered to the caller yet.
-            MessageTooBig: the message is larger than the remote peer accepts, or than `Limits.sent_message`; nothing is
-                sent.
+            ChannelClosed: the channel has ended, for example because its session ended.
+            ChannelNotReady: the response that opens the channel has not been sent yet.
+            MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
+                nothing is sent.
             TypeError, ValueError: an argument cannot be encoded; nothing is sent.
         """
         self._run(self._inner.emit, event, *args, **unsupported)
@@ -805,8 +810,8 @@ class AnonymousChannel(Registrar, EventReader):
         Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
 
         Raises:
-            ChannelClosed: the channel has ended, for example with its session.
-            ChannelNotReady: the channel has not been delivered to the caller yet.
+            ChannelClosed: the channel has ended, for example because its session ended.
+            ChannelNotReady: the response that opens the channel has not been sent yet.
             WsrpcError: as for `Peer.request`.
         """
         run = self._run if send is not None else self._ask
@@ -881,7 +886,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def info(self) -> ConnectionInfo:
         """Data from the opening handshake, such as the path, the headers and the remote address.
 
-        After a connection has ended, its data stays available, without ``underlying``, for `close` handlers.
+        After a connection has ended, its data stays available for `close` handlers, except for ``underlying``.
 
         Raises:
             ConnectionLost: there has been no connection yet.
@@ -922,7 +927,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def dropped(self) -> int:
         """Number of broadcasts that were not sent to this peer because it reads too slowly.
 
-        See `Server` for the policies.
+        See the option ``slow`` of `Server`.
         """
         result: int = self._inner.dropped
         return result
@@ -1011,19 +1016,20 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
             this for each exception.
-        extensions: whether to ask the server if it uses wsrpc, too. If it does, the connection has flow control and
-            binary messages. This takes one message, which plain ws-wrapper peers ignore. With False, only messages of
-            ws-wrapper are sent.
+        extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
+            binary messages. Asking takes one message, which plain ws-wrapper servers ignore. With False, the client
+            sends only messages that ws-wrapper defines.
         log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
-        profile: ``"go"`` if the server uses ws-server-wrapper-go, which closes the connection when it receives certain
-            messages that other servers ignore. The client then rejects such messages before they are sent. Messages can
-            be at most 32 KiB, unless `Limits.sent_message` is set. Raw messages, extensions and other codecs are not
-            available. See the guide "Talk with Go".
+        profile: ``"go"`` if the server uses ws-server-wrapper-go, the Go implementation of the protocol. Such a server
+            closes the connection when it receives certain messages that other servers ignore. The client raises an
+            exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
+            `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
+            "Talk with Go".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -1092,10 +1098,11 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent. Also true while the `open` handlers run.
+        """Whether there is a connection over which messages can be sent.
 
-        False as soon as sending a message has failed, even if `state` is still ``"connected"`` or ``"opening"``. The
-        state changes when the end of the connection is reported, at most `Limits.close_timeout` seconds later.
+        Also true while the `open` handlers are running. False as soon as sending a message has failed, even if `state`
+        is still ``"connected"`` or ``"opening"``. The state changes when the end of the connection is reported, at most
+        `Limits.close_timeout` seconds later.
         """
         result: bool = self._inner.connected
         return result
@@ -1109,12 +1116,14 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         """Call ``function(info)`` in a thread on each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session
-        has resumed, and messages do not wait for the functions. If it is false, renew subscriptions in the function.
+        has resumed, and messages do not wait for the functions. If ``info.resumed`` is false, use the function to renew
+        subscriptions.
 
         In a new session, the functions run one after another, after the `open` handlers. Messages that the functions
-        send are sent first. Messages that were queued before the connection are sent when the functions have returned,
-        or after `Limits.open_handlers` seconds. Start long work in another thread. If the session ends, a function that
-        is running continues to its end, and the remaining functions are not called. Exceptions are logged.
+        send are sent first. Messages that were queued while the client was offline are sent when the functions have
+        returned, or after `Limits.open_handlers` seconds. Run anything that takes longer in another thread. If the
+        session ends, a function that is running continues to its end, and the remaining functions are not called.
+        Exceptions are logged.
 
         Raises:
             TypeError: ``function`` is not a function, or requires more than one argument.
@@ -1136,16 +1145,16 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         Failed attempts are repeated until ``connect_timeout`` is reached. An attempt also counts as failed if its
         session ends before the `open` handlers have finished.
 
-        Ctrl-C stops dialing, unless another thread waits for the connection. After a drop, the client continues to dial
-        even if this call is interrupted or reaches ``connect_timeout``.
+        Ctrl-C stops dialing, unless another thread is waiting for the connection. After a drop, the client continues to
+        dial even if this call is interrupted or reaches ``connect_timeout``.
 
         Raises:
-            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or the only attempt
-                of ``reconnect=None`` failed.
+            ConnectFailed: ``connect_timeout`` was reached, ``Reconnect(stop=)`` ended the attempts, or, with
+                ``reconnect=None``, the only attempt failed.
             HandshakeRejected, ssl.SSLError, ValueError: the server refused the connection, TLS failed, or the URL is
                 not valid; another attempt would fail in the same way.
-            ConnectionLost: `close` was called; or the connection ended while its `open` handlers ran, and the client
-                does not dial again.
+            ConnectionLost: `close` was called; or the connection ended while its `open` handlers were running, and the
+                client does not dial again.
         """
         self._portal.open()
         self._run(self._inner.connect)
@@ -1157,8 +1166,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
         Raises:
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`; or the client has given up
-                after a drop.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. After a drop, the client has
+                stopped reconnecting because of this exception.
         """
         self._run(self._inner.wait_connected)
 
