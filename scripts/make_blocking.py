@@ -224,7 +224,7 @@ SENTENCES = [
     (r"ValueError: ``timeout`` is not more than 0, the event", "ValueError: the event"),
     (r"Middleware of a server.*| Readers get an event before middleware and handlers do\.", ""),
     (r", middleware rejects the message, there are too many channels,", ", there are too many channels,"),
-    (r" While a message waits for this handler, for example in middleware, .*? do not reach the handler\.", ""),
+    (r" While middleware is processing a message for this handler, .*? do not reach the handler\.", ""),
     (r"The function may be async\. It then handles", "The function runs in a thread, and handles"),
     (r" Middleware runs around the function, with an empty ``ctx\.event``\.", ""),
     (r"Register ``function\(info\)``, sync or async, for each connection except the first\.", RECONNECTED),

@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     message: int = 4 * MiB
     """Maximum size of an inbound message after decompression; at least 512. A larger message closes the connection with
-    1009. (The default of websockets is 1 MiB, and that of Socket.IO is 1 MB.)"""
+    1009. (The library `websockets` has a default of 1 MiB, and Socket.IO 1 MB.)"""
 
     sent_message: int | None = None
     """Maximum size of an encoded outbound message. A larger message is not sent and raises `MessageTooBig`. With None,
@@ -51,10 +51,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     1.5 s and 290 MB of memory.)"""
 
     depth: int = 64
-    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then treated
-    like a message with too many values. A message that is nested more than 512 levels deep, and deeper than this limit,
-    closes the connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many for Python's
-    recursion.)"""
+    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then handled
+    like a message with more than ``values`` values. A message that is nested more than 512 levels deep, and deeper than
+    this limit, closes the connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many
+    for Python's recursion.)"""
 
     arguments: int = 64
     """Maximum number of arguments of one event or request. A request with more arguments is rejected, and such an event
@@ -68,8 +68,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Maximum number of requests and events from the remote peer, both per second and in one burst. Above the rate, a
     request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the rate"`` in
     `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not count. None: no limit.
-    (The limit is a token bucket that holds the tokens of one second, as in the libraries aiolimiter and governor by
-    default.)"""
+    (The limit is a token bucket with a capacity of one second's tokens, which is also the default of the libraries
+    aiolimiter and governor.)"""
 
     running: int = 1024
     """Maximum number of handlers that run at the same time. Further messages wait. A handler counts until it exits,
@@ -80,7 +80,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     running_bytes: int = 16 * MiB
     """Maximum total size of the encoded messages whose handlers are running. Further messages wait. Messages that
     opened streams and conversations have a separate total, with the same limit. Because streams and conversations can
-    be open for a long time, a request that exceeds this total does not wait, but is rejected as for ``channels``. While
+    be open for a long time, a request that exceeds this total does not wait, but is rejected with `Overloaded`. While
     a total is 0, a message of any size is accepted. (By default, there is room for four of the largest messages.
     Decoded arguments take 1 to 70 times as much memory.)"""
 
@@ -102,9 +102,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     unread: float = 30.0
     """Maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the channel
-    or stream is aborted. If this side has sent something on the channel, the unread events are dropped instead. Also
-    the maximum time that the body of a conversation can take to read messages that arrived before the end of its
-    channel."""
+    or stream is aborted. If this side has sent something on the channel, the unread events are dropped instead. When
+    the channel of a conversation has ended, its handler has the same time to read the messages that arrived before the
+    end."""
 
     unread_bytes: int = 16 * MiB
     """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
@@ -120,9 +120,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     stream_window_bytes: int = 256 * KiB
     """Maximum total size of the encoded items that a remote wsrpc peer can send before this side has read them. All
-    streams that this side reads on a connection share this size, because a response arrives only after the items that
-    were sent before it. Each stream gets at least 32 KiB. A single item can exceed the limit. (The default of HTTP/2 is
-    64 KiB for each stream.)"""
+    streams that this side reads on a connection share this size. The size therefore also limits how many bytes of items
+    a response can be queued behind. Each stream gets at least 32 KiB. A single item can exceed the limit. (The default
+    of HTTP/2 is 64 KiB for each stream.)"""
 
     stream_queue: int = 1 * MiB
     """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel if the remote
@@ -158,7 +158,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     replay: int = 1 * MiB
     """Maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128 KiB. With
     these messages, the session can resume on another connection. When the limit is reached, awaited calls that send
-    messages wait. Messages that cannot wait may take ``hard_cap`` bytes more. Above that, the session ends when its
+    messages wait. Messages that are sent without waiting, such as responses, may take up to
+    ``hard_cap`` bytes more. Above that, the session ends when its
     connection ends. 0: sessions do not resume. (A peer acknowledges messages after 64 KiB; the default is 16 times as
     much.)"""
 
@@ -187,8 +188,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     client, the same limit then applies to `on_reconnect` handlers."""
 
     open_timeout: float = 10.0
-    """Maximum time of one attempt of the opening handshake. On a server, the limit applies separately to the client's
-    request and to the server's `on_handshake` function. (The default is that of websockets.)"""
+    """Maximum time for one attempt at the opening handshake. On a server, the limit applies separately to the client's
+    request and to the server's `on_handshake` function. (The library `websockets` has the same default.)"""
 
     close_timeout: float = 5.0
     """Maximum time of the closing handshake. After that, the connection is dropped. Also the time that ``close()``
@@ -200,13 +201,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     ping_interval: float | None = 20.0
     """Time between two pings. Each connection shortens this time at random by up to 10 %, so that not all connections
-    send pings at the same time. None: no pings. (The default is that of websockets.)"""
+    send pings at the same time. None: no pings. (The library `websockets` has the same default.)"""
 
     ping_timeout: float | None = 20.0
     """Maximum time until the response to a ping. After that, the connection is dropped, and its close code is 1011. If
     bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been sent after the ping. A slow
     reader is therefore not mistaken for a dead connection. None: pings only keep the connection alive, and no
-    connection is dropped. (The default is that of websockets.)"""
+    connection is dropped. (The library `websockets` has the same default.)"""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:

@@ -114,7 +114,8 @@ class EventReader(OnChannel):
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
         replace handlers: a handler of the event still runs. If there are several readers, each gets every event.
-        Readers get an event before middleware and handlers do. Only readers on an `AnonymousChannel` also get requests.
+        Readers get an event before middleware and handlers do. Readers get no requests, except on an
+        `AnonymousChannel`.
         The response to a request that has been read is None, unless a handler responds.
 
         Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
@@ -127,7 +128,7 @@ class EventReader(OnChannel):
                 warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
                 an event without arguments, the argument if there is one, and a tuple if there are several.
             keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
-                more arrive, the loop returns the kept events and then raises `StreamOverflow`. With ``"newest"``, only
+                more arrive, the stream yields the kept events and then raises `StreamOverflow`. With ``"newest"``, only
                 the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
                 exceed `Limits.unread_bytes`.
 
@@ -219,11 +220,11 @@ class Caller(OnChannel):
         safe: the event is then not sent.
 
         Args:
-            offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
-                the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
-                this error if the connection ends while the message is still waiting to be sent. None, the default, uses
-                the ``offline`` option of the client. On a server, messages wait for another connection only while the
-                peer's session is kept.
+            offline: what to do with the message on a client that has no connection, or whose server is closing the
+                connection. ``"queue"`` lets the message wait for the next connection. ``"fail"`` immediately raises
+                `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
+                be sent. None, the default, uses the ``offline`` option of the client. On a server, messages wait for
+                another connection only while the peer's session is kept.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
@@ -529,7 +530,7 @@ class RawCaller(ReadingCaller):
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
                 connected. A client without an `on_raw` function cannot send bytes before the server has announced
-                whether it reserves binary messages. A server without wsrpc never announces this. With
+                whether it reserves binary messages. A server that does not use wsrpc never announces this. With
                 ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
                 exception.
             RuntimeError: called in a thread other than the event loop's.

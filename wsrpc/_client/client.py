@@ -58,7 +58,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         transport: the transport to use for the first connection, instead of a URL.
         codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
-        enc_hook: function that converts values that msgspec cannot encode to values that it can; see `EncHook`.
+        enc_hook: function that converts values that msgspec cannot encode into other values; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
@@ -66,7 +66,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
             binary messages. Asking takes one message, which plain ws-wrapper servers ignore. With False, the client
             sends only messages that ws-wrapper defines.
-        log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
+        log_payloads: whether to log each message as one line of limited length, at DEBUG level. Instead of True,
             you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
             log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
@@ -76,7 +76,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk with Go".
+            "Talk to Go programs".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -234,8 +234,8 @@ class Client(Declarer, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: called in a thread other than that of the client's event loop.
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. After a drop, the client has
-                stopped reconnecting because of this exception.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. If one of these is raised
+                after a drop, the client has stopped reconnecting because of it.
         """
         await self._core.wait_connected()
 

@@ -47,7 +47,7 @@ class Input(Enum):
     AGAIN = "the delay is over"
     GAVE_UP = "the client gives up"
     OPENED = "the `open` and `on_reconnect` handlers have finished"
-    DROPPED = "the connection ends, and the client dials again"
+    DROPPED = "the connection ends, and the client will dial again"
     DETACHED = "the connection ends, and the session is kept"
     RESUMED = "the session resumes"
     REOPENED = "the session resumes while `open` or `on_reconnect` handlers are still running"
@@ -124,7 +124,7 @@ TABLE: dict[ClientState, dict[Input, tuple[ClientState, str]]] = {
         Input.CLOSE: ("closing", ENDS_SESSION),
         Input.DIALED: ("resuming", "asks the server to resume the session"),
         Input.FAILED: ("detached", "logs a warning and waits; the delays increase"),
-        Input.DETACHED: ("detached", "dials again, because the server has not answered"),
+        Input.DETACHED: ("detached", "dials again, because the server has not responded to the request to resume"),
         Input.RESUMED: (
             "connected",
             "resends messages that did not arrive, then sends waiting messages; calls the `on_reconnect` handlers",

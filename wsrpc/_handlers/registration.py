@@ -146,8 +146,8 @@ class Registrar(OnChannel):
 
         This handler takes precedence over a handler that is registered with `on`, and is removed when it is called. It
         stays registered if a message does not reach it because the arguments do not fit, middleware rejects the
-        message, there are too many channels, or the request is cancelled. While a message waits for this handler, for
-        example in middleware, other messages do not reach the handler.
+        message, there are too many channels, or the request is cancelled. While middleware is processing a message
+        for this handler, other messages do not reach the handler.
 
         The options and exceptions are those of `on`.
         """

@@ -86,9 +86,9 @@ class EventReader(Delegate):
         """Read the events with the given name: ``for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
-        replace handlers: a handler of the event still runs. If there are several readers, each gets every event. Only
-        readers on an `AnonymousChannel` also get requests. The response to a request that has been read is None, unless
-        a handler responds.
+        replace handlers: a handler of the event still runs. If there are several readers, each gets every event.
+        Readers get no requests, except on an `AnonymousChannel`. The response to a request that has been read is None,
+        unless a handler responds.
 
         Reading continues until you end it: with ``close()``, at the end of ``with``, or when no reference to the stream
         is left. On a client, reading continues across reconnects, and ends when the client is closed. On a server's
@@ -100,7 +100,7 @@ class EventReader(Delegate):
                 warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
                 an event without arguments, the argument if there is one, and a tuple if there are several.
             keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
-                more arrive, the loop returns the kept events and then raises `StreamOverflow`. With ``"newest"``, only
+                more arrive, the stream yields the kept events and then raises `StreamOverflow`. With ``"newest"``, only
                 the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
                 exceed `Limits.unread_bytes`.
 
@@ -156,11 +156,11 @@ class Caller(Delegate):
         after the wait. With ``offline="fail"``, calls also wait while the `open` handlers are running.
 
         Args:
-            offline: what to do on a client while it has no connection, or while the server is closing. ``"queue"`` lets
-                the message wait for the next connection. ``"fail"`` immediately raises `ConnectionLost`; it also raises
-                this error if the connection ends while the message is still waiting to be sent. None, the default, uses
-                the ``offline`` option of the client. On a server, messages wait for another connection only while the
-                peer's session is kept.
+            offline: what to do with the message on a client that has no connection, or whose server is closing the
+                connection. ``"queue"`` lets the message wait for the next connection. ``"fail"`` immediately raises
+                `ConnectionLost`; it also raises this error if the connection ends while the message is still waiting to
+                be sent. None, the default, uses the ``offline`` option of the client. On a server, messages wait for
+                another connection only while the peer's session is kept.
 
         Raises:
             ConnectionLost: there is no connection, and the event cannot wait for one; ``outcome`` is ``"not_sent"``.
@@ -425,7 +425,7 @@ class RawCaller(ReadingCaller):
             ValueError: ``message`` is bytes, but binary messages on this connection are reserved for MessagePack, or
                 may become so. Two wsrpc peers reserve them, unless one of the peers had an `on_raw` function when they
                 connected. A client without an `on_raw` function cannot send bytes before the server has announced
-                whether it reserves binary messages. A server without wsrpc never announces this. With
+                whether it reserves binary messages. A server that does not use wsrpc never announces this. With
                 ``extensions=False``, you can always send bytes. With ``profile="go"``, every raw message raises this
                 exception.
         """
@@ -1011,7 +1011,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
             handlers. None for no limit.
         codec: the codec that encodes and decodes messages. The default is ``JsonCodec(enc_hook=enc_hook)``.
         dec_hook: function that converts decoded values to types that msgspec does not support; see `DecHook`.
-        enc_hook: function that converts values that msgspec cannot encode to values that it can; see `EncHook`.
+        enc_hook: function that converts values that msgspec cannot encode into other values; see `EncHook`.
         lax: whether to convert leniently, for example numeric strings to numbers. This applies to the arguments of
             handlers and to ``returns=``.
         expose_errors: whether to send the text of unexpected exceptions to the remote peer, or a function that decides
@@ -1019,9 +1019,9 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         extensions: whether to ask the server if it also uses wsrpc. If it does, the connection has flow control and
             binary messages. Asking takes one message, which plain ws-wrapper servers ignore. With False, the client
             sends only messages that ws-wrapper defines.
-        log_payloads: whether to log each message, as one line of limited length at the level DEBUG. Instead of True,
-            you can pass a function ``redact(direction, event, args)``. The function returns the text or value that the
-            log shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
+        log_payloads: whether to log each message as one line of limited length, at DEBUG level. Instead of True, you
+            can pass a function ``redact(direction, event, args)``. The function returns the text or value that the log
+            shows instead of the list ``args``. ``direction`` is ``"in"`` or ``"out"``. ``event`` is the name of the
             event or request (``"channel:name"`` on a named channel). For a response, ``event`` is the name of the
             request, and ``args`` has one item. For messages of an anonymous channel, ``event`` is the name of the
             request that opened the channel.
@@ -1029,7 +1029,7 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk with Go".
+            "Talk to Go programs".
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -1166,8 +1166,8 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
 
         Raises:
             ConnectionLost: there will be no connection, because the client was closed or does not dial again.
-            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. After a drop, the client has
-                stopped reconnecting because of this exception.
+            ConnectFailed, HandshakeRejected, ssl.SSLError, ValueError: as for `connect`. If one of these is raised
+                after a drop, the client has stopped reconnecting because of it.
         """
         self._run(self._inner.wait_connected)
 
