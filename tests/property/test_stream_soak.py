@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
-import os
 import random
 import tracemalloc
 from collections import Counter
@@ -17,12 +16,13 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
+from effort import QUICK, SOAK
 from leftovers import living_objects
 
 from wsrpc import AnonymousChannel, Client, Context, Limits, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import pair
 
-STREAMS = 100_000 if os.environ.get("WSRPC_SOAK") == "1" else 3_000
+STREAMS = 100_000 if SOAK else 1_000 if QUICK else 3_000
 AT_ONCE = 100
 LEFT = 1024 * 1024  # bytes
 
