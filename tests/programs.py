@@ -10,22 +10,35 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+WSRPC = r"listening on (\S+?)(?:, Ctrl-C ends it)?\n"
+UVICORN = r"Uvicorn running on (\S+)"
+UVICORN_STARTED = r"Application startup complete"
+AIOHTTP = r"Running on (\S+)"
+"""What servers say when they accept connections; all but one with their URL."""
+
 
 @asynccontextmanager
-async def listening(process: asyncio.subprocess.Process) -> AsyncGenerator[str]:
-    """The URL that a server writes to its stderr; interrupted, it must end with status 0 and no traceback."""
-    assert process.stderr is not None
+async def listening(
+    process: asyncio.subprocess.Process, pattern: str = WSRPC, end_with: signal.Signals = signal.SIGINT
+) -> AsyncGenerator[str]:
+    """Wait until a server says that it listens, and give its URL. In the end it must stop without a traceback.
+
+    The server's stderr is read, or its stdout if that has both. wsrpc's own servers end with status 0; others may also
+    end by the signal.
+    """
+    log = process.stderr or process.stdout
+    assert log is not None
     said = ""
     try:
-        while (found := re.search(r"listening on (\S+?)(?:, Ctrl-C ends it)?\n", said)) is None:
-            line = await process.stderr.readline()
+        while (found := re.search(pattern, said)) is None:
+            line = await log.readline()
             assert line, f"the server ended without listening:\n{said}"
             said += line.decode()
-        yield found[1]
-        process.send_signal(signal.SIGINT)
-        said += (await process.stderr.read()).decode()
-        assert await process.wait() == 0, said
-        assert "Traceback" not in said
+        yield found[found.lastindex or 0]
+        process.send_signal(end_with)
+        said += (await log.read()).decode()
+        assert await process.wait() in ((0,) if pattern == WSRPC else (0, -end_with)), said
+        assert "Traceback" not in said, said
     finally:
         if process.returncode is None:
             process.kill()

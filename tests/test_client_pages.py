@@ -57,7 +57,8 @@ def test_what_is_installed_exists(page: str) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
     for program, *arguments in commands(page):
         if program == "pip":
-            assert re.fullmatch(r"install \.\[(\w+)\]", " ".join(arguments))[1] in extras  # type: ignore[index]
+            installed = re.fullmatch(r"install \.\[(\w+)\]", " ".join(arguments))
+            assert installed is not None and installed[1] in extras
         elif program == "npm" and "--prefix" in arguments:
             assert (ROOT / arguments[arguments.index("--prefix") + 1] / "package.json").exists()
         elif program == "npm" and arguments[0] not in ("init", "pkg"):

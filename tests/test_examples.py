@@ -14,17 +14,18 @@ from tempfile import TemporaryDirectory
 from urllib.request import Request, urlopen
 
 import pytest
-from programs import free_port, listening, printed_by
+from programs import AIOHTTP, UVICORN, free_port, listening, printed_by
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
 ALONE = sorted(path.name for path in EXAMPLES.glob("*.py"))
 
 
 async def start(name: str, *arguments: str, cwd: Path | None = None) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         *(sys.executable, "-u", "-W", "error", str(EXAMPLES / name), *arguments),
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
+        env=ENVIRONMENT,
         cwd=cwd,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
@@ -284,37 +285,23 @@ def http(url: str, method: str = "GET", data: bytes | None = None) -> str:
 
 
 @asynccontextmanager
-async def web_application(*command: str, cwd: Path) -> AsyncGenerator[None]:
-    """Serve until the end of the block; then it is interrupted, and must end in good order."""
+async def web_application(pattern: str, *command: str, cwd: Path) -> AsyncGenerator[str]:
+    """Serve until the end of the block. Yields the address."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-u", *command),
         cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
+        env=ENVIRONMENT,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    assert process.stdout is not None
-    said = ""
-    try:
-        while "unning on http://127.0.0.1:" not in said:
-            line = await process.stdout.readline()
-            assert line, said
-            said += line.decode()
-        yield
-        process.send_signal(signal.SIGINT)
-        said += (await process.stdout.read()).decode()
-        assert await process.wait() in (0, -signal.SIGINT), said
-        assert "Traceback" not in said
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
+    async with listening(process, pattern) as url:
+        yield url.removeprefix("http://")
 
 
 async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
-    address = f"127.0.0.1:{free_port()}"
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(web_application("app.py", address.split(":")[1], cwd=EXAMPLES / "aiohttp_app"))
+        application = web_application(AIOHTTP, "app.py", str(free_port()), cwd=EXAMPLES / "aiohttp_app")
+        address = await stack.enter_async_context(application)
         ada = await stack.enter_async_context(running("aiohttp_app/client.py", "Ada", address))
         assert await ada.lines(2) == ["connected: Ada", "1 + 2 is 3"]
         bob = await stack.enter_async_context(running("aiohttp_app/client.py", "Bob", address))
@@ -325,11 +312,11 @@ async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
 
 
 async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None:
-    port = str(free_port())
-    url = f"ws://127.0.0.1:{port}/ws"
-    command = ["-m", "uvicorn", "app:app", "--port", port, "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
+    command = ["-m", "uvicorn", "app:app", "--port", "0", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
     async with AsyncExitStack() as stack:
-        await stack.enter_async_context(web_application(*command, cwd=EXAMPLES / "fastapi_app"))
+        application = web_application(UVICORN, *command, cwd=EXAMPLES / "fastapi_app")
+        address = await stack.enter_async_context(application)
+        url = f"ws://{address}/ws"
         stranger = await start("fastapi_app/client.py", "secret-9", "1", "--url", url)
         _, errors = await stranger.communicate()
         assert (stranger.returncode, errors.decode()) == (1, "refused: unknown token (401)\n")
@@ -341,7 +328,7 @@ async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None
         assert await ada.line() == "Bob bought 2 apples"
         eve = await stack.enter_async_context(running("fastapi_app/client.py", "secret-2", "2", "--url", url))
         assert await eve.line() == "only 1 left [sold_out]"
-        stock = f"http://127.0.0.1:{port}/stock"
+        stock = f"http://{address}/stock"
         assert await asyncio.to_thread(http, f"{stock}/apples?count=5", "PUT") == '{"apples":6}'
         assert [await ada.line(), await bob.line()] == ["there are 6 apples now"] * 2
 

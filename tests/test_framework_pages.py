@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from programs import free_port
+from programs import UVICORN_STARTED, free_port, listening
 from test_docs import blocks_of, program_of
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Server
@@ -90,22 +90,8 @@ async def running(command: str, folder: Path) -> AsyncGenerator[int]:
         env=ENVIRONMENT,
         stderr=asyncio.subprocess.PIPE,
     )
-    assert process.stderr is not None
-    said = ""
-    try:
-        while "Application startup complete" not in said:
-            line = await process.stderr.readline()
-            assert line, f"uvicorn ended:\n{said}"
-            said += line.decode()
+    async with listening(process, UVICORN_STARTED, signal.SIGTERM):
         yield port
-        process.send_signal(signal.SIGTERM)
-        said += (await process.stderr.read()).decode()
-        await process.wait()
-        assert "Traceback" not in said, said
-    finally:
-        if process.returncode is None:
-            process.terminate()
-            await process.communicate()
 
 
 # ---------------------------------------------------------------- FastAPI

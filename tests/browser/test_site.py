@@ -29,7 +29,7 @@ WITHOUT_TEXT = """() => [
   ...[...document.images].filter(each => !each.alt),
   ...[...document.querySelectorAll("main svg[role=img]")].filter(each => !each.querySelector("title")?.textContent),
 ].map(each => each.outerHTML.slice(0, 100))"""
-# The switch in the header, and the colours that it fades to, at once.
+# Use the switch in the header, and do not wait until the colors have faded.
 OTHER_MODE = """() => {
   document.querySelector("header label[for^=__palette]:not([hidden])").click()
   document.getAnimations().forEach(each => each.finish())

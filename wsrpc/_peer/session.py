@@ -51,6 +51,7 @@ class SessionInput(Enum):
     CLOSED = "this side calls `close()`"
 
 
+_RESUMES = "resends messages that did not arrive, then sends waiting messages"
 _OVER = "fails pending requests, cancels request handlers, closes anonymous channels"
 TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     SessionState.NEW: {
@@ -62,20 +63,14 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
     },
     SessionState.DETACHED: {
         SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
-        SessionInput.RESUMED: (
-            SessionState.ATTACHED,
-            "resends messages that did not arrive, then sends waiting messages",
-        ),
+        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),
         SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
         SessionInput.ENDED: (SessionState.OVER, _OVER),
         SessionInput.CLOSED: (SessionState.OVER, _OVER),
     },
     SessionState.RESUMING: {
-        SessionInput.RESUMED: (
-            SessionState.ATTACHED,
-            "resends messages that did not arrive, then sends waiting messages",
-        ),
+        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
         SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
         SessionInput.REFUSED: (SessionState.OVER, _OVER),
         SessionInput.EXPIRED: (SessionState.OVER, _OVER),

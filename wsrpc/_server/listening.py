@@ -21,7 +21,7 @@ class Port(Protocol):
 
     @property
     def port(self) -> int:
-        """The TCP port, or 0 if there is none."""
+        """The TCP port, or 0 on a Unix socket."""
         ...
 
     def stop(self) -> None:

@@ -82,7 +82,7 @@ def check_unix(path: Any, proxy: object) -> None:
 
 
 def environment_proxy(url: str) -> str | None:
-    """Return the proxy for ``url`` from the environment or the operating system, or None if there is none.
+    """Return the proxy that the environment or the operating system sets for ``url``, or None.
 
     The rules are those of the `websockets` library.
 
