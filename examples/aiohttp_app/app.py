@@ -1,6 +1,8 @@
-"""An aiohttp application with HTTP routes and a WebSocket on one port: `python app.py`. The other program is client.py.
+"""An aiohttp application with HTTP routes and a WebSocket on one port.
 
-`on_handshake` asks for a name. Handlers and routes send news to all clients.
+    python app.py [PORT]
+
+`on_handshake` requires a name. Handlers and routes send news to all clients.
 """
 
 from __future__ import annotations

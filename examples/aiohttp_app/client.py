@@ -1,6 +1,9 @@
-"""A client that dials with aiohttp, so it uses the session's cookies, proxy and connector: `python client.py Ada`.
+"""A client that dials with aiohttp, and therefore uses the cookies, proxy and connector of an aiohttp session.
 
-It prints the news until Ctrl-C. `curl -d "lunch is ready" http://127.0.0.1:8080/announce` makes some.
+    python client.py NAME [HOST:PORT]
+    curl -d "lunch is ready" http://127.0.0.1:8080/announce
+
+The client prints the news, such as the text that curl posts here, until Ctrl-C.
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
-"""A participant: `python client.py Ada`, and the server's URL as second argument if it is another.
+"""A participant in the chat of server.py.
 
-Each line that you type is sent. `/who` asks who is there, and `/quit` ends the conversation.
+    python client.py NAME [URL]
+
+Each line that you type is sent. `/who` lists the participants, and `/quit` ends the conversation.
 """
 
 from __future__ import annotations

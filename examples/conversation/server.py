@@ -1,4 +1,7 @@
-"""A chat in which each participant talks to the server on an anonymous channel. The other program is client.py."""
+"""A chat in which each participant talks to the server on an anonymous channel.
+
+python server.py [PORT]
+"""
 
 from __future__ import annotations
 

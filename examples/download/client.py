@@ -1,4 +1,7 @@
-"""Download a file into this folder, with progress and a checksum: `python client.py NAME`. `--url` names the server."""
+"""Download a file into the current folder. Show the progress, and compare the checksum.
+
+python client.py [--url URL] NAME
+"""
 
 from __future__ import annotations
 

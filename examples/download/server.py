@@ -1,6 +1,8 @@
-"""Serve the files of a folder: `python server.py FOLDER`. The other program is client.py.
+"""Serve the files of a folder as streams of bytes.
 
-The server reads a file only as fast as the client takes it, so that neither side holds much of it in memory.
+    python server.py FOLDER [PORT]
+
+The server reads a file only as fast as the client takes the bytes, so neither side holds much of the file in memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A FastAPI application with HTTP routes and an authenticated WebSocket on one port. The other program is client.py.
-
-The server checks who connects. Routes and handlers share the stock, and both tell all clients about changes.
+"""A FastAPI application with HTTP routes and an authenticated WebSocket on one port.
 
     uvicorn app:app --port 8080 --ws wsrpc_adapters.uvicorn:WebSocketProtocol
+
+`on_handshake` checks the client's token. Routes and handlers share the stock, and both tell all clients about changes.
 """
 
 from __future__ import annotations

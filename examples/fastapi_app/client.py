@@ -1,6 +1,9 @@
-"""A customer: `python client.py secret-1 2` buys two apples, then prints what others buy. `--url` names the server.
+"""A customer who buys apples, and then sees what others buy, until Ctrl-C.
 
-`curl -X PUT "http://127.0.0.1:8080/stock/apples?count=5"` adds to the stock.
+    python client.py [--url URL] secret-1 2
+    curl -X PUT "http://127.0.0.1:8080/stock/apples?count=5"
+
+The first argument is the token. The curl command adds apples to the stock.
 """
 
 from __future__ import annotations

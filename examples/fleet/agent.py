@@ -1,8 +1,9 @@
-"""An agent, which the server calls: `python agent.py NAME`. `--url` names the server.
+"""An agent that sends reports to the server, and responds to the server's requests.
 
-The agent registers when it connects, and again in `on_reconnect`. It reports once a second. While the server is away,
-the report waits. If a report may have arrived but was not answered, the agent sends it again with the same number, so
-that the server counts it once.
+    python agent.py [--url URL] [--every SECONDS] NAME
+
+The agent registers when it connects, and again in `on_reconnect`. While the server is away, a report waits. If the
+agent gets no response to a report, it sends the report again with the same number, so the server stores it only once.
 """
 
 from __future__ import annotations

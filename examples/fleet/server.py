@@ -1,7 +1,10 @@
-"""Control a fleet of agents, over restarts: `python server.py reports.txt`, and agent.py on each machine.
+"""Control a fleet of agents.
 
-The reports are kept in a file, as a database would. Each line that you type is requested from all agents at once: try
-`status`. Stop the server and start it again: the agents come back by themselves.
+    python server.py REPORTS [PORT]
+
+The server stores the agents' reports in the file REPORTS, where an application would use a database. Each line that you
+type is sent as a request to all agents: try `status`. After a restart of the server, the agents
+reconnect by themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A client for server.py: `python client.py`, and the server's URL as argument if it is another."""
+"""A client for server.py, which sends requests and receives events.
+
+python client.py [URL]
+"""
 
 from __future__ import annotations
 

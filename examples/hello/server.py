@@ -1,4 +1,7 @@
-"""A server as a whole program: `python server.py`, with client.py in another terminal."""
+"""A small server, run as a program: a request, events in both directions, and an error.
+
+python server.py [PORT]
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Read five ticks, slowly: `python client.py`, and the server's URL as argument if it is another."""
+"""Read five ticks of the feed slowly, and show how many were skipped.
+
+python client.py [URL]
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,9 @@
-"""Send each client the newest value of a live feed. The other program is client.py.
+"""Send each client the newest value of a live feed.
 
-There is a tick every millisecond. The server does not keep ticks for a client that is slow to read: it keeps only the
-newest one, and sends that when the client has room.
+    python server.py [PORT]
+
+There is a tick every millisecond. If a client reads slowly, the server does not keep the ticks for it: when the client
+is ready for another tick, the server sends the newest one.
 """
 
 from __future__ import annotations

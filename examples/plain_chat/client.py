@@ -1,4 +1,4 @@
-"""A person in the chat: each line that you type is sent to all others, until Ctrl-D."""
+"""A chat client: `python client.py NAME`. Each line that you type is sent to all others. Ctrl-D ends the client."""
 
 import sys
 

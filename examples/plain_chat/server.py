@@ -1,4 +1,4 @@
-"""A chat in its shortest form: `python server.py`, then `python client.py Ada` and `python client.py Bob` elsewhere."""
+"""A chat server in its shortest form. Run `python server.py`, and client.py in other terminals."""
 
 from wsrpc import Peer, Server
 

@@ -1,6 +1,9 @@
-"""Follow the prices: `python client.py`, with `--plan free` to be refused. `--url` names the server.
+"""Follow the prices. With `--plan free`, the server refuses to let the client join.
 
-Stop the client with Ctrl-Z, wait until the server's log says that it reads too slowly, and continue it with `fg`.
+    python client.py [--plan PLAN] [--url URL]
+
+To see how the server treats a slow reader, suspend the client with Ctrl-Z. Wait until the server logs a warning, and
+resume the client with `fg`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Send prices to a room, in which a reader may be slow. The other program is client.py.
+"""Send prices to a room whose members may read slowly.
 
-Clients with the right plan may join the room "prices". A slow reader does not hold up the others. When it reads again,
-it gets the latest price of each symbol, and not all prices that it has missed.
+    python server.py [PORT]
+
+Only clients with the right plan can join the room "prices". A slow reader does not delay the others. When it continues
+to read, it gets the latest price of each symbol instead of all the prices that it missed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Print the headlines, across restarts of the server: `python client.py`, and the server's URL if it is another.
+"""Print the headlines of server.py, and miss none while the server restarts.
 
-To a restarted server, the client is a new peer without subscriptions. So the client subscribes again in `on_reconnect`,
-and says how many headlines it has.
+    python client.py [URL]
+
+A restarted server does not know the client's subscription. The client therefore subscribes again in `on_reconnect`, and
+says how many headlines it has.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Publish headlines: each line that you type. The other program is client.py, which misses none.
+"""Publish headlines to subscribers. Each line that you type is a headline.
 
-The headlines are kept in the file that the first argument names, so a restarted server has them still. A client says
-how many it has. The server first sends those that the client has missed, then new ones.
+    python server.py FILE [PORT]
+
+The server stores the headlines in the file, so they survive a restart. A client that subscribes says how many headlines
+it has. The server sends the headlines that the client missed, and then new ones.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
-"""A person in one room: `python client.py /chat/general`, and the server's URL as second argument if it is another.
+"""A chat client in one room. The room is the path of the URL.
 
-Each line that you type goes to the others in your room. `/all TEXT` goes to everybody, and `/to ROOM TEXT` to a room.
+    python client.py /chat/general [URL]
+
+Each line that you type is sent to the others in the room. `/all TEXT` sends a text to all other clients, and
+`/to ROOM TEXT` sends a text to the clients in another room.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Rooms by URL path: a client that connects to /chat/general gets the messages of that room only.
+"""Rooms by URL path: a client that connects to /chat/general gets only the messages of that room.
 
-Start this server, then `python client.py /chat/general` in two terminals and `python client.py /chat/help` in a third.
+python server.py [PORT]
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""A customer: `python client.py apple apple pear`. With `--look`, the customer buys nothing. `--url`: the server."""
+"""A customer of the shop in server.py. With `--look`, the customer fills the basket, but buys nothing.
+
+python client.py [--look] [--url URL] apple apple pear
+"""
 
 from __future__ import annotations
 

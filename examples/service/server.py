@@ -1,6 +1,8 @@
-"""A service: the server makes one object for each connection. The other program is client.py.
+"""A service: the server creates one object for each connection.
 
-A factory makes the objects and passes what they need: here a till that they share.
+    python server.py [PORT]
+
+A factory creates the objects and passes them what they need: here a till that all of them share.
 """
 
 from __future__ import annotations

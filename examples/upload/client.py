@@ -1,4 +1,6 @@
-"""Upload a file, with progress: `python client.py FILE`. `--url` names the server.
+"""Upload a file, and show the progress.
+
+    python client.py [--url URL] FILE
 
 The client reads the file only as fast as the server takes the pieces.
 """

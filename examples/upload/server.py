@@ -1,6 +1,8 @@
-"""Save uploads in a folder, with a quota: `python server.py FOLDER`. The other program is client.py.
+"""Save uploads in a folder.
 
-The server tells the client how much has arrived, and stops an upload that exceeds the quota.
+    python server.py FOLDER [PORT]
+
+The server reports the progress to the client, and stops an upload that exceeds the quota.
 """
 
 from __future__ import annotations
