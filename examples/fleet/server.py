@@ -3,8 +3,7 @@
     python server.py REPORTS [PORT]
 
 The server stores the agents' reports in the file REPORTS, where an application would use a database. Each line that you
-type is sent as a request to all agents: try `status`. After a restart of the server, the agents
-reconnect by themselves.
+type is sent as a request to all agents: try `status`. After a restart of the server, the agents reconnect.
 """
 
 from __future__ import annotations
