@@ -5,6 +5,7 @@
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included; it needs tmux: apt-get install tmux
 #   make test-pythons   the unit and property tests on every other supported Python that is on the machine
+#   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images
 #   make test-nginx   examples/cluster behind nginx, which has to be there: apt-get install nginx-light
@@ -33,6 +34,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 # Stamps live in the environment, so removing it makes everything be built again.
 STAMPS := $(VENV)/.stamps
+FLOORS := .venv-floors
 JS := interop/js
 # The environment first, because that is where Node is put when the machine has none that will do.
 WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
@@ -41,7 +43,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-browser pictures test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -62,6 +64,12 @@ test: $(STAMPS)/docs $(STAMPS)/npm go engines
 test-pythons: $(STAMPS)/venv
 	$(BIN)/python scripts/test_pythons.py $(ARGS)
 
+# The same tests run in full with the newest versions: make test. The tests of interop, the examples and the command
+# are left out, because they test little of how wsrpc uses its dependencies; the one that is here prints with rich.
+test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
+	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
+	  tests/unit tests/adapters tests/test_command_terminal.py $(ARGS)
+
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
@@ -79,7 +87,7 @@ check: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --pythonpath $(BIN)/python
+	PYRIGHT_PYTHON_GLOBAL_NODE=0 $(BIN)/pyright --project . --pythonpath $(BIN)/python
 	$(BIN)/python -m pytest -q tests/test_structure.py
 
 docs: $(STAMPS)/docs
@@ -131,6 +139,12 @@ $(STAMPS)/runtime: $(STAMPS)/venv pyproject.toml
 
 $(STAMPS)/dev: $(STAMPS)/runtime pyproject.toml
 	$(PIP) install --editable ".[all]" --group dev
+	@touch $@
+
+$(FLOORS)/.made: $(STAMPS)/venv pyproject.toml
+	$(BIN)/python -m venv --clear --without-pip $(FLOORS)
+	floors="$$($(BIN)/python scripts/floors.py)" && $(PIP) --python $(FLOORS)/bin/python install \
+	  --editable ".[all]" --group test --group frameworks $$floors
 	@touch $@
 
 $(STAMPS)/bench: $(STAMPS)/dev pyproject.toml

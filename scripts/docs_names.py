@@ -52,6 +52,8 @@ class Prepare(griffe.Extension):
 
     def _prepare(self, within: griffe.Module | griffe.Class) -> None:
         if within.docstring is not None:
+            if isinstance(within, griffe.Class):
+                _describe_members(within, within.docstring)
             self._link(within, within.docstring)
         for each in within.members.values():
             if isinstance(each, griffe.Module | griffe.Class):
@@ -89,3 +91,22 @@ class Prepare(griffe.Extension):
         if isinstance(scope, griffe.Class) and first in scope.all_members:
             return f"{scope.all_members[first].canonical_path}{f'.{rest}' if rest else ''}"
         return None
+
+
+def _describe_members(cls: griffe.Class, docstring: griffe.Docstring) -> None:
+    """Move the descriptions in the section "Attributes" to the members of a class, so that links to these work."""
+    before, heading, section = docstring.value.partition("\n\nAttributes:\n")
+    if not heading:
+        return
+    section, blank, after = section.partition("\n\n")
+    left: list[str] = []
+    for entry in re.split(r"\n(?=    \S)", section):
+        name, _, text = entry.strip().partition(": ")
+        member = cls.members.get(name)
+        if isinstance(member, griffe.Attribute) and member.docstring is None:
+            text = " ".join(text.split())
+            member.docstring = griffe.Docstring(text[0].upper() + text[1:], parent=member)
+        else:
+            left.append(entry)
+    kept = heading + "\n".join(left) if left else ""
+    docstring.value = f"{before}{kept}{blank}{after}"

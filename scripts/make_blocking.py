@@ -566,6 +566,7 @@ from .._base.state import Key, PeerState
 from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
+from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook

@@ -3,8 +3,15 @@
 A `Server` accepts, a `Client` dials, and then either side calls the other, with typed Python handlers.
 """
 
+import sys
+
+if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("wsrpc", "-mwsrpc"):  # it is being run, not imported
+    from wsrpc_command import end_on_interrupt
+
+    end_on_interrupt()
+
 from ._base.closing import CloseCode, CloseInfo
-from ._base.names import Redact
+from ._base.names import RESERVED_EVENTS, Redact
 from ._base.state import Key, PeerState
 from ._calling.channel import Channel
 from ._calling.proxy import with_options
@@ -74,6 +81,7 @@ __version__ = "0.2.0"
 
 __all__ = [
     "ANY_ORIGIN",
+    "RESERVED_EVENTS",
     "AnonymousChannel",
     "BadArguments",
     "BadResult",

@@ -20,6 +20,8 @@ server also closes the port. On the dialing side, an adapter is a function like 
   returns False, call `Turns.wait` for a place in a later turn. Read at most `READ` bytes the first time. After a read
   of `MUCH` bytes or more, read at most as many bytes as `next_read` returns.
 - `joined_headers` and `address` return headers and addresses in the form that `Handshake` and `ConnectionInfo` need.
+  `path_of` returns the decoded path of a request's target, and `visible_target` returns a target that can be part of a
+  URL. `refusal_headers` returns the headers to send with a `HandshakeRejected`.
 - `check_close` raises an exception for close codes and reasons that must not be sent, and `check_proxy` for values that
   are not the URL of a proxy. `environment_proxy` returns the proxy from the environment.
 - A dialing function raises `BadURL`, which is a `ValueError`, if no attempt can succeed with the URL. The client then
@@ -32,7 +34,7 @@ server also closes the port. On the dialing side, an adapter is a function like 
 from __future__ import annotations
 
 from ._base.closing import check_close
-from ._base.headers import address, joined_headers
+from ._base.headers import address, joined_headers, path_of, refusal_headers, visible_target
 from ._base.logs import safe_logger
 from ._server.listening import Port
 from ._transports.delivery import Delivery
@@ -65,6 +67,9 @@ __all__ = [
     "joined_headers",
     "next_read",
     "one_line",
+    "path_of",
+    "refusal_headers",
     "safe_logger",
     "turns_of",
+    "visible_target",
 ]

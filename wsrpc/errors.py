@@ -48,6 +48,8 @@ from itertools import islice
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
+from .headers import HeadersLike, any_case
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -130,6 +132,14 @@ def one_line(value: object, limit: int = LONGEST_LINE) -> str:
         shown.append(char)
     left_out = len(text) - len(shown)
     return "".join(shown) + (f"… ({left_out:,} more characters)" if left_out else "")
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with an escape for each unsafe character except tabs and line breaks.
+
+    The escapes, such as ``\\u009b``, have the same meaning in JSON, TypeScript and Python. JSON stays the same value.
+    """
+    return _UNSAFE.sub(lambda found: found[0] if found[0] in "\t\n" else f"\\u{ord(found[0]):04x}", text)
 
 
 class BoundedRepr(reprlib.Repr):
@@ -324,14 +334,15 @@ class ConnectFailed(WsrpcError, ConnectionError):
 class HandshakeRejected(WsrpcError, ConnectionError):
     """The server responded to the opening handshake with an HTTP ``status`` other than 101.
 
-    ``body`` (a string) and ``headers`` (with names in lower case) are from the server's response.
+    ``body`` (a string) and ``headers`` (whose names ignore case) are from the server's response. If you raise the
+    exception in `on_handshake`, ``headers`` can also be a list of pairs, in which a name can be repeated.
     """
 
-    def __init__(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> None:
+    def __init__(self, status: int, body: str = "", headers: HeadersLike | None = None) -> None:
         super().__init__(status)
         self.status = status
         self.body = body
-        self.headers: Mapping[str, str] = headers or {}
+        self.headers = any_case(headers)
 
     def _text(self) -> str:
         text = f"the server refused the connection with HTTP {self.status}{vars(self).get(_NOT_FOLLOWED, '')}"

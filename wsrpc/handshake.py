@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import Any, NoReturn
 
-from ._base.headers import JoinedHeaders, split_target
+from ._base.headers import HeadersView, split_target
+from ._base.logs import address_text
 from ._base.state import PeerState
 from .errors import HandshakeRejected, short
+from .headers import HEADER_VALUE, HeadersLike, ResponseHeaders, any_case, check_header
 from .limits import Limits
 from .transport import ConnectionInfo
 
@@ -17,10 +17,6 @@ __all__ = ["BEARER", "HEADER_VALUE", "Handshake", "HandshakeFunction", "check_he
 
 BEARER = "bearer."
 """Prefix of a subprotocol that contains a token. In browsers, a WebSocket can send a token in no other header."""
-
-HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-HEADER_VALUE = re.compile(r"[\t\x20-\x7e\x80-\xff]*")
-"""Regular expression that matches a valid header value (RFC 9110, sections 5.1 and 5.5)."""
 
 
 class Handshake:
@@ -30,18 +26,20 @@ class Handshake:
     are the values that the proxy reports.
 
     Attributes:
-        path: the path of the request, without the query.
-        query: the parameters of the query. If a name is repeated, the last value counts.
-        headers: the headers of the request, with names in lower case. The values of a repeated header are joined with
-            commas. Each character of a value is one byte (Latin-1).
+        target: the path and query of the request, percent-encoded.
+        path: the path of the request, decoded, without the query. It can contain any character.
+        query: the parameters of the query. If a name is repeated, the last value counts, and ``query.get_all(name)``
+            returns all values.
+        headers: the headers of the request. Names ignore case; iteration yields them in lower case. The values of a
+            repeated header are joined with commas. Each character of a value is one byte (Latin-1).
         origin: the ``Origin`` header, which browsers send, or None.
         host: the host that the client connected to, with the port if the client sent one.
         remote: the address and port of the client. None if they are unknown, for example over a Unix socket.
         local: the address and port of the server, or None.
         secure: whether the connection uses TLS.
         subprotocols: the subprotocols that the client offers, in its order of preference.
-        response_headers: headers to add to the response. They cannot replace the headers of the WebSocket handshake
-            itself. The response has no ``Server`` header unless you set it.
+        response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
+            use the method ``add(name, value)``. You cannot replace the headers of the WebSocket handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
             ``handshake.limits.replace(message=4096)``.
         compression: whether to use permessage-deflate if the client offers it.
@@ -77,10 +75,9 @@ class Handshake:
             local: the address and port of the server.
             subprotocols: the offered subprotocols. By default, they are read from the headers.
         """
-        self.path, self.query = split_target(target)
-        self.headers: Mapping[str, str] = headers
-        if not isinstance(headers, JoinedHeaders):
-            self.headers = MappingProxyType({name.lower(): value for name, value in headers.items()})
+        self.target, self.path, self.query = split_target(target)
+        # The first is the way of `Server.listen`, whose handshakes are the most.
+        self.headers: Mapping[str, str] = headers if headers.__class__ is HeadersView else any_case(headers)
         self.origin = self.headers.get("origin")
         self.host = self.headers.get("host", "")
         self.remote = remote
@@ -92,12 +89,13 @@ class Handshake:
         self.subprotocols = tuple(subprotocols)
         self.limits = limits or Limits()
         self.compression = compression
-        self.response_headers: dict[str, str] = {}
+        self.response_headers = ResponseHeaders()
         self.state = PeerState()
         self.principal: object = None
         self.address: str | None = None
         self.expires: float | None = None
-        self._subprotocol: str | None = None
+        # A browser that offers subprotocols closes the connection if none is chosen. A token is not sent back.
+        self._subprotocol = next((name for name in self.subprotocols if not has_token(name)), None)
 
     @property
     def bearer_token(self) -> str | None:
@@ -111,7 +109,10 @@ class Handshake:
 
     @property
     def subprotocol(self) -> str | None:
-        """The chosen subprotocol, or None for no subprotocol. Set it to one of the subprotocols that the client offers.
+        """The chosen subprotocol, or None for no subprotocol.
+
+        By default, it is the first subprotocol that the client offers and that does not contain ``bearer.``. You can
+        set it to None, or to another subprotocol that the client offers.
 
         Raises:
             ValueError: the client does not offer the subprotocol that you set.
@@ -121,12 +122,14 @@ class Handshake:
     @subprotocol.setter
     def subprotocol(self, name: str | None) -> None:
         if name is not None and name not in self.subprotocols:
-            shown = [f"{BEARER}…" if offered.startswith(BEARER) else offered for offered in self.subprotocols]
-            raise ValueError(f"the client offers the subprotocols {shown}, not {name!r}")
+            shown = [_without_token(offered) for offered in self.subprotocols]
+            raise ValueError(f"the client offers the subprotocols {shown}, not {_without_token(name)!r}")
         self._subprotocol = name
 
-    def reject(self, status: int, body: str = "", headers: Mapping[str, str] | None = None) -> NoReturn:
+    def reject(self, status: int, body: str = "", headers: HeadersLike | None = None) -> NoReturn:
         """Refuse the connection with an HTTP response: a status from 400 to 599, a body, and headers.
+
+        To repeat a header such as ``Set-Cookie``, pass a list of pairs, each with a name and a value.
 
         Raises:
             HandshakeRejected: always. If you raise this exception yourself, the effect is the same.
@@ -136,8 +139,7 @@ class Handshake:
     def connection_info(self, underlying: Any = None, local: tuple[str, int] | None = None) -> ConnectionInfo:
         """Return the `ConnectionInfo` for the transport of this connection."""
         return ConnectionInfo(
-            path=self.path,
-            query=self.query,
+            target=self.target,
             headers=self.headers,
             origin=self.origin,
             remote=self.remote,
@@ -147,22 +149,17 @@ class Handshake:
         )
 
     def __repr__(self) -> str:
-        return f"<Handshake {short(self.path)} from {self.remote}>"
+        return f"<Handshake {short(self.path)} from {address_text(self.remote) or 'an unknown address'}>"
+
+
+def has_token(subprotocol: object) -> bool:
+    """Return whether a subprotocol may contain a token: some servers expect more text before ``bearer.``."""
+    return BEARER in str(subprotocol).lower()
+
+
+def _without_token(subprotocol: object) -> object:
+    return f"{BEARER}…" if has_token(subprotocol) else subprotocol
 
 
 HandshakeFunction = Callable[[Handshake], Any]
 """A function for `Server.on_handshake`, sync or async."""
-
-
-def check_header(name: object, value: object) -> None:
-    """Check that a header can be sent. Error messages do not include the value, because it may be a secret.
-
-    Raises:
-        TypeError, ValueError: the header cannot be sent. The error message says why.
-    """
-    if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
-        raise ValueError(f"the name of a header is a word such as 'X-Served-By', got {name!r}")
-    if not isinstance(value, str):
-        raise TypeError(f"the header {name!r} must be text, got {type(value).__name__}")
-    if not HEADER_VALUE.fullmatch(value):
-        raise ValueError(f"the header {name!r} has a character that cannot be sent, such as a line break")

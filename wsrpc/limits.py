@@ -21,6 +21,7 @@ AT_LEAST = {
     "replay_messages": (512, "256 are acknowledged at once"),
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
+    "values": (64, "an error has some 20, and every answer has to pass"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
 }
 """Bounds below which peers could not communicate, and why."""
@@ -31,183 +32,156 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     Pass them to `Server` or `Client`. `replace` returns a changed copy.
 
+    Attributes:
+        message: maximum size of an inbound message after decompression; at least 512. A larger message closes the
+            connection with 1009. (The library `websockets` has a default of 1 MiB, and Socket.IO 1 MB.)
+        sent_message: maximum size of an encoded outbound message. A larger message is not sent and raises
+            `MessageTooBig`. With None, the limit is the size that the remote peer announces, or 32 KiB with
+            ``profile="go"``. If neither applies, there is no limit. (coder/websocket, a library for Go, reads messages
+            of up to 32 KiB by default.)
+        values: maximum number of values in a message, including the keys of objects; at least 64. At most a quarter of
+            them may be arrays and objects. A message with more values is not decoded. (4 MiB can hold four million
+            empty arrays. Decoding them takes 1.5 s and 290 MB of memory.)
+        depth: maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then
+            handled like a message with more than ``values`` values. A message that is nested more than 512 levels deep,
+            and deeper than this limit, closes the connection with 1007. (The limit of Go's encoding/json is 10,000
+            levels, which is too many for Python's recursion.)
+        arguments: maximum number of arguments of one event or request. A request with more arguments is rejected, and
+            such an event is dropped.
+        name: maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an
+            event is dropped.
+        rate: maximum number of requests and events from the remote peer, both per second and in one burst. Above the
+            rate, a request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the
+            rate"`` in `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not
+            count. None: no limit. (The limit is a token bucket with a capacity of one second's tokens, which is also
+            the default of the libraries aiolimiter and governor.)
+        running: maximum number of handlers that run at the same time. Further messages wait. A handler counts until it
+            exits, even if it was cancelled or is waiting for a response from the remote peer. If all running handlers
+            on both sides are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly
+            announce 100 to 250 streams; a handler is cheaper than a stream.)
+        running_bytes: maximum total size of the encoded messages whose handlers are running. Further messages wait.
+            Messages that opened streams and conversations have a separate total, with the same limit. Because streams
+            and conversations can be open for a long time, a request that exceeds this total does not wait, but is
+            rejected with `Overloaded`. While a total is 0, a message of any size is accepted. (By default, there is
+            room for four of the largest messages. Decoded arguments take 1 to 70 times as much memory.)
+        waiting: maximum number of messages that wait for a handler to exit. The next request is rejected with
+            `Overloaded`, and the next event is dropped.
+        waiting_bytes: maximum size of the messages that wait for a handler to exit, before decoding.
+        pending: maximum number of outbound requests that wait for a response. The next request raises
+            `TooManyRequests`.
+        channels: maximum number of anonymous channels, including streams, that the remote peer has opened. The next
+            request that opens a channel is rejected with `Overloaded`. If the signature of the handler does not show
+            that it opens a channel, the handler runs first, and the error code is then ``"wsrpc.too_many_channels"``.
+            The handler of an open stream does not count in ``running``, but a handler that continues after the end of
+            its stream does.
+        unread: maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the
+            channel or stream is aborted. If this side has sent something on the channel, the unread events are dropped
+            instead. When the channel of a conversation has ended, its handler has the same time to read the messages
+            that arrived before the end.
+        unread_bytes: maximum memory for the unread messages of all anonymous channels, streams and readers of events on
+            a connection. The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as
+            the memory that it takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit (see
+            ``stream_window``) are counted, but always accepted. (The default equals ``hard_cap``, the limit for the
+            other direction. Chrome accepts 15 MiB of unread data on an HTTP/2 connection.)
+        stream_window: maximum number of items of one stream that a remote wsrpc peer can send before this side has read
+            them. When this side has read half of them, it sends new credit, which permits the remote peer to send more
+            items. (With 256, a fast reader of small items has to wait for new credit, and each item costs both sides a
+            fifth more CPU time.)
+        stream_window_bytes: maximum total size of the encoded items that a remote wsrpc peer can send before this side
+            has read them. All streams that this side reads on a connection share this size. The size therefore also
+            limits how many bytes of items a response can be queued behind. Each stream gets at least 32 KiB. A single
+            item can exceed the limit. (The default of HTTP/2 is 64 KiB for each stream.)
+        stream_queue: maximum size of the messages, before decoding, that wait for the reader of a stream or a channel
+            if the remote peer has no flow control. If they exceed this size, the reader gets these messages and then
+            `StreamOverflow`.
+        high_water: high-water mark: while more bytes than this are unsent, awaited calls that send messages wait.
+            (asyncio has the same default.)
+        hard_cap: maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait``
+            raises `QueueFull`, and sending a response closes the connection with 4408.
+        behind: maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops
+            messages. Each broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB takes at most ten
+            seconds.)
+        rooms: maximum number of rooms of which one peer is a member. Joining another room fails.
+        stall: maximum time that a connection above the high-water mark can go without sending any bytes. After that,
+            the connection is dropped, because the remote peer is not reading. If pings are on, the connection is
+            dropped after ``ping_interval + ping_timeout`` at the latest.
+        offline: maximum number of messages that a client queues while it is not connected. The next message raises
+            `QueueFull`.
+        offline_bytes: maximum size of the messages that a client queues while it is not connected.
+        replay: maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128
+            KiB. With these messages, the session can resume on another connection. When the limit is reached, awaited
+            calls that send messages wait. Messages that are sent without waiting, such as responses, may take up to
+            ``hard_cap`` bytes more. Above that, the session ends when its connection ends. 0: sessions do not resume.
+            (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)
+        replay_messages: maximum number of the messages that are kept until a remote wsrpc peer acknowledges them; at
+            least 512. (A peer acknowledges messages after 256 of them; the default is 16 times as many.)
+        detached: maximum time that a server keeps a session without a connection. (The default of Socket.IO is 2
+            minutes, if this feature is turned on, and that of SignalR is 30 s.)
+        undecodable: maximum number of malformed messages per minute, such as text that begins with ``{`` and is not
+            JSON, or a request with an invalid id. If there are more, the connection is closed with 1007.
+        timeout: default of ``request(timeout=)``. None: no limit.
+        handler: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can
+            run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit
+            does not apply to plain functions, threads, streams, uploads or conversations.
+        open_handlers: maximum time that inbound messages and the messages in a client's queue wait for `open` handlers
+            to finish. On a client, the same limit then applies to `on_reconnect` handlers.
+        open_timeout: maximum time for one attempt at the opening handshake. On a server, the limit applies separately
+            to the client's request and to the server's `on_handshake` function. (The library `websockets` has the same
+            default.)
+        close_timeout: maximum time of the closing handshake. After that, the connection is dropped. Also the time that
+            ``close()`` gives running event handlers to finish.
+        drain: maximum time that `Server.run` waits for active work after SIGTERM. After that, the server closes its
+            connections with 1012. (Kubernetes kills a process after 30 s.)
+        ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not
+            all connections send pings at the same time. None: no pings. (The library `websockets` has the same
+            default.)
+        ping_timeout: maximum time until the response to a ping. After that, the connection is dropped, and its close
+            code is 1011. If bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been
+            sent after the ping. A slow reader is therefore not mistaken for a dead connection. None: pings only keep
+            the connection alive, and no connection is dropped. (The library `websockets` has the same default.)
+
     Raises:
         TypeError: a limit has a wrong type. The error message names the limit.
         ValueError: a limit is too small. The error message names the limit.
     """
 
     message: int = 4 * MiB
-    """Maximum size of an inbound message after decompression; at least 512. A larger message closes the connection with
-    1009. (The library `websockets` has a default of 1 MiB, and Socket.IO 1 MB.)"""
-
     sent_message: int | None = None
-    """Maximum size of an encoded outbound message. A larger message is not sent and raises `MessageTooBig`. With None,
-    the limit is the size that the remote peer announces, or 32 KiB with ``profile="go"``. If neither applies, there is
-    no limit. (coder/websocket, a library for Go, reads messages of up to 32 KiB by default.)"""
-
     values: int = 1280 * 1024
-    """Maximum number of values in a message, including the keys of objects. At most a quarter of them may be arrays and
-    objects. A message with more values is not decoded. (4 MiB can hold four million empty arrays. Decoding them takes
-    1.5 s and 290 MB of memory.)"""
-
     depth: int = 64
-    """Maximum nesting of arrays and objects; at least 2. A message that is nested deeper is decoded, and then handled
-    like a message with more than ``values`` values. A message that is nested more than 512 levels deep, and deeper than
-    this limit, closes the connection with 1007. (The limit of Go's encoding/json is 10,000 levels, which is too many
-    for Python's recursion.)"""
-
     arguments: int = 64
-    """Maximum number of arguments of one event or request. A request with more arguments is rejected, and such an event
-    is dropped."""
-
     name: int = 256
-    """Maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an event is
-    dropped."""
-
     rate: int | None = None
-    """Maximum number of requests and events from the remote peer, both per second and in one burst. Above the rate, a
-    request is rejected with `Overloaded`, and an event is dropped. Both cases count as ``"above the rate"`` in
-    `Peer.ignored`. Responses, cancellations, control messages and the messages of streams do not count. None: no limit.
-    (The limit is a token bucket with a capacity of one second's tokens, which is also the default of the libraries
-    aiolimiter and governor.)"""
-
     running: int = 1024
-    """Maximum number of handlers that run at the same time. Further messages wait. A handler counts until it exits,
-    even if it was cancelled or is waiting for a response from the remote peer. If all running handlers on both sides
-    are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly announce 100 to 250
-    streams; a handler is cheaper than a stream.)"""
-
     running_bytes: int = 16 * MiB
-    """Maximum total size of the encoded messages whose handlers are running. Further messages wait. Messages that
-    opened streams and conversations have a separate total, with the same limit. Because streams and conversations can
-    be open for a long time, a request that exceeds this total does not wait, but is rejected with `Overloaded`. While
-    a total is 0, a message of any size is accepted. (By default, there is room for four of the largest messages.
-    Decoded arguments take 1 to 70 times as much memory.)"""
-
     waiting: int = 10_000
-    """Maximum number of messages that wait for a handler to exit. The next request is rejected with `Overloaded`, and
-    the next event is dropped."""
-
     waiting_bytes: int = 4 * MiB
-    """Maximum size of the messages that wait for a handler to exit, before decoding."""
-
     pending: int = 10_000
-    """Maximum number of outbound requests that wait for a response. The next request raises `TooManyRequests`."""
-
     channels: int = 1024
-    """Maximum number of anonymous channels, including streams, that the remote peer has opened. The next request that
-    opens a channel is rejected with `Overloaded`. If the signature of the handler does not show that it opens a
-    channel, the handler runs first, and the error code is then ``"wsrpc.too_many_channels"``. The handler of an open
-    stream does not count in ``running``, but a handler that continues after the end of its stream does."""
-
     unread: float = 30.0
-    """Maximum time that a channel can hold unread messages, or a stream can wait for a reader. After that, the channel
-    or stream is aborted. If this side has sent something on the channel, the unread events are dropped instead. When
-    the channel of a conversation has ended, its handler has the same time to read the messages that arrived before the
-    end."""
-
     unread_bytes: int = 16 * MiB
-    """Maximum memory for the unread messages of all anonymous channels, streams and readers of events on a connection.
-    The channel or reader that exceeds the limit ends with `StreamOverflow`. A message counts as the memory that it
-    takes, at least 176 bytes. Items that a remote wsrpc peer sends within its credit (see ``stream_window``) are
-    counted, but always accepted. (The default equals ``hard_cap``, the limit for the other direction. Chrome accepts 15
-    MiB of unread data on an HTTP/2 connection.)"""
-
     stream_window: int = 512
-    """Maximum number of items of one stream that a remote wsrpc peer can send before this side has read them. When this
-    side has read half of them, it sends new credit, which permits the remote peer to send more items. (With 256, a fast
-    reader of small items has to wait for new credit, and each item costs both sides a fifth more CPU time.)"""
-
     stream_window_bytes: int = 256 * KiB
-    """Maximum total size of the encoded items that a remote wsrpc peer can send before this side has read them. All
-    streams that this side reads on a connection share this size. The size therefore also limits how many bytes of items
-    a response can be queued behind. Each stream gets at least 32 KiB. A single item can exceed the limit. (The default
-    of HTTP/2 is 64 KiB for each stream.)"""
-
     stream_queue: int = 1 * MiB
-    """Maximum size of the messages, before decoding, that wait for the reader of a stream or a channel if the remote
-    peer has no flow control. If they exceed this size, the reader gets these messages and then `StreamOverflow`."""
-
     high_water: int = 64 * KiB
-    """High-water mark: while more bytes than this are unsent, awaited calls that send messages wait. (asyncio has the
-    same default.)"""
-
     hard_cap: int = 16 * MiB
-    """Maximum number of unsent bytes; a single message can be larger. Above this number, ``emit_nowait`` raises
-    `QueueFull`, and sending a response closes the connection with 4408."""
-
     behind: int = 1 * MiB
-    """Maximum size of the broadcasts that wait for a slow reader, if the policy for slow readers drops messages. Each
-    broadcast counts as its size plus 256 bytes. (At 1 Mbit/s, sending 1 MiB takes at most ten seconds.)"""
-
     rooms: int = 256
-    """Maximum number of rooms of which one peer is a member. Joining another room fails."""
-
     stall: float = 10.0
-    """Maximum time that a connection above the high-water mark can go without sending any bytes. After that, the
-    connection is dropped, because the remote peer is not reading. If pings are on, the connection is dropped after
-    ``ping_interval + ping_timeout`` at the latest."""
-
     offline: int = 256
-    """Maximum number of messages that a client queues while it is not connected. The next message raises `QueueFull`.
-    """
-
     offline_bytes: int = 1 * MiB
-    """Maximum size of the messages that a client queues while it is not connected."""
-
     replay: int = 1 * MiB
-    """Maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128 KiB. With
-    these messages, the session can resume on another connection. When the limit is reached, awaited calls that send
-    messages wait. Messages that are sent without waiting, such as responses, may take up to
-    ``hard_cap`` bytes more. Above that, the session ends when its
-    connection ends. 0: sessions do not resume. (A peer acknowledges messages after 64 KiB; the default is 16 times as
-    much.)"""
-
     replay_messages: int = 4096
-    """Maximum number of the messages that are kept until a remote wsrpc peer acknowledges them; at least 512. (A peer
-    acknowledges messages after 256 of them; the default is 16 times as many.)"""
-
     detached: float = 60.0
-    """Maximum time that a server keeps a session without a connection. (The default of Socket.IO is 2 minutes, if this
-    feature is turned on, and that of SignalR is 30 s.)"""
-
     undecodable: int = 10
-    """Maximum number of malformed messages per minute, such as text that begins with ``{`` and is not JSON, or a
-    request with an invalid id. If there are more, the connection is closed with 1007."""
-
     timeout: float | None = 60.0
-    """Default of ``request(timeout=)``. None: no limit."""
-
     handler: float | None = None
-    """Default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can run.
-    After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit does not
-    apply to plain functions, threads, streams, uploads or conversations."""
-
     open_handlers: float = 10.0
-    """Maximum time that inbound messages and the messages in a client's queue wait for `open` handlers to finish. On a
-    client, the same limit then applies to `on_reconnect` handlers."""
-
     open_timeout: float = 10.0
-    """Maximum time for one attempt at the opening handshake. On a server, the limit applies separately to the client's
-    request and to the server's `on_handshake` function. (The library `websockets` has the same default.)"""
-
     close_timeout: float = 5.0
-    """Maximum time of the closing handshake. After that, the connection is dropped. Also the time that ``close()``
-    gives running event handlers to finish."""
-
     drain: float = 20.0
-    """Maximum time that `Server.run` waits for active work after SIGTERM. After that, the server closes its connections
-    with 1012. (Kubernetes kills a process after 30 s.)"""
-
     ping_interval: float | None = 20.0
-    """Time between two pings. Each connection shortens this time at random by up to 10 %, so that not all connections
-    send pings at the same time. None: no pings. (The library `websockets` has the same default.)"""
-
     ping_timeout: float | None = 20.0
-    """Maximum time until the response to a ping. After that, the connection is dropped, and its close code is 1011. If
-    bytes are unsent, the time restarts whenever some bytes are sent, until 16 MiB have been sent after the ping. A slow
-    reader is therefore not mistaken for a dead connection. None: pings only keep the connection alive, and no
-    connection is dropped. (The library `websockets` has the same default.)"""
 
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
@@ -223,7 +197,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 if not value > 0:
                     raise ValueError(f"Limits.{name} is a duration of more than 0 seconds, got {value!r}")
             else:
-                least, why = AT_LEAST.get(name, (0 if name in MAY_BE_ZERO else 1, ""))
+                least, why = LEAST[name]
                 if value < least and not (name in MAY_BE_ZERO and value == 0):
                     raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
 
@@ -239,3 +213,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 DURATIONS = frozenset(
     field.name for field in msgspec.structs.fields(Limits) if float in (field.type, *get_args(field.type))
 )
+LEAST = {
+    name: AT_LEAST.get(name, (0 if name in MAY_BE_ZERO else 1, ""))
+    for name in Limits.__struct_fields__
+    if name not in DURATIONS
+}
+"""The smallest value of each limit that is not a duration, and why smaller ones make no sense."""

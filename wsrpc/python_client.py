@@ -24,8 +24,9 @@ from ._codegen.layout import (
     statement,
     subscript,
 )
+from ._codegen.name_table import NameTable
 from ._codegen.python_models import Models
-from ._codegen.python_names import IMPORTS, NameTable, class_name, identifier, is_plain, module_names
+from ._codegen.python_names import IMPORTS, class_name, identifier, is_plain, module_names
 from ._codegen.python_plan import merged
 from ._codegen.python_types import Types
 from ._schema.definitions import renamed

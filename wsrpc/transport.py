@@ -43,51 +43,86 @@ peer the connection belongs to. The messages of later reads are delivered to the
 **End.** ``receiver.connection_lost(info)`` is called exactly once, however the connection ends. After this call, no
 other method of the receiver is called. ``close(code, reason)`` writes the messages that were sent before, performs the
 closing handshake, and returns when the connection has ended. If the closing handshake takes too long, ``close`` drops
-the connection. With None as the code, the Close frame is empty, and both sides report 1005. A library that cannot send
-an empty Close frame sends 1000. ``abort()`` drops the connection immediately, and may lose messages that were sent.
-``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and ``abort`` can be called at
-any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing continues.
+the connection. Messages that arrive after ``close`` may still be delivered; a receiver that has closed ignores them.
+With None as the code, the Close frame is empty, and both sides report 1005. A library that cannot send an empty Close
+frame sends 1000. ``abort()`` drops the connection immediately, and may lose messages that were sent. After ``abort``,
+no message is delivered. ``connection_lost`` is called soon afterwards, but not from inside ``abort``. ``close`` and
+``abort`` can be called at any time and more than once. Cancelling ``close`` or ``drain`` is safe: the closing
+continues.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import force_setattr
 
 from ._base.closing import CloseInfo
+from ._base.headers import split_target
+from ._base.logs import address_text
 from .errors import short
+from .headers import Headers, Query, any_case
 
 __all__ = ["ConnectionInfo", "Receiver", "Traffic", "Transport"]
+
+
+_PLAIN = (dict, MappingProxyType)
+"""Mappings in which the case of names counts. Those of the libraries ignore it."""
 
 
 class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Information about a connection, from its opening handshake.
 
-    ``path`` does not include the query. Header names are in lower case. ``remote`` and ``local`` are tuples of host and
-    port, or None if unknown. ``underlying`` is the connection object of the WebSocket library, for features that
-    `Transport` does not have.
+    Attributes:
+        target: the path and query of the request, percent-encoded.
+        headers: the headers of the request. Names ignore case.
+        origin: the ``Origin`` header, which browsers send, or None.
+        remote: the host and port of the remote peer, or None if unknown. The port is 0 if a proxy named only the host.
+        local: the host and port of this side, or None if unknown.
+        subprotocol: the subprotocol that both sides use, or None.
+        underlying: the connection object of the WebSocket library, for features that `Transport` does not have.
     """
 
-    path: str = "/"
-    query: Mapping[str, str] = {}
-    headers: Mapping[str, str] = {}
+    target: str = "/"
+    headers: Mapping[str, str] = Headers()
     origin: str | None = None
     remote: tuple[str, int] | None = None
     local: tuple[str, int] | None = None
     subprotocol: str | None = None
     underlying: Any = None
 
+    @property
+    def path(self) -> str:
+        """The path of the request, decoded, without the query. It can contain any character."""
+        return split_target(self.target)[1]
+
+    @property
+    def query(self) -> Query:
+        """The parameters of the query. If a name is repeated, the last value counts, and `get_all` returns each."""
+        return split_target(self.target)[2]
+
+    def __post_init__(self) -> None:
+        if self.headers.__class__ in _PLAIN:
+            force_setattr(self, "headers", any_case(self.headers))
+
     def __repr__(self) -> str:
         # Without headers and the query, which may contain tokens: this may get into a log.
-        return f"<ConnectionInfo {short(self.path)[1:-1]} remote={self.remote} origin={short(self.origin)}>"
+        return (
+            f"<ConnectionInfo {short(self.path)[1:-1]} remote={address_text(self.remote)} origin={short(self.origin)}>"
+        )
 
 
 class Traffic(msgspec.Struct, frozen=True):
     """Numbers of messages and bytes that a transport has carried.
 
-    The numbers of bytes include frame headers. If the library does not expose numbers of bytes, they are None.
+    Attributes:
+        messages_in: number of inbound messages.
+        messages_out: number of outbound messages.
+        bytes_in: number of bytes read, with frame headers; None if the library does not expose it.
+        bytes_out: number of bytes written, counted like ``bytes_in``.
     """
 
     messages_in: int = 0

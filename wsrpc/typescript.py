@@ -7,19 +7,24 @@ ws-wrapper.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import Literal
 
 import msgspec
 
+from ._codegen.checking import schemas_of_event
 from ._codegen.typescript_types import (
     BASE64,
     Names,
     comment,
+    endless_types,
     in_parentheses,
     parameter_names,
     property_name,
     type_names,
     type_of,
 )
+from ._schema.definitions import reachable
+from .errors import printable
 from .schema import Description, EventSchema
 
 __all__ = ["declarations"]
@@ -27,8 +32,14 @@ __all__ = ["declarations"]
 HEAD = """\
 /* eslint-disable */
 // Made by `python -m wsrpc types`. Make it anew when handlers change, instead of changing it here.
-
 """
+HEAD_3 = """\
+// For ws-wrapper 3, which has no streams, uploads and conversations: they are left out.
+"""
+SIGNAL = "  signal(signal: AbortSignal): this\n"
+SIGNAL_3 = (
+    "  /** ws-wrapper 3 cannot cancel a request. */\n  signal: never\n"  # else it would be `any`, as the class is
+)
 
 CHANNELS = {
     "AnonymousChannel": """\
@@ -104,8 +115,7 @@ export interface Calls<E extends EventMap> {
   request<K extends keyof E & string>(event: K, ...args: Parameters<E[K]>): Promise<ReturnType<E[K]>>
   emit<K extends Emitted<E> & string>(event: K, ...args: Parameters<E[K]>): void
   timeout(ms: number): this
-  signal(signal: AbortSignal): this
-}
+%s}
 type Others<W> = Omit<W, "request" | "emit" | "timeout" | "signal" | "of">
 
 /** `on` and what goes with it, for the events that are emitted on one channel. */
@@ -142,7 +152,7 @@ OURS = (
 GLOBAL = ("AbortSignal", "AsyncIterator", "Error", "Omit", "Parameters", "Promise", "Record", "ReturnType", "Symbol")
 
 
-def declarations(description: Description, /) -> str:
+def declarations(description: Description, /, *, ws_wrapper: Literal[3, 4] = 4) -> str:
     """Return TypeScript declarations of the described events, as the text of a ``.d.ts`` file.
 
     ``Events`` contains the events that have handlers on the main channel, and ``Channels`` those on named channels. In
@@ -151,12 +161,21 @@ def declarations(description: Description, /) -> str:
 
     Classes become interfaces with the same name. If the name has another meaning in TypeScript, ``_`` is appended. The
     same description always gives the same file.
+
+    Args:
+        ws_wrapper: the major version of ws-wrapper that the client uses. The declarations for version 3 do not contain
+            what it lacks: handlers with a stream, an upload or a conversation. A call of ``signal()`` is an error.
     """
+    if ws_wrapper not in (3, 4):
+        raise ValueError(f"ws_wrapper is 3 or 4, got {ws_wrapper!r}")
+    if ws_wrapper == 3:
+        description = _without_channels(description)
     names = type_names(description.definitions, (*OURS, *GLOBAL))
     parts: list[str] = []
+    endless = endless_types(description.definitions)
     for name, schema in description.definitions.items():
         about = comment(str(schema.get("description", "")))
-        text = type_of(schema, names)
+        text = "unknown" if name in endless else type_of(schema, names)
         if text.startswith("{\n"):
             parts.append(f"{about}export interface {names[name]} {text}\n")
         else:
@@ -171,7 +190,19 @@ def declarations(description: Description, /) -> str:
     parts += [text for name, text in CHANNELS.items() if name in kinds]
     if b'"contentEncoding":"base64"' in msgspec.json.encode(description):
         parts.append(BYTES)
-    return HEAD + "\n".join([*parts, TYPED])
+    head = f"{HEAD}{HEAD_3 if ws_wrapper == 3 else ''}\n"
+    typed = TYPED.replace("%s", SIGNAL_3 if ws_wrapper == 3 else SIGNAL)
+    return printable(head + "\n".join([*parts, typed]))
+
+
+def _without_channels(description: Description) -> Description:
+    """Return the events whose answers are values, with the definitions that they need."""
+    events = tuple(event for event in description.events if event.kind == "value")
+    used = reachable(
+        [schema for event in (*events, *description.emits) for schema in schemas_of_event(event)],
+        description.definitions,
+    )
+    return Description(events, description.emits, {name: description.definitions[name] for name in used})
 
 
 Answer = Callable[[EventSchema, Names, str], str]

@@ -103,7 +103,8 @@ class AsgiTransport:
         early, self._early = self._early, _Early()
         self._reading = True
         for payload, text in early.messages:
-            receiver.receive(payload, text)
+            if not self._end.dropped:
+                receiver.receive(payload, text)
         self._reading = False
         receiver.read_ended()
         self._output.flush()

@@ -148,7 +148,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 def _describe(ws: WSTransport, offered: list[str]) -> Any:
     tcp = ws.underlying_transport
     handshake = Handshake(
-        ws.request.path.decode(),
+        ws.request.path.decode("utf-8", "surrogateescape"),
         joined_headers(ws.request.headers),
         remote=address(tcp.get_extra_info("peername")),
         local=address(tcp.get_extra_info("sockname")),

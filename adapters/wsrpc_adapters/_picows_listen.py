@@ -20,7 +20,7 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Listening, Server
-from wsrpc.adapting import address, joined_headers
+from wsrpc.adapting import address, joined_headers, path_of, refusal_headers, visible_target
 
 from ._picows_dial import READ_BUFFER
 from ._picows_log import LOG
@@ -154,7 +154,7 @@ class _PicowsPort:
         # A port at all addresses is reached at this one.
         shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(str(host), str(host))
         shown = f"[{shown}]" if ":" in shown else shown
-        self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{self._path or '/'}"
+        self.url = f"{'wss' if self._secure else 'ws'}://{shown}:{self.port}{visible_target(self._path or '/')}"
 
     async def _bind(self, host: str | None, port: int) -> None:
         loop = asyncio.get_running_loop()
@@ -171,14 +171,14 @@ class _PicowsPort:
     # ------------------------------------------------------------ the opening handshake
 
     def _meet(self, request: WSUpgradeRequest) -> WSListener | WSUpgradeResponseWithListener:
-        path = request.path.decode("latin-1")
-        if self._path is not None and path.partition("?")[0] != self._path:
+        target = request.path.decode("utf-8", "surrogateescape")
+        if self._path is not None and path_of(target) != path_of(self._path):
             return _refusal(HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n"))
         headers = joined_headers(request.headers)
         accepted = ACCEPTED.get()
         limits = self._server.limits
         handshake = Handshake(
-            path,
+            target,
             headers,
             remote=None if accepted is None else address(accepted[1]),
             local=None if accepted is None else address(accepted[0].getsockname()),
@@ -250,7 +250,7 @@ class _PicowsPort:
 
 
 def _acceptance(handshake: Handshake) -> WSUpgradeResponse:
-    given = CIMultiDict(handshake.response_headers)
+    given = CIMultiDict(handshake.response_headers.pairs())
     if handshake.subprotocol is not None:
         given["Sec-WebSocket-Protocol"] = handshake.subprotocol
     response: WSUpgradeResponse = WSUpgradeResponse.create_101_response(given)
@@ -268,8 +268,7 @@ class _UnknownStatus(int):
 
 
 def _refusal(rejected: HandshakeRejected) -> WSUpgradeResponseWithListener:
-    given = {"Content-Type": "text/plain; charset=utf-8", **rejected.headers}
-    headers = CIMultiDict({name: value for name, value in given.items() if name.lower() != "content-length"})
+    headers = CIMultiDict(refusal_headers(rejected.headers))
     response: Any = WSUpgradeResponse.create_error_response(400, rejected.body.encode(), headers)
     try:
         response.status = HTTPStatus(rejected.status)

@@ -163,6 +163,11 @@ class PicowsTransport(WSListener):
         await asyncio.shield(self._end.over)
 
     def abort(self) -> None:
+        self._delivery.ignore_rest()
+        self._overdue()
+
+    def _overdue(self) -> None:
+        """Drop the connection. What arrived before `start` is still delivered."""
         self._end.shut()
         self._stop_receiving()
         self._output.tcp.abort()
@@ -322,7 +327,7 @@ class PicowsTransport(WSListener):
     def _expect_end(self) -> None:
         """Abort if the remote peer does not end the TCP connection, or its sending, in time."""
         self._heartbeat.stop()
-        self._end.expect(self._limits.close_timeout, self.abort)
+        self._end.expect(self._limits.close_timeout, self._overdue)
 
     def _stop_receiving(self) -> None:
         """Ignore everything else that arrives."""

@@ -28,11 +28,13 @@ from wsrpc.adapting import (
     follow_redirects,
     joined_headers,
     one_line,
+    refusal_headers,
 )
 
 try:
     import aiohttp
     from aiohttp import web
+    from multidict import CIMultiDict
 except ImportError as exc:
     raise ImportError("wsrpc_adapters.aiohttp needs aiohttp: pip install python-wsrpc[aiohttp]") from exc
 
@@ -70,7 +72,7 @@ async def serve(server: Server, request: web.Request, *, state: Mapping[str, Any
     try:
         await server.handshake(handshake)
     except HandshakeRejected as exc:
-        headers = {"Content-Type": "text/plain; charset=utf-8", **exc.headers}
+        headers = CIMultiDict(refusal_headers(exc.headers))
         refusal = web.Response(status=exc.status, body=exc.body.encode(), headers=headers)
         refusal.force_close()  # aiohttp would parse data that follows the request as another request
         return refusal
@@ -118,13 +120,16 @@ async def _take_over(
     request: web.Request, handshake: Handshake, early: _Early, lost: Callable[[], None] | None = None
 ) -> tuple[WebSocketTransport | None, web.StreamResponse]:
     if request.method != "GET" or request.version < aiohttp.HttpVersion11:
-        return None, web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
+        refusal = web.Response(status=400, text="a WebSocket is opened by a GET of HTTP/1.1\n")
+        refusal.force_close()  # nothing reads another request on this connection
+        return None, refusal
     upgrade = ServerUpgrade(handshake)
+    headers = CIMultiDict(upgrade.headers.pairs())
     if upgrade.status != 101:
-        refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=upgrade.headers)
+        refusal = web.Response(status=upgrade.status, body=upgrade.body.encode(), headers=headers)
         refusal.force_close()  # as these headers say
         return None, refusal
-    response = web.StreamResponse(status=101, headers=upgrade.headers)
+    response = web.StreamResponse(status=101, headers=headers)
     response.force_close()  # there is no other request on this connection
     writer = await response.prepare(request)
     if writer is not None:

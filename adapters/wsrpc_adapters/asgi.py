@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server, Transport
+from wsrpc.adapting import refusal_headers
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
 
@@ -192,7 +193,7 @@ async def serve(
     extensions: Mapping[str, Mapping[str, Any]] = scope.get("extensions") or {}
     reserve: Reserve | None = extensions.get(EXTENSION, {}).get("reserve")
     take_over = None if reserve is None else reserve(handshake, underlying)
-    headers = encoded(handshake.response_headers)
+    headers = encoded(handshake.response_headers.pairs())
     try:
         await send({"type": "websocket.accept", "subprotocol": handshake.subprotocol, "headers": headers})
     except OSError:
@@ -239,8 +240,8 @@ def handshake_of(scope: Mapping[str, Any], server: Server) -> Handshake:
         if name in headers:  # HTTP/2 splits Cookie
             value = f"{headers[name]}{'; ' if name == 'cookie' else ', '}{value}"
         headers[name] = value
-    path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("latin-1")
-    query = scope.get("query_string", b"").decode("latin-1")
+    path = (scope.get("raw_path") or quote(scope["path"]).encode()).decode("utf-8", "surrogateescape")
+    query = scope.get("query_string", b"").decode("utf-8", "surrogateescape")
     return Handshake(
         f"{path.partition('?')[0]}?{query}",
         headers,
@@ -258,8 +259,8 @@ def address(name: Any) -> tuple[str, int] | None:
     return (name[0], name[1]) if name and name[1] is not None else None
 
 
-def encoded(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    return [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]
+def encoded(headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers]
 
 
 async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Send) -> None:
@@ -268,10 +269,7 @@ async def refuse(rejected: HandshakeRejected, scope: Mapping[str, Any], send: Se
         await send({"type": "websocket.close"})
         return
     body = rejected.body.encode()
-    given = {"content-type": "text/plain; charset=utf-8"}
-    given |= {name.lower(): value for name, value in rejected.headers.items()}
-    # The ASGI server adds it. uvicorn before 0.53 would send ours, too, and clients take two for a broken answer.
-    given.pop("content-length", None)
+    given = refusal_headers(rejected.headers)
     start: Event = {"type": "websocket.http.response.start", "status": rejected.status, "headers": encoded(given)}
     await send(start)
     await send({"type": "websocket.http.response.body", "body": body})

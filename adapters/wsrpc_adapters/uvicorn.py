@@ -19,7 +19,7 @@ from wsrpc.adapting import ServerUpgrade
 
 from .asgi import EXTENSION, TakeOver
 
-NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.44 or later: pip install 'python-wsrpc[uvicorn]'"
+NEEDED = "wsrpc_adapters.uvicorn needs uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'"
 
 try:
     from uvicorn.protocols.utils import ClientDisconnected
@@ -100,6 +100,9 @@ class WebSocketProtocol(WebSocketsSansIOProtocol):
         # A middleware may close right after it has accepted, to say why with a code. uvicorn waits for the answer.
         if self.handshake_complete and (self._upgrade is None or self.close_sent):
             self._go_on()
+        if self.close_sent:
+            # After a refusal with a body, uvicorn 0.54 would log an error: it does not note that it has answered.
+            self.handshake_complete = True
 
     def _go_on(self) -> None:
         """Let uvicorn have what was held: the connection is its own."""

@@ -60,19 +60,23 @@ GOES_ON = frozenset({CloseCode.ABNORMAL, CloseCode.CREDENTIALS_EXPIRED})
 
 
 class CloseInfo(msgspec.Struct, frozen=True):
-    """Description of how a connection ended, for `close` handlers."""
+    """Description of how a connection ended, for `close` handlers.
+
+    Attributes:
+        code: the close code from the side that closed first. 1005 means that the Close frame had no code. 1006 means
+            that the connection dropped without a Close frame.
+        reason: the close reason from the side that closed first.
+        was_clean: whether the closing handshake was completed.
+        user_closed: whether `close()` was called on this side.
+        will_reconnect: whether another connection follows, because the client dials again or another transport was
+            bound.
+    """
 
     code: int
-    """The close code from the side that closed first. 1005 means that the Close frame had no code. 1006 means that the
-    connection dropped without a Close frame."""
     reason: str = ""
-    """The close reason from the side that closed first."""
     was_clean: bool = False
-    """Whether the closing handshake was completed."""
     user_closed: bool = False
-    """Whether `close()` was called on this side."""
     will_reconnect: bool = False
-    """Whether another connection follows, because the client dials again or another transport was bound."""
 
 
 def check_close(code: int | None, reason: str) -> int:

@@ -2,70 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from types import MappingProxyType
+import re
+import string
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import quote, unquote
 
-from websockets.datastructures import Headers
+from websockets.datastructures import Headers as LibraryHeaders
 
-__all__ = ["JoinedHeaders", "address", "joined_headers", "split_target"]
+from ..headers import Headers, Query
+
+__all__ = ["HeadersView", "address", "joined_headers", "path_of", "refusal_headers", "split_target", "visible_target"]
+
+VISIBLE = re.compile("[!-~]*")
+NO_QUERY = Query()
 
 
-NO_QUERY: Mapping[str, str] = MappingProxyType({})
-
-
-class JoinedHeaders(Mapping[str, str]):
-    """View of the headers of the `websockets` library: each once, in lower case, with all its values.
+class HeadersView(Headers):
+    """View of the headers of the `websockets` library, which also ignore case.
 
     It copies nothing, because a server keeps it for each connection beside the library's own object.
     """
 
-    __slots__ = ("_headers",)
+    __slots__ = ()
 
-    def __init__(self, headers: Headers) -> None:
-        self._headers = headers
+    def __init__(self, headers: LibraryHeaders) -> None:
+        self._values = headers
+
+    def get_all(self, name: str) -> list[str]:
+        return list(self._values.get_all(name))
 
     def __getitem__(self, name: str) -> str:
-        values = self._headers.get_all(name)
+        values = self._values.get_all(name)
         if not values:
             raise KeyError(name)
         return ", ".join(values)
 
     def get(self, name: str, default: Any = None) -> Any:  # that of Mapping raises and catches where there is none
-        values = self._headers.get_all(name)
+        values = self._values.get_all(name)
         return ", ".join(values) if values else default
 
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._headers)
 
-    def __len__(self) -> int:
-        return len(self._headers)
+def joined_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the headers as `Handshake` has them: names ignore case, and the values of a repeated header are joined.
 
-    def __repr__(self) -> str:
-        return repr(dict(self))
-
-
-def joined_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with lower-case names and joined values. ``headers.items()`` can contain a name several times.
-
-    The values are strings decoded as Latin-1, in which each character is one byte of the header, regardless of the
-    library. (Some libraries decode headers as UTF-8, and turn bytes that are not UTF-8 into halves of surrogate pairs,
-    which cannot be encoded again.)
+    ``headers.items()`` can contain a name several times. The values are strings decoded as Latin-1, in which each
+    character is one byte of the header, regardless of the library. (Some libraries decode headers as UTF-8, and turn
+    bytes that are not UTF-8 into halves of surrogate pairs, which cannot be encoded again.)
     """
-    joined: dict[str, str] = {}
-    for name, value in headers.items():
-        if not value.isascii():
-            value = value.encode("utf-8", "surrogateescape").decode("latin-1")
-        key = name.lower()
-        joined[key] = f"{joined[key]}, {value}" if key in joined else value
-    return joined
+    return Headers([(name, _as_latin_1(value)) for name, value in headers.items()])
 
 
-def split_target(target: str) -> tuple[str, Mapping[str, str]]:
-    """Return the path of a request's target, and the values of its query by name."""
+def _as_latin_1(value: str) -> str:
+    return value if value.isascii() else value.encode("utf-8", "surrogateescape").decode("latin-1")
+
+
+def refusal_headers(headers: Headers) -> list[tuple[str, str]]:
+    """Return the headers to send with a refusal that has ``headers``, without those that the HTTP server adds."""
+    pairs = [pair for pair in headers.pairs() if pair[0] not in ("connection", "content-length")]
+    return pairs if "content-type" in headers else [("content-type", "text/plain; charset=utf-8"), *pairs]
+
+
+def visible_target(target: str) -> str:
+    """Return the target of a request with all characters percent-encoded that are not visible ASCII characters.
+
+    Some HTTP libraries accept such bytes, and decode those that are not UTF-8 as halves of surrogate pairs.
+    """
+    if VISIBLE.fullmatch(target):
+        return target
+    return quote(target.encode("utf-8", "surrogateescape"), safe=string.punctuation)
+
+
+def split_target(target: str) -> tuple[str, str, Query]:
+    """Return the target of a request in visible characters, its path, decoded, and its query."""
+    target = visible_target(target)
     path, _, query = target.partition("?")
-    return path, MappingProxyType(dict(parse_qsl(query, keep_blank_values=True))) if query else NO_QUERY
+    return target, unquote(path) if "%" in path else path, Query(query) if query else NO_QUERY
+
+
+def path_of(target: str) -> str:
+    """Return the path of a request's target, decoded."""
+    return split_target(target)[1]
 
 
 def address(name: Any) -> tuple[str, int] | None:

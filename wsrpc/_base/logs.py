@@ -117,8 +117,13 @@ logger = safe_logger("wsrpc")
 
 
 def address_text(address: tuple[str, int] | None) -> str | None:
-    """Return ``host:port`` for a log line."""
-    return None if address is None else f"{one_line(address[0], LONGEST_HOST)}:{address[1]}"
+    """Return ``host:port`` for a log line, or only the host if a proxy did not name the port."""
+    if address is None:
+        return None
+    host, port = one_line(address[0], LONGEST_HOST), address[1]
+    if port == 0:
+        return host
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 LONGEST_HOST = 100
@@ -241,5 +246,8 @@ class PeerLog:
 
     def _write(self, level: int, text: str, args: tuple[object, ...], exc_info: BaseException | None) -> None:
         if logger.isEnabledFor(level):
-            about = {"peer": self.id, "remote": address_text(self.remote)}
+            remote = address_text(self.remote)
+            about = {"peer": self.id, "remote": remote}
+            if level >= logging.WARNING:  # most formats show no attributes, and a warning should say whom it is about
+                text, args = f"{text} (peer %s)", (*args, self.id if remote is None else f"{self.id} at {remote}")
             logger.log(level, text, *args, exc_info=exc_info, extra=about, stacklevel=4)

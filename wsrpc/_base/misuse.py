@@ -3,10 +3,25 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import inspect
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import Future
 from typing import Any, Never, TypeVar, cast
 
-__all__ = ["check_flag", "check_function", "check_number", "no_parentheses", "refusing", "shown_as"]
+__all__ = [
+    "check_flag",
+    "check_function",
+    "check_has_run",
+    "check_limits_change",
+    "check_no_yield",
+    "check_number",
+    "no_parentheses",
+    "refusing",
+    "shown_as",
+]
+
+NOT_RUN: tuple[type, ...] = (Iterator, AsyncIterator, Future, functools.partial)
+"""Types of objects that do or bring something later, besides functions and what can be awaited."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,6 +44,43 @@ def check_function(name: str, given: Any) -> None:
     """
     if given is not None and not callable(given):
         raise TypeError(f"{name}= is a function, or None; got {given!r}")
+
+
+def check_limits_change(name: str, present: Any, given: Any) -> None:
+    """Refuse limits that differ in more than what may change during a connection.
+
+    Raises:
+        TypeError, ValueError: it is not a `Limits`, or more than ``message`` differs.
+    """
+    if not isinstance(given, type(present)):
+        raise TypeError(f"{name} is a wsrpc.Limits, got {given!r}")
+    if given.replace(message=present.message) != present:
+        raise ValueError(f"of {name} only message= may change while connected; on_handshake sets the others")
+
+
+def check_no_yield(what: str, function: Any) -> None:
+    """Refuse a function with a ``yield``: calling it runs nothing, and what it returns counts as true.
+
+    Raises:
+        TypeError: ``function`` has one.
+    """
+    for each in (function, type(function).__call__):
+        if inspect.isgeneratorfunction(each) or inspect.isasyncgenfunction(each):
+            raise TypeError(f"{what} takes a function without a `yield`: calling {function!r} would run nothing of it")
+
+
+def check_has_run(what: str, returned: Any) -> None:
+    """Refuse what a function returned if it has not run yet, because such an object counts as true.
+
+    Raises:
+        TypeError: it is an awaitable or a function, so probably an ``await`` or a call was forgotten, or an iterator.
+    """
+    if inspect.isawaitable(returned) or inspect.isroutine(returned) or isinstance(returned, NOT_RUN):
+        if inspect.iscoroutine(returned):
+            returned.close()
+        raise TypeError(
+            f"{what} returned {returned!r}, which has not run: was an `await` or a call forgotten, or is it async?"
+        )
 
 
 def check_number(text: str, given: Any, least: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias, TypeVar
 
 from msgspec import UNSET
@@ -46,8 +47,8 @@ Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 StrPath: TypeAlias = str | PathLike[str]
 """The path of a file."""
 
-Profile = Literal["go"]
-"""The implementation on the other side, if it does not do all that ws-wrapper's description requires."""
+Profile = Literal["go", "ws-wrapper-3"]
+"""The implementation on the other side, if it lacks some of what ws-wrapper 4 has."""
 
 Redact: TypeAlias = Callable[[Literal["in", "out"], str, Sequence[Any]], Any]
 """Function for ``log_payloads=``. ``redact(direction, event, args)`` returns what the log shows instead of ``args``."""
@@ -58,16 +59,21 @@ LONGEST_ADDRESS = 256
 STREAM_EVENTS = frozenset({"start", "next", "pull", "stop"})
 """Events and requests of which a stream consists. On an anonymous channel without a stream they are a user's own."""
 
-RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = {
-    "open": ("peer",),
-    "connect": ("peer",),
-    "close": ("peer", "info"),
-    "disconnect": ("peer", "info"),
-    "error": ("peer", "error"),
-    "message": ("peer", "message"),
-}
-"""Lifecycle events, with the names of their arguments. On the main channel these names never travel (API.md of
-ws-wrapper)."""
+RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "open": ("peer",),
+        "connect": ("peer",),
+        "close": ("peer", "info"),
+        "disconnect": ("peer", "info"),
+        "error": ("peer", "error"),
+        "message": ("peer", "message"),
+    }
+)
+"""Names of the lifecycle events, each with the names of its handlers' arguments.
+
+On the main channel, these names are reserved: emitting or requesting one of them raises `ReservedEvent`. To check a
+name, use ``name in wsrpc.RESERVED_EVENTS``.
+"""
 
 
 class OnChannel:

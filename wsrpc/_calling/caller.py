@@ -233,7 +233,7 @@ class Caller(OnChannel):
             MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
                 nothing is sent.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
+            TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         try:
             if unsupported:
@@ -256,7 +256,8 @@ class Caller(OnChannel):
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
                 connection is full; nothing is sent.
-            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
+            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
+                `emit`.
         """
         if unsupported:
             raise no_keywords("emit_nowait", event, unsupported)
@@ -503,7 +504,7 @@ class ReadingCaller(Caller, EventReader):
 
 
 class RawCaller(ReadingCaller):
-    """The methods of `ReadingCaller`, with `send_raw` and `send_raw_nowait`."""
+    """The methods of `ReadingCaller`, with `send_raw`, `send_raw_nowait` and `send_json`."""
 
     __slots__ = ()
 
@@ -540,6 +541,10 @@ class RawCaller(ReadingCaller):
         out, raw = self._out, self._check_raw(message)
         if not (out.clear and out.hand_over(raw)):
             await out.send_in_turn(raw, None, out.fails(offline))
+
+    async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
+        """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
+        await self.send_raw(self._out.json_text(value), offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting, from a plain function in the event loop's thread.

@@ -210,7 +210,7 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelNotReady: the response that opens the channel has not been sent yet.
             MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
                 nothing is sent.
-            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
+            TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
             return refused(no_keywords("emit", event, unsupported, _OPTIONS))
@@ -222,7 +222,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap`); nothing is sent.
-            ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError: as for `emit`.
+            ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
         if unsupported:
             raise no_keywords("emit_nowait", event, unsupported, _OPTIONS)

@@ -13,13 +13,12 @@ from msgspec import UNSET
 from .._base.scheduler import Timer
 from .._calling.caller import RefusingSender, Sender
 from .._handlers.registry import Registry
-from .._protocol.messages import ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
+from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
 from .._protocol.nodes import LEFT, as_raised
-from .._protocol.rejections import FINISHED_REASON, is_finished, reason_from_wire
+from .._protocol.rejections import ABORTED, FINISHED_REASON, is_finished, reason_from_wire, text_for_peer
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
-from .._sending.pending import MAX_REMEMBERED
 from .._streams.event_values import Waits, value_of
 from .._streams.inbox import SMALLEST_SHARE, Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
@@ -40,6 +39,8 @@ from ..errors import (
     short,
 )
 from ..limits import Limits
+from .ended import EndedChannels
+from .silent_peers import SilenceWatch
 
 __all__ = ["TOO_MANY", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelState", "ChannelTable"]
 
@@ -76,6 +77,9 @@ TRANSITIONS = {
 
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
+
+NO_CHANNELS = "wsrpc.no_channels"
+"""The code of a request of a peer that knows no channels, if its answer would have been one."""
 
 
 class _Finished:
@@ -408,8 +412,16 @@ class ChannelCore:
 
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
-        if self.state is _OPEN:
-            self.table.send_abort(self.id, RpcError(as_text(reason)) if isinstance(reason, StreamOverflow) else reason)
+        if self.state is not _OPEN:
+            return
+        if isinstance(reason, StreamOverflow):
+            reason = RpcError(as_text(reason))
+        if self.produces and not self.mailbox.heard and self.table.out.terms.plain:
+            # JavaScript takes a channel that is aborted before its loop begins for a stream without items. If the abort
+            # comes after the `start` of the loop, the loop throws.
+            self.table.abort_when_used(self.id, reason)
+        else:
+            self.table.send_abort(self.id, reason)
 
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
@@ -435,7 +447,7 @@ class ChannelCore:
         self.sender = None
         if self._end_timer is not None:
             self._end_timer.cancel()
-        served = self.table.forget(self, reason)
+        served = self.table.forget(self, reason, by_other=by_other)
         if by_other:
             self.mailbox.end(error, served)
         else:
@@ -500,19 +512,18 @@ class ChannelTable:
         """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
-        self._aborted_here: dict[int, None] = {}
-        """Ids of the channels that this side has aborted. Events on them may still arrive, and an abort is never
-        answered, so each channel is aborted once."""
-        self._produced: dict[int, None] = {}
-        """Ids of the ended channels on which this side has produced. Credit may still arrive for them."""
+        self._ended = EndedChannels()
+        self._silence: SilenceWatch | None = None
+        """Exists once a plain peer was given a channel."""
         self._credited: dict[int, None] = {}
         """Ids of the channels whose items are read, by credit."""
         self.opened: dict[int, ChannelCore] = {}
         """Channels that this side opened."""
         self.served: dict[int, ChannelCore] = {}
         """Channels that the remote peer opened."""
-        self.undelivered: dict[ChannelCore, None] = {}
-        """Channels of handlers that run, which the remote peer does not know of yet. Each counts as a served one."""
+        self.undelivered: dict[ChannelCore, str] = {}
+        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
+        Each counts as a served one."""
 
     def __len__(self) -> int:
         return len(self.opened) + len(self.served)
@@ -529,7 +540,7 @@ class ChannelTable:
     def expects_credit(self, h: int) -> bool:
         """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
         was known."""
-        return h in self._produced
+        return self._ended.has_produced(h)
 
     def all(self) -> list[ChannelCore]:
         """Return all open channels."""
@@ -539,7 +550,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._aborted_here.pop(h, None)
+        self._ended.reused(h)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -556,16 +567,25 @@ class ChannelTable:
     def too_many(self) -> str:
         return f"{self.limits.channels} channels are open already (Limits.channels), close some"
 
-    def make(self, h: int) -> ChannelCore:
+    @staticmethod
+    def not_known(event: str) -> RemoteError:
+        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
+        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
+        return RemoteError(f"{text} returns a value", NO_CHANNELS)
+
+    def make(self, h: int, event: str) -> ChannelCore:
         """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
 
         Raises:
-            RemoteError: there are too many. It does not say that the handler did not run.
+            RemoteError: there are too many, or the remote peer knows no channels. It does not say that the handler did
+                not run.
         """
+        if not self.out.terms.channels:
+            raise made_here(self.not_known(event))
         if self.full:
             raise made_here(RemoteError(self.too_many, TOO_MANY))
         channel = ChannelCore(h, self)
-        self.undelivered[channel] = None
+        self.undelivered[channel] = event
         return channel
 
     def deliver(self, channel: ChannelCore) -> None:
@@ -583,11 +603,16 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._aborted_here.pop(channel.id, None)
-        self.out.reply(self.out.terms.encode(ChannelCreated(channel.id)))
-        self.undelivered.pop(channel, None)
+        self._ended.reused(channel.id)
+        terms = self.out.terms
+        self.out.reply(terms.encode(ChannelCreated(channel.id)))
+        event = self.undelivered.pop(channel, "")
         self.served[channel.id] = channel
         channel.opened()
+        if terms.plain:
+            if self._silence is None:
+                self._silence = SilenceWatch(self.out.loop, self.limits.unread, self.warn)
+            self._silence.given(channel.mailbox, event)
 
     # ------------------------------------------------------------ what channels ask for
 
@@ -615,12 +640,21 @@ class ChannelTable:
 
     def send_abort(self, h: int, reason: object) -> None:
         """Abort a channel, unless this side has done so already."""
-        if h in self._aborted_here:
-            return
-        self._aborted_here[h] = None
-        if len(self._aborted_here) > MAX_REMEMBERED:
-            del self._aborted_here[next(iter(self._aborted_here))]
-        send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
+        if self._ended.abort(h):
+            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
+
+    def abort_when_used(self, h: int, reason: object) -> None:
+        """Abort a channel when the remote peer sends something on it."""
+        # A new error, because that of a handler refers to the handler's variables.
+        code = reason.code if isinstance(reason, RpcError) else None
+        text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
+        self._ended.abort_later(h, RemoteError(text, code))
+
+    def refuse(self, h: int) -> RpcError:
+        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
+        error = self._ended.reason(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        self.send_abort(h, error)
+        return error
 
     # ------------------------------------------------------------ ending
 
@@ -633,11 +667,22 @@ class ChannelTable:
             channel.end(FINISHED, None, by_other=True)
             return True
         reason = reason_from_wire(x, flag)
-        # Readers get a reason that is not an error as an error's value, as for requests.
-        error: Exception = reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+        error: Exception = _for_readers(reason)
         if self.out.between_nodes and isinstance(reason, RemoteError):
             error = as_raised(reason)
         channel.end(reason, error, by_other=True)
+        return True
+
+    def request_cancelled(self, i: int, reason: Any) -> bool:
+        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
+
+        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
+        drop before. JavaScript and Go ignore such a cancellation.
+        """
+        channel = None if self.out.terms.plain else self.served.get(i)
+        if channel is None:
+            return False
+        channel.end(reason, _for_readers(reason), by_other=True)
         return True
 
     def end(self, error: ConnectionLost) -> None:
@@ -650,12 +695,14 @@ class ChannelTable:
                 closed_here(own)
             channel.end(own, own, by_other=True)
 
-    def forget(self, channel: ChannelCore, reason: object) -> bool:
+    def forget(self, channel: ChannelCore, reason: object, *, by_other: bool) -> bool:
         """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
         h = channel.id
         served = self.served.get(h) is channel
         if served:
             del self.served[h]
+            if self._silence is not None:
+                self._silence.ended(channel.mailbox)
         elif self.opened.get(h) is channel:
             del self.opened[h]
         else:
@@ -665,11 +712,20 @@ class ChannelTable:
             return False
         self._credited.pop(h, None)
         if channel.produces:
-            self._produced[h] = None
-            if len(self._produced) > MAX_REMEMBERED:
-                del self._produced[next(iter(self._produced))]
+            self._ended.produced(h)
         requests = self.out.requests
+        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
+        tells = not self.over and (self.out.terms.plain or not (by_other or self._ended.was_aborted(h)))
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
+            if tells and pending.flight is not None:
+                requests.give_up(pending)
+                reason_there = None if by_other else channel.close_reason
+                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
         self.listener.cancel_requests_on(h, reason)
         return served
+
+
+def _for_readers(reason: Any) -> RemoteError:
+    """Return the error that readers get for a reason of the remote peer, as for requests."""
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

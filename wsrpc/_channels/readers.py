@@ -12,9 +12,10 @@ from msgspec import UNSET
 from .._base.names import ChannelRef
 from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Resolution, WireMessage
+from .._protocol.messages import Event, Request, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
+from .._sending.pending import Pending, RequestOptions
 from .._streams.event_values import ToValue, Waits, value_of
 from .._streams.inbox import Decode, Inbox
 from .._streams.mailbox import UnreadMessages
@@ -36,6 +37,10 @@ def _read(*_: Any) -> None:
 
 FOR_READERS = Handler(_read)
 """The handler that middleware runs around, for an event that has readers and no handler."""
+
+
+STOP = RequestOptions(within_call=True)
+"""Options of the request ``stop``."""
 
 
 class ReaderListener(Protocol):
@@ -69,6 +74,7 @@ class Readers:
         "_listener",
         "_registries",
         "_reject",
+        "_stops",
         "_survives",
         "_unread",
         "connections_lost",
@@ -95,6 +101,9 @@ class Readers:
         self.read_before: dict[str, None] = {}
         """Named channels whose items are being read, or were read before."""
         self._limits = limits
+        self._stops: dict[str, Pending] = {}
+        """By channel, the request ``stop`` of its last reader of items. What comes before the answer is of an earlier
+        ``start``."""
         self._unread: UnreadMessages | None = None
         self._registries = registries
         self._count = count
@@ -110,6 +119,11 @@ class Readers:
         return f"<Readers of {len(self.recipients)} events{'' if self._end_error is None else ', over'}>"
 
     # ------------------------------------------------------------ reading
+
+    @property
+    def memory(self) -> UnreadMessages | None:
+        """The counter that `unread` returns, if there is one yet."""
+        return self._unread
 
     def unread(self) -> UnreadMessages:
         """Return the counter of the memory of unread messages, on these channels and on anonymous ones."""
@@ -223,6 +237,8 @@ class Readers:
             return
         check_thread_of_plain(self.out.thread, "channel.close")
         for recipient in each_of([self.recipients.pop(key) for key in keys]):
+            if channel is not None and isinstance(recipient, Reading) and recipient.has_producer:
+                self.stop_items(channel)
             recipient.channel_ended(error())
         self._update()
 
@@ -236,9 +252,32 @@ class Readers:
         """Return whether a message belongs to a stream that is read or sent here."""
         recipient = self.recipients.get((message.c, message.a[0]))
         if isinstance(recipient, FanOut):
-            # A producer is told to `stop` by an event, which others may read, too. A request is for a handler.
-            return message.i is UNSET and not all(isinstance(member, Reading) for member in recipient.members)
+            return _has_producer(recipient)
         return recipient is not None
+
+    def stop_items(self, channel: str) -> None:
+        """Tell the producer on a named channel to stop. Until it answers, no reader gets what it sends.
+
+        Its answer comes behind its last item, and before the first one of the next ``start``. Plain peers do not
+        understand ``stop``: their next item is rejected.
+        """
+        out = self.out
+        terms = out.terms
+        if terms.stop:
+            self._stops[channel] = pending = out.requests.open("stop", None, None, STOP)
+            payload = terms.encode(Request(pending.id, ("stop",), channel))
+            out.reply(payload)  # now, because the next `start` does not wait either
+            out.requests.was_sent(pending, len(payload))
+        elif not terms.plain:  # wsrpc 0.2
+            out.reply(terms.encode(Event(("stop",), channel)))
+
+    def _precedes_stop(self, channel: ChannelRef) -> bool:
+        """Return whether an item that has arrived was sent before the remote peer has read the last ``stop``."""
+        stop = self._stops.get(channel) if isinstance(channel, str) else None
+        if stop is not None and stop.future.done():
+            del self._stops[str(channel)]
+            return False
+        return stop is not None
 
     def has_handler(self, channel: ChannelRef, event: str) -> bool:
         """Return whether anything is to run for an event: a handler, or middleware."""
@@ -253,16 +292,27 @@ class Readers:
             return False
         i = message.i
         if not isinstance(recipient, FanOut):
+            if self._stops and event == "next" and self._precedes_stop(message.c):
+                return False
             recipient.receive(message, payload, decode)
             error = recipient.inbox.error if isinstance(recipient, Reading) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
                 self._reject(i, RpcError(as_text(error)))
             return True
-        if i is not UNSET:
+        if i is not UNSET and not _has_producer(recipient):
             return False  # a request is for a handler
         handled = self.has_handler(message.c, event)
+        message.i = UNSET  # readers and producers answer nothing
         recipient.pass_on(message, payload, decode, handled=handled)
+        message.i = i
+        if i is not UNSET and not handled:
+            self.out.reply(self.out.terms.encode(Resolution(i, None)))
         return not handled
+
+
+def _has_producer(recipient: FanOut) -> bool:
+    """Return whether a producer of items is among the recipients, so that the message is its ``stop``."""
+    return not all(isinstance(member, Reading) for member in recipient.members)
 
 
 class ReadingPlace:
@@ -295,8 +345,9 @@ class ReadingPlace:
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
         self._recipient = None
+        is_read = self._readers.recipients.get(self._key) is recipient  # the channel and the session are not over
         self._readers.remove_recipient(self._key, recipient)
-        if isinstance(recipient, Reading) and recipient.has_producer and not self._session_over:
+        if is_read and isinstance(recipient, Reading) and recipient.has_producer:
             self.stop_items()
 
     @property
@@ -311,9 +362,8 @@ class ReadingPlace:
             inbox.end(exc)
 
     def stop_items(self) -> None:
-        out = self._readers.out
-        if not out.terms.plain and isinstance(self._name, str):  # ws-wrapper's own iterator does not send it
-            out.reply(out.terms.encode(Event(("stop",), self._name)))
+        assert isinstance(self._name, str)
+        self._readers.stop_items(self._name)
 
     def answer(self, i: int, value: object = None) -> None:
         if not self._session_over:

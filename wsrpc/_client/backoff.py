@@ -26,6 +26,12 @@ FATAL_STATUS = frozenset({400, 401, 403, 404, 405, 410, 426, 501})
 
 TRY_AGAIN_LATER = 10.0
 """Seconds to wait, at least, after a server has closed with 1013."""
+RESTART = 0.8
+"""Seconds: upper bound of the delay after a server has closed with 1012, because another worker serves meanwhile."""
+SERVED = 1.0
+"""Seconds that a connection must last, so that its end with 1012 or 4411 is no failure.
+
+A server may do nothing but restart, or take a token whose time is over (with PyJWT's ``leeway``)."""
 LONGEST_RETRY_AFTER = 24 * 3600.0
 """Seconds: a server that asks for more means something else, or has its clock wrong."""
 
@@ -60,6 +66,13 @@ class Reconnect(msgspec.Struct, frozen=True, kw_only=True):
     ``max`` seconds. Because delays are random, clients that lost their connections at the same time do not all connect
     again at the same time. A drop counts as a failure. The count restarts after a connection that lasted ``stable``
     seconds.
+
+    After close code 1012 (service restart), the delay is at most 0.8 seconds, and the drop does not count as a failure,
+    unless the connection lasted less than a second. Thus a rolling restart hardly delays calls. A ``wait`` of your own
+    still decides alone.
+
+    After close code 4411 (the credentials have expired), the client dials without a delay, and the drop does not count
+    as a failure, unless the connection lasted less than a second.
 
     After close code 1013, ten seconds are added to the delay. If the response that refuses a connection has a
     ``Retry-After`` header, the time in the header is added, up to one day.
@@ -112,6 +125,9 @@ class Schedule:
         self._wait: Strategy = reconnect.wait or wait_random_exponential(
             multiplier=reconnect.initial, max=reconnect.max
         )
+        self._wait_for_restart: Strategy = reconnect.wait or wait_random_exponential(
+            multiplier=min(reconnect.initial, RESTART), max=reconnect.max
+        )
         self._stop: Strategy = reconnect.stop or stop_never
         self._retry = reconnect.retry or is_transient
         self._opened_at: float | None = None
@@ -137,35 +153,42 @@ class Schedule:
 
     def dropped(self, error: ConnectionLost) -> float | None:
         """Return the delay now that the connection has ended; see `failed`."""
-        held = self._opened_at is not None and self._clock.time() - self._opened_at >= self._stable
+        lasted = -1.0 if self._opened_at is None else self._clock.time() - self._opened_at
         self._opened_at = None
-        self.begin(0 if held else self._state.attempt_number - 1)
-        at_once, self._no_delay = self._no_delay, False
-        delay = self.failed(error)
+        restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
+        expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
+        self.begin(0 if restarts or expired or lasted >= self._stable else self._state.attempt_number - 1)
+        at_once, self._no_delay = self._no_delay or expired, False
+        delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
+        if (restarts or expired) and delay is not None:
+            self.begin()
         return 0.0 if at_once and delay is not None else delay
 
-    def failed(self, error: Exception) -> float | None:
+    def failed(self, error: Exception, wait: Strategy | None = None) -> float | None:
         """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
+
+        Args:
+            wait: gives the delay. None for the one that follows a failure.
 
         Raises:
             Exception: whatever a strategy of the user raises.
         """
         self.stopped = False
         try:
-            return self._judge(error)
+            return self._judge(error, wait or self._wait)
         except (Exception, KeyboardInterrupt, SystemExit):
             raise
         except BaseException as exc:  # which would end the caller in the middle of its work
             raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
 
-    def _judge(self, error: Exception) -> float | None:
+    def _judge(self, error: Exception, wait: Strategy) -> float | None:
         state = self._state
         state.set_exception((type(error), error, error.__traceback__))
         retry = self._retry
         if not (retry(state) if isinstance(retry, retry_base) else retry(error)):
             return None
         # 0 first, so that not-a-number and what is negative are 0, too.
-        state.upcoming_sleep = delay = max(0.0, float(self._wait(state))) + _at_least(error)
+        state.upcoming_sleep = delay = max(0.0, float(wait(state))) + _at_least(error)
         self.stopped = bool(self._stop(state))
         if self.stopped:
             return None

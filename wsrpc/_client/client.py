@@ -5,10 +5,11 @@ from __future__ import annotations
 import ssl as ssl_module
 from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
+from .._base.state import Key
 from .._calling.caller import RawCaller
 from .._calling.channel import Channel
 from .._conversion.convert import DecHook, EncHook
@@ -27,6 +28,8 @@ from .reconnection import ReconnectInfo
 from .states import ClientState
 
 __all__ = ["Client", "ReconnectInfo", "core_of"]
+
+T = TypeVar("T")
 
 
 class Client(Declarer, RawRegistrar, RawCaller):
@@ -76,7 +79,9 @@ class Client(Declarer, RawRegistrar, RawCaller):
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk to Go programs".
+            "Talk to Go programs". ``"ws-wrapper-3"`` if plain peers use ws-wrapper 3 or older, which have no streams or
+            other anonymous channels: their requests for one are rejected with the code ``wsrpc.no_channels``, instead
+            of being resolved with ``undefined``.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -156,6 +161,26 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """
         return self._core.peer.connected
 
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return ``peer.state.get(key, default)``, like the method ``get`` in ws-wrapper."""
+        return self.peer.get(key, default)
+
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
+        """Set ``peer.state[key] = value``, like the method ``set`` in ws-wrapper."""
+        self.peer.set(key, value)
+
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""
         return self._core.peer.of(name, ordered=ordered)
@@ -173,8 +198,19 @@ class Client(Declarer, RawRegistrar, RawCaller):
         """
         include(router, self._registry, channel)
 
+    # Pyright infers the parameter of a lambda only from the first two forms. Mypy takes a lambda with defaults only in
+    # the last form.
+    @overload
+    def on_reconnect(self, function: Callable[[], T], /) -> Callable[[], T]: ...
+
+    @overload
+    def on_reconnect(self, function: Callable[[ReconnectInfo], T], /) -> Callable[[ReconnectInfo], T]: ...
+
+    @overload
+    def on_reconnect(self, function: F, /) -> F: ...
+
     @no_parentheses("@client.on_reconnect")
-    def on_reconnect(self, function: F, /) -> F:
+    def on_reconnect(self, function: Any, /) -> Any:
         """Register ``function(info)``, sync or async, for each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session

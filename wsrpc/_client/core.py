@@ -17,6 +17,7 @@ from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._sending.link import Link
+from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost
 from ..transport import Transport
 from .dialing import NOT_CONNECTED, OPENING, Dialing, DialPlan
@@ -67,7 +68,7 @@ class ClientCore(PeerOwner):
         """Tasks of dialing that was stopped, which take another moment to end."""
         self._waiters = ConnectionWaiters()
         self._closers = Closers()
-        self._warned_of_queue = False
+        self._warned_of_wait = False
         self._attempts = 0
         """Attempts that the present connection took."""
 
@@ -134,6 +135,8 @@ class ClientCore(PeerOwner):
                 await self.peer.wait_opened()
                 if self.peer.connected:
                     return
+            if self.begins_by_itself:  # else it may wait for `bind`
+                self._warn_if_idle("wait_connected() waits")
             await self._waiters.wait()
 
     async def bind(self, transport: Transport) -> None:
@@ -141,6 +144,7 @@ class ClientCore(PeerOwner):
         link = self.peer_core.link_for(transport)
         self.enter_loop()
         self._begin(Input.BIND)
+        self.in_origin = True
         self._attach(link, 0)
         if self.peer.transport is transport:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
@@ -263,8 +267,6 @@ class ClientCore(PeerOwner):
             self.hooks.connection_lost(self.scheduler.time())
         if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
             return False
-        if info.code == CloseCode.CREDENTIALS_EXPIRED:
-            self._order.dialing.schedule.skip_delay()
         return self._come_back(self._order.dialing, ConnectionLost(info.code, info.reason, "not_sent"), Input.DETACHED)
 
     def resumed(self) -> None:
@@ -382,17 +384,26 @@ class ClientCore(PeerOwner):
         level = logging.INFO if self.peer_core.options.settings.between_nodes else logging.WARNING
         self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
 
-    def dialed(self, transport: Transport, attempts: int) -> None:
+    def dialed(self, dialed: Dialed, attempts: int) -> None:
         """Use a new connection: ask the server to go on with the session, or begin one."""
         self.move(Input.DIALED)
         self._attempts = attempts
+        link = self.peer_core.link_for(dialed.transport)
+        self.in_origin = not dialed.left_origin
+        if dialed.left_origin and self.peer_core.options.resumes:
+            text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
+            self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state == "resuming":
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
-            self.peer_core.resume(self.peer_core.link_for(transport))
+            if dialed.left_origin:  # the token of the session is a credential, too
+                self.peer_core.end_session("a redirect leads to another origin, where it does not resume")
+                self.not_resumed(link, None)
+            else:
+                self.peer_core.resume(link)
             return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
-            self._attach(self.peer_core.link_for(transport), attempts)
+            self._attach(link, attempts)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """End what waits for a connection: none will come."""
@@ -410,10 +421,15 @@ class ClientCore(PeerOwner):
             self.peer_core.reporter.tell("error", failure)
 
     def queued(self) -> None:
-        if self.state == "idle" and not self._warned_of_queue:
-            self._warned_of_queue = True
+        self._warn_if_idle("a message waits")
+
+    def _warn_if_idle(self, what: str) -> None:
+        """Say what to do if nothing makes this client connect, the first time that something waits for that."""
+        if self.state == "idle" and not self._warned_of_wait:
+            self._warned_of_wait = True
             self.peer_core.log(
                 logging.WARNING,
-                "a message waits for a connection, but this client is not connecting: "
+                "%s for a connection, but this client is not connecting: "
                 "call connect() or bind(), or open it with `with` (`async with`)",
+                what,
             )

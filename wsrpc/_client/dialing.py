@@ -9,9 +9,8 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from .._base.scheduler import Timers, spawn_later
-from .._transports.dial import Dialer
+from .._transports.dial import Dialed, Dialer
 from ..errors import ConnectFailed, ConnectionLost, named
-from ..transport import Transport
 from .backoff import Reconnect, Schedule
 from .sleep import WakeWatch
 
@@ -58,7 +57,7 @@ class DialingListener(Protocol):
     def attempt_failed(self, text: str, delay: float, /) -> None:
         """An attempt has failed: a text for the log, and the seconds until the next one."""
 
-    def dialed(self, transport: Transport, attempts: int, /) -> None:
+    def dialed(self, dialed: Dialed, attempts: int, /) -> None:
         """There is a connection, and it took so many attempts."""
 
     def dialing_gave_up(self, failure: Exception, /) -> None:
@@ -169,15 +168,15 @@ class Dialing:
 
     async def _run(self, delay: float | None) -> None:
         try:
-            transport, attempts = await self._dial(delay)
+            dialed, attempts = await self._dial(delay)
         except Exception as exc:
             self._listener.dialing_gave_up(exc)
             return
         if self.deadline is not None:
             self._patience = asyncio.get_running_loop().call_at(self.deadline, self._overdue)
-        self._listener.dialed(transport, attempts)
+        self._listener.dialed(dialed, attempts)
 
-    async def _dial(self, delay: float | None) -> tuple[Transport, int]:
+    async def _dial(self, delay: float | None) -> tuple[Dialed, int]:
         limit = asyncio.timeout_at(self.deadline)
         try:
             async with limit:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from .._base.names import ChannelRef, Offline, check_name
+from .._base.names import ChannelRef, Offline, check_name, check_timeout
 from .._calling.caller import Caller, Sender
 from .._peer.peer import Peer, core_of
 from .._sending.checks import check_sending
-from .._sending.pending import RequestOptions
+from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.retry import ask_again
 from .._server.membership import Addressed
 from .._streams.reader import Reading
-from ..errors import EngineLost, PeerNotFound
+from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from .relay import place
 
 if TYPE_CHECKING:
@@ -66,17 +67,31 @@ class ClusterSender:
             raise PeerNotFound(self._address)
         return node
 
-    async def _find(self, channel: ChannelRef, *, wants_channel: bool) -> tuple[Sender, ChannelRef]:
-        """Return what sends to the peer, and on which channel."""
+    async def _find(
+        self, channel: ChannelRef, event: str, options: RequestOptions, *, wants_channel: bool
+    ) -> tuple[Sender, ChannelRef, RequestOptions]:
+        """Return what sends to the peer, on which channel, and with the time that is left.
+
+        Raises:
+            RequestTimeout: the peer's node has not connected in time.
+        """
         member = self._member()
         if (here := self._here(member)) is not None:
-            return core_of(here).sender, channel
+            return core_of(here).sender, channel, options
         assert not isinstance(channel, int)
         node = self._node(member)
         peer = member.link(node)
         if peer is None:
-            peer = await member.reach(node)
-        return core_of(peer).sender, place(self._address, channel, wants_channel=wants_channel)
+            began = member.scheduler.time()
+            timeout = None if options.timeout is UNSET else options.timeout
+            try:
+                async with asyncio.timeout(timeout):
+                    peer = await member.reach(node)
+            except TimeoutError:
+                assert timeout is not None
+                raise RequestTimeout(event, timeout, "not_sent") from None
+            options = _shortened(options, member.scheduler.time() - began)
+        return core_of(peer).sender, place(self._address, channel, wants_channel=wants_channel), options
 
     async def _ask(
         self,
@@ -94,15 +109,17 @@ class ClusterSender:
         member = self._member()
         if options.timeout is UNSET:
             options = replace(options, timeout=member.timeout)
-        where = member.locate(self._address)
+        check_timeout(options.timeout)
+        began, where = member.scheduler.time(), member.locate(self._address)
         try:
-            sender, on = await self._find(channel, wants_channel=wants_channel)
-            return await method(sender)(on, event, args, options)
+            sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
+            return await method(sender)(on, event, args, left)
         except PeerNotFound:
             if options.send is not None or self._member().locate(self._address) in (None, where):
                 raise  # the source of items is closed by now
-        sender, on = await self._find(channel, wants_channel=wants_channel)
-        return await method(sender)(on, event, args, options)
+        options = _shortened(options, member.scheduler.time() - began)
+        sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
+        return await method(sender)(on, event, args, left)
 
     # ------------------------------------------------------------ the methods of `Sender`
 
@@ -111,7 +128,7 @@ class ClusterSender:
     ) -> None:
         _refuse_offline(offline)
         check_sending(channel, event, None)
-        sender, on = await self._find(channel, wants_channel=False)
+        sender, on, _ = await self._find(channel, event, NO_OPTIONS, wants_channel=False)
         await sender.send_event(on, event, args)
 
     def send_event_nowait(
@@ -164,6 +181,13 @@ class ClusterSender:
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._member().converter(returns)
+
+
+def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
+    """Return the options of a request for which its caller has waited already."""
+    if options.timeout is None or options.timeout is UNSET:
+        return options
+    return replace(options, timeout=max(0.0, options.timeout - seconds))
 
 
 def _refuse_offline(offline: Offline | None) -> None:

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
 from .._base.names import OnChannel, check_address, check_event, check_name
 from .._base.scheduler import spawn_later
 from .._calling.caller import no_keywords
 from .._calling.proxy import make_emitter
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.introspection import is_async
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
@@ -137,24 +136,33 @@ class Cluster(ClusterView):
         super().__init__(engine, name)
         self._told_gap: list[Callable[[Room], Any]] = []
 
-    def on_gap(self, function: G, /) -> G:
-        """Register ``function(room)``, which is called when a room may have missed messages. Also works as a decorator.
+    # As for `Client.on_reconnect`.
+    @overload
+    def on_gap(self, function: Callable[[Room], T], /) -> Callable[[Room], T]: ...
+
+    @overload
+    def on_gap(self, function: G, /) -> G: ...
+
+    def on_gap(self, function: Any, /) -> Any:
+        """Register ``function(room)``, sync or async, for rooms that may have missed messages. Works as a decorator.
 
         A gap is a period of more than 5 seconds in which this process and another process cannot reach each other.
         After the gap, the function is called for each room of this server that may have missed messages, before
         anything else from the other process is handled. The function is also called when another process stops
-        responding without leaving the cluster, for example because that process was killed. Shorter interruptions lose
-        no messages.
+        responding without leaving the cluster, for example because that process was killed. During shorter
+        interruptions, messages wait. The function is called if too many waited, and for a room that got its first
+        member meanwhile.
 
         In the function, you can for example tell the members to load their data again. ``for peer in room`` iterates
-        over the members in this process, and ``peer.emit_nowait`` does not wait. Exceptions from the function are
-        logged.
+        over the members in this process, and ``peer.emit_nowait`` does not wait. An async function runs in a task after
+        its call, beside what the other process sends; it is cancelled when the server closes. Exceptions from the
+        function are logged.
 
         Raises:
-            TypeError: ``function`` is not a plain function with one argument.
+            TypeError: ``function`` is not a function with one argument.
         """
-        if accepted("on_gap", ("room",), function) != 1 or is_async(function):
-            raise TypeError(f"on_gap takes a plain function that is called with (room), got {function!r}")
+        if accepted("on_gap", ("room",), function) != 1:
+            raise TypeError(f"on_gap takes a function that is called with (room), got {function!r}")
         self._told_gap.append(function)
         return function
 

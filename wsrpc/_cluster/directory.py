@@ -7,6 +7,11 @@ itself replaces what was known of it.
 Two nodes may claim one address, as when a client has moved and the first node has not noticed. A claim carries a
 counter, one above the highest that its node has seen for the address. The higher claim wins, and where two are equal,
 the node with the higher name. So all nodes that know of both agree, whatever their clocks say.
+
+A higher claim may be a session's that has no connection any more, while the client is connected at the node with the
+lower claim. So a node keeps its claim until the owner of this directory has found out that the higher one has a
+connection, and calls `release`. A node that has just started does not know yet what others have claimed, so it raises
+its own claims when it hears of theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +21,14 @@ from typing import NamedTuple, Protocol
 
 from msgspec import Struct
 
-__all__ = ["LEASE", "Beat", "Claim", "Delta", "Directory", "DirectoryListener", "Snapshot"]
+__all__ = ["LEASE", "NEW", "Beat", "Claim", "Delta", "Directory", "DirectoryListener", "Snapshot"]
 
 LEASE = 5.0
 """Seconds after the last word of a node, after which it is gone."""
 PART = 1000
 """Addresses and rooms in one message, at most."""
+NEW = 1.5
+"""Seconds for which a node has just started: the others may not have said yet what they have."""
 REMEMBERED = 60.0
 """Seconds for which the counter of a claim is remembered after the claim is gone."""
 
@@ -75,8 +82,11 @@ class DirectoryListener(Protocol):
     def node_left(self, node: str, silent: bool, /) -> None:
         """A node is gone. ``silent``: it has not said so, but was not heard of for `LEASE` seconds."""
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
-        """Another node has the higher claim to an address of this one, which has been released."""
+    def claim_contested(self, address: str, /) -> None:
+        """Another node has a higher claim to an address of this one. See `Directory.higher_claim`."""
+
+    def changed(self) -> None:
+        """There is something to publish, because of what another node has said."""
 
     def needs_snapshot(self, node: str, /) -> None:
         """Something of that node is not known here."""
@@ -129,6 +139,8 @@ class Directory:
         self.me = me
         self.seq = 0
         self._listener = listener
+        self._began: float | None = None
+        """When this node began to hear others."""
         self._claims: dict[str, int] = {}
         """Addresses of this node, each with the counter of its claim."""
         self._rooms: set[str] = set()
@@ -167,6 +179,18 @@ class Directory:
             return self.me
         owner = self._owners.get(address)
         return None if owner is None else owner.name
+
+    def claim_of(self, address: str) -> int | None:
+        """Return the counter of this node's claim to an address."""
+        return self._claims.get(address)
+
+    def higher_claim(self, address: str) -> Claim | None:
+        """Return the claim of another node to an address of this one, if it is higher."""
+        owner = self._owners.get(address)
+        if owner is None or address not in self._claims:
+            return None
+        theirs = Claim(owner.claims[address], owner.name)
+        return theirs if theirs > Claim(self._claims[address], self.me) else None
 
     def nodes_of(self, room: str) -> tuple[str, ...]:
         """Return the other nodes at which a room has members."""
@@ -251,11 +275,12 @@ class Directory:
         if delta.seq > before + 1 or (remote.seq is None and delta.seq != 1):
             self._listener.needs_snapshot(delta.node)
         elif delta.seq == before + 1:
+            first = remote.seq is None
             remote.knows(delta.seq)
             for address in delta.released:
                 self._drop_claim(remote, address, now)
             for address, counter in delta.claims.items():
-                self._take_claim(remote, address, counter, now)
+                self._take_claim(remote, address, counter, now, first=first)
             for room in delta.left:
                 self._drop_room(remote, room)
             for room in delta.rooms:
@@ -269,13 +294,14 @@ class Directory:
         parts = remote.take_parts(snapshot)
         if not parts:
             return
+        first = remote.seq is None
         remote.knows(snapshot.seq)
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
         for address in remote.claims.keys() - claims.keys():
             self._drop_claim(remote, address, now)
         for address, counter in claims.items():
-            self._take_claim(remote, address, counter, now)
+            self._take_claim(remote, address, counter, now, first=first)
         for room in remote.rooms - rooms:
             self._drop_room(remote, room)
         for room in rooms:
@@ -290,6 +316,8 @@ class Directory:
         if deaf:
             for remote in self._remotes.values():
                 remote.heard(now)
+        elif self._began is None:
+            self._began = now
         for remote in [remote for remote in self._remotes.values() if remote.heard_at + LEASE <= now]:
             self.drop(remote.name, now, silent=True)
         while self._gone and (oldest := next(iter(self._gone.items())))[1][1] + REMEMBERED <= now:
@@ -318,16 +346,19 @@ class Directory:
         remote.heard(now)
         return remote
 
-    def _take_claim(self, remote: Remote, address: str, counter: int, now: float) -> None:
+    def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:
+        """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""
         remote.claims[address] = counter
         self._gone.pop(address, None)
         owner = self._owners.get(address)
         if owner is None or Claim(owner.claims[address], owner.name) < Claim(counter, remote.name):
             self._owners[address] = remote
-        mine = self._claims.get(address)
-        if mine is not None and (theirs := Claim(counter, remote.name)) > Claim(mine, self.me):
-            self.release(address, now)
-            self._listener.claim_lost(address, theirs)
+        if self.higher_claim(address) is not None:
+            if first and (self._began is None or now < self._began + NEW):
+                self.claim(address)
+                self._listener.changed()
+            else:
+                self._listener.claim_contested(address)
 
     def _drop_claim(self, remote: Remote, address: str, now: float) -> None:
         counter = remote.claims.pop(address, None)

@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 from .._base.closing import CloseCode, CloseInfo
 from .._base.scheduler import Tasks
 from .._client.backoff import Reconnect
-from .._client.client import Client
+from .._client.client import Client, ReconnectInfo
 from .._handlers.registration import Registrar
-from .._peer.peer import Peer
+from .._peer.peer import Peer, core_of
 from .._protocol.nodes import NODE
 from .._server.server import Server, accept_of
 from ..engine import PATIENCE
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, WsrpcError
 from ..handshake import Handshake
 from ..limits import Limits
 from .directory import LEASE
@@ -114,7 +114,7 @@ class NodeLinks:
         self._dialed: dict[str, asyncio.Event] = {}
         """For callers that wait until a node has dialed."""
         self._broken: dict[str, None] = {}
-        """Nodes with which the last session has broken, the oldest first: they may miss what was sent to them."""
+        """Nodes that may miss what was sent to them, the oldest first: the last session has broken, for instance."""
         self._closed_for_good = False
         self._tasks = Tasks()
         self._server.on("close", self._closed)
@@ -123,6 +123,13 @@ class NodeLinks:
         """Return another node, or None if there is no session with it."""
         client = self._clients.get(node)
         return self._peers.get(node) if client is None else client.peer
+
+    def keeping(self, node: str) -> Peer | None:
+        """Return another node if messages can wait in a session with it until there is a connection."""
+        peer = self.peer(node)
+        if peer is None or not (peer.detached or core_of(peer).link is not None):
+            return None
+        return peer if core_of(peer).out.kept < self._limits.offline_bytes else None
 
     async def reach(self, node: str) -> Peer:
         """Return another node, which may have to dial first. Cancelling is safe.
@@ -161,6 +168,7 @@ class NodeLinks:
             self._register(client)
             client.on("open", partial(self._client_opened, node))
             client.on("close", partial(self._client_closed, node))
+            client.on_reconnect(partial(self._client_reconnected, node))
             self._tasks.spawn(self._connect(client))
 
     def node_left(self, node: str, silent: bool) -> None:
@@ -177,6 +185,18 @@ class NodeLinks:
         for end in (client, peer):
             if end is not None:
                 self._tasks.spawn(end.close(CloseCode.GOING_AWAY, f"node {node} is gone"))
+
+    def missed(self, node: str) -> None:
+        """Note that something could not be sent to a node. It is told when there is a connection with room."""
+        self._mark_broken(node)
+        peer = self.peer(node)
+        if peer is not None and peer.connected:
+            self._tasks.spawn(self._say_missed(node, peer))
+
+    async def _say_missed(self, node: str, peer: Peer) -> None:
+        with suppress(WsrpcError):  # the next connection says so
+            await peer.emit(LOST)
+            self._broken.pop(node, None)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
         """Begin a session with a node that has dialed, or go on with it."""
@@ -231,7 +251,7 @@ class NodeLinks:
     def _say_lost(self, node: str, peer: Peer) -> None:
         """Say what is missing before anything else is said on a new session."""
         if node in self._broken:
-            with suppress(ConnectionLost):  # this one has broken, too
+            with suppress(WsrpcError):  # this one has broken, too
                 peer.emit_nowait(LOST)
                 del self._broken[node]
 
@@ -248,7 +268,12 @@ class NodeLinks:
     def _client_opened(self, node: str, peer: Peer) -> None:
         self._say_lost(node, peer)
 
+    def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
+        if (client := self._clients.get(node)) is not None:
+            self._say_lost(node, client.peer)
+
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
+        core_of(peer).out.give_up(info)  # what has waited for a session that is over must not come much later
         if node in self._clients:
             self._check_broken(node, info)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 from .._base.closing import CloseCode
@@ -17,11 +19,11 @@ from .._protocol.go import GoCodec
 from .._server.membership import Host, RoomMessage
 from .._server.peers import ServedPeer
 from ..engine import PATIENCE, Engine
-from ..errors import ConnectionLost, EngineLost, WsrpcError
+from ..errors import ConnectionLost, EngineLost, QueueFull, WsrpcError
 from ..stats import ClusterStats
 from .directory import Claim
 from .links import NodeLinks, link_limits
-from .node import Node
+from .node import BEAT, Node
 from .relay import Relay
 from .transport import EngineTransport
 
@@ -29,6 +31,10 @@ __all__ = ["Member"]
 
 ROOM, MEMBERS = "room", "members"
 """What nodes say to each other of rooms: an event and a request."""
+CONNECTED = "connected"
+"""Request of a node: whether the peer behind a higher claim to an address of its own has a connection."""
+CONFIRMED = 1.0
+"""Seconds in which the other node has to say so. Else both keep the address, and this one asks again later."""
 
 
 class Member:
@@ -58,6 +64,13 @@ class Member:
         self._links: NodeLinks | None = None
         """None until the engine was reached for the first time, which says how large a message may be."""
         self._closing = Tasks()
+        self._contested: set[str] = set()
+        """Addresses of peers of this node to which another node has a higher claim."""
+        self._settling = Tasks()
+        self._filled: set[str] = set()
+        """Rooms that got their first member while the engine was away: other nodes did not know of it."""
+        self._telling = Tasks()
+        """The `on_gap` functions that are coroutine functions and have not ended."""
         self._gaps = 0
         self._engines_lost = 0
         self._node = Node(engine, name, self)
@@ -111,7 +124,9 @@ class Member:
         Raises:
             ConnectionLost: ``"not_sent"``, there is no session with it.
         """
-        peer = self.link(node)
+        peer = None
+        if self._links is not None:  # without the engine, messages wait in a session, and never for a new one
+            peer = self._links.peer(node) if self.connected else self._links.keeping(node)
         if peer is None:
             raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
         return peer
@@ -142,10 +157,57 @@ class Member:
             self._node.directory.release(address, self._node.now)
             self._node.changed()
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
-        peer = self.addresses.pop(address, None)
-        if peer is not None:
-            self._close_replaced(address, peer)
+    def claim_contested(self, address: str, /) -> None:
+        if address not in self._contested:
+            self._contested.add(address)
+            self._settling.spawn(self._settle(address))
+
+    async def _settle(self, address: str) -> None:
+        """Keep an address until the peer behind the higher claim is known to have a connection, or the claim is gone.
+
+        The higher claim may be a session's that its client has left, and this node have the client's connection.
+        """
+        directory = self._node.directory
+        try:
+            while (by := directory.higher_claim(address)) is not None:
+                if await self._is_connected(address, by) and directory.higher_claim(address) == by:
+                    self._give_up(address)
+                else:
+                    await asyncio.sleep(BEAT)
+        finally:
+            self._contested.discard(address)
+
+    async def _is_connected(self, address: str, by: Claim) -> bool:
+        try:
+            async with asyncio.timeout(CONFIRMED):
+                peer = await self.reach(by.node)
+                mine = self.addresses.get(address)
+                if mine is None:  # it has left meanwhile
+                    return False
+                return await peer.request(CONNECTED, address, by.counter, mine.connected, returns=bool)
+        except (TimeoutError, WsrpcError):
+            return False
+
+    def _asked_whether_connected(self, address: str, counter: int, elsewhere: bool) -> bool:
+        """Answer a node with a lower claim to an address.
+
+        Args:
+            elsewhere: whether the peer of that node has a connection.
+        """
+        peer = self.addresses.get(address)
+        if peer is None or self._node.directory.claim_of(address) != counter:
+            return False
+        if elsewhere and not peer.connected:
+            self._give_up(address)
+            return False
+        return peer.connected
+
+    def _give_up(self, address: str) -> None:
+        """Leave an address to the peer of another node."""
+        peer = self.addresses.pop(address)
+        self._node.directory.release(address, self._node.now)
+        self._node.changed()
+        self._close_replaced(address, peer)
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
         core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
@@ -160,33 +222,44 @@ class Member:
     def room_filled(self, room: str) -> None:
         self._node.directory.enter(room)
         self._node.changed()
+        if self._links is not None and not self.connected:
+            self._filled.add(room)
 
     def room_emptied(self, room: str) -> None:
         self._node.directory.leave(room)
         self._node.changed()
+        self._filled.discard(room)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, sent = self.nodes_of(message.room), list[str]()
-        for node in nodes if self.connected else ():
+        for node in nodes:
             try:
-                peer = await self.reach(node)
-                await peer.emit(ROOM, message)
+                if self.connected:
+                    peer = await self.reach(node)
+                    await peer.emit(ROOM, message)
+                else:
+                    self.peer_of(node).emit_nowait(ROOM, message)
             except WsrpcError as exc:
-                _log_missed(message, node, exc)
+                self._missed(message, node, exc)
             else:
                 sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
         nodes, sent = self.nodes_of(message.room), list[str]()
-        for node in nodes if self.connected else ():
+        for node in nodes:
             try:
                 self.peer_of(node).emit_nowait(ROOM, message)
             except WsrpcError as exc:
-                _log_missed(message, node, exc)
+                self._missed(message, node, exc)
             else:
                 sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
+
+    def _missed(self, message: RoomMessage, node: str, exc: WsrpcError) -> None:
+        logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+        if self._links is not None and isinstance(exc, (ConnectionLost, QueueFull)):
+            self._links.missed(node)
 
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
         nodes = self.nodes_of(room)
@@ -215,6 +288,7 @@ class Member:
         """Register what other nodes may call."""
         side.on(ROOM, self._host.deliver)
         side.on(MEMBERS, self._host.members)
+        side.on(CONNECTED, self._asked_whether_connected)
         registry_of(side).fall_back_to(self.relay.handler)
 
     # ------------------------------------------------------------ what the node reports
@@ -232,6 +306,16 @@ class Member:
             self._links = NodeLinks(self._node, limits, options, serve=self._serve, lost=self._session_lost)
             for node in self.nodes[1:]:  # they were heard of while this node subscribed
                 self._links.node_came(node)
+        elif self._filled:
+            self._settling.spawn(self._tell_filled())
+
+    async def _tell_filled(self) -> None:
+        """Tell of the rooms that other nodes could not know of, when they do."""
+        await asyncio.sleep(BEAT)
+        if self.connected:  # else this is called again
+            filled, self._filled = self._filled, set()
+            for tell in self._told_gap:
+                self._host.gap(partial(self._tell_gap, tell, filled))
 
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
@@ -252,7 +336,15 @@ class Member:
         self._gaps += 1
         logger.warning("messages of node %s to rooms may be missing here", node)
         for tell in self._told_gap:
-            self._host.gap(tell)
+            self._host.gap(partial(self._tell_gap, tell, None))
+
+    def _tell_gap(self, tell: Callable[[Any], object], names: set[str] | None, room: Any) -> None:
+        """Call an `on_gap` function for a room, if ``names`` has it or is None."""
+        if names is not None and room.name not in names:
+            return
+        result = tell(room)
+        if inspect.isawaitable(result):
+            self._telling.spawn(_finish_gap(result, room))
 
     # ------------------------------------------------------------ for operators, and the end
 
@@ -275,12 +367,17 @@ class Member:
 
     async def close(self) -> None:
         self._left()
+        await self._settling.cancel()
         await self.relay.close()
         if self._links is not None:
             await self._links.close()
         await self._node.close()
         await self._closing.wait()
+        await self._telling.cancel()
 
 
-def _log_missed(message: RoomMessage, node: str, exc: WsrpcError) -> None:
-    logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+async def _finish_gap(result: Awaitable[object], room: Any) -> None:
+    try:
+        await result
+    except Exception:
+        logger.exception("on_gap failed for %r", room)

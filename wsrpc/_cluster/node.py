@@ -17,7 +17,7 @@ from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Scheduler
 from ..engine import PATIENCE, Engine
 from ..errors import EngineLost
-from .directory import LEASE, Beat, Claim, Delta, Directory, Snapshot
+from .directory import LEASE, Beat, Delta, Directory, Snapshot
 from .engine_link import EngineLink
 from .transport import EngineTransport
 from .wire import (
@@ -64,8 +64,8 @@ class NodeListener(Protocol):
     def node_left(self, node: str, silent: bool, /) -> None:
         """A node is gone, and its connections have ended. ``silent``: it was not heard of for `LEASE` seconds."""
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
-        """Another node has the higher claim to an address of this one."""
+    def claim_contested(self, address: str, /) -> None:
+        """Another node has a higher claim to an address of this one."""
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         """Another node has opened a connection."""
@@ -370,9 +370,8 @@ class Node:
             transport.end(CloseInfo(CloseCode.ABNORMAL, f"node {node} is gone"))
         self._listener.node_left(node, silent)
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
-        self.changed()
-        self._listener.claim_lost(address, by)
+    def claim_contested(self, address: str, /) -> None:
+        self._listener.claim_contested(address)
 
     def needs_snapshot(self, node: str, /) -> None:
         now = self._clock.time()

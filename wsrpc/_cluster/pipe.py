@@ -185,7 +185,7 @@ class OneWay:
                 self._waiting_bytes -= len(payload)
                 self._renew()
         if self._source.closed:
-            self._end()
+            self.channel_ended(self._source.error)
 
     # ------------------------------------------------------------ the end
 
@@ -198,7 +198,7 @@ class OneWay:
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:
-            self._end()
+            self._source.call_soon(self._end)  # behind the answers that came with it: their tasks run in the next turn
 
     def _end(self) -> None:
         """End the other channel as this one has ended."""

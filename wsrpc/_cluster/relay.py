@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -14,11 +15,12 @@ from .._channels.batch import finish
 from .._channels.core import ChannelCore
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
-from .._peer.core import PeerCore
 from .._peer.peer import Peer, core_of
+from .._protocol.messages import event_on
 from .._protocol.nodes import error_to_node
+from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
-from ..errors import PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
+from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe
 
 __all__ = ["Relay", "place"]
@@ -28,6 +30,9 @@ VALUE, CHANNEL = "\0", "\1"
 
 FOR_VALUE = RequestOptions(timeout=None)
 FOR_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True)
+TOO_SLOW = "the events for it wait for a slow consumer"
+TASK = 1024
+"""Bytes that a waiting event takes besides its own."""
 ON_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True, within_call=True)
 
 
@@ -50,6 +55,8 @@ class Relay:
         self._tasks = Tasks()
         self.handler = Handler(_relayed, call=self._call)
         """Handles everything that another node sends for a peer."""
+        self._waiting: Counter[Outbound] = Counter()
+        """Bytes of the events that wait in tasks for their turn, by where they wait."""
         self.lost = 0
         """Events that reached no peer."""
 
@@ -77,6 +84,10 @@ class Relay:
                 if ctx.id is None:
                     return None  # it was sent before the other side could know
                 raise made_here(UnknownEvent(f"channel {h} is over"))
+            table = joined.table
+            if ctx.id is None and not table.out.between_nodes:
+                fail = partial(joined.abort, TOO_SLOW)
+                return self._tell(table.out, joined.start_sending(), joined.id, a, table.limits.hard_cap, fail)
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
         on = ctx.inbound.c or ""
         wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
@@ -87,7 +98,8 @@ class Relay:
         if peer is not None:
             core = core_of(peer)
             if ctx.id is None:
-                return self._tell(core, channel or None, a)
+                fail = partial(core.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
+                return self._tell(core.out, core.sender, channel or None, a, core.limits.hard_cap, fail)
             options = FOR_VALUE if wants == VALUE else FOR_CHANNEL
             return self._pass_on(ctx, core.sender, channel or None, a, options)
         if ctx.id is None:
@@ -95,19 +107,50 @@ class Relay:
             return None
         raise error_to_node(PeerNotFound(address))
 
-    def _tell(self, core: PeerCore, channel: str | None, a: list[Any]) -> None:
-        """Pass an event on to a peer of this node, without waiting.
+    def _tell(
+        self,
+        out: Outbound,
+        sender: Sender,
+        on: str | int | None,
+        a: list[Any],
+        most: int,
+        fail: Callable[[], None],
+    ) -> None:
+        """Pass an event on to a peer of this node.
 
-        Nobody else would wait: for the caller the event was sent. What waits here holds up, in the end, everything that
-        the calling node sends to all peers.
+        Nobody waits for that: for the caller the event was sent, and what waited here in a handler would hold up, in
+        the end, everything that the calling node sends to all peers. So the event waits in the peer's connection, or
+        in a task behind the messages that wait for their turn there.
+
+        Args:
+            most: bytes that may wait in tasks.
+            fail: is called if too much waits.
         """
         try:
-            core.sender.send_event_nowait(channel, a[0], tuple(a[1:]))
+            if not out.turns.awaited:
+                sender.send_event_nowait(on, a[0], tuple(a[1:]))
+                return
+            size = len(out.terms.encode(event_on(on, tuple(a)))) + TASK
+            if self._waiting[out] + size > most:
+                raise QueueFull(f"{self._waiting[out]} bytes of events wait")
         except QueueFull:
             self.lost += 1
-            core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            fail()
         except WsrpcError as exc:
             self._was_lost(exc)
+        else:
+            waits = self._at_once(self._event(sender, on, a))
+            if waits is not None:
+                self._waiting[out] += size
+                self._tasks.spawn(self._wait(out, size, waits))
+
+    async def _wait(self, out: Outbound, size: int, waits: Awaitable[None]) -> None:
+        try:
+            await waits
+        finally:
+            self._waiting[out] -= size
+            if not self._waiting[out]:
+                del self._waiting[out]
 
     def _was_lost(self, exc: WsrpcError) -> None:
         self.lost += 1
@@ -116,8 +159,12 @@ class Relay:
     def _pass_on(
         self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
     ) -> Any:
-        # The first step is made at once, so that messages keep their order.
-        step: Any = self._event(sender, on, a) if ctx.id is None else self._request(ctx, sender, on, a, options)
+        if ctx.id is None:
+            return self._at_once(self._event(sender, on, a))
+        return self._at_once(self._request(ctx, sender, on, a, options))
+
+    def _at_once(self, step: Any) -> Any:
+        """Make the first step of a coroutine now, so that messages keep their order. Return the rest, or its result."""
         try:
             waits_for = step.send(None)
         except StopIteration as exc:  # how a coroutine returns
@@ -136,12 +183,20 @@ class Relay:
         try:
             answer = await sender.send_request(on, a[0], tuple(a[1:]), options)
         except WsrpcError as exc:
+            if options is ON_CHANNEL and isinstance(exc, ChannelClosed):
+                await self._wait_closed(ctx)
             raise error_to_node(exc) from None
         if answer.__class__ is not ChannelCore:
             return answer
         return self._answer_with(ctx, answer)
 
     # ------------------------------------------------------------ channels
+
+    async def _wait_closed(self, ctx: Invocation) -> None:
+        """Wait until the channel that a request came on ends as the other one has: then the caller knows the reason."""
+        source = None if ctx.channels is None or ctx.inbound.h is None else ctx.channels.find(ctx.inbound.h)
+        if source is not None:
+            await source.wait_closed()
 
     def _answer_with(self, ctx: Invocation, far: ChannelCore) -> Any:
         """Answer with a channel that is joined to ``far``."""

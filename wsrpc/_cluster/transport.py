@@ -84,7 +84,7 @@ class EngineTransport:
     """
 
     def __init__(self, conn: str, node: str, carrier: Carrier) -> None:
-        self.info = ConnectionInfo(path=f"/{node}")
+        self.info = ConnectionInfo(target=f"/{node}")
         self.conn = conn
         self.node = node
         self.largest = carrier.largest

@@ -18,6 +18,8 @@ __all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
 
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
+MOST_TYPES = 7
+"""JSON Schema has so many types."""
 
 
 class InvalidDescription(ValueError):
@@ -74,6 +76,11 @@ def _is_discriminator(value: Any) -> bool:
     return mapping.__class__ is dict and all(map(_is_text, mapping.values()))  # tags, the keys, may be integers
 
 
+def _is_types(value: Any) -> bool:
+    # Each type is written with the items of the schema. If one could be repeated, the text would double on each level.
+    return _is_texts(value) and 0 < len(value) <= MOST_TYPES and len(set(value)) == len(value)
+
+
 _TEXT = ("text", _is_text)
 _NUMBER = ("a number", _is_number)
 _COUNT = ("a number from 0 on", _is_count)
@@ -87,7 +94,7 @@ _SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "format": _TEXT,
     "contentEncoding": _TEXT,
     "pattern": _TEXT,
-    "type": ("text, or a list of texts", lambda value: _is_text(value) or (_is_texts(value) and bool(value))),
+    "type": ("text, or a list of different texts", lambda value: _is_text(value) or _is_types(value)),
     "enum": ("a list of values", lambda value: value.__class__ in (list, tuple) and _is_shallow(value)),
     "const": ("a value that is not nested deeply", _is_shallow),
     "default": ("a value that is not nested deeply", _is_shallow),

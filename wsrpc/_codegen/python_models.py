@@ -8,7 +8,8 @@ from typing import Any
 from .._schema.definitions import MEMBER_NAMES, Schema
 from .checking import InvalidDescription
 from .layout import Expression, Keyword, Union, assignment, call, class_head, comment, docstring, literal, statement
-from .python_names import IMPORTS, NameTable, class_name, identifier, is_plain, member_name
+from .name_table import NameTable
+from .python_names import IMPORTS, class_name, identifier, is_plain, member_name
 from .python_plan import Plan
 from .python_types import ANY, Form, Types, default_of
 
@@ -16,6 +17,8 @@ __all__ = ["Models"]
 
 MOST_ALIASES = 30
 """How many aliases may be named in each other: Python evaluates them as one type."""
+MOST_MENTIONS = 100_000
+"""How often aliases may be named in all, counting what each alias names itself. (16,000 take Python 0.8 s.)"""
 
 
 class Models:
@@ -36,14 +39,17 @@ class Models:
         self.plan = Plan(definitions, types, frozenset(self.reserved), dataclasses=dataclasses)
         self._definitions = definitions
         self._members: dict[str, dict[Any, str]] = {
-            name: _member_names(schema["enum"], schema.get(MEMBER_NAMES, ()))
-            for name, schema in definitions.items()
-            if self.plan.kinds[name] == "enum"
+            name: _member_names(definitions[name]["enum"], definitions[name].get(MEMBER_NAMES, ()))
+            for name in self.plan.values
         }
         self._aliases: dict[str, Form] = {}
         self._notes: dict[str, list[str]] = {}
         self._open: list[str] = []
         """The aliases that are being made."""
+        self._mentions = 0
+        """How often aliases were named so far."""
+        self._sizes: dict[str, int] = {}
+        """How many mentions one mention of an alias counts as."""
 
     def types(self, members: Iterable[str] = (), **options: bool) -> Types:
         """Return what makes the types of a class with these members."""
@@ -51,7 +57,11 @@ class Models:
 
     def default(self, value: Any, form: Form) -> str | None:
         """Return a default as Python, None if that is not possible."""
-        return default_of(value, form, lambda name, value: f"{self.names[name]}.{self._members[name][value]}")
+        return default_of(value, form, self._member)
+
+    def _member(self, name: str, value: str | int) -> str | None:
+        member = self._members[name].get(value)
+        return None if member is None else f"{self.names[name]}.{member}"
 
     def written(self) -> list[str]:
         """Return the text of each definition: enumerations first, because defaults name their members."""
@@ -72,6 +82,7 @@ class Models:
     def _alias(self, name: str) -> Form:
         """Return the type of a definition that becomes an alias."""
         if name in self._aliases:
+            self._mention(self._sizes[name])
             return self._aliases[name]._replace(expression=self.names[name])
         if name in self._open:
             for each in self._open[self._open.index(name) :]:
@@ -80,12 +91,20 @@ class Models:
         if len(self._open) == MOST_ALIASES:
             raise InvalidDescription(f"more than {MOST_ALIASES} definitions are named in each other, without a class")
         self._open.append(name)
+        before = self._mentions
+        self._mention(1)
         types = self.types(constrained=True)
         form = types.of(self._definitions[name])
         self._open.pop()
         self._notes.setdefault(name, []).extend(types.notes)
         self._aliases[name] = form
+        self._sizes[name] = self._mentions - before
         return form._replace(expression=self.names[name])
+
+    def _mention(self, count: int) -> None:
+        self._mentions += count
+        if self._mentions > MOST_MENTIONS:
+            raise InvalidDescription(f"the types name each other more than {MOST_MENTIONS:,} times, without a class")
 
     def _written_alias(self, name: str) -> list[str]:
         about = str(self._definitions[name].get("description", ""))

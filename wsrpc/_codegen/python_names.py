@@ -6,9 +6,10 @@ import builtins
 import keyword
 import re
 import unicodedata
-from collections.abc import Iterable
 
-__all__ = ["IMPORTS", "NameTable", "class_name", "identifier", "is_plain", "member_name", "module_names"]
+from .name_table import NameTable
+
+__all__ = ["IMPORTS", "class_name", "identifier", "is_plain", "member_name", "module_names"]
 
 IMPORTS: dict[str, str] = {
     "builtins": "",
@@ -32,27 +33,6 @@ LONGEST = 60
 """How long a name may be."""
 
 _TAKEN = frozenset({*dir(builtins), *keyword.kwlist, *keyword.softkwlist, *IMPORTS, "annotations"})
-
-
-class NameTable:
-    """The names that are in use in one place: a module, a class, or the parameters of a function."""
-
-    def __init__(self, taken: Iterable[str] = ()) -> None:
-        self._used = set(taken)
-        self._numbers: dict[str, int] = {}
-
-    def claim(self, wanted: str) -> str:
-        """Return ``wanted``, with an underscore or a number at its end if it is in use already."""
-        name = wanted
-        if name in self._used:
-            name = f"{wanted}_"
-        number = self._numbers.get(wanted, 1)
-        while name in self._used:
-            number += 1
-            name = f"{wanted}_{number}"
-        self._numbers[wanted] = number
-        self._used.add(name)
-        return name
 
 
 def module_names() -> NameTable:

@@ -161,6 +161,12 @@ class Plan:
         """
         self.definitions = definitions
         self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
+        self.values: dict[str, tuple[Any, ...]] = {
+            name: tuple(dict.fromkeys(schema["enum"]))
+            for name, schema in definitions.items()
+            if self.kinds[name] == "enum"
+        }
+        """The values of each enumeration."""
         self.tags: dict[str, Tag] = {}
         """Tags of Structs, by definition."""
         self.by_pydantic: set[str] = set()
@@ -226,8 +232,8 @@ class Plan:
                 if len(levels) > MOST_LEVELS:
                     raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
 
-    def _spend(self) -> None:
-        self._left -= 1
+    def _spend(self, steps: int = 1) -> None:
+        self._left -= steps
         if self._left < 0:
             raise InvalidDescription("the types of the description refer to each other too often")
 
@@ -247,6 +253,7 @@ class Plan:
         """Give each of these classes a tag, if they have a field that tells them apart."""
         if len(names) < 2 or self.is_tagged(names):
             return
+        self._spend(sum(len(self.definitions[name].get("properties", ())) for name in names))
         values = [_single_values(self.definitions[name]) for name in names]
         common = [field for field in values[0] if all(field in each for each in values)]
         for field in sorted(common, key=lambda field: field != preferred):

@@ -111,8 +111,7 @@ class Types:
         if kind == "alias":
             return self._alias(name)
         if kind == "enum":
-            values = tuple(dict.fromkeys(self._plan.definitions[name]["enum"]))
-            return Form("enum", self._names[name], values=values, class_name=name)
+            return Form("enum", self._names[name], values=self._plan.values[name], class_name=name)
         return Form("array" if kind == "array" else "object", self._names[name], class_name=name)
 
     def _of_values(self, values: Iterable[Any]) -> Form:
@@ -250,15 +249,15 @@ class Types:
             (int, ("integer",), Form("integer", self.builtin("int"))),
             (float, ("number",), Form("number", self.builtin("float"))),
         ):
-            alike = [
+            others = [
                 each
                 for each in joined
-                if each.kind in kinds or (each.kind == "enum" and each.values[0].__class__ is base)
+                if each.kind not in kinds and (each.kind != "enum" or each.values[0].__class__ is not base)
             ]
-            literals = [each for each in values if each.__class__ is base]
-            if alike and len(alike) + bool(literals) > 1:
-                joined = [plain, *(each for each in joined if each not in alike)]
-                values = tuple(each for each in values if each not in literals)
+            other_values = tuple(each for each in values if each.__class__ is not base)
+            alike = len(joined) - len(others)
+            if alike and alike + (other_values != values) > 1:
+                joined, values = [plain, *others], other_values
         return [*([Form("literal", _literal_of(values), values=values)] if values else []), *joined]
 
     def _arrays(self, found: list[Form]) -> list[Form]:
@@ -363,24 +362,23 @@ def _is_pattern(pattern: str) -> bool:
 # ---------------------------------------------------------------- defaults
 
 
-def default_of(value: Any, form: Form, member: Callable[[str, Any], str]) -> str | None:
+def default_of(value: Any, form: Form, member: Callable[[str, Any], str | None]) -> str | None:
     """Return a default as Python; None if the type does not take it, or it cannot be written in a few characters.
 
     Args:
-        member: gives the member of an enumeration, from the name of its definition and the value.
+        member: gives the member of an enumeration, from the name of its definition and the value; None if it has none.
     """
     found = _default_of(value, form, member)
     return found if found is not None and len(found) <= 60 else None
 
 
-def _default_of(value: Any, form: Form, member: Callable[[str, Any], str]) -> str | None:
+def _default_of(value: Any, form: Form, member: Callable[[str, Any], str | None]) -> str | None:
     kind, cls = form.kind, value.__class__
     if kind == "union":
         found = (_default_of(value, each, member) for each in form.inner)
         return next((each for each in found if each is not None), None)
     if kind == "enum":
-        known = any(each.__class__ is cls and each == value for each in form.values)
-        return member(form.class_name, value) if known else None
+        return member(form.class_name, value) if cls in (str, int) else None
     if kind == "literal":
         return literal(value) if any(each.__class__ is cls and each == value for each in form.values) else None
     if value is None:
@@ -400,7 +398,7 @@ def _default_of(value: Any, form: Form, member: Callable[[str, Any], str]) -> st
     return literal(value)
 
 
-def _container(value: Collection[Any], form: Form, member: Callable[[str, Any], str]) -> str | None:
+def _container(value: Collection[Any], form: Form, member: Callable[[str, Any], str | None]) -> str | None:
     if form.kind == "any":
         form = Form("list", "", (ANY,))
     if form.kind not in ("list", "set") or len(value) > 20:

@@ -5,12 +5,25 @@ from __future__ import annotations
 import inspect
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from graphlib import CycleError, TopologicalSorter
 from typing import Any
 
 from .._schema.definitions import PREFIX, Schema
+from .name_table import NameTable
 
-__all__ = ["BASE64", "Names", "comment", "in_parentheses", "parameter_names", "property_name", "type_names", "type_of"]
+__all__ = [
+    "BASE64",
+    "Names",
+    "comment",
+    "endless_types",
+    "in_parentheses",
+    "parameter_names",
+    "property_name",
+    "type_names",
+    "type_of",
+]
 
 BASE64 = "Base64"
 """The name of the type of bytes."""
@@ -42,30 +55,21 @@ Names = Mapping[str, str]
 
 def type_names(definitions: Iterable[str], taken: Iterable[str]) -> Names:
     """Return the name of each definition in TypeScript, where the ``taken`` names mean something else."""
-    used = {*_RESERVED, *_OWN_TYPES, *taken}
-    names: dict[str, str] = {}
-    for name in definitions:
-        names[name] = _free(name, used)
-        used.add(names[name])
-    return names
+    table = NameTable({*_RESERVED, *_OWN_TYPES, *taken})
+    return {name: table.claim(_identifier(name)) for name in definitions}
 
 
-def _free(wanted: str, used: Iterable[str]) -> str:
-    name = wanted
-    if not _is_identifier(name):
-        name = re.sub(r"[^\w$]+", "_", name, flags=re.ASCII)
-        name = name if _is_identifier(name) else f"_{name}"
-    while name in used:
-        name += "_"
-    return name
+def _identifier(wanted: str) -> str:
+    if _is_identifier(wanted):
+        return wanted
+    name = re.sub(r"[^\w$]+", "_", wanted, flags=re.ASCII)
+    return name if _is_identifier(name) else f"_{name}"
 
 
 def parameter_names(wanted: Iterable[str]) -> list[str]:
     """Return names for the parameters of one function, as close to the ``wanted`` ones as TypeScript allows."""
-    names: list[str] = []
-    for name in wanted:
-        names.append(_free(name, _RESERVED | set(names)))
-    return names
+    table = NameTable(_RESERVED)
+    return [table.claim(_identifier(name)) for name in wanted]
 
 
 def property_name(name: str) -> str:
@@ -86,6 +90,31 @@ def comment(text: str, indent: str = "") -> str:
 
 
 # ---------------------------------------------------------------- types
+
+
+def endless_types(definitions: Mapping[str, Any]) -> set[str]:
+    """Return the definitions that TypeScript refuses as types: each refers to itself outside arrays and objects, or to
+    such a one."""
+    sorter = TopologicalSorter({name: set(_direct(schema)) for name, schema in definitions.items()})
+    with suppress(CycleError):
+        sorter.prepare()
+    found = set(definitions)
+    while ready := sorter.get_ready():
+        found.difference_update(ready)
+        sorter.done(*ready)
+    return found
+
+
+def _direct(schema: Any) -> Iterator[str]:
+    """Yield the definitions to which a type refers outside arrays and objects."""
+    if schema.__class__ is not dict:
+        return
+    if "$ref" in schema:
+        yield schema["$ref"].removeprefix(PREFIX)
+    elif "const" not in schema and "enum" not in schema:
+        for key in ("anyOf", "oneOf", "allOf"):
+            for each in schema.get(key, ()):
+                yield from _direct(each)
 
 
 def type_of(schema: Any, names: Names, indent: str = "") -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
@@ -16,10 +17,10 @@ from .._protocol.rejections import DESCRIPTION_CHANGED
 from .._schema.description import Description
 from .._server.description import CHANNEL
 from .._transports.urls import shown_url
-from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError
+from ..errors import BadResult, RemoteError, UnknownEvent, WsrpcError, one_line
 from .failures import REMOTE, TIMEOUT, Failure, explained
 
-__all__ = ["ask", "checked", "describes"]
+__all__ = ["ask", "checked", "describes", "written"]
 
 MOST_BYTES = 16 * 1024 * 1024
 """Size of all pages together. (A page is a message, which `Limits.message` bounds.)"""
@@ -63,7 +64,7 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
     try:
         return asyncio.run(_ask(url, headers, seconds))
     except TimeoutError as exc:
-        raise Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
+        raise _late(url, seconds) from exc
     except (WsrpcError, OSError, ValueError) as exc:
         code, text = explained(exc)
         raise Failure(f"{named_url(url)}: {text}", code) from exc
@@ -77,20 +78,35 @@ def named_url(url: str) -> str:
 async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
     async with asyncio.timeout(seconds):
         async with Client(url, headers=headers, reconnect=None) as client:
-            return await describes(client, url)
+            return await describes(client, url, seconds=seconds)
 
 
-async def describes(client: Client, url: str) -> Any:
+def _late(url: str, seconds: float) -> Failure:
+    return Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT)
+
+
+async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> Any:
     """Ask the server of ``client`` for its description, and return it as JSON has it, unchecked.
 
     Args:
         url: names the server in errors.
+        seconds: how long this may take.
 
     Raises:
         Failure: it gives none; the text says why.
         WsrpcError: as for `Client.request`.
     """
-    name = named_url(url)
+    deadline = asyncio.timeout(seconds)
+    try:
+        async with deadline:
+            return await _describes(client, named_url(url))
+    except TimeoutError as exc:
+        if not deadline.expired():  # one answer was late
+            raise
+        raise _late(url, seconds) from exc
+
+
+async def _describes(client: Client, name: str) -> Any:
     for _ in range(MOST_BEGINNINGS):
         try:
             return await _pages(name, client.of(CHANNEL))
@@ -106,6 +122,22 @@ async def describes(client: Client, url: str) -> Any:
     raise Failure(f"{name}: the description changed {MOST_BEGINNINGS} times while it was asked for", REMOTE)
 
 
+def written(text_of: Callable[[], str], *, seconds: float = SECONDS) -> str:
+    """Return the text that ``text_of`` makes of a description.
+
+    It is made in a thread, so that a signal can end the command meanwhile. The thread itself cannot be stopped; it ends
+    with the process.
+
+    Raises:
+        InvalidDescription: it takes longer than ``seconds``.
+    """
+    text = ThreadPoolExecutor(1).submit(text_of)
+    try:
+        return text.result(seconds)
+    except TimeoutError as exc:
+        raise InvalidDescription(f"it is so complex that reading it takes more than {seconds:g} s") from exc
+
+
 def checked(found: Any) -> Description:
     """Return a description that came from elsewhere.
 
@@ -117,7 +149,7 @@ def checked(found: Any) -> Description:
     try:
         description = msgspec.convert(found, Description)
     except msgspec.ValidationError as exc:
-        raise InvalidDescription(f"{exc}") from exc
+        raise InvalidDescription(one_line(exc)) from exc
     check_description(description)
     return description
 

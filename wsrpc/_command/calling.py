@@ -122,8 +122,8 @@ async def _stream(options: Namespace, job: Job) -> None:
             async with items:
                 job.note(f"{options.event} was stopped")
                 async for item in items:
-                    text = output.shown(item)
-                    await output.line(text)
+                    text = output.as_json(item)
+                    await output.line(values=text)
                     progress.add(len(text))
                     job.note(f"{options.event} was stopped after {counted(progress.items)}")
                     if progress.items == options.take:

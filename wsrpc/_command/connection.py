@@ -7,7 +7,7 @@ import os
 import ssl
 import sys
 from argparse import Namespace
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -16,9 +16,12 @@ from tenacity import stop_after_attempt
 from .._calling.channel import Channel
 from .._client.backoff import Reconnect
 from .._client.client import Client
+from .._handlers.observation import Message
+from .._peer.peer import Peer
 from .._sending.retry import Retry
 from .._transports.urls import check_url, shown_url
-from ..handshake import check_header
+from ..errors import printable
+from ..headers import check_header
 from .failures import UsageError
 from .running import Job
 from .values import event_and_value
@@ -46,7 +49,9 @@ def retry_of(options: Namespace) -> Retry | None:
 @asynccontextmanager
 async def connected(options: Namespace, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
     """Connect ``client``, or one that the options describe, and close the connection at the end."""
-    client = client or client_of(options, reconnect_of(options))
+    if client is None:
+        client = client_of(options, reconnect_of(options))
+        client.on("message", _watching(options, job))
     job.note(f"there was no connection yet to {shown_url(options.url)}")
     try:
         await client.connect()
@@ -95,6 +100,19 @@ def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
     return client
 
 
+def _watching(options: Namespace, job: Job) -> Callable[[Peer, Message], None]:
+    """Return a handler that notes the server's requests for which there is no ``--answer``."""
+    answered = {event_and_value(text)[0] for text in options.answer}
+
+    def watch(_: Peer, message: Message) -> None:
+        event = message.event
+        can_be_answered = message.id is not None and message.channel_name in (None, options.channel)
+        if event is not None and can_be_answered and event not in answered:
+            job.note_unanswered(event)
+
+    return watch
+
+
 def _answering(value: Any) -> Any:
     def answer(*_: Any) -> Any:
         return value
@@ -131,6 +149,13 @@ def _reason(error: OSError | ValueError) -> str:
     return error.reason.replace("_", " ").lower()
 
 
+class _Formatter(logging.Formatter):
+    """Formatter for a terminal: a traceback may have texts of the server."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
 def _set_up_log(*, verbose: bool) -> None:
     """Show the library's log on stderr, or none of it: the command reports errors itself."""
     logger = logging.getLogger("wsrpc")
@@ -138,6 +163,6 @@ def _set_up_log(*, verbose: bool) -> None:
         logger.addHandler(logging.NullHandler())
         return
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_Formatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)

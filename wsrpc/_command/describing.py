@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -10,7 +11,7 @@ from .._codegen.checking import InvalidDescription
 from .._codegen.typescript_types import Names, type_of
 from .._schema.description import Description, EventSchema, ParameterSchema
 from ..errors import one_line
-from .asking import checked, describes
+from .asking import checked, describes, written
 from .connection import connected
 from .failures import REMOTE, Failure
 from .options import Command, Parser, add_connection
@@ -40,13 +41,13 @@ async def _describe(options: Namespace, job: Job) -> None:
             await output.value(found)
             return
         try:
-            lines = list(signatures(checked(found), options.channel))
+            text = await asyncio.to_thread(written, lambda: "\n".join(signatures(checked(found), options.channel)))
         except InvalidDescription as exc:
             raise Failure(f"the description of the server cannot be used: {exc}", REMOTE) from exc
-        if options.channel is not None and not lines:
+        if text:
+            await output.line(text)
+        elif options.channel is not None:
             raise Failure(f"the server's description has no channel {options.channel!r}", REMOTE)
-        for line in lines:
-            await output.line(line)
 
 
 def signatures(description: Description, channel: str | None = None) -> Iterator[str]:

@@ -47,18 +47,23 @@ NO_CHANNEL = " is not a channel but "
 
 
 class Failure(Exception):
-    """Failure of the command. The text says what was expected, what came and what to do; ``code`` is the exit code."""
+    """Failure of the command.
 
-    def __init__(self, text: str, code: int) -> None:
+    The text says what was expected, what came and what to do; ``code`` is the exit code, and ``details`` are further
+    lines.
+    """
+
+    def __init__(self, text: str, code: int, details: str = "") -> None:
         super().__init__(text)
         self.code = code
+        self.details = details
 
 
 class UsageError(Failure):
     """Failure for a command line that cannot be used, or a file or server it names."""
 
-    def __init__(self, text: str) -> None:
-        super().__init__(text, USAGE)
+    def __init__(self, text: str, details: str = "") -> None:
+        super().__init__(text, USAGE, details)
 
 
 def explained(error: BaseException) -> tuple[int, str]:

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
 from .._codegen.checking import InvalidDescription
+from ..errors import printable
 from ..python_client import client_module
 from ..schema import Description, describe
 from ..typescript import declarations
-from .asking import ask, checked
+from .asking import ask, checked, written
 from .failures import USAGE, Failure, UsageError
 from .loading import load, read
 from .options import Command, Parser, add_header
@@ -28,6 +30,13 @@ def _types_parser() -> Parser:
         "types TARGET", "Write TypeScript declarations of the events that a server, client or router has handlers for."
     )
     parser.add_argument("--json", action="store_true", help="write JSON Schema instead of TypeScript")
+    parser.add_argument(
+        "--ws-wrapper",
+        type=int,
+        choices=(3, 4),
+        help="the version of ws-wrapper that the client uses (default: 4); version 3 has no streams, uploads "
+        "and conversations, so they are left out",
+    )
     return parser
 
 
@@ -59,7 +68,12 @@ def _parser(usage: str, about: str) -> Parser:
 
 
 def _types(options: argparse.Namespace) -> int:
-    return _generate(options, _as_json if options.json else declarations)
+    if options.json and options.ws_wrapper is not None:
+        raise UsageError("--ws-wrapper is for TypeScript: leave out --json")
+    version: Literal[3, 4] = options.ws_wrapper or 4
+    return _generate(
+        options, _as_json if options.json else lambda description: declarations(description, ws_wrapper=version)
+    )
 
 
 def _client(options: argparse.Namespace) -> int:
@@ -75,7 +89,7 @@ def _generate(options: argparse.Namespace, text_of: Callable[[Description], str]
         raise UsageError("--header is for the URL of a server")
     try:
         description = _description(options)
-        text = text_of(description)
+        text = written(lambda: text_of(description))
     except InvalidDescription as exc:
         raise UsageError(f"{options.target} has no usable description: {exc}") from exc
     for event in description.events:
@@ -103,7 +117,7 @@ def _description(options: argparse.Namespace) -> Description:
 
 
 def _as_json(description: Description) -> str:
-    return msgspec.json.format(msgspec.json.encode(description), indent=2).decode() + "\n"
+    return printable(msgspec.json.format(msgspec.json.encode(description), indent=2).decode()) + "\n"
 
 
 def _write(text: str, output: Path, *, check: bool) -> int:

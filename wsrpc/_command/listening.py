@@ -7,7 +7,9 @@ from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import NamedTuple
+
+import msgspec
 
 from .._base.closing import CloseInfo
 from .._base.names import RESERVED_EVENTS
@@ -24,7 +26,9 @@ from .running import Job, complain, in_event_loop
 __all__ = ["listen"]
 
 MOST_UNWRITTEN = 10_000
-"""Events that wait for a slow reader of the output. Further ones are dropped and counted."""
+MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024
+"""Events, and bytes of them, that wait for a slow reader of the output. Further ones are dropped and counted. One event
+may wait however large it is: `Limits.message` bounds it."""
 
 
 def _parser() -> Parser:
@@ -45,9 +49,9 @@ def _parser() -> Parser:
 
 class _Event(NamedTuple):
     time: datetime
-    channel: str | None
     event: str
-    args: tuple[Any, ...]
+    message: Message
+    """It is decoded when it is written: decoded, it may take 70 times as much memory."""
 
 
 class _Listener:
@@ -64,6 +68,8 @@ class _Listener:
         self._retries = retries
         self._was_open = False
         self._taken: deque[_Event] = deque()
+        self._bytes = 0
+        """Bytes of the messages of these events."""
         self._dropped = 0
         self._failure: Exception | None = None
         """The error after which there is no further connection."""
@@ -95,7 +101,9 @@ class _Listener:
                 raise self._failure
             self._changed.clear()
             await self._changed.wait()
-        return self._taken.popleft()
+        event = self._taken.popleft()
+        self._bytes -= len(event.message.payload)
+        return event
 
     def _take(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
@@ -103,10 +111,12 @@ class _Listener:
             return  # ws-server-wrapper 1 sends `connect`, which is not an event of its application
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
-        if len(self._taken) >= MOST_UNWRITTEN:
+        size = self._bytes + len(message.payload)
+        if len(self._taken) >= MOST_UNWRITTEN or (self._taken and size > MOST_UNWRITTEN_BYTES):
             self._dropped += 1
             return
-        self._taken.append(_Event(datetime.now().astimezone(), channel, event, message.args))
+        self._bytes = size
+        self._taken.append(_Event(datetime.now().astimezone(), event, message))
         self._changed.set()
 
     def _dials_again(self, error: BaseException) -> bool:
@@ -146,22 +156,23 @@ async def _listen(options: Namespace, job: Job) -> None:
         job.note("no event has come")
         while True:
             event = await listener.next()
-            await output.line(_shown(event, output))
+            await _write(event, output)
             number += 1
             job.note(f"{number:,} event{' has' if number == 1 else 's have'} come")
             if number == options.take:
                 return
 
 
-def _shown(event: _Event, output: Output) -> str:
+async def _write(event: _Event, output: Output) -> None:
+    name, args = event.message.channel_name, event.message.args
     if not output.readable:
-        found = {"time": event.time.isoformat(timespec="milliseconds"), "channel": event.channel, "event": event.event}
-        return output.shown({**found, "args": event.args})
-    channel = "" if event.channel is None else f"{one_line(event.channel)}: "
-    values = " ".join(output.shown(value, indent=0) for value in event.args)
-    return (
-        f"{event.time:%H:%M:%S}.{event.time.microsecond // 1000:03} {channel}{one_line(event.event)} {values}".rstrip()
-    )
+        found = {"time": event.time.isoformat(timespec="milliseconds"), "channel": name, "event": event.event}
+        await output.value({**found, "args": args})
+        return
+    time = f"{event.time:%H:%M:%S}.{event.time.microsecond // 1000:03}"
+    channel = "" if name is None else f"{one_line(name)}: "
+    values = "".join(f" {msgspec.json.encode(value).decode()}" for value in args)
+    await output.line(f"{time} {channel}{one_line(event.event)}", values=values)
 
 
 listen = Command(_parser, in_event_loop(_listen))

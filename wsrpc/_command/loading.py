@@ -79,9 +79,9 @@ def _imported(name: str) -> Any:
     except ModuleNotFoundError as exc:
         if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
             raise UsageError(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
-        raise UsageError(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
+        raise UsageError(f"module {name!r} cannot be imported:", _traceback(exc)) from exc
     except (Exception, SystemExit) as exc:
-        raise UsageError(f"module {name!r} cannot be imported:\n{_traceback(exc)}") from exc
+        raise UsageError(f"module {name!r} cannot be imported:", _traceback(exc)) from exc
 
 
 def _traceback(exc: BaseException) -> str:
@@ -120,7 +120,7 @@ def _made_by(found: Any, target: str) -> Server | Client | Router:
     try:
         made = found()
     except (Exception, SystemExit) as exc:
-        raise UsageError(f"{target}() failed:\n{_traceback(exc)}") from exc
+        raise UsageError(f"{target}() failed:", _traceback(exc)) from exc
     if not isinstance(made, WANTED):
         raise UsageError(f"{target}() must return {wanted}; it returned {made!r}")
     return made

@@ -174,8 +174,8 @@ def add_connection(parser: argparse.ArgumentParser, *, channels: bool = False) -
     group.add_argument("--compress", action="store_true", help="offer to compress messages")
     group.add_argument(
         "--profile",
-        choices=("go",),
-        help="send only what ws-server-wrapper-go accepts; it closes the connection otherwise",
+        choices=("go", "ws-wrapper-3"),
+        help="the other side: ws-server-wrapper-go, or ws-wrapper 3, which has no streams",
     )
     group.add_argument("--verbose", action="store_true", help="show the library's log and each message on stderr")
 

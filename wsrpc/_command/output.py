@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import select
 import stat
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from ..errors import printable
 from .failures import OUTPUT_CLOSED, UsageError
 from .running import Job
 
@@ -20,8 +20,6 @@ __all__ = ["Output", "Progress", "counted"]
 
 PIPE = 4096
 """Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
-UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that JSON leaves unescaped, and that move a terminal's cursor or change the direction of a text."""
 
 
 def _is_terminal(stream: Any) -> bool:
@@ -47,19 +45,23 @@ class Output:
 
     async def value(self, value: Any) -> None:
         """Write a value as JSON."""
-        await self.line(self.shown(value))
+        await self.line(values=self.as_json(value))
 
-    def shown(self, value: Any, *, indent: int = 2) -> str:
-        """Return a value as JSON for stdout: on one line, or indented on a terminal."""
+    def as_json(self, value: Any) -> str:
+        """Return a value as JSON: on one line, or indented on a terminal."""
         text = msgspec.json.encode(value)
-        if not self.readable:
-            return text.decode()
-        shown = UNSAFE.sub(_escaped, (msgspec.json.format(text, indent=indent) if indent else text).decode())
-        return shown if self._colours is None else self._colours(shown)
+        return (msgspec.json.format(text, indent=2) if self.readable else text).decode()
 
-    async def line(self, text: str) -> None:
-        """Write a line. Cancelling is safe."""
-        data = text.encode(errors="backslashreplace") + b"\n"
+    async def line(self, text: str = "", *, values: str = "") -> None:
+        """Write a line. Unsafe characters are escaped. Cancelling is safe.
+
+        Args:
+            values: JSON for the end of the line, which a terminal shows in colours.
+        """
+        text, values = printable(text), printable(values)
+        if values and self._colours is not None:
+            values = self._colours(values)
+        data = f"{text}{values}\n".encode()
         if self._file is None:
             raise UsageError("stdout is closed, so the answer cannot be written")
         try:
@@ -72,10 +74,6 @@ class Output:
             await asyncio.sleep(0)  # where the job is cancelled
         except OSError as exc:
             raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
-
-
-def _escaped(found: re.Match[str]) -> str:
-    return f"\\u{ord(found[0]):04x}"
 
 
 def _has_room(file: int) -> bool:

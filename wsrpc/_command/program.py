@@ -58,7 +58,7 @@ def main(words: list[str]) -> int:
         return command.run(options)
     except Failure as exc:
         if text := str(exc):
-            complain(text)
+            complain(text, exc.details)
         return exc.code
     except SystemExit:  # argparse has shown the help
         return 0

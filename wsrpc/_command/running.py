@@ -13,7 +13,7 @@ from io import TextIOWrapper
 from types import FrameType
 from typing import Any
 
-from ..errors import WsrpcError
+from ..errors import RemoteError, WsrpcError, printable, short
 from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explained
 
 __all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
@@ -23,18 +23,23 @@ PATIENCE = 0.7
 depend on the remote peer."""
 
 
-def complain(text: str) -> None:
-    """Write a line to stderr, if there is one."""
+def complain(text: str, details: str = "") -> None:
+    """Write a line to stderr, if there is one.
+
+    Args:
+        details: further lines, such as a traceback.
+    """
     if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        line = printable(text).replace("\n", "\\n")  # a text of the server cannot look like two messages
         try:
-            sys.stderr.write(f"wsrpc: {text}\n")
+            sys.stderr.write("\n".join(filter(None, (f"wsrpc: {line}", printable(details)))) + "\n")
             sys.stderr.flush()
         except OSError:
             pass  # there is nowhere else to report it
 
 
 def show(text: str) -> None:
-    """Write a text to stdout, in UTF-8 whatever the locale.
+    """Write a text to stdout, in UTF-8 whatever the locale. Unsafe characters are escaped.
 
     Raises:
         Failure: stdout cannot be written to.
@@ -45,7 +50,7 @@ def show(text: str) -> None:
     if isinstance(stdout, TextIOWrapper):
         stdout.reconfigure(encoding="utf-8")
     try:
-        stdout.write(text)
+        stdout.write(printable(text))
         stdout.flush()
     except BrokenPipeError as exc:
         raise Failure("", OUTPUT_CLOSED) from exc
@@ -63,6 +68,8 @@ class Job:
         self._code: int | None = None
         """The exit code, once the job has been stopped."""
         self._text = ""
+        self._unanswered: str | None = None
+        """The first request of the server for which the command has no handler."""
 
     @property
     def doing(self) -> str:
@@ -72,6 +79,10 @@ class Job:
     def note(self, doing: str) -> None:
         """Set the text that an interruption reports."""
         self._doing = doing
+
+    def note_unanswered(self, event: str) -> None:
+        """Note a request of the server for which the command has no handler; an error names the first one."""
+        self._unanswered = self._unanswered or event
 
     def stop(self, code: int, text: str) -> None:
         """Cancel the command, and end with ``code`` within `PATIENCE` seconds."""
@@ -97,10 +108,11 @@ class Job:
         if failure is None:
             return 0
         code, text = explained(failure)
-        if verbose and code == UNKNOWN and not isinstance(failure, WsrpcError):
-            traceback.print_exception(failure)
+        if self._unanswered is not None and isinstance(failure, RemoteError):
+            text += f"; the server requested {short(self._unanswered)} meanwhile: answer it with --answer NAME=VALUE"
+        is_bug = code == UNKNOWN and not isinstance(failure, WsrpcError)
         if text:
-            complain(text)
+            complain(text, "".join(traceback.format_exception(failure)).rstrip() if verbose and is_bug else "")
         return code
 
 

@@ -7,7 +7,7 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
@@ -21,8 +21,11 @@ from .pydantic_types import has_core_schema, is_pydantic
 
 __all__ = [
     "META_FIELDS",
+    "TEXT",
+    "UNIONS",
     "Survey",
     "expanded",
+    "has_fields",
     "is_alias",
     "is_constraint",
     "is_sealed",
@@ -32,7 +35,7 @@ __all__ = [
     "unaliased",
 ]
 
-_UNIONS = (Union, types.UnionType)
+UNIONS = (Union, types.UnionType)
 _LIBRARIES = frozenset({"annotated_types", "pydantic", "pydantic_core"})
 _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
 """Metadata of annotated_types that describes values without restricting them."""
@@ -47,12 +50,11 @@ META_FIELDS: dict[str, tuple[str, str]] = {
     "Timezone": ("tz", "tz"),
 }
 """Constraints of annotated_types: the attribute that holds the bound, and the equivalent field of `msgspec.Meta`."""
-_BOUNDS = frozenset(name for _, name in META_FIELDS.values() if name != "tz")
 _OF_PYDANTIC = frozenset({"Predicate", "Not"})
 """Constraints of annotated_types whose subclasses pydantic also knows."""
 _LAZY = frozenset({Iterable, Iterator, Generator})
 """Types whose items pydantic checks only as they are read, which is when the handler already runs."""
-_TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
+TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
 """Types that are text in JSON."""
 _ONLY_MSGSPEC: frozenset[Any] = frozenset({bytearray, memoryview, msgspec.Raw, msgspec.msgpack.Ext, msgspec.UnsetType})
 
@@ -87,7 +89,7 @@ def _cannot_be_met(metadata: Any, inner: Any) -> str:
     """
     if _is_pydantic_field(metadata):
         return next(filter(None, (_cannot_be_met(each, inner) for each in metadata.metadata)), "")
-    if get_origin(inner) in _UNIONS:
+    if get_origin(inner) in UNIONS:
         return next(filter(None, (_cannot_be_met(metadata, member) for member in _members(inner))), "")
     cls = get_origin(inner) or inner
     if not isinstance(cls, type):
@@ -176,7 +178,7 @@ class Survey:
             for arg in get_args(tp):
                 self.visit(arg, owner, sealed=sealed)
             cls = origin or tp
-            if cls in _UNIONS:
+            if cls in UNIONS:
                 self._union(tp, owner)
             elif isinstance(cls, type) and self._is_new(cls, sealed):
                 self._class(cls, owner, sealed)
@@ -229,8 +231,6 @@ class Survey:
         self.refused = self.refused or why
 
     def _union(self, tp: Any, owner: str | None) -> None:
-        if pair := _crashes(tp):
-            self._refuse(f"{_in(owner)}msgspec cannot decode a union of {pair}: put one of the two into a dataclass")
         members = list(_members(tp))
         objects = [cls for cls in members if _is_object(cls)]
         if len([cls for cls in members if _is_text(cls)]) > 1:
@@ -252,7 +252,7 @@ class Survey:
             self.needs_msgspec = self.needs_msgspec or cls.__qualname__
         elif cls in _LAZY:
             self._refuse(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
-        if _has_fields(cls):
+        if has_fields(cls):
             self._fields(cls, sealed or hides_fields)
 
     def _fields(self, cls: Any, sealed: bool) -> None:
@@ -334,59 +334,30 @@ def _is_init_var(hint: Any) -> bool:
 
 def _is_custom(cls: type[Any]) -> bool:
     """Whether msgspec leaves the class to the hook."""
+    if has_fields(cls):  # msgspec looks into it, but must not do so before its unions have been checked
+        return False
     try:
         return isinstance(mi.type_info(cls), mi.CustomType)
     except Exception:  # msgspec raises it again when it converts to the class
         return False
 
 
-def _parts(union: Any) -> Iterator[tuple[Any, list[Any]]]:
-    """Yield the members of a union without their metadata, and this metadata."""
-    for each in get_args(union):
-        metadata: list[Any] = []
-        while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
-            metadata += expanded(getattr(each, "__metadata__", ()))
-            each = get_args(each)[0] if get_args(each) else each.__supertype__
-        yield each, metadata
-
-
 def _members(union: Any) -> Iterator[Any]:
     """Yield the classes of a union."""
-    for each, _ in _parts(union):
+    for each in get_args(union):
+        while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
+            each = get_args(each)[0] if get_args(each) else each.__supertype__
         yield get_origin(each) or each
-
-
-def _crashes(union: Any) -> str:
-    """Return which two members of a union make msgspec 0.22 read memory that is not its own; else an empty text.
-
-    That usually ends the process, as soon as msgspec sees the type. Each pair of types was tried.
-    """
-    collection = fixed = pattern = bounds = False
-    for each, metadata in _parts(union):
-        cls = get_origin(each) or each
-        if cls is tuple and get_args(each) and get_args(each)[-1] is not Ellipsis:
-            fixed = True
-        elif isinstance(cls, type) and issubclass(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
-            collection = True
-        for meta in metadata:
-            if isinstance(meta, msgspec.Meta):
-                pattern = pattern or meta.pattern is not None
-                bounds = bounds or any(getattr(meta, name) is not None for name in _BOUNDS)
-            else:
-                bounds = bounds or (META_FIELDS.get(type(meta).__name__, ("", ""))[1] in _BOUNDS)
-    if pattern and collection:
-        return "text with a pattern and a collection"
-    return "a tuple of fixed length and a type with bounds" if bounds and fixed else ""
 
 
 def _is_text(cls: Any) -> bool:
     if not isinstance(cls, type) or not issubclass(cls, enum.Enum):
-        return cls in _TEXT
+        return cls in TEXT
     members: list[enum.Enum] = list(cls)
     return all(isinstance(member.value, str) for member in members)
 
 
-def _has_fields(cls: Any) -> bool:
+def has_fields(cls: Any) -> bool:
     return dataclasses.is_dataclass(cls) or is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
 
 
@@ -431,7 +402,7 @@ def _parametrized_bases(cls: Any) -> Iterator[Any]:
     """Yield the generic classes that a class and its bases derive from with a type in place of T."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base)
-        if _has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
+        if has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
             yield base
         if isinstance(origin or base, type):
             yield from _parametrized_bases(origin or base)

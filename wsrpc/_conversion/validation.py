@@ -33,6 +33,7 @@ from .survey import (
     survey_of,
     unaliased,
 )
+from .unions import misread_union
 
 __all__ = ["PART", "Checked", "wire_type"]
 
@@ -83,7 +84,9 @@ def wire_type(tp: Any, convert: Callable[[Any], Callable[[Any], Any]], *, hooked
     if reason is None:
         try:
             candidate = _with_meta(tp) if survey.needs_meta else tp
-            msgspec.json.Decoder(candidate)
+            problem = misread_union(candidate)
+            if not problem:
+                msgspec.json.Decoder(candidate)
         except NameError:
             return tp  # the caller reports names that cannot be resolved
         except KeyError as exc:  # msgspec, of a class of attrs
@@ -95,6 +98,8 @@ def wire_type(tp: Any, convert: Callable[[Any], Callable[[Any], Any]], *, hooked
         except ValueError as exc:  # raised by Meta itself, for gt= and ge= at once for instance
             reason = str(exc)
         else:
+            if problem:
+                raise TypeError(problem)
             return candidate
     if survey.not_for_pydantic is not None:
         raise TypeError(f"{survey.not_for_pydantic}{_tagged_form(tp, survey.not_for_pydantic)}")
@@ -281,6 +286,8 @@ def _pydantic_validator(tp: Any, changed: Any, reason: str, hooked: bool, lax: b
 
 
 def _msgspec_takes(tp: Any) -> bool:
+    if misread_union(tp):
+        return False
     try:
         msgspec.json.Decoder(tp)
     except (TypeError, NameError):

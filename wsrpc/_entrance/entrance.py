@@ -7,16 +7,19 @@ import inspect
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Generator, Iterable, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from math import isnan
 from typing import Any, NoReturn, cast
 
 from .._base.logs import LogBudget, address_text, logger
+from .._base.misuse import check_has_run
 from .._base.names import check_address
 from .._base.state import PeerState
 from .._handlers.introspection import is_async, location
 from .._handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected
-from ..handshake import BEARER, Handshake, HandshakeFunction, check_header
+from ..handshake import Handshake, HandshakeFunction
+from ..headers import ResponseHeaders, any_case, check_header
 from ..limits import Limits
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
@@ -208,7 +211,8 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         body.encode()
     except UnicodeEncodeError:  # its own text has the characters, which cannot be logged either
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
-    for name, value in rejected.headers.items():
+    rejected.headers = any_case(rejected.headers)
+    for name, value in rejected.headers.pairs():
         check_header(name, value)
 
 
@@ -216,10 +220,24 @@ def _check_result(result: object) -> None:
     """Check the return value of a user's function: False was likely meant to refuse.
 
     Raises:
-        TypeError: it is False.
+        TypeError: it is False, or something that has not run.
     """
+    check_has_run("on_handshake", result)
     if result is False:
         raise TypeError("on_handshake returned False: to refuse a connection, call handshake.reject(401, ...)")
+
+
+def _seconds(expires: float) -> float:
+    """Return a time as a float.
+
+    Raises:
+        ValueError: it is not a number, or an int that no float can hold.
+    """
+    with suppress(OverflowError):
+        seconds = float(expires)
+        if not isnan(seconds):
+            return seconds
+    raise ValueError("handshake.expires is a time in seconds since the epoch, which must be a number that fits a float")
 
 
 def _settle(handshake: Handshake) -> None:
@@ -234,6 +252,8 @@ def _settle(handshake: Handshake) -> None:
     expires: Any = handshake.expires
     if expires is not None and (isinstance(expires, bool) or not isinstance(expires, (int, float))):
         raise TypeError(f"handshake.expires is a time in seconds since the epoch, as time.time(), got {expires!r}")
+    if expires is not None:
+        handshake.expires = _seconds(expires)
     if handshake.address is not None:
         check_address("handshake.address", handshake.address)
     state: Any = handshake.state
@@ -244,11 +264,9 @@ def _settle(handshake: Handshake) -> None:
         handshake.state = PeerState()
         for key in given:  # a `Key` is kept under its name
             handshake.state[key] = given[key]
-    for name, value in handshake.response_headers.items():
-        check_header(name, value)
-        if name.lower() in OWN_HEADERS or name.lower().startswith("sec-websocket-"):
+    added: Any = handshake.response_headers
+    if added.__class__ is not ResponseHeaders:
+        handshake.response_headers = ResponseHeaders() | added
+    for name in handshake.response_headers:
+        if name in OWN_HEADERS or name.startswith("sec-websocket-"):
             raise ValueError(f"on_handshake cannot set the header {name!r}: it belongs to the handshake itself")
-    if handshake.subprotocol is None and any(name.startswith(BEARER) for name in handshake.subprotocols):
-        # A browser that offered subprotocols and gets none ends the connection; and the token must not be sent back.
-        rest = (name for name in handshake.subprotocols if not name.startswith(BEARER))
-        handshake.subprotocol = next(rest, None)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any, Final, cast
 
 from .._base.logs import LogBudget, address_text
+from .._base.misuse import check_has_run, check_no_yield
 from .._handlers.introspection import is_async
 from ..errors import HandshakeRejected, short
 from ..handshake import Handshake
@@ -55,6 +55,7 @@ class OriginRule:
         if callable(origins):
             if is_async(origins):
                 raise TypeError("origins= takes a plain function, not an async one; on_handshake may be async")
+            check_no_yield("origins=", origins)
             self._function = origins
         elif not isinstance(cast("Any", origins), Iterable):
             raise TypeError(f"origins= takes a list, a function of the handshake, or ANY_ORIGIN; got {origins!r}")
@@ -73,12 +74,7 @@ class OriginRule:
             return
         if self._function is not None:
             said = self._function(handshake)
-            if inspect.isawaitable(said):  # which counts as true, whatever its result
-                if inspect.iscoroutine(said):
-                    said.close()
-                raise TypeError(
-                    "the function of origins= must not be async, and returned an awaitable: on_handshake may be async"
-                )
+            check_has_run("the function of origins=, which must not be async,", said)
             if said:
                 return
             self._warn(handshake, "the function of origins= refused it")

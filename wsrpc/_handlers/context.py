@@ -101,7 +101,7 @@ class Invocation(msgspec.Struct, eq=False):
             if self.id is None or self.channels is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.anonymous = self.channels.make(self.id)
+            self.anonymous = self.channels.make(self.id, self.event)
         return self.anonymous
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:

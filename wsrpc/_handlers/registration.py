@@ -15,9 +15,12 @@ from .registry import Middleware, RecordingRegistry, Registry
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
+    from .._peer.peer import Peer
+
 __all__ = ["Declarer", "RawRegistrar", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
 
 M = TypeVar("M", bound=Middleware)
+T = TypeVar("T")
 
 _MISSING: Any = object()
 
@@ -224,7 +227,7 @@ class RawRegistrar:
     _registry: Registry
 
     @no_parentheses("@server.on_raw")
-    def on_raw(self, function: F, /) -> F:
+    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
         """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
         ``message`` is str or bytes. The function may be async. It then handles the messages of each peer one at a time.

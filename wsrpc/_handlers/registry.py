@@ -13,7 +13,7 @@ from weakref import ref
 from msgspec import UNSET, UnsetType
 
 from .._base.logs import logger
-from .._base.misuse import check_flag, check_function
+from .._base.misuse import check_flag, check_function, check_no_yield
 from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
@@ -21,7 +21,7 @@ from .compiled import ArgumentsRefused, Handler
 from .context import Context, Invocation
 from .contract import Member, emitted_members
 from .implementation import implementing
-from .introspection import Injection, is_async, location
+from .introspection import Injection, is_async, location, name_of
 from .method import check_options
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Registry",
     "Scope",
     "accepted",
+    "raw_handler",
 ]
 
 CallNext = Callable[[Context], Awaitable[Any]]
@@ -41,8 +42,13 @@ Middleware = Callable[[Context, CallNext], Awaitable[Any]]
 """Function that runs around handlers; see `Router.use`."""
 HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
 """Function that returns an async context manager in which a handler runs; see `Server.handler_context`."""
-RawOnly = Literal["json", "message"] | None
-"""Whether every message goes to the raw handler, and in which form: decoded as JSON, or as it arrived."""
+
+
+class RawOnly(NamedTuple):
+    """The function that gets every message, by its name, and in which form: decoded, as it arrived, or by reading."""
+
+    form: Literal["json", "message", "connection"]
+    name: str
 
 
 class Located(Protocol):
@@ -148,8 +154,8 @@ class Registry:
         self.layered = False
         self.observed = False
         self.takes_raw = False
-        self.raw_only: RawOnly = None
-        """Set if every message goes to the raw handler."""
+        self.raw_only: RawOnly | None = None
+        """Set if one function gets every message, so that handlers of events are never called."""
         self.handler_context: HandlerContext | None = None
         self.lifecycle: dict[tuple[str, bool], LifecycleHandler] = {}
         """Handlers of lifecycle events, by the event and whether they were registered with `once`."""
@@ -220,8 +226,9 @@ class Registry:
         self.reserved.add(channel)
 
     def respect(self, other: Registry) -> None:
-        """Refuse handlers on the channels on which wsrpc has its own in ``other``, now or later."""
+        """Refuse handlers on the channels on which wsrpc has its own in ``other``, and those that it makes useless."""
         self.reserved = other.reserved
+        self.raw_only = other.raw_only
 
     def remove_scope(self, channel: str | int) -> None:
         """Remove the handlers and the middleware of ``channel``."""
@@ -275,6 +282,7 @@ class Registry:
         check_options(lax, thread, ordered, hidden)
         self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
+            self._check_called(f"the handler of {event!r}", "connection")
             if lax is not None or thread or ordered or timeout is not UNSET or hidden:
                 raise TypeError(
                     f"{event!r} reports on the connection: lax=, thread=, ordered=, timeout= and hidden= do not apply"
@@ -286,6 +294,7 @@ class Registry:
             if present is not None:
                 (present.once if once else present.handlers).pop(event, None)
             return
+        self._check_called(f"the handler of {event!r}")
         handler = Handler(
             function,
             dec_hook=self.dec_hook,
@@ -312,6 +321,24 @@ class Registry:
         self.used = True
         if channel is None:
             self.take_main = scope.take
+
+    def give_all_to(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
+        """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
+
+        Raises:
+            ValueError: some of that is registered already.
+        """
+        events = [event for scope in self.scopes.values() for event in (*scope.handlers, *scope.once)]
+        if form == "connection":
+            events += [event for event, _ in self.lifecycle]
+            events += ["middleware" for scope in self.scopes.values() if scope.middleware]
+        if events:
+            raise ValueError(f"{name_of(function)} gets every message, so nothing would call the handlers of {events}")
+        self.raw_only = RawOnly(form, name_of(function))
+
+    def _check_called(self, what: str, *forms: str) -> None:
+        if self.raw_only is not None and (not forms or self.raw_only.form in forms):
+            raise ValueError(f"{self.raw_only.name} gets every message, so {what} would never be called")
 
     def _check_not_reserved(self, channel: ChannelRef, event: str) -> None:
         if channel in self.reserved:
@@ -356,35 +383,24 @@ class Registry:
                 logger.warning("what %r emits is declared again: %s in place of %s", where, member.shown, known.shown)
             events[member.event] = member
 
-    def add_raw(self, function: Callable[..., Any], only: RawOnly = None) -> None:
+    def add_raw(self, function: Callable[..., Any]) -> None:
         """Register ``function(peer, message)`` for messages that are not protocol. Async calls do not overlap.
 
         Raises:
             TypeError: it is not a function of these two.
-            ValueError: a service takes every message.
+            ValueError: another function gets every message.
         """
-        if self.raw_only is not None:
-            raise ValueError(f"a service's on_{self.raw_only} takes every message: {function!r} would get none")
+        self._check_called(repr(function))
         if accepted("on_raw", ("peer", "message"), function) < 2:  # the only argument would be the peer
             raise TypeError(f"on_raw takes a function of the peer and the message, got {function!r}")
-        waits = is_async(function)
+        self.set_raw(raw_handler(function))
 
-        def called(invocation: Invocation, message: Any) -> Any:
-            result = function(invocation.peer, message)
-            return result if inspect.isawaitable(result) else None
-
-        async def awaited(invocation: Invocation, message: Any) -> None:
-            await function(invocation.peer, message)
-
-        self.set_raw(Handler(awaited if waits else called, ordered=waits, shown_as=function), only)
-
-    def set_raw(self, handler: Handler, only: RawOnly) -> None:
-        """Let ``handler`` handle the messages that are not protocol; or every message, in the form ``only``."""
+    def set_raw(self, handler: Handler) -> None:
+        """Let ``handler`` handle the messages that are not protocol, or every message; see `give_all_to`."""
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
         self.takes_raw = self.used = True
-        self.raw_only = only
 
     def fall_back_to(self, handler: Handler) -> None:
         """Let ``handler`` have the messages that no other handler takes."""
@@ -395,6 +411,7 @@ class Registry:
         """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""
         if accepted("use", ("ctx", "call_next"), middleware) < 2:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
+        self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)
         self.layered = self.used = True
 
@@ -435,6 +452,20 @@ class Registry:
         self.observed = any(event == "message" for event, _ in self.lifecycle)
 
 
+def raw_handler(function: Callable[..., Any]) -> Handler:
+    """Return the handler that calls ``function(peer, message)``, sync or async."""
+    waits = is_async(function)
+
+    def called(invocation: Invocation, message: Any) -> Any:
+        result = function(invocation.peer, message)
+        return result if inspect.isawaitable(result) else None
+
+    async def awaited(invocation: Invocation, message: Any) -> None:
+        await function(invocation.peer, message)
+
+    return Handler(awaited if waits else called, ordered=waits, shown_as=function)
+
+
 def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
     """Keep ``handler`` in ``scope.once`` until it is called with arguments that fit."""
     call = handler.call
@@ -470,14 +501,16 @@ def _takes_a_value(function: Callable[..., Any]) -> bool:
     return name.partition("[")[0] in _OF_JSON
 
 
-def accepted(what: str, names: Sequence[str], function: Callable[..., Any]) -> int:
+def accepted(what: str, names: Sequence[str], function: Callable[..., Any], *, may_yield: bool = False) -> int:
     """Return how many of the arguments called ``names`` the ``function`` takes: all of them, or only the first ones.
 
     Raises:
-        TypeError: it is not a function, or it needs more arguments.
+        TypeError: it is not a function, it needs more arguments, or it has a ``yield``.
     """
     if not callable(function):
         raise TypeError(f"{what} takes a function of ({', '.join(names)}), got {function!r}")
+    if not may_yield:
+        check_no_yield(what, function)
     try:
         signature = inspect.signature(function)
     except ValueError:  # a builtin without a signature

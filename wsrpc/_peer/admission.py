@@ -74,8 +74,8 @@ class Admission:
         self._pumped = pumped
         self.readers = readers
         self._recipients = readers.recipients
-        self._active: dict[int, Call] = {}
-        """Requests of the present session whose handlers run in tasks, by id."""
+        self._session: Session
+        """The present session, or the last one."""
         self._fail = fail
         self._limits = limits
         self.room = NOTHING_WAITS
@@ -90,7 +90,7 @@ class Admission:
 
     def begin(self, session: Session) -> None:
         """Admit the messages of ``session`` from now on."""
-        self._active = session.active
+        self._session = session
         self.readers.session_started(self)
 
     # ------------------------------------------------------------ one message
@@ -120,6 +120,8 @@ class Admission:
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
+        elif self._session.paused is not None and self._session.over:  # it was kept on a channel
+            self._answers.ignored["dropped at the end"] += 1
         elif not self._must_wait(kind, len(payload)):
             self._dispatch(message, payload, view, channel)
             return
@@ -135,7 +137,7 @@ class Admission:
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._active or (bool(self.room.items) and self.room.has_key(i))
+        return i in self._session.active or (bool(self.room.items) and self.room.has_key(i))
 
     def within_rate(self, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
@@ -165,7 +167,8 @@ class Admission:
     def _is_full(self, size: int) -> bool:
         running, link = self.running, self._out.link
         return (
-            (link is not None and link.full)  # our answers could not leave
+            self._session.paused is not None
+            or (link is not None and link.full)  # our answers could not leave
             or running.count >= running.limit
             or (running.held > 0 and running.held + size > running.most_held)
         )
@@ -191,7 +194,7 @@ class Admission:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
         running = self.running
         self.needs_checks = bool(
-            self._active
+            self._session.active
             or self._recipients
             or self.room.items
             or ((link := self._out.link) is not None and link.full)
@@ -200,6 +203,7 @@ class Admission:
             or running.held > running.room_for_any
             or self._refuses is not None
             or self._bucket is not None
+            or self._session.paused is not None
         )
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
@@ -225,6 +229,7 @@ class Admission:
                     waiting.finish()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
+            message.i = UNSET
             fits = wanted is not None and _fits(wanted, message.a)
             recipient.receive(message, waiting.payload, waiting.decode)
             if inbox.over:
@@ -308,8 +313,11 @@ class Admission:
     def end_session(self) -> None:
         """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
 
-        They start in a session that is over, and whose channels end only after this.
+        They start in a session that is over, and whose channels end only after this. All messages are dropped if this
+        side has closed the connection, or while `open` handlers run, which may refuse the remote peer.
         """
+        if self._session.paused is not None or self._holding is not _NONE_HELD:
+            self.discard()
         if self.room.items:
             for waiting in self.room.take_requests():
                 waiting.finish()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .._base.closing import CloseCode
+from .._base.misuse import check_has_run
 from .._handlers.compiled import ArgumentsRefused
 from .._handlers.lifecycle import Reporter
 from .._protocol.messages import Rejection, Resolution
@@ -112,7 +113,9 @@ class Answers:
         self.log(logging.ERROR, "handling %s failed [%s]", label, error_id, exc_info=exc)
         expose = self._expose_errors
         try:
-            if expose is True or (callable(expose) and expose(exc)):
+            exposed = expose(exc) if callable(expose) else expose
+            check_has_run("expose_errors", exposed)
+            if exposed:
                 return RpcError(text_for_peer(exc))
         except Exception as problem:
             # The predicate or the exception's own text failed: the caller still gets an answer.

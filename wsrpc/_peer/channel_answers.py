@@ -32,12 +32,14 @@ __all__ = ["ChannelAnswers"]
 class NamedProducer:
     """Production of items on a named channel, from the consumer's ``start`` to its ``stop``, which it receives."""
 
-    __slots__ = ("_call", "_readers", "key")
+    __slots__ = ("_call", "_readers", "key", "stopped")
 
     def __init__(self, call: Call, name: str, readers: Readers) -> None:
         self._call = call
         self._readers = readers
         self.key = name, "stop"
+        self.stopped = False
+        """Nobody wants more of it. What is sent now, its end too, would be taken for that of the next ``start``."""
         readers.add_recipient(self.key, self)
 
     def leave(self) -> None:
@@ -45,7 +47,8 @@ class NamedProducer:
         self._readers.remove_recipient(self.key, self)
 
     def stop(self, reason: object) -> None:
-        """Cancel the handler whose items these are: nobody wants them."""
+        """Cancel the handler whose items these are: nobody wants them. It sends nothing more, even if it goes on."""
+        self.stopped = True
         self._call.orphan(reason)
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
@@ -170,11 +173,13 @@ class ChannelAnswers:
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:
             try:
-                if not await self._send_items(name, source, label):
+                if not await self._send_items(producer, source, label):
                     return
             except Exception as exc:
                 error = self._answers.sendable(self._answers.for_caller(exc, label), label)
                 end = ItemsFailed(*error_to_wire(error))
+            if producer.stopped:
+                return
             with suppress(ConnectionLost):
                 await self._requester.out.send_event(name, "next", (end,), "fail")
         finally:
@@ -182,7 +187,7 @@ class ChannelAnswers:
             if self._named.get(name) is producer:
                 del self._named[name]
 
-    async def _send_items(self, name: str, source: Source, label: str) -> bool:
+    async def _send_items(self, producer: NamedProducer, source: Source, label: str) -> bool:
         """Send all items, each as a request: its answer says that there is room for the next one.
 
         Return False if the consumer takes no more.
@@ -190,8 +195,10 @@ class ChannelAnswers:
         items = iterate(source)
         try:
             async for value in items:
+                if producer.stopped:
+                    return False
                 try:
-                    await self._requester.send_request(name, "next", (Item(value),), ITEM_REQUEST)
+                    await self._requester.send_request(producer.key[0], "next", (Item(value),), ITEM_REQUEST)
                 except (RemoteError, ConnectionLost) as exc:
                     self._note_refusal(label, exc)
                     return False

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -31,7 +31,7 @@ from .._sending.link import Link, LinkState
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._sending.slow_readers import SlowReaderQueue
+from .._sending.slow_readers import Slow, SlowReaderQueue
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic, Transport
@@ -45,6 +45,13 @@ from .session import Session, SessionInput, SessionState
 from .waiting import Hold
 
 __all__ = ["PeerCore", "PeerOptions"]
+
+SESSION = 16 * 1024
+"""Bytes that a session without a connection takes besides all that is counted, about."""
+MESSAGE = 192
+"""Bytes that a message which waits takes besides its payload, about."""
+WORK = 4 * 1024
+"""Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
 
 
 class PeerOptions(msgspec.Struct, frozen=True):
@@ -298,6 +305,7 @@ class PeerCore:
             ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer. ``link`` is
                 closed, too.
         """
+        self.dispatcher.after_events(None)
         present = self.session.link
         replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
         if self.resumption is not None and self.session.detached:
@@ -315,6 +323,7 @@ class PeerCore:
             self.out.reopen()
             self.lose(ending, replaced=True)
             self.reporter.spawn(present.transport.close(ending.code, ending.reason))
+        self.dispatcher.after_events(None)
         # A `close` handler may have said what is to be: with eager tasks the first step of a coroutine runs at once.
         if self.session.link is not None or self.out.user_closed:
             last = replaced if self.session.link is not None else self.out.ending
@@ -344,7 +353,8 @@ class PeerCore:
             link.negotiation.begin()
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
-            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, info.path)
+            path = info.target.partition("?")[0]
+            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, path)
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
         self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
         self._open(link)
@@ -489,13 +499,16 @@ class PeerCore:
         assert self._inbound is not None
         self._inbound.agree(codec)
 
-    def slow_reader(self, link: Link) -> SlowReaderQueue:
-        """Return the queue of the broadcasts that wait until ``link`` has room."""
-        return link.hold_broadcasts(
+    def hold_broadcast(self, link: Link, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+        """Let a broadcast wait until ``link`` has room. Return False if the policy drops it."""
+        queue = link.hold_broadcasts(
             lambda: SlowReaderQueue(
                 self._send_on_link, self._is_full, self.limits.behind, self.log.warn, self.history.left_out
             )
         )
+        waits = queue.add(payload, text, slow, key)
+        self.out.recount()
+        return waits
 
     # A session's queue of broadcasts goes from link to link.
 
@@ -557,10 +570,21 @@ class PeerCore:
         elif link is None:
             out.discard_offline(out.ending)
         elif not closing:
-            self.say_closed()
-            link.move(LinkState.CLOSING)
-            out.update_clear()
+            self._stop(link)
         return link
+
+    def _stop(self, link: Link) -> None:
+        """Let nothing in and no handler start from now on: this side closes, and the session ends with ``link``."""
+        self.say_closed()
+        link.move(LinkState.CLOSING)
+        self.out.update_clear()
+        self._pause(link)
+
+    def _pause(self, link: Link) -> None:
+        """Let nothing in and no handler start: the Close frame of ``link`` is queued, and the client may ignore it."""
+        link.stop_receiving()
+        self.session.pause(self.out.loop)
+        self.dispatcher.admission.update()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
@@ -572,10 +596,7 @@ class PeerCore:
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
-        self.say_closed()
-        link.move(LinkState.CLOSING)
-        self.out.update_clear()
-        link.stop_receiving()
+        self._stop(link)
         self.reporter.tell("error", ProtocolError(reason))
         self.reporter.spawn(link.transport.close(code, reason))
 
@@ -583,8 +604,6 @@ class PeerCore:
         """Close the connection while it opens, and ignore the messages that have arrived."""
         link = self.begin_close(code, reason)
         if link is not None:
-            link.stop_receiving()
-            self.dispatcher.admission.discard()
             self.reporter.spawn(link.transport.close(code, reason))
 
     def link_lost(self, link: Link, info: CloseInfo) -> None:
@@ -639,14 +658,35 @@ class PeerCore:
         )
         self.session_detached(info)
 
+    def memory(self) -> int:
+        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
+        out, dispatcher = self.out, self.dispatcher
+        running, room, unread = dispatcher.running, dispatcher.admission.room, self.readers.memory
+        broadcasts = None if out.link is None else out.link.slow_reader
+        return (
+            SESSION
+            + out.kept
+            + (0 if broadcasts is None else broadcasts.size)
+            + running.held
+            + running.held_by_channels
+            + room.size
+            + (0 if unread is None else unread.used)
+            + MESSAGE * (out.kept_messages + len(room))
+            + WORK * (len(running.calls) + len(self.session.channels) + len(out.requests))
+        )
+
     def end_session(self, why: str) -> None:
         """End a session that has no connection: it cannot be kept any longer."""
         self.session_lost(SessionInput.ENDED, self.out.ending, why)
 
     def close_for_another(self, code: int, reason: str) -> None:
-        """Close the connection, but not the session, which goes on over another one if it can."""
+        """Close the connection, but not the session, which goes on over another one if it can.
+
+        What arrives meanwhile is not counted, so that the client sends it again on that one.
+        """
         link = self.session.link
         if link is not None and link.state is not LinkState.CLOSING:
+            self._pause(link)
             self.close_transport(link, code, reason)
 
     def _end(self, session: Session, info: CloseInfo, lost: ConnectionLost, by_user: bool) -> None:
@@ -658,12 +698,15 @@ class PeerCore:
         self.dispatcher.admission.end_session()
         self.readers.connection_lost(lost)
         session.channels.end(lost)
+        self.dispatcher.after_events(partial(self._call_close_handlers, info))
+        session.end_reported()  # at once: a handler that goes before the `close` handlers may wait for it
+        self.owner.ended()
+
+    def _call_close_handlers(self, info: CloseInfo) -> None:
         self.reporter.tell("close", info)
         close_handler = self.owner.close_handler()
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
-        session.end_reported()
-        self.owner.ended()
 
     # ------------------------------------------------------------ sessions that go on over another connection
 
@@ -682,7 +725,7 @@ class PeerCore:
 
     def can_resume(self) -> bool:
         """Return whether sessions of this side can go on over another connection."""
-        return self.options.resumes and self.options.settings.limits.replay > 0
+        return self.options.resumes and self.owner.in_origin and self.options.settings.limits.replay > 0
 
     @property
     def resumable(self) -> bool:
@@ -735,9 +778,9 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the resumption reports
 
-    def grew(self) -> None:
-        """Tell the owner that more waits in a session without a connection."""
-        self.owner.grew()
+    def recount(self) -> None:
+        """Tell the owner that a session without a connection takes more memory, or less."""
+        self.owner.recount()
 
     def receiver_of(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
         """Return what receives the messages of ``link``."""
@@ -748,7 +791,8 @@ class PeerCore:
         return receive
 
     def connected(self, link: Link) -> None:
-        """Begin the statistics of ``link``, which is the present connection."""
+        """Let handlers start, and begin the statistics of ``link``, which is the present connection."""
+        self.session.unpause()
         transport = link.transport
         transport.largest = link.negotiation.limits.message  # `Peer.limits` may have changed
         self.history.begin(transport.info, self.out.loop.time())
@@ -807,11 +851,11 @@ class PeerCore:
         if self.session.link is not None:
             await self.session.wait_gone(self.out.loop)
 
-    def any_task(self) -> asyncio.Task[None] | None:
-        """Return a task of this peer that is not done yet, or None."""
-        return next((call.task for call in self.dispatcher.running.calls if call.task is not None), None) or next(
-            iter(self.reporter.running), None
-        )
+    def any_task(self) -> asyncio.Future[Any] | None:
+        """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
+        calls = ((call.task, call.thread) for call in self.dispatcher.running.calls)
+        unfinished = (each for call in calls for each in call if each is not None and not each.done())
+        return next(unfinished, None) or next(iter(self.reporter.running), None)
 
     async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
         """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.
@@ -824,7 +868,10 @@ class PeerCore:
         while still():
             tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
             if not tasks:
-                break
+                if self.dispatcher.running.then is None:
+                    break
+                self.dispatcher.after_events(None)  # only handlers that wait for this close are left
+                continue
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.out.loop.time()))
             if late and still():

@@ -30,6 +30,7 @@ from ..errors import (
     ConnectionLost,
     Overloaded,
     RemoteError,
+    ReservedEvent,
     RpcError,
     UnknownEvent,
     channel_of,
@@ -127,6 +128,10 @@ class Dispatcher:
         self.session = session
         self.admission.begin(session)
 
+    def after_events(self, then: Callable[[], None] | None) -> None:
+        """Call ``then`` once the events that have arrived are handled; see `RunningHandlers.after_events`."""
+        self.running.after_events(then, bool(self.admission.room.items))
+
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
@@ -164,6 +169,10 @@ class Dispatcher:
             else:
                 handler = own.take(message.c, name) or shared.take(message.c, name)
             if handler is None:
+                if message.c is None and name in RESERVED_EVENTS:
+                    self.refuse_reserved(message)
+                    finish(view)
+                    return
                 handler = own.fallback or shared.fallback
             layered = own.layered or shared.layered
         if handler is None or layered:
@@ -244,14 +253,15 @@ class Dispatcher:
             and self.admission.readers.has_readers(message.c, message.a[0])
         ):
             handler = FOR_READERS
-        if local is None and message.c is None and message.a[0] in RESERVED_EVENTS:
-            self.answers.ignored["reserved event"] += 1
-            finish(ctx.message)
-        elif handler is None and not self.invoker.layered and (local is None or not local.layered):
+        if handler is None and not self.invoker.layered and (local is None or not local.layered):
             self._failed(ctx, self.invoker.unknown(ctx))
             finish(ctx.message)
         elif handler is None or not handler.gives_channel or message.i is UNSET:
             self._start(ctx, size, handler, None, local)
+        elif not self._out.terms.channels:
+            handler.put_back()
+            self.reject(message.i, channels.not_known(ctx.event))
+            finish(ctx.message)
         elif (why := channels.too_many if channels.full else self.running.too_large_for_channel(size)) is not None:
             # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
             handler.put_back()
@@ -262,6 +272,13 @@ class Dispatcher:
             # handler may make a channel, too: `ChannelTable.make` and `check_room_for_channel` look for room then.
             ctx.answer_channel()
             self._start(ctx, size, handler, None, local, bytes_on_channel=True)
+
+    def refuse_reserved(self, message: WireMessage) -> None:
+        """Reject a request that has a reserved name, and ignore an event that has one, as JavaScript does."""
+        if message.i is UNSET:
+            self.answers.ignored["reserved event"] += 1
+        else:
+            self.reject(message.i, UnknownEvent(str(ReservedEvent(message.a[0]))))
 
     def _answer(self, ctx: Invocation, result: Any, session: Session) -> None:
         """Answer a request with ``result``, or with its channel if that is the result."""
@@ -370,6 +387,8 @@ class Dispatcher:
                 if asyncio.iscoroutine(result):
                     result.close()
                 raise call.cancellation()
+            if call.session.paused is not None and result is None:
+                await self.invoker.may_start(call)
             handler = call.handler
             if result is not None:
                 result = await self.invoker.finish(call, result)
@@ -452,6 +471,9 @@ class Dispatcher:
             self.admission.update()
         if self.admission.room.items:
             self.admission.pump()
+        if self.running.then is not None:
+            self.running.look_for_events(bool(self.admission.room.items))
+        self._out.recount()
 
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
@@ -470,7 +492,7 @@ class Dispatcher:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
         call = self.session.active.get(i)
         if call is None:
-            return self.admission.cancel(i)
+            return self.admission.cancel(i) or self.session.channels.request_cancelled(i, reason)
         call.cancel(reason)
         return True
 
@@ -509,7 +531,7 @@ class Dispatcher:
         elif call is not None and channel is not None:
             self._channel_answers.failed(call, error)
         elif not quiet and (call is None or not call.orphaned):
-            if isinstance(exc, UnknownEvent) and is_made_here(exc):
+            if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(ctx):
                 self.invoker.note_unknown(ctx, exc)
             self.answers.reject(ctx.id, error)
 
@@ -527,7 +549,7 @@ class Dispatcher:
             self.answers.log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
 
     def _crosses_an_end(self, ctx: Invocation) -> bool:
-        """Return whether an event without a handler is about items of a named channel that have come to their end.
+        """Return whether a message without a handler is about items of a named channel that have come to their end.
 
         A consumer's ``stop`` may cross the producer's end, and a producer's ``next`` a consumer that has left.
         """

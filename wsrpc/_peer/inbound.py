@@ -21,7 +21,7 @@ from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, validating_decoder
 from .._protocol.control import Credit, is_control, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
-from .._protocol.messages import MAX_ID, ONE_DIGIT, WireMessage, channel_id, is_id, place_on
+from .._protocol.messages import MAX_ID, ONE_DIGIT, WireMessage, channel_id, id_from_wire, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
@@ -294,7 +294,7 @@ class Inbound:
 
     def _examine(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
         """Receive any event or request: refuse it if it cannot reach a handler."""
-        i = message.i
+        i = message.i = id_from_wire(message.i)
         a = message.a
         name = a[0]
         channel = message.c if message.h is None else None
@@ -314,8 +314,8 @@ class Inbound:
             self._refuse(message, "name too long", f"a name of more than {self._bounds.limits.name} bytes")
         elif message.h is not None:
             self._on_channel(message, payload, decode)
-        elif channel == "" and name in RESERVED_EVENTS:
-            self._ignored["reserved event"] += 1
+        elif channel == "" and name in RESERVED_EVENTS:  # for JavaScript, that is the main channel
+            self._dispatcher.refuse_reserved(message)
         else:
             self._deliver(message, payload, view, decode)
             return
@@ -355,9 +355,10 @@ class Inbound:
         if channel is not None:
             self._refuse(message, NOT_TEXT, _not_text(message.a[0]))
             return
-        error = RemoteError(f"Anonymous channel '{_short(message.h) if h is None else h}' does not exist")
         if h is not None:
-            self._channels.send_abort(h, error)
+            error = self._channels.refuse(h)
+        else:
+            error = RemoteError(f"Anonymous channel '{_short(message.h)}' does not exist")
         if message.i is not UNSET:
             self._dispatcher.reject(message.i, error)
 
@@ -365,7 +366,7 @@ class Inbound:
 
     def _receive_answer(self, message: WireMessage, payload: bytes | bytearray, view: Message | None) -> None:
         """Receive a message without ``a``: an answer, a cancellation, an abort, or no message at all."""
-        i = message.i
+        i = message.i = id_from_wire(message.i)
         if message.x is not UNSET:
             self._stop(message)
         elif i.__class__ is not int:
@@ -433,7 +434,8 @@ class Inbound:
         """Receive one message of a service that has its own protocol, in place of `receive`."""
         try:
             view = self._observe(payload, text, None)
-            if self._shared.raw_only == "json":
+            only = self._shared.raw_only
+            if only is not None and only.form == "json":
                 self._receive_json(payload, view)
             elif not self._raw(payload, text, view):
                 finish(view)
@@ -527,9 +529,11 @@ class Inbound:
         self, payload: bytes | bytearray, text: bool, outline: WireMessage | None, kind: str, why: str
     ) -> None:
         """Count a message that is not decoded, and end whatever waits for it on either side."""
-        if outline is not None and (outline.ours is False or not _is_message(outline)):
-            self._foreign(payload, text)
-            return
+        if outline is not None:
+            outline.i = id_from_wire(outline.i)
+            if outline.ours is False or not _is_message(outline):
+                self._foreign(payload, text)
+                return
         view = self._observe(payload, text, None)
         if outline is None:
             if not self._raw(payload, text, view):

@@ -23,6 +23,9 @@ class PeerOwner:
 
     __slots__ = ("address", "home", "rooms", "server")
 
+    in_origin = True
+    """False if a redirect to another origin led to the present connection. Its session then ends with it."""
+
     def __init__(self, server: Any = None) -> None:
         self.server = server
         """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
@@ -67,8 +70,8 @@ class PeerOwner:
         """The connection has ended, and its session may go on over another one. Return False to end the session."""
         return False
 
-    def grew(self) -> None:
-        """More waits in a session without a connection."""
+    def recount(self) -> None:
+        """A session without a connection takes more memory, or less."""
 
     def resumed(self) -> None:
         """The session goes on over another connection."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._base.closing import check_close
 from .._base.logs import address_text
-from .._base.misuse import check_flag
+from .._base.misuse import check_flag, check_limits_change
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
@@ -172,15 +172,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     @limits.setter
     def limits(self, limits: Limits) -> None:
-        given: Any = limits
-        if not isinstance(given, Limits):
-            raise TypeError(f"peer.limits is a wsrpc.Limits, got {given!r}")
-        if given.replace(message=self.limits.message) != self.limits:
-            raise ValueError("of peer.limits only message= may change while connected; on_handshake sets the others")
+        check_limits_change("peer.limits", self.limits, limits)
         if self._out.link is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._core.change_limits(given)
+        self._core.change_limits(limits)
 
     @property
     def dropped(self) -> int:
@@ -219,7 +215,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """The room that the function ``Server(room_from=)`` returned for this peer.
 
         Raises:
-            RuntimeError: the function returned no room, or there is no such function.
+            RuntimeError: there is no such function, or the factory of one of the peer's services has not returned.
         """
         home: Room | None = self._core.owner.home
         if home is None:
@@ -305,8 +301,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended.
 
-        Messages that were accepted for sending are sent first, then the Close frame. Cancelling is safe: the closing
-        handshake continues.
+        Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
+        arrives is handled, and no handler starts. Cancelling is safe: the closing handshake continues.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
@@ -324,7 +320,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             await link.transport.close(code, reason)
 
     async def wait_closed(self) -> None:
-        """Wait until there is no connection. Cancelling is safe."""
+        """Wait until there is no connection. Cancelling is safe.
+
+        `close` handlers may be called later, because they wait for events that have arrived.
+        """
         self._check_thread("peer.wait_closed()")
         await self._core.wait_closed()
 

@@ -52,8 +52,8 @@ class ResumptionListener(LinkListener, Protocol):
     def fail(self, code: int, reason: str, /) -> None:
         """End the connection because of the remote peer."""
 
-    def grew(self) -> None:
-        """More waits in the session, which has no connection."""
+    def recount(self) -> None:
+        """The session, which has no connection, takes more memory, or less."""
 
     def receiver_of(self, link: Link, /) -> Callable[[bytes | bytearray, bool], None]:
         """Return what receives the messages of ``link``, the next connection of the session."""
@@ -256,7 +256,7 @@ class Resumption:
             loop,
             keep=out.offline_queue().keep_for_session,
             kept=self._kept,
-            grew=self._listener.grew,
+            recount=self._listener.recount,
         )
         stand_in = Link(transport, link.negotiation, self._listener)
         stand_in.move(LinkState.DETACHED)
@@ -271,7 +271,7 @@ class Resumption:
         self._expiry_timer = loop.call_at(loop.time() + self.name.ttl, self._expired)
 
     def _kept(self) -> int:
-        return self._out.kept
+        return self._out.kept_for_session
 
     def _expired(self) -> None:
         self._listener.session_lost(SessionInput.EXPIRED, self._out.ending, "no connection resumed it in time")
@@ -361,12 +361,16 @@ class Resumption:
         """Go on with the session on ``link``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
         session, out, stand_in = self._session, self._out, self._out.link
         assert stand_in is not None
-        try:
-            self.sent.acknowledge(rx, size)
-        except Mismatch as exc:
-            self._listener.log(logging.WARNING, "closing the connection with %d: %s", CloseCode.ACCOUNTING, exc)
-            self._listener.close_transport(link, CloseCode.ACCOUNTING, str(exc))
-            self._listener.session_lost(SessionInput.ENDED, out.ending, str(exc))
+        code, why = CloseCode.INVALID_DATA, limits.objection()
+        if why is None:
+            try:
+                self.sent.acknowledge(rx, size)
+            except Mismatch as exc:
+                code, why = CloseCode.ACCOUNTING, str(exc)
+        if why is not None:
+            self._listener.log(logging.WARNING, "closing the connection with %d: %s", code, why)
+            self._listener.close_transport(link, code, why)
+            self._listener.session_lost(SessionInput.ENDED, out.ending, why)
             return
         self.stop()
         self.asking = None

@@ -37,6 +37,9 @@ PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
 MOST_CLASSES = 1024
 """Classes of results that one peer remembers."""
 
+NOT_STARTED = Exception()
+"""Stands for the result of a thread that has not called its handler; see `Session.paused`."""
+
 
 class RunningHandlers:
     """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
@@ -45,7 +48,17 @@ class RunningHandlers:
     waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
-    __slots__ = ("calls", "count", "held", "held_by_channels", "limit", "most_held", "on_channels", "room_for_any")
+    __slots__ = (
+        "calls",
+        "count",
+        "held",
+        "held_by_channels",
+        "limit",
+        "most_held",
+        "on_channels",
+        "room_for_any",
+        "then",
+    )
 
     def __init__(self, limits: Limits) -> None:
         # A dict and not a set, here and elsewhere, because an empty one is a third of the size, and peers are many.
@@ -56,6 +69,8 @@ class RunningHandlers:
         """Bytes of the messages that called these handlers."""
         self.held_by_channels = 0
         """Bytes of the messages that opened the channels which are open."""
+        self.then: Callable[[], None] | None = None
+        """Is called once the events before the end of the session are handled."""
         self.on_channels = 0
         """Handlers of requests that came on anonymous channels."""
         self.limit = limits.running
@@ -92,6 +107,23 @@ class RunningHandlers:
                 self.on_channels -= 1
             if active.get(message.i) is call:  # as `Call.settle`, one call less
                 del active[message.i]
+
+    def after_events(self, then: Callable[[], None] | None, others_wait: bool) -> None:
+        """Call ``then`` once every event that has arrived has started, and those that run in order have ended.
+
+        A function that still waits for that is called now. ``others_wait``: messages wait for a place.
+        """
+        earlier, self.then = self.then, then
+        if earlier is not None:
+            earlier()
+        self.look_for_events(others_wait)
+
+    def look_for_events(self, others_wait: bool) -> None:
+        """Call the function of `after_events` if its time has come."""
+        if not others_wait and not any(map(_goes_before_close, self.calls)):
+            then, self.then = self.then, None
+            if then is not None:
+                then()
 
     def count_as_channel(self, call: Call) -> None:
         """Count a call as a channel: its request has been answered with one."""
@@ -310,7 +342,23 @@ class Invoker:
         finally:
             when_over(call.thread, call.leave_lane)
 
+    async def may_start(self, call: Call) -> None:
+        """Wait while no handler may start. See `Session.paused`.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+        session = call.session
+        while session.paused is not None:
+            await asyncio.shield(session.paused)
+            if session.over:
+                self._answers.ignored["dropped at the end"] += 1
+                call.cancelled = call.orphaned = True
+                raise call.cancellation()
+
     async def _call(self, call: Call, handler: Handler) -> Any:
+        if call.session.paused is not None:
+            await self.may_start(call)
         ctx = call.ctx
         a = ctx.inbound.a
         if handler.thread:
@@ -321,15 +369,22 @@ class Invoker:
             def work() -> tuple[Any, BaseException | None]:
                 # A future must not get the exception itself: it refuses StopIteration, and nobody retrieves the
                 # exception if the call was cancelled meanwhile.
-                if call.cancelled:  # the call waited for a thread until then
+                # The call may have waited for a thread until now.
+                if call.cancelled:
                     return None, call.cancellation()
+                if call.session.paused is not None:
+                    return None, NOT_STARTED
                 try:
                     return context.run(handler.call, ctx, a), None
                 except BaseException as exc:
                     return None, exc
 
-            call.thread = asyncio.get_running_loop().run_in_executor(None, work)
-            result, error = await asyncio.shield(call.thread)
+            while True:
+                call.thread = asyncio.get_running_loop().run_in_executor(None, work)
+                result, error = await asyncio.shield(call.thread)
+                if error is not NOT_STARTED:
+                    break
+                await self.may_start(call)
             if error is not None:
                 raise error
             return await self.finish(call, result)
@@ -376,3 +431,8 @@ def when_over(thread: asyncio.Future[Any] | None, then: Callable[[], object]) ->
         then()
     else:
         thread.add_done_callback(lambda _: then())
+
+
+def _goes_before_close(call: Call) -> bool:
+    """Return whether an event's handler has not started, or runs in order, so that others may wait behind it."""
+    return call.ctx.id is None and (not call.started or (call.handler is not None and call.handler.lane is not None))

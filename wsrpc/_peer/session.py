@@ -180,7 +180,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "paused", "state")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -192,6 +192,9 @@ class Session:
         self.state = SessionState.NEW
         self.end_reason: Exception | None = None
         """Why it has ended: what handlers are cancelled with, because nobody can get their answers."""
+        self.paused: asyncio.Future[None] | None = None
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
+        over another connection."""
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over and its `close` handlers were called. None unless something waits for that."""
 
@@ -221,15 +224,28 @@ class Session:
         self.move(happened)
         self.link = None
 
+    def pause(self, loop: Scheduler) -> None:
+        """Let no handler start: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = loop.create_future()
+
+    def unpause(self) -> None:
+        """Let handlers start: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
+
     def orphan_calls(self, reason: Exception) -> None:
         """Cancel the handlers of requests: the session is over, so nobody can get their answers.
 
-        Handlers of events finish.
+        Handlers of events that have started finish.
         """
         self.end_reason = reason
         for call in list(self.active.values()):
             call.orphan(reason)
         self.active.clear()
+        if self.paused is not None:
+            self.paused.set_result(None)  # ends handlers that wait to start
 
     def end_reported(self) -> None:
         """Wake what waits in `wait_gone`."""

@@ -26,6 +26,7 @@ __all__ = [
     "MsgpackCodec",
     "NegotiatedCodec",
     "enc_hook_of",
+    "json_text",
     "validating_decoder",
 ]
 
@@ -107,6 +108,8 @@ class _Outline(Struct):
 
 LONGEST_ID = 64
 """Bytes of the longest encoded id or flag."""
+_NO_ID = 0
+"""In an outline, an id or flag that is longer, or does not decode."""
 
 
 def _outliner(
@@ -125,9 +128,9 @@ def _outliner(
         if not len(value):
             return UNSET
         try:
-            return decode_value(value) if len(value) <= LONGEST_ID else None
+            return decode_value(value) if len(value) <= LONGEST_ID else _NO_ID
         except ValueError:
-            return None
+            return _NO_ID
 
     def outline(payload: bytes | bytearray) -> WireMessage | None:
         try:
@@ -279,6 +282,12 @@ class MsgpackCodec:
 def enc_hook_of(codec: Codec) -> EncHook | None:
     """Return the user's hook of a codec; None if there is none, or the codec is not one of wsrpc's classes."""
     return codec.enc_hook if isinstance(codec, JsonCodec | MsgpackCodec) else None
+
+
+def json_text(codec: Codec, value: object) -> str:
+    """Encode a value as JSON, as ``codec`` does if it is of JSON."""
+    json = codec if isinstance(codec, JsonCodec) else JsonCodec(enc_hook=enc_hook_of(codec))
+    return json.encode(value).decode()
 
 
 SAME = frozenset({int, str, bool, bytes, bytearray, memoryview, type(None), NoMoreItems})

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from ..limits import Limits
+from ..limits import LEAST, Limits
 
 __all__ = [
     "BATCHES",
@@ -29,6 +29,7 @@ __all__ = [
     "DRAIN",
     "MSGPACK",
     "RESUME",
+    "STOP",
     "UNCOUNTED",
     "Ack",
     "Announced",
@@ -57,6 +58,8 @@ CREDIT = "credit"
 DRAIN = "drain"
 MSGPACK = "msgpack"
 RESUME = "resume"
+STOP = "stop"
+"""The feature of a producer on a named channel that answers a request ``stop`` once it sends no more items."""
 
 
 class Announced(Struct, frozen=True):
@@ -68,6 +71,17 @@ class Announced(Struct, frozen=True):
     waiting_bytes: int = 2**53
     values: int = 2**53
     running_bytes: int = 2**53
+
+    def objection(self) -> str | None:
+        """Return which limit is so small that peers could not communicate. None if they can."""
+        for name, least in LEAST_ANNOUNCED:
+            if (value := getattr(self, name)) < least:
+                return f"the limit {name!r} is announced as {value}, and must be at least {least}"
+        return None
+
+
+LEAST_ANNOUNCED = [(name, LEAST[name][0]) for name in Announced.__struct_fields__]
+"""Each announced limit, with the least that makes sense."""
 
 
 class Hello(Struct, tag_field="t", tag="hello"):

@@ -31,6 +31,7 @@ __all__ = [
     "WireMessage",
     "channel_id",
     "event_on",
+    "id_from_wire",
     "is_flat",
     "is_id",
     "place_on",
@@ -50,7 +51,18 @@ class WireMessage(Struct):
 
     A wrong type in a field that a message does not need must not make the message unreadable. ``UNSET`` means that a
     field is absent, which can differ from ``null``: the message ``{i}`` is a response, and ``{i, e: null}`` rejects a
-    request. For ``c`` and ``h``, an absent field and ``null`` have the same meaning.
+    request. For ``c``, ``h`` and ``i``, an absent field and ``null`` have the same meaning; see `id_from_wire`.
+
+    Attributes:
+        a: the name of the event or request, and its arguments.
+        i: the id of a request, also in the response to it and in its cancellation.
+        c: the name of a channel.
+        h: the id of an anonymous channel, or in a response, that the requester gets a channel.
+        d: the result of a request.
+        e: the error of a request.
+        x: a cancellation of a request, or the end of an anonymous channel.
+        flag: whether ``e`` was made from an exception.
+        ours: false in the control messages of wsrpc peers.
     """
 
     a: Any = UNSET
@@ -184,8 +196,16 @@ def is_id(value: Any) -> bool:
     return value.__class__ is int and 0 < value <= MAX_ID
 
 
+def id_from_wire(value: Any) -> Any:
+    """Return an id as JavaScript and Go read it: ``null`` is no id, and for JavaScript ``1.0`` is the number 1."""
+    if value is None:
+        return UNSET
+    return int(value) if value.__class__ is float and value.is_integer() else value
+
+
 def channel_id(value: Any) -> int | None:
     """Return the id of an anonymous channel: a number, or the string of digits that old JavaScript clients send."""
+    value = id_from_wire(value)
     if value.__class__ is str and value.isdecimal() and value.isascii() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None

@@ -94,7 +94,7 @@ def error_from_wire(e: Any, flag: Any, classes: dict[Any, type[RemoteError]] = _
         else:
             code = None
         data = fields.pop("data", None)
-        text = message if message.__class__ is str else ""
+        text = "" if message is None else as_text(message)
         return classes.get(code, RemoteError)(text, code, data, fields)
     return RemoteError.of_value(e)
 

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgspec
 
-from .._base.misuse import check_flag, check_function
+from .._base.misuse import check_flag, check_function, check_no_yield
 from .._base.names import Profile, Redact
 from .._conversion.convert import EncHook
 from ..limits import Limits
 from .codecs import Codec, JsonCodec, NegotiatedCodec
-from .control import BATCHES, CREDIT, Announced
+from .control import BATCHES, CREDIT, STOP, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
 from .messages import ONE_DIGIT
@@ -46,10 +46,14 @@ class Terms(msgspec.Struct, frozen=True):
     """The bytes of the largest message that is sent without a call of `Outbound.refusal`; at most `ONE_DIGIT`."""
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known."""
+    channels: bool = True
+    """Whether the remote peer knows anonymous channels."""
     credit: bool = False
     """Whether the remote peer keeps to credit when it produces."""
     batches: bool = False
     """Whether the remote peer takes several items of a stream in one message."""
+    stop: bool = False
+    """Whether the remote peer answers ``stop`` when it produces on a named channel."""
     announced: Announced = UNLIMITED
     """The limits that the remote peer has announced."""
     room_for_any: int = sys.maxsize
@@ -70,8 +74,10 @@ class Terms(msgspec.Struct, frozen=True):
             largest,
             min(largest, announced.values // SHARE, ONE_DIGIT),
             False,
+            True,
             CREDIT in common,
             BATCHES in common,
+            STOP in common,
             announced,
             max(0, announced.running_bytes - announced.message),
         )
@@ -98,6 +104,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether to send control messages to peers that understand them."""
     binary: NegotiatedCodec | None = None
     """The codec to use with peers that also have it."""
+    channels: bool = True
+    """Whether plain peers know anonymous channels."""
     between_nodes: bool = False
     """Whether these are connections between two nodes of a cluster, see ``_protocol.nodes``."""
     log_payloads: bool | Redact = False
@@ -112,7 +120,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        return Terms(self.codec.encode, self.codec.encode, self.codec.text, largest, min(largest, ONE_DIGIT))
+        encode, text = self.codec.encode, self.codec.text
+        return Terms(encode, encode, text, largest, min(largest, ONE_DIGIT), channels=self.channels)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.
@@ -162,13 +171,26 @@ def make_settings(
     asked = expose_errors
     if not isinstance(asked, bool) and not callable(asked):
         raise TypeError(f"expose_errors= is True, False or a function of the exception, got {asked!r}")
+    if inspect.iscoroutinefunction(asked):
+        raise TypeError(f"expose_errors= takes a plain function, not an async one like {asked!r}")
+    check_no_yield("expose_errors=", asked)
     codec = codec or JsonCodec(enc_hook=enc_hook)
     if profile is not None and profile != NODE:
-        if profile != "go":
-            raise ValueError(f'profile= is "go" (the other side is ws-server-wrapper-go) or None, got {profile!r}')
+        if profile not in ("go", "ws-wrapper-3"):
+            raise ValueError(f'profile= is "go" (ws-server-wrapper-go), "ws-wrapper-3" or None, got {profile!r}')
         if type(codec) is not JsonCodec:
             raise ValueError(f"profile={profile!r} speaks JSON in text messages, and codec= is {codec!r}: leave it out")
-        codec, extensions = GoCodec(codec), False
+        if profile == "go":
+            codec, extensions = GoCodec(codec), False
     # A codec of the user's own has been set on both sides; it is never replaced by another one.
     binary = NegotiatedCodec(codec) if extensions and type(codec) is JsonCodec else None
-    return Settings(codec, limits or Limits(), expose_errors, extensions, binary, profile == NODE, log_payloads)
+    return Settings(
+        codec,
+        limits or Limits(),
+        expose_errors,
+        extensions,
+        binary,
+        channels=profile != "ws-wrapper-3",
+        between_nodes=profile == NODE,
+        log_payloads=log_payloads,
+    )

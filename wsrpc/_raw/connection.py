@@ -3,25 +3,35 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Mapping
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.logs import address_text
+from .._base.misuse import check_limits_change
 from .._base.state import PeerState
-from .._conversion.convert import make_enc_hook
+from .._handlers.registration import registry_of
+from .._protocol.codecs import Codec, json_text
+from .._protocol.counting import json_nests_deeper, json_objection
 from .._sending.checks import raw_payload
 from ..errors import ConnectionLost, MessageTooBig, ProtocolError
+from ..limits import Limits
 from ..transport import ConnectionInfo
 from .feed import Piece
 from .link import Pieces, RawLink, RawMessage
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+    from .._server.rooms import Room
     from .._server.server import Server
 
-__all__ = ["RawConnection", "RawMessage"]
+__all__ = ["RawConnection", "RawMessage", "link_of"]
+
+T = TypeVar("T")
 
 WHOLE = (str, bytes, bytearray, memoryview)
 """Messages that are sent in one piece. They are iterable, too."""
@@ -38,11 +48,12 @@ class RawConnection:
     that, the client has to wait. The end of the connection is noticed only after these bytes have been received.
     """
 
-    def __init__(self, link: RawLink, state: PeerState, server: Server) -> None:
+    def __init__(self, link: RawLink, state: PeerState, server: Server, codec: Codec) -> None:
         self.id = link.log.id
         self.state = state
         self.server = server
         self._link = link
+        self._codec = codec
         self._unfinished = False
         """Whether a part of the present message has been read, and the rest has not."""
         self._pieces_of: object = None
@@ -57,6 +68,44 @@ class RawConnection:
         ``info.underlying`` is the connection object of the WebSocket library.
         """
         return self._link.transport.info
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the connection. You can change one of them, the maximum size of inbound messages.
+
+        For example: ``connection.limits = connection.limits.replace(message=4096)``. The change applies to messages
+        that the server has not begun to read. All other limits are fixed after the opening handshake; see
+        `Handshake.limits`.
+
+        Raises:
+            TypeError, ValueError: on assignment, if the value is not a `Limits`, or differs in more than ``message``.
+            RuntimeError: on assignment, in a thread other than the event loop's.
+        """
+        return self._link.limits
+
+    @limits.setter
+    def limits(self, limits: Limits) -> None:
+        link = self._link
+        check_limits_change("connection.limits", link.limits, limits)
+        link.check_thread("setattr, connection, 'limits'")
+        link.change_limits(limits)
+
+    @property
+    def rooms(self) -> tuple[Room, ...]:
+        """The rooms of which this connection is a member, or was a member when it ended. See `Room.add`."""
+        return tuple(self._link.rooms)
+
+    @property
+    def home_room(self) -> Room:
+        """The room that the function ``Server(room_from=)`` returned for this connection.
+
+        Raises:
+            RuntimeError: there is no such function, or the factory of the connection's service has not returned.
+        """
+        home: Room | None = self._link.home
+        if home is None:
+            raise RuntimeError("this connection has no home room: give one by Server(room_from=...)")
+        return home
 
     @property
     def closed(self) -> bool:
@@ -104,7 +153,7 @@ class RawConnection:
                 loop's.
             ValueError: ``max_size`` is negative, or more than `Limits.message`.
         """
-        largest = self._link.largest
+        largest = self._link.limits.message
         if max_size is not None and not 0 <= max_size <= largest:
             raise ValueError(
                 f"max_size= must be from 0 to Limits.message, which is {largest} here, got {max_size!r}: raise that "
@@ -132,8 +181,8 @@ class RawConnection:
             self._unfinished = not piece.last
             if max_size is not None and len(parts) > max_size:
                 raise _too_big(len(parts), max_size)
-            if len(parts) > link.largest:
-                raise await link.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {link.largest} bytes")
+            if len(parts) > (largest := link.limits.message):
+                raise await link.fail(CloseCode.MESSAGE_TOO_BIG, f"more than {largest} bytes")
             if piece.last:
                 return bytes(parts)
             try:
@@ -168,6 +217,38 @@ class RawConnection:
         if isinstance(message, str):
             raise ProtocolError(f"expected a binary message, got a text message of {len(message)} characters")
         return message
+
+    @overload
+    async def receive_json(self, *, max_size: int | None = None) -> Any: ...
+    @overload
+    async def receive_json(self, *, returns: TypeForm[T], max_size: int | None = None) -> T: ...
+
+    async def receive_json(self, *, returns: Any = Any, max_size: int | None = None) -> Any:
+        """Receive a message, text or binary, and decode it from JSON; see `receive`. Cancelling is safe: no message is
+        lost.
+
+        Args:
+            returns: the type to which the value is converted, as for `Peer.request`.
+            max_size: as for `receive`.
+
+        Raises:
+            ProtocolError: the message is not JSON, the value does not fit ``returns``, or the message exceeds
+                `Limits.depth` or `Limits.values`. It is dropped, and the connection continues.
+            TypeError: ``returns`` is not a type to which values can be converted.
+        """
+        convert = registry_of(self.server).converter(returns)
+        message = await self.receive(max_size=max_size)
+        payload = message.encode() if isinstance(message, str) else message
+        limits = self._link.limits
+        why = json_objection(payload, limits.values)
+        if why is None and json_nests_deeper(payload, limits.depth):
+            why = f"JSON that is nested more than {limits.depth} deep"
+        if why is not None:
+            raise ProtocolError(f"expected JSON within the limits, got {why}: the message was dropped")
+        try:
+            return convert(msgspec.json.decode(payload))
+        except (ValueError, RecursionError) as exc:  # msgspec's errors are ValueErrors
+            raise ProtocolError(f"expected a JSON value for {returns!r}: {exc}; the message was dropped") from exc
 
     async def pieces(self) -> AsyncIterator[RawMessage]:
         """Receive one message of any size, piece by piece as its frames arrive.
@@ -259,7 +340,7 @@ class RawConnection:
 
     async def send_json(self, value: Any) -> None:
         """Send ``value`` as JSON text. It is encoded like a handler's result; see `send`."""
-        await self.send(_encode_json(value).decode())
+        await self.send(json_text(self._codec, value))
 
     # ------------------------------------------------------------ closing
 
@@ -278,7 +359,8 @@ class RawConnection:
         await self._link.close(code, reason)
 
 
-_encode_json = msgspec.json.Encoder(enc_hook=make_enc_hook(None)).encode
+link_of: Callable[[RawConnection], RawLink] = attrgetter("_link")
+"""The inside of a raw connection."""
 
 
 def _too_big(size: int, largest: int) -> MessageTooBig:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import NamedTuple
 
 from .._base.closing import CloseInfo
@@ -13,6 +14,8 @@ from ..errors import ConnectionLost
 from ..transport import Transport
 
 __all__ = ["Feed", "Piece"]
+
+Call = Callable[[], None]
 
 EACH = 64
 """Bytes that a piece counts for besides its own, so that empty ones are bounded, too."""
@@ -31,10 +34,10 @@ class Feed:
 
     While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
     What arrived before the connection ended can still be read. ``turns`` are those of the senders, who wait while the
-    transport is full.
+    transport is full. ``drained`` is called before they go on, and ``lost`` at the end.
     """
 
-    def __init__(self, transport: Transport, bound: int, loop: Scheduler) -> None:
+    def __init__(self, transport: Transport, bound: int, loop: Scheduler, drained: Call, lost: Call) -> None:
         self._transport = transport
         self._bound = bound
         self.turns = SendTurns(loop, lambda: self.full)
@@ -43,6 +46,8 @@ class Feed:
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._stopped = False
+        self._drained = drained
+        self._lost = lost
         self.full = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
@@ -75,6 +80,7 @@ class Feed:
     def resume_sending(self) -> None:
         """Let senders go on: the transport has drained."""
         self.full = False
+        self._drained()
         self.turns.wake()
 
     def connection_lost(self, info: CloseInfo, /) -> None:
@@ -85,6 +91,7 @@ class Feed:
             self._over.set_result(None)
         self.full = False
         self.turns.connection_lost()
+        self._lost()
 
     async def wait_ended(self) -> None:
         """Wait until the connection has ended. Cancelling is safe."""

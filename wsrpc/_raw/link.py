@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Callable, Hashable, Iterable
 from threading import get_ident
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.expiry import EXPIRED
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
+from .._sending.slow_readers import Slow, SlowReaderQueue
 from .._sending.turns import Turn
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, QueueFull
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import Traffic, Transport
@@ -35,20 +37,34 @@ UNFINISHED = "a message was left unfinished"
 
 
 class RawLink:
-    """Sends on a raw connection, and closes it. Its ``feed`` receives."""
+    """Sends on a raw connection, and closes it. Its ``feed`` receives.
+
+    ``rooms`` are those that the connection is in, or was in when it ended, and ``home`` is its home room.
+    """
 
     def __init__(self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler) -> None:
         self.transport = transport
         self.log = log
-        self.largest = limits.message
-        """Bytes of the largest message that is accepted."""
+        self.limits = limits
+        self.rooms: dict[Any, bool] = {}
+        self.home: Any = None
+        self.dropped = 0
+        """Number of broadcasts that were left out because the remote peer reads too slowly."""
+        self.overdue = False
+        """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
         self.closing = False
         """Whether the user has called `close`."""
-        self.feed = Feed(transport, limits.high_water, loop)
-        self._turns = self.feed.turns
-        self._thread = get_ident()
+        self.feed = Feed(transport, limits.high_water, loop, self._drained, self.forget)
+        self._leave: Callable[[], None] | None = None
+        """Ends the membership in all rooms."""
+        self._midway = False
+        """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
+        self._broadcasts = SlowReaderQueue(self._send_now, self._cannot_send, limits.behind, log.warn, self._left_out)
+        self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
-        """Closes the connection because a message cannot be finished."""
+        """Closes the connection because of how this side sends, or because the credentials of the client expired."""
+        self._closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
+        """Code and reason with which this side closes the connection."""
 
     def check_thread(self, call: str) -> None:
         """Refuse ``call`` in another thread than the connection's.
@@ -56,14 +72,41 @@ class RawLink:
         Raises:
             RuntimeError: names what works.
         """
-        check_thread(self._thread, call)
+        check_thread(self.thread, call)
+
+    def change_limits(self, limits: Limits) -> None:
+        """Accept messages of another size from now on."""
+        self.limits = limits
+        transport = self.transport
+        transport.largest = limits.message
+
+    # ------------------------------------------------------------ rooms
+
+    def settle(self, home: Any) -> None:
+        """Make the connection a member of ``home``, its home room."""
+        self.home = home
+        self.rooms[home] = False
+
+    def leave_with(self, leave: Callable[[], None]) -> None:
+        """Call ``leave``, which ends the membership in all rooms, at the end."""
+        self._leave = leave
+
+    def forget(self) -> None:
+        """End the membership in all rooms, because the connection has ended. Idempotent."""
+        if self._leave is not None:
+            self._leave()
 
     # ------------------------------------------------------------ state
 
     @property
     def closed(self) -> bool:
-        """Whether the connection has ended, or the user has closed it."""
-        return self.closing or self.feed.ended is not None
+        """Whether the connection has ended, or this side closes it."""
+        return self.closing or self._broken_off is not None or self.feed.ended is not None
+
+    @property
+    def full(self) -> bool:
+        """Whether the transport holds more unsent bytes than its high-water mark."""
+        return self.feed.full
 
     @property
     def ended(self) -> CloseInfo | None:
@@ -91,7 +134,7 @@ class RawLink:
             kept=0,
             detached=False,
             slow=self.feed.full,
-            dropped=0,
+            dropped=self.dropped,
             pending=0,
             active=1,
             waiting=0,
@@ -104,25 +147,24 @@ class RawLink:
 
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
-        self._check_open()
-        if not self._turns.busy:
+        self.check_open()
+        if not self.feed.turns.busy:
             self.transport.send(payload, text)
             return
         turn = await self._take_turn()
         try:
-            self._check_open()
+            self.check_open()
             self.transport.send(payload, text)
         finally:
             turn.end()
 
     async def send_pieces(self, pieces: Pieces) -> None:
         """Send a message piece by piece; see `RawConnection.send`."""
-        self._check_open()
+        self.check_open()
         turn = await self._take_turn()
         kind: bool | None = None
-        begun = False
         try:
-            self._check_open()
+            self.check_open()
             async for piece in iterate(pieces):
                 payload, text = raw_payload(piece)
                 if kind is None:
@@ -132,36 +174,89 @@ class RawLink:
                 if self.feed.full:
                     await turn.wait()
                 self.transport.send_piece(payload, text, False)
-                begun = True
+                self._midway = True
             if kind is None:
                 raise ValueError("there are no pieces, so there is no message: send an empty str or bytes instead")
             self.transport.send_piece(b"", kind, True)
+            self._midway = False
+            self._broadcasts.flush()
         except BaseException:
-            if begun and not self.closed:
-                self._break_off()
+            if self._midway and not self.closed:
+                self._break_off(CloseCode.INTERNAL_ERROR, UNFINISHED)
             raise
         finally:
             turn.end()
             await close_source(pieces)
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(self._turns)
-        if self._turns.busy:
+        turn = Turn(self.feed.turns)
+        if self.feed.turns.busy:
             await turn.wait()
         else:
             turn.begin()
         return turn
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
+        """Check that messages can be sent, as far as this side knows.
+
+        Raises:
+            ConnectionLost: they cannot.
+        """
         ended = self.feed.ended
         if ended is not None:
             raise ConnectionLost(ended.code, ended.reason, "not_sent")
-        if self._broken_off is not None:
-            raise ConnectionLost(CloseCode.INTERNAL_ERROR, UNFINISHED, "not_sent")
+        if self.closed:
+            raise ConnectionLost(*self._closed_with, "not_sent")
 
-    def _break_off(self) -> None:
-        """Close the connection, because a message cannot be finished, and no other can be sent before it is."""
-        self._broken_off = spawn_later(self.transport.close(CloseCode.INTERNAL_ERROR, UNFINISHED))
+    def _break_off(self, code: CloseCode, reason: str) -> None:
+        """Close the connection: no message can be sent any more, and none is received."""
+        self.feed.stop()
+        self._closed_with = (code, reason)
+        self._broken_off = spawn_later(self.transport.close(code, reason))
+
+    # ------------------------------------------------------------ broadcasts
+
+    def broadcast(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+        """Send a message now, or let it wait for room. Return False if the policy for slow readers drops it.
+
+        Raises:
+            ConnectionLost: the connection has ended, or is closing.
+            QueueFull: the connection is at its hard cap, and is closed with 4408.
+        """
+        self.check_open()
+        waiting = self._broadcasts
+        if slow != "close" and self._cannot_send():
+            return waiting.add(payload, text, slow, key)
+        unsent = self.transport.unsent + waiting.size
+        if self._cannot_send() and unsent and unsent + len(payload) > self.limits.hard_cap:
+            self.log(logging.WARNING, "closing the connection with 4408: slow consumer")
+            self._break_off(CloseCode.SLOW_CONSUMER, "slow consumer")
+            raise QueueFull(f"{unsent} bytes were unsent: the connection was closed with 4408")
+        waiting.put((payload, text))
+        if not self._midway:
+            waiting.flush(everything=True)  # those that waited can neither be dropped now nor overtaken
+        return True
+
+    def _send_now(self, payload: bytes, text: bool) -> None:
+        self.transport.send(payload, text)
+
+    def _cannot_send(self) -> bool:
+        return self._midway or self.feed.full
+
+    def _left_out(self, count: int) -> None:
+        self.dropped += count
+
+    def _drained(self) -> None:
+        self._broadcasts.flush()
+        self.overdue = self.overdue and self.feed.full
+
+    async def drain(self) -> None:
+        """Wait until there is room, or the connection has ended. Cancelling is safe."""
+        await self.transport.drain()
+
+    def note_overdue(self) -> None:
+        """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
+        self.overdue = self.feed.full
 
     # ------------------------------------------------------------ closing
 
@@ -169,10 +264,19 @@ class RawLink:
         """Close the connection for the user; see `RawConnection.close`."""
         if self.feed.ended is not None:
             return
-        check_thread(self._thread, "connection.close()")
+        check_thread(self.thread, "connection.close()")
+        if not self.closed:
+            self._closed_with = (CloseCode.NO_STATUS if code is None else code, reason or "closed on this side")
+            if not self._midway:
+                self._broadcasts.flush(everything=True)  # they were reported as sent
         self.closing = True
         self.feed.stop()
         await self.transport.close(code, reason)
+
+    def expire(self) -> None:
+        """Close the connection because the credentials of its client have expired, unless it is closed."""
+        if not self.closed:
+            self._break_off(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
     async def finish(self, code: int, reason: str) -> None:
         """Close the connection after the user's function, unless it is closed."""

@@ -6,13 +6,16 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode
+from .._base.expiry import Expiry
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
 from .._handlers.introspection import is_async
 from .._handlers.lifecycle import Closers, ends_the_task
+from .._handlers.registry import Registry
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
@@ -25,6 +28,12 @@ __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
 
+EnterOrLeave = Callable[[RawConnection], None]
+"""Makes a new connection a member of the rooms that it begins in; or ends its membership in all rooms."""
+
+Prepare = Callable[[RawConnection], Awaitable[RawFunction]]
+"""Returns what serves a connection, or refuses the connection by raising an exception."""
+
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
     """Return the close code and reason for an exception of user code."""
@@ -36,23 +45,34 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 class RawServing:
     """The function that serves all connections of a server without the protocol, if there is one."""
 
-    def __init__(self) -> None:
+    def __init__(self, registry: Registry, enter: EnterOrLeave, leave: EnterOrLeave) -> None:
+        self._registry = registry
+        self.enter = enter
+        self.leave = leave
         self.function: RawFunction | None = None
+        self.prepare: Prepare | None = None
+        """Awaited before a connection enters its rooms; the function that it returns serves this connection."""
         self.on_end: Callable[[RawConnection, PeerLog], Awaitable[None]] | None = None
         """Awaited when a connection has ended and its function has returned."""
 
-    def use(self, function: Any, on_end: Callable[[RawConnection, PeerLog], Awaitable[None]] | None = None) -> None:
-        """Serve with ``function`` from now on.
+    def use(
+        self,
+        function: Any,
+        prepare: Prepare | None = None,
+        on_end: Callable[[RawConnection, PeerLog], Awaitable[None]] | None = None,
+    ) -> None:
+        """Serve with ``function`` from now on, or with the functions that ``prepare`` returns.
 
         Raises:
             TypeError: ``function`` is not an async function.
-            ValueError: there is one already.
+            ValueError: there is one already, or there are handlers, which nothing would call.
         """
         if not is_async(function):
             raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
         if self.function is not None:
             raise ValueError(f"{self.function!r} serves every connection of this server already")
-        self.function, self.on_end = function, on_end
+        self._registry.give_all_to(function, "connection")
+        self.function, self.prepare, self.on_end = function, prepare, on_end
 
 
 class Running(NamedTuple):
@@ -86,22 +106,31 @@ class RawConnections:
         loop: Scheduler,
         serving: RawServing,
         make: Callable[[RawLink], RawConnection],
+        expires: float | None,
     ) -> RawConnection:
-        """Begin to serve a connection, which ``make`` builds around its inside."""
+        """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
         log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
         link = RawLink(transport, log, limits, loop)
         connection = make(link)
         self._tally.came()
-        self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link)))
+        link.leave_with(partial(serving.leave, connection))
+        expiry = None if expires is None else Expiry(loop, expires, link.expire)
+        self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link, expiry)))
         transport.start(link.feed)
         log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, transport.info.path)
         return connection
 
-    async def _run(self, serving: RawServing, connection: RawConnection, link: RawLink) -> None:
-        assert serving.function is not None
+    async def _run(self, serving: RawServing, connection: RawConnection, link: RawLink, expiry: Expiry | None) -> None:
+        function = serving.function
+        assert function is not None
         code, reason = 1000, ""
         try:
-            await serving.function(connection)
+            if serving.prepare is not None:
+                function = await serving.prepare(connection)
+            serving.enter(connection)
+            if link.closed:
+                link.forget()  # it has ended meanwhile, and nothing else removes it
+            await function(connection)
         except BaseException as exc:
             if ends_the_task(exc):
                 code, reason = CloseCode.SERVICE_RESTART, "the server is closing"
@@ -118,18 +147,22 @@ class RawConnections:
                 if serving.on_end is not None:
                     await serving.on_end(connection, link.log)
             finally:
+                if expiry is not None:
+                    expiry.cancel()
                 self._running.pop(connection, None)
                 ended, log = link.ended, link.log
                 last = link.stats()
                 messages = (last.messages_in or 0, last.messages_out or 0)
                 size = (last.bytes_in or 0, last.bytes_out or 0)
-                self._tally.left(CloseCode.ABNORMAL if ended is None else ended.code, messages, size, 0, {})
+                self._tally.left(CloseCode.ABNORMAL if ended is None else ended.code, messages, size, last.dropped)
                 if ended is not None:
                     said = "raw peer %s at %s disconnected: %d %s"
                     log(logging.INFO, said, log.id, log.place, ended.code, ended.reason)
 
     def clear(self) -> None:
         """Forget all connections, because their event loop was closed."""
+        for running in self._running.values():
+            running.link.forget()
         self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:

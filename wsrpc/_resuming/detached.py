@@ -20,7 +20,7 @@ class DetachedTransport:
         info: of the last connection.
         keep: keeps a message for the session.
         kept: returns the bytes of what waits, and of what was sent and has not arrived.
-        grew: called when more begins to wait.
+        recount: called when more begins to wait.
     """
 
     def __init__(
@@ -31,14 +31,14 @@ class DetachedTransport:
         *,
         keep: Callable[[bytes, bool], object],
         kept: Callable[[], int],
-        grew: Callable[[], None],
+        recount: Callable[[], None],
     ) -> None:
         self.info = info
         self.largest = 0
         self._limit = limit
         self._keep = keep
         self._kept = kept
-        self._grew = grew
+        self._recount = recount
         self._receiver: Receiver | None = None
         self._over: asyncio.Future[None] = loop.create_future()
 
@@ -59,7 +59,7 @@ class DetachedTransport:
 
     def note_waiting(self) -> None:
         """Note that a message begins to wait."""
-        self._grew()
+        self._recount()
         self._look_for_room()
 
     def _look_for_room(self) -> None:

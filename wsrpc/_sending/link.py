@@ -113,8 +113,8 @@ class Link:
         self.negotiation = negotiation
 
     def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
-        """Let messages in. Those that arrived before are delivered within this call."""
-        self.receive, self.read_ended = receive, read_ended
+        """Let messages in, unless this side closes. Those that arrived before are delivered within this call."""
+        self.go_on(receive, read_ended)
         self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
     def keep(self, sent: ReplayBuffer) -> None:
@@ -146,7 +146,8 @@ class Link:
 
     def go_on(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in on a transport that was started before, while the session resumed."""
-        self.receive, self.read_ended = receive, read_ended
+        if self.state is not LinkState.CLOSING:
+            self.receive, self.read_ended = receive, read_ended
 
     def stop_receiving(self) -> None:
         """Ignore all further messages. The other callbacks of the transport still work."""

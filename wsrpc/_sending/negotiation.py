@@ -7,6 +7,7 @@ from collections import Counter
 from functools import cache
 from typing import Any, Protocol
 
+from .._base.closing import CloseCode
 from .._base.scheduler import Scheduler
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import (
@@ -15,6 +16,7 @@ from .._protocol.control import (
     DRAIN,
     MSGPACK,
     RESUME,
+    STOP,
     UNCOUNTED,
     Ack,
     Announced,
@@ -41,6 +43,9 @@ class NegotiationListener(Protocol):
 
     ignored: Counter[str]
     """Counts control messages that make no sense."""
+
+    def fail(self, code: int, reason: str, /) -> None:
+        """End the connection because of the remote peer."""
 
     def takes_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
@@ -90,6 +95,7 @@ class Negotiation:
     """
 
     __slots__ = (
+        "_announced",
         "_closing_at",
         "_codec",
         "_common",
@@ -98,7 +104,6 @@ class Negotiation:
         "_listener",
         "_loop",
         "_negotiated",
-        "_offered",
         "_on_quiet",
         "_owes_quiet",
         "_quiet",
@@ -113,8 +118,8 @@ class Negotiation:
         self._listener = listener
         self._dialer = dialer
         self.limits = settings.limits
-        self._offered = False
-        """Whether this side's hello has offered MessagePack."""
+        self._announced: list[str] | None = None
+        """The features of this side, as it has said or says next. They never change on a connection."""
         self._negotiated = False
         """Whether the remote peer has said what it supports."""
         self._codec: NegotiatedCodec | None = None
@@ -134,25 +139,24 @@ class Negotiation:
         """Whether this side has still to say that."""
 
     def _features(self) -> list[str]:
-        # If binary messages are MessagePack, raw ones could not be told from them.
-        features = [BATCHES, CREDIT, DRAIN]
-        if self._settings.binary is not None and not self._listener.takes_raw():
-            features.append(MSGPACK)
-        if self._listener.can_resume():
-            features.append(RESUME)
-        return features
+        if self._announced is None:
+            # An `on_raw` function that is registered later must not get the other's MessagePack.
+            features = self._announced = [BATCHES, CREDIT, DRAIN, STOP]
+            # If binary messages are MessagePack, raw ones could not be told from them.
+            if self._settings.binary is not None and not self._listener.takes_raw():
+                features.append(MSGPACK)
+            if self._listener.can_resume():
+                features.append(RESUME)
+        return self._announced
 
     def begin(self) -> None:
         """Send a hello before anything else. Do not wait for an answer: a plain peer sends none."""
         if self._settings.extensions and self._dialer:
-            features = self._features()
-            self._offered = MSGPACK in features
-            self._listener.say(write_control(Hello(VERSION, features, announce(self.limits))))
+            self._listener.say(write_control(Hello(VERSION, self._features(), announce(self.limits))))
 
     def resume(self, sid: str, token: str, gen: int, rx: int, size: int) -> Resume:
         """Return what the side that dialed says first on a connection on which a session is to go on."""
-        features = self._features()
-        return Resume(VERSION, features, announce(self.limits), sid, token, gen, rx, size)
+        return Resume(VERSION, self._features(), announce(self.limits), sid, token, gen, rx, size)
 
     def resumed(self) -> None:
         """Announce the limits of this side, which dialed, if they have changed: its `Resume` had those of a hello."""
@@ -172,7 +176,7 @@ class Negotiation:
         """
         if self._negotiated:
             return self._codec is None
-        return not self._dialer or not (self._offered or MSGPACK in self._features())
+        return not self._dialer or MSGPACK not in self._features()
 
     def opened(self) -> None:
         """Send what had to wait for the `open` handlers."""
@@ -246,13 +250,18 @@ class Negotiation:
         elif isinstance(control, Gone) and RESUME in self._common and not self._dialer:
             self._listener.end_with_connection()
         elif isinstance(control, Changed) and self._negotiated:
-            self._listener.agree(control.limits, self._codec, self._common)
+            if (why := control.limits.objection()) is None:
+                self._listener.agree(control.limits, self._codec, self._common)
+            else:
+                self._listener.fail(CloseCode.INVALID_DATA, why)
         elif (
             not isinstance(control, (Hello, Welcome)) or self._negotiated or isinstance(control, Hello) is self._dialer
         ):
             ignored["control message out of place"] += 1
         elif isinstance(control, Hello) and control.v < VERSION:
             ignored["hello of another version"] += 1
+        elif (why := control.limits.objection()) is not None:
+            self._listener.fail(CloseCode.INVALID_DATA, why)
         else:
             self._settle(control)
 

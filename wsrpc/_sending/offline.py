@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 from msgspec import Struct
 
@@ -45,14 +45,15 @@ class OfflineQueue(BoundedQueue[Entry]):
     sent on the present connection or not at all.
 
     What belongs to a session that has no connection waits here as well, so that the order of all messages stays. It
-    ends with the session. `Outbound` says which messages these are.
+    ends with the session, and does not count in the bounds of the user's messages: `Limits.replay` bounds it.
+    `Outbound` says which messages these are.
 
     Args:
         queued: called when a message begins to wait.
         warn: writes a line into the log, about events whose senders were told that they wait.
     """
 
-    __slots__ = ("_behind_session", "_codec", "_queued", "_warn")
+    __slots__ = ("_behind_session", "_codec", "_of_session", "_queued", "_warn", "session_size")
 
     def __init__(self, codec: Codec, limits: Limits, queued: Callable[[], None], warn: Callable[..., None]) -> None:
         super().__init__(_size, limits.offline_bytes, limits.offline)
@@ -61,6 +62,30 @@ class OfflineQueue(BoundedQueue[Entry]):
         self._warn = warn
         self._behind_session = 0
         """Of the messages with a lower ticket than this, those of the session leave first."""
+        self._of_session = 0
+        """How many messages belong to the session."""
+        self.session_size = 0
+        """Bytes of the messages that belong to the session."""
+
+    # ------------------------------------------------------------ counting
+
+    def fits(self, size: int) -> bool:
+        """Return whether another message of the user's would stay within both bounds."""
+        users, users_size = len(self) - self._of_session, self.size - self.session_size
+        return users < self.max_items and users_size + size <= self.max_size
+
+    def put(self, item: Entry, key: Hashable = None) -> int:
+        if item.of_session:
+            self._of_session += 1
+            self.session_size += len(item.payload)
+        return super().put(item, key)
+
+    def take(self, ticket: int) -> Entry | None:
+        entry = super().take(ticket)
+        if entry is not None and entry.of_session:
+            self._of_session -= 1
+            self.session_size -= len(entry.payload)
+        return entry
 
     # ------------------------------------------------------------ messages that come
 
@@ -119,8 +144,8 @@ class OfflineQueue(BoundedQueue[Entry]):
     def _add(self, entry: Entry) -> int:
         if not self.fits(len(entry.payload)):
             raise QueueFull(
-                f"not connected, and {len(self)} messages ({self.size} bytes) wait already "
-                f"(Limits.offline={self.max_items}, Limits.offline_bytes={self.max_size})"
+                f"not connected, and {len(self) - self._of_session} messages ({self.size - self.session_size} bytes) "
+                f"wait already (Limits.offline={self.max_items}, Limits.offline_bytes={self.max_size})"
             )
         ticket = self.put(entry)
         self._queued()
@@ -222,6 +247,7 @@ class OfflineQueue(BoundedQueue[Entry]):
     def discard(self) -> None:
         """Drop all events, because no connection will come. The requests must have been taken out before."""
         lost = len(self.clear())
+        self._of_session = self.session_size = 0
         if lost:
             events, were = ("event", "was") if lost == 1 else ("events", "were")
             self._warn("%d %s that waited for a connection %s not sent", lost, events, were)

@@ -14,7 +14,7 @@ from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.context import CURRENT, Invocation
-from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec
+from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit, write_control
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
@@ -49,6 +49,9 @@ class OutboundListener(Protocol):
 
     def message_queued(self) -> None:
         """A message begins to wait for a connection."""
+
+    def recount(self) -> None:
+        """A session without a connection takes more memory, or less."""
 
     def has_channel(self, h: int, /) -> bool:
         """Return whether an anonymous channel is still open."""
@@ -223,6 +226,11 @@ class Outbound:
         """Whether the session has no connection, but may get another one."""
         return self.link is not None and self.link.state is LinkState.DETACHED
 
+    def recount(self) -> None:
+        """Count what a session without a connection takes, which is more or less now."""
+        if self.detached:
+            self._listener.recount()
+
     @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
@@ -277,9 +285,21 @@ class Outbound:
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        waiting = 0 if self._offline is None else self._offline.size
+        users = 0 if self._offline is None else self._offline.size - self._offline.session_size
+        return users + self.kept_for_session
+
+    @property
+    def kept_for_session(self) -> int:
+        """Bytes of the messages that wait with the session, or may have to be sent again on another connection."""
+        waiting = 0 if self._offline is None else self._offline.session_size
         sent = None if self.link is None else self.link.sent
         return waiting if sent is None else waiting + sent.size
+
+    @property
+    def kept_messages(self) -> int:
+        """How many messages `kept` counts."""
+        sent = None if self.link is None else self.link.sent
+        return self.queued + (0 if sent is None else len(sent))
 
     def take_back(self, pending: Pending) -> bool:
         """Take a request out of the offline queue. Return False if it does not wait there."""
@@ -419,7 +439,7 @@ class Outbound:
         """Note that a message waits for the next connection of the session."""
         if isinstance(link.transport, DetachedTransport):
             link.transport.note_waiting()
-        elif self.kept >= self._settings.limits.replay:
+        elif self.kept_for_session >= self._settings.limits.replay:
             link.pause_sending()  # else who sends without a pause would never let the transport tell of its end
 
     def grant(self, h: int, n: int, size: int) -> None:
@@ -433,6 +453,10 @@ class Outbound:
     def hears_null_as_channel(self) -> bool:
         """Whether an unexpected channel may stand for null: JavaScript answers null that way, by mistake."""
         return self.terms.plain and self._settings.codec.__class__ is not GoCodec
+
+    def json_text(self, value: object) -> str:
+        """Encode a value as the JSON of a raw message."""
+        return json_text(self._settings.codec, value)
 
     def check_raw(self) -> None:
         """Refuse raw messages if the remote peer would close the connection because of them.
@@ -472,7 +496,7 @@ class Outbound:
 
     def _unsent(self, link: Link) -> int:
         # What a transport refuses waits here until it has told of its end, as in a `DetachedTransport` afterwards.
-        return self.kept if link.state is LinkState.BROKEN else link.transport.unsent
+        return self.kept_for_session if link.state is LinkState.BROKEN else link.transport.unsent
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None

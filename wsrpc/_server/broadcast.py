@@ -18,10 +18,12 @@ from .._base.names import ChannelRef, OnChannel
 from .._calling.caller import no_keywords
 from .._calling.proxy import make_emitter
 from .._peer.peer import Peer
-from .._protocol.codecs import BRACE, Codec
+from .._protocol.codecs import BRACE, Codec, json_text
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on
 from .._protocol.settings import Terms
+from .._raw.connection import RawConnection
+from .._raw.link import RawLink
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
 from .._sending.link import Link, LinkState
 from .._sending.slow_readers import KeepLatest, Slow
@@ -42,7 +44,7 @@ BURST = 64
 PATIENCE = 0.1
 """Seconds that one broadcast waits for slow readers, in all."""
 
-Skip: TypeAlias = Peer | Addressed | Iterable[Peer | Addressed] | None
+Skip: TypeAlias = Peer | RawConnection | Addressed | Iterable[Peer | RawConnection | Addressed] | None
 """Peers that do not get a broadcast: one, or several, such as a list or a room. In a cluster a `ClusterPeer`, too."""
 
 
@@ -55,8 +57,8 @@ class EmitReport(msgspec.Struct, frozen=True):
     `MessageTooBig` if the message has more bytes or values than the peer accepts.
 
     In a cluster, ``sent``, ``dropped`` and ``errors`` cover only the peers of this process. ``nodes`` has the names of
-    the other processes to which the message was sent, because they had members of the room. ``missed`` has the names of
-    the processes that could not be reached.
+    the other processes with members of the room to which the message was sent, or for which it waits while the engine
+    is away. ``missed`` has the names of the processes that could not be reached.
     """
 
     sent: int
@@ -114,12 +116,19 @@ class Audience:
     ``slow`` is the policy for slow readers. ``lost`` is called with each peer whose connection turns out to be broken.
     """
 
-    def __init__(self, codec: Codec, slow: Slow, lost: Callable[[ServedPeer], object]) -> None:
+    def __init__(self, codec: Codec, slow: Slow, lost: Callable[[ServedPeer | RawConnection], object]) -> None:
         self.members: dict[Peer, ServedPeer] = {}
+        self.raw: dict[RawConnection, RawLink] = {}
+        """Members that do not use the protocol, so they get raw messages only."""
         self.slow: Slow = slow
         self._codec = codec
         self._lost = lost
         self._sent = 0
+
+    @property
+    def size(self) -> int:
+        """The number of members."""
+        return len(self.members) + len(self.raw)
 
     async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
         """Emit an event; see `Broadcaster.emit`."""
@@ -141,6 +150,10 @@ class Audience:
         encoded = Encoded(event_on(channel, (event, *args)), self._codec)
         return encoded, (self, channel, event, _key(self.slow, args))
 
+    def json_text(self, value: object) -> str:
+        """Encode a value for `RawBroadcaster.send_json`."""
+        return json_text(self._codec, value)
+
     async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
         """Send a raw message; see `RawBroadcaster.send_raw`."""
         return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
@@ -148,6 +161,9 @@ class Audience:
     async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Skip) -> EmitReport:
         for served in self.members.values():  # all of them belong to the same thread
             check_thread(served.out.thread, "server.emit(...)")
+            break
+        for raw in self.raw.values():
+            raw.check_thread("server.send_raw(...)")
             break
         skipped = skipped_by(skip)
         self._sent += 1
@@ -158,6 +174,9 @@ class Audience:
             if link is not None and link.full:
                 await self._wait_for_slow_readers(skipped)
                 break
+        else:
+            if any(raw.full for raw in self.raw.values()):
+                await self._wait_for_slow_readers(skipped)
         return self._send_now(encoded, key, skipped)
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
@@ -196,11 +215,31 @@ class Audience:
                 else:
                     dropped += 1
             except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
-                error = PeerError(served.peer, str(exc))
-                error.__cause__ = exc
-                errors.append(error)
+                errors.append(_not_sent(served.peer, exc))
                 if isinstance(exc, (ConnectionLost, QueueFull)):
                     self._lost(served)
+        report = EmitReport(sent, tuple(errors), dropped)
+        return self._send_raw_now(encoded, key, skipped, report) if self.raw else report
+
+    def _send_raw_now(
+        self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[object], report: EmitReport
+    ) -> EmitReport:
+        """Send a message to the raw connections, too, and return a report of all members."""
+        sent, dropped, errors = report.sent, report.dropped, [*report.errors]
+        for connection, link in tuple(self.raw.items()):
+            if connection in skipped:
+                continue
+            try:
+                if not isinstance(encoded, Raw):
+                    raise ValueError("a raw connection does not use the protocol: use send_raw or send_json")
+                if link.broadcast(*encoded.made, self.slow, key):
+                    sent += 1
+                else:
+                    dropped += 1
+            except (ConnectionLost, QueueFull, ValueError) as exc:
+                errors.append(_not_sent(connection, exc))
+                if not isinstance(exc, ValueError):
+                    self._lost(connection)
         return EmitReport(sent, tuple(errors), dropped)
 
     def _deliver(self, served: ServedPeer, encoded: Encoded | Raw, key: Hashable) -> bool:
@@ -221,7 +260,7 @@ class Audience:
                 raise refusal
         if link.full:
             if self.slow != "close":
-                return served.core.slow_reader(link).add(payload, text, self.slow, key)
+                return served.core.hold_broadcast(link, payload, text, self.slow, key)
             if link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):
@@ -245,9 +284,9 @@ class Audience:
                 stalled[served] = link
         return stalled
 
-    def _most(self, some: Collection[ServedPeer]) -> bool:
+    def _most(self, some: Collection[object]) -> bool:
         """Whether ``some`` are more than half of all: then the sender is too fast, and not the readers too slow."""
-        return 2 * len(some) > len(self.members)
+        return 2 * len(some) > self.size
 
     def _check_cap(self, encoded: Encoded, skipped: Collection[object]) -> None:
         """Refuse to close peers at their hard cap where most of all peers are slow.
@@ -272,10 +311,11 @@ class Audience:
 
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
         """
-        stalled = self._stalled(skipped)
-        late = [link for link in stalled.values() if not link.overdue]
+        raw = (link for connection, link in self.raw.items() if link.full and connection not in skipped)
+        stalled: list[Link | RawLink] = [*self._stalled(skipped).values(), *raw]
+        late = [link for link in stalled if not link.overdue]
         if not late and self.slow == "close" and self._most(stalled):
-            late = list(stalled.values())
+            late = stalled
         if not late:
             return
         with suppress(TimeoutError):
@@ -363,7 +403,7 @@ class Broadcaster(OnChannel):
 
 
 class RawBroadcaster(Broadcaster):
-    """The methods of `Broadcaster`, with `send_raw`, which belongs to no channel."""
+    """The methods of `Broadcaster`, with `send_raw` and `send_json`, which belong to no channel."""
 
     __slots__ = ()
 
@@ -384,6 +424,10 @@ class RawBroadcaster(Broadcaster):
         """
         return await self._audience.send_raw(data, skip)
 
+    async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:
+        """Send a value as a raw text message in JSON; see `send_raw`. The value is encoded like a handler's result."""
+        return await self.send_raw(self._audience.json_text(value), skip=skip)
+
 
 def kept(skip: S) -> S | list[Any]:
     """Return what ``skip=`` names, to be read more than once: an iterator can be read only once."""
@@ -398,7 +442,7 @@ def skipped_by(skip: Skip) -> Collection[object]:
     """
     if skip is None:
         return ()
-    if isinstance(skip, Peer):
+    if isinstance(skip, (Peer, RawConnection)):
         return (skip,)
     given: Any = skip
     several = (given,) if isinstance(given, Addressed) else given
@@ -410,8 +454,14 @@ def skipped_by(skip: Skip) -> Collection[object]:
     raise TypeError(f"skip= takes a peer, a room, or a list of peers that do not get the message; got {given!r}")
 
 
-def _peer_or_address(each: object) -> Peer | str | None:
-    return each.address if isinstance(each, Addressed) else each if isinstance(each, Peer) else None
+def _peer_or_address(each: object) -> Peer | RawConnection | str | None:
+    return each.address if isinstance(each, Addressed) else each if isinstance(each, (Peer, RawConnection)) else None
+
+
+def _not_sent(member: Peer | RawConnection, exc: Exception) -> PeerError:
+    error = PeerError(member, str(exc))
+    error.__cause__ = exc
+    return error
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
@@ -17,7 +16,7 @@ from .._protocol.rejections import DESCRIPTION_CHANGED
 from .._schema.description import Description, declared_members, describe, shown_handlers
 from ..errors import RemoteError, RpcError, made_here
 from .peers import served_peer
-from .rooms import NOT_ALLOWED, Allow, check_decider, decided
+from .rooms import NOT_ALLOWED, Allow, Decider
 
 __all__ = ["CHANNEL", "offer_description"]
 
@@ -38,16 +37,14 @@ def offer_description(registry: Registry, enc_hook: EncHook | None, allow: Allow
     """
     if CHANNEL in registry.reserved:
         raise ValueError("this server offers its description already: call offer_description once")
-    if allow is not None:
-        check_decider("allow=", ("peer",), allow)
-    offered = _OfferedDescription(registry, enc_hook, allow)
+    offered = _OfferedDescription(registry, enc_hook, None if allow is None else Decider("allow=", ("peer",), allow))
     registry.offer(CHANNEL, "the description is asked for", {"describe": offered.describe}, hidden=True)
 
 
 class _OfferedDescription:
     """Answers requests for a page of the description. It is made again only when registrations have changed."""
 
-    def __init__(self, registry: Registry, enc_hook: EncHook | None, allow: Allow | None) -> None:
+    def __init__(self, registry: Registry, enc_hook: EncHook | None, allow: Decider | None) -> None:
         self._registry = registry
         self._enc_hook = enc_hook
         self._allow = allow
@@ -58,14 +55,8 @@ class _OfferedDescription:
         """Handle a request for the page that ``after``, from the page before, stands for; None for the first one."""
         served = served_peer(peer)
         assert served is not None
-        if (allow := self._allow) is not None:
-
-            def failed(exc: BaseException) -> None:
-                text = "refused to give the peer the description, because allow= failed"
-                served.core.log(logging.WARNING, text, exc_info=exc)
-
-            if not await decided(lambda: allow(peer), failed):
-                raise RpcError(NOT_ALLOWED)
+        if self._allow is not None and not await self._allow.allows("give the peer the description", peer):
+            raise RpcError(NOT_ALLOWED)
         return self._current().page(after, min(PAGE, served.out.terms.unchecked // MESSAGEPACK))
 
     def _current(self) -> _Pages:

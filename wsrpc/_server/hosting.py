@@ -7,25 +7,27 @@ import inspect
 import logging
 import typing
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
+from .._base.misuse import check_no_yield
 from .._base.names import RESERVED_EVENTS, check_name
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import ends_the_task
-from .._handlers.registry import Registry, accepted
+from .._handlers.registry import Registry, accepted, raw_handler
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
-from .._raw.serving import RawServing, refusal_of
+from .._raw.serving import RawFunction, RawServing, refusal_of
 from ..errors import RpcError
 from ..transport import Transport
 from .peers import ServedPeer, refuse, served_peer
-from .services import STYLES, Service, attach, exposed, finished, style_of
+from .services import STYLES, Service, attach, check_callbacks, exposed, finished, style_of
 from .shutdown import CLOSING
 
 __all__ = ["Hosting"]
@@ -91,6 +93,7 @@ class Hosting:
         methods = exposed(cls)
         if contract is not None:
             methods = _both(methods, methods_of(cls, contract, channel))
+        check_callbacks(cls, methods)
         if style is None:
             self._add_methods(entry, methods)
             return
@@ -100,9 +103,10 @@ class Hosting:
         if channel is not None:
             raise ValueError(f"{cls.__qualname__}.{style} gets every message, so it has no channel")
         if style == "serve":
-            if not inspect.iscoroutinefunction(getattr(cls, "serve", None)):
+            function = getattr(cls, "serve", None)
+            if not inspect.iscoroutinefunction(function):
                 raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
-            self._add_serving(entry)
+            self._add_serving(entry, function)
         else:
             self._add_raw(entry, style)
         self._exclusive = cls
@@ -159,24 +163,35 @@ class Hosting:
                 ordered=is_async,
                 instance=_service_at(0),
             )
-            self._registry.set_raw(handler, "json")
-        elif is_async:
+            wire = [parameter for parameter in handler.facts.parameters if parameter.source == "wire"]
+            if handler.most == 1 or sum(parameter.required for parameter in wire) > 1:
+                takes = inspect.signature(function)
+                raise TypeError(f"{function.__qualname__} is called with (self, value), but takes {takes}")
+            check_no_yield(function.__qualname__, function)
+            self._registry.give_all_to(function, "json")
+            self._registry.set_raw(handler)
+            self.entries.append(entry)
+            return
+        self._registry.give_all_to(function, "message")
+        if is_async:
 
             async def received(peer: Any, message: str | bytes) -> None:
                 await _services_of(peer)[0].on_message(message)
 
-            self._registry.add_raw(received, "message")
+            self._registry.set_raw(raw_handler(received))
         else:
 
             def called(peer: Any, message: str | bytes) -> Any:
                 return _services_of(peer)[0].on_message(message)
 
-            self._registry.add_raw(called, "message")
+            self._registry.set_raw(raw_handler(called))
         self.entries.append(entry)
 
-    def _add_serving(self, entry: Entry) -> None:
-        async def serve(connection: RawConnection) -> None:
-            service: Any = await entry.create(connection)
+    def _add_serving(self, entry: Entry, function: Any) -> None:
+        async def prepare(connection: RawConnection) -> RawFunction:
+            return partial(serve, await entry.create(connection))
+
+        async def serve(service: Any, connection: RawConnection) -> None:
             self._serving[connection] = service
             await finished(service.on_open())
             await service.serve(connection)
@@ -191,7 +206,7 @@ class Hosting:
                         raise
                     log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
 
-        self.raw.use(serve, ended)
+        self.raw.use(function, prepare, ended)
 
     # ------------------------------------------------------------ a connection
 

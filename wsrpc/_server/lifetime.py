@@ -80,6 +80,15 @@ class Lifetime:
         if (self.ports or len(self.peers) or self.raw.all) and not self.scheduler.has_ended:
             check_thread(self._thread, call)
 
+    def check_unused(self, call: str) -> None:
+        """Refuse ``call`` while there are connections, which it would not cover.
+
+        Raises:
+            RuntimeError: there are some.
+        """
+        if len(self.peers) or self.raw.all:
+            raise RuntimeError(f"{call} is for connections that come later, and there are some: call it before")
+
     def enter_loop(self) -> None:
         """Serve in the event loop and the thread that run now."""
         if self.scheduler.has_ended:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
 from .._base.closing import CloseCode, CloseInfo
+from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
-from .._base.scheduler import Scheduler, Timer
+from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
@@ -32,8 +34,7 @@ __all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
 
 NO_TRAFFIC = Traffic()
-LOOK_AGAIN = 60.0
-"""Seconds after which to look at the clock again, which may have been set."""
+NONE_IGNORED = Counter[str]()
 
 
 class ServedPeer(PeerOwner):
@@ -45,7 +46,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("_expiry", "_opened", "_peers", "core", "out", "peer", "services", "sid")
+    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "core", "expires", "out", "peer", "services", "sid")
 
     def __init__(
         self,
@@ -63,6 +64,8 @@ class ServedPeer(PeerOwner):
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
         self._peers = peers
+        self._counted = NONE_IGNORED
+        """What `Server.stats` has counted of what this peer has ignored."""
         self.sid: str | None = None
         """The name of its session, if that can go on over another connection."""
         self.peer = Peer(
@@ -76,8 +79,10 @@ class ServedPeer(PeerOwner):
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
         )
-        self._expiry: Timer | None = None
-        """Closes the connection when the credentials of its client expire."""
+        self.expires = None if handshake is None else handshake.expires
+        """When the credentials of the client expire, in seconds since the epoch. None: never."""
+        self._expiry: Expiry | None = None
+        """Closes the connection at that time."""
         self.core = core_of(self.peer)
         self.out = self.core.out
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
@@ -88,21 +93,25 @@ class ServedPeer(PeerOwner):
         self.home = home
         self.rooms[home] = False
 
+    @property
+    def expired(self) -> bool:
+        """Whether the credentials of the client have expired."""
+        return self.expires is not None and time.time() >= self.expires
+
     def expire_at(self, when: float | None) -> None:
         """Close the connection at that time, in seconds since the epoch. None: never."""
+        self.expires = when
         if self._expiry is not None:
             self._expiry.cancel()
-            self._expiry = None
-        if when is not None:
-            loop, left = self.out.loop, when - time.time()
+        self._expiry = None if when is None else Expiry(self.out.loop, when, self._expire)
 
-            def look() -> None:
-                if time.time() < when:  # the clock was set back, or the time is far away
-                    self.expire_at(when)
-                else:
-                    self.core.close_for_another(CloseCode.CREDENTIALS_EXPIRED, "the credentials have expired")
+    def _expire(self) -> None:
+        self.core.close_for_another(CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
 
-            self._expiry = loop.call_at(loop.time() + min(max(0.0, left), LOOK_AGAIN), look)
+    def newly_ignored(self) -> Counter[str]:
+        """Return the numbers of messages that were ignored since the last call, by kind."""
+        before, self._counted = self._counted, self.core.ignored.copy()
+        return self._counted - before
 
     # ------------------------------------------------------------ called by the peer
 
@@ -116,8 +125,6 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        if self._expiry is not None:
-            self.expire_at(None)
         if self.sid is not None:
             self._peers.sessions.forget(self.sid)
         self._peers.lost(self, info)
@@ -134,7 +141,7 @@ class ServedPeer(PeerOwner):
         if handshake.address != self.address:
             self._peers.release(self)
             self.address = handshake.address
-            self._peers.claim(self)
+        self._peers.claim(self)  # the latest connection has the address
 
     def detached(self, info: CloseInfo) -> bool:
         self.expire_at(None)
@@ -143,11 +150,12 @@ class ServedPeer(PeerOwner):
         self._peers.sessions.detached(self.sid)
         return True
 
-    def grew(self) -> None:
+    def recount(self) -> None:
         if self.sid is not None:
-            self._peers.sessions.grew(self.sid)
+            self._peers.sessions.recount(self.sid)
 
     def ended(self) -> None:
+        self._peers.count_ignored(self)
         if self.core.dispatcher.running.calls or self.core.reporter.running:
             self._peers.watch(self)
 
@@ -246,6 +254,7 @@ class Peers:
             TypeError: ``transport`` is not a transport.
         """
         self._connected[served.peer.id] = served
+        served.expire_at(served.expires)
         if served.address is not None:
             self.claim(served)
         try:
@@ -272,7 +281,15 @@ class Peers:
         core = served.core
         passed = core.history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.tally.left(code, (passed.messages_in, passed.messages_out), size, core.history.dropped, core.ignored)
+        self.tally.left(code, (passed.messages_in, passed.messages_out), size, core.history.dropped)
+        self.count_ignored(served)
+
+    def count_ignored(self, served: ServedPeer) -> None:
+        """Count what a peer whose connection has ended has ignored since the last call.
+
+        The end itself ignores the messages that wait, and so may the handlers that run on.
+        """
+        self.tally.ignored(served.newly_ignored())
 
     def watch(self, served: ServedPeer) -> None:
         """Keep a peer whose connection has ended while something runs for it: `Server.close` waits for that.
@@ -282,6 +299,7 @@ class Peers:
         task = served.core.any_task()
         if task is None:
             self._leaving.discard(served)
+            self.count_ignored(served)
         else:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))
@@ -297,6 +315,7 @@ class Peers:
 
     def _forget(self, served: ServedPeer) -> None:
         self._connected.pop(served.peer.id, None)
+        served.expire_at(None)
         if served.address is not None:
             self.release(served)
         self._on_left(served)

@@ -40,7 +40,7 @@ def run(
         RuntimeError: called inside an event loop.
         TypeError: ``lifespan`` is not a function of the server that returns an async context manager.
     """
-    if lifespan is not None and accepted("lifespan=", ("server",), lifespan) != 1:
+    if lifespan is not None and accepted("lifespan=", ("server",), lifespan, may_yield=True) != 1:
         raise TypeError(f"lifespan= takes a function of the server, but {lifespan!r} takes no argument")
     if _inside_a_loop():
         raise RuntimeError("run() starts an event loop of its own: inside one, use `async with server.listen(...)`")

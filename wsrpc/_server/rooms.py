@@ -13,13 +13,16 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .._base.closing import CloseCode
 from .._base.logs import logger
+from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer
+from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
+from .._raw.connection import RawConnection, link_of
+from .._raw.link import RawLink
+from .._raw.serving import refusal_of
 from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
@@ -32,14 +35,13 @@ __all__ = [
     "NOT_ALLOWED",
     "Allow",
     "ClusterRoomMembers",
+    "Decider",
     "Members",
     "Room",
     "RoomChannel",
     "RoomFrom",
     "RoomMembers",
     "Rooms",
-    "check_decider",
-    "decided",
 ]
 
 CHANNEL = "rooms"
@@ -53,15 +55,18 @@ RoomFrom = Callable[[ConnectionInfo], str]
 
 
 class Members(Struct, frozen=True):
-    """Members of a room. `Room.members` returns this object."""
+    """Members of a room. `Room.members` returns this object.
+
+    Attributes:
+        addresses: `Peer.address` of each member that has an address, in all processes. Without a cluster, several
+            members can have the same address.
+        others: the number of members without an address.
+        missing: the names of the processes that have members, but did not respond in time.
+    """
 
     addresses: tuple[str, ...]
-    """`Peer.address` of each member that has an address, in all processes. Without a cluster, several members can have
-    the same address."""
     others: int = 0
-    """The number of members without an address."""
     missing: tuple[str, ...] = ()
-    """The names of the processes that have members, but did not respond in time."""
 
 
 class Room(RawBroadcaster):
@@ -69,6 +74,9 @@ class Room(RawBroadcaster):
 
     Rooms support ``len(room)``, ``peer in room`` and ``for peer in room``. A peer leaves its rooms when its session
     ends. If the connection drops, the peer stays a member while its session is kept; `Peer.connected` is then false.
+
+    On a server with raw connections, the members are `RawConnection` objects. They get the raw messages of the room. An
+    event fails for them: the report of `emit` has an error for each.
 
     In a cluster, messages to a room reach its members in all processes. Members get the messages of one process in the
     order in which that process emits them. Processes without a member get no messages. ``len``, ``in`` and ``for``
@@ -85,10 +93,10 @@ class Room(RawBroadcaster):
         """The name of the room."""
         return self._members.name
 
-    def add(self, peer: Peer) -> None:
+    def add(self, peer: Peer | RawConnection) -> None:
         """Make ``peer`` a member of the room, until you call `discard` or the peer's session ends.
 
-        If the peer is already a member, nothing happens.
+        If the peer is already a member, nothing happens. A `RawConnection` gets only the raw messages of the room.
 
         Raises:
             RpcError: the peer is already in as many rooms as `Limits.rooms` allows. If a handler does not catch the
@@ -99,7 +107,7 @@ class Room(RawBroadcaster):
         """
         self._members.rooms.add(self, peer, by_itself=False)
 
-    def discard(self, peer: Peer) -> None:
+    def discard(self, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from the room. If the peer is not a member, nothing happens.
 
         Raises:
@@ -129,13 +137,16 @@ class Room(RawBroadcaster):
         return RoomChannel(name, self, self._members)
 
     def __len__(self) -> int:
-        return len(self._members.members)
+        return self._members.size
 
     def __contains__(self, peer: object) -> bool:
-        return peer in self._members.members
+        return peer in self._members.members or peer in self._members.raw
 
     def __iter__(self) -> Iterator[Peer]:
-        return iter(tuple(self._members.members))  # a loop may emit, and members leave meanwhile
+        # A tuple, because a loop may emit, and members leave meanwhile. All members are of one kind: a server that has
+        # raw connections has no peers. The type is that of nearly all rooms.
+        members: tuple[Any, ...] = (*self._members.members, *self._members.raw)
+        return iter(members)
 
     def __repr__(self) -> str:
         return f"<Room {self.name!r} {len(self)} members>"
@@ -165,21 +176,27 @@ class RoomMembers(Audience):
         super().__init__(rooms.codec, rooms.slow, rooms.leave_all)
         self.name = name
         self.rooms = rooms
-        self.allow: Allow | None = None
+        self.allow: Decider | None = None
         self.own_slow: Slow | None = None
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and how many have none."""
         addresses = [served.address for served in self.members.values() if served.address is not None]
-        return addresses, len(self.members) - len(addresses)
+        return addresses, self.size - len(addresses)
 
-    def enter(self, served: ServedPeer) -> None:
+    def enter(self, member: ServedPeer | RawConnection) -> None:
         """Add a member."""
-        self.members[served.peer] = served
+        if isinstance(member, RawConnection):
+            self.raw[member] = link_of(member)
+        else:
+            self.members[member.peer] = member
 
-    def leave(self, peer: Peer) -> None:
+    def leave(self, peer: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
-        self.members.pop(peer, None)
+        if isinstance(peer, RawConnection):
+            self.raw.pop(peer, None)
+        else:
+            self.members.pop(peer, None)
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
         """Check that options do not contradict those that the room has; None stands for no option.
@@ -187,11 +204,12 @@ class RoomMembers(Audience):
         Raises:
             ValueError: the room has another value of one.
         """
-        for option, old, new in (("allow", self.allow, allow), ("slow", self.own_slow, slow)):
+        allowing = None if self.allow is None else self.allow.function
+        for option, old, new in (("allow", allowing, allow), ("slow", self.own_slow, slow)):
             if old is not None and new is not None and old != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
 
-    def set_options(self, allow: Allow | None, slow: Slow | None) -> None:
+    def set_options(self, allow: Decider | None, slow: Slow | None) -> None:
         """Take the options that are not None."""
         if allow is not None:
             self.allow = allow
@@ -202,13 +220,15 @@ class RoomMembers(Audience):
 class ClusterRoomMembers(RoomMembers):
     """The members of a room of a server that was given a cluster: what is emitted reaches those elsewhere, too."""
 
-    def enter(self, served: ServedPeer) -> None:
-        if not self.members and self.rooms.membership is not None:
+    def enter(self, member: ServedPeer | RawConnection) -> None:
+        if not self.size and self.rooms.membership is not None:
             self.rooms.membership.room_filled(self.name)
-        super().enter(served)
+        super().enter(member)
 
-    def leave(self, peer: Peer) -> None:
-        if self.members.pop(peer, None) is not None and not self.members and self.rooms.membership is not None:
+    def leave(self, peer: Peer | RawConnection) -> None:
+        before = self.size
+        super().leave(peer)
+        if before and not self.size and self.rooms.membership is not None:
             self.rooms.membership.room_emptied(self.name)
 
     async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
@@ -283,7 +303,7 @@ class Rooms:
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
         """Rooms that were made with options, which stay."""
-        self._function: Callable[[Peer, str], Any] | None = None
+        self._on_join: Decider | None = None
         self.membership: Membership | None = None
         """The server's part in its cluster."""
 
@@ -304,15 +324,14 @@ class Rooms:
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
         """Return a room with options; see `Server.room`."""
         room = self.get(name)
-        if allow is not None:
-            check_decider("allow=", ("peer",), allow)
+        decider = None if allow is None else Decider("allow=", ("peer",), allow)
         if slow is not None:
             check_slow(slow)
         members = _members_of(room)
         members.check_options(allow, slow)
         if allow is not None:
             self._offer()
-        members.set_options(allow, slow)
+        members.set_options(decider, slow)
         if allow is not None or slow is not None:
             self._declared[name] = room
         return room
@@ -323,9 +342,9 @@ class Rooms:
 
     def ask(self, function: Callable[[Peer, str], Any]) -> None:
         """Let ``function`` decide who may join; see `Server.on_join`."""
-        check_decider("on_join", ("peer", "room"), function)
+        decider = Decider("on_join", ("peer", "room"), function)
         self._offer()
-        self._function = function
+        self._on_join = decider
 
     async def admit(self, served: ServedPeer, transport: Transport) -> None:
         """Add a new peer, in its home room.
@@ -338,8 +357,11 @@ class Rooms:
                 home = self.get(self._room_from(transport.info))
             except Exception as exc:
                 served.core.expect(transport.info)
-                served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
-                raise await refuse(transport, CloseCode.INTERNAL_ERROR, "internal error") from exc
+                if isinstance(exc, RpcError):
+                    served.core.log(logging.INFO, "room_from refused the connection: %s", exc)
+                else:
+                    served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+                raise await refuse(transport, *refusal_of(exc)) from exc
             served.settle(home)
             _members_of(home).enter(served)
         self.everybody.members[served.peer] = served
@@ -353,36 +375,68 @@ class Rooms:
         """Add a new peer that has no home room."""
         self.everybody.members[served.peer] = served
 
+    def enter_raw(self, connection: RawConnection) -> None:
+        """Add a new raw connection, in its home room. `leave_all` removes it everywhere.
+
+        Raises:
+            Exception: the user's ``room_from`` failed.
+        """
+        link = link_of(connection)
+        if self._room_from is not None:
+            home = self.get(self._room_from(connection.info))
+            link.settle(home)
+            _members_of(home).enter(connection)
+        self.everybody.raw[connection] = link
+
     # ------------------------------------------------------------ members
 
-    def add(self, room: Room, peer: Peer, *, by_itself: bool) -> None:
+    def add(self, room: Room, peer: Peer | RawConnection, *, by_itself: bool) -> None:
         """Make ``peer`` a member; see `Room.add`. ``by_itself``: the client asked for it."""
-        served = self._served(peer)
-        check_thread_of_plain(served.out.thread, "room.add")
-        if served.out.broken:
-            raise served.out.not_sent()
+        member = self._member(peer, "room.add")
+        if isinstance(member, RawLink):
+            member.check_open()
+        elif member.out.broken:
+            raise member.out.not_sent()
         if peer in room:
             if not by_itself:  # from now on the client cannot leave by its own request
-                served.rooms[room] = False
+                member.rooms[room] = False
             return
         most = peer.limits.rooms
-        if len(served.rooms) >= most:
+        if len(member.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
-        served.rooms[room] = by_itself
-        _members_of(room).enter(served)
+        member.rooms[room] = by_itself
+        _members_of(room).enter(peer if isinstance(peer, RawConnection) else self._served(peer))
 
-    def discard(self, room: Room, peer: Peer) -> None:
+    def discard(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.discard`."""
-        served = self._served(peer)
-        check_thread_of_plain(served.out.thread, "room.discard")
-        served.rooms.pop(room, None)
+        self._member(peer, "room.discard").rooms.pop(room, None)
         _members_of(room).leave(peer)
 
-    def leave_all(self, served: ServedPeer) -> None:
+    def leave_all(self, member: ServedPeer | RawConnection) -> None:
         """Remove a peer everywhere, because its session has ended or its connection is broken. Idempotent."""
-        self.everybody.members.pop(served.peer, None)
-        for room in served.rooms:
-            _members_of(room).leave(served.peer)
+        if isinstance(member, RawConnection):
+            self.everybody.raw.pop(member, None)
+            for room in link_of(member).rooms:
+                _members_of(room).leave(member)
+            return
+        self.everybody.members.pop(member.peer, None)
+        for room in member.rooms:
+            _members_of(room).leave(member.peer)
+
+    def _member(self, peer: Any, call: str) -> ServedPeer | RawLink:
+        """Return the inside of a peer or raw connection of this server, for ``call``.
+
+        Raises:
+            ValueError: it belongs to another server, or to none.
+            RuntimeError: the thread is not that of the server.
+        """
+        if isinstance(peer, RawConnection) and peer.server is self._server:
+            link = link_of(peer)
+            check_thread_of_plain(link.thread, call)
+            return link
+        served = self._served(peer)
+        check_thread_of_plain(served.out.thread, call)
+        return served
 
     def _served(self, peer: Any) -> ServedPeer:
         served = served_peer(peer)
@@ -444,16 +498,10 @@ class Rooms:
             return False
         declared = self._declared.get(name)
         allow = None if declared is None else _members_of(declared).allow
-        asked = "on_join" if allow is None else "allow="
-
-        def failed(exc: BaseException) -> None:
-            log = self._served(peer).core.log
-            log(logging.WARNING, "refused to let the peer join room %r, because %s failed", name, asked, exc_info=exc)
-
+        what = f"let the peer join room {name!r}"
         if allow is not None:
-            return await decided(lambda: allow(peer), failed)
-        function = self._function
-        return function is not None and await decided(lambda: function(peer, name), failed)
+            return await allow.allows(what, peer)
+        return self._on_join is not None and await self._on_join.allows(what, peer, name)
 
     async def leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
@@ -466,24 +514,48 @@ class Rooms:
         self.discard(found, peer)
 
 
-async def decided(decide: Callable[[], Any], failed: Callable[[BaseException], object]) -> bool:
-    """Return what a user's function decides, sync or async. If it fails, ``failed`` is told, and that is a refusal."""
-    try:
-        decision = decide()
-        return bool(await decision if inspect.isawaitable(decision) else decision)
-    except BaseException as exc:
-        if ends_the_task(exc):
-            raise
-        failed(exc)
-        return False
+class Decider:
+    """A user's function, sync or async, that allows or refuses something. If it fails, that is a refusal.
+
+    ``option`` names what it was given for. It is called with arguments called ``names``, the first of which is a peer.
+
+    Raises:
+        TypeError: it does not take them, or has a ``yield``.
+    """
+
+    def __init__(self, option: str, names: tuple[str, ...], function: Callable[..., Any]) -> None:
+        check_decider(option, names, function)
+        self.function = function
+        self._option = option
+        self._warned = False
+
+    async def allows(self, what: str, peer: Peer, *args: object) -> bool:
+        """Return what the function decides of ``what``, which the log names if it fails."""
+        log = core_of(peer).log
+        try:
+            decision = self.function(peer, *args)
+            if inspect.isawaitable(decision):
+                decision = await decision
+            check_has_run(self._option, decision)
+        except BaseException as exc:
+            if ends_the_task(exc):
+                raise
+            log(logging.WARNING, "refused to %s, because %s failed", what, self._option, exc_info=exc)
+            return False
+        if decision is None and not self._warned:
+            self._warned = True
+            text = "refused to %s, because %s returned None, which is only logged once: return True or False"
+            log(logging.WARNING, text, what, self._option)
+        return bool(decision)
 
 
 def check_decider(option: str, names: tuple[str, ...], function: Any) -> None:
     """Check that a user's function takes the arguments called ``names``.
 
     Raises:
-        TypeError: it does not; ``option`` names what it was given for.
+        TypeError: it does not, or has a ``yield``; ``option`` names what it was given for.
     """
+    check_no_yield(option, function)
     with suppress(TypeError):
         if accepted(option, names, function) == len(names):
             return

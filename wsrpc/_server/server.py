@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from .._base.closing import CloseCode
+from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
 from .._base.misuse import check_flag, check_number, no_parentheses, refusing
 from .._base.names import Profile, Redact, check_name
@@ -32,7 +34,7 @@ from .._transports.health import Health
 from .._transports.listener import Listener, check_place, listen
 from .._transports.websocket import WebSocketTransport
 from ..errors import ChannelClosed, ConnectionLost
-from ..handshake import Handshake, HandshakeFunction
+from ..handshake import Handshake
 from ..limits import Limits
 from ..stats import ServerStats
 from ..transport import Transport
@@ -42,7 +44,7 @@ from .hosting import Hosting
 from .lifetime import Lifetime
 from .listening import Listening, Opened, Port
 from .membership import Host, Joining, can_be_joined
-from .peers import ServedPeer
+from .peers import ServedPeer, refuse
 from .program import run
 from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
 from .sessions import RESUME_HEADER, FirstMessage
@@ -54,10 +56,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
 
-H = TypeVar("H", bound=HandshakeFunction)
-J = TypeVar("J", bound=Callable[[Peer, str], Any])
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
+T = TypeVar("T")
 
 
 class ServerChannel(Declarer, Broadcaster):
@@ -141,11 +142,13 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             for each peer. Beyond this limit, ``"drop_newest"`` drops new messages, and ``"drop_oldest"`` and
             ``KeepLatest(key)`` drop the oldest messages. ``KeepLatest(key)`` also keeps only the latest message of each
             key. `Peer.dropped` counts the dropped messages.
-        room_from: a function that takes the `ConnectionInfo` of a new peer, and returns the name of the room that the
-            peer joins. `Peer.home_room` is this room.
+        room_from: a function that takes the `ConnectionInfo` of a new peer or raw connection, and returns the name of
+            the room that it joins. `Peer.home_room` and `RawConnection.home_room` are this room. The function is called
+            after the factories of services. If it raises an `RpcError`, the connection is closed with 1008, and the
+            reason is the text of the error. For any other exception, the close code is 1011.
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
             dropped. Each session is kept until its client connects again, for at most `Limits.detached` seconds. When
-            the maximum is exceeded, the oldest sessions end.
+            the maximum is exceeded, the client whose sessions take most loses the largest one.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
@@ -185,10 +188,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        self._hosting = Hosting(self._registry, RawServing())
         members = RoomMembers if cluster is None else ClusterRoomMembers
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from, members)
         self._audience = self._rooms.everybody
+        raw = RawServing(self._registry, self._rooms.enter_raw, self._rooms.leave_all)
+        self._hosting = Hosting(self._registry, raw)
         self._cluster = cluster
         joining = None if cluster is None else self._joining(cluster)
         self._new_lifetime = partial(
@@ -421,7 +425,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         run(self, listening, self.serve_forever, self.close, drain=self.limits.drain, lifespan=lifespan)
 
     @no_parentheses("@server.on_handshake")
-    def on_handshake(self, function: H, /) -> H:
+    def on_handshake(self, function: Callable[[Handshake], T], /) -> Callable[[Handshake], T]:
         """Register ``function(handshake)``, sync or async, to check each new connection. Works as a decorator.
 
         The function gets a `Handshake`, before the connection is accepted. It can refuse the connection with
@@ -449,12 +453,15 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         The function is called with a `RawConnection`, after the `on_handshake` function. When ``function`` returns, the
         connection is closed with 1000. If it raises an `RpcError`, the connection is closed with 1008, and the reason
         is the text of the error. For any other exception, the close code is 1011, and the traceback is logged. The
-        function serves all connections of the server, and no handlers are called.
+        function serves all connections of the server, so the server can have no handlers. To use the connection in
+        other tasks, end ``function`` with ``await connection.wait_closed()``.
 
         Raises:
             TypeError: ``function`` is not an async function.
-            ValueError: the server already has such a function, or a service.
+            ValueError: the server already has such a function, a service or handlers.
+            RuntimeError: the server has connections.
         """
+        self._lifetime.check_unused("serve_raw")
         if self._hosting.entries:
             name = self._hosting.entries[0].cls.__qualname__
             raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
@@ -491,7 +498,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             TypeError: ``service`` is not a service class, it has no handlers, or the signature of a method is not
                 valid. The error message names the parameter.
             ValueError: an event already has a handler, or another service gets every message.
+            RuntimeError: the server has connections, for which there would be no instance.
         """
+        self._lifetime.check_unused("add_service")
         self._hosting.add(service, factory, channel, implements)
         return service
 
@@ -588,6 +597,8 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             if self._hosting.entries:
                 await self._hosting.attach(made, transport, lifetime.gate)
                 await lifetime.check_open(transport)
+            if made.expired:  # while a factory ran
+                raise await refuse(transport, CloseCode.CREDENTIALS_EXPIRED, EXPIRED)
             await self._rooms.admit(made, transport)
         except ConnectionLost as exc:
             lifetime.peers.refused(made, exc.code)
@@ -631,12 +642,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             settings = msgspec.structs.replace(settings, limits=handshake.limits)
         if self._hosting.raw.function is not None:
             state = PeerState() if handshake is None else handshake.state
-            make = partial(RawConnection, state=state, server=self)
-            return lifetime.raw.begin(transport, settings.limits, loop, self._hosting.raw, make)
-        served = ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
-        if handshake is not None and handshake.expires is not None:
-            served.expire_at(handshake.expires)
-        return served
+            make = partial(RawConnection, state=state, server=self, codec=self._settings.codec)
+            expires = None if handshake is None else handshake.expires
+            return lifetime.raw.begin(transport, settings.limits, loop, self._hosting.raw, make, expires)
+        return ServedPeer(self, lifetime.peers, settings, self._registry, loop, handshake)
 
     async def close(self, drain: float = 0.0) -> None:
         """Close every connection with 1012, and wait until the handlers have ended.
@@ -720,7 +729,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._rooms.all()
 
     @no_parentheses("@server.on_join")
-    def on_join(self, function: J, /) -> J:
+    def on_join(self, function: Callable[[Peer, str], T], /) -> Callable[[Peer, str], T]:
         """Register ``function(peer, room)``, which decides whether a client may join a room. Works as a decorator.
 
         The function can be sync or async. ``room`` is the name of the room. The function is called for rooms without

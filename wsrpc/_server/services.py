@@ -11,6 +11,7 @@ from .._base.closing import CloseInfo
 from .._handlers.implementation import Method, Methods
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.method import Exposed, mark_of
+from .._handlers.registry import accepted
 from .._peer.core import PeerCore
 from .._peer.peer import Peer
 from .._raw.connection import RawConnection
@@ -20,13 +21,32 @@ from ..errors import RpcError
 if TYPE_CHECKING:
     from .server import Server, ServerChannel
 
-__all__ = ["STYLES", "Exposed", "OpenedServices", "Service", "attach", "exposed", "finished", "style_of"]
+__all__ = [
+    "STYLES",
+    "Exposed",
+    "OpenedServices",
+    "Service",
+    "attach",
+    "check_callbacks",
+    "exposed",
+    "finished",
+    "style_of",
+]
 
 CHANNEL = "_wsrpc_channel"
 """Attribute of a service: the name of the channel under which its class was added."""
 
 STYLES = ("serve", "on_json", "on_message")
 """Methods that get every message of a connection, without the protocol. A class that has several uses the first."""
+
+CALLED_WITH = {"serve": ("connection",), "on_message": ("message",), "on_open": (), "on_close": ("info",)}
+"""Arguments of the methods that wsrpc calls itself, apart from ``on_json``, which is called like a handler."""
+NOT_CALLED = {
+    "on_connect": "Server.on_handshake decides before a connection is accepted, and on_open is called after that",
+    "on_handshake": "use Server.on_handshake, which decides for all connections of the server",
+    "on_disconnect": "on_close(self, info) is called at the end",
+}
+"""Methods that services of other libraries have, and what to use instead."""
 
 
 class Service:
@@ -88,6 +108,9 @@ class Service:
     def on_close(self, info: CloseInfo) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the session has ended.
 
+        The messages that had arrived were handled before, if an async ``on_message`` or ``on_json``, or methods with
+        ``ordered=True``, handle them one at a time.
+
         If `on_open` was called, `on_close` is called once, after `on_open` has ended, even if `on_open` raised an
         exception.
         """
@@ -142,6 +165,26 @@ def exposed(cls: type[Service]) -> Methods:
             raise ValueError(f"{function.__qualname__} and {other} are both for the event {event!r}")
         found[event] = Method(mark, function)
     return found
+
+
+def check_callbacks(cls: type[Service], methods: Methods) -> None:
+    """Check the methods of a class that wsrpc calls itself, besides its handlers ``methods``.
+
+    Raises:
+        TypeError: one takes other arguments or has a ``yield``, or wsrpc would never call it.
+    """
+    handlers = {method.function for method in methods.values()}
+    for name, instead in NOT_CALLED.items():
+        function = getattr(cls, name, None)
+        if callable(function) and function not in handlers:
+            raise TypeError(f"{cls.__qualname__}.{name} would never be called: {instead}")
+    for name, arguments in CALLED_WITH.items():
+        function, arguments = inspect.getattr_static(cls, name, None), ("self", *arguments)
+        if inspect.isfunction(function) and accepted(f"{cls.__qualname__}.{name}", arguments, function) < len(
+            arguments
+        ):
+            called, takes = ", ".join(arguments), inspect.signature(function)
+            raise TypeError(f"{cls.__qualname__}.{name} is called with ({called}), but takes {takes}")
 
 
 def style_of(cls: type[Service]) -> str | None:

@@ -160,6 +160,7 @@ class Mailbox:
         "_unread",
         "_unread_by",
         "channel",
+        "heard",
         "live",
         "recipients",
         "state",
@@ -176,10 +177,12 @@ class Mailbox:
         """Readers of a channel that is over which have not read everything yet."""
         self._then: Callable[[], None] | None = None
         self._timer: Timer | None = None
+        self.heard = False
+        """The remote peer has sent an event or a request on the channel."""
         self.recipients: dict[str, Recipient] = {}
         """By event name."""
         self.live: dict[str, Recipient] = _NOBODY
-        """The same while messages are delivered at once. Otherwise it is empty."""
+        """The same while messages are delivered at once, from the second one on. Otherwise it is empty."""
 
     def __repr__(self) -> str:
         kept = 0 if self._backlog is None else len(self._backlog)
@@ -247,7 +250,9 @@ class Mailbox:
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
+        self.heard = True
         if self.state is Delivery.LIVE:
+            self.live = self.recipients
             self._deliver(message, payload, decode)
         elif self.state is Delivery.KEEPING:
             self._keep(message, bytes(payload), decode)
@@ -296,10 +301,10 @@ class Mailbox:
         while self._backlog and self.channel is not None:
             self._deliver(*self._backlog.pop_message(self.channel.id))
         if self._move(Act.DELIVERED):
-            if self.state is Delivery.LIVE:
-                self.live = self.recipients
-            else:
+            if self.state is not Delivery.LIVE:
                 self._end_recipients()
+            elif self.heard:
+                self.live = self.recipients
 
     # ------------------------------------------------------------ the end
 

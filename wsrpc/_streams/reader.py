@@ -152,8 +152,8 @@ class Reading:
 
     @property
     def has_producer(self) -> bool:
-        """Whether a remote producer was told to start and has not ended yet."""
-        return self._begun and self.inbox.items and not self.inbox.over
+        """Whether a remote producer was told to start and has not said that there are no more items."""
+        return self._begun and self.inbox.items and not self.ended
 
     def begin(self) -> None:
         """Let the remote producer start, at the first read."""

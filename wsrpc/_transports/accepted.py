@@ -23,7 +23,7 @@ from websockets.protocol import CONNECTING, Event
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
-from .._base.headers import JoinedHeaders, address
+from .._base.headers import HeadersView, address, path_of, refusal_headers
 from .._base.logs import logger
 from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
@@ -266,13 +266,13 @@ class Reception:
 
     def _judge(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
         """Answer a request. If something has to be awaited, return the rest of the work."""
-        if self._path is not None and request.path.partition("?")[0] != self._path:
+        if self._path is not None and path_of(request.path) != path_of(self._path):
             found = connection.protocol.reject(404, f"nothing here, the WebSocket is at {self._path}\n")
             self._answer(connection, found)
             return None
         handshake = Handshake(
             request.path,
-            JoinedHeaders(request.headers),
+            HeadersView(request.headers),
             remote=address(connection.remote_address),
             local=address(connection.local_address),
             secure=self._secure,
@@ -307,14 +307,16 @@ class Reception:
             protocol.available_extensions = enable_server_permessage_deflate(None)
         if handshake.subprotocol is not None:
             protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
-        response = (None if handshake.response_headers else plain_answer(protocol, request)) or protocol.accept(request)
+        added = handshake.response_headers
+        response = (None if added else plain_answer(protocol, request)) or protocol.accept(request)
         if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
             self._answer(connection, response)
             return None
-        for name, value in handshake.response_headers.items():
-            if name in response.headers:
-                del response.headers[name]
-            response.headers[name] = value
+        if added:
+            for name in added:
+                if name in response.headers:
+                    del response.headers[name]
+            response.headers.update(added.pairs())
         if not self._answer(connection, response):
             return None
         connection.opened(handshake.limits, handshake.connection_info(connection))
@@ -337,12 +339,8 @@ class Reception:
 
 def _refusal(rejected: HandshakeRejected) -> Response:
     body = rejected.body.encode()
-    headers = Headers()
-    given = {"content-type": "text/plain; charset=utf-8"}
-    given |= {name.lower(): value for name, value in rejected.headers.items()}
-    given |= {"content-length": str(len(body)), "connection": "close"}
-    for name, value in given.items():
-        headers[name] = value
+    own = [("content-length", str(len(body))), ("connection", "close")]
+    headers = Headers([*refusal_headers(rejected.headers), *own])
     try:
         phrase = HTTPStatus(rejected.status).phrase
     except ValueError:

@@ -18,7 +18,7 @@ class Delivery:
         pause: a function that stops reading from the network. It is called when the first message has to be kept.
     """
 
-    __slots__ = ("_early", "_fragments", "_pause", "_receive_piece", "_text", "receiver")
+    __slots__ = ("_early", "_fragments", "_pause", "_receive_piece", "_text", "receiver", "stopped")
 
     def __init__(self, pause: Callable[[], object]) -> None:
         self._pause = pause
@@ -29,6 +29,8 @@ class Delivery:
         """Whether that message is text."""
         self._receive_piece: Callable[[bytes, bool, bool], None] | None = None
         self.receiver: Receiver | None = None
+        self.stopped = False
+        """Whether no message is passed on any more: the connection was aborted."""
 
     @property
     def takes_pieces(self) -> bool:
@@ -50,11 +52,16 @@ class Delivery:
         self.receiver = receiver
         early, self._early = self._early, None
         for payload, text in early or ():
-            receiver.receive(payload, text)
+            if not self.stopped:
+                receiver.receive(payload, text)
         self._receive_piece = getattr(receiver, "receive_piece", None)
         if self._receive_piece is not None and self._fragments is not None:
             fragments, self._fragments = self._fragments, bytearray()
             self._receive_piece(bytes(fragments), self._text, False)
+
+    def ignore_rest(self) -> None:
+        """Pass no message on any more: the connection was aborted."""
+        self.stopped = True
 
     def stop(self) -> None:
         """Drop the reference to the receiver, because the connection has ended."""
@@ -62,6 +69,8 @@ class Delivery:
 
     def frame(self, payload: bytes, text: bool, last: bool) -> None:
         """Handle the next data frame. For a continuation, ``text`` is ignored."""
+        if self.stopped:
+            return
         if self._fragments is None:
             self._text = text
             if last:

@@ -22,17 +22,18 @@ from websockets.exceptions import (
 )
 from websockets.typing import Subprotocol
 
+from .._base.headers import HeadersView
 from .._base.misuse import check_flag
 from .._base.names import StrPath
 from ..errors import HandshakeRejected, one_line
-from ..handshake import check_header
+from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
-from .dial_request import DialRequest, check_subprotocols, follow_redirects
+from .dial_request import OTHER_ORIGINS, RESUME_HEADER, DialRequest, check_subprotocols, follow_redirects
 from .urls import BadURL, check_unix, check_url, environment_proxy
 from .websocket import WebSocketConnection, WebSocketTransport, library_options
 
-__all__ = ["Dial", "Dialer", "PerAttempt", "dial", "presentable"]
+__all__ = ["Dial", "Dialed", "Dialer", "PerAttempt", "dial", "presentable"]
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -128,9 +129,8 @@ class DialedConnection(WebSocketConnection, ClientConnection):
             await super().handshake(*args, **kwargs)
         except InvalidStatus as exc:
             response = exc.response
-            headers = {name.lower(): value for name, value in response.headers.raw_items()}
             body = bytes(response.body or b"").decode(errors="replace")
-            raise HandshakeRejected(response.status_code, body, headers) from None
+            raise HandshakeRejected(response.status_code, body, HeadersView(response.headers)) from None
         except InvalidHandshake as exc:
             raise presentable(exc) from None
 
@@ -152,7 +152,8 @@ def presentable(exc: InvalidHandshake) -> InvalidHandshake:
 class Dial(Protocol):
     """Function that opens a connection, such as `dial` or the function of an adapter.
 
-    It raises the same exceptions as `dial`.
+    It raises the same exceptions as `dial`. It follows redirects only with `follow_redirects` of `wsrpc.adapting`:
+    otherwise the server of another origin can get credentials and the session's token.
     """
 
     async def __call__(
@@ -169,8 +170,12 @@ class Dial(Protocol):
     ) -> Transport: ...
 
 
-RESUME_HEADER = "Wsrpc-Resume"
-"""Header of a request for a connection on which a session is to go on."""
+class Dialed(Struct, frozen=True):
+    """Connection that a `Dialer` has made."""
+
+    transport: Transport
+    left_origin: bool
+    """Whether a redirect led to another origin than that of the URL."""
 
 
 class Dialer(Struct, frozen=True, kw_only=True):
@@ -218,6 +223,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
             _check_headers(given)
         headers = dict(given or {})
         if token is not None:
+            headers = {name: value for name, value in headers.items() if str(name).lower() != "authorization"}
             if not isinstance(token, str):
                 raise TypeError(f"auth= is a token, as text, or a function that returns it, got {type(token).__name__}")
             headers["Authorization"] = f"Bearer {token}"
@@ -225,12 +231,14 @@ class Dialer(Struct, frozen=True, kw_only=True):
             check_header(name, str(value))
         return url, headers
 
-    async def __call__(self, resumes: bool = False) -> Transport:
+    async def __call__(self, resumes: bool = False) -> Dialed:
         """Make one attempt. ``resumes``: to go on with a session, so the server waits for the first message."""
         url, headers = await self.ask()
         if resumes:
             headers[RESUME_HEADER] = "1"
-        return await self.dial(
+        others: list[str] = []
+        OTHER_ORIGINS.set(others)
+        transport = await self.dial(
             url,
             limits=self.limits,
             headers=headers,
@@ -240,6 +248,7 @@ class Dialer(Struct, frozen=True, kw_only=True):
             compression=self.compression,
             unix=self.unix,
         )
+        return Dialed(transport, bool(others))
 
 
 def _check_headers(given: Any) -> None:

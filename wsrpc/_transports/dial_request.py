@@ -6,16 +6,18 @@ import asyncio
 import re
 from base64 import b64encode
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextvars import ContextVar
 from typing import TypeVar, cast
 from urllib.parse import unquote, urljoin, urlsplit
 
 from .._base.logs import logger
 from .._base.names import StrPath
 from ..errors import HandshakeRejected, redirect_not_followed
-from ..handshake import BEARER, HEADER_NAME, check_header
+from ..handshake import has_token
+from ..headers import HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
 
-__all__ = ["DialRequest", "check_subprotocols", "follow_redirects"]
+__all__ = ["OTHER_ORIGINS", "RESUME_HEADER", "DialRequest", "check_subprotocols", "follow_redirects"]
 
 T = TypeVar("T")
 
@@ -28,6 +30,13 @@ HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 """Host and port of a Location. Libraries differ on unusual ones, and might dial another host than was checked."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
+
+RESUME_HEADER = "Wsrpc-Resume"
+"""Header of a request for a connection on which a session is to go on."""
+
+OTHER_ORIGINS: ContextVar[list[str] | None] = ContextVar("OTHER_ORIGINS", default=None)
+"""A client's list of the URLs at other origins to which it was redirected. A `Dial` function cannot return them: it
+returns only the transport, which a function of the user may wrap."""
 
 
 class DialRequest:
@@ -101,8 +110,10 @@ class DialRequest:
         if not self._may_leave_origin:
             whose = "" if self.unix is None else ", which is not at the Unix socket"
             raise redirect_not_followed(answer, f"it leads to another origin, {shown_url(url)}{whose}")
-        subprotocols = [name for name in self.subprotocols if BEARER not in name.lower()]
-        if self.headers or len(subprotocols) < len(self.subprotocols):
+        if (others := OTHER_ORIGINS.get()) is not None:
+            others.append(url)
+        subprotocols = [name for name in self.subprotocols if not has_token(name)]
+        if self.headers.keys() - {RESUME_HEADER} or len(subprotocols) < len(self.subprotocols):
             logger.warning(
                 "%s redirects to %s, another origin: headers, auth= and bearer subprotocols are not sent there; if it "
                 "is to get them, give its URL to the client",

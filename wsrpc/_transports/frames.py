@@ -261,7 +261,7 @@ class FrameReader:
     Any other frame, and everything after it, is left to the library, which judges it.
     """
 
-    __slots__ = ("_masked", "_rest", "between_frames", "bytes", "largest", "messages", "missing")
+    __slots__ = ("_masked", "_rest", "between_frames", "bytes", "largest", "messages", "missing", "stopped")
 
     def __init__(self, *, masked: bool, largest: int) -> None:
         self._masked = MASKED if masked else 0
@@ -276,6 +276,12 @@ class FrameReader:
         """Bytes that a half-received message still lacks, as far as its size is known."""
         self.between_frames = False
         """Whether the library has parsed all that it was given, so that frames need not pass through it."""
+        self.stopped = False
+        """Whether everything else that arrives is ignored: the connection was aborted."""
+
+    def ignore_rest(self) -> None:
+        """Pass no message on any more, not even from the present read: the connection was aborted."""
+        self.stopped = True
 
     def count(self, size: int) -> None:
         """Count ``size`` bytes that the connection has received and that are no frames."""
@@ -327,6 +333,9 @@ class FrameReader:
             receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
             receive(payload, text)
             position = after
+            if self.stopped:
+                position = end
+                break
         self.messages += count
         if not plain:
             return buffer[position:] if position else buffer

@@ -14,6 +14,7 @@ from typing import Any
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.server import ServerProtocol
 
+from .._base.headers import visible_target
 from .._base.misuse import check_flag
 from ..handshake import Handshake
 from ..limits import Limits
@@ -51,7 +52,7 @@ class Listener:
             host, port = "localhost", 0
         self.port: int = port
         """The TCP port; 0 for a Unix socket."""
-        self.url = f"{scheme}://{host}{f':{port}' if port else ''}{path or '/'}"
+        self.url = f"{scheme}://{host}{f':{port}' if port else ''}{visible_target(path or '/')}"
         """URL for a client on this machine, for instance ``ws://127.0.0.1:41327/ws``."""
 
     def stop(self) -> None:
@@ -96,6 +97,8 @@ def check_place(host: Any, port: Any, path: Any, ssl: Any, sock: Any, unix: Any,
         raise TypeError(f"path= is text that begins with a slash, or None for any path; got {path!r}")
     if path is not None and not path.startswith("/"):
         raise ValueError(f"a path begins with a slash, got {path!r}")
+    if path is not None and "?" in path:
+        raise ValueError(f"path= is a path without a query, got {path!r}")
     if ssl is not None and not isinstance(ssl, ssl_module.SSLContext):
         raise TypeError(f"ssl= is an ssl.SSLContext with the server's certificate, or None; got {ssl!r}")
     if ssl is not None and ssl.protocol == ssl_module.PROTOCOL_TLS_CLIENT:  # every TLS handshake would fail

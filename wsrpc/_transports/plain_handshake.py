@@ -39,10 +39,8 @@ def plain_request(data: bytes) -> Request | None:
         return None
     path, fields = found[1].decode("ascii"), found[2].decode("ascii")
     headers = Headers()
-    # All values are valid, and not each version of the library can be told so.
-    add = getattr(headers, "set_insecure", headers.__setitem__)
     for name, value in FIELDS.findall(fields):
-        add(name, value)
+        headers.set_insecure(name, value)  # the pattern has checked it
     has_body = headers.get_all("Content-Length") or headers.get_all("Transfer-Encoding")
     return None if has_body else Request(path, headers)
 
@@ -67,9 +65,8 @@ def plain_answer(protocol: ServerProtocol, request: Request) -> Response | None:
         or protocol.origins is not None
         or protocol.available_extensions
         or protocol.available_subprotocols
-        # Older versions of the library parse no other method and no other version.
-        or getattr(request, "method", "GET") != "GET"
-        or getattr(request, "protocol", "HTTP/1.1") != "HTTP/1.1"
+        or request.method != "GET"
+        or request.protocol != "HTTP/1.1"
         or values("Upgrade") != ["websocket"]
         or values("Connection") not in CONNECTION
         or values("Sec-WebSocket-Version") != ["13"]

@@ -28,6 +28,7 @@ from websockets.uri import parse_uri
 from .._base.headers import address
 from ..errors import short
 from ..handshake import Handshake
+from ..headers import ResponseHeaders
 from ..limits import Limits
 from ..transport import ConnectionInfo
 from .dial import presentable
@@ -61,9 +62,9 @@ class _Client(_Framing, ClientProtocol):
 class ServerUpgrade:
     """Server side of an upgrade to a WebSocket. It creates the response to the request, and then the transport.
 
-    Create an object when `Server.handshake` has accepted ``handshake``. Send a response with ``status`` and
-    ``headers``. If the status is 101, then call `take_over`. Otherwise, the request was not a valid request for a
-    WebSocket, and ``body`` contains the reason.
+    Create an object when `Server.handshake` has accepted ``handshake``. Send a response with ``status`` and the headers
+    ``headers.pairs()``. If the status is 101, then call `take_over`. Otherwise, the request was not a valid request for
+    a WebSocket, and ``body`` contains the reason.
     """
 
     def __init__(self, handshake: Handshake) -> None:
@@ -80,20 +81,18 @@ class ServerUpgrade:
             logger=LIBRARY_LOGGER,
         )
         try:
-            self._request = Request(handshake.path, Headers(handshake.headers))
+            self._request = Request(handshake.target, Headers(handshake.headers))
             self._response = response = self._protocol.accept(self._request)
         except InvalidHeader as exc:
             # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
-            self._request = Request(handshake.path, Headers())
+            self._request = Request(handshake.target, Headers())
             reason = f"The header {short(exc.name)} has a character that no header may have.\n"
             self._response = response = self._protocol.reject(HTTPStatus.BAD_REQUEST, reason)
         self.status: int = response.status_code
-        self.headers: Mapping[str, str] = dict(response.headers.raw_items())
+        self.headers = ResponseHeaders(list(response.headers.raw_items()))
         self.body = (response.body or b"").decode()
         if self.status == 101:
-            theirs = {name.lower() for name in handshake.response_headers}
-            kept = {name: value for name, value in self.headers.items() if name.lower() not in theirs}
-            self.headers = kept | handshake.response_headers
+            self.headers |= handshake.response_headers
 
     def take_over(
         self,

@@ -26,7 +26,7 @@ from websockets.frames import Frame, Opcode
 from websockets.protocol import OPEN, Event, Protocol
 
 from .._base.closing import CloseCode, CloseInfo, check_close
-from .._base.headers import JoinedHeaders, address, split_target
+from .._base.headers import HeadersView, address
 from .._base.logs import quieten, safe_logger
 from .._base.scheduler import spawn_later
 from ..errors import ConnectionLost
@@ -150,6 +150,8 @@ class WebSocketTransport:
         await asyncio.shield(self._closing)
 
     def abort(self) -> None:
+        self._reader.ignore_rest()
+        self._delivery.ignore_rest()
         self._connection.transport.abort()
 
     @property
@@ -627,11 +629,9 @@ class WebSocketConnection(Connection):
 def _describe(connection: Connection) -> ConnectionInfo:
     request = connection.request
     assert request is not None, "the opening handshake is over"
-    path, query = split_target(request.path)
-    headers = JoinedHeaders(request.headers)
+    headers = HeadersView(request.headers)
     return ConnectionInfo(
-        path=path,
-        query=query,
+        target=request.path,
         headers=headers,
         origin=headers.get("origin"),
         remote=address(connection.remote_address),

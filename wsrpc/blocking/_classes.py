@@ -18,6 +18,7 @@ from .._base.state import Key, PeerState
 from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
+from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
@@ -169,7 +170,7 @@ class Caller(Delegate):
             MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
                 nothing is sent.
             ChannelClosed: the channel was closed.
-            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
+            TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         self._run(self._inner.emit, event, *args, offline=offline, **unsupported)
 
@@ -185,7 +186,8 @@ class Caller(Delegate):
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap`), or the queue for messages that wait for a
                 connection is full; nothing is sent.
-            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError: as for `emit`.
+            ConnectionLost, ReservedEvent, MessageTooBig, ChannelClosed, TypeError, ValueError, RecursionError: as for
+                `emit`.
         """
         self._run(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
 
@@ -405,7 +407,7 @@ class ReadingCaller(Caller, EventReader):
 
 
 class RawCaller(ReadingCaller):
-    """The methods of `ReadingCaller`, with `send_raw` and `send_raw_nowait`."""
+    """The methods of `ReadingCaller`, with `send_raw`, `send_raw_nowait` and `send_json`."""
 
     __slots__ = ()
 
@@ -430,6 +432,10 @@ class RawCaller(ReadingCaller):
                 exception.
         """
         self._run(self._inner.send_raw, message, offline=offline)
+
+    def send_json(self, value: object, *, offline: Offline | None = None) -> None:
+        """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
+        self._run(self._inner.send_json, value, offline=offline)
 
     def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
         """Send a raw message without waiting.
@@ -559,7 +565,7 @@ class RawRegistrar(Delegate):
     __slots__ = ()
 
     @no_parentheses("@server.on_raw")
-    def on_raw(self, function: F, /) -> F:
+    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
         """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
 
         ``message`` is str or bytes. The function runs in a thread, and handles the messages of each peer one at a time.
@@ -606,8 +612,8 @@ class Channel(Declarer, ReadingCaller):
     def close(self, reason: object = None) -> None:
         """Remove the channel's handlers and middleware on this side, and end its readers.
 
-        The remote peer is not affected. Using the channel afterwards raises `ChannelClosed`; `Peer.of` with the same
-        name returns a new channel. Calling `close` again has no effect.
+        The remote peer is not affected, except that a wsrpc producer of items is stopped. Using the channel afterwards
+        raises `ChannelClosed`; `Peer.of` with the same name returns a new channel. Calling `close` again has no effect.
         """
         self._run(self._inner.close, reason)
 
@@ -623,7 +629,9 @@ class Channel(Declarer, ReadingCaller):
         The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
         produces the items. After the last item, the channel stays open, and you can call `items` again. If you write
         both sides, use `stream` instead. It has flow control, stops the producer when you leave the loop, and raises
-        the producer's errors.
+        the producer's errors. If you leave a loop early and read again, and the remote peer is not wsrpc, the first
+        item may be one that the earlier producer had already sent, because items on a named channel do not say which
+        loop they belong to.
 
         ``for item in channel`` does the same, without ``returns``.
 
@@ -750,7 +758,7 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelNotReady: the response that opens the channel has not been sent yet.
             MessageTooBig: the message is larger than the remote peer accepts, or larger than `Limits.sent_message`;
                 nothing is sent.
-            TypeError, ValueError: an argument cannot be encoded; nothing is sent.
+            TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         self._run(self._inner.emit, event, *args, **unsupported)
 
@@ -759,7 +767,7 @@ class AnonymousChannel(Registrar, EventReader):
 
         Raises:
             QueueFull: too many bytes are unsent (`Limits.hard_cap`); nothing is sent.
-            ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError: as for `emit`.
+            ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
         self._run(self._inner.emit_nowait, event, *args, **unsupported)
 
@@ -966,7 +974,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def close(self, code: int | None = 1000, reason: str = "") -> None:
         """Close the connection, and return when it has ended.
 
-        Messages that were accepted for sending are sent first, then the Close frame.
+        Messages that were accepted for sending are sent first, then the Close frame. From the call on, no message that
+        arrives is handled, and no handler starts.
 
         Args:
             code: the close code. With None, the Close frame has no code, and the remote peer sees 1005.
@@ -979,7 +988,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._run(self._inner.close, code, reason)
 
     def wait_closed(self) -> None:
-        """Wait until there is no connection."""
+        """Wait until there is no connection.
+
+        `close` handlers may be called later, because they wait for events that have arrived.
+        """
         self._run(self._inner.wait_closed)
 
 
@@ -1029,7 +1041,9 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
             closes the connection when it receives certain messages that other servers ignore. The client raises an
             exception instead of sending such a message. Outbound messages can be at most 32 KiB, unless
             `Limits.sent_message` is set. Raw messages, extensions and other codecs are not available. See the guide
-            "Talk to Go programs".
+            "Talk to Go programs". ``"ws-wrapper-3"`` if plain peers use ws-wrapper 3 or older, which have no streams or
+            other anonymous channels: their requests for one are rejected with the code ``wsrpc.no_channels``, instead
+            of being resolved with ``undefined``.
 
     Raises:
         TypeError, ValueError: an option, or the URL, is not valid.
@@ -1107,12 +1121,44 @@ class Client(Declarer, RawRegistrar, RawCaller, ClientRoot):
         result: bool = self._inner.connected
         return result
 
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return ``peer.state.get(key, default)``, like the method ``get`` in ws-wrapper."""
+        return self._inner.get(key, default)
+
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
+        """Set ``peer.state[key] = value``, like the method ``set`` in ws-wrapper."""
+        self._inner.set(key, value)
+
     def of(self, name: str, *, ordered: bool = False) -> Channel:
         """Return a named channel; see `Peer.of`."""
         return Channel(self._apply(self._inner.of, name, ordered=ordered), self._portal)
 
+    @overload
+    def on_reconnect(self, function: Callable[[], T], /) -> Callable[[], T]: ...
+
+    @overload
+    def on_reconnect(self, function: Callable[[ReconnectInfo], T], /) -> Callable[[ReconnectInfo], T]: ...
+
+    @overload
+    def on_reconnect(self, function: F, /) -> F: ...
+
     @no_parentheses("@client.on_reconnect")
-    def on_reconnect(self, function: F, /) -> F:
+    def on_reconnect(self, function: Any, /) -> Any:
         """Call ``function(info)`` in a thread on each connection except the first. Works as a decorator.
 
         ``info`` is a `ReconnectInfo`. The function may also take no argument. If ``info.resumed`` is true, the session

@@ -101,7 +101,7 @@ def handshake_of(request: DialRequest, server: Server, limits: Limits, compressi
     parts = urlsplit(request.url)
     names = {name.lower(): value for name, value in upgrade.headers.items()}
     return Handshake(
-        parts._replace(scheme="", netloc="", fragment="").geturl() or "/",
+        parts._replace(scheme="", netloc="", path=parts.path or "/", fragment="").geturl(),
         {"host": parts.netloc, **names},
         secure=parts.scheme == "wss",
         limits=server.limits,

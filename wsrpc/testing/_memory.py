@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Mapping
-from types import MappingProxyType
-from urllib.parse import parse_qsl, urlsplit
+from typing import Literal
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from ..errors import ConnectionLost
+from ..headers import any_case
 from ..limits import Limits
 from ..transport import ConnectionInfo, Receiver
 
@@ -42,7 +42,7 @@ class MemoryTransport:
         self._parts: list[bytes] = []
         """Pieces of an arriving message, for a receiver that takes whole messages only."""
         self._receiving = True
-        self._closing = False
+        self._state: Literal["open", "closing", "aborted"] = "open"
         self._over: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
         if other is not None:
             self._other, other._other = other, self
@@ -82,7 +82,7 @@ class MemoryTransport:
         if self._over.done():
             info = self._over.result()
             raise ConnectionLost(info.code, info.reason, "not_sent")
-        if self._closing:
+        if self._state != "open":
             raise ConnectionLost(CloseCode.ABNORMAL, "closing", "not_sent")
 
     def flush(self) -> None:
@@ -98,8 +98,8 @@ class MemoryTransport:
 
     def close_soon(self, code: int, reason: str) -> None:
         """Start closing the connection, and return without waiting for its end."""
-        if not self._closing and not self._over.done():
-            self._closing = True
+        if self._state == "open" and not self._over.done():
+            self._state = "closing"
             self._over.get_loop().call_soon(self._finish, CloseInfo(code, reason, was_clean=True))
 
     def abort(self) -> None:
@@ -115,7 +115,7 @@ class MemoryTransport:
 
     def _drop_unsent(self) -> None:
         """Drop what is on its way, and accept nothing more: what is sent after a gap must not arrive."""
-        self._closing = True
+        self._state = "aborted"
         self._out.clear()
 
     def pause_receiving(self) -> None:
@@ -127,8 +127,8 @@ class MemoryTransport:
 
     @property
     def _dropped(self) -> bool:
-        """Whether the connection has ended here without a Close frame, so that nothing more arrives."""
-        return self._over.done() and not self._over.result().was_clean
+        """Whether the connection ends or has ended here without a Close frame, so that nothing more arrives."""
+        return self._state == "aborted" or (self._over.done() and not self._over.result().was_clean)
 
     def hold(self) -> None:
         """Hold back everything that this end sends until `release`, as if the remote peer had stopped reading."""
@@ -140,7 +140,7 @@ class MemoryTransport:
         self._schedule()
 
     def __repr__(self) -> str:
-        state = "closed" if self._over.done() else "closing" if self._closing else "open"
+        state = "closed" if self._over.done() else "open" if self._state == "open" else "closing"
         return f"<MemoryTransport {state} unsent={self._unsent}>"
 
     def _schedule(self) -> None:
@@ -156,7 +156,7 @@ class MemoryTransport:
         batch, self._out = self._out, deque()
         self._unsent = 0
         while batch:
-            if not self._other._arrived(*batch.popleft()):
+            if not self._other._arrived(*batch.popleft()) or self._other._state == "aborted":
                 break
             if batch and not self._other._receiving:
                 self._out.extendleft(reversed(batch))
@@ -227,13 +227,11 @@ def memory_transports(
         limits: the limits of both ends, or only of the dialing end if ``other`` is given.
         other: the limits of the accepting end.
     """
-    url = urlsplit(path)
-    lower = {name.lower(): value for name, value in (headers or {}).items()}
+    given = any_case(headers)
     info = ConnectionInfo(
-        path=url.path,
-        query=MappingProxyType(dict(parse_qsl(url.query, keep_blank_values=True))),
-        headers=MappingProxyType(lower),
-        origin=lower.get("origin"),
+        target=path,
+        headers=given,
+        origin=given.get("origin"),
     )
     limits = limits or Limits()
     return transports_for(info, limits, other or limits)

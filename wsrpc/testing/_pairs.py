@@ -19,6 +19,7 @@ from .._protocol.settings import make_settings
 from .._server.server import Server, accept_of, settings_of
 from .._transports.dial_request import DialRequest
 from ..handshake import Handshake
+from ..headers import any_case
 from ..limits import Limits
 from ._clock import Clock
 from ._line import handshake_of
@@ -122,8 +123,7 @@ async def _request(
         raise ValueError(f"a path begins with a slash, got {path!r}")
     dialer = client.plan.dialer
     url, own = await dialer.ask()
-    replaced = {name.lower() for name in headers or {}}
-    sent = {name: value for name, value in own.items() if name.lower() not in replaced} | dict(headers or {})
+    sent = {**any_case(own), **any_case(headers)}
     url = "ws://localhost/" if url is None else url
     if path is not None:
         host = urlsplit(url)

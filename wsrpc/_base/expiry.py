@@ -1,0 +1,42 @@
+"""`Expiry`: ends a connection when the credentials of its client expire."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .scheduler import Timer, Timers
+
+__all__ = ["EXPIRED", "Expiry"]
+
+EXPIRED = "the credentials have expired"
+"""Close reason."""
+
+LOOK_AGAIN = 60.0
+"""Seconds after which to look at the clock again, which may have been set."""
+
+
+class Expiry:
+    """Timer that calls ``expired`` at the time ``when``, in seconds since the epoch."""
+
+    __slots__ = ("_expired", "_loop", "_timer", "_when")
+
+    def __init__(self, loop: Timers, when: float, expired: Callable[[], None]) -> None:
+        self._loop = loop
+        self._when = when
+        self._expired = expired
+        self._timer = self._begin()
+
+    def _begin(self) -> Timer:
+        left = self._when - time.time()
+        return self._loop.call_at(self._loop.time() + min(max(0.0, left), LOOK_AGAIN), self._look)
+
+    def _look(self) -> None:
+        if time.time() < self._when:  # the clock was set back, or the time is far away
+            self._timer = self._begin()
+        else:
+            self._expired()
+
+    def cancel(self) -> None:
+        """Stop the timer. Idempotent."""
+        self._timer.cancel()

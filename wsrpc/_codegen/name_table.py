@@ -1,0 +1,33 @@
+"""`NameTable`: names in a generated text that clash with nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+__all__ = ["NameTable"]
+
+
+class NameTable:
+    """The names that are in use in one place: a module, a class, or the parameters of a function."""
+
+    def __init__(self, taken: Collection[str] = ()) -> None:
+        """``taken`` are names that are in use elsewhere. It is not copied, because many tables share a large one."""
+        self._taken = taken
+        self._used: set[str] = set()
+        self._numbers: dict[str, int] = {}
+
+    def claim(self, wanted: str) -> str:
+        """Return ``wanted``, with an underscore or a number at its end if it is in use already."""
+        name = wanted
+        if self._has(name):
+            name = f"{wanted}_"
+        number = self._numbers.get(wanted, 1)
+        while self._has(name):
+            number += 1
+            name = f"{wanted}_{number}"
+        self._numbers[wanted] = number
+        self._used.add(name)
+        return name
+
+    def _has(self, name: str) -> bool:
+        return name in self._used or name in self._taken
