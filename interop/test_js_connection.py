@@ -351,3 +351,33 @@ async def test_binding_another_connection(agents: Agents, library: str) -> None:
         assert await client.request("ask", "add", 1, 2) == 3
         answer = await agent.call("request", peer=first + 1, event="add", args=[1, 2])
         assert answer["resolved"] == 3
+
+
+@pytest.mark.parametrize("library", DIALERS)
+@pytest.mark.parametrize(
+    ("offered", "chosen"), [([], ""), (["v2", "v1"], "v2"), (["bearer.hidden", "v1"], "v1"), (["v1", "bearer.x"], "v1")]
+)
+async def test_subprotocols_that_javascript_offers(
+    agents: Agents, library: str, offered: list[str], chosen: str
+) -> None:
+    """A browser and `ws` end the connection if they offer some and get none."""
+    agent, _ = await agents.get(library)
+    async with Server().listen("127.0.0.1", 0, path="/ws") as listener:
+        connected = await agent.call("connect", url=listener.url, protocols=offered)
+        assert connected["protocol"] == chosen
+        await agent.call("close", peer=connected["peer"])
+        await agent.call("events", kind="close", peer=connected["peer"], at_least=1)
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.parametrize("extensions", [True, False])
+async def test_a_message_listener_sees_hello(agents: Agents, library: str, extensions: bool) -> None:
+    agent, _ = await agents.get(library)
+    await agent.call("set", messages=True)
+    try:
+        async with agents.link(library, "js-serves", extensions=extensions) as link:
+            await link.peer.emit("log")
+            first, *_ = await link.journal("message", 1)
+            assert ('"ws-wrapper":false' in str(first)) == extensions
+    finally:
+        await agent.call("set", messages=False)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interop.peers import COMBINATIONS, COMBINATIONS_4, Agents, Link, Role, named, nothing_open, until
+from interop.peers import COMBINATIONS, COMBINATIONS_4, PATIENCE, Agents, Link, Role, named, nothing_open, until
 from wsrpc import ConnectionLost, Limits, RemoteError, RpcError, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -86,6 +86,55 @@ async def closed_with(link: Link) -> dict[str, Any]:
     (closed,) = await link.journal("channel_closed")
     reason: dict[str, Any] = closed["reason"]
     return reason
+
+
+@pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))
+async def test_javascript_starts_too_late(agents: Agents, library: str, role: Role) -> None:
+    """It gets an error, and not a stream without items."""
+    async with agents.link(library, role, limits=Limits(unread=0.1)) as link:
+        numbers = Numbers(link)
+        channels = [await link.ask("numbers", 3) for _ in range(2)]
+        async with asyncio.timeout(PATIENCE):
+            await until(lambda: link.peer.channels == 0)
+        got = await link.call("iterate", channel=channels[0])
+        assert (got["items"], got["rejected"]["message"]) == ([], CLOSED)
+        assert "nobody has begun to read the stream of 'numbers' within 0.1 s" in (await closed_with(link))["message"]
+        refused = await link.ask_in_vain("pull", 3, channel=channels[1])
+        assert "nobody has begun to read the stream of 'numbers'" in refused["message"]
+        assert numbers.ended.empty(), "no generator has begun"
+        await nothing_open(link)
+
+
+OLD = [(library, role) for library, role in COMBINATIONS if library != "ws-wrapper-4"]
+
+
+@pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
+async def test_a_version_without_streams_requests_one(
+    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agents.link(library, role, limits=Limits(unread=0.1)) as link:
+        Numbers(link)
+        for _ in range(3):
+            assert await link.call("request", event="numbers", args=[3]) == {"resolved": None, "undefined": True}
+        async with asyncio.timeout(PATIENCE):
+            await until(lambda: link.peer.channels == 0)
+        [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert "'numbers'" in warning and "ws-wrapper 3 and older have no streams" in warning
+
+
+@pytest.mark.parametrize(("library", "role"), OLD, ids=named(OLD))
+async def test_the_profile_of_versions_without_streams(
+    agents: Agents, library: str, role: Role, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with agents.link(library, role, profile="ws-wrapper-3") as link:
+        numbers = Numbers(link)
+        for event in ("numbers", "plain_numbers", "iterable"):
+            refused = await link.ask_in_vain(event, 3)
+            assert refused["message"].startswith(f"'{event}' is answered with a stream") and refused["is_error"]
+            assert refused["props"]["code"] == "wsrpc.no_channels"
+        assert await link.ask("add", 1, 2) == 3 and await link.peer.request("add", 1, 2) == 3
+        assert numbers.ended.empty() and link.peer.channels == 0
+    assert caplog.records == []
 
 
 # ---------------------------------------------------------------- Python produces

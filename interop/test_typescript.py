@@ -77,9 +77,9 @@ def project(library: str, folder: Path) -> list[str]:
     return ["node.d.ts"] if library in TYPED else ["node.d.ts", "untyped.d.ts"]
 
 
-async def generate(folder: Path) -> None:
+async def generate(folder: Path, *options: str) -> None:
     command = [sys.executable, "-W", "error", "-m", "wsrpc", "types", "app:server", "-o", str(folder / "events.d.ts")]
-    await output_of(*command, folder=HERE)
+    await output_of(*command, *options, folder=HERE)
 
 
 @asynccontextmanager
@@ -164,6 +164,26 @@ TIMES = {
     "price": "1.50",
     "id": "00000000-0000-0000-0000-000000000001",
 }
+
+
+@pytest.mark.parametrize("program", ["calls.ts", "listens.ts", "streams.ts"])
+async def test_what_ws_wrapper_3_lacks_does_not_compile(program: str, tmp_path: Path) -> None:
+    added = project("ws-wrapper", tmp_path)
+    await generate(tmp_path, "--ws-wrapper", "3")
+    found = await tsc(tmp_path, program, *added)
+    assert bool(found) == (program == "streams.ts")
+    (tmp_path / "signal.ts").write_text(SIGNAL, "utf-8")
+    assert await tsc(tmp_path, "signal.ts", *added) == [("signal.ts", 6, 2349)]
+
+
+SIGNAL = """\
+import WebSocketWrapper from "ws-wrapper"
+import type { Typed } from "./events.js"
+
+declare const socket: any
+const server = new WebSocketWrapper(socket) as Typed<WebSocketWrapper>
+server.signal(AbortSignal.timeout(1000))
+"""
 
 
 @pytest.mark.parametrize("library", WITH_STREAMS)

@@ -10,7 +10,6 @@ from functools import partial
 from leftovers import turns_until
 
 from wsrpc import Limits, Peer
-from wsrpc._cluster.directory import Claim
 from wsrpc._cluster.links import NodeLinks, link_limits
 from wsrpc._cluster.node import Node
 from wsrpc._cluster.transport import EngineTransport
@@ -68,7 +67,7 @@ class Process:
     def node_left(self, node: str, silent: bool, /) -> None:
         self.links.node_left(node, silent)
 
-    def claim_lost(self, address: str, by: Claim, /) -> None: ...
+    def claim_contested(self, address: str, /) -> None: ...
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         self.links.accepted(transport, headers)

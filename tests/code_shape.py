@@ -45,6 +45,7 @@ OPEN_TO_ALL = {
     "wsrpc/_command/options.py: action": LIBRARY,
     "wsrpc/_command/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
     "wsrpc/_entrance/entrance.py: handshake": HANDSHAKE,
+    "wsrpc/_raw/link.py: transport": "its ``largest`` is a part of the contract that is there to be set",
     "wsrpc/_transports/accepted.py: protocol": LIBRARY,
     "wsrpc/_transports/dial.py: exc": "an OSError, as open() fills it in",
     "wsrpc/_transports/plain_handshake.py: protocol": LIBRARY,

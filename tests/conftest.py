@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 import math
 import os
 import signal
 import traceback
 from asyncio import constants
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -68,6 +70,26 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def loggers() -> list[logging.Logger]:
+    made = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in made if isinstance(logger, logging.Logger))]
+
+
+@pytest.fixture(autouse=True)
+def logging_as_before() -> Iterator[None]:
+    """Undo what a program of a test does to loggers: the tests that come after it in this process read the log.
+
+    uvicorn, for instance, lets its loggers no longer propagate, and frameworks disable those of others.
+    """
+    before = {each: (each.level, each.handlers[:], each.propagate, each.disabled) for each in loggers()}
+    yield
+    for logger in loggers():
+        level, handlers, propagate, disabled = before.get(logger, (logging.NOTSET, [], True, False))
+        logger.handlers[:], logger.propagate, logger.disabled = handlers, propagate, disabled
+        if logger.level != level:
+            logger.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

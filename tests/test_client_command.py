@@ -6,17 +6,20 @@ import asyncio
 import json
 import os
 import sys
+import threading
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+import command_process
 import msgspec
 import pytest
 
-from wsrpc import Peer, RemoteError, RpcError, Server
+from wsrpc import Client, Peer, RemoteError, RpcError, Server
+from wsrpc._codegen.checking import InvalidDescription
 from wsrpc._command import asking
-from wsrpc._command.asking import ask
+from wsrpc._command.asking import ask, describes, written
 from wsrpc._command.failures import Failure
 from wsrpc._protocol.rejections import DESCRIPTION_CHANGED
 from wsrpc.errors import made_here
@@ -53,7 +56,8 @@ def folder(tmp_path: Path) -> Path:
 async def run(folder: Path, *arguments: str, status: int = 0) -> tuple[str, str]:
     """What it prints to stdout and stderr."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-m", "wsrpc", *arguments),
+        # Without -B, Python takes the bytecode of an app.py that was replaced by one of the same size within a second.
+        *(sys.executable, "-B", "-W", "error", "-m", "wsrpc", *arguments),
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=asyncio.subprocess.PIPE,
@@ -111,7 +115,8 @@ async def test_the_description_can_be_a_file(folder: Path) -> None:
         ),
         (
             '{"events": [{"event": "a", "kind": "value", "result": {"type": 1}}], "$defs": {}}',
-            "app.json has no usable description: event 'a': 'type' in a schema is text, or a list of texts, got 1",
+            "app.json has no usable description: event 'a': 'type' in a schema is text, or a list of different texts, "
+            "got 1",
         ),
     ],
 )
@@ -328,8 +333,43 @@ async def test_more_pages_and_bytes_than_can_be(monkeypatch: pytest.MonkeyPatch)
     assert calls == 9
 
 
+async def test_a_description_that_doubles_on_each_level() -> None:
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(38):
+        schema = {"type": ["array", "array"], "items": schema}
+    event = {"event": "add", "kind": "value", "result": schema}
+    async with serving(lambda after=None: {"items": [{"event": event}], "next": None}) as url:
+        for command, code in (("describe", 1), ("types", 2), ("client", 2)):
+            ended = await command_process.run(command, url)
+            assert (ended.code, ended.out) == (code, "")
+            assert ended.err.endswith(
+                "event 'add': 'type' in a schema is text, or a list of different texts, got a list\n"
+            )
+
+
+def test_a_description_of_which_no_text_can_be_made_in_time() -> None:
+    release = threading.Event()
+    with pytest.raises(InvalidDescription, match=r"it is so complex that reading it takes more than 0\.01 s"):
+        written(lambda: str(release.wait()), seconds=0.01)
+    release.set()
+
+
 async def test_a_server_that_does_not_answer() -> None:
     async def page(after: str | None = None) -> None:
         await asyncio.Event().wait()
 
     assert await refusal(page, seconds=0.3) == "URL did not describe itself within 0.3 s"
+
+
+async def test_a_server_whose_pages_take_too_long_in_all() -> None:
+    """No single answer is late."""
+    asked_for = 0
+
+    def page(after: str | None = None) -> dict[str, Any]:
+        nonlocal asked_for
+        asked_for += 1
+        return {"items": [], "next": str(asked_for)}
+
+    async with serving(page) as url, Client(url) as client:
+        with pytest.raises(Failure, match=r"did not describe itself within 0\.01 s$"):
+            await describes(client, url, seconds=0.01)

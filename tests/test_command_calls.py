@@ -140,6 +140,9 @@ async def test_help() -> None:
 async def test_handlers_answer_the_server_meanwhile() -> None:
     async with serving() as played:
         assert await prints("call", played.url, "greet", "--answer", 'name="Ada"') == '"Hello, Ada!"\n'
+        said = await refusal(1, "call", played.url, "greet", "--answer", "nam=1")
+        assert said.startswith("internal error [")
+        assert said.endswith("; the server requested 'name' meanwhile: answer it with --answer NAME=VALUE")
 
         async def ask(peer: Peer) -> list[Any]:
             return [await peer.of("chat").request("a"), await peer.request("a"), await peer.request("b", 1)]
@@ -147,6 +150,13 @@ async def test_handlers_answer_the_server_meanwhile() -> None:
         played.server.of("chat").on("ask", ask)
         arguments = ["--channel", "chat", "--answer", "a=1", "--answer", "b=[2]"]
         assert await prints("call", played.url, "ask", *arguments) == "[1,1,[2]]\n"
+
+        @played.server.on("odd")
+        async def odd(peer: Peer) -> Any:
+            return await peer.request("a\x1b[2J")
+
+        said = await refusal(1, "call", played.url, "odd")
+        assert said.endswith("; the server requested 'a\\x1b[2J' meanwhile: answer it with --answer NAME=VALUE")
 
 
 # ---------------------------------------------------------------- exit codes

@@ -56,8 +56,8 @@ def test_the_console_script_is_the_same_command() -> None:
     assert ours.stdout == theirs.stdout and ours.stdout.startswith("wsrpc ")
 
 
-def interrupted_at_import(folder: Path, module: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the installed command, which gets SIGINT at the moment when it begins to import ``module``."""
+def interrupted_at_import(folder: Path, module: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Run a program, which gets SIGINT at the moment when it begins to import ``module``."""
     (folder / "sitecustomize.py").write_text(
         "import os, signal, sys\n"
         "def interrupt(event, args):\n"
@@ -67,15 +67,33 @@ def interrupted_at_import(folder: Path, module: str, *arguments: str) -> subproc
         "utf-8",
     )
     path = os.pathsep.join([str(folder), environment()["PYTHONPATH"]])
-    return subprocess.run(
-        [*INSTALLED, *arguments], env=environment({"PYTHONPATH": path}), capture_output=True, text=True
-    )
+    return subprocess.run(words, env=environment({"PYTHONPATH": path}), capture_output=True, text=True)
 
 
-@pytest.mark.parametrize("module", ["wsrpc", "asyncio", "wsrpc._client.client", "argparse", "wsrpc._command.values"])
-def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(tmp_path: Path, module: str) -> None:
-    done = interrupted_at_import(tmp_path, module, "call", "ws://127.0.0.1:1", "add")
+@pytest.mark.parametrize(
+    "command", [INSTALLED, COMMAND, [sys.executable, "-mwsrpc"]], ids=["installed", "-m", "-mwsrpc"]
+)
+@pytest.mark.parametrize("module", ["wsrpc._base", "wsrpc._client.client", "argparse", "wsrpc._command.values"])
+def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(
+    tmp_path: Path, module: str, command: list[str]
+) -> None:
+    done = interrupted_at_import(tmp_path, module, *command, "call", "ws://127.0.0.1:1", "add")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+@pytest.mark.parametrize("module", ["wsrpc", "asyncio"])
+def test_an_interrupt_before_the_library_ends_the_installed_command_without_a_word(tmp_path: Path, module: str) -> None:
+    done = interrupted_at_import(tmp_path, module, *INSTALLED, "call", "ws://127.0.0.1:1", "add")
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
+
+
+def test_an_application_that_is_run_as_a_module_keeps_its_own_interrupts(tmp_path: Path) -> None:
+    (tmp_path / "application").mkdir()
+    (tmp_path / "application" / "__init__.py").write_text("import wsrpc\n", "utf-8")
+    (tmp_path / "application" / "__main__.py").write_text("", "utf-8")
+    words = [sys.executable, "-m", "application", "wsrpc"]
+    done = interrupted_at_import(tmp_path, "wsrpc._client.client", *words)
+    assert done.stderr.endswith("KeyboardInterrupt\n")
 
 
 def test_an_interrupt_while_an_application_is_imported(tmp_path: Path) -> None:

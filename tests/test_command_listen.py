@@ -53,6 +53,22 @@ async def test_events_of_some_channels_and_names() -> None:
         assert [(line["channel"], line["event"]) for line in found] == [("a", "said"), ("b", "left")]
 
 
+async def test_large_events_that_nobody_reads_are_dropped() -> None:
+    """The bytes that wait are bounded, not only the events."""
+    async with serving() as played:
+        process = await start("listen", played.url, "--answer", "name=1", "--take", "40")
+        assert process.stdout is not None and process.stderr is not None
+        peer = await played.peers.get()
+        for _ in range(40):
+            await peer.emit("said", "x" * 1_000_000)
+        assert await peer.request("name") == 1  # all have come
+        reading = asyncio.create_task(process.stdout.read())
+        assert b" events were dropped, because the output is read too slowly" in await process.stderr.readline()
+        process.terminate()
+        assert 10 < (await reading).count(b"\n") < 20
+        await process.wait()
+
+
 async def test_it_comes_back() -> None:
     port = free_port()
     server = Server()
@@ -242,7 +258,7 @@ async def test_commands_and_options_are_completed() -> None:
         "wsrpc c": ["call", "client", "completion"],
         "wsrpc completion ": ["bash", "zsh", "fish"],
         "wsrpc call ws://a b --c": ["--cacert", "--cert", "--channel", "--compress"],
-        "wsrpc call ws://a b --profile ": ["go"],
+        "wsrpc call ws://a b --profile ": ["go", "ws-wrapper-3"],
         "wsrpc call ws://a b --send ": [],  # names of files
         "wsrpc none ": [],
         "wsrpc call ws://a b '\"A": [],

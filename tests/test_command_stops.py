@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import sys
 from asyncio.subprocess import Process
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
@@ -149,6 +150,32 @@ async def test_while_it_asks_for_the_description() -> None:
         assert (await interrupted(process)).code == 130
 
 
+SLOW = """
+import sys, threading
+from wsrpc._command import describing, generating
+from wsrpc.__main__ import run
+
+def never(*_, **__):
+    print("begun", flush=True)
+    threading.Event().wait()
+
+describing.signatures = generating.declarations = never
+run()
+"""
+
+
+async def test_while_it_makes_a_text_of_the_description() -> None:
+    async with serving() as played:
+        played.server.offer_description()
+        for command in ("describe", "types"):
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-c", SLOW, command, played.url), env=environment(), stdout=PIPE, stderr=PIPE
+            )
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"begun\n"
+            assert (await interrupted(process)).code == 130
+
+
 @asynccontextmanager
 async def frozen() -> AsyncGenerator[tuple[str, asyncio.Event]]:
     """The URL of a server that accepts connections and reads nothing, not even a Close frame; set at a connection."""
@@ -157,7 +184,7 @@ async def frozen() -> AsyncGenerator[tuple[str, asyncio.Event]]:
     async def accept(connection: ServerConnection) -> None:
         connection.transport.pause_reading()
         connected.set()
-        await asyncio.Event().wait()
+        await connection.wait_closed()
 
     server = await serve_websockets(accept, "127.0.0.1", 0, close_timeout=0)
     try:
@@ -167,6 +194,7 @@ async def frozen() -> AsyncGenerator[tuple[str, asyncio.Event]]:
         for connection in server.connections:
             connection.transport.abort()
         server.close()
+        await server.wait_closed()
 
 
 async def test_a_server_that_answers_nothing_delays_no_end() -> None:

@@ -8,19 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import json
 import os
 import pty
 import re
 import termios
 from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from subprocess import PIPE
 from typing import Any
 
-from command_process import COMMAND, PATIENCE, environment, serving
+import pytest
+from command_process import COMMAND, PATIENCE, environment, prints, run, serving
 
+from wsrpc import Handshake, Peer, RpcError
+
+UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 CTRL_C, CTRL_D = "\x03", "\x04"
 
@@ -131,12 +136,129 @@ async def test_long_values_are_not_broken_into_lines_of_the_terminal() -> None:
         assert COLOUR.sub("", await screen("call", played.url, "echo", f'"{text}"')) == f'"{text}"\n'
 
 
-async def test_what_a_server_sends_moves_no_cursor() -> None:
+HOSTILE = "\x1b[2J\x9b2J\x07\u202egnp\u2028\x7f\r\nwsrpc: done"
+"""Moves the cursor, changes the direction of the text, and begins a line that looks like one of the command."""
+HOSTILE_SCHEMA = {"type": "object", "properties": {HOSTILE: {"const": HOSTILE, "description": HOSTILE}}}
+HOSTILE_EVENT = {
+    "event": f"e{HOSTILE}",
+    "kind": "value",
+    "channel": HOSTILE,
+    "doc": HOSTILE,
+    "notes": [HOSTILE],
+    "parameters": [{"name": HOSTILE, "schema": {"type": "string", "default": HOSTILE, "description": HOSTILE}}],
+    "result": {"$ref": f"#/$defs/{HOSTILE}"},
+}
+HOSTILE_PARTS = [
+    {"definition": {"name": HOSTILE, "schema": {**HOSTILE_SCHEMA, "title": HOSTILE, "description": HOSTILE}}},
+    {"event": HOSTILE_EVENT},
+    {"emits": HOSTILE_EVENT},
+]
+
+
+@asynccontextmanager
+async def hostile_server(parts: Any = HOSTILE_PARTS) -> AsyncGenerator[str]:
     async with serving() as played:
-        hostile = "\x1b[2J\x9b2J\x07\u202egnp\u2028"
-        played.server.on("hostile", lambda: [hostile])
-        shown = COLOUR.sub("", await screen("call", played.url, "hostile"))
-        assert shown == '[\n  "\\u001b[2J\\u009b2J\\u0007\\u202egnp\\u2028"\n]\n'
+        server = played.server
+        server.of("wsrpc").on("describe", lambda after=None: {"items": parts, "next": None})
+        server.on("value", lambda: [HOSTILE])
+
+        @server.on("fail")
+        def fail() -> None:
+            raise RpcError(HOSTILE, code=HOSTILE, data=HOSTILE)
+
+        @server.on("items")
+        async def items() -> AsyncIterator[str]:
+            yield HOSTILE
+
+        @server.on("asks")
+        async def asks(peer: Peer) -> None:
+            await peer.request(HOSTILE)
+
+        @server.on("open")
+        async def opened(peer: Peer) -> None:
+            await peer.emit(HOSTILE, HOSTILE)
+            await peer.of(HOSTILE).emit("ready", [HOSTILE])
+
+        @server.on("leave")
+        async def leave(peer: Peer) -> None:
+            await peer.close(4001, HOSTILE)
+
+        @server.on_handshake
+        def check(handshake: Handshake) -> None:
+            if "x-refuse" in handshake.headers:
+                handshake.reject(403, HOSTILE)
+
+        yield played.url
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "call value",
+        "call fail",
+        "call asks",
+        "call leave",
+        "call leave --verbose",
+        "call value --header x-refuse:",
+        "call value --verbose",
+        "stream items",
+        "stream fail",
+        "upload fail --send /dev/null",
+        "emit none --verbose",
+        "listen --take 2",
+        "listen --header x-refuse:",
+        "describe",
+        "describe --json",
+        "describe --header x-refuse:",
+        "types",
+        "types --json",
+        "types --header x-refuse:",
+        "client",
+        "client --header x-refuse:",
+    ],
+)
+async def test_what_a_server_sends_moves_no_cursor_and_begins_no_line(arguments: str) -> None:
+    command, *options = arguments.split()
+    async with hostile_server() as url, terminal(command, url, *options) as found:
+        await found.end()
+        await found.shows("\n")
+        shown = COLOUR.sub("", found.shown)
+        assert set(filter(UNSAFE.match, shown)) <= {"\n"}, shown
+        assert "gnp" in shown or command == "emit"
+        assert "\nwsrpc: done" not in shown
+
+
+async def test_a_close_reason_moves_no_cursor() -> None:
+    async with serving() as played, terminal("listen", played.url) as found:
+        await (await played.peers.get()).close(4001, HOSTILE)
+        await found.shows("; reconnecting\n")
+        reason = "\\u001b[2J\\u009b2J\\u0007\\u202egnp\\u2028\\u007f\\u000d\\nwsrpc: done"
+        assert found.shown == f"wsrpc: the connection was lost (4001 {reason}); reconnecting\n"
+
+
+@pytest.mark.parametrize("problem", [{"event": {**HOSTILE_EVENT, "kind": HOSTILE}}, {"event": {"event": 5}}])
+async def test_a_description_that_cannot_be_used_moves_no_cursor(problem: Any) -> None:
+    async with hostile_server([problem]) as url:
+        for command in ("describe", "types", "client"):
+            async with terminal(command, url) as found:
+                assert await found.end() in (1, 2)
+                await found.shows("\n")
+                assert found.shown.startswith("wsrpc: ") and found.shown.count("\n") == 1, found.shown
+                assert not UNSAFE.search(found.shown.removesuffix("\n"))
+
+
+async def test_json_has_no_control_characters_in_a_pipe_and_stays_the_same_value() -> None:
+    async with hostile_server() as url:
+        out = await prints("call", url, "value")
+        assert not UNSAFE.search(out.removesuffix("\n")) and json.loads(out) == [HOSTILE]
+
+
+async def test_generated_files_have_no_control_characters(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    async with hostile_server() as url:
+        for command in (["types"], ["types", "--json"], ["client"]):
+            assert (await run(*command, url, "-o", str(file))).code == 0
+            assert set(filter(UNSAFE.match, file.read_text("utf-8"))) == {"\n"}
 
 
 async def test_events_are_readable_lines() -> None:

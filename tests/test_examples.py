@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import signal
@@ -15,6 +16,12 @@ from urllib.request import Request, urlopen
 
 import pytest
 from programs import AIOHTTP, UVICORN, free_port, listening, printed_by
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+from wsrpc import Client, RemoteError
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -381,6 +388,111 @@ async def test_each_path_is_a_room() -> None:
         bob.type("/all lunch is ready")
         assert [await ada.line(), await eve.line()] == ["lunch is ready"] * 2
         assert await bob.line() == "(2 heard it)"
+
+
+async def test_the_readme_of_ws_server_wrapper_go() -> None:
+    async with serving("from_other_libraries/go_server.py") as (screen, url):
+        said = (await run("from_other_libraries/go_client.py", "Ada", url)).splitlines()
+        assert said == [
+            *("connected!", "hello 5", "I am Ada and ok", "True"),
+            *[f"update: [{topic}] {text}" for topic in ("go", "feed", "news") for text in ("first", "second", "third")],
+            "closed: 1000 by this program",
+        ]
+        assert await screen.line() == "chat: Ada was here"
+        async with Client(url) as nameless:
+            assert await nameless.request("whoami") == "nobody"
+            with pytest.raises(RemoteError, match="there is no file"):
+                await nameless.of("io").request("readFile", "../README.md")
+
+
+async def test_the_readme_of_commands_and_listen_channels() -> None:
+    async with serving("from_other_libraries/command_server.py") as (_, url), AsyncExitStack() as stack:
+        clients = [Client(url, auth=token) for token in ("valid", "other")]
+        welcomes = [client.wait_for("welcome", returns=str) for client in clients]
+        thanks = [client.events("thanks", returns=str) for client in clients]
+        for client in clients:
+            await stack.enter_async_context(client)
+        sessions = [(await welcome).removeprefix("Hello ") for welcome in welcomes]
+        for client in clients:
+            await client.of("rooms").request("join", "test")
+        await clients[0].of("rooms").request("join", "restricted")
+        with pytest.raises(RemoteError, match="not allowed"):
+            await clients[1].of("rooms").request("join", "restricted")
+        await clients[1].emit("thank", "restricted")
+        direct = clients[1].wait_for("direct", returns=str)
+        await clients[0].request("tell", sessions[1], "hello")
+        assert await direct == "hello"
+        await clients[1].request("thank", "test")
+        assert [await anext(each) for each in thanks] == ["Thank you for listening!"] * 2
+        assert [await anext(thanks[0])] == ["Thank you for listening!"], "one of each channel"
+
+
+async def test_the_readme_of_eyesore_ws() -> None:
+    async with serving("from_other_libraries/connector_server.py") as (screen, url):
+        async with open_websocket(url, subprotocols=[Subprotocol("xml"), Subprotocol("json")]) as websocket:
+            assert websocket.subprotocol == "json"
+            assert websocket.response is not None and websocket.response.headers["X-Served-By"] == "connector"
+            for message in ("{}", b"x" * 2000):
+                await websocket.send(message)
+                assert await websocket.recv() == message
+            await websocket.close(4001, "bye")
+        assert await screen.line() == "closed: True 4001 bye 2"
+        async with open_websocket(f"{url}?size=small") as websocket:
+            await websocket.send(b"x" * 2000)
+            with pytest.raises(ConnectionClosedError):
+                await websocket.recv()
+            assert websocket.close_code == 1009
+        assert (await screen.line()).startswith("closed: False 1009")
+        with pytest.raises(InvalidStatus) as refused:
+            await open_websocket(f"{url}?token=expired").__aenter__()
+        assert refused.value.response.status_code == 401
+        assert refused.value.response.headers.get_all("Set-Cookie") == ["user=; Max-Age=0", "id=; Max-Age=0"]
+        with pytest.raises(InvalidStatus):
+            await open_websocket(url, origin=Origin("https://evil.example")).__aenter__()
+
+
+async def test_the_readme_of_seehuhn_websocket() -> None:
+    async with serving("from_other_libraries/echo_server.py") as (_, url):
+        async with open_websocket(f"{url}api/ws", subprotocols=[Subprotocol("echo")]) as websocket:
+            assert websocket.subprotocol == "echo"
+            assert websocket.response is not None and websocket.response.headers["Server"] == "echo/1"
+            for message in ("hello", b"hello", "", b"", "é" * 100_000):
+                await websocket.send(message)
+                assert await websocket.recv() == message
+            await websocket.send(["in ", "three ", "pieces"])
+            assert await websocket.recv() == "in three pieces"
+        assert websocket.close_code == 1000
+        with pytest.raises(InvalidStatus) as refused:
+            await open_websocket(f"{url}secret").__aenter__()
+        assert refused.value.response.status_code == 403
+
+
+async def test_the_rooms_of_kwiscale() -> None:
+    def message(sender: str, text: str, to: str = "this room") -> dict[str, str]:
+        return {"sender": sender, "text": text, "to": to}
+
+    async with serving("from_other_libraries/room_server.py") as (screen, url), AsyncExitStack() as stack:
+        paths = ["/chat/general", "/chat/general", "/chat/administrators"]
+        ada, bob, eve = [await stack.enter_async_context(open_websocket(url.rstrip("/") + path)) for path in paths]
+
+        async def hears(websocket: ClientConnection, *messages: dict[str, str]) -> None:
+            assert [json.loads(await websocket.recv()) for _ in messages] == list(messages)
+
+        here = message("ada", "hello")
+        await ada.send(json.dumps(here))
+        await hears(ada, here, message("server", "sent"))
+        await hears(bob, here)
+        there = message("bob", "psst", "/chat/administrators")
+        await bob.send(json.dumps(there))
+        await hears(bob, message("server", "sent"))
+        await hears(eve, there)
+        everybody = message("eve", "lunch", "all")
+        await eve.send(json.dumps(everybody))
+        await hears(eve, everybody, message("server", "sent"))
+        await hears(ada, everybody)
+        await hears(bob, everybody)
+        await bob.close()
+        assert await screen.line() == "a client left /chat/general"
 
 
 async def test_a_slow_reader_of_a_price_feed_gets_the_latest() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isclass, isfunction
 from pkgutil import iter_modules
@@ -44,3 +46,22 @@ def test_modules_list_only_what_they_have() -> None:
         module = import_module(found.name)
         listed = getattr(module, "__all__", ())
         assert [name for name in listed if not hasattr(module, name)] == [], found.name
+
+
+def fields_of(cls: type) -> list[str]:
+    """The public fields of a Struct, a dataclass or a named tuple."""
+    names = [field.name for field in fields(cls)] if is_dataclass(cls) else getattr(cls, "__struct_fields__", ())
+    return [name for name in (*names, *getattr(cls, "_fields", ())) if not name.startswith("_")]
+
+
+def test_help_explains_each_field_of_each_public_class() -> None:
+    """`help` shows the docstring of the class, but not the strings below its fields."""
+    modules = [wsrpc, *(import_module(found.name) for found in iter_modules(wsrpc.__path__, "wsrpc."))]
+    values = [getattr(module, name) for module in modules for name in getattr(module, "__all__", ())]
+    missing = {
+        f"{cls.__qualname__}.{name}"
+        for cls in filter(isclass, values)
+        for name in fields_of(cls)
+        if not re.search(rf"``{name}``|^ +(\w+, )*{name}(, \w+)*: ", cls.__doc__ or "", re.MULTILINE)
+    }
+    assert missing == set()

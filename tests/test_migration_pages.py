@@ -4,17 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from programs import free_port
 from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, output_of, program_of, promised_by
 
+import wsrpc
 from interop.installed import install
 from interop.node import find_node
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    CloseInfo,
+    ConnectionInfo,
+    Context,
+    EmitReport,
+    Handshake,
+    Message,
+    RawConnection,
+    Server,
+)
 
 SOCKETIO = ROOT / "docs" / "how-to" / "migrate-socketio.md"
 WS_WRAPPER = ROOT / "docs" / "how-to" / "migrate-ws-wrapper.md"
@@ -24,6 +39,40 @@ ENVIRONMENT = {
     "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]),
     "PYTHONUNBUFFERED": "1",  # aiohttp says on stdout when it listens
 }
+
+
+COMING_FROM = ROOT / "docs" / "how-to" / "coming-from.md"
+OBJECTS: dict[str, Any] = {
+    "server": Server,
+    "client": Client,
+    "peer": Client().peer,
+    "connection": RawConnection,
+    "channel": AnonymousChannel,
+    "handshake": Handshake("/", {}),
+    "message": Message,
+    "report": EmitReport,
+    "info": (ConnectionInfo, CloseInfo),
+    "ctx": Context,
+    "wsrpc": wsrpc,
+}
+
+
+def names_on(page: Path) -> set[tuple[str, ...]]:
+    """Dotted names in the code of a page's tables, which begin with the name of an object."""
+    spans = re.findall(r"`([^`]+)`", "\n".join(re.findall(r"^\|.*\|$", page.read_text("utf-8"), re.MULTILINE)))
+    dotted = {name for span in spans for name in re.findall(r"(?:\w+\.)+\w+", span.replace("self.", ""))}
+    return {tuple(name.split(".")) for name in dotted if name.split(".")[0] in OBJECTS}
+
+
+def test_names_in_the_tables_for_other_libraries_exist() -> None:
+    names = names_on(COMING_FROM)
+    assert len(names) > 40
+    # What begins with a name of Go is in the first column.
+    go = {name for name in names if name[1][0].isupper()}
+    for first, second, *_ in names - go:
+        places: Any = OBJECTS[first]
+        found = [second in dir(place) for place in (places if isinstance(places, tuple) else (places,))]
+        assert any(found), f"{first}.{second}"
 
 
 def write_programs(page: Path, folder: Path, port: str) -> None:

@@ -16,7 +16,7 @@ from code_shape import BRANCHY, LARGE, OPEN_TO_ALL, assigned_from_outside, branc
 ROOT = Path(__file__).parent.parent
 
 LAYERS = [
-    ["errors", "limits", "stats"],
+    ["errors", "headers", "limits", "stats"],
     ["_base"],
     ["engine", "transport", "handshake"],
     ["_conversion"],
@@ -48,9 +48,11 @@ FOR_TYPES_ONLY = {
     ("_handlers.context", "wsrpc._channels.anonymous.AnonymousChannel"),
     ("_handlers.context", "wsrpc._channels.core"),
     ("_calling.caller", "wsrpc._channels.anonymous.AnonymousChannel"),
+    ("_handlers.registration", "wsrpc._peer.peer.Peer"),
     ("_peer.peer", "wsrpc._server.rooms.Room"),
     ("_peer.peer", "wsrpc._server.server.Server"),
     ("_raw.connection", "wsrpc._server.server.Server"),
+    ("_raw.connection", "wsrpc._server.rooms.Room"),
     ("_server.server", "wsrpc._cluster.cluster.Cluster"),
     ("_calling.proxy", "wsrpc._channels.anonymous.AnonymousChannel"),
     # Within a package.

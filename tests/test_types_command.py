@@ -103,6 +103,17 @@ def test_to_a_file_and_whether_that_is_up_to_date(folder: Path) -> None:
     assert "string" in file.read_text("utf-8")
 
 
+def test_for_a_version_of_ws_wrapper(folder: Path) -> None:
+    text = 'from collections.abc import Iterator\n@server.on("menu")\ndef menu() -> Iterator[str]:\n    yield "tea"\n'
+    (folder / "app.py").write_text(APP + text, "utf-8")
+    out, _ = run(folder, "types", "app:server", "--ws-wrapper", "3")
+    assert "add: (" in out and "menu" not in out and "signal: never" in out
+    assert "menu: () => Items<string>" in run(folder, "types", "app:server")[0]
+    assert run(folder, "types", "app:server", "--ws-wrapper", "4") == run(folder, "types", "app:server")
+    both = run(folder, "types", "app:server", "--ws-wrapper", "3", "--json", status=2)
+    assert both == ("", "wsrpc: --ws-wrapper is for TypeScript: leave out --json\n")
+
+
 def test_as_json(folder: Path) -> None:
     [event] = json.loads(run(folder, "types", "app:server", "--json")[0])["events"]
     assert event["event"] == "add" and event["result"] == {"type": "integer"}

@@ -1,6 +1,5 @@
 """The server of the tutorial's first step: `python step_1.py`."""
 
-# --8<-- [start:code]
 from wsrpc import Server
 
 server = Server()
@@ -20,4 +19,3 @@ def list_tasks() -> list[str]:
 
 if __name__ == "__main__":
     server.run("127.0.0.1", 8080, path="/ws")
-# --8<-- [end:code]

@@ -49,13 +49,11 @@ async def mark(id: int, done: bool = True) -> Task:
     return await publish(Task(id, tasks[id].text, done))
 
 
-# --8<-- [start:watch]
 @server.on("watch")
 def watch(peer: Peer) -> list[Task]:
     watchers.add(peer)
     return list(tasks.values())
 
 
-# --8<-- [end:watch]
 if __name__ == "__main__":
     server.run("127.0.0.1", 8080, path="/ws")

@@ -12,7 +12,7 @@ import websockets
 
 from interop.agents import Agent
 from interop.mirror import Mirror
-from wsrpc import Context, Limits, Server
+from wsrpc import Context, Server
 
 MARK = 4_000_000_000_000_000
 """From here on ids are those of the stranger's own requests, by which it knows that all before has been answered."""
@@ -81,7 +81,7 @@ class End:
 
 @asynccontextmanager
 async def dialed(url: str, give: Give, *, turns: int = 0) -> AsyncGenerator[End]:
-    async with websockets.connect(url, compression=None, proxy=None, max_size=None) as socket:
+    async with websockets.connect(url, compression=None, proxy=None, max_size=None, open_timeout=None) as socket:
         yield End(socket, give, turns)
 
 
@@ -111,9 +111,7 @@ class Python:
     @classmethod
     @asynccontextmanager
     async def served(cls, *, anonymous: bool) -> AsyncGenerator[Python]:
-        # What is malformed closes a connection if there is too much of it, which JavaScript never does.
-        # What is malformed closes a connection if there is too much of it, which JavaScript never does.
-        server = Server(limits=Limits(undecodable=1_000_000), expose_errors=True)
+        server = Server(expose_errors=True)
 
         def told(ctx: Context, label: Any, event: str, args: list[Any]) -> None:
             ctx.peer.emit_nowait("called", label, event, args)

@@ -76,6 +76,7 @@ reasons: st.SearchStrategy[dict[str, Any]] = st.sampled_from(
     [
         {"x": "bored"},
         {"x": {"message": "bored"}, "_": 1},
+        {"x": {"message": 5}, "_": 1},
         {"x": {"message": "bored", "k": [1]}, "_": True},
         {"x": {"k": 1}},
         {"x": None},
@@ -93,6 +94,7 @@ results = st.one_of(
         [
             {"e": "no"},
             {"e": {"message": "no", "code": 5}, "_": 1},
+            {"e": {"message": 404}, "_": 1},
             {"e": {"message": "no"}},
             {"e": {}, "_": 1},
             {"e": None},

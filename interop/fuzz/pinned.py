@@ -30,6 +30,13 @@ BOTH = {
         {"i": 2**70, "a": ["wait", "key a"]},
         Give("key a"),
     ),
+    "malformed messages": said(
+        *["{", '{"a":["log"]}x'] * 5,
+        {"i": 21, "a": ["echo", 1]},
+        *("[", "hello", {"i": 21, "a": []}, {"ws-wrapper": False, "i": 0, "a": ["log"]}),
+        {"i": 22, "a": ["echo", 1]},
+        {"i": 0, "a": ["log", 1]},
+    ),
     "`requests/active-id-reuse`": said(
         {"i": 21, "a": ["wait", "key a"]}, {"i": 21, "a": ["echo", 1]}, Give("key a"), {"i": 21, "a": ["echo", 2]}
     ),
@@ -58,7 +65,14 @@ BOTH = {
     ),
     "late cancellations": said(ASK, {"i": 1, "x": "too late"}, {"i": 22, "a": ["echo", 1]}),
     "odd rejections": said(
-        ASK, Answer(0, {"e": None}), ASK, Answer(0, {"e": "no", "_": 1}), ASK, Answer(0, {"e": ["no"], "_": 1})
+        ASK,
+        Answer(0, {"e": None}),
+        ASK,
+        Answer(0, {"e": "no", "_": 1}),
+        ASK,
+        Answer(0, {"e": ["no"], "_": 1}),
+        ASK,
+        Answer(0, {"e": {"message": 404}, "_": 1}),
     ),
     "reserved names": said(
         {"i": 21, "a": ["open"]},

@@ -30,10 +30,6 @@ def rejected(i: Any, text: Any) -> Frame:
 
 
 def _no_id(message: Message, js: list[Frame], state: State) -> list[Frame]:
-    if isinstance(message.i, float) and message.i.is_integer() and message.calls:
-        state.unclear.add(int(message.i))  # JavaScript sees no difference
-        if message.name in ("wait", "ask"):
-            state.ghosts.add(int(message.i))
     return []
 
 
@@ -112,7 +108,7 @@ def reason(message: Message) -> Frame:
     if x is None:
         return {"x": {"message": ABORTED}, "_": 1}
     if flag and isinstance(x, dict):
-        return {"x": {**x, "message": x.get("message", "")}, "_": 1}
+        return {"x": {**x, "message": str(x.get("message", ""))}, "_": 1}
     return {"x": x}
 
 
@@ -142,7 +138,19 @@ def _stolen(message: Message, js: list[Frame], state: State) -> list[Frame]:
     own = state.pending(message.i)
     assert own is not None
     state.stolen.add(own.js)
-    return []
+    refuses = next(
+        (rule for rule in RULES if message.requests and rule.answer is not _stolen and rule.applies(message, state)),
+        None,
+    )
+    return [] if refuses is None else refuses.answer(message, js, state)
+
+
+def _has_reserved_name(message: Message, state: State) -> bool:
+    return message.requests and message.is_ignored and message.h is None and message.c in (None, "")
+
+
+def _refused_name(message: Message, js: list[Frame], state: State) -> list[Frame]:
+    return [rejected(message.i, {"$text": f"'{message.name}' is reserved"})]
 
 
 def _two_kinds(message: Message, state: State) -> bool:
@@ -177,7 +185,7 @@ NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType", list:
 RULES = (
     Rule("`events/receive-numbers`", _is_too_large, _does_not_decode),
     Rule("lone surrogates", _has_lone_surrogate, _does_not_decode),
-    Rule("ids", lambda m, s: m.has("i") and not is_id(m.i) and (m.calls or (m.has("x") and m.h is None)), _no_id),
+    Rule("ids", lambda m, s: m.i is not None and not is_id(m.i) and (m.calls or (m.has("x") and m.h is None)), _no_id),
     Rule("late cancellations", _steals, _stolen),
     Rule("`requests/active-id-reuse`", lambda m, s: m.requests and m.i in s.active, _reused),
     Rule("two kinds", _two_kinds, _two_kinds_of),
@@ -205,7 +213,7 @@ RULES = (
     ),
     Rule(
         "many arguments, long names",
-        lambda m, s: m.calls and max(_size(m.name), _size(m.c)) > 256,
+        lambda m, s: m.calls and max(_size(m.name), _size(m.c) if m.h is None else 0) > 256,
         refused(lambda m: "a name of more than 256 bytes"),
     ),
     Rule("channel ids", _odd_channel, _on_odd_channel),
@@ -214,6 +222,7 @@ RULES = (
         lambda m, s: m.calls and channel_id(m.h) is not None and channel_id(m.h) in s.aborted - s.channels.keys(),
         _unknown_again,
     ),
+    Rule("reserved names", _has_reserved_name, _refused_name),
 )
 
 
@@ -254,6 +263,13 @@ ANSWERING = (
         _passed_on(lambda f: {"e": f["e"]}),
     ),
     Answering(
+        "odd rejections",
+        lambda f: (
+            truthy(f.get("_")) and isinstance(f.get("e"), dict) and not isinstance(f["e"].get("message", ""), str)
+        ),
+        _passed_on(lambda f: {"e": {**f["e"], "message": str(f["e"]["message"])}, "_": 1}),
+    ),
+    Answering(
         "falsy channels",
         lambda f: "e" not in f and f.get("h") is not None and not f["h"],
         _passed_on(lambda f: {"d": f.get("d")}),
@@ -261,7 +277,7 @@ ANSWERING = (
     Answering("null results", lambda f: "e" not in f and bool(f.get("h")), _a_channel),
 )
 
-ROWS = {rule.row for rule in (*RULES, *ANSWERING)} | {"items"}
+ROWS = {rule.row for rule in (*RULES, *ANSWERING)} | {"items", "malformed messages"}
 """The beginnings of the rows of DEVIATIONS.md that the rules are about: of a table's row, or of a bullet."""
 
 

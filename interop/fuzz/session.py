@@ -12,7 +12,7 @@ from typing import Any
 
 from interop.fuzz.ends import End
 from interop.fuzz.rules import ANSWERING, RULES, Answering, Rule, rewritten
-from interop.fuzz.state import STREAMS, Frame, Message, Own, State, channel_id, is_id
+from interop.fuzz.state import MOST_MALFORMED, STREAMS, Frame, Message, Own, State, channel_id, is_id
 
 _numbers = itertools.count()
 
@@ -61,6 +61,8 @@ class Session:
         self._state = State()
         self._prefix = f"key {next(_numbers)}."
         self._burst: list[Message] = []
+        self._over = False
+        """Python has closed its connection."""
         self._story: list[str] = []
         self.said: Counter[str] = Counter()
         self.used: set[str] = set()
@@ -72,6 +74,8 @@ class Session:
             Difference: the two peers did not do the same; the text has all that was said until then.
         """
         for step in steps:
+            if self._over:
+                return
             match step:
                 case Say():
                     await self._say(Message(step.text.replace('"key ', f'"{self._prefix}')))
@@ -93,6 +97,12 @@ class Session:
             self.said["left out"] += 1
             return
         self.said["messages"] += 1
+        if self._ruled and message.is_malformed:
+            self._state.malformed += 1
+            if self._state.malformed > MOST_MALFORMED:
+                await self._flush()
+                await self._closes(message)
+                return
         rule = self._rule(message)
         if rule is None:
             # What runs already must not be told from what is about to be asked once more.
@@ -102,6 +112,19 @@ class Session:
             self._burst.append(message)
         else:
             await self._exchange([message], [message.text], [message.text], rule)
+
+    async def _closes(self, message: Message) -> None:
+        """Say one malformed message too many. JavaScript goes on."""
+        self._over = True
+        self.used.add("malformed messages")
+        await self._js.exchange([message.text])
+        try:
+            got = await self._py.exchange([message.text])
+        except ConnectionError as exc:
+            if exc.args[0] == 1007:
+                return
+            got = [{"closed": exc.args}]
+        raise Difference("\n".join([*self._story, message.text, f"expected: closed with 1007, got {got!r}"]))
 
     def _rule(self, message: Message) -> Rule | None:
         return next((rule for rule in self._rules if rule.applies(message, self._state)), None)

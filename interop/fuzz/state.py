@@ -7,9 +7,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from wsrpc import Limits
+
 Frame = dict[str, Any]
 
 MAX_ID = 2**53 - 1
+MOST_MALFORMED = Limits().undecodable
+"""Malformed messages within a minute, longer than any sequence takes, for which wsrpc does not close."""
 RESERVED = frozenset({"open", "connect", "message", "error", "close", "disconnect"})
 MAKERS = frozenset({"channel_make", "channel_talk", "count", "count_list", "count_then_fail", "steps"})
 STREAMS = MAKERS - {"channel_make", "channel_talk"}
@@ -21,8 +25,14 @@ def is_id(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_ID
 
 
+def plain_id(value: Any) -> Any:
+    """As both read ``i``: ``1.0`` is 1. (``null`` is none: None.)"""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
 def channel_id(value: Any) -> int | None:
     """As wsrpc reads ``h``."""
+    value = plain_id(value)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) <= 16:
         value = int(value)
     return value if is_id(value) else None
@@ -66,10 +76,14 @@ class Message:
         """Whether it is an event or a request."""
         self.a: list[Any] = a if isinstance(a, list) else []
         self.name: Any = self.a[0] if self.a else None
-        self.i: Any = self.m.get("i")
+        self.i: Any = plain_id(self.m.get("i"))
         self.h: Any = self.m.get("h")
         self.c: Any = self.m.get("c")
         self.requests = self.calls and is_id(self.i)
+        self.is_malformed = (self.calls and self.i is not None and not self.requests) or (
+            parsed is None and text.lstrip().startswith("{")
+        )
+        """Whether wsrpc counts it as malformed."""
 
     def has(self, *keys: str) -> bool:
         return all(key in self.m for key in keys)
@@ -118,6 +132,8 @@ class State:
     only_js: set[int] = field(default_factory=set[int])
     """Requests of JavaScript's that Python has not made."""
     makers: dict[int, str] = field(default_factory=dict[int, str])
+    malformed: int = 0
+    """Messages that wsrpc has counted as malformed."""
 
     def pending(self, i: Any) -> Own | None:
         """The request of the peer that has this id in JavaScript."""

@@ -19,7 +19,6 @@ from aiohttp import web
 from asgi_servers import SERVERS
 from hosts import Asgi, AsgiHypercorn, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
-from websockets.server import ServerProtocol
 
 import wsrpc_adapters.aiohttp
 from wsrpc import Handshake, Limits, Server, Transport, dial
@@ -29,11 +28,6 @@ from wsrpc_adapters import picows
 from wsrpc_adapters.asgi import asgi
 
 PATIENCE = 8.0
-
-BOUNDS_FRAMES = hasattr(ServerProtocol(), "max_fragment_size")
-"""Whether this is a version of websockets with a bound for frames; where not, messages are put together."""
-
-OF_WEBSOCKETS = {} if BOUNDS_FRAMES else {"pieces in": "the message comes whole; its size is bounded as ever"}
 
 Early = Sequence[tuple[int, bytes]]
 """Opcode and payload of frames that the other side sends together with its part of the opening handshake."""
@@ -156,7 +150,6 @@ class WebsocketsDials(Dials):
     """The default transport, as the dialing side."""
 
     name = "websockets-dials"
-    cannot = OF_WEBSOCKETS
 
     async def dial(self, url: str, limits: Limits) -> Transport:
         return await dial(url, limits=limits)
@@ -166,7 +159,6 @@ class WebsocketsAccepts(Accepts):
     """The default transport, as the accepting side."""
 
     name = "websockets-accepts"
-    cannot = OF_WEBSOCKETS
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:

@@ -26,6 +26,7 @@ ABILITIES: dict[str, str] = {
     "subprotocol": "`on_handshake` chooses the subprotocol",
     "response headers": "`on_handshake` sets headers of the response",
     "refusal body": "a refused client gets the status, body and headers that `on_handshake` set",
+    "refusal log": "a refused handshake is no error in the log",
     "async handshake": "`on_handshake` can be an `async def` function",
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
@@ -150,6 +151,7 @@ class Asgi(Host):
     cannot: ClassVar[Mapping[str, str]] = {
         "compression": "uvicorn compresses messages for every client that offers compression, as browsers do. Small "
         "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
+        "refusal log": 'uvicorn 0.50 to 0.54 logs "ASGI callable returned without completing handshake".',
         "early": EARLY,
         "answered close": "uvicorn does not wait for the client's Close frame, so `was_clean` is true even if "
         "none arrives.",
@@ -174,7 +176,7 @@ class Asgi(Host):
             yield url
 
 
-OF_UVICORN = ("answered close", "before a violation", "half-closed")
+OF_UVICORN = ("refusal log", "answered close", "before a violation", "half-closed")
 """What other ASGI servers can do."""
 
 

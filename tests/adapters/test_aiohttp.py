@@ -43,6 +43,23 @@ def closes(app: web.Application, server: Server, drain: float = 0.0) -> None:
     app.on_shutdown.append(close)
 
 
+async def test_a_signal_leaves_out_the_server_header() -> None:
+    async def without_server_header(request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.pop("Server", None)
+
+    server = echo_server()
+    server.on_handshake(lambda given: given.reject(401, "no") if "no" in given.query else None)
+    app = web.Application()
+    app.router.add_get("/ws", aiohttp_handler(server))
+    app.on_response_prepare.append(without_server_header)
+    closes(app, server)
+    async with running(app) as url:
+        port = urlsplit(url).port or 0
+        accepted, refused = [await head_of(port, handshake(path)) for path in ("/ws", "/ws?no")]
+    assert accepted.startswith(b"HTTP/1.1 101 ") and refused.startswith(b"HTTP/1.1 401 ")
+    assert b"\r\nserver:" not in (accepted + refused).lower()
+
+
 async def test_other_routes_go_on() -> None:
     server = echo_server()
     app = web.Application()
@@ -218,9 +235,11 @@ async def test_http_1_0_and_other_methods_are_refused() -> None:
         for request in (
             handshake("/ws").replace(b"HTTP/1.1", b"HTTP/1.0", 1),
             handshake("/ws", "Content-Length: 0").replace(b"GET", b"POST", 1),
+            handshake("/ws").replace(b"GET", b"HEAD", 1),
+            b"HEAD /ws HTTP/1.1\r\nHost: a\r\n\r\n",  # as a check of a route sends it
         ):
-            with_end = request.replace(b"Connection: Upgrade", b"Connection: Upgrade, close")
-            assert (await ask(port, with_end)).split(b" ")[1] == b"400"
+            async with asyncio.timeout(10):  # the connection ends; else it would look as if a next request could come
+                assert (await ask(port, request)).split(b" ")[1] == b"400"
         assert server.peers == ()
 
 

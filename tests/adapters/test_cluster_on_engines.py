@@ -108,14 +108,14 @@ async def test_the_engine_is_frozen_and_comes_back(broker: OnServer) -> None:
                 await peer.request("add", 1, 2)
             assert caught.value.outcome == "not_sent"
         report = await room.emit("said", "alone")
-        assert (report.sent, report.nodes, report.missed) == (1, (), (made[1].cluster.nodes[0],))
+        assert (report.sent, report.nodes, report.missed) == (1, (made[1].cluster.nodes[0],), ())
         assert await made[1].cluster.peer("user/1").request("add", 1, 2) == 3, "local traffic goes on"
         broker.thaw()
         assert await on_its_way == 42, "the session goes on over the next connection"
         assert await peer.request("add", 1, 2) == 3
         await room.emit("said", "together")
         await turns_until(lambda: all(callee.heard and callee.heard[-1] == "together" for callee in callees))
-        assert callees[1].heard == ["together"] and callees[0].heard == ["alone", "together"]
+        assert all(callee.heard == ["alone", "together"] for callee in callees)
         assert all(server.stats().cluster.gaps == 0 for server in made.all)  # type: ignore[union-attr]
 
 

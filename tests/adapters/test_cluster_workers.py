@@ -148,6 +148,5 @@ def test_the_pages_show_the_configuration_of_nginx() -> None:
     pages = EXAMPLE.parents[1] / "docs" / "how-to"
     for page, names in {"deploy.md": {"nginx.conf", "workers.conf"}, "cluster.md": {"workers.conf"}}.items():
         text = (pages / page).read_text("utf-8")
-        shown = set(re.findall(r'^```text\n--8<-- "examples/cluster/([\w.]+)"\n```$', text, re.MULTILINE))
-        assert shown == names, page
-        assert all((EXAMPLE / name).is_file() for name in shown)
+        shown = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+        assert [name for name in names if (EXAMPLE / name).read_text("utf-8") not in shown] == [], page

@@ -546,7 +546,7 @@ async def test_gone_and_then_a_new_session(host: Host) -> None:
 
 
 @ways
-async def test_credentials_that_expire_make_the_client_dial_at_once(way: Way) -> None:
+async def test_credentials_that_expire_make_the_client_dial_again(way: Way) -> None:
     server = Server(limits=LIMITS)
     expires: list[float] = []
 
@@ -558,7 +558,7 @@ async def test_credentials_that_expire_make_the_client_dial_at_once(way: Way) ->
             handshake.expires = expires[-1]
 
     async with asyncio.timeout(30), way.reach(server) as reached:
-        client = reached.client(reconnect=Reconnect(initial=60.0, max=60.0))
+        client = reached.client(reconnect=SOON)
         both = Both(server, client, reached)
         async with client:
             await both.complete()

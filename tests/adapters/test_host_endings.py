@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
+from contextlib import suppress
 
 import pytest
 from hosts import Host
@@ -11,7 +13,7 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT
 from served import AT_ONCE, LIMITS, Endings, Observed, echo_server, hosts, keeps_working, raw
 
-from wsrpc import Client, ConnectionLost, Peer, Server, dial
+from wsrpc import Client, ConnectionLost, Handshake, Peer, Server, dial
 from wsrpc.testing import FaultProxy
 
 CODES = [(1000, ""), (1000, "bye"), (1001, "going"), (3000, "mine"), (4321, "für immer"), (4999, "x" * 123)]
@@ -200,6 +202,44 @@ async def test_closing_the_server_closes_with_1012_and_refuses_who_comes(host: H
         with pytest.raises(OSError) as caught:
             await dial(url, limits=LIMITS)
         assert getattr(caught.value, "status", 503) == 503
+
+
+@hosts
+@pytest.mark.parametrize("how", ["expires", "peer", "server", "violation"])
+async def test_nothing_is_handled_once_a_close_frame_is_sent(host: Host, how: str) -> None:
+    server = Server(limits=LIMITS.replace(undecodable=1))
+    endings = Endings(server)
+    ran: list[int] = []
+    server.on("note", ran.append)
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.expires = time.time() + 0.1 if how == "expires" else None
+
+    async with host.serving(server) as url, raw(url) as peer:
+        if how != "expires":
+            await peer.send(peer.frame(TEXT, '{"a":["note",0]}'))
+            await turns_until(lambda: ran == [0])
+        closing: asyncio.Task[None] | None = None
+        if how == "peer":
+            closing = asyncio.create_task(server.peers[0].close(4001, "logged out"))
+        elif how == "server":
+            closing = asyncio.create_task(server.close())
+        elif how == "violation":
+            await peer.send(*[peer.frame(TEXT, '{"a":["note"') for _ in range(3)])
+        code = (await peer.next_of(CLOSE)).code
+        assert code == {"expires": 4411, "peer": 4001, "server": 1012, "violation": 1007}[how]
+        ran.clear()
+        with suppress(ConnectionError):  # some servers end the TCP connection at once
+            for number in range(20):  # not in one write: some libraries ignore the rest of a read
+                await peer.send(peer.frame(TEXT, f'{{"i":{number + 1},"a":["note",{number}]}}'))
+                await asyncio.sleep(0)
+            await peer.send(peer.close_frame(code))
+        await peer.read_to_end()
+        await endings.next()
+        if closing is not None:
+            await closing
+        assert ran == []
 
 
 @hosts

@@ -34,7 +34,7 @@ async def test_state_comes_from_on_handshake(host: Host) -> None:
     async with host.serving(server) as url, Client(url + "?x=1&y=%C3%BC", auth="ada", limits=LIMITS) as client:
         assert await client.request("who") == "ada"
         [peer] = server.peers
-        assert (peer.info.path, peer.info.query) == ("/ws", {"x": "1", "y": "ü"})
+        assert (peer.info.path, dict(peer.info.query)) == ("/ws", {"x": "1", "y": "ü"})
         assert peer.info.headers["authorization"] == "Bearer ada"
         assert peer.info.origin is None and peer.info.subprotocol is None
         assert peer.info.underlying is not None
@@ -231,6 +231,104 @@ async def test_a_refusal_has_status_body_and_headers(host: Host) -> None:
 
 
 @hosts
+async def test_a_refusal_is_no_error_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    server = Server(limits=LIMITS)
+    server.on_handshake(lambda given: given.reject(401, "no"))
+    async with host.serving(server) as url:
+        for _ in range(3):
+            with pytest.raises(HandshakeRejected):
+                await dial(url, limits=LIMITS)
+    logged = {(record.name, record.getMessage()) for record in caplog.records if record.levelno > logging.INFO}
+    said = "ASGI callable returned without completing handshake."
+    assert logged == ({("uvicorn.error", said)} if cannot(host, "refusal log") else set())
+
+
+@hosts
+async def test_names_of_headers_ignore_case(host: Host) -> None:
+    server = echo_server()
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        assert given.headers.get("X-Team") == given.headers["x-team"] == "red, blue"
+        assert "X-TEAM" in given.headers and "x-team" in list(given.headers)
+        given.response_headers["X-Served-By"] = "me"
+        given.response_headers["x-served-by"] = "you"
+        if "no" in given.query:
+            given.reject(402, "no", {"CONTENT-TYPE": "text/x-bill", "X-Price": "7", "x-price": "8"})
+
+    team = ("X-Team: red", "x-team: blue")
+    async with host.serving(server) as url:
+        accepted = await head_of(port_of(url), handshake("/ws", *team))
+        refused = await head_of(port_of(url), handshake("/ws?no", *team))
+    assert values(accepted, b"x-served-by") == ([] if cannot(host, "response headers") else [b"you"])
+    if not cannot(host, "refusal body"):
+        assert values(refused, b"content-type") == [b"text/x-bill"]
+        assert values(refused, b"x-price") == [b"7", b"8"]
+
+
+def values(head: bytes, name: bytes) -> list[bytes]:
+    """The values of a header in a response."""
+    lines = [line.partition(b": ") for line in head.split(b"\r\n")]
+    return [value for found, _, value in lines if found.lower() == name]
+
+
+@hosts
+async def test_a_header_of_a_response_may_be_repeated(host: Host) -> None:
+    server = echo_server()
+    cookies = [("Set-Cookie", "a=1; Expires=Thu, 01 Jan 2099 00:00:00 GMT"), ("Set-Cookie", "b=2")]
+
+    @server.on_handshake
+    def gate(given: Handshake) -> None:
+        if "no" in given.query:
+            given.reject(401, "no", [("X-Why", "age"), *cookies])
+        for name, value in cookies:
+            given.response_headers.add(name, value)
+
+    async with host.serving(server) as url:
+        accepted = await head_of(port_of(url), handshake("/ws"))
+        refused = await head_of(port_of(url), handshake("/ws?no"))
+        with pytest.raises(HandshakeRejected) as caught:
+            await dial(url + "?no", limits=LIMITS)
+    expected = [value.encode() for _, value in cookies]
+    assert values(accepted, b"set-cookie") == ([] if cannot(host, "response headers") else expected)
+    if not cannot(host, "refusal body"):
+        assert values(refused, b"set-cookie") == expected and values(refused, b"x-why") == [b"age"]
+        assert caught.value.headers.get_all("Set-Cookie") == [value for _, value in cookies]
+
+
+@hosts
+async def test_the_target_of_the_request(host: Host) -> None:
+    server = echo_server()
+    seen: list[Handshake] = []
+    server.on_handshake(seen.append)
+    target = "/ws?tag=%C3%BC&tag=1+2&none&tag=&x=%26"
+    async with host.serving(server) as url, Client(url.replace("/ws", target), limits=LIMITS) as client:
+        await client.request("echo", 1)
+        for told in (seen[0], server.peers[0].info):
+            assert (told.target, told.path) == (target, "/ws")
+            assert told.query.get_all("tag") == ["ü", "1 2", ""] and told.query["tag"] == ""
+            assert told.query.get_all("x") == ["&"] and told.query.get_all("y") == []
+
+
+@hosts
+async def test_a_target_with_other_characters_than_ascii_is_encoded(host: Host) -> None:
+    server = echo_server()
+    seen: list[Handshake] = []
+    server.on_handshake(seen.append)
+    request = handshake("/ws?x=caf~&y=~2").replace(b"caf~", "café".encode()).replace(b"~2", b"\xff")
+    answer = b""
+    async with host.serving(server) as url, keeps_working(url):
+        with contextlib.suppress(EOFError):  # `Server.listen` drops the connection, as after anything that is not HTTP
+            answer = await head_of(port_of(url), request)
+    if b" 101 " not in answer:
+        assert answer == b"" or b" 400 " in answer
+        assert len(seen) == 1
+        return
+    assert seen[-1].target == "/ws?x=caf%C3%A9&y=%FF"
+    assert dict(seen[-1].query) == {"x": "café", "y": "\ufffd"}
+
+
+@hosts
 async def test_a_failing_on_handshake_refuses_and_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
     server = Server(limits=LIMITS)
 
@@ -291,6 +389,8 @@ async def test_the_subprotocol(host: Host) -> None:
         given.state["offered"] = given.subprotocols
         if "b" in given.subprotocols:
             given.subprotocol = "b"
+        elif "c" in given.subprotocols:
+            given.subprotocol = None
 
     server.on("offered", lambda: current_peer().state["offered"])
     async with host.serving(server) as url:
@@ -298,9 +398,11 @@ async def test_the_subprotocol(host: Host) -> None:
             assert await client.request("offered") == ["a", "b", "bearer.t"]
             chosen = None if cannot(host, "subprotocol") else "b"
             assert client.peer.info.subprotocol == server.peers[0].info.subprotocol == chosen
-        async with Client(url, subprotocols=["a"], limits=LIMITS) as client:
-            assert await client.request("offered") == ["a"]
-            assert client.peer.info.subprotocol is None
+        for offered in (["bearer.t", "a"], ["c"]):  # the first one that is no token, unless the function says otherwise
+            async with Client(url, subprotocols=offered, limits=LIMITS) as client:
+                assert await client.request("offered") == offered
+                chosen = "a" if "a" in offered and not cannot(host, "subprotocol") else None
+                assert client.peer.info.subprotocol == server.peers[0].info.subprotocol == chosen
 
 
 @hosts

@@ -130,6 +130,13 @@ async def test_a_path_begins_with_a_slash() -> None:
         picows.listen(Server(), path="ws")
 
 
+async def test_a_path_may_need_to_be_encoded() -> None:
+    server = echo_server()
+    async with picows.listen(server, path="/café 1") as listener, Client(listener.url, limits=LIMITS) as client:
+        assert await client.request("echo", 1) == 1
+        assert server.peers[0].info.path == "/café 1"
+
+
 async def test_a_port_in_use_leaves_nothing() -> None:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         with pytest.raises(OSError):

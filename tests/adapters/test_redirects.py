@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from typing import Any
 import aiohttp
 import pytest
 from dialings import DIALINGS, Dialing
-from raw_websocket import RawServer, accept_response, raw_server
-from served import LIMITS
+from leftovers import turns_until
+from raw_websocket import TEXT, RawServer, accept_response, raw_server
+from served import AT_ONCE, LIMITS, port_of
 
 import wsrpc_adapters.aiohttp
-from wsrpc import Client, HandshakeRejected, Transport
+from wsrpc import Client, ConnectionLost, HandshakeRejected, Peer, ReconnectInfo, Server, SessionLost, Transport
 
 PEM = Path(__file__).parent / "localhost.pem"
 SECRET = "s3cr3t-of-mine"
@@ -63,7 +65,7 @@ async def test_within_the_origin_everything_is_sent_again(dialing: Dialing, stat
         assert lines[0] == "GET /d?e=f HTTP/1.1"
         assert {"X-Name: Ada", "Sec-WebSocket-Protocol: json", f"Authorization: Basic {BASIC}"} < set(lines)
         assert f"Host: 127.0.0.1:{server.port}" in lines
-        assert (transport.info.path, transport.info.query) == ("/d", {"e": "f"})
+        assert (transport.info.path, dict(transport.info.query)) == ("/d", {"e": "f"})
         transport.abort()
 
 
@@ -248,3 +250,202 @@ async def test_a_session_of_aiohttp_stays_within_its_origin() -> None:
             await server.refuse("302 Found", "", f"Location: {other.url}")
             with pytest.raises(HandshakeRejected, match="another origin"):
                 await dialed
+
+
+# ---------------------------------------------------------------- sessions
+
+
+class Front:
+    """What stands before a server: it passes each connection on, or redirects it, as ``answers`` say.
+
+    ``answers`` has the Location for each of the next connections, or None. Then ``location`` is for all.
+    """
+
+    def __init__(self, server_url: str) -> None:
+        self._server_port = port_of(server_url)
+        self.location: str | None = None
+        self.answers: list[str | None] = []
+        self.port = 0
+        self._writers: list[asyncio.StreamWriter] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @property
+    def url(self) -> str:
+        return f"ws://127.0.0.1:{self.port}/"
+
+    async def __aenter__(self) -> Front:
+        self._listening = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.port = self._listening.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._listening.close()
+        self.drop()
+        await asyncio.gather(*self._tasks)
+
+    def drop(self) -> None:
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self._writers.append(writer)
+        with contextlib.suppress(OSError, EOFError):
+            location = self.answers.pop(0) if self.answers else self.location
+            if location is not None:
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(redirect_to(location))
+                writer.close()
+                return
+            there, here = await asyncio.open_connection("127.0.0.1", self._server_port)
+            self._writers.append(here)
+            await asyncio.gather(self._pass_on(reader, here), self._pass_on(there, writer))
+
+    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65536):
+                writer.write(data)
+        finally:
+            writer.close()
+
+
+class Sessions:
+    """A server whose clients have state and requests in flight, and what it was asked."""
+
+    def __init__(self) -> None:
+        self.server = server = Server(limits=LIMITS)
+        self.requests: list[Mapping[str, str]] = []
+        self.gate = asyncio.Event()
+        server.on_handshake(lambda handshake: self.requests.append(handshake.headers))
+        server.on("login", self.login)
+        server.on("whoami", self.whoami)
+        server.on("slow", self.slow)
+        server.on("peers", lambda: len(server.peers))
+
+    def login(self, peer: Peer, user: str) -> None:
+        peer.state["user"] = user
+
+    def whoami(self, peer: Peer) -> Any:
+        return peer.state.get("user")
+
+    async def slow(self) -> str:
+        await self.gate.wait()
+        return "done"
+
+
+async def started(server: Server, client: Client) -> asyncio.Task[str]:
+    """Log in, and return a request whose handler runs."""
+    await client.request("login", "ada")
+    slow = asyncio.create_task(client.request("slow"))
+    await turns_until(lambda: any(peer.active for peer in server.peers))
+    return slow
+
+
+@dialings
+@pytest.mark.parametrize("credentials", [{}, {"auth": SECRET}], ids=["no credentials", "credentials"])
+async def test_a_client_does_not_ask_to_resume_at_another_origin(
+    dialing: Dialing, credentials: dict[str, str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The session's token would give the whole session to the other server."""
+    async with asyncio.timeout(8), raw_server() as other:
+        mine = Sessions()
+        async with mine.server.listen() as listener, Front(listener.url) as front:
+            options: Any = {"dial": dialing.dial, "limits": LIMITS, "reconnect": AT_ONCE} | credentials
+            async with Client(front.url, **options) as client:
+                slow = await started(mine.server, client)
+                front.location = other.url
+                front.drop()
+                peer = await other.accept()
+                assert "wsrpc-resume" not in peer.request.decode().lower()
+                first = json.loads((await peer.next_of(TEXT)).payload)["wsrpc"]
+                assert first["t"] == "hello" and "resume" not in first["features"] and "token" not in first
+                with pytest.raises(SessionLost, match="a redirect leads to another origin") as caught:
+                    await slow
+                assert caught.value.outcome == "unknown"
+                peer.drop()
+    warned = [record for record in caplog.records if "auth=" in record.getMessage()]
+    assert bool(warned) is bool(credentials), "there is a warning only if something was not sent"
+
+
+@dialings
+async def test_after_a_redirect_to_another_origin_a_new_session_begins_at_once(
+    dialing: Dialing, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Sessions end with their connections there, and the server keeps nothing that nobody can resume."""
+    infos: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
+    async with asyncio.timeout(4), AsyncExitStack() as stack:  # less than the time for an answer to a resume
+        mine = Sessions()
+        listener = await stack.enter_async_context(mine.server.listen())
+        front = await stack.enter_async_context(Front(listener.url))
+        front.location = listener.url
+        client = Client(front.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE)
+        client.on_reconnect(infos.put_nowait)
+        await stack.enter_async_context(client)
+        for _ in range(2):
+            slow = await started(mine.server, client)
+            for peer in mine.server.peers:
+                assert peer.transport is not None
+                peer.transport.abort()
+            with pytest.raises(ConnectionLost) as caught:
+                await slow
+            assert caught.value.outcome == "unknown"
+            info = await infos.get()
+            assert not info.resumed and info.attempts == 1
+            assert await client.request("whoami") is None
+            assert await client.request("peers") == 1, "the server has no peer but the client's"
+    assert len(mine.requests) == 3 and not any("wsrpc-resume" in headers for headers in mine.requests)
+    assert not [record for record in caplog.records if "auth=" in record.getMessage()]
+
+
+@dialings
+async def test_a_redirect_that_comes_back_does_not_bring_the_session_back(dialing: Dialing) -> None:
+    async with asyncio.timeout(8), AsyncExitStack() as stack:
+        mine = Sessions()
+        listener = await stack.enter_async_context(mine.server.listen())
+        front, other = [await stack.enter_async_context(Front(listener.url)) for _ in range(2)]
+        client = await stack.enter_async_context(Client(front.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE))
+        slow = await started(mine.server, client)
+        other.location = f"{front.url}back"
+        answers = front.answers = [other.url, None]
+        front.drop()
+        with pytest.raises(SessionLost):
+            await slow
+        assert await client.request("whoami") is None
+        assert answers == [] and client.peer.info.path == "/back"
+
+
+@dialings
+async def test_a_session_resumes_after_a_redirect_within_its_origin(dialing: Dialing) -> None:
+    async with asyncio.timeout(8), AsyncExitStack() as stack:
+        mine = Sessions()
+        listener = await stack.enter_async_context(mine.server.listen())
+        front = await stack.enter_async_context(Front(listener.url))
+        client = await stack.enter_async_context(Client(front.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE))
+        slow = await started(mine.server, client)
+        front.answers = ["/elsewhere", None]
+        front.drop()
+        mine.gate.set()
+        assert await slow == "done"
+        assert await client.request("whoami") == "ada"
+        assert client.peer.info.path == "/elsewhere" and len(mine.server.peers) == 1
+
+
+@dialings
+async def test_a_session_resumes_at_each_address_that_the_url_function_returns(dialing: Dialing) -> None:
+    """The user chooses these addresses, and not a server."""
+    async with asyncio.timeout(8), AsyncExitStack() as stack:
+        mine = Sessions()
+        listener = await stack.enter_async_context(mine.server.listen())
+        front, second = [await stack.enter_async_context(Front(listener.url)) for _ in range(2)]
+        urls = [second.url, front.url]
+        client = await stack.enter_async_context(
+            Client(lambda: urls.pop(), dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE)
+        )
+        slow = await started(mine.server, client)
+        front.drop()
+        mine.gate.set()
+        assert await slow == "done"
+        assert await client.request("whoami") == "ada" and urls == []

@@ -341,6 +341,8 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
         headers = sorted(line for line in head.split(b"\r\n") if not line.lower().startswith(b"date:"))
         logged = [record.getMessage().replace(str(own_port), "PORT") for record in caplog.records]
         logged = [line for line in logged if "WebSocket" in line or "ASGI" in line]
+        if case == "denies" and ws == UVICORN_S_OWN:
+            logged.remove("ASGI callable returned without completing handshake.")  # which it does after any refusal
         seen.append((headers, rest, told, logged))
     assert seen[0] == seen[1]
     assert seen[0][3]
@@ -809,4 +811,4 @@ def test_a_test_client_has_no_extension_and_needs_none() -> None:
 def test_without_uvicorn_or_with_an_old_one_the_error_says_what_to_install(module: str) -> None:
     program = f"import sys; sys.modules[{module!r}] = None; import wsrpc_adapters.uvicorn"
     ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "uvicorn 0.44 or later: pip install 'python-wsrpc[uvicorn]'" in ran.stderr
+    assert "uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'" in ran.stderr

@@ -496,6 +496,16 @@ class Outage:
     whole: float = float("inf")
     """When everybody could call everybody again."""
 
+    @property
+    def noticed(self) -> float:
+        """Seconds for which a process may take the engine for one that works."""
+        return FREEZE_NOTICED if self.how == "frozen" else KILL_NOTICED
+
+    def can_end(self, call: Call) -> bool:
+        """Return whether it lasted for too long for a call that was sent before anybody knew of it."""
+        lasted = self.over - self.began >= RIDDEN - 0.5
+        return lasted and self.began <= call.at and call.began <= min(self.whole, self.began + self.noticed)
+
     def __str__(self) -> str:
         return f"{self.how} for {self.over - self.began:.2f} s, whole {self.whole - self.over:.3f} s later"
 
@@ -580,14 +590,13 @@ def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
                 if call.seconds > REFUSED or "PeerNotFound" in call.why:  # it was there all the time
                     wrong.append(call)
             elif call.ended == "unknown":
-                during = [each for each in outages if each.began <= call.at and call.began <= each.whole]
-                after = min((call.began - each.began for each in during), default=float("inf"))
-                noticed = FREEZE_NOTICED if during and during[-1].how == "frozen" else KILL_NOTICED
+                # A call that ended in one outage may have been lost in the one before.
+                causes = [each for each in outages if each.can_end(call)]
+                if not causes:
+                    wrong.append(call)
                 if call.kind != "park":
                     unknown.append(call.seconds)
-                    late.append(after)
-                if after > noticed or during[-1].over - during[-1].began < RIDDEN - 0.5:
-                    wrong.append(call)
+                    late += [min(call.began - each.began for each in causes)] if causes else []
     show("calls that could not be sent have failed", refused)
     show("calls in flight have ended as unknown", unknown)
     show("from the loss of the engine to the last call that was sent nevertheless", late)

@@ -126,6 +126,13 @@ async def test_a_wrong_name_token_or_generation_gets_one_answer_and_changes_noth
         await w.goes_on()
 
 
+async def test_limits_that_make_no_sense_close_the_connection_that_resumes() -> None:
+    async with world() as w, raw_client(w.port, "/?user=ada", RESUMES) as raw:
+        await say(raw, **w.resume(limits={"values": -1}))
+        assert await closes(raw) == 1007
+        await turns_until(lambda: not w.server.peers)
+
+
 async def test_the_session_of_another_server_is_elsewhere_whatever_else_is_wrong() -> None:
     async with world() as w, world() as other:
         for token in (other.token, OTHER):
@@ -246,6 +253,59 @@ async def test_a_thousand_guesses_change_nothing() -> None:
         await w.goes_on()
 
 
+@pytest.mark.parametrize(
+    ("victim", "attackers"),
+    [
+        ({"user": "ada"}, [{"user": "mallory"}]),
+        ({"host": "192.0.2.1"}, [{"host": "192.0.2.2"}]),
+        ({"host": "2001:db8::1"}, [{"host": f"2001:db8:0:1::{n:x}"} for n in range(1, 8)]),
+        ({"host": "192.0.2.1"}, [{"host": "192.0.2.1"}]),  # the larger sessions end first
+        ({"user": "ada"}, [{"host": f"192.0.2.{n}"} for n in range(1, 3)]),
+    ],
+    ids=["principals", "addresses", "a network of one client", "the same address", "some without a principal"],
+)
+async def test_a_client_whose_sessions_fill_the_memory_ends_its_own(
+    victim: dict[str, str], attackers: list[dict[str, str]]
+) -> None:
+    server = Server(trusted_proxies=["127.0.0.1"], detached_bytes=1_000_000)
+    report = "x" * 60_000
+    server.on("report", lambda: report)
+    parked = asyncio.Event()
+
+    @server.on_handshake
+    def who(handshake: Handshake) -> None:
+        handshake.principal = handshake.query.get("user")
+
+    @server.on("park")
+    async def park() -> None:
+        parked.set()
+        await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def session(of: dict[str, str]) -> AsyncGenerator[RawPeer]:
+        path = f"/?user={of['user']}" if "user" in of else "/"
+        async with raw_client(listener.port, path, f"X-Forwarded-For: {of.get('host', '198.51.100.1')}") as raw:
+            await say(raw, t="hello", v=1, features=["resume"], limits={})
+            await hear(raw)
+            await say(raw, t="ack", n=0, bytes=0)
+            yield raw
+            raw.drop()
+
+    async with asyncio.timeout(20), server.listen() as listener:
+        async with session(victim) as raw:
+            await raw.send(raw.frame(TEXT, '{"i":1,"a":["park"]}'))
+            await parked.wait()
+            [peer] = server.peers
+        await turns_until(lambda: peer.detached)
+        for number in range(40):
+            async with session(attackers[number % len(attackers)]) as raw:
+                await raw.send(raw.frame(TEXT, '{"i":1,"a":["report"]}'))
+                await raw.next_of(TEXT)
+            await turns_until(lambda: not any(peer.connected for peer in server.peers))
+        assert 2 < len(server.peers) < 20, "the bound is reached"
+        assert peer.detached
+
+
 async def test_who_means_to_resume_and_says_nothing_or_something_else_gets_a_new_session() -> None:
     async with world() as w:
         async with raw_client(w.port, "/?user=ada", RESUMES) as raw:
@@ -277,12 +337,14 @@ async def test_credentials_that_expire_are_replaced_and_the_session_goes_on() ->
     def check(handshake: Handshake) -> None:
         seen.append(handshake.bearer_token)
         handshake.principal = "ada"
-        handshake.expires = time.time() + (0.3 if len(seen) == 1 else 3600)
+        handshake.expires = time.time() + (2.0 if len(seen) == 1 else 3600)
 
     server.on("park", asyncio.Event().wait)
     back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
     closed: list[object] = []
-    never = Reconnect(initial=1000.0, max=1000.0)  # it dials at once all the same
+    never = Reconnect(
+        initial=1000.0, max=1000.0
+    )  # it dials at once all the same, because the connection lasts a second
     async with asyncio.timeout(20), server.listen() as listener:
         client = Client(listener.url, auth=lambda: next(tokens), reconnect=never)
         client.on_reconnect(back.put_nowait)

@@ -60,6 +60,8 @@ class SessionRecord:
         self.opened_here = self.opened_there = 0
         self.closed_here = self.closed_there = 0
         self.killed = False
+        self.closing: Any = None
+        """The transport with which the server has begun to close a connection."""
         self.detached_at: float | None = None
         """When the server's side was first seen without a connection, if it has none."""
         self.down = [Lane(f"down, emitted, {label}"), Lane(f"down, awaited, {label}"), Lane(f"down, broadcast {label}")]

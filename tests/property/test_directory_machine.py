@@ -1,7 +1,8 @@
 """Nodes that each keep a directory, and an engine between them that loses messages and parts nodes from each other.
 
 Whatever happens: what a node knows of another one is what that one had at some time, and once messages flow again, all
-directories agree on nodes, addresses and rooms, and no address has two owners.
+directories agree on nodes, addresses and rooms, and no address has two owners. Where two nodes claim one address, a
+client that is connected keeps it unless another connected one has it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from wsrpc._cluster.directory import LEASE, Beat, Claim, Delta, Directory, Snapshot
+from wsrpc._cluster.directory import LEASE, Beat, Delta, Directory, Snapshot
 
 ADDRESSES = ["ada", "bob", "cyd"]
 ROOMS = ["hall", "attic"]
@@ -27,8 +28,9 @@ class Node:
 
     def __init__(self, name: str, sent: list[tuple[str, str | None, Message]]) -> None:
         self.directory = Directory(name, self)
-        self.has: set[str] = set()
-        """Addresses of clients that are connected here."""
+        self.has: dict[str, bool] = {}
+        """Addresses of the clients that have a session here, each with whether it is connected."""
+        self.contested: set[str] = set()
         self.rooms: set[str] = set()
         self.known: list[str] = []
         self.asks: set[str] = set()
@@ -48,9 +50,12 @@ class Node:
         self.known.remove(node)
         self.asks.discard(node)
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
+    def claim_contested(self, address: str, /) -> None:
         assert address in self.has, "it is told of an address that it does not have"
-        self.has.discard(address)
+        self.contested.add(address)
+
+    def changed(self) -> None:
+        pass  # it publishes now and then
 
     def needs_snapshot(self, node: str, /) -> None:
         self.asks.add(node)
@@ -115,17 +120,44 @@ class DirectoryMachine(RuleBasedStateMachine):
 
     @rule(at=which, address=addresses)
     def connect(self, at: int, address: str) -> None:
-        """A client is there, with an address. It may have left another node, which does not know yet."""
+        """A client connects, for the first time or again. It may have left another node, which does not know yet."""
         node = self.nodes[at]
-        node.has.add(address)
+        node.has[address] = True
         node.directory.claim(address)
         assert node.directory.locate(address) == node.name
 
     @rule(at=which, address=addresses)
+    def drop(self, at: int, address: str) -> None:
+        """A client loses its connection, and its session waits for another one."""
+        if address in self.nodes[at].has:
+            self.nodes[at].has[address] = False
+
+    @rule(at=which, address=addresses)
     def disconnect(self, at: int, address: str) -> None:
         node = self.nodes[at]
-        node.has.discard(address)
+        node.has.pop(address, None)
         node.directory.release(address, self.now)
+
+    @rule(at=which)
+    def settle(self, at: int) -> None:
+        """A node asks those with a higher claim to one of its addresses, as `Member` does."""
+        node = self.nodes[at]
+        for address in sorted(node.contested):
+            by = node.directory.higher_claim(address)
+            if by is None:
+                node.contested.discard(address)
+                continue
+            other = next((each for each in self.nodes if each.name == by.node), None)
+            if (
+                other is None
+                or self.between(node.name, other.name) in self.apart
+                or other.directory.claim_of(address) != by.counter
+            ):
+                continue
+            if other.has[address]:
+                self.disconnect(at, address)
+            elif node.has[address]:
+                self.disconnect(self.nodes.index(other), address)
 
     @rule(at=which, room=rooms, there=st.booleans())
     def member(self, at: int, room: str, there: bool) -> None:
@@ -188,13 +220,12 @@ class DirectoryMachine(RuleBasedStateMachine):
                     assert other in node.known
                     assert any(room in there for _, there in self.histories[other].history), "it never had it"
 
-    def teardown(self) -> None:
-        if not hasattr(self, "nodes"):
-            return
-        self.apart.clear()
+    def meet(self) -> None:
+        """Let everything arrive, until all know everything."""
         for _ in range(6):
             self.now += 1.5
-            for node in self.nodes:
+            for index, node in enumerate(self.nodes):
+                self.settle(index)
                 node.directory.tick(self.now)
                 node.publish(beat=True)
             self.deliver()
@@ -205,6 +236,21 @@ class DirectoryMachine(RuleBasedStateMachine):
                         node.answer(other.name)
             self.deliver()
         self.holds()
+
+    def teardown(self) -> None:
+        if not hasattr(self, "nodes"):
+            return
+        self.apart.clear()
+        connected = {address for node in self.nodes for address, there in node.has.items() if there}
+        self.meet()
+        for address in ADDRESSES:
+            sessions = [node.has[address] for node in self.nodes if address in node.has]
+            if address in connected:
+                assert sessions == [True], f"{address}: one connection stays, and no session without one"
+        for index, node in enumerate(self.nodes):
+            for address in [address for address, there in node.has.items() if not there]:
+                self.disconnect(index, address)  # the session has waited for too long
+        self.meet()
         names = sorted(node.name for node in self.nodes)
         for node in self.nodes:
             assert sorted(node.directory.nodes) == names

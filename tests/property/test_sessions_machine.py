@@ -2,8 +2,8 @@
 
 Whatever happens: an event arrives at most once and in order, and nothing is lost in a session that goes on; a session
 ends only for a reason that docs/explanation/sessions.md names; every call ends once, and its handler runs as often as
-its outcome says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; and
-in the end nothing is left. Time passes only where a rule says so.
+its outcome says; the items of a stream have no gaps; `open`, `close` and `on_reconnect` are called once for each; once
+a side closes, no handler starts there; and in the end nothing is left. Time passes only where a rule says so.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
+    HandshakeRejected,
     Limits,
     Peer,
     QueueFull,
@@ -36,12 +37,15 @@ from wsrpc import (
     ReconnectInfo,
     Server,
     SessionLost,
+    current_peer,
 )
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._handlers.registration import Registrar
 from wsrpc._peer.peer import core_of as peer_core
+from wsrpc._server.peers import served_peer
+from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 
 KEPT = 30.0
@@ -88,6 +92,10 @@ class SessionsMachine(RuleBasedStateMachine):
         self.reads_all = False
         self.sources = 0
         self.on_close = self.on_back = "nothing"
+        self.redirects: list[str] = []
+        """The hosts to which the next requests of the client are redirected, one after another."""
+        self.left_origin = False
+        """Whether the last request was redirected to another origin."""
         self.failed = False
         self.client: Client
 
@@ -157,8 +165,23 @@ class SessionsMachine(RuleBasedStateMachine):
         server.on_raw(lambda peer, text: self.arrived_there(self.up[0], peer, *self.raw(text), ""))
         self.register(server)
 
-    async def dial(self, url: str, **options: Any) -> Any:
-        return await self.line.dial(url, **options)
+    async def dial(self, url: str, *, headers: Any = None, limits: Limits | None = None, **options: Any) -> Any:
+        path = [url.replace("server", host) for host in self.redirects]
+        self.left_origin = "other" in self.redirects
+
+        async def attempt(request: DialRequest) -> Any:
+            if path:
+                raise HandshakeRejected(302, "", {"location": path.pop(0)})
+            transport = await self.line.dial(request.url, headers=request.headers, limits=limits)
+            if self.left_origin:
+                transport.send = partial(self.send_elsewhere, transport.send)  # type: ignore[method-assign]
+            return transport
+
+        return await follow_redirects(DialRequest(url, headers=headers), attempt, 10.0)
+
+    def send_elsewhere(self, send: Callable[[bytes, bool], None], payload: bytes, text: bool = True) -> None:
+        assert b'"t":"resume"' not in payload, "the token of a session goes to another origin"
+        send(payload, text)
 
     def url(self) -> str:
         self.labels += 1
@@ -182,16 +205,16 @@ class SessionsMachine(RuleBasedStateMachine):
 
     def register(self, side: Registrar) -> None:
         def now(number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             return number
 
         async def park(number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             await self.gate.wait()
             return number
 
         async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
-            self.runs[number] += 1
+            self.starts(number)
             return [item[0] async for item in items]
 
         async def talk(channel: AnonymousChannel) -> None:
@@ -200,6 +223,19 @@ class SessionsMachine(RuleBasedStateMachine):
 
         for handler in (now, park, self.items, take, talk):
             side.on(handler.__name__, handler)
+
+    def starts(self, number: int) -> None:
+        self.check_starts(current_peer())
+        self.runs[number] += 1
+
+    def check_starts(self, peer: Peer) -> None:
+        """See that a handler may start: its side has not closed the connection."""
+        if peer is self.client.peer:
+            assert self.client.state not in ("closing", "closed"), "a handler starts after close()"
+            return
+        session = peer.get("session")
+        if session is not None and session.closing is not None:
+            assert peer.connected and peer.transport is not session.closing, "a handler starts after the Close frame"
 
     # ------------------------------------------------------------ what the sides are told
 
@@ -282,6 +318,8 @@ class SessionsMachine(RuleBasedStateMachine):
             assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
+        elif "another origin" in reason:
+            assert self.left_origin, reason
 
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
@@ -331,9 +369,11 @@ class SessionsMachine(RuleBasedStateMachine):
     def arrived_here(self, index: int, label: str, number: int, filling: str = "") -> None:
         session = self.sessions[label]
         assert session.opened_here, f"{number} has come before its session was open"
+        self.check_starts(self.client.peer)
         session.down[index].got[0].append(number)
 
     def arrived_there(self, lane: Lane, peer: Peer, label: str, number: int, filling: str) -> None:
+        self.check_starts(peer)
         lane.got[int(peer.get("session").label)].append(number)
 
     # ------------------------------------------------------------ what the applications do
@@ -377,8 +417,17 @@ class SessionsMachine(RuleBasedStateMachine):
                     sender.send_raw_nowait(f"raw,{label},{number},{'x' * size}")
                 else:
                     sender.emit_nowait("note0", label, number, "x" * size)
-            except (ConnectionLost, QueueFull):
+            except (ConnectionLost, QueueFull) as error:
                 lane.refused.add(number)
+                self.check_full(error)
+
+    def check_full(self, error: Exception) -> None:
+        """See that only the user's own messages fill the client's queue, not what waits with the session."""
+        if isinstance(error, QueueFull) and "not connected" in str(error):
+            queue = peer_core(self.client.peer).out.offline_queue()
+            users = [entry for entry in queue.items.values() if not entry.of_session]
+            size = sum(len(entry.payload) for entry in users)
+            assert len(users) == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))
     def emit_and_wait(self, side: int, which: int, size: int, count: int) -> None:
@@ -392,8 +441,9 @@ class SessionsMachine(RuleBasedStateMachine):
             number = self.new(lane, session is not None or self.client.state == "connected")
             try:
                 await sender.emit("note1", "" if session is None else session.label, number, "x" * size)
-            except (ConnectionLost, QueueFull):
+            except (ConnectionLost, QueueFull) as error:
                 lane.refused.add(number)
+                self.check_full(error)
 
         for _ in range(count):
             self.sends.append(self.world.loop.create_task(main()))
@@ -584,7 +634,34 @@ class SessionsMachine(RuleBasedStateMachine):
     def close_from_there(self, which: int, really: bool) -> None:
         at = self.peer(which)
         if really and at is not None:
-            self.orders.append(self.world.loop.create_task(at[0].close(1012, "restart")))
+            self.orders.append(self.world.loop.create_task(self.close_peer(*at)))
+
+    async def close_peer(self, peer: Peer, session: SessionRecord) -> None:
+        session.closing = peer.transport
+        await peer.close(1012, "restart")
+
+    @rule(which=some, count=st.integers(0, 4), kind=st.sampled_from(["now", "park"]), turns=st.integers(0, 6))
+    def expire(self, which: int, count: int, kind: str, turns: int) -> None:
+        """The credentials of a client expire while its messages arrive."""
+
+        async def main() -> None:
+            at = self.peer(which)
+            if at is None or not at[0].connected:
+                return
+            peer, session = at
+            self.emit_now(0, 0, 0, count)
+            self.ask(0, 0, kind, None)
+            await self.world.turns(turns)
+            served = served_peer(peer)
+            assert served is not None
+            if peer.connected:
+                served.expire_at(0.0)
+                await self.world.turns(1)
+                if served.core.session.paused is not None:
+                    session.closing = peer.transport
+            await self.world.turns(turns)
+
+        self.world.run(main())
 
     @rule(really=seldom)
     def kill(self, really: bool) -> None:
@@ -635,6 +712,22 @@ class SessionsMachine(RuleBasedStateMachine):
             await self.world.turns(2 * turns)
 
         self.world.run(main())
+
+    @rule(count=st.integers(0, 9), emits=st.integers(1, 3))
+    def cut_an_upload(self, count: int, emits: int) -> None:
+        """The source of an upload goes on while there is no connection, and so does the user."""
+        self.upload(0, 0, count, 0)
+        self.world.run(self.world.turns(6))
+        self.line.down = True
+        self.cut(half_open=False, count=4)
+        self.open_gate()
+        self.turn(count=8)
+        self.emit(0, 0, 0, emits, raw=False)
+
+    @rule(hosts=st.sampled_from([[], [], ["server"], ["other"], ["other", "other"], ["other", "server"]]))
+    def redirect(self, hosts: list[str]) -> None:
+        """Each request of the client is redirected from now on: within the origin, out of it, or there and back."""
+        self.redirects = hosts
 
     @rule(down=st.booleans())
     def line_down(self, down: bool) -> None:

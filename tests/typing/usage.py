@@ -19,6 +19,7 @@ import tenacity
 
 import wsrpc
 from wsrpc import (
+    RESERVED_EVENTS,
     AnonymousChannel,
     Channel,
     Client,
@@ -326,6 +327,23 @@ async def again(info: ReconnectInfo) -> None:
     assert_type(info.attempts, int)
 
 
+@client.on_reconnect
+async def again_without_info() -> None: ...
+
+
+client.on_reconnect(lambda info: print(info.resumed))
+client.on_reconnect(lambda: print("again"))
+client.on_reconnect(lambda info, name="again": print(name, info))
+server.on_handshake(lambda handshake: handshake.reject(503))
+server.on_join(lambda peer, room: peer.principal == room)
+server.on_raw(lambda peer, message: print(peer.id, message))
+client.on_raw(lambda peer, message: print(peer.id, message))
+
+
+@server.on_raw
+async def take_raw(peer: Peer, message: str) -> None: ...
+
+
 # ---------------------------------------------------------------- who it is
 
 ITEM = Key[Item]("item")
@@ -518,7 +536,7 @@ class Tube:
     """A transport of one's own, without wsrpc as a base class."""
 
     def __init__(self) -> None:
-        self.info = ConnectionInfo(path="/tube", remote=("::1", 1))
+        self.info = ConnectionInfo(target="/tube", remote=("::1", 1))
         self.unsent = 0
         self.largest = 1024
         self.receiver: Receiver | None = None
@@ -562,6 +580,11 @@ async def own_transports() -> None:
 async def testing() -> None:
     async with connect(server, path="/ws?token=x", headers={"Origin": "null"}) as in_memory:
         assert_type(in_memory, Client)
+        assert_type(in_memory.get(VISITS), int | None)
+        assert_type(in_memory.get(VISITS, 0), int)
+        in_memory.set(VISITS, 1)
+        assert_type(in_memory.peer.info.query.get_all("token"), list[str])
+        print("open" in RESERVED_EVENTS)
     async with connect(server, client=client, state={"user": "ada"}, principal="ada"):
         pass
     clock = Clock()
@@ -606,6 +629,15 @@ clustered = Server(cluster=Cluster(MemoryEngine(), name="shop"))
 def missing(room: Room) -> None:
     for peer in room:
         peer.emit_nowait("reload")
+
+
+@clustered.cluster.on_gap
+async def missing_later(room: Room) -> None:
+    await room.emit("reload")
+
+
+clustered.cluster.on_gap(lambda room: print(room.name))
+clustered.cluster.on_gap(lambda room, text="gap": print(text, room))
 
 
 async def cluster_wide(peer: Peer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -137,9 +138,14 @@ async def closes_with(driven: Driven, code: int) -> None:
     assert not driven.peer.connected
 
 
+def said_in(record: logging.LogRecord) -> str:
+    """The text of a record, without the peer that a warning names at its end."""
+    return re.sub(r" \(peer [^()]*\)$", "", record.getMessage())
+
+
 def messages(caplog: pytest.LogCaptureFixture, level: int = logging.WARNING) -> list[str]:
-    """The texts that were logged at ``level`` or above."""
-    return [record.getMessage() for record in caplog.records if record.levelno >= level]
+    """The texts that were logged at ``level`` or above, without the peers that they name at the end."""
+    return [said_in(record) for record in caplog.records if record.levelno >= level]
 
 
 def rejection(sent: list[Any], i: int) -> dict[str, Any]:

@@ -215,7 +215,7 @@ RULES: list[tuple[str, Scenario]] = [
         scenario_of(
             CREATE,
             ({"do": REQUEST}, [{"sent": '{"a":["q"],"i":1}'}]),
-            ({"feed": '{"a":["open"],"i":1}'}, [{"outcome": {**RESOLVED["outcome"], "value": {"$undefined": True}}}]),
+            ({"feed": '{"i":1,"x":"too late"}'}, [{"outcome": {**RESOLVED["outcome"], "value": {"$undefined": True}}}]),
             ({"feed": '{"i":1,"d":5}'}, []),
         ),
     ),

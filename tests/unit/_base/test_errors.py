@@ -13,7 +13,7 @@ import pytest
 
 import wsrpc
 from wsrpc import errors
-from wsrpc._channels.core import TOO_MANY
+from wsrpc._channels.core import NO_CHANNELS, TOO_MANY
 from wsrpc._protocol.rejections import BAD_ITEM, DESCRIPTION_CHANGED, FINISHED_REASON
 from wsrpc._sending.retry import may_have_run
 from wsrpc.testing import pair
@@ -81,7 +81,7 @@ def test_the_page_has_every_code() -> None:
     rows = re.findall(r"^\| `(wsrpc\.\w+)` \| (?:`(\w+)`|none) \|", PAGE, re.MULTILINE)
     true: dict[object, str] = {FINISHED_REASON.code: ""}
     true.update((cls.code, cls.__name__) for cls in all_errors() if issubclass(cls, errors.RemoteError) and cls.code)
-    true.update(dict.fromkeys((BAD_ITEM, DESCRIPTION_CHANGED, TOO_MANY), "RemoteError"))
+    true.update(dict.fromkeys((BAD_ITEM, DESCRIPTION_CHANGED, NO_CHANNELS, TOO_MANY), "RemoteError"))
     assert dict(rows) == true
 
 

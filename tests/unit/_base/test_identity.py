@@ -151,6 +151,10 @@ async def test_get_and_set_as_in_ws_wrapper() -> None:
         assert peer.get("none", 5) == 5
         peer.set(VISITS, 1)
         assert peer.get("visits") == peer.get(VISITS) == 1
+        assert client.get("user") == "ada" and client.get(VISITS) == 1 and client.get("none", 5) == 5
+        client.set("user", "bo")
+        client.set(VISITS, 2)
+        assert peer.state == {"user": "bo", "visits": 2}
 
 
 def test_a_key_stands_for_its_name() -> None:

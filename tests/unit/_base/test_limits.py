@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -82,7 +81,9 @@ def test_bounds_with_which_nobody_could_talk_are_refused_with_the_reason() -> No
         Limits(message=150)
     with pytest.raises(ValueError, match=r"^Limits\.depth must be at least 2, got 1: every message is an object"):
         Limits(depth=1)
-    assert Limits(message=512, depth=2).depth == 2
+    with pytest.raises(ValueError, match=r"^Limits\.values must be at least 64, got 63: an error has some 20"):
+        Limits(values=63)
+    assert Limits(message=512, depth=2, values=64).depth == 2
 
 
 def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
@@ -121,12 +122,3 @@ def test_a_rate_is_a_whole_number_of_at_least_1_or_none() -> None:
             match=rf"^Limits\.rate must be at least 1, got {wrong}: it counts requests and events per second; None: no",
         ):
             Limits(rate=wrong)
-
-
-def test_each_bound_says_what_it_is() -> None:
-    import wsrpc.limits as module
-
-    source = Path(module.__file__).read_text()
-    for field in Limits.__struct_fields__:
-        _, _, after = source.partition(f"\n    {field}: ")
-        assert after.splitlines()[1].strip().startswith('"""'), field

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, turns
+from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -226,7 +226,7 @@ async def test_a_failure_names_event_channel_and_request(
         assert record.exc_info is not None and "mine" in str(record.exc_info[1])
         assert record.peer == d.peer.id  # type: ignore[attr-defined]
     # The caller has the number that the line has.
-    number = request.getMessage().partition("[")[2].rstrip("]")
+    number = said_in(request).partition("[")[2].rstrip("]")
     assert number in str(answer["e"])
 
 
@@ -367,7 +367,7 @@ async def test_the_log_names_the_event_that_was_meant_and_the_caller_does_not_ge
         [answer] = await driven.fed({**where, "i": 1, "a": [event]})
         assert answer["e"]["message"] == text.partition(";")[0]
         line, level = f"a request was refused: {text} (further ones are not logged)", logging.INFO
-    assert [(record.getMessage(), record.levelno) for record in caplog.records] == [(line, level)]
+    assert [(said_in(record), record.levelno) for record in caplog.records] == [(line, level)]
 
 
 @pytest.mark.parametrize("budget", ["used up", "free"])
@@ -403,3 +403,15 @@ async def test_the_channel_by_which_clients_join_rooms_is_named_too(caplog: pyte
         await turns_until(lambda: server.peers[0].ignored)
     [line] = messages(caplog)
     assert line.startswith("No event listener for 'join'; the channel 'rooms' has a handler for it (")
+
+
+async def test_the_text_of_a_warning_names_the_peer_and_its_address(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    async with server.listen() as listener, Client(listener.url) as client:
+        await client.emit("unknown")
+        await turns_until(lambda: bool(messages(caplog)))
+        [peer] = server.peers
+        assert peer.info.remote is not None
+        host, port = peer.info.remote
+        [text] = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+        assert text.endswith(f" (peer {peer.id} at {host}:{port})")

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from core_driver import Blocked, start, turns
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 from stream_driver import Both, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
-from wsrpc import ChannelClosed, ConnectionLost, RemoteError, RpcError
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Peer, RemoteError, RpcError, Server
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+@asynccontextmanager
+async def scripted() -> AsyncGenerator[tuple[Peer, ScriptedTransport]]:
+    """A peer whose remote peer is plain, and is played by the test."""
+    transport = ScriptedTransport()
+    server = Server()
+    async with asyncio.timeout(8):
+        peer = await server.accept(transport)
+        assert isinstance(peer, Peer)
+        yield peer, transport
+        transport.lose()
+        await server.close()
 
 
 @pytest.mark.parametrize("how", ["close", "abort", "remote abort", "drop"])
@@ -128,6 +145,96 @@ async def test_pending_requests_fail_and_their_handlers_are_cancelled_when_it_cl
         assert caught.value.reason == "enough"
     await emptied(*both)
     assert there.cancelled == ["enough"] and here.cancelled == ["enough"]
+
+
+@pytest.mark.parametrize("how", ["close", "abort", "remote abort", "drop"])
+async def test_the_remote_peer_learns_that_requests_on_it_are_over(both: Both, how: str) -> None:
+    ours, theirs = await opened(both)
+    started, cancelled = asyncio.Event(), asyncio.Event()
+
+    @theirs.on("hang")
+    async def hang() -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    asking = asyncio.create_task(ours.request("hang"))
+    await started.wait()
+    if how == "close":
+        ours.close("why")  # on this side only
+        assert not theirs.closed
+    elif how == "abort":
+        await ours.abort("why")
+    elif how == "remote abort":
+        await theirs.abort("why")
+    else:
+        transport = both[0].transport
+        assert transport is not None
+        transport.abort()
+    async with asyncio.timeout(8):
+        await cancelled.wait()
+        with pytest.raises((ChannelClosed, ConnectionLost)):
+            await asking
+    theirs.close()
+
+
+@pytest.mark.parametrize(
+    ("end", "sent"),
+    [
+        (lambda channel: channel.close("enough"), [{"i": 2, "x": "enough"}]),
+        (lambda channel: channel.abort("enough"), [{"h": 1, "x": "enough"}, {"i": 2, "x": "enough"}]),
+        (None, [{"i": 2, "x": {"message": "Request aborted"}, "_": 1}]),
+    ],
+    ids=["close", "abort", "by the plain peer"],
+)
+async def test_a_plain_peer_gets_a_cancellation_of_each_request_on_it(end: Any, sent: list[Any]) -> None:
+    async with scripted() as (peer, transport):
+        opening = asyncio.create_task(peer.open_channel("talk"))
+        await turns(5)
+        [request] = transport.take()
+        transport.feed({"i": request["i"], "h": request["i"]})
+        channel = await opening
+        asking = asyncio.create_task(channel.request("hang"))
+        await turns(5)
+        [inner] = transport.take()
+        if end is None:
+            transport.feed({"h": channel.id, "x": "gone"})
+        else:
+            ended = end(channel)
+            if ended is not None:
+                await ended
+        with pytest.raises(ChannelClosed):
+            await asking
+        ids = {1: channel.id, 2: inner["i"]}
+        transport.expect(*[{k: ids[v] if k in "ih" else v for k, v in message.items()} for message in sent])
+
+
+@pytest.mark.parametrize("handler", ["stream", "conversation"])
+async def test_a_cancellation_by_wsrpc_that_crosses_the_answer_ends_the_channel(handler: str) -> None:
+    async with scripted() as (peer, transport):
+        transport.feed({"ws-wrapper": False, "wsrpc": {"t": "hello", "v": 1, "features": [], "limits": {}}})
+        ended = asyncio.Event()
+
+        @peer.on("stream")
+        async def stream() -> AsyncIterator[int]:
+            yield 1
+
+        @peer.on("conversation")
+        async def talk(channel: AnonymousChannel) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+        transport.feed({"i": 1, "a": [handler]})
+        await turns_until(lambda: peer.channels == 1)
+        transport.feed({"i": 1, "x": {"message": "Request aborted"}, "_": 1})
+        await turns_until(lambda: (peer.channels, peer.active) == (0, 0))
+        assert ended.is_set() is (handler == "conversation")
+        assert peer.ignored == {}
 
 
 async def test_events_that_run_when_it_closes_finish(both: Both) -> None:

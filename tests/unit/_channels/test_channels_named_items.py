@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from itertools import cycle
 from typing import Any
 
 import pytest
 from core_driver import Driven, start, turns
+from hypothesis import given
+from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import WINDOW, Both, collect
+from stream_driver import WINDOW, Both, agreed, collect
 from stream_driver import both as both
 
 from wsrpc import (
@@ -30,7 +33,7 @@ from wsrpc import (
     StreamOverflow,
     method,
 )
-from wsrpc.testing import connect
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -184,6 +187,65 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert not d.peer._core.readers.recipients
 
 
+@pytest.mark.parametrize("left_by", ["leaving", "closing", "overflowing"])
+async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answer_is_not_read(left_by: str) -> None:
+    d = Driven(extensions=True, limits=Limits(stream_queue=1000))
+    await agreed(d, "stop")
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    assert await d.fed() == [START]
+    await d.fed(following(1, 1))
+    assert await first == 1
+    d.take()
+    if left_by == "leaving":
+        await items.aclose()
+    elif left_by == "closing":
+        d.peer.of("feed").close()
+    else:
+        d.feed(following("x" * 800), following("x" * 800))
+    [stop] = d.take()
+    assert stop == {"i": stop["i"], "a": ["stop"], "c": "feed"}
+    again = start(collect(d.peer.of("feed")))
+    assert await d.fed() == [START]
+    sent = await d.fed(
+        following("old", 3), following("old"), end(), {"a": ["next", {"done": True, "e": "old"}], "c": "feed"}
+    )
+    assert [(message["i"], message["e"]["code"]) for message in sent] == [(3, "wsrpc.unknown_event")]
+    await d.fed({"i": stop["i"], "d": None}, following("new"), end())
+    assert await again == ["new"]
+    await d.fed(following("late"))  # an event that crosses the end, as before
+    await items.aclose()
+    assert nothing_read(d) and not d.peer.ignored and d.peer.pending == 0 and d.take() == []
+
+
+@pytest.mark.parametrize("answer", [{"e": {"message": "no"}, "_": 1}, {"d": 7}, {"h": 1}])
+async def test_any_answer_to_stop_will_do(answer: dict[str, Any]) -> None:
+    d = Driven(extensions=True)
+    await agreed(d, "stop")
+    async with d.peer.of("feed").items() as items:
+        first = start(anext(items))
+        await d.fed()
+        await d.fed(following(1))
+        await first
+    stop = d.take()[-1]
+    again = start(collect(d.peer.of("feed")))
+    await d.fed()
+    await d.fed(following("old"), {"i": stop["i"], **answer}, following("new"), end())
+    assert await again == ["new"]
+
+
+async def test_a_wsrpc_producer_that_does_not_answer_stop_is_sent_an_event() -> None:
+    d = Driven(extensions=True)
+    await agreed(d)
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    await d.fed()
+    await d.fed(following(1))
+    await first
+    await items.aclose()
+    d.expect({"a": ["stop"], "c": "feed"})
+
+
 # ---------------------------------------------------------------- producing
 
 
@@ -251,6 +313,48 @@ async def test_a_consumer_that_says_stop_is_heard_while_the_next_item_is_awaited
     assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
     assert await d.fed({"a": ["stop"], "c": "feed"}) == []
     assert made.ended == 1 and d.peer.active == 0 and nothing_read(d) and not d.peer.ignored
+
+
+@pytest.mark.parametrize("producing", [True, False])
+async def test_stop_is_answered_whether_something_is_produced_or_not(producing: bool) -> None:
+    d = Driven()
+    made = Producer(d.peer)
+    if producing:
+        assert await d.fed({"a": ["start", 0], "c": "feed"}) == []
+    [answer] = await d.fed({"i": 9, "a": ["stop"], "c": "feed"})
+    assert answer == {"i": 9, "d": None} if producing else answer["e"]["code"] == "wsrpc.unknown_event"
+    assert made.ended == producing and d.peer.active == 0 and nothing_read(d) and not d.peer.ignored
+
+
+@pytest.mark.parametrize("stopped_by", ["stop", "start"])
+@pytest.mark.parametrize("then", ["end", "item", "error"])
+async def test_a_generator_that_outlives_its_stop_sends_nothing_more(
+    then: str, stopped_by: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = Driven()
+    starts = 0
+
+    @d.peer.of("feed").on("start")
+    async def feed() -> AsyncIterator[str]:
+        nonlocal starts
+        starts += 1
+        if starts > 1:
+            return
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            if then == "item":
+                yield "late"
+            if then == "error":
+                raise ValueError("in the cleanup") from None
+
+    assert await d.fed(START) == []
+    if stopped_by == "stop":
+        assert await d.fed({"i": 9, "a": ["stop"], "c": "feed"}) == [{"i": 9, "d": None}]
+    else:
+        assert await d.fed(START) == [end()]  # of the second one
+    assert d.peer.active == 0 and nothing_read(d) and not d.peer.ignored
+    assert ("in the cleanup" in caplog.text) is (then == "error")
 
 
 async def test_a_second_start_begins_anew() -> None:
@@ -372,6 +476,41 @@ async def test_between_two_python_peers(both: Both) -> None:
             break
     await turns_until(lambda: made.ended == 3 and not right.active)
     assert not left._core.readers.recipients and not right._core.readers.recipients
+
+
+PAUSES = st.lists(st.integers(0, 3), min_size=1, max_size=8)
+
+
+@given(producing=PAUSES, reading=PAUSES, between=PAUSES, wanted=st.lists(st.integers(1, 5), min_size=2, max_size=6))
+async def test_no_loop_gets_an_item_of_an_earlier_one(
+    producing: list[int], reading: list[int], between: list[int], wanted: list[int]
+) -> None:
+    starts = 0
+    working, looking, waiting = cycle(producing), cycle(reading), cycle(between)
+
+    async def feed() -> AsyncIterator[list[int]]:
+        nonlocal starts
+        starts += 1
+        mine = starts
+        for number in range(4):
+            await turns(next(working))
+            yield [mine, number]
+
+    async with pair() as (left, right):
+        right.of("feed").on("start", feed)
+        await turns_until(lambda: not left._core.out.terms.plain)
+        for loop, count in enumerate(wanted, 1):
+            got: list[Any] = []
+            async with left.of("feed").items() as items:
+                async for item in items:
+                    got.append(item)
+                    if len(got) == count:
+                        break
+                    await turns(next(looking))
+            assert got == [[loop, number] for number in range(min(count, 4))]
+            await turns(2 * next(waiting))
+        await turns_until(lambda: not (left.pending or right.pending or right.active))
+        assert not left._core.readers.recipients and not right._core.readers.recipients
 
 
 async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:

@@ -123,7 +123,7 @@ async def test_an_item_that_finds_the_connection_broken_says_that_the_call_may_h
         telling: list[asyncio.Task[None]] = []
 
         def break_off() -> None:
-            caller.transport._closing = True  # type: ignore[union-attr]  # it takes nothing any more
+            caller.transport._state = "closing"  # type: ignore[union-attr]  # it takes nothing any more
             telling.append(start(tell()))
 
         async def tell() -> None:

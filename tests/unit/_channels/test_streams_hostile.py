@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, collect, credit, done, emptied, hello, item, values
 from stream_sides import over, reading, serving
 
-from wsrpc import Context, Limits, StreamOverflow
+from wsrpc import Context, Limits, RpcError, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -190,11 +191,81 @@ async def test_a_consumer_that_never_starts_is_given_up_after_30_seconds() -> No
     d.expect()
     d.clock.advance(1)
     await turns()
-    [abort] = d.take()
-    assert abort["h"] == 5 and "30 s" in abort["x"]["message"]
     assert feed.made == 0
     d.assert_empty()
     assert d.peer.channels == 0
+
+
+async def given_up(handler: Any) -> Driven:
+    """A plain consumer that has said nothing until the stream of ``handler`` is over, as it was not told."""
+    d = Driven()
+    d.peer.on("s", handler)
+    await d.fed({"i": 5, "a": ["s"]})
+    d.clock.advance(Limits().unread)
+    await turns()
+    d.expect()
+    assert d.peer.channels == 0
+    return d
+
+
+@pytest.mark.parametrize(
+    "first", [{"a": ["start"]}, {"a": ["anything"]}, {"i": 6, "a": ["pull", 3]}, {"i": 6, "a": ["start"]}]
+)
+async def test_a_plain_consumer_that_starts_too_late_is_told_then(first: dict[str, Any]) -> None:
+    """JavaScript's iterator takes a channel that has ended before it starts for a stream without items."""
+    d = await given_up(Feed().__call__)
+    abort, *rest = await d.fed({**first, "h": 5})
+    assert abort["h"] == 5 and "within 30 s" in abort["x"]["message"]
+    if "i" in first:
+        assert "within 30 s" in rejection(rest, 6)["message"]
+    assert await d.fed({"h": 5, "a": ["start"]}) == [], "an abort is said once"
+    assert "does not exist" in rejection(await d.fed({"i": 7, "h": 5, "a": ["pull", 1]}), 7)["message"]
+
+
+async def test_a_plain_consumer_that_starts_after_middleware_has_ended_the_stream_is_told_then() -> None:
+    d = Driven()
+    limits: list[asyncio.Timeout] = []
+
+    @d.peer.use
+    async def limit(ctx: Context, call_next: Any) -> Any:
+        try:
+            async with asyncio.timeout(None) as timeout:
+                limits.append(timeout)
+                return await call_next(ctx)
+        except TimeoutError:
+            raise RpcError("took too long", code="slow") from None
+
+    d.peer.on("s", Feed().__call__)
+    await d.fed({"i": 5, "a": ["s"]})
+    limits[0].reschedule(0)
+    await turns()
+    d.expect()
+    assert d.peer.channels == 0
+    [abort] = await d.fed({"h": 5, "a": ["start"]})
+    assert abort == {"h": 5, "x": {"message": "took too long", "code": "slow"}, "_": 1}
+
+
+async def test_a_wsrpc_consumer_that_never_starts_is_told_at_once() -> None:
+    d = Driven(extensions=True)
+    d.peer.on("s", Feed().__call__)
+    await d.fed(hello("credit"), {"i": 5, "a": ["s"]})
+    d.clock.advance(Limits().unread)
+    await turns()
+    [abort] = [message for message in d.take() if "x" in message]
+    assert abort["h"] == 5 and "within 30 s" in abort["x"]["message"]
+
+
+async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
+    d = Driven()
+    d.peer.on("s", Feed().__call__)
+    for i in range(1, 1101):
+        await d.fed({"i": i, "a": ["s"]})
+        if i % 100 == 0:
+            d.clock.advance(Limits().unread)
+            await turns()
+    [first] = await d.fed({"h": 1, "a": ["start"]})
+    [last] = await d.fed({"h": 1100, "a": ["start"]})
+    assert "does not exist" in first["x"]["message"] and "within 30 s" in last["x"]["message"]
 
 
 async def test_one_that_started_may_take_its_time() -> None:

@@ -130,6 +130,73 @@ def test_how_long_is_stable_can_be_said() -> None:
     assert schedule.dropped(ConnectionLost()) == 1
 
 
+def test_a_restart_of_the_server_is_no_failure() -> None:
+    """In a rolling restart a client may be closed with 1012 again and again, and another worker is always there."""
+    clock = Clock()
+    schedule = Schedule(Reconnect(), clock)
+    delays_of(schedule, *[OSError()] * 6)
+    for _ in range(200):
+        schedule.opened()
+        clock.advance(1.0)
+        delay = schedule.dropped(ConnectionLost(1012))
+        assert delay is not None and delay <= 0.8
+    assert max(first_delays(schedule, clock, ConnectionLost(1012))) > 0.5, "clients do not come back all at once"
+    assert max(first_delays(schedule, clock, ConnectionLost(1006))) > 1.0
+
+
+def first_delays(schedule: Schedule, clock: Clock, error: ConnectionLost) -> list[float]:
+    """Return the delays after many drops, each after a minute with a connection."""
+    found: list[float | None] = []
+    for _ in range(100):
+        schedule.opened()
+        clock.advance(60.0)
+        found.append(schedule.dropped(error))
+    return [delay for delay in found if delay is not None]
+
+
+def test_a_server_that_does_nothing_but_restart_fails() -> None:
+    clock = Clock()
+    schedule = Schedule(Reconnect(initial=1.0), clock)
+    found: list[float | None] = []
+    for _ in range(30):
+        schedule.opened()
+        clock.advance(0.99)
+        found.append(schedule.dropped(ConnectionLost(1012)))
+    assert max(delay or 0.0 for delay in found) > 10
+
+
+def test_after_credentials_that_have_expired_there_is_no_delay_and_no_failure() -> None:
+    clock = Clock()
+    schedule = Schedule(Reconnect(wait=wait_exponential(), stop=stop_after_attempt(3)), clock)
+    for _ in range(200):
+        schedule.opened()
+        clock.advance(1.0)
+        assert schedule.dropped(ConnectionLost(4411)) == 0
+    assert schedule.dropped(ConnectionLost(1006)) == 1
+
+
+def test_credentials_that_expire_again_and_again_fail() -> None:
+    """A server may take a token whose time is over: with a `leeway`, or because its clock is wrong."""
+    clock = Clock()
+    schedule = Schedule(Reconnect(wait=wait_exponential()), clock)
+    found: list[float | None] = []
+    for _ in range(4):
+        schedule.opened()
+        clock.advance(0.99)
+        found.append(schedule.dropped(ConnectionLost(4411)))
+    assert found == [1, 2, 4, 8]
+
+
+def test_a_strategy_decides_alone_after_a_restart() -> None:
+    clock = Clock()
+    schedule = Schedule(Reconnect(wait=wait_exponential(multiplier=3)), clock)
+    for _ in range(3):
+        schedule.opened()
+        clock.advance(1.0)
+        assert schedule.dropped(ConnectionLost(1012)) == 3
+    assert Schedule(Reconnect(initial=0.0), clock).dropped(ConnectionLost(1012)) == 0
+
+
 def test_after_1013_it_is_ten_seconds_more() -> None:
     schedule = fixed()
     assert schedule.dropped(ConnectionLost(1013, "try again later")) == 11

@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 import pytest
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import raw_server
@@ -99,9 +100,7 @@ async def test_giving_up_after_a_drop_ends_what_waited(caplog: pytest.LogCapture
             await client.wait_connected()
         assert failed.value.attempts == 3  # the drop was the first of four
         assert told == [failed.value]
-    assert [record.message for record in caplog.records if record.levelno == logging.ERROR] == [
-        f"the client gives up: {failed.value}"
-    ]
+    assert messages(caplog, logging.ERROR) == [f"the client gives up: {failed.value}"]
     await client.close()
 
 
@@ -175,7 +174,7 @@ async def test_after_1008_it_does_not_come_back_until_it_is_told_to(caplog: pyte
             assert (lost.code, lost.reason, lost.outcome) == (1008, "do not come back", outcome)
         with pytest.raises(ConnectionLost, match="1008 do not come back"):
             client.emit_nowait("echo", 1)
-        (text,) = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+        (text,) = messages(caplog, logging.ERROR)
         why = "the connection ended (1008 do not come back), and Reconnect(retry=) allows no other attempt"
         assert text == f"the client gives up: {why}"
         await client.connect()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from core_driver import said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -156,7 +157,7 @@ ENDINGS = [
 
 def about_handlers(caplog: pytest.LogCaptureFixture) -> list[tuple[int, str]]:
     """The log's lines about handlers, each with its level."""
-    lines = [(record.levelno, record.getMessage()) for record in caplog.records]
+    lines = [(record.levelno, said_in(record)) for record in caplog.records]
     return [(level, text) for level, text in lines if "the handler of" in text or level >= logging.ERROR]
 
 

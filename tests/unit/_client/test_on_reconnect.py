@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
+from core_driver import said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -199,7 +200,7 @@ async def lose_something_else() -> None:
 
 def complaints(caplog: pytest.LogCaptureFixture) -> list[str]:
     """What the log says about handlers."""
-    return [record.getMessage() for record in caplog.records if "the handler of" in record.getMessage()]
+    return [said_in(record) for record in caplog.records if "the handler of" in record.getMessage()]
 
 
 def divide() -> None:
@@ -219,7 +220,7 @@ async def test_one_that_raises_is_in_the_log_and_the_others_run(
     await scene.bind()
     await scene.expect("good", "waited")
     (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.getMessage() == f"the handler of 'on_reconnect', {bad.__name__}, failed"
+    assert said_in(record) == f"the handler of 'on_reconnect', {bad.__name__}, failed"
     assert record.exc_info is not None
 
 

@@ -4,14 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import gc
+from collections.abc import Callable, Coroutine
 from typing import Any, Literal
 
 import pytest
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import other_tasks, turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
+from wsrpc import (
+    Client,
+    ConnectFailed,
+    ConnectionLost,
+    Limits,
+    Peer,
+    Reconnect,
+    ReconnectInfo,
+    RequestTimeout,
+    Retry,
+    Server,
+)
 from wsrpc.testing import ScriptedTransport, memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
@@ -556,3 +569,50 @@ async def test_the_same_error_raised_again_and_again_has_the_same_traceback() ->
             await client.wait_connected()
         depths.add(len(caught.traceback))
     assert len(depths) == 1
+
+
+async def emit_at_once(client: Client) -> None:
+    client.emit_nowait("note")
+
+
+CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
+    "request": lambda client: client.request("add"),
+    "retry": lambda client: client.request("add", retry=Retry()),
+    "upload": lambda client: client.request("total", send=[1]),
+    "emit": lambda client: client.emit("note"),
+    "emit_nowait": emit_at_once,
+    "stream": lambda client: anext(client.stream("count")),
+    "open_channel": lambda client: client.open_channel("talk"),
+    "channel": lambda client: client.of("chat").request("add"),
+    "items": lambda client: anext(client.of("feed").items()),
+    "send_raw": lambda client: client.send_raw("text"),
+    "wait_connected": lambda client: client.wait_connected(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_a_call_on_a_client_that_was_never_connected_warns_at_once_what_to_do(
+    call: Callable[[Client], Coroutine[Any, Any, Any]], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = Client("ws://127.0.0.1:1/")
+    calling = asyncio.create_task(call(client))
+    await turns()
+    [text] = messages(caplog)
+    assert "for a connection, but this client is not connecting: call connect()" in text
+    calling.cancel()
+    await asyncio.wait([calling])
+    caplog.clear()
+    with pytest.raises(RequestTimeout, match="nothing was sent"):
+        await client.request("add", timeout=0.001)  # and not again
+    assert not messages(caplog)
+    await client.close()
+
+
+async def test_waiting_for_bind_is_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client()
+    waiting = asyncio.create_task(client.wait_connected())
+    await turns()
+    assert not messages(caplog)
+    await client.close()
+    with pytest.raises(ConnectionLost):
+        await waiting

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
+from leftovers import timers_due, turns_until
 
 from wsrpc import (
     Client,
@@ -25,6 +25,9 @@ from wsrpc import (
     SessionLost,
 )
 from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.directory import NEW
+from wsrpc._cluster.member import CONFIRMED
+from wsrpc._cluster.node import TICK
 from wsrpc._peer.peer import core_of
 from wsrpc.testing import MemoryEngine, connect
 
@@ -135,6 +138,113 @@ async def test_a_detached_session_that_is_replaced_ends() -> None:
             await coming.drop(peer)
             await made.join(1, "ada")
             await turns_until(lambda: not made[0].peers)
+
+
+@pytest.mark.parametrize("reloads", [0, 2])
+async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloads: int) -> None:
+    """The engine is away while a client goes from one server to the other, so each of them has a claim."""
+    async with servers(2) as made, made[0].listen() as first, made[1].listen() as second:
+        await engine_goes(made)
+        for _ in range(reloads):  # each makes the claim of the first server higher
+            async with connect(made[0], path="/?who=ada"):
+                pass
+        where = [first.url]
+        client = Client(lambda: f"{where[0]}?who=ada", reconnect=Reconnect(initial=0.01, max=0.01))
+        client.on("which", lambda: "here")
+        async with client:
+            peer = made.peer(0, "ada")
+            await turns_until(lambda: core_of(peer).resumable)
+            where[0] = second.url
+            client.peer.transport.abort()  # type: ignore[union-attr]
+            await turns_until(lambda: made[1].peers and peer.detached)
+            made.memory.down = False
+            await turns_until(lambda: made[0].cluster.connected and not made[0].peers)
+            assert client.connected and len(made[1].peers) == 1
+            await made.meet()
+            assert await made[0].cluster.peer("ada").request("which") == "here"
+
+
+async def engine_goes(made: Any) -> None:
+    """Lose the engine until its ``down`` is set to false."""
+    made.memory.down = True
+    made.memory.cut()
+    await turns_until(lambda: not any(server.cluster.connected for server in made.all))
+
+
+@pytest.mark.parametrize("earlier", [0, 2])
+async def test_a_server_that_has_just_started_has_the_later_connection(earlier: int) -> None:
+    """It has not heard of the claim of the other one, which is higher."""
+    async with servers(1) as made:
+        for _ in range(earlier):
+            async with connect(made[0], path="/?who=ada"):
+                pass
+        ends: list[CloseInfo] = []
+        old, new = Client(), Client()
+        old.on("close", lambda peer, info: ends.append(info))
+        await made.join(0, "ada", old)
+        await timers_due(NEW + TICK)  # else both have just started
+        made.memory.down = True  # for those who are to come
+        await made.add()
+        await made._stack.enter_async_context(connect(made[1], path="/?who=ada", client=new))
+        made.memory.down = False
+        await turns_until(lambda: ends and not made[0].peers)
+        assert ends[0].code == 4410 and new.connected
+        node = made[1].cluster.nodes[0]
+        await turns_until(lambda: made[0].cluster.locate("ada") == node)
+
+
+class Deaf(MemoryEngine):
+    """What is meant for one node gets lost while ``deaf``. What is meant for all arrives."""
+
+    deaf = False
+
+    def carry(self, subject: str, payload: bytes) -> None:
+        if not self.deaf or subject == "shop.all":
+            super().carry(subject, payload)
+
+
+async def test_without_a_confirmation_both_connections_stay() -> None:
+    engine = Deaf()
+    async with servers(2, engine) as made:
+        ends: list[CloseInfo] = []
+        old, new = Client(), Client()
+        old.on("close", lambda peer, info: ends.append(info))
+        await made.join(0, "ada", old)
+        engine.deaf = True
+        await made._stack.enter_async_context(connect(made[1], path="/?who=ada", client=new))
+        directory = member_of(made[0].cluster)._node.directory
+        await turns_until(lambda: directory.higher_claim("ada"))
+        await timers_due(CONFIRMED)
+        assert old.connected and new.connected
+        engine.deaf = False
+        await turns_until(lambda: ends)
+        assert ends[0].code == 4410 and new.connected
+
+
+async def test_a_client_that_leaves_while_its_address_is_contested() -> None:
+    """It does not keep later connections from being settled."""
+    engine = Deaf()
+    async with servers(1, engine) as made:
+        ends: list[CloseInfo] = []
+        await made.join(0, "ada", old := Client())
+        engine.deaf = True  # so the two get no session, and the first one waits for it
+        await made.add()
+        await timers_due(NEW + TICK)  # else the second one has just started, and claims the address again
+        async with connect(made[1], path="/?who=ada"):
+            pass  # the next claim is higher, whichever node is
+        await made._stack.enter_async_context(connect(made[1], path="/?who=ada"))
+        directory = member_of(made[0].cluster)._node.directory
+        await turns_until(lambda: directory.higher_claim("ada"))
+        await old.close()
+        await turns_until(lambda: not made[0].peers)
+        engine.deaf = False
+        await made.meet()
+        third = Client()
+        third.on("close", lambda peer, info: ends.append(info))
+        await made.join(0, "ada", third)
+        await made.join(1, "ada", Client())
+        await turns_until(lambda: ends)
+        assert ends[0].code == 4410 and len(made[1].peers) == 1
 
 
 async def test_credentials_that_name_another_address() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Any
@@ -41,6 +41,8 @@ from wsrpc import (
 )
 from wsrpc._calling.caller import Caller
 from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.directory import Delta
+from wsrpc.engine import PATIENCE
 from wsrpc.testing import MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -550,6 +552,53 @@ async def test_a_conversation(route: Route, kind: dict[str, Any]) -> None:
         await turns_until(lambda: w.made.peer(1, "ada").channels == 0)
 
 
+@pytest.mark.parametrize("caller", [1, 0], ids=ROUTES[1:])
+async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -> None:
+    """JavaScript waits for the answer to each item, the last one too; and a handler may end after its last answer."""
+    async with servers(2) as made:
+        client = ScriptedTransport()
+        handshake = Handshake("/", {})
+        handshake.address = "eve"
+        await made[1].accept(client, handshake)
+        await turns_until(lambda: made[0].cluster.locate("eve"))
+        peer = made[caller].cluster.peer("eve")
+        answers: list[Any] = []
+
+        async def read() -> list[Any]:
+            async with peer.stream("items") as stream:
+                return [item async for item in stream]
+
+        reading = asyncio.create_task(read())
+        h = await asked(client)
+        client.feed({"i": h, "h": h})
+        await turns_until(lambda: any(message.get("a") == ["start"] for message in client.take()))
+        for i, item in enumerate(({"value": 1, "done": False}, {"value": 2, "done": False}, {"done": True}), 1):
+            client.feed({"h": h, "i": i, "a": ["next", item]})
+        assert await reading == [1, 2]
+
+        def answered() -> bool:
+            answers.extend(message for message in client.take() if "i" in message)
+            return len(answers) == 3
+
+        await turns_until(answered)
+        assert answers == [{"i": i, "d": None} for i in (1, 2, 3)]
+
+        opening = asyncio.create_task(peer.open_channel("talk"))
+        h = await asked(client)
+        client.feed({"i": h, "h": h})
+        channel = await opening
+        asking = asyncio.create_task(channel.request("last"))
+        i = await asked(client)
+        late = asyncio.create_task(channel.request("late"))
+        await asked(client)
+        client.feed({"i": i, "d": "yes"}, {"h": h, "x": "bye"})
+        assert await asking == "yes"
+        with pytest.raises(ChannelClosed, match="bye"):
+            await late
+        await channel.wait_closed()
+        await client.close()
+
+
 async def test_a_conversation_that_the_caller_aborts(route: Route, kind: dict[str, Any]) -> None:
     async with world(route, kind) as w:
         channel = await w.peer.open_channel("nest")
@@ -790,6 +839,83 @@ async def test_a_slow_peer_does_not_hold_up_what_comes_from_other_processes() ->
         await turns_until(lambda: cluster.locate("slow") is None)
         transport.release()
         await turns_until(lambda: codes == [4408])
+
+
+async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -> None:
+    """A call waits for that for a while, but not for longer than its timeout."""
+    async with servers(1) as made:
+        await turns_until(lambda: made[0].cluster.connected)
+        directory = member_of(made[0].cluster)._node.directory
+        now = asyncio.get_running_loop().time()
+        directory.heard_delta(Delta("0", 1, claims={"ada": 1}), now)  # lower than any other name: it would have to dial
+        peer = made[0].cluster.peer("ada")
+        began = asyncio.get_running_loop().time()
+        for timeout in (0, 0.05):
+            with pytest.raises(RequestTimeout) as caught:
+                await peer.request("add", 1, 2, timeout=timeout)
+            assert (caught.value.outcome, caught.value.timeout) == ("not_sent", timeout)
+        assert asyncio.get_running_loop().time() - began < PATIENCE
+        with pytest.raises(ValueError, match="timeout="):
+            await peer.request("add", 1, 2, timeout=-1)
+        with pytest.raises(ConnectionLost, match="no connection to node 0"):
+            await peer.request("add", 1, 2, timeout=60)
+
+
+async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
+    limits = Limits(close_timeout=2.0, ping_interval=None, high_water=10_000)
+    async with servers(2, limits=limits) as made:
+        slow = Callee()
+        slow.client.on("told", slow.seen.append)
+        await made.join(1, "slow", slow.client)
+        peer, transport = made[0].cluster.peer("slow"), made.peer(1, "slow").transport
+        assert isinstance(transport, MemoryTransport)
+        transport.hold()
+        await peer.emit("told", "x" * 20_000)
+        calls = []
+        for number in range(5):
+            calls.append(asyncio.create_task(peer.request("echo", number)))
+            await turns_until(lambda: made.peer(1, "slow").pending == len(calls))
+            await peer.emit("told", number)
+        await peer.emit("told", "last")
+        member = member_of(made[1].cluster)
+        await turns_until(lambda: sum(peer.active for peer in member.links) == len(calls))
+        transport.release()
+        await asyncio.gather(*calls)
+        await turns_until(lambda: "last" in slow.seen)
+        assert slow.seen[1:-1] == [entry for number in range(5) for entry in ((number,), number)]
+        assert not member.relay._waiting
+
+
+@pytest.mark.parametrize("behind", [False, True], ids=["events alone", "behind a request"])
+async def test_events_on_a_channel_to_a_slow_peer_are_bounded(behind: bool) -> None:
+    """They do not wait in the session between the two processes, and end the channel at the peer's hard cap."""
+    limits = Limits(close_timeout=2.0, ping_interval=None, high_water=10_000, hard_cap=200_000)
+    async with servers(2, limits=limits) as made:
+        slow = Callee()
+        await made.join(1, "slow", slow.client)
+        peer, transport = made[0].cluster.peer("slow"), made.peer(1, "slow").transport
+        assert isinstance(transport, MemoryTransport)
+        channel = await peer.open_channel("nest")
+        transport.hold()
+        await peer.emit("note", "x" * 20_000)
+        if behind:
+            request = asyncio.create_task(channel.request("ask", 1))
+            await turns_until(lambda: made.peer(1, "slow").pending)
+        for _ in range(15):
+            await channel.emit("note", "x" * 10_000)
+        links = member_of(made[1].cluster).links
+        await turns_until(lambda: sum(link.active for link in links) == behind)
+        assert not channel.closed
+        for _ in range(15):
+            with suppress(ChannelClosed):
+                await channel.emit("note", "x" * 10_000)
+        await turns_until(lambda: channel.closed)
+        if behind:
+            with pytest.raises(ChannelClosed, match="slow consumer"):
+                await request
+        assert len(made[1].peers) == 1
+        transport.release()
+        assert await peer.request("add", 1, 2) == 3
 
 
 async def test_an_engine_that_comes_back_and_takes_less() -> None:

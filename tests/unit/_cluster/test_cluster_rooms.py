@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from cluster_servers import servers
+from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -200,27 +200,79 @@ async def test_the_policy_of_the_members_own_server_holds() -> None:
         assert peer.dropped > 0 and len(listener.heard) + peer.dropped == 500
 
 
-async def test_the_engine_is_down() -> None:
+@pytest.mark.parametrize("sender", [0, 1])
+async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) -> None:
+    """Of two processes, one has dialed the other. Events wait on both sides, in order, and nobody is told of a gap."""
     async with servers(2) as made:
-        here, there = Listener(), Listener()
-        for number, listener in enumerate((here, there)):
+        made.all.sort(key=lambda server: server.cluster.nodes[0])
+        listeners = [Listener(), Listener()]
+        for number, listener in enumerate(listeners):
+            made[number].cluster.on_gap(lambda room, listener=listener: listener.heard.append("gap"))
             welcome(made[number])
             await made.join(number, f"user/{number}", listener.client)
-        engine = made.memory
-        engine.down = True
-        engine.cut()
-        await turns_until(lambda: not made[0].cluster.connected)
-        room = made[0].room("lobby")
-        report = await room.emit("said", "alone")
-        assert (report.sent, report.nodes, report.missed) == (1, (), (made[1].cluster.nodes[0],))
-        report = room.emit_nowait("said", "still alone")
-        assert (report.sent, report.nodes, report.missed) == (1, (), (made[1].cluster.nodes[0],))
-        await turns_until(lambda: len(here.heard) == 2)
-        engine.down = False
+        other = made[1 - sender]
+        await engine_goes(made)
+        room = made[sender].room("lobby")
+        for number in range(0, 100, 2):
+            for report in (await room.emit("said", number), room.emit_nowait("said", number + 1)):
+                assert (report.sent, report.nodes, report.missed) == (1, (other.cluster.nodes[0],), ())
+        made.memory.down = False
         await turns_until(lambda: all(server.cluster.connected for server in made.all))
-        await room.emit("said", "together")
-        await turns_until(lambda: there.heard and len(here.heard) == 3)
-        assert there.heard == [("together",)]
+        await room.emit("said", 100)
+        await turns_until(lambda: all((100,) in listener.heard for listener in listeners))
+        assert all(listener.heard == [(number,) for number in range(101)] for listener in listeners)
+
+
+@pytest.mark.parametrize("sender", [0, 1])
+async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
+    """More is emitted than waits for the engine."""
+    limits = Limits(hard_cap=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
+    async with servers(2, limits=limits) as made:
+        made.all.sort(key=lambda server: server.cluster.nodes[0])
+        heard: list[Any] = []
+        client = Client(reconnect=None)
+        client.on("said", lambda number, filling: heard.append(number))
+        other = made[1 - sender]
+        other.cluster.on_gap(lambda room: heard.append("gap"))
+        welcome(other)
+        await made.join(1 - sender, "ada", client)
+        room = made[sender].room("lobby")
+        await turns_until(lambda: member_of(made[sender].cluster).nodes_of("lobby"))
+        await engine_goes(made)
+        missed = [n for n in range(60) if (await room.emit("said", n, "x" * 500_000)).missed]
+        assert missed and missed[0] > 0
+        made.memory.down = False
+        await turns_until(lambda: "gap" in heard and len(heard) == 60 - len(missed) + 1)
+        await room.emit("said", "after", "")
+        await turns_until(lambda: "after" in heard)
+        assert [n for n in heard if n != "gap"] == [*(n for n in range(60) if n not in missed), "after"]
+        assert heard.count("gap") == 1
+
+
+async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> None:
+    """The other process could not know of the member, so its events are missing."""
+    async with servers(2) as made:
+        gaps: list[str] = []
+        made[1].cluster.on_gap(lambda room: gaps.append(room.name))
+        for who in ("ada", "bob"):
+            await made.join(1, who)
+        made[1].room("old").add(made.peer(1, "ada"))
+        await turns_until(lambda: member_of(made[0].cluster).nodes_of("old"))
+        await engine_goes(made)
+        for name in ("new", "empty"):
+            made[1].room(name).add(made.peer(1, "bob"))
+        made[1].room("empty").discard(made.peer(1, "bob"))
+        assert (await made[0].room("new").emit("said", "missing")).nodes == ()
+        made.memory.down = False
+        await turns_until(lambda: gaps)
+        assert gaps == ["new"] and member_of(made[0].cluster).nodes_of("new")
+
+
+async def engine_goes(made: Servers) -> None:
+    """Lose the engine until its ``down`` is set to false."""
+    made.memory.down = True
+    made.memory.cut()
+    await turns_until(lambda: not any(server.cluster.connected for server in made.all))
 
 
 async def test_gaps_are_told() -> None:
@@ -251,6 +303,43 @@ async def test_gaps_are_told() -> None:
         assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")]
 
 
+async def test_an_async_function_is_told_of_gaps_too(caplog: pytest.LogCaptureFixture) -> None:
+    async with servers(2, patience=60) as made:
+        go_on, never = asyncio.Event(), asyncio.Event()
+        told: list[str] = []
+
+        @made[0].cluster.on_gap
+        async def tell(room: Room) -> None:
+            told.append(room.name)
+            await go_on.wait()
+            told.append("later")
+            raise ValueError("a mistake of the user's")
+
+        @made[0].cluster.on_gap
+        async def tell_without_end(room: Room) -> None:
+            try:
+                await never.wait()
+            finally:
+                told.append("cancelled")
+
+        for number, server in enumerate(made.all):
+            welcome(server)
+            await made.join(number, f"user/{number}")
+        engine = made.memory
+        engine.down = True
+        engine.cut()
+        await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
+        await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
+        engine.down = False
+        await turns_until(lambda: bool(told))
+        await made.meet()
+        assert told == ["lobby"], "the processes go on while it waits"
+        go_on.set()
+        await turns_until(lambda: told == ["lobby", "later"])
+        await turns_until(lambda: any("on_gap failed" in record.getMessage() for record in caplog.records))
+    assert told == ["lobby", "later", "cancelled"]
+
+
 @pytest.mark.parametrize("cut", [0, 1])
 async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> None:
     """One process cannot reach the engine, and the other one does not know that for a while."""
@@ -271,7 +360,7 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         report = await there.room("lobby").emit("said", "unnoticed")
         assert report.nodes == (away.cluster.nodes[0],) and not report.missed
         report = await away.room("lobby").emit("said", "missed")
-        assert report.missed == (there.cluster.nodes[0],)
+        assert report.nodes == (there.cluster.nodes[0],), "it waits for the engine, which comes back too late"
         await turns_until(lambda: told[1 - cut] == ["unnoticed", "gap"], patience=20)
         assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
         assert told[cut] == ["missed"]

@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import CloseInfo, ConnectionLost
-from wsrpc._cluster.directory import LEASE, Claim
+from wsrpc._cluster.directory import LEASE
 from wsrpc._cluster.node import BEAT, TICK, Node
 from wsrpc._cluster.transport import EngineTransport
 from wsrpc.testing import Clock, MemoryEngine
@@ -62,8 +62,8 @@ class One:
     def node_left(self, node: str, silent: bool, /) -> None:
         self.told.append(f"{node} left")
 
-    def claim_lost(self, address: str, by: Claim, /) -> None:
-        self.told.append(f"lost {address} to {by.node}")
+    def claim_contested(self, address: str, /) -> None:
+        self.told.append(f"{address} is contested")
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
         self.ears.append(Ear(transport))

@@ -707,7 +707,15 @@ for _ in range(5000):
         ({"$ref": 5}, "event 'call': '$ref' in a schema is text, got 5"),
         ({"anyOf": []}, "event 'call': 'anyOf' in a schema is a list of schemas, got a list"),
         ({"properties": {"a": 5}}, "event 'call': 'properties' in a schema is an object of schemas, got a dict"),
-        ({"type": []}, "event 'call': 'type' in a schema is text, or a list of texts, got a list"),
+        ({"type": []}, "event 'call': 'type' in a schema is text, or a list of different texts, got a list"),
+        (
+            {"type": ["array", "array"]},
+            "event 'call': 'type' in a schema is text, or a list of different texts, got a list",
+        ),
+        (
+            {"type": list("12345678")},
+            "event 'call': 'type' in a schema is text, or a list of different texts, got a list",
+        ),
         ({"minimum": float("inf")}, "event 'call': 'minimum' in a schema is a number, got inf"),
         ({"minLength": -1}, "event 'call': 'minLength' in a schema is a number from 0 on, got -1"),
         ({"minimum": "x" * 100}, f"event 'call': 'minimum' in a schema is a number, got '{'x' * 59}..."),
@@ -754,6 +762,19 @@ def test_definitions_that_nest_on_too_many_levels() -> None:
     aliases = chain(5000, lambda inner: {"type": "array", "items": inner})
     with pytest.raises(InvalidDescription):
         client_module(described(aliases))
+
+
+def test_aliases_that_double_on_each_level() -> None:
+    def double(inner: Any) -> Any:
+        return {"anyOf": [{"type": "array", "items": inner}, {"type": "object", "additionalProperties": inner}]}
+
+    assert result_of({"$ref": "#/$defs/c0"}, chain(8, double)) == "C0"
+    wanted = "the types name each other more than 100,000 times, without a class"
+    with pytest.raises(InvalidDescription, match=wanted):
+        client_module(described(chain(27, double), call={"$ref": "#/$defs/c0"}))
+    fields = {f"f{n}": {"$ref": "#/$defs/c0"} for n in range(1000)}
+    with pytest.raises(InvalidDescription, match=wanted):
+        client_module(described({**chain(8, double), "Made": definition(fields)}))
 
 
 def test_unions_that_grow_without_end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncIterator
 from datetime import datetime
 from decimal import Decimal
@@ -14,7 +15,7 @@ import pydantic
 import pytest
 
 from wsrpc import AnonymousChannel, Server, method
-from wsrpc.schema import describe
+from wsrpc.schema import Description, describe
 from wsrpc.typescript import declarations
 
 
@@ -203,6 +204,27 @@ def test_what_cannot_be_declared_is_unknown_and_says_so() -> None:
     )
 
 
+def test_types_that_are_nothing_but_themselves_are_unknown() -> None:
+    """TypeScript refuses them. In arrays and objects a type may name itself."""
+
+    def ref(name: str) -> dict[str, Any]:
+        return {"$ref": f"#/$defs/{name}"}
+
+    schemas: dict[str, Any] = {
+        "A": ref("A"),
+        "B": {"anyOf": [{"type": "string"}, {"allOf": [ref("C")]}]},
+        "C": ref("B"),
+        "D": {"anyOf": [{"type": "null"}, {"type": "array", "items": ref("D")}]},
+        "E": {"type": "object", "properties": {"e": ref("E")}},
+        "F": ref("E"),
+    }
+    text = declarations(Description((), (), schemas))
+    for name in "ABC":
+        assert f"export type {name} = unknown\n" in text
+    assert "export type D = D[] | null\n" in text
+    assert "export interface E {\n  e?: E\n" in text and "export type F = E\n" in text
+
+
 def test_names_that_mean_something_in_typescript() -> None:
     namespace: dict[str, Any] = {}
     exec("def handler(function, this, new, new_, string, größe, *in_): ...", namespace)
@@ -219,6 +241,21 @@ def test_names_that_mean_something_in_typescript() -> None:
     for cls in classes:
         assert f"export interface {cls.__name__}_ {{\n  a: number\n}}\n" in text
     assert "taken: (...values: [Events_, Promise_, string_, readonly_][]) => null" in text
+
+
+def test_names_that_become_the_same_are_numbered() -> None:
+    names = ["a-", "a!", "a?", "a_", "a_3", *("a" + "-" * n for n in range(2, 102))]
+    parameters = [{"name": name, "schema": {"type": "null"}} for name in names]
+    event = {"event": "e", "kind": "value", "parameters": parameters}
+    made = {
+        "events": [event],
+        "emits": [],
+        "$defs": {name: {"type": "object", "properties": {"a": {}}} for name in names},
+    }
+    text = declarations(msgspec.convert(made, Description))
+    found = re.findall(r"^export interface (\w+) {", text, re.MULTILINE)[: len(names)]
+    assert found[:5] == ["a_", "a__", "a__2", "a__3", "a_3"] and found[-1] == "a__103"
+    assert re.findall(r"(\w+): null", text) == found
 
 
 def test_names_that_are_no_identifiers() -> None:
@@ -254,6 +291,45 @@ def test_events_that_open_channels() -> None:
     for name in ("AnonymousChannel", "Items<T>", "Upload<T, Result>", "Exchange<T, Item>"):
         assert text.count(f"export interface {name} ") == 1
     assert text.count("export type Base64 = string\n") == 1
+
+
+def test_for_ws_wrapper_3_what_it_lacks_is_left_out() -> None:
+    class Cup(msgspec.Struct):
+        drink: str
+
+    class Crumb(msgspec.Struct):
+        size: int
+
+    async def stream() -> AsyncIterator[Any]:
+        yield 1
+
+    async def upload(pieces: AsyncIterator[bytes]) -> int:
+        return 1
+
+    async def talk(channel: AnonymousChannel) -> None: ...
+
+    def brew() -> Any: ...
+
+    brew.__annotations__["return"] = Cup
+    stream.__annotations__["return"] = AsyncIterator[Crumb]
+    server = Server()
+    for handler in (stream, upload, talk, brew):
+        server.on(handler.__name__, handler)
+        server.of("kitchen").on(handler.__name__, handler)
+    server.of("empty").on("stream", stream)
+    server.declare(Doors)
+    described = describe(server)
+    text = declarations(described, ws_wrapper=3)
+    assert "export type Events = {\n  brew: () => Cup\n}\n" in text
+    assert "export type Channels = {\n  kitchen: {\n    brew: () => Cup\n  }\n}\n" in text
+    assert "opened: (by: Emits_" in text and "export type Base64 = string\n" in text  # of the events that are emitted
+    for name in ("AnonymousChannel", "Items", "Upload", "Crumb", "AbortSignal"):
+        assert name not in text
+    assert "  signal: never\n}\n" in text
+    assert declarations(described, ws_wrapper=4) == declarations(described)
+    assert "  signal(signal: AbortSignal): this\n}\ntype Others" in declarations(described)
+    with pytest.raises(ValueError, match="ws_wrapper is 3 or 4, got 2"):
+        declarations(described, ws_wrapper=2)  # type: ignore[arg-type]
 
 
 def test_a_server_without_handlers() -> None:

@@ -64,7 +64,7 @@ async def test_a_channel_name_beside_an_anonymous_channel_counts_for_nothing(c: 
     d.peer.on("message", observe)
     assert await d.fed({"i": 2, "h": 1, "c": c, "a": ["wipe"]}) == [{"i": 2, "d": "wiped"}]
     assert seen[1:] == [("wipe", None, "1:wipe #2")]
-    assert observed == [(None, "request #2 wipe()")]
+    assert observed == [(None, "request #2 channel 1: wipe()")]
 
     await d.fed({"i": 9, "a": ["work"]})
     assert await d.fed({"i": 2, "h": "1", "c": c, "a": ["wipe"]}) == [], "it waits, undecoded"
@@ -160,8 +160,19 @@ def test_a_message_in_words() -> None:
     assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
     assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
     assert str(observed(b"hello")) == "foreign message, 5 bytes"
-    assert str(observed(b"{}", lambda payload: WireMessage(i=7))) == "answer or notice #7, 2 bytes"
-    assert str(observed(b"{}", lambda payload: WireMessage(a=[5]))) == "answer or notice, 2 bytes"
+    for fields, words in (
+        ({"i": 7}, "result #7"),
+        ({"i": 7, "d": "secret"}, "result #7"),
+        ({"i": 7, "e": "secret"}, "error #7"),
+        ({"i": 7, "h": 1}, "channel #7"),
+        ({"i": 7, "x": "secret"}, "cancellation #7"),
+        ({"h": 7, "x": "secret"}, "abort of channel 7"),
+        ({"a": [5]}, "malformed message"),
+        ({"a": [5], "i": 7}, "malformed message #7"),
+        ({"d": 1}, "malformed message"),
+    ):
+        assert str(observed(b"{}", lambda payload, fields=fields: WireMessage(**fields))) == f"{words}, 2 bytes"
+    assert str(described(["say", 1], h=7)) == "event channel 7: say(1)"
     assert repr(described(["say", "x"])) == "<Message event say('x')>"
 
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Driven, messages, rejection, start, turns
+from core_driver import Driven, messages, rejection, said_in, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -80,7 +80,7 @@ async def test_the_log_has_one_line_without_a_traceback(
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
     label = "slow #7" if kind == "request" else "slow"
     name = f"{__name__}.hangs"
-    assert record.getMessage() == f"{name}, the handler of {label}, was cancelled: it took longer than 2.5 s ({limit})"
+    assert said_in(record) == f"{name}, the handler of {label}, was cancelled: it took longer than 2.5 s ({limit})"
     assert record.levelno == logging.WARNING and record.exc_info is None
     assert len(driven.take()) == (kind == "request"), "an event is not answered"
     driven.assert_empty()

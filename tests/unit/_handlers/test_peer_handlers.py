@@ -178,7 +178,7 @@ async def test_closing_a_channel_removes_its_handlers() -> None:
 
 
 @pytest.mark.parametrize("name", ["open", "connect", "message", "error", "close", "disconnect"])
-async def test_reserved_names_are_ignored_inbound_on_main_and_ordinary_elsewhere(name: str) -> None:
+async def test_reserved_names_are_refused_inbound_on_main_and_ordinary_elsewhere(name: str) -> None:
     d = Driven(bind=False)
     ran: list[str] = []
     d.peer.on(name, lambda: ran.append("lifecycle"))
@@ -186,7 +186,10 @@ async def test_reserved_names_are_ignored_inbound_on_main_and_ordinary_elsewhere
     d.peer.bind(d.transport)
     await turns()
     before = list(ran)
-    assert await d.fed({"a": [name, 1]}, {"i": 1, "a": [name]}, {"a": [name], "c": None}) == []
+    assert await d.fed({"a": [name, 1]}, {"a": [name], "c": None}, {"a": [name], "c": ""}) == []
+    for message in ({"i": 1, "a": [name]}, {"i": 1, "a": [name], "c": ""}, {"i": 1, "a": [name], "c": None}):
+        error = rejection(await d.fed(message), 1)
+        assert error["code"] == "wsrpc.unknown_event" and f"'{name}' is reserved" in error["message"]
     if name != "message":  # that one sees the messages themselves
         assert ran == before
     assert d.ignored == {"reserved event": 3}

@@ -292,10 +292,11 @@ async def test_a_stream_that_nobody_begins_to_read_is_aborted() -> None:
 
         await raw.send(request(raw, 1, "count"))
         assert await said(raw) == {"i": 1, "h": 1}
-        aborted = await said(raw)
-        assert aborted["h"] == 1 and "x" in aborted
         peer = await world.newest()
         await turns_until(lambda: peer.channels == 0 and peer.active == 0)
+        await raw.send(raw.frame(TEXT, '{"h":1,"a":["start"]}'))
+        aborted = await said(raw)
+        assert aborted["h"] == 1 and "x" in aborted
         await world.goes_on()
 
 

@@ -150,9 +150,11 @@ async def test_two_handlers_that_close_the_client_do_not_wait_for_each_other() -
         async with server.listen() as listener:
             client = Client(listener.url, limits=PATIENT)
             ended: asyncio.Queue[str] = asyncio.Queue()
+            both = asyncio.Barrier(2)  # after the first close no handler starts
 
             @client.on("bye")
             async def bye() -> None:
+                await both.wait()
                 await client.close()
                 ended.put_nowait("in order")
 

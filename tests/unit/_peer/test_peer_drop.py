@@ -7,10 +7,11 @@ import threading
 
 import pytest
 from core_driver import Blocked, Driven, Stubborn, idle, start, turns
+from leftovers import turns_until
 
-from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, current_context
+from wsrpc import Client, CloseInfo, ConnectionLost, Context, Limits, Peer, Server, current_context
 from wsrpc._handlers.lifecycle import Closers
-from wsrpc.testing import pair
+from wsrpc.testing import ScriptedTransport, connect, pair
 
 
 async def test_all_pending_requests_fail_at_once() -> None:
@@ -193,6 +194,57 @@ async def test_close_is_called_once_with_code_reason_and_who_closed() -> None:
     d.rebind()
     await d.peer.close(4000, "enough")
     assert [(info.code, info.reason, info.user_closed) for _, info in told] == [(4000, "enough", True)] * 2
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_close_comes_after_events_that_run_in_order(side: str) -> None:
+    log: list[str] = []
+    go_on = asyncio.Event()
+    server, client = Server(), Client(limits=Limits(replay=0), reconnect=None)
+    hears = client if side == "client" else server
+
+    @hears.on("say", ordered=True)
+    async def say(text: str) -> None:
+        log.append(text)
+        await go_on.wait()
+
+    hears.on("close", lambda: log.append("close"))
+    async with connect(server, client=client):
+        [peer] = server.peers
+        speaks = peer if side == "client" else client.peer
+        for text in ("a", "b"):
+            await speaks.emit("say", text)
+        await turns_until(lambda: log)
+        await speaks.close()  # the side that closes itself starts no handler any more
+        await turns_until(lambda: not server.peers)
+        assert log == ["a"]
+        go_on.set()
+        await turns_until(lambda: "close" in log)
+    await server.close()
+    assert log == ["a", "b", "close"]
+
+
+async def test_close_comes_before_the_open_of_the_next_connection() -> None:
+    d = Driven(bind=False)
+    log: list[str] = []
+    go_on = asyncio.Event()
+
+    @d.peer.on("say", ordered=True)
+    async def say(text: str) -> None:
+        await go_on.wait()
+        log.append(text)
+
+    d.peer.on("open", lambda peer: log.append("open"))
+    d.peer.on("close", lambda peer: log.append("close"))
+    d.peer.bind(d.transport)
+    await d.fed({"a": ["say", "a"]}, {"a": ["say", "b"]})
+    d.transport.lose()
+    await turns()
+    assert log == ["open"]
+    d.peer.bind(ScriptedTransport())
+    go_on.set()
+    await turns()
+    assert log == ["open", "close", "open", "a", "b"]
 
 
 async def test_nothing_of_an_old_connection_reaches_the_peer() -> None:

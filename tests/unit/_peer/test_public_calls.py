@@ -17,6 +17,7 @@ from leftovers import turns_until
 
 import wsrpc
 from wsrpc import (
+    RESERVED_EVENTS,
     AnonymousChannel,
     BadArguments,
     Client,
@@ -28,6 +29,7 @@ from wsrpc import (
     Peer,
     RemoteError,
     ReservedEvent,
+    RpcError,
     Server,
     Service,
     UnknownEvent,
@@ -207,7 +209,8 @@ async def test_reserved_names_are_ordinary_on_channels_and_nowhere_else() -> Non
     server.of("door").on("open", lambda: "it is open")
     async with connect(server) as client:
         assert await client.of("door").request("open") == "it is open"
-        for name in ("open", "close", "connect", "disconnect", "error", "message"):
+        assert set(RESERVED_EVENTS) == {"open", "close", "connect", "disconnect", "error", "message"}
+        for name in RESERVED_EVENTS:
             for side in (client, server):
                 with pytest.raises(ReservedEvent, match=f"'{name}' is reserved on the main channel"):
                     await side.emit(name)
@@ -241,6 +244,60 @@ async def test_a_message_handler_sees_messages_of_every_peer_and_when_they_are_d
         assert await working == [1]
         await turns_until(lambda: len(seen) == 2)
     assert seen == ["work begins", "work is done"]
+
+
+@pytest.mark.parametrize("extensions", [True, False])
+async def test_a_message_handler_sees_responses_cancellations_and_aborts(extensions: bool) -> None:
+    server = Server(extensions=extensions)
+    seen: list[Message] = []
+    server.on("message", lambda peer, message: seen.append(message))
+    told: list[Message] = []
+    client = Client(extensions=extensions)
+    client.on("message", lambda peer, message: told.append(message))
+    client.on("add", lambda a, b: a + b)
+    started = asyncio.Event()
+
+    @client.on("fail")
+    def fail() -> None:
+        raise RpcError("no tea", code="teapot", data=[1])
+
+    @server.on("wait")
+    async def wait() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        await channel.emit("hi")
+        await channel.wait_closed()
+
+    async with connect(server, client=client):
+        [peer] = server.peers
+        assert await peer.request("add", 1, 2) == 3
+        with pytest.raises(RpcError, match="no tea"):
+            await peer.request("fail")
+        waiting = asyncio.create_task(client.request("wait"))
+        await started.wait()
+        waiting.cancel("enough")
+        await asyncio.wait({waiting})
+        channel = await client.open_channel("talk")
+        await turns_until(lambda: [message for message in told if message.event == "hi"])
+        await channel.abort(RpcError("bye", code=7))
+        await turns_until(lambda: len(seen) == 6)
+    result, error, wait_message, cancellation, talk_message, abort = seen
+    assert (result.result, result.error, result.event, result.cancel_reason) == (3, None, None, None)
+    assert isinstance(error.error, RemoteError)
+    assert (str(error.error), error.error.code, error.error.data, error.result) == ("no tea", "teapot", [1], None)
+    assert (wait_message.event, wait_message.channel_id, wait_message.result) == ("wait", None, None)
+    assert (cancellation.id, cancellation.cancel_reason, cancellation.event) == (wait_message.id, "enough", None)
+    assert isinstance(abort.cancel_reason, RemoteError)
+    assert (str(abort.cancel_reason), abort.cancel_reason.code, abort.id) == ("bye", 7, None)
+    opened = next(message for message in told if str(message).startswith("channel #"))
+    [hi] = [message for message in told if message.event == "hi"]
+    assert opened.id == opened.channel_id == hi.channel_id == abort.channel_id == talk_message.id
+    assert (opened.result, opened.error) == (None, None)
+    names = ["result #", "error #", "request #", "cancellation #", "request #", "abort of channel "]
+    assert [str(message).startswith(name) for message, name in zip(seen, names, strict=True)] == [True] * 6
 
 
 async def test_error_handlers_of_a_server_get_what_is_wrong_outside_handlers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -72,6 +73,41 @@ async def test_what_the_protocol_knows_and_what_wsrpc_says_is_not_raw() -> None:
     transport.feed('{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"bytes":1}}')
     assert got == []
     await server.close()
+
+
+async def test_json_both_ways() -> None:
+    server = Server(enc_hook=lambda value: str(value))
+    got: list[Any] = []
+    server.on_raw(lambda peer, message: got.append(message))
+    heard: list[Any] = []
+    plain = Client()
+    plain.on_raw(lambda peer, message: heard.append(message))
+    async with connect(server, client=plain):
+        [peer] = server.peers
+        await plain.send_json({"to": [1, None]})
+        await peer.send_json({"path": Path("a")})
+        await server.send_json("all")
+        await turns_until(lambda: got and len(heard) == 2)
+        with pytest.raises(TypeError):
+            await plain.send_json(object())
+    assert got == ['{"to":[1,null]}']
+    assert heard == ['{"path":"a"}', '"all"']
+
+
+async def test_a_function_that_comes_after_the_hello_gets_nothing_of_the_protocol() -> None:
+    """Both sides have said by then that binary messages are MessagePack."""
+    server = Server()
+    server.on("add", lambda a, b: a + b)
+    got: list[Any] = []
+    client = Client()
+    client.on("open", lambda peer: peer.on_raw(lambda peer, message: got.append(message)))
+    async with connect(server, client=client):
+        assert await client.request("add", 1, 2) == 3
+        with pytest.raises(ValueError, match="binary messages are MessagePack"):
+            await client.send_raw(b"bytes")
+        await server.send_raw("text")
+        assert await client.request("add", 1, 2) == 3
+    assert got == ["text"]
 
 
 @pytest.mark.parametrize("codec", [None, MsgpackCodec()])

@@ -11,16 +11,19 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import SMALL, SOON, story
+from tenacity import wait_fixed
 
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
     Client,
     ConnectionLost,
+    Handshake,
     Limits,
     MessageTooBig,
     Peer,
     QueueFull,
+    Reconnect,
     ReconnectInfo,
     RequestTimeout,
     Server,
@@ -569,6 +572,72 @@ async def test_senders_wait_while_there_is_no_connection() -> None:
         await turns_until(lambda: heard == list(range(50)))
 
 
+async def test_items_of_an_upload_take_no_room_from_the_users_messages() -> None:
+    async with story(client=Limits(offline=3, offline_bytes=1000)) as s:
+        go_on = asyncio.Event()
+        heard: list[int] = []
+        produced: list[int] = []
+
+        @s.server.on("total")
+        async def total(items: AsyncIterator[int]) -> int:
+            return sum([n async for n in items])
+
+        async def source() -> AsyncIterator[int]:
+            for n in range(500):
+                if n == 1:
+                    await go_on.wait()
+                produced.append(n)
+                yield n
+
+        s.server.on("n", heard.append)
+        s.server.on("add", lambda a, b: a + b)
+        uploading = asyncio.create_task(s.client.request("total", send=source()))
+        await turns_until(lambda: s.peer.active == 1 and s.client.peer.channels == 1)
+        await s.cut()
+        go_on.set()
+        await turns_until(lambda: len(produced) > 100)
+        adding = asyncio.create_task(s.client.request("add", 2, 3))
+        await turns()
+        for n in range(2):
+            await s.client.emit("n", n)
+        with pytest.raises(QueueFull, match=r"not connected, and 3 messages \(\d\d bytes\) wait already"):
+            await s.client.emit("n", 2)
+        await s.repair()
+        assert await adding == 5 and await uploading == sum(range(500))
+        assert heard == [0, 1]
+        await s.cut()
+        for n in range(3):
+            await s.client.emit("n", n)
+        await s.repair()
+        await turns_until(lambda: heard == [0, 1, 0, 1, 2])
+
+
+async def test_the_users_messages_take_no_room_from_the_session() -> None:
+    """An answer for which there was no room would end the session."""
+    limits = Limits(replay=SMALL, hard_cap=200_000, offline_bytes=1_000_000)
+    async with story(client=limits) as s:
+        go_on = asyncio.Event()
+        heard: list[int] = []
+
+        @s.client.on("slow")
+        async def slow() -> str:
+            await go_on.wait()
+            return "x" * 1000
+
+        s.server.on("n", lambda n, filling: heard.append(n))
+        asked = [asyncio.create_task(s.peer.request("slow")) for _ in range(2)]
+        await turns_until(lambda: s.client.peer.active == 2)
+        await s.cut()
+        for n in range(20):
+            s.client.emit_nowait("n", n, "x" * 16_000)
+        assert not s.client.peer.stats().slow
+        go_on.set()
+        await turns_until(lambda: s.client.peer.active == 0)
+        await s.repair()
+        assert s.back[0].resumed and [len(await each) for each in asked] == [1000, 1000]
+        await turns_until(lambda: heard == list(range(20)))
+
+
 async def test_what_cannot_wait_ends_a_session_without_a_connection() -> None:
     limits = Limits(replay=SMALL, hard_cap=200_000)
     async with story(server=limits) as s:
@@ -589,7 +658,7 @@ async def test_what_cannot_wait_ends_a_session_without_a_connection() -> None:
 
 
 async def test_sessions_without_a_connection_are_bounded_together() -> None:
-    server = Server(detached_bytes=100_000)
+    server = Server(detached_bytes=200_000)
     line = Line(server)
     async with asyncio.timeout(20):
         clients = [Client("ws://server/", dial=line.dial, reconnect=SOON) for _ in range(20)]
@@ -602,10 +671,78 @@ async def test_sessions_without_a_connection_are_bounded_together() -> None:
         line.cut()
         await turns_until(lambda: not any(peer.connected for peer in peers))
         left = server.peers
-        assert 8 <= len(left) <= 12, "each counts 8 KiB"
-        assert left == peers[-len(left) :], "the oldest have ended"
+        assert 8 <= len(left) <= 12, "each counts 16 KiB"
+        assert left == peers[-len(left) :], "of sessions that take as much the oldest end"
         await left[-1].emit("n", "x" * 30_000)
-        assert len(server.peers) < len(left) and left[-1] in server.peers
+        assert server.peers == left[:-1], "then the largest"
+        for client in clients:
+            await client.close()
+        await server.close()
+
+
+async def test_broadcasts_that_wait_in_a_session_without_a_connection_count() -> None:
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=128 * 1024))
+    line = Line(server)
+    async with (
+        asyncio.timeout(20),
+        Client("ws://server/", dial=line.dial, reconnect=SOON),
+        Client("ws://server/", dial=line.dial, reconnect=SOON),
+    ):
+        await turns(20)
+        quiet, busy = server.peers
+        server.room("news").add(busy)
+        line.down = True
+        line.cut()
+        await turns_until(lambda: quiet.detached and busy.detached)
+        for _ in range(9):
+            report = await server.room("news").emit("n", "x" * 100_000)
+            assert (report.sent, report.dropped) == (1, 0) and busy.detached
+        for _ in range(2):
+            await server.room("news").emit("n", "x" * 100_000)
+        assert not busy.detached and server.peers == (quiet,), "the policy still has room for it, but all together not"
+        line.down = False
+    await server.close()
+
+
+async def test_what_handlers_have_done_with_counts_no_more() -> None:
+    """A client whose handlers have ended costs neither itself nor another client a session."""
+    server = Server(detached_bytes=1024 * 1024)
+    go_on = asyncio.Event()
+
+    @server.on_handshake
+    def name(handshake: Handshake) -> None:
+        handshake.principal = handshake.query["user"]
+
+    @server.on("work")
+    async def work(data: str) -> None:
+        await go_on.wait()
+
+    line = Line(server)
+
+    async def leave(user: str, size: int) -> Peer:
+        """Lose a connection while a handler works on ``size`` bytes."""
+        never = Reconnect(wait=wait_fixed(3600))
+        client = Client(f"ws://server/?user={user}", dial=line.dial, reconnect=never)
+        clients.append(client)
+        await client.connect()
+        peer = server.peers[-1]
+        await client.emit("work", "x" * size)
+        await turns_until(lambda: peer.active == 1)
+        line.connections[-1][0].abort()
+        await turns_until(lambda: not peer.connected)
+        return peer
+
+    clients: list[Client] = []
+    async with asyncio.timeout(20):
+        ada = [await leave("ada", 300_000), await leave("ada", 200_000)]
+        go_on.set()
+        await turns_until(lambda: not any(peer.active for peer in ada))
+        go_on.clear()
+        bob = [await leave("bob", 300_000), await leave("bob", 310_000)]
+        assert server.peers == (*ada, *bob), "they take less than the limit"
+        last = await leave("bob", 400_000)
+        assert server.peers == (*ada, *bob) and not last.detached, "the largest of the client that takes most"
+        go_on.set()
         for client in clients:
             await client.close()
         await server.close()

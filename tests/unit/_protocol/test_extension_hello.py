@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
 
-from wsrpc import Client, Context, Limits, Server, UnexpectedChannel
+from wsrpc import Client, Context, Limits, RemoteError, RpcError, Server, UnexpectedChannel
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -30,7 +31,11 @@ async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None
     assert first.keys() == {"ws-wrapper", "wsrpc"} and first["ws-wrapper"] is False
     said = first["wsrpc"]
     assert said.keys() == {"t", "v", "features", "limits"}
-    assert (said["t"], said["v"], sorted(said["features"])) == ("hello", 1, ["batches", "credit", "drain", "msgpack"])
+    assert (said["t"], said["v"], sorted(said["features"])) == (
+        "hello",
+        1,
+        ["batches", "credit", "drain", "msgpack", "stop"],
+    )
     assert said["limits"]["message"] == Limits().message
     assert len(json.dumps(first)) < 4096
 
@@ -110,6 +115,70 @@ async def test_a_malformed_hello_is_ignored_and_counted(message: Any) -> None:
         assert await d.fed(message) == []
     assert sum(d.ignored.values()) == 30 and d.peer.connected and ran == []
     await agreed(d, "credit")
+
+
+TOO_SMALL = [
+    {"message": -1},
+    {"message": 511},
+    {"running": 0},
+    {"waiting": -1},
+    {"waiting_bytes": -1},
+    {"values": -1},
+    {"values": 5},
+    {"values": 63},
+    {"running_bytes": 0},
+]
+LEAST = {"message": 512, "running": 1, "waiting": 0, "waiting_bytes": 0, "values": 64, "running_bytes": 1}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+@pytest.mark.parametrize("limits", TOO_SMALL, ids=str)
+async def test_limits_that_make_no_sense_close_the_connection(
+    limits: dict[str, int], dialer: bool, later: bool
+) -> None:
+    d = Driven(dialer=dialer, extensions=True)
+    d.take()
+    first: dict[str, Any] = {"t": "welcome" if dialer else "hello", "v": 1, "features": [*ALL]}
+    if later:
+        await d.fed(control(**first, limits=LEAST), control("limits", limits=LEAST))
+        assert d.close_code is None, "the smallest limits are accepted"
+        d.take()
+        first = {"t": "limits"}
+    await d.fed(control(**first, limits=limits), {"i": 7, "a": ["q"]})
+    [(name, value)] = limits.items()
+    closed = d.transport.closed
+    assert closed is not None and closed.code == 1007
+    assert closed.reason == f"the limit {name!r} is announced as {value}, and must be at least {LEAST[name]}"
+    assert d.take() == [], "nothing that comes after is answered"
+
+
+async def test_everything_goes_on_with_the_smallest_limits() -> None:
+    """Also what this side sends by itself: credit, the ends of streams, and errors."""
+    server = Server()
+    smallest = Limits(**LEAST)
+
+    @server.on("total")
+    async def total(numbers: AsyncIterator[int]) -> int:
+        return sum([number async for number in numbers])
+
+    @server.on("first")
+    async def first(numbers: AsyncIterator[int]) -> int:
+        return await anext(numbers)
+
+    @server.on("fails")
+    async def fails(numbers: AsyncIterator[int]) -> int:
+        raise RpcError("no", code="app.no")
+
+    feed = Feed(limit=200)
+    server.on("feed", feed.__call__)
+    async with asyncio.timeout(20), connect(server, client=Client(limits=smallest)) as client:
+        assert await client.request("total", send=range(200)) == sum(range(200))
+        assert await client.request("first", send=range(200)) == 0
+        with pytest.raises(RemoteError, match="no"):
+            await client.request("fails", send=range(200))
+        assert await collect(client.stream("feed")) == list(range(200))
+        await emptied(*server.peers)
 
 
 async def test_fields_and_features_of_the_future_do_not_matter() -> None:

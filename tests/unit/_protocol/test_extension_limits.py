@@ -211,38 +211,17 @@ async def test_an_abort_goes_though_its_reason_is_too_big() -> None:
     d.assert_empty()
 
 
-@pytest.mark.parametrize("limit", [-1, 0, 1, 5, 2**53, 2**200])
-async def test_an_absurd_limit_hurts_only_who_announced_it(limit: int) -> None:
+@pytest.mark.parametrize("limit", [2**53, 2**200])
+async def test_an_enormous_limit_is_as_good_as_none(limit: int) -> None:
     d = Driven(dialer=True, extensions=True)
     d.take()
     await d.fed(welcome("credit", message=limit))
     for _ in range(2):
         task = start(d.peer.request("q", timeout=5.0))
         await turns()
-        if limit > 1000:
-            d.clock.advance(5.0)
-            with pytest.raises(RequestTimeout):
-                await task
-        else:
-            with pytest.raises(MessageTooBig):
-                await task
-    d.peer.on("q", lambda: 1)
-    await d.fed({"i": 7, "a": ["q"]}, {"h": 7, "a": ["e"]}, {"i": 9, "a": ["e"], "h": 9})
-    await d.fed({"i": 11, "a": ["unknown"]})
-    d.transport.lose()
-    await turns()
-    d.assert_empty()
-
-
-async def test_timeouts_are_kept_though_the_other_side_takes_no_cancellation() -> None:
-    d = Driven(dialer=True, extensions=True)
-    d.take()
-    tasks = [start(d.peer.request("q", n, timeout=5.0)) for n in range(3)]
-    await turns()
-    await d.fed(welcome("credit", message=3))
-    d.clock.advance(5.0)
-    await turns()
-    for task in tasks:
+        d.clock.advance(5.0)
         with pytest.raises(RequestTimeout):
             await task
+    d.transport.lose()
+    await turns()
     d.assert_empty()

@@ -141,7 +141,7 @@ async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
 async def test_a_codec_of_the_users_own_is_kept() -> None:
     d = Driven(dialer=True, codec=MsgpackCodec(), extensions=True)
     [said] = d.take()
-    assert said["wsrpc"]["features"] == ["batches", "credit", "drain"]
+    assert said["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
     await d.fed(welcome(*ALL))
     await d.peer.emit("e", 2**63)
     assert decoded(d.take()) == [{"a": ["e", 2**63]}]

@@ -18,6 +18,7 @@ from wsrpc._protocol.messages import (
     Resolution,
     WireMessage,
     channel_id,
+    id_from_wire,
     is_id,
 )
 
@@ -67,9 +68,21 @@ def test_ids(value: int) -> None:
     assert is_id(value) and channel_id(value) == value and channel_id(str(value)) == value
 
 
-@pytest.mark.parametrize("value", [0, -1, MAX_ID + 1, True, False, 1.0, None, UNSET, [], {}, b"1", float("nan")])
+NO_IDS: list[Any] = [0, -1, 0.0, -1.0, 1.5, 2.0**53, 1e300, MAX_ID + 1, True, False, None, UNSET, [], {}, b"1"]
+
+
+@pytest.mark.parametrize("value", [*NO_IDS, float("nan"), float("inf")])
 def test_what_is_no_id(value: object) -> None:
-    assert not is_id(value) and channel_id(value) is None
+    assert not is_id(id_from_wire(value)) and channel_id(value) is None
+
+
+@pytest.mark.parametrize("value", [1.0, 2.0**31, float(MAX_ID)])
+def test_whole_floats_are_ids_as_in_javascript(value: float) -> None:
+    assert is_id(id_from_wire(value)) and channel_id(value) == value and type(channel_id(value)) is int
+
+
+def test_null_is_as_if_there_were_no_id() -> None:
+    assert id_from_wire(None) is UNSET and id_from_wire(UNSET) is UNSET
 
 
 @pytest.mark.parametrize(

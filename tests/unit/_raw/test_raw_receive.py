@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Any
 
+import msgspec
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_driver import raw_connection
+from raw_driver import raw_connection, raw_serving
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT
 
-from wsrpc import ConnectionLost, Limits, MessageTooBig, ProtocolError, Server
+from wsrpc import ConnectionLost, Limits, MessageTooBig, ProtocolError, RawConnection, Server
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -281,3 +283,94 @@ async def test_closing_reads_on_but_keeps_nothing(caplog: pytest.LogCaptureFixtu
             assert await connection.receive() == bytes(900)
         with pytest.raises(ConnectionLost):
             await connection.receive()
+
+
+# ---------------------------------------------------------------- JSON
+
+
+class Move(msgspec.Struct):
+    to: tuple[int, int]
+
+
+async def test_json_of_text_and_of_binary_messages_decoded_and_converted() -> None:
+    async with raw_connection() as (connection, raw):
+        await raw.send(raw.frame(TEXT, '{"a":[1,null]}'), raw.frame(BINARY, b"7"), raw.frame(TEXT, '{"to":[1,2]}'))
+        assert await connection.receive_json() == {"a": [1, None]}
+        assert await connection.receive_json(returns=int) == 7
+        assert await connection.receive_json(returns=Move) == Move((1, 2))
+
+
+@pytest.mark.parametrize(
+    ("text", "returns", "why"),
+    [
+        ("", Any, "expected a JSON value"),
+        ("{broken", Any, "expected a JSON value"),
+        ('"7"', int, "Expected `int`, got `str`"),
+        ('{"to":[1]}', Move, r"at `\$\.to`"),
+        ("[" * 5 + "]" * 5, Any, "nested more than 4 deep"),
+        ("[" * 100_000, Any, "got more than 1000 values, or than 250 arrays"),
+        ("[" + "1," * 50_000 + "1]", Any, "values"),
+        (b"\xff", Any, "expected a JSON value"),
+    ],
+)
+async def test_what_is_no_such_json_is_an_error_and_the_connection_goes_on(text: Any, returns: Any, why: str) -> None:
+    async with raw_connection(Limits(depth=4, values=1000)) as (connection, raw):
+        await raw.send(raw.frame(BINARY if isinstance(text, bytes) else TEXT, text), raw.frame(TEXT, "1"))
+        with pytest.raises(ProtocolError, match=why):
+            await connection.receive_json(returns=returns)
+        assert await connection.receive_json() == 1
+        with pytest.raises(TypeError):
+            await connection.receive_json(returns=5)  # type: ignore[call-overload]
+        await raw.send(raw.frame(TEXT, "[1,2,3]"))
+        with pytest.raises(MessageTooBig):
+            await connection.receive_json(max_size=3)
+
+
+# ---------------------------------------------------------------- limits, and the end
+
+
+async def test_the_size_of_messages_may_change() -> None:
+    async with raw_connection(Limits(message=1000)) as (connection, raw):
+        connection.limits = connection.limits.replace(message=5000)
+        await raw.send(raw.frame(TEXT, "x" * 4000))
+        assert len(await connection.receive(max_size=5000)) == 4000
+        connection.limits = connection.limits.replace(message=600)
+        with pytest.raises(ValueError, match=r"max_size= must be from 0 to Limits\.message, which is 600"):
+            await connection.receive(max_size=601)
+        wrong: Any
+        for wrong, error in ((connection.limits.replace(depth=3), ValueError), (5, TypeError)):
+            with pytest.raises(error, match=r"connection\.limits"):
+                connection.limits = wrong
+        await raw.send(raw.frame(TEXT, "x" * 601))
+        assert (await raw.next_of(CLOSE)).code == 1009
+
+
+async def test_the_beginning_of_a_message_that_is_too_large_can_be_read_in_pieces() -> None:
+    async with raw_connection() as (connection, raw):
+        frames = [raw.frame(TEXT, "ab", fin=False), raw.frame(CONT, "cd", fin=False), raw.frame(CONT, "ef")]
+        await raw.send(*frames, raw.frame(TEXT, "next"))
+        beginning = ""
+        async for piece in connection.pieces():
+            assert isinstance(piece, str)
+            beginning += piece
+            if len(beginning) >= 3:
+                break
+        assert beginning == "abcd"
+        assert await connection.receive() == "next"
+
+
+async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection() -> None:
+    handed_over: asyncio.Queue[RawConnection] = asyncio.Queue()
+
+    async def hand_over(connection: RawConnection) -> None:
+        handed_over.put_nowait(connection)
+        await connection.wait_closed()
+
+    async with raw_serving(hand_over) as (server, raw):
+        connection = await handed_over.get()
+        await raw.send(raw.frame(TEXT, "hi"))
+        await connection.send(await connection.receive())
+        assert (await raw.next_frame()).payload == b"hi"
+        await raw.send(raw.close_frame(1000))
+        assert (await raw.next_of(CLOSE)).code == 1000
+        await turns_until(lambda: server.raw_connections == ())

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import time
+import weakref
 from typing import Any
 
 import pytest
@@ -13,7 +16,7 @@ from leftovers import turns_until
 from raw_driver import raw_serving
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RawConnection, RpcError, Server
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RawConnection, RpcError, Server, Service
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -52,6 +55,70 @@ async def test_an_echo_and_what_is_known_of_the_connection() -> None:
         raw.drop()
         await turns_until(lambda: server.raw_connections == ())
         assert repr(connection).startswith(f"<RawConnection {connection.id} closed")
+
+
+@pytest.mark.parametrize("how", ["function", "service", "factory"])
+async def test_credentials_that_expire_close_the_connection(how: str) -> None:
+    server = Server()
+    ended: list[CloseInfo] = []
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.expires = time.time() + 0.1
+
+    async def serve(connection: RawConnection) -> None:
+        await echo(connection)
+        assert connection.ended is not None
+        ended.append(connection.ended)
+        with pytest.raises(ConnectionLost, match="the credentials have expired"):
+            await connection.send("late")
+
+    class Echo(Service):
+        async def serve(self, connection: RawConnection) -> None:
+            await serve(connection)
+
+    async def make(connection: RawConnection) -> Echo:
+        if how == "factory":
+            await connection.wait_closed()
+        return Echo()
+
+    if how == "function":
+        server.serve_raw(serve)
+    else:
+        server.add_service(Echo, make)
+    async with raw_serving(server=server) as (_, raw):
+        frame = await raw.next_frame()
+        assert (frame.code, frame.reason) == (4411, "the credentials have expired")
+        await raw.send(raw.frame(TEXT, "late"), raw.close_frame(4411))
+        assert await raw.read_to_end() == b""
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == ())
+        assert [(info.code, info.user_closed) for info in ended] == [(4411, False)]
+
+
+async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_expire() -> None:
+    server = Server()
+    seen: list[weakref.ref[RawConnection]] = []
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.expires = time.time() + 3600
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        seen.append(weakref.ref(connection))
+
+    async with raw_serving(server=server) as (_, raw):
+        await raw.next_of(CLOSE)
+        await raw.send(raw.close_frame())
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == ())
+
+        def collected() -> bool:
+            gc.collect()
+            return seen[0]() is None
+
+        await turns_until(collected)
 
 
 async def test_when_the_function_returns_the_connection_closes_with_1000() -> None:

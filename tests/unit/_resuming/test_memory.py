@@ -12,7 +12,7 @@ from wsrpc._peer.peer import core_of
 from wsrpc.testing import ScriptedTransport
 
 PEERS = 64
-HELLO = {"t": "hello", "v": 1, "features": ["batches", "credit", "drain", "msgpack", "resume"], "limits": {}}
+HELLO = {"t": "hello", "v": 1, "features": ["batches", "credit", "drain", "stop", "msgpack", "resume"], "limits": {}}
 ACK = {"t": "ack", "n": 0, "bytes": 0}
 
 

@@ -408,6 +408,8 @@ async def test_the_channel_is_reserved() -> None:
     router.on("describe", lambda: None)
     server = cafe()
     server.offer_description()
+    with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
+        server.add_service(Other, channel="wsrpc")
     async with connect(server) as client:
         [peer] = server.peers
         for call in (
@@ -416,7 +418,6 @@ async def test_the_channel_is_reserved() -> None:
             lambda: server.of("wsrpc").on("describe", None),
             lambda: server.of("wsrpc").implement(Contract, Implementation()),
             lambda: server.include(router, channel="wsrpc"),
-            lambda: server.add_service(Other, channel="wsrpc"),
             lambda: peer.of("wsrpc").on("describe", lambda: None),
         ):
             with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):

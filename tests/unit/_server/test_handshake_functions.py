@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import socket
 import struct
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from raw_websocket import ask
 from raw_websocket import handshake as request_for
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server, dial
+from wsrpc.headers import ResponseHeaders
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -195,6 +197,10 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.response_headers.__setitem__(name, value)
 
 
+def builds_response_headers(given: Any) -> Callable[[Handshake], None]:
+    return lambda handshake: setattr(handshake, "response_headers", ResponseHeaders(given))
+
+
 @pytest.mark.parametrize(
     ("function", "text"),
     [
@@ -204,7 +210,7 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
         (reject("401"), "status of a refusal must be from 400 to 599, got '401'"),
         (reject(401, b"bytes"), "the body of a refusal must be text"),
         (reject(401, "\ud800"), "has lone surrogates"),
-        (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
+        (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'x-a' has a character that cannot be sent"),
         (reject(401, headers={"X A": "a"}), "the name of a header is a word"),
         (answers("X-A", "token\nX-B: b"), "'X-A' has a character that cannot be sent"),
         (answers("X-A", "\u20ac"), "'X-A' has a character that cannot be sent"),
@@ -217,6 +223,13 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
         (sets("limits", None), "handshake.limits must be a wsrpc.Limits"),
         (sets("limits", {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("subprotocol", "c"), "offers the subprotocols"),
+        (sets("expires", "soon"), "handshake.expires is a time in seconds"),
+        (sets("expires", 10**400), "handshake.expires is a time in seconds"),
+        (sets("expires", 10**5000), "handshake.expires is a time in seconds"),
+        (sets("expires", math.nan), "handshake.expires is a time in seconds"),
+        (builds_response_headers([("X-A", "token\r\nX-B: b")]), "'X-A' has a character that cannot be sent"),
+        (builds_response_headers({"X-A": "token\u20ac"}), "'X-A' has a character that cannot be sent"),
+        (builds_response_headers(["ab"]), "headers are a mapping of names to values, or a list of pairs"),
     ],
 )
 @pytest.mark.parametrize("later", [0, 1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 
@@ -10,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import raw_client
 from websockets.asyncio.client import unix_connect
 
-from wsrpc import Client, Handshake, HandshakeRejected, Server, dial
+from wsrpc import Client, Handshake, HandshakeRejected, RemoteError, Server, dial
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -130,6 +131,37 @@ async def test_the_origin_is_compared_with_the_host_that_the_proxy_names() -> No
         await seen(proto="https", host_="example.com", Origin=origin)
     with pytest.raises(HandshakeRejected):  # the page came without TLS, the connection did not
         await seen("10.0.0.1", proto="https", host_="example.com", Origin="http://example.com")
+
+
+@pytest.mark.parametrize(
+    ("forwarded", "text"),
+    [
+        ("1.2.3.4", "1.2.3.4"),
+        ("1.2.3.4:77", "1.2.3.4:77"),
+        ("2001:db8::1", "2001:db8::1"),
+        ("[2001:db8::1]:77", "[2001:db8::1]:77"),
+    ],
+)
+async def test_a_port_that_no_proxy_names_is_not_shown(
+    forwarded: str, text: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(trusted_proxies=["127.0.0.0/8"])
+    seen: list[Handshake] = []
+    server.on_handshake(seen.append)
+
+    @server.on("fail")
+    def fail() -> None:
+        raise LookupError
+
+    async with server.listen() as listener:
+        async with Client(listener.url, headers={"X-Forwarded-For": forwarded}, proxy=None) as client:
+            with pytest.raises(RemoteError):
+                await client.request("fail")
+            (peer,) = server.peers
+            assert f" remote={text} " in repr(peer)
+            assert f" remote={text} " in repr(peer.info)
+    assert repr(seen[0]) == f"<Handshake '/' from {text}>"
+    assert {vars(record)["remote"] for record in caplog.records if record.levelno == logging.ERROR} == {text}
 
 
 async def test_over_real_sockets_the_peer_has_it() -> None:

@@ -46,10 +46,10 @@ def test_where_it_is_found(target: str, headers: dict[str, str], token: str | No
         # Browsers end a connection for which they offered some and got none.
         ("bearer.hidden-5e3a, json, other", "json"),
         ("json, bearer.hidden-5e3a", "json"),
+        ("json, other", "json"),
         # Nothing else to say, and the token is not said.
         ("bearer.hidden-5e3a", None),
-        # No token: nobody has chosen, so nothing is.
-        ("json, other", None),
+        ("base64url.bearer.authorization.example.hidden-5e3a", None),
     ],
 )
 async def test_what_is_answered_where_nobody_chooses(offered: str, chosen: str | None) -> None:
@@ -64,18 +64,20 @@ async def test_what_is_answered_where_nobody_chooses(offered: str, chosen: str |
     assert TOKEN not in head
 
 
-async def test_the_function_s_choice_counts() -> None:
+@pytest.mark.parametrize("chosen", ["other", None])
+async def test_the_function_s_choice_counts(chosen: str | None) -> None:
     server = Server()
 
     @server.on_handshake
     def gate(handshake: Handshake) -> None:
         assert handshake.bearer_token == TOKEN
-        handshake.subprotocol = "other"
+        assert handshake.subprotocol == "json"
+        handshake.subprotocol = chosen
 
     async with server.listen() as listener:
         async with Client(listener.url, subprotocols=[f"bearer.{TOKEN}", "json", "other"], proxy=None) as client:
-            assert client.peer.info.subprotocol == "other"
-            assert server.peers[0].info.subprotocol == "other"
+            assert client.peer.info.subprotocol == chosen
+            assert server.peers[0].info.subprotocol == chosen
 
 
 async def test_without_a_function_too() -> None:
@@ -124,8 +126,29 @@ async def test_it_is_in_no_log_and_in_no_repr(way: str, outcome: str, caplog: py
     assert TOKEN not in caplog.text
 
 
-def test_the_error_about_a_subprotocol_that_is_not_offered_does_not_say_the_token() -> None:
-    handshake = Handshake("/", {"Sec-WebSocket-Protocol": f"json, bearer.{TOKEN}"})
-    with pytest.raises(ValueError, match=r"\['json', 'bearer\.…'\], not 'xml'") as caught:
-        handshake.subprotocol = "xml"
-    assert TOKEN not in str(caught.value)
+@pytest.mark.parametrize(
+    "around", ["bearer.{}", "Bearer.{}", "x-bearer.{}", "base64url.BEARER.authorization.example.{}"]
+)
+@pytest.mark.parametrize("chosen", ["xml", "json, {}"])
+async def test_the_error_about_a_subprotocol_that_is_not_offered_does_not_say_the_token(
+    around: str, chosen: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A function may choose what is not offered, such as the whole header."""
+    offered = around.format(TOKEN)
+    errors: list[str] = []
+    server = Server()
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        try:
+            handshake.subprotocol = chosen.format(offered)
+        except ValueError as error:
+            errors.append(str(error))
+            raise
+
+    with pytest.raises(HandshakeRejected, match="500"):
+        async with connect(server, headers={"Sec-WebSocket-Protocol": f"json, {offered}"}):
+            pass
+    shown = "xml" if chosen == "xml" else "bearer.…"
+    assert errors == [f"the client offers the subprotocols ['json', 'bearer.…'], not '{shown}'"]
+    assert "the client offers" in caplog.text and TOKEN not in caplog.text

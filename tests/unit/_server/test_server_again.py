@@ -378,7 +378,7 @@ def test_after_an_event_loop_that_ended_without_closing_it() -> None:
 @pytest.mark.parametrize("raw", [False, True])
 def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
     """As those of a test that was interrupted, for the next one in another thread."""
-    server = echo_server()
+    server = Server() if raw else echo_server()
     if raw:
 
         @server.serve_raw

@@ -6,15 +6,19 @@ import asyncio
 import gc
 import logging
 import socket
+import threading
 import weakref
 from contextlib import suppress
+from typing import Any
 
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import open_sockets, other_tasks, turns_until
 from raw_websocket import CLOSE, TEXT, handshake, raw_client
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, RemoteError, Server
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -324,3 +328,26 @@ async def test_a_closed_server_still_takes_registrations() -> None:
     await server.close()
     server.on("add", lambda a, b: a + b)
     server.use(lambda ctx, call_next: call_next(ctx))
+
+
+async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -> None:
+    server = Server()
+    loop: Any = asyncio.get_running_loop()
+    entered, gate = asyncio.Event(), threading.Event()
+
+    @server.on("work", thread=True)
+    def work() -> None:
+        loop.call_soon_threadsafe(entered.set)
+        gate.wait(10)
+
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed({"a": ["work"], "i": 1})
+    await entered.wait()
+    transport.lose()
+    try:
+        await turns(20)
+        assert not getattr(loop, "_ready", ())  # nothing waits for the next turn
+    finally:
+        gate.set()
+        await server.close()

@@ -11,6 +11,7 @@ import ssl
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -71,6 +72,21 @@ async def test_without_a_path_any_is_accepted() -> None:
                 (peer,) = server.peers
                 assert peer.info.path == "/" + path.split("?")[0]
                 assert set(peer.info.query) == ({"c", "f"} if "?" in path else set())
+
+
+@pytest.mark.parametrize("path", ["/café", "/a b", "/caf%C3%A9", "/a+b"])
+async def test_a_path_may_need_to_be_encoded(path: str) -> None:
+    server = echo_server()
+    async with server.listen(path=path) as listener:
+        assert listener.url.isascii()
+        async with Client(listener.url, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            assert server.peers[0].info.path == unquote(path)
+        with pytest.raises(HandshakeRejected):
+            await dial(listener.url + "x", limits=LIMITS)
+    with pytest.raises(ValueError, match="path= is a path without a query, got '/a\\?b'"):
+        async with server.listen(path="/a?b"):
+            pytest.fail("it listens")
 
 
 async def test_with_a_path_others_get_404() -> None:
@@ -298,7 +314,7 @@ async def test_accept_takes_any_transport() -> None:
     async with Client(transport=ours, limits=LIMITS) as client:
         peer = await server.accept(theirs)
         assert opened == [peer] == list(server.peers)
-        assert (peer.info.path, peer.info.query, peer.info.headers["x-name"]) == ("/x", {"y": "z"}, "Ada")
+        assert (peer.info.path, dict(peer.info.query), peer.info.headers["x-name"]) == ("/x", {"y": "z"}, "Ada")
         assert await client.request("echo", 1) == 1
     await peer.wait_closed()
     assert server.peers == ()

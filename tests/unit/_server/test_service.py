@@ -365,6 +365,139 @@ async def test_open_comes_before_what_arrives_and_close_once_at_the_end() -> Non
     assert living.log[3:] == [(4001, "bye", True, False)]
 
 
+class InTurn(Service):
+    """Handles one message at a time, each when the test lets it."""
+
+    def __init__(self, log: list[str], go_on: asyncio.Event) -> None:
+        self.log = log
+        self.go_on = go_on
+
+    async def handle(self, name: str) -> None:
+        self.log.append(f"{name} begins")
+        await self.go_on.wait()
+        await asyncio.sleep(0)
+        self.log.append(f"{name} ends")
+
+    def on_close(self, info: CloseInfo) -> None:
+        self.log.append("on_close")
+
+
+class InTurnMessages(InTurn):
+    async def on_message(self, message: str) -> None:
+        await self.handle(message)
+
+
+class InTurnJson(InTurn):
+    async def on_json(self, value: str) -> None:
+        await self.handle(value)
+
+
+class InTurnEvents(InTurn):
+    @wsrpc.method(ordered=True)
+    async def handle(self, name: str) -> None:
+        await super().handle(name)
+
+
+IN_TURN = [(InTurnMessages, "{}"), (InTurnJson, '"{}"'), (InTurnEvents, '{{"a":["handle","{}"]}}')]
+ALL_ENDED = ["a begins", "a ends", "b begins", "b ends", "c begins", "c ends", "on_close"]
+
+
+@pytest.mark.parametrize(("cls", "message"), IN_TURN)
+@pytest.mark.parametrize("running", [1, 1024])
+async def test_on_close_comes_after_what_had_arrived(cls: type[InTurn], message: str, running: int) -> None:
+    log: list[str] = []
+    go_on = asyncio.Event()
+    server = Server(limits=Limits(running=running))
+    server.add_service(cls, lambda: cls(log, go_on))
+    transport = ScriptedTransport()
+    peer = await server.accept(transport)
+    assert isinstance(peer, Peer)
+    transport.feed(*(message.format(name) for name in "abc"))
+    transport.lose()
+    await peer.wait_closed()  # does not wait for handlers
+    await turns()
+    assert log == ["a begins"] and server.peers == ()
+    go_on.set()
+    await turns_until(lambda: "on_close" in log)
+    await turns()
+    assert log == ALL_ENDED
+    await server.close()
+
+
+@pytest.mark.parametrize(("cls", "message"), IN_TURN)
+async def test_closing_the_server_waits_for_what_has_started_and_for_on_close(cls: type[InTurn], message: str) -> None:
+    log: list[str] = []
+    go_on = asyncio.Event()
+    server = Server()
+    server.add_service(cls, lambda: cls(log, go_on))
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed(*(message.format(name) for name in "abc"))
+    closing = asyncio.create_task(server.close())
+    await turns_until(lambda: transport.closed)
+    go_on.set()
+    await closing
+    assert log == ["a begins", "a ends", "on_close"]
+
+
+@pytest.mark.parametrize(("cls", "message"), IN_TURN)
+async def test_on_close_is_called_although_a_handler_never_ends(cls: type[InTurn], message: str) -> None:
+    log: list[str] = []
+    server = Server(limits=Limits(close_timeout=0.01))
+    server.add_service(cls, lambda: cls(log, asyncio.Event()))
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed(*(message.format(name) for name in "abc"))
+    await turns_until(lambda: log)
+    await server.close()
+    assert log[0] == "a begins" and log[-1] == "on_close"
+    assert not [line for line in log if "ends" in line]
+
+
+async def test_a_handler_that_goes_before_on_close_may_close_the_server() -> None:
+    log: list[str] = []
+
+    class Stops(Service):
+        async def on_message(self, message: str) -> None:
+            await self.server.close()
+            log.append("closed")
+
+        async def on_close(self, info: CloseInfo) -> None:
+            await asyncio.sleep(0)
+            log.append("on_close")
+
+    server = Server()
+    server.add_service(Stops)
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed("stop")
+    await server.serve_forever()
+    await turns_until(lambda: "closed" in log)
+    assert log == ["on_close", "closed"]
+
+
+async def test_a_handler_that_goes_before_on_close_may_close_and_wait() -> None:
+    log: list[str] = []
+
+    class Leaves(Service):
+        async def on_message(self, message: str) -> None:
+            await self.peer.close(4000, message)
+            await self.peer.wait_closed()
+            log.append(message)
+
+        def on_close(self, info: CloseInfo) -> None:
+            log.append("on_close")
+
+    server = Server()
+    server.add_service(Leaves)
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed("a", "b")
+    await turns_until(lambda: "on_close" in log)
+    await server.close()
+    assert log == ["a", "on_close"]
+
+
 async def test_both_may_be_plain_functions_and_the_peer_is_there() -> None:
     log: list[Any] = []
 
@@ -445,16 +578,23 @@ async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called(
         async def on_close(self, info: CloseInfo) -> None:
             log.append(f"on_close {info.code}")
 
+        @wsrpc.method
+        def act(self) -> None:
+            log.append("act")
+
     server = Server()
     server.add_service(Waits)
     transport = ScriptedTransport()
     accepting = asyncio.create_task(server.accept(transport))
     await turns_until(lambda: transport._receiver)
+    [peer] = server.peers
     await asyncio.sleep(0)
+    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
     transport.lose()
     await accepting
     await turns_until(lambda: len(log) == 2)
-    assert log == ["on_open ends", "on_close 1006"]
+    assert log == ["on_open ends", "on_close 1006"]  # it might have refused the client
+    assert peer.ignored == {"dropped at the end": 2}
     await server.close()
 
 

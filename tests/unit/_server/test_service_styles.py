@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -12,8 +13,8 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import CloseInfo, Limits, Peer, RawConnection, RpcError, Server, Service
-from wsrpc.testing import ScriptedTransport
+from wsrpc import CloseInfo, Handshake, Limits, Peer, RawConnection, RpcError, Server, Service
+from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -189,6 +190,10 @@ class Sink(Service):
     def on_message(self, message: str | bytes) -> None: ...
 
 
+class Json(Service):
+    def on_json(self, value: Any) -> None: ...
+
+
 class Mixed(Sink):
     @wsrpc.method
     def say(self, text: str) -> None: ...
@@ -237,6 +242,67 @@ class Sits(Service):
     def serve(self, connection: RawConnection) -> None: ...
 
 
+class Connects(Talk):
+    def on_connect(self, request: object) -> None: ...
+
+
+class Shakes(Talk):
+    async def on_handshake(self, handshake: Handshake) -> None: ...
+
+
+class Disconnects(Talk):
+    on_disconnect = Service.on_close
+
+
+class ClosesAsGo(Talk):
+    async def on_close(self, was_clean: bool, code: int, reason: str) -> None:  # type: ignore[override]
+        ...
+
+
+class ClosesWithoutInfo(Talk):
+    def on_close(self) -> None:  # type: ignore[override]
+        ...
+
+
+class OpensWithRequest(Sink):
+    def on_open(self, request: object) -> None:  # type: ignore[override]
+        ...
+
+
+class OpensLazily(Talk):
+    async def on_open(self) -> AsyncGenerator[None]:  # type: ignore[override]
+        yield
+
+
+class MessageAndError(Service):
+    def on_message(self, message: str, error: object) -> None: ...
+
+
+class JsonAndError(Service):
+    def on_json(self, value: object, error: object) -> None: ...
+
+
+class JsonWithoutValue(Service):
+    def on_json(self) -> None: ...
+
+
+class JsonLazily(Service):
+    async def on_json(self, value: object) -> AsyncGenerator[None]:
+        yield
+
+
+class ServesNothing(Service):
+    async def serve(self) -> None: ...
+
+
+class NamesHandlers(Service):
+    @wsrpc.method
+    def on_connect(self, text: str) -> None: ...
+
+    @wsrpc.method("on_disconnect")
+    def goes(self, text: str) -> None: ...
+
+
 def untyped(peer: Peer):  # type: ignore[no-untyped-def]
     return Talk()
 
@@ -262,6 +328,30 @@ def wrong(peer: Peer) -> str:
         (Greedy, TypeError, r"add_service: the function is called with \(peer\), but .*Greedy.* takes \(a: 'int'"),
         (Forgotten, TypeError, "Forgotten does nothing: put @wsrpc.method on its handlers"),
         (Sits, TypeError, "Sits.serve must be async"),
+        (Connects, TypeError, "Connects.on_connect would never be called: Server.on_handshake decides before"),
+        (Shakes, TypeError, "Shakes.on_handshake would never be called: use Server.on_handshake"),
+        (Disconnects, TypeError, r"Disconnects.on_disconnect would never be called: on_close\(self, info\) is called"),
+        (ClosesAsGo, TypeError, r"ClosesAsGo.on_close.* called with \(self, info\), but .* takes \(self, was_clean: "),
+        (ClosesWithoutInfo, TypeError, r"ClosesWithoutInfo.on_close is called with \(self, info\), but takes \(self\)"),
+        (
+            OpensWithRequest,
+            TypeError,
+            r"OpensWithRequest.on_open.* called with \(self\), but .* takes \(self, request: ",
+        ),
+        (OpensLazily, TypeError, "OpensLazily.on_open takes a function without a `yield`"),
+        (MessageAndError, TypeError, r"MessageAndError.on_message.* called with \(self, message\), but .* error: "),
+        (
+            JsonAndError,
+            TypeError,
+            r"JsonAndError.on_json is called with \(self, value\), but takes \(self, value: .* error",
+        ),
+        (JsonWithoutValue, TypeError, r"JsonWithoutValue.on_json is called with \(self, value\), but takes \(self\)"),
+        (JsonLazily, TypeError, "JsonLazily.on_json takes a function without a `yield`"),
+        (
+            ServesNothing,
+            TypeError,
+            r"ServesNothing.serve is called with|ServesNothing.serve.* called with \(self, connection",
+        ),
     ],
 )
 def test_what_add_service_refuses(service: Any, error: type[Exception], text: str) -> None:
@@ -296,10 +386,82 @@ def test_what_cannot_be_together() -> None:
         server.add_service(Sink)
     server = Server()
     server.add_service(Sink)
-    with pytest.raises(ValueError, match="a service's on_message takes every message"):
+    with pytest.raises(ValueError, match=r"Sink\.on_message gets every message, so .* would never be called"):
         server.on_raw(lambda peer, message: None)
     with pytest.raises(ValueError, match="it has no channel"):
         Server().add_service(Sink, channel="talk")
+
+
+def test_handlers_may_have_the_names_of_what_is_never_called() -> None:
+    Server().add_service(NamesHandlers)
+
+
+async def quiet(connection: RawConnection) -> None: ...
+
+
+NEVER_CALLED: dict[str, Callable[[Server], object]] = {
+    "on": lambda server: server.on("say", lambda text: None),
+    "once": lambda server: server.once("say", lambda text: None),
+    "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
+    "allow=": lambda server: server.room("prices", allow=lambda peer: True),
+    "on_join": lambda server: server.on_join(lambda peer, room: True),
+    "offer_description": lambda server: server.offer_description(),
+}
+NEVER_CALLED_ON_RAW_CONNECTIONS: dict[str, Callable[[Server], object]] = {
+    "open": lambda server: server.on("open", lambda peer: None),
+    "use": lambda server: server.use(middleware),
+}
+
+
+async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
+    return await call_next(ctx)
+
+
+@pytest.mark.parametrize("call", NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)
+@pytest.mark.parametrize("style", ["serve_raw", "serve", "on_message", "on_json"])
+def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
+    def serve(server: Server) -> None:
+        if style == "serve_raw":
+            server.serve_raw(quiet)
+        else:
+            server.add_service({"serve": Loop, "on_message": Sink, "on_json": Json}[style], lambda: None)
+
+    register = (NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)[call]
+    if call not in NEVER_CALLED and style in ("on_message", "on_json"):  # these have a peer
+        server = Server()
+        serve(server)
+        register(server)
+        return
+    for first, second in ((serve, register), (register, serve)):
+        server = Server()
+        first(server)
+        with pytest.raises(ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"):
+            second(server)
+
+
+async def test_what_a_peer_of_such_a_service_would_never_call_is_refused() -> None:
+    server = Server()
+    server.add_service(Sink)
+    async with connect(server):
+        [peer] = server.peers
+        with pytest.raises(ValueError, match=r"Sink\.on_message gets every message"):
+            peer.on("say", lambda text: None)
+        peer.on("close", lambda peer: None)
+
+
+async def test_a_service_is_added_before_there_are_connections() -> None:
+    server = Server()
+    async with connect(server):
+        for call in (lambda: server.add_service(Talk), lambda: server.serve_raw(quiet)):
+            with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
+                call()
+    server.add_service(Talk)
+    server = Server()
+    server.add_service(Loop, lambda: Loop([]))
+    async with raw_serving(server=server) as (_, raw):
+        await raw.next_frame()
+        with pytest.raises(RuntimeError, match="is for connections that come later"):
+            server.add_service(Talk)
 
 
 @pytest.mark.parametrize("thing", [5, staticmethod(print), property(print), print])

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import time
+import weakref
 from contextlib import suppress
 
 import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from raw_websocket import CLOSE, raw_client
 from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 import wsrpc
-from wsrpc import CloseInfo, Limits, Peer, RawConnection, Router, Server, Service
-from wsrpc.testing import connect, memory_transports
+from wsrpc import CloseInfo, Handshake, Limits, Peer, RawConnection, Router, RpcError, Server, Service
+from wsrpc.testing import ScriptedTransport, connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -132,8 +136,47 @@ async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
 async def test_a_raw_function_does_not_take_a_services_messages(service: type[Service], style: str) -> None:
     server = Server()
     server.add_service(service)
-    with pytest.raises(ValueError, match=f"^a service's {style} takes every message: .* would get none"):
+    with pytest.raises(
+        ValueError, match=rf"^{service.__name__}\.{style} gets every message, so .* would never be called"
+    ):
         server.on_raw(print)
+
+
+class Raises(Service):
+    def on_message(self, message: str) -> None:
+        raise KeyError("secret")
+
+
+class RaisesLater(Service):
+    async def on_json(self, value: object) -> None:
+        raise KeyError("secret")
+
+
+@pytest.mark.parametrize("service", [Raises, RaisesLater])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(
+    service: type[Service], ends: bool
+) -> None:
+    server = Server()
+    server.add_service(service)
+    told: list[BaseException] = []
+
+    @server.on("error")
+    async def error(peer: Peer, error: BaseException) -> None:
+        told.append(error)
+        if ends:
+            await peer.close(1011, "internal error")
+
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed("1")
+    await turns_until(lambda: told)
+    await turns_until(lambda: transport.closed is not None or not ends)
+    assert [type(each) for each in told] == [KeyError]
+    assert (transport.closed is not None) is ends
+    if transport.closed is not None:
+        assert (transport.closed.code, transport.closed.reason) == (1011, "internal error")
+    await server.close()
 
 
 async def test_a_server_that_closes_does_not_wait_for_factories(caplog: pytest.LogCaptureFixture) -> None:
@@ -153,6 +196,48 @@ async def test_a_server_that_closes_does_not_wait_for_factories(caplog: pytest.L
         await websocket.wait_closed()
         assert (websocket.close_code, websocket.close_reason) == (1012, "the server is closing")
     assert messages(caplog) == []
+
+
+@pytest.mark.parametrize("admits", [True, False])
+async def test_credentials_that_expire_while_a_factory_runs_close_the_connection(admits: bool) -> None:
+    server = Server()
+    go_on = asyncio.Event()
+    opened: list[Peer] = []
+    made: list[weakref.ref[Peer]] = []
+
+    @server.on_handshake
+    def check(handshake: Handshake) -> None:
+        handshake.expires = time.time() + (0 if admits else 3600)
+
+    class Late(Service):
+        def on_open(self) -> None:
+            opened.append(self.peer)
+
+    async def make(peer: Peer) -> Late:
+        made.append(weakref.ref(peer))
+        await go_on.wait()
+        if not admits:
+            raise RpcError("no")
+        return Late()
+
+    server.add_service(Late, make)
+    async with server.listen() as listener, raw_client(listener.port) as raw:
+        await turns_until(lambda: made)
+        go_on.set()
+        frame = await raw.next_of(CLOSE)
+        expected = (4411, "the credentials have expired") if admits else (1008, "no")
+        assert (frame.code, frame.reason) == expected
+        await raw.send(raw.close_frame(frame.code))
+        raw.drop()
+        await turns_until(lambda: server.stats().closed)
+        assert server.stats().closed == {expected[0]: 1}
+        assert opened == []
+
+        def collected() -> bool:
+            gc.collect()
+            return made[0]() is None
+
+        await turns_until(collected)  # it does not wait for the time at which the credentials expire
 
 
 @pytest.mark.parametrize("slowly", [False, True])

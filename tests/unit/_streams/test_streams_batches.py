@@ -325,7 +325,7 @@ async def test_a_slow_readers_broadcasts_that_a_stream_causes_leave_later_as_any
         yield 2
         ctx.peer.emit_nowait("fills it")
         d.transport.pause()
-        d.peer._core.slow_reader(link_of(d.peer)).add(b'{"a":["broadcast"]}', True, "drop_newest", None)
+        d.peer._core.hold_broadcast(link_of(d.peer), b'{"a":["broadcast"]}', True, "drop_newest", None)
 
     d = await producing(causes)
     assert as_single(await started(d)) == [*(item(5, n) for n in range(3)), {"a": ["fills it"]}]

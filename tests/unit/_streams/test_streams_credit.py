@@ -127,7 +127,7 @@ async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
 async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
     d = Driven(codec=MsgpackCodec(), extensions=True)
     [answer] = await d.fed(hello("credit", "msgpack"))
-    assert answer["wsrpc"]["t"] == "welcome" and answer["wsrpc"]["features"] == ["batches", "credit", "drain"]
+    assert answer["wsrpc"]["t"] == "welcome" and answer["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
     d.peer.on("s", Feed(limit=2).__call__)
     encode = MsgpackCodec().encode
     assert decoded(await d.fed(encode({"i": 5, "a": ["s"]}))) == [{"i": 5, "h": 1}]

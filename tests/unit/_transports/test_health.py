@@ -120,7 +120,7 @@ async def test_while_the_server_drains_it_says_so_and_clients_are_refused_with_5
                 late = Client(listener.url, limits=LIMITS, reconnect=AT_ONCE, connect_timeout=PATIENCE)
                 with pytest.raises(HandshakeRejected) as refused:
                     await server.handshake(Handshake("/", {}))
-                assert (refused.value.status, refused.value.headers) == (503, {"Retry-After": "1"})
+                assert (refused.value.status, dict(refused.value.headers)) == (503, {"retry-after": "1"})
                 connecting = asyncio.create_task(late.connect())
                 await turns_until(lambda: server.stats().refused.get(503, 0) > 1)
                 release.set()

@@ -192,6 +192,7 @@ def test_a_conversation_is_the_body_of_a_handler(served: Served, client: Client)
 def test_what_only_an_event_loop_can_run_is_refused(client: Client) -> None:
     text = r"is a plain function, which runs in a thread; got the `async def` .*refused"
     register: Callable[[Any], Any]
+    function: Any
     for function in (refused, refused_too):
         for register in (
             client.on("x"),

@@ -130,12 +130,12 @@ async def test_what_a_url_tells_counts() -> None:
     for url in ("wss://ada:secret@example.com/ws?token=x", lambda: "wss://ada:secret@example.com/ws?token=x"):
         async with connect(server, client=Client(url, reconnect=None)):
             handshake = asked.pop()
-            assert (handshake.path, handshake.query, handshake.host) == ("/ws", {"token": "x"}, "example.com")
+            assert (handshake.path, dict(handshake.query), handshake.host) == ("/ws", {"token": "x"}, "example.com")
             assert handshake.secure
             assert handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
         async with connect(server, client=Client(url, reconnect=None), path="/other"):
             handshake = asked.pop()
-            assert (handshake.path, handshake.query, handshake.host) == ("/other", {}, "example.com")
+            assert (handshake.path, dict(handshake.query), handshake.host) == ("/other", {}, "example.com")
     async with connect(server, client=Client("ws://example.com")):
         assert asked.pop().path == "/"
 

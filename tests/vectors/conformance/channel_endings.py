@@ -35,7 +35,7 @@ class Endings:
                 conversation.reader.apart = conversation.reader.apart or "drops"
             conversation.reader.end(why)
         if not tell:  # else the end of the connection is what they hear of
-            given += self._calls_over(conversation, reason)
+            given += self._calls_over(conversation, reason, None if by_other else reason)
         conversation.waiting.clear()
         conversation.active.clear()
         for message in [] if conversation.late else conversation.kept:
@@ -49,11 +49,16 @@ class Endings:
             given.append(outcome("generator_finalized", handler=conversation.handler["id"]))
         return given
 
-    def _calls_over(self, conversation: Conversation, reason: Any) -> list[Step]:
-        """Nobody waits any more for what was requested on it, in either direction."""
+    def _calls_over(self, conversation: Conversation, reason: Any, told: Any) -> list[Step]:
+        """Nobody waits any more for what was requested on it, in either direction. The other side is ``told`` why."""
         closed = error("ChannelClosed", "", reason=reason)
         self._requests.settled.update(conversation.waiting)
-        given = [outcome("rejected", ref=ref, error=closed) for ref in conversation.waiting]
+        given: list[Step] = []
+        is_error = isinstance(told, dict) and "$error" in told
+        text = told["$error"]["message"] if is_error else "Request aborted"
+        x = {"x": {"message": text}, "_": 1} if is_error or told is None else {"x": told}
+        for ref in conversation.waiting:
+            given += [frame({"i": self._requests.id_of(ref), **x}), outcome("rejected", ref=ref, error=closed)]
         for handler in conversation.active.values():
             given.append(outcome("handler_signal_aborted", handler=handler, reason=reason))
         if given:

@@ -55,7 +55,7 @@ class Mirror(Calling, Iterating):
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
-        limits = Limits(timeout=None if timeout is None else timeout / 1000, undecodable=1000)
+        limits = Limits(timeout=None if timeout is None else timeout / 1000)
         settings = Settings(codec, limits, expose_errors=True)
         super().__init__(Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []

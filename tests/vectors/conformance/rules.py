@@ -10,13 +10,15 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from wsrpc import ReservedEvent
+
 from .connection_rules import QUEUE_FULL, ConnectionRules
 from .conversations import Conversations
 from .listeners import Listeners
 from .middleware_rules import MiddlewareRules
 from .our_requests import OurRequests
 from .scenario import Step, Stimulus, parsed
-from .steps import CONNECTION_LOST, error, frame, has_lone_surrogate, is_id, lost, outcome, told
+from .steps import CONNECTION_LOST, error, frame, has_lone_surrogate, is_id, lost, outcome, told, with_plain_id
 
 RESERVED = frozenset({"open", "connect", "error", "message", "close", "disconnect"})
 _TYPE_NAMES = {int: "int", float: "float", bool: "bool", type(None): "NoneType", list: "list", dict: "dict"}
@@ -70,7 +72,7 @@ class Rules:
                     self._connection.emitted(value, reactions)
                 self._handlers(value)
         elif stimulus.kind == "feed":
-            message = parsed(value)
+            message = with_plain_id(parsed(value))
             reactions = self._fed(message, self._middleware.fed(message, reactions))
             reactions = self._rejected_with_nothing(message, reactions)
         reactions = [step for old in reactions for step in self._reaction(old, stimulus)]
@@ -163,6 +165,9 @@ class Rules:
             answer = ("rejected", "error", "e") if "e" in message else ("resolved", "value", "d")
             return [outcome(answer[0], ref=ref, **{answer[1]: message.get(answer[2])})]
         reactions = self._taken_for_an_answer(i, reactions)
+        if is_id(i) and a[0] in RESERVED and message.get("h") is None and message.get("c") in (None, ""):
+            self.applied.add("reserved names")
+            return [*reactions, frame({"i": i, "e": {"message": str(ReservedEvent(a[0]))}, "_": 1})]
         runs_something = any("outcome" in step or "sent" in step for step in reactions)
         if "i" in message and not is_id(message["i"]):
             self._apply_if(runs_something, "ids")

@@ -13,6 +13,16 @@ def is_id(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_ID
 
 
+def with_plain_id(message: Any) -> Any:
+    """Return a message with its id as wsrpc reads it: ``null`` is none, and ``1.0`` is 1."""
+    if not isinstance(message, dict):
+        return message
+    i = message.get("i")
+    if i is None:
+        return {key: value for key, value in message.items() if key != "i"}
+    return {**message, "i": int(i)} if isinstance(i, float) and i.is_integer() else message
+
+
 def frame(content: dict[str, Any]) -> Step:
     return {"sent": content}
 

@@ -1,0 +1,259 @@
+"""Names of headers ignore case: in a `Handshake`, in responses and in `wsrpc.testing`."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from wsrpc import Client, ConnectionInfo, Handshake, HandshakeRejected, Server
+from wsrpc.adapting import joined_headers
+from wsrpc.headers import Headers, HeadersLike, Query, ResponseHeaders
+from wsrpc.testing import connect, memory_transports
+
+
+def in_a_refusal(headers: Mapping[str, str]) -> Mapping[str, str]:
+    with pytest.raises(HandshakeRejected) as caught:
+        Handshake("/", {}).reject(401, headers=headers)
+    return caught.value.headers
+
+
+def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
+    handshake = Handshake("/", {})
+    handshake.response_headers |= headers
+    return handshake.response_headers
+
+
+PLACES: list[Callable[[Mapping[str, str]], Mapping[str, str]]] = [
+    lambda headers: Handshake("/", headers).headers,
+    lambda headers: Handshake("/", headers).connection_info().headers,
+    lambda headers: ConnectionInfo(headers=headers).headers,
+    lambda headers: memory_transports(headers=headers)[1].info.headers,
+    lambda headers: HandshakeRejected(401, headers=headers).headers,
+    joined_headers,
+    in_a_refusal,
+    in_a_response,
+]
+places = pytest.mark.parametrize("place", PLACES)
+
+
+@places
+async def test_a_header_is_found_by_its_name_in_any_case(
+    place: Callable[[Mapping[str, str]], Mapping[str, str]],
+) -> None:
+    headers = place({"X-Team": "red", "cookie": "a=1"})
+    assert headers["X-Team"] == headers["x-team"] == headers.get("X-TEAM") == "red"
+    assert "X-TEAM" in headers and "x-no" not in headers
+    missing: Any = 5
+    assert missing not in headers
+    assert headers.get("x-no", "none") == "none"
+    with pytest.raises(KeyError):
+        headers["X-No"]
+    assert list(headers) == ["x-team", "cookie"]
+    assert list(headers.items()) == [("x-team", "red"), ("cookie", "a=1")]
+    assert {**headers} == {"x-team": "red", "cookie": "a=1"}
+    assert headers == {"COOKIE": "a=1", "X-Team": "red"} and headers == place(headers)
+    assert headers not in ({"X-Team": "red"}, {"X-Team": "red", "cookie": None}, {5: "red", "cookie": "a=1"}, 5)
+    assert repr(headers) == "{'x-team': 'red', 'cookie': 'a=1'}"
+    for copied in (copy.copy(headers), copy.deepcopy(headers), pickle.loads(pickle.dumps(headers))):
+        assert copied == headers and copied["X-Team"] == "red"
+
+
+@places
+async def test_names_that_are_not_text_are_refused(place: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+    wrong: Any = {5: "red"}
+    with pytest.raises((TypeError, ValueError), match=r"the name of a header is .*, got 5"):
+        place(wrong)
+
+
+@places
+async def test_what_is_no_mapping_is_refused(place: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+    wrong: Any = 5
+    with pytest.raises((TypeError, AttributeError)):
+        dict(place(wrong))
+
+
+@pytest.mark.parametrize("place", PLACES[:-1])
+async def test_a_repeated_header_is_joined(place: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
+    assert place({"X-Team": "red", "x-team": "blue", "X-TEAM": ""})["x-team"] == "red, blue, "
+
+
+NAMES = st.sampled_from(["A", "a", "X-Team", "x-team", "X-TEAM", "b"])
+
+
+LISTS = st.lists(st.tuples(NAMES, st.sampled_from(["1", "2", ""])))
+
+
+@given(LISTS, LISTS)
+def test_headers_in_a_list_of_pairs_may_be_repeated(
+    first: list[tuple[str, str]], second: list[tuple[str, str]]
+) -> None:
+    refused = HandshakeRejected(401, headers=first).headers
+    assert sorted(refused.pairs()) == sorted((name.lower(), value) for name, value in first)
+    for name, _ in first:
+        values = [value for other, value in first if other.lower() == name.lower()]
+        assert refused.get_all(name) == values and refused[name] == ", ".join(values)
+    # Those of `second` replace all of the same name, and none is replaced by another of its own list.
+    headers = Handshake("/", {}).response_headers
+    for name, value in first:
+        headers.add(name, value)
+    kept = [(name, value) for name, value in headers.pairs() if name not in {other.lower() for other, _ in second}]
+    headers |= second
+    assert sorted(headers.pairs()) == sorted([*kept, *((name.lower(), value) for name, value in second)])
+
+
+@pytest.mark.parametrize("made", [Headers, ResponseHeaders])
+def test_headers_are_made_of_a_mapping_too(made: type[Headers]) -> None:
+    """Names of two letters are not pairs of letters."""
+    assert dict(made({"TE": "trailers", "ab": "value"})) == {"te": "trailers", "ab": "value"}
+    assert made(made([("a", "1"), ("A", "2")])).get_all("a") == ["1", "2"]
+    assert made() == made({}) == made([]) == {}
+
+
+async def test_response_headers_can_be_replaced_by_a_list_of_pairs() -> None:
+    server = Server()
+    handshake = Handshake("/", {})
+    replaced: Any = [("Set-Cookie", "a=1"), ("set-cookie", "b=2")]
+    handshake.response_headers = replaced
+    await server.handshake(handshake)
+    assert handshake.response_headers.get_all("Set-Cookie") == ["a=1", "b=2"]
+
+
+WRONG: list[Any] = [[("a",)], ["ab"], [5], (("a", "b"),), "ab", {("a", "b")}]
+
+
+@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+async def test_what_is_no_list_of_pairs_is_refused(wrong: Any) -> None:
+    def as_refusal(headers: HeadersLike) -> object:
+        return HandshakeRejected(401, headers=headers)
+
+    for place in (as_refusal, Handshake("/", {}).response_headers.__or__, Headers, ResponseHeaders):
+        with pytest.raises(TypeError, match="headers are a mapping of names to values, or a list of pairs"):
+            place(wrong)
+    with pytest.raises(ValueError, match="has a character that cannot be sent"):
+        Handshake("/", {}).response_headers.add("Set-Cookie", "a\nb")
+
+
+@pytest.mark.parametrize(
+    ("target", "path", "query"),
+    [
+        ("/", "/", {}),
+        ("/a%2Fb%20%C3%BC", "/a/b ü", {}),
+        ("/%zz%ff", "/%zz\ufffd", {}),
+        ("/a?b=%3D&c&b=?&=d", "/a", {"b": ["=", "?"], "c": [""], "": ["d"]}),
+        ("/a?", "/a", {}),
+        ("/ü?ü=ü", "/ü", {"ü": ["ü"]}),
+        ("/\udcc3\udcbc\udcff \x1b", "/ü\ufffd \x1b", {}),  # bytes that a library could not decode
+        ("/a+b?a+b=c+d", "/a+b", {"a b": ["c d"]}),
+    ],
+)
+def test_the_target_of_a_request(target: str, path: str, query: dict[str, list[str]]) -> None:
+    handshake = Handshake(target, {})
+    info = handshake.connection_info()
+    assert info.target == handshake.target and handshake.target.isascii() and " " not in handshake.target
+    if target.isascii() and target.isprintable():
+        assert handshake.target == target
+    for told in (handshake, info):
+        assert told.path == path
+        assert {name: told.query.get_all(name) for name in told.query} == query
+        assert dict(told.query) == told.query == {name: values[-1] for name, values in query.items()}
+        assert told.query.get("no") is None and told.query.get_all("no") == []
+
+
+def test_a_query_is_a_mapping_that_does_not_change() -> None:
+    query = Query("a=1&a=2&b=")
+    assert (len(query), list(query), repr(query)) == (2, ["a", "b"], "{'a': '2', 'b': ''}")
+    query.get_all("a").append("3")
+    assert query.get_all("a") == ["1", "2"]
+    for copied in (copy.copy(query), copy.deepcopy(query), pickle.loads(pickle.dumps(query))):
+        assert copied == query and copied.get_all("a") == ["1", "2"]
+    with pytest.raises(TypeError):
+        hash(query)
+
+
+@given(st.lists(st.tuples(NAMES, st.sampled_from(["1", "2"]))), NAMES)
+def test_response_headers_are_a_dict_of_names_in_lower_case(pairs: list[tuple[str, str]], name: str) -> None:
+    headers, expected = Handshake("/", {}).response_headers, dict[str, str]()
+    for key, value in pairs:
+        headers[key] = value
+        expected[key.lower()] = value
+    assert dict(headers) == expected and len(headers) == len(expected)
+    assert headers.pop(name, None) == expected.pop(name.lower(), None)
+    assert headers | {name: "3"} == {**expected, name.lower(): "3"}
+    assert headers == expected
+
+
+async def test_response_headers_can_be_replaced_and_are_checked_where_they_are_set() -> None:
+    handshake = Handshake("/", {})
+    with pytest.raises(ValueError, match="'X-B' has a character that cannot be sent"):
+        handshake.response_headers["X-B"] = "a\r\nX-C: d"
+    with pytest.raises(ValueError, match="'X B'"):
+        handshake.response_headers |= {"X B": "a"}
+    replaced: Any = {"X-A": "1"}
+    handshake.response_headers = replaced
+    await Server().handshake(handshake)
+    assert handshake.response_headers["x-a"] == "1"
+
+
+@pytest.mark.parametrize("wrong", [5, None, {"X-A": 5}, {5: "a"}, {"X-A": "a\nb"}, {"Upgrade": "h2c"}])
+async def test_response_headers_that_cannot_be_sent_refuse_with_500(
+    wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+    server.on_handshake(lambda handshake: setattr(handshake, "response_headers", wrong))
+    with pytest.raises(HandshakeRejected) as caught:
+        await server.handshake(Handshake("/", {}))
+    assert caught.value.status == 500
+    assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("over", ["a socket", "memory"])
+async def test_the_client_s_and_the_server_s_sides(over: str) -> None:
+    server = Server()
+
+    @server.on_handshake
+    def gate(handshake: Handshake) -> None:
+        if handshake.headers.get("X-Team") != "red":
+            handshake.reject(403, "no", {"X-Why": "team"})
+
+    async def refused(client: Client) -> Mapping[str, str]:
+        connecting = connect(server, client=client) if over == "memory" else client
+        with pytest.raises(HandshakeRejected) as caught:
+            await connecting.__aenter__()
+        return caught.value.headers
+
+    async with server.listen() as listener:
+        assert (await refused(Client(listener.url, reconnect=None)))["X-WHY"] == "team"
+        given = Client(listener.url, headers={"x-TEAM": "red"})
+        async with connect(server, client=given) if over == "memory" else given as client:
+            [peer] = server.peers
+            assert peer.info.headers["X-Team"] == "red"
+            if over == "a socket":
+                assert client.peer.info.headers["x-team"] == client.peer.info.headers["X-Team"] == "red"
+
+
+async def test_headers_of_a_client_are_replaced_by_name_in_memory() -> None:
+    server = Server()
+    async with connect(server, headers={"X-Team": "red"}, client=Client("ws://localhost", headers={"x-team": "blue"})):
+        assert server.peers[0].info.headers["X-Team"] == "red"
+
+
+async def test_a_token_takes_the_place_of_another_authorization_header_in_any_case() -> None:
+    server = Server()
+    seen: list[str | None] = []
+    server.on_handshake(lambda handshake: seen.append(handshake.headers.get("Authorization")))
+    async with server.listen() as listener:
+        for name in ("Authorization", "authorization"):
+            async with Client(listener.url, headers={name: "Basic x"}, auth="t"):
+                pass
+    assert seen == ["Bearer t"] * 2
+
+
+def test_headers_are_not_hashable() -> None:
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(Headers())
