@@ -28,8 +28,8 @@ import wsrpc
 from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._peer.session import TABLE, SessionInput, SessionState
 from wsrpc._sending.link import TRANSITIONS, LinkState
+from wsrpc._session.states import TABLE, SessionInput, SessionState
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -362,8 +362,6 @@ def test_the_table_of_states_is_true() -> None:
     shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
     # A link that is lost leaves its peer without a connection, until the next one opens.
     names = {state: "disconnected" if state is LinkState.LOST else state.value for state in LinkState}
-    del names[LinkState.BROKEN]  # lasts only until the transport reports the end, so the page leaves it out
-    del names[LinkState.RESUMING], names[LinkState.DETACHED]  # states of the session: see below
     true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
     true["disconnected"] = {"opening"}
     after = {

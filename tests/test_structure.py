@@ -21,7 +21,7 @@ LAYERS = [
     ["engine", "transport", "handshake"],
     ["_conversion"],
     ["_protocol"],
-    ["_resuming", "_streams"],
+    ["_session", "_streams"],
     ["_handlers"],
     ["_schema", "_sending"],
     ["_calling"],

@@ -9,6 +9,7 @@ from typing import Any
 
 from wsrpc import ChannelClosed, ConnectionLost, QueueFull, RemoteError, RequestTimeout
 from wsrpc._base.closing import CloseCode
+from wsrpc._session.session import Session
 
 __all__ = ["Lane", "SessionRecord", "Work"]
 
@@ -57,6 +58,9 @@ class SessionRecord:
         self.label = label
         self.peer: Any = None
         """The server's."""
+        self.inside_here: Session | None = None
+        self.inside_there: Session | None = None
+        """The sessions that the two peers had when it opened."""
         self.opened_here = self.opened_there = 0
         self.closed_here = self.closed_there = 0
         self.killed = False

@@ -46,7 +46,6 @@ from wsrpc import (
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
 from wsrpc._handlers.registration import Registrar
-from wsrpc._sending.link import LinkState
 from wsrpc.testing import memory_transports
 
 # Sessions end with their connections here. Those that go on have a machine of their own.
@@ -535,8 +534,8 @@ class ClientLife(RuleBasedStateMachine):
     @property
     def refuses(self) -> bool:
         """Whether the connection has refused a message, and its end is not reported yet."""
-        link = core_of(self.client).peer_core.link
-        return link is not None and link.state is LinkState.BROKEN
+        core = core_of(self.client).peer_core
+        return core.link is not None and core.connection is None and not core.detached
 
     async def check(self) -> None:
         client, life = self.client, self.life

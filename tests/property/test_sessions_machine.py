@@ -21,6 +21,7 @@ from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from leftovers import other_tasks
+from peers_inside import link_of
 from sessions_ledger import Lane, SessionRecord, Work
 from tenacity import wait_fixed
 
@@ -136,10 +137,12 @@ class SessionsMachine(RuleBasedStateMachine):
                 move(happened)
                 self.moved(happened)
 
-            def session_lost(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
+            def session_lost(
+                info: CloseInfo, replaced: bool, why: SessionLost | None = None, *, asked: bool = False
+            ) -> CloseInfo:
                 self.lost = why
                 self.check_reason(info, replaced, why)
-                return end(info, replaced, why)
+                return end(info, replaced, why, asked=asked)
 
             core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)
@@ -272,6 +275,7 @@ class SessionsMachine(RuleBasedStateMachine):
         assert self.here is None, "open, and the session before is not closed"
         self.here = self.session(peer.info.query["n"])
         self.here.opened_here += 1
+        self.here.inside_here = link_of(peer).session
         self.detached_at = 0.0
         self.told_new = 0
         self.returns, self.first = not self.first, False
@@ -295,7 +299,7 @@ class SessionsMachine(RuleBasedStateMachine):
     def opened_there(self, peer: Peer) -> None:
         session = self.session(peer.info.query["n"])
         session.opened_there += 1
-        session.peer = peer
+        session.peer, session.inside_there = peer, link_of(peer).session
         peer.set("session", session)
         self.server.room(f"session {session.label}").add(peer)
 
@@ -304,17 +308,17 @@ class SessionsMachine(RuleBasedStateMachine):
         session, core = self.here, core_of(self.client).peer_core
         if session is None or replaced or info.user_closed or session.killed or session.closed_there:
             return
-        resumption = core.resumption
         reason = "" if why is None else why.reason
         if why is None:
             if info.code in GOES_ON:
-                whole = resumption is not None and resumption.complete and not resumption.given_up
+                ended = session.inside_here
+                whole = ended is not None and ended.complete and not ended.given_up
                 assert self.may_overflow or not whole, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.world.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
-            there = peer_core(session.peer).resumption
-            given_up = there is None or not there.complete or there.given_up
+            link = peer_core(session.peer).link
+            given_up = link is None or not link.session.complete or link.session.given_up
             assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
@@ -323,10 +327,10 @@ class SessionsMachine(RuleBasedStateMachine):
 
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
-        resumption = peer_core(peer).resumption
-        if resumption is None or not resumption.complete or resumption.given_up or self.may_overflow:
+        ended = session.inside_there
+        if ended is None or ended.sent is None or not ended.complete or ended.given_up or self.may_overflow:
             return
-        waits = resumption.sent.size + max(size for size in SIZES) > self.limits.replay
+        waits = ended.sent.size + max(size for size in SIZES) > self.limits.replay
         late = session.detached_at is not None and self.world.loop.now - session.detached_at > KEPT - 1
         assert late or waits, f"the server's session has ended without a reason: {peer}, {info}"
 
@@ -424,10 +428,12 @@ class SessionsMachine(RuleBasedStateMachine):
     def check_full(self, error: Exception) -> None:
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
-            queue = peer_core(self.client.peer).out.offline_queue()
-            users = [entry for entry in queue.items.values() if not entry.of_session]
-            size = sum(len(entry.payload) for entry in users)
-            assert len(users) == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
+            out = peer_core(self.client.peer).out
+            inside = None if out.link is None else out.link.session.waiting
+            count, size = len(out.offline_queue()), out.offline_queue().size
+            if inside is not None:
+                count, size = count + inside.outliving, size + inside.outliving_size
+            assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4))
     def emit_and_wait(self, side: int, which: int, size: int, count: int) -> None:

@@ -17,6 +17,7 @@ from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._sending.link import Link
+from .._session.connection import Connection
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost
 from ..transport import Transport
@@ -49,7 +50,7 @@ class ClientCore(PeerOwner):
         self.limits = settings.limits
         self.plan = plan
         self.scheduler = LoopScheduler()
-        self.peer = Peer(
+        self.peer: Peer = Peer(
             settings,
             dialer=True,
             registry=registry,
@@ -141,14 +142,14 @@ class ClientCore(PeerOwner):
 
     async def bind(self, transport: Transport) -> None:
         """See `Client.bind`."""
-        link = self.peer_core.link_for(transport)
+        connection = self.peer_core.check_new(Connection(transport))
         self.enter_loop()
         self._begin(Input.BIND)
         self.in_origin = True
-        self._attach(link, 0)
-        if self.peer.transport is transport:  # a handler may have bound another one in its first step
+        link = self._attach(connection, 0)
+        if self.peer_core.link is link:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
-        if self.peer.transport is not transport:
+        if self.peer_core.connection is not connection:
             ending = self.peer_core.out.ending
             raise ConnectionLost(ending.code, ending.reason)
 
@@ -180,7 +181,7 @@ class ClientCore(PeerOwner):
         if stopping:
             await asyncio.wait(stopping)
         if link is not None:
-            await link.transport.close(code, reason)
+            await link.session.close(code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
         await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
@@ -254,13 +255,15 @@ class ClientCore(PeerOwner):
 
     # ------------------------------------------------------------ connections
 
-    def _attach(self, link: Link, attempts: int) -> None:
+    def _attach(self, connection: Connection, attempts: int) -> Link:
         now = self.scheduler.time()
+        link = self.peer_core.link_for(connection)
         self.peer_core.make_way(link)
         if self._order.dialing is not None:
             self._order.dialing.schedule.opened()
         self.hooks.connection_made(attempts, now)
         self.peer_core.attach(link)
+        return link
 
     def detached(self, info: CloseInfo) -> bool:
         if self.state in ("opening", "connected"):
@@ -271,7 +274,7 @@ class ClientCore(PeerOwner):
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
-        link = self.peer_core.out.link
+        link = self.peer_core.link
         if link is not None and link.opening is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
@@ -286,20 +289,22 @@ class ClientCore(PeerOwner):
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
             self.peer_core.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
 
-    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
+    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
-            self.peer_core.reporter.spawn(link.transport.close(CloseCode.GOING_AWAY))
+            self.peer_core.reporter.spawn(connection.transport.close(CloseCode.GOING_AWAY))
             return
         self.move(Input.DIALED)
         with suppress(ConnectionLost):
-            self._attach(link, self._attempts)
+            self._attach(connection, self._attempts)
             if first is not None:
-                link.receive(*first)
+                connection.receive(*first)
 
     def reconnect_handlers(self) -> list[Unfinished]:
         return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def lost(
+        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None, *, asked: bool = False
+    ) -> CloseInfo:
         self.hooks.session_lost(lost)
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
@@ -309,9 +314,8 @@ class ClientCore(PeerOwner):
                 self._replace_order(Order())
                 return msgspec.structs.replace(info, will_reconnect=False)
             self.move(Input.LOST)
-            resumption = self.peer_core.resumption
-            if resumption is not None and resumption.asking is not None and self._order.dialing is not None:
-                self._order.dialing.begin()  # the connection on which it asked to resume is closed
+            if asked and self._order.dialing is not None:
+                self._order.dialing.begin()
             return msgspec.structs.replace(info, will_reconnect=True)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())
@@ -361,7 +365,9 @@ class ClientCore(PeerOwner):
             return  # the remote peer still waits for it
         elif self.state in ("opening", "connected"):
             dialing.schedule.skip_delay()
-            self.peer_core.lose(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
+            connection = self.peer_core.connection
+            assert connection is not None
+            connection.connection_lost(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
             transport.abort()
 
     # ------------------------------------------------------------ dialing
@@ -388,7 +394,7 @@ class ClientCore(PeerOwner):
         """Use a new connection: ask the server to go on with the session, or begin one."""
         self.move(Input.DIALED)
         self._attempts = attempts
-        link = self.peer_core.link_for(dialed.transport)
+        connection = Connection(dialed.transport)
         self.in_origin = not dialed.left_origin
         if dialed.left_origin and self.peer_core.options.resumes:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
@@ -398,12 +404,12 @@ class ClientCore(PeerOwner):
             self._order.dialing.schedule.opened()
             if dialed.left_origin:  # the token of the session is a credential, too
                 self.peer_core.end_session("a redirect leads to another origin, where it does not resume")
-                self.not_resumed(link, None)
+                self.not_resumed(connection, None)
             else:
-                self.peer_core.resume(link)
+                self.peer_core.resume(connection)
             return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
-            self._attach(link, attempts)
+            self._attach(connection, attempts)
 
     def dialing_gave_up(self, failure: Exception) -> None:
         """End what waits for a connection: none will come."""
@@ -413,9 +419,7 @@ class ClientCore(PeerOwner):
         if self.peer_core.detached:
             self.peer_core.end_session(f"the client gave up: {failure}")
         if opening is not None:
-            self.peer_core.say_closed()
-            self.peer_core.lose(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-            self.peer_core.reporter.spawn(opening.close(CloseCode.GOING_AWAY))
+            self.peer_core.leave(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.peer_core.reporter.tell("error", failure)

@@ -6,14 +6,14 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine, Hashable
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
 import msgspec
 
-from .._base.closing import GOES_ON, CloseCode, CloseInfo
+from .._base.closing import CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.anonymous import AnonymousChannel
@@ -24,30 +24,31 @@ from .._handlers.context import Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
-from .._protocol.control import Ack, Announced, Welcome, write_control
-from .._protocol.messages import WireMessage
+from .._protocol.control import Announced, Credit, Drain
+from .._protocol.messages import MAX_ID, WireMessage
 from .._protocol.settings import Settings
+from .._sending.draining import Draining
 from .._sending.link import Link, LinkState
-from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._sending.slow_readers import Slow, SlowReaderQueue
+from .._session.client import ClientSession
+from .._session.connection import Connection, Receive
+from .._session.sessions import ServerSession
+from .._session.states import SessionInput
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..limits import Limits
-from ..transport import ConnectionInfo, Traffic, Transport
+from ..transport import ConnectionInfo, Traffic
 from .answers import Answers
 from .dispatch import Dispatcher
 from .inbound import Inbound
 from .owner import PeerOwner
 from .payload_log import PayloadLog
-from .resumption import Resumption, SessionName
-from .session import Session, SessionInput, SessionState
+from .session import Session
 from .waiting import Hold
 
 __all__ = ["PeerCore", "PeerOptions"]
 
-SESSION = 16 * 1024
-"""Bytes that a session without a connection takes besides all that is counted, about."""
 MESSAGE = 192
 """Bytes that a message which waits takes besides its payload, about."""
 WORK = 4 * 1024
@@ -95,18 +96,18 @@ class ConnectionHistory:
         self.info = info
         self._since = now
 
-    def end(self, link: Link) -> None:
+    def end(self, connection: Connection) -> None:
         """Note that the present connection has ended."""
-        self._passed = self.traffic(link)
-        self.info = msgspec.structs.replace(link.transport.info, underlying=None)  # the object may be gone
+        self._passed = self.traffic(connection)
+        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)  # the object may be gone
 
     def uptime(self, now: float) -> float:
         """Return the seconds since the present connection was made."""
         return now - self._since
 
-    def traffic(self, link: Link | None) -> Traffic | None:
-        """Return the traffic of all connections with that of ``link``, as far as their transports count it."""
-        present = None if link is None else link.traffic
+    def traffic(self, connection: Connection | None) -> Traffic | None:
+        """Return the traffic of all connections with that of the present one, as far as their transports count it."""
+        present = None if connection is None else connection.traffic
         if present is None or self._passed is None:
             return present or self._passed
         return self._passed + present
@@ -174,10 +175,8 @@ class PeerCore:
         )
         self.session = self._begin_session()
         """The present session, or the last one."""
-        self.resumption: Resumption | None = None
-        """How that session goes on over another connection. None until both sides have said that it can."""
         self._inbound: Inbound | None = None
-        """Receives the messages of the present connection."""
+        """Receives the messages of the present session."""
 
     # ------------------------------------------------------------ what its parts report and ask
 
@@ -205,52 +204,52 @@ class PeerCore:
         return self.session.link
 
     @property
-    def transport(self) -> Transport | None:
-        """The transport of the present connection."""
+    def connection(self) -> Connection | None:
+        """The present connection."""
         link = self.session.link
-        return None if link is None else link.transport
+        return None if link is None else link.session.connection
 
     @property
-    def state(self) -> str:
-        """State of the present connection, or ``"disconnected"``."""
-        link, session = self.session.link, self.session
-        if link is None:
-            return session.state.value if session.detached else "disconnected"
-        return link.state.value
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since the present connection was made; 0 if there is none."""
-        return 0.0 if self.session.link is None else self.history.uptime(self.out.loop.time())
-
-    def traffic(self) -> Traffic | None:
-        """Return the traffic of all connections, as far as their transports count it."""
-        return self.history.traffic(self.session.link)
+    def connected(self) -> bool:
+        """Whether there is a connection over which messages can be sent."""
+        link = self.session.link
+        return link is not None and link.works and link.session.connection is not None
 
     @property
     def detached(self) -> bool:
         """Whether there is no connection, but the session may go on over another one."""
-        return self.resumption is not None and self.session.detached
+        link = self.session.link
+        return link is not None and link.session.detached
+
+    @property
+    def state(self) -> str:
+        """State of the present session and its connection, or ``"disconnected"``."""
+        link = self.session.link
+        if link is None:
+            return "disconnected"
+        return link.session.state.value if link.session.detached else link.state.value
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the present connection was made; 0 if there is none."""
+        return 0.0 if self.connection is None else self.history.uptime(self.out.loop.time())
+
+    def traffic(self) -> Traffic | None:
+        """Return the traffic of all connections, as far as their transports count it."""
+        return self.history.traffic(self.connection)
 
     @property
     def limits(self) -> Limits:
         """Limits of the session; without one, those that the next one begins with."""
         link = self.out.link
-        return self.options.settings.limits if link is None else link.negotiation.limits
-
-    def change_limits(self, limits: Limits) -> None:
-        """Accept inbound messages of another size from now on, in this session. See `Peer.limits`."""
-        link = self.out.link
-        assert link is not None
-        transport = link.transport
-        transport.largest = limits.message
-        link.negotiation.change(limits)
+        return self.options.settings.limits if link is None else link.session.limits
 
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        link = self.out.link
-        negotiation = self._negotiation() if link is None else link.negotiation
-        return negotiation.binary_is_free()
+        link, settings = self.out.link, self.options.settings
+        if link is None:  # a side that dials offers MessagePack in its next session
+            return not self.options.dialer or settings.binary is None or self.takes_raw()
+        return link.session.binary_is_free()
 
     # ------------------------------------------------------------ the beginning
 
@@ -259,24 +258,34 @@ class PeerCore:
         self.history.expect(info)
         self.log.remote = info.remote
 
-    def link_for(self, transport: Transport) -> Link:
-        """Return a new link over ``transport``.
+    def check_new(self, connection: Connection) -> Connection:
+        """Return ``connection``.
 
         Raises:
-            TypeError: ``transport`` is not a transport.
-            ValueError: it is bound already.
+            ValueError: its transport is bound already.
         """
-        present = self.session.link
-        if present is not None and present.transport is transport:
+        present = self.connection
+        if present is not None and present.transport is connection.transport:
             raise ValueError("this transport is bound already")
-        try:
-            link = Link(transport, self._negotiation(), self)
-        except AttributeError as exc:
-            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
-        return link
+        return connection
 
-    def _negotiation(self) -> Negotiation:
-        return Negotiation(self.options.settings, self.out.loop, self, dialer=self.options.dialer)
+    def link_for(self, connection: Connection) -> Link:
+        """Return a new session on ``connection``."""
+        settings, loop = self.options.settings, self.out.loop
+        resumes = self.options.resumes and self.owner.in_origin and settings.limits.replay > 0
+        session: ClientSession | ServerSession
+        if self.options.dialer:
+            session = ClientSession(connection, settings, loop, self, resumes=resumes)
+        else:
+            owner = self.owner
+            session = ServerSession(
+                connection, settings, loop, self, resumes=resumes, sessions=owner.sessions, host=owner
+            )
+        return Link(session, Draining(session, loop, self.ignored, self._fall_silent, dialer=self.options.dialer))
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine in a task."""
+        self.reporter.spawn(coroutine)
 
     def takes_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
@@ -307,50 +316,39 @@ class PeerCore:
         """
         self.dispatcher.after_events(None)
         present = self.session.link
-        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-        if self.resumption is not None and self.session.detached:
-            self.out.reopen()
-            self.session_lost(SessionInput.ENDED, self.out.ending, replaced.reason, replaced=True)
-        elif present is None:
+        if present is None:
             return
-        else:
-            ending = replaced
-            present.send_kept_back()
-            if present.state is LinkState.CLOSING:
-                ending = self.out.ending
-            else:
-                self.say_closed()
+        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
+        if present.session.detached:
             self.out.reopen()
-            self.lose(ending, replaced=True)
-            self.reporter.spawn(present.transport.close(ending.code, ending.reason))
+            self.end_session(replaced.reason, replaced=True)
+        else:
+            present.send_kept_back()
+            ending = self.out.ending if present.state is LinkState.CLOSING else replaced
+            self.leave(ending, replaced=True)
         self.dispatcher.after_events(None)
         # A `close` handler may have said what is to be: with eager tasks the first step of a coroutine runs at once.
         if self.session.link is not None or self.out.user_closed:
             last = replaced if self.session.link is not None else self.out.ending
-            self.reporter.spawn(link.transport.close(last.code, last.reason))
+            self.reporter.spawn(link.session.close(last.code, last.reason))
             raise ConnectionLost(last.code, last.reason, "not_sent")
 
     def attach(self, link: Link) -> None:
         """Make ``link`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
         out = self.out
         out.reopen()
-        if self.session.state is SessionState.OVER:
-            self.session, self.resumption = self._begin_session(), None
+        if self.session.over:
+            self.session = self._begin_session()
         else:
             self.readers.reopen()
         session = self.session
-        session.attach(link)
-        info, dialer = link.transport.info, self.options.dialer
+        session.begin(link)
+        info, dialer = link.session.info, self.options.dialer
         self.history.begin(info, out.loop.time())
         self.log.remote = info.remote
-        self._inbound = self._receiver(link)
-        receive = self.receiver_of(link)
+        receive = self._receiver(link)
         out.use(link)
-        asked = link.state is LinkState.RESUMING
-        if asked:  # that was its hello
-            link.move(LinkState.OPENING)
-        else:
-            link.negotiation.begin()
+        link.session.begin()
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
@@ -359,16 +357,13 @@ class PeerCore:
         self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
         self._open(link)
         if session.link is link:  # a handler may have closed, or bound another one
-            if asked:
-                link.go_on(receive, self.dispatcher.read_ended)
-            else:
-                link.start(receive, self.dispatcher.read_ended)
+            link.session.start(receive, self.dispatcher.read_ended)
             if link.opening is None:
                 self._opened(link)
 
-    def _receiver(self, link: Link) -> Inbound:
+    def _receiver(self, link: Link) -> Receive:
         options, settings = self.options, self.options.settings
-        return Inbound(
+        self._inbound = inbound = Inbound(
             settings.codec,
             settings.limits,
             options.own,
@@ -376,18 +371,19 @@ class PeerCore:
             dispatcher=self.dispatcher,
             out=self.out,
             channels=self.session.channels,
-            negotiation=link.negotiation if settings.extensions else None,
+            control=link.session.control if settings.extensions else None,
             reporter=self.reporter,
             fail=self.fail,
         )
+        receive = inbound.receive_raw if options.shared.raw_only else inbound.receive
+        shown = settings.log_payloads
+        return receive if shown is False else self._log_payloads(link, receive, None if shown is True else shown)
 
-    def _log_payloads(
-        self, link: Link, receive: Callable[[bytes | bytearray, bool], None], redact: Redact | None
-    ) -> Callable[[bytes | bytearray, bool], None]:
+    def _log_payloads(self, link: Link, receive: Receive, redact: Redact | None) -> Receive:
         settings = self.options.settings
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
         log = PayloadLog(codecs, settings.limits.values, redact, self.log)
-        link.wrap_sending(log.sending)
+        link.session.wrap_sending(log.sending)
         return log.receiving(receive)
 
     def _open(self, link: Link) -> None:
@@ -407,23 +403,17 @@ class PeerCore:
         link.open_slowly(
             OpenPhase(
                 stage,
-                lambda: None if (link := self._opening_of(session)) is None else self._reconnected(link),
+                lambda: None if session.over else self._reconnected(link),
                 reporter=self.reporter,
                 patience=self.limits.open_handlers,
-                done=lambda: None if (link := self._opening_of(session)) is None else self._opened(link),
+                done=lambda: None if session.over else self._opened(link),
                 overdue=self._open_overdue,
             )
         )
 
-    def _opening_of(self, session: Session) -> Link | None:
-        """Return the present link of ``session``, which opens: it may have another one than when it began to."""
-        return self.out.link if session is self.session and not session.over else None
-
     def _reconnected(self, link: Link) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        state = link.state
-        works = state is LinkState.OPENING or state is LinkState.DETACHED
-        if not (works or (state is LinkState.BROKEN and self.resumable)) or len(link.contexts) > 1:
+        if link.state is not LinkState.OPENING or not link.works or len(link.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -435,7 +425,7 @@ class PeerCore:
     def _handler_failed(self, session: Session, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
         link = session.link
-        has_ended = session.over if link is None else not (link.works or self.resumable)
+        has_ended = session.over if link is None else not link.works
         if has_ended and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
@@ -455,28 +445,25 @@ class PeerCore:
             # They may run on without a connection.
             await link.opening.wait(self.session.gone(self.out.loop))
             link = self.session.link
-        if link is not None and link.state is LinkState.BROKEN:
-            await self.wait_closed()  # that is reported later
+        if link is not None and link.session.connection is None and not link.session.detached:
+            await self.wait_closed()  # the end of its connection is reported later
 
     def _opened(self, link: Link) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
         link.opening = None
-        if link.state is LinkState.OPENING and not link.negotiation.silent:
+        if link.state is LinkState.OPENING and not link.silent:
             try:
                 self.out.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                link.move(LinkState.BROKEN)
+                link.session.refuse()
         if link.state is LinkState.CLOSING:
             return
         link.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if link.state is not LinkState.OPEN:  # what the handlers have sent waits, too, and leaves first
-            if self.out.queued:
-                self.out.offline_queue().put_session_first()
-            return
         self.out.update_clear()
-        link.negotiation.opened()
-        self.owner.opened()
+        link.draining.opened()
+        if link.session.connection is not None:  # else the session goes on later, or its end is reported
+            self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
         self.log(
@@ -489,52 +476,55 @@ class PeerCore:
 
     # ------------------------------------------------------------ while it lasts
 
-    def say(self, control: bytes) -> None:
-        """Send a control message."""
-        self.out.say(control)
-
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
         self.out.agree(announced, codec, common)
         assert self._inbound is not None
         self._inbound.agree(codec)
+        if self.session.link is not None:
+            self.session.link.draining.agreed()
+
+    def control(self, message: Credit | Drain) -> None:
+        """Take a control message that is not about the session."""
+        channels = self.session.channels
+        if isinstance(message, Drain):
+            if self.session.link is not None:
+                self.session.link.draining.received(message)
+        elif (channel := channels.find(message.h)) is None:
+            if not channels.expects_credit(message.h):
+                self.ignored["credit for no channel"] += 1
+        elif 0 <= message.n <= MAX_ID and 0 <= message.bytes <= MAX_ID:
+            channel.credited(message.n, message.bytes)
+        else:
+            self.ignored["credit that makes no sense"] += 1
 
     def hold_broadcast(self, link: Link, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
         """Let a broadcast wait until ``link`` has room. Return False if the policy drops it."""
         queue = link.hold_broadcasts(
             lambda: SlowReaderQueue(
-                self._send_on_link, self._is_full, self.limits.behind, self.log.warn, self.history.left_out
+                lambda payload, text: link.session.send(payload, text),
+                lambda: link.full,
+                self.limits.behind,
+                self.log.warn,
+                self.history.left_out,
             )
         )
         waits = queue.add(payload, text, slow, key)
         self.out.recount()
         return waits
 
-    # A session's queue of broadcasts goes from link to link.
-
-    def _send_on_link(self, payload: bytes, text: bool) -> None:
-        assert self.out.link is not None
-        try:
-            self.out.link.send(payload, text)
-        except ConnectionLost:
-            if not self.out.wait_with_session(payload, text):
-                raise
-
-    def _is_full(self) -> bool:
-        return self.out.link is not None and self.out.link.full
-
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
         link = self.session.link
         if link is not None:
-            link.negotiation.drain(until)
+            link.draining.drain(until)
             self.dispatcher.admission.drain(partial(self._refuses_new, link))
 
     def _refuses_new(self, link: Link) -> bool:
         # While a request of this side is pending, a new request may be part of its handler's work.
-        return link.negotiation.quiet and not (self.out.requests or self.session.channels.opened)
+        return link.draining.quiet and not (self.out.requests or self.session.channels.opened)
 
-    def fall_silent(self) -> bool:
+    def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
         self.out.fall_silent()
         self.dispatcher.run_in_tasks(True)
@@ -543,7 +533,10 @@ class PeerCore:
         return bool(self.session.link.contexts)
 
     def room_changed(self) -> None:
-        """Note that the connection has become full, or has room again."""
+        """Note that the session has become full, or has room again, or has another connection or none."""
+        link = self.session.link
+        if link is not None and not link.room_changed():
+            return
         self.dispatcher.admission.room_changed()
         self.out.turns.wake()
         self.out.update_clear()
@@ -556,128 +549,79 @@ class PeerCore:
         if link is not None:
             link.send_kept_back()
         out.close(CloseInfo(code, reason))
-        if link is not None and (link.state is LinkState.OPENING or link.negotiation.silent):
+        detached = link is not None and link.session.detached
+        if link is not None and not detached and (link.state is LinkState.OPENING or link.silent):
             with suppress(ConnectionLost):
                 out.flush_offline()
         closing = link is not None and link.state is LinkState.CLOSING
         if not closing:
             out.will_end(CloseInfo(code, reason, user_closed=True))
-            if link is not None and link.slow_reader is not None:
+            if link is not None and link.slow_reader is not None and not detached:
                 link.slow_reader.flush(everything=True)
-        if self.session.detached:
-            why = f"closed on this side: {reason}" if reason else "closed on this side"
-            self.session_lost(SessionInput.CLOSED, out.ending, why, by_user=True)
-        elif link is None:
+        if link is None:
             out.discard_offline(out.ending)
+        elif detached:
+            self.end_session(f"closed on this side: {reason}" if reason else "closed on this side", SessionInput.CLOSED)
         elif not closing:
             self._stop(link)
         return link
 
     def _stop(self, link: Link) -> None:
-        """Let nothing in and no handler start from now on: this side closes, and the session ends with ``link``."""
-        self.say_closed()
+        """Let nothing in and no handler start from now on: this side closes, and the session ends."""
+        link.session.close_soon()
         link.move(LinkState.CLOSING)
         self.out.update_clear()
         self._pause(link)
 
     def _pause(self, link: Link) -> None:
-        """Let nothing in and no handler start: the Close frame of ``link`` is queued, and the client may ignore it."""
-        link.stop_receiving()
+        """Let nothing in and no handler start: a Close frame is queued, and the client may ignore it."""
+        link.session.stop_receiving()
         self.session.pause(self.out.loop)
         self.dispatcher.admission.update()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
         link = self.session.link
-        if self.session.detached:
-            self.session_lost(SessionInput.OVERFLOWED, self.out.ending, reason)
-            return
         if link is None or link.state is LinkState.CLOSING:
+            return
+        if link.session.detached:
+            self.end_session(reason, SessionInput.OVERFLOWED)
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
         self.out.will_end(CloseInfo(code, reason))
         self._stop(link)
         self.reporter.tell("error", ProtocolError(reason))
-        self.reporter.spawn(link.transport.close(code, reason))
+        self.reporter.spawn(link.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
         link = self.begin_close(code, reason)
         if link is not None:
-            self.reporter.spawn(link.transport.close(code, reason))
+            self.reporter.spawn(link.session.close(code, reason))
 
-    def link_lost(self, link: Link, info: CloseInfo) -> None:
-        """Handle the end of the connection of ``link``."""
-        if self.session.link is link:
-            self.lose(info)
-        elif self.resumption is not None and self.resumption.asking is link:
-            self.resumption.failed(link, info)
+    def leave(self, info: CloseInfo, replaced: bool = False) -> None:
+        """End the present session now, and close its connection.
 
-    def lose(self, info: CloseInfo, replaced: bool = False) -> None:
-        """Handle the end of the present connection, which another one has ``replaced`` or not."""
-        out, session = self.out, self.session
-        link = session.link
-        if link is None:
-            return
-        # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
-        by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        can_go_on = (
-            self.resumption is not None and not (replaced or by_user) and info.code in GOES_ON and self.resumable
-        )
-        self.disconnected(link)
-        if can_go_on:
-            self._detach(link, info)
-            return
-        out.unlink()
-        session.end(SessionInput.ENDED)
-        if self.resumption is not None:
-            self.resumption.stop()
-        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced)
-        if self.log.shows(logging.INFO):
-            self.log(logging.INFO, "peer %s at %s disconnected: %d %s", self.id, self.log.place, info.code, info.reason)
-        if link.opening is not None:
-            link.opening.connection_lost(user_closed=info.user_closed)
-        link.negotiation.connection_lost()
-        if link.negotiation.silent:
-            self.dispatcher.run_in_tasks(False)
-        self._end(session, info, ConnectionLost(info.code, info.reason), by_user)
+        Args:
+            replaced: another one takes its place.
+        """
+        link = self.session.link
+        assert link is not None
+        if link.state is not LinkState.CLOSING:
+            link.session.close_soon()
+        if replaced:
+            self.out.reopen()
+        left = link.session.end()
+        self._over(link, info, ConnectionLost(info.code, info.reason), replaced)
+        if left is not None:
+            self.reporter.spawn(left.transport.close(info.code, info.reason))
 
-    def _detach(self, link: Link, info: CloseInfo) -> None:
-        """Let the session go on without a connection."""
-        resumption = self.resumption
-        assert resumption is not None
-        resumption.detach(link, info)
-        self.log(
-            logging.INFO,
-            "peer %s at %s lost its connection: %d %s; its session is kept for %g s",
-            self.id,
-            self.log.place,
-            info.code,
-            info.reason,
-            resumption.name.ttl,
-        )
-        self.session_detached(info)
-
-    def memory(self) -> int:
-        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
-        out, dispatcher = self.out, self.dispatcher
-        running, room, unread = dispatcher.running, dispatcher.admission.room, self.readers.memory
-        broadcasts = None if out.link is None else out.link.slow_reader
-        return (
-            SESSION
-            + out.kept
-            + (0 if broadcasts is None else broadcasts.size)
-            + running.held
-            + running.held_by_channels
-            + room.size
-            + (0 if unread is None else unread.used)
-            + MESSAGE * (out.kept_messages + len(room))
-            + WORK * (len(running.calls) + len(self.session.channels) + len(out.requests))
-        )
-
-    def end_session(self, why: str) -> None:
-        """End a session that has no connection: it cannot be kept any longer."""
-        self.session_lost(SessionInput.ENDED, self.out.ending, why)
+    def end_session(self, why: str, happened: SessionInput = SessionInput.ENDED, *, replaced: bool = False) -> None:
+        """End a session that has no connection."""
+        link, info = self.session.link, self.out.ending
+        assert link is not None
+        link.session.end(happened)
+        self._over(link, info, SessionLost(info.code, why), replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which goes on over another one if it can.
@@ -685,13 +629,39 @@ class PeerCore:
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
         link = self.session.link
-        if link is not None and link.state is not LinkState.CLOSING:
+        if link is not None and link.session.connection is not None and link.state is not LinkState.CLOSING:
             self._pause(link)
-            self.close_transport(link, code, reason)
+            self.reporter.spawn(link.session.close(code, reason))
 
-    def _end(self, session: Session, info: CloseInfo, lost: ConnectionLost, by_user: bool) -> None:
-        """End everything that belongs to ``session``, which is over, and call the `close` handlers."""
-        self.out.end_session(info, lost)
+    def _over(self, link: Link, info: CloseInfo, lost: ConnectionLost, replaced: bool = False) -> None:
+        """End everything that belongs to the session of ``link``, which is over, and call the `close` handlers.
+
+        Args:
+            info: how its last connection has ended.
+            lost: what calls in flight get.
+            replaced: whether another session takes its place.
+        """
+        out, session = self.out, self.session
+        # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
+        by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
+        link.move(LinkState.LOST)
+        out.unlink()
+        session.end()
+        info = msgspec.structs.replace(info, user_closed=by_user)
+        if isinstance(lost, SessionLost):
+            info = self.owner.lost(info, replaced, lost, asked=link.session.asking is not None)
+            self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, lost.reason)
+        else:
+            info = self.owner.lost(info, replaced)
+            text = "peer %s at %s disconnected: %d %s"
+            self.log(logging.INFO, text, self.id, self.log.place, info.code, info.reason)
+        if link.opening is not None:
+            link.opening.connection_lost(user_closed=by_user)
+        link.draining.session_over()
+        if link.silent:
+            self.dispatcher.run_in_tasks(False)
+        out.end_waiting(link, lost)
+        out.end_session(info, lost)
         if by_user:
             closed_here(lost)
         session.orphan_calls(lost)
@@ -708,147 +678,87 @@ class PeerCore:
         if close_handler is not None:
             self.reporter.call("close", close_handler, info)
 
-    # ------------------------------------------------------------ sessions that go on over another connection
-
-    def say_closed(self) -> None:
-        """Tell the server that the session ends with the connection, before the Close frame.
-
-        Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.
-        """
-        if self.options.dialer and self.resumption is not None:
-            self.resumption.say_closed()
-
-    def end_with_connection(self) -> None:
-        """Let the session end with its connection: the client is about to close it."""
-        if self.resumption is not None:
-            self.resumption.give_up()
-
-    def can_resume(self) -> bool:
-        """Return whether sessions of this side can go on over another connection."""
-        return self.options.resumes and self.owner.in_origin and self.options.settings.limits.replay > 0
+    # ------------------------------------------------------------ what the session reports
 
     @property
     def resumable(self) -> bool:
         """Whether another connection may go on with the session, be there one at present or not."""
-        session, link, resumption = self.session, self.session.link, self.resumption
-        if link is None:
-            return session.detached
-        if resumption is None or resumption.given_up:
-            return False
-        return resumption.complete and link.state is not LinkState.CLOSING
+        return self.session.link is not None and self.session.link.session.resumable
 
-    def name_session(self, welcome: Welcome) -> bool:
-        """Put the name of the session into a welcome. Return False if it cannot resume."""
-        name = self.owner.name_session()
-        if name is None:
-            return False
-        welcome.sid, welcome.token, welcome.ttl = name
-        self._make_resumption(name._replace(token=""))  # this side keeps a hash of it, for all its sessions
-        return True
+    def resume(self, connection: Connection) -> None:
+        """Ask the server to go on with the session on ``connection``."""
+        assert self.session.link is not None
+        session = self.session.link.session
+        assert isinstance(session, ClientSession)
+        session.ask(connection)
 
-    def session_named(self, welcome: Welcome) -> None:
-        """Count in both directions from now on: the remote peer has named the session."""
-        resumption = self._make_resumption(SessionName(welcome.sid, welcome.token, welcome.ttl))
-        self.say(write_control(Ack(0, 0)))
-        resumption.count_sent()
-        resumption.count_received()
+    def disconnected(self, connection: Connection) -> None:
+        """End the statistics of a connection."""
+        self.history.end(connection)
 
-    def _make_resumption(self, name: SessionName) -> Resumption:
-        self.resumption = Resumption(name, self.session, self.out, self.options.settings.limits, self)
-        return self.resumption
+    def session_detached(self, info: CloseInfo, dropped: bool) -> None:
+        """Keep the session without a connection, if the owner wants that."""
+        link = self.session.link
+        assert link is not None
+        if dropped:
+            self.out.will_end(info)
+            self.out.detach()
+            link.overdue = False
+            self.session.end_reported()
+            text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
+            self.log(logging.INFO, text, self.id, self.log.place, info.code, info.reason, link.session.ttl)
+            link.session.look_for_room()
+            self.room_changed()
+        if not self.owner.detached(info) and link.session.detached:
+            self.out.will_end(info)
+            self.end_session(info.reason)
 
-    def count_sent(self) -> None:
-        """Count what is sent from now on in this session."""
-        assert self.resumption is not None
-        self.resumption.count_sent()
-
-    def acknowledged(self, ack: Ack, size: int) -> bool:
-        """Take an acknowledgement of ``size`` bytes. Return False if this side counts nothing."""
-        return self.resumption is not None and self.resumption.acknowledged(ack, size)
-
-    def uncounted(self, size: int) -> None:
-        """Take back the counting of a control message of ``size`` bytes that is being received."""
-        if self.resumption is not None:
-            self.resumption.uncounted(size)
-
-    def resume(self, link: Link) -> None:
-        """Ask the server to go on with the session on ``link``."""
-        assert self.resumption is not None
-        self.resumption.ask(link)
-
-    # ------------------------------------------------------------ what the resumption reports
-
-    def recount(self) -> None:
-        """Tell the owner that a session without a connection takes more memory, or less."""
-        self.owner.recount()
-
-    def receiver_of(self, link: Link) -> Callable[[bytes | bytearray, bool], None]:
-        """Return what receives the messages of ``link``."""
-        assert self._inbound is not None
-        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
-        if (shown := self.options.settings.log_payloads) is not False:
-            receive = self._log_payloads(link, receive, None if shown is True else shown)
-        return receive
-
-    def connected(self, link: Link) -> None:
-        """Let handlers start, and begin the statistics of ``link``, which is the present connection."""
+    def session_connected(self, connection: Connection, limits: Announced) -> None:
+        """Let handlers start, and begin the statistics of another connection, over which the session goes on."""
+        link, info = self.session.link, connection.transport.info
+        assert link is not None
         self.session.unpause()
-        transport = link.transport
-        transport.largest = link.negotiation.limits.message  # `Peer.limits` may have changed
-        self.history.begin(transport.info, self.out.loop.time())
-        self.log.remote = transport.info.remote
+        self.history.begin(info, self.out.loop.time())
+        self.log.remote = info.remote
+        self.out.use(link)
+        self.out.agree_limits(limits)
+        self.out.check_waiting()
 
-    def disconnected(self, link: Link) -> None:
-        """Let nothing through that ``link`` still delivers, and end its statistics."""
-        link.end()
-        self.history.end(link)
-
-    def close_transport(self, link: Link, code: int, reason: str = "") -> None:
-        """Begin to close the transport of ``link``."""
-        self.reporter.spawn(link.transport.close(code, reason))
-
-    def session_resumed(self, link: Link, receive: Callable[[bytes | bytearray, bool], None], asked: bool) -> None:
-        """Let the messages of ``link`` in: the session goes on over it."""
+    def session_resumed(self) -> None:
+        """Tell the owner that the session goes on over another connection."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.id, self.log.place)
-        if asked:
-            link.go_on(receive, self.dispatcher.read_ended)
-        else:
-            link.start(receive, self.dispatcher.read_ended)
         self.owner.resumed()
 
-    def session_detached(self, info: CloseInfo) -> None:
-        """Keep the session without a connection, if its owner wants that."""
-        if not self.owner.detached(info) and self.session.detached:
-            self.session_lost(SessionInput.ENDED, info, info.reason)
+    def session_over(self, info: CloseInfo, lost: ConnectionLost) -> None:
+        """End everything that belongs to the session."""
+        assert self.session.link is not None
+        self._over(self.session.link, info, lost)
 
-    def session_refused(self, link: Link, why: str, first: tuple[bytes | bytearray, bool] | None) -> None:
-        """End the session, and tell the client that ``link`` can begin a new one."""
-        self.session_lost(SessionInput.REFUSED, self.out.ending, why)
-        self.owner.not_resumed(link, first)
+    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
+        """Tell the client that ``connection`` can begin a new session."""
+        self.owner.not_resumed(connection, first)
 
-    def session_lost(
-        self, happened: SessionInput, info: CloseInfo, why: str, *, by_user: bool = False, replaced: bool = False
-    ) -> None:
-        """End a session that has no connection."""
-        session, out, resumption = self.session, self.out, self.resumption
-        assert resumption is not None
-        stand_in = out.link
-        assert stand_in is not None
-        session.end(happened)
-        out.unlink()
-        resumption.end(stand_in)
-        if stand_in.opening is not None:
-            stand_in.opening.connection_lost(user_closed=by_user)
-        lost = SessionLost(info.code, why)
-        info = self.owner.lost(msgspec.structs.replace(info, user_closed=by_user), replaced, lost)
-        self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, why)
-        self._end(session, info, lost, by_user)
+    def memory(self) -> int:
+        """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
+        dispatcher, link = self.dispatcher, self.session.link
+        running, room, unread = dispatcher.running, dispatcher.admission.room, self.readers.memory
+        broadcasts = None if link is None else link.slow_reader
+        return (
+            (0 if broadcasts is None else broadcasts.size)
+            + running.held
+            + running.held_by_channels
+            + room.size
+            + (0 if unread is None else unread.used)
+            + MESSAGE * len(room)
+            + WORK * (len(running.calls) + len(self.session.channels) + len(self.out.requests))
+        )
 
     # ------------------------------------------------------------ its tasks
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.session.link is not None:
+        link = self.session.link
+        if link is not None and not link.session.detached:
             await self.session.wait_gone(self.out.loop)
 
     def any_task(self) -> asyncio.Future[Any] | None:

@@ -44,11 +44,10 @@ from .admission import Admission
 from .answers import Answers
 from .channel_answers import ChannelAnswers
 from .running import PLAIN, SLOW_HANDLER, Invoker, RunningHandlers, when_over
-from .session import Call, Session, SessionState
+from .session import Call, Session
 
 __all__ = ["Dispatcher"]
 
-OVER = SessionState.OVER
 set_current = CURRENT.set
 
 
@@ -222,7 +221,7 @@ class Dispatcher:
                 self._start(ctx, len(payload), handler, result)
                 return
             if message.i is not UNSET:
-                if ctx.anonymous is None and session.state is not OVER:
+                if ctx.anonymous is None and not session.over:
                     out = self._out  # what `_answer` does, with one call less
                     encode = out.terms.encode
                     out.reply(encode(Resolution(message.i, result)))
@@ -283,7 +282,7 @@ class Dispatcher:
     def _answer(self, ctx: Invocation, result: Any, session: Session) -> None:
         """Answer a request with ``result``, or with its channel if that is the result."""
         channel = ctx.anonymous
-        if session.state is OVER:
+        if session.over:
             if channel is not None:
                 channel.close()
         elif channel is not None and result is ctx.user_channel:
@@ -356,7 +355,7 @@ class Dispatcher:
             if ctx.call is not None:
                 self._returned(ctx.call, result)
             elif (i := ctx.inbound.i) is not UNSET:
-                if ctx.anonymous is None and session.state is not OVER:
+                if ctx.anonymous is None and not session.over:
                     out = self._out  # what `_answer` does, with one call less
                     encode = out.terms.encode
                     out.reply(encode(Resolution(i, result)))
@@ -419,7 +418,7 @@ class Dispatcher:
         elif call.cancelled and ctx.anonymous is not None:
             raise call.cancellation()  # nobody would know of the channel
         elif ctx.inbound.i is not UNSET and not call.orphaned:
-            if ctx.anonymous is None and call.session.state is not OVER:
+            if ctx.anonymous is None and not call.session.over:
                 out = self._out  # what `_answer` does, with one call less
                 out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
             else:

@@ -19,11 +19,9 @@ from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, validating_decoder
-from .._protocol.control import Credit, is_control, read_control
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
 from .._protocol.messages import MAX_ID, ONE_DIGIT, WireMessage, channel_id, id_from_wire, is_id, place_on
 from .._protocol.rejections import ABORTED, reason_from_wire
-from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._streams.inbox import Decode
@@ -91,7 +89,7 @@ class Inbound:
 
     Args:
         own, shared: the peer's handlers, and the server's.
-        negotiation: takes control messages. None: they are not looked for.
+        control: takes control messages, and returns False for any other one. None: they are not looked for.
         reporter: calls `message` and `error` handlers.
         fail: ends the connection with a code and a reason.
     """
@@ -106,7 +104,7 @@ class Inbound:
         dispatcher: Dispatcher,
         out: Outbound,
         channels: ChannelTable,
-        negotiation: Negotiation | None,
+        control: Callable[[bytes | bytearray], bool] | None,
         reporter: Reporter,
         fail: Callable[[int, str], None],
     ) -> None:
@@ -121,7 +119,7 @@ class Inbound:
         self._admission = dispatcher.admission
         self._out = out
         self._channels = channels
-        self._negotiation = negotiation
+        self._take_control = control
         self._reporter = reporter
         self._fail = fail
         self._violations: Violations | None = None
@@ -410,23 +408,7 @@ class Inbound:
 
     def _control(self, payload: bytes | bytearray, text: bool) -> bool:
         """Receive a control message, which `message` handlers do not see. Return False if it is not one."""
-        if self._negotiation is None or not text:
-            return False
-        control = read_control(payload)
-        if control is None:
-            if not is_control(payload):
-                return False
-            self._ignored["unknown control message"] += 1
-        elif not isinstance(control, Credit):
-            self._negotiation.received(control, len(payload))
-        elif (channel := self._channels.find(control.h)) is None:
-            if not self._channels.expects_credit(control.h):
-                self._ignored["credit for no channel"] += 1
-        elif 0 <= control.n <= MAX_ID and 0 <= control.bytes <= MAX_ID:
-            channel.credited(control.n, control.bytes)
-        else:
-            self._ignored["credit that makes no sense"] += 1
-        return True
+        return text and self._take_control is not None and self._take_control(payload)
 
     # ------------------------------------------------------------ messages that are not ws-wrapper's
 

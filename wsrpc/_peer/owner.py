@@ -8,9 +8,10 @@ from typing import Any
 from .._base.closing import CloseInfo
 from .._base.logs import PeerLog
 from .._handlers.lifecycle import Unfinished
-from .._sending.link import Link
+from .._session.connection import Connection
+from .._session.sessions import Sessions
 from ..errors import SessionLost
-from .resumption import SessionName
+from ..handshake import Handshake
 
 __all__ = ["PeerOwner"]
 
@@ -21,7 +22,7 @@ class PeerOwner:
     Subclasses override the methods that they need.
     """
 
-    __slots__ = ("address", "home", "rooms", "server")
+    __slots__ = ("address", "home", "peer", "rooms", "server")
 
     in_origin = True
     """False if a redirect to another origin led to the present connection. Its session then ends with it."""
@@ -29,6 +30,8 @@ class PeerOwner:
     def __init__(self, server: Any = None) -> None:
         self.server = server
         """The `Server` that the peer belongs to. Its class, and that of rooms, lie in a higher layer."""
+        self.peer: Any = None
+        """The `Peer` itself, whose class lies in a higher layer."""
         self.address: str | None = None
         """The application's name for the client, as `Handshake.address` has set it."""
         self.rooms: dict[Any, bool] = {}
@@ -54,30 +57,34 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def lost(
+        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None, *, asked: bool = False
+    ) -> CloseInfo:
         """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
 
         Args:
             lost: what its pending calls get, if it might have gone on over another connection.
+            asked: a client has asked to go on over another connection, which is closed now.
         """
         return info
 
-    def name_session(self) -> SessionName | None:
-        """On a server: name a session that can go on over another connection. None if it cannot."""
+    @property
+    def sessions(self) -> Sessions | None:
+        """The sessions of a server that can go on over another connection. None on a client."""
         return None
+
+    def goes_on(self, handshake: Handshake) -> None:
+        """On a server: the session goes on over another connection, with this handshake."""
 
     def detached(self, info: CloseInfo) -> bool:
         """The connection has ended, and its session may go on over another one. Return False to end the session."""
         return False
 
-    def recount(self) -> None:
-        """A session without a connection takes more memory, or less."""
-
     def resumed(self) -> None:
         """The session goes on over another connection."""
 
-    def not_resumed(self, link: Link, first: tuple[bytes | bytearray, bool] | None) -> None:
-        """On a client: ``link`` does not go on with the session, which is over, but can begin a new one.
+    def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
+        """On a client: ``connection`` does not go on with the session, which is over, but can begin a new one.
 
         Args:
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.

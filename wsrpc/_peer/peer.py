@@ -20,6 +20,7 @@ from .._handlers.registration import RawRegistrar, Registrar
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain
+from .._session.connection import Connection
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
@@ -82,8 +83,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def connected(self) -> bool:
         """Whether there is a connection over which messages can be sent."""
-        link = self._core.link
-        return link is not None and link.works
+        return self._core.connected
 
     @property
     def detached(self) -> bool:
@@ -110,7 +110,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection. None if there is no connection."""
-        return self._core.transport
+        connection = self._core.connection
+        return None if connection is None else connection.transport
 
     @property
     def pending(self) -> int:
@@ -132,7 +133,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
         core = self._core
-        link, passed = core.link, core.traffic()
+        connection, passed = core.connection, core.traffic()
         return PeerStats(
             id=self.id,
             uptime=core.uptime,
@@ -140,10 +141,10 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             messages_out=None if passed is None else passed.messages_out,
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
-            unsent=0 if link is None else link.transport.unsent,
+            unsent=0 if connection is None else connection.transport.unsent,
             kept=core.out.kept,
             detached=core.detached,
-            slow=link is not None and link.full,
+            slow=connection is not None and core.link is not None and core.link.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
@@ -176,7 +177,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         if self._out.link is None:
             raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
         check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._core.change_limits(limits)
+        self._out.link.session.change_limits(limits)
 
     @property
     def dropped(self) -> int:
@@ -286,7 +287,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         core = self._core
         if self._out.link is not None:
             check_thread_of_plain(self._out.thread, "peer.bind")
-        link = core.link_for(transport)
+        link = core.link_for(core.check_new(Connection(transport)))
         core.make_way(link)
         core.attach(link)
 
@@ -317,7 +318,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         self._check_thread("peer.close()")
         link = self._core.begin_close(told, reason)
         if link is not None:
-            await link.transport.close(code, reason)
+            await link.session.close(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from enum import Enum
 from typing import Any
 
 from msgspec import Struct
@@ -17,73 +16,7 @@ from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed
 
-__all__ = ["TABLE", "Call", "Session", "SessionInput", "SessionState"]
-
-
-class SessionState(Enum):
-    """State of a session."""
-
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
-
-    NEW = "new"
-    """It has not had a connection yet."""
-    ATTACHED = "attached"
-    DETACHED = "detached"
-    """Its connection is lost, and it may go on over another one."""
-    RESUMING = "resuming"
-    """The client has another connection, and has asked the server to go on."""
-    OVER = "over"
-
-
-class SessionInput(Enum):
-    """Input of the table of states."""
-
-    __hash__ = object.__hash__
-
-    BOUND = "the first connection opens"
-    CUT = "the connection ends, and the session is kept"
-    ASKED = "the client connects again and asks to resume"
-    RESUMED = "the session resumes"
-    ENDED = "the session cannot be kept"
-    REFUSED = "the server does not resume the session"
-    EXPIRED = "no connection resumes the session in time"
-    OVERFLOWED = "more messages are waiting to be sent than the limits allow"
-    CLOSED = "this side calls `close()`"
-
-
-_RESUMES = "resends messages that did not arrive, then sends waiting messages"
-_OVER = "fails pending requests, cancels request handlers, closes anonymous channels"
-TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
-    SessionState.NEW: {
-        SessionInput.BOUND: (SessionState.ATTACHED, "calls the `open` handlers"),
-    },
-    SessionState.ATTACHED: {
-        SessionInput.CUT: (SessionState.DETACHED, "keeps requests, handlers and channels; messages wait"),
-        SessionInput.ENDED: (SessionState.OVER, _OVER),
-    },
-    SessionState.DETACHED: {
-        SessionInput.ASKED: (SessionState.RESUMING, "sends nothing else until the server answers"),
-        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
-        SessionInput.EXPIRED: (SessionState.OVER, _OVER),
-        SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
-        SessionInput.ENDED: (SessionState.OVER, _OVER),
-        SessionInput.CLOSED: (SessionState.OVER, _OVER),
-    },
-    SessionState.RESUMING: {
-        SessionInput.RESUMED: (SessionState.ATTACHED, _RESUMES),
-        SessionInput.CUT: (SessionState.DETACHED, "the client dials again"),
-        SessionInput.REFUSED: (SessionState.OVER, _OVER),
-        SessionInput.EXPIRED: (SessionState.OVER, _OVER),
-        SessionInput.OVERFLOWED: (SessionState.OVER, _OVER),
-        SessionInput.ENDED: (SessionState.OVER, _OVER),
-        SessionInput.CLOSED: (SessionState.OVER, _OVER),
-    },
-    SessionState.OVER: {},
-}
-"""The states of a session, as data.
-
-`docs/reference/states.md` shows this table. Tests compare the two, and play each cell.
-"""
+__all__ = ["Call", "Session"]
 
 
 class Call(Struct, eq=False):
@@ -180,7 +113,7 @@ class Session:
     It is thrown away when it is over. A callback that comes late holds a session that is over, and can see that.
     """
 
-    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "paused", "state")
+    __slots__ = ("_gone", "active", "channels", "context", "end_reason", "link", "over", "paused")
 
     def __init__(self, channels: ChannelTable) -> None:
         self.channels = channels
@@ -189,7 +122,9 @@ class Session:
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
         self.link: Link | None = None
-        self.state = SessionState.NEW
+        """None before it begins, and once it is over."""
+        self.over = False
+        """Whether the session has ended, so that nobody waits for an answer in it."""
         self.end_reason: Exception | None = None
         """Why it has ended: what handlers are cancelled with, because nobody can get their answers."""
         self.paused: asyncio.Future[None] | None = None
@@ -198,30 +133,13 @@ class Session:
         self._gone: asyncio.Future[None] | None = None
         """Done once the session is over and its `close` handlers were called. None unless something waits for that."""
 
-    @property
-    def detached(self) -> bool:
-        """Whether it has no connection, but may go on over another one."""
-        return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
-
-    @property
-    def over(self) -> bool:
-        """Whether the session has ended, so that nobody waits for an answer in it."""
-        return self.state is SessionState.OVER
-
-    def attach(self, link: Link, happened: SessionInput = SessionInput.BOUND) -> None:
-        """Begin, or go on, on ``link``."""
-        self.move(happened)
+    def begin(self, link: Link) -> None:
+        """Begin."""
         self.link = link
 
-    def detach(self) -> None:
-        """Go on without a connection, until there is another one."""
-        self.move(SessionInput.CUT)
-        self.link = None
-        self.end_reported()
-
-    def end(self, happened: SessionInput) -> None:
-        """End the session with everything in it."""
-        self.move(happened)
+    def end(self) -> None:
+        """End."""
+        self.over = True
         self.link = None
 
     def pause(self, loop: Scheduler) -> None:
@@ -266,16 +184,5 @@ class Session:
             self._gone = loop.create_future()
         return self._gone
 
-    def move(self, happened: SessionInput) -> None:
-        """Enter the state that follows.
-
-        Raises:
-            AssertionError: this cannot happen in the present state.
-        """
-        cell = TABLE[self.state].get(happened)
-        if cell is None:
-            raise AssertionError(f"{happened.value}: cannot happen while a session is {self.state.value}")
-        self.state = cell[0]
-
     def __repr__(self) -> str:
-        return f"<Session {self.state.value} active={len(self.active)} channels={len(self.channels)}>"
+        return f"<Session{' over' if self.over else ''} active={len(self.active)} channels={len(self.channels)}>"

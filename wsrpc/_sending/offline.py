@@ -1,157 +1,93 @@
-"""Messages that wait for a connection, and the callers that are told when they leave."""
+"""Messages that wait for a session, and the callers that are told when they leave."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 
-from msgspec import Struct
-
-from .._base.queues import BoundedQueue
 from .._base.scheduler import Scheduler
 from .._protocol.codecs import Codec
 from .._protocol.messages import Event, Raw, Request
+from .._session.session import Session
+from .._session.waiting import Told, Waiting, WaitingQueue
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from ..limits import Limits
-from .pending import Pending, PendingRequests
 
 __all__ = ["OfflineQueue"]
 
-Told = Callable[[Exception | None], None]
-"""Called with None when a message is sent, or with the error if it never will be."""
+Refusal = Callable[[bytes, bool], MessageTooBig | None]
+"""`Outbound.refusal`: says why the remote peer would not accept a message, which is raw or not."""
 
 
-class Entry(Struct, frozen=True):
-    """One message that waits."""
+class OfflineQueue(WaitingQueue):
+    """Queue of the messages that a client sends in its next session, or after the `open` handlers of this one.
 
-    payload: bytes
-    raw: bool
-    text: bool
-    told: Told | None
-    bound: bool
-    """Whether it is for the present connection only."""
-    of_session: bool = False
-    """Whether it belongs to the present session, and ends with it. It was checked and encoded for that."""
-
-
-def _size(entry: Entry) -> int:
-    return len(entry.payload)
-
-
-class OfflineQueue(BoundedQueue[Entry]):
-    """Queue of the messages that one peer sends on its next connection, or after the `open` handlers of this one.
-
-    A message is encoded when it is kept, because nothing is negotiated on that connection yet. A ``bound`` message is
+    A message is encoded when it is kept, because nothing is negotiated in that session yet. A ``bound`` message is
     sent on the present connection or not at all.
 
-    What belongs to a session that has no connection waits here as well, so that the order of all messages stays. It
-    ends with the session, and does not count in the bounds of the user's messages: `Limits.replay` bounds it.
-    `Outbound` says which messages these are.
+    While there is a session that has no connection, such messages wait in it, so that they leave in order with what
+    belongs to the session. They count in the bounds of this queue there, too, and come back if the session ends.
 
     Args:
         queued: called when a message begins to wait.
         warn: writes a line into the log, about events whose senders were told that they wait.
     """
 
-    __slots__ = ("_behind_session", "_codec", "_of_session", "_queued", "_warn", "session_size")
+    __slots__ = ("_codec", "_limits", "_queued", "_warn")
 
     def __init__(self, codec: Codec, limits: Limits, queued: Callable[[], None], warn: Callable[..., None]) -> None:
-        super().__init__(_size, limits.offline_bytes, limits.offline)
+        super().__init__()
         self._codec = codec
+        self._limits = limits
         self._queued = queued
         self._warn = warn
-        self._behind_session = 0
-        """Of the messages with a lower ticket than this, those of the session leave first."""
-        self._of_session = 0
-        """How many messages belong to the session."""
-        self.session_size = 0
-        """Bytes of the messages that belong to the session."""
-
-    # ------------------------------------------------------------ counting
-
-    def fits(self, size: int) -> bool:
-        """Return whether another message of the user's would stay within both bounds."""
-        users, users_size = len(self) - self._of_session, self.size - self.session_size
-        return users < self.max_items and users_size + size <= self.max_size
-
-    def put(self, item: Entry, key: Hashable = None) -> int:
-        if item.of_session:
-            self._of_session += 1
-            self.session_size += len(item.payload)
-        return super().put(item, key)
-
-    def take(self, ticket: int) -> Entry | None:
-        entry = super().take(ticket)
-        if entry is not None and entry.of_session:
-            self._of_session -= 1
-            self.session_size -= len(entry.payload)
-        return entry
 
     # ------------------------------------------------------------ messages that come
 
-    def keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> int:
-        """Keep a message, and return its ticket.
+    def keep(
+        self,
+        message: Event | Request | Raw,
+        session: Session | None,
+        told: Told | None = None,
+        *,
+        bound: bool = False,
+        at_once: bool = False,
+    ) -> Waiting:
+        """Keep a message.
+
+        Args:
+            session: the present one.
+            at_once: the message waits in the session.
 
         Raises:
             QueueFull: too much is kept already.
         """
         if isinstance(message, Raw):
-            return self._add(Entry(message.payload, True, message.text, told, bound))
-        return self._add(Entry(self._codec.encode(message), False, self._codec.text, told, bound))
-
-    def keep_request(
-        self,
-        message: Event | Request,
-        pending: Pending,
-        requests: PendingRequests,
-        of_session: tuple[bytes, bool] | None = None,
-    ) -> None:
-        """Keep the message of a pending request.
-
-        Args:
-            of_session: the message, encoded, and whether it is text, if it belongs to the session. It is kept
-                however much waits already.
-
-        Raises:
-            QueueFull: too much is kept already.
-        """
-
-        def told(error: Exception | None) -> None:
-            if error is None:
-                requests.was_sent(pending, size)
-            else:
-                requests.fail(pending, error)
-
-        if of_session is None:
-            payload = self._codec.encode(message)
-            size = len(payload)
-            pending.ticket = self._add(Entry(payload, False, self._codec.text, told, pending.bound))
+            payload, text = message.payload, message.text
         else:
-            size = len(of_session[0])
-            pending.ticket = self.keep_for_session(*of_session, told)
-
-    def keep_for_session(self, payload: bytes, text: bool, told: Told | None = None) -> int:
-        """Keep a message that belongs to the present session, however much waits already. Return its ticket."""
-        return self.put(Entry(payload, False, text, told, False, True))
-
-    def end_session(self, why: ConnectionLost) -> None:
-        """Drop the messages of the session, which is over."""
-        for ticket in [ticket for ticket, entry in self.items.items() if entry.of_session]:
-            entry = self.take(ticket)
-            if entry is not None and entry.told is not None:
-                entry.told(why.for_outcome("not_sent"))
-
-    def _add(self, entry: Entry) -> int:
-        if not self.fits(len(entry.payload)):
-            raise QueueFull(
-                f"not connected, and {len(self) - self._of_session} messages ({self.size - self.session_size} bytes) "
-                f"wait already (Limits.offline={self.max_items}, Limits.offline_bytes={self.max_size})"
-            )
-        ticket = self.put(entry)
+            payload, text = self._codec.encode(message), self._codec.text
+        self._check_room(len(payload), None if session is None else session.waiting)
+        waiting = Waiting(payload, text, told, outlives=True, raw=isinstance(message, Raw), bound=bound)
+        if session is not None and at_once:
+            session.wait(waiting)
+        else:
+            self.add(waiting)
         self._queued()
-        return ticket
+        return waiting
 
-    async def keep_and_wait(self, message: Event | Request | Raw, loop: Scheduler) -> None:
+    def _check_room(self, size: int, in_session: WaitingQueue | None) -> None:
+        count, total = len(self), self.size
+        if in_session is not None:
+            count += in_session.outliving
+            total += in_session.outliving_size
+        limits = self._limits
+        if count >= limits.offline or total + size > limits.offline_bytes:
+            raise QueueFull(
+                f"not connected, and {count} messages ({total} bytes) wait already "
+                f"(Limits.offline={limits.offline}, Limits.offline_bytes={limits.offline_bytes})"
+            )
+
+    async def keep_and_wait(self, message: Event | Request | Raw, session: Session | None, loop: Scheduler) -> None:
         """Wait until an event is sent, after the `open` handlers of the present connection. Cancelling is safe.
 
         Raises:
@@ -164,90 +100,77 @@ class OfflineQueue(BoundedQueue[Entry]):
             if not sent.done():
                 sent.set_result(error)
 
-        ticket = self.keep(message, told, bound=True)
+        waiting = self.keep(message, session, told, bound=True)
         try:
             error = await sent
         except asyncio.CancelledError:
-            self.take(ticket)  # unless it was sent in this very turn of the event loop
+            waiting.take_back()  # unless it was sent in this very turn of the event loop
             raise
         if error is not None:
             raise error
 
     # ------------------------------------------------------------ messages that leave
 
-    def flush(
-        self,
-        send: Callable[[bytes, bool], None],
-        unchecked: int,
-        refusal: Callable[[bytes, bool], MessageTooBig | None],
-    ) -> None:
+    def flush(self, session: Session, unchecked: int, refusal: Refusal) -> None:
         """Send everything, oldest first, except for messages that the remote peer would not accept.
 
-        If ``send`` raises, the error goes on to the caller. That message and those behind it stay.
+        What the session cannot send waits in it.
 
         Args:
             unchecked: `Terms.unchecked`.
-            refusal: `Outbound.refusal`, which is asked about larger messages.
+
+        Raises:
+            ConnectionLost: the session cannot go on. That message and those behind it stay.
         """
-        if self.items and self.size > unchecked:
-            self._refuse_too_big(unchecked, refusal)
-        if self._behind_session:
-            self.flush_session(send, self._behind_session)
-            self._behind_session = 0
-        while (first := self.first()) is not None:
-            ticket, entry = first
-            send(entry.payload, entry.text)
-            self.take(ticket)
-            if entry.told is not None:
-                entry.told(None)
+        self.refuse_too_big(self, unchecked, refusal)
+        for waiting in self.all():
+            if waiting.queue is self:
+                ticket: Waiting | None = session.send(waiting.payload, waiting.text)
+                if ticket is None:
+                    waiting.was_sent()
+                else:
+                    ticket.take_back()
+                    self.remove(waiting)
+                    session.wait(waiting)
 
-    def flush_session(self, send: Callable[[bytes, bool], None], before: int | None = None) -> None:
-        """Send what belongs to the present session, oldest first. The rest still waits for the `open` handlers.
-
-        If ``send`` raises, the error goes on to the caller. That message and those behind it stay.
-
-        Args:
-            before: send only what has a lower ticket.
-        """
-        for ticket, entry in list(self.items.items()):
-            if entry.of_session and (before is None or ticket < before):
-                send(entry.payload, entry.text)
-                self.take(ticket)
-                if entry.told is not None:
-                    entry.told(None)
-
-    def put_session_first(self) -> None:
-        """Let what waits for the session leave before all else that waits now. What comes later leaves in its turn."""
-        self._behind_session = self._next
-
-    def _refuse_too_big(self, unchecked: int, refusal: Callable[[bytes, bool], MessageTooBig | None]) -> None:
-        for ticket, entry in list(self.items.items()):
-            if (
-                not entry.of_session
-                and len(entry.payload) > unchecked
-                and (error := refusal(entry.payload, entry.raw)) is not None
-            ):
-                self._refuse(ticket, error, "an event that waited for a connection was not sent: %s")
+    def refuse_too_big(self, queue: WaitingQueue, unchecked: int, refusal: Refusal) -> None:
+        """Drop the messages in ``queue`` that outlive their session and that the remote peer would not accept."""
+        if queue.outliving_size > unchecked:
+            for waiting in queue.all():
+                if (
+                    waiting.outlives
+                    and len(waiting.payload) > unchecked
+                    and (error := refusal(waiting.payload, waiting.raw)) is not None
+                ):
+                    self._refuse(waiting, error, "an event that waited for a connection was not sent: %s")
 
     def refuse_bound(self, why: ConnectionLost) -> None:
         """Drop the messages that are bound to the present connection: they will not be sent on it."""
-        for ticket in [ticket for ticket, entry in self.items.items() if entry.bound]:
-            error = ConnectionLost(why.code, why.reason, "not_sent")  # a new one for each caller that raises it
-            self._refuse(ticket, error, "an event that waited for the `open` handlers was not sent: %s")
+        for waiting in self.all():
+            if waiting.bound:
+                error = ConnectionLost(why.code, why.reason, "not_sent")  # a new one for each caller that raises it
+                self._refuse(waiting, error, "an event that waited for the `open` handlers was not sent: %s")
 
-    def _refuse(self, ticket: int, error: Exception, text: str) -> None:
-        entry = self.take(ticket)
-        if entry is None:
-            return
-        if entry.told is None:
+    def _refuse(self, waiting: Waiting, error: Exception, text: str) -> None:
+        waiting.take_back()
+        if waiting.told is None:
             self._warn(text, error)
         else:
-            entry.told(error)
+            waiting.told(error)
+
+    def put_first(self, messages: list[Waiting]) -> None:
+        """Put messages before all others: their session is over, and they wait for the next one."""
+        later = self.all()
+        for waiting in later:
+            self.remove(waiting)
+        for waiting in (*messages, *later):
+            self.add(waiting)
 
     def discard(self) -> None:
         """Drop all events, because no connection will come. The requests must have been taken out before."""
-        lost = len(self.clear())
-        self._of_session = self.session_size = 0
+        lost = self.all()
+        for waiting in lost:
+            waiting.take_back()
         if lost:
-            events, were = ("event", "was") if lost == 1 else ("events", "were")
-            self._warn("%d %s that waited for a connection %s not sent", lost, events, were)
+            events, were = ("event", "was") if len(lost) == 1 else ("events", "were")
+            self._warn("%d %s that waited for a connection %s not sent", len(lost), events, were)

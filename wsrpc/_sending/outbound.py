@@ -15,12 +15,12 @@ from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.context import CURRENT, Invocation
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
-from .._protocol.control import Announced, Credit, write_control
+from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
-from .._resuming.detached import DetachedTransport
+from .._session.waiting import Told, Waiting
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
@@ -50,9 +50,6 @@ class OutboundListener(Protocol):
     def message_queued(self) -> None:
         """A message begins to wait for a connection."""
 
-    def recount(self) -> None:
-        """A session without a connection takes more memory, or less."""
-
     def has_channel(self, h: int, /) -> bool:
         """Return whether an anonymous channel is still open."""
         ...
@@ -70,14 +67,11 @@ class Outbound:
 
     A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
 
-    - It waits *with its session* if it belongs to that, and the session may go on over another connection. It is sent
-      when the session goes on, and ends with the session. Answers, control messages, what is said on an anonymous
-      channel and what `open` and `on_reconnect` handlers send belong to their session. On a server, whose peers do not
-      come back without it, everything does.
-    - It waits *for the next connection* if it does not: events and requests of a client, but for those that are bound
-      to the present connection by ``offline="fail"``. It is sent on whichever connection comes next.
-
-    All wait in one `OfflineQueue`, so that they leave in the order in which they were sent.
+    - It waits *in its session* while that may go on over another connection.
+    - It waits *for the next session* if there is none, or if its session ends: events and requests of a client, but for
+      those that are bound to the present connection by ``offline="fail"``. All other messages end with their session:
+      answers, control messages, what is said on an anonymous channel, and what `open` and `on_reconnect` handlers send.
+      On a server, whose peers do not come back without their session, everything does.
 
     Args:
         odd: whether the ids of requests are odd: the side that dialed uses those.
@@ -153,7 +147,8 @@ class Outbound:
         self.clear = (
             link is not None
             and link.state is LinkState.OPEN
-            and not (link.negotiation.silent or link.full or self.turns.awaited)
+            and link.session.connection is not None
+            and not (link.silent or link.full or self.turns.awaited)
         )
 
     @property
@@ -198,6 +193,21 @@ class Outbound:
         if self.silent:  # what is asked now would not be answered any more
             self.discard_offline_requests(info)
 
+    def end_waiting(self, link: Link, lost: ConnectionLost) -> None:
+        """Fail with ``lost`` what has waited in the session of ``link``, which is over, or let it wait for the next."""
+        waiting = link.session.waiting
+        if waiting is None:
+            return
+        outliving: list[Waiting] = []
+        for message in waiting.all():
+            if message.outlives:
+                message.take_back()
+                outliving.append(message)
+            else:
+                message.fail(lost)
+        if outliving:
+            self.offline_queue().put_first(outliving)
+
     def end_session(self, info: CloseInfo, lost: ConnectionLost) -> None:
         """Fail with ``lost`` the requests that were sent in the session, and what is bound to it or its connection.
 
@@ -206,7 +216,6 @@ class Outbound:
         self.ending = info
         if self._offline is not None:
             self._offline.refuse_bound(lost)
-            self._offline.end_session(lost)
         self.requests.end_session(lost)
         if self.user_closed or not self.keeps_offline:
             self.discard_offline(info)
@@ -214,22 +223,28 @@ class Outbound:
         if self._capacity is not None:
             self._capacity.connection_lost()
 
-    def detach(self, link: Link) -> None:
-        """Let everything wait until the session has another connection. ``link`` stands for that one until then."""
+    def detach(self) -> None:
+        """Let everything wait until the session has another connection."""
         if self._offline is not None:
             self._offline.refuse_bound(self.not_sent())
         self.turns.connection_lost(session_goes_on=True)
-        self.use(link)
+        self.update_clear()
 
     @property
     def detached(self) -> bool:
         """Whether the session has no connection, but may get another one."""
-        return self.link is not None and self.link.state is LinkState.DETACHED
+        link = self.link
+        return (
+            link is not None
+            and link.session.connection is None
+            and link.session.resumable
+            and link.state is not LinkState.CLOSING
+        )
 
     def recount(self) -> None:
         """Count what a session without a connection takes, which is more or less now."""
-        if self.detached:
-            self._listener.recount()
+        if self.link is not None:
+            self.link.session.recount()
 
     @property
     def expects_connection(self) -> bool:
@@ -270,43 +285,35 @@ class Outbound:
     @property
     def queued(self) -> int:
         """How many messages wait for a connection."""
-        return 0 if self._offline is None else len(self._offline)
+        in_session = None if self.link is None else self.link.session.waiting
+        return (0 if self._offline is None else len(self._offline)) + (0 if in_session is None else len(in_session))
 
-    def flush_offline(self, *, of_session_only: bool = False) -> None:
-        """Send the messages that waited for a connection, in order: all, or those of the session."""
-        assert self.link is not None
-        if self._offline is None:
-            return
-        if of_session_only:
-            self._offline.flush_session(self.link.send)
-        else:
-            self._offline.flush(self.link.send, self.terms.unchecked, self.refusal)
+    def flush_offline(self) -> None:
+        """Send the messages that waited for a session, in order. If it has no connection, they wait in it."""
+        if self._offline is not None and self.link is not None:
+            self._offline.flush(self.link.session, self.terms.unchecked, self.refusal)
+
+    def check_waiting(self) -> None:
+        """Drop the messages in the session that the remote peer would not accept any more: its limits have changed."""
+        link = self.link
+        if link is not None and link.session.waiting is not None and self._offline is not None:
+            self._offline.refuse_too_big(link.session.waiting, self.terms.unchecked, self.refusal)
 
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        users = 0 if self._offline is None else self._offline.size - self._offline.session_size
-        return users + self.kept_for_session
-
-    @property
-    def kept_for_session(self) -> int:
-        """Bytes of the messages that wait with the session, or may have to be sent again on another connection."""
-        waiting = 0 if self._offline is None else self._offline.session_size
-        sent = None if self.link is None else self.link.sent
-        return waiting if sent is None else waiting + sent.size
-
-    @property
-    def kept_messages(self) -> int:
-        """How many messages `kept` counts."""
-        sent = None if self.link is None else self.link.sent
-        return self.queued + (0 if sent is None else len(sent))
+        session = None if self.link is None else self.link.session
+        in_session = None if session is None else session.waiting
+        return (
+            (0 if self._offline is None else self._offline.size)
+            + (0 if session is None else session.kept)
+            + (0 if in_session is None else in_session.outliving_size)
+        )
 
     def take_back(self, pending: Pending) -> bool:
-        """Take a request out of the offline queue. Return False if it does not wait there."""
-        if pending.ticket is None or self._offline is None:
-            return False
-        self._offline.take(pending.ticket)
-        return True
+        """Take back a request that waits for a connection. Return False if it does not."""
+        waiting, pending.waiting = pending.waiting, None
+        return waiting is not None and waiting.take_back()
 
     def discard_offline(self, info: CloseInfo) -> None:
         """Drop everything that waits for a connection, because none will come. Requests fail, and events are logged."""
@@ -352,12 +359,10 @@ class Outbound:
             raise refusal
         text = terms.text
         try:
-            link.send(payload, payload[0] == BRACE if text is None else text)
-        except ConnectionLost:
-            if self._another_will_come(link):
-                return False
-            raise
-        return True
+            ticket: Waiting | None = link.session.send(payload, payload[0] == BRACE if text is None else text)
+        except ConnectionLost as exc:
+            return self._refused(link, exc)
+        return ticket is None or not ticket.take_back()
 
     def hand_over(self, raw: Raw) -> bool:
         """Hand a raw message to the transport, like `send`."""
@@ -366,12 +371,10 @@ class Outbound:
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            link.send(raw.payload, raw.text)
-        except ConnectionLost:
-            if self._another_will_come(link):
-                return False
-            raise
-        return True
+            ticket: Waiting | None = link.session.send(raw.payload, raw.text)
+        except ConnectionLost as exc:
+            return self._refused(link, exc)
+        return ticket is None or not ticket.take_back()
 
     def send_nowait(self, payload: bytes, /) -> bool:
         """Send an encoded message without waiting. Return False if the connection has just ended and another will come.
@@ -387,19 +390,17 @@ class Outbound:
             self.check_cap(payload)
         return self.send(payload)
 
-    def _another_will_come(self, link: Link) -> bool:
-        """Return whether a message that the transport has refused may wait for another connection.
+    def _refused(self, link: Link, exc: ConnectionLost) -> bool:
+        """Return False if a message that the transport has refused may wait for another connection.
 
         The connection has just ended, and its transport is about to say so.
-        """
-        if link.works:
-            link.move(LinkState.BROKEN)
-            self.update_clear()
-        return self._may_go_on(link) or (self.keeps_offline and not self.user_closed)
 
-    def _may_go_on(self, link: Link | None) -> bool:
-        """Return whether the session of ``link``, whose transport has refused a message, may get another connection."""
-        return link is not None and link.sent is not None and link.state is not LinkState.CLOSING
+        Raises:
+            ConnectionLost: it may not wait.
+        """
+        if not link.session.refuse() and (not self.keeps_offline or self.user_closed):
+            raise exc
+        return False
 
     def reply(self, payload: bytes, /) -> None:
         """Send an answer or a notice. It never waits, and is counted as ignored if there is no connection.
@@ -417,37 +418,20 @@ class Outbound:
             self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
-        send = link.send
         if text is None:
             text = payload[0] == BRACE
         try:
-            send(payload, text)
+            link.session.send(payload, text)
         except ConnectionLost:
-            if not self.wait_with_session(payload, text):
-                self._listener.ignored["answer without a connection"] += 1
-
-    def say(self, control: bytes) -> None:
-        """Send a control message, which is JSON text whatever the codec is. It is dropped if there is no connection."""
-        link = self.link
-        if link is not None:
-            try:
-                link.send(control, True)
-            except ConnectionLost:  # the link reports that itself
-                self.wait_with_session(control, True)
-
-    def _waits(self, link: Link) -> None:
-        """Note that a message waits for the next connection of the session."""
-        if isinstance(link.transport, DetachedTransport):
-            link.transport.note_waiting()
-        elif self.kept_for_session >= self._settings.limits.replay:
-            link.pause_sending()  # else who sends without a pause would never let the transport tell of its end
+            self._listener.ignored["answer without a connection"] += 1
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
-        self.say(write_control(Credit(h, n, size)))
         if self.link is not None:
+            session = self.link.session
+            session.say(Credit(h, n, size))
             # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
-            self.link.transport.flush()
+            session.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:
@@ -485,18 +469,14 @@ class Outbound:
         link = self.link
         if link is not None and link.full and self.over_cap(link, len(payload)):
             raise QueueFull(
-                f"{self._unsent(link)} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{link.session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
     def over_cap(self, link: Link, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = self._unsent(link)
+        unsent = link.session.unsent
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
-
-    def _unsent(self, link: Link) -> int:
-        # What a transport refuses waits here until it has told of its end, as in a `DetachedTransport` afterwards.
-        return self.kept_for_session if link.state is LinkState.BROKEN else link.transport.unsent
 
     def refusal(
         self, payload: bytes, raw: bool = False, known: dict[bytes, Objections] | None = None
@@ -642,14 +622,14 @@ class Outbound:
             ChannelClosed: it is for an anonymous channel that has ended.
         """
         link = self.link
-        if message.h is not UNSET:  # an anonymous channel ends with its session
-            if not self._listener.has_channel(message.h):
-                raise self.channel_lost(message.h)
-            return self.detached
-        if link is not None and (link.state is LinkState.OPEN or link.state is LinkState.BROKEN):
-            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if link is not None and link.state is LinkState.DETACHED:
+        if message.h is not UNSET and not self._listener.has_channel(message.h):
+            raise self.channel_lost(message.h)  # an anonymous channel ends with its session
+        if self.detached:
             return True
+        if message.h is not UNSET:
+            return False
+        if link is not None and link.state is LinkState.OPEN:
+            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
         if link is not None and link.state is LinkState.OPENING:
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self.keeps_offline and not self.in_open_handler()
@@ -682,33 +662,16 @@ class Outbound:
             raise self.channel_lost(message.h)
         if bound and self.silent:
             raise self._drained()
-        self.offline_queue().keep(message, bound=bound)
+        self._keep(message, bound=bound)
 
     # ------------------------------------------------------------ waiting with the session
 
     def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message waits with its session, if it cannot be sent. The class says which messages do."""
-        return self._may_go_on(self.link) and (
+        """Return whether a message ends with its session, if it cannot be sent. The class says which messages do."""
+        link = self.link
+        return (link is not None and link.session.resumable) and (
             message.h is not UNSET or not self.keeps_offline or self.in_open_handler()
         )
-
-    def wait_with_session(self, payload: bytes, text: bool) -> bool:
-        """Let a message wait with the session. The transport has refused it, as the connection has just ended.
-
-        Return False if the session cannot go on without a connection. At the hard cap, both end at once.
-        """
-        link = self.link
-        if link is None or not self._may_go_on(link):
-            return False
-        if link.works:
-            link.move(LinkState.BROKEN)
-            self.update_clear()
-        if link.full and self.over_cap(link, len(payload)):
-            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-            return False
-        self.offline_queue().keep_for_session(payload, text)
-        self._waits(link)
-        return True
 
     def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
         """Let a message wait with the session, encoded as was agreed in it. Return its size in bytes.
@@ -716,7 +679,7 @@ class Outbound:
         Raises:
             MessageTooBig: the remote peer would not accept it.
         """
-        queue = self.offline_queue()
+        assert self.link is not None
         if isinstance(message, Raw):
             payload, text = message.payload, message.text
         else:
@@ -724,24 +687,29 @@ class Outbound:
             text = payload[0] == BRACE if self.terms.text is None else self.terms.text
         if (refusal := self.refusal(payload, raw=isinstance(message, Raw))) is not None:
             raise refusal
-        if pending is not None and not isinstance(message, Raw):
-            queue.keep_request(message, pending, self.requests, (payload, text))
-        else:
-            queue.keep_for_session(payload, text)
-        if self.link is not None:
-            self._waits(self.link)
+        waiting = Waiting(payload, text)
+        if pending is not None:
+            waiting.told, pending.waiting = self.requests.told(pending), waiting
+        self.link.session.wait(waiting)
         return len(payload)
 
     # ------------------------------------------------------------ waiting for the next connection
 
     async def _wait_for_next(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
-        queue = self.offline_queue()
-        if pending is not None and not isinstance(message, Raw):
-            queue.keep_request(message, pending, self.requests)
+        if pending is not None:
+            pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
         elif bound:
-            await queue.keep_and_wait(message, self.loop)
+            session = None if self.link is None else self.link.session
+            await self.offline_queue().keep_and_wait(message, session, self.loop)
         else:
-            queue.keep(message)
+            self._keep(message)
+
+    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> Waiting:
+        """Keep a message that outlives the session, which has it if it has opened and waits for a connection."""
+        link = self.link
+        at_once = link is not None and self.detached and link.state is LinkState.OPEN and not link.silent
+        session = None if link is None else link.session
+        return self.offline_queue().keep(message, session, told, bound=bound, at_once=at_once)
 
     def fails(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""

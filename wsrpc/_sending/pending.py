@@ -12,6 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from .._base.names import Offline, Source
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
+from .._session.waiting import Told, Waiting
 from ..errors import ConnectionLost, TooManyRequests
 from .retry import Retry
 
@@ -77,8 +78,8 @@ class Pending(Struct, eq=False):
     future: asyncio.Future[WireMessage | Exception]
     timeout: float | None
     deadline: float | None
-    ticket: int | None = None
-    """Its ticket in the offline queue. None if it does not wait there."""
+    waiting: Waiting | None = None
+    """Its message, while that waits for a connection."""
     turn: asyncio.Future[bool] | None = None
     """The future that it waits for while the connection is full."""
     flight: InFlight | None = None
@@ -166,12 +167,23 @@ class PendingRequests:
 
     def was_sent(self, pending: Pending, size: int) -> None:
         """Note that a request was handed to the transport, in ``size`` bytes."""
-        pending.ticket = None
+        pending.waiting = None
         flight = pending.flight = self.flight
         if pending.h is None:  # on a channel a reader may answer, so it does not count as a handler
             flight.requests += 1
             flight.bytes += size
             pending.size = size
+
+    def told(self, pending: Pending) -> Told:
+        """Return what is told that the message of a request was sent, or never will be."""
+
+        def told(error: Exception | None) -> None:
+            if error is not None:
+                self.fail(pending, error)
+            elif pending.waiting is not None:
+                self.was_sent(pending, len(pending.waiting.payload))
+
+        return told
 
     def enter_waiting_room(self, pending: Pending, size: int) -> None:
         """Count ``size`` bytes of a request that will wait for a handler at the remote peer."""

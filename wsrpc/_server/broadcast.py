@@ -204,11 +204,7 @@ class Audience:
                     at_once = len(payload) <= terms.unchecked
                 if at_once and out.clear:
                     # What `_deliver` does for a connection that has room: nearly all of them, nearly always.
-                    try:
-                        out.link.send(payload, text)  # type: ignore[union-attr]  # there is one while ``clear`` is true
-                    except ConnectionLost:
-                        if not out.wait_with_session(payload, text):
-                            raise
+                    out.link.session.send(payload, text)  # type: ignore[union-attr]  # not None while ``clear`` is true
                     sent += 1
                 elif self._deliver(served, encoded, key):
                     sent += 1
@@ -252,7 +248,7 @@ class Audience:
         """
         out, link = served.out, served.out.link
         payload, text = encoded[out.terms.encode]
-        if link is None or not (link.works or link.state is LinkState.BROKEN):
+        if link is None or link.state is LinkState.CLOSING:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = encoded.objections
@@ -265,12 +261,8 @@ class Audience:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):
                 served.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
-                raise QueueFull(f"{link.transport.unsent} bytes were unsent: the connection was closed with 4408")
-        try:
-            link.send(payload, text)
-        except ConnectionLost:
-            if not out.wait_with_session(payload, text):
-                raise
+                raise QueueFull(f"{link.session.unsent} bytes were unsent: the connection was closed with 4408")
+        link.session.send(payload, text)
         return True
 
     # ------------------------------------------------------------ slow readers
@@ -280,7 +272,9 @@ class Audience:
         stalled: dict[ServedPeer, Link] = {}
         for served in self.members.values():
             link = served.out.link
-            if link is not None and link.full and link.works and served.peer not in skipped:
+            if link is None or not link.full or served.peer in skipped:
+                continue
+            if served.core.connected or served.core.detached:
                 stalled[served] = link
         return stalled
 

@@ -14,12 +14,12 @@ from .._base.scheduler import LoopScheduler
 from .._entrance.entrance import Gate
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
+from .._session.sessions import Sessions
 from ..stats import ServerStats, Tally
 from ..transport import Transport
 from .listening import Ports
 from .membership import Joining, Membership
 from .peers import Peers, ServedPeer, refuse
-from .sessions import ResumableSessions
 from .shutdown import CLOSING, Shutdown
 from .states import Input, ServerState, after
 
@@ -43,7 +43,7 @@ class Lifetime:
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
-        self.sessions = ResumableSessions(detached_bytes)
+        self.sessions = Sessions(detached_bytes)
         self.peers = Peers(self.tally, budget, on_left, self.sessions)
         self.raw = RawConnections(self.tally, budget)
         self.scheduler = LoopScheduler()

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED, Expiry
@@ -16,15 +16,14 @@ from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
 from .._peer.peer import Peer, core_of
-from .._peer.resumption import SessionName
 from .._protocol.settings import Settings
+from .._session.sessions import Arrival, Sessions
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
-from ..transport import Receiver, Traffic, Transport
+from ..transport import Traffic, Transport
 from .membership import Membership
 from .services import OpenedServices, Service
-from .sessions import FirstMessage, ResumableSessions
 
 if TYPE_CHECKING:
     from .rooms import Room
@@ -46,7 +45,7 @@ class ServedPeer(PeerOwner):
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "core", "expires", "out", "peer", "services", "sid")
+    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "core", "expires", "out", "services")
 
     def __init__(
         self,
@@ -66,9 +65,7 @@ class ServedPeer(PeerOwner):
         self._peers = peers
         self._counted = NONE_IGNORED
         """What `Server.stats` has counted of what this peer has ignored."""
-        self.sid: str | None = None
-        """The name of its session, if that can go on over another connection."""
-        self.peer = Peer(
+        self.peer: Peer = Peer(
             settings,
             dialer=False,
             registry=registry.empty_copy(),
@@ -124,17 +121,17 @@ class ServedPeer(PeerOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        if self.sid is not None:
-            self._peers.sessions.forget(self.sid)
+    def lost(
+        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None, *, asked: bool = False
+    ) -> CloseInfo:
         self._peers.lost(self, info)
         return info
 
-    def name_session(self) -> SessionName | None:
-        self.sid, token = self._peers.sessions.name(self.core, self._goes_on)
-        return SessionName(self.sid, token, self.core.limits.detached)
+    @property
+    def sessions(self) -> Sessions | None:
+        return self._peers.sessions
 
-    def _goes_on(self, handshake: Handshake) -> None:
+    def goes_on(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, over which the session goes on."""
         self.peer.state.update(handshake.state)
         self.expire_at(handshake.expires)
@@ -145,14 +142,7 @@ class ServedPeer(PeerOwner):
 
     def detached(self, info: CloseInfo) -> bool:
         self.expire_at(None)
-        if self.sid is None or self._peers.closing:
-            return False
-        self._peers.sessions.detached(self.sid)
-        return True
-
-    def recount(self) -> None:
-        if self.sid is not None:
-            self._peers.sessions.recount(self.sid)
+        return not self._peers.closing
 
     def ended(self) -> None:
         self._peers.count_ignored(self)
@@ -186,8 +176,8 @@ class ServedPeer(PeerOwner):
                 await asyncio.wait(unsettled)
             elif channels := set(core.session.channels.all()) - core.dispatcher.running.channels(closers):
                 await channels.pop().wait_closed()
-            elif not link.negotiation.quiet:
-                await link.negotiation.wait_quiet()
+            elif not link.draining.quiet:
+                await link.draining.wait_quiet()
             else:
                 return
 
@@ -211,7 +201,7 @@ class Peers:
     """
 
     def __init__(
-        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: ResumableSessions
+        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: Sessions
     ) -> None:
         self.tally = tally
         self.sessions = sessions
@@ -244,11 +234,11 @@ class Peers:
         """All peers, with those whose connection has ended but for which something may still run."""
         return {*self._connected.values(), *self._leaving}
 
-    def admit(self, served: ServedPeer, transport: Transport, first: FirstMessage | None = None) -> None:
+    def admit(self, served: ServedPeer, transport: Transport, arrival: Arrival | None = None) -> None:
         """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
 
         Args:
-            first: what has received the connection's messages until now, if it meant to go on with a session.
+            arrival: what has received the connection's messages until now, if it meant to go on with a session.
 
         Raises:
             TypeError: ``transport`` is not a transport.
@@ -258,9 +248,11 @@ class Peers:
         if served.address is not None:
             self.claim(served)
         try:
-            served.peer.bind(transport)
-            if first is not None and (link := served.core.link) is not None:
-                first.hand_over(cast("Receiver", link))  # pyright takes its bound callables for methods
+            if arrival is None:
+                served.peer.bind(transport)
+            else:
+                served.core.attach(served.core.link_for(arrival.connection))
+                arrival.hand_over()
         except BaseException:
             self._forget(served)
             raise

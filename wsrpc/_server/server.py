@@ -30,6 +30,7 @@ from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing
 from .._sending.slow_readers import Slow, check_slow
+from .._session.sessions import RESUME_HEADER, Arrival
 from .._transports.health import Health
 from .._transports.listener import Listener, check_place, listen
 from .._transports.websocket import WebSocketTransport
@@ -47,7 +48,6 @@ from .membership import Host, Joining, can_be_joined
 from .peers import ServedPeer, refuse
 from .program import run
 from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
-from .sessions import RESUME_HEADER, FirstMessage
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -582,12 +582,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     ) -> Peer | RawConnection:
         lifetime = self._lifetime
         await lifetime.check_open(transport)
-        first = None
+        arrival = None
         if handshake is not None and self._may_resume(handshake):
-            first = FirstMessage(lifetime.sessions, transport, handshake)
-            resumed = await first.wait(lifetime.gate)
+            arrival = Arrival(lifetime.sessions, transport, handshake)
+            resumed = await arrival.wait(lifetime.gate.deciding)
             if resumed is not None:
-                peer: Peer = resumed.peer
+                peer: Peer = resumed.host.peer
                 return peer
             await lifetime.check_open(transport)
         made = self._begin(lifetime, transport, handshake, clock)
@@ -603,7 +603,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         except ConnectionLost as exc:
             lifetime.peers.refused(made, exc.code)
             raise
-        lifetime.peers.admit(made, transport, first)
+        lifetime.peers.admit(made, transport, arrival)
         await made.core.wait_opened()
         return made.peer
 

@@ -61,8 +61,10 @@ async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytes
         assert await client.request("echo", SECRET) == SECRET
         link, inbound = link_of(client.peer), client.peer._core._inbound
         assert inbound is not None
-        assert link.send == link.transport.send
-        assert link.receive == inbound.receive
+        connection = link.session.connection
+        assert connection is not None
+        assert link.session.send == connection.transport.send
+        assert connection.receive == inbound.receive
     assert lines(caplog) == []
 
 

@@ -14,9 +14,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from session_story import SMALL, SOON, Story, refuse, story
 
-import wsrpc._peer.resumption
-import wsrpc._resuming.ledger
-import wsrpc._server.sessions
+import wsrpc._session.client
+import wsrpc._session.ledger
+import wsrpc._session.sessions
 from wsrpc import (
     AnonymousChannel,
     Client,
@@ -181,7 +181,7 @@ async def test_a_message_that_is_too_large_does_not_wait() -> None:
 
 @pytest.mark.parametrize("how", ["closed", "another is bound", "expired"])
 async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._peer.resumption, "ANSWER_TIMEOUT", 0.05)
+    monkeypatch.setattr(wsrpc._session.client, "ANSWER_TIMEOUT", 0.05)
     errors: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
     server = Server(limits=Limits(detached=0.02 if how == "expired" else 60.0))
@@ -207,7 +207,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
             await client.bind(memory_transports()[0])
         else:
             await turns_until(lambda: client.state != "resuming")
-        await timers_due(wsrpc._peer.resumption.ANSWER_TIMEOUT)
+        await timers_due(wsrpc._session.client.ANSWER_TIMEOUT)
         assert errors == []
     await server.close()
 
@@ -232,7 +232,7 @@ async def test_a_session_that_keeps_too_much_ends_with_its_connection_and_not_be
 
 
 async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._resuming.ledger, "ACK_SECONDS", 0.01)
+    monkeypatch.setattr(wsrpc._session.ledger, "ACK_SECONDS", 0.01)
     ours, theirs = memory_transports()
     async with story() as s:
 
@@ -242,7 +242,7 @@ async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypat
 
         await s.client.emit("move")
         await s.client.bind(ours)
-        await timers_due(wsrpc._resuming.ledger.ACK_SECONDS)
+        await timers_due(wsrpc._session.ledger.ACK_SECONDS)
         assert [info.code for info in s.closed] == [1001] and s.client.connected
 
 
@@ -288,7 +288,7 @@ async def test_a_close_handler_binds_while_another_connection_replaces_a_session
 
 
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 0.01)
+    monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 0.01)
     making, made = asyncio.Event(), asyncio.Event()
 
     class Greeter(Service):
@@ -325,7 +325,7 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
 
 
 async def test_a_server_that_closes_does_not_wait_for_a_first_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._server.sessions, "FIRST_MESSAGE", 1000.0)
+    monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 1000.0)
     server = Server()
     line = Line(server)
     async with asyncio.timeout(20):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple, cast
 
 import pytest
 
 from wsrpc import JsonCodec, Limits, MessageTooBig, QueueFull
 from wsrpc._protocol.messages import Raw
 from wsrpc._sending.offline import OfflineQueue
+from wsrpc._session.session import Session
+from wsrpc._session.waiting import Waiting
 
 Told = Callable[[Exception | None], None]
 
@@ -26,11 +29,17 @@ class Outbox(OfflineQueue):
     def count(self) -> None:
         self.queued += 1
 
-    def add(self, payload: bytes, told: Told | None = None) -> int:
-        return self.keep(Raw(payload, True), told)
+    def let_wait(self, payload: bytes, told: Told | None = None) -> Waiting:
+        return self.keep(Raw(payload, True), None, told)
 
     def send_all(self, send: Callable[[bytes, bool], None]) -> None:
-        self.flush(send, 2**31, accept_all)
+        self.flush(cast("Session", Line(send)), 2**31, accept_all)
+
+
+class Line(NamedTuple):
+    """A session that has a connection."""
+
+    send: Callable[[bytes, bool], None]
 
 
 def accept_all(payload: bytes, raw: bool) -> MessageTooBig | None:
@@ -46,7 +55,7 @@ def flushed(outbox: Outbox) -> list[bytes]:
 def test_it_leaves_in_order_and_once() -> None:
     outbox = Outbox(10, 1000)
     for number in range(5):
-        outbox.add(b"%d" % number)
+        outbox.let_wait(b"%d" % number)
     assert len(outbox) == 5
     assert flushed(outbox) == [b"0", b"1", b"2", b"3", b"4"]
     assert len(outbox) == 0
@@ -55,44 +64,44 @@ def test_it_leaves_in_order_and_once() -> None:
 
 def test_a_ticket_takes_a_message_back() -> None:
     outbox = Outbox(10, 1000)
-    tickets = [outbox.add(b"%d" % number) for number in range(3)]
+    tickets = [outbox.let_wait(b"%d" % number) for number in range(3)]
     assert len(set(tickets)) == 3
-    assert outbox.take(tickets[1])
-    assert not outbox.take(tickets[1])
+    assert tickets[1].take_back()
+    assert not tickets[1].take_back()
     assert flushed(outbox) == [b"0", b"2"]
-    assert not outbox.take(tickets[0])
+    assert not tickets[0].take_back()
 
 
 def test_the_bound_of_messages() -> None:
     outbox = Outbox(2, 1000)
-    outbox.add(b"1")
-    ticket = outbox.add(b"2")
+    outbox.let_wait(b"1")
+    ticket = outbox.let_wait(b"2")
     with pytest.raises(QueueFull, match=r"2 messages \(2 bytes\).*Limits.offline=2"):
-        outbox.add(b"3")
-    outbox.take(ticket)
-    outbox.add(b"3")
+        outbox.let_wait(b"3")
+    ticket.take_back()
+    outbox.let_wait(b"3")
     assert flushed(outbox) == [b"1", b"3"]
 
 
 def test_the_bound_of_bytes() -> None:
     outbox = Outbox(10, 5)
-    outbox.add(b"123")
-    outbox.add(b"45")
+    outbox.let_wait(b"123")
+    outbox.let_wait(b"45")
     with pytest.raises(QueueFull):
-        outbox.add(b"6")
-    outbox.add(b"")
+        outbox.let_wait(b"6")
+    outbox.let_wait(b"")
     assert flushed(outbox) == [b"123", b"45", b""]
-    outbox.add(b"12345")
+    outbox.let_wait(b"12345")
     with pytest.raises(QueueFull):
-        Outbox(10, 5).add(b"123456")
+        Outbox(10, 5).let_wait(b"123456")
 
 
 def test_the_sender_learns_when_its_message_leaves() -> None:
     outbox = Outbox(10, 1000)
     told: list[str] = []
-    outbox.add(b"1", lambda error: told.append("1"))
-    outbox.add(b"2")
-    outbox.take(outbox.add(b"3", lambda error: told.append("3")))
+    outbox.let_wait(b"1", lambda error: told.append("1"))
+    outbox.let_wait(b"2")
+    outbox.let_wait(b"3", lambda error: told.append("3")).take_back()
     outbox.send_all(lambda payload, _: told.append(f"send {payload.decode()}"))
     assert told == ["send 1", "1", "send 2"]
 
@@ -105,7 +114,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
     outbox = Outbox(3, 6)
     told: list[bytes] = []
     for payload in (b"11", b"22", b"33"):
-        outbox.add(payload, partial(_note, told, payload))
+        outbox.let_wait(payload, partial(_note, told, payload))
 
     def send(payload: bytes, text: bool) -> None:
         if payload == b"22":
@@ -115,32 +124,32 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
         outbox.send_all(send)
     assert told == [b"11"]
     assert len(outbox) == 2
-    outbox.add(b"44")
+    outbox.let_wait(b"44")
     with pytest.raises(QueueFull):
-        outbox.add(b"5")
+        outbox.let_wait(b"5")
     assert flushed(outbox) == [b"22", b"33", b"44"]
 
 
 def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
     outbox = Outbox(3, 100)
-    tickets: list[int] = []
+    tickets: list[Waiting] = []
 
     def take_back(error: Exception | None) -> None:
-        outbox.take(tickets[1])
+        tickets[1].take_back()
 
-    tickets.append(outbox.add(b"1", take_back))
-    tickets.append(outbox.add(b"2"))
-    tickets.append(outbox.add(b"3"))
+    tickets.append(outbox.let_wait(b"1", take_back))
+    tickets.append(outbox.let_wait(b"2"))
+    tickets.append(outbox.let_wait(b"3"))
     assert flushed(outbox) == [b"1", b"3"]
 
 
 def test_clear() -> None:
     outbox = Outbox(2, 4)
-    outbox.add(b"12")
-    outbox.add(b"34")
+    outbox.let_wait(b"12")
+    outbox.let_wait(b"34")
     outbox.discard()
     outbox.discard()
     assert outbox.lines == [("%d %s that waited for a connection %s not sent", 2, "events", "were")]
     assert len(outbox) == 0
-    outbox.add(b"1234")
+    outbox.let_wait(b"1234")
     assert flushed(outbox) == [b"1234"]

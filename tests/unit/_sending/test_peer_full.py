@@ -45,7 +45,7 @@ async def test_a_connection_that_fills_again_stops_those_behind() -> None:
         d.transport.pause()
 
     assert d.peer._core.link is not None
-    link_of(d.peer).send = send_and_fill  # each message fills the line at once
+    link_of(d.peer).session.send = send_and_fill  # each message fills the line at once
     for n in range(4):
         d.transport.resume()
         await turns()

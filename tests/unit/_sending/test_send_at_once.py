@@ -34,7 +34,7 @@ def broken(d: Driven) -> None:
 
     link = d.peer._core.link
     assert link is not None
-    link.send = send
+    link.session.send = send
 
 
 def not_at_once(*_: object) -> None:
@@ -132,7 +132,7 @@ async def test_a_value_is_encoded_alike_in_a_negotiated_message(value: Any, monk
             sent.append((payload, text))
 
         assert out.link is not None
-        out.link.send = send
+        out.link.session.send = send
         tasks = [start(d.peer.request("add", *args)) for args in ([value], [1, value], [value, 1])]
         await turns()
         refused = [repr(task.exception()) for task in tasks if task.done()]

@@ -10,10 +10,12 @@ import pytest
 from audience import audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from peers_inside import link_of
 from raw_websocket import raw_client
 from slow_reading import LIMITS, filled
 
-from wsrpc import Client, Limits, Server, Transport
+from wsrpc import Client, Limits, Server
+from wsrpc._sending.link import Link
 from wsrpc._server import broadcast
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -37,14 +39,14 @@ async def test_a_stuck_reader_is_waited_for_once_and_others_get_everything(monke
         stuck = await filled(server, deaf)
         line = stuck.transport
         assert line is not None
-        drain = type(line).drain
+        slow, drain = link_of(stuck), Link.drain
 
-        async def counted(transport: Transport) -> None:
+        async def counted(link: Link) -> None:
             nonlocal waits
-            waits += transport is line
-            await drain(transport)
+            waits += link is slow
+            await drain(link)
 
-        monkeypatch.setattr(type(line), "drain", counted)
+        monkeypatch.setattr(Link, "drain", counted)
         heard: list[asyncio.Queue[int]] = []
         for _ in range(3):
             heard.append(asyncio.Queue())
@@ -68,19 +70,19 @@ async def test_a_stuck_reader_is_waited_for_once_and_others_get_everything(monke
 
 @pytest.mark.parametrize(("slow", "times"), [("close", 3), ("drop_oldest", 1)])
 async def test_where_most_are_behind_whoever_emits_waits_each_time_rather_than_close_them(
-    slow: Any, times: int
+    slow: Any, times: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = Server(limits=LIMITS, slow=slow)
     async with audience(server, 3, LIMITS) as pairs:
         lines = [line_of(peer) for _, peer in pairs]
         drains = [0] * len(lines)
-        for number, line in enumerate(lines):
+        links, drain = [link_of(peer) for _, peer in pairs], Link.drain
 
-            async def counted(number: int = number, drain: Any = line.drain) -> None:
-                drains[number] += 1
-                await drain()
+        async def counted(link: Link) -> None:
+            drains[links.index(link)] += 1
+            await drain(link)
 
-            line.drain = counted  # type: ignore[method-assign]
+        monkeypatch.setattr(Link, "drain", counted)
         for line in lines[:2]:
             line.hold()
         await server.emit("say", "x" * 2000)

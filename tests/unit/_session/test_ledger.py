@@ -9,7 +9,7 @@ import pytest
 
 from wsrpc import Limits
 from wsrpc._protocol.control import Ack, read_control
-from wsrpc._resuming.ledger import ACK_BYTES, ACK_MESSAGES, ACK_SECONDS, Acknowledger, Mismatch, ReplayBuffer
+from wsrpc._session.ledger import ACK_BYTES, ACK_MESSAGES, ACK_SECONDS, Acknowledger, Mismatch, ReplayBuffer
 from wsrpc.testing import Clock
 
 
@@ -62,7 +62,7 @@ async def test_the_rest_is_acknowledged_in_time_and_nothing_after_the_end() -> N
 
 def test_what_has_arrived_is_thrown_away_and_the_rest_is_sent_again_as_it_was() -> None:
     sent = ReplayBuffer(Limits(), lambda: None, lambda: None)
-    send = sent.through(lambda payload, text: None)
+    send = sent.through(lambda payload, text: None, lambda payload, text: None)
     for number in range(5):
         send(bytes([number]) * number, number % 2 == 0)
     sent.acknowledge(3, 3)

@@ -1,8 +1,8 @@
 """The messages of a session that can resume: those sent, which are kept until they have arrived, and those received.
 
-This is the only place where messages are counted. What leaves passes through `ReplayBuffer.through` just before the
-transport gets it, and what arrives through `Acknowledger.through` just before it is decoded. So whatever sends
-(replies, broadcasts, raw messages, credit) is counted and kept without knowing of it.
+This is the only place where messages are counted. What leaves passes through `ReplayBuffer.through`, and what arrives
+through `Acknowledger.through` just before it is decoded. So whatever sends (replies, broadcasts, raw messages, credit)
+is counted and kept without knowing of it.
 
 Both sides count the same messages: a side's own from its welcome on, or from its ``ack n: 0``. The control messages in
 `UNCOUNTED` are not counted.
@@ -10,11 +10,12 @@ Both sides count the same messages: a side's own from its welcome on, or from it
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.control import Ack, write_control
+from ..errors import ConnectionLost
 from ..limits import Limits
 
 __all__ = ["Acknowledger", "Mismatch", "ReplayBuffer"]
@@ -25,7 +26,7 @@ ACK_BYTES = 64 * 1024
 ACK_SECONDS = 1.0
 """After this time anything is acknowledged. An idle connection has no timer."""
 
-Send = Callable[[bytes, bool], None]
+Send = Callable[[bytes, bool], Any]
 Receive = Callable[[bytes | bytearray, bool], None]
 
 
@@ -48,7 +49,6 @@ class ReplayBuffer:
         "_most",
         "_overflowed",
         "_payloads",
-        "_room",
         "_room_changed",
         "_texts",
         "arrived",
@@ -56,7 +56,6 @@ class ReplayBuffer:
         "forgets",
         "full",
         "size",
-        "write",
     )
 
     def __init__(self, limits: Limits, room_changed: Callable[[], None], overflowed: Callable[[], None]) -> None:
@@ -65,8 +64,6 @@ class ReplayBuffer:
         self._cap = limits.replay + limits.hard_cap
         self._room_changed = room_changed
         self._overflowed = overflowed
-        self._room: asyncio.Future[None] | None = None
-        """Done when it is full no more. None unless something waits for that."""
         # Two lists instead of a deque of pairs: an empty deque takes 600 bytes in each connection, and the garbage
         # collector would look through thousands of pairs. Many leave a list at a time, so what follows is moved seldom.
         self._payloads: list[bytes] = []
@@ -78,8 +75,6 @@ class ReplayBuffer:
         self.arrived = 0
         """How many messages the remote peer has acknowledged, and their bytes. The kept ones follow after these."""
         self.arrived_bytes = 0
-        self.write: Send = _no_link
-        """Sends on the present connection without counting."""
         self.full = False
         """Whether as much is kept as may be. Then senders wait that can."""
         self.forgets = False
@@ -88,23 +83,33 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def through(self, send: Send) -> Send:
-        """Return a function that counts and keeps a message, then passes it to ``send``.
+    def through(self, send: Send, refused: Send) -> Send:
+        """Return a function that passes a message to ``send``, and counts and keeps it.
 
-        If ``send`` refuses a message, it is neither counted nor kept.
+        If ``send`` refuses a message, it is neither counted nor kept, but passed to ``refused``. If that returns None,
+        the error goes on to the caller.
         """
         payloads, texts = self._payloads, self._texts
-        self.write = send
 
-        def send_counted(payload: bytes, text: bool = True, /) -> None:
-            send(payload, text)
+        def send_counted(payload: bytes, text: bool = True, /) -> Any:
+            try:
+                send(payload, text)
+            except ConnectionLost:
+                if (waiting := refused(payload, text)) is None:
+                    raise
+                return waiting
             payloads.append(payload)
             texts.append(text)
             self.size = size = self.size + len(payload)
             if size >= self._limit or len(payloads) >= self._most:
                 self._is_full(size)
+            return None
 
         return send_counted
+
+    def keep(self, payload: bytes, text: bool) -> None:
+        """Count and keep a message that has just been sent."""
+        self.through(_ignore, _ignore)(payload, text)
 
     def _is_full(self, size: int) -> None:
         if self.forgets:  # what was being sent at the time of `forget` still comes here
@@ -148,17 +153,7 @@ class ReplayBuffer:
     def _has_room(self) -> None:
         if self.full:
             self.full = False
-            if self._room is not None:
-                self._room.set_result(None)
-                self._room = None
             self._room_changed()
-
-    async def drain(self) -> None:
-        """Wait until it is not full. Cancelling is safe."""
-        if self.full:
-            if self._room is None:
-                self._room = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._room)
 
     @property
     def sent(self) -> int:
@@ -274,5 +269,5 @@ class Acknowledger:
             self.acknowledge()
 
 
-def _no_link(payload: bytes, text: bool, /) -> None:
-    raise AssertionError("a session counts from its first connection on")
+def _ignore(payload: bytes, text: bool, /) -> None:
+    """Do nothing more: the message was sent."""

@@ -1,0 +1,115 @@
+"""`Draining`: before the side that accepted closes, both sides finish what has begun."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+
+from .._base.scheduler import Scheduler
+from .._protocol.control import DRAIN, Drain
+from .._protocol.messages import MAX_ID
+from .._session.session import Session
+
+__all__ = ["Draining"]
+
+
+class Draining:
+    """The end of a session that both sides prepare for.
+
+    The side that accepted may `drain`: then the side that dialed begins nothing new in the session, and says so.
+    Everything that crossed with the request to drain has arrived by then, so nothing needs to be refused.
+
+    Args:
+        ignored: counts messages that make no sense.
+        fall_silent: called when this side begins nothing new. Returns whether it says so only after `opened`.
+    """
+
+    __slots__ = (
+        "_closing_at",
+        "_dialer",
+        "_fall_silent",
+        "_ignored",
+        "_loop",
+        "_on_quiet",
+        "_owes_quiet",
+        "_quiet",
+        "_session",
+        "silent",
+    )
+
+    def __init__(
+        self,
+        session: Session,
+        loop: Scheduler,
+        ignored: Counter[str],
+        fall_silent: Callable[[], bool],
+        *,
+        dialer: bool,
+    ) -> None:
+        self._session = session
+        self._loop = loop
+        self._ignored = ignored
+        self._fall_silent = fall_silent
+        self._dialer = dialer
+        self._closing_at: float | None = None
+        """When this side is going to close, if it has said so."""
+        self._quiet = False
+        """Whether the side that dialed has said that it begins nothing new."""
+        self.silent = False
+        """Whether this side, which dialed, begins nothing new: the remote peer is about to close."""
+        self._on_quiet: asyncio.Future[None] | None = None
+        self._owes_quiet = False
+        """Whether this side has still to say that."""
+
+    @property
+    def _agreed(self) -> bool:
+        return DRAIN in self._session.common
+
+    def drain(self, until: float) -> None:
+        """Ask the remote peer to begin nothing new, because this side closes at the time ``until`` at the latest."""
+        self._closing_at = until
+        self.agreed()
+
+    def agreed(self) -> None:
+        """Ask for that if this side drained before it knew what the remote peer supports."""
+        if self._agreed and self._closing_at is not None:
+            self._session.say(Drain(max(0, round((self._closing_at - self._loop.time()) * 1000))))
+
+    @property
+    def quiet(self) -> bool:
+        """Whether the remote peer begins nothing new any more. A plain peer, which cannot say so, counts as quiet."""
+        return self._quiet or not self._agreed
+
+    async def wait_quiet(self) -> None:
+        """Wait until the remote peer begins nothing new, or the session has ended. Cancelling is safe."""
+        if not self.quiet:
+            self._on_quiet = self._loop.create_future()
+            await self._on_quiet
+
+    def session_over(self) -> None:
+        """End the wait for the remote peer."""
+        if self._on_quiet is not None and not self._on_quiet.done():
+            self._on_quiet.set_result(None)
+
+    def received(self, drain: Drain) -> None:
+        """Take what the remote peer says."""
+        if not 0 <= drain.after_ms <= MAX_ID:
+            self._ignored["drain that makes no sense"] += 1
+        elif self._agreed and self._dialer and not self._quiet:
+            self._quiet = self.silent = True
+            # Requests of `open` handlers are still served, so they are sent before the answer.
+            self._owes_quiet = self._fall_silent()
+            if not self._owes_quiet:
+                self._session.say(Drain(0))
+        elif self._agreed and self._closing_at is not None and not self._quiet:
+            self._quiet = True
+            self.session_over()
+        else:
+            self._ignored["control message out of place"] += 1
+
+    def opened(self) -> None:
+        """Say what had to wait for the `open` handlers."""
+        if self._owes_quiet:
+            self._owes_quiet = False
+            self._session.say(Drain(0))

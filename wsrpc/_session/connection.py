@@ -1,0 +1,96 @@
+"""`Connection`: the receiver of one transport."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from .._base.closing import CloseInfo
+from ..transport import Receiver, Traffic, Transport
+
+__all__ = ["Connection", "ConnectionOwner", "Receive", "ignore_end", "ignore_message"]
+
+Receive = Callable[[bytes | bytearray, bool], None]
+
+
+class ConnectionOwner(Protocol):
+    """What a connection belongs to: a session, or an `Arrival` that looks for one."""
+
+    def look_for_room(self) -> None:
+        """Find out whether there is room, because ``crowded`` has changed."""
+
+    def connection_lost(self, connection: Connection, info: CloseInfo, /) -> None:
+        """The connection has ended. Called once."""
+
+
+class Connection:
+    """One connection, which belongs to one owner at a time. It is dropped when the connection ends.
+
+    The transport delivers each message straight to ``receive``, which the owner sets.
+
+    Raises:
+        TypeError: ``transport`` is not a transport.
+    """
+
+    __slots__ = ("crowded", "ended", "owner", "read_ended", "receive", "refused", "send", "started", "transport")
+
+    def __init__(self, transport: Transport) -> None:
+        self.transport = transport
+        try:
+            self.send: Callable[[bytes, bool], None] = transport.send
+        except AttributeError as exc:
+            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+        self.receive: Receive = ignore_message
+        self.read_ended: Callable[[], None] = ignore_end
+        self.owner: ConnectionOwner | None = None
+        self.started = False
+        self.crowded = False
+        """The transport holds more unsent bytes than its high-water mark."""
+        self.refused = False
+        """The transport has refused a message: the connection has ended, and the transport is about to say so."""
+        self.ended: CloseInfo | None = None
+
+    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
+        """Let messages in. Those that arrived before are delivered within this call."""
+        self.receive, self.read_ended = receive, read_ended
+        if not self.started:
+            self.started = True
+            self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
+
+    def drop(self) -> None:
+        """Let nothing through any more: the owner has moved on without this connection."""
+        self.owner = None
+        self.receive, self.read_ended = ignore_message, ignore_end
+
+    @property
+    def traffic(self) -> Traffic | None:
+        """The traffic that the transport has counted. None if it does not count."""
+        return getattr(self.transport, "traffic", None)
+
+    # ------------------------------------------------------------ callbacks of the transport
+
+    def pause_sending(self) -> None:
+        """Note that the transport holds more unsent bytes than its high-water mark."""
+        self.crowded = True
+        if self.owner is not None:
+            self.owner.look_for_room()
+
+    def resume_sending(self) -> None:
+        """Go on, because the transport has drained."""
+        self.crowded = False
+        if self.owner is not None:
+            self.owner.look_for_room()
+
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        """Report that the connection has ended."""
+        self.ended = info
+        if self.owner is not None:
+            self.owner.connection_lost(self, info)
+
+
+def ignore_message(payload: bytes | bytearray, text: bool, /) -> None:
+    """Ignore a message that came before anything receives messages, or after the end."""
+
+
+def ignore_end() -> None:
+    """Ignore the end of a read: nothing waits for it."""

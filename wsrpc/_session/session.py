@@ -1,0 +1,694 @@
+"""`Session`: a transport that survives drops."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from functools import cache, partial
+from typing import Any, Protocol
+
+from .._base.closing import GOES_ON, CloseCode, CloseInfo
+from .._base.logs import PeerLog
+from .._base.scheduler import Scheduler, Timer
+from .._protocol.codecs import NegotiatedCodec
+from .._protocol.control import (
+    BATCHES,
+    CREDIT,
+    DRAIN,
+    MSGPACK,
+    RESUME,
+    STOP,
+    UNCOUNTED,
+    Ack,
+    Announced,
+    Changed,
+    Control,
+    Credit,
+    Drain,
+    Hello,
+    Welcome,
+    announce,
+    is_control,
+    read_control,
+    write_control,
+)
+from .._protocol.settings import Settings
+from ..errors import ConnectionLost, SessionLost
+from ..limits import Limits
+from .connection import Connection, Receive, ignore_end, ignore_message
+from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
+from .states import SessionInput, SessionState, after
+from .waiting import Waiting, WaitingQueue
+
+__all__ = ["VERSION", "Session", "SessionReceiver"]
+
+VERSION = 1
+SESSION = 16 * 1024
+"""Bytes that a session without a connection takes besides all that is counted, about."""
+MESSAGE = 192
+"""Bytes that a message which waits takes besides its payload, about."""
+
+
+class SessionReceiver(Protocol):
+    """What a session reports to."""
+
+    ignored: Counter[str]
+    """Counts control messages that make no sense."""
+    log: PeerLog
+
+    def takes_raw(self) -> bool:
+        """Return whether this side wants raw messages, binary ones among them."""
+        ...
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None:
+        """Run a coroutine in a task."""
+
+    def fail(self, code: int, reason: str, /) -> None:
+        """End the connection because of the remote peer."""
+
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
+        """Use what both sides support. See `Terms.agreed`."""
+
+    def control(self, message: Credit | Drain, /) -> None:
+        """Take a control message that is not about the session."""
+
+    def room_changed(self) -> None:
+        """The session has become full, or has room again, or has another connection or none."""
+
+    def disconnected(self, connection: Connection, /) -> None:
+        """The connection is the session's no more."""
+
+    def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
+        """The session waits for another connection.
+
+        Args:
+            dropped: its connection has ended. Else an attempt to resume it has failed.
+        """
+
+    def session_connected(self, connection: Connection, limits: Announced, /) -> None:
+        """The session goes on over ``connection``. What the remote peer has missed was sent again."""
+
+    def session_resumed(self) -> None:
+        """The session goes on, and what has waited was sent."""
+
+    def session_over(self, info: CloseInfo, lost: ConnectionLost, /) -> None:
+        """The session is over. Called once, unless this side has ended it.
+
+        Args:
+            info: how its last connection has ended.
+            lost: what calls in flight get.
+        """
+
+    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
+        """The server does not go on with the session, which is over, but a new one can begin on ``connection``.
+
+        Args:
+            first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
+        """
+
+    def memory(self) -> int:
+        """Return the bytes that the session takes above, about: what was received, and what is being worked on."""
+        ...
+
+
+class Session:
+    """A transport that survives drops: it has one connection after another, or none, and ends once.
+
+    While there is a connection, ``send`` is the transport's own method, or counts and keeps each message if the session
+    can go on over another connection. While there is none, messages wait. ``send`` then returns a `Waiting`, with which
+    a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go on.
+
+    A control message looks like any other one until it is decoded. So the receiver gives `control` those messages that
+    are not its own. A plain peer sends none, and nothing here is in the way of its messages.
+
+    Args:
+        connection: the first one.
+        resumes: whether this side can go on over another connection.
+    """
+
+    __slots__ = (
+        "_codec",
+        "_connection",
+        "_expiry_timer",
+        "_features",
+        "_loop",
+        "_read_ended",
+        "_receive",
+        "_receiver",
+        "_resumes",
+        "_room",
+        "_settings",
+        "_stall_timer",
+        "_wrap",
+        "asking",
+        "closing",
+        "common",
+        "complete",
+        "ending",
+        "full",
+        "given_up",
+        "info",
+        "limits",
+        "negotiated",
+        "received",
+        "send",
+        "sent",
+        "sid",
+        "state",
+        "ttl",
+        "waiting",
+    )
+
+    greeting: type[Hello | Welcome]
+    """What the remote peer says first."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        settings: Settings,
+        loop: Scheduler,
+        receiver: SessionReceiver,
+        *,
+        resumes: bool,
+    ) -> None:
+        self._settings = settings
+        self._loop = loop
+        self._receiver = receiver
+        self._resumes = resumes
+        self._connection: Connection | None = connection
+        self.info = connection.transport.info
+        """Of the present connection, or of the last one."""
+        self._receive: Receive = ignore_message
+        self._read_ended: Callable[[], None] = ignore_end
+        self._wrap: Callable[[Send], Send] | None = None
+        self.state = SessionState.NEW
+        self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
+        """How the last connection has ended."""
+        self.closing = False
+        """Whether this side closes, so that the session ends with its connection."""
+        self.send: Send = connection.send
+        # What is negotiated.
+        self.limits = settings.limits
+        """The limits of this side, as it has announced them or is about to."""
+        self._features: list[str] | None = None
+        """The features of this side, as it has said or says next. They never change in a session."""
+        self.negotiated = False
+        """Whether the remote peer has said what it supports."""
+        self.common: frozenset[str] = frozenset()
+        """The features that both sides have."""
+        self._codec: NegotiatedCodec | None = None
+        """The codec that both sides use for binary messages. None if only the codec of this side is used."""
+        # What is counted.
+        self.sid = ""
+        """The name of the session, if it can go on over another connection."""
+        self.ttl = 0.0
+        """Seconds that it lives without a connection."""
+        self.sent: ReplayBuffer | None = None
+        self.received: Acknowledger | None = None
+        self.complete = False
+        """Whether both sides count, so that the session can go on over another connection."""
+        self.given_up = False
+        """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
+        # What waits.
+        self.waiting: WaitingQueue | None = None
+        """The messages that no connection has got. None until there is one."""
+        self.full = False
+        """Whether the transport is crowded, or as much is kept or waits as may be. Then senders wait that can."""
+        self._room: asyncio.Future[None] | None = None
+        """Done when it is full no more, or over. None unless something waits for that."""
+        self.asking: Connection | None = None
+        """The connection on which a client waits for the answer to its resume."""
+        self._stall_timer: Timer | None = None
+        """Looks whether anything is acknowledged, while as much is kept as may be."""
+        self._expiry_timer: Timer | None = None
+        """Ends the session if it has no connection for too long."""
+
+    # ------------------------------------------------------------ state
+
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection. None if there is none, or if it has refused a message, so that it is about to end."""
+        connection = self._connection
+        return None if connection is None or connection.refused else connection
+
+    @property
+    def detached(self) -> bool:
+        """Whether it has no connection, but may go on over another one."""
+        return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
+
+    @property
+    def resumable(self) -> bool:
+        """Whether another connection may go on with the session, be there one at present or not."""
+        return self.complete and not (self.given_up or self.closing) and self.state is not SessionState.OVER
+
+    def _move(self, happened: SessionInput) -> None:
+        self.state = after(self.state, happened)
+
+    # ------------------------------------------------------------ the beginning
+
+    def begin(self) -> None:
+        """Begin on the first connection. Nothing is let in before `start`."""
+        assert self._connection is not None
+        self._connection.owner = self
+        self._move(SessionInput.BOUND)
+
+    def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
+        """Let messages in. Those that arrived before are delivered within this call."""
+        self._receive, self._read_ended = receive, read_ended
+        connection = self._connection
+        if connection is None:
+            return
+        if connection.ended is not None:  # before it belonged to this session
+            self._loop.call_soon(partial(self.connection_lost, connection, connection.ended))
+        elif self.closing:
+            connection.start(ignore_message, ignore_end)
+        else:
+            connection.start(receive, read_ended)
+
+    def wrap_sending(self, wrap: Callable[[Send], Send]) -> None:
+        """Send through ``wrap(send)`` on each connection. Only before anything is sent."""
+        assert self._connection is not None
+        self._wrap = wrap
+        self.send = self._connection.send = wrap(self._connection.send)
+
+    # ------------------------------------------------------------ sending
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
+        connection = self.connection
+        return self.kept if connection is None else connection.transport.unsent
+
+    def flush(self) -> None:
+        """Write at once what is waiting to be written."""
+        if self._connection is not None:
+            self._connection.transport.flush()
+
+    def say(self, message: Control) -> None:
+        """Send a control message, which is JSON text whatever the codec is. It is dropped if the session cannot go on.
+
+        It waits and is counted as other messages are.
+        """
+        with suppress(ConnectionLost):
+            self.send(write_control(message), True)
+
+    def refuse(self) -> bool:
+        """Note that the connection has refused a message. Return whether messages wait for another connection."""
+        connection = self._connection
+        if connection is not None and not connection.refused:
+            connection.refused = True
+            if self.resumable:
+                self.send = self._wait
+            self._receiver.room_changed()
+        return self.resumable
+
+    def _refused(self, payload: bytes, text: bool = True, /) -> Waiting | None:
+        return self._wait(payload, text) if self.refuse() else None
+
+    def _wait(self, payload: bytes, text: bool = True, /) -> Waiting:
+        message = Waiting(payload, text)
+        self.wait(message)
+        return message
+
+    def _not_sent(self, payload: bytes, text: bool = True, /) -> None:
+        raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
+
+    def wait(self, message: Waiting) -> None:
+        """Let a message wait for another connection. Only while the session may get one."""
+        if self.waiting is None:
+            self.waiting = WaitingQueue()
+        self.waiting.add(message)
+        self.recount()
+        self.look_for_room()
+
+    async def drain(self) -> None:
+        """Wait until the session has room, or is over. Cancelling is safe."""
+        if self.full:
+            if self._room is None:
+                self._room = self._loop.create_future()
+            await asyncio.shield(self._room)
+
+    def look_for_room(self) -> None:
+        """Find out whether there is room, because something that this depends on has changed."""
+        connection = self._connection
+        full = (
+            (connection is not None and connection.crowded)
+            or (self.sent is not None and self.sent.full)
+            or (self.waiting is not None and self.kept >= self._settings.limits.replay)
+        )
+        if full != self.full and self.state is not SessionState.OVER:
+            self.full = full
+            if not full:
+                self._wake()
+            self._receiver.room_changed()
+
+    def _wake(self) -> None:
+        if self._room is not None:
+            self._room.set_result(None)
+            self._room = None
+
+    # ------------------------------------------------------------ what is kept and waits
+
+    @property
+    def kept(self) -> int:
+        """Bytes of the messages that may have to be sent again, or wait and end with the session."""
+        waiting, sent = self.waiting, self.sent
+        size = 0 if waiting is None else waiting.size - waiting.outliving_size
+        return size if sent is None else size + sent.size
+
+    @property
+    def kept_messages(self) -> int:
+        """How many messages may have to be sent again, or wait."""
+        return (0 if self.waiting is None else len(self.waiting)) + (0 if self.sent is None else len(self.sent))
+
+    def memory(self) -> int:
+        """Return the bytes that the session takes at present, about: what is sent, received and being worked on."""
+        outliving = 0 if self.waiting is None else self.waiting.outliving_size
+        return SESSION + self.kept + outliving + MESSAGE * self.kept_messages + self._receiver.memory()
+
+    def recount(self) -> None:
+        """Note that the session takes more memory, or less."""
+
+    # ------------------------------------------------------------ counting
+
+    def _count_sent(self) -> None:
+        """Count what is sent from now on, and keep it until it has arrived."""
+        connection = self._connection
+        assert connection is not None
+        self.sent = ReplayBuffer(self._settings.limits, self._sent_full, self._overflowed)
+        self.send = self.sent.through(connection.send, self._refused)
+        self.received = Acknowledger(self._loop, self._acknowledge, self._writes_soon)
+        self._survive(connection)
+
+    def _survive(self, connection: Connection) -> None:
+        """Tell the transport that a dead connection ends without a Close frame."""
+        tell: Callable[[], None] | None = getattr(connection.transport, "session_survives", None)
+        if tell is not None:
+            tell()
+
+    def _count_received(self) -> None:
+        """Count what is received from now on. The remote peer counts it, too."""
+        connection = self._connection
+        assert connection is not None and self.received is not None
+        self.complete = True
+        if not self.closing:
+            connection.receive = self.received.through(self._receive)
+
+    def _acknowledged(self, ack: Ack) -> bool:
+        """Throw away what has arrived. The first `Ack` of a client says that it counts.
+
+        Return False if the message makes no sense.
+        """
+        if not self.complete:
+            if self.sent is None or ack != Ack(0, 0):
+                return False
+            self._count_received()
+        elif self.sent is not None and not self.given_up:
+            try:
+                self.sent.acknowledge(ack.n, ack.bytes)
+            except Mismatch as exc:
+                self._receiver.fail(CloseCode.ACCOUNTING, str(exc))
+        return True
+
+    def _acknowledge(self, ack: bytes) -> None:
+        if self._connection is not None:
+            with suppress(ConnectionLost):  # the connection reports that itself
+                self._connection.send(ack, True)
+
+    def _writes_soon(self) -> bool:
+        return self._connection is not None and self._connection.transport.unsent > 0
+
+    def _sent_full(self) -> None:
+        """Look whether there is room: as much is kept as may be, or no more."""
+        self.look_for_room()
+        if self._connection is not None:
+            self._watch(self.limits.stall)
+
+    def _watch(self, seconds: float) -> None:
+        """Close the connection if the most is kept that may be, and nothing is acknowledged for so long."""
+        _cancel(self._stall_timer)
+        self._stall_timer = None
+        sent = self.sent
+        if sent is None or not sent.full:
+            return
+        arrived = sent.arrived
+
+        def look() -> None:
+            if sent.arrived == arrived:
+                self._receiver.fail(CloseCode.SLOW_CONSUMER, f"nothing was acknowledged for {seconds:g} s")
+            else:
+                self._watch(seconds)
+
+        self._stall_timer = self._loop.call_at(self._loop.time() + seconds, look)
+
+    def _overflowed(self) -> None:
+        """Let the session end with its connection: more is sent that cannot wait than may be kept."""
+        if self._connection is not None and self.sent is not None:
+            self._receiver.log.warn(
+                "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
+                self.sent.size,
+            )
+            self.give_up()
+
+    def give_up(self) -> None:
+        """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
+        connection = self._connection
+        if connection is not None and self.sent is not None and not self.given_up:
+            self.given_up = True
+            self.send = connection.send
+            self.sent.forget()
+            self.look_for_room()
+
+    # ------------------------------------------------------------ control messages
+
+    def offer(self) -> list[str]:
+        """Return the features of this side."""
+        if self._features is None:
+            # An `on_raw` function that is registered later must not get the other's MessagePack.
+            features = self._features = [BATCHES, CREDIT, DRAIN, STOP]
+            # If binary messages are MessagePack, raw ones could not be told from them.
+            if self._settings.binary is not None and not self._receiver.takes_raw():
+                features.append(MSGPACK)
+            if self._resumes:
+                features.append(RESUME)
+        return self._features
+
+    def binary_is_free(self) -> bool:
+        """Return whether a binary message that is sent now is a raw one."""
+        return self._codec is None
+
+    def change_limits(self, limits: Limits) -> None:
+        """Use other limits on this side from now on, and announce them."""
+        self.limits = limits
+        if self._connection is not None:
+            self._connection.transport.largest = limits.message
+        if self.negotiated:
+            self.say(Changed(announce(limits)))
+
+    def control(self, payload: bytes | bytearray) -> bool:
+        """Take a control message of the remote peer. Return False if ``payload`` is none."""
+        message: Control | None = read_control(payload)
+        if message is None:
+            if not is_control(payload):
+                return False
+            self._receiver.ignored["unknown control message"] += 1
+            return True
+        if self.complete and isinstance(message, UNCOUNTED):
+            assert self.received is not None
+            self.received.leave_out(len(payload))
+        if isinstance(message, (Credit, Drain)):
+            self._receiver.control(message)
+        elif not self._take(message):
+            self._receiver.ignored["control message out of place"] += 1
+        return True
+
+    def _take(self, message: Control) -> bool:
+        """Take a control message that is about the session. Return False if it makes no sense."""
+        if isinstance(message, Ack):
+            return self._acknowledged(message)
+        if isinstance(message, Changed) and self.negotiated:
+            if self._accepts(message.limits):
+                self._receiver.agree(message.limits, self._codec, self.common)
+        elif isinstance(message, (Hello, Welcome)) and message.__class__ is self.greeting and not self.negotiated:
+            if isinstance(message, Hello) and message.v < VERSION:
+                self._receiver.ignored["hello of another version"] += 1
+            elif self._accepts(message.limits):
+                self.common = _shared(frozenset(message.features) & {*self.offer()})
+                self._greeted(message)
+        else:
+            return False
+        return True
+
+    def _accepts(self, limits: Announced) -> bool:
+        """Return whether peers could communicate within these limits. If not, end the connection."""
+        why = limits.objection()
+        if why is not None:
+            self._receiver.fail(CloseCode.INVALID_DATA, why)
+        return why is None
+
+    def _greeted(self, message: Any) -> None:
+        """Take the `greeting` of the remote peer: both sides know their common features."""
+        raise NotImplementedError
+
+    def _agree(self, limits: Announced) -> None:
+        self.negotiated = True
+        self._codec = self._settings.binary if MSGPACK in self.common else None
+        self._receiver.agree(limits, self._codec, self.common)
+
+    # ------------------------------------------------------------ connections come and go
+
+    def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
+        """Go on without a connection, or end, because the connection has ended."""
+        if connection is self._connection:
+            if info.code in GOES_ON and self.resumable:
+                self._detach(info)
+            else:
+                self.end()
+                self._receiver.session_over(info, ConnectionLost(info.code, info.reason))
+
+    def _detach(self, info: CloseInfo) -> None:
+        """Go on without a connection, until another one comes or the time is over."""
+        self._drop()
+        self._move(SessionInput.CUT)
+        self.ending = info
+        self.send = self._wait
+        if self.waiting is None:
+            self.waiting = WaitingQueue()
+        self._stop_timers()
+        self._expiry_timer = self._loop.call_at(self._loop.time() + self.ttl, self._expired)
+        self._receiver.session_detached(info, True)
+
+    def _expired(self) -> None:
+        self._lose(SessionInput.EXPIRED, "no connection resumed it in time")
+
+    def _drop(self) -> None:
+        """Have no connection. Whatever the last one still delivers changes nothing."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.drop()
+            self._receiver.disconnected(connection)
+
+    def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+        """Go on over ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
+        sent, received = self.sent, self.received
+        assert sent is not None and received is not None
+        code, why = CloseCode.INVALID_DATA, limits.objection()
+        if why is None:
+            try:
+                sent.acknowledge(rx, size)
+            except Mismatch as exc:
+                code, why = CloseCode.ACCOUNTING, str(exc)
+        if why is not None:
+            self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
+            connection.drop()
+            self._receiver.spawn(connection.transport.close(code, why))
+            self._lose(SessionInput.ENDED, why)
+            return
+        self._stop_timers()
+        self._move(SessionInput.RESUMED)
+        received.note_told()
+        self.asking, self._connection = None, connection
+        connection.owner = self
+        connection.transport.largest = self.limits.message  # `Peer.limits` may have changed
+        self.info = connection.transport.info
+        if self._wrap is not None:
+            connection.send = self._wrap(connection.send)
+        for payload, text in sent.again():
+            with suppress(ConnectionLost):  # another connection gets them
+                connection.send(payload, text)
+        self.send = sent.through(connection.send, self._refused)
+        self._survive(connection)
+        self._receiver.session_connected(connection, limits)
+        self._send_waiting(connection)
+        self._went_on()
+        self.look_for_room()
+        self._receiver.room_changed()
+        if self._connection is connection and not self.closing:
+            connection.start(received.through(self._receive), self._read_ended)
+        self._receiver.session_resumed()
+
+    def _send_waiting(self, connection: Connection) -> None:
+        waiting, sent = self.waiting, self.sent
+        assert sent is not None
+        if waiting is None:
+            return
+        for message in waiting.all():
+            if connection.refused or message.queue is not waiting:
+                continue
+            try:
+                connection.send(message.payload, message.text)
+            except ConnectionLost:
+                self.refuse()
+            else:
+                message.was_sent()
+                sent.keep(message.payload, message.text)
+        if not waiting:
+            self.waiting = None
+
+    def _went_on(self) -> None:
+        """Say what has to follow what has waited."""
+
+    # ------------------------------------------------------------ the end
+
+    def close_soon(self) -> None:
+        """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
+        self.closing = True
+        self.stop_receiving()
+
+    def stop_receiving(self) -> None:
+        """Ignore all further messages of the present connection."""
+        if self._connection is not None:
+            self._connection.receive = ignore_message
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection, and return when it has ended. Cancelling is safe."""
+        if self._connection is not None:
+            await self._connection.transport.close(code, reason)
+
+    def _lose(self, happened: SessionInput, why: str) -> None:
+        """End a session that has no connection."""
+        self.end(happened)
+        self._receiver.session_over(self.ending, SessionLost(self.ending.code, why))
+
+    def end(self, happened: SessionInput = SessionInput.ENDED) -> Connection | None:
+        """End the session, without a report. What has waited is still in ``waiting``.
+
+        Returns:
+            The connection that it had, which is still open.
+        """
+        left = self._connection
+        self._drop()
+        self._move(happened)
+        self._stop_timers()
+        self.send = self._not_sent
+        self._wake()
+        asking = self.asking
+        if asking is not None:
+            asking.drop()
+            self._receiver.spawn(asking.transport.close(CloseCode.GOING_AWAY))
+        return left
+
+    def _stop_timers(self) -> None:
+        if self.received is not None:
+            self.received.stop()
+        _cancel(self._stall_timer)
+        _cancel(self._expiry_timer)
+        self._stall_timer = self._expiry_timer = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.state.value}{' full' if self.full else ''}>"
+
+
+def _cancel(timer: Timer | None) -> None:
+    """Cancel a timer, if there is one."""
+    if timer is not None:
+        timer.cancel()
+
+
+@cache
+def _shared(features: frozenset[str]) -> frozenset[str]:
+    """Return the same object for the same set: each session keeps one, and there are few different ones."""
+    return features
