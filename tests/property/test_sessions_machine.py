@@ -305,7 +305,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
     def check_reason(self, info: CloseInfo, replaced: bool, why: SessionLost | None) -> None:
         """See that the client's session may end."""
-        session, core = self.here, core_of(self.client).peer_core
+        session = self.here
         if session is None or replaced or info.user_closed or session.killed or session.closed_there:
             return
         reason = "" if why is None else why.reason
