@@ -31,10 +31,10 @@ from .._conversion.convert import (
 )
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
-from .context import Invocation
 from .contract import Member
 from .implementation import completed
 from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, name_of, refusal
+from .invocation import Invocation
 
 __all__ = ["ArgumentsRefused", "Handler"]
 

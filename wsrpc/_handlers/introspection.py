@@ -42,6 +42,7 @@ __all__ = [
     "injectable",
     "introspect",
     "is_async",
+    "is_injected",
     "location",
     "name_of",
     "read_annotation",
@@ -127,6 +128,11 @@ def injectable(*steps: Getter, conversation: bool = False, blocking: bool = Fals
         return cls
 
     return register
+
+
+def is_injected(value: object) -> bool:
+    """Return whether a handler can get the object as a parameter, by the annotation."""
+    return type(value) in _INJECTIONS
 
 
 def refusal(name: str, where: str, parameter: str | None, text: str, what: str = "handler") -> TypeError:

@@ -11,6 +11,7 @@ from functools import partial
 from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from .._api.peer import Peer
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.misuse import check_no_yield
@@ -21,7 +22,6 @@ from .._handlers.implementation import Methods, methods_of
 from .._handlers.introspection import Injection
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted, raw_handler
-from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing, refusal_of
 from ..errors import RpcError

@@ -21,10 +21,11 @@ import pydantic
 import pytest
 from msgspec import Meta
 
+from wsrpc import Context
 from wsrpc._handlers.arguments import Explainer
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler
-from wsrpc._handlers.context import Context, Invocation
 from wsrpc._handlers.introspection import injectable
+from wsrpc._handlers.invocation import Invocation
 from wsrpc._protocol.messages import WireMessage
 from wsrpc.errors import BadArguments
 
