@@ -154,12 +154,6 @@ ATTRIBUTES = {
 }
 """Attributes of the asynchronous classes, with their types."""
 
-DECORATED = {
-    "AnonymousChannel": ["@injectable(channel_of, own_form, conversation=True, blocking=True)"],
-    "Peer": ["@injectable(attrgetter('peer'), own_form)"],
-}
-"""Decorators of classes."""
-
 ROOTS = {"Client": "client_portal", "ClusterClient": "cluster_portal"}
 """Classes that users make, and the function that makes the way into their event loop."""
 
@@ -470,8 +464,7 @@ def class_of(source: Source, tree: ast.Module, rules: Rules) -> list[str]:
     bases = [name for base in node.bases if (name := ast.unparse(base)) in NAMES]
     if source.name in BASES:
         bases.append(BASES[source.name])
-    lines = [*DECORATED.get(source.name, ())]
-    lines += [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
+    lines = [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
     text = [
         f"    {line}" if line else ""
         for line in docstring(
@@ -554,7 +547,6 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
@@ -570,7 +562,7 @@ from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.introspection import injectable
+from .._handlers.injections import Injection, injections
 from .._api.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
@@ -622,6 +614,10 @@ SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 
 TAIL = """
 
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
 FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
 """
 

@@ -11,7 +11,7 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import no_keywords, refused
 from .._base.names import Source
 from .._channels.core import ChannelCore
-from .._handlers.introspection import injectable
+from .._handlers.injections import Injection, injections
 from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
 from .._sending.pending import RequestOptions
@@ -36,15 +36,6 @@ _OPTIONS = {
 }
 
 
-def channel_of(invocation: Invocation) -> AnonymousChannel:
-    """Return the channel that `Context.channel` returns, and raise what it raises."""
-    channel: AnonymousChannel | None = invocation.user_channel
-    if channel is None:
-        channel = invocation.user_channel = AnonymousChannel(invocation.answer_channel())
-    return channel
-
-
-@injectable(channel_of, conversation=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
@@ -317,6 +308,17 @@ class AnonymousChannel(Registrar, EventReader):
         sender = core.sender or core.start_sending()
         options = RequestOptions(timeout=timeout, wants_channel=True)
         return AnonymousChannel(await sender.send_request(self.id, event, args, options))
+
+
+def channel_of(invocation: Invocation) -> AnonymousChannel:
+    """Return the channel that `Context.channel` returns, and raise what it raises."""
+    channel: AnonymousChannel | None = invocation.user_channel
+    if channel is None:
+        channel = invocation.user_channel = AnonymousChannel(invocation.answer_channel())
+    return channel
+
+
+injections[AnonymousChannel] = Injection(channel_of, conversation=True)
 
 
 def core_of(channel: AnonymousChannel) -> ChannelCore:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .._base.state import PeerState
-from .._handlers.introspection import injectable
+from .._handlers.injections import Injection, injections
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.observation import Message
 from .anonymous import AnonymousChannel, channel_of
@@ -23,7 +23,6 @@ __all__ = ["CallNext", "Context", "HandlerContext", "Middleware", "current_conte
 
 
 @Invocation.shows
-@injectable(attrgetter("context"))
 class Context(msgspec.Struct, eq=False, weakref=True):
     """The event or request that a handler is handling.
 
@@ -114,6 +113,8 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     def __repr__(self) -> str:
         return f"<Context {self.label} of {self.peer!r}>"
 
+
+injections[Context] = Injection(attrgetter("context"))
 
 CallNext = Callable[[Context], Awaitable[Any]]
 """Second argument of middleware: runs the next middleware or the handler, and returns its result."""

@@ -13,7 +13,7 @@ from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
-from .._handlers.introspection import injectable
+from .._handlers.injections import Injection, injections
 from .._handlers.registry import Registry
 from .._peer.core import PeerCore, PeerOptions
 from .._peer.owner import PeerOwner
@@ -60,7 +60,6 @@ class RawRegistrar:
         return function
 
 
-@injectable(attrgetter("peer"))
 class Peer(Registrar, RawRegistrar, RawCaller):
     """The other side of a connection. A server has one peer for each client; a client has one peer, for its server.
 
@@ -360,6 +359,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         remote = None if self.transport is None else self.transport.info.remote
         where = "" if remote is None else f" remote={address_text(remote)}"
         return f"<Peer {self.id} {self._core.state}{where} pending={self.pending} active={self.active}>"
+
+
+injections[Peer] = Injection(attrgetter("peer"))
 
 
 def core_of(peer: Peer) -> PeerCore:

@@ -15,7 +15,6 @@ from .._protocol.messages import WireMessage
 from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
-from .introspection import injectable
 from .observation import Message
 
 __all__ = ["CURRENT", "Invocation"]
@@ -23,7 +22,6 @@ __all__ = ["CURRENT", "Invocation"]
 C = TypeVar("C")
 
 
-@injectable()
 class Invocation(msgspec.Struct, eq=False):
     """One inbound event or request while its handler runs.
 

@@ -20,7 +20,8 @@ from ..errors import short
 from .compiled import ArgumentsRefused, Handler
 from .contract import Member, emitted_members
 from .implementation import implementing
-from .introspection import Injection, is_async, location, name_of
+from .injections import Injection
+from .introspection import is_async, location, name_of
 from .invocation import Invocation
 from .method import check_options
 

@@ -6,7 +6,6 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
@@ -24,7 +23,7 @@ from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.introspection import injectable
+from .._handlers.injections import Injection, injections
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
 from .._server.broadcast import EmitReport, kept
@@ -650,7 +649,6 @@ class Channel(Declarer, ReadingCaller):
         return self.items()
 
 
-@injectable(channel_of, own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
@@ -846,7 +844,6 @@ class AnonymousChannel(Registrar, EventReader):
         )
 
 
-@injectable(attrgetter("peer"), own_form)
 class Peer(Registrar, RawRegistrar, RawCaller):
     """The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it."""
 
@@ -1506,4 +1503,8 @@ class ClusterClient(ClusterView, ClusterRoot):
         return ClusterRoom(self._inner.room(name), self._portal)
 
 
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
 FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
