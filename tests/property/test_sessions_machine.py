@@ -40,11 +40,11 @@ from wsrpc import (
     SessionLost,
     current_peer,
 )
+from wsrpc._api.peer import core_of as peer_core
+from wsrpc._api.registration import Registrar
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
-from wsrpc._handlers.registration import Registrar
-from wsrpc._peer.peer import core_of as peer_core
 from wsrpc._server.peers import served_peer
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
@@ -137,12 +137,10 @@ class SessionsMachine(RuleBasedStateMachine):
                 move(happened)
                 self.moved(happened)
 
-            def session_lost(
-                info: CloseInfo, replaced: bool, why: SessionLost | None = None, *, asked: bool = False
-            ) -> CloseInfo:
+            def session_lost(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
                 self.lost = why
                 self.check_reason(info, replaced, why)
-                return end(info, replaced, why, asked=asked)
+                return end(info, replaced, why)
 
             core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)

@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import msgspec
 
+from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
-from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._sending.link import Link
@@ -289,6 +289,10 @@ class ClientCore(PeerOwner):
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
             self.peer_core.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
 
+    def asked_in_vain(self) -> None:
+        if self.state == "connecting" and self._order.dialing is not None:
+            self._order.dialing.begin()
+
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
             self.peer_core.reporter.spawn(connection.transport.close(CloseCode.GOING_AWAY))
@@ -303,7 +307,7 @@ class ClientCore(PeerOwner):
         return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
 
     def lost(
-        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None, *, asked: bool = False
+        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None
     ) -> CloseInfo:
         self.hooks.session_lost(lost)
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
@@ -314,8 +318,6 @@ class ClientCore(PeerOwner):
                 self._replace_order(Order())
                 return msgspec.structs.replace(info, will_reconnect=False)
             self.move(Input.LOST)
-            if asked and self._order.dialing is not None:
-                self._order.dialing.begin()
             return msgspec.structs.replace(info, will_reconnect=True)
         if lost is None:  # else it was lost before
             self.hooks.connection_lost(self.scheduler.time())

@@ -16,11 +16,10 @@ import msgspec
 from .._base.closing import CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
-from .._channels.anonymous import AnonymousChannel
 from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
@@ -300,7 +299,6 @@ class PeerCore:
             sender=self.sender,
             listener=self.dispatcher,
             warn=self.log.warn,
-            for_user=AnonymousChannel,
         )
         self.out.requests.avoid(channels.opened)  # JavaScript would confuse the two
         session = Session(channels)
@@ -649,7 +647,9 @@ class PeerCore:
         session.end()
         info = msgspec.structs.replace(info, user_closed=by_user)
         if isinstance(lost, SessionLost):
-            info = self.owner.lost(info, replaced, lost, asked=link.session.asking is not None)
+            info = self.owner.lost(info, replaced, lost)
+            if link.session.asking is not None:
+                self.owner.asked_in_vain()
             self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, lost.reason)
         else:
             info = self.owner.lost(info, replaced)

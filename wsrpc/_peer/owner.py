@@ -58,13 +58,12 @@ class PeerOwner:
         """A connection is open, and its handlers are done."""
 
     def lost(
-        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None, *, asked: bool = False
+        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None
     ) -> CloseInfo:
         """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
 
         Args:
             lost: what its pending calls get, if it might have gone on over another connection.
-            asked: a client has asked to go on over another connection, which is closed now.
         """
         return info
 
@@ -82,6 +81,9 @@ class PeerOwner:
 
     def resumed(self) -> None:
         """The session goes on over another connection."""
+
+    def asked_in_vain(self) -> None:
+        """On a client: the session is over, and the connection on which it was to be resumed is closed."""
 
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """On a client: ``connection`` does not go on with the session, which is over, but can begin a new one.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from enum import Enum
 
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import OpenPhase
 from .._session.session import Session
 from .draining import Draining

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from wsrpc import Peer
+from wsrpc._api.peer import core_of
 from wsrpc._base.scheduler import LoopScheduler
-from wsrpc._peer.peer import core_of
 from wsrpc._protocol.settings import make_settings
 from wsrpc._sending import link as links
 from wsrpc._sending.link import Link, LinkState

@@ -149,7 +149,7 @@ async def test_it_fails_on_a_connection_that_has_ended_untold(name: str) -> None
         raise ConnectionLost(1006, "broken pipe", "not_sent")
 
     assert d.peer._core.link is not None
-    link_of(d.peer).send = refuse
+    link_of(d.peer).session.send = refuse
     with pytest.raises(ConnectionLost) as caught:
         await CALLS[name](d.peer, offline="fail")
     assert_not_sent(caught.value)

@@ -481,25 +481,25 @@ async def test_what_precedes_is_sent_first_also_within_what_precedes() -> None:
 
     def send_kept() -> None:
         while kept:
-            link.send(kept.pop(0), True)
+            link.session.send(kept.pop(0), True)
 
     inner = [b"20"]
 
     def send_inner() -> None:
         while inner:
-            link.send(inner.pop(0), True)
+            link.session.send(inner.pop(0), True)
 
-    link.send(b"0", True)
+    link.session.send(b"0", True)
     end_outer = link.precede(send_kept)
     end_inner = link.precede(send_inner)
-    link.send(b"1", True)
-    link.send(b"2", True)
+    link.session.send(b"1", True)
+    link.session.send(b"2", True)
     kept.append(b"13")
     end_inner()
-    link.send(b"3", True)
+    link.session.send(b"3", True)
     kept.append(b"14")
     end_outer()
-    link.send(b"4", True)
+    link.session.send(b"4", True)
     assert d.take() == [0, 10, 11, 12, 20, 1, 2, 13, 3, 4]
 
 
