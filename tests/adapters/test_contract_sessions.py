@@ -42,7 +42,7 @@ from wsrpc import (
     Server,
     SessionLost,
 )
-from wsrpc._server import sessions
+from wsrpc._session import sessions
 from wsrpc.testing import FaultProxy, Line
 from wsrpc_adapters.aiohttp import serve
 from wsrpc_adapters.asgi import asgi

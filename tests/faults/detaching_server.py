@@ -35,10 +35,11 @@ def make_server(most: int) -> Server:
             await asyncio.sleep(0)
 
     @server.on("state")
-    def state() -> tuple[int, int]:
-        """Return the resident memory, and the number of sessions without a connection."""
+    def state() -> tuple[int, int, int]:
+        """Return the resident memory, and the numbers of sessions without a connection, and with one."""
         gc.collect()
-        return resident(), server.stats().detached
+        detached = server.stats().detached
+        return resident(), detached, len(server.peers) - detached
 
     return server
 

@@ -306,9 +306,7 @@ class ClientCore(PeerOwner):
     def reconnect_handlers(self) -> list[Unfinished]:
         return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
 
-    def lost(
-        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None
-    ) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         self.hooks.session_lost(lost)
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True

@@ -741,16 +741,15 @@ class PeerCore:
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         dispatcher, link = self.dispatcher, self.session.link
-        running, room, unread = dispatcher.running, dispatcher.admission.room, self.readers.memory
+        calls, room, unread = dispatcher.running.calls, dispatcher.admission.room, self.readers.memory
         broadcasts = None if link is None else link.slow_reader
         return (
             (0 if broadcasts is None else broadcasts.size)
-            + running.held
-            + running.held_by_channels
+            + sum(call.memory for call in calls)
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)
-            + WORK * (len(running.calls) + len(self.session.channels) + len(self.out.requests))
+            + WORK * (len(calls) + len(self.session.channels) + len(self.out.requests))
         )
 
     # ------------------------------------------------------------ its tasks

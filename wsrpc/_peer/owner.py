@@ -57,9 +57,7 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def lost(
-        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None
-    ) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
 
         Args:

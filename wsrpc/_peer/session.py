@@ -12,6 +12,7 @@ from .._base.scheduler import Scheduler
 from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
+from .._protocol.counting import memory_of
 from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed
@@ -58,6 +59,14 @@ class Call(Struct, eq=False):
     exited: bool = False
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
+    _memory: int | None = None
+
+    @property
+    def memory(self) -> int:
+        """Bytes that its decoded message takes, about. It is measured when this is first asked for."""
+        if self._memory is None:
+            self._memory = memory_of(self.ctx.inbound.a)
+        return self._memory
 
     @property
     def is_current(self) -> bool:

@@ -12,7 +12,8 @@ import gc
 import re
 from collections.abc import Callable, Iterator
 from itertools import accumulate
-from typing import TypeVar
+from sys import getsizeof
+from typing import Any, TypeVar
 
 __all__ = [
     "ARRAY_KEYS",
@@ -23,10 +24,14 @@ __all__ = [
     "decode_any",
     "json_nests_deeper",
     "json_objection",
+    "memory_of",
     "msgpack_objection",
 ]
 
 T = TypeVar("T")
+
+CACHED_KEY = 32
+"""Characters of the longest key of a JSON object that msgspec decodes to the same string each time."""
 
 SMALL = 4096
 """Bytes of the largest message that is decoded without counting."""
@@ -63,6 +68,27 @@ def decode_any(decode: Callable[[bytes | bytearray], T], payload: bytes | bytear
         return decode(payload)
     finally:
         gc.enable()
+
+
+def memory_of(values: list[Any]) -> int:
+    """Return the bytes that decoded values take, about. A list of empty objects takes 24 times its encoded size.
+
+    100,000 objects take 8 ms.
+    """
+    size = 0
+    todo: list[Any] = [values]
+    while todo:
+        value = todo.pop()
+        kind = value.__class__
+        if value is None or kind is bool or (kind is int and -5 <= value <= 256):
+            continue  # Python has each of them once
+        size += getsizeof(value)
+        if kind is list:
+            todo.extend(value)
+        elif kind is dict:
+            todo.extend(value.values())
+            todo.extend(key for key in value if key.__class__ is not str or len(key) > CACHED_KEY)
+    return size
 
 
 def _too_many(values: int) -> str:

@@ -121,9 +121,7 @@ class ServedPeer(PeerOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def lost(
-        self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None
-    ) -> CloseInfo:
+    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         self._peers.lost(self, info)
         return info
 

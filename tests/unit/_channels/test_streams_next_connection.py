@@ -95,7 +95,8 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
     assert d.peer._out.queued == 0
-    d.transport.receiver.connection_lost(d.transport.closed)
+    closed, d.transport.closed = d.transport.closed, None
+    d.transport.lose(closed)
     d.assert_empty()
 
 

@@ -332,7 +332,7 @@ async def test_a_slow_readers_broadcasts_that_a_stream_causes_leave_later_as_any
     d.transport.resume()
     await turns()
     assert d.take() == [{"a": ["broadcast"]}, done(5)]
-    assert link_of(d.peer).send == d.transport.send
+    assert link_of(d.peer).session.send == d.transport.send
     d.assert_empty()
 
 
