@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect as mi
@@ -32,6 +32,8 @@ __all__ = [
     "prepare",
     "type_name",
 ]
+
+_R = TypeVar("_R")
 
 DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
@@ -106,11 +108,13 @@ def type_name(tp: Any) -> str:
 
 
 class Needs(NamedTuple):
-    """The options that msgspec needs to convert to a type. Each costs time, so only the necessary ones are passed."""
+    """What converting to a type needs."""
 
-    dec_hook: bool
-    str_keys: bool  # the type has mappings with keys that are not text: JSON has only text keys
-    scalar: bool  # an instance never holds another object, so it cannot be part of a reference cycle
+    options: bool
+    """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
+    has only as text. msgspec takes 0.3 microseconds for options, so they are passed only if they are necessary."""
+    scalar: bool
+    """An instance never holds another object, so it cannot be part of a reference cycle."""
 
 
 _SCALARS = (
@@ -128,20 +132,8 @@ _SCALARS = (
     mi.DecimalType,
     mi.EnumType,
     mi.LiteralType,
-)
-_WRAPPERS = (mi.Metadata, mi.UnionType)
-# msgspec converts text to these without an option (Any stays text; the hook converts to custom classes).
-_TEXT_KEYS = (
-    mi.AnyType,
-    mi.StrType,
-    mi.BytesType,
-    mi.DateTimeType,
-    mi.DateType,
-    mi.TimeType,
-    mi.TimeDeltaType,
-    mi.UUIDType,
-    mi.DecimalType,
-    mi.CustomType,
+    mi.Metadata,
+    mi.UnionType,
 )
 
 
@@ -160,68 +152,66 @@ def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
             todo.extend(getattr(node, name) for name in node.__struct_fields__)
 
 
-def _is_text_key(node: mi.Type) -> bool:
-    if isinstance(node, mi.EnumType):
-        return all(isinstance(member.value, str) for member in node.cls)
-    if isinstance(node, mi.LiteralType):
-        return all(isinstance(value, str) for value in node.values)
-    return isinstance(node, _TEXT_KEYS + _WRAPPERS)
-
-
-def _validator_now(cls: Any) -> None:
-    """Make the validator of a model at registration, not when the first message arrives."""
-    try:
-        pydantic_validator(cls)
-    except RuntimeError as exc:  # pydantic does not find a name
-        why = str(exc).partition("\n")[0]
-        raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
-
-
 @memoized
 def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
+    """Return what converting to a type needs, and the first class in it that only a ``dec_hook`` can convert to."""
     try:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
     # Without a hook msgspec accepts any value for `object`, as the annotation says.
     custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
-    for cls in custom:
-        if is_pydantic(cls):
-            _validator_now(cls)
-    keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
+    for cls in filter(is_pydantic, custom):
+        try:  # now, not when the first message arrives
+            pydantic_validator(cls)
+        except RuntimeError as exc:  # pydantic does not find a name
+            why = str(exc).partition("\n")[0]
+            raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
+    keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
     needs = Needs(
-        dec_hook=bool(custom),
-        str_keys=not all(map(_is_text_key, keys)),
-        scalar=all(isinstance(node, _SCALARS + _WRAPPERS) for node in nodes),
+        options=bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys),
+        scalar=all(isinstance(node, _SCALARS) for node in nodes),
     )
     unknown = (cls for cls in custom if not is_pydantic(cls) and not isinstance(cls, Checked))
     return needs, next(unknown, None)
 
 
 class Prepared(NamedTuple):
-    """A type as msgspec converts to it, and the options that it needs."""
+    """A type as msgspec converts to it, and what converting to it needs."""
 
     type: Any
     needs: Needs
 
 
+def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Callable[[Any, DecHook | None, bool], _R]:
+    """Cache what ``make`` returns for a type, unless there is a hook.
+
+    A hook may be the method of an object that no cache should keep alive.
+    """
+    # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
+    cached = memoized(lambda tp, _, lax: make(tp, None, lax))
+
+    def call(tp: Any, dec_hook: DecHook | None, lax: bool) -> _R:
+        if dec_hook is not None:
+            return make(tp, dec_hook, lax)
+        return cached(tp, "" if isinstance(tp, type) else str(tp), lax)
+
+    return call
+
+
+@_cached_without_hook
 def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    """Find out which library validates ``tp``, and which options converting to it needs.
+    """Find out which library validates ``tp``, and what converting to it needs.
 
     Raises:
         TypeError: no library accepts the type or enforces all that it says, or it contains a class that neither msgspec
             nor pydantic knows and there is no ``dec_hook``.
     """
-    # A hook may be the method of an object that no cache should keep alive.
-    return _prepare_plain(tp, _order(tp), lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
-
-
-def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     if tp is Any or tp is object:
-        return Prepared(tp, Needs(dec_hook=False, str_keys=False, scalar=False))
-    wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=dec_hook is not None, lax=lax)
+        return Prepared(tp, Needs(options=False, scalar=False))
+    wire = wire_type(tp, lambda part: _converter(part, dec_hook, lax), hooked=dec_hook is not None, lax=lax)
     if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
-        return Prepared(wire, Needs(dec_hook=True, str_keys=False, scalar=False))
+        return Prepared(wire, Needs(options=True, scalar=False))
     needs, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
@@ -231,26 +221,10 @@ def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     return Prepared(wire, needs)
 
 
-@memoized
-def _prepare_plain(tp: Any, _: str, lax: bool) -> Prepared:
-    return _prepare(tp, None, lax)
-
-
-def _order(tp: Any) -> str:
-    """Return a further key for caches of types: ``A | B`` equals ``B | A``, but pydantic prefers the first member."""
-    return "" if isinstance(tp, type) else str(tp)
-
-
 def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
     """Return the keyword arguments for `msgspec.convert`, only those that make a difference."""
-    options: dict[str, Any] = {}
-    if needs.dec_hook:
-        options["dec_hook"] = make_dec_hook(dec_hook)
-    if needs.str_keys:
-        options["str_keys"] = True
-    if lax:
-        options["strict"] = False
-    return options
+    options: dict[str, Any] = {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needs.options else {}
+    return {**options, "strict": False} if lax else options
 
 
 # ---------------------------------------------------------------- one value to one type
@@ -266,6 +240,7 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
     return msgspec.ValidationError(f"{text}`${path}")
 
 
+@_cached_without_hook
 def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
@@ -299,10 +274,4 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) ->
     Raises:
         TypeError: nothing can be converted to ``tp``; the text says why.
     """
-    # A hook may be the method of an object that no cache should keep alive.
-    return _plain_converter(tp, _order(tp), lax) if dec_hook is None else _converter(tp, dec_hook, lax)
-
-
-@memoized
-def _plain_converter(tp: Any, _: str, lax: bool) -> Callable[[Any], Any]:
-    return _converter(tp, None, lax)
+    return _converter(tp, dec_hook, lax)

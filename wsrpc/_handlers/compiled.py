@@ -237,8 +237,7 @@ def _generate(
         parameters.append(p)
     wire = [p for p in parameters if p.source == "wire"]
     all_needs = Needs(
-        dec_hook=any(needs.dec_hook for needs in wire_needs),
-        str_keys=any(needs.str_keys for needs in wire_needs),
+        options=any(needs.options for needs in wire_needs),
         scalar=all(needs.scalar for needs in wire_needs),
     )
     # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
