@@ -22,7 +22,6 @@ __all__ = [
     "EXACT_TYPES",
     "DecHook",
     "EncHook",
-    "Needs",
     "Prepared",
     "convert_options",
     "converter",
@@ -107,36 +106,6 @@ def type_name(tp: Any) -> str:
 # ---------------------------------------------------------------- what a type needs
 
 
-class Needs(NamedTuple):
-    """What converting to a type needs."""
-
-    options: bool
-    """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
-    has only as text. msgspec takes 0.3 microseconds for options, so they are passed only if they are necessary."""
-    scalar: bool
-    """An instance never holds another object, so it cannot be part of a reference cycle."""
-
-
-_SCALARS = (
-    mi.NoneType,
-    mi.BoolType,
-    mi.IntType,
-    mi.FloatType,
-    mi.StrType,
-    mi.BytesType,
-    mi.DateTimeType,
-    mi.DateType,
-    mi.TimeType,
-    mi.TimeDeltaType,
-    mi.UUIDType,
-    mi.DecimalType,
-    mi.EnumType,
-    mi.LiteralType,
-    mi.Metadata,
-    mi.UnionType,
-)
-
-
 def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
     """Yield every type inside a type, including itself, each once (types may be recursive)."""
     seen: set[int] = set()
@@ -153,8 +122,8 @@ def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
 
 
 @memoized
-def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
-    """Return what converting to a type needs, and the first class in it that only a ``dec_hook`` can convert to."""
+def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
+    """Return whether a type needs options, and the first class in it that only a ``dec_hook`` can convert to."""
     try:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
@@ -168,19 +137,18 @@ def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
             why = str(exc).partition("\n")[0]
             raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
     keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
-    needs = Needs(
-        options=bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys),
-        scalar=all(isinstance(node, _SCALARS) for node in nodes),
-    )
+    needs_options = bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys)
     unknown = (cls for cls in custom if not is_pydantic(cls) and not isinstance(cls, Checked))
-    return needs, next(unknown, None)
+    return needs_options, next(unknown, None)
 
 
 class Prepared(NamedTuple):
-    """A type as msgspec converts to it, and what converting to it needs."""
+    """A type as msgspec converts to it."""
 
     type: Any
-    needs: Needs
+    needs_options: bool
+    """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
+    has only as text. msgspec takes 0.3 microseconds for options, so they are passed only if they are necessary."""
 
 
 def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Callable[[Any, DecHook | None, bool], _R]:
@@ -201,29 +169,29 @@ def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Cal
 
 @_cached_without_hook
 def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    """Find out which library validates ``tp``, and what converting to it needs.
+    """Find out which library validates ``tp``, and whether msgspec needs options.
 
     Raises:
         TypeError: no library accepts the type or enforces all that it says, or it contains a class that neither msgspec
             nor pydantic knows and there is no ``dec_hook``.
     """
     if tp is Any or tp is object:
-        return Prepared(tp, Needs(options=False, scalar=False))
+        return Prepared(tp, False)
     wire = wire_type(tp, lambda part: _converter(part, dec_hook, lax), hooked=dec_hook is not None, lax=lax)
     if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
-        return Prepared(wire, Needs(options=True, scalar=False))
-    needs, unknown = _examine(wire)
+        return Prepared(wire, True)
+    needs_options, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or pass a dec_hook= that converts to it"
         )
-    return Prepared(wire, needs)
+    return Prepared(wire, needs_options)
 
 
-def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
+def convert_options(needed: bool, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
     """Return the keyword arguments for `msgspec.convert`, only those that make a difference."""
-    options: dict[str, Any] = {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needs.options else {}
+    options: dict[str, Any] = {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needed else {}
     return {**options, "strict": False} if lax else options
 
 
@@ -246,8 +214,8 @@ def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], 
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. As the field of a Struct
     # `list[int]` is cached, too.
-    tp, needs = prepare(tp, dec_hook, lax)
-    options = convert_options(needs, dec_hook, lax)
+    tp, needs_options = prepare(tp, dec_hook, lax)
+    options = convert_options(needs_options, dec_hook, lax)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
     convert: Callable[..., Any] = msgspec.convert
     exact: type[Any] | None = tp if tp in EXACT_TYPES else None
