@@ -30,7 +30,7 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "is_tagged", "restricts", "survey_of"]
+__all__ = ["UNIONS", "Survey", "is_tagged", "restricts", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
 
@@ -95,7 +95,7 @@ class Survey:
             self._part(tp, origin or tp, owner, place)
 
     def _part(self, tp: Any, cls: Any, owner: str, place: Place) -> None:
-        if (inner := _unwrapped(tp)) is not None:
+        if (inner := unwrapped(tp)) is not None:
             if cls is not tp and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
                 # Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
                 self._require_pydantic(f"{tp}", owner, place)
@@ -299,7 +299,7 @@ def _cannot_be_met(metadata: Any, tp: Any) -> str:
 # ---------------------------------------------------------------- members of unions
 
 
-def _unwrapped(tp: Any) -> Any:
+def unwrapped(tp: Any) -> Any:
     """Return the type for which an alias or a NewType stands; None for any other type."""
     alias: Any = get_origin(tp) or tp
     if type(alias).__name__ == "TypeAliasType":  # of typing, from Python 3.12 on, or of typing_extensions
@@ -327,7 +327,7 @@ def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, lis
         yield from _members(get_args(tp)[0], metadata)
     elif isinstance(tp, TypeVar):
         yield from _members(Any if tp.__bound__ is None else tp.__bound__, metadata)
-    elif (inner := _unwrapped(tp)) is not None:
+    elif (inner := unwrapped(tp)) is not None:
         yield from _members(inner, metadata)
     elif origin in UNIONS:
         for each in get_args(tp):

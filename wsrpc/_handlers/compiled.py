@@ -9,11 +9,10 @@ stand for functions and types in the namespace of the generated call (see `_gene
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -28,6 +27,7 @@ from .._conversion.convert import (
     make_dec_hook,
     prepare,
 )
+from .._conversion.survey import UNIONS
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
 from .contract import Member
@@ -48,7 +48,7 @@ def _check(tp: Any, value: str) -> str | None:
         return ""
     if isinstance(tp, type) and tp in EXACT_TYPES:
         return f"type({value}) is {tp.__name__}"
-    if get_origin(tp) in (Union, types.UnionType):
+    if get_origin(tp) in UNIONS:
         inner, *more = (arg for arg in get_args(tp) if arg is not type(None))
         if not more and isinstance(inner, type) and inner in EXACT_TYPES:
             return f"({value} is None or type({value}) is {inner.__name__})"

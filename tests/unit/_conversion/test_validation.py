@@ -650,6 +650,7 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
     """`Robin | Wren` equals `Wren | Robin` and has its hash, but pydantic takes the first of two models that fit."""
     server = Server()
     server.on("bird", lambda: {"name": "x"})
+    server.on("birds", lambda: [{"name": "x"}])
     async with connect(server) as client:
         both: list[tuple[type, Any, Any]] = [
             (Robin, Robin | Wren, Union[Robin, Wren]),  # noqa: UP007
@@ -658,3 +659,5 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
         for first, either, union in both:
             assert type(await client.request("bird", returns=either)) is first
             assert type(await client.request("bird", returns=union)) is first
+            several: Any = GenericAlias(list, either)
+            assert type((await client.request("birds", returns=several))[0]) is first
