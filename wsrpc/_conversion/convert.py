@@ -156,12 +156,15 @@ def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Cal
 
     A hook may be the method of an object that no cache should keep alive.
     """
-    # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
-    cached = memoized(lambda tp, _, lax: make(tp, None, lax))
+
+    @memoized
+    def cached(tp: Any, _: str, lax: bool) -> _R:
+        return make(tp, None, lax)
 
     def call(tp: Any, dec_hook: DecHook | None, lax: bool) -> _R:
         if dec_hook is not None:
             return make(tp, dec_hook, lax)
+        # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
         return cached(tp, "" if isinstance(tp, type) else str(tp), lax)
 
     return call

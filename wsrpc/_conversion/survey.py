@@ -193,10 +193,10 @@ class Survey:
             self._refuse("", f"{name} has a field whose type cannot be resolved: {exc}")
             return
         for field, hint in fields.items():
-            if isinstance(hint, dataclasses.InitVar):
+            if hint.__class__ is dataclasses.InitVar:
                 self._require_pydantic("an InitVar", f"{name}.{field}", place)
-                self.visit(hint.type, f"{name}.{field}", place)
-            elif get_origin(hint) is not ClassVar:
+                hint = hint.type
+            if get_origin(hint) is not ClassVar:
                 self.visit(hint, f"{name}.{field}", place)
 
     def _settings(self, cls: Any, place: Place) -> None:
@@ -362,13 +362,13 @@ def _kinds(tp: Any) -> list[Any]:
     cls = get_origin(tp) or tp
     if cls is tuple and tp not in (tuple, typing.Tuple) and get_args(tp)[-1:] != (Ellipsis,):  # noqa: UP006
         return ["fixed"]
-    if isinstance(cls, type) and issubclass(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
+    if _derives(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
         return ["collection"]
     return [cls]
 
 
 def _is_text(cls: Any) -> bool:
-    if not isinstance(cls, type) or not issubclass(cls, enum.Enum):
+    if not _derives(cls, enum.Enum):
         return cls in _TEXT
     members: list[enum.Enum] = list(cls)
     return all(isinstance(member.value, str) for member in members)
@@ -376,9 +376,9 @@ def _is_text(cls: Any) -> bool:
 
 def _is_object(cls: Any) -> bool:
     """Whether values of a class come from objects in JSON."""
-    if not isinstance(cls, type) or (issubclass(cls, msgspec.Struct) and cls.__struct_config__.array_like):
-        return False
-    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or is_pydantic(cls) or issubclass(cls, Mapping)
+    if _is_struct(cls):
+        return not cls.__struct_config__.array_like
+    return _is_sealed(cls) or dataclasses.is_dataclass(cls) or is_pydantic(cls) or _derives(cls, Mapping)
 
 
 def _first_name(classes: list[Any]) -> str:
@@ -404,13 +404,21 @@ def _has_fields(cls: Any) -> bool:
 
 def _is_sealed(cls: Any) -> bool:
     """Whether pydantic does not see the fields of a class."""
-    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or hasattr(cls, "__attrs_attrs__"))
+    return _is_struct(cls) or hasattr(cls, "__attrs_attrs__")
+
+
+def _is_struct(cls: Any) -> bool:
+    return _derives(cls, msgspec.Struct)
+
+
+def _derives(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
 
 
 def is_tagged(cls: Any) -> bool:
     """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
-    return isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.tag is not None
+    return _is_struct(cls) and cls.__struct_config__.tag is not None
 
 
 def _is_typed_dict(cls: Any) -> bool:

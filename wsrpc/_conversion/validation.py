@@ -177,4 +177,5 @@ class _Translation:
         new = tuple(arg if arg is Ellipsis else self.translate(arg) for arg in args)
         if all(map(operator.is_, new, args)):
             return part
-        return Union[new] if origin in UNIONS else origin[new]  # noqa: UP007 - the types are known only at run time
+        generic: Any = Union if origin in UNIONS else origin
+        return generic[new]
