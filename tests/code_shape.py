@@ -42,7 +42,6 @@ OPEN_TO_ALL = {
     "wsrpc/_client/backoff.py: self._state": LIBRARY,
     "wsrpc/_client/backoff.py: state": LIBRARY,
     "wsrpc/_command/connection.py: context": LIBRARY,
-    "wsrpc/_command/options.py: action": LIBRARY,
     "wsrpc/_command/loading.py: Server": "replaced while a user's module is imported, which may end in run()",
     "wsrpc/_entrance/entrance.py: handshake": HANDSHAKE,
     "wsrpc/_raw/link.py: transport": "its ``largest`` is a part of the contract that is there to be set",

@@ -191,7 +191,7 @@ def test_what_cannot_be_written(folder: Path) -> None:
         f"wsrpc: {target}: No such file or directory\n",
     )
     assert "--check compares with a file" in run(folder, "types", "app:server", "--check", status=2)[1]
-    assert "no command is given" in run(folder, status=2)[1]
+    assert "Missing command." in run(folder, status=2)[1]
 
 
 def test_what_the_application_prints_is_not_in_the_file(folder: Path) -> None:

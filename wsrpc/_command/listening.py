@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from argparse import Namespace
 from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+import click
 import msgspec
 
 from .._base.closing import CloseInfo
@@ -19,7 +19,7 @@ from .._handlers.observation import Message
 from .._peer.peer import Peer
 from ..errors import ConnectionLost, one_line
 from .connection import client_of, connected
-from .options import Command, Parser, add_connection, add_take
+from .options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
 from .output import Output
 from .running import Job, complain, in_event_loop
 
@@ -29,22 +29,6 @@ MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024
 """Events, and bytes of them, that wait for a slow reader of the output. Further ones are dropped and counted. One event
 may wait however large it is: `Limits.message` bounds it."""
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        "listen URL [EVENT ...]",
-        "Print the events that a server emits, with their time and channel. After a drop, connect again.",
-        "examples:\n"
-        "  wsrpc listen ws://localhost:8080\n"
-        "  wsrpc listen ws://localhost:8080 said joined --channel chat | jq .args",
-    )
-    add_connection(parser, channels=True)
-    parser.add_argument(
-        "events", metavar="EVENT", nargs="*", default=[], help="only events of these names (default: all)"
-    )
-    add_take(parser, "events")
-    return parser
 
 
 class _Event(NamedTuple):
@@ -146,8 +130,25 @@ class _Listener:
         complain(f"reconnected after {info.downtime:.1f} s; {missed}")
 
 
-async def _listen(options: Namespace, job: Job) -> None:
-    listener = _Listener(options.events, options.channel or (), options.retry)
+@click.command(
+    cls=Command,
+    epilog="""\b
+examples:
+  wsrpc listen ws://localhost:8080
+  wsrpc listen ws://localhost:8080 said joined --channel chat | jq .args""",
+)
+@URL
+@EVENTS
+@channel_option("Print only the events of this named channel. Can be repeated.", multiple=True)
+@CONNECTION
+@take_option("events")
+@in_event_loop
+async def listen(options: Options, job: Job) -> None:
+    """Print the events that a server emits, with their time and channel.
+
+    After a drop, the command connects again. With EVENTs, it prints only events of these names.
+    """
+    listener = _Listener(options.events, options.channel, options.retry)
     client = client_of(options, listener.reconnect())
     listener.attach(client)
     output = Output(job)
@@ -173,6 +174,3 @@ async def _write(event: _Event, output: Output) -> None:
     channel = "" if name is None else f"{one_line(name)}: "
     values = "".join(f" {msgspec.json.encode(value).decode()}" for value in args)
     await output.line(f"{time} {channel}{one_line(event.event)}", values=values)
-
-
-listen = Command(_parser, in_event_loop(_listen))
