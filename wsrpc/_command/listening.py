@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
@@ -51,13 +50,11 @@ class _Listener:
         self._channels = frozenset(channels)
         self._retries = retries
         self._was_open = False
-        self._taken: deque[_Event] = deque()
+        self._taken = asyncio.Queue[_Event | Exception]()
+        """The events, and then the error after which there is no further connection."""
         self._bytes = 0
         """Bytes of the messages of these events."""
         self._dropped = 0
-        self._failure: Exception | None = None
-        """The error after which there is no further connection."""
-        self._changed = asyncio.Event()
 
     def reconnect(self) -> Reconnect:
         """Return when the client dials."""
@@ -77,17 +74,14 @@ class _Listener:
         Raises:
             Exception: all events have been returned, and there is no further connection.
         """
-        while not self._taken:
-            if self._dropped:
-                complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
-                self._dropped = 0
-            if self._failure is not None:
-                raise self._failure
-            self._changed.clear()
-            await self._changed.wait()
-        event = self._taken.popleft()
-        self._bytes -= len(event.message.payload)
-        return event
+        if self._dropped and not self._bytes:
+            complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
+            self._dropped = 0
+        found = await self._taken.get()
+        if isinstance(found, Exception):
+            raise found
+        self._bytes -= len(found.message.payload)
+        return found
 
     def _take(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
@@ -96,12 +90,11 @@ class _Listener:
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
         size = self._bytes + len(message.payload)
-        if len(self._taken) >= MOST_UNWRITTEN or (self._taken and size > MOST_UNWRITTEN_BYTES):
+        if self._taken.qsize() >= MOST_UNWRITTEN or (self._bytes and size > MOST_UNWRITTEN_BYTES):
             self._dropped += 1
             return
         self._bytes = size
-        self._taken.append(_Event(datetime.now().astimezone(), event, message))
-        self._changed.set()
+        self._taken.put_nowait(_Event(datetime.now().astimezone(), event, message))
 
     def _dials_again(self, error: BaseException) -> bool:
         self._retries -= 1
@@ -116,14 +109,10 @@ class _Listener:
         if info.will_reconnect:
             complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); reconnecting")
         else:
-            self._fail(ConnectionLost(info.code, info.reason, "not_sent"))
+            self._taken.put_nowait(ConnectionLost(info.code, info.reason, "not_sent"))
 
     def _gave_up(self, _: Peer, error: Exception) -> None:
-        self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        self._failure = error
-        self._changed.set()
+        self._taken.put_nowait(error)
 
     def _reconnected(self, info: ReconnectInfo) -> None:
         missed = "nothing was missed" if info.resumed else "events may be missing"

@@ -102,57 +102,27 @@ def take_option(what: str) -> Decorator:
 
 
 HEADER = click.option(
-    "--header",
-    metavar='"NAME: VALUE"',
-    type=_header,
-    multiple=True,
-    help="Send this header when connecting to a URL. Can be repeated.",
+    "--header", metavar='"NAME: VALUE"', type=_header, multiple=True, help="Send this header. Can be repeated."
 )
 URL = click.argument("url")
+EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete=_offered)
+RETRIES = click.IntRange(min=0)
+PROFILES = click.Choice(["go", "ws-wrapper-3"])
 CONNECTION = several(
+    click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time for connecting and the request."),
+    click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
     click.option(
-        "--timeout",
-        metavar="SECONDS",
-        type=_seconds,
-        help="Stop waiting after this time (default: 30 for connecting, 60 for a response).",
-    ),
-    click.option(
-        "--retry",
-        metavar="N",
-        type=click.IntRange(min=0),
-        default=0,
-        help="Try again up to N times, with growing delays, as long as nothing has run.",
-    ),
-    click.option(
-        "--answer",
-        metavar="NAME=VALUE",
-        type=event_and_value,
-        multiple=True,
-        help="Answer the server's requests for NAME with this value. Can be repeated.",
+        "--answer", metavar="NAME=VALUE", type=event_and_value, multiple=True, help="Answer the server's requests."
     ),
     HEADER,
-    click.option(
-        "--token",
-        envvar="WSRPC_TOKEN",
-        metavar="TOKEN",
-        type=_token,
-        help="Send this bearer token (default: the environment variable WSRPC_TOKEN, which other users cannot see).",
-    ),
-    click.option(
-        "--subprotocol", metavar="NAME", multiple=True, help="Offer this subprotocol. Can be repeated, best first."
-    ),
-    click.option(
-        "--cacert", metavar="FILE", type=click.Path(), help="Trust the authorities in FILE, not the system's."
-    ),
-    click.option("--cert", metavar="FILE", type=click.Path(), help="The client's certificate, and its key."),
-    click.option("--key", metavar="FILE", type=click.Path(), help="The key, if it is not in the certificate's file."),
+    click.option("--token", envvar="WSRPC_TOKEN", show_envvar=True, type=_token, help="Send this bearer token."),
+    click.option("--subprotocol", metavar="NAME", multiple=True, help="Offer this subprotocol. Can be repeated."),
+    click.option("--cacert", type=click.Path(), help="Trust the authorities in this file, not the system's."),
+    click.option("--cert", type=click.Path(), help="Send the client certificate in this file."),
+    click.option("--key", type=click.Path(), help="The certificate's private key, if it is in another file."),
     click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
     click.option("--compress", is_flag=True, help="Offer to compress messages."),
-    click.option(
-        "--profile",
-        type=click.Choice(["go", "ws-wrapper-3"]),
-        help="The other side: ws-server-wrapper-go, or ws-wrapper 3, which has no streams.",
-    ),
+    click.option("--profile", type=PROFILES, help="Send only what ws-server-wrapper-go or ws-wrapper 3 accepts."),
     click.option("--verbose", is_flag=True, help="Show the library's log and each message on stderr."),
 )
 """How to connect."""
@@ -164,19 +134,8 @@ CALL = several(
     CONNECTION,
 )
 """An event for a server, and its arguments."""
-EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete=_offered)
+FORMS = click.Choice(["json", "text", "bytes"])
 UPLOAD = several(
-    click.option(
-        "--send",
-        metavar="FILE",
-        type=click.Path(),
-        help="Upload the items in FILE. The argument - uploads items from stdin instead.",
-    ),
-    click.option(
-        "--as",
-        "form",
-        type=click.Choice(["json", "text", "bytes"]),
-        default="json",
-        help="An item is the JSON of a line (the default), the text of a line, or up to 16 KiB of bytes.",
-    ),
+    click.option("--send", type=click.Path(), help="Upload the items in this file. ARG - uploads them from stdin."),
+    click.option("--as", "form", type=FORMS, default="json", help="An item is a line of JSON or text, or some bytes."),
 )
