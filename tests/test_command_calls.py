@@ -54,8 +54,11 @@ async def test_arguments_come_from_files(tmp_path: Path) -> None:
         ),
         ('["a"', '["a" is not JSON: its end is missing; the shell may have removed quotes, so put the argument into'),
         ('"\x1b"', '"\\x1b" is not JSON: invalid character (byte 1); the shell may have removed quotes'),
-        ("[" * 10_000, f"{'[' * 60}… (9,940 more) is not JSON: it is nested too deeply; the shell"),
-        ("x" * 61, f"{'x' * 60}… (1 more) is not JSON: arguments are JSON, so write '\"{'x' * 61}\"' for the text"),
+        ("[" * 10_000, f"{'[' * 60}… (9,940 more characters) is not JSON: it is nested too deeply; the shell"),
+        (
+            "x" * 61,
+            f"{'x' * 60}… (1 more characters) is not JSON: arguments are JSON, so write '\"{'x' * 61}\"' for the text",
+        ),
         ("\udcff", "\\udcff is not JSON: it is not text in UTF-8; give @bytes:FILE for the bytes in a file"),
         ("@", """@ names no file: write @FILE, or '"@"' for the text"""),
         ("@bytes:", """@bytes: names no file: write @bytes:FILE, or '"@bytes:"' for the text"""),
