@@ -234,14 +234,12 @@ class Member:
         for node in nodes:
             try:
                 if self.connected:
-                    peer = await self.reach(node)
-                    await peer.emit(ROOM, message)
+                    await (await self.reach(node)).emit(ROOM, message)
                 else:
                     self.peer_of(node).emit_nowait(ROOM, message)
+                sent.append(node)
             except WsrpcError as exc:
                 self._missed(message, node, exc)
-            else:
-                sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -249,10 +247,9 @@ class Member:
         for node in nodes:
             try:
                 self.peer_of(node).emit_nowait(ROOM, message)
+                sent.append(node)
             except WsrpcError as exc:
                 self._missed(message, node, exc)
-            else:
-                sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def _missed(self, message: RoomMessage, node: str, exc: WsrpcError) -> None:
@@ -263,16 +260,10 @@ class Member:
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
         nodes = self.nodes_of(room)
         answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
-        addresses: list[str] = []
-        others = 0
-        missing: list[str] = []
-        for node, answer in zip(nodes, answers, strict=True):
-            if answer is None:
-                missing.append(node)
-            else:
-                addresses += answer[0]
-                others += answer[1]
-        return addresses, others, tuple(missing)
+        found = [answer for answer in answers if answer is not None]
+        addresses = [address for here, _ in found for address in here]
+        missing = tuple(node for node, answer in zip(nodes, answers, strict=True) if answer is None)
+        return addresses, sum(others for _, others in found), missing
 
     async def _members_at(self, node: str, room: str) -> tuple[list[str], int] | None:
         if not self.connected:
