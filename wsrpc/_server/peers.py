@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode, CloseInfo
@@ -23,11 +23,7 @@ from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Traffic, Transport
 from .membership import Membership
-from .services import OpenedServices, Service
-
-if TYPE_CHECKING:
-    from .rooms import Room
-    from .server import Server
+from .services import BaseService, OpenedServices
 
 __all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
@@ -49,7 +45,7 @@ class ServedPeer(PeerOwner):
 
     def __init__(
         self,
-        server: Server,
+        server: Any,
         peers: Peers,
         settings: Settings,
         registry: Registry,
@@ -59,7 +55,7 @@ class ServedPeer(PeerOwner):
         super().__init__(server)
         if handshake is not None:
             self.address = handshake.address
-        self.services: list[Service] = []
+        self.services: list[BaseService] = []
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
         self._peers = peers
@@ -85,7 +81,7 @@ class ServedPeer(PeerOwner):
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         self.core.options.own.respect(registry)
 
-    def settle(self, home: Room) -> None:
+    def settle(self, home: Any) -> None:
         """Make the peer a member of ``home``, its home room."""
         self.home = home
         self.rooms[home] = False
@@ -319,9 +315,9 @@ class Peers:
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
         if served.address is not None and self._membership is not None:
-            self._membership.claim(served.address, served)
+            self._membership.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
         if served.address is not None and self._membership is not None:
-            self._membership.release(served.address, served)
+            self._membership.release(served.address, served.peer)

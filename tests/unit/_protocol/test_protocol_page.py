@@ -13,7 +13,7 @@ from wsrpc._protocol.control import BATCHES, CREDIT, DRAIN, MSGPACK, RESUME, STO
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "protocol.md").read_text("utf-8")
-PEER = ("_channels", "_handlers", "_peer", "_sending", "_streams")
+PEER = ("_channels", "_handlers", "_peer", "_sending", "_session", "_streams")
 """The packages that count ignored messages of a peer."""
 COUNTED = re.compile(
     r'ignored\["([^"]+)"\] \+='
