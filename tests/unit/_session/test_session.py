@@ -1,0 +1,213 @@
+"""Two sessions with each other, without a core above them: transports that survive drops."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+from core_driver import turns
+
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, SessionLost
+from wsrpc._base.logs import PeerLog
+from wsrpc._base.scheduler import LoopScheduler
+from wsrpc._protocol.codecs import NegotiatedCodec
+from wsrpc._protocol.control import Announced, Credit, Drain
+from wsrpc._protocol.settings import make_settings
+from wsrpc._session.client import ClientSession
+from wsrpc._session.connection import Connection
+from wsrpc._session.session import Session
+from wsrpc._session.sessions import Arrival, ServerSession, Sessions
+from wsrpc._session.waiting import Waiting
+from wsrpc.testing import MemoryTransport, memory_transports
+
+SETTINGS = make_settings(Limits(), None, None)
+HANDSHAKE = Handshake("/")
+
+
+class Above:
+    """The receiver of one session, which notes what it is told, and its host on a server."""
+
+    principal = None
+
+    def __init__(self) -> None:
+        self.ignored = Counter[str]()
+        self.log = PeerLog("")
+        self.peer = self
+        self.got: list[bytes] = []
+        self.told: list[str] = []
+        self.controls: list[Credit | Drain] = []
+        self.lost: ConnectionLost | None = None
+        self.session: Session
+
+    def begin(self, session: Session) -> None:
+        self.session = session
+        session.begin()
+        session.start(self.receive, lambda: None)
+
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+        if not self.session.control(payload):
+            self.got.append(bytes(payload))
+
+    def takes_raw(self) -> bool:
+        return False
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None], /) -> None:
+        self.task = asyncio.create_task(coroutine)
+
+    def fail(self, code: int, reason: str, /) -> None:
+        self.told.append(f"fail {code}")
+
+    def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
+        self.told.append("agreed")
+
+    def control(self, message: Credit | Drain, /) -> None:
+        self.controls.append(message)
+
+    def room_changed(self) -> None: ...
+
+    def disconnected(self, connection: Connection, /) -> None: ...
+
+    def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
+        self.told.append("detached" if dropped else "in vain")
+
+    def session_connected(self, connection: Connection, limits: Announced, /) -> None: ...
+
+    def session_resumed(self) -> None:
+        self.told.append("resumed")
+
+    def session_over(self, info: CloseInfo, lost: ConnectionLost, /) -> None:
+        self.lost = lost
+
+    def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
+        self.told.append("refused")
+
+    def goes_on(self, handshake: Handshake, /) -> None:
+        self.told.append("goes on")
+
+    def memory(self) -> int:
+        return 0
+
+
+class Story:
+    """A client and a server, which has many sessions."""
+
+    def __init__(self) -> None:
+        self.client, self.server = Above(), Above()
+        self.sessions = Sessions(10**9)
+        self.loop = LoopScheduler()
+
+    async def begin(self) -> MemoryTransport:
+        near, far = memory_transports()
+        there = Connection(far)
+        self.server.begin(
+            ServerSession(
+                there, SETTINGS, self.loop, self.server, resumes=True, sessions=self.sessions, host=self.server
+            )
+        )
+        self.client.begin(ClientSession(Connection(near), SETTINGS, self.loop, self.client, resumes=True))
+        await turns(10)
+        return near
+
+    async def cut(self, transport: MemoryTransport) -> None:
+        transport.abort()
+        await turns(10)
+        assert self.client.session.detached and self.server.session.detached
+
+    async def resume(self, sessions: Sessions | None = None) -> MemoryTransport:
+        near, far = memory_transports()
+        arrival = Arrival(sessions or self.sessions, far, HANDSHAKE)
+        arrival.connection.start(arrival._receive, lambda: None)
+        assert isinstance(self.client.session, ClientSession)
+        self.client.session.ask(Connection(near))
+        await turns(10)
+        return near
+
+
+async def test_what_is_sent_without_a_connection_waits_and_can_be_taken_back() -> None:
+    story = Story()
+    near = await story.begin()
+    assert story.client.session.send(b'"before"', True) is None
+    await turns(10)
+    await story.cut(near)
+    tickets = [story.client.session.send(b"%d" % number, True) for number in range(3)]
+    assert all(isinstance(ticket, Waiting) for ticket in tickets)
+    assert tickets[1].take_back() and not tickets[1].take_back()
+    story.server.session.send(b'"back"', True)
+    await story.resume()
+    assert story.server.got == [b'"before"', b"0", b"2"]
+    assert story.client.got == [b'"back"']
+    assert not tickets[0].take_back(), "it was sent"
+    assert story.client.told == ["agreed", "detached", "resumed"]
+    assert story.server.told == ["agreed", "detached", "resumed", "goes on"]
+
+
+async def test_what_was_lost_is_sent_again_once_however_often_the_connection_drops() -> None:
+    story = Story()
+    near = await story.begin()
+    for number in range(5):
+        story.client.session.send(b"%d" % number, True)
+        story.server.session.send(b"%d" % number, False)
+        near.abort()  # nothing of this turn arrives
+        await turns(10)
+        near = await story.resume()
+    assert story.server.got == story.client.got == [b"0", b"1", b"2", b"3", b"4"]
+
+
+async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
+    story = Story()
+    near = await story.begin()
+    near.abort()
+    session = story.client.session
+    assert session.connection is not None
+    ticket = session.send(b"1", True)
+    assert isinstance(ticket, Waiting)
+    assert session.connection is None and not session.detached and session.resumable
+    await turns(10)
+    await story.resume()
+    assert story.server.got == [b"1"]
+
+
+async def test_credit_and_draining_are_passed_on_and_counted() -> None:
+    story = Story()
+    near = await story.begin()
+    story.server.session.say(Drain(5))
+    await turns(10)
+    await story.cut(near)
+    story.server.session.say(Credit(1, 2, 3))
+    await story.resume()
+    assert story.client.controls == [Drain(5), Credit(1, 2, 3)]
+    assert story.client.got == []
+
+
+async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
+    story = Story()
+    near = await story.begin()
+    await story.cut(near)
+    session = story.client.session
+    told: list[Exception | None] = []
+    session.wait(Waiting(b"1", True, told.append))
+    await story.resume(Sessions(0))
+    assert isinstance(story.client.lost, SessionLost)
+    assert story.client.lost.reason == "it is a session of another server process"
+    assert story.client.told[-1] == "refused"
+    assert session.waiting is not None
+    for message in session.waiting.all():
+        message.fail(story.client.lost)
+    assert [error.outcome for error in told if isinstance(error, ConnectionLost)] == ["not_sent"]
+    with pytest.raises(ConnectionLost):
+        session.send(b"2", True)
+
+
+async def test_a_plain_peer_gets_what_the_transport_gets() -> None:
+    near, _ = memory_transports()
+    above = Above()
+    above.begin(
+        ServerSession(Connection(near), SETTINGS, LoopScheduler(), above, resumes=True, sessions=None, host=above)
+    )
+    assert above.session.send == near.send
+    near.abort()
+    await turns(10)
+    assert above.lost is not None and above.lost.outcome == "unknown"
