@@ -384,9 +384,9 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
             ConnectionLost: ``"not_sent"``.
         """
-        if self.link is None:
-            raise self.not_sent()
-        if self.link.full:
+        if not self.clear:
+            if self.link is None:
+                raise self.not_sent()
             self.check_cap(payload)
         return self.send(payload)
 
@@ -414,14 +414,15 @@ class Outbound:
             return
         if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
-        if link.full and self.over_cap(link, len(payload)):
+        session = link.session
+        if session.full and self.over_cap(link, len(payload)):
             self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         if text is None:
             text = payload[0] == BRACE
         try:
-            link.session.send(payload, text)
+            session.send(payload, text)
         except ConnectionLost:
             self._listener.ignored["answer without a connection"] += 1
 
@@ -624,6 +625,8 @@ class Outbound:
         link = self.link
         if message.h is not UNSET and not self._listener.has_channel(message.h):
             raise self.channel_lost(message.h)  # an anonymous channel ends with its session
+        if self.clear:
+            return False
         if self.detached:
             return True
         if message.h is not UNSET:

@@ -24,7 +24,7 @@ from wsrpc._session.waiting import Waiting
 from wsrpc.testing import MemoryTransport, memory_transports
 
 SETTINGS = make_settings(Limits(), None, None)
-HANDSHAKE = Handshake("/")
+HANDSHAKE = Handshake("/", {})
 
 
 class Above:
@@ -118,7 +118,7 @@ class Story:
 
     async def resume(self, sessions: Sessions | None = None) -> MemoryTransport:
         near, far = memory_transports()
-        arrival = Arrival(sessions or self.sessions, far, HANDSHAKE)
+        arrival = Arrival(self.sessions if sessions is None else sessions, far, HANDSHAKE)
         arrival.connection.start(arrival._receive, lambda: None)
         assert isinstance(self.client.session, ClientSession)
         self.client.session.ask(Connection(near))
