@@ -166,7 +166,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             unsent=0 if connection is None else connection.transport.unsent,
             kept=core.out.kept,
             detached=core.detached,
-            slow=connection is not None and core.link is not None and core.link.full,
+            slow=connection is not None and core.link is not None and core.link.session.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,

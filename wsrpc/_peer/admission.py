@@ -168,7 +168,7 @@ class Admission:
         running, link = self.running, self._out.link
         return (
             self._session.paused is not None
-            or (link is not None and link.full)  # our answers could not leave
+            or (link is not None and link.session.full)  # our answers could not leave
             or running.count >= running.limit
             or (running.held > 0 and running.held + size > running.most_held)
         )
@@ -197,7 +197,7 @@ class Admission:
             self._session.active
             or self._recipients
             or self.room.items
-            or ((link := self._out.link) is not None and link.full)
+            or ((link := self._out.link) is not None and link.session.full)
             or self._holding is not _NONE_HELD
             or running.count >= running.limit
             or running.held > running.room_for_any

@@ -501,7 +501,7 @@ class PeerCore:
         queue = link.hold_broadcasts(
             lambda: SlowReaderQueue(
                 lambda payload, text: link.session.send(payload, text),
-                lambda: link.full,
+                lambda: link.session.full,
                 self.limits.behind,
                 self.log.warn,
                 self.history.left_out,

@@ -132,18 +132,13 @@ class Link:
         return lives and (session.connection is not None or session.resumable)
 
     @property
-    def full(self) -> bool:
-        """Whether senders wait that can: the connection is crowded, or as much is kept for the session as may be."""
-        return self.session.full
-
-    @property
     def silent(self) -> bool:
         """Whether the remote peer is about to close: new requests and events wait for another session."""
         return self.draining.silent
 
     def note_overdue(self) -> None:
         """Note that a broadcast has waited for the connection to drain; see ``overdue``."""
-        self.overdue = self.full
+        self.overdue = self.session.full
 
     async def drain(self) -> None:
         """Wait until there is room, or the session has ended. Cancelling is safe."""
@@ -151,17 +146,17 @@ class Link:
 
     def room_changed(self) -> bool:
         """Send broadcasts that waited, if there is room. Return False if there is none any more because of them."""
-        if self.full:
+        if self.session.full:
             return True
         if self.slow_reader is not None:
             self.slow_reader.flush()
-            if self.full:
+            if self.session.full:
                 return False
         self.overdue = False
         return True
 
     def __repr__(self) -> str:
-        return f"<Link {self.state.value}{' full' if self.full else ''}{' silent' if self.silent else ''}>"
+        return f"<Link {self.state.value}{' full' if self.session.full else ''}{' silent' if self.silent else ''}>"
 
 
 def _nothing() -> None:

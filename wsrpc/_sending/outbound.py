@@ -127,7 +127,7 @@ class Outbound:
         self.user_closed = False
 
     def _is_full(self) -> bool:
-        return self.link is not None and self.link.full
+        return self.link is not None and self.link.session.full
 
     # ------------------------------------------------------------ the connection
 
@@ -148,7 +148,7 @@ class Outbound:
             link is not None
             and link.state is LinkState.OPEN
             and link.session.connection is not None
-            and not (link.silent or link.full or self.turns.awaited)
+            and not (link.silent or link.session.full or self.turns.awaited)
         )
 
     @property
@@ -468,7 +468,7 @@ class Outbound:
             QueueFull: at the hard cap.
         """
         link = self.link
-        if link is not None and link.full and self.over_cap(link, len(payload)):
+        if link is not None and link.session.full and self.over_cap(link, len(payload)):
             raise QueueFull(
                 f"{link.session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
@@ -657,7 +657,7 @@ class Outbound:
         if bound and (self.broken or self.detached):
             raise self.not_sent()
         if self._belongs_to_session(message):
-            if self.link is not None and self.link.full:
+            if self.link is not None and self.link.session.full:
                 self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
             self._wait_encoded(message, None)
             return

@@ -171,7 +171,7 @@ class Audience:
             await asyncio.sleep(0)
         for served in self.members.values():
             link = served.out.link
-            if link is not None and link.full:
+            if link is not None and link.session.full:
                 await self._wait_for_slow_readers(skipped)
                 break
         else:
@@ -254,7 +254,7 @@ class Audience:
             objections = encoded.objections
             if (refusal := out.refusal(payload, raw=objections is None, known=objections)) is not None:
                 raise refusal
-        if link.full:
+        if link.session.full:
             if self.slow != "close":
                 return served.core.hold_broadcast(link, payload, text, self.slow, key)
             if link.slow_reader is not None:
@@ -272,7 +272,7 @@ class Audience:
         stalled: dict[ServedPeer, Link] = {}
         for served in self.members.values():
             link = served.out.link
-            if link is None or not link.full or served.peer in skipped:
+            if link is None or not link.session.full or served.peer in skipped:
                 continue
             if served.core.connected or served.core.detached:
                 stalled[served] = link

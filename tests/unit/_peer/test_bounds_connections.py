@@ -37,7 +37,7 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
                 sent += 1
 
         sending = start(send())
-        await turns_until(lambda: link_of(peer).full)
+        await turns_until(lambda: link_of(peer).session.full)
         for _ in range(5):
             await world.goes_on()
         assert not sending.done() and peer.transport.unsent <= 10_000 + len(PIECE) + 100
@@ -91,7 +91,7 @@ async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
     limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL):
         peer = await world.newest()
-        while not link_of(peer).full:
+        while not link_of(peer).session.full:
             peer.emit_nowait("n", PIECE)
         await world.goes_on()
         info = await world.ends(1006)
