@@ -47,6 +47,7 @@ FOR_TYPES_ONLY = {
     ("_handlers.context", "wsrpc._server.server.Server"),
     ("_handlers.context", "wsrpc._channels.anonymous.AnonymousChannel"),
     ("_handlers.context", "wsrpc._channels.core"),
+    ("_handlers.context", "wsrpc._channels.table"),
     ("_calling.caller", "wsrpc._channels.anonymous.AnonymousChannel"),
     ("_handlers.registration", "wsrpc._peer.peer.Peer"),
     ("_peer.peer", "wsrpc._server.rooms.Room"),
@@ -57,6 +58,7 @@ FOR_TYPES_ONLY = {
     ("_calling.proxy", "wsrpc._channels.anonymous.AnonymousChannel"),
     # Within a package.
     ("_calling.proxy", "wsrpc._calling.caller.Caller"),
+    ("_channels.core", "wsrpc._channels.table.ChannelTable"),
     ("_calling.proxy", "wsrpc._calling.caller.Sender"),
     ("_server.membership", "wsrpc._server.peers.ServedPeer"),
     ("_server.membership", "wsrpc._server.rooms.Room"),

@@ -15,7 +15,7 @@ from .._sending.outbound import Outbound
 from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._streams.event_values import Keep, Waits, check_keep
-from .._streams.reader import Reading
+from .._streams.inbox import Inbox
 from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
 from .proxy import make_emitter, make_proxy
@@ -69,7 +69,7 @@ class Sender(Protocol):
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Reading]: ...
+    ) -> Coroutine[Any, Any, Inbox]: ...
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
 

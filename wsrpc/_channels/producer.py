@@ -19,7 +19,7 @@ from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
-from .._streams.inbox import Decode
+from .._streams.recipients import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
 from .batch import Measure, Step, finish, take, take_async
 from .core import ChannelCore

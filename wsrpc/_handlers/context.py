@@ -14,14 +14,14 @@ from msgspec import UNSET
 from .._base.names import RAW
 from .._base.state import PeerState
 from .._protocol.messages import WireMessage
-from .._streams.reader import Upload
+from .._streams.inbox import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
 from .introspection import injectable
 from .observation import Message
 
 if TYPE_CHECKING:
-    from .._channels import core
+    from .._channels import core, table
     from .._channels.anonymous import AnonymousChannel
     from .._peer.peer import Peer
     from .._server.server import Server
@@ -35,7 +35,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     peer: Peer
     inbound: WireMessage
-    channels: core.ChannelTable | None = None
+    channels: table.ChannelTable | None = None
     """The channels of the session in which the message came. None for lifecycle handlers, which no message calls."""
     message: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""

@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS, STREAM_EVENTS
-from .._channels.core import ChannelTable
+from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
@@ -26,7 +26,7 @@ from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._streams.inbox import Decode
+from .._streams.recipients import Decode
 from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
 from ..limits import Limits
 from .dispatch import Dispatcher
@@ -199,7 +199,7 @@ class Inbound:
                 and (name := a[0]).__class__ is str
                 and len(a) <= bounds.arguments
                 and (channel := (channels := self._channels).opened.get(h) or channels.served.get(h)) is not None
-                and (recipient := channel.mailbox.live.get(name)) is not None
+                and (recipient := channel.live.get(name)) is not None
                 and (not bounds.rated or name in STREAM_EVENTS)
             ):
                 recipient.receive(message, payload, decode)  # an item of a stream, most of the time
@@ -350,7 +350,7 @@ class Inbound:
             if self._bounds.rated and message.a[0] not in STREAM_EVENTS and not self._admission.within_rate(message):
                 return
             place_on(message, h)
-            channel.mailbox.receive(message, payload, decode)
+            channel.receive(message, payload, decode)
             return
         if channel is not None:
             self._refuse(message, NOT_TEXT, _not_text(message.a[0]))
@@ -564,7 +564,7 @@ class Inbound:
             self._dispatcher.reject(i, BadArguments(f"the message {why}"))
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
-        if channel is not None and channel.mailbox.recipients:
+        if channel is not None and channel.recipients:
             error = f"a message on channel {h} {why}"
             channel.abort(RpcError(error), BadResult(error))
 

@@ -10,7 +10,8 @@ from typing import Any
 from msgspec import Struct
 
 from .._base.scheduler import Scheduler
-from .._channels.core import ChannelCore, ChannelTable
+from .._channels.core import ChannelCore
+from .._channels.table import ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.context import Invocation
 from .._protocol.rejections import bounded_reason
