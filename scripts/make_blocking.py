@@ -36,18 +36,18 @@ class Source(NamedTuple):
 
 
 CLASSES = [
-    Source("_calling/caller", "EventReader"),
-    Source("_calling/caller", "Caller"),
-    Source("_calling/caller", "ReadingCaller"),
-    Source("_calling/caller", "RawCaller"),
+    Source("_api/events", "EventReader"),
+    Source("_api/caller", "Caller"),
+    Source("_api/caller", "ReadingCaller"),
+    Source("_api/caller", "RawCaller"),
     # Middleware awaits what it wraps, so it belongs to the event loop.
-    Source("_handlers/registration", "Registrar", ("use",)),
-    Source("_handlers/registration", "Declarer"),
-    Source("_handlers/registration", "RawRegistrar"),
-    Source("_calling/channel", "Channel"),
-    Source("_channels/anonymous", "AnonymousChannel", ("use", "implement")),
+    Source("_api/registration", "Registrar", ("use",)),
+    Source("_api/registration", "Declarer"),
+    Source("_api/peer", "RawRegistrar"),
+    Source("_api/channel", "Channel"),
+    Source("_api/anonymous", "AnonymousChannel", ("use", "implement")),
     # A transport belongs to an event loop, and the others are for a server's peers.
-    Source("_peer/peer", "Peer", ("transport", "bind", "wait_opened", "server", "rooms", "home_room", "address")),
+    Source("_api/peer", "Peer", ("transport", "bind", "wait_opened", "server", "rooms", "home_room", "address")),
     # A router may hold coroutine functions and middleware; `bind` takes a transport.
     Source("_client/client", "Client", ("include", "bind")),
     Source("_cluster/calls", "ClusterPeer"),
@@ -153,12 +153,6 @@ ATTRIBUTES = {
     "ClusterPeerChannel": [("address", "str", "The peer's address.")],
 }
 """Attributes of the asynchronous classes, with their types."""
-
-DECORATED = {
-    "AnonymousChannel": ["@injectable(methodcaller('channel'), own_form, conversation=True, blocking=True)"],
-    "Peer": ["@injectable(attrgetter('peer'), own_form)"],
-}
-"""Decorators of classes."""
 
 ROOTS = {"Client": "client_portal", "ClusterClient": "cluster_portal"}
 """Classes that users make, and the function that makes the way into their event loop."""
@@ -470,8 +464,7 @@ def class_of(source: Source, tree: ast.Module, rules: Rules) -> list[str]:
     bases = [name for base in node.bases if (name := ast.unparse(base)) in NAMES]
     if source.name in BASES:
         bases.append(BASES[source.name])
-    lines = [*DECORATED.get(source.name, ())]
-    lines += [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
+    lines = [f"class {source.name}({', '.join(bases or ['Delegate'])}):"]
     text = [
         f"    {line}" if line else ""
         for line in docstring(
@@ -554,7 +547,6 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from operator import attrgetter, methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
@@ -563,15 +555,15 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline, Profile, Redact, StrPath
 from .._base.state import Key, PeerState
-from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel, channel_of
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.introspection import injectable
-from .._peer.peer import Peer as AsyncPeer
+from .._handlers.injections import Injection, injections
+from .._api.peer import Peer as AsyncPeer
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
 from .._server.broadcast import EmitReport, kept
@@ -622,6 +614,10 @@ SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 
 TAIL = """
 
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
 FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
 """
 

@@ -21,7 +21,6 @@ from .._streams.inbox import Inbox
 from .._streams.recipients import MismatchDetector
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
-from .anonymous import AnonymousChannel
 from .core import ChannelCore
 from .producer import ItemRefused, Producer
 from .readers import Readers
@@ -60,12 +59,6 @@ class ChannelRequests(Requester):
         self.read_events = readers.read_events
         self.read_items = readers.read_items
         self._keep = keep
-
-    async def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> AnonymousChannel:
-        """Open a conversation. See `Caller.open_channel`."""
-        return AnonymousChannel(await self._open(channel, event, args, options))
 
     async def _open(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions

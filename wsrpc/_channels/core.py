@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
-from .._calling.caller import RefusingSender, Sender
 from .._handlers.registry import Registry
 from .._protocol.messages import Event, Resolution, WireMessage, place_on
 from .._protocol.nodes import LEFT
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
+from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits, value_of
 from .._streams.inbox import Inbox, MessageQueue, Upload
 from .._streams.memory import UnreadMemory

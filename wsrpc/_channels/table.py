@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from .._base.scheduler import Scheduler, Timer
-from .._calling.caller import Sender
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
@@ -15,6 +14,7 @@ from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
 from .._sending.pending import MAX_REMEMBERED
+from .._sending.sender import Sender
 from .._streams.inbox import SMALLEST_SHARE
 from ..errors import (
     ChannelClosed,
@@ -155,7 +155,6 @@ class ChannelTable:
         sender: sends for the users of channels.
         listener: runs the handlers.
         warn: writes a line into the log.
-        for_user: makes the object that the user of a channel holds, an `AnonymousChannel`.
     """
 
     def __init__(
@@ -168,14 +167,12 @@ class ChannelTable:
         sender: Sender,
         listener: ChannelListener,
         warn: Callable[..., None],
-        for_user: Callable[[ChannelCore], Any],
     ) -> None:
         self.out = out
         self.limits = limits
         self.sender = sender
         self.listener = listener
         self.warn = warn
-        self.for_user = for_user
         self.over = False
         """The session has ended: in another one an id would be that of another request."""
         self.registry = registry

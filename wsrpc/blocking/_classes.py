@@ -6,24 +6,24 @@ import ssl as ssl_module
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from operator import attrgetter, methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.anonymous import channel_of
+from .._api.peer import Peer as AsyncPeer
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline, Profile, Redact, StrPath
 from .._base.state import Key, PeerState
-from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._client.backoff import DEFAULT_RECONNECT, Reconnect
 from .._client.client import Client as AsyncClient
 from .._client.reconnection import ReconnectInfo
 from .._client.states import ClientState
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.introspection import injectable
-from .._peer.peer import Peer as AsyncPeer
+from .._handlers.injections import Injection, injections
 from .._protocol.codecs import Codec
 from .._sending.retry import Retry
 from .._server.broadcast import EmitReport, kept
@@ -649,7 +649,6 @@ class Channel(Declarer, ReadingCaller):
         return self.items()
 
 
-@injectable(methodcaller("channel"), own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
@@ -845,7 +844,6 @@ class AnonymousChannel(Registrar, EventReader):
         )
 
 
-@injectable(attrgetter("peer"), own_form)
 class Peer(Registrar, RawRegistrar, RawCaller):
     """The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it."""
 
@@ -1505,4 +1503,8 @@ class ClusterClient(ClusterView, ClusterRoot):
         return ClusterRoom(self._inner.room(name), self._portal)
 
 
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
 FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})

@@ -8,14 +8,14 @@ from functools import partial
 from typing import Any, Never, TypeVar
 from weakref import WeakKeyDictionary
 
+from .._api.context import current_peer
+from .._api.peer import Peer as AsyncPeer
 from .._channels.channel_requests import check_source
 from .._channels.source import iterate_in_thread
 from .._client.client import Client as AsyncClient
 from .._client.client import core_of
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
 from .._handlers.introspection import is_async
-from .._peer.peer import Peer as AsyncPeer
-from .._peer.peer import current_peer
 from ..errors import ConnectionLost, EngineLost
 from ._handlers import in_a_thread
 from ._loop import Portal, Texts

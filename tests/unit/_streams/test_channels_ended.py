@@ -23,7 +23,7 @@ from wsrpc import (
     Server,
     WsrpcError,
 )
-from wsrpc._channels.anonymous import core_of
+from wsrpc._api.anonymous import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
