@@ -37,8 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FINISHED",
-    "TRANSITIONS",
-    "ChannelAct",
     "ChannelCore",
     "ChannelListener",
     "ChannelState",
@@ -48,33 +46,12 @@ __all__ = [
 
 
 class ChannelState(enum.Enum):
-    """State of an anonymous channel on one side."""
-
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    """State of an anonymous channel on one side. It is followed by the next one, or by the last one."""
 
     NEW = "new"
     """A handler has made it. The remote peer does not know of it yet."""
     OPEN = "open"
     CLOSED = "closed"
-
-
-class ChannelAct(enum.Enum):
-    """Event that changes the state of a channel."""
-
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
-
-    OPENED = "the request that it belongs to was answered with it"
-    ENDED = "either side has ended it, or the session has ended"
-
-
-_NEW, _OPEN, _CLOSED = ChannelState
-
-TRANSITIONS = {
-    (_NEW, ChannelAct.OPENED): _OPEN,
-    (_NEW, ChannelAct.ENDED): _CLOSED,
-    (_OPEN, ChannelAct.ENDED): _CLOSED,
-}
-"""The next state for each state and act. An act that is in no cell changes nothing."""
 
 
 class Delivery(enum.Enum):
@@ -83,8 +60,6 @@ class Delivery(enum.Enum):
     Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ends
     the channel, or its session ends, they are kept beyond that end.
     """
-
-    __hash__ = object.__hash__
 
     KEEPING = "nothing listens yet: messages are kept"
     DUE = "something listens: it gets the kept messages in the next turn of the event loop"
@@ -230,7 +205,7 @@ class ChannelCore:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
         self.table = table
-        self.state = _NEW
+        self.state = ChannelState.NEW
         self.reason: Any = None
         """Why it has ended."""
         self.error: Exception | None = None
@@ -266,19 +241,11 @@ class ChannelCore:
         state = f"{self.state.value} {self.delivery.name.lower()}"
         return f"<ChannelCore {self.id} {state}, {kept} kept, {len(self.recipients)} recipients>"
 
-    def _move(self, act: ChannelAct) -> bool:
-        """Enter the next state, and return True, if the table has one."""
-        state = TRANSITIONS.get((self.state, act))
-        if state is None:
-            return False
-        self.state = state
-        return True
-
     # ------------------------------------------------------------ how it is
 
     @property
     def closed(self) -> bool:
-        return self.state is _CLOSED
+        return self.state is ChannelState.CLOSED
 
     @property
     def in_use(self) -> bool:
@@ -300,7 +267,7 @@ class ChannelCore:
         Args:
             coroutine: what was called. None for a plain function.
         """
-        if self.state is not _CLOSED:
+        if self.state is not ChannelState.CLOSED:
             if coroutine is None:
                 check_thread_of_plain(self.table.out.thread, "function")
             else:
@@ -312,7 +279,7 @@ class ChannelCore:
 
     async def wait_closed(self) -> None:
         """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
-        if self.state is not _CLOSED:
+        if self.state is not ChannelState.CLOSED:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
                 self._closed = self.table.out.loop.create_future()
@@ -328,7 +295,7 @@ class ChannelCore:
 
     def opened(self) -> None:
         """Open it: the remote peer knows of it from now on."""
-        self._move(ChannelAct.OPENED)
+        self.state = ChannelState.OPEN
 
     def deliver(self) -> None:
         """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
@@ -336,7 +303,7 @@ class ChannelCore:
 
     def start_sending(self) -> Sender:
         """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
-        if self.state is _OPEN:
+        if self.state is ChannelState.OPEN:
             sender = self.sender = self.table.sender
             return sender
         return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
@@ -676,7 +643,7 @@ class ChannelCore:
 
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
-        if self.state is not _OPEN:
+        if self.state is not ChannelState.OPEN:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
@@ -699,11 +666,12 @@ class ChannelCore:
             by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
                 gets the messages that arrived before.
         """
-        known = self.state is _OPEN
-        if not self._move(ChannelAct.ENDED):
+        known = self.state is ChannelState.OPEN
+        if self.closed:
             if not by_other:
                 self._leave()  # nothing will listen from now on
             return
+        self.state = ChannelState.CLOSED
         if known and not by_other and self.table.out.between_nodes:  # that node has to know of each end
             self.table.send_abort(self.id, LEFT)
         self.reason = reason

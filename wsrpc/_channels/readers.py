@@ -302,7 +302,7 @@ def _has_producer(recipient: FanOut) -> bool:
 
 
 class ReadingPlace:
-    """The main channel or a named one, as one inbox sees it."""
+    """The main channel or a named one, as one inbox sees it. It has no credit, and does not end."""
 
     __slots__ = ("_connections_lost", "_key", "_readers", "_recipient", "unread")
 
@@ -313,11 +313,11 @@ class ReadingPlace:
         self._connections_lost = readers.connections_lost
         self.unread = readers.unread()
 
-    def __repr__(self) -> str:
-        return f"<ReadingPlace {self._key!r} {'closed' if self.closed else 'open'}>"
-
     has_credit = False
     credit_share = 0
+
+    def __repr__(self) -> str:
+        return f"<ReadingPlace {self._key!r} {'closed' if self.closed else 'open'}>"
 
     @property
     def closed(self) -> bool:
@@ -340,8 +340,11 @@ class ReadingPlace:
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
-    def grant(self, items: int, size: int) -> None:
-        """Do nothing: there is no credit on named channels."""
+    def grant(self, items: int, size: int) -> None: ...
+
+    def finish_locally(self) -> None: ...
+
+    def count_dropped(self, count: int) -> None: ...
 
     def stop_items(self) -> None:
         self._readers.stop_items(str(self._key[0]))
@@ -357,14 +360,8 @@ class ReadingPlace:
         if self._recipient is not None:
             self.remove_recipient(self._key[1], self._recipient)
 
-    def finish_locally(self) -> None:
-        """Do nothing: the channel stays."""
-
     def warn(self, text: str) -> None:
         self._readers.warn(text)
-
-    def count_dropped(self, count: int) -> None:
-        """Do nothing: the events of a reading that ends may be dropped here."""
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self._readers.out.thread, coroutine)

@@ -31,67 +31,16 @@ from .core import FINISHED, ChannelCore, ChannelListener, UnreadMessages
 
 __all__ = ["NO_CHANNELS", "TOO_MANY", "ChannelTable"]
 
+V = TypeVar("V")
+
 TOO_MANY = "wsrpc.too_many_channels"
 """The code of a request whose handler ran, and whose answer would have been one channel too many."""
 
 NO_CHANNELS = "wsrpc.no_channels"
 """The code of a request of a peer that knows no channels, if its answer would have been one."""
 
-V = TypeVar("V")
-
 PATIENCE = 5.0
 """Seconds within which a program that has requested a stream begins to read it."""
-
-
-class EndedChannels:
-    """Ids of ended channels for which messages may still arrive. The oldest ones are forgotten."""
-
-    __slots__ = ("_aborted", "_produced")
-
-    def __init__(self) -> None:
-        self._aborted: dict[int, RpcError | None] = {}
-        """Those that this side has aborted. If the abort waits until something arrives, the value is its reason."""
-        self._produced: dict[int, None] = {}
-        """Those on which this side has produced."""
-
-    def reused(self, h: int) -> None:
-        """Forget that channel ``h`` was aborted: a new channel has this id."""
-        self._aborted.pop(h, None)
-
-    def abort(self, h: int) -> bool:
-        """Take note that channel ``h`` is aborted now. Return False if it was aborted before.
-
-        Events on it may still arrive, and an abort is never answered, so each channel is aborted once.
-        """
-        if self.was_aborted(h):
-            return False
-        _remember(self._aborted, h, None)
-        return True
-
-    def was_aborted(self, h: int) -> bool:
-        """Return whether this side has aborted channel ``h``, and has said so."""
-        return h in self._aborted and self._aborted[h] is None
-
-    def abort_later(self, h: int, reason: RpcError) -> None:
-        """Keep the reason for which channel ``h`` is aborted when something arrives on it."""
-        _remember(self._aborted, h, reason)
-
-    def reason(self, h: int) -> RpcError | None:
-        """Return the reason for which channel ``h`` is to be aborted, if it was not aborted yet."""
-        return self._aborted.get(h)
-
-    def produced(self, h: int) -> None:
-        """Take note that this side has produced on channel ``h``. Credit may still arrive for it."""
-        _remember(self._produced, h, None)
-
-    def has_produced(self, h: int) -> bool:
-        return h in self._produced
-
-
-def _remember(ids: dict[int, V], h: int, value: V) -> None:
-    ids[h] = value
-    if len(ids) > MAX_REMEMBERED:
-        del ids[next(iter(ids))]
 
 
 class SilenceWatch:
@@ -177,7 +126,11 @@ class ChannelTable:
         """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
-        self._ended = EndedChannels()
+        self._aborted: dict[int, RpcError | None] = {}
+        """Ended channels that this side has aborted. If the abort waits until something arrives, the value is its
+        reason."""
+        self._produced: dict[int, None] = {}
+        """Ended channels on which this side has produced."""
         self._silence: SilenceWatch | None = None
         """Exists once a plain peer was given a channel."""
         self.credited: dict[int, None] = {}
@@ -205,7 +158,7 @@ class ChannelTable:
     def expects_credit(self, h: int) -> bool:
         """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
         was known."""
-        return self._ended.has_produced(h)
+        return h in self._produced
 
     def all(self) -> list[ChannelCore]:
         """Return all open channels."""
@@ -215,7 +168,7 @@ class ChannelTable:
 
     def open(self, h: int) -> ChannelCore:
         """Make the channel that is the answer to this side's request ``h``."""
-        self._ended.reused(h)
+        self._aborted.pop(h, None)
         channel = self.opened[h] = ChannelCore(h, self)
         channel.opened()
         return channel
@@ -268,7 +221,7 @@ class ChannelTable:
             raise RpcError.of_value(reason)
         if channel.id in self.served:
             raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._ended.reused(channel.id)
+        self._aborted.pop(channel.id, None)
         terms = self.out.terms
         self.out.reply(terms.encode(ChannelCreated(channel.id)))
         event = self.undelivered.pop(channel, "")
@@ -300,8 +253,9 @@ class ChannelTable:
         return min(window, max(SMALLEST_SHARE, window // max(1, len(self.credited))))
 
     def send_abort(self, h: int, reason: object) -> None:
-        """Abort a channel, unless this side has done so already."""
-        if self._ended.abort(h):
+        """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
+        if not self._was_aborted(h):
+            _remember(self._aborted, h, None)
             send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
 
     def abort_when_used(self, h: int, reason: object) -> None:
@@ -309,11 +263,15 @@ class ChannelTable:
         # A new error, because that of a handler refers to the handler's variables.
         code = reason.code if isinstance(reason, RpcError) else None
         text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
-        self._ended.abort_later(h, RemoteError(text, code))
+        _remember(self._aborted, h, RemoteError(text, code))
+
+    def _was_aborted(self, h: int) -> bool:
+        """Return whether this side has aborted ended channel ``h``, and has said so."""
+        return h in self._aborted and self._aborted[h] is None
 
     def refuse(self, h: int) -> RpcError:
         """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self._ended.reason(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        error = self._aborted.get(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
         self.send_abort(h, error)
         return error
 
@@ -373,10 +331,10 @@ class ChannelTable:
             return False
         self.credited.pop(h, None)
         if channel.produces:
-            self._ended.produced(h)
+            _remember(self._produced, h, None)
         requests = self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._ended.was_aborted(h)))
+        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
             if tells and pending.flight is not None:
@@ -385,6 +343,13 @@ class ChannelTable:
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
         self.listener.cancel_requests_on(h, reason)
         return served
+
+
+def _remember(ids: dict[int, V], h: int, value: V) -> None:
+    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
+    ids[h] = value
+    if len(ids) > MAX_REMEMBERED:
+        del ids[next(iter(ids))]
 
 
 def _for_readers(reason: Any) -> RemoteError:

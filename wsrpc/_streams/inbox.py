@@ -97,7 +97,7 @@ class ReadableChannel(Protocol):
     """Channel of an `Inbox`.
 
     Implemented by `ChannelCore` of ``_channels.core`` for anonymous channels, and by `ReadingPlace` of
-    ``_channels.readers`` for the main channel and named ones.
+    ``_channels.readers`` for the main channel and named ones, which have no credit and do not end.
     """
 
     @property
@@ -277,7 +277,10 @@ class Inbox(MessageQueue):
             i = None
         elif not crowded and needed <= self._window_bytes:
             answered, i = True, None
-        if self.is_awaited:  # it is taken in the next turn of the event loop, so that it need not count
+        waiter = self._waiter
+        if waiter is not None and waiter.done():
+            waiter = None
+        if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count
             decoded = True
         elif credited or not (crowded or (queue and needed > limits.stream_queue)):
             decoded = needed <= self._reserved or self._reserve(needed)
@@ -292,7 +295,8 @@ class Inbox(MessageQueue):
         self.received += 1
         if answered:
             self.channel.answer(message.i)
-        self.wake()
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
 
     def _receive_several(self, values: list[Any], payload: bytes | bytearray, decode: Decode) -> None:
         """Keep the items of one message, which have to be within the credit."""
@@ -360,14 +364,9 @@ class Inbox(MessageQueue):
     # ------------------------------------------------------------ reading
 
     @property
-    def is_awaited(self) -> bool:
-        """Whether the reader waits for the next message."""
-        return self._waiter is not None and not self._waiter.done()
-
-    @property
     def is_at_work(self) -> bool:
         """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
-        at_work = bool(self.queue) or (self.taken > 0 and not self.is_awaited)
+        at_work = bool(self.queue) or (self.taken > 0 and (self._waiter is None or self._waiter.done()))
         return at_work and not (self._left or self.abandoned)
 
     @property
@@ -393,7 +392,8 @@ class Inbox(MessageQueue):
         Raises:
             RuntimeError: another task waits already.
         """
-        if self.is_awaited:
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
             raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
         if self._reserved:
             self._release()

@@ -41,7 +41,6 @@ class Stream(Generic[T_co]):
     """
 
     __slots__ = (
-        "_begun",
         "_convert",
         "_inbox",
         "_label",
@@ -73,7 +72,6 @@ class Stream(Generic[T_co]):
         self._inbox: Inbox | None = None
         """What is read. None until reading has begun, and once the stream was left."""
         self._opening = False
-        self._begun = False
         self._left = False
         """The stream was closed, or could not be opened."""
 
@@ -136,8 +134,7 @@ class Stream(Generic[T_co]):
         reading = self._reading
         if reading is None:
             reading = await self._get_reading()
-        if not self._begun:
-            self._begin(reading)
+        self._begin(reading)
         if not self._left:
             self._inbox = reading
         return reading
@@ -190,7 +187,6 @@ class Stream(Generic[T_co]):
 
     def _begin(self, reading: Inbox) -> None:
         reading.channel.check_thread("anext(stream)")
-        self._begun = True
         reading.begin()
 
     def _leave(self, reason: object) -> None:
