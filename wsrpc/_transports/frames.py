@@ -27,6 +27,7 @@ __all__ = ["FrameReader", "FrameWriter"]
 
 TEXT, BINARY = 0x81, 0x82  # with FIN, without extensions
 PONG = 0x8A
+OPCODES = frozenset({0, 1, 2, 8, 9, 10})
 CONTROL = 0x08
 MASKED = 0x80
 
@@ -321,26 +322,27 @@ class FrameReader:
         while True:
             # Not the condition of the loop: Python 3.11 specializes only comparisons that decide about a jump forward.
             start = position + head
-            if start > end and (end - position < 2 or buffer[position + 1] ^ masked < MASKED):
+            if start > end and (end - position < 2 or self._is_valid(buffer, position)):
                 break
             text = kinds[buffer[position]]
             size = buffer[position + 1] ^ masked
-            if size >= 126:
-                if size >= MASKED:  # the bit for the mask is wrong
+            if text is None or size >= 126:
+                if not self._is_valid(buffer, position):
                     others.frame(bytes(buffer[position:]))
                     position = end
                     break
-                if buffer[position] & CONTROL:
-                    others.refuse(CloseCode.PROTOCOL_ERROR, "control frame too long")
-                    position = end
-                    break
-                start += 2 if size == 126 else 8
-                if end < start:
-                    break
-                if size == 126:
-                    size = buffer[position + 2] << 8 | buffer[position + 3]
-                else:
-                    size = int.from_bytes(buffer[position + 2 : position + 10], "big")
+                if size >= 126:
+                    if buffer[position] & CONTROL:
+                        others.refuse(CloseCode.PROTOCOL_ERROR, "control frame too long")
+                        position = end
+                        break
+                    start += 2 if size == 126 else 8
+                    if end < start:
+                        break
+                    if size == 126:
+                        size = buffer[position + 2] << 8 | buffer[position + 3]
+                    else:
+                        size = int.from_bytes(buffer[position + 2 : position + 10], "big")
             after = start + size
             if size > largest and not buffer[position] & CONTROL:
                 others.refuse(CloseCode.MESSAGE_TOO_BIG, f"frame with {size} bytes exceeds limit of {largest} bytes")
@@ -374,6 +376,10 @@ class FrameReader:
         self.messages += count
         if position < end:
             self._rest = bytearray(memoryview(buffer)[position:])
+
+    def _is_valid(self, buffer: bytes | bytearray, position: int) -> bool:
+        """Whether a frame at ``position`` has a known opcode, and is masked if it has to be."""
+        return buffer[position] & 0x0F in OPCODES and buffer[position + 1] & MASKED == self._masked
 
     def only_message(self, data: bytes) -> bytes | None:
         """Return the payload if ``data`` is one short message and nothing else, as from many clients that say little.

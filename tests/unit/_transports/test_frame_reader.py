@@ -134,6 +134,14 @@ def test_a_frame_whose_mask_bit_is_wrong_is_left_to_the_library(message: tuple[b
     assert (collector.messages, collector.frames) == ([], [data])
 
 
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("data", [b"\x83\x85", b"\xff\xff\xff\xff", b"\x0b\x80"])
+def test_a_frame_whose_opcode_is_unknown_is_left_to_the_library_at_once(data: bytes, masked: bool) -> None:
+    collector = Collector()
+    reader(masked).feed(data, collector, collector)
+    assert (collector.messages, collector.frames) == ([], [data])
+
+
 @pytest.mark.parametrize("size", [100, 126, 65536])
 @pytest.mark.parametrize("masked", [False, True])
 def test_a_message_that_is_too_large_is_refused_as_soon_as_its_size_is_known(size: int, masked: bool) -> None:
