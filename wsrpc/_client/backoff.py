@@ -131,13 +131,13 @@ class Schedule:
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
         self._wait_now: Wait = self._wait
-        """What gives the next delay."""
+        """Gives the next delay."""
         self._delay = 0.0
-        """The delay that it gave."""
+        """The latest delay."""
         retry = reconnect.retry or is_transient
         self._attempts = Retrying(
-            sleep=_no_sleep,  # `Dialing` waits
-            wait=self._wait_and_note,
+            sleep=self._sleep,
+            wait=self._delay_after,
             stop=reconnect.stop or stop_never,
             retry=retry if isinstance(retry, retry_base) else retry_if_exception(retry),
             retry_error_callback=self._stop,
@@ -192,41 +192,34 @@ class Schedule:
             Exception: whatever a strategy of the user raises.
         """
         self.stopped = False
-        try:
-            self._wait_now = wait or self._wait
-            return self._judge(error)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:  # which would end the caller in the middle of its work
-            raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
-
-    def _judge(self, error: Exception) -> float | None:
+        self._wait_now = wait or self._wait
         failures, traceback = self._failures, error.__traceback__
         try:
             with self._attempt:
                 raise error
             self._attempt = next(self._series)
+            return self._delay
         except BaseException as exc:
             self.begin(failures)
-            if exc is not error and not isinstance(exc, StopIteration):
+            if exc is error or isinstance(exc, StopIteration):
+                return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
+            if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
                 raise
-            return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
+            # It would end the caller in the middle of its work.
+            raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
         finally:
             error.__traceback__ = traceback  # raising has added to it
-        return self._delay
 
-    def _wait_and_note(self, state: RetryCallState) -> float:
+    def _delay_after(self, state: RetryCallState) -> float:
         assert state.outcome is not None
         # 0 first, so that not-a-number and what is negative are 0, too.
-        self._delay = max(0.0, float(self._wait_now(state))) + _at_least(state.outcome.exception())
-        return self._delay
+        return max(0.0, float(self._wait_now(state))) + _at_least(state.outcome.exception())
+
+    def _sleep(self, seconds: float) -> None:
+        self._delay = seconds  # `Dialing` waits
 
     def _stop(self, state: RetryCallState) -> None:
         self.stopped = True
-
-
-def _no_sleep(seconds: float) -> None:
-    """In place of tenacity's sleep."""
 
 
 def _at_least(error: BaseException | None) -> float:
