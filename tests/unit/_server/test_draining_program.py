@@ -110,8 +110,9 @@ async def test_sigterm_drains_and_ends_with_status_0() -> None:
     async with running() as (it, working, request):
         it.send(signal.SIGTERM)
         await it.says("draining: 1 connections, at most 60 s")
+        assert working.client.peer.info.remote is not None
         with pytest.raises(HandshakeRejected, match="503"):
-            await dial(f"ws://127.0.0.1:{working.client.peer.info.underlying.remote_address[1]}")
+            await dial(f"ws://127.0.0.1:{working.client.peer.info.remote[1]}")
         working.may_end.set()
         assert await request == "done"
         info = await working.closed
