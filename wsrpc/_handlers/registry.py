@@ -18,14 +18,14 @@ from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
 from .compiled import ArgumentsRefused, Handler
-from .context import Context, Invocation
 from .contract import Member, emitted_members
 from .implementation import implementing
-from .introspection import Injection, is_async, location, name_of
+from .injections import Injection
+from .introspection import is_async, location, name_of
+from .invocation import Invocation
 from .method import check_options
 
 __all__ = [
-    "CallNext",
     "HandlerContext",
     "LifecycleHandler",
     "Middleware",
@@ -36,12 +36,9 @@ __all__ = [
     "raw_handler",
 ]
 
-CallNext = Callable[[Context], Awaitable[Any]]
-"""Second argument of middleware: runs the next middleware or the handler, and returns its result."""
-Middleware = Callable[[Context, CallNext], Awaitable[Any]]
-"""Function that runs around handlers; see `Router.use`."""
-HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
-"""Function that returns an async context manager in which a handler runs; see `Server.handler_context`."""
+# The first argument of both is a `Context`, whose class lies in a higher layer.
+Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+HandlerContext = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class RawOnly(NamedTuple):

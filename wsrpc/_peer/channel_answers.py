@@ -113,7 +113,7 @@ class ChannelAnswers:
         if call.cancelled:
             raise call.cancellation()
         self._admission.running.check_room_for_channel(call)
-        channel = call.ctx.answer_channel()
+        channel: ChannelCore = call.ctx.answer_channel()
         channel.deliver()
         call.channel = channel
         call.settle()

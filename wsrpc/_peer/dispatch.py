@@ -16,7 +16,7 @@ from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._handlers.compiled import Handler
-from .._handlers.context import CURRENT, Invocation
+from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry

@@ -16,7 +16,7 @@ from .._base.scheduler import Scheduler
 from .._channels.core import TOO_MANY, ChannelCore
 from .._channels.source import as_source
 from .._handlers.compiled import ArgumentsRefused, Handler
-from .._handlers.context import Context, Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers
 from .._handlers.registry import Middleware, Registry
 from .._handlers.suggestions import Unhandled
@@ -295,7 +295,7 @@ class Invoker:
             handler_context = registry.handler_context or handler_context
         handler = call.handler
 
-        async def innermost(ctx: Context) -> Any:
+        async def innermost(ctx: Any) -> Any:
             if handler is None:
                 raise self.unknown(call.ctx)
             try:
@@ -307,10 +307,10 @@ class Invoker:
                 # Middleware sees the error that the caller will get.
                 raise made_here(refused.error) from None
 
-        def after(position: int) -> Callable[[Context], Any]:
+        def after(position: int) -> Callable[[Any], Any]:
             called = False
 
-            async def call_next(ctx: Context) -> Any:
+            async def call_next(ctx: Any) -> Any:
                 nonlocal called
                 if called:
                     raise RuntimeError("a middleware called call_next twice: a handler runs once for each message")

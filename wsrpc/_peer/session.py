@@ -12,7 +12,7 @@ from msgspec import Struct
 from .._base.scheduler import Scheduler
 from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._protocol.rejections import bounded_reason
 from .._sending.link import Link
 from ..errors import ChannelClosed

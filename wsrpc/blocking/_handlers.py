@@ -10,12 +10,12 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.peer import Peer as AsyncPeer
 from .._base.names import RESERVED_EVENTS
-from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._channels.source import iterate_in_thread
 from .._handlers.introspection import is_async, location, read_signature, signature_of
 from .._handlers.method import MARK, Exposed, mark_of
-from .._peer.peer import Peer as AsyncPeer
 from .._streams.stream import Stream as AsyncStream
 from ._delegate import blocking_form
 from ._loop import Portal

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
-from operator import attrgetter, methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.anonymous import channel_of
+from .._api.channel import Channel as AsyncChannel
+from .._api.peer import Peer as AsyncPeer
 from .._base.misuse import no_parentheses
 from .._base.names import F, Offline
 from .._base.state import Key, PeerState
-from .._calling.channel import Channel as AsyncChannel
-from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
-from .._handlers.introspection import injectable
-from .._peer.peer import Peer as AsyncPeer
+from .._handlers.injections import Injection, injections
 from .._sending.retry import Retry
 from .._streams.event_values import Keep
 from .._streams.stream import Stream as AsyncStream
@@ -310,7 +310,6 @@ class Channel(Registrar, Caller, EventReader):
         return self.items()
 
 
-@injectable(methodcaller("channel"), own_form, conversation=True, blocking=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request; see `wsrpc.AnonymousChannel`.
 
@@ -498,7 +497,6 @@ class Endpoint(Registrar, Caller, EventReader):
         return function
 
 
-@injectable(attrgetter("peer"), own_form)
 class Peer(Endpoint):
     """The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it."""
 
@@ -575,3 +573,9 @@ class Peer(Endpoint):
 
 
 FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
+
+
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
