@@ -33,6 +33,10 @@ from .dispatch import Dispatcher
 
 __all__ = ["Inbound"]
 
+LONGEST = 1 + 64
+"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
+MOST_MALFORMED = 10
+"""Malformed messages within a minute that do not end the connection."""
 MINUTE = 60.0
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
@@ -56,8 +60,6 @@ class InboundBounds(Struct, frozen=True, gc=False):
     """Size in bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
     short_name: int
     """Characters of a name that needs no encoding to be measured: a character takes four bytes at most."""
-    arguments: int
-    """Length of the longest ``a``: a name and its arguments."""
     rated: bool
     """Whether there is a limit of events and requests per second."""
 
@@ -66,9 +68,7 @@ class InboundBounds(Struct, frozen=True, gc=False):
 def bounds_of(limits: Limits) -> InboundBounds:
     """Return the bounds that follow from ``limits``, the same object for all peers that have these limits."""
     small = min(SMALL, limits.values // SHARE)
-    return InboundBounds(
-        limits, limits.depth, limits.values, small, limits.name // 4, limits.arguments + 1, limits.rate is not None
-    )
+    return InboundBounds(limits, limits.depth, limits.values, small, limits.name // 4, limits.rate is not None)
 
 
 class TooManyValues(Exception):
@@ -185,7 +185,7 @@ class Inbound:
                 and ((i := message.i) is UNSET or (i.__class__ is int and i > 0 and (i <= ONE_DIGIT or i <= MAX_ID)))
                 and (name := a[0]).__class__ is str
                 and len(name) <= bounds.short_name
-                and len(a) <= bounds.arguments
+                and len(a) <= LONGEST
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
@@ -197,7 +197,7 @@ class Inbound:
                 type(h) is int
                 and message.i is UNSET
                 and (name := a[0]).__class__ is str
-                and len(a) <= bounds.arguments
+                and len(a) <= LONGEST
                 and (channel := (channels := self._channels).opened.get(h) or channels.served.get(h)) is not None
                 and (recipient := channel.live.get(name)) is not None
                 and (not bounds.rated or name in STREAM_EVENTS)
@@ -307,9 +307,9 @@ class Inbound:
             self._refuse(message, NOT_TEXT, _not_text(name), payload)
         elif channel is not None and channel.__class__ is not str:
             self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-        elif len(a) > self._bounds.arguments:
-            most = self._bounds.limits.arguments
-            self._refuse(message, "too many arguments", f"got {len(a) - 1} arguments, at most {most} are accepted")
+        elif len(a) > LONGEST:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+            self._refuse(message, "too many arguments", why)
         elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
             self._refuse(message, "name too long", f"a name of more than {self._bounds.limits.name} bytes")
         elif message.h is not None:
@@ -577,12 +577,11 @@ class Inbound:
             return
         self._ignored["malformed"] += 1
         self._reporter.tell("error", ProtocolError(f"ignored {why}"))
-        most = self._bounds.limits.undecodable
         times = self._violated().malformed_at
         now = self._out.loop.time()
         times.append(now)
-        if len(times) > most and now - times.pop(0) < MINUTE:
-            self._fail(CloseCode.INVALID_DATA, f"more than {most} malformed messages a minute")
+        if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
+            self._fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
 
 
 def raw_text(payload: bytes | bytearray) -> WireMessage:

@@ -128,7 +128,7 @@ class ServedPeer(PeerOwner):
 
     def name_session(self) -> SessionName | None:
         self.sid, token = self._peers.sessions.name(self.core, self._goes_on)
-        return SessionName(self.sid, token, self.core.limits.detached)
+        return SessionName(self.sid, token, self._peers.sessions.kept_for)
 
     def _goes_on(self, handshake: Handshake) -> None:
         """Use what `on_handshake` has said of another connection, over which the session goes on."""

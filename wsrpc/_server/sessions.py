@@ -63,11 +63,13 @@ def _memory(of: ResumableSession | Holder) -> int:
 class ResumableSessions:
     """The sessions of a server that can go on over another connection.
 
-    Those without a connection take at most ``limit`` bytes together. When they take more, the client whose sessions
-    take most loses the largest one: no client can end the sessions of another one that takes less.
+    Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
+    When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
+    another one that takes less.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, kept_for: float, limit: int) -> None:
+        self.kept_for = kept_for
         self._limit = limit
         self._here = secrets.token_urlsafe(6)
         """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""

@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PROGRAM = """
 import asyncio, logging, signal, sys
-from wsrpc import Limits, Peer, Server
+from wsrpc import Peer, Server
 if "quiet" not in sys.argv:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-server = Server(limits=Limits(drain=DRAIN))
+server = Server()
 signal.signal(signal.SIGTERM, before := lambda *_: None)
 
 @server.on("work")
@@ -33,7 +33,7 @@ async def work(peer: Peer) -> str:
     await peer.request("may I end?", timeout=None)
     return "done"
 
-server.run("127.0.0.1", 0)
+server.run("127.0.0.1", 0, drain=DRAIN)
 print("the end", signal.getsignal(signal.SIGTERM) is before)
 """
 
