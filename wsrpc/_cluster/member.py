@@ -17,7 +17,6 @@ from .._base.scheduler import LoopScheduler, Tasks
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
 from .._server.membership import Host, RoomMessage
-from .._server.peers import ServedPeer
 from ..engine import PATIENCE, Engine
 from ..errors import ConnectionLost, EngineLost, QueueFull, WsrpcError
 from ..stats import ClusterStats
@@ -143,16 +142,16 @@ class Member:
 
     # ------------------------------------------------------------ the addresses of this node
 
-    def claim(self, address: str, served: ServedPeer) -> None:
+    def claim(self, address: str, peer: Peer) -> None:
         before = self.addresses.get(address)
-        self.addresses[address] = served.peer
+        self.addresses[address] = peer
         self._node.directory.claim(address)
         self._node.changed()
-        if before is not None and before is not served.peer:
+        if before is not None and before is not peer:
             self._close_replaced(address, before)
 
-    def release(self, address: str, served: ServedPeer) -> None:
-        if self.addresses.get(address) is served.peer:
+    def release(self, address: str, peer: Peer) -> None:
+        if self.addresses.get(address) is peer:
             del self.addresses[address]
             self._node.directory.release(address, self._node.now)
             self._node.changed()
