@@ -12,13 +12,12 @@ KiB = 1024
 MiB = 1024 * KiB
 
 
-MAY_BE_ZERO = frozenset({"waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable", "replay"})
-"""Bounds of queues and counters that may be 0."""
+MAY_BE_ZERO = frozenset({"waiting", "offline", "replay"})
+"""Bounds of queues that may be 0."""
 MAY_BE_NONE = frozenset({"sent_message", "rate", "timeout", "handler", "ping_interval", "ping_timeout"})
 """Bounds that may be None."""
 AT_LEAST = {
     "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
-    "replay_messages": (512, "256 are acknowledged at once"),
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
     "values": (64, "an error has some 20, and every answer has to pass"),
@@ -30,7 +29,8 @@ AT_LEAST = {
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """Limits of one connection. Sizes are in bytes, durations in seconds.
 
-    Pass them to `Server` or `Client`. `replace` returns a changed copy.
+    Pass them to `Server` or `Client`. `replace` returns a changed copy. The properties are further limits, which follow
+    from these.
 
     Attributes:
         message: maximum size of an inbound message after decompression; at least 512. A larger message closes the
@@ -46,8 +46,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             handled like a message with more than ``values`` values. A message that is nested more than 512 levels deep,
             and deeper than this limit, closes the connection with 1007. (The limit of Go's encoding/json is 10,000
             levels, which is too many for Python's recursion.)
-        arguments: maximum number of arguments of one event or request. A request with more arguments is rejected, and
-            such an event is dropped.
         name: maximum size of the name of an event or a channel. A request with a longer name is rejected, and such an
             event is dropped.
         rate: maximum number of requests and events from the remote peer, both per second and in one burst. Above the
@@ -59,14 +57,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             exits, even if it was cancelled or is waiting for a response from the remote peer. If all running handlers
             on both sides are waiting for such responses, only a timeout ends the deadlock. (HTTP/2 peers commonly
             announce 100 to 250 streams; a handler is cheaper than a stream.)
-        running_bytes: maximum total size of the encoded messages whose handlers are running. Further messages wait.
-            Messages that opened streams and conversations have a separate total, with the same limit. Because streams
-            and conversations can be open for a long time, a request that exceeds this total does not wait, but is
-            rejected with `Overloaded`. While a total is 0, a message of any size is accepted. (By default, there is
-            room for four of the largest messages. Decoded arguments take 1 to 70 times as much memory.)
         waiting: maximum number of messages that wait for a handler to exit. The next request is rejected with
             `Overloaded`, and the next event is dropped.
-        waiting_bytes: maximum size of the messages that wait for a handler to exit, before decoding.
         pending: maximum number of outbound requests that wait for a response. The next request raises
             `TooManyRequests`.
         channels: maximum number of anonymous channels, including streams, that the remote peer has opened. The next
@@ -85,12 +77,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             other direction. Chrome accepts 15 MiB of unread data on an HTTP/2 connection.)
         stream_window: maximum number of items of one stream that a remote wsrpc peer can send before this side has read
             them. When this side has read half of them, it sends new credit, which permits the remote peer to send more
-            items. (With 256, a fast reader of small items has to wait for new credit, and each item costs both sides a
-            fifth more CPU time.)
-        stream_window_bytes: maximum total size of the encoded items that a remote wsrpc peer can send before this side
-            has read them. All streams that this side reads on a connection share this size. The size therefore also
-            limits how many bytes of items a response can be queued behind. Each stream gets at least 32 KiB. A single
-            item can exceed the limit. (The default of HTTP/2 is 64 KiB for each stream.)
+            items. It also limits the size of the items, see `stream_window_bytes`. (With 256, a fast reader of small
+            items has to wait for new credit, and each item costs both sides a fifth more CPU time.)
         stream_queue: maximum size of the messages, before decoding, that wait for the reader of a stream or a channel
             if the remote peer has no flow control. If they exceed this size, the reader gets these messages and then
             `StreamOverflow`.
@@ -106,19 +94,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             the connection is dropped, because the remote peer is not reading. If pings are on, the connection is
             dropped after ``ping_interval + ping_timeout`` at the latest.
         offline: maximum number of messages that a client queues while it is not connected. The next message raises
-            `QueueFull`.
-        offline_bytes: maximum size of the messages that a client queues while it is not connected.
+            `QueueFull`. See also `offline_bytes`.
         replay: maximum size of the messages that are kept until a remote wsrpc peer acknowledges them; at least 128
             KiB. With these messages, the session can resume on another connection. When the limit is reached, awaited
             calls that send messages wait. Messages that are sent without waiting, such as responses, may take up to
             ``hard_cap`` bytes more. Above that, the session ends when its connection ends. 0: sessions do not resume.
-            (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)
-        replay_messages: maximum number of the messages that are kept until a remote wsrpc peer acknowledges them; at
-            least 512. (A peer acknowledges messages after 256 of them; the default is 16 times as many.)
-        detached: maximum time that a server keeps a session without a connection. (The default of Socket.IO is 2
-            minutes, if this feature is turned on, and that of SignalR is 30 s.)
-        undecodable: maximum number of malformed messages per minute, such as text that begins with ``{`` and is not
-            JSON, or a request with an invalid id. If there are more, the connection is closed with 1007.
+            See also `replay_messages`. (A peer acknowledges messages after 64 KiB; the default is 16 times as much.)
         timeout: default of ``request(timeout=)``. None: no limit.
         handler: default of ``on(timeout=)``: the maximum time that the ``async def`` handler of an event or request can
             run. After that, the handler is cancelled, and the caller gets `HandlerTimeout`. None: no limit. This limit
@@ -130,8 +111,6 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             default.)
         close_timeout: maximum time of the closing handshake. After that, the connection is dropped. Also the time that
             ``close()`` gives running event handlers to finish.
-        drain: maximum time that `Server.run` waits for active work after SIGTERM. After that, the server closes its
-            connections with 1012. (Kubernetes kills a process after 30 s.)
         ping_interval: time between two pings. Each connection shortens this time at random by up to 10 %, so that not
             all connections send pings at the same time. None: no pings. (The library `websockets` has the same
             default.)
@@ -149,19 +128,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     sent_message: int | None = None
     values: int = 1280 * 1024
     depth: int = 64
-    arguments: int = 64
     name: int = 256
     rate: int | None = None
     running: int = 1024
-    running_bytes: int = 16 * MiB
     waiting: int = 10_000
-    waiting_bytes: int = 4 * MiB
     pending: int = 10_000
     channels: int = 1024
     unread: float = 30.0
     unread_bytes: int = 16 * MiB
     stream_window: int = 512
-    stream_window_bytes: int = 256 * KiB
     stream_queue: int = 1 * MiB
     high_water: int = 64 * KiB
     hard_cap: int = 16 * MiB
@@ -169,17 +144,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rooms: int = 256
     stall: float = 10.0
     offline: int = 256
-    offline_bytes: int = 1 * MiB
     replay: int = 1 * MiB
-    replay_messages: int = 4096
-    detached: float = 60.0
-    undecodable: int = 10
     timeout: float | None = 60.0
     handler: float | None = None
     open_handlers: float = 10.0
     open_timeout: float = 10.0
     close_timeout: float = 5.0
-    drain: float = 20.0
     ping_interval: float | None = 20.0
     ping_timeout: float | None = 20.0
 
@@ -200,6 +170,49 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
                 least, why = LEAST[name]
                 if value < least and not (name in MAY_BE_ZERO and value == 0):
                     raise ValueError(f"Limits.{name} must be at least {least}, got {value!r}{why and f': {why}'}")
+
+    @property
+    def running_bytes(self) -> int:
+        """Maximum total size of the encoded messages whose handlers are running.
+
+        There is room for four of the largest messages, and for 4 KiB for each handler that `running` allows. Further
+        messages wait. Messages that opened streams and conversations have a separate total, with the same limit.
+        Because streams and conversations can be open for a long time, a request that exceeds this total does not wait,
+        but is rejected with `Overloaded`. (Decoded arguments take 1 to 70 times as much memory.)
+        """
+        return max(4 * self.message, 4 * KiB * self.running)
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Maximum size of the messages that wait for a handler to exit, before decoding.
+
+        There is room for one of the largest messages, and for 256 bytes for each message that `waiting` allows.
+        """
+        return max(self.message, 256 * self.waiting)
+
+    @property
+    def stream_window_bytes(self) -> int:
+        """Maximum total size of the encoded items that a remote wsrpc peer can send before this side has read them.
+
+        The size is 512 bytes for each item of `stream_window`. All streams that this side reads on a connection share
+        it, so it also limits how many bytes of items a response can be queued behind. Each stream gets at least 32 KiB,
+        unless the total is less. A single item can exceed the limit. (The default of HTTP/2 is 64 KiB for each stream.)
+        """
+        return 512 * self.stream_window
+
+    @property
+    def offline_bytes(self) -> int:
+        """Maximum size of the messages that a client queues while it is not connected: 1 MiB, or 1 KiB for each."""
+        return max(1 * MiB, 1 * KiB * self.offline)
+
+    @property
+    def replay_messages(self) -> int:
+        """Maximum number of the messages that are kept until a remote wsrpc peer acknowledges them.
+
+        There is one for every 256 bytes of `replay`. (A peer acknowledges messages after 256 of them; the default is 16
+        times as many.)
+        """
+        return self.replay // 256
 
     def replace(self, **changes: Any) -> Self:
         """Return a copy with some limits changed.

@@ -83,7 +83,9 @@ class ConnectionInfo(msgspec.Struct, frozen=True, kw_only=True):
         remote: the host and port of the remote peer, or None if unknown. The port is 0 if a proxy named only the host.
         local: the host and port of this side, or None if unknown.
         subprotocol: the subprotocol that both sides use, or None.
-        underlying: the connection object of the WebSocket library, for features that `Transport` does not have.
+        underlying: for features that `Transport` does not have. On the default transport, an object with the attributes
+            ``transport`` (of asyncio), ``request`` and ``response`` (of the ``websockets`` library; the response only
+            on a client). On other transports, the connection object of the library.
     """
 
     target: str = "/"

@@ -7,12 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from wsrpc import Limits
-
 Frame = dict[str, Any]
 
 MAX_ID = 2**53 - 1
-MOST_MALFORMED = Limits().undecodable
+MOST_MALFORMED = 10
 """Malformed messages within a minute, longer than any sequence takes, for which wsrpc does not close."""
 RESERVED = frozenset({"open", "connect", "message", "error", "close", "disconnect"})
 MAKERS = frozenset({"channel_make", "channel_talk", "count", "count_list", "count_then_fail", "steps"})

@@ -87,7 +87,7 @@ class World:
 
 @asynccontextmanager
 async def world(**options: Any) -> AsyncGenerator[World]:
-    server = Server(limits=Limits(close_timeout=1.0).replace(**options))
+    server = Server(limits=Limits(close_timeout=1.0), **options)
     server.on("note", lambda n: None)
 
     @server.on_handshake

@@ -243,7 +243,7 @@ async def attack(script: list[Any], *, dialer: bool, limits: Limits, burst: bool
 
 
 ROOMY = Limits()
-TIGHT = Limits(undecodable=3, running=2, waiting=2, arguments=1, name=16, depth=4)
+TIGHT = Limits(running=2, waiting=2, name=16, depth=4)
 
 
 @settings(max_examples=examples(400))

@@ -50,7 +50,7 @@ from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports
 
 KEPT = 30.0
-"""`Limits.detached`."""
+"""Seconds that a session without a connection is kept."""
 TIMEOUT = 60.0
 """Of calls that do not say otherwise."""
 SMALL = 128 * 1024
@@ -113,7 +113,6 @@ class SessionsMachine(RuleBasedStateMachine):
             replay=replay,
             stream_window=window,
             offline=offline,
-            detached=KEPT,
             timeout=TIMEOUT,
             ping_interval=None,
             close_timeout=2.0,
@@ -157,7 +156,7 @@ class SessionsMachine(RuleBasedStateMachine):
         self.world.run(main())
 
     def start_server(self) -> None:
-        self.server = server = Server(limits=self.limits)
+        self.server = server = Server(limits=self.limits, detached=KEPT)
         self.line = Line(server)
         server.on("open", self.opened_there)
         server.on("close", self.closed_there)

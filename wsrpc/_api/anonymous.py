@@ -188,7 +188,7 @@ class AnonymousChannel(Registrar, EventReader):
 
     def _listen(self) -> None:
         self._registry = self._core.own_registry()
-        self._core.mailbox.listen()
+        self._core.listen()
 
     def _check_open(self) -> None:
         self._core.check_open()

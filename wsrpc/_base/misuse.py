@@ -85,7 +85,7 @@ def check_has_run(what: str, returned: Any) -> None:
         )
 
 
-def check_number(text: str, given: Any, least: int) -> None:
+def check_number(text: str, given: Any, least: float) -> None:
     """Refuse an option that is not a number, or less than ``least``; ``text`` says what is expected.
 
     Raises:

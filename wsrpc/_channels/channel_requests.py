@@ -17,7 +17,8 @@ from .._protocol.rejections import of_started_call, reason_of
 from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
 from .._sending.requests import Requester, convert_answer
-from .._streams.reader import MismatchDetector, Reading
+from .._streams.inbox import Inbox
+from .._streams.recipients import MismatchDetector
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
 from .core import ChannelCore
@@ -77,19 +78,19 @@ class ChannelRequests(Requester):
 
     async def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Reading:
-        """Open a stream and return the reading of its items. See `Caller.stream`."""
+    ) -> Inbox:
+        """Open a stream and return the inbox of its items. See `Caller.stream`."""
         send = options.send
         opened = await self._open(channel, event, args, options)
-        reading = opened.reading(owns=True)
+        reading = opened.inbox(owns=True)
         if send is None:
 
             def wants_items() -> None:
                 text = f"{event!r} reads items that its caller sends: give send=, to request() or stream()"
-                reading.inbox.end(BadResult(text))
+                reading.end(BadResult(text))
                 opened.abort(None)
 
-            MismatchDetector(opened, ("start",), wants_items)
+            opened.add_recipient("start", MismatchDetector(wants_items))
         else:
             # Made at once: the handler's `start` may have come with the channel.
             producer = self._producer(opened, event, options.timeout)
@@ -98,7 +99,7 @@ class ChannelRequests(Requester):
             self._keep(sending)
         return reading
 
-    async def _feed(self, channel: ChannelCore, producer: Producer, reading: Reading, send: Source) -> None:
+    async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
         """Send the items that a stream's handler reads, while its items are being read."""
         try:
             await self._produce(producer, send)
@@ -106,12 +107,12 @@ class ChannelRequests(Requester):
         except ChannelClosed:
             return  # the reader gets the error
         except ItemRefused as exc:
-            reading.inbox.end(exc.error)
+            reading.end(exc.error)
             channel.abort(None)
         except BaseException as exc:
             if not channel.closed:  # otherwise it was cancelled because of that
                 cancelled = isinstance(exc, asyncio.CancelledError)
-                reading.inbox.end(RuntimeError("the source was cancelled") if cancelled else exc)
+                reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
                 channel.abort(_for_handler(exc))
             if not isinstance(exc, Exception):
                 raise

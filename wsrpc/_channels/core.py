@@ -1,4 +1,4 @@
-"""Anonymous channels: one side of one channel (a table of states), and the table of those of a session."""
+"""Anonymous channels: one side of one channel, and the table of those of a session."""
 
 from __future__ import annotations
 
@@ -6,49 +6,47 @@ import asyncio
 import enum
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from msgspec import UNSET
 
-from .._base.scheduler import Timer
+from .._base.scheduler import Scheduler, Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
-from .._protocol.nodes import LEFT, as_raised
-from .._protocol.rejections import ABORTED, FINISHED_REASON, is_finished, reason_from_wire, text_for_peer
+from .._protocol.messages import Event, Resolution, WireMessage, place_on
+from .._protocol.nodes import LEFT
+from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.notices import send_notice
-from .._sending.outbound import Outbound
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits, value_of
-from .._streams.inbox import SMALLEST_SHARE, Decode, Inbox
-from .._streams.mailbox import Mailbox, UnreadMessages
-from .._streams.reader import Reading, Upload
-from .._streams.recipients import Recipient
+from .._streams.inbox import Inbox, MessageQueue, Upload
+from .._streams.memory import UnreadMemory
+from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
 from .._streams.stream import Stream
 from ..errors import (
     ChannelClosed,
     ChannelNotReady,
-    ConnectionLost,
-    RemoteError,
     RpcError,
     StreamOverflow,
     as_text,
-    closed_here,
-    is_closed_here,
-    made_here,
     short,
 )
 from ..limits import Limits
-from .ended import EndedChannels
-from .silent_peers import SilenceWatch
 
-__all__ = ["TOO_MANY", "TRANSITIONS", "ChannelAct", "ChannelCore", "ChannelListener", "ChannelState", "ChannelTable"]
+if TYPE_CHECKING:
+    from .table import ChannelTable
+
+__all__ = [
+    "FINISHED",
+    "ChannelCore",
+    "ChannelListener",
+    "ChannelState",
+    "Delivery",
+    "UnreadMessages",
+]
 
 
 class ChannelState(enum.Enum):
-    """State of an anonymous channel on one side."""
-
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    """State of an anonymous channel on one side. It is followed by the next one, or by the last one."""
 
     NEW = "new"
     """A handler has made it. The remote peer does not know of it yet."""
@@ -56,30 +54,17 @@ class ChannelState(enum.Enum):
     CLOSED = "closed"
 
 
-class ChannelAct(enum.Enum):
-    """Event that changes the state of a channel."""
+class Delivery(enum.Enum):
+    """State of the delivery of a channel's messages. Each state is followed by the next one, or by the last one.
 
-    __hash__ = object.__hash__  # that of Enum is a Python function, and the table is asked often
+    Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ends
+    the channel, or its session ends, they are kept beyond that end.
+    """
 
-    OPENED = "the request that it belongs to was answered with it"
-    ENDED = "either side has ended it, or the session has ended"
-
-
-_NEW, _OPEN, _CLOSED = ChannelState
-
-TRANSITIONS = {
-    (_NEW, ChannelAct.OPENED): _OPEN,
-    (_NEW, ChannelAct.ENDED): _CLOSED,
-    (_OPEN, ChannelAct.ENDED): _CLOSED,
-}
-"""The next state for each state and act. An act that is in no cell changes nothing."""
-
-
-TOO_MANY = "wsrpc.too_many_channels"
-"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
-
-NO_CHANNELS = "wsrpc.no_channels"
-"""The code of a request of a peer that knows no channels, if its answer would have been one."""
+    KEEPING = "nothing listens yet: messages are kept"
+    DUE = "something listens: it gets the kept messages in the next turn of the event loop"
+    LIVE = "messages are delivered at once"
+    OVER = "the channel has ended: all messages were delivered or dropped"
 
 
 class _Finished:
@@ -98,6 +83,9 @@ _NOT_READY = (
 
 _NO_HANDLERS = Registry()
 """The registry of channels without handlers, for example those of streams."""
+
+
+_NOBODY: dict[str, Recipient] = {}
 
 
 class ChannelListener(Protocol):
@@ -124,8 +112,66 @@ class ChannelListener(Protocol):
         """Reject a request of the remote peer."""
 
 
+class UnreadMessages(UnreadMemory):
+    """Memory that unread messages take on all channels of one peer, and the late channels of that peer.
+
+    A channel is late if it has ended while it still keeps messages for a future handler or reader.
+    """
+
+    __slots__ = ("_late", "_late_served")
+
+    def __init__(self, loop: Scheduler, limits: Limits) -> None:
+        super().__init__(loop, limits)
+        self._late: dict[ChannelCore, bool] = {}
+        """Late channels, oldest first, and whether the remote peer had opened them."""
+        self._late_served = 0
+
+    def keep_late(self, channel: ChannelCore, served: bool) -> None:
+        """Remember a late channel. ``served``: the remote peer had opened it."""
+        self._late[channel] = served
+        self._late_served += served
+        if self._late_served > self.limits.channels:
+            # Late channels do not count as open ones. They are bounded here: the oldest one drops its messages.
+            next(late for late, served in self._late.items() if served).stop_listening()
+
+    def forget_late(self, channel: ChannelCore) -> None:
+        """Forget a channel that keeps nothing any more."""
+        self._late_served -= self._late.pop(channel, False)
+
+    def forget_late_requests(self) -> None:
+        """Turn the requests on late channels into events: their session is over, and nobody can answer them."""
+        for channel in self._late:
+            channel.take_request_ids()
+
+    def leave_late(self) -> None:
+        """Drop the messages on all late channels."""
+        for channel in list(self._late):
+            channel.stop_listening()
+
+
+class ChannelFanOut(FanOut):
+    """All readers of one event name on an anonymous channel. The handler of that name gets each event, too."""
+
+    __slots__ = ("_channel",)
+
+    def __init__(self, channel: ChannelCore) -> None:
+        super().__init__()
+        self._channel = channel
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        handled = self._channel.has_handler(message.a[0])
+        if not handled or message.i is UNSET:  # a request is for the handler alone, which answers it
+            self.pass_on(message, payload, decode, handled=handled)
+        if handled:
+            message.c = None  # an anonymous channel has no name, see `place_on`
+            self._channel.handle(message, payload, decode)
+
+
 class ChannelCore:
-    """One side of an anonymous channel, from the request that opens it to its end.
+    """One side of an anonymous channel, from the request that opens it until all its messages are delivered.
+
+    It passes a message to the recipient of its event name, or else to the handlers. However the channel ends, readers
+    get the messages that arrived before the end first.
 
     Users hold an `AnonymousChannel`, which refers to this. A channel that was opened for a stream alone has none.
     """
@@ -133,25 +179,33 @@ class ChannelCore:
     __slots__ = (
         "_closed",
         "_credit",
+        "_early",
+        "_early_timer",
         "_end_timer",
         "_on_close",
         "_on_credit",
+        "_then",
+        "_unread_by",
+        "delivery",
         "error",
+        "heard",
         "id",
         "left",
-        "mailbox",
+        "live",
         "reason",
+        "recipients",
         "registry",
         "sender",
         "state",
         "table",
+        "unread",
     )
 
     def __init__(self, id: int, table: ChannelTable) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
         self.table = table
-        self.state = _NEW
+        self.state = ChannelState.NEW
         self.reason: Any = None
         """Why it has ended."""
         self.error: Exception | None = None
@@ -161,7 +215,20 @@ class ChannelCore:
         self.registry = _NO_HANDLERS
         self.sender: Sender | None = None
         """Sends for the user, from its first use until the channel ends. See `start_sending`."""
-        self.mailbox = Mailbox(self, table.unread)
+        self.unread = table.unread
+        self.delivery = Delivery.KEEPING
+        self._early: MessageQueue | None = None
+        """The messages that arrived before anything listened."""
+        self._early_timer: Timer | None = None
+        self.heard = False
+        """The remote peer has sent an event or a request on the channel."""
+        self.recipients: dict[str, Recipient] = {}
+        """By event name."""
+        self.live: dict[str, Recipient] = _NOBODY
+        """The same while messages are delivered at once, from the second one on. Otherwise it is empty."""
+        self._unread_by: set[Recipient] = set()
+        """Readers of a channel that is over which have not read everything yet."""
+        self._then: Callable[[], None] | None = None
         self._end_timer: Timer | None = None
         self._closed: asyncio.Future[None] | None = None
         self._on_close: Callable[[Any], object] | None = None
@@ -170,21 +237,15 @@ class ChannelCore:
         """Credit that the remote peer gave before anything produced here."""
 
     def __repr__(self) -> str:
-        return f"<ChannelCore {self.id} {self.state.value}, {self.mailbox!r}>"
-
-    def _move(self, act: ChannelAct) -> bool:
-        """Enter the next state, and return True, if the table has one."""
-        state = TRANSITIONS.get((self.state, act))
-        if state is None:
-            return False
-        self.state = state
-        return True
+        kept = 0 if self._early is None else len(self._early.queue)
+        state = f"{self.state.value} {self.delivery.name.lower()}"
+        return f"<ChannelCore {self.id} {state}, {kept} kept, {len(self.recipients)} recipients>"
 
     # ------------------------------------------------------------ how it is
 
     @property
     def closed(self) -> bool:
-        return self.state is _CLOSED
+        return self.state is ChannelState.CLOSED
 
     @property
     def in_use(self) -> bool:
@@ -197,7 +258,7 @@ class ChannelCore:
 
     def check_open(self) -> None:
         """Raise `ChannelClosed` if a new handler or reader would get nothing."""
-        if self.state is _CLOSED and not self.mailbox.can_listen:
+        if self.delivery is Delivery.OVER:
             raise self.gone()
 
     def check_thread(self, coroutine: str | None = None) -> None:
@@ -206,7 +267,7 @@ class ChannelCore:
         Args:
             coroutine: what was called. None for a plain function.
         """
-        if self.state is not _CLOSED:
+        if self.state is not ChannelState.CLOSED:
             if coroutine is None:
                 check_thread_of_plain(self.table.out.thread, "function")
             else:
@@ -218,12 +279,12 @@ class ChannelCore:
 
     async def wait_closed(self) -> None:
         """Wait until the channel is over and handlers have got the messages before its end. Cancelling is safe."""
-        if self.state is not _CLOSED:
+        if self.state is not ChannelState.CLOSED:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
                 self._closed = self.table.out.loop.create_future()
             await asyncio.shield(self._closed)
-        if self.mailbox.is_ending:
+        if self.delivery is Delivery.DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
     def when_closed(self, callback: Callable[[Any], object]) -> None:
@@ -234,7 +295,7 @@ class ChannelCore:
 
     def opened(self) -> None:
         """Open it: the remote peer knows of it from now on."""
-        self._move(ChannelAct.OPENED)
+        self.state = ChannelState.OPEN
 
     def deliver(self) -> None:
         """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
@@ -242,7 +303,7 @@ class ChannelCore:
 
     def start_sending(self) -> Sender:
         """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
-        if self.state is _OPEN:
+        if self.state is ChannelState.OPEN:
             sender = self.sender = self.table.sender
             return sender
         return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
@@ -253,7 +314,7 @@ class ChannelCore:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
         self._check_reading()
         convert = None if returns is UNSET else self.table.registry.converter(returns)
-        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.reading())
+        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.inbox())
 
     def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
         """Read the events of one name. See `EventReader.events`."""
@@ -261,44 +322,209 @@ class ChannelCore:
         convert = value_of(returns, self.table.registry.converter)
         misfit = partial(self.table.count_misfit, f"event {short(event)} on channel {self.id}")
         newest = keep == "newest"
-        reading = self._abandoned(event, items=False, newest=newest)
-        if reading is None:
-            reading = Reading(self, self._inbox(items=False, newest=newest), event)
+        reading = self._abandoned(event, items=False, newest=newest) or Inbox(self, event, newest=newest)
         return Stream(event, convert, reading=reading, misfit=misfit)
 
     def _check_reading(self) -> None:
         self.check_open()
         self.check_thread()
 
-    def _abandoned(self, event: str, *, items: bool, newest: bool) -> Reading | None:
-        """Return the reading that an earlier stream has left, if a new stream can read on from there."""
-        reading = self.mailbox.reading(event)
-        if reading is None or not reading.abandoned:
-            return None
-        if reading.inbox.items is items and reading.inbox.newest is newest and reading.inbox.has_more:
-            reading.read_on()
-            return reading
-        reading.leave(None)
+    def _abandoned(self, event: str, *, items: bool, newest: bool) -> Inbox | None:
+        """Return the inbox that an earlier stream has left, if a new stream can read on from there."""
+        recipient = self.recipients.get(event)
+        for one in [] if recipient is None else each_of([recipient]):
+            if isinstance(one, Inbox) and one.abandoned:
+                if one.items is items and one.newest is newest and one.has_more:
+                    one.read_on()
+                    return one
+                one.leave(None)
+                break
         return None
 
-    def reading(self, *, owns: bool = False) -> Reading:
-        """Return a new reading of the items. ``owns``: the channel ends with it."""
-        return Reading(self, self._inbox(items=True), "next", owns=owns)
+    def inbox(self, *, owns: bool = False) -> Inbox:
+        """Return a new inbox for the items. ``owns``: the channel ends with it."""
+        return Inbox(self, "next", items=True, owns=owns)
 
     def upload(self) -> Upload:
-        """Return a new reading of the items that a caller sends to its handler."""
-        return Upload(self, self._inbox(items=True))
+        """Return a new inbox for the items that a caller sends to its handler."""
+        return Upload(self)
 
-    def _inbox(self, *, items: bool, newest: bool = False) -> Inbox:
-        return Inbox(self.table.unread, items=items, answer=self.answer, newest=newest)
-
-    # ------------------------------------------------------------ what readings and producers ask for
+    # ------------------------------------------------------------ listening
 
     def add_recipient(self, event: str, recipient: Recipient) -> None:
-        self.mailbox.add_recipient(event, recipient)
+        """Pass the messages of that name to ``recipient``. Readers of events share them with each other.
+
+        Raises:
+            RuntimeError: something receives them already and does not share them.
+        """
+        if self.delivery is Delivery.OVER:
+            recipient.channel_ended(self.error)
+            return
+        if isinstance(recipient, Inbox) and not recipient.items:
+            taken = f"{event!r} belongs to a stream on this channel: it cannot be read as events, too"
+            add(self.recipients, event, recipient, lambda: ChannelFanOut(self), taken)
+        else:
+            taken = f"{event!r} is being read on this channel already: one reader at a time"
+            add(self.recipients, event, recipient, None, taken)
+        self.listen()
 
     def remove_recipient(self, event: str, recipient: Recipient) -> None:
-        self.mailbox.remove_recipient(event, recipient)
+        """Pass nothing more to ``recipient``."""
+        remove(self.recipients, event, recipient)
+        if self._unread_by:
+            self._unread_by.discard(recipient)
+            self._check_read()
+
+    def listen(self) -> None:
+        """Take note that a handler or reader was added, and deliver the kept messages to it.
+
+        They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
+        """
+        if self.delivery is Delivery.KEEPING:
+            self._stop_early_timer()
+            self.delivery = Delivery.DUE
+            if self._early is not None or self.closed:
+                self.table.out.loop.call_soon(self._deliver_early)
+            else:
+                self._deliver_early()
+
+    def stop_listening(self) -> None:
+        """End delivery on a channel that has ended, because nothing will listen to it any more.
+
+        Handlers get nothing more. Readers get the messages that are there for them, then the error.
+        """
+        if self.delivery is not Delivery.OVER:
+            self.delivery = Delivery.OVER
+            while self._early is not None and self._early.queue and self.recipients:
+                message, payload, decode = self._pop_early(self._early)
+                recipient = self.recipients.get(message.a[0])
+                if recipient is not None:
+                    recipient.receive(message, payload, decode)
+            self._end_recipients()
+        self._unread_by.clear()
+        self._check_read()
+
+    def when_read(self, then: Callable[[], None]) -> None:
+        """Call ``then`` once everything that came before the end was read, or after `Limits.unread` seconds."""
+        self._then = then
+        self._check_read()
+        if self._then is not None:
+            loop = self.table.out.loop
+            self._end_timer = loop.call_at(loop.time() + self.table.limits.unread, self.notice_end)
+
+    def notice_end(self) -> None:
+        """Call the callback of `when_read` now, whether everything was read or not."""
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        then, self._then = self._then, None
+        if then is not None:
+            then()
+
+    def _check_read(self) -> None:
+        kept = self._early is not None or self.delivery is Delivery.DUE
+        if self._then is not None and not self._unread_by and not kept:
+            self.notice_end()
+
+    # ------------------------------------------------------------ messages
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
+        self.heard = True
+        if self.delivery is Delivery.LIVE:
+            self.live = self.recipients
+            self._deliver(message, payload, decode)
+        else:
+            self._keep(message, payload, decode)
+
+    def _deliver(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        recipient = self.recipients.get(message.a[0])
+        if recipient is not None:
+            recipient.receive(message, payload, decode)
+        else:
+            self.handle(message, payload, decode)
+
+    def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        if self._early is None:
+            self._early = MessageQueue(self.unread)
+            loop = self.table.out.loop
+            self._early_timer = loop.call_at(loop.time() + self.table.limits.unread, self._overdue)
+        # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
+        due = self.delivery is Delivery.DUE
+        error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
+        if error is None:
+            return
+        if self.in_use:
+            self._drop_early_events()
+            self._deliver(message, payload, decode)
+        else:
+            self.abort(StreamOverflow(f"nobody reads channel {self.id}, and {error}"))
+
+    def _overdue(self) -> None:
+        """Give up waiting for something to listen."""
+        if self.closed:
+            self.stop_listening()
+        elif self.in_use:
+            self._drop_early_events()
+        else:
+            seconds = self.table.limits.unread
+            self.abort(StreamOverflow(f"nobody has read channel {self.id} within {seconds:g} s (Limits.unread)"))
+
+    def _drop_early_events(self) -> None:
+        """Stop keeping: this side uses the channel without listening to these events, as JavaScript and Go may."""
+        assert self._early is not None
+        self.count_dropped(self._early.drop_events())
+        self._stop_early_timer()
+        self.delivery = Delivery.DUE
+        self._deliver_early()
+
+    def _stop_early_timer(self) -> None:
+        if self._early_timer is not None:
+            self._early_timer.cancel()
+
+    def _pop_early(self, early: MessageQueue) -> tuple[WireMessage, bytes, Decode]:
+        payload, i, decode = early.pop()
+        assert decode is not None
+        message = decode(payload)
+        place_on(message, self.id)
+        message.i = UNSET if i is None else i
+        return message, payload, decode
+
+    def _deliver_early(self) -> None:
+        while (early := self._early) is not None and self.delivery is Delivery.DUE:
+            if early.queue:
+                self._deliver(*self._pop_early(early))
+            else:
+                self._early = None
+        if self.delivery is not Delivery.DUE:
+            return
+        if self.closed:
+            self._end_recipients()
+        else:
+            self.delivery = Delivery.LIVE
+            if self.heard:
+                self.live = self.recipients
+
+    def _end_recipients(self) -> None:
+        """Tell all recipients that nothing more arrives, and drop what is still kept."""
+        self.delivery = Delivery.OVER
+        self._stop_early_timer()
+        if self._early is not None:
+            self._early.discard()
+            self._early = None
+        recipients, self.recipients = self.recipients, {}
+        self.live = _NOBODY
+        self.unread.forget_late(self)
+        self._unread_by = {one for one in each_of(recipients.values()) if isinstance(one, Inbox) and one.is_at_work}
+        for recipient in recipients.values():
+            recipient.channel_ended(self.error)
+        self._check_read()
+
+    def take_request_ids(self) -> list[int]:
+        """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
+        ids = [] if self._early is None else self._early.take_request_ids()
+        return ids + [i for each in dict.fromkeys(self.recipients.values()) for i in each.take_request_ids()]
+
+    # ------------------------------------------------------------ what inboxes and producers ask for
 
     @property
     def has_credit(self) -> bool:
@@ -308,8 +534,16 @@ class ChannelCore:
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``, and credit before it if the remote peer keeps to that."""
         if self.has_credit:
-            inbox.start_credit(partial(self.table.out.grant, self.id), self.table.share_credit(self.id))
+            self.table.credited[self.id] = None
+            inbox.grant_credit()
         self._send(Event(("start",), h=self.id))
+
+    @property
+    def credit_share(self) -> int:
+        return self.table.credit_share
+
+    def grant(self, items: int, size: int) -> None:
+        self.table.out.grant(self.id, items, size)
 
     def stop_items(self) -> None:
         """Send ``stop``."""
@@ -328,9 +562,6 @@ class ChannelCore:
         """Reject a request that arrived on the channel, unless its session is over."""
         if not self.table.over:
             self.table.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self.table.out.loop.call_soon(callback)
 
     def warn(self, text: str) -> None:
         self.table.warn(text)
@@ -385,8 +616,8 @@ class ChannelCore:
         """End it on this side. See `AnonymousChannel.close`."""
         if (link := self.table.out.link) is not None:
             link.send_kept_back()
-        reading = self.mailbox.reading("next")
-        if reading is not None and reading.is_awaited:
+        reading = self.recipients.get("next")
+        if isinstance(reading, Inbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)
         self.end(reason, ChannelClosed(str(self.id), reason))
 
@@ -412,11 +643,11 @@ class ChannelCore:
 
     def _send_end(self, reason: object) -> None:
         """Tell the remote peer that the channel has ended, if it knows of the channel."""
-        if self.state is not _OPEN:
+        if self.state is not ChannelState.OPEN:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        if self.produces and not self.mailbox.heard and self.table.out.terms.plain:
+        if self.produces and not self.heard and self.table.out.terms.plain:
             # JavaScript takes a channel that is aborted before its loop begins for a stream without items. If the abort
             # comes after the `start` of the loop, the loop throws.
             self.table.abort_when_used(self.id, reason)
@@ -427,19 +658,20 @@ class ChannelCore:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
 
         The callback of `when_closed` is called at once: it cancels the task of a handler that streams, or of
-        ``stream(send=)``. The mailbox calls `Recipient.channel_ended` at once, too, or in the next turn of the event
-        loop if it has to deliver kept messages first. So a producer may learn of one end in both ways.
+        ``stream(send=)``. `Recipient.channel_ended` is called at once, too, or in the next turn of the event loop if
+        kept messages are to be delivered first. So a producer may learn of one end in both ways.
 
         Args:
             error: the exception that readers get after the messages that have arrived. None at a good end.
             by_other: the remote peer has ended it, or the session has. A handler or reader that is added later still
                 gets the messages that arrived before.
         """
-        known = self.state is _OPEN
-        if not self._move(ChannelAct.ENDED):
+        known = self.state is ChannelState.OPEN
+        if self.closed:
             if not by_other:
                 self._leave()  # nothing will listen from now on
             return
+        self.state = ChannelState.CLOSED
         if known and not by_other and self.table.out.between_nodes:  # that node has to know of each end
             self.table.send_abort(self.id, LEFT)
         self.reason = reason
@@ -448,13 +680,15 @@ class ChannelCore:
         if self._end_timer is not None:
             self._end_timer.cancel()
         served = self.table.forget(self, reason, by_other=by_other)
-        if by_other:
-            self.mailbox.end(error, served)
-        else:
+        if not by_other:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
-                for i in self.mailbox.take_request_ids():
+                for i in self.take_request_ids():
                     self.refuse(i, self.gone())
-            self._leave(error)
+            self._leave()
+        elif self.delivery is Delivery.LIVE:
+            self._end_recipients()
+        elif self._early is not None:
+            self.unread.keep_late(self, served)
         if self._closed is not None and not self._closed.done():
             self._closed.set_result(None)
         on_close, self._on_close = self._on_close, None
@@ -462,267 +696,12 @@ class ChannelCore:
         if on_close is not None:
             on_close(reason)
 
-    def _leave(self, error: Exception | None = None) -> None:
-        """Listen to nothing more. Readers get ``error`` after the messages that have arrived."""
+    def _leave(self) -> None:
         self.left = True
-        self.mailbox.leave(error)
+        self.stop_listening()
 
     def expect_end(self) -> None:
         """Abort it unless the remote producer's last message comes within `Limits.unread` seconds."""
         loop, patience = self.table.out.loop, self.table.limits.unread
         error = RpcError(f"the end of what was sent has not come within {patience:g} s")
         self._end_timer = loop.call_at(loop.time() + patience, partial(self.abort, error))
-
-
-class ChannelTable:
-    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
-
-    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
-    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
-
-    Args:
-        registry: the peer's registry. Handlers on channels are registered with the same options.
-        limits: the limits of the peer.
-        unread: returns the counter of the memory of unread messages on all channels of the peer.
-        sender: sends for the users of channels.
-        listener: runs the handlers.
-        warn: writes a line into the log.
-    """
-
-    def __init__(
-        self,
-        out: Outbound,
-        registry: Registry,
-        limits: Limits,
-        unread: Callable[[], UnreadMessages],
-        *,
-        sender: Sender,
-        listener: ChannelListener,
-        warn: Callable[..., None],
-    ) -> None:
-        self.out = out
-        self.limits = limits
-        self.sender = sender
-        self.listener = listener
-        self.warn = warn
-        self.over = False
-        """The session has ended: in another one an id would be that of another request."""
-        self.registry = registry
-        self._unread = unread
-        self._ended = EndedChannels()
-        self._silence: SilenceWatch | None = None
-        """Exists once a plain peer was given a channel."""
-        self._credited: dict[int, None] = {}
-        """Ids of the channels whose items are read, by credit."""
-        self.opened: dict[int, ChannelCore] = {}
-        """Channels that this side opened."""
-        self.served: dict[int, ChannelCore] = {}
-        """Channels that the remote peer opened."""
-        self.undelivered: dict[ChannelCore, str] = {}
-        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
-        Each counts as a served one."""
-
-    def __len__(self) -> int:
-        return len(self.opened) + len(self.served)
-
-    def __repr__(self) -> str:
-        made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
-
-    # ------------------------------------------------------------ looking up
-
-    def find(self, h: int) -> ChannelCore | None:
-        return self.opened.get(h) or self.served.get(h)
-
-    def expects_credit(self, h: int) -> bool:
-        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
-        was known."""
-        return self._ended.has_produced(h)
-
-    def all(self) -> list[ChannelCore]:
-        """Return all open channels."""
-        return [*self.opened.values(), *self.served.values()]
-
-    # ------------------------------------------------------------ opening
-
-    def open(self, h: int) -> ChannelCore:
-        """Make the channel that is the answer to this side's request ``h``."""
-        self._ended.reused(h)
-        channel = self.opened[h] = ChannelCore(h, self)
-        channel.opened()
-        return channel
-
-    @property
-    def full(self) -> bool:
-        """Whether the remote peer has as many channels as it may have."""
-        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
-        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
-        # running ones instead.
-        return len(self.served) + len(self.undelivered) >= self.limits.channels
-
-    @property
-    def too_many(self) -> str:
-        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
-
-    @staticmethod
-    def not_known(event: str) -> RemoteError:
-        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
-        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
-        return RemoteError(f"{text} returns a value", NO_CHANNELS)
-
-    def make(self, h: int, event: str) -> ChannelCore:
-        """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
-
-        Raises:
-            RemoteError: there are too many, or the remote peer knows no channels. It does not say that the handler did
-                not run.
-        """
-        if not self.out.terms.channels:
-            raise made_here(self.not_known(event))
-        if self.full:
-            raise made_here(RemoteError(self.too_many, TOO_MANY))
-        channel = ChannelCore(h, self)
-        self.undelivered[channel] = event
-        return channel
-
-    def deliver(self, channel: ChannelCore) -> None:
-        """Answer the request that ``channel`` belongs to with the channel.
-
-        Raises:
-            RpcError: the channel was aborted already; the error says why.
-        """
-        if channel.closed:
-            reason = channel.close_reason
-            if isinstance(reason, RpcError):
-                raise reason
-            if reason is None or isinstance(reason, BaseException):
-                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
-            raise RpcError.of_value(reason)
-        if channel.id in self.served:
-            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._ended.reused(channel.id)
-        terms = self.out.terms
-        self.out.reply(terms.encode(ChannelCreated(channel.id)))
-        event = self.undelivered.pop(channel, "")
-        self.served[channel.id] = channel
-        channel.opened()
-        if terms.plain:
-            if self._silence is None:
-                self._silence = SilenceWatch(self.out.loop, self.limits.unread, self.warn)
-            self._silence.given(channel.mailbox, event)
-
-    # ------------------------------------------------------------ what channels ask for
-
-    @property
-    def unread(self) -> UnreadMessages:
-        """Counts the memory of unread messages on all channels of the peer."""
-        return self._unread()
-
-    def count_misfit(self, what: str, why: Exception) -> None:
-        """Count an event whose arguments do not fit its reader."""
-        self.listener.count("wrong arguments", f"{what} was dropped: {why}")
-
-    def share_credit(self, h: int) -> Callable[[], int]:
-        """Count channel ``h`` among those whose items are read by credit. Return what computes the bytes of each."""
-        self._credited[h] = None
-        return self._share
-
-    def _share(self) -> int:
-        """Return how many bytes of one stream may be in flight: the more streams are read, the fewer bytes of each.
-
-        Everything that is in flight arrives before the next answer.
-        """
-        window = self.limits.stream_window_bytes
-        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
-
-    def send_abort(self, h: int, reason: object) -> None:
-        """Abort a channel, unless this side has done so already."""
-        if self._ended.abort(h):
-            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
-
-    def abort_when_used(self, h: int, reason: object) -> None:
-        """Abort a channel when the remote peer sends something on it."""
-        # A new error, because that of a handler refers to the handler's variables.
-        code = reason.code if isinstance(reason, RpcError) else None
-        text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
-        self._ended.abort_later(h, RemoteError(text, code))
-
-    def refuse(self, h: int) -> RpcError:
-        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self._ended.reason(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
-        self.send_abort(h, error)
-        return error
-
-    # ------------------------------------------------------------ ending
-
-    def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
-        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
-        channel = self.find(h)
-        if channel is None:
-            return False
-        if is_finished(x, flag):
-            channel.end(FINISHED, None, by_other=True)
-            return True
-        reason = reason_from_wire(x, flag)
-        error: Exception = _for_readers(reason)
-        if self.out.between_nodes and isinstance(reason, RemoteError):
-            error = as_raised(reason)
-        channel.end(reason, error, by_other=True)
-        return True
-
-    def request_cancelled(self, i: int, reason: Any) -> bool:
-        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
-
-        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
-        drop before. JavaScript and Go ignore such a cancellation.
-        """
-        channel = None if self.out.terms.plain else self.served.get(i)
-        if channel is None:
-            return False
-        channel.end(reason, _for_readers(reason), by_other=True)
-        return True
-
-    def end(self, error: ConnectionLost) -> None:
-        """End all channels, because the session has ended."""
-        self.over = True
-        for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
-            channel.mailbox.take_request_ids()
-            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
-            if is_closed_here(error):
-                closed_here(own)
-            channel.end(own, own, by_other=True)
-
-    def forget(self, channel: ChannelCore, reason: object, *, by_other: bool) -> bool:
-        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
-        h = channel.id
-        served = self.served.get(h) is channel
-        if served:
-            del self.served[h]
-            if self._silence is not None:
-                self._silence.ended(channel.mailbox)
-        elif self.opened.get(h) is channel:
-            del self.opened[h]
-        else:
-            # Nothing was ever sent on it. Its id may be that of another channel: a handler that runs on after its
-            # request was answered does not keep the remote peer from using the id again.
-            self.undelivered.pop(channel, None)
-            return False
-        self._credited.pop(h, None)
-        if channel.produces:
-            self._ended.produced(h)
-        requests = self.out.requests
-        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._ended.was_aborted(h)))
-        for pending in requests.on_channel(h):
-            requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
-            if tells and pending.flight is not None:
-                requests.give_up(pending)
-                reason_there = None if by_other else channel.close_reason
-                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
-        self.listener.cancel_requests_on(h, reason)
-        return served
-
-
-def _for_readers(reason: Any) -> RemoteError:
-    """Return the error that readers get for a reason of the remote peer, as for requests."""
-    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import types
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterator
 from contextlib import suppress
 from functools import partial
-from types import AsyncGeneratorType
+from itertools import islice
 from typing import Any, Never, cast
 
 import msgspec
@@ -19,13 +20,12 @@ from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
 from .._protocol.rejections import of_started_call
 from .._sending.pending import RequestOptions
-from .._streams.inbox import Decode
+from .._streams.recipients import Decode
 from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
-from .batch import Measure, Step, finish, take, take_async
 from .core import ChannelCore
 from .source import iterate
 
-__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer"]
+__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer", "finish"]
 
 ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
 """Options of an item that is sent as a request. The consumer may take its time before it answers."""
@@ -43,6 +43,13 @@ MOST_PULLS = 64
 _END: Any = object()
 _MARK: Any = object()
 """Stands before the items that are made, until something is sent. See `take`."""
+Measure = Callable[[Any], bytes]
+ENVELOPE = 32
+"""Bytes that an item takes beside its own, if it is sent by itself: at least what the message around it takes."""
+
+Step = Any
+"""What the ``__anext__`` of an async generator returns, after its first ``send``."""
+
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
@@ -258,31 +265,20 @@ class Producer:
             await self._wait()
         if self._mode == "pull":
             await self._run_pulled(source)
-        elif self._mode == "paced":
+            return
+        if self._mode == "paced":
             await self._run_paced(source)
-        elif not isinstance(source, AsyncIterable):
+            return
+        # An item is made when there is room for it and not before, so that the items of a live feed are fresh. There is
+        # a loop for each kind of source: an async generator around another kind would take as long as all the rest.
+        if not isinstance(source, AsyncIterable):
             await self._run_plain(iter(source))
-        elif isinstance(items := aiter(source), AsyncGeneratorType):
-            await self._run_generator(cast("AsyncGenerator[Any, None]", items))
-        else:
-            await self._run_iterator(items)
-
-    # An item is made when there is room for it and not before, so that the items of a live feed are fresh. There is a
-    # loop for each kind of source, because an async generator around another kind would take as long as all the rest.
-
-    async def _run_plain(self, items: Iterator[Any]) -> None:
-        while True:
-            await self._wait_for_room()
-            if (n := self._at_once()) > 1:
-                if not await self._send_together(partial(take, items), n):
-                    return
-                continue
-            value = next(items, _END)
-            if value is _END:
-                return
-            await self._send_one(value)
-
-    async def _run_generator(self, items: AsyncGenerator[Any, None]) -> None:
+            return
+        iterator = aiter(source)
+        if not isinstance(iterator, types.AsyncGeneratorType):
+            await self._run_iterator(iterator)
+            return
+        items = cast("AsyncGenerator[Any, None]", iterator)
         waited = True
         while True:
             while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
@@ -313,6 +309,18 @@ class Producer:
                 return
             if not self._send(value):
                 await self._send_in_turn(value)
+
+    async def _run_plain(self, items: Iterator[Any]) -> None:
+        while True:
+            await self._wait_for_room()
+            if (n := self._at_once()) > 1:
+                if not await self._send_together(partial(take, items), n):
+                    return
+                continue
+            value = next(items, _END)
+            if value is _END:
+                return
+            await self._send_one(value)
 
     async def _run_iterator(self, items: AsyncIterator[Any]) -> None:
         while True:
@@ -555,3 +563,86 @@ class Producer:
                 await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self._channel.id))
             except (ChannelClosed, ConnectionLost):
                 await self._wait_for_end()
+
+
+def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> bool:
+    """Append up to ``n`` items of ``source`` to ``values``. Return False if it has ended.
+
+    No more are taken
+
+    - once the items fill ``room`` bytes, also if each is sent by itself. So all but the last one have room, and none
+      waits for credit while the source is already making the next one.
+    - after one that ``measure`` cannot encode, so that nothing says how large it is. If it cannot be sent at all, that
+      is found before the source goes on.
+    - if the code of ``source`` has sent something. That has removed from ``values`` what was in it, so there must be
+      something from the start. What the code sends next must not overtake the items after.
+
+    What ``source`` raises is raised here. ``values`` then has the items before.
+
+    Args:
+        measure: encodes an item.
+    """
+    count = before = len(values)
+    for value in islice(source, n):
+        count += 1
+        values.append(value)
+        try:
+            room -= len(measure(value)) + ENVELOPE
+        except Exception:  # the item is sent by itself then, and raises its error there if it cannot be encoded at all
+            return True
+        if room <= 0 or len(values) < count:
+            return True
+    return count - before == n
+
+
+def take_async(
+    source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
+) -> bool | tuple[Step, Any]:
+    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`.
+
+    Returns:
+        False if it has ended. If a step waits: the step and what it waits for, for `finish`. Else True.
+
+    What ``source`` raises is raised here. ``values`` then has the items before.
+    """
+    advance = source.__anext__
+    for count in range(len(values) + 1, len(values) + n + 1):
+        step: Any = advance()
+        try:
+            waits_for = step.send(None)
+        except StopIteration as exc:  # how a coroutine returns
+            value = exc.value
+        except StopAsyncIteration:
+            return False
+        else:
+            return step, waits_for
+        values.append(value)
+        try:
+            room -= len(measure(value)) + ENVELOPE
+        except Exception:  # as in `take`
+            return True
+        if room <= 0 or len(values) < count:
+            return True
+    return True
+
+
+@types.coroutine
+def finish(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+    """Await the rest of a step that has begun, and return its item.
+
+    Args:
+        waits_for: what the step waits for.
+        error: raised where the step waits, instead of waiting.
+    """
+    try:
+        if error is not None:
+            waits_for = step.throw(error)
+        while True:
+            try:
+                sent = yield waits_for
+            except BaseException as exc:
+                waits_for = step.throw(exc)
+            else:
+                waits_for = step.send(sent)
+    except StopIteration as exc:
+        return exc.value

@@ -16,14 +16,13 @@ from .._protocol.messages import Event, Request, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending, RequestOptions
-from .._streams.event_values import ToValue, Waits, value_of
-from .._streams.inbox import Decode, Inbox
-from .._streams.mailbox import UnreadMessages
-from .._streams.reader import Reading
-from .._streams.recipients import FanOut, Recipient, add, each_of, remove
+from .._streams.event_values import Waits, value_of
+from .._streams.inbox import Inbox
+from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
 from .._streams.stream import Stream
 from ..errors import ConnectionLost, QueueFull, RpcError, StreamOverflow, as_text, short
 from ..limits import Limits
+from .core import UnreadMessages
 
 __all__ = ["FOR_READERS", "ReaderListener", "Readers"]
 
@@ -137,28 +136,15 @@ class Readers:
         check_thread_of_plain(self.out.thread, "peer.events")
         convert = value_of(returns, self._registries[0].converter)
         label = event if channel is None else f"{channel}:{event}"
-        wanted = convert if keep == "first" else None
-        reading = self._reading(channel, event, newest=keep == "newest", wanted=wanted)
-        return Stream(label, convert, reading=reading, misfit=partial(self._count_misfit, f"event {short(label)}"))
+        place = ReadingPlace(self, channel, event)
+        inbox = Inbox(place, event, newest=keep == "newest", wanted=convert if keep == "first" else None)
+        return Stream(label, convert, reading=inbox, misfit=partial(self._count_misfit, f"event {short(label)}"))
 
     def read_items(self, channel: str, returns: Any) -> Stream[Any]:
         """Read the items of a named channel. See `Channel.items`."""
         check_thread_of_plain(self.out.thread, "channel.items")
         convert = None if returns is UNSET else self._registries[0].converter(returns)
-        return Stream(channel, convert, reading=self._reading(channel, "next", items=True))
-
-    def _reading(
-        self,
-        channel: ChannelRef,
-        event: str,
-        *,
-        items: bool = False,
-        newest: bool = False,
-        wanted: ToValue | None = None,
-    ) -> Reading:
-        place = ReadingPlace(self, channel, event)
-        inbox = Inbox(self.unread(), items=items, answer=place.answer, newest=newest, wanted=wanted)
-        return Reading(place, inbox, event)
+        return Stream(channel, convert, reading=Inbox(ReadingPlace(self, channel, "next"), "next", items=True))
 
     def _count_misfit(self, what: str, why: Exception) -> None:
         self._count("wrong arguments", f"{what} was dropped: {why}")
@@ -175,7 +161,7 @@ class Readers:
             recipient.channel_ended(self._end_error())
             return
         items = f"the items of channel {key[0]!r} are being read"
-        if isinstance(recipient, Reading) and recipient.inbox.items:
+        if isinstance(recipient, Inbox) and recipient.items:
             add(self.recipients, key, recipient, None, f"{items} already: one reader at a time")
             self.read_before[str(key[0])] = None
         else:
@@ -212,7 +198,7 @@ class Readers:
             return
         for key, present in list(self.recipients.items()):
             for recipient in each_of([present]):
-                if not isinstance(recipient, Reading) or recipient.inbox.items:
+                if not isinstance(recipient, Inbox) or recipient.items:
                     self.remove_recipient(key, recipient)
                     recipient.channel_ended(error.for_outcome("unknown"))
 
@@ -237,7 +223,7 @@ class Readers:
             return
         check_thread_of_plain(self.out.thread, "channel.close")
         for recipient in each_of([self.recipients.pop(key) for key in keys]):
-            if channel is not None and isinstance(recipient, Reading) and recipient.has_producer:
+            if channel is not None and isinstance(recipient, Inbox) and recipient.has_producer:
                 self.stop_items(channel)
             recipient.channel_ended(error())
         self._update()
@@ -295,7 +281,7 @@ class Readers:
             if self._stops and event == "next" and self._precedes_stop(message.c):
                 return False
             recipient.receive(message, payload, decode)
-            error = recipient.inbox.error if isinstance(recipient, Reading) else None
+            error = recipient.error if isinstance(recipient, Inbox) else None
             if i is not UNSET and isinstance(error, StreamOverflow):
                 self._reject(i, RpcError(as_text(error)))
             return True
@@ -312,28 +298,26 @@ class Readers:
 
 def _has_producer(recipient: FanOut) -> bool:
     """Return whether a producer of items is among the recipients, so that the message is its ``stop``."""
-    return not all(isinstance(member, Reading) for member in recipient.members)
+    return not all(isinstance(member, Inbox) for member in recipient.members)
 
 
 class ReadingPlace:
-    """The main channel or a named one, as one reading sees it."""
+    """The main channel or a named one, as one inbox sees it. It has no credit, and does not end."""
 
-    __slots__ = ("_connections_lost", "_key", "_name", "_readers", "_recipient")
+    __slots__ = ("_connections_lost", "_key", "_readers", "_recipient", "unread")
 
     def __init__(self, readers: Readers, name: ChannelRef, event: str) -> None:
         self._readers = readers
-        self._name = name
         self._key: Key = (name, event)
         self._recipient: Recipient | None = None
         self._connections_lost = readers.connections_lost
+        self.unread = readers.unread()
+
+    has_credit = False
+    credit_share = 0
 
     def __repr__(self) -> str:
         return f"<ReadingPlace {self._key!r} {'closed' if self.closed else 'open'}>"
-
-    @property
-    def _session_over(self) -> bool:
-        """Whether the session that the reading began in has ended: in another one an id is that of another request."""
-        return self._connections_lost != self._readers.connections_lost
 
     @property
     def closed(self) -> bool:
@@ -347,26 +331,27 @@ class ReadingPlace:
         self._recipient = None
         is_read = self._readers.recipients.get(self._key) is recipient  # the channel and the session are not over
         self._readers.remove_recipient(self._key, recipient)
-        if is_read and isinstance(recipient, Reading) and recipient.has_producer:
+        if is_read and isinstance(recipient, Inbox) and recipient.has_producer:
             self.stop_items()
 
-    @property
-    def has_credit(self) -> bool:
-        return False
-
     def start_items(self, inbox: Inbox) -> None:
-        assert isinstance(self._name, str)
         try:
-            self._readers.out.send_event_nowait(self._name, "start", ())
+            self._readers.out.send_event_nowait(self._key[0], "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
+    def grant(self, items: int, size: int) -> None: ...
+
+    def finish_locally(self) -> None: ...
+
+    def count_dropped(self, count: int) -> None: ...
+
     def stop_items(self) -> None:
-        assert isinstance(self._name, str)
-        self._readers.stop_items(self._name)
+        self._readers.stop_items(str(self._key[0]))
 
     def answer(self, i: int, value: object = None) -> None:
-        if not self._session_over:
+        # In another session than the one that the reading began in an id is that of another request.
+        if self._connections_lost == self._readers.connections_lost:
             out = self._readers.out
             out.reply(out.terms.encode(Resolution(i, value)))
 
@@ -375,17 +360,8 @@ class ReadingPlace:
         if self._recipient is not None:
             self.remove_recipient(self._key[1], self._recipient)
 
-    def finish_locally(self) -> None:
-        """Do nothing: the channel stays."""
-
-    def call_soon(self, callback: Callable[[], None]) -> None:
-        self._readers.out.loop.call_soon(callback)
-
     def warn(self, text: str) -> None:
         self._readers.warn(text)
-
-    def count_dropped(self, count: int) -> None:
-        """Do nothing: the events of a reading that ends may be dropped here."""
 
     def check_thread(self, coroutine: str) -> None:
         check_thread(self._readers.out.thread, coroutine)

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
-from typing import Any
 
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, stop_after_attempt, stop_never, wait_random_exponential
+from tenacity import (
+    AttemptManager,
+    RetryCallState,
+    Retrying,
+    retry_if_exception,
+    stop_after_attempt,
+    stop_never,
+    wait_random_exponential,
+)
 from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
@@ -35,10 +42,7 @@ A server may do nothing but restart, or take a token whose time is over (with Py
 LONGEST_RETRY_AFTER = 24 * 3600.0
 """Seconds: a server that asks for more means something else, or has its clock wrong."""
 
-NOTHING_RETRIED = AsyncRetrying()
-"""Stands in a `RetryCallState`, which tenacity's strategies look at. Nothing is called through it."""
-
-Strategy = Callable[[RetryCallState], Any]
+Wait = Callable[[RetryCallState], float]
 
 
 def is_transient(error: BaseException) -> bool:
@@ -122,26 +126,36 @@ class Schedule:
         reconnect = reconnect or ONCE
         self._clock = clock
         self._stable = reconnect.stable
-        self._wait: Strategy = reconnect.wait or wait_random_exponential(
-            multiplier=reconnect.initial, max=reconnect.max
-        )
-        self._wait_for_restart: Strategy = reconnect.wait or wait_random_exponential(
+        self._wait: Wait = reconnect.wait or wait_random_exponential(multiplier=reconnect.initial, max=reconnect.max)
+        self._wait_for_restart: Wait = reconnect.wait or wait_random_exponential(
             multiplier=min(reconnect.initial, RESTART), max=reconnect.max
         )
-        self._stop: Strategy = reconnect.stop or stop_never
-        self._retry = reconnect.retry or is_transient
+        self._wait_now: Wait = self._wait
+        """Gives the next delay."""
+        self._delay = 0.0
+        """The latest delay."""
+        retry = reconnect.retry or is_transient
+        self._attempts = Retrying(
+            sleep=self._sleep,
+            wait=self._delay_after,
+            stop=reconnect.stop or stop_never,
+            retry=retry if isinstance(retry, retry_base) else retry_if_exception(retry),
+            retry_error_callback=self._stop,
+        )
         self._opened_at: float | None = None
         self.stopped = False
         """Whether the last failure ends the attempts because of ``stop``, not because of ``retry``."""
         self._no_delay = False
         """Whether the client dials at once after the next drop."""
-        self._state: RetryCallState
+        self._series: Iterator[AttemptManager]
+        self._attempt: AttemptManager
         self.begin()
 
     def begin(self, failures: int = 0) -> None:
         """Count from ``failures`` in a row. Tenacity's time begins now."""
-        self._state = RetryCallState(NOTHING_RETRIED, None, (), {})
-        self._state.attempt_number = failures + 1
+        self._series = iter(self._attempts)
+        self._attempt = next(self._series)
+        self._attempt.retry_state.attempt_number = failures + 1
 
     def opened(self) -> None:
         """Note when there is a connection."""
@@ -157,14 +171,18 @@ class Schedule:
         self._opened_at = None
         restarts = error.code == CloseCode.SERVICE_RESTART and lasted >= SERVED
         expired = error.code == CloseCode.CREDENTIALS_EXPIRED and lasted >= SERVED
-        self.begin(0 if restarts or expired or lasted >= self._stable else self._state.attempt_number - 1)
+        self.begin(0 if restarts or expired or lasted >= self._stable else self._failures)
         at_once, self._no_delay = self._no_delay or expired, False
         delay = self.failed(error, self._wait_for_restart if restarts else self._wait)
         if (restarts or expired) and delay is not None:
             self.begin()
         return 0.0 if at_once and delay is not None else delay
 
-    def failed(self, error: Exception, wait: Strategy | None = None) -> float | None:
+    @property
+    def _failures(self) -> int:
+        return self._attempt.retry_state.attempt_number - 1
+
+    def failed(self, error: Exception, wait: Wait | None = None) -> float | None:
         """Return the seconds until the next attempt, now that one has failed; None if there is to be none.
 
         Args:
@@ -174,30 +192,37 @@ class Schedule:
             Exception: whatever a strategy of the user raises.
         """
         self.stopped = False
+        self._wait_now = wait or self._wait
+        failures, traceback = self._failures, error.__traceback__
         try:
-            return self._judge(error, wait or self._wait)
-        except (Exception, KeyboardInterrupt, SystemExit):
-            raise
-        except BaseException as exc:  # which would end the caller in the middle of its work
+            with self._attempt:
+                raise error
+            self._attempt = next(self._series)
+            return self._delay
+        except BaseException as exc:
+            self.begin(failures)
+            if exc is error or isinstance(exc, StopIteration):
+                return None  # because of `retry`, which makes tenacity raise the error, or of `stop`
+            if isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
+                raise
+            # It would end the caller in the middle of its work.
             raise RuntimeError(f"a strategy of Reconnect raised {exc!r}") from exc
+        finally:
+            error.__traceback__ = traceback  # raising has added to it
 
-    def _judge(self, error: Exception, wait: Strategy) -> float | None:
-        state = self._state
-        state.set_exception((type(error), error, error.__traceback__))
-        retry = self._retry
-        if not (retry(state) if isinstance(retry, retry_base) else retry(error)):
-            return None
+    def _delay_after(self, state: RetryCallState) -> float:
+        assert state.outcome is not None
         # 0 first, so that not-a-number and what is negative are 0, too.
-        state.upcoming_sleep = delay = max(0.0, float(wait(state))) + _at_least(error)
-        self.stopped = bool(self._stop(state))
-        if self.stopped:
-            return None
-        state.idle_for += delay
-        state.prepare_for_next_attempt()
-        return delay
+        return max(0.0, float(self._wait_now(state))) + _at_least(state.outcome.exception())
+
+    def _sleep(self, seconds: float) -> None:
+        self._delay = seconds  # `Dialing` waits
+
+    def _stop(self, state: RetryCallState) -> None:
+        self.stopped = True
 
 
-def _at_least(error: Exception) -> float:
+def _at_least(error: BaseException | None) -> float:
     """Return the seconds for which the server asks. They are added to the delay, whose jitter is still needed."""
     if isinstance(error, ConnectionLost):
         return TRY_AGAIN_LATER if error.code == CloseCode.TRY_AGAIN_LATER else 0.0

@@ -17,7 +17,7 @@ from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.retry import ask_again
 from .._sending.sender import Sender
 from .._server.membership import Addressed
-from .._streams.reader import Reading
+from .._streams.inbox import Inbox
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from .relay import place
 
@@ -165,7 +165,7 @@ class ClusterSender:
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Reading]:
+    ) -> Coroutine[Any, Any, Inbox]:
         return self._ask(lambda to: to.open_stream, channel, event, args, options, wants_channel=True)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:

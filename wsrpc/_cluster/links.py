@@ -58,24 +58,18 @@ def link_limits(limits: Limits, largest: int) -> Limits:
         name=max(limits.name, DEFAULT.name) + 1024,
         depth=max(limits.depth, DEFAULT.depth) + 8,
         values=max(limits.values, DEFAULT.values) + 1024,
-        arguments=max(limits.arguments, DEFAULT.arguments),
         rate=None,
         running=100_000,
-        running_bytes=256 * MiB,
-        waiting=100_000,
-        waiting_bytes=64 * MiB,
+        waiting=250_000,
         pending=100_000,
         channels=100_000,
         unread_bytes=256 * MiB,
         hard_cap=64 * MiB,
         replay=max(limits.replay, 4 * MiB),
-        replay_messages=max(limits.replay_messages, 16_384),
-        offline=10_000,
-        offline_bytes=16 * MiB,
+        offline=16_384,
         timeout=None,  # each caller has its own
         handler=None,  # and each peer
         ping_interval=None,  # nodes have leases
-        detached=LEASE,
     )
 
 
@@ -106,7 +100,7 @@ class NodeLinks:
         self._options = options
         self._serve = serve
         self._lost = lost
-        self._server = Server(limits=limits, profile=NODE, **options)
+        self._server = Server(limits=limits, profile=NODE, detached=LEASE, **options)
         self._register(self._server)
         self._clients: dict[str, Client] = {}
         self._peers: dict[str, Peer] = {}

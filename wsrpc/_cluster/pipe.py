@@ -12,7 +12,7 @@ from .._channels.core import FINISHED, ChannelCore
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, WireMessage
 from .._protocol.nodes import error_to_node, is_left
-from .._streams.inbox import Decode
+from .._streams.recipients import Decode
 from ..errors import (
     ChannelClosed,
     ConnectionLost,
@@ -50,8 +50,8 @@ class Pipe:
     ) -> None:
         OneWay(far, near, spawn)
         OneWay(near, far, spawn)
-        near.mailbox.listen()
-        far.mailbox.listen()
+        near.listen()
+        far.listen()
 
 
 class OneWay:
@@ -198,7 +198,9 @@ class OneWay:
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:
-            self._source.call_soon(self._end)  # behind the answers that came with it: their tasks run in the next turn
+            self._source.table.out.loop.call_soon(
+                self._end
+            )  # behind the answers that came with it: their tasks run in the next turn
 
     def _end(self) -> None:
         """End the other channel as this one has ended."""

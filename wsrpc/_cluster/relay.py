@@ -12,8 +12,8 @@ from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
-from .._channels.batch import finish
 from .._channels.core import ChannelCore
+from .._channels.producer import finish
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
 from .._protocol.messages import event_on

@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from .._base.names import RAW
 from .._protocol.messages import WireMessage
-from .._streams.reader import Upload
+from .._streams.inbox import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, bad_item, made_here
 from .observation import Message

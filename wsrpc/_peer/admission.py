@@ -18,9 +18,8 @@ from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
-from .._streams.inbox import Decode
-from .._streams.reader import Reading
-from .._streams.recipients import Recipient
+from .._streams.inbox import Inbox
+from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
 from .answers import Answers
@@ -211,11 +210,10 @@ class Admission:
 
         An event that another reader has taken is not passed on: a second `wait_for` gets the second event.
         """
-        if self._holding is _NONE_HELD or not isinstance(recipient, Reading):
+        if self._holding is _NONE_HELD or not isinstance(recipient, Inbox):
             self.update()
             return
-        inbox = recipient.inbox
-        wanted, key = inbox.wanted, (channel, event)
+        wanted, key = recipient.wanted, (channel, event)
         handled = self.readers.has_handler(channel, event)
         for ticket, waiting in self.room.events():
             if waiting.key is None:
@@ -232,9 +230,9 @@ class Admission:
             message.i = UNSET
             fits = wanted is not None and _fits(wanted, message.a)
             recipient.receive(message, waiting.payload, waiting.decode)
-            if inbox.over:
+            if recipient.over:
                 break
-            waiting.readers += ((inbox, inbox.taken + len(inbox.queue)),)
+            waiting.readers += ((recipient, recipient.received),)
             if fits:  # the others are for the next reader
                 break
         self.update()

@@ -18,8 +18,7 @@ from .._handlers.observation import finish
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import error_to_wire
 from .._sending.requests import Requester
-from .._streams.inbox import Decode
-from .._streams.reader import MismatchDetector
+from .._streams.recipients import Decode, MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
 from .admission import Admission
@@ -100,7 +99,9 @@ class ChannelAnswers:
                 work.close()  # it never begins
             raise
         if _role(call) is Role.UPLOAD:
-            MismatchDetector(channel, ("start", "pull"), lambda: channel.abort(_gives_no_items(call)))
+            detector = MismatchDetector(lambda: channel.abort(_gives_no_items(call)))
+            channel.add_recipient("start", detector)
+            channel.add_recipient("pull", detector)
         return await work
 
     def _deliver(self, call: Call) -> ChannelCore:
@@ -141,7 +142,7 @@ class ChannelAnswers:
         if by_this_side or _role(call) is not Role.CONVERSATION:
             cancel()
         else:
-            channel.mailbox.when_read(cancel)
+            channel.when_read(cancel)
 
     async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread

@@ -459,7 +459,7 @@ class Dispatcher:
             call.handler.put_back()  # if it was not called, the next message may have it
         call.exited = True
         if call.channel is not None and call.channel.closed:
-            call.channel.mailbox.leave()  # nothing is left that could listen
+            call.channel.stop_listening()  # nothing is left that could listen
         ctx = call.ctx
         ctx.call = None  # the two refer to each other
         if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
@@ -478,7 +478,7 @@ class Dispatcher:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for call in list(self.running.calls):
             if call.channel is not None and call.channel.closed:
-                call.channel.mailbox.notice_end()
+                call.channel.notice_end()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""

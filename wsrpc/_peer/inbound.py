@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS, STREAM_EVENTS
-from .._channels.core import ChannelTable
+from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
@@ -24,13 +24,17 @@ from .._protocol.messages import MAX_ID, ONE_DIGIT, WireMessage, channel_id, id_
 from .._protocol.rejections import ABORTED, reason_from_wire
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
-from .._streams.inbox import Decode
+from .._streams.recipients import Decode
 from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
 from ..limits import Limits
 from .dispatch import Dispatcher
 
 __all__ = ["Inbound"]
 
+LONGEST = 1 + 64
+"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
+MOST_MALFORMED = 10
+"""Malformed messages within a minute that do not end the connection."""
 MINUTE = 60.0
 NOT_TEXT = "name is not text"
 TOO_DEEP = "nested too deep"
@@ -54,8 +58,6 @@ class InboundBounds(Struct, frozen=True, gc=False):
     """Size in bytes of the largest message that cannot hold too many values, so that it is decoded at once."""
     short_name: int
     """Characters of a name that needs no encoding to be measured: a character takes four bytes at most."""
-    arguments: int
-    """Length of the longest ``a``: a name and its arguments."""
     rated: bool
     """Whether there is a limit of events and requests per second."""
 
@@ -64,9 +66,7 @@ class InboundBounds(Struct, frozen=True, gc=False):
 def bounds_of(limits: Limits) -> InboundBounds:
     """Return the bounds that follow from ``limits``, the same object for all peers that have these limits."""
     small = min(SMALL, limits.values // SHARE)
-    return InboundBounds(
-        limits, limits.depth, limits.values, small, limits.name // 4, limits.arguments + 1, limits.rate is not None
-    )
+    return InboundBounds(limits, limits.depth, limits.values, small, limits.name // 4, limits.rate is not None)
 
 
 class TooManyValues(Exception):
@@ -183,7 +183,7 @@ class Inbound:
                 and ((i := message.i) is UNSET or (i.__class__ is int and i > 0 and (i <= ONE_DIGIT or i <= MAX_ID)))
                 and (name := a[0]).__class__ is str
                 and len(name) <= bounds.short_name
-                and len(a) <= bounds.arguments
+                and len(a) <= LONGEST
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
@@ -195,9 +195,9 @@ class Inbound:
                 type(h) is int
                 and message.i is UNSET
                 and (name := a[0]).__class__ is str
-                and len(a) <= bounds.arguments
+                and len(a) <= LONGEST
                 and (channel := (channels := self._channels).opened.get(h) or channels.served.get(h)) is not None
-                and (recipient := channel.mailbox.live.get(name)) is not None
+                and (recipient := channel.live.get(name)) is not None
                 and (not bounds.rated or name in STREAM_EVENTS)
             ):
                 recipient.receive(message, payload, decode)  # an item of a stream, most of the time
@@ -305,9 +305,9 @@ class Inbound:
             self._refuse(message, NOT_TEXT, _not_text(name), payload)
         elif channel is not None and channel.__class__ is not str:
             self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-        elif len(a) > self._bounds.arguments:
-            most = self._bounds.limits.arguments
-            self._refuse(message, "too many arguments", f"got {len(a) - 1} arguments, at most {most} are accepted")
+        elif len(a) > LONGEST:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+            self._refuse(message, "too many arguments", why)
         elif isinstance(name, str) and (self._too_long(name) or (isinstance(channel, str) and self._too_long(channel))):
             self._refuse(message, "name too long", f"a name of more than {self._bounds.limits.name} bytes")
         elif message.h is not None:
@@ -348,7 +348,7 @@ class Inbound:
             if self._bounds.rated and message.a[0] not in STREAM_EVENTS and not self._admission.within_rate(message):
                 return
             place_on(message, h)
-            channel.mailbox.receive(message, payload, decode)
+            channel.receive(message, payload, decode)
             return
         if channel is not None:
             self._refuse(message, NOT_TEXT, _not_text(message.a[0]))
@@ -546,7 +546,7 @@ class Inbound:
             self._dispatcher.reject(i, BadArguments(f"the message {why}"))
         h = channel_id(outline.h)
         channel = None if h is None else self._channels.find(h)
-        if channel is not None and channel.mailbox.recipients:
+        if channel is not None and channel.recipients:
             error = f"a message on channel {h} {why}"
             channel.abort(RpcError(error), BadResult(error))
 
@@ -559,12 +559,11 @@ class Inbound:
             return
         self._ignored["malformed"] += 1
         self._reporter.tell("error", ProtocolError(f"ignored {why}"))
-        most = self._bounds.limits.undecodable
         times = self._violated().malformed_at
         now = self._out.loop.time()
         times.append(now)
-        if len(times) > most and now - times.pop(0) < MINUTE:
-            self._fail(CloseCode.INVALID_DATA, f"more than {most} malformed messages a minute")
+        if len(times) > MOST_MALFORMED and now - times.pop(0) < MINUTE:
+            self._fail(CloseCode.INVALID_DATA, f"more than {MOST_MALFORMED} malformed messages a minute")
 
 
 def raw_text(payload: bytes | bytearray) -> WireMessage:

@@ -76,8 +76,8 @@ class Codec(Protocol):
         This method is called for payloads that `objection` or `decode` refuses, for example because JavaScript has sent
         a string with half of a surrogate pair. If this method returns a message, the message is counted and the
         connection stays open. If the message is a request, wsrpc rejects it; if the message is a response, the request
-        of this side fails. If this method returns None, the payload counts towards `Limits.undecodable`. wsrpc uses
-        only the fields ``i``, ``h`` and ``ours``, and checks whether ``x`` and a non-empty list ``a`` are present.
+        of this side fails. If this method returns None, the message counts as malformed. wsrpc uses only the
+        fields ``i``, ``h`` and ``ours``, and checks whether ``x`` and a non-empty list ``a`` are present.
         """
         ...
 

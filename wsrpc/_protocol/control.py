@@ -80,7 +80,11 @@ class Announced(Struct, frozen=True):
         return None
 
 
-LEAST_ANNOUNCED = [(name, LEAST[name][0]) for name in Announced.__struct_fields__]
+LEAST_ANNOUNCED = [
+    *((name, LEAST[name][0]) for name in ("message", "running", "waiting", "values")),
+    ("waiting_bytes", 0),
+    ("running_bytes", 1),
+]
 """Each announced limit, with the least that makes sense."""
 
 

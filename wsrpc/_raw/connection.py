@@ -64,7 +64,7 @@ class RawConnection:
     def info(self) -> ConnectionInfo:
         """Data of the opening handshake, such as the path, the headers and the remote address.
 
-        ``info.underlying`` is the connection object of the WebSocket library.
+        ``info.underlying`` gives access to the asyncio transport, or to the object of another WebSocket library.
         """
         return self._link.transport.info
 

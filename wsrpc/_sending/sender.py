@@ -7,7 +7,7 @@ from typing import Any, Never, Protocol
 
 from .._base.names import ChannelRef, Offline
 from .._streams.event_values import Waits
-from .._streams.reader import Reading
+from .._streams.inbox import Inbox
 from .._streams.stream import Stream
 from .pending import RequestOptions
 
@@ -39,7 +39,7 @@ class Sender(Protocol):
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Reading]: ...
+    ) -> Coroutine[Any, Any, Inbox]: ...
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
 

@@ -38,12 +38,13 @@ class Lifetime:
         on_left: Callable[[ServedPeer], None],
         budget: LogBudget,
         patience: float,
+        detached: float,
         detached_bytes: int,
         joining: Joining | None,
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
-        self.sessions = Sessions(detached_bytes)
+        self.sessions = Sessions(detached, detached_bytes)
         self.peers = Peers(self.tally, budget, on_left, self.sessions)
         self.raw = RawConnections(self.tally, budget)
         self.scheduler = LoopScheduler()

@@ -58,6 +58,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Server", "ServerChannel", "Service", "accept_of", "settings_of"]
 
+DRAIN = "drain= is a number of seconds, 0 or more"
+
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -148,9 +150,10 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             the room that it joins. `Peer.home_room` and `RawConnection.home_room` are this room. The function is called
             after the factories of services. If it raises an `RpcError`, the connection is closed with 1008, and the
             reason is the text of the error. For any other exception, the close code is 1011.
+        detached: the maximum time, in seconds, that the session of a client whose connection has dropped is kept. (The
+            default of Socket.IO is 2 minutes, if this feature is turned on, and that of SignalR is 30 s.)
         detached_bytes: the approximate maximum memory, in bytes, for the sessions of all clients whose connections have
-            dropped. Each session is kept until its client connects again, for at most `Limits.detached` seconds. When
-            the maximum is exceeded, the client whose sessions take most loses the largest one.
+            dropped. When it is exceeded, the client whose sessions take most loses the largest one.
         cluster: the cluster that this process joins. Rooms and `Cluster.peer` then reach the peers of all processes in
             the cluster. See `Cluster`.
 
@@ -176,10 +179,12 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         handler_context: HandlerContext | None = None,
         slow: Slow = "close",
         room_from: RoomFrom | None = None,
+        detached: float = 60.0,
         detached_bytes: int = 256 * 1024 * 1024,
         cluster: Cluster | None = None,
     ) -> None:
         check_slow(slow)
+        check_number("detached= is a number of seconds, 0.001 or more", detached, 0.001)
         check_number("detached_bytes= is a number of bytes, 0 or more", detached_bytes, 0)
         check_flag("compression", compression)
         budget = LogBudget(*OF_ONE_SERVER)
@@ -198,7 +203,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._cluster = cluster
         joining = None if cluster is None else self._joining(cluster)
         self._new_lifetime = partial(
-            Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached_bytes, joining
+            Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached, detached_bytes, joining
         )
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
@@ -402,13 +407,14 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         healthz: str | None = "/healthz",
         reuse_port: bool = False,
         lifespan: Callable[[Server], AbstractAsyncContextManager[object]] | None = None,
+        drain: float = 20.0,
     ) -> None:
         """Run the server in a new event loop, until the process receives a signal.
 
-        The options other than ``lifespan`` are the same as for `listen`. Ctrl-C closes every connection with 1012.
-        SIGTERM drains the server for at most `Limits.drain` seconds; see `close`. While the server drains, Ctrl-C or
-        another SIGTERM closes all connections immediately. After any of these signals, `run` returns, so that the
-        program can exit with status 0. Outside the main thread, `run` does not handle signals.
+        The options other than ``lifespan`` and ``drain`` are the same as for `listen`. Ctrl-C closes every connection
+        with 1012. SIGTERM drains the server; see `close`. While the server drains, Ctrl-C or another SIGTERM closes all
+        connections immediately. After any of these signals, `run` returns, so that the program can exit with status 0.
+        Outside the main thread, `run` does not handle signals.
 
         The server's URL is logged. If logging is not configured to show the URL, it is written to stderr.
 
@@ -418,13 +424,16 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
                 port opens. It is exited after every connection is closed and the handlers have ended. If it raises an
                 exception, the program ends. A signal that arrives while the context manager is being entered cancels
                 it.
+            drain: the maximum time that active work has to finish after SIGTERM, in seconds. (Kubernetes kills a
+                process after 30 s.)
 
         Raises:
             RuntimeError: called inside a running event loop.
-            TypeError, ValueError: ``lifespan`` or an option of `listen` is not valid.
+            TypeError, ValueError: ``lifespan``, ``drain`` or an option of `listen` is not valid.
         """
         listening = self.listen(host, port, path=path, ssl=ssl, unix=unix, healthz=healthz, reuse_port=reuse_port)
-        run(self, listening, self.serve_forever, self.close, drain=self.limits.drain, lifespan=lifespan)
+        check_number(DRAIN, drain, 0)
+        run(self, listening, self.serve_forever, self.close, drain=drain, lifespan=lifespan)
 
     @no_parentheses("@server.on_handshake")
     def on_handshake(self, function: Callable[[Handshake], T], /) -> Callable[[Handshake], T]:
@@ -669,7 +678,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             TypeError, ValueError: ``drain`` is not a number, or is negative.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        check_number("drain= is a number of seconds, 0 or more", drain, 0)
+        check_number(DRAIN, drain, 0)
         self._lifetime.check_thread("server.close()")
         await self._lifetime.close(drain)
 

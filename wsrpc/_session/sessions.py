@@ -101,7 +101,7 @@ class ServerSession(Session):
             assert self._sessions is not None
             self.sid, welcome.token = self._sessions.add(self), self._new_token()
             self.presented = self.issued
-            welcome.sid, welcome.ttl = self.sid, self._settings.limits.detached
+            welcome.sid, welcome.ttl = self.sid, self._sessions.kept_for
             self.ttl = welcome.ttl
         self.say(welcome)
         if named:
@@ -191,11 +191,13 @@ def _counted(session: ServerSession) -> int:
 class Sessions:
     """The sessions of a server that can go on over another connection.
 
-    Those without a connection take at most ``limit`` bytes together. When they take more, the client whose sessions
-    take most loses the largest one: no client can end the sessions of another one that takes less.
+    Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
+    When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
+    another one that takes less.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, kept_for: float, limit: int) -> None:
+        self.kept_for = kept_for
         self._limit = limit
         self._here = secrets.token_urlsafe(6)
         """Begins the names of these sessions. A session whose name begins otherwise belongs to another process."""

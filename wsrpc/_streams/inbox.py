@@ -1,4 +1,4 @@
-"""Queue of the messages that have arrived for one reader: the items of a stream, or the events of one name."""
+"""Queues of received messages: those of one reader, and those that arrived before anything listened."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
 from .._protocol.messages import WireMessage
-from ..errors import StreamOverflow
-from ..limits import Limits
+from .._protocol.rejections import reason_from_wire
+from ..errors import RemoteError, StreamOverflow
 from .memory import DECODED, ENTRY, UnreadMemory
+from .recipients import Decode, Recipient
 
-__all__ = ["SMALLEST_SHARE", "Decode", "Inbox"]
+__all__ = ["SMALLEST_SHARE", "Inbox", "MessageQueue", "ReadableChannel", "Upload"]
 
 SMALLEST_SHARE = 32 * 1024
 """Bytes of one stream that may be in flight, however many streams there are. (Less makes them wait for credit.) Each
@@ -26,348 +27,48 @@ back."""
 LEAST_RESERVED = 4096
 """Bytes of messages for which memory is reserved at once."""
 
-Decode = Callable[[bytes | bytearray], WireMessage]
-
 
 class Packed(bytes):
     """An encoded message of several items. In other messages an array is one item without a value."""
 
 
-class Window:
-    """How far ahead of its reader a producer may send, and when it gets more credit.
+class MessageQueue:
+    """Queue of received messages in arrival order. It counts the memory that they take.
 
-    Credit is counted in totals of items and bytes from the beginning of the stream. Granted credit is never taken back.
-
-    Args:
-        grant: tells the producer the totals up to which it may send.
-        share: returns the bytes of one stream's window, which depend on how many streams are read.
+    `Limits.stream_queue` bounds what waits here, and `Limits.unread_bytes` what waits on all channels together.
     """
 
-    __slots__ = ("_share", "bytes", "grant", "granted", "granted_bytes", "packed", "renew_at", "renew_bytes_at")
+    __slots__ = ("queue", "received_bytes", "taken_bytes", "unread")
 
-    def __init__(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
-        self._share = share
-        self.grant = grant
-        self.granted = self.granted_bytes = self.bytes = 0
-        self.packed = 0
-        """Number of items in encoded messages of several that wait, without one item for each such message."""
-        self.renew_at = self.renew_bytes_at = 0
-        """Totals at which half of the window is free, so that the producer gets more."""
-
-    def pack(self, count: int) -> None:
-        """Note that a message of ``count`` items waits encoded. It counts as one item where messages are counted."""
-        self.packed += count - 1
-
-    def unpack(self, count: int) -> None:
-        """Note that these items wait by themselves from now on."""
-        self.packed -= count - 1
-
-    def renew(self, taken: int, taken_bytes: int, limits: Limits) -> None:
-        """Extend the credit to a full window beyond the totals that the reader has taken."""
-        items = limits.stream_window
-        size = self.bytes = self._share() if self.granted else min(self._share(), SMALLEST_SHARE)
-        self.granted = taken + items
-        self.granted_bytes = max(self.granted_bytes, taken_bytes + size)
-        self.renew_at = taken + (items + 1) // 2
-        self.renew_bytes_at = taken_bytes + (size + 1) // 2
-
-
-class Inbox:
-    """Bounded queue of messages with one reader, in arrival order.
-
-    Either the remote peer keeps to the credit that it is given, or `Limits.stream_queue` bounds what waits here. The
-    memory is bounded for all channels together. Messages wait decoded as far as there is memory for that, and encoded
-    otherwise, because that is smaller.
-
-    The reader first looks whether there is something in ``queue``, then calls `wait` or `take`.
-
-    Args:
-        items: whether the messages are a stream's items; otherwise they are events.
-        answer: called with the id of each message that was a request, once there is room again. So a plain
-            ws-wrapper peer, which requests instead of emitting, waits for the reader.
-        newest: keep at most one message; the next one takes its place.
-        wanted: makes the value of an event if its arguments fit. The reader leaves after the first event that fits.
-            None if it stays.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_decodes_until",
-        "_received_bytes",
-        "_reserved",
-        "_taken_bytes",
-        "_unread",
-        "_waiter",
-        "_window",
-        "error",
-        "items",
-        "newest",
-        "over",
-        "queue",
-        "taken",
-        "wanted",
-    )
-
-    def __init__(
-        self,
-        unread: UnreadMemory,
-        *,
-        items: bool,
-        answer: Callable[[int], None],
-        newest: bool = False,
-        wanted: Callable[[list[Any]], Any] | None = None,
-    ) -> None:
-        self.items = items
-        self.newest = newest
-        self.wanted = wanted
-        self._unread = unread
-        self._answer = answer
-        self._window: Window | None = None
+    def __init__(self, unread: UnreadMemory) -> None:
+        self.unread = unread
         self.queue: deque[tuple[Any, int, int | None, Decode | None]] = deque()
         """Value, encoded size, id of a request that is not answered yet, and how to decode a value that is encoded."""
-        self._waiter: asyncio.Future[None] | None = None
         # Totals from the beginning, like credit. The difference is what waits here.
-        self._received_bytes = 0
-        self._taken_bytes = 0
-        self.taken = 0
-        """Number of messages that the reader has taken."""
-        self._reserved = 0
-        """Bytes that may wait here decoded, because memory is reserved for them."""
-        self._decodes_until = 0
-        """Total of bytes up to which messages are kept decoded, and are within credit, without another check."""
-        self.over = False
-        """Nothing more will arrive."""
-        self.error: BaseException | None = None
-        """The exception that the reader gets after the last message. None at a plain end."""
+        self.received_bytes: int = 0
+        self.taken_bytes: int = 0
 
-    def __repr__(self) -> str:
-        return f"<Inbox {len(self.queue)} unread, {'over' if self.over else 'open'}>"
+    def keep(
+        self, payload: bytes | bytearray, i: int | None, decode: Decode, *, granted: bool = False
+    ) -> StreamOverflow | None:
+        """Append a message, encoded. Return the error if there is no room. There is if its place was ``granted``."""
+        unread, size, waiting = self.unread, len(payload), self.received_bytes - self.taken_bytes
+        most = unread.limits.stream_queue
+        if self.queue and waiting + size > most and not granted:
+            return StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={most})")
+        if not unread.take(size, waiting + len(self.queue) * ENTRY, granted=granted):
+            return StreamOverflow(f"{unread} as this message came")
+        self.queue.append((payload if isinstance(payload, bytes) else bytes(payload), size, i, decode))
+        self.received_bytes += size
+        return None
 
-    # ------------------------------------------------------------ arriving
-
-    def push(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> bool:
-        """Keep a message. If it does not fit, end the inbox with `StreamOverflow` and return False."""
-        size = len(payload)
-        i = message.i
-        if self.over:
-            if i is not UNSET:
-                self._answer(i)
-            return True
-        queue = self.queue
-        if self.newest and queue:
-            self._drop_oldest()
-        limits = self._unread.limits
-        waiting = self._received_bytes - self._taken_bytes
-        credited = self._is_within_credit()
-        if queue and waiting + size > limits.stream_queue and not credited:
-            self.end(StreamOverflow(f"{waiting} bytes wait to be read (Limits.stream_queue={limits.stream_queue})"))
-            return False
-        crowded = len(queue) >= limits.stream_window
-        if self._is_awaited or (
-            (credited or not crowded) and (self._received_bytes + size <= self._decodes_until or self._reserve(size))
-        ):
-            value, kept = self._value(message), None
-        elif self._unread.take(size, waiting + len(queue) * ENTRY, granted=credited):
-            value, kept = bytes(payload), decode
-        else:
-            self.end(StreamOverflow(f"{self._unread} as this message came"))
-            return False
-        if i is UNSET:
-            i = None
-        elif not crowded and waiting + size <= self._window_bytes:
-            self._answer(i)
-            i = None
-        self._received_bytes += size
-        queue.append((value, size, i, kept))
-        self.wake()
-        return True
-
-    def push_item(self, value: Any, size: int) -> bool:
-        """Keep an item that clearly fits. Return False if `push` has to check that.
-
-        It leaves out the checks of `push` for requests, for `newest` and for items beyond credit or memory.
-        """
-        window, queue = self._window, self.queue
-        if window is None or self.taken + len(queue) >= window.granted:
-            return False
-        received = self._received_bytes + size
-        waiter = self._waiter
-        if waiter is not None and not waiter.done():
-            if self._received_bytes >= window.granted_bytes:
-                return False
-            waiter.set_result(None)
-        elif received > self._decodes_until and not (self._reserve(size) and received <= self._decodes_until):
-            return False
-        self._received_bytes = received
-        queue.append((value, size, None, None))
-        return True
-
-    def push_batch(self, values: list[Any], payload: bytes | bytearray, decode: Decode) -> bool:
-        """Keep the items of one message. If they exceed the credit, end the inbox and return False."""
-        window, queue, size, count = self._window, self.queue, len(payload), len(values)
-        if self.over or window is None or not count:
-            return True
-        if (
-            self.taken + len(queue) + window.packed + count > window.granted
-            or self._received_bytes >= window.granted_bytes
-        ):
-            self.end(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
-            return False
-        if self._received_bytes + size <= self._decodes_until or self._reserve(size):
-            # Each counts for as much of the message, and the first one for what is left over.
-            share = size // count
-            entries = iter([(value, share, None, None) for value in values])
-            value, share, _, _ = next(entries)
-            queue.append((value, size - share * (count - 1), None, None))
-            queue.extend(entries)
-        else:
-            self._unread.take(size, 0, granted=True)
-            window.pack(count)
-            queue.append((Packed(payload), size, None, decode))
-        self._received_bytes += size
-        self.wake()
-        return True
-
-    def _unpack(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
-        """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
-        self._unread.give_back(size)
-        message = decode(payload)
-        a, window = message.a, self._window
-        if window is None or payload.__class__ is not Packed:
-            return self._value(message), size
-        # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
-        first, *others = a[1]
-        window.unpack(len(a[1]))
-        share = size // len(a[1])
-        waiting = share * len(others)
-        self._unread.reserve(waiting * DECODED, granted=True)
-        self._reserved += waiting
-        self.queue.extendleft((other, share, None, None) for other in reversed(others))
-        return first, size - waiting
-
-    @property
-    def has_window(self) -> bool:
-        """Whether the producer keeps to credit, so that it may send several items in one message."""
-        return self._window is not None
-
-    def _is_within_credit(self) -> bool:
-        window = self._window
-        return (
-            window is not None
-            and self.taken + len(self.queue) + window.packed < window.granted
-            and self._received_bytes < window.granted_bytes
-        )
-
-    @property
-    def _window_bytes(self) -> int:
-        return self._unread.limits.stream_window_bytes if self._window is None else self._window.bytes
-
-    def _reserve(self, size: int) -> bool:
-        """Return whether one more message of ``size`` bytes may wait decoded."""
-        more = self._received_bytes - self._taken_bytes + size - self._reserved
-        if more > 0:
-            more = max(more, LEAST_RESERVED)
-            if not self._unread.reserve(more * DECODED):
-                return False
-            self._reserved += more
-        until = self._taken_bytes + self._reserved
-        self._decodes_until = until if self._window is None else min(until, self._window.granted_bytes)
-        return until >= self._received_bytes + size
-
-    def _release(self) -> None:
-        self._unread.release(self._reserved * DECODED)
-        self._reserved = self._decodes_until = 0
-
-    def wake(self) -> None:
-        """End the wait of the reader, if it waits."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    @property
-    def _is_awaited(self) -> bool:
-        """Whether the reader takes the next message in the next turn of the event loop, so that it need not count."""
-        return self._waiter is not None and not self._waiter.done()
-
-    @property
-    def has_more(self) -> bool:
-        """Whether something is unread, or may still arrive."""
-        return bool(self.queue) or not self.over
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether something is unread, or the reader has taken a message and does not wait for the next one yet."""
-        return bool(self.queue) or (self.taken > 0 and self._waiter is None)
-
-    def _value(self, message: WireMessage) -> Any:
-        a = message.a
-        if self.items:
-            item: Any = a[1] if len(a) > 1 else None
-            return item.get("value") if item.__class__ is dict else None
-        return a
-
-    def end(self, error: BaseException | None = None) -> None:
-        """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
-        if self.over:
-            return
-        self.over = True
-        self.error = error
-        self._decodes_until = 0
-        self.wake()
-
-    def end_after(self, seconds: float, error: BaseException) -> Timer:
-        """Call `end` after that many seconds, unless the returned timer is cancelled."""
-        loop = self._unread.loop
-        return loop.call_at(loop.time() + seconds, partial(self.end, error))
-
-    # ------------------------------------------------------------ reading
-
-    def take_error(self) -> BaseException | None:
-        """Return the exception that the reader gets after the last message, the first time. Then return None."""
-        error, self.error = self.error, None
-        return error
-
-    async def wait(self) -> None:
-        """Wait until a message is there, or nothing more will come. Cancelling is safe: no message is lost.
-
-        Raises:
-            RuntimeError: another task waits already.
-        """
-        if self._waiter is not None:
-            raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
-        if self.queue or self.over:
-            return
-        if self._reserved:
-            self._release()
-        self._waiter = self._unread.loop.create_future()
-        try:
-            await self._waiter
-        finally:
-            self._waiter = None
-
-    def take(self) -> Any:
-        """Return the oldest message's value. The producer gets more credit when half of the window is free."""
+    def pop(self) -> tuple[Any, int | None, Decode | None]:
+        """Take out the oldest message: its value, the id of an unanswered request, how to decode an encoded value."""
         value, size, i, decode = self.queue.popleft()
+        self.taken_bytes += size
         if decode is not None:
-            value, size = self._unpack(value, size, decode)
-        taken = self.taken = self.taken + 1
-        taken_bytes = self._taken_bytes = self._taken_bytes + size
-        if i is not None:
-            self._answer(i)
-        window = self._window
-        if window is not None and (taken >= window.renew_at or taken_bytes >= window.renew_bytes_at):
-            self._renew(window)
-        return value
-
-    def start_credit(self, grant: Callable[[int, int], None], share: Callable[[], int]) -> None:
-        """Give the producer credit for a window, and more whenever half of it is free. See `Window`."""
-        self._window = Window(grant, share)
-        self._renew(self._window)
-
-    def _renew(self, window: Window) -> None:
-        window.renew(self.taken, self._taken_bytes, self._unread.limits)
-        if not self.over:
-            self._decodes_until = min(self._taken_bytes + self._reserved, window.granted_bytes)
-            window.grant(window.granted, window.granted_bytes)
+            self.unread.give_back(size)
+        return value, i, decode
 
     def take_request_ids(self) -> list[int]:
         """Return the ids of the requests that wait here, for the caller to answer. The requests wait on as events."""
@@ -375,19 +76,508 @@ class Inbox:
         self.queue = deque((value, size, None, decode) for value, size, _, decode in entries)
         return [i for _, _, i, _ in entries if i is not None]
 
+    def drop_events(self) -> int:
+        """Drop all events, and keep the requests. Return the number of events."""
+        dropped = 0
+        for _ in range(len(self.queue)):
+            if self.queue[0][2] is None:
+                self.pop()
+                dropped += 1
+            else:
+                self.queue.rotate(-1)
+        return dropped
+
+    def discard(self) -> None:
+        """Drop everything."""
+        while self.queue:
+            self.pop()
+
+
+class ReadableChannel(Protocol):
+    """Channel of an `Inbox`.
+
+    Implemented by `ChannelCore` of ``_channels.core`` for anonymous channels, and by `ReadingPlace` of
+    ``_channels.readers`` for the main channel and named ones, which have no credit and do not end.
+    """
+
+    @property
+    def unread(self) -> UnreadMemory: ...
+
+    @property
+    def closed(self) -> bool: ...
+
+    @property
+    def has_credit(self) -> bool:
+        """Whether the remote peer keeps to credit."""
+        ...
+
+    @property
+    def credit_share(self) -> int:
+        """Bytes of one stream that may be in flight now."""
+        ...
+
+    def add_recipient(self, event: str, recipient: Recipient, /) -> None:
+        """Pass the messages of that name to ``recipient``.
+
+        Raises:
+            RuntimeError: something receives them already and does not share them.
+        """
+
+    def remove_recipient(self, event: str, recipient: Recipient, /) -> None: ...
+
+    def start_items(self, inbox: Inbox, /) -> None:
+        """Tell the remote producer that it may start, after credit if it keeps to that."""
+
+    def grant(self, items: int, size: int, /) -> None:
+        """Tell the remote producer the totals of items and bytes up to which it may send."""
+
+    def stop_items(self) -> None:
+        """Tell the remote producer to stop."""
+
+    def answer(self, i: int, value: object = None, /) -> None:
+        """Resolve a request that arrived on the channel."""
+
+    def abort(self, reason: object, /) -> None:
+        """End the channel on both sides."""
+
+    def finish_locally(self) -> None:
+        """End the channel in good order. The remote peer knows that it has ended."""
+
+    def warn(self, text: str, /) -> None: ...
+
+    def count_dropped(self, count: int, /) -> None:
+        """Count events that were dropped because nobody reads them any more."""
+
+    def check_thread(self, coroutine: str, /) -> None:
+        """Raise RuntimeError in another thread than the event loop's. ``coroutine`` is what was called there."""
+
+
+class Inbox(MessageQueue):
+    """Queue of the messages for one reader: the items of a stream, or the events of one name.
+
+    Either the remote producer keeps to the credit that it is given, or the bounds of a `MessageQueue` apply. Messages
+    wait decoded as far as there is memory for that, and encoded otherwise, because that is smaller. A message that was
+    a request is answered once there is room again. So a plain ws-wrapper peer, which requests instead of emitting,
+    waits for the reader.
+
+    Credit is counted in totals of items and bytes from the beginning of the stream. Granted credit is never taken back.
+
+    The reader first looks whether there is something in ``queue``, then calls `wait` or `take`.
+
+    Args:
+        event: the name of the messages; ``next`` for items.
+        items: whether the messages are a stream's items, of ws-wrapper's iterator protocol. Otherwise they are events.
+        owns: the channel was opened for this reader only, and ends with it.
+        newest: keep at most one message; the next one takes its place.
+        wanted: makes the value of an event if its arguments fit. The reader leaves after the first event that fits.
+            None if it stays.
+    """
+
+    __slots__ = (
+        "_begun",
+        "_event",
+        "_granted",
+        "_granted_bytes",
+        "_left",
+        "_owns",
+        "_renew_at",
+        "_renew_bytes_at",
+        "_reserved",
+        "_waiter",
+        "_window_bytes",
+        "abandoned",
+        "channel",
+        "ended",
+        "error",
+        "items",
+        "newest",
+        "over",
+        "received",
+        "taken",
+        "wanted",
+    )
+
+    def __init__(
+        self,
+        channel: ReadableChannel,
+        event: str,
+        *,
+        items: bool = False,
+        owns: bool = False,
+        newest: bool = False,
+        wanted: Callable[[list[Any]], Any] | None = None,
+    ) -> None:
+        super().__init__(channel.unread)
+        self.channel = channel
+        self.items = items
+        self.newest = newest
+        self.wanted = wanted
+        self._event = event
+        self._owns = owns
+        self._waiter: asyncio.Future[None] | None = None
+        self.received = 0
+        self.taken: int = 0
+        """Number of messages, or of items. A message that made place for a newer one counts as not received."""
+        self._granted: int = 0
+        self._granted_bytes: int = 0
+        """Totals that the producer may send. 0 if it has no credit."""
+        self._renew_at: int = 0
+        self._renew_bytes_at: int = 0
+        """Totals at which half of the window is free, so that the producer gets more."""
+        self._window_bytes = self.unread.limits.stream_window_bytes
+        self._reserved = 0
+        """Bytes that may wait here decoded, because memory is reserved for them."""
+        self.over = False
+        """Nothing more will arrive."""
+        self.error: BaseException | None = None
+        """The exception that the reader gets after the last message. None at a plain end."""
+        self.ended = False
+        """The remote producer has said that there are no more items."""
+        self._begun = False
+        self._left = False
+        self.abandoned = False
+        """The stream was left or thrown away, and another stream may read on."""
+        channel.add_recipient(event, self)
+
+    def __repr__(self) -> str:
+        state = "left" if self._left else "abandoned" if self.abandoned else "over" if self.over else "open"
+        return f"<{type(self).__name__} of {self._event!r} {state}, {len(self.queue)} unread>"
+
+    # ------------------------------------------------------------ arriving
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        """Keep a message. If there is no room, end with `StreamOverflow` and abort the channel."""
+        a, i, size = message.a, message.i, len(payload)
+        value: Any = a
+        if self.items:
+            # No argument at all is an item without a value, and a truthy `done` counts (JavaScript 4.3.1, observed).
+            value = a[1] if len(a) > 1 else None
+            if value.__class__ is dict:
+                if value.get("done"):
+                    self._items_ended(i, error_in(value))
+                    return
+                value = value.get("value")
+            elif value.__class__ is list and i is UNSET and self._granted:
+                self._receive_several(value, payload, decode)
+                return
+            else:
+                value = None
+        if self.over:
+            if i is not UNSET:
+                self.channel.answer(i)
+            return
+        queue, limits = self.queue, self.unread.limits
+        if self.newest and queue:
+            self._drop_oldest()
+        needed = self.received_bytes - self.taken_bytes + size
+        credited = self.received < self._granted and self.received_bytes < self._granted_bytes
+        crowded = not credited and len(queue) >= limits.stream_window
+        answered = False
+        if i is UNSET:
+            i = None
+        elif not crowded and needed <= self._window_bytes:
+            answered, i = True, None
+        waiter = self._waiter
+        if waiter is not None and waiter.done():
+            waiter = None
+        if waiter is not None:  # it is taken in the next turn of the event loop, so that it need not count
+            decoded = True
+        elif credited or not (crowded or (queue and needed > limits.stream_queue)):
+            decoded = needed <= self._reserved or self._reserve(needed)
+        else:
+            decoded = False
+        if decoded:
+            queue.append((value, size, i, None))
+            self.received_bytes += size
+        elif (error := self.keep(payload, i, decode, granted=credited)) is not None:
+            self._overflow(error)
+            return
+        self.received += 1
+        if answered:
+            self.channel.answer(message.i)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _receive_several(self, values: list[Any], payload: bytes | bytearray, decode: Decode) -> None:
+        """Keep the items of one message, which have to be within the credit."""
+        size, count = len(payload), len(values)
+        if self.over or not count:
+            return
+        if self.received + count > self._granted or self.received_bytes >= self._granted_bytes:
+            self._overflow(StreamOverflow(f"{count} items came at once, and the producer had less credit"))
+            return
+        needed = self.received_bytes - self.taken_bytes + size
+        if needed <= self._reserved or self._reserve(needed):
+            # Each counts for as much of the message, and the first one for what is left over.
+            share, rest = divmod(size, count)
+            self.queue.append((values[0], share + rest, None, None))
+            self.queue.extend([(value, share, None, None) for value in values[1:]])
+            self.received_bytes += size
+        else:
+            self.keep(Packed(payload), None, decode, granted=True)
+        self.received += count
+        self.wake()
+
+    def _reserve(self, needed: int) -> bool:
+        """Return whether ``needed`` bytes may wait decoded. Those of the last message are not counted yet."""
+        more = max(needed - self._reserved, LEAST_RESERVED)
+        if not self.unread.reserve(more * DECODED):
+            return False
+        self._reserved += more
+        return True
+
+    def _overflow(self, error: StreamOverflow) -> None:
+        self.end(error)
+        self.channel.abort(error)
+
+    def _items_ended(self, i: Any, error: RemoteError | None) -> None:
+        again, self.ended = self.ended, True
+        self.end(error)
+        if i is not UNSET:
+            self._answer_end(i, again)
+        if self._owns:
+            self.channel.finish_locally()
+
+    def _answer_end(self, i: int, again: bool) -> None:
+        """Answer request ``i``, which says that there are no more items. ``again``: not the first one to say so."""
+        self.channel.answer(i)
+
+    # ------------------------------------------------------------ the end
+
+    def channel_ended(self, error: Exception | None) -> None:
+        self.end(error)
+        if self.abandoned:
+            self.leave(None)  # nobody can read on
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Receive nothing more. The reader gets the messages that wait here, and then ``error``."""
+        if not self.over:
+            self.over = True
+            self.error = error
+            self.wake()
+
+    def end_after(self, seconds: float, error: BaseException) -> Timer:
+        """Call `end` after that many seconds, unless the returned timer is cancelled."""
+        loop = self.unread.loop
+        return loop.call_at(loop.time() + seconds, partial(self.end, error))
+
+    # ------------------------------------------------------------ reading
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
+        at_work = bool(self.queue) or (self.taken > 0 and (self._waiter is None or self._waiter.done()))
+        return at_work and not (self._left or self.abandoned)
+
+    @property
+    def has_more(self) -> bool:
+        """Whether something is unread, or may still arrive."""
+        return bool(self.queue) or not self.over
+
+    @property
+    def has_producer(self) -> bool:
+        """Whether a remote producer was told to start and has not said that there are no more items."""
+        return self._begun and self.items and not self.ended
+
+    def begin(self) -> None:
+        """Let the remote producer start, at the first read."""
+        if not self._begun:
+            self._begun = True
+            if self.items and not self.channel.closed:
+                self.channel.start_items(self)
+
+    def wait(self) -> asyncio.Future[None]:
+        """Return a future that is done once a message is there, or nothing more will come. It may be cancelled.
+
+        Raises:
+            RuntimeError: another task waits already.
+        """
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            raise RuntimeError("two tasks read the same stream: give each its own, or let one read")
+        if self._reserved:
+            self._release()
+        waiter = self._waiter = self.unread.loop.create_future()
+        return waiter
+
+    def wake(self) -> None:
+        """End the wait of the reader, if it waits."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def forget_wait(self) -> None:
+        """Wait no more, because the coroutine that waits was thrown away."""
+        self._waiter = None
+
+    def take(self) -> Any:
+        """Return the oldest message's value. The producer gets more credit when half of the window is free."""
+        value, size, i, decode = self.queue.popleft()
+        if decode is not None:
+            value, size = self._decoded(value, size, decode)
+        taken = self.taken = self.taken + 1
+        taken_bytes = self.taken_bytes = self.taken_bytes + size
+        if i is not None:
+            self.channel.answer(i)
+        if self._granted and (taken >= self._renew_at or taken_bytes >= self._renew_bytes_at) and not self.over:
+            self.grant_credit()
+        return value
+
+    def _decoded(self, payload: bytes, size: int, decode: Decode) -> tuple[Any, int]:
+        """Return the value of a message that has waited encoded, and its size. Of several items return the first."""
+        self.unread.give_back(size)
+        a = decode(payload).a
+        if not self.items:
+            return a, size
+        item: Any = a[1] if len(a) > 1 else None
+        if payload.__class__ is not Packed:
+            return item.get("value") if item.__class__ is dict else None, size
+        # The others wait decoded from now on. They were accepted, so there is room for them, whatever the limit.
+        first, *others = item
+        share = size // len(item)
+        waiting = share * len(others)
+        self.unread.reserve(waiting * DECODED, granted=True)
+        self._reserved += waiting
+        self.queue.extendleft((other, share, None, None) for other in reversed(others))
+        return first, size - waiting
+
+    def grant_credit(self) -> None:
+        """Give the producer credit for a full window beyond what the reader has taken."""
+        items, size = self.unread.limits.stream_window, self.channel.credit_share
+        if not self._granted:
+            size = min(size, SMALLEST_SHARE)
+        self._window_bytes = size
+        self._granted = self.taken + items
+        self._granted_bytes = max(self._granted_bytes, self.taken_bytes + size)
+        self._renew_at = self.taken + (items + 1) // 2
+        self._renew_bytes_at = self.taken_bytes + (size + 1) // 2
+        self.channel.grant(self._granted, self._granted_bytes)
+
+    def take_error(self) -> BaseException | None:
+        """Return the exception that the reader gets after the last message, the first time. Then return None."""
+        error, self.error = self.error, None
+        return error
+
+    # ------------------------------------------------------------ leaving
+
+    def leave(self, reason: object) -> None:
+        """Stop reading, or let another stream read on. Idempotent.
+
+        Another stream may read the items of a user's channel whose producer keeps to credit: the producer sends as far
+        as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped,
+        and a channel that was opened for this reader ends.
+        """
+        if self._left:
+            return
+        channel = self.channel
+        if not (self._owns or channel.closed) and self.items and self.has_more and channel.has_credit:
+            self.abandoned = True
+            self.wake()  # a read of the stream that was left, which must not take an item of the next one
+            return
+        self._left = True
+        channel.remove_recipient(self._event, self)
+        self.discard()
+        if self._owns:
+            channel.abort(reason)
+
+    def read_on(self) -> None:
+        """Go on for another stream than the one that was left."""
+        self.abandoned = False
+
+    def leave_soon(self, label: str) -> None:
+        """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
+
+        Python may throw it away in any thread and within any call.
+        """
+        if not self._left:
+            self.abandoned = True
+            self.unread.loop.call_soon(partial(self._leave_abandoned, label))
+
+    def _leave_abandoned(self, label: str) -> None:
+        if not self.abandoned:  # another stream reads on
+            return
+        if self._owns and not self.channel.closed:
+            text = f"a stream of {label!r} was left without being closed, and is stopped"
+            self.channel.warn(f"{text}: read it in a `with` (`async with`) block, or close it")
+        unread = 0 if self.items or self.channel.closed else len(self.queue)
+        self.leave(None)
+        if unread:
+            self.channel.count_dropped(unread)
+
     def discard(self) -> None:
         """Drop what is unread, because nobody will read it."""
         self.end()
-        self._window = None
         while self.queue:
             self._drop_oldest()
-        self._taken_bytes = self._received_bytes
+        self.taken_bytes = self.received_bytes
         self._release()
 
     def _drop_oldest(self) -> None:
-        _, size, i, decode = self.queue.popleft()
-        self._taken_bytes += size
-        if decode is not None:
-            self._unread.give_back(size)
+        _, i, _ = self.pop()
+        self.received -= 1
         if i is not None:
-            self._answer(i)
+            self.channel.answer(i)
+
+    def _release(self) -> None:
+        self.unread.release(self._reserved * DECODED)
+        self._reserved = 0
+
+
+def error_in(end: dict[str, Any]) -> RemoteError | None:
+    """Return what a producer failed with, if its last ``next`` says so."""
+    if "e" not in end:
+        return None
+    reason = reason_from_wire(end["e"], end.get("_", UNSET))
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
+
+
+class Upload(Inbox):
+    """Queue of the items that a caller sends to a handler. The call's result answers the end of the items.
+
+    It receives until the channel ends, also after the handler has stopped reading.
+    """
+
+    __slots__ = ("_end_id", "_on_end")
+
+    def __init__(self, channel: ReadableChannel) -> None:
+        self._end_id: int | None = None
+        """The id of the request that said that there are no more items, and that has no answer yet."""
+        self._on_end: Callable[[int], None] | None = None
+        """Answers that request, if the call has ended before the request arrives."""
+        super().__init__(channel, "next", items=True)
+
+    def _answer_end(self, i: int, again: bool) -> None:
+        if again:
+            self.channel.answer(i)
+        elif self._on_end is not None:
+            self._on_end(i)
+        else:
+            self._end_id = i
+
+    def take_end_id(self) -> int | None:
+        """Return the id of the request that said that there are no more items. The caller answers it."""
+        i, self._end_id = self._end_id, None
+        return i
+
+    def take_request_ids(self) -> list[int]:
+        i = self.take_end_id()
+        return [*([] if i is None else [i]), *super().take_request_ids()]
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        super().receive(message, payload, decode)
+        if self._left and not self.ended and message.i is not UNSET:
+            # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
+            self.channel.stop_items()
+
+    def leave(self, reason: object) -> None:
+        """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
+        if self._left:
+            return
+        self._left = True
+        self.discard()
+        if not self.ended and not self.channel.closed:
+            self.channel.stop_items()  # the handler may run on for long
+
+    def answer_end(self, answer: Callable[[int], None]) -> None:
+        """Stop reading, and call ``answer`` with the id of the request that ends the items once it arrives."""
+        self._on_end = answer
+        self.leave(None)

@@ -9,18 +9,19 @@ from msgspec import UNSET
 
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage
-from .inbox import Decode
 
-__all__ = ["FanOut", "Recipient", "add", "each_of", "remove"]
+__all__ = ["Decode", "FanOut", "MismatchDetector", "Recipient", "add", "each_of", "remove"]
 
 K = TypeVar("K")
+
+Decode = Callable[[bytes | bytearray], WireMessage]
 
 
 class Recipient(Protocol):
     """Receives the messages of one event name on a channel, in place of the handlers.
 
-    Implemented by readers (`Reading`, and `FanOut` for several of them), by producers, which receive what the consumer
-    asks for, and by `MismatchDetector`.
+    Implemented by `Inbox` (and `FanOut` for several of them), by producers, which receive what the consumer asks for,
+    and by `MismatchDetector`.
     """
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
@@ -65,6 +66,27 @@ class FanOut:
 
     def take_request_ids(self) -> list[int]:
         return [i for member in self.members for i in member.take_request_ids()]
+
+
+class MismatchDetector:
+    """Recipient of messages which show that the two sides expect different things of a channel.
+
+    Without it both sides would wait for each other without a limit.
+    """
+
+    __slots__ = ("_detected",)
+
+    def __init__(self, detected: Callable[[], None]) -> None:
+        self._detected = detected
+
+    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
+        self._detected()
+
+    def channel_ended(self, error: Exception | None) -> None:
+        """Do nothing."""
+
+    def take_request_ids(self) -> list[int]:
+        return []
 
 
 def add(

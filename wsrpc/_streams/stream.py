@@ -14,7 +14,6 @@ from .._base.scheduler import Timer
 from .._protocol.rejections import reason_of
 from ..errors import ChannelClosed, bad_item, note_member
 from .inbox import Inbox
-from .reader import Reading
 
 __all__ = ["Stream", "end_after", "read_arrived"]
 
@@ -42,7 +41,6 @@ class Stream(Generic[T_co]):
     """
 
     __slots__ = (
-        "_begun",
         "_convert",
         "_inbox",
         "_label",
@@ -59,8 +57,8 @@ class Stream(Generic[T_co]):
         label: str,
         convert: Callable[[Any], Any] | None,
         *,
-        reading: Reading | None = None,
-        open: Callable[[], Coroutine[Any, Any, Reading]] | None = None,
+        reading: Inbox | None = None,
+        open: Callable[[], Coroutine[Any, Any, Inbox]] | None = None,
         misfit: Callable[[msgspec.ValidationError], Exception | None] | None = None,
         member: str | None = None,
     ) -> None:
@@ -74,7 +72,6 @@ class Stream(Generic[T_co]):
         self._inbox: Inbox | None = None
         """What is read. None until reading has begun, and once the stream was left."""
         self._opening = False
-        self._begun = False
         self._left = False
         """The stream was closed, or could not be opened."""
 
@@ -106,7 +103,11 @@ class Stream(Generic[T_co]):
             while not inbox.queue:
                 if inbox.over:
                     await self._raise_end()
-                await inbox.wait()
+                try:
+                    await inbox.wait()
+                except GeneratorExit:
+                    inbox.forget_wait()
+                    raise
                 if self._left:
                     raise StopAsyncIteration
             value = inbox.take()
@@ -133,12 +134,10 @@ class Stream(Generic[T_co]):
         reading = self._reading
         if reading is None:
             reading = await self._get_reading()
-        if not self._begun:
-            self._begin(reading)
-        if self._left:
-            return reading.inbox
-        inbox = self._inbox = reading.inbox
-        return inbox
+        self._begin(reading)
+        if not self._left:
+            self._inbox = reading
+        return reading
 
     def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
         assert self._reading is not None
@@ -156,7 +155,7 @@ class Stream(Generic[T_co]):
     async def _raise_end(self) -> NoReturn:
         reading = self._reading
         assert reading is not None
-        error = reading.inbox.take_error()
+        error = reading.take_error()
         reading.leave(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
@@ -167,7 +166,7 @@ class Stream(Generic[T_co]):
             raise error
         raise StopAsyncIteration
 
-    async def _get_reading(self) -> Reading:
+    async def _get_reading(self) -> Inbox:
         if self._open is None:
             raise ChannelClosed(self._label, "this stream was closed before it was opened")
         if self._opening:
@@ -186,9 +185,8 @@ class Stream(Generic[T_co]):
         self._open = None
         return reading
 
-    def _begin(self, reading: Reading) -> None:
+    def _begin(self, reading: Inbox) -> None:
         reading.channel.check_thread("anext(stream)")
-        self._begun = True
         reading.begin()
 
     def _leave(self, reason: object) -> None:
@@ -209,7 +207,7 @@ class Stream(Generic[T_co]):
         if self._reading is None:
             state = "not open" if self._open is not None else "closed"
         else:
-            state = "over" if self._reading.inbox.over else "open"
+            state = "over" if self._reading.over else "open"
         return f"<Stream {self._label!r} {state}>"
 
 
@@ -217,7 +215,7 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
     reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert reading is not None
-    return reading.inbox.end_after(seconds, error)
+    return reading.end_after(seconds, error)
 
 
 def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:

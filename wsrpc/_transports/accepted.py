@@ -1,9 +1,8 @@
 """Connections that a port has accepted: from their first byte to the answer, and then until each is over.
 
-The `websockets` library parses the request, judges whether it asks for a WebSocket, and builds the answer. It would do
-so in a task for each connection, which waits for the request, for the answer to be written and for the handler. Here a
-request is answered in the call that brings its last byte, unless something has to be awaited: an async `on_handshake`,
-a place in the turn, or the factory of a service.
+A request is answered in the call that brings its last byte, unless something has to be awaited: an async
+`on_handshake`, a place in the turn, or the factory of a service. The `websockets` library parses the request, judges
+whether it asks for a WebSocket, and builds the answer, unless the request is plain.
 """
 
 from __future__ import annotations
@@ -11,17 +10,15 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from websockets.datastructures import Headers
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
 from websockets.http11 import Request, Response
-from websockets.protocol import CONNECTING, Event
 from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
 
 from .._base.headers import HeadersView, address, path_of, refusal_headers
 from .._base.logs import logger
@@ -29,12 +26,12 @@ from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
-from ..transport import ConnectionInfo
 from .deadlines import deadlines_of
 from .fairness import Turns
 from .health import Health
-from .plain_handshake import plain_answer, plain_request, skip_request
-from .websocket import WebSocketConnection, WebSocketTransport, forget_parser
+from .judging import judge, serialized, server_protocol
+from .plain_handshake import plain_answer, plain_request
+from .websocket import LIBRARY_LOGGER, Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]
 
@@ -45,75 +42,59 @@ machine of 2026. A place that is larger than the work lets most of a crowd wait 
 END_OF_REQUEST = b"\r\n\r\n"
 
 
-class AcceptedConnection(WebSocketConnection):
-    """Connection that a server has accepted. Until `opened`, it reads the request and nothing more."""
+class AcceptedConnection(asyncio.Protocol):
+    """Connection that a server has accepted, until its request is answered. It reads the request and nothing more."""
 
-    __slots__ = ("_begun", "_early", "_line_end", "_opening", "_plain", "_reception", "is_head")
+    __slots__ = ("__weakref__", "_begun", "_early", "_library", "_line_end", "_reception", "is_head", "read", "tcp")
 
-    protocol: ServerProtocol
+    tcp: asyncio.Transport
 
-    def __init__(self, *args: Any, limits: Limits, reception: Reception, **kwargs: Any) -> None:
-        super().__init__(*args, limits=limits, **kwargs)
+    def __init__(self, reception: Reception) -> None:
         self._reception = reception
         self.is_head = False
         """Whether the request is a HEAD, which asks for the server's health."""
-        self._opening = True
         self._begun = False
         """Whether anything was read."""
-        self._plain = False
-        """Whether the request was read without the library."""
+        self._library: ServerProtocol | None = None
+        """Parses the request, if it is not plain."""
         self._line_end = b""
         """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
         self._early: bytes | None = None
         """What came behind the request; None until the end of the request."""
+        self.read = 0
+        """Bytes that belong to the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tcp: Any = transport  # asyncio's annotation says less than it passes
-        self.made(tcp)
+        self.tcp = tcp
         self._reception.add(self)
 
-    def opened(self, limits: Limits, info: ConnectionInfo) -> None:
-        """Handle what came behind the request. Reading is resumed when the transport is started."""
-        super().opened(limits, info)
-        if self._plain:
-            skip_request(self.protocol)
-        self._opening = False
-        early, self._early = self._early, None
-        if early:
-            self.data_received(early)
+    def take_early(self) -> bytes:
+        """Return what came behind the request."""
+        early, self._early = self._early, b""
+        return early or b""
 
     def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        self._reception.discard(self)
-        # What refers to each other would wait for the garbage collector, see `WebSocketTransport`.
-        del self.wsrpc
-        if not self._opening:
-            del self.data_received
-        forget_parser(self.protocol)
+        self._reception.discard(self.tcp)
+        if self._library is not None:
+            vars(self._library).clear()  # its parser refers to it
 
     def data_received(self, data: bytes) -> None:
-        if not self._opening:
-            super().data_received(data)
-            return
         data = self._take_request(data)
         if not data:
             return
-        if not self._begun:
-            self._begun = True
-            self.request = plain_request(data)
-            self._plain = self.request is not None
-        if self._plain:
-            self.wsrpc.count_read(len(data))
-        else:
-            super().data_received(data)
-        if self.request is not None:
-            self._reception.receive(self, self.request)
-
-    def process_event(self, event: Event) -> None:
-        if isinstance(event, Request):
-            self.request = event
-        else:
-            super().process_event(event)
+        self.read += len(data)
+        request = None if self._begun else plain_request(data)
+        self._begun = True
+        if request is None:
+            if self._library is None:
+                self._library = ServerProtocol(logger=LIBRARY_LOGGER)
+            self._library.receive_data(data)
+            request = next((event for event in self._library.events_received() if isinstance(event, Request)), None)
+            if self._library.handshake_exc is not None:
+                self._reception.refuse(self.tcp, b"".join(self._library.data_to_send()))
+        if request is not None:
+            self._reception.receive(self, request)
 
     def _take_request(self, data: bytes) -> bytes:
         """Return the part of ``data`` that belongs to the request."""
@@ -139,7 +120,7 @@ class AcceptedConnection(WebSocketConnection):
         """Keep what came too early, and pause reading, so that it is one read at most."""
         assert self._early is not None
         self._early += data
-        self.transport.pause_reading()
+        self.tcp.pause_reading()
 
 
 class Reception:
@@ -174,9 +155,13 @@ class Reception:
         self._turns = Turns(loop)
         self._deadlines = deadlines_of(loop, limits.open_timeout)
         self._stopped = False
+        self._closing = deadlines_of(loop, limits.close_timeout)
+        """Those of refused connections."""
         self._expected: WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any]] = WeakKeyDictionary()
         """Connections whose TLS handshake goes on, each with the event loop's task that does it."""
-        self._all: set[AcceptedConnection] = set()
+        self._opening: set[asyncio.Transport] = set()
+        """The connections that have not been opened."""
+        self._all: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         """The handshakes that wait for something."""
         self._waiting: asyncio.Future[None] | None = None
@@ -191,17 +176,20 @@ class Reception:
 
     def add(self, connection: AcceptedConnection) -> None:
         """Keep a connection, from now to its end."""
-        self._all.add(connection)
-        self._deadlines.add(connection.transport)
+        self._all.add(connection.tcp)
+        self._opening.add(connection.tcp)
+        self._deadlines.add(connection.tcp)
         if self._secure:
             self._expected.pop(connection, None)
         if self._stopped:  # asyncio makes the transport of a socket in a turn after it has accepted it
-            connection.transport.abort()
+            connection.tcp.abort()
 
-    def discard(self, connection: AcceptedConnection) -> None:
+    def discard(self, tcp: asyncio.Transport, exc: Exception | None = None) -> None:
         """Forget a connection that is over. Idempotent."""
-        self._all.discard(connection)
-        self._deadlines.discard(connection.transport)
+        self._all.discard(tcp)
+        self._opening.discard(tcp)
+        self._deadlines.discard(tcp)
+        self._closing.discard(tcp)
         self._look()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
@@ -224,18 +212,16 @@ class Reception:
         self._stopped = True
         for accepting in self._expected.values():  # Python 3.12 and later would wait for them
             accepting.cancel()
-        for connection in self._all:
-            # A client that sends nothing would delay the end until the timeout of the handshake.
-            if connection.state is CONNECTING:
-                connection.transport.abort()
+        for tcp in self._opening:
+            tcp.abort()  # a client that sends nothing would delay the end until the timeout of the handshake
 
     # ------------------------------------------------------------ one handshake
 
     def receive(self, connection: AcceptedConnection, request: Request) -> None:
         """Answer a request, now or when there is a turn for it."""
-        self._deadlines.discard(connection.transport)  # the client does not decide how long the answer takes
+        self._deadlines.discard(connection.tcp)  # the client does not decide how long the answer takes
         if self.health is not None and self.health.asks(request):
-            self._answer(connection, self.health.answer(head=connection.is_head))
+            self.refuse(connection.tcp, serialized(self.health.answer(head=connection.is_head)))
         elif self._turns.take(HANDSHAKE):
             self._begin(connection, request)
         else:
@@ -262,19 +248,19 @@ class Reception:
 
     def _failed(self, connection: AcceptedConnection) -> None:
         logger.error("accepting a connection failed", exc_info=True)
-        connection.transport.abort()
+        connection.tcp.abort()
 
     def _judge(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
         """Answer a request. If something has to be awaited, return the rest of the work."""
         if self._path is not None and path_of(request.path) != path_of(self._path):
-            found = connection.protocol.reject(404, f"nothing here, the WebSocket is at {self._path}\n")
-            self._answer(connection, found)
+            found = ServerProtocol().reject(404, f"nothing here, the WebSocket is at {self._path}\n")
+            self.refuse(connection.tcp, serialized(found))
             return None
         handshake = Handshake(
             request.path,
             HeadersView(request.headers),
-            remote=address(connection.remote_address),
-            local=address(connection.local_address),
+            remote=address(connection.tcp.get_extra_info("peername")),
+            local=address(connection.tcp.get_extra_info("sockname")),
             secure=self._secure,
             limits=self._limits,
             compression=self._compression,
@@ -282,7 +268,7 @@ class Reception:
         try:
             waiting = self._admit(handshake)
         except HandshakeRejected as exc:
-            self._answer(connection, _refusal(exc))
+            self.refuse(connection.tcp, serialized(_refusal(exc)))
             return None
         if waiting is not None:
             return self._judge_later(connection, request, handshake, waiting)
@@ -294,47 +280,57 @@ class Reception:
         try:
             await waiting
         except HandshakeRejected as exc:
-            self._answer(connection, _refusal(exc))
+            self.refuse(connection.tcp, serialized(_refusal(exc)))
             return
         rest = self._open(connection, request, handshake)
         if rest is not None:
             await rest
 
     def _open(self, connection: AcceptedConnection, request: Request, handshake: Handshake) -> Awaitable[None] | None:
-        """Let the library judge a request that nobody has refused, and answer it."""
-        protocol = connection.protocol
-        if handshake.compression:
-            protocol.available_extensions = enable_server_permessage_deflate(None)
-        if handshake.subprotocol is not None:
-            protocol.available_subprotocols = [Subprotocol(handshake.subprotocol)]
+        """Answer a request that nobody has refused, and hand the connection over if it is a valid one."""
         added = handshake.response_headers
-        response = (None if added else plain_answer(protocol, request)) or protocol.accept(request)
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            self._answer(connection, response)
-            return None
-        if added:
+        negotiates = added or handshake.compression or handshake.subprotocol is not None
+        answer = None if negotiates else plain_answer(request)
+        library, compression = None, None
+        if answer is None:
+            judged = judge(request, handshake)
+            response, library, compression = judged.response, judged.library, judged.compression
+            if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
+                self.refuse(connection.tcp, serialized(response))
+                return None
             for name in added:
                 if name in response.headers:
                     del response.headers[name]
             response.headers.update(added.pairs())
-        if not self._answer(connection, response):
+            answer = serialized(response)
+        tcp = connection.tcp
+        if not self._write(tcp, answer):
             return None
-        connection.opened(handshake.limits, handshake.connection_info(connection))
-        return self._accept(connection.wsrpc, handshake)
+        self._opening.discard(tcp)
+        info = handshake.connection_info(Underlying(tcp, request))
+        opened = Opened(library or server_protocol(), compression, info, connection.read, len(answer))
+        # Reading is resumed when the transport is started.
+        opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.discard, tcp))
+        if early := connection.take_early():
+            opened_connection.data_received(early)
+        return self._accept(opened_connection, handshake)
 
-    def _answer(self, connection: AcceptedConnection, response: Response) -> bool:
-        """Send the answer to a request; return whether there is anybody to get it."""
-        protocol = connection.protocol
-        if protocol.state is not CONNECTING or connection.transport.is_closing():
-            return False
-        if protocol.eof_sent:  # the client has left, and nothing more can be sent
-            connection.transport.abort()
-            return False
-        protocol.send_response(response)
-        connection.send_data()
-        if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
-            connection.wsrpc.expect_end()
-        return not connection.transport.is_closing()  # as it is if the client has dropped the connection
+    def refuse(self, tcp: asyncio.Transport, answer: bytes) -> None:
+        """Answer a request with something else than a WebSocket, and end the connection."""
+        if not self._write(tcp, answer):
+            return
+        if tcp.can_write_eof():
+            self._closing.add(tcp)
+            with suppress(OSError, RuntimeError):  # the connection is broken already, which is reported elsewhere
+                tcp.write_eof()
+        else:  # TLS
+            tcp.close()
+
+    def _write(self, tcp: asyncio.Transport, answer: bytes) -> bool:
+        """Write the answer to a request; return whether there is anybody to get it."""
+        if not tcp.is_closing():
+            tcp.write(answer)
+        return not tcp.is_closing()  # as it is if the client has dropped the connection
 
 
 def _refusal(rejected: HandshakeRejected) -> Response:

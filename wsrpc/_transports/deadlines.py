@@ -41,7 +41,9 @@ class Deadlines:
         kept here, because it refers to the loop."""
 
     def add(self, limited: Abortable) -> None:
-        """Begin the time of ``limited``. It must have none yet."""
+        """Begin the time of ``limited``, unless it has begun."""
+        if limited in self._until:
+            return
         until = self._until[limited] = self._loop.time() + self._seconds
         if not self._has_timer:
             self._has_timer = True

@@ -18,10 +18,12 @@ class Delivery:
         pause: a function that stops reading from the network. It is called when the first message has to be kept.
     """
 
-    __slots__ = ("_early", "_fragments", "_pause", "_receive_piece", "_text", "receiver", "stopped")
+    __slots__ = ("_early", "_fragments", "_keeps", "_pause", "_receive_piece", "_text", "receiver", "stopped")
 
     def __init__(self, pause: Callable[[], object]) -> None:
         self._pause = pause
+        self._keeps = True
+        """Whether messages that arrive before `start` are kept."""
         self._early: list[tuple[bytes | bytearray, bool]] | None = None
         self._fragments: bytearray | None = None
         """The message of which a part has arrived; empty for a receiver that takes pieces."""
@@ -59,6 +61,10 @@ class Delivery:
             fragments, self._fragments = self._fragments, bytearray()
             self._receive_piece(bytes(fragments), self._text, False)
 
+    def keep_no_more(self) -> None:
+        """Drop messages that arrive from now on before `start`."""
+        self._keeps = False
+
     def ignore_rest(self) -> None:
         """Pass no message on any more: the connection was aborted."""
         self.stopped = True
@@ -74,7 +80,7 @@ class Delivery:
         if self._fragments is None:
             self._text = text
             if last:
-                self._deliver(payload)
+                self.receive(payload, text)
                 return
             self._fragments = bytearray()
         if self._receive_piece is not None:
@@ -84,13 +90,14 @@ class Delivery:
         if last:
             fragments, self._fragments = self._fragments, None
             if self._receive_piece is None:
-                self._deliver(fragments)
+                self.receive(fragments, self._text)
 
-    def _deliver(self, payload: bytes | bytearray) -> None:
+    def receive(self, payload: bytes | bytearray, text: bool) -> None:
+        """Handle a message that was not fragmented, or whose fragments were joined."""
         if self.receiver is not None:
-            self.receiver.receive(payload, self._text)
-        else:
+            self.receiver.receive(payload, text)
+        elif self._keeps and not self.stopped:
             if self._early is None:
                 self._early = []
                 self._pause()
-            self._early.append((payload, self._text))
+            self._early.append((payload, text))

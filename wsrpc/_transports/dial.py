@@ -1,4 +1,4 @@
-"""Dialing: one attempt to connect, with the `websockets` library or a `Dial` function of an adapter."""
+"""Dialing: one attempt to connect, by `dial` or by a `Dial` function of an adapter."""
 
 from __future__ import annotations
 
@@ -7,33 +7,23 @@ import inspect
 import os
 import ssl as ssl_module
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from msgspec import Struct
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import (
-    InvalidHandshake,
-    InvalidHeader,
-    InvalidProxy,
-    InvalidProxyMessage,
-    InvalidStatus,
-    NegotiationError,
-)
-from websockets.typing import Subprotocol
+from websockets.exceptions import InvalidHandshake
 
-from .._base.headers import HeadersView
 from .._base.misuse import check_flag
 from .._base.names import StrPath
-from ..errors import HandshakeRejected, one_line
 from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
+from .connecting import connect
 from .dial_request import OTHER_ORIGINS, RESUME_HEADER, DialRequest, check_subprotocols, follow_redirects
-from .urls import BadURL, check_unix, check_url, environment_proxy
-from .websocket import WebSocketConnection, WebSocketTransport, library_options
+from .opening import ClientOpening, presentable
+from .urls import check_unix, check_url, environment_proxy
+from .websocket import WebSocketTransport
 
-__all__ = ["Dial", "Dialed", "Dialer", "PerAttempt", "dial", "presentable"]
+__all__ = ["Dial", "Dialed", "Dialer", "PerAttempt", "dial"]
 
 T = TypeVar("T")
 PerAttempt: TypeAlias = T | Callable[[], T] | Callable[[], Awaitable[T]]
@@ -76,35 +66,20 @@ async def dial(
         ValueError: the URL, the proxy, ``unix``, a header or a subprotocol is not valid.
     """
     limits = limits or Limits()
-    options = library_options(limits)
-    options["create_connection"] = partial(DialedConnection, limits=limits)
-    options["open_timeout"] = None  # `follow_redirects` applies it to all requests together
-    if compression:
-        options["compression"] = "deflate"
-    if ssl is not None:
-        options["ssl"] = ssl
-    if unix is not None:
-        options |= {"unix": True, "path": unix}
 
     async def attempt(request: DialRequest) -> WebSocketTransport:
+        opening = ClientOpening(request, limits, compression=compression)
+        through = environment_proxy(request.url) if proxy is True else proxy or None
         try:
-            connection = await connect(
-                request.url,
-                additional_headers=request.headers,
-                subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
-                proxy=environment_proxy(request.url) if proxy is True else proxy or None,
-                **options,
-            )
-        except InvalidProxy:  # its text quotes the URL, which may contain a password
-            raise BadURL("the proxy's URL has a path, or a user without a password") from None
-        except InvalidProxyMessage as exc:  # its cause quotes the answer of the proxy unchanged
-            raise exc from None
-        except (FileNotFoundError, PermissionError, ConnectionRefusedError) as exc:
-            if unix is not None and exc.filename is None:  # asyncio does not name the file
+            await connect(lambda: opening, opening.uri, ssl=ssl, proxy=through, unix=unix)
+            return await opening.opened
+        except BaseException as exc:
+            opening.abort()
+            if isinstance(exc, InvalidHandshake):
+                raise presentable(exc) from None
+            if unix is not None and isinstance(exc, OSError) and exc.filename is None:  # asyncio does not name the file
                 exc.filename = os.fspath(unix)
             raise
-        assert isinstance(connection, DialedConnection)
-        return connection.wsrpc
 
     request = DialRequest(
         url,
@@ -117,36 +92,6 @@ async def dial(
     if unix is not None:
         proxy = None  # a proxy of the environment is for hosts
     return await follow_redirects(request, attempt, limits.open_timeout)
-
-
-class DialedConnection(WebSocketConnection, ClientConnection):
-    """Connection that a client has dialed."""
-
-    async def handshake(self, *args: Any, **kwargs: Any) -> None:
-        # The library does not follow a redirect if the exception is ours, which it does for InvalidStatus: version 16.0
-        # with all headers, 17 with all but three.
-        try:
-            await super().handshake(*args, **kwargs)
-        except InvalidStatus as exc:
-            response = exc.response
-            body = bytes(response.body or b"").decode(errors="replace")
-            raise HandshakeRejected(response.status_code, body, HeadersView(response.headers)) from None
-        except InvalidHandshake as exc:
-            raise presentable(exc) from None
-
-
-def presentable(exc: InvalidHandshake) -> InvalidHandshake:
-    """Return ``exc``, or an error with its text as one line of bounded length, without the subprotocols of the answer.
-
-    The library quotes the answer. A server may send back a token, or control characters for the terminal on which
-    Python writes the exceptions that end a program.
-    """
-    if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
-        return NegotiationError("the server chose a subprotocol that was not offered")
-    if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
-        return NegotiationError("the server answered with a Sec-WebSocket-Protocol that is not one subprotocol")
-    text = one_line(exc)
-    return exc if text == str(exc) else InvalidHandshake(text)
 
 
 class Dial(Protocol):

@@ -2,8 +2,8 @@
 
 The `websockets` library builds and parses frames of every kind, through several generators and an object for each.
 Plain data frames are nearly all of the traffic, so transports build them with a `FrameWriter` and parse them with a
-`FrameReader`; the library handles every other frame. That saves most of the cost of receiving a small message, and a
-fifth of the cost of a small request.
+`FrameReader`; the library judges and answers every other frame. That saves most of the cost of receiving a small
+message, and a fifth of the cost of a small request.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 from abc import ABC, abstractmethod
 from collections import deque
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary, proxy
 
-from ..transport import Receiver
+from .._base.closing import CloseCode
 from .fairness import Loop
 
 try:
@@ -27,6 +27,8 @@ __all__ = ["FrameReader", "FrameWriter"]
 
 TEXT, BINARY = 0x81, 0x82  # with FIN, without extensions
 PONG = 0x8A
+OPCODES = frozenset({0, 1, 2, 8, 9, 10})
+CONTROL = 0x08
 MASKED = 0x80
 
 MASKS = 64
@@ -255,93 +257,129 @@ class FrameWriter(ABC):
             self.write()
 
 
-class FrameReader:
-    """Parses plain data frames. Frames for a server are masked; ``largest`` is the largest message that it accepts.
+class Sink(Protocol):
+    """What takes the messages: a `Receiver`, or `Delivery` while there is none."""
 
-    Any other frame, and everything after it, is left to the library, which judges it.
+    def receive(self, payload: bytes | bytearray, text: bool, /) -> object: ...
+
+
+class OtherFrames(Protocol):
+    """What takes the frames that are not plain: the transport, which asks the library."""
+
+    def frame(self, data: bytes, /) -> None:
+        """Handle a frame; or, if its header is invalid, what there is of it."""
+
+    def pong(self, payload: bytes, /) -> None:
+        """Handle the payload of a pong."""
+
+    def refuse(self, code: CloseCode, reason: str, /) -> None:
+        """Close the connection because of a frame that is too large to be read."""
+
+
+class FrameReader:
+    """Splits what arrives into frames, and delivers plain messages. Frames for a server are masked.
+
+    Every other frame is passed on when it is complete, so that a library which parses it never keeps a part of one.
     """
 
-    __slots__ = ("_masked", "_rest", "between_frames", "bytes", "largest", "messages", "missing", "stopped")
+    __slots__ = ("_masked", "_missing", "_rest", "bytes", "largest", "messages", "plain", "stopped")
 
-    def __init__(self, *, masked: bool, largest: int) -> None:
+    def __init__(self, *, masked: bool, bytes: int = 0) -> None:
         self._masked = MASKED if masked else 0
         self._rest: bytearray | None = None
         """The beginning of a frame whose rest has not arrived."""
-        self.largest = largest
-        self.bytes = 0
+        self._missing = 0
+        """Bytes that this frame still lacks, as far as its size is known."""
+        self.largest = 0
+        """Maximum number of bytes of the next data frame."""
+        self.plain = True
+        """Whether a data frame can be a whole message: there is no compression, and none of a message has arrived."""
+        self.bytes = bytes
         """Bytes that the connection has received; counted by the transport."""
         self.messages = 0
         """Messages that the connection has received; the transport adds those that the library parsed."""
-        self.missing = 0
-        """Bytes that a half-received message still lacks, as far as its size is known."""
-        self.between_frames = False
-        """Whether the library has parsed all that it was given, so that frames need not pass through it."""
         self.stopped = False
-        """Whether everything else that arrives is ignored: the connection was aborted."""
+        """Whether everything else that arrives is ignored."""
 
     def ignore_rest(self) -> None:
-        """Pass no message on any more, not even from the present read: the connection was aborted."""
+        """Pass nothing on any more, not even from the present read: the connection is over."""
         self.stopped = True
+        self.plain = False
 
-    def count(self, size: int) -> None:
-        """Count ``size`` bytes that the connection has received and that are no frames."""
-        self.bytes += size
+    def feed(self, data: bytes, sink: Sink, others: OtherFrames) -> None:
+        """Pass the messages in ``data`` to ``sink``, and all other frames to ``others``.
 
-    def feed(self, data: bytes, receiver: Receiver) -> bytes | bytearray:
-        """Pass the messages in ``data`` to ``receiver``. Returns everything from the first frame on that is not plain.
-
-        The beginning of a plain frame is kept until the rest of it arrives.
+        The beginning of a frame is kept until the rest of it arrives.
         """
-        masked, largest = self._masked, self.largest
+        if self.stopped:
+            return
+        masked = self._masked
         head = 6 if masked else 2
         buffer = data if self._rest is None else self._with_rest(data)
         position, end = 0, len(buffer)
-        count, plain = 0, True
+        count = 0
+        kinds, largest = (_IS_TEXT if self.plain else _NONE_IS_TEXT), self.largest
         while True:
             # Not the condition of the loop: Python 3.11 specializes only comparisons that decide about a jump forward.
             start = position + head
-            if start > end:
+            if start > end and (end - position < 2 or self._is_valid(buffer, position)):
                 break
-            text = _IS_TEXT[buffer[position]]
+            text = kinds[buffer[position]]
             size = buffer[position + 1] ^ masked
-            if text is None or size >= MASKED:
-                plain = False
-                break
-            if size >= 126:
-                start += 2 if size == 126 else 8
-                if end < start:
+            if text is None or size >= 126:
+                if not self._is_valid(buffer, position):
+                    others.frame(bytes(buffer[position:]))
+                    position = end
                     break
-                if size == 126:
-                    size = buffer[position + 2] << 8 | buffer[position + 3]
-                else:
-                    size = int.from_bytes(buffer[position + 2 : position + 10], "big")
-            if size > largest:
-                plain = False
-                break
+                if size >= 126:
+                    if buffer[position] & CONTROL:
+                        others.refuse(CloseCode.PROTOCOL_ERROR, "control frame too long")
+                        position = end
+                        break
+                    start += 2 if size == 126 else 8
+                    if end < start:
+                        break
+                    if size == 126:
+                        size = buffer[position + 2] << 8 | buffer[position + 3]
+                    else:
+                        size = int.from_bytes(buffer[position + 2 : position + 10], "big")
             after = start + size
-            if after > end:
-                self.missing = after - end
+            if size > largest and not buffer[position] & CONTROL:
+                others.refuse(CloseCode.MESSAGE_TOO_BIG, f"frame with {size} bytes exceeds limit of {largest} bytes")
+                position = end
                 break
-            if size < COPIED:
-                payload = buffer[start:after]
-                if masked:
-                    payload = apply_mask(payload, buffer[start - 4 : start])
+            if after > end:
+                self._missing = after - end
+                break
+            if text is None:
+                if buffer[position] == PONG:
+                    pong = bytes(buffer[start:after])
+                    others.pong(apply_mask(pong, buffer[start - 4 : start]) if masked else pong)
+                else:
+                    others.frame(bytes(buffer[position:after]))
+                    kinds, largest = (_IS_TEXT if self.plain else _NONE_IS_TEXT), self.largest
             else:
-                view = memoryview(buffer)[start:after]
-                payload = apply_mask(view, buffer[start - 4 : start]) if masked else bytes(view)
-            count += 1
-            receive = receiver.receive  # looked up each time: the receiver may have changed meanwhile
-            receive(payload, text)
+                if size < COPIED:
+                    payload = buffer[start:after]
+                    if masked:
+                        payload = apply_mask(payload, buffer[start - 4 : start])
+                else:
+                    view = memoryview(buffer)[start:after]
+                    payload = apply_mask(view, buffer[start - 4 : start]) if masked else bytes(view)
+                count += 1
+                receive = sink.receive  # looked up each time: the receiver may have changed meanwhile
+                receive(payload, text)
             position = after
             if self.stopped:
                 position = end
                 break
         self.messages += count
-        if not plain:
-            return buffer[position:] if position else buffer
         if position < end:
             self._rest = bytearray(memoryview(buffer)[position:])
-        return b""
+
+    def _is_valid(self, buffer: bytes | bytearray, position: int) -> bool:
+        """Whether a frame at ``position`` has a known opcode, and is masked if it has to be."""
+        return buffer[position] & 0x0F in OPCODES and buffer[position + 1] & MASKED == self._masked
 
     def only_message(self, data: bytes) -> bytes | None:
         """Return the payload if ``data`` is one short message and nothing else, as from many clients that say little.
@@ -355,6 +393,7 @@ class FrameReader:
             or data[1] != self._masked | size
             or ((first := data[0]) != TEXT and first != BINARY)
             or self._rest
+            or not self.plain
             or size > self.largest
         ):
             return None
@@ -365,29 +404,16 @@ class FrameReader:
         """Return what was kept with ``data`` behind it; nothing while the frame is still not complete."""
         rest, self._rest = self._rest, None
         assert rest is not None
-        if len(data) < self.missing:
-            self.missing -= len(data)
+        if len(data) < self._missing:
+            self._missing -= len(data)
             rest += data
             self._rest = rest
             return b""
-        self.missing = 0
+        self._missing = 0
         if len(rest) < COPIED:
             return b"".join((rest, data))  # parts of bytes are read in half the time of parts of a bytearray
         rest += data
         return rest
-
-    def only_pong(self, data: bytes) -> bytes | None:
-        """Return the payload of a pong if ``data`` is one pong and nothing else, as on every idle connection."""
-        size = data[1] ^ self._masked if len(data) > 1 else MASKED
-        if data[0] != PONG or size >= 126 or len(data) != (6 if self._masked else 2) + size:
-            return None
-        return apply_mask(data[6:], data[2:6]) if self._masked else data[2:]
-
-    def take_rest(self) -> bytearray:
-        """Return the beginning of a frame that was kept, for the library to continue with."""
-        rest, self._rest = self._rest, None
-        self.missing = 0
-        return bytearray() if rest is None else rest
 
 
 def _long_header(first: int, size: int, masked: int) -> bytes:
@@ -400,6 +426,7 @@ _MIDDLE, _LARGE = Struct("!BBH").pack, Struct("!BBQ").pack
 _IS_TEXT: list[bool | None] = [None] * 256
 """By the first byte of a frame: whether the message is text; None if it is no plain message."""
 _IS_TEXT[TEXT], _IS_TEXT[BINARY] = True, False
+_NONE_IS_TEXT: list[bool | None] = [None] * 256
 
 _SHORT_TEXT = [bytes((TEXT, size)) for size in range(126)]
 _SHORT_BINARY = [bytes((BINARY, size)) for size in range(126)]

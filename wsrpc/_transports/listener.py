@@ -1,7 +1,8 @@
-"""Listening on a port, with the `websockets` library."""
+"""Listening on a port."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket as socket_module
 import ssl as ssl_module
@@ -11,16 +12,13 @@ from contextlib import suppress
 from os import PathLike
 from typing import Any
 
-from websockets.asyncio.server import Server, ServerConnection, serve
-from websockets.server import ServerProtocol
-
 from .._base.headers import visible_target
 from .._base.misuse import check_flag
 from ..handshake import Handshake
 from ..limits import Limits
 from .accepted import AcceptedConnection, Reception
 from .health import Health
-from .websocket import WebSocketTransport, library_options
+from .websocket import WebSocketTransport
 
 __all__ = ["Listener", "check_place", "listen"]
 
@@ -38,7 +36,7 @@ and Windows cannot change the backlog of a listening port.)"""
 class Listener:
     """A port that accepts connections. ``url`` and ``port`` say where; they stay after the end."""
 
-    def __init__(self, server: Server, reception: Reception, path: str | None, *, secure: bool) -> None:
+    def __init__(self, server: asyncio.Server, reception: Reception, path: str | None, *, secure: bool) -> None:
         self._server = server
         self._reception = reception
         scheme = "wss" if secure else "ws"
@@ -58,17 +56,17 @@ class Listener:
     def stop(self) -> None:
         """Accept no further connections, and end the handshakes that go on; open connections stay. Idempotent."""
         self._stop_accepting()
-        self._server.close(close_connections=False)
         self._reception.stop()
 
     def _stop_accepting(self) -> None:
-        """Accept nothing in this turn; the library's task closes the port in the next one.
+        """Accept nothing from now on, and close the port in the next turn.
 
         asyncio makes no transport of a socket that is accepted while its port is being closed, and nothing closes it.
         """
         with suppress(NotImplementedError):  # on Windows, where the loop accepts differently
             for listening in self._server.sockets:
                 self._server.get_loop().remove_reader(listening)
+        self._server.get_loop().call_soon(self._server.close)
 
     async def wait_closed(self) -> None:
         """Drop what is left and wait until every connection is over. Cancelling is safe."""
@@ -141,36 +139,28 @@ async def listen(
         admit, accept, limits=limits, path=path, compression=compression, health=health, secure=secure
     )
 
-    def create(protocol: ServerProtocol, server: Server, **kwargs: Any) -> AcceptedConnection:
-        connection = AcceptedConnection(protocol, limits=limits, reception=reception, **kwargs)
+    def create() -> AcceptedConnection:
+        connection = AcceptedConnection(reception)
         if secure:
             reception.expect(connection)
         return connection
 
-    options: dict[str, Any] = {
-        **library_options(limits),
-        "create_connection": create,
-        "ssl": ssl,
-        "backlog": ACCEPTED,
-    }
+    loop = asyncio.get_running_loop()
+    options: dict[str, Any] = {"ssl": ssl, "backlog": ACCEPTED}
     if ssl is not None:
         options["ssl_handshake_timeout"] = limits.open_timeout
     if unix is not None:
-        options |= {"unix": True, "path": unix}
+        server = await loop.create_unix_server(create, unix, **options)
     elif sock is not None:
         _send_at_once(sock)
-        options["sock"] = sock
+        server = await loop.create_server(create, sock=sock, **options)
     else:
         options |= {"host": host, "port": port, "reuse_port": reuse_port or None}
-    server = await serve(_no_handler, **options)
+        server = await loop.create_server(create, **options)
     if ACCEPTED < BACKLOG:
         for listening in server.sockets:
             _lengthen_backlog(listening)
     return Listener(server, reception, path, secure=secure)
-
-
-async def _no_handler(connection: ServerConnection) -> None:
-    """The library would call it within a task of its own; ours makes none, see `Reception`."""
 
 
 def _send_at_once(given: socket_module.socket) -> None:

@@ -8,55 +8,24 @@ same bounds, and no other library hides anything of it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 
-from websockets.client import ClientProtocol
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidHeader
-from websockets.extensions.permessage_deflate import (
-    enable_client_permessage_deflate,
-    enable_server_permessage_deflate,
-)
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request, Response
-from websockets.protocol import OPEN, Protocol
-from websockets.server import ServerProtocol
-from websockets.typing import Subprotocol
-from websockets.uri import parse_uri
 
 from .._base.headers import address
 from ..errors import short
 from ..handshake import Handshake
 from ..headers import ResponseHeaders
 from ..limits import Limits
-from ..transport import ConnectionInfo
-from .dial import presentable
 from .dial_request import DialRequest
-from .websocket import LIBRARY_LOGGER, WebSocketConnection, WebSocketTransport
+from .judging import judge, serialized, server_protocol
+from .opening import ClientRequest, presentable
+from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]
-
-
-class _Framing(Protocol):
-    """The library's protocol, which also accepts a Close frame in the middle of a fragmented message.
-
-    RFC 6455, section 5.4, allows that; the sender has given up the message. The library treats it as a violation.
-    aiohttp answers it, and a connection must not become worse by being taken over.
-    """
-
-    def recv_frame(self, frame: Frame) -> None:
-        if frame.opcode is Opcode.CLOSE:
-            self.current_size = None
-        super().recv_frame(frame)
-
-
-class _Server(_Framing, ServerProtocol):
-    pass
-
-
-class _Client(_Framing, ClientProtocol):
-    pass
 
 
 class ServerUpgrade:
@@ -68,26 +37,21 @@ class ServerUpgrade:
     """
 
     def __init__(self, handshake: Handshake) -> None:
-
-        def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
-            return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
-
         self._handshake = handshake
-        self._protocol = _Server(
-            state=OPEN,  # it is not to read a request
-            extensions=enable_server_permessage_deflate(None) if handshake.compression else None,
-            select_subprotocol=choose,
-            max_size=handshake.limits.message,
-            logger=LIBRARY_LOGGER,
-        )
         try:
             self._request = Request(handshake.target, Headers(handshake.headers))
-            self._response = response = self._protocol.accept(self._request)
+            judged = judge(self._request, handshake)
+            response, self._library, self._compression = judged.response, judged.library, judged.compression
         except InvalidHeader as exc:
             # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
-            self._request = Request(handshake.target, Headers())
+            self._request, self._library, self._compression = (
+                Request(handshake.target, Headers()),
+                server_protocol(),
+                None,
+            )
             reason = f"The header {short(exc.name)} has a character that no header may have.\n"
-            self._response = response = self._protocol.reject(HTTPStatus.BAD_REQUEST, reason)
+            response = self._library.reject(HTTPStatus.BAD_REQUEST, reason)
+        self._response = response
         self.status: int = response.status_code
         self.headers = ResponseHeaders(list(response.headers.raw_items()))
         self.body = (response.body or b"").decode()
@@ -110,14 +74,17 @@ class ServerUpgrade:
             early: the bytes that were read from the connection after the request.
             lost: a function that is called when the connection has ended, with the argument of asyncio's
                 ``connection_lost``.
-            underlying: the value of `ConnectionInfo.underlying`. The default is the connection of the `websockets`
-                library.
+            underlying: the value of `ConnectionInfo.underlying`. The default is an object with the attributes
+                ``transport``, ``request`` and ``response``.
         """
-        connection = TakenOver(self._protocol, self._handshake.limits, lost)
-        connection.request, connection.response = self._request, self._response
-        shown = connection if underlying is None else underlying
-        info = self._handshake.connection_info(shown, address(transport.get_extra_info("sockname")))
-        return connection.take_over(transport, early, info)
+        if underlying is None:
+            underlying = Underlying(transport, self._request, self._response)
+        info = self._handshake.connection_info(underlying, address(transport.get_extra_info("sockname")))
+        opened = Opened(self._library, self._compression, info)
+        connection = WebSocketConnection(transport, opened, self._handshake.limits, lost)
+        if early:
+            connection.data_received(early)
+        return connection
 
 
 class ClientUpgrade:
@@ -129,19 +96,13 @@ class ClientUpgrade:
 
     def __init__(self, request: DialRequest, *, limits: Limits | None = None, compression: bool = False) -> None:
         self._limits = limits or Limits()
-        self._protocol = _Client(
-            parse_uri(request.url),
-            state=OPEN,
-            extensions=enable_client_permessage_deflate(None) if compression else None,
-            subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
-            max_size=self._limits.message,
-            logger=LIBRARY_LOGGER,
-        )
-        opening = self._protocol.connect()
-        theirs = {"host", *map(str.lower, request.headers)}  # an HTTP client adds Host itself
-        kept = {name: value for name, value in opening.headers.raw_items() if name.lower() not in theirs}
-        self.headers: Mapping[str, str] = {**kept, **request.headers}
-        self._request = Request(opening.path, Headers(self.headers))
+        self._asked = ClientRequest(request, compression=compression)
+        given = {name.lower() for name in request.headers}
+        self.headers: Mapping[str, str] = {
+            name: value
+            for name, value in self._asked.request.headers.raw_items()
+            if name.lower() != "host" or "host" in given  # an HTTP client adds Host itself
+        }
 
     def take_over(
         self, transport: asyncio.Transport, headers: Mapping[str, str], early: bytes = b""
@@ -158,44 +119,11 @@ class ClientUpgrade:
                 ``transport`` is unchanged.
         """
         try:
-            response = Response(101, "Switching Protocols", Headers(headers))
-            self._protocol.process_response(response)
+            response = self._asked.receive(serialized(Response(101, "Switching Protocols", Headers(headers))))
         except InvalidHandshake as exc:
             raise presentable(exc) from None
-        connection = TakenOver(self._protocol, self._limits, None)
-        connection.request, connection.response = self._request, response
-        return connection.take_over(transport, early)
-
-
-class TakenOver(WebSocketConnection):
-    """Connection whose opening handshake another HTTP library has done."""
-
-    __slots__ = ("_lost",)
-
-    def __init__(self, protocol: Protocol, limits: Limits, lost: Callable[[Exception | None], None] | None) -> None:
-        super().__init__(
-            protocol,
-            limits=limits,
-            ping_interval=None,
-            close_timeout=limits.close_timeout,
-            max_queue=None,
-            write_limit=limits.high_water,
-        )
-        self._lost = lost
-
-    def take_over(
-        self, transport: asyncio.Transport, early: bytes, info: ConnectionInfo | None = None
-    ) -> WebSocketTransport:
-        """Continue on ``transport``. Without ``info`` the request and the addresses describe the connection."""
-        transport.set_protocol(self)
-        self.connection_made(transport)
-        if info is not None:
-            self.opened(self._limits, info)
+        assert response is not None, "the head is complete"
+        connection = self._asked.take_over(transport, response, self._limits)
         if early:
-            self.data_received(early)
-        return self.wsrpc
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        super().connection_lost(exc)
-        if self._lost is not None:
-            self._lost(exc)
+            connection.data_received(early)
+        return connection

@@ -31,7 +31,7 @@ class Line:
     Messages and handshakes are the same as on a real connection.
 
     Args:
-        clock: a clock that controls the deadlines of the server's peers, such as `Limits.detached`.
+        clock: a clock that controls the deadlines of the server's peers, such as ``Server(detached=)``.
     """
 
     def __init__(self, server: Server, *, clock: Clock | None = None) -> None:

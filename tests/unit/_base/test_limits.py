@@ -14,24 +14,18 @@ DEFAULTS = {
     "sent_message": None,
     "values": 1280 * 1024,
     "depth": 64,
-    "arguments": 64,
     "name": 256,
     "rate": None,
     "running": 1024,
-    "running_bytes": 16 * 1024 * 1024,
     "waiting": 10_000,
-    "waiting_bytes": 4 * 1024 * 1024,
     "pending": 10_000,
     "channels": 1024,
     "unread": 30.0,
     "stream_window": 512,
-    "stream_window_bytes": 256 * 1024,
     "stream_queue": 1024 * 1024,
     "high_water": 64 * 1024,
     "hard_cap": 16 * 1024 * 1024,
     "offline": 256,
-    "offline_bytes": 1024 * 1024,
-    "undecodable": 10,
     "timeout": 60.0,
     "handler": None,
     "open_handlers": 10.0,
@@ -45,6 +39,26 @@ DEFAULTS = {
 @pytest.mark.parametrize(("field", "value"), DEFAULTS.items())
 def test_defaults(field: str, value: float | None) -> None:
     assert getattr(Limits(), field) == value
+
+
+FOLLOW: list[tuple[str, int, Limits, int]] = [
+    ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000), 4_194_304),
+    ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000, running=10), 4_000_000),
+    ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512), 2_560_000),
+    ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
+    ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
+    ("offline_bytes", 1024 * 1024, Limits(offline=1), 1024 * 1024),
+    ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),
+    ("replay_messages", 4096, Limits(replay=128 * 1024), 512),
+]
+
+
+@pytest.mark.parametrize(("name", "default", "limits", "value"), FOLLOW)
+def test_limits_that_follow_from_others(name: str, default: int, limits: Limits, value: int) -> None:
+    assert getattr(Limits(), name) == default
+    assert getattr(limits, name) == value
+    with pytest.raises(TypeError):
+        limits.replace(**{name: value})
 
 
 def test_replace_makes_a_changed_copy() -> None:
@@ -105,7 +119,7 @@ def test_a_bound_that_is_none_is_refused_where_it_is_given() -> None:
         Limits(handler=0)
     with pytest.raises(ValueError, match=r"^Limits\.stall is a duration of more than 0 seconds, got nan$"):
         Limits(stall=float("nan"))
-    assert Limits(stall=5, timeout=None, drain=float("inf")).stall == 5
+    assert Limits(stall=5, timeout=None, close_timeout=float("inf")).stall == 5
 
 
 def test_a_rate_is_a_whole_number_of_at_least_1_or_none() -> None:

@@ -34,7 +34,7 @@ from wsrpc.testing import connect
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECRET = "s3cr3t-of-mine"
-LIMITS = Limits(close_timeout=2.0, message=4096, undecodable=3)
+LIMITS = Limits(close_timeout=2.0, message=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 WITHOUT_PEER = ("refused the origin", "refused a connection because", "draining", "opening handshake failed")
@@ -146,7 +146,7 @@ async def test_what_is_no_message(log: Capture) -> None:
     server.on("echo", lambda value: value)
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
         for payloads in (
-            [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 5,
+            [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 12,
             [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', f'{{"i": "{SECRET}", "a": ["echo"]}}'],
             [f'{{"a": ["echo", "{SECRET * 1000}"]}}'],
             ['{"a": ["' + SECRET + '", ' + "[" * 100 + "]" * 100 + "]}"] * 4,

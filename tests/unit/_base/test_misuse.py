@@ -349,6 +349,16 @@ async def test_draining(drain: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
         await Server().close(drain)
     assert str(caught.value) == f"drain= is a number of seconds, 0 or more; got {drain!r}"
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Server().run(drain=drain)
+    assert str(caught.value) == f"drain= is a number of seconds, 0 or more; got {drain!r}"
+
+
+@pytest.mark.parametrize("detached", ["5", True, None, 0, float("nan")])
+def test_the_time_that_sessions_are_kept(detached: Any) -> None:
+    with pytest.raises((TypeError, ValueError)) as caught:
+        Server(detached=detached)
+    assert str(caught.value) == f"detached= is a number of seconds, 0.001 or more; got {detached!r}"
 
 
 @pytest.mark.usefixtures("nothing_left")

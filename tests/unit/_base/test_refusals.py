@@ -85,7 +85,7 @@ async def test_a_socket_or_a_path_of_one_not_both(tmp_path: Path) -> None:
         Server().listen(sock=given, unix=str(tmp_path / "socket"))
 
 
-@pytest.mark.parametrize("field", ["waiting", "waiting_bytes", "offline", "offline_bytes", "undecodable"])
+@pytest.mark.parametrize("field", ["waiting", "offline"])
 def test_what_is_kept_may_be_nothing_but_not_less(field: str) -> None:
     assert getattr(Limits(**{field: 0}), field) == 0
     with pytest.raises(ValueError, match=f"Limits.{field} must be at least 0, got -1"):

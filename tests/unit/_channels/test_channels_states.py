@@ -1,4 +1,4 @@
-"""The two tables of an anonymous channel, each cell played with a real one: its state, and the delivery of messages."""
+"""The states of an anonymous channel and of the delivery of its messages, each change played with a real one."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from stream_sides import requested
 
 from wsrpc import AnonymousChannel, Context
 from wsrpc._api.anonymous import core_of
-from wsrpc._channels.core import TRANSITIONS, ChannelAct, ChannelCore, ChannelState
-from wsrpc._streams.mailbox import DELIVERY, Act, Delivery, Mailbox
+from wsrpc._channels.core import ChannelState, Delivery
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -73,24 +72,20 @@ class Made:
         return self.channel
 
 
-@pytest.mark.parametrize("act", ChannelAct)
+@pytest.mark.parametrize("end", [None, *OWN_ENDS, *REMOTE_ENDS])
 @pytest.mark.parametrize("state", ChannelState)
-async def test_each_cell_of_the_state_of_a_channel(state: ChannelState, act: ChannelAct) -> None:
-    expected = TRANSITIONS.get((state, act), state)
-    ends: list[Way] = [*OWN_ENDS, *REMOTE_ENDS] if act is ChannelAct.ENDED else [lambda d, channel: None]
-    for end in ends:
+async def test_each_change_of_the_state_of_a_channel(state: ChannelState, end: Way | None) -> None:
+    if not (state is ChannelState.NEW and end is abort_remotely):  # the remote peer does not know of a new one
         made = Made()
         channel = await made.reach(state)
-        if act is ChannelAct.ENDED and not (state is ChannelState.NEW and end is abort_remotely):
-            end(made.d, channel)
-            assert core_of(channel).state is expected
-        elif act is ChannelAct.OPENED and state is not ChannelState.OPEN:
+        if end is None:  # it is delivered, which it is once
             made.returns.set()
             await turns()
-            assert core_of(channel).state is expected
-        elif act is ChannelAct.OPENED:
-            core_of(channel).opened()  # which is not called twice
-            assert core_of(channel).state is expected
+            expected = ChannelState.CLOSED if state is ChannelState.CLOSED else ChannelState.OPEN
+        else:
+            end(made.d, channel)
+            expected = ChannelState.CLOSED
+        assert core_of(channel).state is expected
         assert repr(channel) == f"<AnonymousChannel 5 {core_of(channel).state.value}>"
         made.returns.set()
         channel.close()
@@ -101,31 +96,26 @@ async def test_each_cell_of_the_state_of_a_channel(state: ChannelState, act: Cha
 
 # ---------------------------------------------------------------- the delivery of its messages
 
+KEEPING, DUE, LIVE, OVER = Delivery
 
-async def reach(d: Driven, state: Delivery) -> AnonymousChannel:
+
+async def reach(d: Driven, state: Delivery, *, closed: bool) -> AnonymousChannel:
     """A channel whose delivery is in ``state``, with one message kept as far as that keeps any."""
     channel = await requested(d, {"a": ["e", 1]})
-    if state in (Delivery.DELIVERING, Delivery.LIVE):
+    if state is LIVE:
         channel.on("e", lambda n: None)
-    if state is Delivery.LIVE:
         await turns(1)
-    elif state in (Delivery.KEPT, Delivery.ENDING):
-        abort_remotely(d, channel)
-    elif state is Delivery.OVER:
-        channel.close()
-    if state is Delivery.ENDING:
+    if closed:
+        (close if state is OVER else abort_remotely)(d, channel)
+    if state is DUE:
         channel.on("e", lambda n: None)
-    assert mailbox(channel).state is state
+    assert core_of(channel).delivery is state
+    assert channel.closed is closed
     return channel
 
 
-def mailbox(channel: AnonymousChannel) -> Mailbox:
-    core: ChannelCore = core_of(channel)
-    return core.mailbox
-
-
 async def listen(d: Driven, channel: AnonymousChannel) -> None:
-    mailbox(channel).listen()
+    core_of(channel).listen()
 
 
 async def let_deliver(d: Driven, channel: AnonymousChannel) -> None:
@@ -139,33 +129,37 @@ def at_once(way: Way) -> Callable[[Driven, AnonymousChannel], Awaitable[None]]:
     return act
 
 
-WAYS: dict[Act, list[Callable[[Driven, AnonymousChannel], Awaitable[None]]]] = {
-    Act.LISTENED: [listen],
-    Act.DELIVERED: [let_deliver],
-    Act.ENDED: [at_once(way) for way in REMOTE_ENDS],
-    Act.LEFT: [at_once(way) for way in OWN_ENDS],
+ACTS: dict[str, list[Callable[[Driven, AnonymousChannel], Awaitable[None]]]] = {
+    "listened": [listen],
+    "delivered": [let_deliver],
+    "ended": [at_once(way) for way in REMOTE_ENDS],
+    "left": [at_once(way) for way in OWN_ENDS],
 }
 
+CHANGES = {
+    (KEEPING, False, "listened"): DUE,
+    (KEEPING, True, "listened"): DUE,
+    (DUE, False, "delivered"): LIVE,
+    (DUE, True, "delivered"): OVER,
+    (LIVE, False, "ended"): OVER,
+}
+"""The next state for each state, whether the channel has ended, and what happens. Without a cell nothing changes."""
 
-@pytest.mark.parametrize("act", Act)
-@pytest.mark.parametrize("state", Delivery)
-async def test_each_cell_of_the_delivery_of_messages(state: Delivery, act: Act) -> None:
-    for way in WAYS[act]:
+
+@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize(
+    ("state", "closed"), [(KEEPING, False), (DUE, False), (LIVE, False), (KEEPING, True), (DUE, True), (OVER, True)]
+)
+async def test_each_change_of_the_delivery_of_messages(state: Delivery, closed: bool, act: str) -> None:
+    for way in ACTS[act]:
         d = Driven(dialer=True)
-        channel = await reach(d, state)
+        channel = await reach(d, state, closed=closed)
+        core = core_of(channel)
         await way(d, channel)
-        assert mailbox(channel).state is DELIVERY.get((state, act), state)
-        assert mailbox(channel).state.name.lower() in repr(core_of(channel))
-        assert mailbox(channel).can_listen is (mailbox(channel).state is not Delivery.OVER)
+        assert core.delivery is (OVER if act == "left" else CHANGES.get((state, closed, act), state))
+        assert core.delivery.name.lower() in repr(core)
         channel.close()
         await turns()
-        assert mailbox(channel).state is Delivery.OVER
-        assert core_of(channel).table.unread.used == 0
+        assert core.delivery is OVER
+        assert core.table.unread.used == 0
         d.assert_empty()
-
-
-def test_no_state_is_out_of_reach_and_none_is_left_after_the_end() -> None:
-    assert {*TRANSITIONS.values(), ChannelState.NEW} == set(ChannelState)
-    assert {*DELIVERY.values(), Delivery.KEEPING} == set(Delivery)
-    assert not [cell for cell in TRANSITIONS if cell[0] is ChannelState.CLOSED]
-    assert not [cell for cell in DELIVERY if cell[0] is Delivery.OVER]

@@ -301,10 +301,10 @@ async def test_over_a_connection_that_is_closing_there_was_no_time_without_one()
     answered = asyncio.Event()
     infos: list[ReconnectInfo] = []
     line = Slow()
-    client = Client(transport=line, extensions=False, limits=Limits(undecodable=1))
+    client = Client(transport=line, extensions=False)
     client.on_reconnect(infos.append)
     async with client:
-        line.feed("{", "{")
+        line.feed(*["{"] * 11)
         assert not client.connected
         assert client.peer.transport is line
         await client.bind(ScriptedTransport())

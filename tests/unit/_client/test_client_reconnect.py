@@ -387,10 +387,10 @@ async def test_the_queue_is_bounded_by_messages() -> None:
 
 
 async def test_the_queue_is_bounded_by_bytes() -> None:
-    async with offline(limits=LIMITS.replace(offline_bytes=100)) as (client, _):
-        await client.emit("n", "x" * 60)
+    async with offline(limits=LIMITS) as (client, _):
+        await client.emit("n", "x" * 600_000)
         with pytest.raises(QueueFull):
-            await client.emit("n", "x" * 60)
+            await client.emit("n", "x" * 600_000)
         await client.emit("n")
 
 

@@ -179,8 +179,8 @@ class Scene:
 
 
 @asynccontextmanager
-async def scene(*, server_limits: Limits = LIMITS, **options: Any) -> AsyncGenerator[Scene]:
-    server = Server(limits=server_limits)
+async def scene(*, server_limits: Limits = LIMITS, detached: float = 60.0, **options: Any) -> AsyncGenerator[Scene]:
+    server = Server(limits=server_limits, detached=detached)
     async with asyncio.timeout(8), server.listen() as listener:
         played = Scene(listener.url, server, **options)
         try:
@@ -420,7 +420,7 @@ async def reopened(state: ClientState) -> None:
 
 @plays(Input.LOST)
 async def lost(state: ClientState) -> None:
-    async with scene(server_limits=LIMITS.replace(detached=0.2)) as played:
+    async with scene(detached=0.2) as played:
         await played.reach(state)
         await turns_until(lambda: played.client.state == after(state, Input.LOST))
         assert "in time" in (await played.lost()).reason

@@ -82,7 +82,7 @@ async def test_at_most_one_window_for_all_streams_is_ahead_of_an_answer(count: i
 @pytest.mark.parametrize("size", [100, 16 * KiB, 100 * KiB])
 async def test_an_answer_is_ahead_of_all_items_that_have_not_left_when_there_is_room_again(size: int) -> None:
     """Where the system takes nothing more, a request is begun when there is room, and before any item is made."""
-    limits = Limits(stream_window=1000, stream_window_bytes=4096 * KiB)  # so that the line is full before
+    limits = Limits(stream_window=8192)  # so that the line is full before
     async with pair(limits=limits) as (left, right):
         streams, line = Streams(left, right, 3, size), line_of(right)
         await streams.until_read(10)

@@ -145,15 +145,6 @@ async def test_what_drains_for_too_long_is_closed_with_1012() -> None:
             assert len(work.cancelled) == 1
 
 
-async def test_draining_by_sigterm_takes_the_time_of_the_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`Limits.drain` is for `Server.run`, which tests/unit/_server/test_draining_program.py runs as a program."""
-    given = []
-    server = Server(limits=AMPLE.replace(drain=7.0))
-    monkeypatch.setattr("wsrpc._server.server.run", lambda *args, drain, lifespan: given.append(drain))
-    server.run()
-    assert given == [7.0]
-
-
 # ---------------------------------------------------------------- a client
 
 
@@ -176,19 +167,19 @@ async def test_one_attempt_to_connect_that_takes_too_long_is_given_up() -> None:
             await world.goes_on()
 
 
-@pytest.mark.parametrize("bound", [{"offline": 2}, {"offline_bytes": 40}], ids=["messages", "bytes"])
-async def test_more_than_may_wait_while_not_connected_is_refused(bound: dict[str, int]) -> None:
+@pytest.mark.parametrize(("offline", "text"), [(2, ""), (256, "x" * 400_000)], ids=["messages", "bytes"])
+async def test_more_than_may_wait_while_not_connected_is_refused(offline: int, text: str) -> None:
     async with beside(AMPLE) as world:
         seen: list[int] = []
-        world.server.on("log", seen.append)
-        client = Client(world.url, limits=AMPLE.replace(**bound))
-        await client.emit("log", 1)
-        await client.emit("log", 2)
+        world.server.on("log", lambda number, text: seen.append(number))
+        client = Client(world.url, limits=AMPLE.replace(offline=offline))
+        await client.emit("log", 1, text)
+        await client.emit("log", 2, text)
         with pytest.raises(QueueFull):
-            await client.emit("log", 3)
+            await client.emit("log", 3, text)
         await world.goes_on()
         async with client:
-            await client.emit("log", 4)
+            await client.emit("log", 4, text)
             await turns_until(lambda: len(seen) == 3)
         assert seen == [1, 2, 4]
 

@@ -62,24 +62,29 @@ async def test_above_the_rate_requests_are_overloaded_and_events_dropped() -> No
         assert world.server.stats().ignored == peer.ignored
 
 
+FOUR = AMPLE.replace(message=10_000, running=8)
+"""`Limits.running_bytes` is 40,000: there is room for four messages with `LARGE`, and for small ones."""
+LARGE = "x" * 9000
+
+
 @pytest.mark.parametrize("kind", ["request", "event"])
 async def test_handlers_that_hold_more_bytes_than_may_be_wait(kind: str) -> None:
-    async with beside(AMPLE.replace(running_bytes=5000)) as world, raw_client(world.port) as raw:
+    async with beside(FOUR) as world, raw_client(world.port) as raw:
         work = Blocked()
         world.server.on("work", work)
-        for i in range(1, 5):
-            message = {"a": ["work", i, "x" * 2000]}
+        for i in range(1, 7):
+            message = {"a": ["work", i, LARGE]}
             await raw.send(raw.frame(TEXT, json.dumps(message if kind == "event" else {"i": i, **message})))
         peer = await world.newest()
         await turns_until(lambda: peer.stats().waiting == 2)
-        assert len(work.started) == 2
+        assert len(work.started) == 4
         await raw.send(request(raw, 9, "work", 9))
         await turns_until(lambda: peer.stats().waiting == 3)
         await world.goes_on()
         work.go.set()
         await raw.next_of(TEXT)
-        await turns_until(lambda: len(work.finished) == 5)
-        assert [number for number, *_ in work.started] == [1, 2, 3, 4, 9], "nobody overtakes those who wait"
+        await turns_until(lambda: len(work.finished) == 7)
+        assert [number for number, *_ in work.started] == [1, 2, 3, 4, 5, 6, 9], "nobody overtakes those who wait"
         assert peer._core.dispatcher.running.held == 0
 
 
@@ -95,21 +100,9 @@ async def test_a_handler_that_takes_longer_than_it_may_is_cancelled() -> None:
         await world.goes_on()
 
 
-async def test_one_message_runs_however_large_it_is() -> None:
-    async with beside(AMPLE.replace(running_bytes=10)) as world, raw_client(world.port) as raw:
-        work = Blocked()
-        world.server.on("work", work)
-        await raw.send(request(raw, 1, "work", "x" * 2000), request(raw, 2, "work", "y"))
-        await turns_until(lambda: work.started)
-        peer = await world.newest()
-        await turns_until(lambda: peer.stats().waiting == 1)
-        work.go.set()
-        assert [(await said(raw))["i"] for _ in range(2)] == [1, 2]
-
-
 @pytest.mark.parametrize("kind", ["stream", "conversation"])
 async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_bytes_is_refused(kind: str) -> None:
-    async with beside(AMPLE.replace(running_bytes=10_000)) as world, Client(world.url, limits=AMPLE) as client:
+    async with beside(FOUR) as world, Client(world.url, limits=AMPLE) as client:
         begun: list[str] = []
 
         @world.server.use
@@ -128,18 +121,18 @@ async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_b
 
         async def open_one() -> Callable[[], Awaitable[None]]:
             if kind == "conversation":
-                return (await client.open_channel("talk", "x" * 3000)).abort
-            stream = client.stream("count", "x" * 3000)
+                return (await client.open_channel("talk", LARGE)).abort
+            stream = client.stream("count", LARGE)
             assert await anext(stream) == 0
             return stream.aclose
 
-        opened = [await open_one() for _ in range(3)]
+        opened = [await open_one() for _ in range(4)]
         begun.clear()
         with pytest.raises(Overloaded, match="running_bytes"):
             await open_one()
         assert not begun, "Overloaded says that nothing of the call ran"
         assert client.peer._out.requests.flight.bytes == 0, "the caller's side counts as the other does"
-        assert await client.request("echo", "x" * 5000) == ["x" * 5000]
+        assert await client.request("echo", LARGE) == [LARGE]
         peer = await world.newest()
         assert peer.stats().waiting == 0
         await opened.pop()()
@@ -152,7 +145,7 @@ async def test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_b
 
 
 async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_run() -> None:
-    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+    async with beside(FOUR) as world, Client(world.url, limits=AMPLE) as client:
         go = asyncio.Event()
 
         async def numbers() -> AsyncIterator[int]:
@@ -160,13 +153,14 @@ async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_r
             await go.wait()
 
         world.server.on("count", lambda text: numbers())
-        first = client.stream("count", "x" * 3000)
-        assert await anext(first) == 1
+        streams = [client.stream("count", LARGE) for _ in range(4)]
+        assert [await anext(stream) for stream in streams] == [1] * 4
         with pytest.raises(RemoteError, match="running_bytes") as caught:
-            await anext(client.stream("count", "x" * 3000))
+            await anext(client.stream("count", LARGE))
         assert caught.value.code == "wsrpc.too_many_channels"
         go.set()
-        assert [item async for item in first] == []
+        for stream in streams:
+            assert [item async for item in stream] == []
         peer = await world.newest()
         await turns_until(
             lambda: (peer._core.dispatcher.running.held, peer._core.dispatcher.running.held_by_channels) == (0, 0)
@@ -174,7 +168,7 @@ async def test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_r
 
 
 async def test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exits() -> None:
-    async with beside(AMPLE.replace(running_bytes=5000)) as world, Client(world.url, limits=AMPLE) as client:
+    async with beside(FOUR) as world, Client(world.url, limits=AMPLE) as client:
         go = asyncio.Event()
 
         @world.server.on("count")
@@ -186,28 +180,28 @@ async def test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exit
                 await go.wait()
 
         peer = await world.newest()
-        first, second = (client.stream("count", "x" * 4000) for _ in range(2))
-        assert await anext(first) == 0
-        await first.aclose()
-        await turns_until(lambda: peer._core.dispatcher.running.held > 4000)
+        *first, last = (client.stream("count", LARGE) for _ in range(5))
+        for stream in first:
+            assert await anext(stream) == 0
+            await stream.aclose()
+        await turns_until(lambda: peer._core.dispatcher.running.held > 4 * len(LARGE))
         assert peer._core.dispatcher.running.held_by_channels == 0
-        waits = start(anext(second))
+        waits = start(anext(last))
         await turns_until(lambda: peer.stats().waiting == 1)
         go.set()
         assert await waits == 0
-        await second.aclose()
+        await last.aclose()
         await turns_until(
             lambda: (peer._core.dispatcher.running.held, peer._core.dispatcher.running.held_by_channels) == (0, 0)
         )
 
 
 async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:
-    limits = AMPLE.replace(running_bytes=10_000, waiting_bytes=5_000, message=5_000)
-    async with beside(limits) as world, Client(world.url, limits=AMPLE) as client:
+    async with beside(FOUR.replace(waiting=20)) as world, Client(world.url, limits=AMPLE) as client:
         work = Blocked()
         world.server.on("work", work)
         assert await client.request("echo") == []
-        requests = [start(client.request("work", number, "x" * 2000)) for number in range(20)]
+        requests = [start(client.request("work", number, LARGE)) for number in range(20)]
         await turns_until(lambda: work.started)
         await world.goes_on()
         assert len(work.started) == 4
@@ -217,20 +211,24 @@ async def test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too() -> None:
         assert (requests_table.flight.requests, requests_table.flight.bytes, requests_table.flight.waiting) == (0, 0, 0)
 
 
-@pytest.mark.parametrize("bound", [{"waiting": 2}, {"waiting_bytes": 60}], ids=["messages", "bytes"])
-async def test_past_those_that_may_wait_requests_are_overloaded_and_events_dropped(bound: dict[str, int]) -> None:
+@pytest.mark.parametrize(
+    ("bound", "text"), [({"waiting": 2}, ""), ({"waiting": 20, "message": 5000}, "x" * 2000)], ids=["messages", "bytes"]
+)
+async def test_past_those_that_may_wait_requests_are_overloaded_and_events_dropped(
+    bound: dict[str, int], text: str
+) -> None:
     async with beside(AMPLE.replace(running=1, **bound)) as world, raw_client(world.port) as raw:
         work = Blocked()
         world.server.on("work", work)
-        event = raw.frame(TEXT, json.dumps({"a": ["work", 5]}))
-        await raw.send(*(request(raw, i, "work", i) for i in (1, 2, 3, 4)), event)
+        event = raw.frame(TEXT, json.dumps({"a": ["work", 5, text]}))
+        await raw.send(*(request(raw, i, "work", i, text) for i in (1, 2, 3, 4)), event)
         await refused(raw, 4, "wsrpc.overloaded")
         peer = await world.newest()
         await turns_until(lambda: peer.ignored)
         await world.goes_on()
         work.go.set()
         assert [(await said(raw))["i"] for _ in range(3)] == [1, 2, 3]
-        assert work.started == [(1,), (2,), (3,)]
+        assert work.started == [(1, text), (2, text), (3, text)]
 
 
 async def test_a_wsrpc_caller_waits_on_its_own_side_instead() -> None:
@@ -302,7 +300,7 @@ async def test_a_stream_that_nobody_begins_to_read_is_aborted() -> None:
 
 @pytest.mark.parametrize(
     ("bound", "most"),
-    [({"stream_window": 4}, 4), ({"stream_window_bytes": 64 * 1024}, 8)],
+    [({"stream_window": 4}, 4), ({"stream_window": 128}, 8)],
     ids=["items", "bytes"],
 )
 async def test_the_producer_of_a_stream_waits_for_its_reader(bound: dict[str, int], most: int) -> None:

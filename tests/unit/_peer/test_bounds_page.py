@@ -24,24 +24,18 @@ TESTS: dict[str, tuple[str, ...]] = {
         "test_nesting_that_is_too_deep_is_rejected",
         "test_nesting_of_more_than_512_closes_with_1007",
     ),
-    "arguments": ("test_too_many_arguments_are_rejected",),
     "name": ("test_a_name_that_is_too_long_is_rejected",),
     "rate": ("test_above_the_rate_requests_are_overloaded_and_events_dropped",),
-    "undecodable": ("test_what_begins_like_a_message_and_is_none_closes_with_1007",),
     "running": (
         "test_more_handlers_than_may_run_wait_for_a_place",
         "test_a_wsrpc_caller_waits_on_its_own_side_instead",
-    ),
-    "running_bytes": (
         "test_handlers_that_hold_more_bytes_than_may_be_wait",
-        "test_one_message_runs_however_large_it_is",
         "test_open_channels_make_nobody_wait_and_one_that_would_hold_too_many_bytes_is_refused",
         "test_a_handler_that_turns_out_to_stream_and_holds_too_many_bytes_has_run",
         "test_a_handler_that_outlives_its_channel_holds_its_bytes_until_it_exits",
         "test_a_wsrpc_caller_waits_on_its_own_side_for_bytes_too",
     ),
     "waiting": ("test_past_those_that_may_wait_requests_are_overloaded_and_events_dropped",),
-    "waiting_bytes": ("test_past_those_that_may_wait_requests_are_overloaded_and_events_dropped",),
     "pending": ("test_more_pending_requests_than_may_be_raise",),
     "rooms": ("test_more_rooms_than_may_be_are_refused",),
     "timeout": ("test_a_request_that_is_not_answered_in_time_fails_and_is_cancelled",),
@@ -53,8 +47,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "test_a_channel_that_nobody_reads_is_aborted_unless_it_is_in_use",
     ),
     "unread_bytes": ("test_unread_messages_on_many_channels_take_so_much_memory_and_no_more",),
-    "stream_window": ("test_the_producer_of_a_stream_waits_for_its_reader",),
-    "stream_window_bytes": (
+    "stream_window": (
         "test_the_producer_of_a_stream_waits_for_its_reader",
         "test_at_most_one_window_for_all_streams_is_ahead_of_an_answer",
     ),
@@ -68,10 +61,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "behind": ("test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says",),
     "stall": ("test_a_full_connection_that_does_not_move_is_dropped",),
     "offline": ("test_more_than_may_wait_while_not_connected_is_refused",),
-    "offline_bytes": ("test_more_than_may_wait_while_not_connected_is_refused",),
     "replay": ("test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_stalling",),
-    "replay_messages": ("test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_stalling",),
-    "detached": ("test_a_session_without_a_connection_ends_in_time",),
     "open_timeout": (
         "test_an_opening_handshake_that_takes_too_long_is_dropped",
         "test_one_attempt_to_connect_that_takes_too_long_is_given_up",
@@ -79,14 +69,16 @@ TESTS: dict[str, tuple[str, ...]] = {
     "ping_interval": ("test_a_ping_without_an_answer_ends_with_1011",),
     "ping_timeout": ("test_a_ping_without_an_answer_ends_with_1011",),
     "close_timeout": ("test_a_closing_handshake_that_takes_too_long_is_cut_off",),
-    "drain": (
-        "test_what_drains_for_too_long_is_closed_with_1012",
-        "test_draining_by_sigterm_takes_the_time_of_the_limits",
-    ),
 }
 """The tests that exceed each bound on real sockets, beside a connection that has to continue."""
 
 ALSO: dict[str, tuple[str, ...]] = {
+    "arguments": ("test_too_many_arguments_are_rejected",),
+    "malformed messages": ("test_what_begins_like_a_message_and_is_none_closes_with_1007",),
+    "options of a server": (
+        "test_a_session_without_a_connection_ends_in_time",
+        "test_what_drains_for_too_long_is_closed_with_1012",
+    ),
     "compression": ("test_compression_is_off_unless_asked_for_and_what_it_hides_counts",),
     "turns of the event loop": (
         "test_others_have_their_turn_after_a_bounded_number_of_messages",

@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import RawPeer, raw_client
 
-from wsrpc import Limits, Peer
+from wsrpc import Peer, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -45,17 +45,11 @@ async def begin(raw: RawPeer) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("limits", "most"),
-    [
-        (AMPLE.replace(replay=SMALLEST), SMALLEST // len(PIECE) + 1),
-        (AMPLE.replace(replay_messages=512, replay=16 * 1024 * 1024), 512),
-    ],
-    ids=["replay", "replay_messages"],
+    ("piece", "most"), [(PIECE, SMALLEST // len(PIECE) + 1), ("", 512)], ids=["replay", "replay_messages"]
 )
-async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_stalling(
-    limits: Limits, most: int
-) -> None:
-    async with beside(limits.replace(stall=0.5, close_timeout=0.1)) as world, raw_client(world.port) as raw:
+async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_stalling(piece: str, most: int) -> None:
+    limits = AMPLE.replace(replay=SMALLEST, stall=0.5, close_timeout=0.1)
+    async with beside(limits) as world, raw_client(world.port) as raw:
         peer = await world.newest()
         await begin(raw)
         sent = 0
@@ -63,7 +57,7 @@ async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_
         async def send() -> None:
             nonlocal sent
             for _ in range(3 * most):
-                await peer.emit("n", PIECE)
+                await peer.emit("n", piece)
                 sent += 1
 
         sending = start(send())
@@ -83,7 +77,7 @@ async def test_what_is_not_acknowledged_is_bounded_and_acknowledging_nothing_is_
 
 
 async def test_a_session_without_a_connection_ends_in_time() -> None:
-    async with beside(AMPLE.replace(detached=0.2)) as world, raw_client(world.port) as raw:
+    async with beside(AMPLE, Server(limits=AMPLE, detached=0.2)) as world, raw_client(world.port) as raw:
         peer: Peer = await world.newest()
         assert (await begin(raw))["ttl"] == 0.2
         await turns_until(lambda: peer.stats().messages_in == 2)

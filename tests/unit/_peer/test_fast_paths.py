@@ -45,9 +45,9 @@ MESSAGES: list[dict[str, Any]] = [
     {"i": 1, "a": ["n" * 16]},
     {"i": 1, "a": ["n" * 17]},
     {"i": 1, "a": ["é" * 9]},
-    {"i": 1, "a": ["say", *range(3)]},
-    {"i": 1, "a": ["say", *range(4)]},
-    {"a": ["say", *range(4)]},
+    {"i": 1, "a": ["say", *range(64)]},
+    {"i": 1, "a": ["say", *range(65)]},
+    {"a": ["say", *range(65)]},
 ]
 
 
@@ -58,7 +58,7 @@ UNREACHED = 10**9
 def receiving(rate: int | None = None, *, handlers: str = "peer") -> tuple[Driven, list[Any]]:
     """Return a peer and what its handlers got. The handlers are those of the ``"peer"`` or of its ``"server"``."""
     shared = Registry()
-    d = Driven(limits=Limits(name=16, arguments=3, rate=rate), shared=shared)
+    d = Driven(limits=Limits(name=16, rate=rate), shared=shared)
     ran: list[Any] = []
 
     def say(number: int) -> int:

@@ -39,7 +39,7 @@ async def scripted(server: Server) -> tuple[Peer, ScriptedTransport]:
 
 
 async def test_a_function_gets_what_is_not_protocol_in_order_and_it_is_not_counted() -> None:
-    server = Server(limits=Limits(undecodable=0))
+    server = Server()
     got: list[Any] = []
 
     @server.on_raw

@@ -412,7 +412,7 @@ async def test_a_channel_ends_with_its_session() -> None:
 
 async def test_both_sides_end_it_when_its_time_is_over() -> None:
     clock = Clock()
-    server = Server(limits=Limits(detached=30.0))
+    server = Server(detached=30.0)
     line = Line(server, clock=clock)
     cancelled: list[object] = []
 
@@ -573,7 +573,7 @@ async def test_senders_wait_while_there_is_no_connection() -> None:
 
 
 async def test_items_of_an_upload_take_no_room_from_the_users_messages() -> None:
-    async with story(client=Limits(offline=3, offline_bytes=1000)) as s:
+    async with story(client=Limits(offline=3)) as s:
         go_on = asyncio.Event()
         heard: list[int] = []
         produced: list[int] = []
@@ -614,7 +614,7 @@ async def test_items_of_an_upload_take_no_room_from_the_users_messages() -> None
 
 async def test_the_users_messages_take_no_room_from_the_session() -> None:
     """An answer for which there was no room would end the session."""
-    limits = Limits(replay=SMALL, hard_cap=200_000, offline_bytes=1_000_000)
+    limits = Limits(replay=SMALL, hard_cap=200_000)
     async with story(client=limits) as s:
         go_on = asyncio.Event()
         heard: list[int] = []

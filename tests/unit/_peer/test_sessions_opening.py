@@ -22,8 +22,8 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 class Opening:
     """A client whose `open` handler waits until a test releases it, and what arrives at its server."""
 
-    def __init__(self, *, limits: Limits | None = None, clock: Clock | None = None) -> None:
-        self.server = Server(limits=limits)
+    def __init__(self, *, limits: Limits | None = None, detached: float = 60.0, clock: Clock | None = None) -> None:
+        self.server = Server(limits=limits, detached=detached)
         self.line = Line(self.server, clock=clock)
         self.arrived: list[Any] = []
         self.server.on("note", self.arrived.append)
@@ -363,7 +363,7 @@ async def test_a_service_that_fails_while_the_connection_is_lost_is_an_error_in_
 
 async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
     clock = Clock()
-    scene = Opening(limits=Limits(detached=5), clock=clock)
+    scene = Opening(detached=5, clock=clock)
     client = scene.client
     async with asyncio.timeout(20):
         connecting = asyncio.create_task(client.connect())

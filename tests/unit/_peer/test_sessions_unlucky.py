@@ -184,7 +184,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
     monkeypatch.setattr(wsrpc._session.client, "ANSWER_TIMEOUT", 0.05)
     errors: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-    server = Server(limits=Limits(detached=0.02 if how == "expired" else 60.0))
+    server = Server(detached=0.02 if how == "expired" else 60.0)
     line = Line(server)
     silent: list[tuple[MemoryTransport, MemoryTransport]] = []
     answers = True

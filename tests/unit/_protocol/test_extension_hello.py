@@ -156,7 +156,7 @@ async def test_limits_that_make_no_sense_close_the_connection(
 async def test_everything_goes_on_with_the_smallest_limits() -> None:
     """Also what this side sends by itself: credit, the ends of streams, and errors."""
     server = Server()
-    smallest = Limits(**LEAST)
+    smallest = Limits(message=512, running=1, waiting=0, values=64)
 
     @server.on("total")
     async def total(numbers: AsyncIterator[int]) -> int:

@@ -50,7 +50,7 @@ async def test_what_is_sent_is_refused_before_sending(both: Both, side: int) -> 
         peer.emit_nowait("echo", BIG)
 
 
-@pytest.mark.parametrize("tight", [Limits(message=512), Limits(depth=2), Limits(name=1, arguments=1, running=1)])
+@pytest.mark.parametrize("tight", [Limits(message=512), Limits(depth=2), Limits(name=1, running=1)])
 async def test_two_wsrpc_peers_find_each_other_with_the_tightest_limits(tight: Limits) -> None:
     server = Server(limits=tight)
     server.on("e", lambda value: value)

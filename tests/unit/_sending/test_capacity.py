@@ -42,10 +42,10 @@ async def test_plain_peers_are_refused() -> None:
 
 async def test_bytes_that_wait_there_are_bounded_too() -> None:
     work = Blocked()
-    async with pair(limits=Limits(running=1, waiting=100, waiting_bytes=5_000)) as (a, b):
+    async with pair(limits=Limits(running=1, waiting=100, message=25_000)) as (a, b):
         b.on("work", work)
         await turns()
-        tasks = [start(a.request("work", "x" * 2_000, n)) for n in range(10)]
+        tasks = [start(a.request("work", "x" * 10_000, n)) for n in range(10)]
         await turns()
         assert len(b._core.dispatcher.admission.room) == 2
         work.go.set()

@@ -23,8 +23,9 @@ class Outbox(OfflineQueue):
     def __init__(self, max_messages: int, max_bytes: int) -> None:
         self.queued = 0
         self.lines: list[tuple[object, ...]] = []
-        limits = Limits(offline=max_messages, offline_bytes=max_bytes)
+        limits = Limits(offline=max_messages)
         super().__init__(JsonCodec(), limits, self.count, lambda *line: self.lines.append(line))
+        self.max_size = max_bytes
 
     def count(self) -> None:
         self.queued += 1

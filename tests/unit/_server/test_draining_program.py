@@ -21,10 +21,10 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PROGRAM = """
 import asyncio, logging, signal, sys
-from wsrpc import Limits, Peer, Server
+from wsrpc import Peer, Server
 if "quiet" not in sys.argv:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-server = Server(limits=Limits(drain=DRAIN))
+server = Server()
 signal.signal(signal.SIGTERM, before := lambda *_: None)
 
 @server.on("work")
@@ -33,7 +33,7 @@ async def work(peer: Peer) -> str:
     await peer.request("may I end?", timeout=None)
     return "done"
 
-server.run("127.0.0.1", 0)
+server.run("127.0.0.1", 0, drain=DRAIN)
 print("the end", signal.getsignal(signal.SIGTERM) is before)
 """
 
@@ -110,8 +110,9 @@ async def test_sigterm_drains_and_ends_with_status_0() -> None:
     async with running() as (it, working, request):
         it.send(signal.SIGTERM)
         await it.says("draining: 1 connections, at most 60 s")
+        assert working.client.peer.info.remote is not None
         with pytest.raises(HandshakeRejected, match="503"):
-            await dial(f"ws://127.0.0.1:{working.client.peer.info.underlying.remote_address[1]}")
+            await dial(f"ws://127.0.0.1:{working.client.peer.info.remote[1]}")
         working.may_end.set()
         assert await request == "done"
         info = await working.closed

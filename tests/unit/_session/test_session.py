@@ -96,7 +96,7 @@ class Story:
 
     def __init__(self) -> None:
         self.client, self.server = Above(), Above()
-        self.sessions = Sessions(10**9)
+        self.sessions = Sessions(60.0, 10**9)
         self.loop = LoopScheduler()
 
     async def begin(self) -> MemoryTransport:
@@ -189,7 +189,7 @@ async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
     session = story.client.session
     told: list[Exception | None] = []
     session.wait(Waiting(b"1", True, told.append))
-    await story.resume(Sessions(0))
+    await story.resume(Sessions(60.0, 0))
     assert isinstance(story.client.lost, SessionLost)
     assert story.client.lost.reason == "it is a session of another server process"
     assert story.client.told[-1] == "refused"

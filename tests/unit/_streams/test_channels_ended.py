@@ -24,7 +24,6 @@ from wsrpc import (
     WsrpcError,
 )
 from wsrpc._api.anonymous import core_of
-from wsrpc._streams.mailbox import DELIVERY, Act, Delivery
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -117,15 +116,6 @@ async def test_every_listener_gets_all_that_came_before_the_end(moment: str, end
     assert channel.closed
     assert d.peer._core.session.channels.unread.used == 0
     d.assert_empty()
-
-
-def test_each_state_of_the_delivery_knows_each_end() -> None:
-    for state in Delivery:
-        if state not in (Delivery.KEPT, Delivery.ENDING, Delivery.OVER):
-            assert (state, Act.ENDED) in DELIVERY
-        if state is not Delivery.OVER:
-            assert DELIVERY[state, Act.LEFT] is Delivery.OVER
-    assert not any(state is Delivery.OVER for state, _ in DELIVERY)
 
 
 async def say(count: int, size: int, channel: AnonymousChannel) -> None:

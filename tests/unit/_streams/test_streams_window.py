@@ -46,19 +46,19 @@ async def test_it_tops_up_when_half_is_read() -> None:
 
 
 async def test_it_tops_up_when_half_of_the_bytes_are_read() -> None:
-    d, stream, h = await consuming(Limits(stream_window_bytes=1000))
-    assert d.take()[0] == credit(h, WINDOW, 1000)
-    d.feed(*(item(h, "x" * 250) for _ in range(3)))
+    d, stream, h = await consuming(Limits(stream_window=8))
+    assert d.take()[0] == credit(h, 8, 4096)
+    d.feed(*(item(h, "x" * 1100) for _ in range(3)))
     await anext(stream)
     d.expect()
     await anext(stream)
     [(n, size)] = granted(d.take(), h)
-    assert n == 2 + WINDOW and 1500 < size < 1700
+    assert n == 2 + 8 and 4096 + 2200 < size < 4096 + 2400
     await stream.aclose()
 
 
 async def test_the_smallest_window_works() -> None:
-    async with pair(limits=Limits(stream_window=1, stream_window_bytes=1)) as (left, right):
+    async with pair(limits=Limits(stream_window=1)) as (left, right):
         right.on("feed", Feed(limit=20).__call__)
         async with left.stream("feed") as stream:
             assert await collect(stream) == list(range(20))

@@ -1,10 +1,9 @@
-"""Plain frames are taken apart as the library takes them apart, however they are cut; the rest is left to it."""
+"""Frames are taken apart as the library takes them apart, however they are cut. Plain messages are delivered."""
 
 from __future__ import annotations
 
 import itertools
 import sys
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -31,14 +30,31 @@ OTHERS = {
 
 
 class Collector:
+    """Takes the messages, and in place of the transport the other frames."""
+
     def __init__(self) -> None:
         self.messages: Messages = []
+        self.frames: list[bytes] = []
+        self.pongs: list[bytes] = []
+        self.refused: list[int] = []
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         self.messages.append((bytes(payload), text))
 
-    def __getattr__(self, name: str) -> Any:  # the rest of a receiver is not needed
-        raise AssertionError(name)
+    def frame(self, data: bytes, /) -> None:
+        self.frames.append(data)
+
+    def pong(self, payload: bytes, /) -> None:
+        self.pongs.append(payload)
+
+    def refuse(self, code: int, reason: str, /) -> None:
+        self.refused.append(code)
+
+
+def reader(masked: bool, largest: int = sys.maxsize) -> FrameReader:
+    made = FrameReader(masked=masked)
+    made.largest = largest
+    return made
 
 
 def frame(payload: bytes, text: bool, masked: bool) -> bytes:
@@ -55,83 +71,118 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
     messages: Messages, masked: bool, cuts: list[int]
 ) -> None:
     collector = Collector()
-    frames = FrameReader(masked=masked, largest=sys.maxsize)
+    frames = reader(masked)
     for piece in cut(b"".join(frame(payload, text, masked) for payload, text in messages), cuts):
-        assert frames.feed(piece, collector) == b""
-    assert collector.messages == messages
-    assert frames.take_rest() == b""
+        frames.feed(piece, collector, collector)
+    assert (collector.messages, collector.frames) == (messages, [])
+    assert frames.messages == len(messages)
 
 
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("step", [1, 700, COPIED + 100])
 def test_a_large_message_that_comes_in_many_reads_is_parsed_once(masked: bool, step: int) -> None:
     collector = Collector()
-    frames = FrameReader(masked=masked, largest=sys.maxsize)
+    frames = reader(masked)
     large = bytes(range(256)) * (COPIED // 64)
     data = frame(large, False, masked) + frame(b"next", True, masked)
     for start in range(0, len(data), step):
-        assert frames.feed(data[start : start + step], collector) == b""
+        frames.feed(data[start : start + step], collector, collector)
     assert collector.messages == [(large, False), (b"next", True)]
-    assert (frames.messages, frames.missing) == (2, 0)
-
-
-def test_what_is_kept_of_a_message_goes_to_the_library_with_what_follows() -> None:
-    collector = Collector()
-    frames = FrameReader(masked=True, largest=sys.maxsize)
-    data = frame(bytes(10_000), False, True)
-    assert frames.feed(data[:6000], collector) == b""
-    assert frames.feed(data[6000:7000], collector) == b""
-    assert frames.missing == 10_000 + 8 - 7000
-    assert frames.take_rest() == data[:7000]
-    assert frames.missing == 0 and frames.take_rest() == b""
+    assert frames.messages == 2
 
 
 @pytest.mark.parametrize("kind", OTHERS)
-@given(st.lists(plain, max_size=4), st.booleans(), st.integers(0, 2**20))
-def test_everything_from_the_first_other_frame_on_is_left_to_the_library(
-    kind: str, messages: Messages, masked: bool, place: int
+@given(st.lists(plain, max_size=4), st.booleans(), st.lists(st.integers(0, 2**20), max_size=4))
+def test_any_other_frame_is_passed_on_whole_between_the_messages(
+    kind: str, messages: Messages, masked: bool, cuts: list[int]
 ) -> None:
     collector = Collector()
-    frames = FrameReader(masked=masked, largest=sys.maxsize)
+    frames = reader(masked)
     before = b"".join(frame(payload, text, masked) for payload, text in messages)
     other, bits = OTHERS[kind]
     first, *rest = other.serialize(mask=masked)
-    after = bytes([first | bits, *rest]) + frame(b"more", True, masked)
-    begin, end = before[: place % (len(before) + 1)], before[place % (len(before) + 1) :] + after
-    assert frames.feed(begin, collector) == b""
-    assert frames.feed(end, collector) == after
-    assert collector.messages == messages
-    assert frames.take_rest() == b""
+    passed_on = bytes([first | bits, *rest])
+    for piece in cut(before + passed_on + frame(b"more", True, masked), cuts):
+        frames.feed(piece, collector, collector)
+    assert collector.messages == [*messages, (b"more", True)]
+    assert collector.frames == [passed_on]
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_the_library_gets_all_data_frames_while_messages_are_not_plain(masked: bool) -> None:
+    collector = Collector()
+    frames = reader(masked)
+    frames.plain = False
+    data = frame(b"one", True, masked)
+    frames.feed(data, collector, collector)
+    assert frames.only_message(data) is None
+    assert (collector.messages, collector.frames) == ([], [data])
+
+
+@given(st.binary(max_size=125), st.booleans())
+def test_a_pong_is_passed_on_without_its_mask(payload: bytes, masked: bool) -> None:
+    collector = Collector()
+    reader(masked).feed(Frame(Opcode.PONG, payload).serialize(mask=masked), collector, collector)
+    assert (collector.pongs, collector.frames) == ([payload], [])
 
 
 @given(plain, st.booleans())
 def test_a_frame_whose_mask_bit_is_wrong_is_left_to_the_library(message: tuple[bytes, bool], masked: bool) -> None:
     collector = Collector()
     data = frame(*message, masked=not masked)
-    frames = FrameReader(masked=masked, largest=sys.maxsize)
-    left = frames.feed(data, collector)
-    assert left == data or (left == b"" and frames.take_rest() == data)  # too short to tell
-    assert collector.messages == []
+    reader(masked).feed(data, collector, collector)
+    assert (collector.messages, collector.frames) == ([], [data])
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("data", [b"\x83\x85", b"\xff\xff\xff\xff", b"\x0b\x80"])
+def test_a_frame_whose_opcode_is_unknown_is_left_to_the_library_at_once(data: bytes, masked: bool) -> None:
+    collector = Collector()
+    reader(masked).feed(data, collector, collector)
+    assert (collector.messages, collector.frames) == ([], [data])
 
 
 @pytest.mark.parametrize("size", [100, 126, 65536])
 @pytest.mark.parametrize("masked", [False, True])
-def test_a_message_that_is_too_large_is_left_to_the_library_as_soon_as_its_size_is_known(
-    size: int, masked: bool
-) -> None:
+def test_a_message_that_is_too_large_is_refused_as_soon_as_its_size_is_known(size: int, masked: bool) -> None:
     collector = Collector()
     data = frame(bytes(size), False, masked)
-    assert FrameReader(masked=masked, largest=size).feed(data, collector) == b""
-    assert collector.messages == [(bytes(size), False)]
+    reader(masked, size).feed(data, collector, collector)
+    assert (collector.messages, collector.refused) == ([(bytes(size), False)], [])
     head = data[:14] if masked else data[:10]
-    assert FrameReader(masked=masked, largest=size - 1).feed(head, collector) == head
+    reader(masked, size - 1).feed(head, collector, collector)
+    assert collector.refused == [1009]
 
 
-def told(frames: FrameReader, data: bytes) -> tuple[bytes, Messages, bytes, int]:
-    """Read ``data``. Returns what is left to the library, the messages, what is kept, how many were counted."""
+@pytest.mark.parametrize("opcode", [0x88, 0x89, 0x8A])
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_control_frame_that_is_too_large_is_refused_as_soon_as_its_size_is_known(opcode: int, masked: bool) -> None:
     collector = Collector()
-    left = bytes(frames.feed(data, collector))
-    return left, collector.messages, bytes(frames.take_rest()), frames.messages
+    head = bytes((opcode, 126 | (0x80 if masked else 0), 0, 126, 0, 0))
+    reader(masked).feed(head, collector, collector)
+    assert (collector.refused, collector.frames) == ([1002], [])
+
+
+def test_nothing_is_passed_on_after_the_end() -> None:
+    class Ends(Collector):
+        def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+            super().receive(payload, text)
+            frames.ignore_rest()
+
+    collector = Ends()
+    frames = reader(False)
+    data = frame(b"one", True, False)
+    frames.feed(data + data, collector, collector)
+    frames.feed(data, collector, collector)
+    assert frames.only_message(data) is None
+    assert collector.messages == [(b"one", True)]
+
+
+def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[bytes], list[bytes], list[int], int]:
+    """Read ``data``. Returns the messages, the other frames, the pongs, what was refused, how many were counted."""
+    collector = Collector()
+    frames.feed(data, collector, collector)
+    return collector.messages, collector.frames, collector.pongs, collector.refused, frames.messages
 
 
 short = st.tuples(st.binary(max_size=130), st.booleans())
@@ -156,13 +207,13 @@ def test_a_message_that_came_alone_is_taken_as_among_others(
     data = data[: len(data) - cut_off]
     if not data:
         return
-    expected, short_cut = (FrameReader(masked=masked, largest=largest) for _ in range(2))
+    expected, short_cut = (reader(masked, largest) for _ in range(2))
     for frames in (expected, short_cut):
-        frames.feed(rest, Collector())
+        frames.feed(rest, Collector(), Collector())
     general = told(expected, data)
     alone = short_cut.only_message(data)
     if alone is not None:
-        assert (b"", [(alone, data[0] == 0x81)], b"", short_cut.messages) == general
+        assert ([(alone, data[0] == 0x81)], [], [], [], short_cut.messages) == general
     else:
         assert told(short_cut, data) == general, "what is refused is not touched"
 
@@ -171,6 +222,6 @@ def test_a_message_that_came_alone_is_taken_as_among_others(
 @pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("size", [0, 1, 125])
 def test_a_short_message_that_came_alone_needs_no_loop(size: int, text: bool, masked: bool) -> None:
-    frames = FrameReader(masked=masked, largest=125)
+    frames = reader(masked, 125)
     assert frames.only_message(frame(bytes(size), text, masked)) == bytes(size)
     assert frames.messages == 1

@@ -7,13 +7,11 @@ import re
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from websockets.extensions.permessage_deflate import enable_server_permessage_deflate
-from websockets.frames import Frame, Opcode
 from websockets.http11 import Request
-from websockets.protocol import OPEN
 from websockets.server import ServerProtocol
 
-from wsrpc._transports.plain_handshake import LARGEST, plain_answer, plain_request, skip_request
+from wsrpc._transports.judging import serialized
+from wsrpc._transports.plain_handshake import LARGEST, plain_answer, plain_request
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {
@@ -106,13 +104,11 @@ def test_a_request_is_plain_only_if_the_library_reads_the_same(
     assert ours is None or same(ours, by_the_library(data))
 
 
-def answers(fields: dict[str, str], protocol: ServerProtocol | None = None) -> tuple[bytes | None, bytes]:
+def answers(fields: dict[str, str]) -> tuple[bytes | None, bytes]:
     """What is answered without the library, and what by the library."""
     request = by_the_library(text_of(fields))
     assert request is not None
-    ours = plain_answer(protocol or ServerProtocol(), request)
-    theirs = ServerProtocol().accept(request).serialize()
-    return None if ours is None else ours.serialize(), theirs
+    return plain_answer(request), serialized(ServerProtocol().accept(request))
 
 
 def undated(answer: bytes) -> bytes:
@@ -147,25 +143,3 @@ def test_the_plain_answer_is_that_of_the_library(fields: dict[str, str]) -> None
 )
 def test_what_has_to_be_judged_is_answered_by_the_library(fields: dict[str, str]) -> None:
     assert answers(fields)[0] is None
-
-
-def test_what_has_to_be_negotiated_is_answered_by_the_library() -> None:
-    with_extensions = ServerProtocol(extensions=enable_server_permessage_deflate(None))
-    assert answers(BROWSER, with_extensions)[0] is None
-    with_subprotocols = ServerProtocol(subprotocols=["chat"])  # type: ignore[list-item]
-    assert answers(PLAIN, with_subprotocols)[0] is None
-    with_origins = ServerProtocol(origins=["http://a"])  # type: ignore[list-item]
-    assert answers(PLAIN, with_origins)[0] is None
-
-
-def test_the_library_goes_on_with_frames() -> None:
-    protocol = ServerProtocol()
-    request = plain_request(text_of(PLAIN))
-    assert request is not None
-    answer = plain_answer(protocol, request)
-    assert answer is not None
-    protocol.send_response(answer)
-    skip_request(protocol)
-    assert protocol.state is OPEN
-    protocol.receive_data(b"\x81\x82\0\0\0\0hi")
-    assert protocol.events_received() == [Frame(Opcode.TEXT, b"hi")]

@@ -1,0 +1,150 @@
+"""Connections of TCP, TLS and Unix sockets for a client, also through proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl as ssl_module
+from base64 import b64encode
+from collections.abc import Callable
+from typing import Any, TypeVar
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidProxyMessage, InvalidProxyStatus, ProxyError
+from websockets.http11 import Response
+from websockets.uri import WebSocketURI
+
+from .._base.names import StrPath
+from .urls import BadURL
+
+__all__ = ["connect"]
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+LONGEST_ANSWER = 64 * 1024
+"""Bytes of the longest head of a proxy's answer."""
+
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~]*))?\r\n")
+
+
+async def connect(
+    create: Callable[[], P],
+    uri: WebSocketURI,
+    *,
+    ssl: ssl_module.SSLContext | None,
+    proxy: str | None,
+    unix: StrPath | None,
+) -> P:
+    """Connect to the host of ``uri``, and return the protocol that ``create`` made. Cancelling is safe.
+
+    Raises:
+        OSError: the host or the proxy was not reached.
+        InvalidProxyStatus, InvalidProxyMessage, ProxyError: the proxy has refused, or its answer is not valid.
+        BadURL: the URL of the proxy is not valid.
+    """
+    loop = asyncio.get_running_loop()
+    tls: dict[str, Any] = {}
+    if uri.secure:
+        tls = {"ssl": ssl or ssl_module.create_default_context(), "server_hostname": uri.host}
+    if unix is not None:
+        _, protocol = await loop.create_unix_connection(create, os.fspath(unix), **tls)
+    elif proxy is None:
+        _, protocol = await loop.create_connection(create, uri.host, uri.port, **tls)
+    elif proxy.lower().startswith("socks"):
+        sock = await _through_socks(_parts_of(proxy), uri)
+        _, protocol = await loop.create_connection(create, sock=sock, **tls)
+    else:
+        protocol = await _through_http(_parts_of(proxy), uri, create, **tls)
+    return protocol
+
+
+def _parts_of(proxy: str) -> SplitResult:
+    parts = urlsplit(proxy)
+    unclear = parts.path not in ("", "/") or parts.query or parts.fragment
+    if unclear or (parts.username is not None and parts.password is None):
+        # Without the URL, which may contain a password.
+        raise BadURL("the proxy's URL has a path, or a user without a password")
+    return parts
+
+
+def _port_of(proxy: SplitResult) -> int:
+    return proxy.port or (443 if proxy.scheme == "https" else 80)
+
+
+def _user_of(proxy: SplitResult) -> tuple[str, str] | None:
+    return None if proxy.username is None else (unquote(proxy.username), unquote(proxy.password or ""))
+
+
+async def _through_socks(proxy: SplitResult, uri: WebSocketURI) -> socket.socket:
+    """Return a socket that is connected through a SOCKS proxy."""
+    try:
+        from python_socks import ProxyType
+        from python_socks.async_.asyncio import Proxy
+    except ImportError:
+        raise ImportError("SOCKS proxies need python-socks: pip install 'python-socks[asyncio]'") from None
+    kind = ProxyType.SOCKS4 if proxy.scheme.startswith("socks4") else ProxyType.SOCKS5
+    user, password = _user_of(proxy) or (None, None)
+    # With "h" or "a", the proxy looks up the name of the host.
+    names = proxy.scheme in ("socks5h", "socks4a")
+    socks = Proxy(kind, proxy.hostname or "", _port_of(proxy), user, password, names)
+    try:
+        return await socks.connect(uri.host, uri.port)
+    except OSError:
+        raise
+    except Exception as exc:
+        raise ProxyError("failed to connect to SOCKS proxy") from exc
+
+
+async def _through_http(
+    proxy: SplitResult,
+    uri: WebSocketURI,
+    create: Callable[[], P],
+    ssl: ssl_module.SSLContext | None = None,
+    server_hostname: str | None = None,
+) -> P:
+    """Connect through an HTTP proxy, by CONNECT."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(LONGEST_ANSWER)
+    tcp: Any  # `start_tls` may return None, according to its annotation
+    tcp, _ = await loop.create_connection(
+        lambda: asyncio.StreamReaderProtocol(reader),
+        proxy.hostname or "",
+        _port_of(proxy),
+        ssl=proxy.scheme == "https" or None,
+    )
+    try:
+        host = f"[{uri.host}]" if ":" in uri.host else uri.host
+        request = f"CONNECT {host}:{uri.port} HTTP/1.1\r\nHost: {host}:{uri.port}\r\n"
+        if user := _user_of(proxy):
+            request += f"Proxy-Authorization: Basic {b64encode(':'.join(user).encode()).decode()}\r\n"
+        tcp.write(f"{request}\r\n".encode())
+        await _expect_tunnel(reader)
+        protocol = create()
+        if ssl is None:
+            tcp.set_protocol(protocol)
+        else:
+            tcp = await loop.start_tls(tcp, protocol, ssl, server_hostname=server_hostname)
+        if tcp.is_closing():
+            raise ProxyError("the proxy has ended the connection")
+    except BaseException:
+        tcp.abort()
+        raise
+    protocol.connection_made(tcp)
+    return protocol
+
+
+async def _expect_tunnel(reader: asyncio.StreamReader) -> None:
+    """Read the answer to a CONNECT."""
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except (asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        head = b""
+    found = STATUS_LINE.match(head)
+    if found is None:
+        raise InvalidProxyMessage("did not receive a valid HTTP response from proxy")
+    status, phrase = int(found[1]), (found[2] or b"").decode()
+    if not 200 <= status < 300:
+        raise InvalidProxyStatus(Response(status, phrase, Headers()))

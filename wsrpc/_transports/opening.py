@@ -1,0 +1,181 @@
+"""The client's part in an opening handshake: the library makes the request, and judges the response."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+from websockets.client import ClientProtocol
+from websockets.exceptions import InvalidHandshake, InvalidHeader, InvalidStatus, NegotiationError
+from websockets.http11 import Request, Response
+from websockets.typing import Subprotocol
+from websockets.uri import parse_uri
+
+from .._base.headers import HeadersView, address
+from ..errors import HandshakeRejected, one_line
+from ..limits import Limits
+from ..transport import ConnectionInfo
+from .compression import OfferedCompression
+from .dial_request import DialRequest
+from .websocket import LIBRARY_LOGGER, Opened, Underlying, WebSocketConnection, WebSocketTransport
+
+__all__ = ["ClientOpening", "ClientRequest", "presentable"]
+
+USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
+
+END_OF_HEAD = b"\r\n\r\n"
+
+
+class ClientRequest:
+    """The request of an opening handshake, and the library's protocol that judges the response."""
+
+    def __init__(self, request: DialRequest, *, compression: bool) -> None:
+        self.uri = parse_uri(request.url)
+        self._extension = OfferedCompression() if compression else None
+        self.library = ClientProtocol(
+            self.uri,
+            extensions=None if self._extension is None else [self._extension],
+            subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
+            max_size=None,  # the bounds are those of our `FrameReader`
+            logger=LIBRARY_LOGGER,
+        )
+        self.request: Request = self.library.connect()
+        for name, value in request.headers.items():
+            if name in self.request.headers:
+                del self.request.headers[name]
+            self.request.headers[name] = value
+
+    def receive(self, data: bytes) -> Response | None:
+        """Return the response to which ``data``, from the network, belongs; None if it is not complete.
+
+        Raises:
+            HandshakeRejected: its status is not 101.
+            InvalidHandshake: it is not a valid response to a request for a WebSocket.
+        """
+        self.library.receive_data(data)
+        return self._judge()
+
+    def receive_eof(self) -> None:
+        """As `receive`, for the end of what the server sends."""
+        self.library.receive_eof()
+        self._judge()
+
+    def _judge(self) -> Response | None:
+        response = next((event for event in self.library.events_received() if isinstance(event, Response)), None)
+        failure = self.library.handshake_exc
+        if failure is None:
+            return response
+        if isinstance(failure, InvalidStatus):
+            refusal = failure.response
+            body = bytes(refusal.body or b"").decode(errors="replace")
+            raise HandshakeRejected(refusal.status_code, body, HeadersView(refusal.headers)) from None
+        raise failure
+
+    def take_over(
+        self, tcp: asyncio.Transport, response: Response, limits: Limits, *, read: int = 0, written: int = 0
+    ) -> WebSocketConnection:
+        """Return the transport of the connection, which is open with ``response``."""
+        headers = HeadersView(self.request.headers)
+        info = ConnectionInfo(
+            target=self.request.path,
+            headers=headers,
+            origin=headers.get("origin"),
+            remote=address(tcp.get_extra_info("peername")),
+            local=address(tcp.get_extra_info("sockname")),
+            subprotocol=response.headers.get("Sec-WebSocket-Protocol"),
+            underlying=Underlying(tcp, self.request, response),
+        )
+        compression = None if self._extension is None else self._extension.agreed
+        return WebSocketConnection(tcp, Opened(self.library, compression, info, read, written), limits)
+
+
+class ClientOpening(asyncio.Protocol):
+    """Connection of a client, until the opening handshake is over. ``opened`` is its result."""
+
+    def __init__(self, request: DialRequest, limits: Limits, *, compression: bool) -> None:
+        self._asked = asked = ClientRequest(request, compression=compression)
+        if "User-Agent" not in asked.request.headers:
+            asked.request.headers["User-Agent"] = USER_AGENT
+        asked.library.send_request(asked.request)
+        self.uri = asked.uri
+        self._limits = limits
+        self._tcp: asyncio.Transport | None = None
+        self._line_end: bytes | None = b""
+        """The last bytes that were read, which may be the beginning of `END_OF_HEAD`; None behind it."""
+        self._read = 0
+        self._written = 0
+        self.opened: asyncio.Future[WebSocketTransport] = asyncio.get_running_loop().create_future()
+        """Done with the transport, or with what `ClientRequest.receive` raises."""
+
+    def abort(self) -> None:
+        """Drop the connection: nobody waits for it any more."""
+        if not self.opened.cancel() and not self.opened.cancelled():
+            self.opened.exception()  # so that asyncio does not log it
+        if self._tcp is not None:
+            self._tcp.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        tcp: Any = transport  # asyncio's annotation says less than it passes
+        self._tcp = tcp
+        request = b"".join(self._asked.library.data_to_send())
+        self._written = len(request)
+        tcp.write(request)
+
+    def data_received(self, data: bytes) -> None:
+        if self.opened.done():
+            return
+        head, rest = self._split(data)
+        self._read += len(head)
+        try:
+            response = self._asked.receive(head)
+            if response is None and rest:  # of a refusal: its body
+                self._asked.receive(rest)
+        except (HandshakeRejected, InvalidHandshake) as exc:
+            self.opened.set_exception(exc)
+        else:
+            if response is not None:
+                assert self._tcp is not None
+                connection = self._asked.take_over(
+                    self._tcp, response, self._limits, read=self._read, written=self._written
+                )
+                self.opened.set_result(connection)
+                if rest:
+                    connection.data_received(rest)
+
+    def eof_received(self) -> None:
+        if not self.opened.done():
+            try:
+                self._asked.receive_eof()
+            except (HandshakeRejected, InvalidHandshake) as exc:
+                self.opened.set_exception(exc)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.eof_received()
+
+    def _split(self, data: bytes) -> tuple[bytes, bytes]:
+        """Return the part of ``data`` that belongs to the head of the response, and what comes behind it."""
+        before = self._line_end
+        if before is None:
+            return b"", data
+        end = (before + data).find(END_OF_HEAD)
+        if end < 0:
+            self._line_end = (before + data)[1 - len(END_OF_HEAD) :]
+            return data, b""
+        self._line_end = None
+        size = end + len(END_OF_HEAD) - len(before)
+        return data[:size], data[size:]
+
+
+def presentable(exc: InvalidHandshake) -> InvalidHandshake:
+    """Return ``exc``, or an error with its text as one line of bounded length, without the subprotocols of the answer.
+
+    The library quotes the answer. A server may send back a token, or control characters for the terminal on which
+    Python writes the exceptions that end a program.
+    """
+    if isinstance(exc, NegotiationError) and "subprotocol" in str(exc):
+        return NegotiationError("the server chose a subprotocol that was not offered")
+    if isinstance(exc, InvalidHeader) and exc.name.lower() == "sec-websocket-protocol":
+        return NegotiationError("the server answered with a Sec-WebSocket-Protocol that is not one subprotocol")
+    text = one_line(exc)
+    return exc if text == str(exc) else InvalidHandshake(text)
