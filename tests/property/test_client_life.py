@@ -546,7 +546,10 @@ class ClientLife(RuleBasedStateMachine):
         assert client.state == life.state
         if self.refuses:
             assert client.state in ("opening", "connected"), client
-            assert client.peer.transport is None
+            transport = client.peer.transport
+            assert transport is not None
+            with pytest.raises(ConnectionLost):
+                transport.send(b"{}")
         assert client.connected == (client.state in ("opening", "connected") and not self.refuses), client
         waiting = client.wait_connected()
         try:

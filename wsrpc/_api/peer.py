@@ -132,8 +132,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection. None if there is no connection."""
-        connection = self._core.connection
-        return None if connection is None else connection.transport
+        link = self._core.link
+        return None if link is None else link.session.transport
 
     @property
     def pending(self) -> int:

@@ -365,10 +365,9 @@ class ClientCore(PeerOwner):
             return  # the remote peer still waits for it
         elif self.state in ("opening", "connected"):
             dialing.schedule.skip_delay()
-            connection = self.peer_core.connection
-            assert connection is not None
-            connection.connection_lost(CloseInfo(CloseCode.ABNORMAL, f"this machine was asleep for {seconds:.0f} s"))
-            transport.abort()
+            assert self.peer_core.link is not None
+            why = f"this machine was asleep for {seconds:.0f} s"
+            self.peer_core.link.session.drop(CloseInfo(CloseCode.ABNORMAL, why))
 
     # ------------------------------------------------------------ dialing
 

@@ -38,6 +38,7 @@ from .._protocol.control import (
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..limits import Limits
+from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
@@ -233,6 +234,18 @@ class Session:
         """The present connection. None if there is none, or if it has refused a message, so that it is about to end."""
         connection = self._connection
         return None if connection is None or connection.refused else connection
+
+    @property
+    def transport(self) -> Transport | None:
+        """The transport of the last connection, until it has told of its end."""
+        return None if self._connection is None else self._connection.transport
+
+    def drop(self, info: CloseInfo) -> None:
+        """Drop the connection now, as if its transport had told of the end."""
+        connection = self._connection
+        if connection is not None:
+            connection.connection_lost(info)
+            connection.transport.abort()
 
     @property
     def detached(self) -> bool:
