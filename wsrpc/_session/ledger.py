@@ -142,6 +142,7 @@ class ReplayBuffer:
     def forget(self) -> None:
         """Keep nothing any more: the session ends with its connection."""
         self.forgets = True
+        self._limit = 0  # so `_is_full` drops whatever is still counted, be it small
         self._drop_all()
         self._has_room()
 

@@ -71,3 +71,11 @@ def test_what_has_arrived_is_thrown_away_and_the_rest_is_sent_again_as_it_was() 
     for n, size in ((2, 1), (6, 10), (5, 9)):
         with pytest.raises(Mismatch):
             sent.acknowledge(n, size)
+
+
+def test_once_too_much_was_sent_nothing_is_kept_any_more_be_it_small() -> None:
+    limits = Limits().replace(replay=128 * 1024, hard_cap=128 * 1024)
+    sent = ReplayBuffer(limits, lambda: None, lambda: sent.forget())
+    for size in (200_000, 200_000, 1):
+        sent.keep(b"x" * size, True)
+    assert (sent.size, len(sent), sent.full) == (0, 0, False)
