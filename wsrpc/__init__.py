@@ -24,10 +24,10 @@ from ._cluster.cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomCh
 from ._conversion.convert import DecHook, EncHook
 from ._entrance.origins import ANY_ORIGIN
 from ._handlers.context import Context, current_context
+from ._handlers.layers import CallNext, HandlerContext, Middleware
 from ._handlers.method import method
 from ._handlers.observation import Message
 from ._handlers.registration import Router, RouterChannel
-from ._handlers.registry import CallNext, HandlerContext, Middleware
 from ._peer.peer import Peer, current_peer
 from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
 from ._protocol.messages import WireMessage as Inbound

@@ -13,8 +13,8 @@ from .._base.names import Source
 from .._calling.caller import EventReader, no_keywords, refused
 from .._calling.proxy import make_emitter
 from .._handlers.introspection import injectable
+from .._handlers.layers import Middleware
 from .._handlers.registration import Registrar
-from .._handlers.registry import Middleware
 from .._protocol.rejections import reason_of
 from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits

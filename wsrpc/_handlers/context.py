@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Callable, Hashable, Sequence
 from contextvars import ContextVar
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from weakref import ref
 
 import msgspec
 from msgspec import UNSET
 
 from .._base.names import RAW
+from .._base.scheduler import Scheduler
 from .._base.state import PeerState
 from .._protocol.messages import WireMessage
+from .._protocol.rejections import bounded_reason
 from .._streams.reader import Upload
 from .._streams.stream import Stream
-from ..errors import BadArguments, BadResult, bad_item, made_here
+from ..errors import BadArguments, BadResult, ChannelClosed, bad_item, made_here
 from .introspection import injectable
 from .observation import Message
 
@@ -26,29 +29,101 @@ if TYPE_CHECKING:
     from .._peer.peer import Peer
     from .._server.server import Server
 
-__all__ = ["CURRENT", "Context", "Invocation", "current_context"]
+__all__ = ["CURRENT", "Call", "Context", "Invocation", "Runner", "current_context"]
+
+
+class Runner(Protocol):
+    """Part of a peer that runs handlers: what the layers around a handler need of it. Implemented by `Dispatcher`."""
+
+    loop: Scheduler
+
+    async def call(self, invocation: Invocation, call: Call, /) -> Any:
+        """Call a handler within its task, when it may start, and do what `finish` does with the result."""
+
+    async def finish(self, invocation: Invocation, result: Any, /, *, thread: bool = False) -> Any:
+        """Await or stream what a handler has returned, as it needs, and return the result.
+
+        ``thread``: it blocks while it makes an item.
+        """
+
+    async def serve(self, invocation: Invocation, work: Any, /) -> Any:
+        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
+
+    async def may_start(self, invocation: Invocation, /) -> None:
+        """Wait while no handler may start. Raise CancelledError if the session has ended."""
+
+    def expire(self, invocation: Invocation, seconds: float, /) -> None:
+        """Cancel a handler that has run for ``seconds``, and reject its request."""
+
+    def lane(self, key: Hashable, /) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+
+
+Call = Callable[["Invocation", list[Any]], Any]
+"""Calls a handler with its invocation and the event and its arguments, as they arrived."""
 
 
 @injectable()
 class Invocation(msgspec.Struct, eq=False):
-    """One inbound event or request while its handler runs. The handler sees it as its `Context`."""
+    """One inbound event or request, and its handler, which sees it as its `Context`.
+
+    `started`, `cancelled` and `exited` become True in this order, except that it may be cancelled before the task has
+    begun, or never. What is `orphaned` is also cancelled.
+
+    If the request is answered with a channel, `served` is set then, and the invocation `counts_as_channel` until that
+    channel is over. A request without a channel is answered when its handler exits: with its result or its exception,
+    with a rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
+    """
 
     peer: Peer
     inbound: WireMessage
-    channels: core.ChannelTable | None = None
-    """The channels of the session in which the message came. None for lifecycle handlers, which no message calls."""
+    runner: Any = None
+    """The `Runner` of the handler, and below the `Session` in which the message came. None for lifecycle handlers,
+    which no message calls."""
+    session: Any = None
+    size: int = 0
+    """Bytes of the message."""
     message: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
-    cancel_reason: Any = None
+    handler: Any = None
+    """The `Handler` of the message. None if there is none."""
+    shown: ref[Context] | None = None
     anonymous: core.ChannelCore | None = None
     """The channel that the handler has made, or that answers its request."""
     user_channel: AnonymousChannel | None = None
     """The object for that channel that the handler holds, once it has asked for it."""
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
-    shown: ref[Context] | None = None
-    call: Any = None
-    """The `Call` of a coroutine function that was started without one, and has waited since then."""
+    task: asyncio.Task[None] | None = None
+    """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
+    precedes."""
+    counted: bool = False
+    """It is among the running handlers. One that does not wait never is."""
+    started: bool = False
+    """The task has begun."""
+    cancelled: bool = False
+    """By the remote peer, by the end of the session or of the channel, or because it took too long."""
+    cancel_reason: Any = None
+    orphaned: bool = False
+    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
+    thread: asyncio.Future[Any] | None = None
+    """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
+    lane: asyncio.Lock | None = None
+    """Keeps other handlers of its lane waiting."""
+    served: core.ChannelCore | None = None
+    """The channel with which the request was answered, and on which the handler runs."""
+    bytes_on_channel: bool = False
+    """The bytes count as held by a channel, not by a handler. True from the start if the handler is known to open
+    one."""
+    counts_as_channel: bool = False
+    """It counts as an open channel, not as a running handler. If the channel ends before the handler exits, it counts
+    as a handler again."""
+    exited: bool = False
+
+    @property
+    def channels(self) -> core.ChannelTable | None:
+        """The channels of the session in which the message came. None for lifecycle handlers."""
+        return None if self.session is None else self.session.channels
 
     @property
     def context(self) -> Context:
@@ -130,6 +205,54 @@ class Invocation(msgspec.Struct, eq=False):
             return bad_item(f"{self.event}(): an item of {parameter!r}: {exc}", channel)
 
         return Stream(self.event, convert, reading=self.upload, misfit=misfit)
+
+    # ------------------------------------------------------------ while the handler runs
+
+    @property
+    def is_current(self) -> bool:
+        """Whether its task is the one that runs now. In an eager first step it is not known yet."""
+        try:
+            return self.task is None or asyncio.current_task() is self.task
+        except RuntimeError:
+            return False
+
+    def cancel(self, reason: object) -> None:
+        """Cancel the handler, unless it is cancelled already."""
+        if self.cancelled:
+            return
+        self.cancelled = True
+        self.cancel_reason = reason
+        if self.started and self.task is not None:
+            # Cancelling a task that has not begun would leave its request without an answer. Its first step looks.
+            self.task.cancel(bounded_reason(reason))
+
+    def cancellation(self) -> asyncio.CancelledError:
+        """Return the exception for a cancelled handler, where asyncio does not raise it."""
+        return asyncio.CancelledError(bounded_reason(self.cancel_reason))
+
+    def orphan(self, reason: object) -> None:
+        """Cancel the handler, because nobody can get its answer."""
+        self.orphaned = True
+        self.cancel(reason)
+
+    def settle(self) -> None:
+        """Remove the request from those that await an answer, if it is one of them."""
+        i, active = self.inbound.i, self.session.active
+        if active.get(i) is self:
+            del active[i]
+
+    def leave_lane(self) -> None:
+        """Let the next handler of the lane run. Idempotent."""
+        lane, self.lane = self.lane, None
+        if lane is not None:
+            lane.release()
+
+    def notices_end(self, exc: BaseException) -> bool:
+        """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
+        channel = self.served
+        if channel is None or not channel.closed or channel.left:
+            return False
+        return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 
 
 @injectable(attrgetter("context"))

@@ -10,7 +10,8 @@ from msgspec import UNSET, UnsetType
 
 from .._base.misuse import check_flag, no_parentheses
 from .._base.names import F, OnChannel, check_event, check_name
-from .registry import Middleware, RecordingRegistry, Registry
+from .layers import Middleware
+from .registry import RecordingRegistry, Registry
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm

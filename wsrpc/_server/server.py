@@ -22,8 +22,9 @@ from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
 from .._entrance.entrance import Entrance
 from .._entrance.origins import Origins
+from .._handlers.layers import HandlerContext
 from .._handlers.registration import Declarer, RawRegistrar, Router, include
-from .._handlers.registry import HandlerContext, Registry, accepted
+from .._handlers.registry import Registry, accepted
 from .._peer.peer import Peer
 from .._protocol.codecs import Codec, enc_hook_of
 from .._protocol.settings import Settings, make_settings
