@@ -10,11 +10,11 @@ from functools import partial
 from leftovers import turns_until
 
 from wsrpc import Limits, Peer
+from wsrpc._api.peer import core_of
+from wsrpc._api.registration import Registrar
 from wsrpc._cluster.links import NodeLinks, link_limits
 from wsrpc._cluster.node import Node
 from wsrpc._cluster.transport import EngineTransport
-from wsrpc._handlers.registration import Registrar
-from wsrpc._peer.peer import core_of
 from wsrpc.engine import Engine
 
 __all__ = ["Process", "is_there", "processes"]

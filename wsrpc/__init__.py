@@ -10,12 +10,15 @@ if sys.argv[:1] == ["-m"] and sys.orig_argv[-len(sys.argv)] in ("wsrpc", "-mwsrp
 
     end_on_interrupt()
 
+from ._api.anonymous import AnonymousChannel
+from ._api.channel import Channel
+from ._api.context import CallNext, Context, HandlerContext, Middleware, current_context, current_peer
+from ._api.peer import Peer
+from ._api.proxy import with_options
+from ._api.registration import Router, RouterChannel
 from ._base.closing import CloseCode, CloseInfo
 from ._base.names import RESERVED_EVENTS, Redact
 from ._base.state import Key, PeerState
-from ._calling.channel import Channel
-from ._calling.proxy import with_options
-from ._channels.anonymous import AnonymousChannel
 from ._client.backoff import Reconnect, is_transient
 from ._client.client import Client, ReconnectInfo
 from ._client.states import ClientState
@@ -23,12 +26,8 @@ from ._cluster.calls import ClusterPeer, ClusterPeerChannel
 from ._cluster.cluster import Cluster, ClusterClient, ClusterRoom, ClusterRoomChannel
 from ._conversion.convert import DecHook, EncHook
 from ._entrance.origins import ANY_ORIGIN
-from ._handlers.context import Context, current_context
-from ._handlers.layers import CallNext, HandlerContext, Middleware
 from ._handlers.method import method
 from ._handlers.observation import Message
-from ._handlers.registration import Router, RouterChannel
-from ._peer.peer import Peer, current_peer
 from ._protocol.codecs import Codec, JsonCodec, MsgpackCodec
 from ._protocol.messages import WireMessage as Inbound
 from ._raw.connection import RawConnection

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._api.registration import Router, registry_of
 from ._client.client import Client, core_of
-from ._handlers.registration import Router, registry_of
 from ._protocol.codecs import enc_hook_of
 from ._schema.description import Description, EventSchema, Kind, ParameterSchema
 from ._schema.description import describe as describe_registry

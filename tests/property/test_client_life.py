@@ -43,9 +43,9 @@ from wsrpc import (
     Server,
     dial,
 )
+from wsrpc._api.registration import Registrar
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
-from wsrpc._handlers.registration import Registrar
 from wsrpc._sending.link import LinkState
 from wsrpc.testing import memory_transports
 

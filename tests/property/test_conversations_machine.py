@@ -17,7 +17,7 @@ from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import AnonymousChannel, Limits, Message, Peer, WsrpcError
-from wsrpc._channels.anonymous import core_of
+from wsrpc._api.anonymous import core_of
 from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
 

@@ -39,11 +39,11 @@ from wsrpc import (
     SessionLost,
     current_peer,
 )
+from wsrpc._api.peer import core_of as peer_core
+from wsrpc._api.registration import Registrar
 from wsrpc._base.closing import GOES_ON
 from wsrpc._client.client import core_of
 from wsrpc._client.states import Input
-from wsrpc._handlers.registration import Registrar
-from wsrpc._peer.peer import core_of as peer_core
 from wsrpc._server.peers import served_peer
 from wsrpc.adapting import DialRequest, follow_redirects
 from wsrpc.testing import Line, memory_transports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from wsrpc import Peer
-from wsrpc._peer.peer import core_of
+from wsrpc._api.peer import core_of
 from wsrpc._sending.link import Link
 from wsrpc._sending.slow_readers import SlowReaderQueue
 

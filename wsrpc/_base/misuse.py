@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import Future
 from typing import Any, Never, TypeVar, cast
 
@@ -15,7 +15,9 @@ __all__ = [
     "check_limits_change",
     "check_no_yield",
     "check_number",
+    "no_keywords",
     "no_parentheses",
+    "refused",
     "refusing",
     "shown_as",
 ]
@@ -131,3 +133,29 @@ def refusing(text: str) -> Any:
         raise TypeError(text)
 
     return refuse
+
+
+OPTIONS = {
+    "emit": "offline=, and skip= on a server",
+    "emit_nowait": "offline=, and skip= on a server",
+    "request": "returns=, timeout=, send=, retry=, idempotent= and offline=",
+    "open_channel": "timeout= and offline=",
+    "stream": "returns=, timeout=, send= and offline=",
+}
+"""Options of the methods that send, for errors."""
+
+
+def no_keywords(
+    method: str, event: str, unsupported: Mapping[str, object], options: Mapping[str, str] = OPTIONS
+) -> TypeError:
+    """Return the error for keyword arguments that were meant for the handler, or are misspelled options."""
+    names = ", ".join(unsupported)
+    return TypeError(
+        f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
+        f"keywords are options of {method}() itself ({options[method]})"
+    )
+
+
+async def refused(error: Exception) -> Never:
+    """Raise ``error`` when it is awaited: a call that is refused says so where its result is awaited."""
+    raise error

@@ -20,7 +20,6 @@ from .._sending.requests import Requester, convert_answer
 from .._streams.reader import MismatchDetector, Reading
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
-from .anonymous import AnonymousChannel
 from .core import ChannelCore
 from .producer import ItemRefused, Producer
 from .readers import Readers
@@ -59,12 +58,6 @@ class ChannelRequests(Requester):
         self.read_events = readers.read_events
         self.read_items = readers.read_items
         self._keep = keep
-
-    async def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> AnonymousChannel:
-        """Open a conversation. See `Caller.open_channel`."""
-        return AnonymousChannel(await self._open(channel, event, args, options))
 
     async def _open(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions

@@ -11,7 +11,6 @@ from typing import Any, Protocol
 from msgspec import UNSET
 
 from .._base.scheduler import Timer
-from .._calling.caller import RefusingSender, Sender
 from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated, Event, Resolution, WireMessage
 from .._protocol.nodes import LEFT, as_raised
@@ -19,6 +18,7 @@ from .._protocol.rejections import ABORTED, FINISHED_REASON, is_finished, reason
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
+from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits, value_of
 from .._streams.inbox import SMALLEST_SHARE, Decode, Inbox
 from .._streams.mailbox import Mailbox, UnreadMessages
@@ -487,7 +487,6 @@ class ChannelTable:
         sender: sends for the users of channels.
         listener: runs the handlers.
         warn: writes a line into the log.
-        for_user: makes the object that the user of a channel holds, an `AnonymousChannel`.
     """
 
     def __init__(
@@ -500,14 +499,12 @@ class ChannelTable:
         sender: Sender,
         listener: ChannelListener,
         warn: Callable[..., None],
-        for_user: Callable[[ChannelCore], Any],
     ) -> None:
         self.out = out
         self.limits = limits
         self.sender = sender
         self.listener = listener
         self.warn = warn
-        self.for_user = for_user
         self.over = False
         """The session has ended: in another one an id would be that of another request."""
         self.registry = registry

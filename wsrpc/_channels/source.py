@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from .._base.names import Source
-from .anonymous import AnonymousChannel
+from .._handlers.injections import injections
 
 __all__ = ["as_source", "close_source", "iterate", "iterate_in_thread"]
 
@@ -53,7 +53,7 @@ def as_source(value: Any, *, thread: bool = False) -> Source | None:
 
     Return None otherwise.
     """
-    if value.__class__ is AnonymousChannel:  # it is the answer, and its items are not streamed
+    if type(value) in injections:  # it is a channel and the answer, so its items are not streamed
         return None
     if hasattr(value, "__aiter__"):
         source: AsyncIterable[Any] = value

@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
+from .._api.caller import RawCaller
+from .._api.channel import Channel
+from .._api.peer import Peer, RawRegistrar
+from .._api.registration import Declarer, Router, include
 from .._base.misuse import no_parentheses, refusing
 from .._base.names import F, Offline, Profile, Redact, StrPath, check_offline, check_timeout
 from .._base.state import Key
-from .._calling.caller import RawCaller
-from .._calling.channel import Channel
 from .._conversion.convert import DecHook, EncHook
-from .._handlers.registration import Declarer, RawRegistrar, Router, include
 from .._handlers.registry import Registry
-from .._peer.peer import Peer
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._transports.dial import Dial, Dialer, PerAttempt, dial

@@ -8,12 +8,12 @@ from contextlib import suppress
 
 import msgspec
 
+from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
-from .._peer.peer import Peer, core_of
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._sending.link import Link

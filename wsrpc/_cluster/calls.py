@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from msgspec import UNSET
 from msgspec.structs import replace
 
+from .._api.caller import Caller
+from .._api.peer import Peer, core_of
 from .._base.names import ChannelRef, Offline, check_name, check_timeout
-from .._calling.caller import Caller, Sender
-from .._peer.peer import Peer, core_of
 from .._sending.checks import check_sending
 from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.retry import ask_again
+from .._sending.sender import Sender
 from .._server.membership import Addressed
 from .._streams.reader import Reading
 from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from .relay import place
 
 if TYPE_CHECKING:
-    from .._channels.anonymous import AnonymousChannel
     from .member import Member
 
 __all__ = ["ClusterPeer", "ClusterPeerChannel"]
@@ -33,7 +33,6 @@ Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any
 
 _SEND_REQUEST: Callable[[Sender], Ask] = attrgetter("send_request")
 _UPLOAD: Callable[[Sender], Ask] = attrgetter("upload")
-_OPEN_CHANNEL: Callable[[Sender], Ask] = attrgetter("open_channel")
 _OPEN_STREAM: Callable[[Sender], Ask] = attrgetter("open_stream")
 
 
@@ -147,7 +146,7 @@ class ClusterSender:
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
-        return self._ask(_SEND_REQUEST, channel, event, args, options, wants_channel=False)
+        return self._ask(_SEND_REQUEST, channel, event, args, options, wants_channel=options.wants_channel)
 
     def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -168,11 +167,6 @@ class ClusterSender:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
         return self._ask(_UPLOAD, channel, event, args, options, wants_channel=True)
-
-    def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, AnonymousChannel]:
-        return self._ask(_OPEN_CHANNEL, channel, event, args, options, wants_channel=True)
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar, overload
 
+from .._api.proxy import make_emitter
+from .._base.misuse import no_keywords
 from .._base.names import OnChannel, check_address, check_event, check_name
 from .._base.scheduler import spawn_later
-from .._calling.caller import no_keywords
-from .._calling.proxy import make_emitter
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec

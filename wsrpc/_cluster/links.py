@@ -14,12 +14,12 @@ from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._api.peer import Peer, core_of
+from .._api.registration import Registrar
 from .._base.closing import CloseCode, CloseInfo
 from .._base.scheduler import Tasks
 from .._client.backoff import Reconnect
 from .._client.client import Client, ReconnectInfo
-from .._handlers.registration import Registrar
-from .._peer.peer import Peer, core_of
 from .._protocol.nodes import NODE
 from .._server.server import Server, accept_of
 from ..engine import PATIENCE

@@ -9,11 +9,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
+from .._api.peer import Peer, core_of
+from .._api.registration import Registrar, registry_of
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Tasks
-from .._handlers.registration import Registrar, registry_of
-from .._peer.peer import Peer, core_of
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
 from .._server.membership import Host, RoomMessage

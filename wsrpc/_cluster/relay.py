@@ -7,19 +7,20 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
+from .._api.anonymous import channel_of
+from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
-from .._calling.caller import Sender
 from .._channels.batch import finish
 from .._channels.core import ChannelCore
 from .._handlers.compiled import Handler
-from .._handlers.context import Invocation
-from .._peer.peer import Peer, core_of
+from .._handlers.invocation import Invocation
 from .._protocol.messages import event_on
 from .._protocol.nodes import error_to_node
 from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
+from .._sending.sender import Sender
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe
 
@@ -206,7 +207,7 @@ class Relay:
             far.abort(None)
             raise
         near.table.out.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
-        return ctx.channel()
+        return channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:
         if near.closed:  # the request was cancelled meanwhile

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 
-from .._calling.channel import Channel
+from .._api.channel import Channel
 from .._client.client import Client
 from .._codegen.checking import InvalidDescription, check_description
 from .._protocol.rejections import DESCRIPTION_CHANGED

@@ -13,11 +13,11 @@ from typing import Any
 
 from tenacity import stop_after_attempt
 
-from .._calling.channel import Channel
+from .._api.channel import Channel
+from .._api.peer import Peer
 from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.observation import Message
-from .._peer.peer import Peer
 from .._sending.retry import Retry
 from .._transports.urls import check_url, shown_url
 from ..errors import printable

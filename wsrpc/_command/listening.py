@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
+from .._api.peer import Peer
 from .._base.closing import CloseInfo
 from .._base.names import RESERVED_EVENTS
 from .._client.backoff import Reconnect, is_transient
 from .._client.client import Client, ReconnectInfo
 from .._handlers.observation import Message
-from .._peer.peer import Peer
 from ..errors import ConnectionLost, one_line
 from .connection import client_of, connected
 from .options import Command, Parser, add_connection, add_take

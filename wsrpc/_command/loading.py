@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
+from .._api.registration import Router
 from .._client.client import Client
-from .._handlers.registration import Router
 from .._server.server import Server
 from .failures import UsageError
 

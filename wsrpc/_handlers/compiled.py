@@ -31,10 +31,11 @@ from .._conversion.convert import (
 )
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
-from .context import Invocation
 from .contract import Member
 from .implementation import completed
-from .introspection import Facts, Getter, Injection, Parameter, Role, introspect, location, name_of, refusal
+from .injections import Injection
+from .introspection import Facts, Parameter, Role, introspect, location, name_of, refusal
+from .invocation import Invocation
 
 __all__ = ["ArgumentsRefused", "Handler"]
 
@@ -55,24 +56,16 @@ def _check(tp: Any, value: str) -> str | None:
     return None
 
 
-def _getters(parameters: Iterable[Parameter]) -> dict[str, Getter]:
-    """Return the steps to each injected value, by their names in the source."""
-    return {
-        f"step{n}_to_{p.name}": step
-        for p in parameters
-        if p.injection is not None
-        for n, step in enumerate(p.injection.steps)
-    }
+def _getters(parameters: Iterable[Parameter]) -> dict[str, Callable[[Invocation], Any]]:
+    """Return the functions that get injected values, by their names in the source."""
+    return {f"get_{p.name}": p.injection.get for p in parameters if p.injection is not None}
 
 
 def _value(p: Parameter) -> str:
     """Return source for the value of a parameter that takes no argument from the wire."""
     if p.injection is None:
         return f"read_items(invocation, items_of_{p.name}, {p.name!r})"
-    value = "invocation"
-    for n in range(len(p.injection.steps)):
-        value = f"step{n}_to_{p.name}({value})"
-    return value
+    return f"get_{p.name}(invocation)"
 
 
 def _arguments(parameters: tuple[Parameter, ...], given: list[str], rest: str = "") -> str:

@@ -24,14 +24,13 @@ from collections.abc import (
     Iterator,
 )
 from enum import Enum
-from typing import Annotated, Any, Literal, NamedTuple, TypeVar, Union
+from typing import Annotated, Any, Literal, NamedTuple, Union
 
 from .._streams.stream import Stream
+from .injections import Injection, injections
 
 __all__ = [
     "Facts",
-    "Getter",
-    "Injection",
     "Parameter",
     "Result",
     "Role",
@@ -39,7 +38,6 @@ __all__ = [
     "annotations_of",
     "by_place",
     "channel_parameters",
-    "injectable",
     "introspect",
     "is_async",
     "location",
@@ -52,27 +50,9 @@ __all__ = [
     "without_partials",
 ]
 
-_C = TypeVar("_C", bound=type[Any])
 _STREAMS: frozenset[Any] = frozenset({AsyncIterator, AsyncIterable, Stream})
 """Annotations of a parameter that reads the items that the caller sends with ``send=``."""
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
-
-Getter = Callable[[Any], Any]
-"""One step from an invocation to the value of an injected parameter."""
-
-
-class Injection(NamedTuple):
-    """How a parameter of an injectable class gets its value."""
-
-    steps: tuple[Getter, ...]
-    """The first is called with the `Invocation`, each further one with the result of the step before it."""
-    conversation: bool = False
-    """The injected value is a channel, and the handler's body runs while that channel is open."""
-    blocking: bool = False
-    """The class is for threads: its methods wait instead of being awaited."""
-
-
-_INJECTIONS: dict[type[Any], Injection] = {}
 
 
 class Parameter(NamedTuple):
@@ -108,25 +88,6 @@ class Facts(NamedTuple):
     role: Role
     parameters: tuple[Parameter, ...]
     """The parameters that get a value, in the order of the signature."""
-
-
-def injectable(*steps: Getter, conversation: bool = False, blocking: bool = False) -> Callable[[_C], _C]:
-    """Class decorator: a parameter annotated with the class, or with ``Cls | None``, takes no argument from the wire.
-
-    Its value comes from the call's `Invocation`, by ``steps`` as in `Injection`. They run in each call, so they should
-    be functions written in C, such as those of `operator`. A subclass is not injected, because the injected value may
-    be any instance of the class.
-
-    Args:
-        conversation: the handler's body runs while the injected channel is open.
-        blocking: the class is for threads.
-    """
-
-    def register(cls: _C) -> _C:
-        _INJECTIONS[cls] = Injection(steps, conversation, blocking)
-        return cls
-
-    return register
 
 
 def refusal(name: str, where: str, parameter: str | None, text: str, what: str = "handler") -> TypeError:
@@ -273,8 +234,8 @@ def _alternatives(tp: Any) -> list[Any]:
 def _injection_of(tp: Any) -> Injection | None:
     """Return how a parameter of this type gets its value; None if the value comes from the wire."""
     classes = _alternatives(tp)
-    injections = {_INJECTIONS.get(cls) if isinstance(cls, type) else None for cls in classes}
-    return injections.pop() if len(injections) == 1 else None
+    found = {injections.get(cls) if isinstance(cls, type) else None for cls in classes}
+    return found.pop() if len(found) == 1 else None
 
 
 def annotations_of(cls: type[Any]) -> dict[str, Any]:
@@ -376,7 +337,7 @@ def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
     if type(given.default).__module__ == "pydantic.fields":
         raise TypeError("its default is pydantic's Field(...): write `name: Annotated[..., Field(...)] = default`")
     for cls in classes:
-        base = next((base for base in getattr(cls, "__mro__", ()) if base in _INJECTIONS), None)
+        base = next((base for base in getattr(cls, "__mro__", ()) if base in injections), None)
         if base is not None:
             name = base.__qualname__
             raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")

@@ -18,18 +18,15 @@ from msgspec import UNSET, Struct
 from ..errors import made_here, short
 from .arguments import ArgumentsRefused
 from .compiled import Handler
-from .context import Call, Context, Invocation
+from .invocation import Call, Invocation
 
-__all__ = ["CallNext", "HandlerContext", "Middleware", "Route", "around", "when_over"]
+__all__ = ["HandlerContext", "Middleware", "Route", "around", "when_over"]
 
-CallNext = Callable[[Context], Awaitable[Any]]
-"""Second argument of middleware: runs the next middleware or the handler, and returns its result."""
-Middleware = Callable[[Context, CallNext], Awaitable[Any]]
-"""Function that runs around handlers; see `Router.use`."""
-HandlerContext = Callable[[Context], AbstractAsyncContextManager[Any]]
-"""Function that returns an async context manager in which a handler runs; see `Server.handler_context`."""
+# The first argument of both is a `Context`, whose class lies in a higher layer.
+Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
+HandlerContext = Callable[[Any], AbstractAsyncContextManager[Any]]
 
-Next = Callable[[Invocation, Context], Awaitable[Any]]
+Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
 
 _NOT_STARTED = Exception()
@@ -103,14 +100,11 @@ def _limited(call: Call, seconds: float) -> Call:
 def _perhaps_limited(call: Call, seconds: float) -> Call:
     """Limit the time of what a plain function returns, if that is awaitable."""
 
-    async def wait(invocation: Invocation, awaitable: Awaitable[Any]) -> Any:
-        return await awaitable
-
     def perhaps_limited(invocation: Invocation, a: list[Any]) -> Any:
         result = call(invocation, a)
         if not hasattr(result, "__await__"):
             return result
-        return _limited(lambda *_: result, seconds)(invocation, a)
+        return _limited(lambda _invocation, _a: result, seconds)(invocation, a)
 
     return perhaps_limited
 
@@ -180,10 +174,10 @@ def _outermost(within: Next) -> Call:
 
 
 def _inside(middleware: Middleware, within: Next) -> Next:
-    async def run(invocation: Invocation, ctx: Context) -> Any:
+    async def run(invocation: Invocation, ctx: Any) -> Any:
         called = False
 
-        async def call_next(ctx: Context) -> Any:
+        async def call_next(ctx: Any) -> Any:
             nonlocal called
             if called:
                 raise RuntimeError("a middleware called call_next twice: a handler runs once for each message")
@@ -200,7 +194,7 @@ def _inside(middleware: Middleware, within: Next) -> Next:
 
 
 def _innermost(call: Call, handler_context: HandlerContext | None) -> Next:
-    async def run(invocation: Invocation, ctx: Context) -> Any:
+    async def run(invocation: Invocation, ctx: Any) -> Any:
         try:
             async with nullcontext() if handler_context is None else handler_context(ctx):
                 return await invocation.runner.call(invocation, call)

@@ -13,8 +13,8 @@ from typing import Any
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from .context import CURRENT, Invocation
 from .introspection import name_of
+from .invocation import CURRENT, Invocation
 from .registry import Registry
 
 __all__ = [

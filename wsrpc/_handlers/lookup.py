@@ -7,7 +7,7 @@ from typing import Any
 from .._base.names import ChannelRef
 from ..errors import UnknownEvent, made_here
 from .compiled import Handler
-from .context import Invocation
+from .invocation import Invocation
 from .layers import Middleware, Route, around
 from .registry import Registry
 

@@ -16,10 +16,11 @@ from .._base.names import RAW, RESERVED_EVENTS, ChannelRef, check_event
 from .._conversion.convert import DecHook, converter
 from ..errors import short
 from .compiled import ArgumentsRefused, Handler
-from .context import Invocation
 from .contract import Member, emitted_members
 from .implementation import implementing
-from .introspection import Injection, is_async, location, name_of
+from .injections import Injection
+from .introspection import is_async, location, name_of
+from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
 from .method import check_options
 

@@ -13,7 +13,7 @@ from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.observation import Message, finish
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on

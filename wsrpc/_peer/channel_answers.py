@@ -13,8 +13,8 @@ from .._channels.core import ChannelCore
 from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
-from .._handlers.context import Invocation
 from .._handlers.introspection import Role
+from .._handlers.invocation import Invocation
 from .._handlers.observation import finish
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import error_to_wire
@@ -112,7 +112,7 @@ class ChannelAnswers:
         if call.cancelled:
             raise call.cancellation()
         self._admission.running.check_room_for_channel(call)
-        channel = call.answer_channel()
+        channel: ChannelCore = call.answer_channel()
         channel.deliver()
         call.served = channel
         call.settle()

@@ -16,11 +16,10 @@ import msgspec
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
-from .._channels.anonymous import AnonymousChannel
 from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
@@ -291,7 +290,6 @@ class PeerCore:
             sender=self.sender,
             listener=self.dispatcher,
             warn=self.log.warn,
-            for_user=AnonymousChannel,
         )
         self.out.requests.avoid(channels.opened)  # JavaScript would confuse the two
         session = Session(channels)

@@ -19,7 +19,7 @@ from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._handlers.compiled import Handler
-from .._handlers.context import CURRENT, Call, Invocation
+from .._handlers.invocation import CURRENT, Call, Invocation
 from .._handlers.layers import Route, when_over
 from .._handlers.lifecycle import Reporter
 from .._handlers.lookup import find, route_to

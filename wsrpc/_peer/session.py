@@ -8,7 +8,7 @@ from enum import Enum
 
 from .._base.scheduler import Scheduler
 from .._channels.core import ChannelTable
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._sending.link import Link
 
 __all__ = ["TABLE", "Session", "SessionInput", "SessionState"]

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import msgspec
 
+from .._api.registration import registry_of
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.logs import address_text
 from .._base.misuse import check_limits_change
 from .._base.state import PeerState
-from .._handlers.registration import registry_of
 from .._protocol.codecs import Codec, json_text
 from .._protocol.counting import json_nests_deeper, json_objection
 from .._sending.checks import raw_payload

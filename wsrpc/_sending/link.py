@@ -7,7 +7,7 @@ from enum import Enum
 from typing import Protocol, cast
 
 from .._base.closing import CloseInfo
-from .._handlers.context import Invocation
+from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import OpenPhase
 from .._resuming.ledger import ReplayBuffer
 from ..transport import Receiver, Traffic, Transport

@@ -13,7 +13,7 @@ from .._base.logs import PeerLog
 from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
-from .._handlers.context import CURRENT, Invocation
+from .._handlers.invocation import CURRENT, Invocation
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit, write_control
 from .._protocol.go import GoCodec, refuse_raw, rejection_from

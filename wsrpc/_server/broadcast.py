@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any, Never, TypeAlias, TypeVar, cast
 
 import msgspec
 
+from .._api.peer import Peer
+from .._api.proxy import make_emitter
 from .._base.closing import CloseCode
+from .._base.misuse import no_keywords
 from .._base.names import ChannelRef, OnChannel
-from .._calling.caller import no_keywords
-from .._calling.proxy import make_emitter
-from .._peer.peer import Peer
 from .._protocol.codecs import BRACE, Codec, json_text
 from .._protocol.go import refuse_raw
 from .._protocol.messages import Event, event_on

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from .._api.peer import Peer
 from .._conversion.convert import EncHook
 from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
-from .._peer.peer import Peer
 from .._protocol.rejections import DESCRIPTION_CHANGED
 from .._schema.description import Description, declared_members, describe, shown_handlers
 from ..errors import RemoteError, RpcError, made_here

@@ -8,9 +8,9 @@ import logging
 import typing
 from collections.abc import Callable
 from functools import partial
-from operator import attrgetter, itemgetter
 from typing import Any, NamedTuple
 
+from .._api.peer import Peer
 from .._base.closing import CloseCode
 from .._base.logs import PeerLog
 from .._base.misuse import check_no_yield
@@ -18,10 +18,9 @@ from .._base.names import RESERVED_EVENTS, check_name
 from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
-from .._handlers.introspection import Injection
+from .._handlers.injections import Injection
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted, raw_handler
-from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 from .._raw.serving import RawFunction, RawServing, refusal_of
 from ..errors import RpcError
@@ -246,7 +245,7 @@ def _services_of(peer: Peer) -> list[Any]:
 
 def _service_at(number: int) -> Injection:
     """Return how a handler that is a method finds its object: by a number, among the services of its peer."""
-    return Injection((attrgetter("peer"), _services_of, itemgetter(number)))
+    return Injection(lambda invocation: _services_of(invocation.peer)[number])
 
 
 def _returned(function: Any) -> Any:

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
@@ -15,7 +16,6 @@ from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
-from .._peer.peer import Peer, core_of
 from .._peer.resumption import SessionName
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost

@@ -13,12 +13,12 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
+from .._api.peer import Peer, core_of
 from .._base.logs import logger
 from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._raw.connection import RawConnection, link_of
 from .._raw.link import RawLink

@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from .._api.context import HandlerContext
+from .._api.peer import Peer, RawRegistrar
+from .._api.registration import Declarer, Router, include
 from .._base.closing import CloseCode
 from .._base.expiry import EXPIRED
 from .._base.logs import OF_ONE_SERVER, LogBudget, logger
@@ -22,10 +25,7 @@ from .._base.state import PeerState
 from .._conversion.convert import DecHook, EncHook
 from .._entrance.entrance import Entrance
 from .._entrance.origins import Origins
-from .._handlers.layers import HandlerContext
-from .._handlers.registration import Declarer, RawRegistrar, Router, include
 from .._handlers.registry import Registry, accepted
-from .._peer.peer import Peer
 from .._protocol.codecs import Codec, enc_hook_of
 from .._protocol.settings import Settings, make_settings
 from .._raw.connection import RawConnection

@@ -7,13 +7,13 @@ import inspect
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from .._api.peer import Peer
 from .._base.closing import CloseInfo
 from .._handlers.implementation import Method, Methods
 from .._handlers.lifecycle import Unfinished, ends_the_task
 from .._handlers.method import Exposed, mark_of
 from .._handlers.registry import accepted
 from .._peer.core import PeerCore
-from .._peer.peer import Peer
 from .._raw.connection import RawConnection
 from .._raw.serving import refusal_of
 from ..errors import RpcError

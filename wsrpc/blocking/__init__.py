@@ -4,17 +4,9 @@ They have the methods of the asynchronous classes, which wait instead of being a
 thread of its own.
 """
 
-from ._classes import (
-    AnonymousChannel,
-    Channel,
-    Client,
-    ClusterClient,
-    ClusterPeer,
-    ClusterPeerChannel,
-    ClusterRoom,
-    ClusterRoomChannel,
-    Peer,
-)
+from ._client import Client
+from ._cluster import ClusterClient, ClusterPeer, ClusterPeerChannel, ClusterRoom, ClusterRoomChannel
+from ._peer import AnonymousChannel, Channel, Peer
 from ._stream import Stream
 
 __all__ = [

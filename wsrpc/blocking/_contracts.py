@@ -7,9 +7,9 @@ from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from .._calling.proxy import TypedCaller
-from .._calling.proxy import make_emitter as make_async_emitter
-from .._calling.proxy import make_proxy as make_async_proxy
+from .._api.proxy import TypedCaller
+from .._api.proxy import make_emitter as make_async_emitter
+from .._api.proxy import make_proxy as make_async_proxy
 from .._handlers.contract import Contract, Kind, Member, read_contract
 from ._delegate import blocking_form, upload
 from ._handlers import marked

@@ -3,48 +3,46 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import AsyncIterable, Callable, Generator, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Generator, Iterable
 from functools import partial
 from typing import Any, Never, TypeVar
 from weakref import WeakKeyDictionary
 
+from .._api.context import current_peer
+from .._api.peer import Peer as AsyncPeer
 from .._channels.channel_requests import check_source
 from .._channels.source import iterate_in_thread
-from .._client.client import Client as AsyncClient
-from .._client.client import core_of
-from .._cluster.cluster import ClusterClient as AsyncClusterClient
-from .._handlers.introspection import is_async
-from .._peer.peer import Peer as AsyncPeer
-from .._peer.peer import current_peer
-from ..errors import ConnectionLost, EngineLost
-from ._handlers import in_a_thread
-from ._loop import Portal, Texts
+from ._loop import Portal
 
-__all__ = [
-    "FORMS",
-    "ClientRoot",
-    "ClusterRoot",
-    "Delegate",
-    "blocking_form",
-    "client_portal",
-    "cluster_portal",
-    "inner_of",
-    "own_form",
-    "per_attempt",
-    "upload",
-]
+__all__ = ["FORMS", "PORTALS", "Delegate", "blocking_form", "inner_of", "own_form", "upload"]
 
 T = TypeVar("T")
 
 
 FORMS: dict[Any, Callable[[Any, Portal], Any]] = {}
-"""Blocking classes, by the asynchronous ones. `_classes` fills it."""
+"""Blocking classes, by the asynchronous ones. `_peer` fills it."""
+
+PORTALS: WeakKeyDictionary[AsyncPeer, weakref.ref[Portal]] = WeakKeyDictionary()
+"""The portals of clients, by their peers."""
 
 
 def blocking_form(value: Any, portal: Portal) -> Any:
     """Return the blocking form of a result or of an argument of a handler. Most values have none."""
     form = FORMS.get(value.__class__)
     return value if form is None else form(value, portal)
+
+
+def own_form(value: Any) -> Any:
+    """Return the blocking form of a peer or a channel, for the argument of a handler that wants that.
+
+    Raises:
+        TypeError: the handler is that of an asynchronous client or server.
+    """
+    peer = current_peer()
+    portal = PORTALS[peer]() if peer in PORTALS else None
+    if portal is None:
+        raise TypeError("only the handlers of a blocking client get objects of wsrpc.blocking: annotate those of wsrpc")
+    return blocking_form(value, portal)
 
 
 class Delegate:
@@ -59,21 +57,20 @@ class Delegate:
         self._inner = inner
         self._portal = portal
 
-    def _run(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Call a method of ``_inner`` in the loop's thread, await what it may return, and return the result."""
-        return self._portal.run(partial(function, *args, **options))
+    def _await(self, method: Callable[..., Awaitable[T]], /, *args: Any, **options: Any) -> T:
+        """Call and await a method of ``_inner`` in the loop's thread, and return the result."""
+        result: T = self._portal.run(partial(method, *args, **options))
+        return result
 
-    def _ask(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
-        """Make a single request: do what `_run` does, a little faster."""
-        return self._portal.run(partial(function, *args, **options), stepped=True)
+    def _call(self, method: Callable[..., T], /, *args: Any, **options: Any) -> T:
+        """Call a plain method of ``_inner`` in the loop's thread."""
+        result: T = self._portal.run(partial(method, *args, **options))
+        return result
 
-    def _apply(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> Any:
+    def _apply(self, method: Callable[..., T], /, *args: Any, **options: Any) -> T:
         """Call a plain method of ``_inner``, in the loop's thread if that has started."""
-        return self._portal.apply(partial(function, *args, **options))
-
-    def _settle(self, function: Callable[[], Any]) -> None:
-        """End something in the loop's thread. Nothing is left to end after the end of the thread."""
-        self._portal.settle(function)
+        result: T = self._portal.apply(partial(method, *args, **options))
+        return result
 
     @property
     def _channel_name(self) -> Any:
@@ -120,85 +117,3 @@ def upload(send: Any) -> Any:
 
 def _items(source: Iterable[T]) -> Generator[T]:
     yield from source  # so that iter(source) is called in the thread, too, and a generator is closed with this one
-
-
-def per_attempt(given: Any) -> Any:
-    """Return an option of `Client` that may be a function for each attempt. A plain function runs in a thread."""
-    return in_a_thread(given) if callable(given) and not is_async(given) else given
-
-
-# ---------------------------------------------------------------- clients
-
-
-class Root(Delegate):
-    """Base class of what users make themselves, and close."""
-
-    def __init__(self, inner: Any, portal: Portal) -> None:
-        super().__init__(inner, portal)
-        weakref.finalize(self, portal.abandon)
-
-    def _enter(self) -> None:
-        self._portal.open()
-        try:
-            self._run(self._inner.__aenter__)
-        except BaseException:
-            self._portal.close_soon()
-            raise
-
-    def _close(self, closing: Callable[[], Any]) -> None:
-        self._portal.check()
-        try:
-            self._portal.settle(closing)
-        except (TypeError, ValueError):  # nothing was closed
-            raise
-        except BaseException:
-            self._portal.close_soon()
-            raise
-        self._portal.close()
-
-
-class ClientRoot(Root):
-    """Base class of `Client`."""
-
-
-class ClusterRoot(Root):
-    """Base class of `ClusterClient`."""
-
-
-_portals: WeakKeyDictionary[AsyncPeer, weakref.ref[Portal]] = WeakKeyDictionary()
-"""The portals of clients, by their peers."""
-
-
-def client_portal(client: AsyncClient) -> Portal:
-    """Return the way to a client, whose calls raise ConnectionLost after `close`."""
-
-    def over() -> Exception:
-        return ConnectionLost(1000, "the client was closed", "not_sent")
-
-    # Calls that come before `connect` belong to the loop of this thread, too.
-    portal = Portal(Texts("Client", "Client"), client.close, over, first=core_of(client).enter_loop)
-    _portals[client.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
-    return portal
-
-
-def own_form(value: Any) -> Any:
-    """Return the blocking form of a peer or a channel, for the argument of a handler that wants that.
-
-    Raises:
-        TypeError: the handler is that of an asynchronous client or server.
-    """
-    peer = current_peer()
-    portal = _portals[peer]() if peer in _portals else None
-    if portal is None:
-        raise TypeError("only the handlers of a blocking client get objects of wsrpc.blocking: annotate those of wsrpc")
-    return blocking_form(value, portal)
-
-
-def cluster_portal(client: AsyncClusterClient) -> Portal:
-    """Return the way to a client of a cluster, whose calls raise EngineLost outside of its block."""
-
-    def over() -> Exception:
-        return EngineLost("the ClusterClient is used outside of its block: use `with`")
-
-    closing = partial(client.__aexit__, None, None, None)
-    return Portal(Texts("ClusterClient", "ClusterClient"), closing, over, opens_first=True, steps=False)

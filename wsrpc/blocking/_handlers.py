@@ -10,13 +10,14 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.peer import Peer as AsyncPeer
 from .._base.names import RESERVED_EVENTS
-from .._channels.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._channels.source import iterate_in_thread
 from .._handlers.introspection import is_async, location, read_signature, signature_of
 from .._handlers.method import MARK, Exposed, mark_of
-from .._peer.peer import Peer as AsyncPeer
 from .._streams.stream import Stream as AsyncStream
+from ._delegate import blocking_form
 from ._loop import Portal
 from ._stream import Stream
 from ._workers import without_exit
@@ -173,14 +174,12 @@ def register(
     method: Literal["on", "once"],
     event: Any,
     handler: Any,
-    convert: Callable[[Any], Any],
     **options: Any,
 ) -> Any:
     """Register a handler by a call, or return a decorator that does.
 
     Args:
         inner: the asynchronous object.
-        convert: replaces the arguments of lifecycle handlers by their blocking forms.
     """
     add: Callable[..., Any] = getattr(inner, method)
     if event is MISSING or callable(event):
@@ -193,6 +192,7 @@ def register(
         if function is None:
             return add(event)(None)  # raises
         check_plain(function, "a handler")
+        convert = partial(blocking_form, portal=portal)
         made, thread = (in_a_thread(function, convert), False) if reports else threaded(function, portal)
         portal.apply(partial(add, event, made, thread=thread, **options))
         return function

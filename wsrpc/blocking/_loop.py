@@ -15,7 +15,7 @@ from contextlib import suppress
 from threading import get_ident
 from typing import Any, NamedTuple
 
-from .._channels.anonymous import AnonymousChannel, core_of
+from .._api.anonymous import AnonymousChannel, core_of
 from ._workers import Workers
 
 __all__ = ["LoopEnded", "LoopThread", "Portal", "Texts"]

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
+from .._api.peer import Peer, core_of
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
 from .._client.core import ClientCore
 from .._handlers.lifecycle import Closers
-from .._peer.peer import Peer, core_of
 from .._protocol.codecs import Codec
 from .._protocol.settings import make_settings
 from .._server.server import Server, accept_of, settings_of

@@ -11,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from stream_sides import requested
 
 from wsrpc import AnonymousChannel, Context
-from wsrpc._channels.anonymous import core_of
+from wsrpc._api.anonymous import core_of
 from wsrpc._channels.core import TRANSITIONS, ChannelAct, ChannelCore, ChannelState
 from wsrpc._streams.mailbox import DELIVERY, Act, Delivery, Mailbox
 

@@ -24,11 +24,11 @@ from wsrpc import (
     Server,
     SessionLost,
 )
+from wsrpc._api.peer import core_of
 from wsrpc._cluster.cluster import member_of
 from wsrpc._cluster.directory import NEW
 from wsrpc._cluster.member import CONFIRMED
 from wsrpc._cluster.node import TICK
-from wsrpc._peer.peer import core_of
 from wsrpc.testing import MemoryEngine, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

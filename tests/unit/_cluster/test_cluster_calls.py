@@ -39,7 +39,7 @@ from wsrpc import (
     UnknownEvent,
     current_peer,
 )
-from wsrpc._calling.caller import Caller
+from wsrpc._api.caller import Caller
 from wsrpc._cluster.cluster import member_of
 from wsrpc._cluster.directory import Delta
 from wsrpc.engine import PATIENCE

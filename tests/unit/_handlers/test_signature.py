@@ -21,17 +21,20 @@ import pydantic
 import pytest
 from msgspec import Meta
 
+from wsrpc import Context
 from wsrpc._handlers.arguments import Explainer
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler
-from wsrpc._handlers.context import Context, Invocation
-from wsrpc._handlers.introspection import injectable
+from wsrpc._handlers.injections import Injection, injections
+from wsrpc._handlers.invocation import Invocation
 from wsrpc._protocol.messages import WireMessage
 from wsrpc.errors import BadArguments
 
 
-@injectable(operator.attrgetter("peer"))
 class FakePeer:
     pass
+
+
+injections[FakePeer] = Injection(operator.attrgetter("peer"))
 
 
 class SubPeer(FakePeer):
@@ -867,7 +870,3 @@ def test_an_argument_that_keeps_the_handlers_exception_can_be_collected() -> Non
     del keeper
     gc.collect()
     assert gone() is None
-
-
-def test_injectable_returns_the_class_unchanged() -> None:
-    assert FakePeer.__name__ == "FakePeer" and isinstance(PEER, FakePeer)

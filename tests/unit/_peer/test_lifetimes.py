@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from wsrpc import Peer
+from wsrpc._api.peer import core_of
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._peer import session as sessions
-from wsrpc._peer.peer import core_of
 from wsrpc._peer.session import SessionInput, SessionState
 from wsrpc._protocol.settings import make_settings
 from wsrpc._sending import link as links

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wsrpc import CloseInfo, ConnectionLost, JsonCodec, Limits
-from wsrpc._peer.peer import Peer
+from wsrpc._api.peer import Peer
 from wsrpc._protocol.settings import Settings
 from wsrpc.testing import Clock, ScriptedTransport
 

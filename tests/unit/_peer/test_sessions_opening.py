@@ -13,7 +13,7 @@ from leftovers import turns_until
 from session_story import SOON, refuse, story
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, Service
-from wsrpc._peer.peer import core_of
+from wsrpc._api.peer import core_of
 from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

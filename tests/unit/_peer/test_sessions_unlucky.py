@@ -31,7 +31,7 @@ from wsrpc import (
     Server,
     Service,
 )
-from wsrpc._peer.peer import core_of
+from wsrpc._api.peer import core_of
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -8,7 +8,7 @@ import tracemalloc
 from core_driver import turns
 
 from wsrpc import Limits, Server
-from wsrpc._peer.peer import core_of
+from wsrpc._api.peer import core_of
 from wsrpc.testing import ScriptedTransport
 
 PEERS = 64

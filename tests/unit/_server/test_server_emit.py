@@ -26,7 +26,7 @@ from wsrpc import (
     ReservedEvent,
     Server,
 )
-from wsrpc._peer.peer import core_of
+from wsrpc._api.peer import core_of
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

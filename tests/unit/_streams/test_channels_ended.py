@@ -23,7 +23,7 @@ from wsrpc import (
     Server,
     WsrpcError,
 )
-from wsrpc._channels.anonymous import core_of
+from wsrpc._api.anonymous import core_of
 from wsrpc._streams.mailbox import DELIVERY, Act, Delivery
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -10,18 +10,16 @@ from msgspec import UNSET, UnsetType
 
 from .._base.misuse import check_flag, no_parentheses
 from .._base.names import F, OnChannel, check_event, check_name
-from .layers import Middleware
-from .registry import RecordingRegistry, Registry
+from .._handlers.registry import RecordingRegistry, Registry
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from .._peer.peer import Peer
+    from .context import Middleware
 
-__all__ = ["Declarer", "RawRegistrar", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
+__all__ = ["Declarer", "Registrar", "Router", "RouterChannel", "include", "registry_of"]
 
-M = TypeVar("M", bound=Middleware)
-T = TypeVar("T")
+M = TypeVar("M", bound="Middleware")
 
 _MISSING: Any = object()
 
@@ -218,30 +216,6 @@ class Declarer(Registrar):
         """
         self._check_open()
         self._registry.declare(self._channel_name, contract)
-
-
-class RawRegistrar:
-    """The method `on_raw`, for server, client and peer."""
-
-    __slots__ = ()
-
-    _registry: Registry
-
-    @no_parentheses("@server.on_raw")
-    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
-        """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
-
-        ``message`` is str or bytes. The function may be async. It then handles the messages of each peer one at a time.
-        Waiting messages count against `Limits.waiting`, like events. Middleware runs around the function, with an empty
-        ``ctx.event``. Exceptions are logged, and passed to ``error`` handlers. Register the function before peers
-        connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a function.
-
-        Raises:
-            TypeError: ``function`` does not take these two arguments.
-            ValueError: a `Service` already receives all messages.
-        """
-        self._registry.add_raw(function)
-        return function
 
 
 class Router(Declarer):

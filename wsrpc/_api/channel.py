@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
 
 from msgspec import UNSET
 
-from .._handlers.registration import Declarer
 from .._handlers.registry import Registry
+from .._sending.sender import ReadingSender, RefusingSender
 from .._streams.stream import Stream
 from ..errors import ChannelClosed
-from .caller import ReadingCaller, ReadingSender, RefusingSender
+from .caller import ReadingCaller
+from .registration import Declarer
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
@@ -92,7 +93,7 @@ class Channel(Declarer, ReadingCaller):
             RuntimeError: the items are already being read.
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
-        return cast("ReadingSender", self._sender).read_items(self._name, returns)
+        return cast(ReadingSender, self._sender).read_items(self._name, returns)
 
     def __aiter__(self) -> Stream[Any]:
         return self.items()

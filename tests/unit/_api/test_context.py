@@ -10,7 +10,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
-from wsrpc._handlers.context import Invocation
+from wsrpc._handlers.invocation import Invocation
 from wsrpc._handlers.observation import finish
 from wsrpc._protocol.messages import WireMessage
 

@@ -1,71 +1,33 @@
-"""One call of a handler: `Invocation` for the code of wsrpc, `Context` for the handler itself."""
+"""`Invocation`: one call of a handler."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable
 from contextvars import ContextVar
-from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, ClassVar, TypeVar
 from weakref import ref
 
 import msgspec
 from msgspec import UNSET
 
 from .._base.names import RAW
-from .._base.scheduler import Scheduler
-from .._base.state import PeerState
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import bounded_reason
 from .._streams.reader import Upload
 from .._streams.stream import Stream
 from ..errors import BadArguments, BadResult, ChannelClosed, bad_item, made_here
-from .introspection import injectable
 from .observation import Message
 
-if TYPE_CHECKING:
-    from .._channels import core
-    from .._channels.anonymous import AnonymousChannel
-    from .._peer.peer import Peer
-    from .._server.server import Server
+__all__ = ["CURRENT", "Call", "Invocation"]
 
-__all__ = ["CURRENT", "Call", "Context", "Invocation", "Runner", "current_context"]
+C = TypeVar("C")
 
 
-class Runner(Protocol):
-    """Part of a peer that runs handlers: what the layers around a handler need of it. Implemented by `Dispatcher`."""
-
-    loop: Scheduler
-
-    async def call(self, invocation: Invocation, call: Call, /) -> Any:
-        """Call a handler within its task, when it may start, and do what `finish` does with the result."""
-
-    async def finish(self, invocation: Invocation, result: Any, /, *, thread: bool = False) -> Any:
-        """Await or stream what a handler has returned, as it needs, and return the result.
-
-        ``thread``: it blocks while it makes an item.
-        """
-
-    async def serve(self, invocation: Invocation, work: Any, /) -> Any:
-        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-
-    async def may_start(self, invocation: Invocation, /) -> None:
-        """Wait while no handler may start. Raise CancelledError if the session has ended."""
-
-    def expire(self, invocation: Invocation, seconds: float, /) -> None:
-        """Cancel a handler that has run for ``seconds``, and reject its request."""
-
-    def lane(self, key: Hashable, /) -> asyncio.Lock:
-        """Return the lock of the handlers that run one after another."""
-
-
-Call = Callable[["Invocation", list[Any]], Any]
-"""Calls a handler with its invocation and the event and its arguments, as they arrived."""
-
-
-@injectable()
 class Invocation(msgspec.Struct, eq=False):
-    """One inbound event or request, and its handler, which sees it as its `Context`.
+    """One inbound event or request, and its handler.
+
+    The classes of what it holds for users lie in higher layers, and so do those of channels and sessions.
 
     `started`, `cancelled` and `exited` become True in this order, except that it may be cancelled before the task has
     begun, or never. What is `orphaned` is also cancelled.
@@ -75,11 +37,15 @@ class Invocation(msgspec.Struct, eq=False):
     with a rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
     """
 
-    peer: Peer
+    context_class: ClassVar[type[Any]]
+    """The class of `context`; see `shows`."""
+
+    peer: Any
+    """The `Peer` that the message came from."""
     inbound: WireMessage
     runner: Any = None
-    """The `Runner` of the handler, and below the `Session` in which the message came. None for lifecycle handlers,
-    which no message calls."""
+    """The `Dispatcher` that runs the handler, and below the `Session` in which the message came. None for lifecycle
+    handlers, which no message calls."""
     session: Any = None
     size: int = 0
     """Bytes of the message."""
@@ -87,11 +53,11 @@ class Invocation(msgspec.Struct, eq=False):
     """The message as `message` handlers see it, if there is one that observes."""
     handler: Any = None
     """The `Handler` of the message. None if there is none."""
-    shown: ref[Context] | None = None
-    anonymous: core.ChannelCore | None = None
-    """The channel that the handler has made, or that answers its request."""
-    user_channel: AnonymousChannel | None = None
-    """The object for that channel that the handler holds, once it has asked for it."""
+    shown: ref[Any] | None = None
+    anonymous: Any = None
+    """The `ChannelCore` of the channel that the handler has made, or that answers its request."""
+    user_channel: Any = None
+    """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
@@ -110,8 +76,8 @@ class Invocation(msgspec.Struct, eq=False):
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
-    served: core.ChannelCore | None = None
-    """The channel with which the request was answered, and on which the handler runs."""
+    served: Any = None
+    """The `ChannelCore` of the channel with which the request was answered, and on which the handler runs."""
     bytes_on_channel: bool = False
     """The bytes count as held by a channel, not by a handler. True from the start if the handler is known to open
     one."""
@@ -121,19 +87,25 @@ class Invocation(msgspec.Struct, eq=False):
     exited: bool = False
 
     @property
-    def channels(self) -> core.ChannelTable | None:
-        """The channels of the session in which the message came. None for lifecycle handlers."""
+    def channels(self) -> Any:
+        """The `ChannelTable` of the session in which the message came. None for lifecycle handlers."""
         return None if self.session is None else self.session.channels
 
-    @property
-    def context(self) -> Context:
-        """The object that the user's code gets; the same one for as long as anybody holds it.
+    @classmethod
+    def shows(cls, context_class: type[C]) -> type[C]:
+        """Class decorator: `context` is an object of the class."""
+        cls.context_class = context_class
+        return context_class
 
-        A `Context` holds its invocation. The other direction is weak, or each call would be a reference cycle.
+    @property
+    def context(self) -> Any:
+        """The `Context` that the user's code gets; the same one for as long as anybody holds it.
+
+        A context holds its invocation. The other direction is weak, or each call would be a reference cycle.
         """
         shown = None if self.shown is None else self.shown()
         if shown is None:
-            shown = Context(self)
+            shown = self.context_class(self)
             self.shown = ref(shown)
         return shown
 
@@ -162,16 +134,8 @@ class Invocation(msgspec.Struct, eq=False):
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 
-    def channel(self) -> AnonymousChannel:
-        """Return the channel that `Context.channel` returns, and raise what it raises."""
-        if self.user_channel is None:
-            channel = self.answer_channel()
-            user_channel: AnonymousChannel = channel.table.for_user(channel)
-            self.user_channel = user_channel
-        return self.user_channel
-
-    def answer_channel(self) -> core.ChannelCore:
-        """Return the channel that may answer the request; it counts as open from now on."""
+    def answer_channel(self) -> Any:
+        """Return the `ChannelCore` of the channel that may answer the request; it counts as open from now on."""
         if self.anonymous is None:
             if self.id is None or self.channels is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
@@ -255,107 +219,7 @@ class Invocation(msgspec.Struct, eq=False):
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 
 
-@injectable(attrgetter("context"))
-class Context(msgspec.Struct, eq=False, weakref=True):
-    """The event or request that a handler is handling.
-
-    To get this object, annotate a parameter of the handler with the class, or call `current_context`.
-    """
-
-    _invocation: Invocation
-
-    @property
-    def peer(self) -> Peer:
-        """The peer that sent the message."""
-        return self._invocation.peer
-
-    @property
-    def cancel_reason(self) -> Any:
-        """Why the handler was cancelled, or its generator was closed. Otherwise None.
-
-        If the remote peer cancelled the request or left a stream early, the reason is the argument of
-        ``task.cancel(reason)`` on the remote peer, or a `RemoteError` with the message "Request aborted". If the
-        session ended, the reason is a `ConnectionLost`, or a `SessionLost` if the session was kept after a drop and did
-        not resume. If the handler reached its time limit, the reason is a `HandlerTimeout`.
-        """
-        return self._invocation.cancel_reason
-
-    @property
-    def message(self) -> Message | None:
-        """The `Message`, if there is a ``message`` handler. Otherwise None."""
-        return self._invocation.message
-
-    @property
-    def event(self) -> str:
-        """The name of the event. Empty for a raw message; ``args`` then contains only this message."""
-        return self._invocation.event
-
-    @property
-    def id(self) -> int | None:
-        """The id of the request. None for an event, which has no response."""
-        return self._invocation.id
-
-    @property
-    def channel_name(self) -> str | None:
-        """The name of the channel. None on the main channel and on anonymous channels."""
-        return self._invocation.channel_name
-
-    @property
-    def args(self) -> tuple[Any, ...]:
-        """The arguments as they arrived. Middleware can set other arguments."""
-        return tuple(self._invocation.inbound.a[1:])
-
-    @args.setter
-    def args(self, args: Sequence[Any]) -> None:
-        self._invocation.inbound.a[1:] = args
-
-    @property
-    def state(self) -> PeerState:
-        """The state of the peer, which is the same as `Peer.state`."""
-        return self._invocation.peer.state
-
-    @property
-    def server(self) -> Server:
-        """The server of the peer.
-
-        Raises:
-            RuntimeError: the handler belongs to a client.
-        """
-        return self._invocation.peer.server
-
-    def channel(self) -> AnonymousChannel:
-        """Create an anonymous channel for the caller. Register handlers on it, then return the channel from the
-        handler.
-
-        Each call within one handler returns the same channel. You can send on the channel after the response that opens
-        it has been sent. If the handler returns something else, the channel is closed, and the caller does not get it.
-
-        Raises:
-            BadArguments: the message is an event, which has no response.
-            RemoteError: the remote peer has as many channels open as `Limits.channels` allows. If the handler does not
-                catch this error, the caller gets it, with the code ``"wsrpc.too_many_channels"``.
-        """
-        return self._invocation.channel()
-
-    @property
-    def label(self) -> str:
-        """The event as log lines show it, such as ``chat:say #7``."""
-        return self._invocation.label
-
-    def __repr__(self) -> str:
-        return f"<Context {self.label} of {self.peer!r}>"
-
-
 CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
-
-def current_context() -> Context:
-    """Return the context of the running handler. Also works in tasks that the handler has started.
-
-    Raises:
-        RuntimeError: called outside of a handler.
-    """
-    try:
-        return CURRENT.get().context
-    except LookupError:
-        raise RuntimeError("no handler is running here: current_context() works inside handlers") from None
+Call = Callable[[Invocation, list[Any]], Any]
+"""Calls a handler with its invocation and the event and its arguments, as they arrived."""

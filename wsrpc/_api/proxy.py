@@ -10,7 +10,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Iterable
 from functools import partial
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Literal, Never, Protocol, TypeVar
+from typing import Any, Literal, Never, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, UnsetType
@@ -21,12 +21,9 @@ from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
+from .._sending.sender import Sender
 from .._streams.stream import Stream
 from ..errors import WsrpcError, note_member
-
-if TYPE_CHECKING:
-    from .._channels.anonymous import AnonymousChannel
-    from .caller import Caller, Sender
 
 __all__ = ["make_emitter", "make_proxy", "with_options"]
 
@@ -42,6 +39,13 @@ class Emitting(Protocol):
 
     @property
     def emit(self) -> Callable[..., Any]: ...
+
+
+class Calling(Protocol):
+    """What a proxy calls: a caller."""
+
+    @property
+    def open_channel(self) -> Callable[..., Coroutine[Any, Any, Any]]: ...
 
 
 class TypedCaller:
@@ -79,7 +83,7 @@ class Proxy(TypedCaller):
 
     __slots__ = ("_wsrpc_given", "_wsrpc_options")
 
-    def __init__(self, contract: type[Any], caller: Caller, given: RequestOptions) -> None:
+    def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions) -> None:
         super().__init__(contract, caller)
         self._wsrpc_given = given
         read = read_contract(contract, "proxy()")
@@ -134,7 +138,7 @@ def _no_emit_nowait(*_: object, **__: object) -> Never:
 # ---------------------------------------------------------------- making them
 
 
-def make_proxy(contract: Any, caller: Caller, *, blocking: bool = False) -> Any:
+def make_proxy(contract: Any, caller: Calling, *, blocking: bool = False) -> Any:
     """Return a proxy; see `Caller.proxy`.
 
     Args:
@@ -194,7 +198,7 @@ def with_options(
     return made  # type: ignore[no-any-return]
 
 
-def _new_proxy(contract: Any, caller: Caller, given: RequestOptions, blocking: bool) -> Proxy:
+def _new_proxy(contract: Any, caller: Calling, given: RequestOptions, blocking: bool) -> Proxy:
     if given.idempotent and given.retry is None:
         raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
     made: type[Proxy] = _class_of(contract, "proxy()", "request_again" if given.retry else "send_request", blocking)
@@ -214,7 +218,7 @@ def _channel(read: Contract, caller: Any, name: str) -> Any:
     return caller.of(name)
 
 
-def _options_of(member: Member, caller: Caller, given: RequestOptions) -> RequestOptions:
+def _options_of(member: Member, caller: Calling, given: RequestOptions) -> RequestOptions:
     """Return the options of the calls of one member.
 
     Raises:
@@ -253,9 +257,9 @@ async def _upload(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], 
     return await _named(sending, options.member)
 
 
-async def _open_channel(proxy: Proxy, number: int, event: str, args: tuple[Any, ...]) -> AnonymousChannel:
+async def _open_channel(proxy: Proxy, number: int, event: str, args: tuple[Any, ...]) -> Any:
     caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
-    opening = _sender_of(caller).open_channel(_channel_of(caller), event, args, options)
+    opening = caller.open_channel(event, *args, timeout=options.timeout, offline=options.offline)
     return await _named(opening, options.member)
 
 

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from operator import methodcaller
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
 
 from msgspec import UNSET, UnsetType
 
+from .._base.misuse import no_keywords, refused
 from .._base.names import Source
-from .._calling.caller import EventReader, no_keywords, refused
-from .._calling.proxy import make_emitter
-from .._handlers.introspection import injectable
-from .._handlers.layers import Middleware
-from .._handlers.registration import Registrar
+from .._channels.core import ChannelCore
+from .._handlers.injections import Injection, injections
+from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
 from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits
 from .._streams.stream import Stream
-from .core import ChannelCore
+from .events import EventReader
+from .proxy import make_emitter
+from .registration import M, Registrar
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["AnonymousChannel", "core_of"]
+__all__ = ["AnonymousChannel", "channel_of", "core_of"]
 
 T = TypeVar("T")
-M = TypeVar("M", bound=Middleware)
 
 _OPTIONS = {
     "emit": "none",
@@ -37,7 +36,6 @@ _OPTIONS = {
 }
 
 
-@injectable(methodcaller("channel"), conversation=True)
 class AnonymousChannel(Registrar, EventReader):
     """Channel without a name, opened by one request. Both sides can send, read and register handlers on it.
 
@@ -308,7 +306,19 @@ class AnonymousChannel(Registrar, EventReader):
             raise no_keywords("open_channel", event, unsupported, _OPTIONS)
         core = self._core
         sender = core.sender or core.start_sending()
-        return await sender.open_channel(self.id, event, args, RequestOptions(timeout=timeout))
+        options = RequestOptions(timeout=timeout, wants_channel=True)
+        return AnonymousChannel(await sender.send_request(self.id, event, args, options))
+
+
+def channel_of(invocation: Invocation) -> AnonymousChannel:
+    """Return the channel that `Context.channel` returns, and raise what it raises."""
+    channel: AnonymousChannel | None = invocation.user_channel
+    if channel is None:
+        channel = invocation.user_channel = AnonymousChannel(invocation.answer_channel())
+    return channel
+
+
+injections[AnonymousChannel] = Injection(channel_of, conversation=True)
 
 
 def core_of(channel: AnonymousChannel) -> ChannelCore:

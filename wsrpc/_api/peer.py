@@ -2,41 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .._base.closing import check_close
 from .._base.logs import address_text
-from .._base.misuse import check_flag, check_limits_change
+from .._base.misuse import check_flag, check_limits_change, no_parentheses
 from .._base.names import check_name
 from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
-from .._calling.caller import RawCaller
-from .._calling.channel import Channel
-from .._handlers.context import CURRENT
-from .._handlers.introspection import injectable
-from .._handlers.registration import RawRegistrar, Registrar
+from .._handlers.injections import Injection, injections
 from .._handlers.registry import Registry
+from .._peer.core import PeerCore, PeerOptions
+from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain
 from ..errors import ChannelClosed, ConnectionLost
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo, Transport
-from .core import PeerCore, PeerOptions
-from .owner import PeerOwner
+from .caller import RawCaller
+from .channel import Channel
+from .registration import Registrar
 
 if TYPE_CHECKING:
     from .._server.rooms import Room
     from .._server.server import Server
 
-__all__ = ["Peer", "core_of", "current_peer"]
+__all__ = ["Peer", "RawRegistrar", "core_of"]
 
 T = TypeVar("T")
 
 
-@injectable(attrgetter("peer"))
+class RawRegistrar:
+    """The method `on_raw`, for server, client and peer."""
+
+    __slots__ = ()
+
+    _registry: Registry
+
+    @no_parentheses("@server.on_raw")
+    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
+        """Call ``function(peer, message)`` with each message that is not a protocol message. Works as a decorator.
+
+        ``message`` is str or bytes. The function may be async. It then handles the messages of each peer one at a time.
+        Waiting messages count against `Limits.waiting`, like events. Middleware runs around the function, with an empty
+        ``ctx.event``. Exceptions are logged, and passed to ``error`` handlers. Register the function before peers
+        connect, because two wsrpc peers use binary messages for the protocol if neither of them has such a function.
+
+        Raises:
+            TypeError: ``function`` does not take these two arguments.
+            ValueError: a `Service` already receives all messages.
+        """
+        self._registry.add_raw(function)
+        return function
+
+
 class Peer(Registrar, RawRegistrar, RawCaller):
     """The other side of a connection. A server has one peer for each client; a client has one peer, for its server.
 
@@ -336,18 +359,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         return f"<Peer {self.id} {self._core.state}{where} pending={self.pending} active={self.active}>"
 
 
+injections[Peer] = Injection(attrgetter("peer"))
+
+
 def core_of(peer: Peer) -> PeerCore:
     """Return the object behind a peer that a user holds."""
     return peer._core  # pyright: ignore[reportPrivateUsage]  # of the same module
-
-
-def current_peer() -> Peer:
-    """Return the peer for which the current handler runs. Also works in tasks that the handler has started.
-
-    Raises:
-        RuntimeError: called outside of handlers and the tasks that they have started.
-    """
-    ctx = CURRENT.get(None)
-    if ctx is None:
-        raise RuntimeError("no handler is running here: current_peer() works inside handlers")
-    return ctx.peer

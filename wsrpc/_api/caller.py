@@ -2,197 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Never, Protocol, TypeVar, cast, overload
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any, Never, TypeVar, cast, overload
 
 from msgspec import UNSET, UnsetType
 
-from .._base.misuse import shown_as
-from .._base.names import ChannelRef, Offline, OnChannel, Source, check_offline, check_timeout
+from .._base.misuse import no_keywords, refused
+from .._base.names import Offline, OnChannel, Source, check_offline
+from .._channels.core import ChannelCore
 from .._protocol.messages import Raw
 from .._sending.checks import check_thread, raw_message
 from .._sending.outbound import Outbound
 from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.retry import Retry, check_retry
-from .._streams.event_values import Keep, Waits, check_keep
-from .._streams.reader import Reading
-from .._streams.stream import Stream, end_after
-from ..errors import ConnectionLost, event_timeout
+from .._sending.sender import ReadingSender, Sender
+from .._streams.event_values import Waits
+from .._streams.stream import Stream
+from .anonymous import AnonymousChannel
+from .events import EventReader
 from .proxy import make_emitter, make_proxy
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from .._channels.anonymous import AnonymousChannel
-
-__all__ = [
-    "Caller",
-    "EventReader",
-    "RawCaller",
-    "ReadingCaller",
-    "ReadingSender",
-    "RefusingSender",
-    "Sender",
-    "no_keywords",
-    "refused",
-]
+__all__ = ["Caller", "RawCaller", "ReadingCaller"]
 
 T = TypeVar("T")
-
-
-class Sender(Protocol):
-    """Sends for a `Caller`: `ChannelRequests`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
-
-    def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> Coroutine[Any, Any, None]: ...
-
-    def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> None: ...
-
-    def send_request(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]: ...
-
-    def request_again(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]: ...
-
-    def upload(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]: ...
-
-    def open_channel(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, AnonymousChannel]: ...
-
-    def open_stream(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Reading]: ...
-
-    def converter(self, returns: Any, /) -> Callable[[Any], Any]: ...
-
-
-class ReadingSender(Sender, Protocol):
-    """Sends and reads for a `ReadingCaller`."""
-
-    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits, /) -> Stream[Any]: ...
-
-    def read_items(self, channel: str, returns: Any, /) -> Stream[Any]: ...
-
-
-class RefusingSender:
-    """Sender of a channel that cannot send. Each call raises what ``error`` makes, coroutines when they are awaited."""
-
-    def __init__(self, error: Callable[[], Exception]) -> None:
-        self._error = error
-
-    async def _refuse(self, *_: object) -> Never:
-        raise self._error()
-
-    def _refuse_now(self, *_: object) -> Never:
-        raise self._error()
-
-    send_event = send_request = request_again = open_channel = open_stream = upload = _refuse
-    send_event_nowait = converter = read_events = read_items = _refuse_now
-
-
-class EventReader(OnChannel):
-    """`events` and `wait_for` on one channel of one peer."""
-
-    __slots__ = ()
-
-    @overload
-    def events(self, event: str, /, *, keep: Keep = "all") -> Stream[Any]: ...
-
-    @overload
-    def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
-
-    def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
-        """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
-
-        Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not
-        replace handlers: a handler of the event still runs. If there are several readers, each gets every event.
-        Readers get an event before middleware and handlers do. Readers get no requests, except on an
-        `AnonymousChannel`.
-        The response to a request that has been read is None, unless a handler responds.
-
-        Reading continues until you end it: with ``aclose()``, at the end of ``async with``, or when no reference to the
-        stream is left. On a client, reading continues across reconnects, and ends when the client is closed. On a
-        server's peer, the loop raises `ConnectionLost` when the session ends. See `Stream` for the other exceptions.
-
-        Args:
-            returns: the type of each value. A tuple type of fixed length, such as ``tuple[str, int]``, stands for all
-                arguments; any other type stands for exactly one argument. An event that does not fit is dropped with a
-                warning, and counted in ``peer.ignored["wrong arguments"]``. Without ``returns``, the value is None for
-                an event without arguments, the argument if there is one, and a tuple if there are several.
-            keep: which unread events are kept. With ``"all"``, events are kept up to `Limits.stream_queue` bytes. If
-                more arrive, the stream yields the kept events and then raises `StreamOverflow`. With ``"newest"``, only
-                the latest event is kept. `StreamOverflow` is also raised if all unread messages of the connection would
-                exceed `Limits.unread_bytes`.
-
-        Raises:
-            ReservedEvent: ``event`` is a lifecycle event of the main channel, such as ``open``. Register a handler
-                instead.
-            ChannelClosed: the channel was closed.
-            TypeError, ValueError: ``returns`` is not a type that wsrpc can convert values to, or ``keep`` is neither
-                ``"all"`` nor ``"newest"``.
-            RuntimeError: called in a thread other than the event loop's.
-        """
-        check_keep(keep)
-        return self._read_events(event, returns, keep)
-
-    @overload
-    async def wait_for(self, event: str, /, *, timeout: float | None = None) -> Any: ...
-
-    @overload
-    async def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
-
-    def wait_for(
-        self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None
-    ) -> Coroutine[Any, Any, Any]:
-        """Return the value of the next event with the given name: ``await client.wait_for("ready", timeout=5)``.
-
-        Waiting begins at the call, not at the ``await``. You can therefore call `wait_for`, send something, and then
-        await the event that is sent in response. Cancelling is safe.
-
-        Args:
-            returns: the type of the value, as for `events`. An event that does not fit is dropped.
-            timeout: the maximum time in seconds, counted from the ``await``. None for no limit.
-
-        Raises:
-            RequestTimeout: no such event arrived in time. This exception is also a `TimeoutError`.
-            ConnectionLost: the client was closed, or the session of a server's peer ended.
-            ReservedEvent, ChannelClosed, TypeError, ValueError, RuntimeError: as for `events`.
-        """
-        try:
-            check_timeout(timeout)
-            return _first(self._read_events(event, returns, "first"), event, timeout, self._is_over)
-        except Exception as exc:
-            return refused(exc)
-
-    def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        raise NotImplementedError
-
-    def _is_over(self) -> Exception:
-        """Return what `wait_for` raises when reading ends without an error."""
-        return ConnectionLost(1000, "closed by this side", "not_sent")
-
-
-@shown_as("wait_for")
-async def _first(stream: Stream[T], event: str, timeout: float | None, over: Callable[[], Exception]) -> T:
-    timer = None
-    try:
-        async with stream:
-            if timeout is not None:
-                timer = end_after(stream, timeout, event_timeout(event, timeout))
-            async for value in stream:
-                return value
-    finally:
-        if timer is not None:
-            timer.cancel()
-    raise over()
 
 
 class Caller(OnChannel):
@@ -394,8 +229,9 @@ class Caller(OnChannel):
             raise no_keywords("open_channel", event, unsupported)
         if offline is not None:
             check_offline(offline)
-        options = RequestOptions(timeout=timeout, offline=offline)
-        return await self._sender.open_channel(self._channel_name, event, args, options)
+        options = RequestOptions(timeout=timeout, offline=offline, wants_channel=True)
+        core: ChannelCore = await self._sender.send_request(self._channel_name, event, args, options)
+        return AnonymousChannel(core)
 
     @overload
     def stream(
@@ -500,7 +336,7 @@ class ReadingCaller(Caller, EventReader):
     __slots__ = ()
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        return cast("ReadingSender", self._sender).read_events(self._channel_name, event, returns, keep)
+        return cast(ReadingSender, self._sender).read_events(self._channel_name, event, returns, keep)
 
 
 class RawCaller(ReadingCaller):
@@ -574,28 +410,3 @@ class RawCaller(ReadingCaller):
                 "when they connect: send text, or use on_raw here (extensions=False will do, too)"
             )
         return Raw(payload, text)
-
-
-_OPTIONS = {
-    "emit": "offline=, and skip= on a server",
-    "emit_nowait": "offline=, and skip= on a server",
-    "request": "returns=, timeout=, send=, retry=, idempotent= and offline=",
-    "open_channel": "timeout= and offline=",
-    "stream": "returns=, timeout=, send= and offline=",
-}
-
-
-def no_keywords(
-    method: str, event: str, unsupported: Mapping[str, object], options: Mapping[str, str] = _OPTIONS
-) -> TypeError:
-    """Return the error for keyword arguments that were meant for the handler, or are misspelled options."""
-    names = ", ".join(unsupported)
-    return TypeError(
-        f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
-        f"keywords are options of {method}() itself ({options[method]})"
-    )
-
-
-async def refused(error: Exception) -> Never:
-    """Raise ``error`` when it is awaited: a call that is refused says so where its result is awaited."""
-    raise error

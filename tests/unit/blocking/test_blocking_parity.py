@@ -1,0 +1,95 @@
+"""Each public method of the asynchronous classes has a blocking one with the same parameters, or stands in a table."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, get_overloads
+
+import pytest
+
+import wsrpc
+import wsrpc.blocking
+
+NAMES = [name for name in wsrpc.blocking.__all__ if name != "Stream"]
+
+MADE_BY_USERS = ("Client", "ClusterClient")
+
+EVENT_LOOP = "it belongs to an event loop"
+MIDDLEWARE = "middleware awaits what it wraps, so it belongs to an event loop"
+SERVER = "it is for the peers of a server"
+NO_STOP = "every handler runs in a thread, and a thread cannot be stopped"
+
+LEFT_OUT = {
+    "*.use": MIDDLEWARE,
+    "Client.include": "a router may hold coroutine functions and middleware",
+    "Client.bind": EVENT_LOOP,
+    "Client.transport=": EVENT_LOOP,
+    "Peer.bind": EVENT_LOOP,
+    "Peer.transport": EVENT_LOOP,
+    "Peer.wait_opened": SERVER,
+    "Peer.server": SERVER,
+    "Peer.rooms": SERVER,
+    "Peer.home_room": SERVER,
+    "Peer.address": SERVER,
+    "on.thread=": NO_STOP,
+    "on.timeout=": NO_STOP,
+    "once.thread=": NO_STOP,
+    "once.timeout=": NO_STOP,
+}
+"""Methods, properties and parameters that a blocking class does not have, and why."""
+
+ON_INSTANCES = {"Peer": {"id", "state", "principal", "ignored"}, "AnonymousChannel": {"id"}}
+"""Attributes that the asynchronous classes set in their constructors."""
+
+
+def public(cls: type[Any]) -> set[str]:
+    return {name for name in dir(cls) if not name.startswith("_")}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_blocking_class_has_what_the_asynchronous_one_has(name: str) -> None:
+    asynchronous = public(getattr(wsrpc, name)) | ON_INSTANCES.get(name, set())
+    left_out = {each for each in asynchronous if f"{name}.{each}" in LEFT_OUT or f"*.{each}" in LEFT_OUT}
+    assert public(getattr(wsrpc.blocking, name)) == asynchronous - left_out
+
+
+def methods() -> Iterator[tuple[str, str]]:
+    for name in NAMES:
+        for method in sorted(public(getattr(wsrpc.blocking, name)) | {"__init__"}):
+            asynchronous = getattr(getattr(wsrpc, name), method, None)
+            if inspect.isfunction(asynchronous) and (method != "__init__" or name in MADE_BY_USERS):
+                yield name, method
+
+
+def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
+    found = inspect.signature(function).parameters.values()
+    # A default of the class `object` says that nothing was given.
+    return {each.name: (each.kind, None if type(each.default) is object else each.default) for each in found}
+
+
+@pytest.mark.parametrize(("name", "method"), [*methods()])
+def test_a_blocking_method_takes_the_same_arguments(name: str, method: str) -> None:
+    asynchronous, blocking = (getattr(getattr(module, name), method) for module in (wsrpc, wsrpc.blocking))
+    owner = name if method == "__init__" else method
+    forms = zip([asynchronous, *get_overloads(asynchronous)], [blocking, *get_overloads(blocking)], strict=True)
+    for expected, made in forms:
+        wanted = {each: how for each, how in parameters(expected).items() if f"{owner}.{each}=" not in LEFT_OUT}
+        assert parameters(made) == wanted
+        assert [*parameters(made)] == [*wanted]
+
+
+def test_the_table_names_only_what_exists() -> None:
+    for entry in LEFT_OUT:
+        owner, _, name = entry.rpartition(".")
+        if name.endswith("="):
+            function = wsrpc.Client.__init__ if owner == "Client" else getattr(wsrpc.Peer, owner)
+            assert name[:-1] in inspect.signature(function).parameters
+        else:
+            assert hasattr(wsrpc.Peer if owner == "*" else getattr(wsrpc, owner), name)
+
+
+def test_a_blocking_method_is_documented() -> None:
+    for name in NAMES:
+        for method in public(getattr(wsrpc.blocking, name)):
+            assert inspect.getdoc(getattr(getattr(wsrpc.blocking, name), method)), f"{name}.{method}"

@@ -1,0 +1,201 @@
+"""`Client` for programs without an event loop. `Root`: base class of what users make and close."""
+
+from __future__ import annotations
+
+import ssl as ssl_module
+import weakref
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
+
+from .._base.misuse import no_parentheses
+from .._base.names import F, Offline, Profile, Redact, StrPath
+from .._client.backoff import DEFAULT_RECONNECT, Reconnect
+from .._client.client import Client as AsyncClient
+from .._client.client import core_of
+from .._client.reconnection import ReconnectInfo
+from .._client.states import ClientState
+from .._conversion.convert import DecHook, EncHook
+from .._handlers.introspection import is_async
+from .._protocol.codecs import Codec
+from .._transports.dial import Dial, PerAttempt, dial
+from ..errors import ConnectionLost
+from ..limits import Limits
+from ._delegate import PORTALS, Delegate
+from ._handlers import check_plain, in_a_thread
+from ._loop import Portal, Texts
+from ._peer import Endpoint, Peer
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["Client", "Root"]
+
+T = TypeVar("T")
+
+
+class Root(Delegate):
+    """Base class of what users make themselves, and close."""
+
+    def __init__(self, inner: Any, portal: Portal) -> None:
+        super().__init__(inner, portal)
+        weakref.finalize(self, portal.abandon)
+
+    def _enter(self) -> None:
+        self._portal.open()
+        try:
+            self._await(self._inner.__aenter__)
+        except BaseException:
+            self._portal.close_soon()
+            raise
+
+    def _close(self, closing: Callable[[], Any]) -> None:
+        self._portal.check()
+        try:
+            self._portal.settle(closing)
+        except (TypeError, ValueError):  # nothing was closed
+            raise
+        except BaseException:
+            self._portal.close_soon()
+            raise
+        self._portal.close()
+
+
+class Client(Endpoint, Root):
+    """Client that connects to a server, and connects again after a drop.
+
+    Its methods and options are those of `wsrpc.Client`, without what belongs to an event loop: middleware, routers,
+    ``bind()`` and ``transport=``. Each method blocks until its result has arrived. Handlers are plain functions, and
+    run in threads.
+
+    Register handlers first; they stay registered for all connections. Then use ``with client:``, which connects, and
+    closes the client at the end of the block. You can also call `connect` and `close` yourself.
+
+    ``url``, ``headers`` and ``auth`` may be plain functions, which are called in a thread for each attempt to connect.
+    """
+
+    _inner: AsyncClient
+
+    def __init__(
+        self,
+        url: PerAttempt[str] | None = None,
+        *,
+        headers: PerAttempt[Mapping[str, str]] | None = None,
+        auth: PerAttempt[str] | None = None,
+        subprotocols: Sequence[str] | None = None,
+        ssl: ssl_module.SSLContext | None = None,
+        proxy: str | bool | None = True,
+        compression: bool = False,
+        unix: StrPath | None = None,
+        dial: Dial = dial,
+        reconnect: Reconnect | None = DEFAULT_RECONNECT,
+        offline: Offline = "queue",
+        connect_timeout: float | None = 30.0,
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        dec_hook: DecHook | None = None,
+        enc_hook: EncHook | None = None,
+        lax: bool = False,
+        expose_errors: bool | Callable[[BaseException], bool] = False,
+        extensions: bool = True,
+        log_payloads: bool | Redact = False,
+        profile: Profile | None = None,
+    ) -> None:
+        inner = AsyncClient(
+            _per_attempt(url),
+            headers=_per_attempt(headers),
+            auth=_per_attempt(auth),
+            subprotocols=subprotocols,
+            ssl=ssl,
+            proxy=proxy,
+            compression=compression,
+            unix=unix,
+            dial=dial,
+            reconnect=reconnect,
+            offline=offline,
+            connect_timeout=connect_timeout,
+            limits=limits,
+            codec=codec,
+            dec_hook=dec_hook,
+            enc_hook=enc_hook,
+            lax=lax,
+            expose_errors=expose_errors,
+            extensions=extensions,
+            log_payloads=log_payloads,
+            profile=profile,
+        )
+
+        def over() -> Exception:
+            return ConnectionLost(1000, "the client was closed", "not_sent")
+
+        # Calls that come before `connect` belong to the loop of this thread, too.
+        portal = Portal(Texts("Client", "Client"), inner.close, over, first=core_of(inner).enter_loop)
+        PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
+        super().__init__(inner, portal)
+
+    @property
+    def peer(self) -> Peer:
+        """The client's peer, which stays the same for all connections."""
+        return Peer(self._inner.peer, self._portal)
+
+    @property
+    def state(self) -> ClientState:
+        """The state of the client; see `ClientState`."""
+        return self._inner.state
+
+    def declare(self, contract: TypeForm[Any], /) -> None:
+        """Declare which events this side emits; see `wsrpc.Client.declare`."""
+        self._apply(self._inner.declare, contract)
+
+    @overload
+    def on_reconnect(self, function: Callable[[], T], /) -> Callable[[], T]: ...
+
+    @overload
+    def on_reconnect(self, function: Callable[[ReconnectInfo], T], /) -> Callable[[ReconnectInfo], T]: ...
+
+    @overload
+    def on_reconnect(self, function: F, /) -> F: ...
+
+    @no_parentheses("@client.on_reconnect")
+    def on_reconnect(self, function: Any, /) -> Any:
+        """Call ``function(info)`` in a thread on each connection except the first; see `wsrpc.Client.on_reconnect`.
+
+        If the session ends, a function that is running continues to its end, and the remaining functions are not
+        called.
+        """
+        check_plain(function, "a function of on_reconnect")
+        self._apply(self._inner.on_reconnect, in_a_thread(function))
+        return function
+
+    def __enter__(self) -> Self:
+        self._enter()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        """Connect, and return when the connection is open and its handlers have finished; see `wsrpc.Client.connect`.
+
+        Ctrl-C stops dialing, unless another thread is waiting for the connection.
+        """
+        self._portal.open()
+        self._await(self._inner.connect)
+
+    def wait_connected(self) -> None:
+        """Wait until there is a connection, and its handlers have finished; see `wsrpc.Client.wait_connected`."""
+        self._await(self._inner.wait_connected)
+
+    def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection, and do not dial again; see `wsrpc.Client.close`.
+
+        Threads cannot be stopped, so a handler that is still running continues to its end. This method waits at most
+        `Limits.close_timeout` seconds for handlers of events, and does not wait for request handlers, whose results are
+        dropped.
+        """
+        self._close(partial(self._inner.close, code, reason))
+
+
+def _per_attempt(given: Any) -> Any:
+    """Return an option of `Client` that may be a function for each attempt. A plain function runs in a thread."""
+    return in_a_thread(given) if callable(given) and not is_async(given) else given

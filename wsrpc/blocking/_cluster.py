@@ -1,0 +1,216 @@
+"""`ClusterClient`, its peers and its rooms, for programs without an event loop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
+
+from .._cluster.calls import ClusterPeer as AsyncClusterPeer
+from .._cluster.calls import ClusterPeerChannel as AsyncClusterPeerChannel
+from .._cluster.cluster import ClusterClient as AsyncClusterClient
+from .._cluster.cluster import ClusterRoom as AsyncClusterRoom
+from .._cluster.cluster import ClusterRoomChannel as AsyncClusterRoomChannel
+from .._conversion.convert import DecHook, EncHook
+from .._protocol.codecs import Codec
+from .._server.broadcast import EmitReport, kept
+from .._server.rooms import Members
+from ..engine import Engine
+from ..errors import EngineLost
+from ..limits import Limits
+from ..stats import ClusterStats
+from ._client import Root
+from ._contracts import make_emitter
+from ._delegate import Delegate, inner_of
+from ._loop import Portal, Texts
+from ._peer import Caller
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["ClusterClient", "ClusterPeer", "ClusterPeerChannel", "ClusterRoom", "ClusterRoomChannel"]
+
+T = TypeVar("T")
+
+SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
+
+
+class ClusterPeer(Caller):
+    """Peer with an address, connected to any process of the cluster; see `wsrpc.ClusterPeer`.
+
+    `ClusterClient.peer` returns it.
+    """
+
+    __slots__ = ()
+
+    _inner: AsyncClusterPeer
+
+    @property
+    def address(self) -> str:
+        """The peer's address, as `Handshake.address` has set it."""
+        return self._inner.address
+
+    def of(self, name: str) -> ClusterPeerChannel:
+        """Return a named channel of the peer."""
+        return ClusterPeerChannel(self._inner.of(name), self._portal)
+
+
+class ClusterPeerChannel(Caller):
+    """Named channel of a `ClusterPeer`. `ClusterPeer.of` returns it."""
+
+    __slots__ = ()
+
+    _inner: AsyncClusterPeerChannel
+
+    @property
+    def address(self) -> str:
+        """The peer's address."""
+        return self._inner.address
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._inner.name
+
+
+class ClusterEmitter(Delegate):
+    """`emit` and `emitter`, for a room and its channels."""
+
+    __slots__ = ()
+
+    def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
+        """Emit an event to every member of the room; see `wsrpc.ClusterRoom.emit`."""
+        report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **unsupported)
+        return report
+
+    def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
+        """Return an object whose methods emit the events of a contract; see `wsrpc.ClusterRoom.emitter`."""
+        made: T = make_emitter(contract, self, skip=kept(skip))
+        return made
+
+
+class ClusterRoom(ClusterEmitter):
+    """Room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
+
+    __slots__ = ()
+
+    _inner: AsyncClusterRoom
+
+    @property
+    def name(self) -> str:
+        """The name of the room."""
+        return self._inner.name
+
+    def of(self, name: str) -> ClusterRoomChannel:
+        """Return a named channel of this room. The channel emits to all members."""
+        return ClusterRoomChannel(self._inner.of(name), self._portal)
+
+    def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
+        """Send a raw message to every member; see `wsrpc.ClusterRoom.send_raw`."""
+        return self._await(self._inner.send_raw, data, skip=inner_of(skip))
+
+    def members(self) -> Members:
+        """Return the members in all processes; see `wsrpc.ClusterRoom.members`."""
+        return self._await(self._inner.members)
+
+
+class ClusterRoomChannel(ClusterEmitter):
+    """Named channel of a `ClusterRoom`. `ClusterRoom.of` returns it."""
+
+    __slots__ = ()
+
+    _inner: AsyncClusterRoomChannel
+
+    @property
+    def name(self) -> str:
+        """The channel's name."""
+        return self._inner.name
+
+
+class ClusterClient(Root):
+    """Client that can call the peers of a cluster, and emit events to its rooms.
+
+    Its methods and options are those of `wsrpc.ClusterClient`. For programs without a server, such as scripts and cron
+    jobs:
+
+    ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
+
+    Entering the block waits until the engine is reached and the processes of the cluster are known. Leaving the block
+    waits until all sent messages are written. You cannot use the same object in a second block.
+    """
+
+    _inner: AsyncClusterClient
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        name: str = "wsrpc",
+        limits: Limits | None = None,
+        codec: Codec | None = None,
+        enc_hook: EncHook | None = None,
+        dec_hook: DecHook | None = None,
+        lax: bool = False,
+        connect_timeout: float | None = 5.0,
+    ) -> None:
+        inner = AsyncClusterClient(
+            engine,
+            name=name,
+            limits=limits,
+            codec=codec,
+            enc_hook=enc_hook,
+            dec_hook=dec_hook,
+            lax=lax,
+            connect_timeout=connect_timeout,
+        )
+
+        def over() -> Exception:
+            return EngineLost("the ClusterClient is used outside of its block: use `with`")
+
+        closing = partial(inner.__aexit__, None, None, None)
+        texts = Texts("ClusterClient", "ClusterClient")
+        super().__init__(inner, Portal(texts, closing, over, opens_first=True, steps=False))
+
+    def __enter__(self) -> Self:
+        """Join the cluster.
+
+        Raises:
+            EngineLost: the engine was not reached within ``connect_timeout``.
+            RuntimeError: the object was entered before.
+        """
+        self._enter()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._close(partial(self._inner.__aexit__, None, None, None))
+
+    @property
+    def name(self) -> str:
+        """The name of the application, which is the same in all processes of the cluster."""
+        return self._inner.name
+
+    @property
+    def connected(self) -> bool:
+        """Whether the engine can be reached. If not, this process cannot reach other processes."""
+        return self._inner.connected
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The names of the known processes of the cluster; see `wsrpc.ClusterClient.nodes`."""
+        return self._inner.nodes
+
+    def locate(self, address: str) -> str | None:
+        """Return the name of the process to which the peer with this address is connected, or None."""
+        return self._inner.locate(address)
+
+    def peer(self, address: str) -> ClusterPeer:
+        """Return the peer with this address. It may be connected to any process, or to none."""
+        return ClusterPeer(self._inner.peer(address), self._portal)
+
+    def room(self, name: str) -> ClusterRoom:
+        """Return the room with this name, which emits to its members in all processes."""
+        return ClusterRoom(self._inner.room(name), self._portal)
+
+    def stats(self) -> ClusterStats | None:
+        """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
+        return self._inner.stats()

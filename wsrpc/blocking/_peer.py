@@ -1,0 +1,581 @@
+"""`Peer` and channels for programs without an event loop. Each method calls the asynchronous one of the same name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
+
+from msgspec import UNSET, UnsetType
+
+from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
+from .._api.anonymous import channel_of
+from .._api.channel import Channel as AsyncChannel
+from .._api.peer import Peer as AsyncPeer
+from .._base.misuse import no_parentheses
+from .._base.names import F, Offline
+from .._base.state import Key, PeerState
+from .._handlers.injections import Injection, injections
+from .._sending.retry import Retry
+from .._streams.event_values import Keep
+from .._streams.stream import Stream as AsyncStream
+from ..limits import Limits
+from ..stats import PeerStats
+from ..transport import ConnectionInfo
+from ._contracts import implement, make_emitter, make_proxy
+from ._delegate import FORMS, Delegate, blocking_form, own_form, upload
+from ._handlers import MISSING, check_plain, in_a_thread, register
+from ._stream import Stream
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeForm
+
+__all__ = ["AnonymousChannel", "Caller", "Channel", "Endpoint", "Peer"]
+
+T = TypeVar("T")
+
+
+class EventReader(Delegate):
+    """`events` and `wait_for`."""
+
+    __slots__ = ()
+
+    @overload
+    def events(self, event: str, /, *, keep: Keep = "all") -> Stream[Any]: ...
+
+    @overload
+    def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
+
+    def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
+        """Read the events with the given name, from this call on; see `wsrpc.Peer.events`."""
+        return Stream(self._call(self._inner.events, event, returns=returns, keep=keep), self._portal)
+
+    @overload
+    def wait_for(self, event: str, /, *, timeout: float | None = None) -> Any: ...
+
+    @overload
+    def wait_for(self, event: str, /, *, returns: TypeForm[T], timeout: float | None = None) -> T: ...
+
+    def wait_for(self, event: str, /, *, returns: Any = UNSET, timeout: float | None = None) -> Any:
+        """Return the value of the next event with the given name; see `wsrpc.Peer.wait_for`.
+
+        To send something and then read the event that the remote peer sends in response, call `events` first.
+        """
+        return self._await(self._inner.wait_for, event, returns=returns, timeout=timeout)
+
+
+class Caller(Delegate):
+    """`emit`, `request` and the other methods that send."""
+
+    __slots__ = ()
+
+    def emit(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+        """Send an event; see `wsrpc.Peer.emit`."""
+        self._await(self._inner.emit, event, *args, offline=offline, **unsupported)
+
+    def emit_nowait(self, event: str, /, *args: Any, offline: Offline | None = None, **unsupported: Never) -> None:
+        """Send an event without waiting until there is room for it; see `wsrpc.Peer.emit_nowait`."""
+        self._call(self._inner.emit_nowait, event, *args, offline=offline, **unsupported)
+
+    @overload
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> Any: ...
+
+    @overload
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> T: ...
+
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: Any = UNSET,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        retry: Retry | None = None,
+        idempotent: bool = False,
+        offline: Offline | None = None,
+        **unsupported: Any,
+    ) -> Any:
+        """Send a request, and return its response; see `wsrpc.Peer.request`.
+
+        Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt. The iterable ``send`` is read
+        in a thread.
+        """
+        options = {"timeout": timeout, "retry": retry, "idempotent": idempotent, "offline": offline, **unsupported}
+        call = partial(self._inner.request, event, *args, returns=returns, send=upload(send), **options)
+        return self._portal.run(call, stepped=send is None and retry is None)
+
+    def open_channel(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        offline: Offline | None = None,
+        **unsupported: Any,
+    ) -> AnonymousChannel:
+        """Send a request that opens an anonymous channel, and return the channel; see `wsrpc.Peer.open_channel`.
+
+        To end the channel, use ``with``, or call its ``abort()``.
+        """
+        opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, offline=offline, **unsupported)
+        return AnonymousChannel(opened, self._portal)
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> Stream[Any]: ...
+
+    @overload
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        offline: Offline | None = None,
+        **unsupported: Never,
+    ) -> Stream[T]: ...
+
+    def stream(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: Any = UNSET,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        offline: Offline | None = None,
+        **unsupported: Any,
+    ) -> Stream[Any]:
+        """Request a stream, when you enter its block or read its first item; see `wsrpc.Peer.stream`.
+
+        The iterable ``send`` is read in a thread.
+        """
+        options = {"returns": returns, "timeout": timeout, "offline": offline, **unsupported}
+        return Stream(self._inner.stream(event, *args, send=upload(send), **options), self._portal)
+
+    def proxy(self, contract: TypeForm[T], /) -> T:
+        """Return an object whose methods send the requests of a contract; see `wsrpc.Peer.proxy`.
+
+        In a contract for a blocking client, requests are declared with ``def``, and the items of an upload with
+        ``Iterable[...]``. `Stream` and `AnonymousChannel` are those of `wsrpc.blocking`.
+        """
+        made: T = make_proxy(contract, self._inner, self._portal)
+        return made
+
+    def emitter(self, contract: TypeForm[T], /) -> T:
+        """Return an object whose methods emit the events of a contract; see `wsrpc.Peer.emitter`."""
+        made: T = make_emitter(contract, self, takes_offline=True)
+        return made
+
+
+class Registrar(Delegate):
+    """`on`, `once` and `implement`."""
+
+    __slots__ = ()
+
+    @overload
+    def on(
+        self, event: str, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
+    ) -> Callable[[F], F]: ...
+
+    @overload
+    def on(
+        self, event: str, handler: F, /, *, lax: bool | None = None, ordered: bool = False, hidden: bool = False
+    ) -> F: ...
+
+    @overload
+    def on(self, event: str, handler: None, /) -> None: ...
+
+    def on(
+        self,
+        event: Any = MISSING,
+        handler: Any = MISSING,
+        /,
+        *,
+        lax: bool | None = None,
+        ordered: bool = False,
+        hidden: bool = False,
+    ) -> Any:
+        """Register the handler of an event: a plain function, which runs in a thread; see `wsrpc.Peer.on`.
+
+        Raises:
+            TypeError: the function is an ``async def``, or cannot be a handler.
+            ValueError: as for `wsrpc.Peer.on`.
+        """
+        return register(self._inner, self._portal, "on", event, handler, lax=lax, ordered=ordered, hidden=hidden)
+
+    @overload
+    def once(self, event: str, /, *, lax: bool | None = None, hidden: bool = False) -> Callable[[F], F]: ...
+
+    @overload
+    def once(self, event: str, handler: F, /, *, lax: bool | None = None, hidden: bool = False) -> F: ...
+
+    @overload
+    def once(self, event: str, handler: None, /) -> None: ...
+
+    def once(
+        self, event: Any = MISSING, handler: Any = MISSING, /, *, lax: bool | None = None, hidden: bool = False
+    ) -> Any:
+        """Register a handler for only the next event or request with the given name; see `on`."""
+        return register(self._inner, self._portal, "once", event, handler, lax=lax, hidden=hidden)
+
+    def implement(self, contract: TypeForm[Any], implementation: object, /) -> None:
+        """Register the methods of an object, which run in threads, for a contract; see `wsrpc.Peer.implement`.
+
+        A ``def`` implements a request of the contract, and a generator a method that returns a `Stream`.
+        """
+        implement(self._inner, self._portal, contract, implementation)
+
+
+class Channel(Registrar, Caller, EventReader):
+    """Named channel of one peer, with its own event names; see `wsrpc.Channel`. `Peer.of` returns it.
+
+    ``for item in channel`` reads the items, like `items`.
+    """
+
+    __slots__ = ()
+
+    _inner: AsyncChannel
+
+    @property
+    def name(self) -> str:
+        """The name of the channel."""
+        return self._inner.name
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._inner.closed
+
+    @property
+    def close_reason(self) -> Any:
+        """The reason that was passed to `close`."""
+        return self._inner.close_reason
+
+    def close(self, reason: object = None) -> None:
+        """Remove the channel's handlers on this side, and end its readers; see `wsrpc.Channel.close`."""
+        self._call(self._inner.close, reason)
+
+    def declare(self, contract: TypeForm[Any], /) -> None:
+        """Declare which events this side emits; see `wsrpc.Channel.declare`."""
+        self._apply(self._inner.declare, contract)
+
+    @overload
+    def items(self) -> Stream[Any]: ...
+
+    @overload
+    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
+
+    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+        """Read the items that the remote peer produces; see `wsrpc.Channel.items`."""
+        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
+
+    def __iter__(self) -> Stream[Any]:
+        return self.items()
+
+
+class AnonymousChannel(Registrar, EventReader):
+    """Channel without a name, opened by one request; see `wsrpc.AnonymousChannel`.
+
+    The caller gets the channel from ``open_channel``. On the other side, wsrpc passes it to a handler that has a
+    parameter annotated with this class. The handler runs in a thread, and continues to its end even if the channel
+    ends before that.
+
+    ``with channel`` ends the channel at the end of the block. ``for item in channel`` reads the items, like `items`.
+    """
+
+    __slots__ = ()
+
+    _inner: AsyncAnonymousChannel
+
+    @property
+    def id(self) -> int:
+        """The id of the request that opened the channel. Messages on the channel contain this id."""
+        return self._inner.id
+
+    @property
+    def closed(self) -> bool:
+        """Whether the channel has ended."""
+        return self._inner.closed
+
+    @property
+    def close_reason(self) -> Any:
+        """The reason for the end of the channel; see `wsrpc.AnonymousChannel.close_reason`."""
+        return self._inner.close_reason
+
+    def close(self, reason: object = None) -> None:
+        """End the channel on this side; see `wsrpc.AnonymousChannel.close`."""
+        self._portal.settle(partial(self._inner.close, reason))
+
+    def abort(self, reason: object = None) -> None:
+        """End the channel on both sides, and send the reason; see `wsrpc.AnonymousChannel.abort`."""
+        self._portal.settle(partial(self._inner.abort, reason))
+
+    def wait_closed(self) -> None:
+        """Wait until the channel has ended, and handlers have received the messages that arrived before the end."""
+        self._await(self._inner.wait_closed)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._portal.settle(partial(self._inner.__aexit__, kind, error, traceback))
+
+    @overload
+    def items(self) -> Stream[Any]: ...
+
+    @overload
+    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
+
+    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+        """Read the items that the remote peer produces; see `wsrpc.AnonymousChannel.items`."""
+        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
+
+    def __iter__(self) -> Stream[Any]:
+        return self.items()
+
+    def emit(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+        """Send an event on the channel; see `wsrpc.AnonymousChannel.emit`."""
+        self._await(self._inner.emit, event, *args, **unsupported)
+
+    def emit_nowait(self, event: str, /, *args: Any, **unsupported: Never) -> None:
+        """Send an event without waiting until there is room; see `wsrpc.AnonymousChannel.emit_nowait`."""
+        self._call(self._inner.emit_nowait, event, *args, **unsupported)
+
+    def emitter(self, contract: TypeForm[T], /) -> T:
+        """Return an object whose methods emit the events of a contract on the channel; see `wsrpc.Peer.emitter`."""
+        made: T = make_emitter(contract, self)
+        return made
+
+    @overload
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        **unsupported: Never,
+    ) -> Any: ...
+
+    @overload
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: TypeForm[T],
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        **unsupported: Never,
+    ) -> T: ...
+
+    def request(
+        self,
+        event: str,
+        /,
+        *args: Any,
+        returns: Any = UNSET,
+        timeout: float | UnsetType | None = UNSET,
+        send: Iterable[Any] | None = None,
+        **unsupported: Any,
+    ) -> Any:
+        """Send a request on the channel, and return its response; see `wsrpc.AnonymousChannel.request`.
+
+        Ctrl-C cancels the handler on the remote peer, and then raises KeyboardInterrupt.
+        """
+        options = {"returns": returns, "timeout": timeout, "send": upload(send), **unsupported}
+        return self._portal.run(partial(self._inner.request, event, *args, **options), stepped=send is None)
+
+    def open_channel(
+        self, event: str, /, *args: Any, timeout: float | UnsetType | None = UNSET, **unsupported: Any
+    ) -> AnonymousChannel:
+        """Send a request that opens another channel, and return it; see `wsrpc.AnonymousChannel.open_channel`."""
+        opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, **unsupported)
+        return AnonymousChannel(opened, self._portal)
+
+
+class Endpoint(Registrar, Caller, EventReader):
+    """The methods that a peer and a client have in common."""
+
+    __slots__ = ()
+
+    _inner: Any
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection over which messages can be sent."""
+        connected: bool = self._inner.connected
+        return connected
+
+    def of(self, name: str, *, ordered: bool = False) -> Channel:
+        """Return a named channel; see `wsrpc.Peer.of`.
+
+        Args:
+            ordered: whether the handlers that you register on the channel after this call run one at a time.
+        """
+        return Channel(self._apply(self._inner.of, name, ordered=ordered), self._portal)
+
+    @overload
+    def get(self, key: Key[T], default: None = None) -> T | None: ...
+
+    @overload
+    def get(self, key: Key[T], default: T) -> T: ...
+
+    @overload
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        """Return ``state.get(key, default)`` of the peer, like the method ``get`` in ws-wrapper."""
+        return self._inner.get(key, default)
+
+    @overload
+    def set(self, key: Key[T], value: T) -> None: ...
+
+    @overload
+    def set(self, key: str, value: Any) -> None: ...
+
+    def set(self, key: Any, value: Any) -> None:
+        """Set ``state[key] = value`` of the peer, like the method ``set`` in ws-wrapper."""
+        self._inner.set(key, value)
+
+    def send_raw(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Send a raw message, outside the wsrpc protocol; see `wsrpc.Peer.send_raw`."""
+        self._await(self._inner.send_raw, message, offline=offline)
+
+    def send_json(self, value: object, *, offline: Offline | None = None) -> None:
+        """Send a value as a raw text message in JSON; see `wsrpc.Peer.send_json`."""
+        self._await(self._inner.send_json, value, offline=offline)
+
+    def send_raw_nowait(self, message: str | bytes, *, offline: Offline | None = None) -> None:
+        """Send a raw message without waiting until there is room for it; see `wsrpc.Peer.send_raw_nowait`."""
+        self._call(self._inner.send_raw_nowait, message, offline=offline)
+
+    @no_parentheses("@server.on_raw")
+    def on_raw(self, function: Callable[[Peer, Any], T], /) -> Callable[[Peer, Any], T]:
+        """Call a plain function in a thread with each message that is no protocol message; see `wsrpc.Peer.on_raw`."""
+        check_plain(function, "a function of on_raw")
+        self._apply(self._inner.on_raw, in_a_thread(function, partial(blocking_form, portal=self._portal)))
+        return function
+
+
+class Peer(Endpoint):
+    """The local end of the client's connections. `Client.peer` returns it, and lifecycle handlers get it."""
+
+    __slots__ = ()
+
+    _inner: AsyncPeer
+
+    @property
+    def id(self) -> str:
+        """The peer's name in logs."""
+        return self._inner.id
+
+    @property
+    def state(self) -> PeerState:
+        """A mapping for your application's data; see `Key`."""
+        return self._inner.state
+
+    @property
+    def principal(self) -> object:
+        """The user, as `on_handshake` has set it."""
+        return self._inner.principal
+
+    @property
+    def ignored(self) -> Counter[str]:
+        """The numbers of ignored messages, by kind; see `wsrpc.Peer`."""
+        return self._inner.ignored
+
+    @property
+    def detached(self) -> bool:
+        """Whether the session is kept without a connection, until another one resumes it."""
+        return self._inner.detached
+
+    @property
+    def info(self) -> ConnectionInfo:
+        """Data from the opening handshake, such as the remote address; see `wsrpc.Peer.info`."""
+        return self._inner.info
+
+    @property
+    def pending(self) -> int:
+        """Number of requests that this side has sent and that have no response yet."""
+        return self._inner.pending
+
+    @property
+    def active(self) -> int:
+        """Number of handlers that are running for the remote peer, including those of streams and conversations."""
+        return self._inner.active
+
+    @property
+    def channels(self) -> int:
+        """Number of open anonymous channels, including those of streams, whichever side opened them."""
+        return self._inner.channels
+
+    @property
+    def limits(self) -> Limits:
+        """The limits of the connection."""
+        return self._inner.limits
+
+    @property
+    def dropped(self) -> int:
+        """Number of broadcasts that were not sent to this peer; see `wsrpc.Peer.dropped`."""
+        return self._inner.dropped
+
+    def stats(self) -> PeerStats:
+        """Return a snapshot of the peer's counters, for monitoring."""
+        return self._inner.stats()
+
+    def close(self, code: int | None = 1000, reason: str = "") -> None:
+        """Close the connection, and return when it has ended; see `wsrpc.Peer.close`."""
+        self._await(self._inner.close, code, reason)
+
+    def wait_closed(self) -> None:
+        """Wait until there is no connection; see `wsrpc.Peer.wait_closed`."""
+        self._await(self._inner.wait_closed)
+
+
+FORMS.update({AsyncAnonymousChannel: AnonymousChannel, AsyncPeer: Peer, AsyncStream: Stream})
+
+
+injections[Peer] = Injection(lambda invocation: own_form(invocation.peer))
+injections[AnonymousChannel] = Injection(
+    lambda invocation: own_form(channel_of(invocation)), conversation=True, blocking=True
+)
