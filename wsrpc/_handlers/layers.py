@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import inspect
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
@@ -39,8 +40,10 @@ class Route(Struct, frozen=True):
     call: Call
     handler: Handler | None
     """None for an event without a handler: the call raises `UnknownEvent`."""
-    gives_channel: bool = False
+    gives_channel: bool
     """Whether a request is known to be answered by a channel."""
+    begins_later: bool
+    """Whether the call only makes a coroutine, so that nothing of the handler runs within it."""
 
 
 def around(
@@ -72,7 +75,8 @@ def around(
         for each in reversed(middleware):
             within = _inside(each, within)
         call = _outermost(within)
-    return Route(call, handler, handler is not None and handler.gives_channel)
+    begins_later = inspect.iscoroutinefunction(call) or (handler is not None and handler.facts.is_coroutine)
+    return Route(call, handler, handler is not None and handler.gives_channel, begins_later)
 
 
 def _opening(call: Call) -> Call:

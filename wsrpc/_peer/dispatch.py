@@ -189,15 +189,14 @@ class Dispatcher:
                 self._make_room_for_channel(invocation)
             context = session.context.copy()
             context.run(set_current, invocation)
-            if self._queued:
+            if self._queued and not route.begins_later:
                 self._start(invocation, self.call(invocation, route.call), context)
                 return
             since = self._mark
             if since is None:
                 since = self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
-            cls = result.__class__
-            if cls is CoroutineType or (cls not in PLAIN and self._goes_on(result)):
+            if result.__class__ not in PLAIN and self._goes_on(result):
                 self._start(invocation, result, context)
                 return
             self._returned(invocation, result)
@@ -221,7 +220,7 @@ class Dispatcher:
             return find(channel.own_registry(), message.h, message.a[0])
         name = message.a[0]
         if message.c is None and name in RESERVED_EVENTS:
-            return Route(self._refuse_reserved, None)
+            return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
         route = find(self._own, message.c, name)
         if route.handler is None and message.i is UNSET and self.admission.readers.has_readers(message.c, name):
             return route_to(self._own, message.c, FOR_READERS)
@@ -256,7 +255,7 @@ class Dispatcher:
         cls = result.__class__
         if cls in self._values:
             return False
-        if hasattr(result, "__await__") or as_source(result) is not None:
+        if cls is CoroutineType or hasattr(result, "__await__") or as_source(result) is not None:
             return True
         if len(self._values) < MOST_CLASSES:
             self._values[cls] = None
@@ -284,7 +283,8 @@ class Dispatcher:
         invocation.task = task
         if not invocation.started:
             self._queued += 1
-        self._count(invocation)
+        if not invocation.counted:
+            self._count(invocation)
         session = invocation.session
         if session.end_reason is not None and invocation.inbound.i is not UNSET:
             invocation.orphan(session.end_reason)  # the handler itself has ended the connection
@@ -292,10 +292,9 @@ class Dispatcher:
             task.cancel(bounded_reason(invocation.cancel_reason))
 
     def _count(self, invocation: Invocation) -> None:
-        """Count a handler that goes on in a task. Idempotent."""
-        if not invocation.counted:
-            self.running.add(invocation)
-            self.admission.needs_checks = True
+        """Count a handler that goes on in a task."""
+        self.running.add(invocation)
+        self.admission.needs_checks = True
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``work``, and answer."""
@@ -305,12 +304,19 @@ class Dispatcher:
         try:
             if invocation.cancelled or invocation.session.paused is not None:
                 await self._begin_late(invocation, work)
-            self._returned(invocation, await self.finish(invocation, work))
+            result = await work if work.__class__ is CoroutineType else await self.finish(invocation, work)
+            if result.__class__ not in PLAIN and invocation.served is None:
+                source = as_source(result)
+                result = result if source is None else await self.serve(invocation, source)
+            self._returned(invocation, result)
         except BaseException as exc:
             if not self._raised(invocation, exc):
                 raise
         finally:
-            when_over(invocation.thread, lambda: self._exited(invocation))
+            if invocation.thread is None:
+                self._exited(invocation)
+            else:
+                when_over(invocation.thread, lambda: self._exited(invocation))
 
     async def _begin_late(self, invocation: Invocation, work: Any) -> None:
         """Wait while no handler may start. Throw ``work`` away if it is too late for it."""
@@ -360,7 +366,8 @@ class Dispatcher:
 
     async def serve(self, invocation: Invocation, work: Any) -> Any:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-        self._count(invocation)
+        if not invocation.counted:
+            self._count(invocation)
         return await self._channel_answers.run(invocation, work)
 
     def lane(self, key: Hashable) -> asyncio.Lock:
