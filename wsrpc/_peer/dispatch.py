@@ -189,7 +189,10 @@ class Dispatcher:
                 self._make_room_for_channel(invocation)
             context = session.context.copy()
             context.run(set_current, invocation)
-            if self._queued and not route.begins_later:
+            if route.begins_later:
+                self._start(invocation, context.run(route.call, invocation, message.a), context)
+                return
+            if self._queued:
                 self._start(invocation, self.call(invocation, route.call), context)
                 return
             since = self._mark
@@ -255,7 +258,7 @@ class Dispatcher:
         cls = result.__class__
         if cls in self._values:
             return False
-        if cls is CoroutineType or hasattr(result, "__await__") or as_source(result) is not None:
+        if hasattr(result, "__await__") or as_source(result) is not None:
             return True
         if len(self._values) < MOST_CLASSES:
             self._values[cls] = None
