@@ -25,6 +25,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
+NEEDS_EXTRA = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
 ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc_command:run\n"
 SHIPPED = ("wsrpc", "adapters", "examples", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
@@ -207,12 +208,22 @@ def try_out(wheel: Path, problems: Problems) -> None:
     with tempfile.TemporaryDirectory(prefix="wsrpc-dist-") as folder:
         venv.create(folder, with_pip=True, symlinks=True)
         python = Path(folder) / "bin" / "python"
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel], check=True)
-        command = subprocess.run([Path(folder) / "bin" / "wsrpc", "--version"], capture_output=True, text=True)
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        command = [str(Path(folder) / "bin" / "wsrpc"), "--version"]
+        subprocess.run([*install, str(wheel)], check=True)
         used = subprocess.run([python, "-I", "-W", "error", "-c", TRY_OUT], cwd=folder, capture_output=True, text=True)
+        without = subprocess.run(command, capture_output=True, text=True)
+        subprocess.run([*install, f"{wheel}[cli]"], check=True)
+        with_extra = subprocess.run(command, capture_output=True, text=True)
     problems.expect(used.returncode == 0, f"the installed wheel does not work:\n{used.stderr}")
     version = wheel.name.split("-")[1]
-    problems.expect(command.stdout == f"wsrpc {version}\n", f"the command `wsrpc` does not work:\n{command.stderr}")
+    problems.expect(
+        without.returncode == 2 and without.stderr == NEEDS_EXTRA,
+        f"without its extra, the command `wsrpc` must say what it needs; it says:\n{without.stderr}",
+    )
+    problems.expect(
+        with_extra.stdout == f"wsrpc {version}\n", f"the command `wsrpc` does not work:\n{with_extra.stderr}"
+    )
     if used.returncode == 0:
         problems.expect(
             used.stdout.strip() == version,

@@ -230,7 +230,7 @@ async def test_headers_are_sent(folder: Path) -> None:
 
 async def test_options_that_cannot_work(folder: Path) -> None:
     assert "--header is for the URL" in (await run(folder, "client", "app:server", "--header", "a: b", status=2))[1]
-    assert 'expected "Name: value"' in (await run(folder, "client", "ws://a", "--header", "a", status=2))[1]
+    assert 'expected "NAME: VALUE"' in (await run(folder, "client", "ws://a", "--header", "a", status=2))[1]
     assert "--check compares with a file" in (await run(folder, "client", "app:server", "--check", status=2))[1]
 
 

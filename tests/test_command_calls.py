@@ -27,7 +27,8 @@ async def test_a_call_prints_its_answer() -> None:
         assert await prints("call", played.url, "args", "-2", "--timeout", "5", '{"a": [1.5, null]}', "true") == (
             '[-2,{"a":[1.5,null]},true]\n'
         )
-        assert await prints("call", played.url, "--compress", "echo", "--", "-1e3") == "-1000.0\n"
+        assert await prints("call", played.url, "--compress", "echo", "-1e3") == "-1000.0\n"
+        assert await prints("call", played.url, "args", "--", "-1", "-2") == "[-1,-2]\n"
 
 
 async def test_arguments_come_from_files(tmp_path: Path) -> None:
@@ -45,7 +46,7 @@ async def test_arguments_come_from_files(tmp_path: Path) -> None:
         ("Ada", """Ada is not JSON: arguments are JSON, so write '"Ada"' for the text"""),
         ("it's", """it's is not JSON: arguments are JSON, so write '"it'"'"'s"' for the text"""),
         ("a\x1bb", """a\\x1bb is not JSON: arguments are JSON, so write '"a\\u001bb"' for the text"""),
-        ("", """an argument is empty, which is not JSON: write '""' for the empty text"""),
+        ("", """an empty argument is not JSON: arguments are JSON, so write '""' for the text"""),
         (
             "{a: 1}",
             "{a: 1} is not JSON: object keys must be strings (byte 1); the shell may have removed quotes, so put the "
@@ -53,16 +54,22 @@ async def test_arguments_come_from_files(tmp_path: Path) -> None:
         ),
         ('["a"', '["a" is not JSON: its end is missing; the shell may have removed quotes, so put the argument into'),
         ('"\x1b"', '"\\x1b" is not JSON: invalid character (byte 1); the shell may have removed quotes'),
-        ("[" * 10_000, f"{'[' * 60}… is not JSON: it is nested too deeply; the shell"),
-        ("x" * 61, f"{'x' * 60}… is not JSON: put text into double quotes, within single ones for the shell"),
-        ("\udcff", "\\udcff is not text in UTF-8: give @bytes:FILE for the bytes in a file"),
+        ("[" * 10_000, f"{'[' * 60}… (9,940 more characters) is not JSON: it is nested too deeply; the shell"),
+        (
+            "x" * 61,
+            f"{'x' * 60}… (1 more characters) is not JSON: arguments are JSON, so write '\"{'x' * 61}\"' for the text",
+        ),
+        ("\udcff", "\\udcff is not JSON: it is not text in UTF-8; give @bytes:FILE for the bytes in a file"),
         ("@", """@ names no file: write @FILE, or '"@"' for the text"""),
         ("@bytes:", """@bytes: names no file: write @bytes:FILE, or '"@bytes:"' for the text"""),
         ("@none.json", "cannot read none.json: No such file or directory"),
         ("@odd.txt", "odd.txt is not JSON: invalid character (byte 0); give @text:odd.txt for its text"),
-        ("@/dev/null", "/dev/null is empty, which is not JSON: give @text:/dev/null for the empty text"),
+        ("@/dev/null", "/dev/null is not JSON: its end is missing; give @text:/dev/null for its text"),
         ("@/dev/zero", "/dev/zero has more than 67,108,864 bytes: upload it with --send, if its handler reads items"),
-        ("@text:odd.bin", "odd.bin is not text in UTF-8: give @bytes:odd.bin for its bytes"),
+        (
+            "@text:odd.bin",
+            "odd.bin is not text in UTF-8; give @text:odd.bin for its text, or @bytes:odd.bin for its bytes",
+        ),
     ],
 )
 async def test_arguments_that_are_not_json(tmp_path: Path, argument: str, said: str) -> None:
@@ -84,29 +91,36 @@ async def test_the_way_to_quote_a_word_works() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ([], "no command is given: it is one of call, stream, "),
-        (["cal"], "'cal' is not a command (did you mean call?)"),
-        (["call"], "the following arguments are required: URL, EVENT; see wsrpc call --help"),
-        (["call", "ws://a", "b", "--tiemout", "3"], "unrecognized arguments: --tiemout 3; see wsrpc call --help"),
+        ([], "Missing command. (see wsrpc --help)"),
+        (["cal"], "No such command 'cal'"),
+        (["call"], "Missing argument 'URL'. (see wsrpc call --help)"),
+        (["call", "ws://a", "b", "--tiemout", "3"], "No such option"),
         (
             ["call", "ws://a", "b", "--timeout", "soon"],
-            "argument --timeout: expected a number of seconds greater than 0, got 'soon'",
+            "Invalid value for '--timeout': expected a number of seconds greater than 0, got 'soon'",
         ),
         (
             ["call", "ws://a", "b", "--timeout", "nan"],
-            "argument --timeout: expected a number of seconds greater than 0, got 'nan'",
+            "Invalid value for '--timeout': expected a number of seconds greater than 0, got 'nan'",
         ),
-        (["call", "ws://a", "b", "--timeout", "0"], "argument --timeout: expected a number of seconds greater than 0"),
-        (["stream", "ws://a", "b", "--take", "0"], "argument --take: expected a whole number of 1 or more, got '0'"),
-        (["stream", "ws://a", "b", "--retry", "x"], "argument --retry: expected a whole number of 1 or more, got 'x'"),
         (
-            ["call", "ws://a", "b", "2", "-1e3"],
-            "unrecognized arguments: -1e3; write -- before arguments that begin with",
+            ["call", "ws://a", "b", "--timeout", "0"],
+            "Invalid value for '--timeout': expected a number of seconds greater than 0",
         ),
-        (["call", "ws://a", "b", "--token", ""], "argument --token: the token is empty; see wsrpc call --help"),
-        (["call", "ws://a", "b", "--token="], "argument --token: the token is empty; see wsrpc call --help"),
+        (["stream", "ws://a", "b", "--take", "0"], "Invalid value for '--take': 0 is not in the range x>=1."),
+        (["stream", "ws://a", "b", "--retry", "x"], "Invalid value for '--retry': 'x' is not a valid integer range."),
+        (["call", "ws://a", "--tiemout", "3"], "No such option"),
+        (["call", "ws://a", "b", "2", "-a"], "No such option"),
+        (
+            ["call", "ws://a", "b", "--token", ""],
+            "Invalid value for '--token': the token is empty (see wsrpc call --help)",
+        ),
+        (
+            ["call", "ws://a", "b", "--token="],
+            "Invalid value for '--token': the token is empty (see wsrpc call --help)",
+        ),
         (["call", "ws://a:99999", "b"], "a URL has a host and a port of at most 65535 after ://"),
-        (["completion"], "the following arguments are required: SHELL; see wsrpc completion --help"),
+        (["completion"], "Missing argument 'SHELL'."),
         (["call", "http://a", "b"], "a URL begins with ws:// or wss:// and names a host, got 'http://a'"),
         (["call", "ws://a", "open"], "'open' is reserved on the main channel"),
         (["call", "ws://a", "b", "--answer", "x"], """--answer is NAME=VALUE, such as name='"Ada"'; got 'x'"""),
@@ -119,7 +133,7 @@ async def test_the_way_to_quote_a_word_works() -> None:
         (["call", "ws://a", "b", "--insecure"], "--cacert, --cert, --key and --insecure are for wss:// URLs"),
         (["call", "wss://a", "b", "--key", "k"], "--key is the key of a certificate: give --cert FILE, too"),
         (["call", "wss://a", "b", "--cacert", "/none"], "cannot read the authorities in /none: No such file"),
-        (["call", "ws://a", "b", "--header", "x"], 'argument --header: expected "Name: value", got'),
+        (["call", "ws://a", "b", "--header", "x"], "Invalid value for '--header': expected \"NAME: VALUE\", got"),
         (["call", "ws://a", "b", "--header", "x: a\nb"], "the header 'x' has a character that"),
     ],
 )
@@ -134,7 +148,7 @@ async def test_help() -> None:
     )
     assert version.startswith("wsrpc ")
     for command, text in zip(commands, texts, strict=True):
-        assert f"\n  {command} " in out and text.startswith(f"usage: wsrpc {command} ")
+        assert f"\n  {command} " in out and text.startswith(f"Usage: wsrpc {command} [OPTIONS]")
 
 
 async def test_handlers_answer_the_server_meanwhile() -> None:
@@ -314,7 +328,7 @@ async def test_a_line_that_is_no_item_ends_the_upload() -> None:
         assert said.err.startswith("wsrpc: line 2 of stdin is not JSON: ")
         assert await played.ended.get() == ("total", None)
         said = await run("upload", played.url, "sent", "-", "--as", "text", given=b"\xff\n")
-        assert said == (2, "", "wsrpc: line 1 of stdin is not text in UTF-8: give --as bytes\n")
+        assert said == (2, "", "wsrpc: line 1 of stdin is not text in UTF-8; give --as text or --as bytes\n")
 
 
 async def test_a_handler_that_has_enough_ends_the_upload() -> None:

@@ -22,7 +22,7 @@ def test_the_library_imports_nothing_of_the_command() -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import wsrpc; {SHOW}"], env=environment(), capture_output=True, text=True, check=True
     )
-    found = {name for name in done.stdout.splitlines() if name in ("argparse", "rich") or "_command" in name}
+    found = {name for name in done.stdout.splitlines() if name in ("click", "rich") or "_command" in name}
     assert found == set()
 
 
@@ -73,7 +73,7 @@ def interrupted_at_import(folder: Path, module: str, *words: str) -> subprocess.
 @pytest.mark.parametrize(
     "command", [INSTALLED, COMMAND, [sys.executable, "-mwsrpc"]], ids=["installed", "-m", "-mwsrpc"]
 )
-@pytest.mark.parametrize("module", ["wsrpc._base", "wsrpc._client.client", "argparse", "wsrpc._command.values"])
+@pytest.mark.parametrize("module", ["wsrpc._base", "wsrpc._client.client", "click", "wsrpc._command.values"])
 def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(
     tmp_path: Path, module: str, command: list[str]
 ) -> None:
@@ -101,3 +101,19 @@ def test_an_interrupt_while_an_application_is_imported(tmp_path: Path) -> None:
     words = [*INSTALLED, "types", "application:server"]
     done = subprocess.run(words, env=environment(), cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "wsrpc: interrupted\n")
+
+
+def test_without_the_extra_the_command_says_what_it_needs(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\n"
+        "class Missing:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click': raise ModuleNotFoundError(name, name=name)\n"
+        "sys.meta_path.insert(0, Missing())\n",
+        "utf-8",
+    )
+    path = os.pathsep.join([str(tmp_path), environment()["PYTHONPATH"]])
+    said = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
+    for command in (INSTALLED, COMMAND):
+        done = subprocess.run([*command, "call"], env=environment({"PYTHONPATH": path}), capture_output=True, text=True)
+        assert (done.returncode, done.stdout, done.stderr) == (2, "", said)

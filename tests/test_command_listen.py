@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import Process
 from datetime import datetime
 from subprocess import PIPE
@@ -257,10 +258,9 @@ async def test_commands_and_options_are_completed() -> None:
     lines = {
         "wsrpc c": ["call", "client", "completion"],
         "wsrpc completion ": ["bash", "zsh", "fish"],
-        "wsrpc call ws://a b --c": ["--cacert", "--cert", "--channel", "--compress"],
+        "wsrpc call ws://a b --c": ["--channel", "--cacert", "--cert", "--compress"],
         "wsrpc call ws://a b --profile ": ["go", "ws-wrapper-3"],
         "wsrpc call ws://a b --send ": [],  # names of files
-        "wsrpc none ": [],
         "wsrpc call ws://a b '\"A": [],
     }
     assert await completed(*lines) == list(lines.values())
@@ -289,10 +289,11 @@ async def test_names_of_events_and_channels_are_completed() -> None:
             f"wsrpc call {url} add ": [],
         }
         assert await completed(*lines) == list(lines.values())
-        for shell in ("zsh", "fish"):
-            out = await prints("complete", shell, f"wsrpc call {url} of:c")
-            assert out == "of:colons:a\nof:colons:b\n"
-            assert "wsrpc complete" in await prints("completion", shell)
+        for shell, word in (("zsh", "3"), ("fish", "of:c")):
+            line = {"COMP_WORDS": f"wsrpc call {url} of:c", "COMP_CWORD": word}
+            out = await prints(env={**line, "_WSRPC_COMPLETE": f"{shell}_complete"})
+            assert re.findall("of:colons:[a-z]", out) == ["of:colons:a", "of:colons:b"]
+            assert f"_WSRPC_COMPLETE={shell}_complete" in await prints("completion", shell)
 
 
 async def test_a_server_that_cannot_be_asked_delays_and_offers_nothing() -> None:

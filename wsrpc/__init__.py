@@ -36,8 +36,7 @@ from ._sending.slow_readers import KeepLatest
 from ._server.broadcast import EmitReport
 from ._server.listening import Listening
 from ._server.rooms import Members, Room, RoomChannel
-from ._server.server import Server, ServerChannel
-from ._server.services import Service
+from ._server.server import Server, ServerChannel, Service
 from ._streams.stream import Stream
 from ._transports.dial import Dial, dial
 from ._transports.websocket import WebSocketTransport

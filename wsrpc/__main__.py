@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import sys
 
-from ._command.program import main
+try:
+    from ._command.program import main
+except ModuleNotFoundError as exc:
+    if exc.name != "click":
+        raise
+    sys.stderr.write("wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n")
+    sys.exit(2)
+
 from ._command.running import leave
 
 __all__ = ["run"]

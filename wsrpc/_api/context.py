@@ -17,7 +17,7 @@ from .anonymous import AnonymousChannel, channel_of
 from .peer import Peer
 
 if TYPE_CHECKING:
-    from .._server.server import Server
+    from .annotations import Server
 
 __all__ = ["CallNext", "Context", "HandlerContext", "Middleware", "current_context", "current_peer"]
 

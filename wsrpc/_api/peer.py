@@ -28,8 +28,7 @@ from .channel import Channel
 from .registration import Registrar
 
 if TYPE_CHECKING:
-    from .._server.rooms import Room
-    from .._server.server import Server
+    from .annotations import Room, Server
 
 __all__ = ["Peer", "RawRegistrar", "core_of"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET
@@ -30,10 +29,6 @@ __all__ = ["ClusterPeer", "ClusterPeerChannel"]
 
 Ask = Callable[[ChannelRef, str, tuple[Any, ...], RequestOptions], Coroutine[Any, Any, Any]]
 """A method of `Sender` that makes a request."""
-
-_SEND_REQUEST: Callable[[Sender], Ask] = attrgetter("send_request")
-_UPLOAD: Callable[[Sender], Ask] = attrgetter("upload")
-_OPEN_STREAM: Callable[[Sender], Ask] = attrgetter("open_stream")
 
 
 class ClusterSender:
@@ -146,7 +141,7 @@ class ClusterSender:
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
-        return self._ask(_SEND_REQUEST, channel, event, args, options, wants_channel=options.wants_channel)
+        return self._ask(lambda to: to.send_request, channel, event, args, options, wants_channel=options.wants_channel)
 
     def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -166,12 +161,12 @@ class ClusterSender:
     def upload(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
-        return self._ask(_UPLOAD, channel, event, args, options, wants_channel=True)
+        return self._ask(lambda to: to.upload, channel, event, args, options, wants_channel=True)
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Reading]:
-        return self._ask(_OPEN_STREAM, channel, event, args, options, wants_channel=True)
+        return self._ask(lambda to: to.open_stream, channel, event, args, options, wants_channel=True)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._member().converter(returns)

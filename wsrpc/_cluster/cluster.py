@@ -270,7 +270,7 @@ class ClusterClient(ClusterView):
             TypeError, ValueError: ``name`` is not a valid room name.
         """
         check_name("a room's name", name)
-        return ClusterRoom(name, self._joined)
+        return ClusterRoom(name, None, self._joined)
 
     def _why_not_joined(self) -> str:
         return "the ClusterClient is used outside of its block" if self._entered else "use `async with`"
@@ -282,10 +282,12 @@ class ClusterClient(ClusterView):
 class ClusterEmitter(OnChannel):
     """`emit` to a room from a program without a server."""
 
-    __slots__ = ()
+    __slots__ = ("_channel_name", "_member", "_room_name")
 
-    _room_name: str
-    _member: Callable[[], Member]
+    def __init__(self, room: str, channel: str | None, member: Callable[[], Member]) -> None:
+        self._room_name = room
+        self._channel_name = channel
+        self._member = member
 
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
@@ -326,23 +328,21 @@ class ClusterEmitter(OnChannel):
         made: T = make_emitter(contract, self, skip=skip)
         return made
 
-    async def _send(self, message: RoomMessage) -> EmitReport:
+    def _connected(self) -> Member:
         member = self._member()
         if not member.connected:
             raise EngineLost("not connected")
-        nodes, missed = await member.send_to_room(message)
+        return member
+
+    async def _send(self, message: RoomMessage) -> EmitReport:
+        nodes, missed = await self._connected().send_to_room(message)
         return EmitReport(0, nodes=nodes, missed=missed)
 
 
 class ClusterRoom(ClusterEmitter):
     """Room of a cluster, for a program without a server. `ClusterClient.room` returns it."""
 
-    __slots__ = ("_channel_name", "_member", "_room_name")
-
-    def __init__(self, name: str, member: Callable[[], Member]) -> None:
-        self._channel_name = None
-        self._room_name = name
-        self._member = member
+    __slots__ = ()
 
     @property
     def name(self) -> str:
@@ -356,7 +356,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
-        return ClusterRoomChannel(name, self._room_name, self._member)
+        return ClusterRoomChannel(self._room_name, name, self._member)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
@@ -376,10 +376,7 @@ class ClusterRoom(ClusterEmitter):
         Raises:
             EngineLost: the engine cannot be reached.
         """
-        member = self._member()
-        if not member.connected:
-            raise EngineLost("not connected")
-        addresses, others, missing = await member.members(self._room_name)
+        addresses, others, missing = await self._connected().members(self._room_name)
         return Members(tuple(addresses), others, missing)
 
     def __repr__(self) -> str:
@@ -389,12 +386,7 @@ class ClusterRoom(ClusterEmitter):
 class ClusterRoomChannel(ClusterEmitter):
     """Named channel of a `ClusterRoom`. `ClusterRoom.of` returns it."""
 
-    __slots__ = ("_channel_name", "_member", "_room_name")
-
-    def __init__(self, name: str, room: str, member: Callable[[], Member]) -> None:
-        self._channel_name = name
-        self._room_name = room
-        self._member = member
+    __slots__ = ()
 
     @property
     def name(self) -> str:

@@ -107,14 +107,6 @@ class Remote:
         self.parts: dict[int, Snapshot] = {}
         """Parts of a snapshot that have come so far."""
 
-    def heard(self, now: float) -> None:
-        """Note that the node is there."""
-        self.heard_at = now
-
-    def knows(self, seq: int) -> None:
-        """Note that everything up to the change ``seq`` is known."""
-        self.seq = seq
-
     def take_parts(self, last: Snapshot) -> list[Snapshot]:
         """Return all parts of a snapshot if ``last`` is the one that was missing, else none."""
         if any(part.seq != last.seq or part.parts != last.parts for part in self.parts.values()):
@@ -262,7 +254,7 @@ class Directory:
         if remote is None:
             return
         if remote.seq is None and beat.seq == 0:
-            remote.knows(0)
+            remote.seq = 0
         if remote.seq is None or remote.seq < beat.seq:
             self._listener.needs_snapshot(beat.node)
 
@@ -276,7 +268,7 @@ class Directory:
             self._listener.needs_snapshot(delta.node)
         elif delta.seq == before + 1:
             first = remote.seq is None
-            remote.knows(delta.seq)
+            remote.seq = delta.seq
             for address in delta.released:
                 self._drop_claim(remote, address, now)
             for address, counter in delta.claims.items():
@@ -295,7 +287,7 @@ class Directory:
         if not parts:
             return
         first = remote.seq is None
-        remote.knows(snapshot.seq)
+        remote.seq = snapshot.seq
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
         for address in remote.claims.keys() - claims.keys():
@@ -315,7 +307,7 @@ class Directory:
         """
         if deaf:
             for remote in self._remotes.values():
-                remote.heard(now)
+                remote.heard_at = now
         elif self._began is None:
             self._began = now
         for remote in [remote for remote in self._remotes.values() if remote.heard_at + LEASE <= now]:
@@ -343,7 +335,7 @@ class Directory:
         if remote is None:
             remote = self._remotes[node] = Remote(node, now)
             self._listener.node_came(node)
-        remote.heard(now)
+        remote.heard_at = now
         return remote
 
     def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:

@@ -17,7 +17,6 @@ from .._base.scheduler import LoopScheduler, Tasks
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
 from .._server.membership import Host, RoomMessage
-from .._server.peers import ServedPeer
 from ..engine import PATIENCE, Engine
 from ..errors import ConnectionLost, EngineLost, QueueFull, WsrpcError
 from ..stats import ClusterStats
@@ -143,16 +142,16 @@ class Member:
 
     # ------------------------------------------------------------ the addresses of this node
 
-    def claim(self, address: str, served: ServedPeer) -> None:
+    def claim(self, address: str, peer: Peer) -> None:
         before = self.addresses.get(address)
-        self.addresses[address] = served.peer
+        self.addresses[address] = peer
         self._node.directory.claim(address)
         self._node.changed()
-        if before is not None and before is not served.peer:
+        if before is not None and before is not peer:
             self._close_replaced(address, before)
 
-    def release(self, address: str, served: ServedPeer) -> None:
-        if self.addresses.get(address) is served.peer:
+    def release(self, address: str, peer: Peer) -> None:
+        if self.addresses.get(address) is peer:
             del self.addresses[address]
             self._node.directory.release(address, self._node.now)
             self._node.changed()
@@ -235,14 +234,12 @@ class Member:
         for node in nodes:
             try:
                 if self.connected:
-                    peer = await self.reach(node)
-                    await peer.emit(ROOM, message)
+                    await (await self.reach(node)).emit(ROOM, message)
                 else:
                     self.peer_of(node).emit_nowait(ROOM, message)
+                sent.append(node)
             except WsrpcError as exc:
                 self._missed(message, node, exc)
-            else:
-                sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -250,10 +247,9 @@ class Member:
         for node in nodes:
             try:
                 self.peer_of(node).emit_nowait(ROOM, message)
+                sent.append(node)
             except WsrpcError as exc:
                 self._missed(message, node, exc)
-            else:
-                sent.append(node)
         return tuple(sent), tuple(node for node in nodes if node not in sent)
 
     def _missed(self, message: RoomMessage, node: str, exc: WsrpcError) -> None:
@@ -264,16 +260,10 @@ class Member:
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
         nodes = self.nodes_of(room)
         answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
-        addresses: list[str] = []
-        others = 0
-        missing: list[str] = []
-        for node, answer in zip(nodes, answers, strict=True):
-            if answer is None:
-                missing.append(node)
-            else:
-                addresses += answer[0]
-                others += answer[1]
-        return addresses, others, tuple(missing)
+        found = [answer for answer in answers if answer is not None]
+        addresses = [address for here, _ in found for address in here]
+        missing = tuple(node for node, answer in zip(nodes, answers, strict=True) if answer is None)
+        return addresses, sum(others for _, others in found), missing
 
     async def _members_at(self, node: str, room: str) -> tuple[list[str], int] | None:
         if not self.connected:

@@ -14,7 +14,7 @@ from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
 
-__all__ = ["InvalidDescription", "check_description", "schemas_of_event"]
+__all__ = ["InvalidDescription", "check_description", "inner_schemas", "schemas_of_event"]
 
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
@@ -122,14 +122,14 @@ _SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
-def _inner(schema: Mapping[str, Any]) -> Iterator[Any]:
+def inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
     """Yield the schemas that are written directly in a schema."""
+    yield from schema.get("properties", {}).values()
     for key in ("items", "additionalProperties"):
         if key in schema:
             yield schema[key]
     for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
         yield from schema.get(key, ())
-    yield from schema.get("properties", {}).values()
 
 
 def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
@@ -157,7 +157,7 @@ def _check_schema(schema: Any, definitions: Iterable[str], where: str) -> None:
         ref: str = each.get("$ref", "")
         if "$ref" in each and (not ref.startswith(PREFIX) or ref.removeprefix(PREFIX) not in definitions):
             raise InvalidDescription(f"{where}: {_shown(ref)} refers to no definition of the description")
-        todo.extend((inner, level + 1) for inner in _inner(each))
+        todo.extend((inner, level + 1) for inner in inner_schemas(each))
 
 
 def schemas_of_event(event: EventSchema) -> list[Any]:

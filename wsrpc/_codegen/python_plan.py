@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from .._schema.definitions import PREFIX, Schema, renamed
-from .checking import InvalidDescription
+from .checking import InvalidDescription, inner_schemas
 from .python_names import is_plain
 
 __all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
@@ -49,13 +49,9 @@ def _parts(schema: Any) -> Iterator[Schema]:
     todo = [schema]
     while todo:
         each = todo.pop()
-        if each.__class__ is not dict:
-            continue
-        yield each
-        todo.extend(each.get("properties", {}).values())
-        todo.extend(each[key] for key in ("items", "additionalProperties") if key in each)
-        for key in ("anyOf", "oneOf", "allOf", "prefixItems"):
-            todo.extend(each.get(key, ()))
+        if each.__class__ is dict:
+            yield each
+            todo.extend(inner_schemas(each))
 
 
 # ---------------------------------------------------------------- one class for both forms

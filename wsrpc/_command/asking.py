@@ -55,7 +55,7 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
 
     Args:
         headers: of the opening handshake.
-        seconds: how long this may take.
+        seconds: how long connecting may take, and the answers.
 
     Raises:
         Failure: there is no answer, or none that can be used; the text says why.
@@ -63,8 +63,6 @@ def ask(url: str, headers: Mapping[str, str], *, seconds: float = SECONDS) -> An
     logging.getLogger("wsrpc").addHandler(logging.NullHandler())  # without one, warnings would go to stderr
     try:
         return asyncio.run(_ask(url, headers, seconds))
-    except TimeoutError as exc:
-        raise _late(url, seconds) from exc
     except (WsrpcError, OSError, ValueError) as exc:
         code, text = explained(exc)
         raise Failure(f"{named_url(url)}: {text}", code) from exc
@@ -76,13 +74,8 @@ def named_url(url: str) -> str:
 
 
 async def _ask(url: str, headers: Mapping[str, str], seconds: float) -> Any:
-    async with asyncio.timeout(seconds):
-        async with Client(url, headers=headers, reconnect=None) as client:
-            return await describes(client, url, seconds=seconds)
-
-
-def _late(url: str, seconds: float) -> Failure:
-    return Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT)
+    async with Client(url, headers=headers, reconnect=None, connect_timeout=seconds) as client:
+        return await describes(client, url, seconds=seconds)
 
 
 async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> Any:
@@ -103,7 +96,7 @@ async def describes(client: Client, url: str, *, seconds: float = SECONDS) -> An
     except TimeoutError as exc:
         if not deadline.expired():  # one answer was late
             raise
-        raise _late(url, seconds) from exc
+        raise Failure(f"{named_url(url)} did not describe itself within {seconds:g} s", TIMEOUT) from exc
 
 
 async def _describes(client: Client, name: str) -> Any:

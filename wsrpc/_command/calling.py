@@ -4,84 +4,124 @@ from __future__ import annotations
 
 import os
 import time
-from argparse import Namespace
 from collections.abc import AsyncGenerator
 from typing import Any
+
+import click
 
 from .._base.names import RESERVED_EVENTS, check_event
 from ..errors import RequestTimeout, ReservedEvent
 from .connection import connected, on_channel, retry_of
 from .failures import TIMEOUT, Failure, UsageError
-from .options import Command, Parser, add_arguments, add_connection, add_take, add_upload
+from .options import CALL, UPLOAD, Command, Options, take_option
 from .output import Output, Progress, counted
 from .running import Job, in_event_loop
 from .values import Items, argument, items_of
 
 __all__ = ["call", "emit", "stream", "upload"]
 
-
-def _call_parser() -> Parser:
-    parser = Parser(
-        "call URL EVENT [ARG ...]",
-        "Send a request, and print its answer.",
-        "examples:\n"
-        "  wsrpc call ws://localhost:8080 add 2 3\n"
-        "  wsrpc call ws://localhost:8080 greet --answer name='\"Ada\"'\n"
-        "  seq 5 | wsrpc call ws://localhost:8080 total -",
-    )
-    add_connection(parser)
-    add_arguments(parser)
-    add_upload(parser)
-    return parser
+ARGUMENTS = """\b
+An argument is
+  2, true, '"Ada"', '{"a": [1]}'   JSON
+  @FILE                            the JSON in a file
+  @text:FILE, @bytes:FILE          the text or the bytes of a file
+  -                                items from stdin, which are uploaded
+After --, it can begin with -.
+"""
 
 
-def _upload_parser() -> Parser:
-    parser = Parser(
-        "upload URL EVENT [ARG ...]",
-        "Send a request with a stream of items, and print its answer.",
-        "examples:\n"
-        "  seq 5 | wsrpc upload ws://localhost:8080 total -\n"
-        "  wsrpc upload ws://localhost:8080 store '\"photo.png\"' --send photo.png --as bytes",
-    )
-    add_connection(parser)
-    add_arguments(parser)
-    add_upload(parser)
-    return parser
+@click.command(
+    cls=Command,
+    epilog=f"""{ARGUMENTS}
+\b
+examples:
+  wsrpc call ws://localhost:8080 add 2 3
+  wsrpc call ws://localhost:8080 greet --answer name='"Ada"'
+  seq 5 | wsrpc call ws://localhost:8080 total -""",
+)
+@CALL
+@UPLOAD
+@in_event_loop
+async def call(options: Options, job: Job) -> None:
+    """Send a request, and print its response."""
+    await _request(options, job)
 
 
-def _stream_parser() -> Parser:
-    parser = Parser(
-        "stream URL EVENT [ARG ...]",
-        "Request a stream, and print its items as they arrive.",
-        "examples:\n"
-        "  wsrpc stream ws://localhost:8080 countdown 3\n"
-        "  wsrpc stream ws://localhost:8080 prices '\"ACME\"' --take 10 | jq .price",
-    )
-    add_connection(parser)
-    add_arguments(parser)
-    add_upload(parser)
-    add_take(parser, "items")
-    return parser
-
-
-def _emit_parser() -> Parser:
-    parser = Parser(
-        "emit URL EVENT [ARG ...]",
-        "Send an event. The command ends when the event has been sent; a server does not answer events.",
-        "example:\n  wsrpc emit ws://localhost:8080 say '\"hello\"' --channel chat",
-    )
-    add_connection(parser)
-    add_arguments(parser)
-    return parser
-
-
-async def _upload(options: Namespace, job: Job) -> None:
+@click.command(
+    cls=Command,
+    epilog=f"""{ARGUMENTS}
+\b
+examples:
+  seq 5 | wsrpc upload ws://localhost:8080 total -
+  wsrpc upload ws://localhost:8080 store '"photo.png"' --send photo.png --as bytes""",
+)
+@CALL
+@UPLOAD
+@in_event_loop
+async def upload(options: Options, job: Job) -> None:
+    """Send a request with a stream of items, and print its response."""
     if options.send is None and "-" not in options.args:
         raise UsageError("nothing to upload: give - for stdin, or --send FILE")
     await _request(options, job)
 
 
-async def _request(options: Namespace, job: Job) -> None:
+@click.command(
+    cls=Command,
+    epilog=f"""{ARGUMENTS}
+\b
+examples:
+  wsrpc stream ws://localhost:8080 countdown 3
+  wsrpc stream ws://localhost:8080 prices '"ACME"' --take 10 | jq .price""",
+)
+@CALL
+@UPLOAD
+@take_option("items")
+@in_event_loop
+async def stream(options: Options, job: Job) -> None:
+    """Request a stream, and print its items as they arrive."""
+    args, source = _arguments(options)
+    output = Output(job)
+    sent = _Upload(source, job, options.event, shown=False).items() if source else None
+    limits = {} if options.timeout is None else {"timeout": options.timeout}
+    progress = Progress("received", shown=not output.readable)
+    async with connected(options, job) as client:
+        job.note(f"{options.event} was cancelled")
+        items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
+        try:
+            async with items:
+                job.note(f"{options.event} was stopped")
+                async for item in items:
+                    text = output.as_json(item)
+                    await output.line(values=text)
+                    progress.add(len(text))
+                    job.note(f"{options.event} was stopped after {counted(progress.items)}")
+                    if progress.items == options.take:
+                        break
+        finally:
+            progress.end()
+
+
+@click.command(
+    cls=Command,
+    epilog=f"""{ARGUMENTS}
+\b
+example:
+  wsrpc emit ws://localhost:8080 say '"hello"' --channel chat""",
+)
+@CALL
+@in_event_loop
+async def emit(options: Options, job: Job) -> None:
+    """Send an event.
+
+    The command ends when the event has been sent. Events have no response.
+    """
+    _check_event(options)
+    args = [argument(text) for text in options.args]
+    async with connected(options, job) as client:
+        await on_channel(client, options.channel).emit(options.event, *args)
+
+
+async def _request(options: Options, job: Job) -> None:
     began = time.monotonic()
     args, source = _arguments(options)
     output = Output(job)
@@ -109,37 +149,7 @@ async def _request(options: Namespace, job: Job) -> None:
         await output.value(answer)
 
 
-async def _stream(options: Namespace, job: Job) -> None:
-    args, source = _arguments(options)
-    output = Output(job)
-    sent = _Upload(source, job, options.event, shown=False).items() if source else None
-    limits = {} if options.timeout is None else {"timeout": options.timeout}
-    progress = Progress("received", shown=not output.readable)
-    async with connected(options, job) as client:
-        job.note(f"{options.event} was cancelled")
-        items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
-        try:
-            async with items:
-                job.note(f"{options.event} was stopped")
-                async for item in items:
-                    text = output.as_json(item)
-                    await output.line(values=text)
-                    progress.add(len(text))
-                    job.note(f"{options.event} was stopped after {counted(progress.items)}")
-                    if progress.items == options.take:
-                        break
-        finally:
-            progress.end()
-
-
-async def _emit(options: Namespace, job: Job) -> None:
-    _check_event(options)
-    args = [argument(text) for text in options.args]
-    async with connected(options, job) as client:
-        await on_channel(client, options.channel).emit(options.event, *args)
-
-
-def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
+def _arguments(options: Options) -> tuple[list[Any], Items | None]:
     """Return the values of the arguments, and the items to upload."""
     _check_event(options)
     from_stdin = options.args.count("-")
@@ -150,7 +160,7 @@ def _arguments(options: Namespace) -> tuple[list[Any], Items | None]:
     return args, None if path is None else items_of(path, options.form)
 
 
-def _check_event(options: Namespace) -> None:
+def _check_event(options: Options) -> None:
     """Raise an error for the name of an event that cannot be sent."""
     check_event(options.event)
     if options.channel is None and options.event in RESERVED_EVENTS:
@@ -174,9 +184,3 @@ class _Upload:
     def _count(self, size: int) -> None:
         self.progress.add(size)
         self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")
-
-
-call = Command(_call_parser, in_event_loop(_request))
-stream = Command(_stream_parser, in_event_loop(_stream))
-upload = Command(_upload_parser, in_event_loop(_upload))
-emit = Command(_emit_parser, in_event_loop(_emit))

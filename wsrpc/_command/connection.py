@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import ssl
 import sys
-from argparse import Namespace
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -23,10 +21,10 @@ from .._transports.urls import check_url, shown_url
 from ..errors import printable
 from ..headers import check_header
 from .failures import UsageError
+from .options import Options
 from .running import Job
-from .values import event_and_value
 
-__all__ = ["client_of", "connected", "on_channel", "retry_of"]
+__all__ = ["channels_of", "client_of", "connected", "on_channel", "retry_of"]
 
 CONNECTING = 30.0
 """Seconds for connecting, unless ``--timeout`` says otherwise."""
@@ -34,20 +32,20 @@ FIRST_DELAY = 0.5
 """Bound of the delay before the second attempt, in seconds; it doubles with each further one."""
 
 
-def reconnect_of(options: Namespace) -> Reconnect | None:
+def reconnect_of(options: Options) -> Reconnect | None:
     """Return the attempts that ``--retry`` allows; None for one attempt only."""
     attempts: int = options.retry
     return Reconnect(initial=FIRST_DELAY, stop=stop_after_attempt(attempts + 1)) if attempts else None
 
 
-def retry_of(options: Namespace) -> Retry | None:
+def retry_of(options: Options) -> Retry | None:
     """Return how often a request that did not run is sent again; None for never."""
     attempts: int = options.retry
     return Retry(attempts=attempts + 1, initial=FIRST_DELAY) if attempts else None
 
 
 @asynccontextmanager
-async def connected(options: Namespace, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
+async def connected(options: Options, job: Job, client: Client | None = None) -> AsyncGenerator[Client]:
     """Connect ``client``, or one that the options describe, and close the connection at the end."""
     if client is None:
         client = client_of(options, reconnect_of(options))
@@ -66,7 +64,13 @@ def on_channel(client: Client, name: str | None) -> Client | Channel:
     return client if name is None else client.of(name)
 
 
-def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
+def channels_of(options: Options) -> tuple[str | None, ...]:
+    """Return the channels that the options name. None is the main channel."""
+    channel: Any = options.channel
+    return (channel,) if channel is None or isinstance(channel, str) else channel or (None,)
+
+
+def client_of(options: Options, reconnect: Reconnect | None) -> Client:
     """Return the client that the options describe, with the handlers of ``--answer``.
 
     Raises:
@@ -76,15 +80,14 @@ def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
     check_url(options.url, tls=False)
     if context is not None and options.url.startswith("ws://"):
         raise UsageError("--cacert, --cert, --key and --insecure are for wss:// URLs; this one begins with ws://")
-    token = options.token or os.environ.get("WSRPC_TOKEN") or None
-    for name, value in (*options.header, *([] if token is None else [("Authorization", f"Bearer {token}")])):
+    for name, value in (*options.header, ("Authorization", f"Bearer {options.token}")):
         check_header(name, value)
     _set_up_log(verbose=options.verbose)
     client = Client(
         options.url,
         headers=dict(options.header),
-        auth=token,
-        subprotocols=options.subprotocol,
+        auth=options.token,
+        subprotocols=options.subprotocol or None,
         ssl=context,
         compression=options.compress,
         reconnect=reconnect,
@@ -92,17 +95,15 @@ def client_of(options: Namespace, reconnect: Reconnect | None) -> Client:
         log_payloads=options.verbose,
         profile=options.profile,
     )
-    channels: Any = options.channel
-    for text in options.answer:
-        name, value = event_and_value(text)
-        for channel in (None, *([channels] if isinstance(channels, str) else channels or ())):
+    for name, value in options.answer:
+        for channel in {None, *channels_of(options)}:
             on_channel(client, channel).on(name, _answering(value))
     return client
 
 
-def _watching(options: Namespace, job: Job) -> Callable[[Peer, Message], None]:
+def _watching(options: Options, job: Job) -> Callable[[Peer, Message], None]:
     """Return a handler that notes the server's requests for which there is no ``--answer``."""
-    answered = {event_and_value(text)[0] for text in options.answer}
+    answered = dict(options.answer)
 
     def watch(_: Peer, message: Message) -> None:
         event = message.event
@@ -120,7 +121,7 @@ def _answering(value: Any) -> Any:
     return answer
 
 
-def _tls(options: Namespace) -> ssl.SSLContext | None:
+def _tls(options: Options) -> ssl.SSLContext | None:
     if options.key and not options.cert:
         raise UsageError("--key is the key of a certificate: give --cert FILE, too")
     if not (options.cacert or options.cert or options.insecure):

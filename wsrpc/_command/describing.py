@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
-from argparse import Namespace
 from collections.abc import Iterable, Iterator
+
+import click
 
 from .._codegen.checking import InvalidDescription
 from .._codegen.typescript_types import Names, type_of
@@ -14,26 +15,24 @@ from ..errors import one_line
 from .asking import checked, describes, written
 from .connection import connected
 from .failures import REMOTE, Failure
-from .options import Command, Parser, add_connection
+from .options import CONNECTION, URL, Command, Options, channel_option
 from .output import Output
 from .running import Job, in_event_loop
 
 __all__ = ["describe", "signatures"]
 
 
-def _parser() -> Parser:
-    parser = Parser(
-        "describe URL",
-        "Print what a server offers: the signatures of its handlers, the events that it emits, and their types.\n"
-        "The server has to call server.offer_description().",
-        "example:\n  wsrpc describe ws://localhost:8080 --channel chat",
-    )
-    add_connection(parser)
-    parser.add_argument("--json", action="store_true", help="print the whole description as JSON, with JSON Schemas")
-    return parser
+@click.command(cls=Command, epilog="\b\nexample:\n  wsrpc describe ws://localhost:8080 --channel chat")
+@URL
+@channel_option("Describe only this named channel.")
+@click.option("--json", is_flag=True, help="Print the whole description as JSON, with JSON Schemas.")
+@CONNECTION
+@in_event_loop
+async def describe(options: Options, job: Job) -> None:
+    """Print what a server offers: the signatures of its handlers, the events that it emits, and their types.
 
-
-async def _describe(options: Namespace, job: Job) -> None:
+    The server has to call server.offer_description().
+    """
     output = Output(job)
     async with connected(options, job) as client:
         found = await describes(client, options.url)
@@ -101,6 +100,3 @@ def _parameter(parameter: ParameterSchema, names: Names) -> str:
 
 def _block(text: str) -> Iterable[str]:
     return (f"  {one_line(line)}" for line in text.splitlines())
-
-
-describe = Command(_parser, in_event_loop(_describe))

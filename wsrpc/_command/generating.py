@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+import click
 import msgspec
 
 from .._codegen.checking import InvalidDescription
@@ -19,69 +20,62 @@ from ..typescript import declarations
 from .asking import ask, checked, written
 from .failures import USAGE, Failure, UsageError
 from .loading import load, read
-from .options import Command, Parser, add_header
-from .running import complain, show
+from .options import HEADER, Options, several
+from .running import complain
 
 __all__ = ["client", "types"]
 
 
-def _types_parser() -> Parser:
-    parser = _parser(
-        "types TARGET", "Write TypeScript declarations of the events that a server, client or router has handlers for."
-    )
-    parser.add_argument("--json", action="store_true", help="write JSON Schema instead of TypeScript")
-    parser.add_argument(
-        "--ws-wrapper",
-        type=int,
-        choices=(3, 4),
-        help="the version of ws-wrapper that the client uses (default: 4); version 3 has no streams, uploads "
-        "and conversations, so they are left out",
-    )
-    return parser
+COMMON = several(
+    click.argument("target", type=click.Path()),
+    click.option(
+        "-o", "--output", metavar="FILE", type=click.Path(path_type=Path), help="Write to FILE instead of stdout."
+    ),
+    click.option("--check", is_flag=True, help="Write nothing. Exit with 1 if FILE is not up to date."),
+    HEADER,
+)
+TARGET = """TARGET is a server in a module, such as app:server, or a function that returns it; a description in a .json
+file; or the ws:// or wss:// URL of a server that offers its description."""
 
 
-def _client_parser() -> Parser:
-    parser = _parser(
-        "client TARGET", "Write a Python module with the types of a server, and a typed proxy for each of its channels."
-    )
-    parser.add_argument(
-        "--models",
-        choices=("structs", "dataclasses"),
-        default="structs",
-        help="make the types msgspec.Structs (the default), or dataclasses where that is possible",
-    )
-    return parser
-
-
-def _parser(usage: str, about: str) -> Parser:
-    parser = Parser(usage, about)
-    parser.add_argument(
-        "target",
-        metavar="TARGET",
-        help="a server in a module, such as app:server, or a function that returns it; a description in a .json "
-        "file; or the ws:// or wss:// URL of a server that offers its description",
-    )
-    parser.add_argument("-o", "--output", metavar="FILE", type=Path, help="write to this file instead of stdout")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if FILE is not up to date")
-    add_header(parser)
-    return parser
-
-
-def _types(options: argparse.Namespace) -> int:
+@click.command(epilog=TARGET)
+@COMMON
+@click.option("--json", is_flag=True, help="Write JSON Schema instead of TypeScript.")
+@click.option(
+    "--ws-wrapper",
+    type=click.Choice(["3", "4"]),
+    help="The version of ws-wrapper that the client uses (default: 4). Version 3 has no streams, uploads and "
+    "conversations, so they are left out.",
+)
+def types(**params: Any) -> int:
+    """Write TypeScript declarations of the events that a server, client or router has handlers for."""
+    options = Options(**params)
     if options.json and options.ws_wrapper is not None:
         raise UsageError("--ws-wrapper is for TypeScript: leave out --json")
-    version: Literal[3, 4] = options.ws_wrapper or 4
+    version: Literal[3, 4] = 3 if options.ws_wrapper == "3" else 4
     return _generate(
         options, _as_json if options.json else lambda description: declarations(description, ws_wrapper=version)
     )
 
 
-def _client(options: argparse.Namespace) -> int:
+@click.command(epilog=TARGET)
+@COMMON
+@click.option(
+    "--models",
+    type=click.Choice(["structs", "dataclasses"]),
+    default="structs",
+    help="Make the types msgspec.Structs (the default), or dataclasses where that is possible.",
+)
+def client(**params: Any) -> int:
+    """Write a Python module with the types of a server, and a typed proxy for each of its channels."""
+    options = Options(**params)
     return _generate(options, lambda description: client_module(description, models=options.models))
 
 
-def _generate(options: argparse.Namespace, text_of: Callable[[Description], str]) -> int:
+def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
     """Write what ``text_of`` makes of the description, and return the exit code."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc_command` leaves it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     output: Path | None = options.output
     if options.check and output is None:
         raise UsageError("--check compares with a file: say which, with -o")
@@ -98,11 +92,13 @@ def _generate(options: argparse.Namespace, text_of: Callable[[Description], str]
             complain(f"{where}: {note}")
     if output is not None:
         return _write(text, output, check=options.check)
-    show(text)
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise UsageError("stdout is closed, so nothing can be written")
+    click.echo(printable(text).encode(), nl=False)  # in UTF-8 whatever the locale
     return 0
 
 
-def _description(options: argparse.Namespace) -> Description:
+def _description(options: Options) -> Description:
     target: str = options.target
     if "://" in target:
         try:
@@ -133,7 +129,3 @@ def _write(text: str, output: Path, *, check: bool) -> int:
         complain(f"{output}: {exc.strerror}")
         return USAGE
     return 0
-
-
-types = Command(_types_parser, _types)
-client = Command(_client_parser, _client)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from argparse import Namespace
-from collections import deque
 from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
+import click
 import msgspec
 
 from .._api.peer import Peer
@@ -19,7 +18,7 @@ from .._client.client import Client, ReconnectInfo
 from .._handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .connection import client_of, connected
-from .options import Command, Parser, add_connection, add_take
+from .options import CONNECTION, EVENTS, URL, Command, Options, channel_option, take_option
 from .output import Output
 from .running import Job, complain, in_event_loop
 
@@ -29,22 +28,6 @@ MOST_UNWRITTEN = 10_000
 MOST_UNWRITTEN_BYTES = 16 * 1024 * 1024
 """Events, and bytes of them, that wait for a slow reader of the output. Further ones are dropped and counted. One event
 may wait however large it is: `Limits.message` bounds it."""
-
-
-def _parser() -> Parser:
-    parser = Parser(
-        "listen URL [EVENT ...]",
-        "Print the events that a server emits, with their time and channel. After a drop, connect again.",
-        "examples:\n"
-        "  wsrpc listen ws://localhost:8080\n"
-        "  wsrpc listen ws://localhost:8080 said joined --channel chat | jq .args",
-    )
-    add_connection(parser, channels=True)
-    parser.add_argument(
-        "events", metavar="EVENT", nargs="*", default=[], help="only events of these names (default: all)"
-    )
-    add_take(parser, "events")
-    return parser
 
 
 class _Event(NamedTuple):
@@ -67,13 +50,11 @@ class _Listener:
         self._channels = frozenset(channels)
         self._retries = retries
         self._was_open = False
-        self._taken: deque[_Event] = deque()
+        self._taken = asyncio.Queue[_Event | Exception]()
+        """The events, and then the error after which there is no further connection."""
         self._bytes = 0
         """Bytes of the messages of these events."""
         self._dropped = 0
-        self._failure: Exception | None = None
-        """The error after which there is no further connection."""
-        self._changed = asyncio.Event()
 
     def reconnect(self) -> Reconnect:
         """Return when the client dials."""
@@ -93,17 +74,14 @@ class _Listener:
         Raises:
             Exception: all events have been returned, and there is no further connection.
         """
-        while not self._taken:
-            if self._dropped:
-                complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
-                self._dropped = 0
-            if self._failure is not None:
-                raise self._failure
-            self._changed.clear()
-            await self._changed.wait()
-        event = self._taken.popleft()
-        self._bytes -= len(event.message.payload)
-        return event
+        if self._dropped and not self._bytes:
+            complain(f"{self._dropped:,} events were dropped, because the output is read too slowly")
+            self._dropped = 0
+        found = await self._taken.get()
+        if isinstance(found, Exception):
+            raise found
+        self._bytes -= len(found.message.payload)
+        return found
 
     def _take(self, _: Peer, message: Message) -> None:
         event, channel = message.event, message.channel_name
@@ -112,12 +90,11 @@ class _Listener:
         if (self._events and event not in self._events) or (self._channels and channel not in self._channels):
             return
         size = self._bytes + len(message.payload)
-        if len(self._taken) >= MOST_UNWRITTEN or (self._taken and size > MOST_UNWRITTEN_BYTES):
+        if self._taken.qsize() >= MOST_UNWRITTEN or (self._bytes and size > MOST_UNWRITTEN_BYTES):
             self._dropped += 1
             return
         self._bytes = size
-        self._taken.append(_Event(datetime.now().astimezone(), event, message))
-        self._changed.set()
+        self._taken.put_nowait(_Event(datetime.now().astimezone(), event, message))
 
     def _dials_again(self, error: BaseException) -> bool:
         self._retries -= 1
@@ -132,22 +109,35 @@ class _Listener:
         if info.will_reconnect:
             complain(f"the connection was lost ({f'{info.code} {info.reason}'.rstrip()}); reconnecting")
         else:
-            self._fail(ConnectionLost(info.code, info.reason, "not_sent"))
+            self._taken.put_nowait(ConnectionLost(info.code, info.reason, "not_sent"))
 
     def _gave_up(self, _: Peer, error: Exception) -> None:
-        self._fail(error)
-
-    def _fail(self, error: Exception) -> None:
-        self._failure = error
-        self._changed.set()
+        self._taken.put_nowait(error)
 
     def _reconnected(self, info: ReconnectInfo) -> None:
         missed = "nothing was missed" if info.resumed else "events may be missing"
         complain(f"reconnected after {info.downtime:.1f} s; {missed}")
 
 
-async def _listen(options: Namespace, job: Job) -> None:
-    listener = _Listener(options.events, options.channel or (), options.retry)
+@click.command(
+    cls=Command,
+    epilog="""\b
+examples:
+  wsrpc listen ws://localhost:8080
+  wsrpc listen ws://localhost:8080 said joined --channel chat | jq .args""",
+)
+@URL
+@EVENTS
+@channel_option("Print only the events of this named channel. Can be repeated.", multiple=True)
+@CONNECTION
+@take_option("events")
+@in_event_loop
+async def listen(options: Options, job: Job) -> None:
+    """Print the events that a server emits, with their time and channel.
+
+    After a drop, the command connects again. With EVENTs, it prints only events of these names.
+    """
+    listener = _Listener(options.events, options.channel, options.retry)
     client = client_of(options, listener.reconnect())
     listener.attach(client)
     output = Output(job)
@@ -173,6 +163,3 @@ async def _write(event: _Event, output: Output) -> None:
     channel = "" if name is None else f"{one_line(name)}: "
     values = "".join(f" {msgspec.json.encode(value).decode()}" for value in args)
     await output.line(f"{time} {channel}{one_line(event.event)}", values=values)
-
-
-listen = Command(_parser, in_event_loop(_listen))

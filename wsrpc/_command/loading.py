@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import sys
 import traceback
-import types
-from collections.abc import Generator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +40,13 @@ def load(target: str) -> Server | Client | Router:
         raise UsageError(f"give a module, such as app.main:{path}, not a file; got {target!r}")
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.insert(0, os.getcwd())
-    with _without_run():
-        module = _imported(module_name)
-        found = _looked_up(module, module_name, path)
+    run = Server.run
+    Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]  # many modules end with it
+    try:
+        found = _looked_up(_imported(module_name), module_name, path)
         return found if isinstance(found, WANTED) else _made_by(found, target)
+    finally:
+        Server.run = run  # type: ignore[method-assign]
 
 
 def read(path: str) -> Any:
@@ -62,38 +63,21 @@ def read(path: str) -> Any:
         raise UsageError(f"{path} is not JSON: {exc}") from exc
 
 
-@contextmanager
-def _without_run() -> Generator[None]:
-    """Make `Server.run` do nothing meanwhile: many modules end with it, and importing them must not start a server."""
-    run = Server.run
-    Server.run = lambda self, *args, **options: None  # type: ignore[method-assign]
-    try:
-        yield
-    finally:
-        Server.run = run  # type: ignore[method-assign]
-
-
 def _imported(name: str) -> Any:
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as exc:
-        if exc.name is not None and (exc.name == name or name.startswith(f"{exc.name}.")):
-            raise UsageError(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
-        raise UsageError(f"module {name!r} cannot be imported:", _traceback(exc)) from exc
     except (Exception, SystemExit) as exc:
+        if isinstance(exc, ModuleNotFoundError) and f"{name}.".startswith(f"{exc.name}."):
+            raise UsageError(f"there is no module {exc.name!r}, in {os.getcwd()} or installed") from exc
         raise UsageError(f"module {name!r} cannot be imported:", _traceback(exc)) from exc
 
 
 def _traceback(exc: BaseException) -> str:
     """Return the traceback from the application's first line on, without the import."""
     tb = exc.__traceback__
-    while tb is not None and (tb.tb_frame.f_code.co_filename == __file__ or _of_importlib(tb.tb_frame)):
+    while tb is not None and re.match(rf"importlib|{__name__}", str(tb.tb_frame.f_globals.get("__name__"))):
         tb = tb.tb_next
     return "".join(traceback.format_exception(type(exc), exc, tb)).rstrip()
-
-
-def _of_importlib(frame: types.FrameType) -> bool:
-    return str(frame.f_globals.get("__name__")).partition(".")[0] == "importlib"
 
 
 def _looked_up(module: Any, name: str, path: str) -> Any:
@@ -109,12 +93,8 @@ def _looked_up(module: Any, name: str, path: str) -> Any:
 
 def _made_by(found: Any, target: str) -> Server | Client | Router:
     wanted = "a Server, Client or Router"
-    if not inspect.isroutine(found):
+    if not callable(found):
         raise UsageError(f"{target} must be {wanted}, or a function that returns one; it is {found!r}")
-    try:
-        inspect.signature(found).bind()
-    except (TypeError, ValueError) as exc:
-        raise UsageError(f"{target} is a function that cannot be called without arguments: {exc}") from exc
     if inspect.iscoroutinefunction(found):
         raise UsageError(f"{target} is async: name {wanted}, or a plain function that returns one")
     try:

@@ -1,212 +1,141 @@
-"""Options that several commands have, and the parser that reads them."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
-from argparse import Action, Namespace
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
-from .failures import UsageError
-from .running import show
+import click
 
-__all__ = ["Command", "Parser", "add_arguments", "add_connection", "add_header", "add_take", "add_upload"]
+from .values import event_and_value
 
+__all__ = [
+    "CALL",
+    "CONNECTION",
+    "EVENTS",
+    "HEADER",
+    "UPLOAD",
+    "URL",
+    "Command",
+    "Options",
+    "channel_option",
+    "take_option",
+]
 
-class Parser(argparse.ArgumentParser):
-    """Parser of one command. Options may stand before, between and after arguments. An error is one sentence."""
+Options = SimpleNamespace
+"""Values of the options and arguments of one command."""
 
-    def __init__(self, usage: str, about: str, examples: str = "") -> None:
-        """
-        Args:
-            usage: the name of the command, and its arguments.
-        """
-        super().__init__(
-            prog=f"wsrpc {usage.partition(' ')[0]}",
-            usage=f"wsrpc {usage} [OPTION ...]",
-            description=about,
-            epilog=examples,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-            allow_abbrev=False,
-        )
-
-    def error(self, message: str) -> NoReturn:
-        if re.match(r"unrecognized arguments: (.* )?-[0-9.]", message):  # argparse knows -2 as a number, but not -1e3
-            message += "; write -- before arguments that begin with -"
-        raise UsageError(f"{message}; see {self.prog} --help")
-
-    def print_help(self, file: Any = None) -> None:
-        if file is not None:
-            super().print_help(file)
-        else:
-            show(self.format_help())  # argparse would ignore that it cannot be written
-
-    @property
-    def options(self) -> dict[str, Action]:
-        """The options by name."""
-        return {name: action for action in self._actions for name in action.option_strings}
-
-    @property
-    def positionals(self) -> list[Action]:
-        """The arguments that have no name."""
-        return [action for action in self._actions if not action.option_strings]
-
-    def parse_begun(self, words: Sequence[str]) -> Namespace:
-        """Parse the beginning of a command line, of which only the first positional argument is required.
-
-        Raises:
-            UsageError: the beginning is wrong already.
-        """
-        for action in self.positionals[1:]:
-            action.nargs = "*"
-        return self.parse_intermixed_args(words)
+COMPLETE = "_WSRPC_COMPLETE"
+"""Environment variable with which the scripts for shells ask for words."""
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
-class Command(NamedTuple):
-    """A command of the program."""
+class Command(click.Command):
+    """Command for a server. Its arguments may be negative numbers, which are no options."""
 
-    parser: Callable[[], Parser]
-    run: Callable[[Namespace], int]
-    """Runs the command and returns its exit code. It may raise a `Failure`."""
+    ignore_unknown_options = True
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if ctx.resilient_parsing and args[-1:] == ["--channel"]:
+            args = args[:-1]  # without its value, which is being completed, click would also drop the URL
+        may_be_options = args[: args.index("--")] if "--" in args else args.copy()
+        rest = super().parse_args(ctx, args)
+        arguments = [param for param in self.params if isinstance(param, click.Argument)]
+        for param in () if ctx.resilient_parsing else arguments:
+            words = ctx.params[param.name]
+            for word in (words,) if isinstance(words, str) else words:
+                if word in may_be_options and re.match("-[^0-9]", word):
+                    raise click.NoSuchOption(word, ctx=ctx)
+        return rest
 
 
-def _positive(text: str) -> float:
+def several(*decorators: Decorator) -> Decorator:
+    """Return a decorator that adds several options, in this order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for decorator in reversed(decorators):
+            command = decorator(command)
+        return command
+
+    return decorate
+
+
+def _offered(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names for a parameter that a server offers. `complete` puts the function that asks it into ``obj``."""
+    return [name for name in ctx.obj(Options(**ctx.params), param.name) if name.startswith(incomplete)]
+
+
+def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
     if not (0 < seconds < math.inf):
-        raise argparse.ArgumentTypeError(f"expected a number of seconds greater than 0, got {text!r}")
+        raise click.BadParameter(f"expected a number of seconds greater than 0, got {text!r}")
     return seconds
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number of 1 or more, got {text!r}")
-    return number
 
 
 def _token(text: str) -> str:
     if not text:
-        raise argparse.ArgumentTypeError("the token is empty")
+        raise click.BadParameter("the token is empty")
     return text
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        raise argparse.ArgumentTypeError(f'expected "Name: value", got {text!r}')
+        raise click.BadParameter(f'expected "NAME: VALUE", got {text!r}')
     return name.strip(), value.strip()
 
 
-class HasArguments(Protocol):
-    """A parser, or a group of its options."""
-
-    def add_argument(self, *names: str, **options: Any) -> Action: ...
-
-
-def add_header(parser: HasArguments) -> None:
-    """Add ``--header``."""
-    parser.add_argument(
-        "--header",
-        metavar='"NAME: VALUE"',
-        type=_header,
-        action="append",
-        default=[],
-        help="send this header when connecting to a URL; may be repeated",
-    )
+def channel_option(about: str, **options: Any) -> Decorator:
+    """Return a decorator that adds ``--channel``."""
+    return click.option("--channel", metavar="NAME", shell_complete=_offered, help=about, **options)
 
 
-def add_connection(parser: argparse.ArgumentParser, *, channels: bool = False) -> None:
-    """Add the URL, and the options that say how to connect.
-
-    Args:
-        channels: let ``--channel`` be given several times.
-    """
-    parser.add_argument("url", metavar="URL", help="the ws:// or wss:// URL of the server")
-    if channels:
-        parser.add_argument(
-            "--channel", metavar="NAME", action="append", help="only this named channel; may be repeated"
-        )
-    else:
-        parser.add_argument("--channel", metavar="NAME", help="a named channel (default: the main channel)")
-    parser.add_argument(
-        "--timeout",
-        metavar="SECONDS",
-        type=_positive,
-        help="stop waiting after this time (default: 30 for connecting, 60 for an answer)",
-    )
-    parser.add_argument(
-        "--retry",
-        metavar="N",
-        type=_count,
-        default=0,
-        help="try again up to N times, with growing delays, as long as nothing has run",
-    )
-    parser.add_argument(
-        "--answer",
-        metavar="NAME=VALUE",
-        action="append",
-        default=[],
-        help="answer the server's requests for NAME with this value; may be repeated",
-    )
-    group = parser.add_argument_group("connection")
-    add_header(group)
-    group.add_argument(
-        "--token",
-        metavar="TOKEN",
-        type=_token,
-        help="send this bearer token (default: the environment variable WSRPC_TOKEN, which other users cannot see)",
-    )
-    group.add_argument(
-        "--subprotocol", metavar="NAME", action="append", help="offer this subprotocol; may be repeated, best first"
-    )
-    group.add_argument("--cacert", metavar="FILE", help="trust the authorities in FILE, instead of the system's")
-    group.add_argument("--cert", metavar="FILE", help="the client's certificate; its key, too, without --key")
-    group.add_argument("--key", metavar="FILE", help="the key of the client's certificate")
-    group.add_argument("--insecure", action="store_true", help="do not verify the server's certificate")
-    group.add_argument("--compress", action="store_true", help="offer to compress messages")
-    group.add_argument(
-        "--profile",
-        choices=("go", "ws-wrapper-3"),
-        help="the other side: ws-server-wrapper-go, or ws-wrapper 3, which has no streams",
-    )
-    group.add_argument("--verbose", action="store_true", help="show the library's log and each message on stderr")
+def take_option(what: str) -> Decorator:
+    """Return a decorator that adds ``--take``."""
+    return click.option("--take", metavar="N", type=click.IntRange(min=1), help=f"End after N {what}.")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the event and its arguments."""
-    parser.add_argument("event", metavar="EVENT", help="the name of the event")
-    parser.add_argument(
-        "args",
-        metavar="ARG",
-        nargs="*",
-        default=[],
-        help="an argument: JSON, such as 2 or '\"Ada\"'; @FILE for the JSON in a file, @text:FILE for its text, "
-        "@bytes:FILE for its bytes; after --, it may begin with -",
-    )
-
-
-def add_upload(parser: argparse.ArgumentParser) -> None:
-    """Add the options of an upload."""
-    parser.add_argument(
-        "--send", metavar="FILE", help="upload the items in FILE; an argument - uploads items from stdin instead"
-    )
-    parser.add_argument(
-        "--as",
-        dest="form",
-        choices=("json", "text", "bytes"),
-        default="json",
-        help="an item is the JSON of a line (the default), the text of a line, or up to 16 KiB of bytes",
-    )
-
-
-def add_take(parser: argparse.ArgumentParser, what: str) -> None:
-    """Add ``--take``."""
-    parser.add_argument("--take", metavar="N", type=_count, help=f"end after N {what}")
+HEADER = click.option(
+    "--header", metavar='"NAME: VALUE"', type=_header, multiple=True, help="Send this header. Can be repeated."
+)
+URL = click.argument("url")
+EVENTS = click.argument("events", metavar="[EVENT]...", nargs=-1, shell_complete=_offered)
+RETRIES = click.IntRange(min=0)
+PROFILES = click.Choice(["go", "ws-wrapper-3"])
+CONNECTION = several(
+    click.option("--timeout", metavar="SECONDS", type=_seconds, help="Limit the time for connecting and the request."),
+    click.option("--retry", metavar="N", type=RETRIES, default=0, help="Try again, as long as nothing has run."),
+    click.option(
+        "--answer", metavar="NAME=VALUE", type=event_and_value, multiple=True, help="Answer the server's requests."
+    ),
+    HEADER,
+    click.option("--token", envvar="WSRPC_TOKEN", show_envvar=True, type=_token, help="Send this bearer token."),
+    click.option("--subprotocol", metavar="NAME", multiple=True, help="Offer this subprotocol. Can be repeated."),
+    click.option("--cacert", type=click.Path(), help="Trust the authorities in this file, not the system's."),
+    click.option("--cert", type=click.Path(), help="Send the client certificate in this file."),
+    click.option("--key", type=click.Path(), help="The certificate's private key, if it is in another file."),
+    click.option("--insecure", is_flag=True, help="Do not verify the server's certificate."),
+    click.option("--compress", is_flag=True, help="Offer to compress messages."),
+    click.option("--profile", type=PROFILES, help="Send only what ws-server-wrapper-go or ws-wrapper 3 accepts."),
+    click.option("--verbose", is_flag=True, help="Show the library's log and each message on stderr."),
+)
+"""How to connect."""
+CALL = several(
+    URL,
+    click.argument("event", shell_complete=_offered),
+    click.argument("args", metavar="[ARG]...", nargs=-1),
+    channel_option("A named channel (default: the main channel)."),
+    CONNECTION,
+)
+"""An event for a server, and its arguments."""
+FORMS = click.Choice(["json", "text", "bytes"])
+UPLOAD = several(
+    click.option("--send", type=click.Path(), help="Upload the items in this file. ARG - uploads them from stdin."),
+    click.option("--as", "form", type=FORMS, default="json", help="An item is a line of JSON or text, or some bytes."),
+)

@@ -92,18 +92,14 @@ def _colours() -> Any:
     try:
         from rich.console import Console
         from rich.highlighter import JSONHighlighter
-        from rich.text import Text
     except ImportError:
         return None
-    console = Console(file=sys.stdout, soft_wrap=True)
-    highlighter = JSONHighlighter()
+    console = Console(file=sys.stdout, soft_wrap=True, highlighter=JSONHighlighter())
 
     def coloured(text: str) -> str:
-        found = Text(text, end="")
-        highlighter.highlight(found)
         with console.capture() as capture:
-            console.print(found)
-        return capture.get().removesuffix("\n")
+            console.print(text, markup=False, emoji=False, end="")
+        return capture.get()
 
     return coloured
 

@@ -7,16 +7,19 @@ import os
 import signal
 import sys
 import traceback
-from argparse import Namespace
 from collections.abc import Callable, Coroutine
-from io import TextIOWrapper
+from contextlib import suppress
+from functools import wraps
 from types import FrameType
 from typing import Any
 
-from ..errors import RemoteError, WsrpcError, printable, short
-from .failures import OUTPUT_CLOSED, UNKNOWN, USAGE, Failure, UsageError, explained
+import click
 
-__all__ = ["Job", "complain", "in_event_loop", "leave", "show"]
+from ..errors import RemoteError, WsrpcError, printable, short
+from .failures import UNKNOWN, USAGE, explained
+from .options import Options
+
+__all__ = ["Job", "complain", "in_event_loop", "leave"]
 
 PATIENCE = 0.7
 """Seconds from an interruption to the end, in which the cancellation and the Close frame are sent. The end does not
@@ -29,33 +32,9 @@ def complain(text: str, details: str = "") -> None:
     Args:
         details: further lines, such as a traceback.
     """
-    if sys.stderr is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        line = printable(text).replace("\n", "\\n")  # a text of the server cannot look like two messages
-        try:
-            sys.stderr.write("\n".join(filter(None, (f"wsrpc: {line}", printable(details)))) + "\n")
-            sys.stderr.flush()
-        except OSError:
-            pass  # there is nowhere else to report it
-
-
-def show(text: str) -> None:
-    """Write a text to stdout, in UTF-8 whatever the locale. Unsafe characters are escaped.
-
-    Raises:
-        Failure: stdout cannot be written to.
-    """
-    stdout: Any = sys.stdout
-    if stdout is None:
-        raise UsageError("stdout is closed, so nothing can be written")
-    if isinstance(stdout, TextIOWrapper):
-        stdout.reconfigure(encoding="utf-8")
-    try:
-        stdout.write(printable(text))
-        stdout.flush()
-    except BrokenPipeError as exc:
-        raise Failure("", OUTPUT_CLOSED) from exc
-    except OSError as exc:
-        raise UsageError(f"cannot write to stdout: {exc.strerror}") from exc
+    line = printable(text).replace("\n", "\\n")  # a text of the server cannot look like two messages
+    with suppress(OSError):  # there is nowhere else to report it
+        click.echo("\n".join(filter(None, (f"wsrpc: {line}", printable(details)))), err=True)
 
 
 class Job:
@@ -116,14 +95,16 @@ class Job:
         return code
 
 
-def in_event_loop(command: Callable[[Namespace, Job], Coroutine[Any, Any, None]]) -> Callable[[Namespace], int]:
-    """Return a function that runs a command until it is done or a signal stops it, and returns the exit code.
+def in_event_loop(command: Callable[[Options, Job], Coroutine[Any, Any, None]]) -> Callable[..., int]:
+    """Return a function for click that runs a command until it is done or a signal stops it, and returns the exit code.
 
     SIGINT, SIGTERM and SIGHUP cancel the command, and with it the handler on the remote peer. The event loop is not
     closed: its threads may wait for input or for the resolution of a name, and `leave` ends them.
     """
 
-    def run(options: Namespace) -> int:
+    @wraps(command)
+    def run(**params: Any) -> int:
+        options = Options(**params)
         loop = asyncio.new_event_loop()
         asyncio.set_event_loop(loop)
         job = Job(loop)

@@ -39,26 +39,25 @@ def argument(text: str) -> Any:
     if not text.startswith("@"):
         try:
             return msgspec.json.decode(text)
-        except UnicodeEncodeError as exc:
-            raise UsageError(f"{_shown(text)} is not text in UTF-8: give @bytes:FILE for the bytes in a file") from exc
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise UsageError(_not_json(text, exc)) from exc
-    form, colon, path = text[1:].partition(":")
-    if not colon or form not in ("text", "bytes"):
+        except (ValueError, RecursionError) as exc:
+            raise UsageError(
+                f"{one_line(text, SHOWN) or 'an empty argument'} is not JSON: {_advice(text, exc)}"
+            ) from exc
+    form, _, path = text[1:].partition(":")
+    if form not in ("text", "bytes"):
         form, path = "json", text[1:]
     if not path:
-        raise UsageError(f"{text} names no file: write {text}FILE, or {shlex.quote(json.dumps(text))} for the text")
-    content = _read(path)
-    if form == "bytes":
-        return content
-    if form == "json" and not content.strip():
-        raise UsageError(f"{path} is empty, which is not JSON: give @text:{path} for the empty text")
+        raise UsageError(f"{text} names no file: write {text}FILE, or {_quoted(text)} for the text")
     try:
-        return content.decode() if form == "text" else msgspec.json.decode(content)
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"{path} is not text in UTF-8: give @bytes:{path} for its bytes") from exc
-    except (msgspec.DecodeError, RecursionError) as exc:
-        raise UsageError(f"{path} is not JSON: {_reason(exc)}; give @text:{path} for its text") from exc
+        with open(path, "rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
+    if len(content) > LARGEST_FILE:
+        raise UsageError(
+            f"{path} has more than {LARGEST_FILE:,} bytes: upload it with --send, if its handler reads items"
+        )
+    return _value(content, form, path, f"@text:{path} for its text, or @bytes:{path} for its bytes")
 
 
 def event_and_value(text: str) -> tuple[str, Any]:
@@ -67,48 +66,45 @@ def event_and_value(text: str) -> tuple[str, Any]:
     Raises:
         UsageError: there is no name or no ``=``, or the value is not an argument.
     """
-    name, _, value = text.partition("=")
-    if not name or "=" not in text:
-        raise UsageError(f"--answer is NAME=VALUE, such as name={shlex.quote(json.dumps('Ada'))}; got {text!r}")
+    name, equals, value = text.partition("=")
+    if not name or not equals:
+        raise UsageError(f"--answer is NAME=VALUE, such as name={_quoted('Ada')}; got {text!r}")
     return name, argument(value)
 
 
-def _shown(text: str) -> str:
-    return one_line(text if len(text) <= SHOWN else f"{text[:SHOWN]}…")
+def _quoted(text: str) -> str:
+    return one_line(shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable())))
+
+
+def _advice(text: str, error: Exception) -> str:
+    if isinstance(error, UnicodeEncodeError):
+        return "it is not text in UTF-8; give @bytes:FILE for the bytes in a file"
+    if text[:1] in ("{", "[", '"'):
+        return f"{_reason(error)}; the shell may have removed quotes, so put the argument into '…'"
+    return f"arguments are JSON, so write {_quoted(text)} for the text"
 
 
 def _reason(error: Exception) -> str:
     """Return what is wrong with JSON, in a few words."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
-    text = one_line(error).removeprefix("JSON is malformed: ")
-    return "its end is missing" if text == "Input data was truncated" else text
+    return one_line(error).removeprefix("JSON is malformed: ").replace("Input data was truncated", "its end is missing")
 
 
-def _not_json(text: str, error: Exception) -> str:
-    shown = _shown(text)
-    if text == "":
-        return "an argument is empty, which is not JSON: write '\"\"' for the empty text"
-    if text[0] in '{["':
-        why = _reason(error)
-        return f"{shown} is not JSON: {why}; the shell may have removed quotes, so put the argument into '…'"
-    if len(text) > SHOWN:
-        return f"{shown} is not JSON: put text into double quotes, within single ones for the shell"
-    quoted = shlex.quote(json.dumps(text, ensure_ascii=not text.isprintable()))
-    return f"{shown} is not JSON: arguments are JSON, so write {one_line(quoted)} for the text"
+def _value(data: bytes, form: str, name: str, instead: str) -> Any:
+    """Return the value of a file or a line.
 
-
-def _read(path: str) -> bytes:
+    Args:
+        name: of the file or line, for errors.
+        instead: what to give if the data has another form.
+    """
+    if form == "bytes":
+        return data
     try:
-        with open(path, "rb") as file:
-            content = file.read(LARGEST_FILE + 1)
-    except (OSError, ValueError) as exc:  # ValueError: a path with a null character
-        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
-    if len(content) > LARGEST_FILE:
-        raise UsageError(
-            f"{path} has more than {LARGEST_FILE:,} bytes: upload it with --send, if its handler reads items"
-        )
-    return content
+        return data.decode() if form == "text" else msgspec.json.decode(data)
+    except (ValueError, RecursionError) as exc:
+        why = "text in UTF-8" if form == "text" else f"JSON: {_reason(exc)}"
+        raise UsageError(f"{name} is not {why}; give {instead}") from exc
 
 
 class Items(NamedTuple):
@@ -158,15 +154,9 @@ class Items(NamedTuple):
             raise UsageError(f"cannot read {self.name}: {exc.strerror}") from exc
 
     def _item(self, line: bytes, number: int) -> Any:
-        try:
-            return line.decode().removesuffix("\r") if self.form == "text" else msgspec.json.decode(line)
-        except UnicodeDecodeError as exc:
-            raise UsageError(f"line {number:,} of {self.name} is not text in UTF-8: give --as bytes") from exc
-        except (msgspec.DecodeError, RecursionError) as exc:
-            raise UsageError(
-                f"line {number:,} of {self.name} is not JSON: {_reason(exc)}; give --as text or --as bytes for items "
-                "that are not JSON"
-            ) from exc
+        if self.form == "text":
+            line = line.removesuffix(b"\r")
+        return _value(line, self.form, f"line {number:,} of {self.name}", "--as text or --as bytes")
 
 
 def items_of(path: str, form: Form) -> Items:
@@ -182,6 +172,6 @@ def items_of(path: str, form: Form) -> Items:
     try:
         file = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         size = os.fstat(file).st_size
-    except (OSError, ValueError) as exc:
-        raise UsageError(f"cannot read {path}: {getattr(exc, 'strerror', None) or exc}") from exc
+    except OSError as exc:
+        raise UsageError(f"cannot read {path}: {exc.strerror}") from exc
     return Items(file, path, form, size or None)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import ChainMap, OrderedDict, UserDict, UserList, deque
 from collections.abc import Callable, Iterator
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect as mi
@@ -22,7 +22,6 @@ __all__ = [
     "EXACT_TYPES",
     "DecHook",
     "EncHook",
-    "Needs",
     "Prepared",
     "convert_options",
     "converter",
@@ -32,6 +31,8 @@ __all__ = [
     "prepare",
     "type_name",
 ]
+
+_R = TypeVar("_R")
 
 DecHook = Callable[[type[Any], Any], Any]
 """Function ``dec_hook(type, value)`` that returns an instance of ``type``, or raises `ValueError` or `TypeError`."""
@@ -105,46 +106,6 @@ def type_name(tp: Any) -> str:
 # ---------------------------------------------------------------- what a type needs
 
 
-class Needs(NamedTuple):
-    """The options that msgspec needs to convert to a type. Each costs time, so only the necessary ones are passed."""
-
-    dec_hook: bool
-    str_keys: bool  # the type has mappings with keys that are not text: JSON has only text keys
-    scalar: bool  # an instance never holds another object, so it cannot be part of a reference cycle
-
-
-_SCALARS = (
-    mi.NoneType,
-    mi.BoolType,
-    mi.IntType,
-    mi.FloatType,
-    mi.StrType,
-    mi.BytesType,
-    mi.DateTimeType,
-    mi.DateType,
-    mi.TimeType,
-    mi.TimeDeltaType,
-    mi.UUIDType,
-    mi.DecimalType,
-    mi.EnumType,
-    mi.LiteralType,
-)
-_WRAPPERS = (mi.Metadata, mi.UnionType)
-# msgspec converts text to these without an option (Any stays text; the hook converts to custom classes).
-_TEXT_KEYS = (
-    mi.AnyType,
-    mi.StrType,
-    mi.BytesType,
-    mi.DateTimeType,
-    mi.DateType,
-    mi.TimeType,
-    mi.TimeDeltaType,
-    mi.UUIDType,
-    mi.DecimalType,
-    mi.CustomType,
-)
-
-
 def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
     """Yield every type inside a type, including itself, each once (types may be recursive)."""
     seen: set[int] = set()
@@ -160,97 +121,81 @@ def nodes_of(root: mi.Type) -> Iterator[mi.Type]:
             todo.extend(getattr(node, name) for name in node.__struct_fields__)
 
 
-def _is_text_key(node: mi.Type) -> bool:
-    if isinstance(node, mi.EnumType):
-        return all(isinstance(member.value, str) for member in node.cls)
-    if isinstance(node, mi.LiteralType):
-        return all(isinstance(value, str) for value in node.values)
-    return isinstance(node, _TEXT_KEYS + _WRAPPERS)
-
-
-def _validator_now(cls: Any) -> None:
-    """Make the validator of a model at registration, not when the first message arrives."""
-    try:
-        pydantic_validator(cls)
-    except RuntimeError as exc:  # pydantic does not find a name
-        why = str(exc).partition("\n")[0]
-        raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
-
-
 @memoized
-def _examine(tp: Any) -> tuple[Needs, type[Any] | None]:
+def _examine(tp: Any) -> tuple[bool, type[Any] | None]:
+    """Return whether a type needs options, and the first class in it that only a ``dec_hook`` can convert to."""
     try:
         nodes = list(nodes_of(mi.type_info(tp)))
     except NameError as exc:
         raise TypeError(f"{type_name(tp)} has a field whose type cannot be resolved: {exc}") from exc
     # Without a hook msgspec accepts any value for `object`, as the annotation says.
     custom: list[Any] = [node.cls for node in nodes if isinstance(node, mi.CustomType) and node.cls is not object]
-    for cls in custom:
-        if is_pydantic(cls):
-            _validator_now(cls)
-    keys = [key for node in nodes if isinstance(node, mi.DictType) for key in nodes_of(node.key_type)]
-    needs = Needs(
-        dec_hook=bool(custom),
-        str_keys=not all(map(_is_text_key, keys)),
-        scalar=all(isinstance(node, _SCALARS + _WRAPPERS) for node in nodes),
-    )
+    for cls in filter(is_pydantic, custom):
+        try:  # now, not when the first message arrives
+            pydantic_validator(cls)
+        except RuntimeError as exc:  # pydantic does not find a name
+            why = str(exc).partition("\n")[0]
+            raise TypeError(f"{type_name(cls)} has a field whose type cannot be resolved: {why}") from exc
+    keys = [node.key_type for node in nodes if isinstance(node, mi.DictType)]
+    needs_options = bool(custom) or not all(isinstance(key, mi.StrType | mi.AnyType) for key in keys)
     unknown = (cls for cls in custom if not is_pydantic(cls) and not isinstance(cls, Checked))
-    return needs, next(unknown, None)
+    return needs_options, next(unknown, None)
 
 
 class Prepared(NamedTuple):
-    """A type as msgspec converts to it, and the options that it needs."""
+    """A type as msgspec converts to it."""
 
     type: Any
-    needs: Needs
+    needs_options: bool
+    """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
+    has only as text. msgspec takes 0.3 microseconds for options, so they are passed only if they are necessary."""
 
 
+def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Callable[[Any, DecHook | None, bool], _R]:
+    """Cache what ``make`` returns for a type, unless there is a hook.
+
+    A hook may be the method of an object that no cache should keep alive.
+    """
+
+    @memoized
+    def cached(tp: Any, _: str, lax: bool) -> _R:
+        return make(tp, None, lax)
+
+    def call(tp: Any, dec_hook: DecHook | None, lax: bool) -> _R:
+        if dec_hook is not None:
+            return make(tp, dec_hook, lax)
+        # ``A | B`` equals ``B | A``, but pydantic prefers the first member. Their texts differ.
+        return cached(tp, "" if isinstance(tp, type) else str(tp), lax)
+
+    return call
+
+
+@_cached_without_hook
 def prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
-    """Find out which library validates ``tp``, and which options converting to it needs.
+    """Find out which library validates ``tp``, and whether msgspec needs options.
 
     Raises:
         TypeError: no library accepts the type or enforces all that it says, or it contains a class that neither msgspec
             nor pydantic knows and there is no ``dec_hook``.
     """
-    # A hook may be the method of an object that no cache should keep alive.
-    return _prepare_plain(tp, _order(tp), lax) if dec_hook is None else _prepare(tp, dec_hook, lax)
-
-
-def _prepare(tp: Any, dec_hook: DecHook | None, lax: bool) -> Prepared:
     if tp is Any or tp is object:
-        return Prepared(tp, Needs(dec_hook=False, str_keys=False, scalar=False))
-    wire = wire_type(tp, lambda part: converter(part, dec_hook=dec_hook, lax=lax), hooked=dec_hook is not None, lax=lax)
+        return Prepared(tp, False)
+    wire = wire_type(tp, lambda part: _converter(part, dec_hook, lax), hooked=dec_hook is not None, lax=lax)
     if isinstance(wire, Checked):  # it may hold the hook, so no cache may keep it
-        return Prepared(wire, Needs(dec_hook=True, str_keys=False, scalar=False))
-    needs, unknown = _examine(wire)
+        return Prepared(wire, True)
+    needs_options, unknown = _examine(wire)
     if unknown is not None and dec_hook is None:
         raise TypeError(
             f"values from the wire cannot be converted to {type_name(unknown)}: make it a dataclass, a msgspec.Struct "
             "or a pydantic model, or pass a dec_hook= that converts to it"
         )
-    return Prepared(wire, needs)
+    return Prepared(wire, needs_options)
 
 
-@memoized
-def _prepare_plain(tp: Any, _: str, lax: bool) -> Prepared:
-    return _prepare(tp, None, lax)
-
-
-def _order(tp: Any) -> str:
-    """Return a further key for caches of types: ``A | B`` equals ``B | A``, but pydantic prefers the first member."""
-    return "" if isinstance(tp, type) else str(tp)
-
-
-def convert_options(needs: Needs, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
+def convert_options(needed: bool, dec_hook: DecHook | None, lax: bool) -> dict[str, Any]:
     """Return the keyword arguments for `msgspec.convert`, only those that make a difference."""
-    options: dict[str, Any] = {}
-    if needs.dec_hook:
-        options["dec_hook"] = make_dec_hook(dec_hook)
-    if needs.str_keys:
-        options["str_keys"] = True
-    if lax:
-        options["strict"] = False
-    return options
+    options: dict[str, Any] = {"dec_hook": make_dec_hook(dec_hook), "str_keys": True} if needed else {}
+    return {**options, "strict": False} if lax else options
 
 
 # ---------------------------------------------------------------- one value to one type
@@ -266,13 +211,14 @@ def _unboxed(exc: msgspec.ValidationError) -> msgspec.ValidationError:
     return msgspec.ValidationError(f"{text}`${path}")
 
 
+@_cached_without_hook
 def _converter(tp: Any, dec_hook: DecHook | None, lax: bool) -> Callable[[Any], Any]:
     if tp is Any or tp is object:
         return lambda value: value
     # msgspec caches its analysis of a Struct, but analyses `list[int]` anew in each call. As the field of a Struct
     # `list[int]` is cached, too.
-    tp, needs = prepare(tp, dec_hook, lax)
-    options = convert_options(needs, dec_hook, lax)
+    tp, needs_options = prepare(tp, dec_hook, lax)
+    options = convert_options(needs_options, dec_hook, lax)
     box = msgspec.defstruct("Box", [("value", tp)], array_like=True)
     convert: Callable[..., Any] = msgspec.convert
     exact: type[Any] | None = tp if tp in EXACT_TYPES else None
@@ -299,10 +245,4 @@ def converter(tp: Any, *, dec_hook: DecHook | None = None, lax: bool = False) ->
     Raises:
         TypeError: nothing can be converted to ``tp``; the text says why.
     """
-    # A hook may be the method of an object that no cache should keep alive.
-    return _plain_converter(tp, _order(tp), lax) if dec_hook is None else _converter(tp, dec_hook, lax)
-
-
-@memoized
-def _plain_converter(tp: Any, _: str, lax: bool) -> Callable[[Any], Any]:
-    return _converter(tp, None, lax)
+    return _converter(tp, dec_hook, lax)

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, cast
 
 __all__ = [
     "BYTES_OPTIONS",
-    "TakesTooLong",
     "core_schema_of",
     "has_core_schema",
     "is_pydantic",
@@ -81,26 +80,11 @@ def pydantic_validator(tp: Any) -> Callable[[Any], Any]:
     if _overrides(tp, "model_validate"):
         validate: Callable[[Any], Any] = tp.model_validate
         return validate
-    from pydantic_core import SchemaValidator, to_json
-
     schema = core_schema_of(tp)
-    adapted = _adapt(schema, _Scope())
-    failing_fast = _fail_fast(adapted)
-    validator = None if failing_fast is schema else _build(SchemaValidator, failing_fast)
-    if validator is None and adapted is not schema:
+    validator = _validator(schema)
+    if validator is None and _adapt(schema, _Scope()) is not schema:
         raise _too_old(tp)
-    validate_json: Callable[[bytes], Any] = tp.model_validate_json if validator is None else validator.validate_json
-
-    def validate_as_json(value: Any) -> Any:
-        # pydantic accepts JSON only as text, so the value is encoded again, which takes 1 to 2 microseconds. Values
-        # that only MessagePack has (bytes, datetimes, keys that are not text, NaN) are validated as their JSON.
-        return validate_json(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
-
-    return validate_as_json
-
-
-class TakesTooLong(TypeError):
-    """Validating a value of the type could take exponential time."""
+    return _from_decoded(tp.model_validate_json if validator is None else validator.validate_json)
 
 
 def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
@@ -108,36 +92,36 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
 
     ``strict`` applies to everything without a config of its own; models and pydantic's dataclasses have one.
 
-    The function raises pydantic's own exception, a `ValueError`, with one more step at the beginning of each path.
+    The function raises `ValueError` with one line of text if a value does not fit.
 
     Raises:
-        TakesTooLong: validation could take exponential time.
-        Exception: anything that pydantic raises for a type that it refuses.
+        Exception: anything that pydantic raises for a type that it refuses, or a `TypeError` if the installed pydantic
+            is too old, or if validating a value of the type could take exponential time.
     """
     from pydantic import ConfigDict, TypeAdapter
-    from pydantic_core import SchemaValidator, to_json
 
     # In a tuple, because an adapter takes no config for a class that may have one, such as a dataclass.
     boxed: Any = tuple[(tp,)]
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message=".*`ReadOnly`"
-        )  # the items belong to the handler, which may change them
+        # The items belong to the handler, which may change them.
+        warnings.filterwarnings("ignore", message=".*`ReadOnly`")
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
     if _takes_exponential_time(adapter.core_schema):
-        raise TakesTooLong(
+        raise TypeError(
             "it holds a union of dataclasses that contain the union, and validating that would take twice as long with "
             "each level: give the union a Field(discriminator=...), or make its classes Structs with tags"
         )
-    adapted = _fail_fast(_adapt(adapter.core_schema, _Scope()))
-    validator = _build(SchemaValidator, adapted, {"strict": strict})
+    validator = _validator(adapter.core_schema, {"strict": strict})
     if validator is None:
         raise TypeError("wsrpc needs pydantic 2.13 or newer for it: update pydantic")
+    convert = _from_decoded(validator.validate_json)
 
     def validate(value: Any) -> Any:
         try:
-            return validator.validate_json(to_json((value,), bytes_mode="base64", inf_nan_mode="constants"))[0]
+            return convert((value,))[0]
+        except ValueError as exc:
+            raise ValueError(summary(exc, skip=1)) from exc
         except TypeError as exc:
             text, found, _ = str(exc).partition(" to supplied value")
             if not found:  # a constraint cannot be compared with the value
@@ -145,6 +129,22 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
             raise ValueError(text) from None
 
     return validate
+
+
+def _validator(schema: dict[str, Any], config: Any = None) -> Any:
+    """Make the validator of a core schema as wsrpc adapts it; return None if pydantic is too old for that."""
+    from pydantic_core import SchemaValidator
+
+    return _build(SchemaValidator, _fail_fast(_adapt(schema, _Scope())), config)
+
+
+def _from_decoded(validate_json: Callable[[bytes], Any]) -> Callable[[Any], Any]:
+    """Make a function that validates a decoded value of a function that validates JSON."""
+    from pydantic_core import to_json
+
+    # pydantic accepts JSON only as text, so the value is encoded again, which takes 1 to 2 microseconds. Values that
+    # only MessagePack has (bytes, datetimes, keys that are not text, NaN) are validated as their JSON.
+    return lambda value: validate_json(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
 
 
 @lru_cache(maxsize=_MOST_TYPES)
@@ -387,21 +387,18 @@ def _takes_exponential_time(schema: dict[str, Any]) -> bool:
     every = list(_within(schema))
     by_ref = {each["ref"]: each for each in every if "ref" in each}
 
-    def named(choice: dict[str, Any]) -> dict[str, Any]:
-        return by_ref.get(choice.get("schema_ref", ""), choice)
+    def named(each: dict[str, Any]) -> dict[str, Any]:
+        return by_ref.get(each.get("schema_ref", ""), each)
 
     def leads_to(start: dict[str, Any], union: dict[str, Any]) -> bool:
-        seen: set[int] = set()
+        found: dict[int, dict[str, Any]] = {}
         todo = [start]
         while todo:
             for each in _within(named(todo.pop())):
-                if each is union:
-                    return True
-                target = named(each)
-                if target is not each and id(target) not in seen:
-                    seen.add(id(target))
-                    todo.append(target)
-        return False
+                if id(each) not in found and named(each) is not each:
+                    todo.append(each)
+                found[id(each)] = each
+        return id(union) in found
 
     for union in every:
         if union["type"] == "union":

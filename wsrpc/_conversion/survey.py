@@ -1,4 +1,15 @@
-"""Survey of a type: the constraints and classes in it that msgspec does not know and another library must enforce."""
+"""Survey of a type: what in it decides whether msgspec or pydantic validates it, found in one walk over its parts.
+
+msgspec 0.22 misreads some unions. It keeps what it knows of a union in one array, and finds each entry by the entries
+before it. Two of its functions disagree about the order, and then read memory that is not theirs, which usually ends
+the process:
+
+- What frees a union takes a pattern for a type, if a collection follows.
+- The items of a tuple of fixed length are written before the bounds of the other members, and read after them.
+
+The array has room for one set of bounds per type. ``Annotated[int, Meta(ge=1)] | Literal[-1]`` therefore loses its
+``Literal``, and of two sets of bounds the last counts for all values.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +18,10 @@ import enum
 import inspect
 import types
 import typing
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Collection, Generator, Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Final, Literal, TypeVar, Union, get_args, get_origin
 from uuid import UUID
 
 import msgspec
@@ -19,303 +30,238 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic
 
-__all__ = [
-    "META_FIELDS",
-    "TEXT",
-    "UNIONS",
-    "Survey",
-    "expanded",
-    "has_fields",
-    "is_alias",
-    "is_constraint",
-    "is_sealed",
-    "is_tagged",
-    "restricts",
-    "survey_of",
-    "unaliased",
-]
+__all__ = ["UNIONS", "Survey", "is_tagged", "restricts", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
+
+Place = Literal["open", "sealed", "model"]
+"""Where a part of a type is: where both libraries see it, in a class into which only msgspec looks (a Struct or a class
+of attrs), or in a pydantic model."""
+
 _LIBRARIES = frozenset({"annotated_types", "pydantic", "pydantic_core"})
 _NO_CONSTRAINTS = frozenset({"Unit", "DocInfo"})
 """Metadata of annotated_types that describes values without restricting them."""
-META_FIELDS: dict[str, tuple[str, str]] = {
-    "Gt": ("gt", "gt"),
-    "Ge": ("ge", "ge"),
-    "Lt": ("lt", "lt"),
-    "Le": ("le", "le"),
-    "MultipleOf": ("multiple_of", "multiple_of"),
-    "MinLen": ("min_length", "min_length"),
-    "MaxLen": ("max_length", "max_length"),
-    "Timezone": ("tz", "tz"),
-}
-"""Constraints of annotated_types: the attribute that holds the bound, and the equivalent field of `msgspec.Meta`."""
 _OF_PYDANTIC = frozenset({"Predicate", "Not"})
 """Constraints of annotated_types whose subclasses pydantic also knows."""
 _LAZY = frozenset({Iterable, Iterator, Generator})
 """Types whose items pydantic checks only as they are read, which is when the handler already runs."""
-TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
+_TEXT = frozenset({str, bytes, bytearray, memoryview, datetime, date, time, timedelta, UUID, Decimal})
 """Types that are text in JSON."""
 _ONLY_MSGSPEC: frozenset[Any] = frozenset({bytearray, memoryview, msgspec.Raw, msgspec.msgpack.Ext, msgspec.UnsetType})
-
-
-def is_constraint(metadata: Any) -> bool:
-    """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
-    if hasattr(metadata, "__get_pydantic_core_schema__"):
-        return True
-    return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)
-
-
-def _is_pydantic_field(value: Any) -> bool:
-    return type(value).__module__ == "pydantic.fields"
-
-
-def _is_of_annotated_types(value: Any) -> bool:
-    return type(value).__module__.partition(".")[0] == "annotated_types"
-
-
-def _shown(metadata: Any) -> str:
-    return "Field(...)" if _is_pydantic_field(metadata) else repr(metadata)
-
-
 _SIZED = frozenset({str, bytes, bytearray, list, tuple, set, frozenset, dict})
 _NOT_SIZED = frozenset({int, float, bool, Decimal, datetime, date, time, timedelta, UUID})
+_NUMBERS = ("gt", "ge", "lt", "le", "multiple_of")
+_LENGTHS = ("min_length", "max_length")
 
-
-def _cannot_be_met(metadata: Any, inner: Any) -> str:
-    """Say why no value of ``inner`` can be compared with the constraint; "" if values can.
-
-    Without this check pydantic would raise for each value.
-    """
-    if _is_pydantic_field(metadata):
-        return next(filter(None, (_cannot_be_met(each, inner) for each in metadata.metadata)), "")
-    if get_origin(inner) in UNIONS:
-        return next(filter(None, (_cannot_be_met(metadata, member) for member in _members(inner))), "")
-    cls = get_origin(inner) or inner
-    if not isinstance(cls, type):
-        return ""
-    name = type(metadata).__name__
-    if not _is_of_annotated_types(metadata):
-        pattern = getattr(metadata, "pattern", None)
-        return f"a pattern is for text, not for {cls.__name__}" if pattern is not None and cls in _NOT_SIZED else ""
-    if name in ("MinLen", "MaxLen") and cls in _NOT_SIZED:
-        return f"{cls.__name__} has no length"
-    if name == "Timezone" and not (metadata.tz is None or metadata.tz is Ellipsis):
-        return "it requires one certain time zone: write Timezone(...) and check the zone in the handler"
-    if name in ("Gt", "Ge", "Lt", "Le", "MultipleOf") and cls in _SIZED:
-        bound: Any = getattr(metadata, META_FIELDS[name][0])
-        if bound.__class__ != cls:
-            return f"{cls.__name__} is not comparable with {bound!r}"
-    return ""
-
-
-def expanded(metadata: Iterable[Any]) -> Iterator[Any]:
-    """Yield the single constraints: ``Interval(gt=0, lt=5)`` is two."""
-    for each in metadata:
-        if getattr(each, "__is_annotated_types_grouped_metadata__", False) is True:
-            yield from expanded(each)
-        else:
-            yield each
+_USE_META = "use msgspec.Meta(...) or a class that checks itself in __post_init__"
 
 
 class Survey:
     """Finds out which library can enforce a type, by visiting each part of the type once."""
 
-    def __init__(self, hooked: bool, models: set[type[Any]] | None = None) -> None:
+    def __init__(self, hooked: bool) -> None:
         """
         Args:
             hooked: the user has a ``dec_hook``.
-            models: the models that were visited already.
         """
-        self.hooked = hooked
-        self.needs_meta = False
-        """The type has constraints of annotated_types that `msgspec.Meta` can replace, or a generic alias.
-
-        Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
-        """
-        self.needs_pydantic: str | None = None
-        """The first thing found that msgspec cannot enforce and pydantic may."""
-        self.refused: str | None = None
+        self._hooked = hooked
+        self.refused = ""
         """Why neither library can enforce all that the type says."""
-        self.needs_msgspec: str | None = None
+        self.needs_pydantic = ""
+        """The first thing found that msgspec cannot enforce and pydantic may."""
+        self.instead = ""
+        """What to do about it without pydantic."""
+        self.needs_msgspec = ""
         """The first thing found that pydantic does not know."""
-        self.not_for_pydantic: str | None = None
-        """Why pydantic must not validate the type: it would choose the wrong class, or ignore something."""
-        self._ignored: str | None = None
-        """The first constraint that a model would ignore."""
-        self._models: set[type[Any]] = set() if models is None else models
-        self._seen: set[Any] = set()
+        self.not_for_pydantic = ""
+        """Why pydantic must not validate the type: it would ignore something."""
+        self.misread = ""
+        """What msgspec does wrong with the first union found that it misreads."""
+        self._seen: list[tuple[Any, Place]] = []
 
-    def visit(self, tp: Any, owner: str | None = None, *, sealed: bool = False) -> None:
-        """Visit ``tp``.
-
-        Args:
-            owner: the class or field that the type belongs to; None if it is the annotation of a parameter.
-            sealed: it belongs to a class whose fields pydantic does not see.
-        """
+    def visit(self, tp: Any, owner: str = "", place: Place = "open") -> None:
+        """Visit ``tp``, which belongs to the class or field ``owner``, or is the annotation of a parameter."""
         origin = get_origin(tp)
         if origin is Annotated:
-            inner, *metadata = get_args(tp)
-            for each in expanded(metadata):
-                self._metadata(each, inner, owner, sealed)
-            self.visit(inner, owner, sealed=sealed)
+            for each in _expanded(tp.__metadata__):
+                self._metadata(each, tp.__origin__, owner, place)
+            self.visit(tp.__origin__, owner, place)
         elif isinstance(tp, TypeVar):
             # msgspec ignores all constraints there, even its own, so there is an owner in any case.
             for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
-                self.visit(bound, owner or tp.__name__, sealed=sealed)
-        elif origin is Literal:
-            pass
-        elif not isinstance(tp, type) and hasattr(tp, "__supertype__"):  # NewType
-            self.visit(tp.__supertype__, owner, sealed=sealed)
-        elif is_alias(origin or tp):
-            if self._is_new(tp, sealed):
-                if origin is not None and owner is None:
-                    self.needs_meta = True
-                elif origin is not None and getattr(origin.__value__, "__parameters__", ()) != origin.__type_params__:
-                    self._require_pydantic(f"{tp}", owner, sealed)
-                self.visit(unaliased(tp), owner, sealed=sealed)
+                self.visit(bound, owner or tp.__name__, place)
+        elif origin is not Literal and (tp, place) not in self._seen:
+            self._seen.append((tp, place))
+            self._part(tp, origin or tp, owner, place)
+
+    def _part(self, tp: Any, cls: Any, owner: str, place: Place) -> None:
+        if (inner := unwrapped(tp)) is not None:
+            if cls is not tp and getattr(cls.__value__, "__parameters__", ()) != cls.__type_params__:
+                # Of ``type X[A, B] = dict[B, A]`` msgspec 0.22 takes the arguments in the wrong order.
+                self._require_pydantic(f"{tp}", owner, place)
+            self.visit(inner, owner, place)
+            return
+        if cls in UNIONS and place != "model":
+            self._union(tp, owner, place)
+        if isinstance(cls, type):
+            self._class(cls, owner, place)
+        if _has_fields(cls):
+            self._fields(tp, cls, "sealed" if _is_sealed(cls) and place == "open" else place)
         else:
             for arg in get_args(tp):
-                self.visit(arg, owner, sealed=sealed)
-            cls = origin or tp
-            if cls in UNIONS:
-                self._union(tp, owner)
-            elif isinstance(cls, type) and self._is_new(cls, sealed):
-                self._class(cls, owner, sealed)
+                self.visit(arg, owner, place)
 
-    def _is_new(self, tp: Any, sealed: bool) -> bool:
-        new = (tp, sealed) not in self._seen
-        self._seen.add((tp, sealed))
-        return new
-
-    def _metadata(self, metadata: Any, inner: Any, owner: str | None, sealed: bool) -> None:
+    def _metadata(self, metadata: Any, inner: Any, owner: str, place: Place) -> None:
         if isinstance(metadata, msgspec.Meta):
-            if restricts(metadata):
+            if restricts(metadata) and place == "model":
+                self._refuse(owner, f"pydantic ignores {metadata!r}: write Field(...)")
+            elif restricts(metadata) and place == "open":
                 self.needs_msgspec = self.needs_msgspec or repr(metadata)
-                self._ignored = self._ignored or f"{_in(owner)}pydantic ignores {metadata!r}: write Field(...)"
-        elif is_constraint(metadata):
-            name = type(metadata).__name__ if _is_of_annotated_types(metadata) else ""
-            shown = _shown(metadata)
-            if name in _NO_CONSTRAINTS:
-                return
-            if reason := _cannot_be_met(metadata, inner):
-                self._refuse(f"{_in(owner)}{shown} cannot be enforced: {reason}")
-            elif owner is None and _is_pydantic_field(metadata) and not metadata.is_required():
-                self._refuse(f"{shown} has a default, which nothing uses: write it in the signature")
-            elif name in META_FIELDS and owner is None:
-                self.needs_meta = True
-            elif name == "Timezone":  # which pydantic ignores
-                self._refuse(f"{_in(owner)}{shown} cannot be enforced there: write msgspec.Meta(tz=...)")
-                self._ignored = (
-                    self._ignored or f"{_in(owner)}pydantic ignores {shown}: write AwareDatetime or NaiveDatetime"
-                )
-            elif _is_unknown(metadata):
-                self._refuse(f"{_in(owner)}{shown} is a constraint that neither msgspec nor pydantic knows")
-                self._ignored = self.refused
-            else:
-                self._require_pydantic(shown, owner, sealed)
-
-    def _require_pydantic(self, what: str, owner: str | None, sealed: bool) -> None:
-        if sealed:
+            return
+        name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
+        if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:
+            return
+        is_field = _is_pydantic_field(metadata)
+        shown = "Field(...)" if is_field else repr(metadata)
+        if name == "Timezone":
             self._refuse(
-                f"{_in(owner)}msgspec cannot enforce {what}: write msgspec.Meta(...) there, or make the class a "
-                "dataclass or a pydantic model"
+                owner, f"neither msgspec nor pydantic enforces {shown}: write msgspec.Meta(tz=...) or AwareDatetime"
             )
+        elif _is_unknown(metadata):
+            self._refuse(owner, f"{shown} is a constraint that neither msgspec nor pydantic knows")
+        elif place != "model" and (reason := _cannot_be_met(metadata, inner)):
+            self._refuse(owner, f"{shown} cannot be enforced: {reason}")
+        elif is_field and not owner and not metadata.is_required():
+            self._refuse(owner, f"{shown} has a default, which nothing uses: write it in the signature")
         else:
-            self.needs_pydantic = self.needs_pydantic or f"{_in(owner)}{what}"
+            self._require_pydantic(shown, owner, place)
 
-    def _exclude_pydantic(self, why: str) -> None:
-        self.not_for_pydantic = self.not_for_pydantic or why
+    def _require_pydantic(self, what: str, owner: str, place: Place, instead: str = _USE_META) -> None:
+        if place == "sealed":
+            fix = "write msgspec.Meta(...) there, or make the class a dataclass or a pydantic model"
+            self._refuse(owner, f"msgspec cannot enforce {what}: {fix}")
+        elif place == "open" and not self.needs_pydantic:
+            self.needs_pydantic, self.instead = f"{_in(owner)}{what}", instead
 
-    def _refuse(self, why: str) -> None:
-        self.refused = self.refused or why
+    def _refuse(self, owner: str, why: str) -> None:
+        self.refused = self.refused or f"{_in(owner)}{why}"
 
-    def _union(self, tp: Any, owner: str | None) -> None:
+    # ---------------------------------------------------------------- unions
+
+    def _union(self, tp: Any, owner: str, place: Place) -> None:
         members = list(_members(tp))
-        objects = [cls for cls in members if _is_object(cls)]
-        if len([cls for cls in members if _is_text(cls)]) > 1:
+        if problem := _misread(members):
+            self.misread = self.misread or f"{_in(owner)}msgspec {problem}"
+        classes = [get_origin(each) or each for each, _ in members if each not in (None, types.NoneType)]
+        objects = [cls for cls in classes if _is_object(cls)]
+        tag = f"give each class of the union a tag, as in class {_first_name(objects)}(msgspec.Struct, tag=True)"
+        why = ""
+        if len({cls for cls in classes if _is_text(cls)}) > 1:
             why = "unions may not contain more than one str-like type"
-        elif len(objects) > 1 and any(map(is_sealed, objects)) and not all(map(is_tagged, objects)):
-            why = "pydantic does not see the fields of Struct types and attrs classes"
-        else:
-            return
-        self._exclude_pydantic(f"{_in(owner)}{tp} cannot be decided: {why}")
+        elif len(objects) > 1 and any(map(_is_sealed, objects)):
+            if not all(map(is_tagged, objects)):
+                why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
+        elif len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes))):
+            self._require_pydantic(f"{tp}", owner, place, tag)
+        if why:
+            self._refuse(owner, f"{tp} cannot be decided: {why}")
 
-    def _class(self, cls: type[Any], owner: str | None, sealed: bool) -> None:
+    # ---------------------------------------------------------------- classes
+
+    def _class(self, cls: Any, owner: str, place: Place) -> None:
         if is_pydantic(cls):
-            self._model(cls)
-            return
-        hides_fields = is_sealed(cls)
-        if hasattr(cls, "__pydantic_validator__") or (has_core_schema(cls) and not (sealed and self.hooked)):
-            self._require_pydantic(f"{cls.__qualname__}, a class of pydantic", owner, sealed)
-        elif cls in _ONLY_MSGSPEC or hides_fields or (self.hooked and not sealed and _is_custom(cls)):
+            for name, field in getattr(cls, "model_fields", {}).items():
+                hint: Any = Annotated[(field.annotation, *field.metadata)] if field.metadata else field.annotation
+                self.visit(hint, f"{cls.__qualname__}.{name}", "model")
+        elif hasattr(cls, "__pydantic_validator__") or (
+            has_core_schema(cls) and not (place == "sealed" and self._hooked)
+        ):
+            self._require_pydantic(f"{cls.__qualname__}, a class of pydantic", owner, place)
+        elif place == "open" and (cls in _ONLY_MSGSPEC or _is_sealed(cls) or (self._hooked and _is_custom(cls))):
             self.needs_msgspec = self.needs_msgspec or cls.__qualname__
-        elif cls in _LAZY:
-            self._refuse(f"{_in(owner)}{cls.__qualname__} cannot be enforced before it is read: write list[...]")
-        if has_fields(cls):
-            self._fields(cls, sealed or hides_fields)
+        elif place != "model" and cls in _LAZY:
+            self._refuse(owner, f"{cls.__qualname__} cannot be enforced before it is read: write list[...]")
 
-    def _fields(self, cls: Any, sealed: bool) -> None:
+    def _fields(self, tp: Any, cls: Any, place: Place) -> None:
         """Visit the fields of a class that is not a model."""
-        self._settings(cls, sealed)
         name = cls.__qualname__
+        if place != "model":
+            self._settings(cls, place)
         try:
-            hints = typing.get_type_hints(cls, include_extras=True)
-        except NameError:
-            return  # msgspec cannot resolve it either, and says so
+            fields = _fields_of(tp)
         except Exception as exc:  # anything that evaluating an annotation raises
-            self._refuse(f"{name} has a field whose type cannot be resolved: {exc}")
+            self._refuse("", f"{name} has a field whose type cannot be resolved: {exc}")
             return
-        for field, hint in hints.items():
-            if _is_init_var(hint):
-                self._require_pydantic("an InitVar", f"{name}.{field}", sealed)
-                self.visit(hint.type, f"{name}.{field}", sealed=sealed)
-            elif get_origin(hint) is not ClassVar:
-                self.visit(hint, f"{name}.{field}", sealed=sealed)
-        for base in _parametrized_bases(cls):
-            for arg in get_args(base):  # the fields themselves only say T
-                self.visit(arg, name, sealed=sealed)
-            if _is_typed_dict(cls):
-                self._refuse(
-                    f"{name} derives from {base}, and no library looks into the brackets: write its fields out"
-                )
-            elif not sealed:
-                self._exclude_pydantic(f"{name} derives from {base}, and pydantic ignores what is in the brackets")
+        for field, hint in fields.items():
+            if hint.__class__ is dataclasses.InitVar:
+                self._require_pydantic("an InitVar", f"{name}.{field}", place)
+                hint = hint.type
+            if get_origin(hint) is not ClassVar:
+                self.visit(hint, f"{name}.{field}", place)
 
-    def _settings(self, cls: Any, sealed: bool) -> None:
+    def _settings(self, cls: Any, place: Place) -> None:
         """Look for settings of a class and of its fields that only pydantic knows, or nobody."""
         name = cls.__qualname__
-        for each in cls.__attrs_attrs__ if _is_attrs(cls) else ():
+        for each in getattr(cls, "__attrs_attrs__", ()):
             if each.converter is not None:
-                self._refuse(f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
-        for field, default in _defaults(cls).items():
+                self._refuse("", f"{name}.{each.name} has a converter, which is never called: use __attrs_post_init__")
+        for field, default in _defaults(cls):
             if _is_pydantic_field(default):
-                self._require_pydantic("Field(...)", f"{name}.{field}", sealed)
-        for each in _validators(cls):
-            self._require_pydantic("a validator of pydantic", f"{name}.{each}", sealed or hasattr(cls, "_fields"))
+                self._require_pydantic("Field(...)", f"{name}.{field}", place)
+        for each in _validators(cls):  # which pydantic ignores in a NamedTuple
+            place_of_methods: Place = "sealed" if hasattr(cls, "_fields") else place
+            self._require_pydantic("a validator of pydantic", f"{name}.{each}", place_of_methods)
         if _is_typed_dict(cls) and (getattr(cls, "__closed__", None) or _extra_items(cls)):
-            self._require_pydantic(f"{name}, which restricts further keys", None, sealed)
+            self._require_pydantic(f"{name}, which restricts further keys", "", place)
         if hasattr(cls, "__pydantic_config__"):
-            self._require_pydantic("a config of pydantic", name, sealed)
+            self._require_pydantic("a config of pydantic", name, place)
+        for base in _parametrized_bases(cls):
+            if _is_typed_dict(cls):
+                self._refuse(
+                    "", f"{name} derives from {base}, and no library looks into the brackets: write its fields out"
+                )
+            elif place == "open":
+                self.not_for_pydantic = f"{name} derives from {base}, and pydantic ignores what is in the brackets"
 
-    def _model(self, cls: Any) -> None:
-        """Look for constraints that pydantic, which validates the model, ignores."""
-        if cls in self._models:
-            return
-        self._models.add(cls)
-        for name, field in getattr(cls, "model_fields", {}).items():
-            inside = Survey(self.hooked, self._models)
-            metadata = tuple(field.metadata)
-            hint = Annotated[(field.annotation, *metadata)] if metadata else field.annotation
-            inside.visit(hint, f"{cls.__qualname__}.{name}")
-            if inside._ignored:
-                self._refuse(inside._ignored)
-                self._ignored = inside._ignored
+
+@memoized
+def survey_of(tp: Any, hooked: bool) -> Survey:
+    """Return the survey of a type. ``hooked``: the user has a ``dec_hook``."""
+    survey = Survey(hooked)
+    survey.visit(tp)
+    return survey
+
+
+def _in(owner: str) -> str:
+    return f"{owner}: " if owner else ""
+
+
+# ---------------------------------------------------------------- metadata
 
 
 def restricts(meta: msgspec.Meta) -> bool:
     """Whether ``meta`` restricts values, besides describing them."""
-    return any(getattr(meta, field) is not None for _, field in META_FIELDS.values()) or meta.pattern is not None
+    return _has_bounds(meta) or meta.pattern is not None or meta.tz is not None
+
+
+def _has_bounds(meta: msgspec.Meta) -> bool:
+    return any(getattr(meta, name) is not None for name in _NUMBERS + _LENGTHS)
+
+
+def _expanded(metadata: Iterable[Any]) -> Iterator[Any]:
+    """Yield the single constraints: ``Interval(gt=0, lt=5)`` is two."""
+    for each in metadata:
+        if getattr(each, "__is_annotated_types_grouped_metadata__", False) is True:
+            yield from _expanded(each)
+        else:
+            yield each
+
+
+def _is_constraint(metadata: Any) -> bool:
+    """Whether metadata in an `Annotated` is a constraint. PEP 593 allows any other object there, too."""
+    if hasattr(metadata, "__get_pydantic_core_schema__"):
+        return True
+    return any(base.__module__.partition(".")[0] in _LIBRARIES for base in type(metadata).__mro__)
 
 
 def _is_unknown(metadata: Any) -> bool:
@@ -328,13 +274,123 @@ def _is_unknown(metadata: Any) -> bool:
     )
 
 
-def _is_init_var(hint: Any) -> bool:
-    return isinstance(hint, dataclasses.InitVar)
+def _is_pydantic_field(value: Any) -> bool:
+    return type(value).__module__ == "pydantic.fields"
 
 
-def _is_custom(cls: type[Any]) -> bool:
+def _cannot_be_met(metadata: Any, tp: Any) -> str:
+    """Say why no value of a type can be compared with a constraint; "" if values can.
+
+    Without this check pydantic would raise for each value.
+    """
+    for each in metadata.metadata if _is_pydantic_field(metadata) else [metadata]:
+        for member, _ in _members(tp):
+            cls: Any = get_origin(member) or member
+            if cls in _NOT_SIZED and getattr(each, "pattern", None) is not None:
+                return f"a pattern is for text, not for {cls.__name__}"
+            if cls in _NOT_SIZED and any(hasattr(each, name) for name in _LENGTHS):
+                return f"{cls.__name__} has no length"
+            bounds = [getattr(each, name) for name in _NUMBERS if hasattr(each, name)] if cls in _SIZED else []
+            if bounds and bounds[0].__class__ is not cls:
+                return f"{cls.__name__} is not comparable with {bounds[0]!r}"
+    return ""
+
+
+# ---------------------------------------------------------------- members of unions
+
+
+def unwrapped(tp: Any) -> Any:
+    """Return the type for which an alias or a NewType stands; None for any other type."""
+    alias: Any = get_origin(tp) or tp
+    if type(alias).__name__ == "TypeAliasType":  # of typing, from Python 3.12 on, or of typing_extensions
+        return _with_arguments(alias.__value__, dict(zip(alias.__type_params__, get_args(tp), strict=False)))
+    return None if isinstance(tp, type) else getattr(tp, "__supertype__", None)
+
+
+def _with_arguments(tp: Any, arguments: dict[Any, Any]) -> Any:
+    """Return a type with other types in place of type parameters."""
+    if isinstance(tp, TypeVar):
+        return arguments.get(tp, tp)
+    parameters = getattr(tp, "__parameters__", ()) if get_args(tp) else ()
+    return tp[tuple(arguments.get(each, each) for each in parameters)] if arguments and parameters else tp
+
+
+def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[msgspec.Meta]]]:
+    """Yield the members of a union and of unions in it, or a type that is none, as msgspec reads them.
+
+    Each comes without aliases and other wrappers, and with the metadata in them.
+    """
+    origin = get_origin(tp)
+    if origin is Annotated:
+        yield from _members(tp.__origin__, metadata + tp.__metadata__)
+    elif origin is Final:
+        yield from _members(get_args(tp)[0], metadata)
+    elif isinstance(tp, TypeVar):
+        yield from _members(Any if tp.__bound__ is None else tp.__bound__, metadata)
+    elif (inner := unwrapped(tp)) is not None:
+        yield from _members(inner, metadata)
+    elif origin in UNIONS:
+        for each in get_args(tp):
+            yield from _members(each)
+    else:
+        yield tp, [each for each in metadata if isinstance(each, msgspec.Meta)]
+
+
+def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
+    """Return what msgspec does wrong with a union of these members; an empty text if it reads the union right."""
+    kinds = [_kinds(tp) for tp, _ in members]
+    if [Any] in kinds:  # it takes the place of the whole union
+        return ""
+    metas = [meta for _, metadata in members for meta in metadata]
+    pair = ""
+    if any(meta.pattern is not None for meta in metas) and ["collection"] in kinds:
+        pair = "text with a pattern and a collection"
+    elif any(map(_has_bounds, metas)) and ["fixed"] in kinds:
+        pair = "a tuple of fixed length and a type with bounds"
+    if pair:
+        return f"cannot decode a union of {pair}: put one of the two into a dataclass"
+    for tp, metadata in members:
+        if any(map(restricts, metadata)) and sum(tp in each for each in kinds) > 1:
+            return f"applies the bounds of one {tp.__name__} in a union to every {tp.__name__}: write one of them"
+    return ""
+
+
+def _kinds(tp: Any) -> list[Any]:
+    """Return what a member counts as: its class, "fixed", "collection", or the classes of its values."""
+    if get_origin(tp) is Literal:
+        return [each.__class__ for each in get_args(tp)]
+    cls = get_origin(tp) or tp
+    if cls is tuple and tp not in (tuple, typing.Tuple) and get_args(tp)[-1:] != (Ellipsis,):  # noqa: UP006
+        return ["fixed"]
+    if _derives(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
+        return ["collection"]
+    return [cls]
+
+
+def _is_text(cls: Any) -> bool:
+    if not _derives(cls, enum.Enum):
+        return cls in _TEXT
+    members: list[enum.Enum] = list(cls)
+    return all(isinstance(member.value, str) for member in members)
+
+
+def _is_object(cls: Any) -> bool:
+    """Whether values of a class come from objects in JSON."""
+    if _is_struct(cls):
+        return not cls.__struct_config__.array_like
+    return _is_sealed(cls) or dataclasses.is_dataclass(cls) or is_pydantic(cls) or _derives(cls, Mapping)
+
+
+def _first_name(classes: list[Any]) -> str:
+    return next((cls.__name__ for cls in classes if _has_fields(cls)), "Cat")
+
+
+# ---------------------------------------------------------------- classes
+
+
+def _is_custom(cls: Any) -> bool:
     """Whether msgspec leaves the class to the hook."""
-    if has_fields(cls):  # msgspec looks into it, but must not do so before its unions have been checked
+    if cls in _ONLY_MSGSPEC or _has_fields(cls):  # msgspec looks into it, but only after its unions have been checked
         return False
     try:
         return isinstance(mi.type_info(cls), mi.CustomType)
@@ -342,53 +398,65 @@ def _is_custom(cls: type[Any]) -> bool:
         return False
 
 
-def _members(union: Any) -> Iterator[Any]:
-    """Yield the classes of a union."""
-    for each in get_args(union):
-        while get_origin(each) is Annotated or (not isinstance(each, type) and hasattr(each, "__supertype__")):
-            each = get_args(each)[0] if get_args(each) else each.__supertype__
-        yield get_origin(each) or each
+def _has_fields(cls: Any) -> bool:
+    return dataclasses.is_dataclass(cls) or _is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
 
 
-def _is_text(cls: Any) -> bool:
-    if not isinstance(cls, type) or not issubclass(cls, enum.Enum):
-        return cls in TEXT
-    members: list[enum.Enum] = list(cls)
-    return all(isinstance(member.value, str) for member in members)
-
-
-def has_fields(cls: Any) -> bool:
-    return dataclasses.is_dataclass(cls) or is_sealed(cls) or _is_typed_dict(cls) or hasattr(cls, "_fields")
-
-
-def is_sealed(cls: Any) -> bool:
+def _is_sealed(cls: Any) -> bool:
     """Whether pydantic does not see the fields of a class."""
-    return isinstance(cls, type) and (issubclass(cls, msgspec.Struct) or _is_attrs(cls))
+    return _is_struct(cls) or hasattr(cls, "__attrs_attrs__")
+
+
+def _is_struct(cls: Any) -> bool:
+    return _derives(cls, msgspec.Struct)
+
+
+def _derives(cls: Any, base: type) -> bool:
+    return isinstance(cls, type) and issubclass(cls, base)
 
 
 def is_tagged(cls: Any) -> bool:
     """Whether a class is a Struct with a tag, by which msgspec knows it among others."""
     cls = get_origin(cls) or cls
-    return isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls.__struct_config__.tag is not None
+    return _is_struct(cls) and cls.__struct_config__.tag is not None
 
 
-def _is_object(cls: Any) -> bool:
-    """Whether values of a class come from objects in JSON."""
-    if not isinstance(cls, type):
-        return False
-    return dataclasses.is_dataclass(cls) or is_sealed(cls) or is_pydantic(cls) or issubclass(cls, Mapping)
+def _is_typed_dict(cls: Any) -> bool:
+    return hasattr(cls, "__required_keys__")  # of typing_extensions, too
 
 
-def _defaults(cls: Any) -> dict[str, Any]:
-    """Return the defaults of the fields of a class of any kind."""
-    if _is_attrs(cls):
-        return {field.name: field.default for field in cls.__attrs_attrs__}
-    if dataclasses.is_dataclass(cls):
-        return {field.name: field.default for field in dataclasses.fields(cls)}
-    if issubclass(cls, msgspec.Struct):
-        defaults = cls.__struct_defaults__
-        return dict(zip(reversed(cls.__struct_fields__), reversed(defaults), strict=False))
-    return getattr(cls, "_field_defaults", {})
+_NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
+"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing and
+typing_extensions."""
+
+
+def _extra_items(cls: Any) -> bool:
+    """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
+    return type(getattr(cls, "__extra_items__", None)).__name__ not in _NO_EXTRA_ITEMS
+
+
+def _fields_of(tp: Any) -> dict[str, Any]:
+    """Return the types of the fields of a class, with its type arguments in place of T."""
+    cls: Any = get_origin(tp) or tp
+    found: dict[str, Any] = {}
+    for base in reversed(cls.__dict__.get("__orig_bases__", cls.__bases__)):
+        if _has_fields(get_origin(base) or base):
+            found |= _fields_of(base)
+    try:
+        hints = typing.get_type_hints(cls, include_extras=True)
+    except NameError:
+        return found  # msgspec cannot resolve it either, and says so
+    arguments = dict(zip(getattr(cls, "__parameters__", ()), get_args(tp), strict=False))
+    return found | {name: _with_arguments(hints[name], arguments) for name in inspect.get_annotations(cls)}
+
+
+def _defaults(cls: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the fields with defaults of a class of any kind."""
+    for field in getattr(cls, "__attrs_attrs__", getattr(cls, "__dataclass_fields__", {}).values()):
+        yield field.name, field.default
+    if defaults := getattr(cls, "__struct_defaults__", ()):
+        yield from zip(cls.__struct_fields__[-len(defaults) :], defaults, strict=True)
+    yield from getattr(cls, "_field_defaults", {}).items()
 
 
 def _validators(cls: Any) -> Iterator[str]:
@@ -402,53 +470,7 @@ def _parametrized_bases(cls: Any) -> Iterator[Any]:
     """Yield the generic classes that a class and its bases derive from with a type in place of T."""
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
         origin = get_origin(base)
-        if has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
+        if _has_fields(origin) and get_args(base) != getattr(origin, "__parameters__", get_args(base)):
             yield base
         if isinstance(origin or base, type):
             yield from _parametrized_bases(origin or base)
-
-
-_NO_EXTRA_ITEMS = frozenset({"NoneType", "NoExtraItems", "NoExtraItemsType", "_NoExtraItemsType"})
-"""Names of the class of ``__extra_items__`` in a `TypedDict` without such types, in all versions of typing and
-typing_extensions."""
-
-
-def _is_attrs(cls: Any) -> bool:
-    return hasattr(cls, "__attrs_attrs__")
-
-
-def _is_typed_dict(cls: Any) -> bool:
-    return hasattr(cls, "__required_keys__")  # of typing_extensions, too
-
-
-def _extra_items(cls: Any) -> bool:
-    """Whether a `TypedDict` declares the types of further keys (PEP 728)."""
-    return type(getattr(cls, "__extra_items__", None)).__name__ not in _NO_EXTRA_ITEMS
-
-
-def is_alias(tp: Any) -> bool:
-    return type(tp).__name__ == "TypeAliasType"  # of typing, from Python 3.12 on, or of typing_extensions
-
-
-def unaliased(tp: Any) -> Any:
-    """Return the type that an alias ``type X[T] = ...`` stands for."""
-    alias = get_origin(tp) or tp
-    value = alias.__value__
-    by_parameter = dict(zip(alias.__type_params__, get_args(tp), strict=False))
-    if isinstance(value, TypeVar):
-        return by_parameter.get(value, value)
-    used = getattr(value, "__parameters__", ()) if get_args(value) else ()
-    # In the order of the parameters in the value, which may differ from their order in the alias.
-    return value[tuple(by_parameter.get(each, each) for each in used)] if used and by_parameter else value
-
-
-def _in(owner: str | None) -> str:
-    return "" if owner is None else f"{owner}: "
-
-
-@memoized
-def survey_of(tp: Any, hooked: bool) -> Survey:
-    """Return the survey of a type. ``hooked``: the user has a ``dec_hook``."""
-    survey = Survey(hooked)
-    survey.visit(tp)
-    return survey

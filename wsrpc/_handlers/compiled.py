@@ -9,11 +9,10 @@ stand for functions and types in the namespace of the generated call (see `_gene
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable, Hashable, Iterable
 from functools import lru_cache
 from types import CodeType, FunctionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -23,12 +22,12 @@ from .._conversion.caching import memoized
 from .._conversion.convert import (
     EXACT_TYPES,
     DecHook,
-    Needs,
     convert_options,
     converter,
     make_dec_hook,
     prepare,
 )
+from .._conversion.survey import UNIONS
 from .._conversion.validation import Checked
 from .arguments import ArgumentsRefused, Explainer
 from .contract import Member
@@ -49,7 +48,7 @@ def _check(tp: Any, value: str) -> str | None:
         return ""
     if isinstance(tp, type) and tp in EXACT_TYPES:
         return f"type({value}) is {tp.__name__}"
-    if get_origin(tp) in (Union, types.UnionType):
+    if get_origin(tp) in UNIONS:
         inner, *more = (arg for arg in get_args(tp) if arg is not type(None))
         if not more and isinstance(inner, type) and inner in EXACT_TYPES:
             return f"({value} is None or type({value}) is {inner.__name__})"
@@ -187,16 +186,14 @@ def _code(source: str) -> CodeType:
     return next(const for const in module.co_consts if isinstance(const, CodeType))
 
 
-def _make_struct(wire: tuple[Any, ...], required: int, exact: bool, scalar: bool) -> type[msgspec.Struct]:
+def _make_struct(wire: tuple[Any, ...], required: int, exact: bool) -> type[msgspec.Struct]:
     """Make the type of the arguments as msgspec sees them: an array of the event's name and then the parameters.
 
     Optional parameters have a default only so that the array may be shorter; the default is never read.
     """
     fields: list[tuple[str, Any] | tuple[str, Any, Any]] = [("event", Any)]
     fields += [(f"p{i}", tp) if i < required else (f"p{i}", tp, None) for i, tp in enumerate(wire)]
-    # gc=False: the garbage collector does not track the object, which saves a tenth of the time. Only for scalars: an
-    # argument that keeps the handler's exception refers, through the traceback, to this object.
-    return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact, gc=not scalar)
+    return msgspec.defstruct("Arguments", fields, array_like=True, forbid_unknown_fields=exact)
 
 
 _struct = memoized(_make_struct)
@@ -209,7 +206,7 @@ def _keywords(options: dict[str, Any]) -> str:
 def _generate(
     function: Callable[..., Any], facts: Facts, dec_hook: DecHook | None, lax: bool
 ) -> Callable[[Invocation, list[Any]], Any]:
-    wire_needs: list[Needs] = []
+    needs_options = False
     rest: Parameter | None = None
     rest_options: dict[str, Any] = {}
     items: dict[str, Any] = {}
@@ -222,18 +219,13 @@ def _generate(
                 prepared = prepare(p.type, dec_hook, lax)
                 p = p._replace(type=prepared.type)
                 if p.source == "rest":
-                    rest, rest_options = p, convert_options(prepared.needs, dec_hook, lax)
+                    rest, rest_options = p, convert_options(prepared.needs_options, dec_hook, lax)
                 else:
-                    wire_needs.append(prepared.needs)
+                    needs_options |= prepared.needs_options
         except TypeError as exc:
             raise refusal(facts.name, facts.where, p.name, str(exc)) from exc
         parameters.append(p)
     wire = [p for p in parameters if p.source == "wire"]
-    all_needs = Needs(
-        dec_hook=any(needs.dec_hook for needs in wire_needs),
-        str_keys=any(needs.str_keys for needs in wire_needs),
-        scalar=all(needs.scalar for needs in wire_needs),
-    )
     # A `Checked` may hold the hook, and a hook may be the method of an object that no cache should keep alive.
     holds_hook = dec_hook is not None and any(isinstance(p.type, Checked) for p in wire)
     make_struct = _make_struct if holds_hook else _struct
@@ -245,9 +237,7 @@ def _generate(
         "read_items": Invocation.read_items,
         "without_surplus": Invocation.without_surplus,
         "dec_hook": make_dec_hook(dec_hook),
-        "Arguments": make_struct(
-            tuple(p.type for p in wire), sum(p.required for p in wire), rest is None, all_needs.scalar
-        ),
+        "Arguments": make_struct(tuple(p.type for p in wire), sum(p.required for p in wire), rest is None),
         **{f"default_{p.name}": p.default for p in wire if not p.required},
         **items,
         **_getters(parameters),
@@ -255,7 +245,7 @@ def _generate(
     if rest is not None:
         several: Any = list.__class_getitem__(rest.type)
         namespace["Rest"] = msgspec.defstruct("Rest", [("rest", several)], array_like=True)
-    options = _keywords(convert_options(all_needs, dec_hook, lax))
+    options = _keywords(convert_options(needs_options, dec_hook, lax))
     source = _Source(tuple(parameters), options, _keywords(rest_options)).write()
     # Handlers of the same shape have the same source, which is compiled once. But each gets a copy of the code, because
     # the interpreter specialises code for the function that it calls.

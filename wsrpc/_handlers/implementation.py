@@ -7,14 +7,14 @@ result narrower.
 from __future__ import annotations
 
 import inspect
-import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from datetime import date, datetime
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple
 
 from .._base.names import ChannelRef
 from .._conversion.convert import type_name
+from .._conversion.survey import UNIONS, unwrapped
 from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
@@ -280,9 +280,9 @@ def _fits(narrow: Any, wide: Any) -> bool:
     narrow, wide = _bare(narrow), _bare(wide)
     if narrow is Any or wide is Any or narrow == wide:
         return True
-    if _is_union(narrow):
+    if typing.get_origin(narrow) in UNIONS:
         return all(_fits(each, wide) for each in typing.get_args(narrow))
-    if _is_union(wide):
+    if typing.get_origin(wide) in UNIONS:
         return any(_fits(narrow, each) for each in typing.get_args(wide))
     if typing.get_origin(narrow) is Literal:
         return _fits_literal(typing.get_args(narrow), wide)
@@ -326,13 +326,7 @@ def _bare(tp: Any) -> Any:
     while True:
         if typing.get_origin(tp) is Annotated:
             tp = typing.get_args(tp)[0]
-        elif isinstance(tp, typing.NewType):
-            tp = tp.__supertype__
-        elif type(tp).__name__ == "TypeAliasType":  # `type X = ...`, from Python 3.12 on
-            tp = tp.__value__
+        elif (inner := unwrapped(tp)) is not None:
+            tp = inner
         else:
             return type(None) if tp is None else Any if tp is object else tp
-
-
-def _is_union(tp: Any) -> bool:
-    return typing.get_origin(tp) in (Union, types.UnionType)

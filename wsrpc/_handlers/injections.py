@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
+
+from msgspec import Struct
 
 from .invocation import Invocation
 
 __all__ = ["Injection", "injections"]
 
 
-class Injection(NamedTuple):
+class Injection(Struct, frozen=True):
     """How a parameter gets an object that does not come from the wire."""
 
     get: Callable[[Invocation], Any]

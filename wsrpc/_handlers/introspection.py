@@ -24,8 +24,9 @@ from collections.abc import (
     Iterator,
 )
 from enum import Enum
-from typing import Annotated, Any, Literal, NamedTuple, Union
+from typing import Annotated, Any, Literal, NamedTuple
 
+from .._conversion.survey import UNIONS
 from .._streams.stream import Stream
 from .injections import Injection, injections
 
@@ -225,7 +226,7 @@ def _alternatives(tp: Any) -> list[Any]:
     origin = typing.get_origin(tp)
     if origin is Annotated:
         return _alternatives(typing.get_args(tp)[0])
-    if origin is Union or origin is types.UnionType:
+    if origin in UNIONS:
         inner = [_alternatives(arg) for arg in typing.get_args(tp) if arg is not type(None)]
         return [cls for classes in inner for cls in classes]
     return [tp if origin is None else origin]

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import inspect
-import types
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, Union, get_origin
+from typing import Any, Literal, NamedTuple, Protocol, get_origin
 from weakref import WeakSet, ref
 
 from msgspec import UNSET, Struct, UnsetType
@@ -55,9 +54,6 @@ class LifecycleHandler(NamedTuple):
     accepted: int
     where: str
 
-
-# `int | str` and `Union[int, str]` are of two classes before Python 3.14, and of one from then on.
-_UNIONS = frozenset({types.UnionType, type(Union[int, str])})  # noqa: UP007
 
 _OF_JSON = frozenset({"str", "int", "float", "bool", "bytes", "list", "dict", "tuple", "set"})
 """Names of types that arguments have."""
@@ -207,8 +203,8 @@ class Registry:
         Raises:
             TypeError: it is not a type that can be converted to.
         """
-        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit.
-        key = returns.__args__ if returns.__class__ in _UNIONS else returns
+        # `A | B` equals `B | A`, but pydantic takes the first member of two that fit. Their texts differ.
+        key = returns if isinstance(returns, type) else (returns, str(returns))
         try:
             known = self._converters.get(key)
         except TypeError:  # an unhashable type, Annotated[int, []] for instance

@@ -26,8 +26,7 @@ from .link import Pieces, RawLink, RawMessage
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-    from .._server.rooms import Room
-    from .._server.server import Server
+    from .._api.annotations import Room, Server
 
 __all__ = ["RawConnection", "RawMessage", "link_of"]
 

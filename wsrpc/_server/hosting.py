@@ -26,7 +26,7 @@ from .._raw.serving import RawFunction, RawServing, refusal_of
 from ..errors import RpcError
 from ..transport import Transport
 from .peers import ServedPeer, refuse, served_peer
-from .services import STYLES, Service, attach, check_callbacks, exposed, finished, style_of
+from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
 from .shutdown import CLOSING
 
 __all__ = ["Hosting"]
@@ -35,12 +35,12 @@ __all__ = ["Hosting"]
 class Entry(NamedTuple):
     """A class that was added, with its channel and its factory, which takes ``takes`` arguments."""
 
-    cls: type[Service]
+    cls: type[BaseService]
     channel: str | None
     factory: Callable[..., Any]
     takes: int
 
-    async def create(self, owner: Peer | RawConnection) -> Service:
+    async def create(self, owner: Peer | RawConnection) -> BaseService:
         """Make the object that serves ``owner``.
 
         Raises:
@@ -73,16 +73,16 @@ class Hosting:
         self.raw = raw
         self.entries: list[Entry] = []
         """Classes whose objects have a peer."""
-        self._exclusive: type[Service] | None = None
+        self._exclusive: type[BaseService] | None = None
         """The class that gets every message of a connection."""
-        self._serving: dict[RawConnection, Service] = {}
+        self._serving: dict[RawConnection, BaseService] = {}
 
     # ------------------------------------------------------------ registering
 
     def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None, contract: Any) -> None:
         """Add a class; see `Server.add_service`."""
         cls = service if isinstance(service, type) else _returned(service)
-        if not (isinstance(cls, type) and issubclass(cls, Service)) or cls is Service:
+        if not (isinstance(cls, type) and issubclass(cls, BaseService)):
             raise TypeError(f"add_service takes a subclass of wsrpc.Service, or a factory of one; got {cls!r}")
         make = service if factory is None else factory
         style = style_of(cls)
@@ -110,7 +110,7 @@ class Hosting:
             self._add_raw(entry, style)
         self._exclusive = cls
 
-    def _check_exclusive(self, cls: type[Service], style: str | None) -> None:
+    def _check_exclusive(self, cls: type[BaseService], style: str | None) -> None:
         """Refuse a class if it and something else would serve the same connections, and one of them alone."""
         if self.raw.function is not None and self._exclusive is None:
             raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
@@ -123,7 +123,7 @@ class Hosting:
 
     def _add_methods(self, entry: Entry, methods: Methods) -> None:
         cls, channel = entry.cls, entry.channel
-        if not methods and cls.on_open is Service.on_open and cls.on_close is Service.on_close:
+        if not methods and cls.on_open is BaseService.on_open and cls.on_close is BaseService.on_close:
             raise TypeError(
                 f"{cls.__qualname__} does nothing: put @wsrpc.method on its handlers, add it with implements=, or give "
                 f"it {', '.join(STYLES)}, on_open or on_close"

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from msgspec import Struct
 
+from .._api.peer import Peer
 from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 from ..stats import ClusterStats
-
-if TYPE_CHECKING:
-    from .peers import ServedPeer
-    from .rooms import Room
 
 __all__ = ["Addressed", "Host", "Joining", "Membership", "RoomMessage", "can_be_joined"]
 
@@ -51,8 +48,8 @@ class Host(Struct, frozen=True):
     """Passes on what another node emits to a room."""
     members: Callable[[str], tuple[list[str], int]]
     """Returns the members of a room at this server: their addresses, and how many have none."""
-    gap: Callable[[Callable[[Room], object]], None]
-    """Calls a function with each room that has members here."""
+    gap: Callable[[Callable[[Any], object]], None]
+    """Calls a function with each `Room` that has members here."""
 
 
 class Membership(Protocol):
@@ -63,10 +60,10 @@ class Membership(Protocol):
         """Whether the engine can be reached."""
         ...
 
-    def claim(self, address: str, served: ServedPeer, /) -> None:
+    def claim(self, address: str, peer: Peer, /) -> None:
         """Claim an address for a peer of this server. A peer that has it now is closed with 4410."""
 
-    def release(self, address: str, served: ServedPeer, /) -> None:
+    def release(self, address: str, peer: Peer, /) -> None:
         """Give up a peer's claim. Idempotent."""
 
     def room_filled(self, room: str, /) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 from .._api.peer import Peer, core_of
 from .._base.closing import CloseCode, CloseInfo
@@ -23,12 +23,8 @@ from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Receiver, Traffic, Transport
 from .membership import Membership
-from .services import OpenedServices, Service
+from .services import BaseService, OpenedServices
 from .sessions import FirstMessage, ResumableSessions
-
-if TYPE_CHECKING:
-    from .rooms import Room
-    from .server import Server
 
 __all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
 
@@ -50,7 +46,7 @@ class ServedPeer(PeerOwner):
 
     def __init__(
         self,
-        server: Server,
+        server: Any,
         peers: Peers,
         settings: Settings,
         registry: Registry,
@@ -60,7 +56,7 @@ class ServedPeer(PeerOwner):
         super().__init__(server)
         if handshake is not None:
             self.address = handshake.address
-        self.services: list[Service] = []
+        self.services: list[BaseService] = []
         """The objects that serve this peer, in the order in which their classes were added."""
         self._opened: OpenedServices | None = None
         self._peers = peers
@@ -88,7 +84,7 @@ class ServedPeer(PeerOwner):
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         self.core.options.own.respect(registry)
 
-    def settle(self, home: Room) -> None:
+    def settle(self, home: Any) -> None:
         """Make the peer a member of ``home``, its home room."""
         self.home = home
         self.rooms[home] = False
@@ -329,9 +325,9 @@ class Peers:
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
         if served.address is not None and self._membership is not None:
-            self._membership.claim(served.address, served)
+            self._membership.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
         if served.address is not None and self._membership is not None:
-            self._membership.release(served.address, served)
+            self._membership.release(served.address, served.peer)

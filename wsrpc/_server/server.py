@@ -48,6 +48,7 @@ from .membership import Host, Joining, can_be_joined
 from .peers import ServedPeer, refuse
 from .program import run
 from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
+from .services import CHANNEL, BaseService, owner_of
 from .sessions import RESUME_HEADER, FirstMessage
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
     from .._cluster.cluster import Cluster
 
-__all__ = ["Server", "ServerChannel", "accept_of", "settings_of"]
+__all__ = ["Server", "ServerChannel", "Service", "accept_of", "settings_of"]
 
 R = TypeVar("R", bound=RawFunction)
 S = TypeVar("S", bound=Callable[..., Any])
@@ -773,6 +774,51 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
     def __repr__(self) -> str:
         state = self._lifetime.state
         return f"<Server {state}{'' if state == 'closed' else f', {len(self._lifetime.peers)} peers'}>"
+
+
+class Service(BaseService):
+    """Base class of services. Each instance of a service class serves one connection.
+
+    Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
+
+    For connections that do not use the ws-wrapper protocol, write one of the methods
+    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. If a
+    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. The
+    other two methods get every message of the connection. A service with ``on_json`` or ``on_message`` has a `Peer`, so
+    it can use rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a
+    time.
+
+    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
+    """
+
+    @property
+    def server(self) -> Server:
+        """The server to which the class was added.
+
+        Raises:
+            RuntimeError: the factory has not returned yet, for example in ``__init__``.
+        """
+        owner = owner_of(self)
+        if owner is None:
+            name = type(self).__qualname__
+            raise RuntimeError(
+                f"{name} has no server before its factory returns: take the peer as an argument, and use peer.server"
+            )
+        return owner.server
+
+    @property
+    def channel(self) -> Server | ServerChannel:
+        """The channel of the server to which the class was added. Events that you emit on it go to all peers.
+
+        For example, use ``await self.channel.emit("said", text)``. If the class was added without ``channel=``, this is
+        the server itself.
+
+        Raises:
+            RuntimeError: as for `server`.
+        """
+        server = self.server
+        name: str | None = getattr(self, CHANNEL, None)
+        return server if name is None else server.of(name)
 
 
 settings_of: Callable[[Server], Settings] = attrgetter("_settings")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .._api.peer import Peer
 from .._base.closing import CloseInfo
@@ -18,18 +18,17 @@ from .._raw.connection import RawConnection
 from .._raw.serving import refusal_of
 from ..errors import RpcError
 
-if TYPE_CHECKING:
-    from .server import Server, ServerChannel
-
 __all__ = [
+    "CHANNEL",
     "STYLES",
+    "BaseService",
     "Exposed",
     "OpenedServices",
-    "Service",
     "attach",
     "check_callbacks",
     "exposed",
     "finished",
+    "owner_of",
     "style_of",
 ]
 
@@ -49,52 +48,11 @@ NOT_CALLED = {
 """Methods that services of other libraries have, and what to use instead."""
 
 
-class Service:
-    """Base class of services. Each instance of a service class serves one connection.
-
-    Register the class with `Server.add_service`. The methods that are decorated with `method` are handlers.
-
-    For connections that do not use the ws-wrapper protocol, write one of the methods
-    ``async def serve(self, connection)``, ``on_json(self, value)`` and ``on_message(self, message)`` instead. If a
-    class has several of these methods, the first one in this order is used. ``serve`` gets the `RawConnection`. The
-    other two methods get every message of the connection. A service with ``on_json`` or ``on_message`` has a `Peer`, so
-    it can use rooms, `Peer.send_raw` and so on. If ``on_json`` or ``on_message`` is async, it handles one message at a
-    time.
-
-    The attribute ``peer``, or ``connection`` in a service with ``serve``, is set after the factory has returned.
-    """
+class BaseService:
+    """Callbacks of services. Users subclass `Service`, which also knows its server."""
 
     peer: Peer
     connection: RawConnection
-
-    @property
-    def server(self) -> Server:
-        """The server to which the class was added.
-
-        Raises:
-            RuntimeError: the factory has not returned yet, for example in ``__init__``.
-        """
-        owner = owner_of(self)
-        if owner is None:
-            name = type(self).__qualname__
-            raise RuntimeError(
-                f"{name} has no server before its factory returns: take the peer as an argument, and use peer.server"
-            )
-        return owner.server
-
-    @property
-    def channel(self) -> Server | ServerChannel:
-        """The channel of the server to which the class was added. Events that you emit on it go to all peers.
-
-        For example, use ``await self.channel.emit("said", text)``. If the class was added without ``channel=``, this is
-        the server itself.
-
-        Raises:
-            RuntimeError: as for `server`.
-        """
-        server = self.server
-        name: str | None = getattr(self, CHANNEL, None)
-        return server if name is None else server.of(name)
 
     def on_open(self) -> Awaitable[None] | None:
         """Override this method, plain or async, to run code when the connection opens.
@@ -117,12 +75,12 @@ class Service:
         return None
 
 
-def owner_of(service: Service) -> Peer | RawConnection | None:
+def owner_of(service: BaseService) -> Peer | RawConnection | None:
     """Return the peer or connection that a service serves; None before `attach`."""
     return getattr(service, "peer", None) or getattr(service, "connection", None)
 
 
-def attach(service: Service, owner: Peer | RawConnection, channel: str | None) -> None:
+def attach(service: BaseService, owner: Peer | RawConnection, channel: str | None) -> None:
     """Give a new service its peer or connection, and its channel.
 
     Raises:
@@ -142,7 +100,7 @@ def attach(service: Service, owner: Peer | RawConnection, channel: str | None) -
         setattr(service, CHANNEL, channel)
 
 
-def exposed(cls: type[Service]) -> Methods:
+def exposed(cls: type[BaseService]) -> Methods:
     """Return the handlers of a class, by event.
 
     Raises:
@@ -167,7 +125,7 @@ def exposed(cls: type[Service]) -> Methods:
     return found
 
 
-def check_callbacks(cls: type[Service], methods: Methods) -> None:
+def check_callbacks(cls: type[BaseService], methods: Methods) -> None:
     """Check the methods of a class that wsrpc calls itself, besides its handlers ``methods``.
 
     Raises:
@@ -187,7 +145,7 @@ def check_callbacks(cls: type[Service], methods: Methods) -> None:
             raise TypeError(f"{cls.__qualname__}.{name} is called with ({called}), but takes {takes}")
 
 
-def style_of(cls: type[Service]) -> str | None:
+def style_of(cls: type[BaseService]) -> str | None:
     """Return the name of the method that gets every message; None if the objects of the class use the protocol."""
     return next((style for style in STYLES if callable(getattr(cls, style, None))), None)
 
@@ -197,10 +155,10 @@ class OpenedServices:
 
     __slots__ = ("_begun", "_core", "_ended", "_objects", "_opening")
 
-    def __init__(self, core: PeerCore, objects: list[Service]) -> None:
+    def __init__(self, core: PeerCore, objects: list[BaseService]) -> None:
         self._core = core
         self._objects = objects
-        self._begun: list[Service] = []
+        self._begun: list[BaseService] = []
         """Services whose `Service.on_open` was called."""
         self._opening: asyncio.Task[Any] | None = None
         self._ended = False
@@ -208,7 +166,7 @@ class OpenedServices:
 
     def begin(self) -> list[Unfinished]:
         """Return what must be awaited, if any of the services has a function to call."""
-        classes = [type(each) for each in self._objects if type(each).on_open is not Service.on_open]
+        classes = [type(each) for each in self._objects if type(each).on_open is not BaseService.on_open]
         if not classes:
             self._begun = self._objects
             return []

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType,
 
 import msgspec
 import pytest
-from annotated_types import Gt, Lt
+from annotated_types import Gt, Lt, MinLen
 from msgspec import Meta
 from pydantic import Field
 from typing_extensions import TypeAliasType, TypedDict
@@ -115,7 +115,7 @@ def test_a_tuple_of_fixed_length_beside_bounds_is_refused(tp: Any, where: str) -
     ("tp", "name"),
     [
         (Count | Literal[-1], "int"),
-        (Annotated[int, Gt(10)] | Annotated[int, Lt(0)], "int"),
+        (Annotated[int, Meta(gt=10)] | Annotated[int, Meta(lt=0)], "int"),
         (Annotated[float, Meta(gt=1)] | Annotated[float, Meta(ge=2, le=5)], "float"),
         (Literal["none"] | Name, "str"),
         (str | New, "str"),
@@ -138,6 +138,8 @@ def test_bounds_of_one_of_two_members_of_a_type_are_refused(tp: Any, name: str) 
         (Count | Literal["none"], "none", "some"),
         (Annotated[list[int], Meta(max_length=2)] | dict[str, int], [1, 2], [1, 2, 3]),
         (Annotated[int, Field(gt=10)] | Literal[-1], -1, 0),  # pydantic decides it
+        (Annotated[int, Gt(10)] | Annotated[int, Lt(0)], -1, 0),
+        (Annotated[str, MinLen(1)] | tuple[int], "a", ""),
     ],
     ids=str,
 )

@@ -305,8 +305,8 @@ REFUSED = [
     ("Holder", "Holder.account: msgspec cannot enforce Account, a class of pydantic"),
     ("Converted", "Converted.seats has a converter, which is never called: use __attrs_post_init__"),
     ("Mixed", "something that only msgspec enforces .* something that only pydantic enforces"),
-    ("At", r"At.when: Timezone.* write msgspec.Meta\(tz="),
-    ("Annotated[datetime, annotated_types.Timezone('UTC')]", "it requires one certain time zone"),
+    ("At", r"At.when: neither msgspec nor pydantic enforces Timezone.*: write msgspec.Meta\(tz="),
+    ("Annotated[datetime, annotated_types.Timezone(...)]", "neither msgspec nor pydantic enforces Timezone"),
     ("Annotated[str, Gt(0)]", "str is not comparable with 0"),
     ("Annotated[list[int], Field(gt=3)]", "list is not comparable with 3"),
     ("Annotated[int, MinLen(3)]", "int has no length"),
@@ -325,14 +325,14 @@ REFUSED = [
     ("Cat | Lion", "pydantic does not see the fields of Struct types"),
     ("Room | dict[str, HttpUrl]", "pydantic does not see the fields of Struct types and attrs classes"),
     ("tuple[IntBox, HttpUrl]", r"IntBox derives from .*Box\[int\], and pydantic ignores"),
-    ("HoldsPositive", "HoldsPositive: msgspec cannot enforce Gt"),
+    ("HoldsPositive", "HoldsPositive.value: msgspec cannot enforce Gt"),
     ("KeepsInt", "KeepsInt derives from .*, and no library looks into the brackets: write its fields out"),
     ("Defaulted", r"Defaulted.x: msgspec cannot enforce Field\(...\)"),
     ("Attributes", r"Attributes.x: msgspec cannot enforce Field\(...\)"),
     ("Decorated", "Decorated._positive: msgspec cannot enforce a validator of pydantic"),
     ("Ignoring", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
     ("list[Nested]", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
-    ("AnyZone", "AnyZone.when: pydantic ignores Timezone.*: write AwareDatetime"),
+    ("AnyZone", "AnyZone.when: neither msgspec nor pydantic enforces Timezone.* or AwareDatetime"),
     ("Annotated[int, Odd()]", "a constraint that neither msgspec nor pydantic knows"),
     ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
     ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
@@ -350,7 +350,7 @@ REFUSED = [
     ("Annotated[str, Meta(pattern='^a')] | dict[str, int] | None", "a union of text with a pattern and a collection"),
     ("list[Annotated[str, Meta(pattern='^a')] | tuple[int, ...]]", "a union of text with a pattern and a collection"),
     ("Annotated[int, Meta(ge=1)] | tuple[int, str]", "a union of a tuple of fixed length and a type with bounds"),
-    ("Annotated[str, MinLen(1)] | tuple[int]", "a union of a tuple of fixed length and a type with bounds"),
+    ("Annotated[str, Meta(min_length=1)] | tuple[int]", "a union of a tuple of fixed length and a type with bounds"),
     ("Annotated[dict[str, int], Meta(min_length=1)] | tuple[int]", "a tuple of fixed length and a type with bounds"),
 ]
 
@@ -408,7 +408,7 @@ def test_a_group_of_constraints_is_enforced() -> None:
 
     convert = converter(Annotated[int, Percent()])
     assert convert(100) == 100
-    with pytest.raises(msgspec.ValidationError, match="<= 100"):
+    with pytest.raises(msgspec.ValidationError, match="less than or equal to 100"):
         convert(101)
 
 
@@ -587,6 +587,7 @@ found = importlib.util.find_spec
 importlib.util.find_spec = lambda name, *args: None if name == "pydantic" else found(name, *args)
 from dataclasses import dataclass
 from typing import Annotated
+import msgspec
 from annotated_types import Gt, Predicate
 from typing_extensions import TypedDict
 from wsrpc import Server
@@ -609,8 +610,9 @@ def refusal(tp):
 class Movie(TypedDict):
     title: str
 
-assert converter(Annotated[int, Gt(0)])(1) == 1
+assert converter(Annotated[int, msgspec.Meta(gt=0)])(1) == 1
 assert converter(Movie)({"title": "Alien"}) == {"title": "Alien"}
+assert "msgspec cannot enforce Gt(gt=0): use msgspec.Meta" in refusal(Annotated[int, Gt(0)])
 assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
 assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])
 assert "class Point(msgspec.Struct, tag=True), or install pydantic" in refusal(Point | Circle)
@@ -648,6 +650,7 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
     """`Robin | Wren` equals `Wren | Robin` and has its hash, but pydantic takes the first of two models that fit."""
     server = Server()
     server.on("bird", lambda: {"name": "x"})
+    server.on("birds", lambda: [{"name": "x"}])
     async with connect(server) as client:
         both: list[tuple[type, Any, Any]] = [
             (Robin, Robin | Wren, Union[Robin, Wren]),  # noqa: UP007
@@ -656,3 +659,5 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
         for first, either, union in both:
             assert type(await client.request("bird", returns=either)) is first
             assert type(await client.request("bird", returns=union)) is first
+            several: Any = GenericAlias(list, either)
+            assert type((await client.request("birds", returns=several))[0]) is first

@@ -675,12 +675,15 @@ def test_types_that_cannot_work_are_refused() -> None:
 
     def mixed(thing: Opaque | int) -> None: ...
 
-    assert "parameter 'when': Type unions may not contain more than one str-like type" in refusal(union)
+    assert "parameter 'when': str | datetime.datetime cannot be decided: unions may not contain" in refusal(union)
     text = refusal(custom)
     assert f"parameter 'things': values from the wire cannot be converted to {__name__}.Opaque" in text
     assert "dec_hook=" in text
     assert "parameter 'things'" in refusal(nested)
-    assert "parameter 'thing': Type unions containing a custom type" in refusal(mixed)
+    assert (
+        "parameter 'thing': msgspec cannot enforce test_signature.Opaque | int, and pydantic refuses the type"
+        in refusal(mixed)
+    )
     Handler(custom, dec_hook=opaque_hook)
     Handler(nested, dec_hook=opaque_hook)
 

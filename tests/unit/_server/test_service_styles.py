@@ -316,7 +316,7 @@ def wrong(peer: Peer) -> str:
     [
         (5, TypeError, "add_service takes a subclass of wsrpc.Service"),
         (str, TypeError, "add_service takes a subclass of wsrpc.Service"),
-        (Service, TypeError, "add_service takes a subclass of wsrpc.Service"),
+        (Service, TypeError, "Service does nothing"),
         (untyped, TypeError, r"Annotate what it returns .* or call add_service\(Class, factory\)"),
         (wrong, TypeError, "subclass of wsrpc.Service, or a factory of one; got <class 'str'>"),
         (Mixed, TypeError, "Mixed.on_message gets every message"),
