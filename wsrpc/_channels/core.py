@@ -593,7 +593,7 @@ class ChannelCore:
     def own_registry(self) -> Registry:
         """Return the channel's own registry."""
         if self.registry is _NO_HANDLERS:
-            self.registry = self.table.registry.empty_copy()
+            self.registry = self.table.registry.for_channel()
         return self.registry
 
     def has_handler(self, event: str) -> bool:
