@@ -13,9 +13,8 @@ from weakref import WeakKeyDictionary
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler
-from .._channels.core import ChannelCore
+from .._channels.core import TOO_MANY, ChannelCore
 from .._channels.source import as_source
-from .._channels.table import TOO_MANY
 from .._handlers.compiled import ArgumentsRefused, Handler
 from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers

@@ -10,8 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from .._base.scheduler import Scheduler
-from .._channels.core import ChannelCore
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelCore, ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
 from .._protocol.rejections import bounded_reason
