@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS, STREAM_EVENTS
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry

@@ -7,8 +7,7 @@ from collections.abc import Callable
 
 from msgspec import UNSET
 
-from .._channels.core import ChannelCore
-from .._channels.table import TOO_MANY
+from .._channels.core import TOO_MANY, ChannelCore
 from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers
 from ..errors import RemoteError, made_here

@@ -7,7 +7,7 @@ import contextvars
 from enum import Enum
 
 from .._base.scheduler import Scheduler
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelTable
 from .._handlers.invocation import Invocation
 from .._sending.link import Link
 
