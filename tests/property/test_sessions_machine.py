@@ -758,7 +758,12 @@ class SessionsMachine(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([0.5, 1.1, 5.1, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:
         self.leapt += seconds
-        self.world.run(self.world.time_passes(seconds))
+
+        async def main() -> None:
+            self.note_detached()  # a connection may have ended since the last rule
+            await self.world.time_passes(seconds)
+
+        self.world.run(main())
 
     # ------------------------------------------------------------ what must hold
 
@@ -772,10 +777,7 @@ class SessionsMachine(RuleBasedStateMachine):
             lane.check()
         for session in self.sessions.values():
             session.check()
-            if session.peer is None or not session.peer.detached:
-                session.detached_at = None
-            elif session.detached_at is None:
-                session.detached_at = self.world.loop.now
+        self.note_detached()
         for work in self.works:
             idle = self.leapt >= KEPT
             work.check(self.runs[work.number], self.losses, self.world.loop.now, idle=idle, overflows=self.may_overflow)
@@ -783,6 +785,13 @@ class SessionsMachine(RuleBasedStateMachine):
             if task.done():
                 task.result()
         self.failed = False
+
+    def note_detached(self) -> None:
+        for session in self.sessions.values():
+            if session.peer is None or not session.peer.detached:
+                session.detached_at = None
+            elif session.detached_at is None:
+                session.detached_at = self.world.loop.now
 
     # ------------------------------------------------------------ the end
 
