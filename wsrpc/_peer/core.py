@@ -559,6 +559,7 @@ class PeerCore:
         if link is None:
             out.discard_offline(out.ending)
         elif detached:
+            self.session.pause(self.out.loop)  # no handler starts after this side has closed
             self.end_session(f"closed on this side: {reason}" if reason else "closed on this side", SessionInput.CLOSED)
         elif not closing:
             self._stop(link)

@@ -18,14 +18,13 @@ Told = Callable[[Exception | None], None]
 
 
 class Outbox(OfflineQueue):
-    """The queue with bounds of its own, for messages that are given as payloads."""
+    """The queue for messages that are given as payloads."""
 
-    def __init__(self, max_messages: int, max_bytes: int) -> None:
+    def __init__(self, max_messages: int) -> None:
         self.queued = 0
         self.lines: list[tuple[object, ...]] = []
         limits = Limits(offline=max_messages)
         super().__init__(JsonCodec(), limits, self.count, lambda *line: self.lines.append(line))
-        self.max_size = max_bytes
 
     def count(self) -> None:
         self.queued += 1
@@ -54,7 +53,7 @@ def flushed(outbox: Outbox) -> list[bytes]:
 
 
 def test_it_leaves_in_order_and_once() -> None:
-    outbox = Outbox(10, 1000)
+    outbox = Outbox(10)
     for number in range(5):
         outbox.let_wait(b"%d" % number)
     assert len(outbox) == 5
@@ -64,7 +63,7 @@ def test_it_leaves_in_order_and_once() -> None:
 
 
 def test_a_ticket_takes_a_message_back() -> None:
-    outbox = Outbox(10, 1000)
+    outbox = Outbox(10)
     tickets = [outbox.let_wait(b"%d" % number) for number in range(3)]
     assert len(set(tickets)) == 3
     assert tickets[1].take_back()
@@ -74,7 +73,7 @@ def test_a_ticket_takes_a_message_back() -> None:
 
 
 def test_the_bound_of_messages() -> None:
-    outbox = Outbox(2, 1000)
+    outbox = Outbox(2)
     outbox.let_wait(b"1")
     ticket = outbox.let_wait(b"2")
     with pytest.raises(QueueFull, match=r"2 messages \(2 bytes\).*Limits.offline=2"):
@@ -85,20 +84,21 @@ def test_the_bound_of_messages() -> None:
 
 
 def test_the_bound_of_bytes() -> None:
-    outbox = Outbox(10, 5)
-    outbox.let_wait(b"123")
+    most = Limits(offline=10).offline_bytes
+    outbox = Outbox(10)
+    outbox.let_wait(b"x" * (most - 2))
     outbox.let_wait(b"45")
     with pytest.raises(QueueFull):
         outbox.let_wait(b"6")
     outbox.let_wait(b"")
-    assert flushed(outbox) == [b"123", b"45", b""]
-    outbox.let_wait(b"12345")
+    assert flushed(outbox) == [b"x" * (most - 2), b"45", b""]
+    outbox.let_wait(b"x" * most)
     with pytest.raises(QueueFull):
-        Outbox(10, 5).let_wait(b"123456")
+        Outbox(10).let_wait(b"x" * (most + 1))
 
 
 def test_the_sender_learns_when_its_message_leaves() -> None:
-    outbox = Outbox(10, 1000)
+    outbox = Outbox(10)
     told: list[str] = []
     outbox.let_wait(b"1", lambda error: told.append("1"))
     outbox.let_wait(b"2")
@@ -112,7 +112,7 @@ def _note(told: list[bytes], payload: bytes, error: Exception | None) -> None:
 
 
 def test_what_could_not_be_sent_stays_in_place() -> None:
-    outbox = Outbox(3, 6)
+    outbox = Outbox(3)
     told: list[bytes] = []
     for payload in (b"11", b"22", b"33"):
         outbox.let_wait(payload, partial(_note, told, payload))
@@ -132,7 +132,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
 
 
 def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
-    outbox = Outbox(3, 100)
+    outbox = Outbox(3)
     tickets: list[Waiting] = []
 
     def take_back(error: Exception | None) -> None:
@@ -145,7 +145,7 @@ def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
 
 
 def test_clear() -> None:
-    outbox = Outbox(2, 4)
+    outbox = Outbox(2)
     outbox.let_wait(b"12")
     outbox.let_wait(b"34")
     outbox.discard()
