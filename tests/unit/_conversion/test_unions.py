@@ -150,11 +150,11 @@ def test_unions_like_these_are_accepted(tp: Any, good: Any, bad: Any) -> None:
         convert(bad)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 23])
 def test_random_unions_neither_crash_nor_lose_a_member(seed: int) -> None:
     # Python's allocator for debugging finds reads outside of a block, which would otherwise go well most of the time.
     done = subprocess.run(
-        [sys.executable, str(RANDOM), str(seed), "400"],
+        [sys.executable, str(RANDOM), str(seed), "800"],
         capture_output=True,
         text=True,
         timeout=120,
