@@ -42,6 +42,9 @@ class RawLink:
     ``rooms`` are those that the connection is in, or was in when it ended, and ``home`` is its home room.
     """
 
+    address: None = None
+    """Only peers have addresses."""
+
     def __init__(self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler) -> None:
         self.transport = transport
         self.log = log
@@ -80,13 +83,6 @@ class RawLink:
         transport = self.transport
         transport.largest = limits.message
 
-    # ------------------------------------------------------------ rooms
-
-    def settle(self, home: Any) -> None:
-        """Make the connection a member of ``home``, its home room."""
-        self.home = home
-        self.rooms[home] = False
-
     def leave_with(self, leave: Callable[[], None]) -> None:
         """Call ``leave``, which ends the membership in all rooms, at the end."""
         self._leave = leave
@@ -97,6 +93,16 @@ class RawLink:
             self._leave()
 
     # ------------------------------------------------------------ state
+
+    @property
+    def link(self) -> RawLink:
+        """This object, which is the member of a room, and its connection."""
+        return self
+
+    @property
+    def works(self) -> bool:
+        """Whether messages can still be sent, as far as this side knows."""
+        return not self.closed
 
     @property
     def closed(self) -> bool:

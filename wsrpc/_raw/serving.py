@@ -19,7 +19,7 @@ from .._handlers.registry import Registry
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
-from ..transport import Transport
+from ..transport import ConnectionInfo, Transport
 from .connection import RawConnection
 from .link import RawLink
 
@@ -28,8 +28,8 @@ __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
 
-EnterOrLeave = Callable[[RawConnection], None]
-"""Makes a new connection a member of the rooms that it begins in; or ends its membership in all rooms."""
+Enter = Callable[[RawConnection, ConnectionInfo], None]
+"""Makes a new connection a member of the rooms that it begins in."""
 
 Prepare = Callable[[RawConnection], Awaitable[RawFunction]]
 """Returns what serves a connection, or refuses the connection by raising an exception."""
@@ -45,7 +45,7 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 class RawServing:
     """The function that serves all connections of a server without the protocol, if there is one."""
 
-    def __init__(self, registry: Registry, enter: EnterOrLeave, leave: EnterOrLeave) -> None:
+    def __init__(self, registry: Registry, enter: Enter, leave: Callable[[RawConnection], None]) -> None:
         self._registry = registry
         self.enter = enter
         self.leave = leave
@@ -127,7 +127,7 @@ class RawConnections:
         try:
             if serving.prepare is not None:
                 function = await serving.prepare(connection)
-            serving.enter(connection)
+            serving.enter(connection, connection.info)
             if link.closed:
                 link.forget()  # it has ended meanwhile, and nothing else removes it
             await function(connection)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from itertools import chain
 from threading import get_ident
 
+from .._api.peer import Peer
 from .._base.closing import CloseCode
 from .._base.logs import LogBudget
 from .._base.scheduler import LoopScheduler
@@ -18,7 +19,7 @@ from ..stats import ServerStats, Tally
 from ..transport import Transport
 from .listening import Ports
 from .membership import Joining, Membership
-from .peers import Peers, ServedPeer, refuse
+from .peers import Peers, refuse
 from .sessions import ResumableSessions
 from .shutdown import CLOSING, Shutdown
 from .states import Input, ServerState, after
@@ -35,7 +36,7 @@ class Lifetime:
 
     def __init__(
         self,
-        on_left: Callable[[ServedPeer], None],
+        on_left: Callable[[Peer], None],
         budget: LogBudget,
         patience: float,
         detached: float,

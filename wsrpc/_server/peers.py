@@ -18,6 +18,7 @@ from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
 from .._peer.resumption import SessionName
 from .._protocol.settings import Settings
+from .._sending.link import Link
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
@@ -84,10 +85,24 @@ class ServedPeer(PeerOwner):
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         self.core.options.own.respect(registry)
 
-    def settle(self, home: Any) -> None:
-        """Make the peer a member of ``home``, its home room."""
-        self.home = home
-        self.rooms[home] = False
+    @property
+    def thread(self) -> int:
+        """The thread of the connection."""
+        return self.out.thread
+
+    @property
+    def link(self) -> Link | None:
+        """The present connection."""
+        return self.out.link
+
+    def check_open(self) -> None:
+        """Check that messages can be sent, as far as this side knows.
+
+        Raises:
+            ConnectionLost: they cannot.
+        """
+        if self.out.broken:
+            raise self.out.not_sent()
 
     @property
     def expired(self) -> bool:
@@ -207,7 +222,7 @@ class Peers:
     """
 
     def __init__(
-        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: ResumableSessions
+        self, tally: Tally, budget: LogBudget, on_left: Callable[[Peer], None], sessions: ResumableSessions
     ) -> None:
         self.tally = tally
         self.sessions = sessions
@@ -314,7 +329,7 @@ class Peers:
         served.expire_at(None)
         if served.address is not None:
             self.release(served)
-        self._on_left(served)
+        self._on_left(served.peer)
 
     # ------------------------------------------------------------ the cluster
 

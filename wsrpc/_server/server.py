@@ -47,7 +47,7 @@ from .listening import Listening, Opened, Port
 from .membership import Host, Joining, can_be_joined
 from .peers import ServedPeer, refuse
 from .program import run
-from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
+from .rooms import Allow, Room, RoomFrom, Rooms
 from .services import CHANNEL, BaseService, owner_of
 from .sessions import RESUME_HEADER, FirstMessage
 
@@ -195,10 +195,9 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        members = RoomMembers if cluster is None else ClusterRoomMembers
-        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from, members)
+        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        raw = RawServing(self._registry, self._rooms.enter_raw, self._rooms.leave_all)
+        raw = RawServing(self._registry, self._rooms.enter, self._rooms.leave_all)
         self._hosting = Hosting(self._registry, raw)
         self._cluster = cluster
         joining = None if cluster is None else self._joining(cluster)
@@ -633,11 +632,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         to run them would cost as much as a third of a peer. Open handlers go on after this call.
         """
         lifetime = self._lifetime
-        if self._hosting.entries or self._rooms.homes or not lifetime.healthy or self._may_resume(handshake):
+        if self._hosting.entries or self._rooms.room_from or not lifetime.healthy or self._may_resume(handshake):
             return False
         made = self._begin(lifetime, transport, handshake)
         if not isinstance(made, RawConnection):
-            self._rooms.enter(made)
+            self._rooms.enter(made.peer, transport.info)
             lifetime.peers.admit(made, transport)
         return True
 
