@@ -230,8 +230,8 @@ class Peers:
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_left = on_left
-        self._membership: Membership | None = None
-        """The server's part in its cluster."""
+        self.membership: Membership | None = None
+        """The server's part in its cluster, which is told of the addresses of peers."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
@@ -333,16 +333,12 @@ class Peers:
 
     # ------------------------------------------------------------ the cluster
 
-    def join(self, membership: Membership) -> None:
-        """Tell the cluster of the addresses of peers from now on."""
-        self._membership = membership
-
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
-        if served.address is not None and self._membership is not None:
-            self._membership.claim(served.address, served.peer)
+        if served.address is not None and self.membership is not None:
+            self.membership.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
-        if served.address is not None and self._membership is not None:
-            self._membership.release(served.address, served.peer)
+        if served.address is not None and self.membership is not None:
+            self.membership.release(served.address, served.peer)

@@ -20,6 +20,7 @@ from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
+from .._protocol.settings import Settings
 from .._raw.connection import RawConnection, link_of
 from .._raw.link import RawLink
 from .._raw.serving import refusal_of
@@ -28,7 +29,7 @@ from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, kept, skipped_by
-from .membership import Membership, RoomMessage
+from .membership import Host, Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
 __all__ = [
@@ -279,7 +280,7 @@ class Rooms:
         """Rooms that were made with options, which stay."""
         self._on_join: Decider | None = None
         self.membership: Membership | None = None
-        """The server's part in its cluster."""
+        """The server's part in its cluster. `Lifetime` joins and leaves."""
 
     # ------------------------------------------------------------ the server's side
 
@@ -394,9 +395,9 @@ class Rooms:
 
     # ------------------------------------------------------------ the cluster
 
-    def use(self, membership: Membership | None) -> None:
-        """Be in a cluster from now on, or in none."""
-        self.membership = membership
+    def host(self, settings: Settings) -> Host:
+        """Return what a cluster needs of the server that has these rooms."""
+        return Host(settings, self._registry, self.deliver, self.members_of, self.each_with_members)
 
     def deliver(self, message: RoomMessage) -> None:
         """Pass on to the members of a room what another node has emitted."""
