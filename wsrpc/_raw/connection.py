@@ -87,7 +87,8 @@ class RawConnection:
         link = self._link
         check_limits_change("connection.limits", link.limits, limits)
         link.check_thread("setattr, connection, 'limits'")
-        link.change_limits(limits)
+        link.limits = limits
+        link.transport.largest = limits.message
 
     @property
     def rooms(self) -> tuple[Room, ...]:

@@ -86,12 +86,6 @@ class RawLink:
         """
         check_thread(self.thread, call)
 
-    def change_limits(self, limits: Limits) -> None:
-        """Accept messages of another size from now on."""
-        self.limits = limits
-        transport = self.transport
-        transport.largest = limits.message
-
     # ------------------------------------------------------------ called by the transport
 
     def read_ended(self) -> None:

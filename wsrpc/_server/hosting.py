@@ -168,22 +168,17 @@ class Hosting:
                 raise TypeError(f"{function.__qualname__} is called with (self, value), but takes {takes}")
             check_no_yield(function.__qualname__, function)
             self._registry.give_all_to(function, "json")
-            self._registry.set_raw(handler)
-            self.entries.append(entry)
-            return
-        self._registry.give_all_to(function, "message")
-        if is_async:
-
-            async def received(peer: Any, message: str | bytes) -> None:
-                await _services_of(peer)[0].on_message(message)
-
-            self._registry.set_raw(raw_handler(received))
         else:
+
+            async def awaited(peer: Any, message: str | bytes) -> None:
+                await _services_of(peer)[0].on_message(message)
 
             def called(peer: Any, message: str | bytes) -> Any:
                 return _services_of(peer)[0].on_message(message)
 
-            self._registry.set_raw(raw_handler(called))
+            handler = raw_handler(awaited if is_async else called)
+            self._registry.give_all_to(function, "message")
+        self._registry.set_raw(handler)
         self.entries.append(entry)
 
     def _add_serving(self, entry: ServiceClass, function: Any) -> None:

@@ -151,7 +151,7 @@ class Lifetime:
         if self._shutdown is None:
             self.scheduler.renew()
             self.gate.close()
-            self.peers.begin_closing()
+            self.peers.closing = True
             self._shutdown = Shutdown(
                 self.peers,
                 self.raw,

@@ -315,10 +315,6 @@ class Peers:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))
 
-    def begin_closing(self) -> None:
-        """Let each session end with its connection from now on."""
-        self.closing = True
-
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""
         for served in self:

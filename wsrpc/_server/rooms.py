@@ -233,13 +233,6 @@ class RoomMembers(Audience):
             if old is not None and new is not None and old != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
 
-    def set_options(self, allow: Decider | None, slow: Slow | None) -> None:
-        """Take the options that are not None."""
-        if allow is not None:
-            self.allow = allow
-        if slow is not None:
-            self.own_slow = self.slow = slow
-
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 """The members of a room, for this module. A public class has no public name for them."""
@@ -304,9 +297,11 @@ class Rooms:
             check_slow(slow)
         members = _members_of(room)
         members.check_options(allow, slow)
-        if allow is not None:
+        if decider is not None:
             self._offer()
-        members.set_options(decider, slow)
+            members.allow = decider
+        if slow is not None:
+            members.own_slow = members.slow = slow
         if allow is not None or slow is not None:
             self._declared[name] = room
         return room
