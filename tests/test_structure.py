@@ -43,8 +43,6 @@ FOR_TYPES_ONLY = {
     ("_api.annotations", "wsrpc._server.server.Server"),
     # `Server.cluster` has its type, and a cluster makes servers of its own, for its links.
     ("_server.server", "wsrpc._cluster.cluster.Cluster"),
-    # A channel asks the table that holds it.
-    ("_channels.core", "wsrpc._channels.table.ChannelTable"),
     # Middleware gets a context, which has a peer, on which middleware is registered.
     ("_api.registration", "wsrpc._api.context.Middleware"),
 }

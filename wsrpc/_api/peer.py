@@ -142,9 +142,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def active(self) -> int:
         """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        dispatcher = self._core.dispatcher
-        first = dispatcher.beginning  # it gets a `Call` only if it waits
-        return len(dispatcher.running.calls) + (first is not None and first.call is None)
+        return self._core.dispatcher.active
 
     @property
     def channels(self) -> int:

@@ -278,13 +278,11 @@ class Handler:
 
     __slots__ = (
         "__weakref__",
-        "bare",
         "call",
         "facts",
         "function",
         "gives_channel",
         "hidden",
-        "inline",
         "is_method",
         "lane",
         "member",
@@ -369,11 +367,6 @@ class Handler:
         """Whether a request is known to be answered by a channel: ``opens``, and generators."""
         self.lane: Hashable = self if lane is None and ordered else lane
         """The handler itself, or a scope: handlers of one lane run one after another. None: calls may overlap."""
-        self.inline = self.lane is None and not (thread or facts.is_coroutine or facts.is_generator)
-        """Whether it may be called at once, in the event loop, because as far as is known it does not wait."""
-        self.bare = self.lane is None and facts.is_coroutine and not self.opens and timeout is UNSET
-        """Whether it is a coroutine function that is simply called and awaited: no lane, no timeout of its own, and it
-        opens no channel."""
         sources = [p.source for p in facts.parameters]
         self.most = None if "rest" in sources else sources.count("wire") + 1
         """The longest ``a`` that ``call`` takes; None if there is no bound."""

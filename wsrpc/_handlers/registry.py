@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_origin
-from weakref import ref
+from weakref import WeakSet, ref
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from .._base.logs import logger
 from .._base.misuse import check_flag, check_function, check_no_yield
@@ -22,22 +20,17 @@ from .implementation import implementing
 from .injections import Injection
 from .introspection import is_async, location, name_of
 from .invocation import Invocation
+from .layers import HandlerContext, Middleware, Route
 from .method import check_options
 
 __all__ = [
-    "HandlerContext",
     "LifecycleHandler",
-    "Middleware",
     "RecordingRegistry",
     "Registry",
     "Scope",
     "accepted",
     "raw_handler",
 ]
-
-# The first argument of both is a `Context`, whose class lies in a higher layer.
-Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
-HandlerContext = Callable[[Any], AbstractAsyncContextManager[Any]]
 
 
 class RawOnly(NamedTuple):
@@ -72,46 +65,43 @@ MAX_CONVERTERS = 1024
 class Scope:
     """The handlers and the middleware of one channel."""
 
-    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered", "take")
+    __slots__ = ("__weakref__", "handlers", "middleware", "once", "ordered")
 
     def __init__(self) -> None:
         self.handlers: dict[str, Handler] = {}
         self.once: dict[str, Handler] = {}
-        self.take: Callable[[str], Handler | None] = self.handlers.get
-        """Returns the handler for an event, see `Registry.take`. Until a handler is registered with `once`, this is a
-        method of the dictionary, which costs no call in Python."""
         self.middleware: list[Middleware] = []
         self.ordered = False
 
-    def add_once(self, event: str, handler: Handler) -> None:
-        """Let ``handler`` have the next message for ``event``."""
-        self.once[event] = handler
-        self.take = partial(_take, self.once, self.handlers)
 
+class Routes(Struct):
+    """The routes that were made so far: on the main channel by event, on the others by channel and event."""
 
-def _take(once: dict[str, Handler], handlers: dict[str, Handler], event: str) -> Handler | None:
-    handler = once.get(event)
-    if handler is None or handler.taken:
-        return handlers.get(event)
-    handler.taken = True
-    return handler
+    main: dict[str, Route]
+    named: dict[tuple[ChannelRef, str], Route]
 
-
-_NO_HANDLERS: dict[str, Handler] = {}
-"""The handlers of a channel on which nothing was registered."""
+    def clear(self) -> None:
+        """Throw all routes away."""
+        self.main.clear()
+        self.named.clear()
 
 
 class Registry:
-    """The handlers and the middleware of one peer, or those that a server or client has for all its peers.
+    """The handlers and the middleware of a server or client for all its peers, of one peer, or of one channel.
 
-    The fast path reads flags in place of tables: ``used`` is true once there has been a handler or something around
-    handlers, ``observed`` while there is a `message` handler, ``layered`` while anything runs around handlers,
-    ``takes_raw`` once there is a handler for messages that are not protocol. ``take_main`` does what `take` does for
-    the main channel, with one call less.
+    A peer's registry inherits from that of its server, and a channel's from that of its peer: middleware runs in this
+    order. A peer without handlers of its own shares the `Routes` of its server.
+
+    ``observed`` is true while there is a `message` handler, ``layered`` while anything runs around handlers,
+    ``takes_raw`` once there is a handler for messages that are not protocol.
     """
 
     __slots__ = (
+        "__weakref__",
+        "_base",
         "_converters",
+        "_heirs",
+        "_of_channel",
         "dec_hook",
         "declared",
         "fallback",
@@ -122,10 +112,10 @@ class Registry:
         "observed",
         "raw_only",
         "reserved",
+        "routes",
         "scopes",
-        "take_main",
         "takes_raw",
-        "used",
+        "time_limit",
     )
 
     def __init__(self, *, dec_hook: DecHook | None = None, lax: bool = False, declares: bool = True) -> None:
@@ -142,8 +132,14 @@ class Registry:
         """Channels that wsrpc itself uses."""
         self.fallback: Handler | None = None
         """Has the messages that no other handler takes."""
-        self.used = False
-        self.take_main: Callable[[str], Handler | None] = _NO_HANDLERS.get
+        self.routes = Routes({}, {})
+        """Empty again after each change of the handlers, or of what runs around them."""
+        self.time_limit: float | None = None
+        """Seconds for handlers that have no limit of their own; see `Limits.handler`."""
+        self._base: Registry | None = None
+        self._heirs: WeakSet[Registry] | None = None
+        """The registries that inherit from this one, but have routes of their own."""
+        self._of_channel = False
         self.layered = False
         self.observed = False
         self.takes_raw = False
@@ -155,8 +151,51 @@ class Registry:
         self._converters: dict[Any, Callable[[Any], Any]] = {}
 
     def empty_copy(self) -> Registry:
-        """Return a registry without handlers that converts types in the same way, for one peer or channel."""
+        """Return a registry without handlers that converts types in the same way."""
         return Registry(dec_hook=self.dec_hook, lax=self.lax, declares=False)
+
+    def inherit(self, base: Registry, time_limit: float | None) -> None:
+        """Let the handlers of ``base`` have what has none here, and its layers run around those that are here.
+
+        All registries that inherit from ``base`` have the same ``time_limit``.
+        """
+        base.time_limit = self.time_limit = time_limit
+        self._base = base
+        if self.scopes:
+            base._adopt(self)
+        else:
+            self.routes = base.routes
+
+    def for_channel(self) -> Registry:
+        """Return a registry for one anonymous channel, whose handlers the layers of this one run around, too."""
+        channel = self.empty_copy()
+        channel._base, channel._of_channel, channel.time_limit = self, True, self.time_limit
+        self._adopt(channel)
+        return channel
+
+    def _adopt(self, heir: Registry) -> None:
+        self._have_routes()
+        if self._heirs is None:
+            self._heirs = WeakSet()
+        self._heirs.add(heir)
+
+    def _have_routes(self) -> None:
+        """Share the routes of the registry that this one inherits from no longer."""
+        base = self._base
+        if base is not None and self.routes is base.routes:
+            self.routes = Routes({}, {})
+            base._adopt(self)
+
+    def changed(self) -> None:
+        """Throw the routes away: the handlers, or what runs around them, have changed."""
+        self._have_routes()
+        self.routes.clear()
+        for heir in self._heirs or ():
+            heir.changed()
+
+    def lineage(self) -> list[Registry]:
+        """Return the registries whose layers run around the handlers of this one, the outermost first."""
+        return [*(() if self._base is None else self._base.lineage()), self]
 
     def converter(self, returns: Any) -> Callable[[Any], Any]:
         """Return the function that converts an answer to the type ``returns``.
@@ -234,21 +273,34 @@ class Registry:
     def _look_for_layers(self) -> None:
         has_middleware = any(scope.middleware for scope in self.scopes.values())
         self.layered = has_middleware or self.handler_context is not None
-        self.used = self.used or self.layered
+        self.changed()
 
     def has(self, channel: ChannelRef, event: str) -> bool:
         """Whether ``event`` has a handler on ``channel``."""
         scope = self.scopes.get(channel)
         return scope is not None and (event in scope.handlers or event in scope.once)
 
-    def take(self, channel: ChannelRef, event: str) -> Handler | None:
-        """Return the handler for ``event``.
+    def take(self, channel: ChannelRef, event: str) -> tuple[Handler | None, bool]:
+        """Return the handler for ``event``, and whether the next message has the same one, until something changes.
 
         A handler registered with `once` is marked as taken, so that no other call gets it. It is removed when it is
         called. A call that ends without calling it has to put it back (`Handler.put_back`).
         """
-        scope = self.scopes.get(channel)
-        return None if scope is None else scope.take(event)
+        lasts = True
+        # A channel has only the handlers of its own registry.
+        registries = (self,) if self._base is None or self._of_channel else (self, self._base)
+        for registry in registries:
+            scope = registry.scopes.get(channel)
+            if scope is None:
+                continue
+            if (once := scope.once.get(event)) is not None:
+                lasts = False
+                if not once.taken:
+                    once.taken = True
+                    return once, False
+            if (handler := scope.handlers.get(event)) is not None:
+                return handler, lasts
+        return next((each.fallback for each in registries if each.fallback is not None), None), False
 
     def add(
         self,
@@ -286,6 +338,7 @@ class Registry:
         if function is None:
             if present is not None:
                 (present.once if once else present.handlers).pop(event, None)
+                self.changed()
             return
         self._check_called(f"the handler of {event!r}")
         handler = Handler(
@@ -307,13 +360,9 @@ class Registry:
         if old is None or not old.taken:
             _warn_of_replacement(event if channel is None else f"{channel}:{event}", old, handler)
         if once:
-            _remove_when_called(handler, event, scope)
-            scope.add_once(event, handler)
-        else:
-            table[event] = handler
-        self.used = True
-        if channel is None:
-            self.take_main = scope.take
+            _remove_when_called(handler, event, channel, self)
+        table[event] = handler
+        self.changed()
 
     def give_all_to(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
         """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
@@ -393,12 +442,13 @@ class Registry:
         handlers = self.scope(RAW).handlers
         _warn_of_replacement("raw messages", handlers.get(""), handler)
         handlers[""] = handler
-        self.takes_raw = self.used = True
+        self.takes_raw = True
+        self.changed()
 
     def fall_back_to(self, handler: Handler) -> None:
         """Let ``handler`` have the messages that no other handler takes."""
         self.fallback = handler
-        self.used = True
+        self.changed()
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
         """Run ``middleware`` around the handlers of ``channel``; None: around all handlers."""
@@ -406,7 +456,7 @@ class Registry:
             raise TypeError(f"middleware is an async function of (ctx, call_next), {middleware!r} does not take both")
         self._check_called(repr(middleware), "connection")
         self.scope(channel).middleware.append(middleware)
-        self.layered = self.used = True
+        self._look_for_layers()
 
     def set_handler_context(self, handler_context: HandlerContext | None) -> None:
         """Run each handler within ``handler_context(ctx)``, inside of all middleware."""
@@ -459,20 +509,23 @@ def raw_handler(function: Callable[..., Any]) -> Handler:
     return Handler(awaited if waits else called, ordered=waits, shown_as=function)
 
 
-def _remove_when_called(handler: Handler, event: str, scope: Scope) -> None:
-    """Keep ``handler`` in ``scope.once`` until it is called with arguments that fit."""
+def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:
+    """Keep ``handler`` among those that are called once until it is called with arguments that fit."""
     call = handler.call
-    own, home = ref(handler), ref(scope)  # weak: the scope refers to the handler, and the handler to this function
+    # Weak, because the registry refers to the handler, and the handler to this function.
+    own, home = ref(handler), ref(registry)
 
     def call_once(invocation: Invocation, a: list[Any]) -> Any:
-        handler, scope = own(), home()
-        if scope is None or handler is None or scope.once.get(event) is not handler:
+        handler, registry = own(), home()
+        scope = None if registry is None else registry.scopes.get(channel)
+        if registry is None or scope is None or handler is None or scope.once.get(event) is not handler:
             return call(invocation, a)  # it was removed or replaced meanwhile
         del scope.once[event]  # before it runs, because it may register the next one
         try:
             return call(invocation, a)
         except ArgumentsRefused:
             scope.once.setdefault(event, handler)
+            registry.changed()
             raise
 
     handler.call = call_once

@@ -13,6 +13,7 @@ from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
+from .._handlers.invocation import Invocation
 from .._handlers.observation import Message, finish
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
@@ -24,7 +25,7 @@ from ..errors import Draining, Overloaded, RemoteError, RpcError
 from ..limits import Limits
 from .answers import Answers
 from .running import RunningHandlers
-from .session import Call, Session
+from .session import Session
 from .waiting import NOTHING_WAITS, Hold, Kind, Waiting, WaitingRoom
 
 if TYPE_CHECKING:
@@ -237,14 +238,14 @@ class Admission:
                 break
         self.update()
 
-    def count_as_channel(self, call: Call) -> None:
+    def count_as_channel(self, call: Invocation) -> None:
         """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
         self.running.count_as_channel(call)
         self.update()
         if self.room.items:
             self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
 
-    def count_as_handler(self, call: Call) -> None:
+    def count_as_handler(self, call: Invocation) -> None:
         """Count a call as a handler again: its channel is over, and makes room for the next one."""
         self.running.count_as_handler(call)
         self.update()

@@ -14,6 +14,7 @@ from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source, iterate
 from .._handlers.introspection import Role
+from .._handlers.invocation import Invocation
 from .._handlers.observation import finish
 from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
 from .._protocol.rejections import error_to_wire
@@ -23,7 +24,6 @@ from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_cl
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
-from .session import Call
 
 __all__ = ["ChannelAnswers"]
 
@@ -33,7 +33,7 @@ class NamedProducer:
 
     __slots__ = ("_call", "_readers", "key", "stopped")
 
-    def __init__(self, call: Call, name: str, readers: Readers) -> None:
+    def __init__(self, call: Invocation, name: str, readers: Readers) -> None:
         self._call = call
         self._readers = readers
         self.key = name, "stop"
@@ -77,16 +77,15 @@ class ChannelAnswers:
         self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
-    async def run(self, call: Call, work: Any) -> Any:
+    async def run(self, call: Invocation, work: Any) -> Any:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result.
 
         The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
         """
         if not inspect.isawaitable(work):
-            ctx = call.ctx
             try:
-                if ctx.id is None and ctx.channel_name is not None and ctx.event == "start":
-                    await self._produce_named(call, ctx.channel_name, work)
+                if call.id is None and call.channel_name is not None and call.event == "start":
+                    await self._produce_named(call, call.channel_name, work)
                 else:
                     await self._stream(call, self._deliver(call), work)
             finally:
@@ -104,7 +103,7 @@ class ChannelAnswers:
             channel.add_recipient("pull", detector)
         return await work
 
-    def _deliver(self, call: Call) -> ChannelCore:
+    def _deliver(self, call: Invocation) -> ChannelCore:
         """Answer the call's request with its channel, and return the channel.
 
         Raises:
@@ -114,16 +113,16 @@ class ChannelAnswers:
         if call.cancelled:
             raise call.cancellation()
         self._admission.running.check_room_for_channel(call)
-        channel: ChannelCore = call.ctx.answer_channel()
+        channel: ChannelCore = call.answer_channel()
         channel.deliver()
-        call.channel = channel
+        call.served = channel
         call.settle()
-        finish(call.ctx.message)
+        finish(call.message)
         self._admission.count_as_channel(call)
         channel.when_closed(lambda reason: self._cancel_after_end(call, channel))
         return channel
 
-    def _cancel_after_end(self, call: Call, channel: ChannelCore) -> None:
+    def _cancel_after_end(self, call: Invocation, channel: ChannelCore) -> None:
         """Cancel the call whose channel is over, unless the call itself has ended the channel.
 
         The body of a conversation first gets to read what the remote peer sent before it ended the channel.
@@ -144,7 +143,7 @@ class ChannelAnswers:
         else:
             channel.when_read(cancel)
 
-    async def _stream(self, call: Call, channel: ChannelCore, source: Source) -> None:
+    async def _stream(self, call: Invocation, channel: ChannelCore, source: Source) -> None:
         patience = self._limits.unread
         producer = Producer(channel, patience=patience, late=lambda: _not_read(call, patience))
         try:
@@ -153,7 +152,7 @@ class ChannelAnswers:
             self._end_stream(call, channel, producer.pulled)
         except ItemRefused as exc:
             # JavaScript that breaks out of its loop only rejects the next item. So does its iterator once it overflows.
-            self._note_refusal(call.ctx.label, exc)
+            self._note_refusal(call.label, exc)
             channel.abort(None)
         except ChannelClosed:
             if not channel.closed:
@@ -164,13 +163,13 @@ class ChannelAnswers:
             producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
             raise
 
-    async def _produce_named(self, call: Call, name: str, source: Source) -> None:
+    async def _produce_named(self, call: Invocation, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
         if (before := self._named.get(name)) is not None:
             before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
         producer = self._named[name] = NamedProducer(call, name, self._readers)
         call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
-        label = call.ctx.label
+        label = call.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:
             try:
@@ -210,42 +209,42 @@ class ChannelAnswers:
     def _note_refusal(self, label: str, exc: Exception) -> None:
         self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)
 
-    def _end_stream(self, call: Call, channel: ChannelCore, pulled: bool) -> None:
+    def _end_stream(self, call: Invocation, channel: ChannelCore, pulled: bool) -> None:
         """End the channel after the last item: its reader may open the next one while the call still runs."""
-        upload = call.ctx.upload
+        upload = call.upload
         if upload is not None and (i := upload.take_end_id()) is not None:
-            self._answers.resolve(i, None, call.ctx.label)
+            self._answers.resolve(i, None, call.label)
         # A consumer that pulls holds the channel, and has to learn that it has ended.
         (channel.finish if pulled else channel.finish_locally)()
 
     # ------------------------------------------------------------ the end of a call
 
-    def conclude(self, call: Call, value: object) -> None:
+    def conclude(self, call: Invocation, value: object) -> None:
         """End the channel of a call that has returned ``value``."""
-        channel = call.channel
+        channel = call.served
         assert channel is not None
         if channel.closed:  # a stream's channel ends with its last item
             return
-        label = call.ctx.label
+        label = call.label
         if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.resolve(i, value, label))
         else:
             channel.finish()
 
-    def failed(self, call: Call, error: RpcError) -> None:
+    def failed(self, call: Invocation, error: RpcError) -> None:
         """End the channel of a call that has failed."""
-        channel = call.channel
+        channel = call.served
         assert channel is not None
         if channel.closed:
             return
         if _role(call) is Role.UPLOAD:
             self._answer_end(call, lambda i: self._answers.reject(i, error))
         else:
-            channel.abort(self._answers.sendable(error, call.ctx.label))
+            channel.abort(self._answers.sendable(error, call.label))
 
-    def _answer_end(self, call: Call, answer: Callable[[int], None]) -> None:
+    def _answer_end(self, call: Invocation, answer: Callable[[int], None]) -> None:
         """Answer the caller's last message with the result of an upload, now or when that message comes."""
-        channel, upload = call.channel, call.ctx.upload
+        channel, upload = call.served, call.upload
         assert channel is not None and upload is not None
 
         def end(i: int) -> None:
@@ -261,19 +260,19 @@ class ChannelAnswers:
             channel.expect_end()
 
 
-def _role(call: Call) -> Role:
+def _role(call: Invocation) -> Role:
     return Role.RESULT if call.handler is None else call.handler.facts.role
 
 
-def _not_read(call: Call, patience: float) -> RpcError:
+def _not_read(call: Invocation, patience: float) -> RpcError:
     return RpcError(
-        f"nobody has begun to read the stream of {call.ctx.event!r} within {patience:g} s (Limits.unread): it is "
+        f"nobody has begun to read the stream of {call.event!r} within {patience:g} s (Limits.unread): it is "
         "opened with stream(), not with request(send=), and then read"
     )
 
 
-def _gives_no_items(call: Call) -> RpcError:
+def _gives_no_items(call: Invocation) -> RpcError:
     return RpcError(
-        f"{call.ctx.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
+        f"{call.event!r} reads what is sent to it and gives one result, no items: request(..., send=...) instead "
         "of stream()"
     )

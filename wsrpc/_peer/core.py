@@ -17,8 +17,8 @@ from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.channel_requests import ChannelRequests
+from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._channels.table import ChannelTable
 from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._handlers.registry import Registry

@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from contextvars import Context
 from functools import cached_property, partial
+from types import CoroutineType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._base.scheduler import EAGER
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
 from .._handlers.compiled import Handler
-from .._handlers.invocation import CURRENT, Invocation
+from .._handlers.invocation import CURRENT, Call, Invocation
+from .._handlers.layers import Route, when_over
 from .._handlers.lifecycle import Reporter
+from .._handlers.lookup import find, route_to
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
+from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
 from .._sending.requests import Requester
@@ -28,6 +34,7 @@ from ..errors import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
+    HandlerTimeout,
     Overloaded,
     RemoteError,
     ReservedEvent,
@@ -43,20 +50,29 @@ from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
 from .channel_answers import ChannelAnswers
-from .running import PLAIN, SLOW_HANDLER, Invoker, RunningHandlers, when_over
-from .session import Call, Session, SessionState
+from .running import RunningHandlers
+from .session import Session
 
-__all__ = ["Dispatcher"]
+__all__ = ["SLOW_HANDLER", "Dispatcher"]
 
-OVER = SessionState.OVER
+SLOW_HANDLER = 0.1
+"""Seconds for which a plain function may hold the event loop before a warning names it."""
+
+PLAIN = frozenset({int, str, bool, float, bytes, list, dict, tuple, type(None)})
+"""Classes of results that are neither awaitable nor a source of items, known without asking."""
+
+MOST_CLASSES = 1024
+"""Classes of results that one peer remembers."""
+
 set_current = CURRENT.set
 
 
 class Dispatcher:
-    """Runs the handlers of one peer's inbound requests and events.
+    """Runs the handlers of one peer's inbound requests and events, and answers.
 
-    `Admission` decides when a message may have its handler. `RunningHandlers` keeps those that run in tasks, and
-    `Invoker` runs them with all that is around them. `Answers` and `ChannelAnswers` answer requests.
+    `Admission` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a
+    value is answered at once, anything else runs on in a task (`_drive`). `RunningHandlers` counts those that wait.
+    `_returned` and `_raised` are the only places from which a request is answered.
     """
 
     def __init__(
@@ -83,23 +99,16 @@ class Dispatcher:
         self._own = own
         self._shared = shared
         self._out = out
-        self._loop = loop = out.loop
+        self.loop = out.loop
         self.answers = answers
         self.running = RunningHandlers(limits)
-        self.invoker = Invoker(
-            own,
-            shared,
-            loop,
-            self.answers,
-            limits.handler,
-            answer_with_channel=lambda call, work: self._channel_answers.run(call, work),
-        )
+        own.inherit(shared, limits.handler)
         self.admission = admission = Admission(
             self.running,
             self.answers,
             limits,
             out,
-            dispatch=self.dispatch,
+            dispatch=self.run,
             pumped=self.read_ended,
             readers=readers,
             fail=fail,
@@ -114,14 +123,25 @@ class Dispatcher:
         tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self.beginning: Invocation | None = None
-        """The context of a coroutine function that takes its first step, and is not counted yet."""
+        self._beginning: Invocation | None = None
+        """The handler that takes the first step of its task, and is not counted yet."""
+        self._noted_unknown = False
+        self._values: dict[type, None] = {}
+        """Classes of results that are simply values."""
+        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
-        if ctx is not None and ctx is self.beginning:
+        if ctx is not None and ctx is self._beginning:
             return ctx.id is not None
         return self.running.is_awaited(ctx)
+
+    @property
+    def active(self) -> int:
+        """Number of handlers that run, the one that takes its first step included."""
+        first = self._beginning
+        return len(self.running.calls) + (first is not None and not first.counted)
 
     def begin(self, session: Session) -> None:
         """Take the messages of ``session`` from now on."""
@@ -141,11 +161,11 @@ class Dispatcher:
 
     def run_in_tasks(self, always: bool) -> None:
         """Run plain functions in tasks, too, so that `running` has each handler that runs; or stop doing so."""
-        # A task that never begins is counted, as if plain functions had to stay behind it. So `dispatch` needs no other
-        # test for each message.
+        # A task that never begins is counted, as if plain functions had to stay behind it. So `run` needs no other test
+        # for each message.
         self._queued += 1 if always else -1
 
-    def dispatch(
+    def run(
         self,
         message: WireMessage,
         payload: bytes | bytearray,
@@ -154,319 +174,283 @@ class Dispatcher:
     ) -> None:
         """Run the handler of a message now. ``payload`` is the message, encoded.
 
+        What only returns a value runs within this call: no task, nothing to cancel. Anything else goes on in a task.
+
         ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
-        own, shared = self._own, self._shared
-        name = message.a[0]
-        if channel is not None:
-            local = channel.registry
-            handler = local.take(message.h, name) or local.fallback
-            layered = own.layered or shared.layered or local.layered
-        else:
-            local = None
-            if message.c is None:
-                handler = own.take_main(name) or shared.take_main(name)
-            else:
-                handler = own.take(message.c, name) or shared.take(message.c, name)
-            if handler is None:
-                if message.c is None and name in RESERVED_EVENTS:
-                    self.refuse_reserved(message)
-                    finish(view)
-                    return
-                handler = own.fallback or shared.fallback
-            layered = own.layered or shared.layered
-        if handler is None or layered:
-            ctx = Invocation(self._peer, message, self.session.channels, view)
-            self._dispatch_slowly(ctx, len(payload), handler, local)
-        else:
-            self.run(message, payload, view, handler, local)
-
-    def run(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Message | None,
-        handler: Handler,
-        local: Registry | None = None,
-    ) -> None:
-        """Run the handler of a message now, if there is no middleware.
-
-        A plain function runs here, inline: no task, no `Call`, nothing to cancel. A coroutine function without time
-        limit is started here; see `_run_bare`. Every other handler goes through `_dispatch_slowly`, which can run these
-        two kinds, too.
-
-        ``local`` has the handlers of the anonymous channel on which the message came.
-        """
-        session = self.session
-        ctx = Invocation(self._peer, message, session.channels, view)
-        if not handler.inline or self._queued:
-            if not (EAGER and handler.bare) or self.invoker.limit is not None:
-                self._dispatch_slowly(ctx, len(payload), handler, local)
-                return
-            outer, self.beginning = self.beginning, ctx
-            task = self._loop.spawn(self._run_bare(ctx, len(payload), handler, session), session.context.copy())
-            self.beginning = outer
-            self._mark = None  # as in `_start`
-            if not task.done():
-                self._goes_on(task, ctx, len(payload), handler, session)
-            return
-        time = self._loop.time
-        since = self._mark
-        if since is None:
-            since = self._mark = time()
-        context = session.context.copy()
-        context.run(set_current, ctx)
+        session, name = self.session, message.a[0]
+        route = self._own.routes.main.get(name) if message.c is None and channel is None else None
+        if route is None:
+            route = self._find(message, channel)
+        handler = route.handler
+        invocation = Invocation(self._peer, message, self, session, len(payload), view, handler)
         try:
-            result = context.run(handler.call, ctx, message.a)
-            if result.__class__ not in PLAIN and self.invoker.goes_on(result):
-                self._start(ctx, len(payload), handler, result)
+            if route.gives_channel and message.i is not UNSET:
+                self._make_room_for_channel(invocation)
+            context = session.context.copy()
+            context.run(set_current, invocation)
+            if route.begins_later:
+                self._start(invocation, context.run(route.call, invocation, message.a), context)
                 return
-            if message.i is not UNSET:
-                if ctx.anonymous is None and session.state is not OVER:
-                    out = self._out  # what `_answer` does, with one call less
-                    encode = out.terms.encode
-                    out.reply(encode(Resolution(message.i, result)))
-                else:
-                    self._answer(ctx, result, session)
-        except (KeyboardInterrupt, SystemExit):
-            raise
+            if self._queued:
+                self._start(invocation, self.call(invocation, route.call), context)
+                return
+            since = self._mark
+            if since is None:
+                since = self._mark = self.loop.time()
+            result = context.run(route.call, invocation, message.a)
+            if result.__class__ not in PLAIN and self._goes_on(result):
+                self._start(invocation, result, context)
+                return
+            self._returned(invocation, result)
         except BaseException as exc:
-            handler.put_back()  # if its arguments did not fit, the next message may have it
-            # The handler may have ended the connection itself. Its answer must not go to the next one.
-            self._failed(ctx, exc, quiet=session.over)
+            if handler is not None:
+                handler.put_back()  # if its arguments did not fit, the next message may have it
+            if not self._raised(invocation, exc):
+                raise
         if view is not None:
             finish(view)
-        now = time()
-        if now - since > SLOW_HANDLER:
-            self.invoker.warn_slow(handler, now - since)
-        # A channel may also deliver messages that it has kept, in a turn of the event loop in which nothing is read.
-        self._mark = now if local is None else None
+        if (since := self._mark) is not None:
+            self._mark = now = self.loop.time()
+            if now - since > SLOW_HANDLER and handler is not None:
+                self._warn_slow(handler, now - since)
+        if channel is not None:
+            # It may deliver messages that it has kept, in a turn of the event loop in which nothing is read.
+            self._mark = None
 
-    def _dispatch_slowly(self, ctx: Invocation, size: int, handler: Handler | None, local: Registry | None) -> None:
-        """Run a handler in a task, or refuse the message if there is no handler or no room for its channel."""
-        message = ctx.inbound
-        channels = self.session.channels
-        if (
-            handler is None
-            and local is None
-            and message.i is UNSET
-            and self.admission.readers.has_readers(message.c, message.a[0])
-        ):
-            handler = FOR_READERS
-        if handler is None and not self.invoker.layered and (local is None or not local.layered):
-            self._failed(ctx, self.invoker.unknown(ctx))
-            finish(ctx.message)
-        elif handler is None or not handler.gives_channel or message.i is UNSET:
-            self._start(ctx, size, handler, None, local)
-        elif not self._out.terms.channels:
-            handler.put_back()
-            self.reject(message.i, channels.not_known(ctx.event))
-            finish(ctx.message)
-        elif (why := channels.too_many if channels.full else self.running.too_large_for_channel(size)) is not None:
-            # Before anything of the call runs, middleware included: `Overloaded` says that nothing did.
-            handler.put_back()
-            self.answers.reject(message.i, Overloaded(why))
-            finish(ctx.message)
-        else:
-            # The channel and its bytes count from now on, so that the handler cannot fail for want of room. Any other
-            # handler may make a channel, too: `ChannelTable.make` and `check_room_for_channel` look for room then.
-            ctx.answer_channel()
-            self._start(ctx, size, handler, None, local, bytes_on_channel=True)
+    def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
+        if channel is not None:
+            return find(channel.own_registry(), message.h, message.a[0])
+        name = message.a[0]
+        if message.c is None and name in RESERVED_EVENTS:
+            return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
+        route = find(self._own, message.c, name)
+        if route.handler is None and message.i is UNSET and self.admission.readers.has_readers(message.c, name):
+            return route_to(self._own, message.c, FOR_READERS)
+        return route
 
-    def refuse_reserved(self, message: WireMessage) -> None:
+    def _refuse_reserved(self, invocation: Invocation, a: list[Any]) -> None:
         """Reject a request that has a reserved name, and ignore an event that has one, as JavaScript does."""
-        if message.i is UNSET:
-            self.answers.ignored["reserved event"] += 1
-        else:
-            self.reject(message.i, UnknownEvent(str(ReservedEvent(message.a[0]))))
+        if invocation.inbound.i is not UNSET:
+            raise made_here(UnknownEvent(str(ReservedEvent(a[0]))))
+        self.answers.ignored["reserved event"] += 1
 
-    def _answer(self, ctx: Invocation, result: Any, session: Session) -> None:
-        """Answer a request with ``result``, or with its channel if that is the result."""
-        channel = ctx.anonymous
-        if session.state is OVER:
-            if channel is not None:
-                channel.close()
-        elif channel is not None and result is ctx.user_channel:
-            channel.deliver()
-        else:
-            if channel is not None:
-                channel.close()  # the caller never hears of it
-            self._out.reply(self._out.terms.encode(Resolution(ctx.inbound.i, result)))
+    def _make_room_for_channel(self, invocation: Invocation) -> None:
+        """Make the channel that is going to answer a request.
+
+        The channel and its bytes count from now on, so that the handler cannot fail for want of room. Any other handler
+        may make a channel, too: `ChannelTable.make` and `check_room_for_channel` look for room then.
+
+        Raises:
+            RpcError: there is no room. Nothing of the call has run, middleware included, and `Overloaded` says so.
+        """
+        channels = invocation.session.channels
+        if not self._out.terms.channels:
+            raise made_here(channels.not_known(invocation.event))
+        why = channels.too_many if channels.full else self.running.too_large_for_channel(invocation.size)
+        if why is not None:
+            raise made_here(Overloaded(why))
+        invocation.answer_channel()
+        invocation.bytes_on_channel = True
+
+    def _goes_on(self, result: object) -> bool:
+        """Whether there is more to do with what a handler returned: await it, or stream it."""
+        cls = result.__class__
+        if cls in self._values:
+            return False
+        if hasattr(result, "__await__") or as_source(result) is not None:
+            return True
+        if len(self._values) < MOST_CLASSES:
+            self._values[cls] = None
+        return False
 
     def read_ended(self) -> None:
         """Forget when the last handler ended: the next one's time starts with the next read."""
         self._mark = None
 
-    def _start(
-        self,
-        ctx: Invocation,
-        size: int,
-        handler: Handler | None,
-        result: Any = None,
-        local: Registry | None = None,
-        bytes_on_channel: bool = False,
-    ) -> None:
-        """Run a handler in a task. For ``result`` see `_run`."""
-        session = self.session
-        call = Call(ctx, handler, size, session, bytes_on_channel)
-        self.running.add(call)
-        self.admission.needs_checks = True
-        context = session.context.copy()
-        context.run(CURRENT.set, ctx)
-        call.task = self._loop.spawn(self._run(call, result, local), context)
-        if not call.started:
-            self._queued += 1
+    def _warn_slow(self, handler: Handler, seconds: float) -> None:
+        """Warn of a plain function that held the event loop for too long."""
+        text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
+        self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
+
+    # ------------------------------------------------------------ in tasks
+
+    def _start(self, invocation: Invocation, work: Any, context: Context) -> None:
+        """Do the rest of a handler in a task. If the task waits after its first step, count the handler."""
+        outer, self._beginning = self._beginning, invocation
+        task = self.loop.spawn(self._drive(invocation, work), context)
+        self._beginning = outer
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
-        if call.cancelled and not call.task.done():  # in its first step, where that runs at once
-            call.task.cancel(bounded_reason(ctx.cancel_reason))
+        if task.done():
+            return
+        invocation.task = task
+        if not invocation.started:
+            self._queued += 1
+        if not invocation.counted:
+            self._count(invocation)
+        session = invocation.session
+        if session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(session.end_reason)  # the handler itself has ended the connection
+        elif invocation.cancelled:
+            task.cancel(bounded_reason(invocation.cancel_reason))
 
-    def _goes_on(
-        self, task: asyncio.Task[None], ctx: Invocation, size: int, handler: Handler, session: Session
-    ) -> None:
-        """Make the `Call` of a coroutine function that waits after its first step."""
-        call = ctx.call or self._count(ctx, size, handler, session)
-        call.task, call.started = task, True
-        if session.end_reason is not None and ctx.inbound.i is not UNSET:
-            call.orphan(session.end_reason)  # the handler itself has ended the connection
-        elif call.cancelled:
-            task.cancel(bounded_reason(ctx.cancel_reason))
-
-    def _count(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> Call:
-        """Make the `Call` of a coroutine function that was started without one."""
-        ctx.call = call = Call(ctx, handler, size, session)
-        self.running.add(call)
+    def _count(self, invocation: Invocation) -> None:
+        """Count a handler that goes on in a task."""
+        self.running.add(invocation)
         self.admission.needs_checks = True
-        return call
 
-    # ------------------------------------------------------------ running
-
-    async def _run_bare(self, ctx: Invocation, size: int, handler: Handler, session: Session) -> None:
-        """Run a coroutine function within its eager task, and answer, as `_run` does for every other handler.
-
-        Most coroutines do not wait, or only some of the time. So there is no `Call`, and the handler is not counted
-        among those that run, until its first step has ended with waiting. During that step it is as a plain function
-        that runs inline.
-        """
-        set_current(ctx)
-        try:
-            result = await handler.call(ctx, ctx.inbound.a)
-            if result.__class__ not in PLAIN and as_source(result) is not None:
-                call = ctx.call or self._count(ctx, size, handler, session)
-                result = await self.invoker.finish(call, result)
-            if ctx.call is not None:
-                self._returned(ctx.call, result)
-            elif (i := ctx.inbound.i) is not UNSET:
-                if ctx.anonymous is None and session.state is not OVER:
-                    out = self._out  # what `_answer` does, with one call less
-                    encode = out.terms.encode
-                    out.reply(encode(Resolution(i, result)))
-                else:
-                    self._answer(ctx, result, session)
-        except BaseException as exc:
-            if ctx.call is None:
-                handler.put_back()  # if its arguments did not fit, the next message may have it
-            if not self._dealt_with(exc, ctx, ctx.call, quiet=session.over):
-                raise
-        finally:
-            if ctx.call is not None:
-                self._exited(ctx.call)
-            elif ctx.message is not None:
-                finish(ctx.message)
-
-    async def _run(self, call: Call, result: Any, local: Registry | None) -> None:
-        """Run a handler within its task, and answer.
-
-        If the handler was called inline and there is more to do with its ``result``, that is done instead.
-        """
-        call.started = True
-        if call.task is not None:  # the task has not begun at once
+    async def _drive(self, invocation: Invocation, work: Any) -> None:
+        """Do within its task what is left of a handler, which has returned ``work``, and answer."""
+        invocation.started = True
+        if invocation.task is not None:  # the task has not begun at once
             self._queued -= 1
-        ctx = call.ctx
         try:
-            if call.cancelled:  # before the task began
-                if asyncio.iscoroutine(result):
-                    result.close()
-                raise call.cancellation()
-            if call.session.paused is not None and result is None:
-                await self.invoker.may_start(call)
-            handler = call.handler
-            if result is not None:
-                result = await self.invoker.finish(call, result)
-            elif handler is not None and handler.bare and local is None and not self.invoker.adds_to_calls:
-                # As `Invoker.run`, without the layers, lane, thread, channel and time limit that it looks for.
-                result = await handler.call(ctx, ctx.inbound.a)
-            else:
-                result = await self.invoker.run(call, local)
-            if result.__class__ not in PLAIN and call.channel is None and as_source(result) is not None:
-                result = await self.invoker.finish(call, result)
-            self._returned(call, result)
+            if invocation.cancelled or invocation.session.paused is not None:
+                await self._begin_late(invocation, work)
+            result = await work if work.__class__ is CoroutineType else await self.finish(invocation, work)
+            if result.__class__ not in PLAIN and invocation.served is None:
+                source = as_source(result)
+                result = result if source is None else await self.serve(invocation, source)
+            self._returned(invocation, result)
         except BaseException as exc:
-            if not self._dealt_with(exc, ctx, call):
+            if not self._raised(invocation, exc):
                 raise
         finally:
-            if call.thread is None:
-                self._exited(call)
+            if invocation.thread is None:
+                self._exited(invocation)
             else:
-                when_over(call.thread, lambda: self._exited(call))
+                when_over(invocation.thread, lambda: self._exited(invocation))
+
+    async def _begin_late(self, invocation: Invocation, work: Any) -> None:
+        """Wait while no handler may start. Throw ``work`` away if it is too late for it."""
+        try:
+            if invocation.cancelled:  # before the task began
+                raise invocation.cancellation()
+            await self.may_start(invocation)
+        except BaseException:
+            if inspect.iscoroutine(work):
+                work.close()
+            raise
+
+    async def may_start(self, invocation: Invocation) -> None:
+        """Wait while no handler may start. See `Session.paused`.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+        session = invocation.session
+        while session.paused is not None:
+            await asyncio.shield(session.paused)
+            if session.over:
+                self.answers.ignored["dropped at the end"] += 1
+                invocation.cancelled = invocation.orphaned = True
+                raise invocation.cancellation()
+
+    async def call(self, invocation: Invocation, call: Call) -> Any:
+        """Call a handler within its task, when it may start, and do what `finish` does with the result."""
+        if invocation.session.paused is not None:
+            await self.may_start(invocation)
+        began = self.loop.time()
+        result = call(invocation, invocation.inbound.a)
+        if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
+            self._warn_slow(invocation.handler, took)
+        return await self.finish(invocation, result)
+
+    async def finish(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
+        """Await or stream what a handler has returned, as it needs, and return the result.
+
+        ``thread``: it blocks while it makes an item.
+        """
+        if hasattr(result, "__await__"):
+            result = await result
+        if result.__class__ in PLAIN or (source := as_source(result, thread=thread)) is None:
+            return result
+        return await self.serve(invocation, source)
+
+    async def serve(self, invocation: Invocation, work: Any) -> Any:
+        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
+        if not invocation.counted:
+            self._count(invocation)
+        return await self._channel_answers.run(invocation, work)
+
+    def lane(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+        if self._lanes is None:
+            self._lanes = WeakKeyDictionary()
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = asyncio.Lock()
+        return lane
+
+    def expire(self, invocation: Invocation, seconds: float) -> None:
+        """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
+        if invocation.cancelled:  # it is ending already
+            return
+        handler: Handler = invocation.handler
+        source = "Limits.handler" if handler.timeout is UNSET else "timeout="
+        text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
+        self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
+        error = made_here(HandlerTimeout(f"{invocation.event!r} took longer than {seconds:g} s and was cancelled"))
+        invocation.orphan(error)
+        if invocation.id is not None:
+            invocation.settle()
+            self.answers.reject(invocation.id, error)
 
     # ------------------------------------------------------------ ending
 
-    def _returned(self, call: Call, result: object) -> None:
+    def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
-        ctx = call.ctx
-        if call.channel is not None:
-            self._channel_answers.conclude(call, result)
-        elif call.cancelled and ctx.anonymous is not None:
-            raise call.cancellation()  # nobody would know of the channel
-        elif ctx.inbound.i is not UNSET and not call.orphaned:
-            if ctx.anonymous is None and call.session.state is not OVER:
-                out = self._out  # what `_answer` does, with one call less
-                out.reply(out.terms.encode(Resolution(ctx.inbound.i, result)))
+        i, made = invocation.inbound.i, invocation.anonymous
+        if made is None and invocation.session.end_reason is None and not invocation.orphaned:
+            if i is not UNSET:  # most of the time
+                out = self._out
+                out.reply(out.terms.encode(Resolution(i, result)))
+        elif invocation.served is not None:
+            self._channel_answers.conclude(invocation, result)
+        elif invocation.cancelled and made is not None:
+            raise invocation.cancellation()  # nobody would know of the channel
+        elif i is not UNSET and not invocation.orphaned and not invocation.session.over:
+            if made is not None and result is invocation.user_channel:
+                made.deliver()
             else:
-                self._answer(ctx, result, call.session)
+                if made is not None:
+                    made.close()  # the caller never hears of it
+                self._out.reply(self._out.terms.encode(Resolution(i, result)))
+        elif made is not None:
+            made.close()
 
-    def _dealt_with(self, exc: BaseException, ctx: Invocation, call: Call | None, *, quiet: bool = False) -> bool:
-        """Deal with what a handler has raised in its task. Return False if the exception is for the event loop.
-
-        Args:
-            call: None in the first step of a handler that has none before it waits.
-            quiet: as in `_failed`.
-        """
+    def _raised(self, invocation: Invocation, exc: BaseException) -> bool:
+        """Deal with what a handler has raised. Return False if the exception is for the event loop."""
         if isinstance(exc, (KeyboardInterrupt, SystemExit)):
             return False
-        if call is not None:
-            if isinstance(exc, asyncio.CancelledError):
-                return self._was_cancelled(call, exc)
-            if isinstance(exc, GeneratorExit) and not call.is_current:
-                return False  # the coroutine is thrown away, with its event loop
-        self._failed(ctx, exc, call, quiet=quiet)
-        return True
-
-    def _was_cancelled(self, call: Call, exc: asyncio.CancelledError) -> bool:
-        """Deal with a handler that has raised CancelledError; return False if the event loop is being shut down."""
-        if not call.cancelled:
-            if call.task is not None and call.task.cancelling():
+        if isinstance(exc, asyncio.CancelledError):
+            if invocation.cancelled:
+                if invocation.id is not None and not invocation.orphaned and invocation.served is None:
+                    # The caller has stopped waiting. The rejection is for what else sees the messages of this
+                    # connection.
+                    self.answers.reject(invocation.id, RpcError(ABORTED))
+                return True
+            if invocation.task is not None and invocation.task.cancelling():
                 return False
-            self._failed(call.ctx, exc, call)
-        elif call.ctx.id is not None and not call.orphaned and call.channel is None:
-            # The caller has stopped waiting. The rejection is for what else sees the messages of this connection.
-            self.answers.reject(call.ctx.id, RpcError(ABORTED))
+        elif isinstance(exc, GeneratorExit) and not invocation.is_current:
+            return False  # the coroutine is thrown away, with its event loop
+        self._failed(invocation, exc)
         return True
 
-    def _exited(self, call: Call) -> None:
-        """Count the call no more, drop what only it could use, and start messages that waited for its place."""
-        self.running.remove(call)
-        if call.handler is not None and call.handler.taken:
-            call.handler.put_back()  # if it was not called, the next message may have it
-        call.exited = True
-        if call.channel is not None and call.channel.closed:
-            call.channel.stop_listening()  # nothing is left that could listen
-        ctx = call.ctx
-        ctx.call = None  # the two refer to each other
-        if ctx.anonymous is not None and ctx.anonymous.state is ChannelState.NEW:
-            ctx.anonymous.close()
-        if ctx.message is not None:
-            finish(ctx.message)
+    def _exited(self, invocation: Invocation) -> None:
+        """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
+        invocation.exited = True
+        if invocation.handler is not None and invocation.handler.taken:
+            invocation.handler.put_back()  # if it was not called, the next message may have it
+        if invocation.served is not None and invocation.served.closed:
+            invocation.served.stop_listening()  # nothing is left that could listen
+        if invocation.anonymous is not None and invocation.anonymous.state is ChannelState.NEW:
+            invocation.anonymous.close()
+        if invocation.message is not None:
+            finish(invocation.message)
+        if not invocation.counted:
+            return
+        self.running.remove(invocation)
         if not self.session.active:
             self.admission.update()
         if self.admission.room.items:
@@ -478,13 +462,13 @@ class Dispatcher:
     def end_conversations(self) -> None:
         """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
         for call in list(self.running.calls):
-            if call.channel is not None and call.channel.closed:
-                call.channel.notice_end()
+            if call.served is not None and call.served.closed:
+                call.served.notice_end()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
         if self.running.on_channels:
-            for call in [call for call in self.session.active.values() if call.ctx.inbound.h == h]:
+            for call in [call for call in self.session.active.values() if call.inbound.h == h]:
                 if not call.is_current:
                     call.cancel(reason)
 
@@ -506,56 +490,62 @@ class Dispatcher:
         """Count events that do not reach a handler as they came."""
         self.answers.count(kind, text, times)
 
-    def _failed(self, ctx: Invocation, exc: BaseException, call: Call | None = None, *, quiet: bool = False) -> None:
-        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get.
-
-        Args:
-            call: the handler's task. None if it was called inline, or if there is no handler.
-            quiet: nobody waits for an answer. Of a ``call`` that is known anyway.
-        """
-        channel = None if call is None else call.channel
-        if ctx.anonymous is not None and channel is None:
-            ctx.anonymous.close()  # the caller never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or (
-            call is not None and call.notices_end(exc)
-        ):
+    def _failed(self, invocation: Invocation, exc: BaseException) -> None:
+        """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
+        channel, label = invocation.served, invocation.label
+        if invocation.anonymous is not None and channel is None:
+            invocation.anonymous.close()  # the caller never hears of it
+        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
-            self.answers.log(logging.INFO, "%s was left: %s", ctx.label, exc)
+            self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
         if isinstance(exc, BadResult) and channel_of(exc) is channel is not None:
             # What the caller sent does not fit. It is no `BadArguments`, which says that the handler did not run.
             exc = made_here(RemoteError(str(exc), BAD_ITEM))
-        error = self.answers.for_caller(exc, ctx.label)
-        if ctx.id is None:
-            self._event_failed(ctx, exc, error)
-        elif call is not None and channel is not None:
-            self._channel_answers.failed(call, error)
-        elif not quiet and (call is None or not call.orphaned):
-            if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(ctx):
-                self.invoker.note_unknown(ctx, exc)
-            self.answers.reject(ctx.id, error)
+        error = self.answers.for_caller(exc, label)
+        if invocation.id is None:
+            self._event_failed(invocation, exc, error)
+        elif channel is not None:
+            self._channel_answers.failed(invocation, error)
+        elif not invocation.orphaned and not invocation.session.over:
+            if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
+                self._note_unknown(invocation, exc)
+            self.answers.reject(invocation.id, error)
 
-    def _event_failed(self, ctx: Invocation, exc: BaseException, error: RpcError) -> None:
+    def _event_failed(self, invocation: Invocation, exc: BaseException, error: RpcError) -> None:
         """Log and count an event whose handler raised ``exc``, or that has none. No caller would get ``error``."""
-        if ctx.inbound.c == RAW:
+        if invocation.inbound.c == RAW:
             self.answers.reporter.tell("error", error if isinstance(error, BadArguments) else exc)
         if isinstance(error, BadArguments):
-            text = f"event {short(ctx.event or ctx.label)} was dropped: {text_for_log(error)}"
+            text = f"event {short(invocation.event or invocation.label)} was dropped: {text_for_log(error)}"
             self.count("wrong arguments", text)
         elif isinstance(exc, UnknownEvent) and is_made_here(exc):
-            if not self._crosses_an_end(ctx):
-                self.count("unknown event", self.invoker.for_log(ctx, error))
+            if not self._crosses_an_end(invocation):
+                self.count("unknown event", self._unhandled(invocation, error))
         elif error is exc:
-            self.answers.log(logging.ERROR, "handling %s failed: %s", ctx.label, error)
+            self.answers.log(logging.ERROR, "handling %s failed: %s", invocation.label, error)
 
-    def _crosses_an_end(self, ctx: Invocation) -> bool:
+    def _note_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
+        """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
+        if not self._noted_unknown and invocation.event not in RESERVED_EVENTS:
+            self._noted_unknown = True
+            text = "a request was refused: %s (further ones are not logged)"
+            self.answers.log(logging.INFO, text, self._unhandled(invocation, error))
+
+    def _unhandled(self, invocation: Invocation, error: RpcError) -> Unhandled:
+        """Return what the log says of an event without a handler."""
+        h = invocation.inbound.h
+        channel = invocation.channel_name if h is None else h
+        return Unhandled(error, channel, invocation.event, (self._own, self._shared))
+
+    def _crosses_an_end(self, invocation: Invocation) -> bool:
         """Return whether a message without a handler is about items of a named channel that have come to their end.
 
         A consumer's ``stop`` may cross the producer's end, and a producer's ``next`` a consumer that has left.
         """
-        channel = ctx.channel_name
-        if channel is None or ctx.inbound.h is not None:
+        channel = invocation.channel_name
+        if channel is None or invocation.inbound.h is not None:
             return False
-        if ctx.event == "stop":
+        if invocation.event == "stop":
             return self._own.has(channel, "start") or self._shared.has(channel, "start")
-        return ctx.event == "next" and channel in self.admission.readers.read_before
+        return invocation.event == "next" and channel in self.admission.readers.read_before

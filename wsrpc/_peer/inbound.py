@@ -14,7 +14,7 @@ from msgspec import UNSET, Struct
 
 from .._base.closing import CloseCode
 from .._base.names import RAW, RESERVED_EVENTS, STREAM_EVENTS
-from .._channels.table import ChannelTable
+from .._channels.core import ChannelTable
 from .._handlers.lifecycle import Reporter
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
@@ -27,7 +27,17 @@ from .._sending.negotiation import Negotiation
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._streams.recipients import Decode
-from ..errors import BadArguments, BadResult, ProtocolError, RemoteError, RpcError, UnexpectedChannel, short
+from ..errors import (
+    BadArguments,
+    BadResult,
+    ProtocolError,
+    RemoteError,
+    ReservedEvent,
+    RpcError,
+    UnexpectedChannel,
+    UnknownEvent,
+    short,
+)
 from ..limits import Limits
 from .dispatch import Dispatcher
 
@@ -189,10 +199,8 @@ class Inbound:
             ):
                 if self._admission.needs_checks:
                     self._admission.arrived(message, payload, view, decode)
-                elif self._own.used or (shared := self._shared).layered or (handler := shared.take_main(name)) is None:
-                    self._dispatcher.dispatch(message, payload, view)
                 else:
-                    self._dispatcher.run(message, payload, view, handler)
+                    self._dispatcher.run(message, payload, view)
             elif (
                 type(h) is int
                 and message.i is UNSET
@@ -315,7 +323,7 @@ class Inbound:
         elif message.h is not None:
             self._on_channel(message, payload, decode)
         elif channel == "" and name in RESERVED_EVENTS:  # for JavaScript, that is the main channel
-            self._dispatcher.refuse_reserved(message)
+            self._refuse_reserved(message)
         else:
             self._deliver(message, payload, view, decode)
             return
@@ -326,7 +334,13 @@ class Inbound:
         if self._admission.needs_checks:
             self._admission.arrived(message, payload, view, decode)
         else:
-            self._dispatcher.dispatch(message, payload, view)
+            self._dispatcher.run(message, payload, view)
+
+    def _refuse_reserved(self, message: WireMessage) -> None:
+        if message.i is UNSET:
+            self._ignored["reserved event"] += 1
+        else:
+            self._dispatcher.reject(message.i, UnknownEvent(str(ReservedEvent(message.a[0]))))
 
     def _too_long(self, name: str) -> bool:
         return len(name) > self._bounds.short_name and len(name.encode()) > self._bounds.limits.name

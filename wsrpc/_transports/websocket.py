@@ -537,6 +537,7 @@ class _Output(FrameWriter):
 
     def close(self, code: int | None, reason: str) -> None:
         """Write what was added, and a Close frame if there was none."""
+        self._look()  # the connection may have been aborted
         if self.open:
             self._close = (CloseCode.NO_STATUS if code is None else code, reason)
             self._library.send_close(code, reason)

@@ -13,7 +13,7 @@ import pytest
 
 import wsrpc
 from wsrpc import errors
-from wsrpc._channels.table import NO_CHANNELS, TOO_MANY
+from wsrpc._channels.core import NO_CHANNELS, TOO_MANY
 from wsrpc._protocol.rejections import BAD_ITEM, DESCRIPTION_CHANGED, FINISHED_REASON
 from wsrpc._sending.retry import may_have_run
 from wsrpc.testing import pair

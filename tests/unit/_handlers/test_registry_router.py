@@ -11,6 +11,7 @@ import pytest
 from core_driver import Driven, rejection
 
 from wsrpc import CallNext, Client, Context, Router, Server
+from wsrpc._handlers.lookup import find
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
@@ -54,8 +55,7 @@ def test_a_refused_registration_leaves_the_old_one() -> None:
 
     with pytest.raises(TypeError):
         registry.add(None, "e", bad)
-    handler = registry.take(None, "e")
-    assert handler is not None and handler.call(NO_CALL, ["e"]) == 1
+    assert find(registry, None, "e").call(NO_CALL, ["e"]) == 1
 
 
 async def pass_on(ctx: Context, call_next: CallNext) -> Any:
@@ -83,18 +83,32 @@ CHANGES: dict[str, Callable[[Registry], object]] = {
 
 
 @pytest.mark.parametrize("first", CHANGES)
-def test_the_handlers_of_the_main_channel_are_found_alike_by_both_ways(first: str) -> None:
+@pytest.mark.parametrize("of_server", [False, True])
+def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server: bool) -> None:
     for others in permutations(CHANGES, 2):
-        registry = Registry()
+        server, own = Registry(), Registry()
+        own.inherit(server, None)
+        own.for_channel().add(5, "e", lambda: 5)  # makes `own` an heir with routes of its own
+        own.add(None, "own", lambda: 6)
+        changed = server if of_server else own
         for change in (first, *others):
-            CHANGES[change](registry)
-            for event in ("e", "other", "nobody"):
-                found = registry.take(None, event)
-                if found is not None:
-                    found.put_back()
-                assert registry.take_main(event) is found, (first, others)
-                if found is not None:
-                    found.put_back()
+            CHANGES[change](changed)
+            for channel in (None, "room"):
+                for event in ("e", "other", "own", "nobody"):
+                    found = find(own, channel, event)
+                    if found.handler is not None:
+                        found.handler.put_back()
+                    handler, _ = own.take(channel, event)
+                    if handler is not None:
+                        handler.put_back()
+                    assert found.handler is handler, (first, others)
+                    layered = any(
+                        each.scopes[at].middleware
+                        for each in (server, own)
+                        for at in {None, channel}
+                        if at in each.scopes
+                    ) or (handler is not None and changed.handler_context is not None)
+                    assert (handler is not None and found.call is handler.call) is (handler is not None and not layered)
 
 
 def test_taking_once_goes_first_and_only_once() -> None:
@@ -103,11 +117,9 @@ def test_taking_once_goes_first_and_only_once() -> None:
     registry.add("room", "e", lambda: "once", once=True)
     results = []
     for _ in range(3):
-        handler = registry.take("room", "e")
-        assert handler is not None
-        results.append(handler.call(NO_CALL, ["e"]))
+        results.append(find(registry, "room", "e").call(NO_CALL, ["e"]))
     assert results == ["once", "on", "on"]
-    assert registry.take(None, "e") is None and registry.take("nowhere", "e") is None
+    assert find(registry, None, "e").handler is None and find(registry, "nowhere", "e").handler is None
 
 
 async def test_a_router_brings_its_registrations() -> None:

@@ -1,0 +1,66 @@
+"""Finding the handler for a message, with the layers around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .._base.names import ChannelRef
+from ..errors import UnknownEvent, made_here
+from .compiled import Handler
+from .invocation import Invocation
+from .layers import Middleware, Route, around
+from .registry import Registry
+
+__all__ = ["find", "route_to", "unknown_event"]
+
+
+def find(registry: Registry, channel: ChannelRef, event: str) -> Route:
+    """Return the route of an event or a request, for which ``registry`` goes before those that it inherits from.
+
+    A handler that was registered with `once` is marked as taken, so that no other message gets it. A route that does
+    not call it has to put it back (`Handler.put_back`).
+    """
+    routes = registry.routes
+    found = routes.main.get(event) if channel is None else routes.named.get((channel, event))
+    if found is not None:
+        return found
+    handler, lasting = registry.take(channel, event)
+    route = route_to(registry, channel, handler)
+    if lasting and channel is None:
+        routes.main[event] = route
+    elif lasting:
+        routes.named[channel, event] = route
+    return route
+
+
+def route_to(registry: Registry, channel: ChannelRef, handler: Handler | None) -> Route:
+    """Return the route to a handler, or to none: through the middleware of the server, the peer, then the channel."""
+    middleware: list[Middleware] = []
+    handler_context = None
+    for each in registry.lineage():
+        for place in (None,) if channel is None else (None, channel):
+            if place in each.scopes:
+                middleware += each.scopes[place].middleware
+        handler_context = each.handler_context or handler_context
+    call = _refuse(registry) if handler is None else handler.call
+    return around(handler, call, middleware, handler_context, registry.time_limit)
+
+
+def _refuse(registry: Registry) -> Any:
+    def refuse(invocation: Invocation, a: list[Any]) -> Any:
+        raise unknown_event(registry, invocation)
+
+    return refuse
+
+
+def unknown_event(registry: Registry, invocation: Invocation) -> UnknownEvent:
+    """Return the error for an event without a handler, in ws-wrapper 4.3.1's words: its users match on them."""
+    h = invocation.inbound.h
+    channel = invocation.channel_name if h is None else h
+    if isinstance(channel, str) and not any(channel in each.scopes for each in registry.lineage()):
+        text = f"Channel '{channel}' does not exist"
+    else:
+        text = f"No event listener for '{invocation.event}'"
+        if channel is not None:
+            text += f" on channel '{channel}'"
+    return made_here(UnknownEvent(text))
