@@ -71,20 +71,12 @@ class RawLink:
         self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
-        self._broadcasts = SlowReaderQueue(self._send_now, self._cannot_send, limits.behind, log.warn, self._left_out)
+        self._broadcasts = SlowReaderQueue(transport.send, self._cannot_send, limits.behind, log.warn, self._left_out)
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because of how this side sends, or because the credentials of the client expired."""
         self._closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason with which this side closes the connection."""
-
-    def check_thread(self, call: str) -> None:
-        """Refuse ``call`` in another thread than the connection's.
-
-        Raises:
-            RuntimeError: names what works.
-        """
-        check_thread(self.thread, call)
 
     # ------------------------------------------------------------ called by the transport
 
@@ -256,9 +248,6 @@ class RawLink:
         if not self._midway:
             waiting.flush(everything=True)  # those that waited can neither be dropped now nor overtaken
         return True
-
-    def _send_now(self, payload: bytes, text: bool) -> None:
-        self.transport.send(payload, text)
 
     def _cannot_send(self) -> bool:
         return self._midway or self.full
