@@ -69,10 +69,7 @@ TABLE: dict[ServerState, dict[ServerInput, tuple[ServerState, str]]] = {
     },
     "abandoned": {
         ServerInput.OPEN: ("open", OPENS),
-        ServerInput.ACCEPT: (
-            "open",
-            "forgets the old connections, and serves this one in the event loop that runs now",
-        ),
+        ServerInput.ACCEPT: ("open", "forgets the old connections, and serves this one in the present event loop"),
         ServerInput.DRAIN: ("closed", "forgets the old connections"),
         ServerInput.CLOSE: ("closed", "forgets the old connections"),
         ServerInput.LOOP_CLOSED: ("abandoned", "nothing"),
