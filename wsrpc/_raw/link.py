@@ -106,11 +106,6 @@ class RawLink:
     # ------------------------------------------------------------ state
 
     @property
-    def link(self) -> RawLink:
-        """This object, which is the member of a room, and its connection."""
-        return self
-
-    @property
     def works(self) -> bool:
         """Whether messages can still be sent, as far as this side knows."""
         return not self.closed

@@ -252,7 +252,7 @@ class Audience:
         """The receivers above their high-water mark whose connections are not known to be broken."""
         stalled: dict[ServedPeer | RawLink, Link | RawLink] = {}
         for member, inside in self.members.items():
-            link = inside.link
+            link = inside.out.link if isinstance(inside, ServedPeer) else inside
             if link is not None and link.full and link.works and member not in skipped:
                 stalled[inside] = link
         return stalled
@@ -275,7 +275,7 @@ class Audience:
         for inside in stalled:
             if (
                 isinstance(inside, ServedPeer)  # raw connections get no events
-                and (link := inside.link) is not None
+                and (link := inside.out.link) is not None
                 and inside.out.over_cap(link, len(message[inside.out.terms.encode][0]))
             ):
                 raise QueueFull(

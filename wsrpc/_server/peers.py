@@ -18,7 +18,6 @@ from .._handlers.registry import Registry
 from .._peer.owner import PeerOwner
 from .._peer.resumption import SessionName
 from .._protocol.settings import Settings
-from .._sending.link import Link
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
@@ -89,11 +88,6 @@ class ServedPeer(PeerOwner):
     def thread(self) -> int:
         """The thread of the connection."""
         return self.out.thread
-
-    @property
-    def link(self) -> Link | None:
-        """The present connection."""
-        return self.out.link
 
     def check_open(self) -> None:
         """Check that messages can be sent, as far as this side knows.
