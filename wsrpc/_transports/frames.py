@@ -276,7 +276,7 @@ class OtherFrames(Protocol):
         """Close the connection because of a frame that is too large to be read."""
 
     def too_big(self, size: int, /) -> None:
-        """Close the connection because of a data frame with ``size`` bytes, which are more than `FrameReader.largest`."""
+        """Close the connection because of a data frame with ``size`` bytes, more than `FrameReader.largest`."""
 
 
 class FrameReader:

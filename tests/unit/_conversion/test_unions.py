@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Final, Generic, Literal, NamedTuple, NewType, NotRequired, TypeVar, Union
 
@@ -41,6 +42,11 @@ class Outer(msgspec.Struct, Generic[T]):
 
 class Named(Outer[Name]):
     pass
+
+
+@dataclass
+class Plain:
+    x: int
 
 
 @dataclass
@@ -148,6 +154,20 @@ def test_unions_like_these_are_accepted(tp: Any, good: Any, bad: Any) -> None:
     convert(good)
     with pytest.raises(msgspec.ValidationError):
         convert(bad)
+
+
+@pytest.mark.parametrize(
+    "tp",
+    [str | datetime | Any, Box[int] | Outer[int] | Any, Plain | dict[str, int] | Any, list[Plain | Box[int] | Any]],
+)
+def test_a_union_with_any_needs_no_decision(tp: Any) -> None:
+    value = [1, {"x": 1}]
+    assert converter(tp)(value) == value
+
+
+def test_an_integer_stays_one_beside_a_float_that_msgspec_checks() -> None:
+    value = converter(Annotated[int, Gt(0)] | Annotated[float, Meta(gt=0)])(1)
+    assert type(value) is int
 
 
 @pytest.mark.parametrize("seed", [0, 1, 23])
