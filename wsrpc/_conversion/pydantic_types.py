@@ -339,8 +339,8 @@ def _holds_bytes(choice: Any, adapted: Any) -> bool:
     return adapted is not choice and _without_label(choice)["type"] not in _OF_ANY_TYPE
 
 
-def _without_label(choice: Any) -> dict[str, Any]:
-    return cast("dict[str, Any]", choice[0] if choice.__class__ is tuple else choice)
+def _without_label(choice: Any) -> Any:
+    return choice[0] if choice.__class__ is tuple else choice
 
 
 def _rank(choice: Any) -> int:
