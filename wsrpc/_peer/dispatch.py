@@ -289,10 +289,10 @@ class Dispatcher:
         if not invocation.counted:
             self._count(invocation)
         session = invocation.session
-        if session.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(session.end_reason)  # the handler itself has ended the connection
-        elif invocation.cancelled:
+        if invocation.cancelled:  # in the first step, when the task was not known
             task.cancel(bounded_reason(invocation.cancel_reason))
+        elif session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(session.end_reason)  # the handler itself has ended the connection
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
