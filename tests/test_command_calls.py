@@ -113,11 +113,11 @@ async def test_the_way_to_quote_a_word_works() -> None:
         (["call", "ws://a", "b", "2", "-a"], "No such option"),
         (
             ["call", "ws://a", "b", "--token", ""],
-            "Invalid value for '--token': the token is empty (see wsrpc call --help)",
+            "the token of --token is empty (see wsrpc call --help)",
         ),
         (
             ["call", "ws://a", "b", "--token="],
-            "Invalid value for '--token': the token is empty (see wsrpc call --help)",
+            "the token of --token is empty (see wsrpc call --help)",
         ),
         (["call", "ws://a:99999", "b"], "a URL has a host and a port of at most 65535 after ://"),
         (["completion"], "Missing argument 'SHELL'."),

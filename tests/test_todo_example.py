@@ -220,7 +220,7 @@ def test_the_commands_that_install() -> None:
         "cd todo",
         "python3 -m venv .venv",
         ". .venv/bin/activate",
-        "pip install '../wsrpc[aiohttp]' pytest pytest-asyncio",
+        "pip install '../wsrpc[aiohttp,cli]' pytest pytest-asyncio",
         "wsrpc --version",
     ]
 

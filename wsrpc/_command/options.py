@@ -80,7 +80,7 @@ def _seconds(text: str) -> float:
 
 def _token(text: str) -> str:
     if not text:
-        raise click.BadParameter("the token is empty")
+        raise click.UsageError("the token of --token is empty")
     return text
 
 
