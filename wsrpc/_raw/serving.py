@@ -18,7 +18,7 @@ from .._handlers.registry import Registry
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
-from ..transport import ConnectionInfo, Receiver, Transport
+from ..transport import Receiver, Transport
 from .connection import RawConnection
 from .link import RawLink
 
@@ -27,7 +27,7 @@ __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
 
-Enter = Callable[[RawConnection, ConnectionInfo], None]
+Enter = Callable[[RawConnection], None]
 """Makes a new connection a member of the rooms that it begins in."""
 
 Prepare = Callable[[RawConnection], Awaitable[RawFunction]]
@@ -125,7 +125,7 @@ class RawConnections:
         try:
             if serving.prepare is not None:
                 function = await serving.prepare(connection)
-            serving.enter(connection, connection.info)
+            serving.enter(connection)
             if link.closed:
                 link.forget()  # it has ended meanwhile, and nothing else removes it
             await function(connection)

@@ -323,7 +323,7 @@ class Rooms:
             ConnectionLost: the user's ``room_from`` failed, and ``transport`` is closed.
         """
         try:
-            self.enter(served.peer, transport.info)
+            self.enter(served.peer, transport)
         except Exception as exc:
             served.core.expect(transport.info)
             if isinstance(exc, RpcError):
@@ -332,8 +332,10 @@ class Rooms:
                 served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
             raise await refuse(transport, *refusal_of(exc)) from exc
 
-    def enter(self, member: Peer | RawConnection, info: ConnectionInfo) -> None:
+    def enter(self, member: Peer | RawConnection, connection: Transport | RawConnection) -> None:
         """Add a new peer or raw connection, in its home room. `leave_all` removes it everywhere.
+
+        ``connection`` is asked for its request only if there is a `room_from`.
 
         Raises:
             Exception: the user's ``room_from`` failed.
@@ -341,7 +343,7 @@ class Rooms:
         inside = _inside_of(member)
         assert inside is not None
         if self.room_from is not None:
-            home = self.get(self.room_from(info))
+            home = self.get(self.room_from(connection.info))
             inside.home = home
             inside.rooms[home] = False
             _members_of(home).enter(member, inside)

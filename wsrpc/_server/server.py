@@ -197,7 +197,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._channels: dict[str, ServerChannel] = {}
         self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        raw = RawServing(self._registry, self._rooms.enter, self._rooms.leave_all)
+        raw = RawServing(self._registry, lambda raw: self._rooms.enter(raw, raw), self._rooms.leave_all)
         self._hosting = Hosting(self._registry, raw)
         self._cluster = cluster
         join = None if cluster is None else join_of(cluster, self._rooms.host(self._settings))
@@ -628,7 +628,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             return False
         made = self._begin(lifetime, transport, handshake)
         if not isinstance(made, RawConnection):
-            self._rooms.enter(made.peer, transport.info)
+            self._rooms.enter(made.peer, transport)
             lifetime.peers.admit(made, transport)
         return True
 
