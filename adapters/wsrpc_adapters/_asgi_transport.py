@@ -23,6 +23,8 @@ from typing import Any
 from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits, Receiver, Traffic
 from wsrpc.adapting import StallWatch, check_close, turns_of
 
+from ._ending import Ending
+
 __all__ = ["AsgiTransport", "Event", "Receive", "Send"]
 
 Event = MutableMapping[str, Any]
@@ -51,10 +53,12 @@ class AsgiTransport:
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._receiver: Receiver | None = None
-        self._end = _End(self._loop)
+        self._end = _AsgiEnding()
         self._output = _Output(self, self._end, send, limits)
         self._stall_watch = StallWatch(self, self._loop, limits)
-        self._early = _Early()
+        self._early: list[tuple[bytes, bool]] = []
+        """Messages that arrived before `start`."""
+        self._early_size = 0
         self._reader: asyncio.Task[None] | None = None
         """The task that reads."""
         self._receiving = True
@@ -100,9 +104,9 @@ class AsgiTransport:
         self._receiver = receiver
         if self._output.full:
             receiver.pause_sending()
-        early, self._early = self._early, _Early()
+        early, self._early = self._early, []
         self._reading = True
-        for payload, text in early.messages:
+        for payload, text in early:
             if not self._end.dropped:
                 receiver.receive(payload, text)
         self._reading = False
@@ -225,7 +229,7 @@ class AsgiTransport:
         """Whether nothing may be read now."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return not self._receiving or (self._receiver is None and self._early.size > self._limits.high_water)
+        return not self._receiving or (self._receiver is None and self._early_size > self._limits.high_water)
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():
@@ -241,7 +245,8 @@ class AsgiTransport:
             self._reading = True
             self._receiver.receive(payload, text)
         else:
-            self._early.add(payload, text)
+            self._early.append((payload, text))
+            self._early_size += len(payload) + FRAME
 
     def _read_ended(self) -> None:
         if self._reading:
@@ -264,7 +269,7 @@ class AsgiTransport:
 
     def send_failed(self, exc: Exception) -> None:
         """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
-        self._end.break_off(exc)
+        self._end.broken = exc
         self._expect_end()
         self._release()
 
@@ -298,22 +303,11 @@ class AsgiTransport:
                 self._receiver.connection_lost(info)
 
 
-class _Early:
-    """Messages that arrived before `AsgiTransport.start`, and their size in bytes."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytes, bool]] = []
-        self.size = 0
-
-    def add(self, payload: bytes, text: bool) -> None:
-        self.messages.append((payload, text))
-        self.size += len(payload) + FRAME
-
-
-class _End:
+class _AsgiEnding(Ending):
     """State of a connection, from open to closed, and what is reported of its end."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self) -> None:
+        super().__init__()
         self.closing: tuple[int, str] | None = None
         """Code and reason with which this side closes."""
         self.close_sent = False
@@ -323,10 +317,6 @@ class _End:
         """Whether the connection ends without waiting for the client."""
         self.failure: Exception | None = None
         """What `AsgiTransport.run` is to raise."""
-        self.info: CloseInfo | None = None
-        self.over: asyncio.Future[None] = loop.create_future()
-        self._loop = loop
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_open(self) -> bool:
@@ -346,22 +336,12 @@ class _End:
             return self.info.code, self.info.reason
         return self.closing or (CloseCode.ABNORMAL, str(self.broken or ""))
 
-    def take_close(self) -> tuple[int, str]:
-        """Return the code and reason of the Close frame that is due, and count it as sent."""
-        assert self.closing is not None
-        self.close_sent = True
-        return self.closing
-
     def begin(self, code: int, reason: str) -> bool:
         """Note that this side closes. Return False if it does already, or if the connection is over."""
         if self.closing is not None or self.info is not None:
             return False
         self.closing = (int(code), reason)
         return True
-
-    def break_off(self, exc: Exception) -> None:
-        """Note that ``send()`` raised ``exc``."""
-        self.broken = exc
 
     def drop(self) -> bool:
         """Note that the connection ends without waiting for the client. Return False if it does already, or is over."""
@@ -374,11 +354,6 @@ class _End:
         """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""
         if self.info is None:
             self.failure = exc
-
-    def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
-        """Call ``overdue`` if the connection is not over in time."""
-        if self._timer is None and self.info is None:
-            self._timer = self._loop.call_later(seconds, overdue)
 
     def reported(self, event: Event) -> CloseInfo:
         """Return how the connection ended, as far as what the ASGI server reports can be trusted."""
@@ -393,19 +368,11 @@ class _End:
             return CloseInfo(code, "", was_clean=code not in (CloseCode.ABNORMAL, CloseCode.SERVICE_RESTART))
         return CloseInfo(code, reason or "", was_clean=code != CloseCode.ABNORMAL)
 
-    def finish(self, info: CloseInfo) -> None:
-        """Note that the connection is over."""
-        self.info = info
-        if self._timer is not None:
-            self._timer.cancel()
-        if not self.over.done():
-            self.over.set_result(None)
-
 
 class _Output:
     """Messages that wait for ``send()``, and the task that calls it."""
 
-    def __init__(self, transport: AsgiTransport, end: _End, send: Send, limits: Limits) -> None:
+    def __init__(self, transport: AsgiTransport, end: _AsgiEnding, send: Send, limits: Limits) -> None:
         self._transport = transport
         self._end = end
         self._send_event = send
@@ -519,7 +486,8 @@ class _Output:
                 if written % BURST == 0:
                     await asyncio.sleep(0)
             if end.closing is not None and not end.close_sent:
-                code, reason = end.take_close()
+                code, reason = end.closing
+                end.close_sent = True
                 await send({"type": "websocket.close", "code": code, "reason": reason})
         except Exception as exc:
             self._transport.send_failed(exc)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
 import ssl as ssl_module
 from collections.abc import Mapping, Sequence
@@ -30,9 +31,9 @@ from wsrpc.adapting import (
     follow_redirects,
     joined_headers,
     one_line,
+    safe_logger,
 )
 
-from ._picows_log import LOG
 from ._picows_transport import PicowsTransport
 
 __all__ = ["dial"]
@@ -40,6 +41,19 @@ __all__ = ["dial"]
 READ_BUFFER = 4096
 """Initial bytes of the read buffer, which picows doubles when it is full. Its own 16 KiB would double the memory of an
 idle connection."""
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """picows' own log. (picows makes a logger for each connection, unless it gets an object that is not a logger.)"""
+
+    def error(self, msg: object, *args: object, **kwargs: Any) -> None:
+        # picows logs each violation of the protocol at ERROR, and any client can cause them without end.
+        self.info(msg, *args, **kwargs)
+
+
+LOG = _Log(safe_logger("wsrpc.picows"), {})
+"""Lines at INFO are left out: wsrpc logs the same facts, with the peer's id."""
+LOG.setLevel(logging.WARNING)
 
 
 async def dial(

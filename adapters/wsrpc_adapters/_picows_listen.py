@@ -22,8 +22,7 @@ from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeRes
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Listening, Server
 from wsrpc.adapting import address, joined_headers, path_of, refusal_headers, visible_target
 
-from ._picows_dial import READ_BUFFER
-from ._picows_log import LOG
+from ._picows_dial import LOG, READ_BUFFER
 from ._picows_transport import PicowsTransport
 
 __all__ = ["listen"]

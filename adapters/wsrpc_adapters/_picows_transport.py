@@ -29,6 +29,8 @@ from wsrpc.adapting import (
 )
 from wsrpc.transport import Receiver, Traffic
 
+from ._ending import Ending
+
 __all__ = ["PicowsTransport"]
 
 TEXT, BINARY, CONTINUATION = WSMsgType.TEXT, WSMsgType.BINARY, WSMsgType.CONTINUATION
@@ -84,7 +86,7 @@ class PicowsTransport(WSListener):
         """Whether the user wants to receive; see `pause_receiving`."""
         self.received = 0
         """Messages that were received."""
-        self._end = _End()
+        self._end = _WsEnding()
         self._retrieving: asyncio.Task[None] | None = None
         """Keeps a reference to the task, as asyncio does not."""
 
@@ -168,7 +170,7 @@ class PicowsTransport(WSListener):
 
     def _overdue(self) -> None:
         """Drop the connection. What arrived before `start` is still delivered."""
-        self._end.shut()
+        self._end.open = False
         self._stop_receiving()
         self._output.tcp.abort()
 
@@ -205,7 +207,7 @@ class PicowsTransport(WSListener):
             self._output.count_frame(payload)
 
     def drop(self, code: int, reason: str) -> None:
-        self._end.blame(code, reason)
+        self._end.cause = (code, reason)
         if code != CloseCode.ABNORMAL and self._end.open:
             # If the remote peer is there after all, and has room for it, it learns why.
             self._send_close(code, reason)
@@ -251,7 +253,8 @@ class PicowsTransport(WSListener):
         self._stop_receiving()
         self._output.take()
         self._output.has_room()
-        info = self._end.finish()
+        info = CloseInfo(*self._end.code, was_clean=self._end.close_sent and self._end.close_received)
+        self._end.finish(info)
         if self._delivery.receiver is not None:
             self._delivery.receiver.connection_lost(info)
 
@@ -301,7 +304,7 @@ class PicowsTransport(WSListener):
         except ValueError:  # picows checks that, too, but accepts 1006 and 5000
             self._refuse(CloseCode.PROTOCOL_ERROR, "a Close frame with a wrong code or reason")
             return
-        self._end.receive_close()
+        self._end.close_received = True
         if not self._end.close_sent:
             self._send_close(code, reason)
         self._finish()
@@ -331,7 +334,7 @@ class PicowsTransport(WSListener):
 
     def _stop_receiving(self) -> None:
         """Ignore everything else that arrives."""
-        self._end.ignore_rest()
+        self._end.deaf = True
         self._plain = None
 
     def _finish(self) -> None:
@@ -392,7 +395,7 @@ class PicowsTransport(WSListener):
     # ------------------------------------------------------------ what the tap reports
 
     def eof_received(self) -> None:
-        self._end.shut()
+        self._end.open = False
         self._expect_end()
 
     def pause_sending(self) -> None:
@@ -407,10 +410,11 @@ class PicowsTransport(WSListener):
             self._delivery.receiver.resume_sending()
 
 
-class _End:
+class _WsEnding(Ending):
     """State of a connection, from open to closed, and what is reported of its end."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.open = True
         """Whether messages can be sent."""
         self.deaf = False
@@ -421,9 +425,6 @@ class _End:
         """Code and reason of the first Close frame, which either side may have sent."""
         self.cause: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason if there is no Close frame."""
-        self.info: CloseInfo | None = None
-        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._timer: asyncio.TimerHandle | None = None
 
     @property
     def state(self) -> str:
@@ -434,22 +435,6 @@ class _End:
         """Code and reason with which the connection ends."""
         return self.said or self.cause
 
-    def shut(self) -> None:
-        """Note that no message can be sent any more."""
-        self.open = False
-
-    def ignore_rest(self) -> None:
-        """Note that everything else that arrives is ignored."""
-        self.deaf = True
-
-    def receive_close(self) -> None:
-        """Note that the remote peer's Close frame has arrived."""
-        self.close_received = True
-
-    def blame(self, code: int, reason: str) -> None:
-        """Note why the connection ends, if there is no Close frame."""
-        self.cause = (code, reason)
-
     def begin(self, code: int, reason: str) -> None:
         """Note that a Close frame leaves; the first one decides the code."""
         self.open = False
@@ -457,19 +442,9 @@ class _End:
         if self.said is None:
             self.said = (code, reason)
 
-    def expect(self, seconds: float, abort: Callable[[], None]) -> None:
-        """Call ``abort`` if the connection is not over in time."""
-        if self._timer is None and self.info is None:
-            self._timer = asyncio.get_running_loop().call_later(seconds, abort)
-
-    def finish(self) -> CloseInfo:
-        """Note that the connection is over; return how it ended."""
+    def finish(self, info: CloseInfo) -> None:
+        super().finish(info)
         self.open = False
-        if self._timer is not None:
-            self._timer.cancel()
-        self.info = CloseInfo(*self.code, was_clean=self.close_sent and self.close_received)
-        self.over.set_result(None)
-        return self.info
 
 
 class _Output(FrameWriter):
@@ -477,7 +452,7 @@ class _Output(FrameWriter):
 
     __slots__ = ("_end", "_fragmenting", "_mask", "answers", "room", "tcp", "written", "ws")
 
-    def __init__(self, ws: WSTransport, end: _End, loop: asyncio.AbstractEventLoop, *, masked: bool) -> None:
+    def __init__(self, ws: WSTransport, end: _WsEnding, loop: asyncio.AbstractEventLoop, *, masked: bool) -> None:
         super().__init__(loop, masked=masked)
         self.ws = ws
         self.tcp: asyncio.Transport = ws.underlying_transport
@@ -510,7 +485,7 @@ class _Output(FrameWriter):
             # What is written on a broken socket is dropped, and that is reported in a later turn of the loop, which a
             # caller that sends without a pause never lets come.
             if tcp.is_closing():
-                self._end.shut()
+                self._end.open = False
 
     def send_fragment(self, payload: bytes, text: bool, last: bool) -> None:
         """Send a frame of a message; picows builds it."""
@@ -534,7 +509,7 @@ class _Output(FrameWriter):
         size = len(payload)
         self.written += size + (2 if size < 126 else 4 if size < 65536 else 10) + self._mask
         if self.tcp.is_closing():  # broken, see `write`
-            self._end.shut()
+            self._end.open = False
 
     def count_answer(self, payload: bytes) -> int:
         """Count an answer to a ping; return the bytes of all of them since there was no room."""
@@ -560,7 +535,7 @@ class _Output(FrameWriter):
 class _Tap(asyncio.BufferedProtocol):
     """Protocol between the event loop and picows, which does not report where a read ends, nor the end of the input."""
 
-    def __init__(self, picows: Any, transport: PicowsTransport, output: _Output, end: _End, turns: Turns) -> None:
+    def __init__(self, picows: Any, transport: PicowsTransport, output: _Output, end: _WsEnding, turns: Turns) -> None:
         self._picows = picows
         self._transport = transport
         self._output = output
@@ -612,7 +587,7 @@ class _Tap(asyncio.BufferedProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if exc is not None and not self._end.cause[1]:
-            self._end.blame(CloseCode.ABNORMAL, str(exc))
+            self._end.cause = (CloseCode.ABNORMAL, str(exc))
         self._picows.connection_lost(exc)
 
 

@@ -231,7 +231,10 @@ async def story(seed: int, *, extensions: bool) -> AsyncGenerator[Story]:
             yield told
 
 
-ON_FIRST_USE = ("ChannelAnswers", "OfflineQueue", "RemoteCapacity", "UnreadMessages", "Violations", "WaitingRoom")
+ON_FIRST_USE = (
+    *("ChannelAnswers", "OfflineQueue", "RemoteCapacity", "SilenceWatch", "UnreadMessages", "Violations"),
+    "WaitingRoom",
+)
 """Of these a peer has one or none, whatever the peer on the last connection happened to need."""
 
 

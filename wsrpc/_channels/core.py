@@ -342,7 +342,7 @@ class ChannelCore:
         recipient = self.recipients.get(event)
         for one in [] if recipient is None else each_of([recipient]):
             if isinstance(one, Inbox) and one.abandoned:
-                if one.items is items and one.newest is newest and one.has_more:
+                if one.items is items and one.newest is newest:
                     one.read_on()
                     return one
                 one.leave(None)

@@ -306,7 +306,8 @@ def _adapt(schema: dict[str, Any], scope: _Scope) -> dict[str, Any]:
         }
     of_any_type = kind in _OF_ANY_TYPE or (kind == "call" and bool(changes))  # "call" is a NamedTuple in pydantic 2.13
     if kind == "union" and "choices" in changes and schema.get("mode", "smart") == "smart":
-        changes["choices"] = sorted(changes["choices"], key=_rank)
+        if any(_holds_bytes(*pair) for pair in zip(schema["choices"], changes["choices"], strict=True)):
+            changes["choices"] = sorted(changes["choices"], key=_rank)
     elif (not serialization and of_any_type) or serialization == {"type": "any"}:
         changes["serialization"] = _AS_PLAIN
     elif kind == "model-fields" and scope.extra and "extras_schema" not in schema:
@@ -333,9 +334,18 @@ def _returning_anything(serialization: dict[str, Any]) -> dict[str, Any]:
     return {**serialization, "return_schema": _ANYTHING} if holds_bytes else serialization
 
 
+def _holds_bytes(choice: Any, adapted: Any) -> bool:
+    """Whether a member of a union was adapted because of bytes in it, not only because it may be of any type."""
+    return adapted is not choice and _without_label(choice)["type"] not in _OF_ANY_TYPE
+
+
+def _without_label(choice: Any) -> Any:
+    return choice[0] if choice.__class__ is tuple else choice
+
+
 def _rank(choice: Any) -> int:
     """Return the position of a type in a union with bytes: of two that fit equally well pydantic takes the first."""
-    schema = choice[0] if choice.__class__ is tuple else choice  # a tuple has a label
+    schema = _without_label(choice)
     if schema["type"] in _NUMBERS:
         return 2  # "1234" is base64 rather than a number, which would not be text
     function = schema.get("function")

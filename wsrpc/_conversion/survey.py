@@ -161,9 +161,11 @@ class Survey:
         elif len(objects) > 1 and any(map(_is_sealed, objects)):
             if not all(map(is_tagged, objects)):
                 why = f"pydantic does not see the fields of Struct types and attrs classes: {tag}"
-        elif len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes))):
+        elif Any not in classes and (len(objects) > 1 or (len(classes) > 1 and any(map(_is_custom, classes)))):
             self._require_pydantic(f"{tp}", owner, place, tag)
-        if why:
+        if why and Any in classes:  # of such a union msgspec accepts any value
+            self.not_for_pydantic = f"{_in(owner)}{tp} cannot be decided: {why}"
+        elif why:
             self._refuse(owner, f"{tp} cannot be decided: {why}")
 
     # ---------------------------------------------------------------- classes

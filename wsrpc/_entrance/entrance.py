@@ -48,18 +48,10 @@ class Gate:
         finally:
             self._deciding.discard(patience)
 
-    @contextmanager
-    def counting(self) -> Generator[None]:
-        """Count a refusal."""
-        try:
-            yield
-        except HandshakeRejected as exc:
-            self.count(exc)
-            raise
-
-    def count(self, refusal: HandshakeRejected) -> None:
-        """Count a refusal, where `counting` would cost too much: it makes a generator for each handshake."""
+    def refuse(self, refusal: HandshakeRejected) -> HandshakeRejected:
+        """Count a refusal, and return it to be raised."""
         self.refused[refusal.status] += 1
+        return refusal
 
     def close(self) -> None:
         """Accept no further connections."""
@@ -106,11 +98,7 @@ class Entrance:
                 ``gate`` is closed.
         """
         seconds = handshake.limits.open_timeout
-        try:
-            result = self._ask(handshake, gate)
-        except HandshakeRejected as exc:
-            gate.count(exc)
-            raise
+        result = self._ask(handshake, gate)
         return None if result is None else self._finish(handshake, gate, result, seconds)
 
     def check_nowait(self, handshake: Handshake, gate: Gate) -> None:
@@ -119,17 +107,17 @@ class Entrance:
         Raises:
             HandshakeRejected: as for `check`; the status is 500 if the user's function returns an awaitable.
         """
-        with gate.counting():
-            result = self._ask(handshake, gate)
-            if result is not None:
-                if inspect.iscoroutine(result):
-                    result.close()
-                self._refuse(handshake, TypeError("it returns an awaitable, and this transport's library cannot wait"))
+        result = self._ask(handshake, gate)
+        if result is not None:
+            if inspect.iscoroutine(result):
+                result.close()
+            mistake = TypeError("it returns an awaitable, and this transport's library cannot wait")
+            self._refuse(handshake, gate, mistake)
 
     def _ask(self, handshake: Handshake, gate: Gate) -> Awaitable[Any] | None:
         self.begin()
         if gate.closed:  # an application's own HTTP server may go on listening
-            raise _closing()
+            raise gate.refuse(_closing())
         asked = "origins="
         try:
             if self._proxies:
@@ -145,12 +133,12 @@ class Entrance:
         except (KeyboardInterrupt, SystemExit, GeneratorExit):
             raise
         except BaseException as exc:  # also a CancelledError that is not of this task
-            self._refuse(handshake, exc, asked)
+            self._refuse(handshake, gate, exc, asked)
         return None
 
     async def _finish(self, handshake: Handshake, gate: Gate, result: Awaitable[Any], seconds: float) -> None:
         patience = asyncio.timeout(seconds)
-        with gate.counting(), gate.deciding(patience):
+        with gate.deciding(patience):
             try:
                 async with patience:
                     _check_result(await result)
@@ -159,14 +147,14 @@ class Entrance:
                 if ends_the_task(exc):
                     raise
                 if not (patience.expired() and isinstance(exc, TimeoutError)):
-                    self._refuse(handshake, exc)
+                    self._refuse(handshake, gate, exc)
                 if gate.closed:
-                    raise _closing() from None
+                    raise gate.refuse(_closing()) from None
                 text = "on_handshake did not finish within %g s, for %s"
                 self._budget.log(logging.ERROR, text, seconds, handshake, extra=_about(handshake))
-                raise HandshakeRejected(503, "the handshake timed out\n") from None
+                raise gate.refuse(HandshakeRejected(503, "the handshake timed out\n")) from None
 
-    def _refuse(self, handshake: Handshake, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
+    def _refuse(self, handshake: Handshake, gate: Gate, exc: BaseException, asked: str = "on_handshake") -> NoReturn:
         """Refuse a handshake because of ``exc``, which ``asked`` raised."""
         if isinstance(exc, HandshakeRejected):
             try:
@@ -174,10 +162,10 @@ class Entrance:
             except (TypeError, ValueError) as mistake:
                 exc = mistake
             else:
-                raise exc
+                raise gate.refuse(exc)
         text = "refused a connection because %s failed, for %s"
         self._budget.log(logging.ERROR, text, asked, handshake, exc_info=exc, extra=_about(handshake))
-        raise HandshakeRejected(500, "internal error\n") from exc
+        raise gate.refuse(HandshakeRejected(500, "internal error\n")) from exc
 
     def _look_behind_proxies(self, handshake: Handshake) -> None:
         seen = self._proxies.look_behind(handshake.remote, handshake.headers)

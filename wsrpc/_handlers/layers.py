@@ -70,6 +70,8 @@ def around(
             call = _in_thread(call, handler.most)
         if handler.lane is not None:
             call = _in_lane(call, handler.lane)
+        if handler.taken and (handler.facts.is_coroutine or handler.facts.is_generator):
+            call = _within_task(call)
     if middleware or (handler is not None and handler_context is not None):
         within = _innermost(call, handler_context if handler is not None else None)
         for each in reversed(middleware):
@@ -111,6 +113,15 @@ def _perhaps_limited(call: Call, seconds: float) -> Call:
         return _limited(lambda _invocation, _a: result, seconds)(invocation, a)
 
     return perhaps_limited
+
+
+def _within_task(call: Call) -> Call:
+    """Call a handler within its task. One that is called once stays registered if it is cancelled before that."""
+
+    async def within_task(invocation: Invocation, a: list[Any]) -> Any:
+        return await invocation.runner.call(invocation, call)
+
+    return within_task
 
 
 def _in_thread(call: Call, most: int | None) -> Call:

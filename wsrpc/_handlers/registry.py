@@ -525,7 +525,7 @@ def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, regis
             return call(invocation, a)
         except ArgumentsRefused:
             scope.once.setdefault(event, handler)
-            registry.changed()
+            invocation.runner.loop.call_soon(registry.changed)  # later, because this may be another thread
             raise
 
     handler.call = call_once

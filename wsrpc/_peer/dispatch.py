@@ -150,6 +150,9 @@ class Dispatcher:
 
     def after_events(self, then: Callable[[], None] | None) -> None:
         """Call ``then`` once the events that have arrived are handled; see `RunningHandlers.after_events`."""
+        first = self._beginning
+        if first is not None and not first.counted:
+            self._count(first)  # its first step has ended the connection
         self.running.after_events(then, bool(self.admission.room.items))
 
     @cached_property
@@ -289,10 +292,11 @@ class Dispatcher:
         if not invocation.counted:
             self._count(invocation)
         session = invocation.session
-        if session.end_reason is not None and invocation.inbound.i is not UNSET:
+        if invocation.cancelled:
+            if invocation.started:  # in its first step, when its task was not known
+                task.cancel(bounded_reason(invocation.cancel_reason))
+        elif session.end_reason is not None and invocation.inbound.i is not UNSET:
             invocation.orphan(session.end_reason)  # the handler itself has ended the connection
-        elif invocation.cancelled:
-            task.cancel(bounded_reason(invocation.cancel_reason))
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""

@@ -16,7 +16,7 @@ from .._base.misuse import check_limits_change
 from .._base.state import PeerState
 from .._protocol.codecs import Codec, json_text
 from .._protocol.counting import json_nests_deeper, json_objection
-from .._sending.checks import raw_payload
+from .._sending.checks import check_thread, raw_payload
 from ..errors import ConnectionLost, MessageTooBig, ProtocolError
 from ..limits import Limits
 from ..transport import ConnectionInfo
@@ -86,8 +86,9 @@ class RawConnection:
     def limits(self, limits: Limits) -> None:
         link = self._link
         check_limits_change("connection.limits", link.limits, limits)
-        link.check_thread("setattr, connection, 'limits'")
-        link.change_limits(limits)
+        check_thread(link.thread, "setattr, connection, 'limits'")
+        link.limits = limits
+        link.transport.largest = limits.message
 
     @property
     def rooms(self) -> tuple[Room, ...]:
@@ -127,7 +128,7 @@ class RawConnection:
         Raises:
             RuntimeError: called in a thread other than the event loop's.
         """
-        self._link.check_thread("connection.wait_closed()")
+        check_thread(self._link.thread, "connection.wait_closed()")
         return await self._link.wait_ended()
 
     def __repr__(self) -> str:
@@ -285,7 +286,7 @@ class RawConnection:
 
     async def _skip_rest(self) -> None:
         """Drop what is left of the message of which a part was read."""
-        self._link.check_thread("connection.receive()")
+        check_thread(self._link.thread, "connection.receive()")
         self._link.feed.check_alone()
         self._pieces_of = None
         while self._unfinished:
@@ -325,7 +326,7 @@ class RawConnection:
             ValueError: the iterable is empty.
             RuntimeError: called in a thread other than the event loop's.
         """
-        self._link.check_thread("connection.send(...)")
+        check_thread(self._link.thread, "connection.send(...)")
         given: Any = message
         if isinstance(given, (AsyncIterable, Iterable)) and not isinstance(given, WHOLE):
             if isinstance(given, Mapping):

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
 from typing import NamedTuple
 
 from .._base.closing import CloseInfo
-from .._base.scheduler import Scheduler
-from .._sending.turns import SendTurns
 from ..errors import ConnectionLost
 from ..transport import Transport
 
 __all__ = ["Feed", "Piece"]
-
-Call = Callable[[], None]
 
 EACH = 64
 """Bytes that a piece counts for besides its own, so that empty ones are bounded, too."""
@@ -30,36 +25,29 @@ class Piece(NamedTuple):
 
 
 class Feed:
-    """Receives for a raw connection: the transport puts pieces in, `next` takes them out.
+    """Queue of a raw connection: the transport puts pieces in, `next` takes them out.
 
     While more than ``bound`` bytes wait to be read, the transport does not receive, which slows the other side down.
-    What arrived before the connection ended can still be read. ``turns`` are those of the senders, who wait while the
-    transport is full. ``drained`` is called before they go on, and ``lost`` at the end.
+    What arrived before the connection ended can still be read.
     """
 
-    def __init__(self, transport: Transport, bound: int, loop: Scheduler, drained: Call, lost: Call) -> None:
+    def __init__(self, transport: Transport, bound: int) -> None:
         self._transport = transport
         self._bound = bound
-        self.turns = SendTurns(loop, lambda: self.full)
         self._pieces: deque[Piece] = deque()
         self._size = 0
         self._paused = False
         self._reader: asyncio.Future[None] | None = None
         self._stopped = False
-        self._drained = drained
-        self._lost = lost
-        self.full = False
-        """The transport holds more unsent bytes than its high-water mark."""
         self.ended: CloseInfo | None = None
-        self._over = loop.create_future()
 
-    # ------------------------------------------------------------ called by the transport
+    # ------------------------------------------------------------ what arrives
 
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
+    def receive(self, payload: bytes | bytearray, text: bool) -> None:
         """Take a whole message."""
         self.receive_piece(bytes(payload), text, True)
 
-    def receive_piece(self, payload: bytes, text: bool, last: bool, /) -> None:
+    def receive_piece(self, payload: bytes, text: bool, last: bool) -> None:
         """Take a part of a message."""
         if self._stopped:
             return
@@ -70,32 +58,10 @@ class Feed:
             self._transport.pause_receiving()
         self._wake()
 
-    def read_ended(self) -> None:
-        """Do nothing: each piece has woken the reader."""
-
-    def pause_sending(self) -> None:
-        """Let senders wait: the transport is above its high-water mark."""
-        self.full = True
-
-    def resume_sending(self) -> None:
-        """Let senders go on: the transport has drained."""
-        self.full = False
-        self._drained()
-        self.turns.wake()
-
-    def connection_lost(self, info: CloseInfo, /) -> None:
-        """Let the reader and the senders see that the connection has ended."""
+    def end(self, info: CloseInfo) -> None:
+        """Let the reader see that the connection has ended."""
         self.ended = info
         self._wake()
-        if not self._over.done():
-            self._over.set_result(None)
-        self.full = False
-        self.turns.connection_lost()
-        self._lost()
-
-    async def wait_ended(self) -> None:
-        """Wait until the connection has ended. Cancelling is safe."""
-        await asyncio.shield(self._over)
 
     # ------------------------------------------------------------ reading
 

@@ -17,7 +17,7 @@ from .._base.scheduler import Scheduler, spawn_later
 from .._channels.source import close_source, iterate
 from .._sending.checks import check_thread, raw_payload
 from .._sending.slow_readers import Slow, SlowReaderQueue
-from .._sending.turns import Turn
+from .._sending.turns import SendTurns, Turn
 from ..errors import ConnectionLost, QueueFull
 from ..limits import Limits
 from ..stats import PeerStats
@@ -37,12 +37,18 @@ UNFINISHED = "a message was left unfinished"
 
 
 class RawLink:
-    """Sends on a raw connection, and closes it. Its ``feed`` receives.
+    """Inside of a raw connection: the receiver of its transport, which sends and closes, too.
 
-    ``rooms`` are those that the connection is in, or was in when it ended, and ``home`` is its home room.
+    ``feed`` keeps what has arrived. ``rooms`` are those that the connection is in, or was in when it ended, and
+    ``home`` is its home room. ``forget()`` ends the membership in all rooms; it may be called more than once.
     """
 
-    def __init__(self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler) -> None:
+    address: None = None
+    """Only peers have addresses."""
+
+    def __init__(
+        self, transport: Transport, log: PeerLog, limits: Limits, loop: Scheduler, forget: Callable[[], None]
+    ) -> None:
         self.transport = transport
         self.log = log
         self.limits = limits
@@ -54,59 +60,60 @@ class RawLink:
         """A broadcast has waited for it as long as broadcasts do, and it has not drained since."""
         self.closing = False
         """Whether the user has called `close`."""
-        self.feed = Feed(transport, limits.high_water, loop, self._drained, self.forget)
-        self._leave: Callable[[], None] | None = None
-        """Ends the membership in all rooms."""
+        self.full = False
+        """The transport holds more unsent bytes than its high-water mark."""
+        self.forget = forget
+        self.feed = Feed(transport, limits.high_water)
+        self.receive = self.feed.receive
+        self.receive_piece = self.feed.receive_piece
+        self._turns = SendTurns(loop, lambda: self.full)
+        """Of the senders, who wait while the transport is full."""
+        self._over = loop.create_future()
         self._midway = False
         """Whether some pieces of a message have been sent, and not the last one. No other message may be sent then."""
-        self._broadcasts = SlowReaderQueue(self._send_now, self._cannot_send, limits.behind, log.warn, self._left_out)
+        self._broadcasts = SlowReaderQueue(transport.send, self._cannot_send, limits.behind, log.warn, self._left_out)
         self.thread = get_ident()
         self._broken_off: asyncio.Task[None] | None = None
         """Closes the connection because of how this side sends, or because the credentials of the client expired."""
         self._closed_with: tuple[int, str] = (CloseCode.ABNORMAL, "")
         """Code and reason with which this side closes the connection."""
 
-    def check_thread(self, call: str) -> None:
-        """Refuse ``call`` in another thread than the connection's.
+    # ------------------------------------------------------------ called by the transport
 
-        Raises:
-            RuntimeError: names what works.
-        """
-        check_thread(self.thread, call)
+    def read_ended(self) -> None:
+        """Do nothing: each piece has woken the reader."""
 
-    def change_limits(self, limits: Limits) -> None:
-        """Accept messages of another size from now on."""
-        self.limits = limits
-        transport = self.transport
-        transport.largest = limits.message
+    def pause_sending(self) -> None:
+        """Let senders wait: the transport is above its high-water mark."""
+        self.full = True
 
-    # ------------------------------------------------------------ rooms
+    def resume_sending(self) -> None:
+        """Let senders go on: the transport has drained. Broadcasts go first."""
+        self.full = False
+        self._broadcasts.flush()
+        self.overdue = self.overdue and self.full
+        self._turns.wake()
 
-    def settle(self, home: Any) -> None:
-        """Make the connection a member of ``home``, its home room."""
-        self.home = home
-        self.rooms[home] = False
-
-    def leave_with(self, leave: Callable[[], None]) -> None:
-        """Call ``leave``, which ends the membership in all rooms, at the end."""
-        self._leave = leave
-
-    def forget(self) -> None:
-        """End the membership in all rooms, because the connection has ended. Idempotent."""
-        if self._leave is not None:
-            self._leave()
+    def connection_lost(self, info: CloseInfo, /) -> None:
+        """Let the reader and the senders see that the connection has ended."""
+        self.feed.end(info)
+        if not self._over.done():
+            self._over.set_result(None)
+        self.full = False
+        self._turns.connection_lost()
+        self.forget()
 
     # ------------------------------------------------------------ state
+
+    @property
+    def works(self) -> bool:
+        """Whether messages can still be sent, as far as this side knows."""
+        return not self.closed
 
     @property
     def closed(self) -> bool:
         """Whether the connection has ended, or this side closes it."""
         return self.closing or self._broken_off is not None or self.feed.ended is not None
-
-    @property
-    def full(self) -> bool:
-        """Whether the transport holds more unsent bytes than its high-water mark."""
-        return self.feed.full
 
     @property
     def ended(self) -> CloseInfo | None:
@@ -116,7 +123,7 @@ class RawLink:
 
     async def wait_ended(self) -> CloseInfo:
         """Wait until the connection has ended, and return how. Cancelling is safe."""
-        await self.feed.wait_ended()
+        await asyncio.shield(self._over)
         assert self.ended is not None
         return self.ended
 
@@ -133,7 +140,7 @@ class RawLink:
             unsent=self.transport.unsent,
             kept=0,
             detached=False,
-            slow=self.feed.full,
+            slow=self.full,
             dropped=self.dropped,
             pending=0,
             active=1,
@@ -148,7 +155,7 @@ class RawLink:
     async def send(self, payload: bytes, text: bool) -> None:
         """Send a message; see `RawConnection.send`."""
         self.check_open()
-        if not self.feed.turns.busy:
+        if not self._turns.busy:
             self.transport.send(payload, text)
             return
         turn = await self._take_turn()
@@ -171,7 +178,7 @@ class RawLink:
                     kind = text
                 elif kind is not text:
                     raise TypeError("the pieces of a message are all str or all bytes, got both")
-                if self.feed.full:
+                if self.full:
                     await turn.wait()
                 self.transport.send_piece(payload, text, False)
                 self._midway = True
@@ -189,8 +196,8 @@ class RawLink:
             await close_source(pieces)
 
     async def _take_turn(self) -> Turn:
-        turn = Turn(self.feed.turns)
-        if self.feed.turns.busy:
+        turn = Turn(self._turns)
+        if self._turns.busy:
             await turn.wait()
         else:
             turn.begin()
@@ -237,18 +244,11 @@ class RawLink:
             waiting.flush(everything=True)  # those that waited can neither be dropped now nor overtaken
         return True
 
-    def _send_now(self, payload: bytes, text: bool) -> None:
-        self.transport.send(payload, text)
-
     def _cannot_send(self) -> bool:
-        return self._midway or self.feed.full
+        return self._midway or self.full
 
     def _left_out(self, count: int) -> None:
         self.dropped += count
-
-    def _drained(self) -> None:
-        self._broadcasts.flush()
-        self.overdue = self.overdue and self.feed.full
 
     async def drain(self) -> None:
         """Wait until there is room, or the connection has ended. Cancelling is safe."""
@@ -256,7 +256,7 @@ class RawLink:
 
     def note_overdue(self) -> None:
         """Note that a broadcast has waited for the transport to drain; see ``overdue``."""
-        self.overdue = self.feed.full
+        self.overdue = self.full
 
     # ------------------------------------------------------------ closing
 

@@ -6,8 +6,7 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from .._base.closing import CloseCode
 from .._base.expiry import Expiry
@@ -19,7 +18,7 @@ from .._handlers.registry import Registry
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
-from ..transport import Transport
+from ..transport import Receiver, Transport
 from .connection import RawConnection
 from .link import RawLink
 
@@ -28,8 +27,8 @@ __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
 
-EnterOrLeave = Callable[[RawConnection], None]
-"""Makes a new connection a member of the rooms that it begins in; or ends its membership in all rooms."""
+Enter = Callable[[RawConnection], None]
+"""Makes a new connection a member of the rooms that it begins in."""
 
 Prepare = Callable[[RawConnection], Awaitable[RawFunction]]
 """Returns what serves a connection, or refuses the connection by raising an exception."""
@@ -45,7 +44,7 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 class RawServing:
     """The function that serves all connections of a server without the protocol, if there is one."""
 
-    def __init__(self, registry: Registry, enter: EnterOrLeave, leave: EnterOrLeave) -> None:
+    def __init__(self, registry: Registry, enter: Enter, leave: Callable[[RawConnection], None]) -> None:
         self._registry = registry
         self.enter = enter
         self.leave = leave
@@ -75,7 +74,7 @@ class RawServing:
         self.function, self.prepare, self.on_end = function, prepare, on_end
 
 
-class Running(NamedTuple):
+class RunningFunction(NamedTuple):
     """The inside of a connection, and the task in which its function runs."""
 
     link: RawLink
@@ -88,7 +87,7 @@ class RawConnections:
     def __init__(self, tally: Tally, budget: LogBudget) -> None:
         self._tally = tally
         self._budget = budget
-        self._running: dict[RawConnection, Running] = {}
+        self._running: dict[RawConnection, RunningFunction] = {}
 
     @property
     def all(self) -> tuple[RawConnection, ...]:
@@ -110,13 +109,12 @@ class RawConnections:
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
         log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
-        link = RawLink(transport, log, limits, loop)
+        link = RawLink(transport, log, limits, loop, lambda: serving.leave(connection))
         connection = make(link)
         self._tally.came()
-        link.leave_with(partial(serving.leave, connection))
         expiry = None if expires is None else Expiry(loop, expires, link.expire)
-        self._running[connection] = Running(link, spawn_later(self._run(serving, connection, link, expiry)))
-        transport.start(link.feed)
+        self._running[connection] = RunningFunction(link, spawn_later(self._run(serving, connection, link, expiry)))
+        transport.start(cast("Receiver", link))  # pyright takes its bound callables for methods
         log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, transport.info.path)
         return connection
 

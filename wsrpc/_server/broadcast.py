@@ -72,7 +72,7 @@ Encode = Callable[[Any], bytes]
 """A codec's function, which stands for the codec: peers that negotiated the same one share an encoding."""
 
 
-class Encoded(dict[Encode, tuple[bytes, bool]]):
+class EventBroadcast(dict[Encode, tuple[bytes, bool]]):
     """Event that is broadcast, in each encoding that a receiver asked for, and whether that is text.
 
     ``objections`` is what is known of the message's size, for all receivers.
@@ -88,8 +88,12 @@ class Encoded(dict[Encode, tuple[bytes, bool]]):
         made = self[encode] = (payload, payload[0] == BRACE)  # a negotiated codec chooses for each message
         return made
 
+    def raw(self) -> tuple[bytes, bool]:
+        """Refuse to send it on a raw connection."""
+        raise ValueError("a raw connection does not use the protocol: use send_raw or send_json")
 
-class Raw(dict[Encode, tuple[bytes, bool]]):
+
+class RawBroadcast(dict[Encode, tuple[bytes, bool]]):
     """Raw message that is broadcast, the same in each encoding.
 
     Peers that negotiated MessagePack would decode a binary one as a message of the protocol, so they cannot get it.
@@ -97,17 +101,21 @@ class Raw(dict[Encode, tuple[bytes, bool]]):
 
     def __init__(self, data: str | bytes, codec: Codec) -> None:
         refuse_raw(codec)
-        self.made = raw_message(data)
+        self._made = raw_message(data)
         self.objections: dict[bytes, Objections] | None = None
         self._plain = codec.encode
 
     def __missing__(self, encode: Encode) -> tuple[bytes, bool]:
-        if encode != self._plain and not self.made[1]:
+        if encode != self._plain and not self._made[1]:
             raise ValueError(
                 "binary messages are MessagePack with this peer, because neither side had an on_raw function when it "
                 "connected: send text, or use on_raw on one side"
             )
-        return self.made
+        return self._made
+
+    def raw(self) -> tuple[bytes, bool]:
+        """Return the message as it is sent on a raw connection."""
+        return self._made
 
 
 class Audience:
@@ -116,173 +124,141 @@ class Audience:
     ``slow`` is the policy for slow readers. ``lost`` is called with each peer whose connection turns out to be broken.
     """
 
-    def __init__(self, codec: Codec, slow: Slow, lost: Callable[[ServedPeer | RawConnection], object]) -> None:
-        self.members: dict[Peer, ServedPeer] = {}
-        self.raw: dict[RawConnection, RawLink] = {}
-        """Members that do not use the protocol, so they get raw messages only."""
+    def __init__(self, codec: Codec, slow: Slow, lost: Callable[[Peer | RawConnection], object]) -> None:
+        self.members: dict[Peer | RawConnection, ServedPeer | RawLink] = {}
+        """The members, each with its inside. They are of one kind: a server with raw connections has no peers."""
         self.slow: Slow = slow
         self._codec = codec
         self._lost = lost
         self._sent = 0
 
-    @property
-    def size(self) -> int:
-        """The number of members."""
-        return len(self.members) + len(self.raw)
-
-    async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        """Emit an event; see `Broadcaster.emit`."""
-        return await self._send(*self._encode(channel, event, args), skip)
-
-    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        """Emit an event without waiting; see `Broadcaster.emit_nowait`."""
-        encoded, key = self._encode(channel, event, args)
-        for served in self.members.values():  # all of them belong to the same thread
-            check_thread_of_plain(served.out.thread, "server.emit_nowait")
-            break
-        skipped = skipped_by(skip)
-        if self.slow == "close":
-            self._check_cap(encoded, skipped)
-        return self._send_now(encoded, key, skipped)
-
-    def _encode(self, channel: ChannelRef, event: str, args: tuple[Any, ...]) -> tuple[Encoded, Hashable]:
-        check_sending(channel, event, None)
-        encoded = Encoded(event_on(channel, (event, *args)), self._codec)
-        return encoded, (self, channel, event, _key(self.slow, args))
-
-    def json_text(self, value: object) -> str:
-        """Encode a value for `RawBroadcaster.send_json`."""
-        return json_text(self._codec, value)
-
-    async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
-        """Send a raw message; see `RawBroadcaster.send_raw`."""
-        return await self._send(Raw(data, self._codec), (self, _key(self.slow, (data,))), skip)
-
-    async def _send(self, encoded: Encoded | Raw, key: Hashable, skip: Skip) -> EmitReport:
-        for served in self.members.values():  # all of them belong to the same thread
-            check_thread(served.out.thread, "server.emit(...)")
-            break
-        for raw in self.raw.values():
-            raw.check_thread("server.send_raw(...)")
+    async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        """Emit an event, or send the raw message ``args`` if ``event`` is None; see `RawBroadcaster`."""
+        message, key = self._encode(channel, event, args)
+        for inside in self.members.values():  # all of them belong to the same thread
+            check_thread(inside.thread, "server.send_raw(...)" if event is None else "server.emit(...)")
             break
         skipped = skipped_by(skip)
         self._sent += 1
         if self._sent % BURST == 0:  # also in a loop that only emits, connections must come and go
             await asyncio.sleep(0)
-        for served in self.members.values():
-            link = served.out.link
-            if link is not None and link.session.full:
-                await self._wait_for_slow_readers(skipped)
-                break
-        else:
-            if any(raw.full for raw in self.raw.values()):
-                await self._wait_for_slow_readers(skipped)
-        return self._send_now(encoded, key, skipped)
+        await self._wait_for_slow_readers(skipped)
+        return self._send(message, key, skipped)
+
+    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        """Emit an event without waiting; see `Broadcaster.emit_nowait`."""
+        message, key = self._encode(channel, event, args)
+        for inside in self.members.values():  # all of them belong to the same thread
+            check_thread_of_plain(inside.thread, "server.emit_nowait")
+            break
+        skipped = skipped_by(skip)
+        if self.slow == "close":
+            self._check_cap(message, skipped)
+        return self._send(message, key, skipped)
 
     def pass_on(self, message: RoomMessage, skipped: Collection[object]) -> EmitReport:
         """Send what another node has emitted. ``skipped`` has peers and addresses."""
-        if message.event is None:
-            data = message.args[0]
-            return self._send_now(Raw(data, self._codec), (self, _key(self.slow, (data,))), skipped)
-        encoded, key = self._encode(message.channel, message.event, tuple(message.args))
-        return self._send_now(encoded, key, skipped)
+        return self._send(*self._encode(message.channel, message.event, tuple(message.args)), skipped)
 
-    def _send_now(self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[object]) -> EmitReport:
+    def json_text(self, value: object) -> str:
+        """Encode a value for `RawBroadcaster.send_json`."""
+        return json_text(self._codec, value)
+
+    def _encode(
+        self, channel: ChannelRef, event: str | None, args: tuple[Any, ...]
+    ) -> tuple[EventBroadcast | RawBroadcast, Hashable]:
+        """Return the message, and the key that it has for `KeepLatest`."""
+        message: EventBroadcast | RawBroadcast
+        if event is None:
+            message = RawBroadcast(args[0], self._codec)
+        else:
+            check_sending(channel, event, None)
+            message = EventBroadcast(event_on(channel, (event, *args)), self._codec)
+        return message, (self, channel, event, _key(self.slow, args))
+
+    def _send(self, message: EventBroadcast | RawBroadcast, key: Hashable, skipped: Collection[object]) -> EmitReport:
         sent = dropped = 0
         errors: list[PeerError] = []
         terms: Terms | None = None
-        payload, text = b"", True
-        at_once = False
-        for served in tuple(self.members.values()):
-            if skipped and (served.peer in skipped or served.address in skipped):
+        payload, text, at_once = b"", True, False
+        for member, inside in tuple(self.members.items()):
+            if skipped and (member in skipped or inside.address in skipped):
                 continue
-            out = served.out
             try:
-                if out.terms is not terms:
-                    payload, text = encoded[out.terms.encode]
-                    terms = out.terms
-                    at_once = len(payload) <= terms.unchecked
-                if at_once and out.clear:
-                    # What `_deliver` does for a connection that has room: nearly all of them, nearly always.
-                    out.link.session.send(payload, text)  # type: ignore[union-attr]  # not None while ``clear`` is true
-                    sent += 1
-                elif self._deliver(served, encoded, key):
+                if isinstance(inside, ServedPeer):
+                    out = inside.out
+                    if out.terms is not terms:
+                        payload, text = message[out.terms.encode]
+                        terms = out.terms
+                        at_once = len(payload) <= terms.unchecked
+                    if at_once and out.clear:
+                        # What `_deliver` does for a connection that has room: nearly all of them, nearly always.
+                        out.link.session.send(payload, text)  # type: ignore[union-attr]  # ``clear``: there is one
+                        sent += 1
+                        continue
+                if self._deliver(inside, message, key):
                     sent += 1
                 else:
                     dropped += 1
             except (ConnectionLost, MessageTooBig, QueueFull, ValueError) as exc:
-                errors.append(_not_sent(served.peer, exc))
+                error = PeerError(member, str(exc))
+                error.__cause__ = exc
+                errors.append(error)
                 if isinstance(exc, (ConnectionLost, QueueFull)):
-                    self._lost(served)
-        report = EmitReport(sent, tuple(errors), dropped)
-        return self._send_raw_now(encoded, key, skipped, report) if self.raw else report
-
-    def _send_raw_now(
-        self, encoded: Encoded | Raw, key: Hashable, skipped: Collection[object], report: EmitReport
-    ) -> EmitReport:
-        """Send a message to the raw connections, too, and return a report of all members."""
-        sent, dropped, errors = report.sent, report.dropped, [*report.errors]
-        for connection, link in tuple(self.raw.items()):
-            if connection in skipped:
-                continue
-            try:
-                if not isinstance(encoded, Raw):
-                    raise ValueError("a raw connection does not use the protocol: use send_raw or send_json")
-                if link.broadcast(*encoded.made, self.slow, key):
-                    sent += 1
-                else:
-                    dropped += 1
-            except (ConnectionLost, QueueFull, ValueError) as exc:
-                errors.append(_not_sent(connection, exc))
-                if not isinstance(exc, ValueError):
-                    self._lost(connection)
+                    self._lost(member)
         return EmitReport(sent, tuple(errors), dropped)
 
-    def _deliver(self, served: ServedPeer, encoded: Encoded | Raw, key: Hashable) -> bool:
-        """Send a message to one peer. Return False if the policy for slow readers drops it.
+    def _deliver(self, inside: ServedPeer | RawLink, message: EventBroadcast | RawBroadcast, key: Hashable) -> bool:
+        """Send a message to one member. Return False if the policy for slow readers drops it.
 
         Raises:
             ConnectionLost: there is no connection.
             MessageTooBig: the remote peer would not accept the message.
             QueueFull: the connection is at its hard cap, and is closed with 4408.
+            ValueError: the member cannot get messages of this kind.
         """
-        out, link = served.out, served.out.link
-        payload, text = encoded[out.terms.encode]
+        if isinstance(inside, RawLink):
+            return inside.broadcast(*message.raw(), self.slow, key)
+        out, link = inside.out, inside.out.link
+        payload, text = message[out.terms.encode]
         if link is None or link.state is LinkState.CLOSING:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
-            objections = encoded.objections
+            objections = message.objections
             if (refusal := out.refusal(payload, raw=objections is None, known=objections)) is not None:
                 raise refusal
         if link.session.full:
             if self.slow != "close":
-                return served.core.hold_broadcast(link, payload, text, self.slow, key)
+                return inside.core.hold_broadcast(link, payload, text, self.slow, key)
             if link.slow_reader is not None:
                 link.slow_reader.flush(everything=True)  # this one can neither be dropped nor overtake
             if out.over_cap(link, len(payload)):
-                served.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+                inside.core.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
                 raise QueueFull(f"{link.session.unsent} bytes were unsent: the connection was closed with 4408")
         link.session.send(payload, text)
         return True
 
     # ------------------------------------------------------------ slow readers
 
-    def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer, Link]:
+    def _stalled(self, skipped: Collection[object]) -> dict[ServedPeer | RawLink, Link | RawLink]:
         """The receivers above their high-water mark whose connections are not known to be broken."""
-        stalled: dict[ServedPeer, Link] = {}
-        for served in self.members.values():
-            link = served.out.link
-            if link is None or not link.session.full or served.peer in skipped:
-                continue
-            if served.core.connected or served.core.detached:
-                stalled[served] = link
+        stalled: dict[ServedPeer | RawLink, Link | RawLink] = {}
+        for member, inside in self.members.items():
+            if isinstance(inside, RawLink):
+                link: Link | RawLink | None = inside
+                stalls = inside.full and inside.works
+            else:
+                link = inside.out.link
+                stalls = link is not None and link.session.full and (inside.core.connected or inside.core.detached)
+            if stalls and link is not None and member not in skipped:
+                stalled[inside] = link
         return stalled
 
     def _most(self, some: Collection[object]) -> bool:
         """Whether ``some`` are more than half of all: then the sender is too fast, and not the readers too slow."""
-        return 2 * len(some) > self.size
+        return 2 * len(some) > len(self.members)
 
-    def _check_cap(self, encoded: Encoded, skipped: Collection[object]) -> None:
+    def _check_cap(self, message: EventBroadcast | RawBroadcast, skipped: Collection[object]) -> None:
         """Refuse to close peers at their hard cap where most of all peers are slow.
 
         Nobody can read anything within one turn of the event loop, so a loop of `emit_nowait` fills every connection.
@@ -293,8 +269,12 @@ class Audience:
         stalled = self._stalled(skipped)
         if not self._most(stalled):
             return
-        for served, link in stalled.items():
-            if served.out.over_cap(link, len(encoded[served.out.terms.encode][0])):
+        for inside in stalled:
+            if (
+                isinstance(inside, ServedPeer)  # raw connections get no events
+                and (link := inside.out.link) is not None
+                and inside.out.over_cap(link, len(message[inside.out.terms.encode][0]))
+            ):
                 raise QueueFull(
                     f"{len(stalled)} of {len(self.members)} peers are behind, some of them at Limits.hard_cap, so "
                     "nothing was sent: use `await emit()`, which gives them time to read"
@@ -305,8 +285,7 @@ class Audience:
 
         Where most of all peers are slow, they are waited for each time: closing them all would be wrong.
         """
-        raw = (link for connection, link in self.raw.items() if link.full and connection not in skipped)
-        stalled: list[Link | RawLink] = [*self._stalled(skipped).values(), *raw]
+        stalled = [*self._stalled(skipped).values()]
         late = [link for link in stalled if not link.overdue]
         if not late and self.slow == "close" and self._most(stalled):
             late = stalled
@@ -416,7 +395,7 @@ class RawBroadcaster(Broadcaster):
             ValueError: the server has ``profile="go"``.
             RuntimeError: called in a thread other than that of the server's event loop.
         """
-        return await self._audience.send_raw(data, skip)
+        return await self._audience.emit(None, None, (data,), skip)
 
     async def send_json(self, value: object, *, skip: Skip = None) -> EmitReport:
         """Send a value as a raw text message in JSON; see `send_raw`. The value is encoded like a handler's result."""
@@ -450,12 +429,6 @@ def skipped_by(skip: Skip) -> Collection[object]:
 
 def _peer_or_address(each: object) -> Peer | RawConnection | str | None:
     return each.address if isinstance(each, Addressed) else each if isinstance(each, (Peer, RawConnection)) else None
-
-
-def _not_sent(member: Peer | RawConnection, exc: Exception) -> PeerError:
-    error = PeerError(member, str(exc))
-    error.__cause__ = exc
-    return error
 
 
 def _key(slow: Slow, args: tuple[Any, ...]) -> Hashable:

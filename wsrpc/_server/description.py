@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -10,7 +9,6 @@ import msgspec
 
 from .._api.peer import Peer
 from .._conversion.convert import EncHook
-from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
 from .._protocol.rejections import DESCRIPTION_CHANGED
 from .._schema.description import Description, declared_members, describe, shown_handlers
@@ -49,7 +47,12 @@ class _OfferedDescription:
         self._enc_hook = enc_hook
         self._allow = allow
         self._pages = _Pages(Description((), (), {}))
-        self._made_of = _Registrations({}, {})
+        self._made_of: object = None
+        """The handlers and the functions of contracts, by channel and event, that the pages describe.
+
+        Comparing them costs far less than making the description. Handlers of `once` are left out: a message from any
+        peer uses one up, so that remote peers could have the description made again and again.
+        """
 
     async def describe(self, peer: Peer, after: str | None = None) -> dict[str, Any]:
         """Handle a request for the page that ``after``, from the page before, stands for; None for the first one."""
@@ -60,29 +63,13 @@ class _OfferedDescription:
         return self._current().page(after, min(PAGE, served.out.terms.unchecked // MESSAGEPACK))
 
     def _current(self) -> _Pages:
-        made_of = _registrations(self._registry)
-        if made_of != self._made_of:
-            self._pages = _Pages(describe(self._registry, self._enc_hook, once=False))
-            self._made_of = made_of
+        registry = self._registry
+        handlers = {(channel, event): handler for channel, event, handler in shown_handlers(registry, once=False)}
+        declared = {(channel, event): member.function for channel, event, member in declared_members(registry)}
+        if (handlers, declared) != self._made_of:
+            self._pages = _Pages(describe(registry, self._enc_hook, once=False))
+            self._made_of = (handlers, declared)
         return self._pages
-
-
-class _Registrations(msgspec.Struct, frozen=True):
-    """What a description is made of: the handlers and the functions of contracts, by channel and event.
-
-    Comparing it costs far less than making the description. Handlers of `once` are left out: a message from any peer
-    uses one up, so that remote peers could have the description made again and again.
-    """
-
-    handlers: dict[tuple[str | None, str], Handler]
-    declared: dict[tuple[str | None, str], Callable[..., Any]]
-
-
-def _registrations(registry: Registry) -> _Registrations:
-    return _Registrations(
-        {(channel, event): handler for channel, event, handler in shown_handlers(registry, once=False)},
-        {(channel, event): member.function for channel, event, member in declared_members(registry)},
-    )
 
 
 class _Pages:

@@ -32,7 +32,7 @@ from .shutdown import CLOSING
 __all__ = ["Hosting"]
 
 
-class Entry(NamedTuple):
+class ServiceClass(NamedTuple):
     """A class that was added, with its channel and its factory, which takes ``takes`` arguments."""
 
     cls: type[BaseService]
@@ -71,7 +71,7 @@ class Hosting:
     def __init__(self, registry: Registry, raw: RawServing) -> None:
         self._registry = registry
         self.raw = raw
-        self.entries: list[Entry] = []
+        self.entries: list[ServiceClass] = []
         """Classes whose objects have a peer."""
         self._exclusive: type[BaseService] | None = None
         """The class that gets every message of a connection."""
@@ -87,7 +87,7 @@ class Hosting:
         make = service if factory is None else factory
         style = style_of(cls)
         argument = "connection" if style == "serve" else "peer"
-        entry = Entry(cls, channel, make, accepted("add_service", (argument,), make))
+        entry = ServiceClass(cls, channel, make, accepted("add_service", (argument,), make))
         self._check_exclusive(cls, style)
         methods = exposed(cls)
         if contract is not None:
@@ -121,7 +121,7 @@ class Hosting:
                 "every message"
             )
 
-    def _add_methods(self, entry: Entry, methods: Methods) -> None:
+    def _add_methods(self, entry: ServiceClass, methods: Methods) -> None:
         cls, channel = entry.cls, entry.channel
         if not methods and cls.on_open is BaseService.on_open and cls.on_close is BaseService.on_close:
             raise TypeError(
@@ -147,7 +147,7 @@ class Hosting:
             self._registry.add(channel, event, function, instance=instance, member=member, **mark.options)
         self.entries.append(entry)
 
-    def _add_raw(self, entry: Entry, style: str) -> None:
+    def _add_raw(self, entry: ServiceClass, style: str) -> None:
         if self._registry.takes_raw:
             raise ValueError(
                 f"{entry.cls.__qualname__}.{style} gets every message, but the server has an on_raw function"
@@ -168,25 +168,20 @@ class Hosting:
                 raise TypeError(f"{function.__qualname__} is called with (self, value), but takes {takes}")
             check_no_yield(function.__qualname__, function)
             self._registry.give_all_to(function, "json")
-            self._registry.set_raw(handler)
-            self.entries.append(entry)
-            return
-        self._registry.give_all_to(function, "message")
-        if is_async:
-
-            async def received(peer: Any, message: str | bytes) -> None:
-                await _services_of(peer)[0].on_message(message)
-
-            self._registry.set_raw(raw_handler(received))
         else:
+
+            async def awaited(peer: Any, message: str | bytes) -> None:
+                await _services_of(peer)[0].on_message(message)
 
             def called(peer: Any, message: str | bytes) -> Any:
                 return _services_of(peer)[0].on_message(message)
 
-            self._registry.set_raw(raw_handler(called))
+            handler = raw_handler(awaited if is_async else called)
+            self._registry.give_all_to(function, "message")
+        self._registry.set_raw(handler)
         self.entries.append(entry)
 
-    def _add_serving(self, entry: Entry, function: Any) -> None:
+    def _add_serving(self, entry: ServiceClass, function: Any) -> None:
         async def prepare(connection: RawConnection) -> RawFunction:
             return partial(serve, await entry.create(connection))
 

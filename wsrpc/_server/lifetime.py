@@ -18,10 +18,11 @@ from .._session.sessions import Sessions
 from ..stats import ServerStats, Tally
 from ..transport import Transport
 from .listening import Ports
-from .membership import Joining, Membership
-from .peers import Peers, ServedPeer, refuse
+from .membership import Membership
+from .peers import Peers, refuse
+from .rooms import Rooms
 from .shutdown import CLOSING, Shutdown
-from .states import Input, ServerState, after
+from .states import ServerInput, ServerState, after
 
 __all__ = ["Lifetime"]
 
@@ -29,29 +30,29 @@ __all__ = ["Lifetime"]
 class Lifetime:
     """The state of a server, with its connections, ports and counts. A server that is opened again gets a new one.
 
-    ``on_left`` is called with each peer whose connection has ended. Handlers have ``patience`` seconds to finish when
-    the server is closed. ``joining`` is for a server in a cluster.
+    Peers whose connection has ended leave the ``rooms``. Handlers have ``patience`` seconds to finish when the server
+    is closed. ``join`` joins the server's cluster.
     """
 
     def __init__(
         self,
-        on_left: Callable[[ServedPeer], None],
+        rooms: Rooms,
         budget: LogBudget,
         patience: float,
         detached: float,
         detached_bytes: int,
-        joining: Joining | None,
+        join: Callable[[], Membership] | None,
     ) -> None:
         self.tally = Tally(time.monotonic())
         self.gate = Gate()
         self.sessions = Sessions(detached, detached_bytes)
-        self.peers = Peers(self.tally, budget, on_left, self.sessions)
+        self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
         self.raw = RawConnections(self.tally, budget)
         self.scheduler = LoopScheduler()
         self.ports = Ports()
         self._patience = patience
-        self._joining = joining
-        self._membership: Membership | None = None
+        self._rooms = rooms
+        self._join = join
         self._state: ServerState = "open"
         self._thread: int | None = None
         self._shutdown: Shutdown | None = None
@@ -60,7 +61,7 @@ class Lifetime:
     @property
     def state(self) -> ServerState:
         """The server's state."""
-        return after(self._state, Input.LOOP_CLOSED) if self.scheduler.has_ended else self._state
+        return after(self._state, ServerInput.LOOP_CLOSED) if self.scheduler.has_ended else self._state
 
     @property
     def healthy(self) -> bool:
@@ -94,41 +95,41 @@ class Lifetime:
         """Serve in the event loop and the thread that run now."""
         if self.scheduler.has_ended:
             self.forget()
-        self._happened(Input.ACCEPT)
+        self._happened(ServerInput.ACCEPT)
         self._thread = get_ident()
         self.scheduler.renew()
-        if self._joining is not None:
-            self.join()
+        self.join()
 
     def join(self) -> None:
         """Join the cluster, if there is one. Idempotent."""
-        if self._joining is not None and self._membership is None:
-            self._membership = self._joining.begin()
-            self.peers.join(self._membership)
+        if self._join is not None and self.peers.membership is None:
+            self.peers.membership = self._rooms.membership = self._join()
 
     async def _leave(self) -> None:
-        membership, self._membership = self._membership, None
-        if self._joining is not None and membership is not None:
-            await self._joining.end(membership)
+        membership = self.peers.membership
+        if membership is not None:
+            self.peers.membership = self._rooms.membership = None
+            await membership.close()
 
     def forget(self) -> None:
         """Forget all connections, because their event loop was closed."""
         self.peers.clear()
         self.raw.clear()
         self.ports.clear()
-        self._membership = None
+        self.peers.membership = None
 
     def stats(self) -> ServerStats:
         """See `Server.stats`."""
         connected = chain((served.peer.stats() for served in self.peers), self.raw.stats())
         refused = dict(self.gate.refused)
-        cluster = None if self._membership is None else self._membership.stats()
+        membership = self.peers.membership
+        cluster = None if membership is None else membership.stats()
         return self.tally.sum(time.monotonic(), connected, healthy=self.healthy, refused=refused, cluster=cluster)
 
     @property
     def degraded(self) -> bool:
         """Whether the server is in a cluster, and cannot reach the engine."""
-        return self._membership is not None and not self._membership.connected
+        return self.peers.membership is not None and not self.peers.membership.connected
 
     async def check_open(self, transport: Transport) -> None:
         """Close a connection that comes too late.
@@ -141,7 +142,7 @@ class Lifetime:
 
     async def close(self, drain: float) -> None:
         """Close the server; see `Server.close`."""
-        asked = Input.DRAIN if drain else Input.CLOSE
+        asked = ServerInput.DRAIN if drain else ServerInput.CLOSE
         if self.over:
             self.forget()
             self._happened(asked)
@@ -150,7 +151,7 @@ class Lifetime:
         if self._shutdown is None:
             self.scheduler.renew()
             self.gate.close()
-            self.peers.begin_closing()
+            self.peers.closing = True
             self._shutdown = Shutdown(
                 self.peers,
                 self.raw,
@@ -167,8 +168,8 @@ class Lifetime:
         if self.state in ("open", "draining", "abandoned"):
             await self._ended.wait()
 
-    def _happened(self, happened: Input) -> None:
-        if happened is Input.ENDED:
+    def _happened(self, happened: ServerInput) -> None:
+        if happened is ServerInput.ENDED:
             self._ended.set()
             if self.scheduler.has_ended:  # the event loop was closed, and the shutdown's task collected later
                 return

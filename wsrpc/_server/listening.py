@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from .._base.misuse import refusing
 
-__all__ = ["Listening", "Opened", "Port", "Ports"]
+__all__ = ["Listening", "OpenPort", "Port", "Ports"]
 
 
 class Port(Protocol):
@@ -67,7 +67,7 @@ class Ports:
         self._open.clear()
 
 
-class Opened(NamedTuple):
+class OpenPort(NamedTuple):
     """An open port, and the function that closes its server. That does nothing to a server that was opened again."""
 
     port: Port
@@ -77,9 +77,9 @@ class Opened(NamedTuple):
 class Listening:
     """Async context manager in which the server listens: ``async with server.listen(...) as listener``."""
 
-    def __init__(self, begin: Callable[[], Awaitable[Opened]]) -> None:
+    def __init__(self, begin: Callable[[], Awaitable[OpenPort]]) -> None:
         self._begin = begin
-        self._opened: Opened | None = None
+        self._opened: OpenPort | None = None
 
     @property
     def url(self) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
@@ -13,7 +14,7 @@ from .._handlers.registry import Registry
 from .._protocol.settings import Settings
 from ..stats import ClusterStats
 
-__all__ = ["Addressed", "Host", "Joining", "Membership", "RoomMessage", "can_be_joined"]
+__all__ = ["Addressed", "Host", "Membership", "RoomMessage", "join_of"]
 
 
 class Addressed:
@@ -93,35 +94,15 @@ class Membership(Protocol):
         """Leave the cluster. Cancelling stops the waiting."""
 
 
-join: Callable[[Any], Callable[[Host], Membership]] = attrgetter("_join")
-"""Makes the `Membership` of a server in a `Cluster`, whose class lies in a higher layer."""
+_join: Callable[[Any], Callable[[Host], Membership]] = attrgetter("_join")
 
 
-def can_be_joined(cluster: object) -> bool:
-    """Return whether the argument ``cluster=`` is a `Cluster`."""
-    return callable(getattr(cluster, "_join", None))
+def join_of(cluster: Any, host: Host) -> Callable[[], Membership]:
+    """Return the function by which a server joins a `Cluster`, whose class lies in a higher layer.
 
-
-class Joining:
-    """Joins a server to its cluster when it opens, and leaves the cluster when it is closed.
-
-    Args:
-        cluster: the user's `Cluster`.
-        use: is called with the membership, and with None after its end.
+    Raises:
+        TypeError: ``cluster`` is not a `Cluster`.
     """
-
-    def __init__(self, cluster: Any, host: Host, use: Callable[[Membership | None], None]) -> None:
-        self._cluster = cluster
-        self._host = host
-        self._use = use
-
-    def begin(self) -> Membership:
-        """Join. It is called in the event loop."""
-        membership = join(self._cluster)(self._host)
-        self._use(membership)
-        return membership
-
-    async def end(self, membership: Membership) -> None:
-        """Leave. Cancelling stops the waiting."""
-        self._use(None)
-        await membership.close()
+    if not callable(getattr(cluster, "_join", None)):
+        raise TypeError(f"cluster= takes a wsrpc.Cluster, got {cluster!r}")
+    return partial(_join(cluster), host)

@@ -81,10 +81,19 @@ class ServedPeer(PeerOwner):
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
         self.core.options.own.respect(registry)
 
-    def settle(self, home: Any) -> None:
-        """Make the peer a member of ``home``, its home room."""
-        self.home = home
-        self.rooms[home] = False
+    @property
+    def thread(self) -> int:
+        """The thread of the connection."""
+        return self.out.thread
+
+    def check_open(self) -> None:
+        """Check that messages can be sent, as far as this side knows.
+
+        Raises:
+            ConnectionLost: they cannot.
+        """
+        if self.out.broken:
+            raise self.out.not_sent()
 
     @property
     def expired(self) -> bool:
@@ -194,17 +203,15 @@ class Peers:
     ``on_left`` is called with each peer when its connection has ended. It may be called twice for one.
     """
 
-    def __init__(
-        self, tally: Tally, budget: LogBudget, on_left: Callable[[ServedPeer], None], sessions: Sessions
-    ) -> None:
+    def __init__(self, tally: Tally, budget: LogBudget, on_left: Callable[[Peer], None], sessions: Sessions) -> None:
         self.tally = tally
         self.sessions = sessions
         self.closing = False
         """Whether the server is closing, so that a session ends with its connection."""
         self.budget = budget
         self._on_left = on_left
-        self._membership: Membership | None = None
-        """The server's part in its cluster."""
+        self.membership: Membership | None = None
+        """The server's part in its cluster, which is told of the addresses of peers."""
         self._connected: dict[str, ServedPeer] = {}
         self._leaving: set[ServedPeer] = set()
         """Peers without a connection for which something still runs."""
@@ -290,10 +297,6 @@ class Peers:
             self._leaving.add(served)
             task.add_done_callback(lambda _: self.watch(served))
 
-    def begin_closing(self) -> None:
-        """Let each session end with its connection from now on."""
-        self.closing = True
-
     def clear(self) -> None:
         """Forget every peer, whatever its transport says."""
         for served in self:
@@ -304,20 +307,16 @@ class Peers:
         served.expire_at(None)
         if served.address is not None:
             self.release(served)
-        self._on_left(served)
+        self._on_left(served.peer)
 
     # ------------------------------------------------------------ the cluster
 
-    def join(self, membership: Membership) -> None:
-        """Tell the cluster of the addresses of peers from now on."""
-        self._membership = membership
-
     def claim(self, served: ServedPeer) -> None:
         """Claim a peer's address, if it has one."""
-        if served.address is not None and self._membership is not None:
-            self._membership.claim(served.address, served.peer)
+        if served.address is not None and self.membership is not None:
+            self.membership.claim(served.address, served.peer)
 
     def release(self, served: ServedPeer) -> None:
         """Give up a peer's claim to its address. Idempotent."""
-        if served.address is not None and self._membership is not None:
-            self._membership.release(served.address, served.peer)
+        if served.address is not None and self.membership is not None:
+            self.membership.release(served.address, served.peer)

@@ -20,6 +20,7 @@ from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
+from .._protocol.settings import Settings
 from .._raw.connection import RawConnection, link_of
 from .._raw.link import RawLink
 from .._raw.serving import refusal_of
@@ -28,13 +29,12 @@ from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
 from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, kept, skipped_by
-from .membership import Membership, RoomMessage
+from .membership import Host, Membership, RoomMessage
 from .peers import ServedPeer, refuse, served_peer
 
 __all__ = [
     "NOT_ALLOWED",
     "Allow",
-    "ClusterRoomMembers",
     "Decider",
     "Members",
     "Room",
@@ -137,15 +137,14 @@ class Room(RawBroadcaster):
         return RoomChannel(name, self, self._members)
 
     def __len__(self) -> int:
-        return self._members.size
+        return len(self._members.members)
 
     def __contains__(self, peer: object) -> bool:
-        return peer in self._members.members or peer in self._members.raw
+        return peer in self._members.members
 
     def __iter__(self) -> Iterator[Peer]:
-        # A tuple, because a loop may emit, and members leave meanwhile. All members are of one kind: a server that has
-        # raw connections has no peers. The type is that of nearly all rooms.
-        members: tuple[Any, ...] = (*self._members.members, *self._members.raw)
+        # A tuple, because a loop may emit, and members leave meanwhile. The type is that of nearly all rooms.
+        members: tuple[Any, ...] = tuple(self._members.members)
         return iter(members)
 
     def __repr__(self) -> str:
@@ -170,7 +169,10 @@ class RoomChannel(Broadcaster):
 
 
 class RoomMembers(Audience):
-    """The members of one room, and the options with which `Server.room` was called."""
+    """The members of one room, and the options with which `Server.room` was called.
+
+    In a cluster, what is emitted reaches the members elsewhere, too.
+    """
 
     def __init__(self, name: str, rooms: Rooms) -> None:
         super().__init__(rooms.codec, rooms.slow, rooms.leave_all)
@@ -181,22 +183,44 @@ class RoomMembers(Audience):
 
     def here(self) -> tuple[list[str], int]:
         """Return the addresses of the members of this server, and how many have none."""
-        addresses = [served.address for served in self.members.values() if served.address is not None]
-        return addresses, self.size - len(addresses)
+        addresses = [inside.address for inside in self.members.values() if inside.address is not None]
+        return addresses, len(self.members) - len(addresses)
 
-    def enter(self, member: ServedPeer | RawConnection) -> None:
+    def enter(self, member: Peer | RawConnection, inside: ServedPeer | RawLink) -> None:
         """Add a member."""
-        if isinstance(member, RawConnection):
-            self.raw[member] = link_of(member)
-        else:
-            self.members[member.peer] = member
+        if not self.members and self.rooms.membership is not None:
+            self.rooms.membership.room_filled(self.name)
+        self.members[member] = inside
 
-    def leave(self, peer: Peer | RawConnection) -> None:
+    def leave(self, member: Peer | RawConnection) -> None:
         """Remove a member. Idempotent."""
-        if isinstance(peer, RawConnection):
-            self.raw.pop(peer, None)
-        else:
-            self.members.pop(peer, None)
+        left = self.members.pop(member, None)
+        if left is not None and not self.members and self.rooms.membership is not None:
+            self.rooms.membership.room_emptied(self.name)
+
+    async def emit(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        skip = kept(skip)
+        report = await super().emit(channel, event, args, skip)
+        if self.rooms.membership is None:
+            return report
+        nodes, missed = await self.rooms.membership.send_to_room(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missed=missed)
+
+    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
+        skip = kept(skip)
+        report = super().emit_nowait(channel, event, args, skip)
+        if self.rooms.membership is None:
+            return report
+        nodes, missed = self.rooms.membership.send_to_room_nowait(self._message(channel, event, args, skip))
+        return replace(report, nodes=nodes, missed=missed)
+
+    def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
+        assert not isinstance(channel, int)
+        if isinstance(skip, Room):
+            return RoomMessage(self.name, channel, event, [*args], [], [skip.name])
+        return RoomMessage(
+            self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
+        )
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
         """Check that options do not contradict those that the room has; None stands for no option.
@@ -209,73 +233,19 @@ class RoomMembers(Audience):
             if old is not None and new is not None and old != new:
                 raise ValueError(f"room {self.name!r} has {option}={old!r} already, which differs from {new!r}")
 
-    def set_options(self, allow: Decider | None, slow: Slow | None) -> None:
-        """Take the options that are not None."""
-        if allow is not None:
-            self.allow = allow
-        if slow is not None:
-            self.own_slow = self.slow = slow
-
-
-class ClusterRoomMembers(RoomMembers):
-    """The members of a room of a server that was given a cluster: what is emitted reaches those elsewhere, too."""
-
-    def enter(self, member: ServedPeer | RawConnection) -> None:
-        if not self.size and self.rooms.membership is not None:
-            self.rooms.membership.room_filled(self.name)
-        super().enter(member)
-
-    def leave(self, peer: Peer | RawConnection) -> None:
-        before = self.size
-        super().leave(peer)
-        if before and not self.size and self.rooms.membership is not None:
-            self.rooms.membership.room_emptied(self.name)
-
-    async def emit(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = kept(skip)
-        report = await super().emit(channel, event, args, skip)
-        membership = self.rooms.membership
-        if membership is None:
-            return report
-        nodes, missed = await membership.send_to_room(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
-
-    def emit_nowait(self, channel: ChannelRef, event: str, args: tuple[Any, ...], skip: Skip) -> EmitReport:
-        skip = kept(skip)
-        report = super().emit_nowait(channel, event, args, skip)
-        membership = self.rooms.membership
-        if membership is None:
-            return report
-        nodes, missed = membership.send_to_room_nowait(self._message(channel, event, args, skip))
-        return replace(report, nodes=nodes, missed=missed)
-
-    async def send_raw(self, data: str | bytes, skip: Skip) -> EmitReport:
-        skip = kept(skip)
-        report = await super().send_raw(data, skip)
-        membership = self.rooms.membership
-        if membership is None:
-            return report
-        nodes, missed = await membership.send_to_room(self._message(None, None, (data,), skip))
-        return replace(report, nodes=nodes, missed=missed)
-
-    def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
-        assert not isinstance(channel, int)
-        if isinstance(skip, Room):
-            return RoomMessage(self.name, channel, event, [*args], [], [skip.name])
-        return RoomMessage(
-            self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
-        )
-
 
 _members_of: Callable[[Room], RoomMembers] = attrgetter("_members")
 """The members of a room, for this module. A public class has no public name for them."""
 
 
+def _inside_of(member: object) -> ServedPeer | RawLink | None:
+    return link_of(member) if isinstance(member, RawConnection) else served_peer(member)
+
+
 class Rooms:
     """All rooms of one server, and the requests by which clients join and leave them.
 
-    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members. ``members`` makes
-    those of a room, with its name and this object.
+    ``slow`` is the policy of rooms without one of their own. Only peers of ``server`` can be members.
     """
 
     def __init__(
@@ -285,7 +255,6 @@ class Rooms:
         codec: Codec,
         slow: Slow,
         room_from: RoomFrom | None,
-        members: Callable[[str, Rooms], RoomMembers] = RoomMembers,
     ) -> None:
         if room_from is not None:
             check_decider("room_from=", ("info",), room_from)
@@ -295,17 +264,16 @@ class Rooms:
         self.slow: Slow = slow
         self.everybody = Audience(codec, slow, self.leave_all)
         """Receivers of `Server.emit`."""
-        self._make_members = members
         self._server = server
         self._registry = registry
-        self._room_from = room_from
+        self.room_from = room_from
         # A room that was made without options is kept by its members, and by the user's references to it.
         self._rooms: WeakValueDictionary[str, Room] = WeakValueDictionary()
         self._declared: dict[str, Room] = {}
         """Rooms that were made with options, which stay."""
         self._on_join: Decider | None = None
         self.membership: Membership | None = None
-        """The server's part in its cluster."""
+        """The server's part in its cluster. `Lifetime` joins and leaves."""
 
     # ------------------------------------------------------------ the server's side
 
@@ -318,7 +286,7 @@ class Rooms:
         check_name("a room's name", name)
         room = self._rooms.get(name)
         if room is None:
-            room = self._rooms[name] = Room(self._make_members(name, self))
+            room = self._rooms[name] = Room(RoomMembers(name, self))
         return room
 
     def declare(self, name: str, allow: Allow | None, slow: Slow | None) -> Room:
@@ -329,9 +297,11 @@ class Rooms:
             check_slow(slow)
         members = _members_of(room)
         members.check_options(allow, slow)
-        if allow is not None:
+        if decider is not None:
             self._offer()
-        members.set_options(decider, slow)
+            members.allow = decider
+        if slow is not None:
+            members.own_slow = members.slow = slow
         if allow is not None or slow is not None:
             self._declared[name] = room
         return room
@@ -347,108 +317,84 @@ class Rooms:
         self._on_join = decider
 
     async def admit(self, served: ServedPeer, transport: Transport) -> None:
-        """Add a new peer, in its home room.
+        """Do what `enter` does, for a new peer that is about to be bound to ``transport``.
 
         Raises:
             ConnectionLost: the user's ``room_from`` failed, and ``transport`` is closed.
         """
-        if self._room_from is not None:
-            try:
-                home = self.get(self._room_from(transport.info))
-            except Exception as exc:
-                served.core.expect(transport.info)
-                if isinstance(exc, RpcError):
-                    served.core.log(logging.INFO, "room_from refused the connection: %s", exc)
-                else:
-                    served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
-                raise await refuse(transport, *refusal_of(exc)) from exc
-            served.settle(home)
-            _members_of(home).enter(served)
-        self.everybody.members[served.peer] = served
+        try:
+            self.enter(served.peer, transport)
+        except Exception as exc:
+            served.core.expect(transport.info)
+            if isinstance(exc, RpcError):
+                served.core.log(logging.INFO, "room_from refused the connection: %s", exc)
+            else:
+                served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
+            raise await refuse(transport, *refusal_of(exc)) from exc
 
-    @property
-    def homes(self) -> bool:
-        """Whether peers have home rooms, which `admit` finds."""
-        return self._room_from is not None
+    def enter(self, member: Peer | RawConnection, connection: Transport | RawConnection) -> None:
+        """Add a new peer or raw connection, in its home room. `leave_all` removes it everywhere.
 
-    def enter(self, served: ServedPeer) -> None:
-        """Add a new peer that has no home room."""
-        self.everybody.members[served.peer] = served
-
-    def enter_raw(self, connection: RawConnection) -> None:
-        """Add a new raw connection, in its home room. `leave_all` removes it everywhere.
+        ``connection`` is asked for its request only if there is a `room_from`.
 
         Raises:
             Exception: the user's ``room_from`` failed.
         """
-        link = link_of(connection)
-        if self._room_from is not None:
-            home = self.get(self._room_from(connection.info))
-            link.settle(home)
-            _members_of(home).enter(connection)
-        self.everybody.raw[connection] = link
+        inside = _inside_of(member)
+        assert inside is not None
+        if self.room_from is not None:
+            home = self.get(self.room_from(connection.info))
+            inside.home = home
+            inside.rooms[home] = False
+            _members_of(home).enter(member, inside)
+        self.everybody.members[member] = inside
 
     # ------------------------------------------------------------ members
 
     def add(self, room: Room, peer: Peer | RawConnection, *, by_itself: bool) -> None:
         """Make ``peer`` a member; see `Room.add`. ``by_itself``: the client asked for it."""
-        member = self._member(peer, "room.add")
-        if isinstance(member, RawLink):
-            member.check_open()
-        elif member.out.broken:
-            raise member.out.not_sent()
+        inside = self._inside(peer, "room.add")
+        inside.check_open()
         if peer in room:
             if not by_itself:  # from now on the client cannot leave by its own request
-                member.rooms[room] = False
+                inside.rooms[room] = False
             return
         most = peer.limits.rooms
-        if len(member.rooms) >= most:
+        if len(inside.rooms) >= most:
             raise RpcError(f"in {most} rooms already, and Limits.rooms allows no more")
-        member.rooms[room] = by_itself
-        _members_of(room).enter(peer if isinstance(peer, RawConnection) else self._served(peer))
+        inside.rooms[room] = by_itself
+        _members_of(room).enter(peer, inside)
 
     def discard(self, room: Room, peer: Peer | RawConnection) -> None:
         """Remove ``peer`` from a room; see `Room.discard`."""
-        self._member(peer, "room.discard").rooms.pop(room, None)
+        self._inside(peer, "room.discard").rooms.pop(room, None)
         _members_of(room).leave(peer)
 
-    def leave_all(self, member: ServedPeer | RawConnection) -> None:
+    def leave_all(self, member: Peer | RawConnection) -> None:
         """Remove a peer everywhere, because its session has ended or its connection is broken. Idempotent."""
-        if isinstance(member, RawConnection):
-            self.everybody.raw.pop(member, None)
-            for room in link_of(member).rooms:
-                _members_of(room).leave(member)
-            return
-        self.everybody.members.pop(member.peer, None)
-        for room in member.rooms:
-            _members_of(room).leave(member.peer)
+        self.everybody.members.pop(member, None)
+        inside = _inside_of(member)
+        for room in () if inside is None else inside.rooms:
+            _members_of(room).leave(member)
 
-    def _member(self, peer: Any, call: str) -> ServedPeer | RawLink:
+    def _inside(self, peer: Peer | RawConnection, call: str) -> ServedPeer | RawLink:
         """Return the inside of a peer or raw connection of this server, for ``call``.
 
         Raises:
             ValueError: it belongs to another server, or to none.
             RuntimeError: the thread is not that of the server.
         """
-        if isinstance(peer, RawConnection) and peer.server is self._server:
-            link = link_of(peer)
-            check_thread_of_plain(link.thread, call)
-            return link
-        served = self._served(peer)
-        check_thread_of_plain(served.out.thread, call)
-        return served
-
-    def _served(self, peer: Any) -> ServedPeer:
-        served = served_peer(peer)
-        if served is None or served.server is not self._server:
+        inside = _inside_of(peer)
+        if inside is None or peer.server is not self._server:
             raise ValueError(f"{peer!r} is not a peer of this room's server")
-        return served
+        check_thread_of_plain(inside.thread, call)
+        return inside
 
     # ------------------------------------------------------------ the cluster
 
-    def use(self, membership: Membership | None) -> None:
-        """Be in a cluster from now on, or in none."""
-        self.membership = membership
+    def host(self, settings: Settings) -> Host:
+        """Return what a cluster needs of the server that has these rooms."""
+        return Host(settings, self._registry, self.deliver, self.members_of, self.each_with_members)
 
     def deliver(self, message: RoomMessage) -> None:
         """Pass on to the members of a room what another node has emitted."""
@@ -506,7 +452,7 @@ class Rooms:
     async def leave(self, peer: Peer, room: str) -> None:
         """Handle a client's request to leave a room."""
         found = self._rooms.get(room)
-        rooms = self._served(peer).rooms
+        rooms = self._inside(peer, "room.discard").rooms
         if found is None or found not in rooms:
             return
         if not rooms[found]:  # the server added it

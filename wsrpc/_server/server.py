@@ -44,11 +44,11 @@ from .broadcast import Audience, Broadcaster, RawBroadcaster
 from .description import offer_description
 from .hosting import Hosting
 from .lifetime import Lifetime
-from .listening import Listening, Opened, Port
-from .membership import Host, Joining, can_be_joined
+from .listening import Listening, OpenPort, Port
+from .membership import join_of
 from .peers import ServedPeer, refuse
 from .program import run
-from .rooms import Allow, ClusterRoomMembers, Room, RoomFrom, RoomMembers, Rooms
+from .rooms import Allow, Room, RoomFrom, Rooms
 from .services import CHANNEL, BaseService, owner_of
 
 if TYPE_CHECKING:
@@ -195,27 +195,19 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         self._channel_name = None
         self.state = PeerState()
         self._channels: dict[str, ServerChannel] = {}
-        members = RoomMembers if cluster is None else ClusterRoomMembers
-        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from, members)
+        self._rooms = Rooms(self, self._registry, self._settings.codec, slow, room_from)
         self._audience = self._rooms.everybody
-        raw = RawServing(self._registry, self._rooms.enter_raw, self._rooms.leave_all)
+        raw = RawServing(self._registry, lambda raw: self._rooms.enter(raw, raw), self._rooms.leave_all)
         self._hosting = Hosting(self._registry, raw)
         self._cluster = cluster
-        joining = None if cluster is None else self._joining(cluster)
+        join = None if cluster is None else join_of(cluster, self._rooms.host(self._settings))
         self._new_lifetime = partial(
-            Lifetime, self._rooms.leave_all, budget, self.limits.close_timeout, detached, detached_bytes, joining
+            Lifetime, self._rooms, budget, self.limits.close_timeout, detached, detached_bytes, join
         )
         self._lifetime = self._new_lifetime()
         self._warned_of_port = False
         if handler_context is not None:
             self.handler_context = handler_context
-
-    def _joining(self, cluster: Any) -> Joining:
-        if not can_be_joined(cluster):
-            raise TypeError(f"cluster= takes a wsrpc.Cluster, got {cluster!r}")
-        rooms = self._rooms
-        host = Host(self._settings, self._registry, rooms.deliver, rooms.members_of, rooms.each_with_members)
-        return Joining(cluster, host, rooms.use)
 
     # ------------------------------------------------------------ registering
 
@@ -348,7 +340,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         return self._listening(begin, stays_for_drain=False)
 
     def _listening(self, begin: Callable[[], Awaitable[Port]], *, stays_for_drain: bool) -> Listening:
-        async def open_port() -> Opened:
+        async def open_port() -> OpenPort:
             await self.open()
             lifetime = self._lifetime
             lifetime.check_thread("your_coroutine()")
@@ -360,7 +352,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             lifetime.enter_loop()
             self._entrance.begin()
             lifetime.ports.add(port, stays_for_drain=stays_for_drain)
-            return Opened(port, partial(lifetime.close, 0.0))  # of this lifetime: the server may be opened again
+            return OpenPort(port, partial(lifetime.close, 0.0))  # of this lifetime: the server may be opened again
 
         return Listening(open_port)
 
@@ -382,8 +374,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             self._lifetime = self._new_lifetime()
         elif not lifetime.healthy:
             raise RuntimeError("this server is still closing: await server.close() before you open it again")
-        if self._cluster is not None:
-            self._lifetime.join()
+        self._lifetime.join()
 
     async def serve_forever(self) -> None:
         """Wait until the server is closed. Cancelling is safe.
@@ -633,11 +624,11 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
         to run them would cost as much as a third of a peer. Open handlers go on after this call.
         """
         lifetime = self._lifetime
-        if self._hosting.entries or self._rooms.homes or not lifetime.healthy or self._may_resume(handshake):
+        if self._hosting.entries or self._rooms.room_from or not lifetime.healthy or self._may_resume(handshake):
             return False
         made = self._begin(lifetime, transport, handshake)
         if not isinstance(made, RawConnection):
-            self._rooms.enter(made)
+            self._rooms.enter(made.peer, transport)
             lifetime.peers.admit(made, transport)
         return True
 

@@ -383,7 +383,7 @@ class Inbox(MessageQueue):
         """Let the remote producer start, at the first read."""
         if not self._begun:
             self._begun = True
-            if self.items and not self.channel.closed:
+            if self.items and not (self.over or self.channel.closed):
                 self.channel.start_items(self)
 
     def wait(self) -> asyncio.Future[None]:

@@ -27,7 +27,7 @@ P = TypeVar("P", bound=asyncio.Protocol)
 LONGEST_ANSWER = 64 * 1024
 """Bytes of the longest head of a proxy's answer."""
 
-STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~]*))?\r\n")
+STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: ([\t -~\x80-\xff]*))?\r\n")
 
 
 async def connect(
@@ -145,6 +145,6 @@ async def _expect_tunnel(reader: asyncio.StreamReader) -> None:
     found = STATUS_LINE.match(head)
     if found is None:
         raise InvalidProxyMessage("did not receive a valid HTTP response from proxy")
-    status, phrase = int(found[1]), (found[2] or b"").decode()
+    status, phrase = int(found[1]), (found[2] or b"").decode(errors="replace")
     if not 200 <= status < 300:
         raise InvalidProxyStatus(Response(status, phrase, Headers()))

@@ -275,6 +275,9 @@ class OtherFrames(Protocol):
     def refuse(self, code: CloseCode, reason: str, /) -> None:
         """Close the connection because of a frame that is too large to be read."""
 
+    def too_big(self, size: int, /) -> None:
+        """Close the connection because of a data frame with ``size`` bytes, more than `FrameReader.largest`."""
+
 
 class FrameReader:
     """Splits what arrives into frames, and delivers plain messages. Frames for a server are masked.
@@ -345,7 +348,7 @@ class FrameReader:
                         size = int.from_bytes(buffer[position + 2 : position + 10], "big")
             after = start + size
             if size > largest and not buffer[position] & CONTROL:
-                others.refuse(CloseCode.MESSAGE_TOO_BIG, f"frame with {size} bytes exceeds limit of {largest} bytes")
+                others.too_big(size)
                 position = end
                 break
             if after > end:

@@ -335,6 +335,11 @@ class WebSocketConnection(WebSocketTransport, asyncio.Protocol):
         self._output.failed()
         self._stop_reading()
 
+    def too_big(self, size: int, /) -> None:
+        held = self._delivery.held
+        after = f" after reading {held} bytes" if held else ""
+        self.refuse(CloseCode.MESSAGE_TOO_BIG, f"frame with {size} bytes{after} exceeds limit of {self._largest} bytes")
+
     def _stop_reading(self) -> None:
         """Ignore what else arrives: the remote peer has closed, or has broken the rules."""
         self._reader.ignore_rest()

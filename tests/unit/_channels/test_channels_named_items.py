@@ -187,6 +187,21 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert not d.peer._core.readers.recipients
 
 
+@pytest.mark.parametrize("how", ["close", "drop"])
+async def test_items_that_ended_before_the_first_read_ask_for_nothing(how: str) -> None:
+    d = Driven(keeps_offline=True)  # as a client's
+    feed = d.peer.of("feed")
+    items = feed.items()
+    if how == "close":
+        feed.close("enough")
+    else:
+        d.transport.lose()
+        d.rebind()
+    with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
+        await anext(items)
+    assert await d.fed() == [] and nothing_read(d)
+
+
 @pytest.mark.parametrize("left_by", ["leaving", "closing", "overflowing"])
 async def test_a_wsrpc_producer_is_told_to_stop_and_what_it_sent_before_its_answer_is_not_read(left_by: str) -> None:
     d = Driven(extensions=True, limits=Limits(stream_queue=1000))

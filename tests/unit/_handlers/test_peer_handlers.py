@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -19,6 +20,7 @@ from wsrpc import (
     Client,
     Context,
     HandlerFailed,
+    Limits,
     Message,
     Peer,
     RemoteError,
@@ -106,6 +108,34 @@ async def test_once_is_free_again_inside_its_own_handler() -> None:
     d.peer.once("e", first)
     d.feed({"a": ["e"]}, {"a": ["e"]}, {"a": ["e"]})
     assert ran == ["first", "second"]
+
+
+@pytest.mark.parametrize("limit", [None, 5.0])
+@pytest.mark.parametrize("kind", ["coroutine", "generator", "async generator"])
+async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(kind: str, limit: float | None) -> None:
+    d = Driven(limits=Limits(handler=limit))
+    ran: list[int] = []
+
+    async def coroutine(n: int) -> None:
+        ran.append(n)
+        await turns(1)
+
+    def generator(n: int) -> Iterator[int]:
+        ran.append(n)
+        yield n
+
+    async def async_generator(n: int) -> AsyncIterator[int]:
+        ran.append(n)
+        yield n
+
+    d.peer.once("e", {"coroutine": coroutine, "generator": generator, "async generator": async_generator}[kind])
+    await d.fed({"i": 1, "a": ["e", 1]}, {"i": 1, "x": "enough"})
+    d.take()
+    [answer] = await d.fed({"i": 2, "a": ["e", 2]})
+    called_at_once = sys.version_info >= (3, 12)  # in the first step of its task
+    assert ("e" in answer) is called_at_once
+    assert called_at_once or 1 not in ran
+    await d.fed({"h": 2, "x": "enough"})
 
 
 async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplog: pytest.LogCaptureFixture) -> None:

@@ -11,7 +11,7 @@ from beside import AMPLE, beside, closed, refused, request, said
 from core_driver import Blocked
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import TEXT, build_frame, raw_client
+from raw_websocket import CLOSE, CONT, TEXT, build_frame, raw_client
 
 from wsrpc import Client, MessageTooBig, RequestTimeout, Server
 
@@ -27,6 +27,14 @@ async def test_a_message_that_is_too_big_closes_with_1009() -> None:
         # Its head is enough: nothing of it is waited for, or kept.
         await raw.send(build_frame(TEXT, b"", masked=True, size=2**40))
         await closed(raw, 1009)
+        await world.ends(1009)
+
+
+async def test_of_fragments_too_the_reason_names_the_limit_of_the_message() -> None:
+    async with beside(AMPLE.replace(message=1000)) as world, raw_client(world.port) as raw:
+        await raw.send(raw.frame(TEXT, b"x" * 600, fin=False), raw.frame(CONT, b"x" * 500))
+        reason = "frame with 500 bytes after reading 600 bytes exceeds limit of 1000 bytes"
+        assert (await raw.next_of(CLOSE)).reason == reason
         await world.ends(1009)
 
 

@@ -17,6 +17,7 @@ UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
 TESTS: dict[str, tuple[str, ...]] = {
     "message": (
         "test_a_message_that_is_too_big_closes_with_1009",
+        "test_of_fragments_too_the_reason_names_the_limit_of_the_message",
         "test_another_wsrpc_side_refuses_to_send_what_is_too_big",
     ),
     "values": ("test_too_many_values_are_rejected_before_they_are_decoded",),

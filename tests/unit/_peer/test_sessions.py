@@ -704,6 +704,40 @@ async def test_broadcasts_that_wait_in_a_session_without_a_connection_count() ->
     await server.close()
 
 
+async def test_a_conversation_that_ends_its_own_session_as_it_begins_is_cancelled() -> None:
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=128 * 1024, running=1))
+    line = Line(server)
+    go_on, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def talk(channel: AnonymousChannel, peer: Peer) -> None:
+        assert peer.detached
+        for _ in range(12):
+            server.room("news").emit_nowait("n", "x" * 100_000)
+        assert not peer.detached and not peer.connected
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    server.on("first", go_on.wait)
+    server.on("talk", talk)
+    async with asyncio.timeout(20), Client("ws://server/", dial=line.dial, reconnect=SOON) as client:
+        await turns(20)
+        server.room("news").add(server.peers[0])
+        asking = [asyncio.create_task(client.request("first")), asyncio.create_task(client.open_channel("talk"))]
+        await turns(20)
+        line.down = True
+        line.cut()
+        await turns_until(lambda: server.peers[0].detached)
+        go_on.set()
+        await cancelled.wait()
+        line.down = False
+        for each in asking:
+            with pytest.raises(SessionLost):
+                await each
+    await server.close()
+
+
 async def test_what_handlers_have_done_with_counts_no_more() -> None:
     """A client whose handlers have ended costs neither itself nor another client a session."""
     server = Server(detached_bytes=1024 * 1024)

@@ -148,7 +148,7 @@ async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order() 
             sent.append(number)
 
         tasks = [asyncio.create_task(send(number)) for number in range(200)]
-        await turns_until(lambda: connection._link.feed.full)
+        await turns_until(lambda: connection._link.full)
         assert len(sent) < 200
         numbers = [int((await next_message(raw))[1][0][:5]) for _ in range(200)]
         await asyncio.gather(*tasks)
@@ -171,7 +171,7 @@ async def test_a_sender_that_waits_for_room_learns_of_the_end() -> None:
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         tasks = [asyncio.create_task(connection.send(bytes(1_000_000))) for _ in range(20)]
         tasks.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
-        await turns_until(lambda: connection._link.feed.full)
+        await turns_until(lambda: connection._link.full)
         raw.reset()
         await asyncio.wait(tasks)
         lost = [task.exception() for task in tasks if task.exception() is not None]

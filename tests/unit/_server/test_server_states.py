@@ -12,7 +12,7 @@ import pytest
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Limits, Server
-from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, Input, ServerState, after
+from wsrpc._server.states import OPENS, REFUSES, STATES, STILL, TABLE, ServerInput, ServerState, after
 from wsrpc.testing import memory_transports
 
 T = TypeVar("T")
@@ -122,7 +122,7 @@ class Scene:
 
     async def let_end(self) -> str:
         if self.state == "draining":
-            [shutdown] = [task for task in asyncio.all_tasks() if "Shutdown" in str(task.get_coro())]
+            [shutdown] = [task for task in asyncio.all_tasks() if "Shutdown._run" in str(task.get_coro())]
             shutdown.cancel()
         self.port.let_go.set()
         await asyncio.wait(self.closings)
@@ -147,23 +147,23 @@ class Scene:
             self.loop.close()
         return self.state
 
-    def play(self, happened: Input) -> str:
+    def play(self, happened: ServerInput) -> str:
         match happened:
-            case Input.OPEN:
+            case ServerInput.OPEN:
                 self.run(self.server.open())
                 return self.state
-            case Input.ACCEPT:
+            case ServerInput.ACCEPT:
                 self.run(self.accept())
                 return self.state
-            case Input.DRAIN:
+            case ServerInput.DRAIN:
                 return self.run(self.call(self.server.close(drain=LONG)))
-            case Input.CLOSE:
+            case ServerInput.CLOSE:
                 return self.run(self.call(self.server.close()))
-            case Input.DRAINED:
+            case ServerInput.DRAINED:
                 return self.run(self.finish_work())
-            case Input.ENDED:
+            case ServerInput.ENDED:
                 return self.run(self.let_end())
-            case Input.LOOP_CLOSED:
+            case ServerInput.LOOP_CLOSED:
                 return self.close_loop()
 
 
@@ -181,8 +181,8 @@ def scene() -> Iterator[Scene]:
             played.end_loop()
 
 
-@pytest.mark.parametrize(("state", "happened"), [cell for cell in CELLS if cell[1] is not Input.LOOP_CLOSED])
-def test_a_cell(state: ServerState, happened: Input) -> None:
+@pytest.mark.parametrize(("state", "happened"), [cell for cell in CELLS if cell[1] is not ServerInput.LOOP_CLOSED])
+def test_a_cell(state: ServerState, happened: ServerInput) -> None:
     expected, effect = TABLE[state][happened]
     with scene() as played:
         played.reach(state)
@@ -202,32 +202,32 @@ def test_a_cell(state: ServerState, happened: Input) -> None:
             assert played.play(happened) == expected
         if effect == OPENS:
             assert (played.server.peers, played.server.stats().accepted) == ((), 0)
-        if happened is Input.ACCEPT and effect != REFUSES:
+        if happened is ServerInput.ACCEPT and effect != REFUSES:
             assert len(played.server.peers) == 1
         if expected == "closed":
-            assert played.server.peers == () or (state, happened) == ("draining", Input.ENDED)
+            assert played.server.peers == () or (state, happened) == ("draining", ServerInput.ENDED)
             assert all(closing.done() for closing in played.closings)
         assert played.server.healthy is (expected in ("open", "abandoned"))
 
 
 @pytest.mark.parametrize("state", STATES)
 def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> None:
-    expected, _ = TABLE[state][Input.LOOP_CLOSED]
+    expected, _ = TABLE[state][ServerInput.LOOP_CLOSED]
     with scene() as played:
         if state == "draining":  # without a connection, so that no handler is left in the midst of its work
             assert played.run(played.call(played.server.close(drain=LONG))) == state
         else:
             played.reach(state)
-        assert played.play(Input.LOOP_CLOSED) == expected
+        assert played.play(ServerInput.LOOP_CLOSED) == expected
 
 
 def test_what_is_in_no_cell_cannot_happen() -> None:
-    assert {state: set(Input) - set(TABLE[state]) for state in STATES} == {
-        "open": {Input.DRAINED, Input.ENDED},
+    assert {state: set(ServerInput) - set(TABLE[state]) for state in STATES} == {
+        "open": {ServerInput.DRAINED, ServerInput.ENDED},
         "draining": set(),
-        "closing": {Input.DRAINED},
-        "closed": {Input.DRAINED, Input.ENDED},
-        "abandoned": {Input.DRAINED, Input.ENDED},
+        "closing": {ServerInput.DRAINED},
+        "closed": {ServerInput.DRAINED, ServerInput.ENDED},
+        "abandoned": {ServerInput.DRAINED, ServerInput.ENDED},
     }
     with pytest.raises(AssertionError, match=r"everything has ended.*cannot happen while a server is open"):
-        after("open", Input.ENDED)
+        after("open", ServerInput.ENDED)

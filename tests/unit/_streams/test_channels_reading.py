@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from stream_driver import both as both
 from stream_sides import chat, surroundings
 
 from wsrpc import AnonymousChannel, BadResult, ChannelClosed, Context, RemoteError, RpcError, Server
-from wsrpc.testing import connect
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -200,6 +201,23 @@ async def test_one_reader_of_items(both: Both) -> None:
         channel.events("next")
     await items.aclose()
     await channel.abort()
+
+
+async def test_items_that_end_while_nobody_reads_end_for_the_next_reader() -> None:
+    go_on = asyncio.Event()
+
+    async def numbers() -> AsyncIterator[int]:
+        yield 1
+        await go_on.wait()
+
+    async with pair() as (left, right):
+        right.on("numbers", numbers)
+        async with await left.open_channel("numbers") as channel:
+            async with channel.items() as items:
+                assert await anext(items) == 1
+            go_on.set()
+            await turns(20)
+            assert [item async for item in channel.items()] == []
 
 
 async def test_a_reader_that_was_left_gets_nothing_more_and_the_next_one_does(both: Both) -> None:

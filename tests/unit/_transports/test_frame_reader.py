@@ -50,6 +50,9 @@ class Collector:
     def refuse(self, code: int, reason: str, /) -> None:
         self.refused.append(code)
 
+    def too_big(self, size: int, /) -> None:
+        self.refused.append(1009)
+
 
 def reader(masked: bool, largest: int = sys.maxsize) -> FrameReader:
     made = FrameReader(masked=masked)
