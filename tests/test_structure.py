@@ -30,7 +30,7 @@ LAYERS = [
     ["_cluster"],
     ["_codegen"],
     ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
-    ["__init__"],
+    ["__init__", "cluster", "codecs", "types"],
     ["_command"],
     ["__main__"],
 ]

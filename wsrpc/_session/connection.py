@@ -39,7 +39,9 @@ class Connection:
         try:
             self.send: Callable[[bytes, bool], None] = transport.send
         except AttributeError as exc:
-            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+            raise TypeError(
+                f"bind() takes a transport (see wsrpc.transport.Transport), got {transport!r}: {exc}"
+            ) from None
         self.receive: Receive = ignore_message
         self.read_ended: Callable[[], None] = ignore_end
         self.owner: ConnectionOwner | None = None

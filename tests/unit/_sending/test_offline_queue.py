@@ -8,11 +8,12 @@ from typing import NamedTuple, cast
 
 import pytest
 
-from wsrpc import JsonCodec, Limits, MessageTooBig, QueueFull
+from wsrpc import Limits, MessageTooBig, QueueFull
 from wsrpc._protocol.messages import Raw
 from wsrpc._sending.offline import OfflineQueue
 from wsrpc._session.session import Session
 from wsrpc._session.waiting import Waiting
+from wsrpc.codecs import JsonCodec
 
 Told = Callable[[Exception | None], None]
 
