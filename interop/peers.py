@@ -14,7 +14,8 @@ from typing import Any, Literal
 from interop import golang
 from interop.agents import Agent, AgentError
 from interop.node import available_libraries
-from wsrpc import Client, CloseInfo, Context, Peer, RpcError, Server, Transport
+from wsrpc import Client, CloseInfo, Context, Peer, RpcError, Server
+from wsrpc.transport import Transport
 
 PATIENCE = 8.0
 """Seconds until what is still there counts as left behind."""

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from interop.peers import Agents, Counterpart, Link, until
-from wsrpc import RemoteError, RpcError, UnexpectedChannel
+from wsrpc import RemoteError, RpcError
+from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from interop.peers import Link
-from wsrpc import EmitReport, RemoteError, RequestTimeout, Server
+from wsrpc import RemoteError, RequestTimeout, Server
+from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

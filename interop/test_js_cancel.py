@@ -10,7 +10,8 @@ import pytest
 
 from interop.agents import AgentError
 from interop.peers import Link, until
-from wsrpc import RemoteError, RequestTimeout, RpcError, UnexpectedChannel
+from wsrpc import RemoteError, RequestTimeout, RpcError
+from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

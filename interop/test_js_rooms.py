@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from interop.peers import DIALERS, Agents, text_of
-from wsrpc import EmitReport, Peer, Server
+from wsrpc import Peer, Server
+from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from interop.peers import Link, text_of
-from wsrpc import BadResult, UnexpectedChannel
+from wsrpc import BadResult
+from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

@@ -13,7 +13,8 @@ import pytest
 from interop import golang
 from interop.matrix import COLUMNS, Cell, behaviour
 from interop.peers import Agents, Counterpart, Link, text_of, until
-from wsrpc import BadResult, CallNext, Context, RemoteError, RequestTimeout, RpcError, UnexpectedChannel
+from wsrpc import BadResult, CallNext, Context, RemoteError, RequestTimeout, RpcError
+from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 

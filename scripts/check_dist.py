@@ -26,7 +26,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 RUNTIME = {"msgspec", "tenacity", "websockets"}
 NEEDS_EXTRA = "wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n"
-ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc_command:run\n"
+ENTRY_POINTS = "[console_scripts]\nwsrpc = wsrpc.__main__:run\n"
 SHIPPED = ("wsrpc", "adapters", "examples", "docs", "README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md")
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX)\b")
 
@@ -142,7 +142,7 @@ def check_wheel(wheel: Path, problems: Problems, *, release: bool) -> None:
         metadata = email.parser.BytesParser().parsebytes(archive.read(info))
         entry_points = archive.read(info.replace("METADATA", "entry_points.txt")).decode("utf-8")
     tops = {name.partition("/")[0] for name in names}
-    strangers = tops - {"wsrpc", "wsrpc_adapters", "wsrpc_command.py", info.partition("/")[0]}
+    strangers = tops - {"wsrpc", "wsrpc_adapters", info.partition("/")[0]}
     problems.expect(not strangers, f"wheel: holds more than the packages and the command: {sorted(strangers)}")
     for package, folder in (("wsrpc", ROOT / "wsrpc"), ("wsrpc_adapters", ROOT / "adapters/wsrpc_adapters")):
         sources = {f"{package}/{path.relative_to(folder).as_posix()}" for path in folder.rglob("*.py")}
@@ -195,7 +195,7 @@ def check_sdist(sdist: Path, problems: Problems) -> None:
         names = {name.partition("/")[2] for name in archive.getnames()}
     files = ["LICENSE", "README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "Makefile", "pyproject.toml"]
     files += ["PKG-INFO", "mkdocs.yml"]
-    files += ["wsrpc/py.typed", "wsrpc_command.py", "adapters/wsrpc_adapters/py.typed"]
+    files += ["wsrpc/py.typed", "adapters/wsrpc_adapters/py.typed"]
     files += [path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("*.py")]
     missing = sorted(set(files) - names)
     problems.expect(not missing, f"sdist: lacks {missing}")

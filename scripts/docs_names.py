@@ -36,6 +36,9 @@ MADE_BY_THE_LIBRARY = frozenset(
     }
 )
 """Classes whose objects users get and do not make, so that the reference omits how they are made."""
+FIRST_LAST = [f"wsrpc.{module}" for module in ("types", "transport", "stats", "errors", "codecs", "cluster")]
+FIRST_LAST.append("wsrpc")
+"""The modules whose names docstrings use without their module. The later ones have precedence."""
 UNSUPPORTED = "unsupported"
 """Parameter of functions that refuse unknown keywords with a sentence. It is no option, so the reference omits it."""
 
@@ -82,7 +85,8 @@ class Prepare(griffe.Extension):
     def _path_of(self, owner: griffe.Object, name: str) -> str | None:
         first, _, rest = name.partition(".")
         blocking = owner.canonical_path.startswith("wsrpc.blocking")
-        names = {**self._described["wsrpc"], **(self._described["wsrpc.blocking"] if blocking else {})}
+        modules = [*FIRST_LAST, *(["wsrpc.blocking"] if blocking else [])]
+        names = {name: path for module in modules for name, path in self._described[module].items()}
         if first in names:
             return f"{names[first]}.{rest}" if rest else names[first]
         if first == "wsrpc":

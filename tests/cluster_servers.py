@@ -9,9 +9,10 @@ from typing import Any
 
 from leftovers import turns_until
 
-from wsrpc import Client, Cluster, Handshake, Limits, Peer, Server
+from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._cluster.cluster import member_of
 from wsrpc._cluster.member import Member
+from wsrpc.cluster import Cluster
 from wsrpc.engine import Engine
 from wsrpc.testing import MemoryEngine, connect
 

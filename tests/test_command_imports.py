@@ -13,7 +13,7 @@ import pytest
 from command_process import COMMAND, environment, prints, serving
 
 ROOT = Path(__file__).parent.parent
-INSTALLED = [sys.executable, "-W", "error", "-c", "from wsrpc_command import run; run()"]
+INSTALLED = [sys.executable, "-W", "error", "-c", "from wsrpc.__main__ import run; run()"]
 """The command as pip installs it."""
 SHOW = "import sys; print(*sys.modules, sep='\\n')"
 
@@ -81,18 +81,17 @@ def test_an_interrupt_during_the_imports_ends_the_command_without_a_word(
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
-@pytest.mark.parametrize("module", ["wsrpc", "asyncio"])
-def test_an_interrupt_before_the_library_ends_the_installed_command_without_a_word(tmp_path: Path, module: str) -> None:
-    done = interrupted_at_import(tmp_path, module, *INSTALLED, "call", "ws://127.0.0.1:1", "add")
+def test_an_interrupt_before_the_library_ends_the_installed_command_without_a_word(tmp_path: Path) -> None:
+    done = interrupted_at_import(tmp_path, "asyncio", *INSTALLED, "call", "ws://127.0.0.1:1", "add")
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_an_application_that_is_run_as_a_module_keeps_its_own_interrupts(tmp_path: Path) -> None:
     (tmp_path / "application").mkdir()
-    (tmp_path / "application" / "__init__.py").write_text("import wsrpc\n", "utf-8")
+    (tmp_path / "application" / "__init__.py").write_text("from wsrpc import Client\n", "utf-8")
     (tmp_path / "application" / "__main__.py").write_text("", "utf-8")
     words = [sys.executable, "-m", "application", "wsrpc"]
-    done = interrupted_at_import(tmp_path, "wsrpc._client.client", *words)
+    done = interrupted_at_import(tmp_path, "wsrpc.errors", *words)
     assert done.stderr.endswith("KeyboardInterrupt\n")
 
 

@@ -318,7 +318,8 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 PUBLIC_MODULES = [
-    *("wsrpc", "wsrpc.adapting", "wsrpc.blocking", "wsrpc.engine", "wsrpc.errors", "wsrpc.handshake", "wsrpc.headers"),
+    *("wsrpc", "wsrpc.adapting", "wsrpc.blocking", "wsrpc.cluster", "wsrpc.codecs", "wsrpc.engine", "wsrpc.errors"),
+    *("wsrpc.handshake", "wsrpc.headers", "wsrpc.types"),
     *(
         "wsrpc.limits",
         "wsrpc.python_client",

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import subprocess
+import sys
 from dataclasses import fields, is_dataclass
 from importlib import import_module
 from inspect import isclass, isfunction
+from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
+
+import pytest
 
 import wsrpc
 
@@ -17,8 +23,40 @@ def order(name: str) -> tuple[bool, bool, str]:
     return (not name.isupper(), not name[:1].isupper(), name)
 
 
-def test_every_listed_name_exists() -> None:
-    assert [name for name in wsrpc.__all__ if not hasattr(wsrpc, name)] == []
+def test_type_checkers_see_the_names_that_a_program_gets() -> None:
+    [block] = [node for node in ast.parse(Path(wsrpc.__file__).read_text("utf-8")).body if isinstance(node, ast.If)][:1]
+    imports = [node for node in block.body if isinstance(node, ast.ImportFrom)]
+    assert ast.unparse(block.test) == "typing.TYPE_CHECKING" and len(imports) == len(block.body)
+    homes = {alias.name: f"{'.' * node.level}{node.module}" for node in imports for alias in node.names}
+    assert sorted(homes, key=order) == wsrpc.__all__
+    seen = {name: getattr(import_module(home, "wsrpc"), name) for name, home in homes.items()}
+    assert [name for name, value in seen.items() if getattr(wsrpc, name) is not value] == []
+
+
+def test_a_name_that_does_not_exist_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match=r"^module 'wsrpc' has no attribute 'Clientt'$"):
+        getattr(wsrpc, "Clientt")  # noqa: B009 - type checkers know that it does not exist
+    assert set(wsrpc.__all__) < set(dir(wsrpc)) and "Clientt" not in dir(wsrpc)
+
+
+def test_all_names_can_be_imported_at_once() -> None:
+    names: dict[str, object] = {}
+    exec("from wsrpc import *", names)
+    assert {name: getattr(wsrpc, name) for name in wsrpc.__all__}.items() <= names.items()
+
+
+@pytest.mark.parametrize(
+    ("program", "unused"),
+    [
+        ("import wsrpc", {"asyncio", "msgspec", "websockets", "wsrpc.errors"}),
+        ("from wsrpc import Client", {"wsrpc._server", "wsrpc._cluster", "wsrpc._codegen", "wsrpc._entrance"}),
+        ("from wsrpc import Server", {"wsrpc._client", "wsrpc._codegen", "wsrpc._command"}),
+    ],
+)
+def test_a_program_loads_only_what_it_uses(program: str, unused: set[str]) -> None:
+    words = [sys.executable, "-c", f"{program}; import sys; print(*sys.modules)"]
+    loaded = subprocess.run(words, capture_output=True, text=True, check=True).stdout.split()
+    assert unused & set(loaded) == set()
 
 
 def test_the_list_is_sorted_and_names_nothing_twice() -> None:

@@ -18,18 +18,9 @@ from test_docs import LIBRARIES, PORT, README, ROOT, WITH_STREAMS, blocks_of, ou
 import wsrpc
 from interop.installed import install
 from interop.node import find_node
-from wsrpc import (
-    AnonymousChannel,
-    Client,
-    CloseInfo,
-    ConnectionInfo,
-    Context,
-    EmitReport,
-    Handshake,
-    Message,
-    RawConnection,
-    Server,
-)
+from wsrpc import AnonymousChannel, Client, CloseInfo, Context, Handshake, Server
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import EmitReport, Message, RawConnection
 
 SOCKETIO = ROOT / "docs" / "how-to" / "migrate-socketio.md"
 WS_WRAPPER = ROOT / "docs" / "how-to" / "migrate-ws-wrapper.md"

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import signal
 import sys
-
-try:
-    from ._command.program import main
-except ModuleNotFoundError as exc:
-    if exc.name != "click":
-        raise
-    sys.stderr.write("wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n")
-    sys.exit(2)
-
-from ._command.running import leave
 
 __all__ = ["run"]
 
 
 def run() -> None:
     """Run the command that the process was started for, and end the process."""
+    # The imports take 0.1 s, in which Python would answer Ctrl-C with a traceback.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # and not ignored, as under nohup
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        from ._command.program import main
+    except ModuleNotFoundError as exc:
+        if exc.name != "click":
+            raise
+        sys.stderr.write("wsrpc: the command needs the extra cli: pip install 'python-wsrpc[cli]'\n")
+        sys.exit(2)
+    from ._command.running import leave
+
     leave(main(sys.argv[1:]))
 
 

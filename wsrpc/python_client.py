@@ -119,6 +119,8 @@ def _imports(body: str) -> str:
     for home in sorted({IMPORTS[name] for name in used} - {""}):
         standard += import_from(home, sorted(name for name in used if IMPORTS[name] == home))
     others = [f"import {name}" for name in modules if name not in STANDARD]
+    if "wsrpc.cluster." in body:
+        others.append("import wsrpc.cluster")
     return "".join("\n" + "\n".join(lines) + "\n" for lines in (standard, others) if lines)
 
 
@@ -153,9 +155,7 @@ class _Contracts:
             about = f"Events that are emitted on {_called(channel)}."
             parts.append(self._protocol(heard[channel], about, found, emitted=True))
         if channels:
-            parts.append(
-                ["Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer".replace("Caller", self._caller, 1)]
-            )
+            parts.append([f"{self._caller}: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer"])
         for channel in channels:
             parts.append(self._function(functions[channel], channel, requests[channel]))
         return ["\n".join(lines) for lines in parts]

@@ -20,8 +20,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMa
 from types import coroutine
 from typing import Any
 
-from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits, Receiver, Traffic
+from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
 from wsrpc.adapting import StallWatch, check_close, turns_of
+from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
 from ._ending import Ending
 

@@ -8,9 +8,10 @@ from contextlib import suppress
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from wsrpc import EngineLost, MessageTooBig
+from wsrpc import MessageTooBig
 from wsrpc.adapting import one_line
 from wsrpc.engine import FEW, PATIENCE, PROBE, EngineListener
+from wsrpc.errors import EngineLost
 
 __all__ = ["GRACE", "Broker", "BrokerConnection", "abort", "host_of", "refuse_options", "said"]
 

@@ -19,8 +19,9 @@ import picows
 from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Listening, Server
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
 from wsrpc.adapting import address, joined_headers, path_of, refusal_headers, visible_target
+from wsrpc.types import Listening
 
 from ._picows_dial import LOG, READ_BUFFER
 from ._picows_transport import PicowsTransport

@@ -14,7 +14,7 @@ from typing import Any
 
 from picows import WSError, WSFrame, WSListener, WSMsgType, WSTransport
 
-from wsrpc import CloseCode, CloseInfo, ConnectionInfo, ConnectionLost, Limits
+from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
 from wsrpc.adapting import (
     MUCH,
     READ,
@@ -27,7 +27,7 @@ from wsrpc.adapting import (
     next_read,
     turns_of,
 )
-from wsrpc.transport import Receiver, Traffic
+from wsrpc.transport import ConnectionInfo, Receiver, Traffic
 
 from ._ending import Ending
 

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server, WebSocketTransport
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Limits, Server
 from wsrpc.adapting import (
     BadURL,
     ClientUpgrade,
@@ -30,6 +30,7 @@ from wsrpc.adapting import (
     one_line,
     refusal_headers,
 )
+from wsrpc.types import WebSocketTransport
 
 try:
     import aiohttp

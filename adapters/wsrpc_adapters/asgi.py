@@ -14,8 +14,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server, Transport
+from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
 from wsrpc.adapting import refusal_headers
+from wsrpc.transport import Transport
 
 from ._asgi_transport import AsgiTransport, Event, Receive, Send
 

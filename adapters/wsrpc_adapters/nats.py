@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
-from wsrpc import EngineLost
 from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.errors import EngineLost
 
 from ._broker_connection import GRACE, BrokerConnection, abort, host_of, refuse_options, said
 

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-from wsrpc import EngineLost
 from wsrpc.engine import FEW, PATIENCE, EngineConnection, EngineListener
+from wsrpc.errors import EngineLost
 
 from ._broker_connection import BrokerConnection, abort, host_of, refuse_options, said
 

@@ -14,8 +14,9 @@ import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from wsrpc import CloseCode, Handshake, WebSocketTransport
+from wsrpc import CloseCode, Handshake
 from wsrpc.adapting import ServerUpgrade
+from wsrpc.types import WebSocketTransport
 
 from .asgi import EXTENSION, TakeOver
 

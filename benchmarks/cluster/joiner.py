@@ -12,7 +12,7 @@ import tracemalloc
 
 import msgspec
 
-from wsrpc import ClusterClient
+from wsrpc.cluster import ClusterClient
 
 from ..measure import resident_bytes
 from .brokers import engine

@@ -12,7 +12,8 @@ from statistics import quantiles
 import msgspec
 from msgspec.structs import replace
 
-from wsrpc import Cluster, ClusterPeer, Handshake, Server
+from wsrpc import Handshake, Server
+from wsrpc.cluster import Cluster, ClusterPeer
 
 from .brokers import engine
 from .tasks import CALLEE, Result, Task

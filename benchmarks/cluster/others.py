@@ -10,8 +10,8 @@ import logging
 import sys
 from contextlib import AsyncExitStack
 
-from wsrpc import ClusterClient
 from wsrpc._cluster.cluster import member_of
+from wsrpc.cluster import ClusterClient
 
 from .brokers import engine
 from .waiting import until

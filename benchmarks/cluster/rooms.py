@@ -15,8 +15,9 @@ from contextlib import AsyncExitStack
 
 import msgspec
 
-from wsrpc import Cluster, ClusterClient, Limits, Server
+from wsrpc import Limits, Server
 from wsrpc._cluster.cluster import member_of
+from wsrpc.cluster import Cluster, ClusterClient
 from wsrpc.testing import connect
 
 from .brokers import engine

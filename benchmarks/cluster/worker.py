@@ -34,7 +34,8 @@ async def answer(emit: Emit) -> None:
 
 
 async def with_wsrpc(url: str) -> None:
-    from wsrpc import Cluster, Peer, Server
+    from wsrpc import Peer, Server
+    from wsrpc.cluster import Cluster
 
     from .brokers import engine
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from shop_settings import NAME, PORT, engine
 
-from wsrpc import Cluster, Handshake, Peer, Server
+from wsrpc import Handshake, Peer, Server
+from wsrpc.cluster import Cluster
 
 server = Server(cluster=Cluster(engine(), name=NAME))
 

@@ -8,8 +8,9 @@ from celery import Celery
 from celery.signals import worker_process_shutdown, worker_shutdown
 from shop_settings import BACKEND, BROKER, NAME, SERVER, engine
 
-from wsrpc import PeerNotFound, Retry
+from wsrpc import Retry
 from wsrpc.blocking import Client, ClusterClient
+from wsrpc.errors import PeerNotFound
 
 app = Celery("tasks", broker=BROKER, backend=BACKEND)
 

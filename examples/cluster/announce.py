@@ -10,7 +10,8 @@ import asyncio
 
 from settings import NAME, engine
 
-from wsrpc import ClusterClient, PeerNotFound
+from wsrpc.cluster import ClusterClient
+from wsrpc.errors import PeerNotFound
 
 
 async def main() -> None:

@@ -12,7 +12,9 @@ import msgspec
 from fastapi import FastAPI, Response, WebSocket
 from settings import NAME, engine
 
-from wsrpc import Cluster, Handshake, Key, Peer, PeerNotFound, Room, RpcError, Server
+from wsrpc import Handshake, Key, Peer, Room, RpcError, Server
+from wsrpc.cluster import Cluster
+from wsrpc.errors import PeerNotFound
 from wsrpc_adapters.asgi import lifespan, serve_websocket
 
 logging.basicConfig(level=logging.INFO, format=f"%(asctime)s [{os.getpid()}] %(message)s")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import sys
 
-from wsrpc import Handshake, RawConnection, Server
+from wsrpc import Handshake, Server
+from wsrpc.types import RawConnection
 
 server = Server()
 

@@ -12,7 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
-from wsrpc import Limits, RawConnection, Server
+from wsrpc import Limits, Server
+from wsrpc.types import RawConnection
 
 LARGEST = 32 * 1024 * 1024
 """Bytes; the suite's largest message has 16 MiB."""

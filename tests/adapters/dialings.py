@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import wsrpc_adapters.aiohttp
 import wsrpc_adapters.picows
-from wsrpc import Dial, dial
+from wsrpc import dial
+from wsrpc.types import Dial
 
 
 @dataclass(frozen=True)

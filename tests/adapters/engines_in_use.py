@@ -10,8 +10,8 @@ from typing import Protocol
 import pytest
 from engine_servers import EngineServer, nats_server, redis_server
 
-from wsrpc import EngineLost
 from wsrpc.engine import Engine, EngineConnection
+from wsrpc.errors import EngineLost
 from wsrpc.testing import MemoryEngine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine

@@ -21,9 +21,10 @@ from hosts import Asgi, AsgiHypercorn, Host, Uvicorn
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
 import wsrpc_adapters.aiohttp
-from wsrpc import Handshake, Limits, Server, Transport, dial
+from wsrpc import Handshake, Limits, Server, dial
 from wsrpc._transports.listener import listen
 from wsrpc.testing import memory_transports
+from wsrpc.transport import Transport
 from wsrpc_adapters import picows
 from wsrpc_adapters.asgi import asgi
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wsrpc import CloseInfo, Transport
+from wsrpc import CloseInfo
+from wsrpc.transport import Transport
 
 PATIENCE = 8.0
 

@@ -9,7 +9,7 @@ import pytest
 from engines_in_use import Recorder, check_over
 from leftovers import turns_until
 
-from wsrpc import EngineLost
+from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
 from wsrpc_adapters._broker_connection import BATCH, BrokerConnection
 

@@ -12,8 +12,10 @@ from engines_in_use import OnServer
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ClusterClient, ConnectionLost, EngineLost, Limits, MessageTooBig, PeerNotFound, RemoteError
+from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
 from wsrpc._cluster.cluster import member_of
+from wsrpc.cluster import ClusterClient
+from wsrpc.errors import EngineLost, PeerNotFound
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

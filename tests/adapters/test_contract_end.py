@@ -10,7 +10,8 @@ from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
 from raw_websocket import CLOSE, PING, PONG, TEXT
 from recorder import Recorder
 
-from wsrpc import ConnectionLost, Limits, Transport
+from wsrpc import ConnectionLost, Limits
+from wsrpc.transport import Transport
 
 LIMITS = Limits(close_timeout=5.0, ping_interval=None)
 HASTY = LIMITS.replace(close_timeout=0.1)

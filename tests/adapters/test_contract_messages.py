@@ -9,8 +9,8 @@ from flavours import FLAVOURS, OVER_SOCKETS, Flavour, OverSockets
 from raw_websocket import BINARY, CONT, PING, PONG, TEXT, RawPeer
 from recorder import Recorder
 
-from wsrpc import Limits, Transport
-from wsrpc.transport import Traffic
+from wsrpc import Limits
+from wsrpc.transport import Traffic, Transport
 
 LIMITS = Limits(close_timeout=2.0)
 

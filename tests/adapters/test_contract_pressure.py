@@ -10,7 +10,8 @@ from flavours import FLAVOURS, OVER_SOCKETS, Discard, Flavour, OverSockets
 from raw_websocket import PING, PONG, TEXT
 from recorder import Recorder
 
-from wsrpc import Limits, Transport
+from wsrpc import Limits
+from wsrpc.transport import Transport
 
 LIMITS = Limits(high_water=16 * 1024, close_timeout=0.3, ping_interval=None)
 

@@ -10,7 +10,8 @@ from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from recorder import Recorder
 
-from wsrpc import ConnectionLost, Limits, Traffic
+from wsrpc import ConnectionLost, Limits
+from wsrpc.transport import Traffic
 
 LIMITS = Limits(close_timeout=2.0)
 

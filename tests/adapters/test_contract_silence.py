@@ -17,8 +17,9 @@ from flavours import OVER_SOCKETS, OverSockets, able
 from raw_websocket import CLOSE, PING, PONG, TEXT, handshake
 from recorder import Recorder
 
-from wsrpc import CloseInfo, Limits, Transport
+from wsrpc import CloseInfo, Limits
 from wsrpc._transports.listener import listen
+from wsrpc.transport import Transport
 
 PEM = Path(__file__).parent / "localhost.pem"
 

@@ -11,7 +11,8 @@ from flavours import FLAVOURS, Flavour
 from leftovers import turns_until
 from recorder import Recorder
 
-from wsrpc import CloseInfo, Limits, Transport
+from wsrpc import CloseInfo, Limits
+from wsrpc.transport import Transport
 
 LIMITS = Limits(close_timeout=1.0)
 

@@ -11,8 +11,9 @@ from engines_in_use import CONNECT, KINDS, START, Connect, check_over
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 
-from wsrpc import EngineLost, MessageTooBig
+from wsrpc import MessageTooBig
 from wsrpc.engine import FEW, Engine
+from wsrpc.errors import EngineLost
 from wsrpc.testing import MemoryEngine
 
 

@@ -13,8 +13,8 @@ from engines_in_use import connect as connect
 from engines_in_use import subject as subject
 from leftovers import open_sockets, other_tasks
 
-from wsrpc import EngineLost
 from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
+from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
 from wsrpc_adapters.nats import NatsEngine
 

@@ -10,7 +10,8 @@ from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, CONT, TEXT
 from served import LIMITS, hosts, raw
 
-from wsrpc import CloseInfo, ConnectionLost, MessageTooBig, RawConnection, Server
+from wsrpc import CloseInfo, ConnectionLost, MessageTooBig, Server
+from wsrpc.types import RawConnection
 
 
 @hosts

@@ -21,7 +21,8 @@ from raw_websocket import TEXT, RawServer, accept_response, raw_server
 from served import AT_ONCE, LIMITS, port_of
 
 import wsrpc_adapters.aiohttp
-from wsrpc import Client, ConnectionLost, HandshakeRejected, Peer, ReconnectInfo, Server, SessionLost, Transport
+from wsrpc import Client, ConnectionLost, HandshakeRejected, Peer, ReconnectInfo, Server, SessionLost
+from wsrpc.transport import Transport
 
 PEM = Path(__file__).parent / "localhost.pem"
 SECRET = "s3cr3t-of-mine"

@@ -25,7 +25,8 @@ from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, ask, build_frame, han
 from served import LIMITS, Endings, Observed, echo_server
 from uvicorn import Config
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, WebSocketTransport
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server
+from wsrpc.types import WebSocketTransport
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 from wsrpc_adapters.uvicorn import WebSocketProtocol
 

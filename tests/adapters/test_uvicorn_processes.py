@@ -19,7 +19,8 @@ PATIENCE = 40.0
 PROGRAM = """
 import os
 from fastapi import FastAPI, WebSocket
-from wsrpc import Peer, Server, WebSocketTransport
+from wsrpc import Peer, Server
+from wsrpc.types import WebSocketTransport
 from wsrpc_adapters.asgi import lifespan, serve_websocket
 
 server = Server()

@@ -22,8 +22,9 @@ from typing import Any, Self
 
 import msgspec
 
-from wsrpc import Client, Cluster, ConnectionLost, Handshake, Peer, Server
+from wsrpc import Client, ConnectionLost, Handshake, Peer, Server
 from wsrpc._cluster.cluster import member_of
+from wsrpc.cluster import Cluster
 from wsrpc.engine import Engine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from wsrpc import ClientState, CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout
+from wsrpc import CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout
 from wsrpc._client.states import TABLE, Input
+from wsrpc.types import ClientState
 
 __all__ = ["Call", "Events", "Life", "check_call"]
 

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from random_contracts import Call, Contract, Recorder, contracts, differs, tables
 from typed_values import generic, same
 
-from wsrpc import Client, MsgpackCodec, Peer, Server
+from wsrpc import Client, Peer, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
 from wsrpc._handlers.contract import read_contract
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.python_client import client_module
 from wsrpc.schema import describe
 from wsrpc.testing import connect

@@ -16,10 +16,11 @@ from hypothesis import settings
 from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
-from wsrpc import AnonymousChannel, Limits, Message, Peer, WsrpcError
+from wsrpc import AnonymousChannel, Limits, Peer, WsrpcError
 from wsrpc._api.anonymous import core_of
 from wsrpc._protocol.settings import make_settings
 from wsrpc.testing import Clock
+from wsrpc.types import Message
 
 LIMITS = Limits(high_water=400, channels=8, unread_bytes=20_000)
 

@@ -16,8 +16,9 @@ import hypothesis.strategies as st
 from effort import examples
 from hypothesis import example, given, settings
 
-from wsrpc import ConnectionLost, Context, JsonCodec, Limits, MsgpackCodec, Peer, WsrpcError
+from wsrpc import ConnectionLost, Context, Limits, Peer, WsrpcError
 from wsrpc._protocol.settings import Settings
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
 MAX_ID = 2**53 - 1

@@ -21,7 +21,6 @@ from wsrpc import (
     BadArguments,
     ConnectionLost,
     Context,
-    Draining,
     HandlerFailed,
     Limits,
     MessageTooBig,
@@ -33,10 +32,10 @@ from wsrpc import (
     Retry,
     Stream,
     TooManyRequests,
-    UnexpectedChannel,
     UnknownEvent,
 )
 from wsrpc._protocol.settings import make_settings
+from wsrpc.errors import Draining, UnexpectedChannel
 from wsrpc.testing import Clock
 
 SMALL = Limits(

@@ -12,8 +12,6 @@ from wsrpc import (
     AnonymousChannel,
     Client,
     CloseInfo,
-    Cluster,
-    ConnectionInfo,
     ConnectionLost,
     Context,
     Handshake,
@@ -26,6 +24,8 @@ from wsrpc import (
     Stream,
 )
 from wsrpc.blocking import Client as BlockingClient
+from wsrpc.cluster import Cluster
+from wsrpc.transport import ConnectionInfo
 
 server = Server()
 client = Client("ws://127.0.0.1:8080")

@@ -19,35 +19,19 @@ import tenacity
 
 import wsrpc
 from wsrpc import (
-    RESERVED_EVENTS,
     AnonymousChannel,
     Channel,
     Client,
-    ClientState,
     CloseCode,
     CloseInfo,
-    Cluster,
-    ClusterClient,
-    ClusterPeer,
-    ClusterStats,
-    Codec,
-    ConnectionInfo,
     ConnectionLost,
     Context,
-    EmitReport,
     HandlerFailed,
     Handshake,
-    JsonCodec,
     KeepLatest,
     Key,
     Limits,
-    Message,
-    MsgpackCodec,
     Peer,
-    PeerError,
-    PeerState,
-    RawConnection,
-    Receiver,
     Reconnect,
     ReconnectInfo,
     RemoteError,
@@ -56,9 +40,7 @@ from wsrpc import (
     Router,
     RpcError,
     Server,
-    ServerChannel,
     Stream,
-    Transport,
     current_context,
     current_peer,
     is_transient,
@@ -67,8 +49,14 @@ from wsrpc import (
 from wsrpc.blocking import Client as BlockingClient
 from wsrpc.blocking import ClusterClient as BlockingClusterClient
 from wsrpc.blocking import Stream as BlockingStream
+from wsrpc.cluster import Cluster, ClusterClient, ClusterPeer
+from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.engine import Engine
+from wsrpc.errors import PeerError
+from wsrpc.stats import ClusterStats
 from wsrpc.testing import Clock, FaultProxy, MemoryEngine, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.transport import ConnectionInfo, Receiver, Transport
+from wsrpc.types import RESERVED_EVENTS, ClientState, EmitReport, Message, PeerState, RawConnection, ServerChannel
 
 
 @dataclass

@@ -11,10 +11,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from wsrpc import CloseInfo, Codec, JsonCodec, Limits, Peer, SessionLost
+from wsrpc import CloseInfo, Limits, Peer, SessionLost
 from wsrpc._handlers.registry import Registry
 from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings, make_settings
+from wsrpc.codecs import Codec, JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
 ABORTED = {"message": "Request aborted"}

@@ -26,7 +26,8 @@ IMPORTS = {"annotations", "builtins", "dataclasses", "dt", "enum", "msgspec", "w
 TYPES = {"bool", "bytes", "dict", "float", "int", "list", "set", "str", "tuple"}
 ATTRIBUTES = {
     *("msgspec.Struct", "msgspec.UNSET", "msgspec.UnsetType", "enum.Enum", "dt.datetime", "dt.date", "dt.time"),
-    *("dt.timedelta", "wsrpc.Stream", "wsrpc.AnonymousChannel", "wsrpc.Client", "wsrpc.Peer", "wsrpc.ClusterPeer"),
+    *("dt.timedelta", "wsrpc.Stream", "wsrpc.AnonymousChannel", "wsrpc.Client", "wsrpc.Peer", "wsrpc.cluster"),
+    "wsrpc.cluster.ClusterPeer",
     *(f"builtins.{name}" for name in TYPES),
 }
 

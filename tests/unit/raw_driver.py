@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 
 from raw_websocket import RawPeer, raw_client
 
-from wsrpc import Limits, RawConnection, Server
+from wsrpc import Limits, Server
+from wsrpc.types import RawConnection
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 

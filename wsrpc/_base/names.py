@@ -72,7 +72,7 @@ RESERVED_EVENTS: Mapping[str, tuple[str, ...]] = MappingProxyType(
 """Names of the lifecycle events, each with the names of its handlers' arguments.
 
 On the main channel, these names are reserved: emitting or requesting one of them raises `ReservedEvent`. To check a
-name, use ``name in wsrpc.RESERVED_EVENTS``.
+name, use ``name in wsrpc.types.RESERVED_EVENTS``.
 """
 
 

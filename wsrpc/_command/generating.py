@@ -74,7 +74,7 @@ def client(**params: Any) -> int:
 
 def _generate(options: Options, text_of: Callable[[Description], str]) -> int:
     """Write what ``text_of`` makes of the description, and return the exit code."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc_command` leaves it
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # as `wsrpc.__main__` leaves it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     output: Path | None = options.output
     if options.check and output is None:

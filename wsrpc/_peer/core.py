@@ -271,7 +271,8 @@ class PeerCore:
         try:
             link = Link(transport, self._negotiation(), self)
         except AttributeError as exc:
-            raise TypeError(f"bind() takes a transport (see wsrpc.Transport), got {transport!r}: {exc}") from None
+            wanted = "bind() takes a transport (see wsrpc.transport.Transport)"
+            raise TypeError(f"{wanted}, got {transport!r}: {exc}") from None
         return link
 
     def _negotiation(self) -> Negotiation:

@@ -160,7 +160,7 @@ def make_settings(
     if given is not None and not isinstance(given, Limits):
         raise TypeError(f"limits= takes a wsrpc.Limits, got {given!r}")
     if codec is not None and not callable(getattr(codec, "decode", None)):
-        raise TypeError(f"codec= takes a codec such as wsrpc.JsonCodec(), got {codec!r}")
+        raise TypeError(f"codec= takes a codec such as wsrpc.codecs.JsonCodec(), got {codec!r}")
     if codec is not None and enc_hook is not None:
         raise ValueError("enc_hook= belongs to the codec that you pass: JsonCodec(enc_hook=...)")
     asked: Any = log_payloads

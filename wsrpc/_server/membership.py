@@ -104,5 +104,5 @@ def join_of(cluster: Any, host: Host) -> Callable[[], Membership]:
         TypeError: ``cluster`` is not a `Cluster`.
     """
     if not callable(getattr(cluster, "_join", None)):
-        raise TypeError(f"cluster= takes a wsrpc.Cluster, got {cluster!r}")
+        raise TypeError(f"cluster= takes a wsrpc.cluster.Cluster, got {cluster!r}")
     return partial(_join(cluster), host)

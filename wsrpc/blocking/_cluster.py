@@ -36,7 +36,7 @@ SkipAddressed: TypeAlias = "ClusterPeer | Iterable[ClusterPeer] | None"
 
 
 class ClusterPeer(Caller):
-    """Peer with an address, connected to any process of the cluster; see `wsrpc.ClusterPeer`.
+    """Peer with an address, connected to any process of the cluster; see `wsrpc.cluster.ClusterPeer`.
 
     `ClusterClient.peer` returns it.
     """
@@ -79,12 +79,12 @@ class ClusterEmitter(Delegate):
     __slots__ = ()
 
     def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
-        """Emit an event to every member of the room; see `wsrpc.ClusterRoom.emit`."""
+        """Emit an event to every member of the room; see `wsrpc.cluster.ClusterRoom.emit`."""
         report: EmitReport = self._await(self._inner.emit, event, *args, skip=inner_of(skip), **unsupported)
         return report
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
-        """Return an object whose methods emit the events of a contract; see `wsrpc.ClusterRoom.emitter`."""
+        """Return an object whose methods emit the events of a contract; see `wsrpc.cluster.ClusterRoom.emitter`."""
         made: T = make_emitter(contract, self, skip=kept(skip))
         return made
 
@@ -106,11 +106,11 @@ class ClusterRoom(ClusterEmitter):
         return ClusterRoomChannel(self._inner.of(name), self._portal)
 
     def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
-        """Send a raw message to every member; see `wsrpc.ClusterRoom.send_raw`."""
+        """Send a raw message to every member; see `wsrpc.cluster.ClusterRoom.send_raw`."""
         return self._await(self._inner.send_raw, data, skip=inner_of(skip))
 
     def members(self) -> Members:
-        """Return the members in all processes; see `wsrpc.ClusterRoom.members`."""
+        """Return the members in all processes; see `wsrpc.cluster.ClusterRoom.members`."""
         return self._await(self._inner.members)
 
 
@@ -130,8 +130,8 @@ class ClusterRoomChannel(ClusterEmitter):
 class ClusterClient(Root):
     """Client that can call the peers of a cluster, and emit events to its rooms.
 
-    Its methods and options are those of `wsrpc.ClusterClient`. For programs without a server, such as scripts and cron
-    jobs:
+    Its methods and options are those of `wsrpc.cluster.ClusterClient`. For programs without a server, such as
+    scripts and cron jobs:
 
     ``with ClusterClient(RedisEngine(url), name="shop") as shop: shop.room("lobby").emit("news", "...")``
 
@@ -196,7 +196,7 @@ class ClusterClient(Root):
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The names of the known processes of the cluster; see `wsrpc.ClusterClient.nodes`."""
+        """The names of the known processes of the cluster; see `wsrpc.cluster.ClusterClient.nodes`."""
         return self._inner.nodes
 
     def locate(self, address: str) -> str | None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, start, turns
 
-from wsrpc import AnonymousChannel, Context, Limits, Message, Peer
+from wsrpc import AnonymousChannel, Context, Limits, Peer
 from wsrpc._handlers.invocation import Invocation
 from wsrpc._handlers.observation import finish
 from wsrpc._protocol.messages import WireMessage
+from wsrpc.types import Message
 
 
 async def test_a_context_tells_about_its_call() -> None:

@@ -12,7 +12,8 @@ from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, ClusterClient, ConnectionLost, Server, Stream, with_options
+from wsrpc import AnonymousChannel, Client, ConnectionLost, Server, Stream, with_options
+from wsrpc.cluster import ClusterClient
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -20,7 +20,6 @@ from wsrpc import (
     BadResult,
     ChannelClosed,
     Client,
-    ClusterClient,
     ConnectionLost,
     Context,
     Handshake,
@@ -34,6 +33,7 @@ from wsrpc import (
     UnknownEvent,
     with_options,
 )
+from wsrpc.cluster import ClusterClient
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -50,7 +50,7 @@ def test_the_tree() -> None:
         expected = PARENTS.get(cls.__name__, (errors.WsrpcError,))
         if cls is not errors.WsrpcError:
             assert cls.__bases__ == expected, cls
-        assert getattr(wsrpc, cls.__name__) is cls
+        assert getattr(wsrpc.errors, cls.__name__) is cls
         assert cls.__doc__
 
 
@@ -62,7 +62,7 @@ def test_the_drawing_names_them_all() -> None:
 
 def test_the_page_has_a_row_for_each_and_draws_the_tree() -> None:
     names = {cls.__name__ for cls in all_errors()}
-    rows = re.findall(r"^\| \[`(\w+)`\]\[wsrpc\.(\w+)\] \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| \[`(\w+)`\]\[wsrpc\.(?:errors\.)?(\w+)\] \|", PAGE, re.MULTILINE)
     assert all(shown == linked for shown, linked in rows)
     assert sorted(shown for shown, _ in rows) == sorted(names - {"WsrpcError", "RpcError"}), "each once"
     tree = PAGE.partition("```text\n")[2].partition("```")[0]

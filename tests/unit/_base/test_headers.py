@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsrpc import Client, ConnectionInfo, Handshake, HandshakeRejected, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Server
 from wsrpc.adapting import joined_headers
 from wsrpc.headers import Headers, HeadersLike, Query, ResponseHeaders
 from wsrpc.testing import connect, memory_transports
+from wsrpc.transport import ConnectionInfo
 
 
 def in_a_refusal(headers: Mapping[str, str]) -> Mapping[str, str]:

@@ -10,8 +10,9 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Handshake, HandshakeRejected, Key, Peer, PeerState, Reconnect, Server
+from wsrpc import Client, ConnectionLost, Context, Handshake, HandshakeRejected, Key, Peer, Reconnect, Server
 from wsrpc.testing import connect
+from wsrpc.types import PeerState
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -16,21 +16,12 @@ from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    Client,
-    ConnectionLost,
-    Context,
-    Limits,
-    RawConnection,
-    Reconnect,
-    RemoteError,
-    Server,
-    dial,
-)
+from wsrpc import Client, ConnectionLost, Context, Limits, Reconnect, RemoteError, Server, dial
 from wsrpc._base.logs import OF_ONE_PEER
 from wsrpc._handlers import suggestions
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
+from wsrpc.types import RawConnection
 
 clean = pytest.mark.usefixtures("nothing_left")
 

@@ -25,15 +25,12 @@ from wsrpc import (
     ChannelClosed,
     CloseInfo,
     ConnectFailed,
-    ConnectionInfo,
     ConnectionLost,
     Context,
     Handshake,
     HandshakeRejected,
     Limits,
     Peer,
-    PeerError,
-    ProtocolError,
     RemoteError,
     RequestTimeout,
     RpcError,
@@ -42,7 +39,8 @@ from wsrpc import (
 )
 from wsrpc._base import logs
 from wsrpc._base.logs import for_log
-from wsrpc.errors import short
+from wsrpc.errors import PeerError, ProtocolError, short
+from wsrpc.transport import ConnectionInfo
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"
 LONG = EVIL + "y" * 3_000_000

@@ -10,7 +10,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import ConnectionInfo, RawConnection, RpcError, Server, Service
+from wsrpc import RpcError, Server, Service
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

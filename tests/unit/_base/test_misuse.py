@@ -12,7 +12,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, Limits, MsgpackCodec, Peer, Reconnect, Retry, Router, RpcError, Server
+from wsrpc import AnonymousChannel, Client, Limits, Peer, Reconnect, Retry, Router, RpcError, Server
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -116,7 +117,7 @@ MAKING: dict[str, tuple[Callable[[], object], str]] = {
         for kind, make in ((Server, Server), (Client, lambda **options: Client(URL, **options)))
         for name, wrong, text in (
             ("limits", 5, "limits= takes a wsrpc.Limits, got 5"),
-            ("codec", 5, "codec= takes a codec such as wsrpc.JsonCodec(), got 5"),
+            ("codec", 5, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
             ("dec_hook", 5, FUNCTION.format(name="dec_hook")),
             ("enc_hook", 5, FUNCTION.format(name="enc_hook")),
             ("lax", "x", FLAG.format(name="lax")),

@@ -12,8 +12,9 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as websockets_connect
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, PeerStats, RemoteError, Server, ServerStats
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, RemoteError, Server
 from wsrpc._server import broadcast
+from wsrpc.stats import PeerStats, ServerStats
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

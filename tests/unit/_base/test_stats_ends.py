@@ -7,8 +7,10 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import CloseInfo, ConnectionInfo, Peer, RawConnection, RpcError, Server, Service
+from wsrpc import CloseInfo, Peer, RpcError, Server, Service
 from wsrpc.testing import connect
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -14,12 +14,17 @@ from core_driver import Driven, messages, rejection, turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
+import wsrpc.cluster
+import wsrpc.codecs
+import wsrpc.errors
+import wsrpc.stats
+import wsrpc.transport
+import wsrpc.types
 from wsrpc import (
     AnonymousChannel,
     Client,
     Context,
     KeepLatest,
-    Message,
     Peer,
     Reconnect,
     RemoteError,
@@ -31,6 +36,7 @@ from wsrpc import (
     current_context,
 )
 from wsrpc.testing import connect, pair
+from wsrpc.types import Message
 
 
 class Hostile:
@@ -76,7 +82,12 @@ VALUES: dict[str, Callable[[], Any]] = {
     "a number": lambda: 404,
 }
 values = pytest.mark.parametrize("value", VALUES.values(), ids=VALUES)
-PUBLIC = [found for name in wsrpc.__all__ if inspect.isclass(found := getattr(wsrpc, name))]
+MODULES = (wsrpc, wsrpc.cluster, wsrpc.codecs, wsrpc.errors, wsrpc.stats, wsrpc.transport, wsrpc.types)
+PUBLIC = list(
+    dict.fromkeys(
+        found for module in MODULES for name in module.__all__ if inspect.isclass(found := getattr(module, name))
+    )
+)
 ERRORS = [cls for cls in PUBLIC if issubclass(cls, WsrpcError)]
 OPTIONS: list[type[Any]] = [Reconnect, Retry, KeepLatest]
 

@@ -12,7 +12,8 @@ from stream_driver import Both, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
-from wsrpc import AnonymousChannel, BadResult, ChannelNotReady, Context, RemoteError, UnexpectedChannel, UnknownEvent
+from wsrpc import AnonymousChannel, BadResult, Context, RemoteError, UnknownEvent
+from wsrpc.errors import ChannelNotReady, UnexpectedChannel
 from wsrpc.testing import Clock, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

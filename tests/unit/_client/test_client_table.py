@@ -17,7 +17,6 @@ from tenacity.wait import wait_base
 
 from wsrpc import (
     Client,
-    ClientState,
     CloseInfo,
     ConnectFailed,
     ConnectionLost,
@@ -30,6 +29,7 @@ from wsrpc import (
 )
 from wsrpc._client.client import core_of
 from wsrpc._client.states import STATES, TABLE, Input, after
+from wsrpc.types import ClientState
 
 LIMITS = Limits(close_timeout=2.0)
 CELLS = [(state, happened) for state in STATES for happened in TABLE[state]]

@@ -12,8 +12,9 @@ from core_driver import said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, RawConnection, ReconnectInfo, Server, current_context
+from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, current_context
 from wsrpc.testing import memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -13,7 +13,6 @@ from leftovers import timers_due, turns_until
 from wsrpc import (
     Client,
     CloseInfo,
-    Cluster,
     ConnectionLost,
     Handshake,
     HandshakeRejected,
@@ -29,6 +28,7 @@ from wsrpc._cluster.cluster import member_of
 from wsrpc._cluster.directory import NEW
 from wsrpc._cluster.member import CONFIRMED
 from wsrpc._cluster.node import TICK
+from wsrpc.cluster import Cluster
 from wsrpc.testing import MemoryEngine, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

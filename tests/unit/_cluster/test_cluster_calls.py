@@ -22,27 +22,24 @@ from wsrpc import (
     BadResult,
     ChannelClosed,
     Client,
-    ClusterPeer,
-    ClusterPeerChannel,
     ConnectionLost,
-    EngineLost,
     HandlerFailed,
     Handshake,
     Limits,
     MessageTooBig,
-    PeerNotFound,
     RemoteError,
     RequestTimeout,
     Retry,
     RpcError,
-    UnexpectedChannel,
     UnknownEvent,
     current_peer,
 )
 from wsrpc._api.caller import Caller
 from wsrpc._cluster.cluster import member_of
 from wsrpc._cluster.directory import Delta
+from wsrpc.cluster import ClusterPeer, ClusterPeerChannel
 from wsrpc.engine import PATIENCE
+from wsrpc.errors import EngineLost, PeerNotFound, UnexpectedChannel
 from wsrpc.testing import MemoryTransport, ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -7,7 +7,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import ask
 
-from wsrpc import Cluster, Server
+from wsrpc import Server
+from wsrpc.cluster import Cluster
 from wsrpc.testing import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

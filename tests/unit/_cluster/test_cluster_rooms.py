@@ -10,21 +10,12 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    Client,
-    Cluster,
-    ClusterClient,
-    EngineLost,
-    KeepLatest,
-    Limits,
-    Members,
-    Peer,
-    ReservedEvent,
-    Room,
-    Server,
-)
+from wsrpc import Client, KeepLatest, Limits, Peer, Room, Server
 from wsrpc._cluster.cluster import member_of
+from wsrpc.cluster import Cluster, ClusterClient
+from wsrpc.errors import EngineLost, ReservedEvent
 from wsrpc.testing import MemoryEngine
+from wsrpc.types import Members
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -443,7 +434,7 @@ def test_options_are_checked() -> None:
         Cluster("nats://localhost")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="name= is the name of the application"):
         Cluster(engine, name=5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"cluster= takes a wsrpc\.Cluster"):
+    with pytest.raises(TypeError, match=r"cluster= takes a wsrpc\.cluster\.Cluster"):
         Server(cluster=engine)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match=r"Server\(cluster=Cluster"):
         _ = Server().cluster

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from wsrpc import Cluster
+from wsrpc.cluster import Cluster
 from wsrpc.testing import MemoryEngine
 
 

@@ -71,6 +71,7 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 import wsrpc
+import wsrpc.cluster
 
 
 class Line(msgspec.Struct):
@@ -105,7 +106,7 @@ class Chat(Protocol):
     ) -> int: ...
 
 
-Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.ClusterPeer
+Caller: TypeAlias = wsrpc.Client | wsrpc.Peer | wsrpc.cluster.ClusterPeer
 
 
 def main(caller: Caller, /) -> Main:

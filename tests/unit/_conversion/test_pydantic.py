@@ -20,9 +20,10 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import BadArguments, BadResult, Client, MsgpackCodec, Server
+from wsrpc import BadArguments, BadResult, Client, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
 from wsrpc._conversion.pydantic_types import pydantic_validator
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect
 
 BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"

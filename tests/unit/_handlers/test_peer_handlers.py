@@ -21,7 +21,6 @@ from wsrpc import (
     Context,
     HandlerFailed,
     Limits,
-    Message,
     Peer,
     RemoteError,
     RpcError,
@@ -32,6 +31,7 @@ from wsrpc import (
 )
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect, pair
+from wsrpc.types import Message
 
 # ---------------------------------------------------------------- which one runs
 

@@ -20,10 +20,7 @@ from wsrpc import (
     Handshake,
     Key,
     Limits,
-    Message,
     Peer,
-    PeerState,
-    RawConnection,
     Router,
     Server,
     Service,
@@ -31,6 +28,7 @@ from wsrpc import (
     current_peer,
 )
 from wsrpc.testing import connect, memory_transports, pair
+from wsrpc.types import Message, PeerState, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -15,7 +15,8 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import link_of
 
-from wsrpc import Client, Limits, MsgpackCodec, RpcError, Server
+from wsrpc import Client, Limits, RpcError, Server
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -15,7 +15,8 @@ from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.client import connect as raw_connect
 from websockets.exceptions import ConnectionClosed
 
-from wsrpc import Client, MsgpackCodec, Server
+from wsrpc import Client, Server
+from wsrpc.codecs import MsgpackCodec
 
 
 def echoing(**options: Any) -> tuple[Driven, list[Any]]:

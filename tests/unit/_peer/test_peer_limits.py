@@ -17,15 +17,15 @@ from wsrpc import (
     Client,
     ConnectionLost,
     Limits,
-    Message,
-    MsgpackCodec,
     Overloaded,
     Peer,
     QueueFull,
     RemoteError,
     Server,
 )
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect, pair
+from wsrpc.types import Message
 
 
 async def test_64_arguments_are_accepted_and_65_rejected() -> None:

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, start, turns
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ProtocolError, Server, current_peer
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, current_peer
 from wsrpc._handlers.registry import Registry
+from wsrpc.errors import ProtocolError
 from wsrpc.testing import Clock, connect, memory_transports, pair
 
 

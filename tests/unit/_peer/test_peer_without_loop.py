@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from wsrpc import CloseInfo, ConnectionLost, JsonCodec, Limits
+from wsrpc import CloseInfo, ConnectionLost, Limits
 from wsrpc._api.peer import Peer
 from wsrpc._protocol.settings import Settings
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock, ScriptedTransport
 
 

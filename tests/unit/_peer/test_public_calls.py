@@ -17,7 +17,6 @@ from leftovers import turns_until
 
 import wsrpc
 from wsrpc import (
-    RESERVED_EVENTS,
     AnonymousChannel,
     BadArguments,
     Client,
@@ -25,10 +24,8 @@ from wsrpc import (
     Context,
     Handshake,
     Limits,
-    Message,
     Peer,
     RemoteError,
-    ReservedEvent,
     RpcError,
     Server,
     Service,
@@ -36,7 +33,9 @@ from wsrpc import (
     current_context,
     current_peer,
 )
+from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect
+from wsrpc.types import RESERVED_EVENTS, Message
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

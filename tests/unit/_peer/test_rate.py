@@ -10,19 +10,9 @@ from typing import Any, ClassVar
 import pytest
 from core_driver import Blocked, Driven, messages, redialing, rejection, start, turns
 
-from wsrpc import (
-    AnonymousChannel,
-    Client,
-    Context,
-    Limits,
-    Message,
-    Overloaded,
-    Peer,
-    Retry,
-    Server,
-    Service,
-)
+from wsrpc import AnonymousChannel, Client, Context, Limits, Overloaded, Peer, Retry, Server, Service
 from wsrpc.testing import Clock, ScriptedTransport, connect, pair
+from wsrpc.types import Message
 
 REFUSED = {
     "message": "more than 3 requests and events per second, ask again later",

@@ -11,18 +11,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    Client,
-    ConnectionLost,
-    Context,
-    Limits,
-    MessageTooBig,
-    MsgpackCodec,
-    Peer,
-    QueueFull,
-    Server,
-    current_peer,
-)
+from wsrpc import Client, ConnectionLost, Context, Limits, MessageTooBig, Peer, QueueFull, Server, current_peer
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

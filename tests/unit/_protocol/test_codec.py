@@ -16,11 +16,11 @@ import msgspec
 import pytest
 from msgspec import UNSET
 
-from wsrpc import Codec, JsonCodec, MsgpackCodec
 from wsrpc._protocol import codecs, counting
 from wsrpc._protocol.codecs import NegotiatedCodec, validating_decoder
 from wsrpc._protocol.counting import json_nests_deeper
 from wsrpc._protocol.messages import Event, Item, Request, WireMessage
+from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.testing import pair
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]

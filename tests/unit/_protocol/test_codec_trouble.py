@@ -15,7 +15,8 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import Client, ConnectionLost, JsonCodec, Limits, RemoteError, Server
+from wsrpc import Client, ConnectionLost, Limits, RemoteError, Server
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import connect
 
 clean = pytest.mark.usefixtures("nothing_left")

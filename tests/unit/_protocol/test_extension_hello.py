@@ -12,7 +12,8 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
 
-from wsrpc import Client, Context, Limits, RemoteError, RpcError, Server, UnexpectedChannel
+from wsrpc import Client, Context, Limits, RemoteError, RpcError, Server
+from wsrpc.errors import UnexpectedChannel
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -15,8 +15,10 @@ from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, collect, decoded, item, welcome
 
-from wsrpc import Client, Message, MsgpackCodec, Peer, Server
+from wsrpc import Client, Peer, Server
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect
+from wsrpc.types import Message
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

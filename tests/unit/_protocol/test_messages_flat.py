@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-from wsrpc import MsgpackCodec
 from wsrpc._protocol.messages import FLAT_LEVELS, WireMessage, is_flat
+from wsrpc.codecs import MsgpackCodec
 
 
 def levels(value: Any) -> int:

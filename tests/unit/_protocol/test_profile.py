@@ -13,19 +13,9 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import (
-    AnonymousChannel,
-    BadArguments,
-    Client,
-    Context,
-    JsonCodec,
-    Limits,
-    MessageTooBig,
-    MsgpackCodec,
-    PeerError,
-    RemoteError,
-    Server,
-)
+from wsrpc import AnonymousChannel, BadArguments, Client, Context, Limits, MessageTooBig, RemoteError, Server
+from wsrpc.codecs import JsonCodec, MsgpackCodec
+from wsrpc.errors import PeerError
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

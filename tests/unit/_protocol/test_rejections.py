@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from msgspec import UNSET
 
-from wsrpc import BadArguments, Draining, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
+from wsrpc import BadArguments, HandlerFailed, Overloaded, RemoteError, RpcError, UnknownEvent
 from wsrpc._protocol.rejections import error_from_wire, error_to_wire, reason_from_wire, reason_to_wire
+from wsrpc.errors import Draining
 
 
 @pytest.mark.parametrize(

@@ -16,24 +16,12 @@ from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from stream_driver import agreed, control
 
-from wsrpc import (
-    BadArguments,
-    BadResult,
-    Client,
-    Codec,
-    JsonCodec,
-    KeepLatest,
-    Limits,
-    MessageTooBig,
-    MsgpackCodec,
-    Peer,
-    Server,
-    Service,
-)
+from wsrpc import BadArguments, BadResult, Client, KeepLatest, Limits, MessageTooBig, Peer, Server, Service
 from wsrpc._protocol import counting
 from wsrpc._protocol.counting import ARRAY_KEYS, NUMBER_KEYS, SHARE, SLOW_FLOATS
 from wsrpc._protocol.messages import WireMessage
 from wsrpc._sending.checks import Objections
+from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -13,8 +13,10 @@ from leftovers import turns_until
 from raw_driver import raw_connection, raw_serving
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT
 
-from wsrpc import ConnectionLost, Limits, MessageTooBig, ProtocolError, RawConnection, Server
+from wsrpc import ConnectionLost, Limits, MessageTooBig, Server
+from wsrpc.errors import ProtocolError
 from wsrpc.testing import memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

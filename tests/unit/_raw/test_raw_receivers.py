@@ -10,7 +10,7 @@ from leftovers import turns_until
 from raw_driver import raw_connection
 from raw_websocket import CONT, TEXT
 
-from wsrpc import RawConnection
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

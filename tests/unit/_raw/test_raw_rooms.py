@@ -13,22 +13,11 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
 
-from wsrpc import (
-    CloseInfo,
-    Cluster,
-    ConnectionInfo,
-    ConnectionLost,
-    EmitReport,
-    KeepLatest,
-    Limits,
-    QueueFull,
-    RawConnection,
-    Room,
-    RpcError,
-    Server,
-    Service,
-)
+from wsrpc import CloseInfo, ConnectionLost, KeepLatest, Limits, QueueFull, Room, RpcError, Server, Service
+from wsrpc.cluster import Cluster
 from wsrpc.testing import MemoryEngine, MemoryTransport, connect, memory_transports
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -15,8 +15,9 @@ from leftovers import turns_until
 from raw_driver import raw_connection
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
 
-from wsrpc import ConnectionLost, Limits, RawConnection, Server
+from wsrpc import ConnectionLost, Limits, Server
 from wsrpc.testing import memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

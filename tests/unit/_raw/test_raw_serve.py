@@ -16,7 +16,8 @@ from leftovers import turns_until
 from raw_driver import raw_serving
 from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RawConnection, RpcError, Server, Service
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RpcError, Server, Service
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

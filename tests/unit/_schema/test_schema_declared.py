@@ -14,7 +14,8 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import Client, JsonCodec, MsgpackCodec, Router, Server, method
+from wsrpc import Client, Router, Server, method
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
 
 INTEGER = {"type": "integer"}

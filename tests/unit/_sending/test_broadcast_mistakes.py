@@ -9,7 +9,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, KeepLatest, PeerError, Server
+from wsrpc import Client, KeepLatest, Server
+from wsrpc.errors import PeerError
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

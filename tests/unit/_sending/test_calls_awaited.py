@@ -10,7 +10,8 @@ from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from stream_sides import requested, served
 
-from wsrpc import AnonymousChannel, ChannelClosed, ChannelNotReady, Client, Context, Retry, Server, WsrpcError
+from wsrpc import AnonymousChannel, ChannelClosed, Client, Context, Retry, Server, WsrpcError
+from wsrpc.errors import ChannelNotReady
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

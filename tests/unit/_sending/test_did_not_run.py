@@ -20,7 +20,6 @@ from wsrpc import (
     Client,
     ConnectionLost,
     Context,
-    Draining,
     HandlerFailed,
     Limits,
     Overloaded,
@@ -31,7 +30,7 @@ from wsrpc import (
     Server,
     UnknownEvent,
 )
-from wsrpc.errors import made_here
+from wsrpc.errors import Draining, made_here
 from wsrpc.testing import connect, pair
 
 SAY_SO = (BadArguments, Draining, Overloaded, UnknownEvent)

@@ -7,9 +7,10 @@ from functools import partial
 
 import pytest
 
-from wsrpc import JsonCodec, Limits, MessageTooBig, QueueFull
+from wsrpc import Limits, MessageTooBig, QueueFull
 from wsrpc._protocol.messages import Raw
 from wsrpc._sending.offline import OfflineQueue
+from wsrpc.codecs import JsonCodec
 
 Told = Callable[[Exception | None], None]
 

@@ -8,19 +8,9 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
 
-from wsrpc import (
-    BadResult,
-    Client,
-    ConnectionLost,
-    JsonCodec,
-    Limits,
-    RemoteError,
-    RequestTimeout,
-    ReservedEvent,
-    RpcError,
-    TooManyRequests,
-    UnexpectedChannel,
-)
+from wsrpc import BadResult, Client, ConnectionLost, Limits, RemoteError, RequestTimeout, RpcError, TooManyRequests
+from wsrpc.codecs import JsonCodec
+from wsrpc.errors import ReservedEvent, UnexpectedChannel
 from wsrpc.testing import memory_transports, pair
 
 

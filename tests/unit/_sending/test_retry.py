@@ -20,7 +20,6 @@ from wsrpc import (
     Client,
     CloseInfo,
     ConnectionLost,
-    Draining,
     Limits,
     MessageTooBig,
     Overloaded,
@@ -33,6 +32,7 @@ from wsrpc import (
     TooManyRequests,
     UnknownEvent,
 )
+from wsrpc.errors import Draining
 from wsrpc.testing import connect
 
 AT_ONCE = Retry(initial=0.0)

@@ -16,9 +16,10 @@ from peers_inside import link_of, slow_reader_of
 from raw_websocket import TEXT, raw_client
 from slow_reading import ENTRY, LIMITS, filled
 
-from wsrpc import EmitReport, KeepLatest, Limits, Peer, QueueFull, Server
+from wsrpc import KeepLatest, Limits, Peer, QueueFull, Server
 from wsrpc._server import broadcast
 from wsrpc.testing import MemoryTransport
+from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

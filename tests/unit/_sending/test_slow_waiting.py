@@ -13,8 +13,9 @@ from leftovers import turns_until
 from raw_websocket import raw_client
 from slow_reading import LIMITS, filled
 
-from wsrpc import Client, Limits, Server, Transport
+from wsrpc import Client, Limits, Server
 from wsrpc._server import broadcast
+from wsrpc.transport import Transport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -16,19 +16,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import (
-    AnonymousChannel,
-    Channel,
-    Client,
-    Limits,
-    Peer,
-    RawConnection,
-    Room,
-    RoomChannel,
-    Server,
-    ServerChannel,
-    Stream,
-)
+from wsrpc import AnonymousChannel, Channel, Client, Limits, Peer, Room, Server, Stream
+from wsrpc.types import RawConnection, RoomChannel, ServerChannel
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -16,7 +16,6 @@ from wsrpc import (
     Client,
     Context,
     Limits,
-    MsgpackCodec,
     Peer,
     RemoteError,
     Router,
@@ -25,6 +24,7 @@ from wsrpc import (
     UnknownEvent,
     method,
 )
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 

@@ -16,17 +16,8 @@ from leftovers import timers_due, turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 from stream_driver import control, hello, total
 
-from wsrpc import (
-    AnonymousChannel,
-    Client,
-    CloseInfo,
-    ConnectionLost,
-    Draining,
-    Limits,
-    Peer,
-    Reconnect,
-    Server,
-)
+from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
+from wsrpc.errors import Draining
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -13,18 +13,11 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, raw_client
 
-from wsrpc import (
-    CloseInfo,
-    ConnectionInfo,
-    ConnectionLost,
-    MsgpackCodec,
-    Peer,
-    QueueFull,
-    ReservedEvent,
-    RpcError,
-    Server,
-)
+from wsrpc import CloseInfo, ConnectionLost, Peer, QueueFull, RpcError, Server
+from wsrpc.codecs import MsgpackCodec
+from wsrpc.errors import ReservedEvent
 from wsrpc.testing import connect, memory_transports
+from wsrpc.transport import ConnectionInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

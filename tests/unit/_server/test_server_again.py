@@ -20,7 +20,6 @@ from wsrpc import (
     Key,
     Limits,
     Peer,
-    RawConnection,
     Reconnect,
     RpcError,
     Server,
@@ -29,6 +28,7 @@ from wsrpc import (
     method,
 )
 from wsrpc.testing import connect, memory_transports
+from wsrpc.types import RawConnection
 
 LIMITS = Limits(close_timeout=2.0)
 NAME = Key[str]("name")

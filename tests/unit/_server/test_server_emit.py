@@ -12,22 +12,11 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, RawPeer, raw_client
 
-from wsrpc import (
-    ChannelClosed,
-    Client,
-    ConnectionLost,
-    EmitReport,
-    KeepLatest,
-    Limits,
-    MessageTooBig,
-    Peer,
-    PeerError,
-    QueueFull,
-    ReservedEvent,
-    Server,
-)
+from wsrpc import ChannelClosed, Client, ConnectionLost, KeepLatest, Limits, MessageTooBig, Peer, QueueFull, Server
 from wsrpc._api.peer import core_of
+from wsrpc.errors import PeerError, ReservedEvent
 from wsrpc.testing import memory_transports
+from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

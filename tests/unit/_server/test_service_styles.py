@@ -13,8 +13,9 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import CloseInfo, Handshake, Limits, Peer, RawConnection, RpcError, Server, Service
+from wsrpc import CloseInfo, Handshake, Limits, Peer, RpcError, Server, Service
 from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -18,8 +18,9 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 
 import wsrpc
-from wsrpc import CloseInfo, Handshake, Limits, Peer, RawConnection, Router, RpcError, Server, Service
+from wsrpc import CloseInfo, Handshake, Limits, Peer, Router, RpcError, Server, Service
 from wsrpc.testing import ScriptedTransport, connect, memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -26,10 +26,10 @@ from wsrpc import (
     Reconnect,
     RemoteError,
     RequestTimeout,
-    ReservedEvent,
     Server,
     StreamOverflow,
 )
+from wsrpc.errors import ReservedEvent
 from wsrpc.testing import Clock, ScriptedTransport, connect
 
 if sys.version_info >= (3, 12):

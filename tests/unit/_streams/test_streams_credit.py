@@ -12,7 +12,7 @@ from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, control, credit, decoded, done, hello, item, values
 from stream_sides import producing
 
-from wsrpc import MsgpackCodec
+from wsrpc.codecs import MsgpackCodec
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,8 +12,9 @@ from stream_driver import WINDOW, Feed, agreed, collect, credit, done, item
 from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, granted
 
-from wsrpc import Limits, MsgpackCodec, Peer
+from wsrpc import Limits, Peer
 from wsrpc._streams.inbox import SMALLEST_SHARE
+from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -16,8 +16,10 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.utils import accept_key
 
-from wsrpc import Client, ConnectionInfo, Handshake, Limits, Peer, Server, Service, WebSocketTransport
+from wsrpc import Client, Handshake, Limits, Peer, Server, Service
 from wsrpc._transports.listener import listen
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

@@ -12,8 +12,9 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
-from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, WebSocketTransport, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, dial
 from wsrpc._transports.listener import listen
+from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

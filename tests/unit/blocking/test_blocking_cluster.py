@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import pytest
 from in_a_thread import Served, serving
 
-from wsrpc import Cluster, EngineLost, Handshake, PeerNotFound, Server, with_options
+from wsrpc import Handshake, Server, with_options
 from wsrpc.blocking import Client, ClusterClient, Stream
+from wsrpc.cluster import Cluster
+from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.testing import MemoryEngine
 
 
@@ -162,7 +164,7 @@ def test_an_engine_that_is_away_is_said() -> None:
 
 def test_it_is_refused_where_an_event_loop_runs() -> None:
     async def main() -> None:
-        with pytest.raises(RuntimeError, match=r"use wsrpc\.ClusterClient here"):
+        with pytest.raises(RuntimeError, match=r"use wsrpc\.cluster\.ClusterClient here"):
             with ClusterClient(ThreadedEngine()):
                 raise AssertionError
 

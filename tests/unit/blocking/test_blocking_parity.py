@@ -10,6 +10,7 @@ import pytest
 
 import wsrpc
 import wsrpc.blocking
+import wsrpc.cluster
 
 NAMES = [name for name in wsrpc.blocking.__all__ if name != "Stream"]
 
@@ -43,13 +44,18 @@ ON_INSTANCES = {"Peer": {"id", "state", "principal", "ignored"}, "AnonymousChann
 """Attributes that the asynchronous classes set in their constructors."""
 
 
+def asynchronous_form(name: str) -> Any:
+    """Return the class of which `wsrpc.blocking` has one with the same name."""
+    return getattr(wsrpc.cluster if name in wsrpc.cluster.__all__ else wsrpc, name)
+
+
 def public(cls: type[Any]) -> set[str]:
     return {name for name in dir(cls) if not name.startswith("_")}
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_blocking_class_has_what_the_asynchronous_one_has(name: str) -> None:
-    asynchronous = public(getattr(wsrpc, name)) | ON_INSTANCES.get(name, set())
+    asynchronous = public(asynchronous_form(name)) | ON_INSTANCES.get(name, set())
     left_out = {each for each in asynchronous if f"{name}.{each}" in LEFT_OUT or f"*.{each}" in LEFT_OUT}
     assert public(getattr(wsrpc.blocking, name)) == asynchronous - left_out
 
@@ -57,7 +63,7 @@ def test_a_blocking_class_has_what_the_asynchronous_one_has(name: str) -> None:
 def methods() -> Iterator[tuple[str, str]]:
     for name in NAMES:
         for method in sorted(public(getattr(wsrpc.blocking, name)) | {"__init__"}):
-            asynchronous = getattr(getattr(wsrpc, name), method, None)
+            asynchronous = getattr(asynchronous_form(name), method, None)
             if inspect.isfunction(asynchronous) and (method != "__init__" or name in MADE_BY_USERS):
                 yield name, method
 
@@ -70,7 +76,8 @@ def parameters(function: Any) -> dict[str, tuple[Any, Any]]:
 
 @pytest.mark.parametrize(("name", "method"), [*methods()])
 def test_a_blocking_method_takes_the_same_arguments(name: str, method: str) -> None:
-    asynchronous, blocking = (getattr(getattr(module, name), method) for module in (wsrpc, wsrpc.blocking))
+    classes = (asynchronous_form(name), getattr(wsrpc.blocking, name))
+    asynchronous, blocking = (getattr(cls, method) for cls in classes)
     owner = name if method == "__init__" else method
     forms = zip([asynchronous, *get_overloads(asynchronous)], [blocking, *get_overloads(blocking)], strict=True)
     for expected, made in forms:

@@ -21,9 +21,10 @@ import pytest
 from in_a_thread import Served, serving
 from leftovers import turns_until
 
-from wsrpc import ConnectionLost, Reconnect, Redact, RequestTimeout, Server, current_peer
+from wsrpc import ConnectionLost, Reconnect, RequestTimeout, Server, current_peer
 from wsrpc.blocking import Client
 from wsrpc.testing import FaultProxy
+from wsrpc.types import Redact
 
 HANDLERS = ["hang", "count", "total"]
 

@@ -14,18 +14,17 @@ from wsrpc import (
     ConnectionLost,
     Handshake,
     HandshakeRejected,
-    JsonCodec,
     Key,
     Limits,
-    MsgpackCodec,
     Peer,
-    RawConnection,
     RequestTimeout,
     Server,
 )
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._protocol.settings import Settings
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import Clock, ScriptedTransport, connect, memory_transports, pair
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 

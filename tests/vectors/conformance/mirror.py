@@ -8,11 +8,13 @@ from typing import Any
 
 import msgspec
 
-from wsrpc import CloseInfo, JsonCodec, Limits, Peer, SessionLost, Transport
+from wsrpc import CloseInfo, Limits, Peer, SessionLost
 from wsrpc._handlers.lifecycle import Closers
 from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock
+from wsrpc.transport import Transport
 
 from .calling import Calling
 from .iteration import Iterating

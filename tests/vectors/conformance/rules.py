@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from wsrpc import ReservedEvent
+from wsrpc.errors import ReservedEvent
 
 from .connection_rules import QUEUE_FULL, ConnectionRules
 from .conversations import Conversations

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from wsrpc import CloseInfo, ConnectionLost, JsonCodec
+from wsrpc import CloseInfo, ConnectionLost
+from wsrpc.codecs import JsonCodec
 from wsrpc.testing import ScriptedTransport
 
 

@@ -8,16 +8,8 @@ import math
 from datetime import datetime
 from typing import Any
 
-from wsrpc import (
-    ChannelClosed,
-    ChannelNotReady,
-    ConnectionLost,
-    QueueFull,
-    RemoteError,
-    RequestTimeout,
-    ReservedEvent,
-    RpcError,
-)
+from wsrpc import ChannelClosed, ConnectionLost, QueueFull, RemoteError, RequestTimeout, RpcError
+from wsrpc.errors import ChannelNotReady, ReservedEvent
 
 SAFE = 2**53
 
