@@ -1,7 +1,7 @@
 """`NodeLinks`: one session with each other node, over the engine.
 
 A session goes on over another connection when messages were lost, or when the engine was away for a moment, and sends
-again what has not arrived: see `_peer.resumption`. So nothing above this module needs to know of lost messages. It is
+again what has not arrived: see `_session`. So nothing above this module needs to know of lost messages. It is
 over when the other node is gone, or nothing has reached it for `LEASE` seconds.
 """
 
