@@ -168,7 +168,7 @@ class ServedPeer(PeerOwner):
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
         core, out = self.core, self.out
-        while (link := core.link) is not None:
+        while core.connected and (link := core.link) is not None:
             if link.opening is not None and not closers.cover(link.opening.task, link.contexts[0]):
                 await link.opening.wait()
             elif out.turns.busy:

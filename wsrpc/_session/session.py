@@ -10,6 +10,8 @@ from contextlib import suppress
 from functools import cache, partial
 from typing import Any, Protocol
 
+import msgspec
+
 from .._base.closing import GOES_ON, CloseCode, CloseInfo
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
@@ -582,6 +584,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
+            self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
             self._receiver.disconnected(connection)
 
     def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:

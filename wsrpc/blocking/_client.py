@@ -129,7 +129,7 @@ class Client(Endpoint, Root):
             return ConnectionLost(1000, "the client was closed", "not_sent")
 
         # Calls that come before `connect` belong to the loop of this thread, too.
-        portal = Portal(Texts("Client", "Client"), inner.close, over, first=core_of(inner).enter_loop)
+        portal = Portal(Texts("Client", "wsrpc.Client"), inner.close, over, first=core_of(inner).enter_loop)
         PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
         super().__init__(inner, portal)
 

@@ -168,7 +168,7 @@ class ClusterClient(Root):
             return EngineLost("the ClusterClient is used outside of its block: use `with`")
 
         closing = partial(inner.__aexit__, None, None, None)
-        texts = Texts("ClusterClient", "ClusterClient")
+        texts = Texts("ClusterClient", "wsrpc.cluster.ClusterClient")
         super().__init__(inner, Portal(texts, closing, over, opens_first=True, steps=False))
 
     def __enter__(self) -> Self:

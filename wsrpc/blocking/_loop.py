@@ -490,6 +490,6 @@ class Portal:
         except RuntimeError:
             return
         raise RuntimeError(
-            f"{name} would block the event loop that runs in this thread: use wsrpc.{self._texts.asynchronous} here, "
+            f"{name} would block the event loop that runs in this thread: use {self._texts.asynchronous} here, "
             "and `await` its calls"
         )
