@@ -24,7 +24,7 @@ def is_id(value: Any) -> bool:
 
 
 def plain_id(value: Any) -> Any:
-    """As both read ``i``: ``1.0`` is 1. (``null`` is none: None.)"""
+    """The id as both sides read it: ``1.0`` is 1, and ``null`` means no id."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 

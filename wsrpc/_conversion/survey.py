@@ -318,7 +318,7 @@ def _with_arguments(tp: Any, arguments: dict[Any, Any]) -> Any:
 
 
 def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, list[msgspec.Meta]]]:
-    """Yield the members of a union and of unions in it, or a type that is none, as msgspec reads them.
+    """Yield the members of a union and of unions in it, or any other type itself, as msgspec reads them.
 
     Each comes without aliases and other wrappers, and with the metadata in them.
     """

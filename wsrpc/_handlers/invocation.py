@@ -53,7 +53,7 @@ class Invocation(msgspec.Struct, eq=False):
     message: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
     handler: Any = None
-    """The `Handler` of the message. None if there is none."""
+    """The `Handler` of the message. None if no handler takes it."""
     shown: ref[Any] | None = None
     anonymous: Any = None
     """The `ChannelCore` of the channel that the handler has made, or that answers its request."""

@@ -121,7 +121,7 @@ class Link:
     def move(self, state: LinkState) -> None:
         """Enter ``state``."""
         if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a connection cannot go from {self.state.value} to {state.value}")
+            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
         self.state = state
 
     @property
@@ -145,7 +145,7 @@ class Link:
         await self.session.drain()
 
     def room_changed(self) -> bool:
-        """Send broadcasts that waited, if there is room. Return False if there is none any more because of them."""
+        """Send broadcasts that waited, if there is room. Return False if they have used it up."""
         if self.session.full:
             return True
         if self.slow_reader is not None:

@@ -68,7 +68,7 @@ class Outbound:
     A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
 
     - It waits *in its session* while that may go on over another connection.
-    - It waits *for the next session* if there is none, or if its session ends: events and requests of a client, but for
+    - It waits *for the next session* if it has none, or if that ends: events and requests of a client, except
       those that are bound to the present connection by ``offline="fail"``. All other messages end with their session:
       answers, control messages, what is said on an anonymous channel, and what `open` and `on_reconnect` handlers send.
       On a server, whose peers do not come back without their session, everything does.

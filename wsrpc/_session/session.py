@@ -121,7 +121,7 @@ class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
     While there is a connection, ``send`` is the transport's own method, or counts and keeps each message if the session
-    can go on over another connection. While there is none, messages wait. ``send`` then returns a `Waiting`, with which
+    can go on over another connection. Without a connection, messages wait, and ``send`` returns a `Waiting`, with which
     a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go on.
 
     A control message looks like any other one until it is decoded. So the receiver gives `control` those messages that
@@ -233,7 +233,7 @@ class Session:
 
     @property
     def connection(self) -> Connection | None:
-        """The present connection. None if there is none, or if it has refused a message, so that it is about to end."""
+        """The present connection. None without one, or if it has refused a message, so that it is about to end."""
         connection = self._connection
         return None if connection is None or connection.refused else connection
 
@@ -504,7 +504,7 @@ class Session:
             self.say(Changed(announce(limits)))
 
     def control(self, payload: bytes | bytearray) -> bool:
-        """Take a control message of the remote peer. Return False if ``payload`` is none."""
+        """Take a control message of the remote peer. Return False if ``payload`` is another message."""
         message: Control | None = read_control(payload)
         if message is None:
             if not is_control(payload):

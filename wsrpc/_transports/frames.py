@@ -258,7 +258,7 @@ class FrameWriter(ABC):
 
 
 class Sink(Protocol):
-    """What takes the messages: a `Receiver`, or `Delivery` while there is none."""
+    """Takes the messages: a `Receiver`, or `Delivery` until there is a receiver."""
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> object: ...
 

@@ -14,7 +14,7 @@ def is_id(value: Any) -> bool:
 
 
 def with_plain_id(message: Any) -> Any:
-    """Return a message with its id as wsrpc reads it: ``null`` is none, and ``1.0`` is 1."""
+    """Return a message with its id as wsrpc reads it: ``null`` means no id, and ``1.0`` is 1."""
     if not isinstance(message, dict):
         return message
     i = message.get("i")
