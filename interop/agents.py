@@ -191,7 +191,7 @@ class Agent:
             async with asyncio.timeout(CALL_TIMEOUT):
                 return await answer
         except TimeoutError:
-            raise AgentError(self._tell(f"no answer to '{what}' within {CALL_TIMEOUT:g} s")) from None
+            raise AgentError(self._tell(f"no response to '{what}' within {CALL_TIMEOUT:g} s")) from None
 
     async def _read(self) -> None:
         """Reads both outputs to their end, which is the end of the agent."""

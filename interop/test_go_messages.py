@@ -161,7 +161,7 @@ async def test_reserved_names_from_outside(go_link: Link) -> None:
         go_link.transport.send(json.dumps({"a": [event, {}]}).encode())
     assert await go_link.peer.request("add", 1, 2) == 3
     assert (await go_link.call("events", kind="close")) == []
-    await until(lambda: go_link.peer.ignored["answer to no request"] == 4)
+    await until(lambda: go_link.peer.ignored["response to no request"] == 4)
 
 
 async def test_two_requests_with_one_id(gopher: Counterpart, agents: Agents) -> None:

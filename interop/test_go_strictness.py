@@ -61,7 +61,7 @@ async def test_what_go_reads(gopher: Counterpart, agents: Agents) -> None:
         for n, text in enumerate(ACCEPTED):
             link.transport.send((text % (n + 1)).encode(), True)
         assert await link.peer.request("add", 1, 2) == 3
-        await until(lambda: link.peer.ignored["answer to no request"] == len(ACCEPTED))
+        await until(lambda: link.peer.ignored["response to no request"] == len(ACCEPTED))
         assert link.peer.connected
 
 

@@ -134,7 +134,7 @@ async def test_middleware_of_javascript(link: Link) -> None:
 
 
 async def test_timeout_of_a_python_request(link: Link) -> None:
-    with pytest.raises(RequestTimeout, match=r"^no answer to 'hang' within 0\.02 s$"):
+    with pytest.raises(RequestTimeout, match=r"^no response to 'hang' within 0\.02 s$"):
         await link.peer.request("hang", timeout=0.02)
     await link.journal("started")
     assert link.peer.pending == 0

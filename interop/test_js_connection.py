@@ -326,7 +326,7 @@ async def test_a_javascript_client_comes_back(agents: Agents, library: str) -> N
         assert await link.ask("add", 3, 4, channel="math") == 7
         # JavaScript still waits for its question. Its answer to ours then comes to a peer that did not ask.
         transport.send(json.dumps({"i": number, "d": "late"}).encode())
-        await until(lambda: peer.ignored["answer to no request"] == 1)
+        await until(lambda: peer.ignored["response to no request"] == 1)
         assert await peer.request("ask", "add", 1, 2) == 3
         assert (peer.pending, peer.active) == (0, 0)
 

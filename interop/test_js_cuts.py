@@ -145,7 +145,7 @@ async def test_answers_that_come_late(line: Cuttable) -> None:
     await line.call("answer", keys=late[:100])
     await line.call("answer", keys=late[100:], fail=True)
     await line.caller.request("echo", "what JavaScript sent before this answer has arrived")
-    assert line.peer.ignored["answer to no request"] == (0 if line.way == "new-wrapper" else 400)
+    assert line.peer.ignored["response to no request"] == (0 if line.way == "new-wrapper" else 400)
     assert line.peer.pending == len(keys)
     assert not any(task.done() for task in tasks)
     await line.call("answer", keys=keys[::-1])
@@ -452,7 +452,7 @@ async def test_another_server_takes_over(agents: Agents, library: str) -> None:
         peer = await opened.get()
         await agent.call("answer", keys=keys)
         assert await peer.request("ask", "add", 1, 2) == 3
-        assert peer.ignored["answer to no request"] == len(keys)
+        assert peer.ignored["response to no request"] == len(keys)
 
 
 @pytest.mark.parametrize("library", DIALERS)
@@ -469,7 +469,7 @@ async def test_bind_while_the_old_connection_lives(agents: Agents, library: str)
         assert link.peer.connected
         await link.agent.call("answer", keys=[key])
         assert await new.request("ask", "add", 1, 2) == 3
-        assert new.ignored["answer to no request"] == 1
+        assert new.ignored["response to no request"] == 1
         assert not asked.done()
         await link.peer.close(4000, "replaced")  # nobody answers here any more
         with pytest.raises(ConnectionLost):

@@ -12,7 +12,7 @@ from leftovers import turns_until
 from wsrpc import Limits, Peer
 from wsrpc._api.peer import core_of
 from wsrpc._api.registration import Registrar
-from wsrpc._cluster.links import NodeLinks, link_limits
+from wsrpc._cluster.links import NodeLinks
 from wsrpc._cluster.node import Node
 from wsrpc._cluster.transport import EngineTransport
 from wsrpc.engine import Engine
@@ -23,7 +23,7 @@ __all__ = ["Process", "is_there", "processes"]
 class Process:
     """A process with a node, and what others may call there."""
 
-    def __init__(self, engine: Engine, largest: int) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.ran: list[int] = []
         self.heard: list[int] = []
         self.parked = asyncio.Event()
@@ -31,7 +31,7 @@ class Process:
         self.lost: list[str] = []
         """Nodes with which a session was lost."""
         self.node = Node(engine, "shop", self)
-        self.links = NodeLinks(self.node, link_limits(Limits(), largest), {}, serve=self.serve, lost=self.lost.append)
+        self.links = NodeLinks(self.node, Limits(), {}, serve=self.serve, lost=self.lost.append)
 
     def serve(self, side: Registrar) -> None:
         side.on("note", self.heard.append)
@@ -82,9 +82,9 @@ class Process:
 
 
 @asynccontextmanager
-async def processes(engine: Engine, count: int = 2, *, largest: int = 1024 * 1024) -> AsyncGenerator[list[Process]]:
+async def processes(engine: Engine, count: int = 2) -> AsyncGenerator[list[Process]]:
     async with asyncio.timeout(30):
-        made = [Process(engine, largest) for _ in range(count)]
+        made = [Process(engine) for _ in range(count)]
         for one in made:
             for other in made:
                 if one is not other:
@@ -99,4 +99,4 @@ async def processes(engine: Engine, count: int = 2, *, largest: int = 1024 * 102
 def is_there(one: Process, other: Process) -> bool:
     """Return whether there is a session that survives a drop."""
     peer = one.links.peer(other.node.id)
-    return peer is not None and peer.connected and core_of(peer).resumable
+    return peer is not None and peer.connected and core_of(peer).session.resumable

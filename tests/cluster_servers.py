@@ -10,8 +10,7 @@ from typing import Any
 from leftovers import turns_until
 
 from wsrpc import Client, Handshake, Limits, Peer, Server
-from wsrpc._cluster.cluster import member_of
-from wsrpc._cluster.member import Member
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster
 from wsrpc.engine import Engine
 from wsrpc.testing import MemoryEngine, connect
@@ -74,16 +73,16 @@ class Servers:
 
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""
-        members = [member_of(server.cluster) for server in self.all if server.cluster.nodes]
-        peers = [peer for member in members for peer in member.links]
+        members = [membership_of(server.cluster) for server in self.all if server.cluster.nodes]
+        peers = [peer for member in members for peer in member.links.peers]
         calls = any(peer.pending or peer.active or peer.channels for peer in peers)
         return not calls and all(member.relay.joined == 0 for member in members)
 
 
 def linked(one: Server, other: Server) -> bool:
     """Return whether ``one`` has a session with ``other``."""
-    member: Member = member_of(one.cluster)
-    peer = member.link(other.cluster.nodes[0]) if other.cluster.nodes else None
+    member = membership_of(one.cluster)
+    peer = member.links.peer(other.cluster.nodes[0]) if other.cluster.nodes else None
     return peer is not None and peer.connected
 
 

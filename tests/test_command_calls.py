@@ -184,9 +184,9 @@ async def test_1_when_the_server_refuses() -> None:
         assert await refusal(1, "call", played.url, "none") == "No event listener for 'none'"
         assert (await refusal(1, "call", played.url, "add", '"a"', "2")).startswith("add(): argument 'a' (1st)")
         assert await refusal(1, "call", played.url, "countdown", "3") == (
-            "the answer is a channel, not a value: read it with `wsrpc stream`"
+            "the response is a channel, not a value: read it with `wsrpc stream`"
         )
-        no_channel = "the answer to 'add' is not a channel but int: use `wsrpc call`, without an upload"
+        no_channel = "the response to 'add' is not a channel but int: use `wsrpc call`, without an upload"
         assert await refusal(1, "stream", played.url, "add", "2", "3") == no_channel
         assert await refusal(1, "upload", played.url, "add", "2", "3", "-", given=b"1\n") == no_channel
 
@@ -209,7 +209,7 @@ async def test_3_when_nobody_answers_the_handshake() -> None:
         listener.listen()
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
         said = await refusal(3, "call", url, "add", "--timeout", "0.2")
-        assert said == "could not connect: there was no answer in time"
+        assert said == "could not connect: there was no response in time"
 
 
 async def test_4_when_the_connection_is_lost_meanwhile() -> None:
@@ -225,7 +225,7 @@ async def test_4_when_the_connection_is_lost_meanwhile() -> None:
 async def test_5_when_the_answer_is_late() -> None:
     async with serving() as played:
         said = await refusal(5, "call", played.url, "hang", "--timeout", "1.5")
-        assert said == "no answer to 'hang' within 1.5 s"
+        assert said == "no response to 'hang' within 1.5 s"
         assert (await played.ended.get())[0] == "hang"
 
 

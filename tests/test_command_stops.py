@@ -278,7 +278,7 @@ async def test_stdin_stdout_or_stderr_are_closed() -> None:
         nothing = "wsrpc: stdin is closed: there is nothing to upload\n"
         assert await bash('wsrpc upload "$1" total - <&-', played.url) == (2, "", nothing)
         assert await bash('wsrpc call "$1" add 2 3 <&-', played.url) == (0, "5\n", "")
-        closed = "wsrpc: stdout is closed, so the answer cannot be written\n"
+        closed = "wsrpc: stdout is closed, so the output cannot be written\n"
         assert await bash('wsrpc call "$1" add 2 3 >&-', played.url) == (2, "", closed)
         assert await bash('wsrpc emit "$1" note >&- <&-', played.url) == (0, "", "")
         assert await bash('wsrpc call "$1" add 2 3 2>&-', played.url) == (0, "5\n", "")

@@ -28,7 +28,7 @@ import wsrpc
 from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._sending.link import TRANSITIONS, LinkState
+from wsrpc._sending.states import TRANSITIONS, OutboundState
 from wsrpc._session.states import TABLE, SessionInput, SessionState
 
 ROOT = Path(__file__).parent.parent
@@ -361,10 +361,11 @@ def test_the_table_of_states_is_true() -> None:
     page = page.partition("## Connection states")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
     shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
-    # A link that is lost leaves its peer without a connection, until the next one opens.
-    names = {state: "disconnected" if state is LinkState.LOST else state.value for state in LinkState}
+    # A session that is lost leaves its peer without a connection, until the next one opens.
+    apart = (OutboundState.NEW, OutboundState.LOST)
+    names = {state: "disconnected" if state in apart else state.value for state in OutboundState}
     true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
-    true["disconnected"] = {"opening"}
+    true["disconnected"] = {names[new] for new in TRANSITIONS[OutboundState.NEW]}
     after = {
         SessionState.ATTACHED: {"opening", "open"},
         SessionState.DETACHED: {"detached"},

@@ -13,6 +13,7 @@ if typing.TYPE_CHECKING:
     from ._api.peer import Peer
     from ._api.proxy import with_options
     from ._api.registration import Router
+    from ._api.stream import Stream
     from ._base.closing import CloseCode, CloseInfo
     from ._base.state import Key
     from ._client.backoff import Reconnect, is_transient
@@ -23,7 +24,6 @@ if typing.TYPE_CHECKING:
     from ._sending.slow_readers import KeepLatest
     from ._server.rooms import Room
     from ._server.server import Server, Service
-    from ._streams.stream import Stream
     from ._transports.dial import dial
     from .errors import (
         BadArguments,
@@ -104,47 +104,29 @@ if not typing.TYPE_CHECKING:
     # The first use of a name imports its module: a client does not load the server, and `python -m wsrpc` starts
     # without loading the library, which takes 0.1 s.
 
+    # The modules of all names that are not in `errors`.
     _HOMES = {
         "ANY_ORIGIN": "._entrance.origins",
         "AnonymousChannel": "._api.anonymous",
-        "BadArguments": ".errors",
-        "BadResult": ".errors",
         "CallNext": "._api.context",
         "Channel": "._api.channel",
-        "ChannelClosed": ".errors",
         "Client": "._client.client",
         "CloseCode": "._base.closing",
         "CloseInfo": "._base.closing",
-        "ConnectFailed": ".errors",
-        "ConnectionLost": ".errors",
         "Context": "._api.context",
-        "HandlerFailed": ".errors",
-        "HandlerTimeout": ".errors",
         "Handshake": ".handshake",
-        "HandshakeRejected": ".errors",
         "KeepLatest": "._sending.slow_readers",
         "Key": "._base.state",
         "Limits": ".limits",
-        "MessageTooBig": ".errors",
-        "Overloaded": ".errors",
         "Peer": "._api.peer",
-        "QueueFull": ".errors",
         "Reconnect": "._client.backoff",
         "ReconnectInfo": "._client.client",
-        "RemoteError": ".errors",
-        "RequestTimeout": ".errors",
         "Retry": "._sending.retry",
         "Room": "._server.rooms",
         "Router": "._api.registration",
-        "RpcError": ".errors",
         "Server": "._server.server",
         "Service": "._server.server",
-        "SessionLost": ".errors",
-        "Stream": "._streams.stream",
-        "StreamOverflow": ".errors",
-        "TooManyRequests": ".errors",
-        "UnknownEvent": ".errors",
-        "WsrpcError": ".errors",
+        "Stream": "._api.stream",
         "current_context": "._api.context",
         "current_peer": "._api.context",
         "dial": "._transports.dial",
@@ -158,9 +140,10 @@ if not typing.TYPE_CHECKING:
     def __getattr__(name):
         if name in _MODULES:
             return importlib.import_module(f".{name}", __name__)
-        if name not in _HOMES:
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(importlib.import_module(_HOMES[name], __name__), name)
+        home = importlib.import_module(_HOMES.get(name, ".errors"), __name__)
+        value = globals()[name] = getattr(home, name)
         return value
 
     def __dir__():

@@ -5,6 +5,9 @@ from each request (with `Server.limits`), passes it to `Server.handshake`, and p
 If the adapter also opens a `Port`, pass the function that opens the port to `Server.listening`, so that closing the
 server also closes the port. On the dialing side, an adapter is a function like `dial`.
 
+- `FrameTransport` is the default transport without its parser, for a library that only parses. Pass it an asyncio
+  transport, an object that parses, and the result of the opening handshake as `Opened`. Then report to it what the
+  library and the asyncio transport report. The adapter for picows works this way.
 - `Heartbeat` detects dead connections, with `Limits.ping_interval` and `Limits.ping_timeout`. `StallWatch` detects
   connections whose waiting bytes are not sent, with `Limits.stall`. Use both if the library's keepalive waits until
   there is room to send, or does not use the same close codes.
@@ -42,8 +45,10 @@ from ._transports.dial_request import DialRequest, follow_redirects
 from ._transports.fairness import MUCH, READ, Turns, next_read, turns_of
 from ._transports.frames import FrameWriter
 from ._transports.heartbeat import Heartbeat, StallWatch
+from ._transports.output import Opened
 from ._transports.upgrade import ClientUpgrade, ServerUpgrade
 from ._transports.urls import BadURL, check_proxy, environment_proxy
+from ._transports.websocket import FrameTransport, Reader
 from .errors import one_line
 
 __all__ = [
@@ -53,9 +58,12 @@ __all__ = [
     "ClientUpgrade",
     "Delivery",
     "DialRequest",
+    "FrameTransport",
     "FrameWriter",
     "Heartbeat",
+    "Opened",
     "Port",
+    "Reader",
     "ServerUpgrade",
     "StallWatch",
     "Turns",

@@ -161,6 +161,10 @@ class BoundedRepr(reprlib.Repr):
 
     repr_bytes = repr_str
 
+    def repr_Ext(self, x: Any, level: int) -> str:
+        # msgspec's own would tell the remote peer an address in the memory of this process.
+        return f"Ext({x.code}, {self.repr1(x.data, level - 1)})"
+
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
         # The base class sorts all keys.
         if x and level <= 0:
@@ -263,10 +267,13 @@ class ConnectionLost(WsrpcError, ConnectionError):
         return type(self)(self.code, self.reason, outcome)
 
     def _text(self) -> str:
-        how = f"{self.code} {self.reason}".rstrip()
         if self.outcome == "not_sent":
-            return f"there is no connection ({how}); nothing was sent"
-        return f"the connection ended ({how}); requests in flight may have run"
+            return f"there is no connection ({self._how}); nothing was sent"
+        return f"the connection ended ({self._how}); requests in flight may have run"
+
+    @property
+    def _how(self) -> str:
+        return f"{self.code} {self.reason}".rstrip()
 
 
 class SessionLost(ConnectionLost):
@@ -276,10 +283,8 @@ class SessionLost(ConnectionLost):
     """
 
     def _text(self) -> str:
-        how = f"{self.code} {self.reason}".rstrip()
-        if self.outcome == "not_sent":
-            return f"the session is lost ({how}); nothing was sent"
-        return f"the session is lost ({how}); requests in flight may have run"
+        then = "nothing was sent" if self.outcome == "not_sent" else "requests in flight may have run"
+        return f"the session is lost ({self._how}); {then}"
 
 
 class EngineLost(ConnectionLost):
@@ -368,7 +373,7 @@ class RequestTimeout(WsrpcError, TimeoutError):
     def _text(self) -> str:
         if _FOR_EVENT in vars(self):
             return f"no event {self.event!r} within {self.timeout:g} s"
-        text = f"no answer to {self.event!r} within {self.timeout:g} s"
+        text = f"no response to {self.event!r} within {self.timeout:g} s"
         return f"{text}; nothing was sent" if self.outcome == "not_sent" else text
 
 

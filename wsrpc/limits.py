@@ -20,7 +20,7 @@ AT_LEAST = {
     "replay": (128 * KiB, "64 KiB are acknowledged at once; 0 turns resuming off"),
     "message": (512, "the hello of another wsrpc peer has some 200 bytes and has to pass"),
     "depth": (2, "every message is an object with an array in it"),
-    "values": (64, "an error has some 20, and every answer has to pass"),
+    "values": (64, "an error has some 20, and every response has to pass"),
     "rate": (1, "it counts requests and events per second; None: no limit"),
 }
 """Bounds below which peers could not communicate, and why."""

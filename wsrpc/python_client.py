@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable
 from typing import Literal
 
-from ._codegen.checking import InvalidDescription, check_description, schemas_of_event
+import msgspec
+
+from ._codegen.checking import InvalidDescription, by_channel, check_description, schemas_of_event
 from ._codegen.layout import (
     Expression,
     Keyword,
@@ -28,9 +29,9 @@ from ._codegen.name_table import NameTable
 from ._codegen.python_models import Models
 from ._codegen.python_names import IMPORTS, class_name, identifier, is_plain, module_names
 from ._codegen.python_plan import merged
-from ._codegen.python_types import Types
+from ._codegen.python_types import Types, default_of
 from ._schema.definitions import renamed
-from ._schema.description import Description, EventSchema, ParameterSchema
+from ._schema.description import Description, EventSchema
 
 __all__ = ["InvalidDescription", "client_module"]
 
@@ -66,20 +67,19 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     """
     check_description(description)
     pairs = merged(description.definitions)
-    definitions = {name: renamed(schema, pairs) for name, schema in description.definitions.items()}
+    description = msgspec.convert(renamed(msgspec.to_builtins(description), pairs), Description)
+    definitions = description.definitions
     for name, kept in pairs.items():
         dropped = definitions.pop(name)
         if "enum" not in dropped:
             definitions[kept] = dropped  # the form that is sent, which has the defaults
     definitions = dict(sorted(definitions.items()))
-    events = [_renamed(event, pairs) for event in description.events]
-    emits = [_renamed(event, pairs) for event in description.emits]
     names = module_names()
-    types = [schema for event in (*events, *emits) for schema in schemas_of_event(event)]
+    types = [schema for event in (*description.events, *description.emits) for schema in schemas_of_event(event)]
     written = Models(definitions, types, names, dataclasses=models == "dataclasses")
     parts = written.written()
     contracts = _Contracts(written, names)
-    parts += contracts.written(events, emits)
+    parts += contracts.written(description)
     body = "\n\n\n".join(parts)
     text = f"\nfrom __future__ import annotations\n{_imports(body)}"
     if body:
@@ -92,23 +92,6 @@ def client_module(description: Description, /, *, models: Literal["structs", "da
     if exceptions:
         head += f"# ruff: noqa: {', '.join(exceptions)}\n"
     return head + text
-
-
-def _renamed(event: EventSchema, names: dict[str, str]) -> EventSchema:
-    parameters = tuple(
-        ParameterSchema(each.name, renamed(each.schema, names), each.optional, each.rest) for each in event.parameters
-    )
-    return EventSchema(
-        event.event,
-        event.kind,
-        event.channel,
-        event.doc,
-        parameters,
-        renamed(event.sends, names),
-        renamed(event.items, names),
-        renamed(event.result, names),
-        event.notes,
-    )
 
 
 def _imports(body: str) -> str:
@@ -137,13 +120,9 @@ class _Contracts:
         self.mutable_defaults = False
         """Whether a default of a parameter is a list or a dict. Nothing changes it: it is sent, or not."""
 
-    def written(self, events: Iterable[EventSchema], emits: Iterable[EventSchema]) -> list[str]:
-        channels: dict[str | None, list[EventSchema]] = {}
-        for event in events:
-            channels.setdefault(event.channel, []).append(event)
-        emitting: dict[str | None, list[EventSchema]] = {}
-        for event in emits:
-            emitting.setdefault(event.channel, []).append(event)
+    def written(self, description: Description) -> list[str]:
+        channels = by_channel(description.events)
+        emitting = by_channel(description.emits)
         requests = {channel: self._class_name(channel) for channel in channels}
         heard = {channel: self._class_name(channel, "Events") for channel in emitting}
         functions = {channel: self._names.claim(_function_name(channel)) for channel in channels}
@@ -206,7 +185,7 @@ class _Contracts:
             elif number <= needed:
                 parameters.append(Keyword(name, form.expression, ": "))
             else:
-                known = self._models.default(each.schema["default"], form) if "default" in each.schema else None
+                known = default_of(each.schema["default"], form) if "default" in each.schema else None
                 if known in (None, "set()"):  # a call would be one default for all calls
                     known = "..."
                 self.mutable_defaults = self.mutable_defaults or known[0] in "[{"

@@ -162,6 +162,24 @@ class ServerStats(msgspec.Struct, frozen=True, kw_only=True):
     cluster: ClusterStats | None
 
 
+SUMMED = (
+    "messages_in",
+    "messages_out",
+    "bytes_in",
+    "bytes_out",
+    "unsent",
+    "kept",
+    "detached",
+    "slow",
+    "dropped",
+    "pending",
+    "active",
+    "waiting",
+    "channels",
+)
+"""The counters of a server that are the sums of those of its peers."""
+
+
 class Tally:
     """Totals of a server's ended connections, to which the counters of the open connections are added."""
 
@@ -169,8 +187,7 @@ class Tally:
         self._began = now
         self.accepted = 0
         self._closed: Counter[int] = Counter()
-        self._messages_in = self._messages_out = self._bytes_in = self._bytes_out = 0
-        self._dropped = 0
+        self._ended = dict.fromkeys(SUMMED, 0)
         self.errors = 0
         """Total number of log lines at ERROR for all connections. Includes lines of `close` handlers, which run after
         the connection has ended."""
@@ -192,11 +209,9 @@ class Tally:
             size: the numbers of received and sent bytes.
         """
         self._closed[code] += 1
-        self._messages_in += messages[0]
-        self._messages_out += messages[1]
-        self._bytes_in += size[0]
-        self._bytes_out += size[1]
-        self._dropped += dropped
+        names = ("messages_in", "messages_out", "bytes_in", "bytes_out", "dropped")
+        for name, number in zip(names, (*messages, *size, dropped), strict=True):
+            self._ended[name] += number
 
     def ignored(self, counts: Counter[str]) -> None:
         """Add messages that a connection that has ended has ignored."""
@@ -212,27 +227,14 @@ class Tally:
         cluster: ClusterStats | None,
     ) -> ServerStats:
         """Return the totals, including the counters of ``peers``, which are the open connections."""
-        messages_in, messages_out = self._messages_in, self._messages_out
-        bytes_in, bytes_out, dropped = self._bytes_in, self._bytes_out, self._dropped
-        count = unsent = kept = detached = slow = pending = active = waiting = channels = 0
+        count = 0
+        sums = dict(self._ended)
         ignored = Counter(self._ignored)
         for peer in peers:
             count += 1
-            messages_in += peer.messages_in or 0
-            messages_out += peer.messages_out or 0
-            bytes_in += peer.bytes_in or 0
-            bytes_out += peer.bytes_out or 0
-            unsent += peer.unsent
-            kept += peer.kept
-            detached += peer.detached
-            slow += peer.slow
-            pending += peer.pending
-            active += peer.active
-            waiting += peer.waiting
-            channels += peer.channels
-            dropped += peer.dropped
-            if peer.ignored:
-                ignored.update(peer.ignored)
+            for name in SUMMED:
+                sums[name] += getattr(peer, name) or 0
+            ignored.update(peer.ignored)
         return ServerStats(
             uptime=now - self._began,
             healthy=healthy,
@@ -240,20 +242,8 @@ class Tally:
             accepted=self.accepted,
             refused=refused,
             closed=dict(self._closed),
-            messages_in=messages_in,
-            messages_out=messages_out,
-            bytes_in=bytes_in,
-            bytes_out=bytes_out,
-            unsent=unsent,
-            kept=kept,
-            detached=detached,
-            slow=slow,
-            dropped=dropped,
-            pending=pending,
-            active=active,
-            waiting=waiting,
-            channels=channels,
             errors=self.errors,
             ignored=dict(ignored),
             cluster=cluster,
+            **sums,
         )

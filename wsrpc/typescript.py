@@ -11,7 +11,7 @@ from typing import Literal
 
 import msgspec
 
-from ._codegen.checking import schemas_of_event
+from ._codegen.checking import by_channel, schemas_of_event
 from ._codegen.typescript_types import (
     BASE64,
     Names,
@@ -211,12 +211,11 @@ Answer = Callable[[EventSchema, Names, str], str]
 
 def _channels(events: Iterable[EventSchema], names: Names, answer: Answer) -> tuple[str, str]:
     """Return the types of what happens on the main channel, and on all named ones."""
-    channels: dict[str, list[EventSchema]] = {}
-    for event in events:
-        channels.setdefault(event.channel or "", []).append(event)
-    main = "".join(_event(event, names, "  ", answer) for event in channels.pop("", ()))
+    channels = by_channel(events)
+    main = "".join(_event(event, names, "  ", answer) for event in channels.pop(None, ()))
     named = ""
     for channel, found in channels.items():
+        assert channel is not None
         inner = "".join(_event(event, names, "    ", answer) for event in found)
         named += f"  {property_name(channel)}: {_braces(inner, '  ')}\n"
     return _braces(main), _braces(named)

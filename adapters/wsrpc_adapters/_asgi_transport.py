@@ -5,26 +5,22 @@ waiting; it ends when ``receive()`` begins to wait. A message counts as *unsent*
 and a ``send()`` that waits is the only sign that there is no room. ``receive()`` must go on meanwhile, so ``send()``
 runs in a task that lives while there is something to write.
 
-Where a read brought one message, the next read most likely does, too. What that causes is then written at once, by the
-task that reads; a task for it would cost as much as the message. If ``send()`` has to wait, which uvicorn's does only
-when there is no room, that task goes on writing, and another one reads. So no call of ``receive()`` or ``send()``
-begins in one task and ends in another, which middlewares with timeouts of their own would not survive.
+Where a read brought one message, the next read most likely does, too. What that causes is then written by the task that
+reads; a task for it would cost as much as the message. If ``send()`` has to wait, which uvicorn's does only when there
+is no room, that task goes on writing, and another one reads. So no call of ``receive()`` or ``send()`` begins in one
+task and ends in another, which middlewares with timeouts of their own would not survive.
 """
 
 from __future__ import annotations
 
 import asyncio
-import sys
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Generator, MutableMapping
-from types import coroutine
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from wsrpc import CloseCode, CloseInfo, ConnectionLost, Limits
-from wsrpc.adapting import StallWatch, check_close, turns_of
+from wsrpc.adapting import Delivery, StallWatch, check_close, turns_of
 from wsrpc.transport import ConnectionInfo, Receiver, Traffic
-
-from ._ending import Ending
 
 __all__ = ["AsgiTransport", "Event", "Receive", "Send"]
 
@@ -34,10 +30,6 @@ Send = Callable[[Event], Awaitable[None]]
 
 FRAME = 2
 """Bytes that a message counts for beside its payload, so that empty messages count, too."""
-PIECE = 32 * 1024
-"""Bytes that are gathered at most before they are written."""
-EAGER = sys.version_info >= (3, 12)
-"""Whether a task can take its first step at once."""
 BURST = 256
 """Messages that are written without giving way to other tasks."""
 AT_ONCE = 64
@@ -53,21 +45,22 @@ class AsgiTransport:
         self._next_event = receive
         self._limits = limits
         self._loop = asyncio.get_running_loop()
-        self._receiver: Receiver | None = None
-        self._end = _AsgiEnding()
+        self._delivery = Delivery(lambda: None)
+        self._end = _End()
         self._output = _Output(self, self._end, send, limits)
         self._stall_watch = StallWatch(self, self._loop, limits)
-        self._early: list[tuple[bytes, bool]] = []
-        """Messages that arrived before `start`."""
-        self._early_size = 0
         self._reader: asyncio.Task[None] | None = None
         """The task that reads."""
         self._receiving = True
         """Whether the user wants to receive; see `pause_receiving`."""
+        self._early_size = 0
+        """Bytes of the messages that are kept until `start`."""
         self._held: asyncio.Future[None] | None = None
         """Done when reading may go on; see `_is_held`."""
-        self._reading = False
-        """Whether the receiver has got messages of the present read."""
+        self._in_read = 0
+        """Messages of the present read."""
+        self._single = False
+        """Whether the read before brought one message."""
         self._received = 0
         """Messages that were received."""
 
@@ -102,17 +95,12 @@ class AsgiTransport:
         return Traffic(self._received, self._output.sent, None, None)
 
     def start(self, receiver: Receiver, /) -> None:
-        self._receiver = receiver
         if self._output.full:
             receiver.pause_sending()
-        early, self._early = self._early, []
-        self._reading = True
-        for payload, text in early:
-            if not self._end.dropped:
-                receiver.receive(payload, text)
-        self._reading = False
-        receiver.read_ended()
-        self._output.flush()
+        self._in_read += 1  # as if what was kept had just come
+        self._delivery.start(receiver)
+        self._early_size = 0
+        self._read_ended()
         if self._end.info is not None:
             # It ended before there was a receiver: report that soon, not inside this call.
             self._loop.call_soon(receiver.connection_lost, self._end.info)
@@ -120,7 +108,7 @@ class AsgiTransport:
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         self._check_open()
-        self._output.add(payload, text, reading=self._reading)
+        self._output.add(payload, text, held=self._in_read > 0)
 
     def flush(self) -> None:
         self._output.flush()
@@ -169,38 +157,33 @@ class AsgiTransport:
     def drop(self, code: int, reason: str) -> None:
         """End the connection now, as far as ASGI allows: the application returns, and the server does the rest."""
         if self._end.drop():
+            self._delivery.ignore_rest()
             self._loop.call_soon(self._finish, CloseInfo(*(self._end.closing or (code, reason))))
 
     # ------------------------------------------------------------ reading
 
     async def _read(self) -> None:
-        at_once, began, output = 0, self._loop.time(), self._output
-        single = False  # whether the read before brought one message
+        began, output = self._loop.time(), self._output
         try:
             while True:
-                if single and at_once == 0 and output.waits:
-                    waits = output.write_at_once()
-                    if waits is not None:
-                        self._reader = self._loop.create_task(self._read())
-                        await output.write_on(*waits)
+                if self._single and self._in_read == 1 and output.waits:
+                    waiting = self._loop.call_soon(self._read_elsewhere)
+                    await output.write()
+                    if self._reader is not asyncio.current_task():
                         return
-                if at_once == AT_ONCE:
+                    waiting.cancel()
+                if self._in_read >= AT_ONCE:
                     await self._take_turn(self._loop.time() - began)
-                    at_once, began = 0, self._loop.time()
                 while self._is_held():
+                    self._read_ended()
                     self._held = self._loop.create_future()
                     await self._held
-                waiting = self._next_event().__await__()
-                try:
-                    step = next(waiting)
-                except StopIteration as stop:
-                    event = stop.value
-                    at_once += 1
-                else:
-                    self._read_ended()
-                    single = at_once == 0
-                    event = await resume(waiting, step)
-                    at_once, began = 0, self._loop.time()
+                waiting = self._loop.call_soon(self._read_ended)
+                event = await self._next_event()
+                waiting.cancel()
+                if self._in_read == 0:
+                    began = self._loop.time()
+                self._in_read += 1
                 if event["type"] == "websocket.receive":
                     text = event.get("text")
                     if text is None:
@@ -217,11 +200,16 @@ class AsgiTransport:
             self._end.fail(exc)
             self.drop(CloseCode.ABNORMAL, str(exc))
 
+    def _read_elsewhere(self) -> None:
+        """Let another task read: ``send()`` has to wait."""
+        if self._end.info is None:
+            self._reader = self._loop.create_task(self._read())
+
     async def _take_turn(self, seconds: float) -> None:
         """Wait until there is a turn for reading on, after messages that took ``seconds`` to handle."""
         turns = turns_of(self._loop)
+        self._read_ended()
         if not turns.take(seconds):
-            self._read_ended()
             turn = asyncio.Event()
             turns.wait(seconds, turn.set)
             await turn.wait()
@@ -230,7 +218,7 @@ class AsgiTransport:
         """Whether nothing may be read now."""
         if self._end.closing is not None or self._end.broken is not None:
             return False  # the end has to be seen
-        return not self._receiving or (self._receiver is None and self._early_size > self._limits.high_water)
+        return not self._receiving or self._early_size > self._limits.high_water
 
     def _release(self) -> None:
         if self._held is not None and not self._held.done():
@@ -242,31 +230,30 @@ class AsgiTransport:
         self._received += 1
         if len(payload) > self.largest:
             self._begin_close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes, the limit is {self.largest}")
-        elif self._receiver is not None:
-            self._reading = True
-            self._receiver.receive(payload, text)
         else:
-            self._early.append((payload, text))
-            self._early_size += len(payload) + FRAME
+            if self._delivery.receiver is None:
+                self._early_size += len(payload) + FRAME
+            self._delivery.receive(payload, text)
 
     def _read_ended(self) -> None:
-        if self._reading:
-            self._reading = False
-            if self._receiver is not None and self._end.info is None:
-                self._receiver.read_ended()
+        self._single = self._in_read == 1
+        if self._in_read:
+            self._in_read = 0
+            if self._delivery.receiver is not None and self._end.info is None:
+                self._delivery.receiver.read_ended()
             self._output.flush()
 
     # ------------------------------------------------------------ what _Output reports
 
     def pause_sending(self) -> None:
         self._stall_watch.start()
-        if self._receiver is not None:
-            self._receiver.pause_sending()
+        if self._delivery.receiver is not None:
+            self._delivery.receiver.pause_sending()
 
     def resume_sending(self) -> None:
         self._stall_watch.stop()
-        if self._receiver is not None and self._end.info is None:
-            self._receiver.resume_sending()
+        if self._delivery.receiver is not None and self._end.info is None:
+            self._delivery.receiver.resume_sending()
 
     def send_failed(self, exc: Exception) -> None:
         """``send()`` raised: most likely the client has left, and ``receive()`` is about to say how."""
@@ -300,15 +287,20 @@ class AsgiTransport:
             self._stall_watch.stop()
             self._end.finish(info)
             self._output.stop()
-            if self._receiver is not None:
-                self._receiver.connection_lost(info)
+            if self._delivery.receiver is not None:
+                self._delivery.receiver.connection_lost(info)
 
 
-class _AsgiEnding(Ending):
+class _End:
     """State of a connection, from open to closed, and what is reported of its end."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        self.info: CloseInfo | None = None
+        """How the connection ended; None if it has not."""
+        self.over: asyncio.Future[None] = self._loop.create_future()
+        """Done when there is ``info``."""
         self.closing: tuple[int, str] | None = None
         """Code and reason with which this side closes."""
         self.close_sent = False
@@ -351,6 +343,19 @@ class _AsgiEnding(Ending):
         self.dropped = True
         return True
 
+    def expect(self, seconds: float, overdue: Callable[[], None]) -> None:
+        """Call ``overdue`` if the connection is not over in time. Later calls have no effect."""
+        if self._timer is None and self.info is None:
+            self._timer = self._loop.call_later(seconds, overdue)
+
+    def finish(self, info: CloseInfo) -> None:
+        """Note that the connection is over."""
+        self.info = info
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.over.done():  # its task may have been cancelled
+            self.over.set_result(None)
+
     def fail(self, exc: Exception) -> None:
         """Let `AsgiTransport.run` raise ``exc``, unless the connection is over."""
         if self.info is None:
@@ -373,7 +378,7 @@ class _AsgiEnding(Ending):
 class _Output:
     """Messages that wait for ``send()``, and the task that calls it."""
 
-    def __init__(self, transport: AsgiTransport, end: _AsgiEnding, send: Send, limits: Limits) -> None:
+    def __init__(self, transport: AsgiTransport, end: _End, send: Send, limits: Limits) -> None:
         self._transport = transport
         self._end = end
         self._send_event = send
@@ -381,9 +386,6 @@ class _Output:
         self._messages: deque[tuple[bytes, bool]] = deque()
         self.pieces: list[bytes] = []
         """Pieces of a message that is sent in pieces, until the last one."""
-        self._gathered = 0
-        """Bytes that were added since the last `flush`."""
-        self._scheduled = False
         self._writing = False
         self.task: asyncio.Task[None] | None = None
         """The task that writes, if there is one."""
@@ -397,32 +399,26 @@ class _Output:
         """Whether more than the high-water mark is unsent."""
         self._drained: list[asyncio.Future[None]] = []
 
-    def add(self, payload: bytes, text: bool, *, reading: bool) -> None:
+    def add(self, payload: bytes, text: bool, *, held: bool) -> None:
+        """Add a message. If it is ``held``, the next `flush` or `write` writes it, otherwise a task does."""
         size = len(payload) + FRAME
         self.sent += 1
         self._messages.append((payload, text))
         self.written += size
         self.unsent += size
-        self._gathered += size
-        if self._gathered >= PIECE or not (reading or EAGER):
+        if not held:
             self.flush()
-        elif not reading and not self._scheduled and not self._writing:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn_ended)
         if self.unsent > self._high_water and not self.full:
             self.full = True
             self._transport.pause_sending()
 
     def flush(self) -> None:
-        """Write the messages that were added, and then the Close frame if it is due."""
-        self._gathered = 0
+        """Write the messages that were added, and then the Close frame if it is due, in a task."""
         close_due = self._end.closing is not None and not self._end.close_sent
         broken = self._end.broken is not None or self._end.info is not None
         if not self._writing and (self._messages or close_due) and not broken:
             self._writing = True
-            task = spawn(self._write(), asyncio.get_running_loop())
-            if not task.done():
-                self.task = task
+            self.task = asyncio.get_running_loop().create_task(self.write())
 
     async def drained(self) -> None:
         """Wait until there is room, or the connection is over."""
@@ -436,50 +432,23 @@ class _Output:
         self.unsent = 0
         self._wake_drained()
 
-    def _turn_ended(self) -> None:
-        self._scheduled = False
-        self.flush()
-
     @property
     def waits(self) -> bool:
         """Whether there are messages that nothing writes yet."""
         return bool(self._messages) and not self._writing and self._end.broken is None and self._end.info is None
 
-    def write_at_once(self) -> tuple[Generator[Any, Any, Any], Any] | None:
-        """Write the messages that wait without a task, as long as ``send()`` does not wait; `flush` is the general way.
-
-        Returns:
-            None if all are written, or a ``send()`` that waits, as arguments of `write_on`.
-        """
-        self._gathered = 0
-        self._writing = True
-        messages, send = self._messages, self._send_event
-        try:
-            while messages:
-                sending = send(event_of(*messages[0])).__await__()
-                try:
-                    step = next(sending)
-                except StopIteration:
-                    self._left()
-                else:
-                    return sending, step
-        except Exception as exc:
-            self._transport.send_failed(exc)
-        self._writing = False
-        return None
-
-    async def write_on(self, sending: Generator[Any, Any, Any], step: Any) -> None:
-        """Go on with a ``send()`` that waits, then write the rest."""
-        self.task = asyncio.current_task()
-        await self._write(resume(sending, step))
-
-    async def _write(self, first: Awaitable[Any] | None = None) -> None:
-        """Write the messages that wait, and then the Close frame if it is due. ``first`` sends the first message."""
+    async def write(self) -> None:
+        """Write the messages that wait, and then the Close frame if it is due."""
         messages, send, end, written = self._messages, self._send_event, self._end, 0
+        self._writing = True
+        self.task = asyncio.current_task()
         try:
             while messages:
-                await (send(event_of(*messages[0])) if first is None else first)
-                first = None
+                payload, text = messages[0]
+                if text:
+                    await send({"type": "websocket.send", "text": payload.decode()})
+                else:
+                    await send({"type": "websocket.send", "bytes": payload})
                 if not messages:  # the connection ended meanwhile
                     return
                 self._left()
@@ -511,31 +480,3 @@ class _Output:
             if not waiter.done():
                 waiter.set_result(None)
         self._drained.clear()
-
-
-def event_of(payload: bytes, text: bool) -> Event:
-    if text:
-        return {"type": "websocket.send", "text": payload.decode()}
-    return {"type": "websocket.send", "bytes": payload}
-
-
-def spawn(coroutine: Coroutine[Any, Any, None], loop: asyncio.AbstractEventLoop) -> asyncio.Task[None]:
-    """Make a task that takes its first step at once where Python can, so that it need not cost a turn of the loop."""
-    if sys.version_info >= (3, 12):
-        return asyncio.Task(coroutine, loop=loop, eager_start=True)
-    return loop.create_task(coroutine)
-
-
-@coroutine
-def resume(waiting: Generator[Any, Any, Any], step: Any) -> Generator[Any, Any, Any]:
-    """Await ``waiting``, which has taken its first step and yielded ``step``."""
-    try:
-        while True:
-            try:
-                sent = yield step
-            except BaseException as exc:
-                step = waiting.throw(exc)
-            else:
-                step = waiting.send(sent)
-    except StopIteration as stop:
-        return stop.value

@@ -92,7 +92,7 @@ class BrokerConnection:
             async with asyncio.timeout(PATIENCE):
                 self._broker = await connecting
         except TimeoutError:
-            raise EngineLost(f"no answer within {PATIENCE:g} s") from None
+            raise EngineLost(f"no response within {PATIENCE:g} s") from None
         self._start(self._write(self._broker))
         self._start(self._watch(self._broker))
 
@@ -202,7 +202,7 @@ class BrokerConnection:
                 await asyncio.wait((asked,), timeout=PATIENCE)
                 await asyncio.wait((asked,), timeout=GRACE)
                 if not asked.done() and self._heard == heard:
-                    self.end(f"no answer within {PATIENCE:g} s")
+                    self.end(f"no response within {PATIENCE:g} s")
 
     def end(self, reason: str) -> None:
         """End it, and tell the listener. Idempotent."""

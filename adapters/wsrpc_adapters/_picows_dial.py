@@ -33,8 +33,10 @@ from wsrpc.adapting import (
     one_line,
     safe_logger,
 )
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import WebSocketTransport
 
-from ._picows_transport import PicowsTransport
+from ._picows_transport import PicowsReader
 
 __all__ = ["dial"]
 
@@ -66,7 +68,7 @@ async def dial(
     proxy: str | bool | None = True,
     compression: bool = False,
     unix: str | PathLike[str] | None = None,
-) -> PicowsTransport:
+) -> WebSocketTransport:
     """Open a connection with picows, like `wsrpc.dial`: ``Client(url, dial=dial)``. Cancelling is safe.
 
     ``compression`` has no effect, because picows does not support it. ``unix`` is not supported. Redirects are followed
@@ -80,7 +82,7 @@ async def dial(
     """
     limits = limits or Limits()
 
-    async def attempt(request: DialRequest) -> PicowsTransport:
+    async def attempt(request: DialRequest) -> WebSocketTransport:
         through = environment_proxy(request.url) if proxy is True else proxy or None
         return await _dial(request, limits, ssl, through)
 
@@ -92,7 +94,7 @@ async def dial(
 
 async def _dial(
     request: DialRequest, limits: Limits, ssl: ssl_module.SSLContext | None, proxy: str | None
-) -> PicowsTransport:
+) -> WebSocketTransport:
     offered = list(request.subprotocols)
     given = dict(request.headers)
     if offered:
@@ -106,11 +108,11 @@ async def _dial(
         socks.append(sock)
         return sock
 
-    def listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> PicowsTransport:
-        return PicowsTransport(limits, client=True)
+    def listener(request: WSUpgradeRequest, response: WSUpgradeResponse) -> PicowsReader:
+        return PicowsReader(limits, client=True)
 
     try:
-        ws, transport = await library.ws_connect(
+        ws, reader = await library.ws_connect(
             listener,
             request.url,
             ssl_context=ssl,
@@ -124,11 +126,11 @@ async def _dial(
             read_buffer_init_size=READ_BUFFER,
             socket_factory=connect,
         )
-        if transport is None:
+        if reader is None:
             raise ConnectionError("the connection was closed during the opening handshake")
-        assert isinstance(transport, PicowsTransport)
-        transport.describe(_describe(ws, offered))
-        return transport
+        assert isinstance(reader, PicowsReader)
+        reader.transport.info = _describe(ws, offered)
+        return reader.transport
     except WSInvalidStatusError as exc:
         raise _rejected(exc) from None
     except (WSHandshakeError, ProxyError) as exc:
@@ -159,7 +161,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     raise failures[0] if failures else OSError(f"{host} has no address")
 
 
-def _describe(ws: WSTransport, offered: list[str]) -> Any:
+def _describe(ws: WSTransport, offered: list[str]) -> ConnectionInfo:
     tcp = ws.underlying_transport
     handshake = Handshake(
         ws.request.path.decode("utf-8", "surrogateescape"),

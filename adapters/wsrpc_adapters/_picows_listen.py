@@ -20,11 +20,11 @@ from multidict import CIMultiDict
 from picows import WSListener, WSUpgradeRequest, WSUpgradeResponse, WSUpgradeResponseWithListener
 
 from wsrpc import ConnectionLost, Handshake, HandshakeRejected, Server
-from wsrpc.adapting import address, joined_headers, path_of, refusal_headers, visible_target
-from wsrpc.types import Listening
+from wsrpc.adapting import FrameTransport, address, joined_headers, path_of, refusal_headers, visible_target
+from wsrpc.types import Listening, WebSocketTransport
 
 from ._picows_dial import LOG, READ_BUFFER
-from ._picows_transport import PicowsTransport
+from ._picows_transport import PicowsReader
 
 __all__ = ["listen"]
 
@@ -120,7 +120,7 @@ class _PicowsPort:
         self._secure = secure
         self._sockets: list[_ListeningSocket] = []
         self._servers: list[asyncio.Server] = []
-        self._transports: set[PicowsTransport] = set()
+        self._transports: set[WebSocketTransport] = set()
         self._accepting: set[asyncio.Task[None]] = set()
         self.port = 0
         self.url = ""
@@ -199,26 +199,25 @@ class _PicowsPort:
             # picows accepts no other value; Firefox sends "keep-alive, Upgrade".
             request.headers["Connection"] = "Upgrade"
 
-        def opened(transport: PicowsTransport) -> None:
+        def opened(transport: FrameTransport, ws: Any) -> None:
+            self._transports.add(transport)
             if accepted is not None:
                 for listening in self._sockets:
                     listening.opening.discard(accepted[0])
-            self._begin(transport, handshake)
+            tcp = ws.underlying_transport
+            handshake.remote = handshake.remote or address(tcp.get_extra_info("peername"))
+            transport.info = handshake.connection_info(ws, address(tcp.get_extra_info("sockname")))
+            task = asyncio.get_running_loop().create_task(self._accept(transport, handshake))
+            self._accepting.add(task)
+            task.add_done_callback(self._accepting.discard)
 
-        return WSUpgradeResponseWithListener(response, PicowsTransport(handshake.limits, client=False, opened=opened))
+        def lost(exc: Exception | None) -> None:
+            self._transports.discard(reader.transport)
 
-    def _begin(self, transport: PicowsTransport, handshake: Handshake) -> None:
-        ws: Any = transport.connection
-        tcp = ws.underlying_transport
-        handshake.remote = handshake.remote or address(tcp.get_extra_info("peername"))
-        transport.describe(handshake.connection_info(ws, address(tcp.get_extra_info("sockname"))))
-        self._transports.add(transport)
-        transport.over.add_done_callback(lambda _: self._transports.discard(transport))
-        task = asyncio.get_running_loop().create_task(self._accept(transport, handshake))
-        self._accepting.add(task)
-        task.add_done_callback(self._accepting.discard)
+        reader = PicowsReader(handshake.limits, client=False, opened=opened, lost=lost)
+        return WSUpgradeResponseWithListener(response, reader)
 
-    async def _accept(self, transport: PicowsTransport, handshake: Handshake) -> None:
+    async def _accept(self, transport: WebSocketTransport, handshake: Handshake) -> None:
         try:
             with suppress(ConnectionLost):  # the server is closing, and has closed the connection
                 await self._server.accept(transport, handshake)
@@ -243,7 +242,7 @@ class _PicowsPort:
         """Drop the connections that are left, and wait until each is over. Cancelling is safe."""
         for transport in list(self._transports):
             transport.abort()
-        while waiting := [*(transport.over for transport in self._transports), *self._accepting]:
+        while waiting := [*(asyncio.ensure_future(each.close()) for each in self._transports), *self._accepting]:
             await asyncio.wait(waiting)
         for server in self._servers:
             await server.wait_closed()

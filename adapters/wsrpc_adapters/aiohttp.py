@@ -246,9 +246,9 @@ async def _dial(
         raise exc.os_error from None
     except aiohttp.ClientResponseError as exc:
         said = f"HTTP {exc.status}, {one_line(exc.message)}"
-        raise ConnectionError(f"no answer to the opening handshake: {said}") from None
+        raise ConnectionError(f"no response to the opening handshake: {said}") from None
     except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError) as exc:
-        raise ConnectionError(f"no answer to the opening handshake: {one_line(exc)}") from None
+        raise ConnectionError(f"no response to the opening handshake: {one_line(exc)}") from None
     with closing(response):
         headers = joined_headers(response.headers)
         connection = response.connection

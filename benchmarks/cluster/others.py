@@ -10,7 +10,7 @@ import logging
 import sys
 from contextlib import AsyncExitStack
 
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import ClusterClient
 
 from .brokers import engine
@@ -26,9 +26,7 @@ async def main(url: str, nodes: int, addresses: int) -> None:
         ]
         for number in range(addresses):
             # Without a connection for each: what is measured is what others know of it.
-            node = member_of(others[number % nodes])._node
-            node.directory.claim(f"user/{number:06}")
-            node.changed()
+            membership_of(others[number % nodes]).directory.claim(f"user/{number:06}")
         for other in others:
             await until(lambda other=other: (stats := other.stats()) and stats.addresses == addresses)  # type: ignore[misc]
         print("ready", flush=True)

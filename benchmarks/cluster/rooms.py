@@ -16,7 +16,7 @@ from contextlib import AsyncExitStack
 import msgspec
 
 from wsrpc import Limits, Server
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster, ClusterClient
 from wsrpc.testing import connect
 
@@ -45,7 +45,7 @@ Times = tuple[float, float, float, int]
 
 async def fill(server: Server, other: ClusterClient | None, count: int) -> Times:
     """Fill rooms of ``server``, and wait until ``other`` knows of them."""
-    directory = None if other is None else member_of(other)._node.directory
+    directory = None if other is None else membership_of(other).directory
 
     async def known(room: str) -> float:
         await until(lambda: directory is None or directory.nodes_of(room), pause=0)

@@ -169,7 +169,7 @@ async def test_messages_show_that_a_broker_is_alive_which_answers_late(
         if until is None and broker.asked:
             until = loop.time() + 0.2
     assert (recorder.reasons, broker.asked) == ([], 1)
-    assert await recorder.ended() == "no answer within 0.01 s"
+    assert await recorder.ended() == "no response within 0.01 s"
     await connection.close()
 
 

@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectionLost, Limits, MessageTooBig, RemoteError
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import ClusterClient
 from wsrpc.errors import EngineLost, PeerNotFound
 
@@ -62,8 +62,8 @@ async def test_calls_streams_and_rooms(broker: OnServer) -> None:
                 async with peer.stream("numbers", 1000, returns=int) as numbers:
                     assert [number async for number in numbers] == list(range(1000))
                 assert await peer.request("total", send=range(1000)) == sum(range(1000))
-        member = member_of(made[0].cluster)
-        await turns_until(lambda: len(member.nodes_of("lobby")) == 2)
+        member = membership_of(made[0].cluster)
+        await turns_until(lambda: len(member.directory.nodes_of("lobby")) == 2)
         for number in range(300):
             await made[0].room("lobby").emit("said", number)
         await turns_until(lambda: all(len(callee.heard) == 300 for callee in callees))
@@ -82,7 +82,7 @@ async def test_a_message_that_the_engine_does_not_take(broker: OnServer) -> None
         callee = Callee()
         await made.join(1, "ada", callee.client)
         peer = made[0].cluster.peer("ada")
-        engines = member_of(made[0].cluster).largest
+        engines = membership_of(made[0].cluster).node.largest
         most = min(Limits().message, engines)
         whole = "x" * (most - 200)
         assert await peer.request("echo", whole) == whole

@@ -83,7 +83,7 @@ async def test_an_idle_connection(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder.of(transport)
         info = await found(recorder)
-        assert (info.code, info.reason) == (1011, "no answer to a ping within 0.2 s")
+        assert (info.code, info.reason) == (1011, "no response to a ping within 0.2 s")
         # Should somebody be there after all, it is told why.
         assert (await raw.next_frame()).opcode == PING
         frame = await raw.next_frame()

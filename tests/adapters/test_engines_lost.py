@@ -71,7 +71,7 @@ async def test_a_broker_that_freezes_is_noticed(mortal: MortalEngine, connect: C
     await fill(busy[0], subject)
     waiting.append(asyncio.ensure_future(busy[0].drain()))
     for connection, recorder in (idle, subscriber, busy):
-        assert await recorder.ended() == "no answer within 1.5 s"
+        assert await recorder.ended() == "no response within 1.5 s"
         await check_over(connection, recorder)
     subscribing, connecting, draining = await asyncio.gather(*waiting, return_exceptions=True)
     assert isinstance(subscribing, EngineLost) and isinstance(connecting, EngineLost)

@@ -42,7 +42,7 @@ class PageAgent(Agent):
             async with asyncio.timeout(CALL_TIMEOUT):
                 text = await self.page.evaluate("text => obey(text)", json.dumps({"command": command, **fields}))
         except TimeoutError:
-            raise AgentError(f"{self.library}: no answer to {command!r} within {CALL_TIMEOUT:g} s") from None
+            raise AgentError(f"{self.library}: no response to {command!r} within {CALL_TIMEOUT:g} s") from None
         answer = json.loads(text)
         if "error" in answer:
             raise AgentError(answer["error"]["message"] or repr(answer["error"]["value"]), answer["error"]["name"])

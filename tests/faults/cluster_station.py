@@ -23,7 +23,7 @@ from typing import Any, Self
 import msgspec
 
 from wsrpc import Client, ConnectionLost, Handshake, Peer, Server
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster
 from wsrpc.engine import Engine
 from wsrpc_adapters.nats import NatsEngine
@@ -173,10 +173,10 @@ class Station:
         return found
 
     def _left(self) -> dict[str, Any]:
-        member = member_of(self.cluster)
+        member = membership_of(self.cluster)
         peers: dict[str, Peer] = {f"client {n}": client.peer for n, client in enumerate(self._clients)}
         peers |= {f"peer {n}": peer for n, peer in enumerate(self.server.peers)}
-        peers |= {f"node {n}": peer for n, peer in enumerate(member.links)}
+        peers |= {f"node {n}": peer for n, peer in enumerate(member.links.peers)}
         found: dict[str, Any] = {
             name: [peer.pending, peer.channels, peer.active]
             for name, peer in peers.items()

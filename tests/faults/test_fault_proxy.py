@@ -113,7 +113,7 @@ async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
         client, server = await b.line()
         server.fin()
         assert await client.to_end() == (b"", "fin")
-        [connection] = b.proxy._port.connections
+        [connection] = b.proxy._connections
         assert connection.server.transport is not None
         data = b""
         while not connection.server.transport.get_write_buffer_size():  # until the kernel takes no more

@@ -133,11 +133,11 @@ class ConnectedPeers(RuleBasedStateMachine):
     async def assert_empty(self) -> None:
         """Nothing is left in the peers, after they were closed, nor of them."""
         for peer in self.peers:
-            await peer._core.join(0, Closers())
+            await peer._life.join(0, Closers())
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.session.active == {} and len(peer._core.dispatcher.admission.room) == 0
+            assert peer._core.dispatcher.active == {} and peer.stats().waiting == 0
             assert not peer._out.turns.busy and peer._core.reporter.running == {}
-            assert peer._core.session.channels.undelivered == {}
+            assert peer._core.channels.undelivered == {}
         assert self.clock.next_deadline is None, "a timer is left"
         left = asyncio.all_tasks() - {asyncio.current_task()}
         assert left == set(), left

@@ -535,7 +535,7 @@ class ClientLife(RuleBasedStateMachine):
     def refuses(self) -> bool:
         """Whether the connection has refused a message, and its end is not reported yet."""
         core = core_of(self.client).peer_core
-        return core.link is not None and core.connection is None and not core.detached
+        return core.out.lives and core.connection is None and not core.detached
 
     async def check(self) -> None:
         client, life = self.client, self.life
@@ -626,7 +626,7 @@ class ClientLife(RuleBasedStateMachine):
         peers = [client.peer]
         for peer in peers:
             assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.reporter.running == {} and peer._core.session.active == {}
+            assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
         assert self.sources == 0, "a source was not closed"
         await until(lambda: not other_tasks(), "no task is left")
 

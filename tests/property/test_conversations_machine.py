@@ -277,7 +277,7 @@ class Conversations(ConnectedPeers):
             await task
         await self.assert_empty()
         for peer in self.peers:
-            assert peer._core.session.channels.unread.used == 0, peer._core.session.channels.unread
+            assert peer._core.channels.unread.used == 0, peer._core.channels.unread
 
 
 TestConversations = Conversations.TestCase

@@ -21,7 +21,7 @@ from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from leftovers import other_tasks
-from peers_inside import link_of
+from peers_inside import out_of
 from sessions_ledger import Lane, SessionRecord, Work
 from tenacity import wait_fixed
 
@@ -272,7 +272,7 @@ class SessionsMachine(RuleBasedStateMachine):
         assert self.here is None, "open, and the session before is not closed"
         self.here = self.session(peer.info.query["n"])
         self.here.opened_here += 1
-        self.here.inside_here = link_of(peer).session
+        self.here.inside_here = out_of(peer).session
         self.detached_at = 0.0
         self.told_new = 0
         self.returns, self.first = not self.first, False
@@ -296,7 +296,7 @@ class SessionsMachine(RuleBasedStateMachine):
     def opened_there(self, peer: Peer) -> None:
         session = self.session(peer.info.query["n"])
         session.opened_there += 1
-        session.peer, session.inside_there = peer, link_of(peer).session
+        session.peer, session.inside_there = peer, out_of(peer).session
         peer.set("session", session)
         self.server.room(f"session {session.label}").add(peer)
 
@@ -314,8 +314,8 @@ class SessionsMachine(RuleBasedStateMachine):
         elif "in time" in reason:
             assert self.world.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
-            link = peer_core(session.peer).link
-            given_up = link is None or not link.session.complete or link.session.given_up
+            core = peer_core(session.peer)
+            given_up = core.over or not core.session.complete or core.session.given_up
             assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
@@ -426,8 +426,8 @@ class SessionsMachine(RuleBasedStateMachine):
         """See that only the user's own messages fill the client's queue, not what waits with the session."""
         if isinstance(error, QueueFull) and "not connected" in str(error):
             out = peer_core(self.client.peer).out
-            inside = None if out.link is None else out.link.session.waiting
-            count, size = len(out.offline_queue()), out.offline_queue().size
+            inside, queue = out.session.waiting, out.outbox.offline_queue()
+            count, size = len(queue), queue.size
             if inside is not None:
                 count, size = count + inside.outliving, size + inside.outliving_size
             assert count == self.limits.offline or size + max(SIZES) > self.limits.offline_bytes, error
@@ -660,7 +660,7 @@ class SessionsMachine(RuleBasedStateMachine):
             if peer.connected:
                 served.expire_at(0.0)
                 await self.world.turns(1)
-                if served.core.session.paused is not None:
+                if served.core.dispatcher.admission.paused is not None:
                     session.closing = peer.transport
             await self.world.turns(turns)
 

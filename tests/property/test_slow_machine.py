@@ -15,7 +15,7 @@ import pytest
 from effort import examples
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
-from peers_inside import link_of
+from peers_inside import out_of
 
 import wsrpc._server.broadcast
 from wsrpc import KeepLatest, Limits, Peer, Server
@@ -116,7 +116,7 @@ class SlowMachine(RuleBasedStateMachine):
 
     @invariant()
     def what_waits_is_bounded(self) -> None:
-        behind = link_of(self.peer).slow_reader
+        behind = out_of(self.peer).slow_reader
         if behind is not None:
             size = sum(len(payload) + 256 for payload, _ in behind.items.values())
             assert behind.size == size
@@ -152,7 +152,7 @@ class SlowMachine(RuleBasedStateMachine):
         assert self.peer.dropped == missing
 
     def heard_all(self) -> bool:
-        behind = link_of(self.peer).slow_reader
+        behind = out_of(self.peer).slow_reader
         return behind is None or not len(behind)
 
 

@@ -115,7 +115,7 @@ async def test_every_one_of_very_many_ends_once_and_nothing_is_left() -> None:
         assert cancels["endless"] < ends["cancelled"] < cancels.total()
         for peer in (a, b):
             assert (peer.pending, peer.active) == (0, 0)
-            assert peer._core.session.active == {} and peer._core.dispatcher.running.tasks() == set()
+            assert peer._core.dispatcher.active == {} and peer._core.dispatcher.running.tasks() == set()
         assert asyncio.all_tasks() == tasks
         assert after == before
         assert grown < LEFT, f"{grown} bytes more than before"

@@ -324,7 +324,7 @@ async def test_nothing_is_left_of_very_many_that_were_left_in_any_way(caplog: py
             assert source.begun == source.left > STREAMS // 4
         for peer in (a, b):
             assert (peer.channels, peer.pending, peer.active) == (0, 0, 0)
-            assert peer._core.session.active == {} and peer._core.dispatcher.running.tasks() == set()
+            assert peer._core.dispatcher.active == {} and peer._core.dispatcher.running.tasks() == set()
         assert asyncio.all_tasks() == tasks
         assert after == before
         assert grown < LEFT, f"{grown} bytes more than before"

@@ -100,8 +100,8 @@ class Driven:
         peer = self.peer
         assert peer.pending == 0
         assert peer.active == 0
-        assert peer._core.session.active == {}
-        assert len(peer._core.dispatcher.admission.room) == 0
+        assert peer._core.dispatcher.active == {}
+        assert peer.stats().waiting == 0
         assert peer._core.dispatcher.running.tasks() == set()
         assert not peer._out.turns.busy
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from leftovers import turns_until
-from peers_inside import link_of
+from peers_inside import out_of
 from raw_websocket import RawPeer
 
 from wsrpc import Limits, Peer, Server
@@ -19,7 +19,7 @@ async def filled(server: Server, deaf: RawPeer) -> Peer:
     """The peer of a raw client that reads nothing, when its line is full and all buffers on the way are."""
     await turns_until(lambda: server.peers)
     peer = next(peer for peer in server.peers if peer.info.remote == deaf.sock.getsockname())
-    while not link_of(peer).session.full:
+    while not out_of(peer).session.full:
         peer.emit_nowait("say", "x" * 10_000)
         await asyncio.sleep(0)
     return peer

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 from collections.abc import Coroutine
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, Self, overload
 
 from msgspec import UNSET, UnsetType
 
 from .._base.misuse import no_keywords, refused
-from .._base.names import Source
+from .._base.names import UNTYPED, Source
 from .._channels.core import ChannelCore
 from .._handlers.injections import Injection, injections
 from .._handlers.invocation import Invocation
+from .._handlers.method import HandlerOptions
 from .._protocol.rejections import reason_of
 from .._sending.pending import RequestOptions
-from .._streams.event_values import Waits
-from .._streams.stream import Stream
+from .._streams.event_values import Waits, value_of
 from .events import EventReader
 from .proxy import make_emitter
 from .registration import M, Registrar
+from .stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 __all__ = ["AnonymousChannel", "channel_of", "core_of"]
-
-T = TypeVar("T")
 
 _OPTIONS = {
     "emit": "none",
@@ -126,13 +127,7 @@ class AnonymousChannel(Registrar, EventReader):
 
     # ------------------------------------------------------------ reading
 
-    @overload
-    def items(self) -> Stream[Any]: ...
-
-    @overload
-    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
-
-    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+    def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
         After the last item, the channel stays open. ``async for item in channel`` does the same, without ``returns``.
@@ -144,13 +139,17 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelClosed: the channel has ended.
             RuntimeError: the items are already being read.
         """
-        return self._core.read_items(returns)
+        self._core.check_open()
+        convert = None if returns is UNTYPED else self._core.converter(returns)
+        return Stream("next", convert, reading=self._core.read_items())
 
     def __aiter__(self) -> Stream[Any]:
         return self.items()
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        return self._core.read_events(event, returns, keep)
+        self._core.check_open()
+        convert = value_of(returns, self._core.converter)
+        return Stream(event, convert, reading=self._core.read_events(event, keep))
 
     def _is_over(self) -> Exception:
         return self._core.gone()
@@ -182,9 +181,9 @@ class AnonymousChannel(Registrar, EventReader):
         self._listen()
         super().implement(contract, implementation)
 
-    def _register(self, event: str, handler: Any, **options: Any) -> Any:
+    def _register(self, event: str, handler: Any, options: HandlerOptions, *, once: bool) -> Any:
         self._listen()
-        return super()._register(event, handler, **options)
+        return super()._register(event, handler, options, once=once)
 
     def _listen(self) -> None:
         self._registry = self._core.own_registry()

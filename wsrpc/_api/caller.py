@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine
-from typing import TYPE_CHECKING, Any, Never, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Never, cast, overload
 
 from msgspec import UNSET, UnsetType
 
 from .._base.misuse import no_keywords, refused
-from .._base.names import Offline, OnChannel, Source, check_offline
+from .._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
 from .._channels.core import ChannelCore
 from .._protocol.messages import Raw
 from .._sending.checks import check_thread, raw_message
 from .._sending.outbound import Outbound
 from .._sending.pending import NO_OPTIONS, RequestOptions
+from .._sending.requests import Requester
 from .._sending.retry import Retry, check_retry
 from .._sending.sender import ReadingSender, Sender
-from .._streams.event_values import Waits
-from .._streams.stream import Stream
+from .._streams.event_values import Waits, value_of
 from .anonymous import AnonymousChannel
 from .events import EventReader
 from .proxy import make_emitter, make_proxy
+from .stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 __all__ = ["Caller", "RawCaller", "ReadingCaller"]
-
-T = TypeVar("T")
 
 
 class Caller(OnChannel):
@@ -233,42 +234,17 @@ class Caller(OnChannel):
         core: ChannelCore = await self._sender.send_request(self._channel_name, event, args, options)
         return AnonymousChannel(core)
 
-    @overload
     def stream(
         self,
         event: str,
         /,
         *args: Any,
+        returns: TypeForm[T] = UNTYPED,
         timeout: float | UnsetType | None = UNSET,
         send: Source | None = None,
         offline: Offline | None = None,
         **unsupported: Never,
-    ) -> Stream[Any]: ...
-
-    @overload
-    def stream(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
-        send: Source | None = None,
-        offline: Offline | None = None,
-        **unsupported: Never,
-    ) -> Stream[T]: ...
-
-    def stream(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
-        send: Source | None = None,
-        offline: Offline | None = None,
-        **unsupported: Any,
-    ) -> Stream[Any]:
+    ) -> Stream[T]:
         """Request a stream: ``async with peer.stream("subscribe", "news", returns=Update) as updates``.
 
         The request is sent when you enter the block or read the first item. See `Stream` for how a stream ends, and for
@@ -290,7 +266,7 @@ class Caller(OnChannel):
         if offline is not None:
             check_offline(offline)
         sender, channel = self._sender, self._channel_name
-        convert = None if returns is UNSET else sender.converter(returns)
+        convert = None if returns is UNTYPED else sender.converter(returns)
         options = RequestOptions(timeout=timeout, offline=offline, send=send)
         return Stream(event, convert, open=lambda: sender.open_stream(channel, event, args, options))
 
@@ -336,7 +312,10 @@ class ReadingCaller(Caller, EventReader):
     __slots__ = ()
 
     def _read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
-        return cast(ReadingSender, self._sender).read_events(self._channel_name, event, returns, keep)
+        sender, channel = cast(ReadingSender, self._sender), self._channel_name
+        convert = value_of(returns, sender.converter)
+        label = event if channel is None else f"{channel}:{event}"
+        return Stream(label, convert, reading=sender.read_events(channel, event, convert, keep))
 
 
 class RawCaller(ReadingCaller):
@@ -344,7 +323,10 @@ class RawCaller(ReadingCaller):
 
     __slots__ = ()
 
-    _out: Outbound
+    @property
+    def _out(self) -> Outbound:
+        """The sending half of the present session, or of the next one."""
+        return cast("Requester", self._sender).out
 
     def _binary_is_free(self) -> bool:
         """Return whether a binary message is a raw one."""

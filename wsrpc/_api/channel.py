@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, cast
 
-from msgspec import UNSET
-
+from .._base.names import UNTYPED
 from .._handlers.registry import Registry
 from .._sending.sender import ReadingSender, RefusingSender
-from .._streams.stream import Stream
 from ..errors import ChannelClosed
 from .caller import ReadingCaller
 from .registration import Declarer
+from .stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 __all__ = ["Channel"]
-
-T = TypeVar("T")
 
 
 class Channel(Declarer, ReadingCaller):
@@ -67,13 +66,7 @@ class Channel(Declarer, ReadingCaller):
             self._sender = RefusingSender(partial(ChannelClosed, self._name, reason))
             self._on_close(self._name, reason)
 
-    @overload
-    def items(self) -> Stream[Any]: ...
-
-    @overload
-    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
-
-    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
+    def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
         """Read the items that the remote peer produces, like ``for await (... of channel)`` in JavaScript.
 
         The first read asks the remote peer to begin. The remote peer's handler of the event ``start`` on this channel
@@ -93,7 +86,9 @@ class Channel(Declarer, ReadingCaller):
             RuntimeError: the items are already being read.
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
-        return cast(ReadingSender, self._sender).read_items(self._name, returns)
+        sender = cast(ReadingSender, self._sender)
+        convert = None if returns is UNTYPED else sender.converter(returns)
+        return Stream(self._name, convert, reading=sender.read_items(self._name))
 
     def __aiter__(self) -> Stream[Any]:
         return self.items()

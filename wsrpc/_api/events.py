@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from msgspec import UNSET
 
 from .._base.misuse import refused, shown_as
-from .._base.names import OnChannel, check_timeout
+from .._base.names import UNTYPED, OnChannel, check_timeout
 from .._streams.event_values import Keep, Waits, check_keep
-from .._streams.stream import Stream, end_after
 from ..errors import ConnectionLost, event_timeout
+from .stream import Stream, end_after
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 __all__ = ["EventReader"]
-
-T = TypeVar("T")
 
 
 class EventReader(OnChannel):
@@ -26,13 +26,7 @@ class EventReader(OnChannel):
 
     __slots__ = ()
 
-    @overload
-    def events(self, event: str, /, *, keep: Keep = "all") -> Stream[Any]: ...
-
-    @overload
-    def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
-
-    def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
+    def events(self, event: str, /, *, returns: TypeForm[T] = UNTYPED, keep: Keep = "all") -> Stream[T]:
         """Read the events with the given name: ``async for text in client.events("said", returns=str)``.
 
         Reading begins at this call, so events that arrive between the call and the loop are not missed. Readers do not

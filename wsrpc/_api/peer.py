@@ -15,7 +15,8 @@ from .._base.scheduler import Scheduler
 from .._base.state import Key, PeerState
 from .._handlers.injections import Injection, injections
 from .._handlers.registry import Registry
-from .._peer.core import PeerCore, PeerOptions
+from .._peer.core import PeerCore, PeerLife
+from .._peer.options import PeerOptions
 from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread, check_thread_of_plain
@@ -31,7 +32,7 @@ from .registration import Registrar
 if TYPE_CHECKING:
     from .annotations import Room, Server
 
-__all__ = ["Peer", "RawRegistrar", "core_of"]
+__all__ = ["Peer", "RawRegistrar", "core_of", "life_of"]
 
 T = TypeVar("T")
 
@@ -90,15 +91,19 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         options = PeerOptions(
             settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, resumes
         )
-        self._core = core = PeerCore(self, options, loop, PeerOwner() if owner is None else owner)
-        self.id = core.id
+        self._life = life = PeerLife(self, options, loop, PeerOwner() if owner is None else owner)
+        self.id = life.id
         self.state = PeerState() if state is None else state
         self.principal = principal
-        self.ignored = core.ignored
+        self.ignored = life.ignored
         self._channel_name = None
         self._channels: dict[str, Channel] = {}
-        self._sender = core.sender
-        self._out = core.out
+        self._sender = life.sender
+
+    @property
+    def _core(self) -> PeerCore:
+        """The inside of the present session; see `PeerLife.core`."""
+        return self._life.core
 
     # ------------------------------------------------------------ state
 
@@ -124,31 +129,31 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             ConnectionLost: there has been no connection yet.
         """
-        info = self._core.history.info
+        info = self._life.history.info
         if info is None:
-            raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
+            ending = self._core.out.ending
+            raise ConnectionLost(ending.code, ending.reason, "not_sent")
         return info
 
     @property
     def transport(self) -> Transport | None:
         """The transport of the connection. None if there is no connection."""
-        link = self._core.link
-        return None if link is None else link.session.transport
+        return self._core.session.transport
 
     @property
     def pending(self) -> int:
         """Number of requests that this side has sent and that have no response yet."""
-        return len(self._out.requests)
+        return len(self._life.outbox.requests)
 
     @property
     def active(self) -> int:
         """Number of handlers that are running for the remote peer, including those of streams and conversations."""
-        return self._core.dispatcher.active
+        return self._life.running.active
 
     @property
     def channels(self) -> int:
         """Number of open anonymous channels, including those of streams, whichever side opened them."""
-        return len(self._core.session.channels)
+        return len(self._core.channels)
 
     def stats(self) -> PeerStats:
         """Return a snapshot of the peer's counters, for monitoring."""
@@ -164,11 +169,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             unsent=0 if connection is None else connection.transport.unsent,
             kept=core.out.kept,
             detached=core.detached,
-            slow=connection is not None and core.link is not None and core.link.session.full,
+            slow=connection is not None and core.session.full,
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(core.dispatcher.admission.room),
+            waiting=len(self._life.running.room),
             channels=self.channels,
             errors=core.log.errors,
             ignored=dict(self.ignored),
@@ -194,10 +199,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @limits.setter
     def limits(self, limits: Limits) -> None:
         check_limits_change("peer.limits", self.limits, limits)
-        if self._out.link is None:
-            raise ConnectionLost(self._out.ending.code, self._out.ending.reason, "not_sent")
-        check_thread_of_plain(self._out.thread, "setattr, peer, 'limits'")
-        self._out.link.session.change_limits(limits)
+        out = self._core.out
+        if not out.lives:
+            raise ConnectionLost(out.ending.code, out.ending.reason, "not_sent")
+        check_thread_of_plain(out.thread, "setattr, peer, 'limits'")
+        out.session.change_limits(limits)
 
     @property
     def dropped(self) -> int:
@@ -205,7 +211,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
         See the option ``slow`` of `Server`.
         """
-        return self._core.history.dropped
+        return self._life.history.dropped
 
     @property
     def server(self) -> Server:
@@ -216,7 +222,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: the peer belongs to a client.
         """
-        server: Server | None = self._core.owner.server
+        server: Server | None = self._life.owner.server
         if server is None:
             raise RuntimeError("this peer has no server: it is a client's, and only a server's peers have one")
         return server
@@ -224,12 +230,12 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @property
     def address(self) -> str | None:
         """The name that the application gave to the client in `Handshake.address`. None if the client has no name."""
-        return self._core.owner.address
+        return self._life.owner.address
 
     @property
     def rooms(self) -> tuple[Room, ...]:
         """The rooms of which this peer is a member, or was a member when the connection ended."""
-        return tuple(self._core.owner.rooms)
+        return tuple(self._life.owner.rooms)
 
     @property
     def home_room(self) -> Room:
@@ -238,7 +244,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         Raises:
             RuntimeError: there is no such function, or the factory of one of the peer's services has not returned.
         """
-        home: Room | None = self._core.owner.home
+        home: Room | None = self._life.owner.home
         if home is None:
             raise RuntimeError("this peer has no home room: give one by Server(room_from=...)")
         return home
@@ -278,18 +284,18 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         check_flag("ordered", ordered)
         channel = self._channels.get(name)
         if channel is None:
-            channel = self._channels[name] = Channel(name, self._core.sender, self._registry, self._forget_channel)
+            channel = self._channels[name] = Channel(name, self._life.sender, self._registry, self._forget_channel)
         self._registry.scope(name)
         if ordered:
             self._registry.order(name)
         return channel
 
     def _binary_is_free(self) -> bool:
-        return self._core.binary_is_free()
+        return self._core.session.binary_is_free()
 
     def _forget_channel(self, name: str, reason: object) -> None:
         self._channels.pop(name, None)
-        self._core.readers.end(partial(ChannelClosed, name, reason), name)
+        self._life.readers.end(partial(ChannelClosed, name, reason), name)
         self._registry.remove_scope(name)
 
     def bind(self, transport: Transport) -> None:
@@ -304,12 +310,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             ConnectionLost: a `close` handler of the current connection has bound another transport or closed the peer.
             RuntimeError: called in a thread other than the event loop's.
         """
-        core = self._core
-        if self._out.link is not None:
-            check_thread_of_plain(self._out.thread, "peer.bind")
-        link = core.link_for(core.check_new(Connection(transport)))
-        core.make_way(link)
-        core.attach(link)
+        if self._core.out.lives:
+            check_thread_of_plain(self._core.out.thread, "peer.bind")
+        self._life.bind(Connection(transport))
 
     async def wait_opened(self) -> None:
         """Wait until the `open` handlers finish, `Limits.open_handlers` seconds pass, or the connection ends.
@@ -336,9 +339,9 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """
         told = check_close(code, reason)
         self._check_thread("peer.close()")
-        link = self._core.begin_close(told, reason)
-        if link is not None:
-            await link.session.close(code, reason)
+        core = self._core
+        core.begin_close(told, reason)
+        await core.session.close(code, reason)
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe.
@@ -350,8 +353,8 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
-        if self._out.link is not None:
-            check_thread(self._out.thread, call)
+        if self._core.out.lives:
+            check_thread(self._core.out.thread, call)
 
     def __repr__(self) -> str:
         remote = None if self.transport is None else self.transport.info.remote
@@ -363,5 +366,10 @@ injections[Peer] = Injection(attrgetter("peer"))
 
 
 def core_of(peer: Peer) -> PeerCore:
+    """Return the inside of the present session of a peer that a user holds; see `PeerLife.core`."""
+    return life_of(peer).core
+
+
+def life_of(peer: Peer) -> PeerLife:
     """Return the object behind a peer that a user holds."""
-    return peer._core  # pyright: ignore[reportPrivateUsage]  # of the same module
+    return peer._life  # pyright: ignore[reportPrivateUsage]  # of the same module

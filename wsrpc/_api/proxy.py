@@ -1,16 +1,16 @@
 """Proxies and emitters: objects with the methods of a contract, which send requests and events.
 
-Their methods are generated as source text and compiled, once for each contract, as handlers are. So a call has no loop
-over parameters, and costs what the hand-written ``request`` costs.
+There is one class for each contract, whose methods are made when the contract is first used.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Coroutine, Iterable
+import functools
+from collections.abc import Callable, Coroutine
 from functools import partial
+from math import inf
 from operator import attrgetter
-from typing import Any, Literal, Never, Protocol, TypeVar
+from typing import Any, Never, Protocol, TypeVar
 from weakref import WeakKeyDictionary
 
 from msgspec import UNSET, UnsetType
@@ -19,15 +19,17 @@ from msgspec.structs import replace
 from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
+from .._handlers.introspection import Parameter
 from .._sending.pending import RequestOptions
 from .._sending.retry import Retry, check_retry
 from .._sending.sender import Sender
-from .._streams.stream import Stream
 from ..errors import WsrpcError, note_member
+from .stream import Stream
 
-__all__ = ["make_emitter", "make_proxy", "with_options"]
+__all__ = ["Emitter", "Proxy", "make_emitter", "make_proxy", "typed", "with_options"]
 
 T = TypeVar("T")
+Made = TypeVar("Made", bound="TypedCaller")
 
 _channel_of: Callable[[Any], ChannelRef] = attrgetter("_channel_name")
 _sender_of: Callable[[Any], Sender] = attrgetter("_sender")
@@ -49,7 +51,7 @@ class Calling(Protocol):
 
 
 class TypedCaller:
-    """Base class of the generated classes, which have one method for each member of a contract."""
+    """Base class of the classes that `typed` makes, which have one method for each member of a contract."""
 
     __slots__ = ("__weakref__", "_wsrpc_caller", "_wsrpc_contract")
 
@@ -69,6 +71,15 @@ class TypedCaller:
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on {self._wsrpc_caller!r}>"
 
+    @classmethod
+    def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
+        """Return the method for a member, which is the contract's one with that ``number``.
+
+        Raises:
+            TypeError: the member cannot be called in this way.
+        """
+        raise NotImplementedError
+
     def _wsrpc_with(self, changes: dict[str, Any]) -> TypedCaller:
         """Return one like this with other options."""
         raise NotImplementedError
@@ -84,51 +95,96 @@ class Proxy(TypedCaller):
     __slots__ = ("_wsrpc_given", "_wsrpc_options")
 
     def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions) -> None:
+        if given.idempotent and given.retry is None:
+            raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
         super().__init__(contract, caller)
         self._wsrpc_given = given
         read = read_contract(contract, "proxy()")
         read.refuse_lifecycle_events(_channel_of(caller))
         self._wsrpc_options = tuple(_options_of(member, caller, given) for member in read.members)
         for name, inner in read.channels.items():
-            setattr(self, name, _new_proxy(inner, _channel(read, caller, name), given, self._wsrpc_blocking))
+            setattr(self, name, self._wsrpc_new(inner, _channel(read, caller, name), given))
+
+    @classmethod
+    def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
+        if member.blocking and not cls._wsrpc_blocking:
+            raise member.refusal(
+                None,
+                "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] "
+                "for a stream. (In a contract for wsrpc.blocking.Client, a plain `def` is a request.)",
+            )
+        arranged, call = _arranging(member), _CALLS[member.kind]
+
+        def called(self: Proxy, /, *args: Any, **named: Any) -> Any:
+            values, items = arranged(self, args, named)
+            send = None if member.source is None else self._wsrpc_source(items)
+            return call(self._wsrpc_caller, member.event, values, self._wsrpc_options[number], send)
+
+        return called
+
+    def _wsrpc_new(self, contract: type[Any], caller: Calling, given: RequestOptions) -> Proxy:
+        return typed(Proxy, contract, caller, given)
+
+    def _wsrpc_source(self, items: Any) -> Any:
+        """Return ``send=`` for the items that the user has given."""
+        return items
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Proxy:
-        given = replace(self._wsrpc_given, **changes)
-        return _new_proxy(self._wsrpc_contract, self._wsrpc_caller, given, self._wsrpc_blocking)
+        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, replace(self._wsrpc_given, **changes))
 
 
 class Emitter(TypedCaller):
     """Base class of emitters, whose methods emit events.
 
     Args:
-        options: keyword arguments of each call of ``emit``.
         takes_offline: ``emit`` of ``caller`` takes ``offline=``, because what it sends may wait for a connection.
+        options: keyword arguments of each call of ``emit``.
     """
 
-    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_takes_offline", "_wsrpc_with_options")
+    __slots__ = ("_wsrpc_emit", "_wsrpc_emit_nowait", "_wsrpc_options", "_wsrpc_takes_offline")
 
     def __init__(self, contract: type[Any], caller: Emitting, takes_offline: bool, options: dict[str, Any]) -> None:
         super().__init__(contract, caller)
         self._wsrpc_takes_offline = takes_offline
-        self._wsrpc_with_options = options
+        self._wsrpc_options = options
         read = read_contract(contract, "emitter()")
         read.refuse_lifecycle_events(_channel_of(caller))
-        self._wsrpc_emit = partial(caller.emit, **options) if options else caller.emit
-        emit_nowait = getattr(caller, "emit_nowait", _no_emit_nowait)
-        self._wsrpc_emit_nowait = partial(emit_nowait, **options) if options else emit_nowait
+        self._wsrpc_emit = partial(caller.emit, **options)
+        self._wsrpc_emit_nowait = partial(getattr(caller, "emit_nowait", _no_emit_nowait), **options)
         for name, inner in read.channels.items():
-            channel = _channel(read, caller, name)
-            setattr(self, name, _new_emitter(inner, channel, takes_offline, options, self._wsrpc_blocking))
+            setattr(self, name, self._wsrpc_new(inner, _channel(read, caller, name), options))
+
+    @classmethod
+    def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
+        check_emitted(member)
+        arranged = _arranging(member)
+        at_once = member.blocking and not cls._wsrpc_blocking
+
+        def called(self: Emitter, /, *args: Any, **named: Any) -> Any:
+            values, _ = arranged(self, args, named)
+            return (self._wsrpc_emit_nowait if at_once else self._wsrpc_emit)(member.event, *values)
+
+        return called
+
+    def _wsrpc_new(self, contract: type[Any], caller: Emitting, options: dict[str, Any]) -> Emitter:
+        base = BlockingEmitter if self._wsrpc_blocking else Emitter
+        return typed(base, contract, caller, self._wsrpc_takes_offline, options)
 
     def _wsrpc_with(self, changes: dict[str, Any]) -> Emitter:
         other = ", ".join(f"{name}=" for name in changes if name != "offline")
         if other:
-            raise TypeError(f"an event has no answer, so {other} does not apply to an emitter")
+            raise TypeError(f"an event has no response, so {other} does not apply to an emitter")
         if changes and not self._wsrpc_takes_offline:
             raise TypeError(f"offline= is for clients and peers, and not for {self._wsrpc_caller!r}")
-        options = {**self._wsrpc_with_options, **changes}
-        caller, takes_offline = self._wsrpc_caller, self._wsrpc_takes_offline
-        return _new_emitter(self._wsrpc_contract, caller, takes_offline, options, self._wsrpc_blocking)
+        return self._wsrpc_new(self._wsrpc_contract, self._wsrpc_caller, {**self._wsrpc_options, **changes})
+
+
+class BlockingEmitter(Emitter):
+    """Base class of emitters for contracts of callers that wait in a thread."""
+
+    __slots__ = ()
+
+    _wsrpc_blocking = True
 
 
 def _no_emit_nowait(*_: object, **__: object) -> Never:
@@ -138,14 +194,9 @@ def _no_emit_nowait(*_: object, **__: object) -> Never:
 # ---------------------------------------------------------------- making them
 
 
-def make_proxy(contract: Any, caller: Calling, *, blocking: bool = False) -> Any:
-    """Return a proxy; see `Caller.proxy`.
-
-    Args:
-        blocking: the contract is for callers that wait in a thread. The methods of the proxy are to be awaited in the
-            event loop all the same.
-    """
-    return _new_proxy(contract, caller, RequestOptions(), blocking)
+def make_proxy(contract: Any, caller: Calling) -> Any:
+    """Return a proxy; see `Caller.proxy`."""
+    return typed(Proxy, contract, caller, RequestOptions())
 
 
 def make_emitter(
@@ -158,7 +209,7 @@ def make_emitter(
         blocking: the contract is for callers that wait in a thread, and ``emit`` of ``caller`` waits.
     """
     given = {key: value for key, value in options.items() if value is not None}
-    return _new_emitter(contract, caller, takes_offline, given, blocking)
+    return typed(BlockingEmitter if blocking else Emitter, contract, caller, takes_offline, given)
 
 
 def with_options(
@@ -198,20 +249,6 @@ def with_options(
     return made  # type: ignore[no-any-return]
 
 
-def _new_proxy(contract: Any, caller: Calling, given: RequestOptions, blocking: bool) -> Proxy:
-    if given.idempotent and given.retry is None:
-        raise TypeError("idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too")
-    made: type[Proxy] = _class_of(contract, "proxy()", "request_again" if given.retry else "send_request", blocking)
-    return made(contract, caller, given)
-
-
-def _new_emitter(
-    contract: Any, caller: Emitting, takes_offline: bool, options: dict[str, Any], blocking: bool
-) -> Emitter:
-    made: type[Emitter] = _class_of(contract, "emitter()", "emit", blocking)
-    return made(contract, caller, takes_offline, options)
-
-
 def _channel(read: Contract, caller: Any, name: str) -> Any:
     if _channel_of(caller) is not None or not hasattr(caller, "of"):
         raise TypeError(f"contract {read.name}: {name!r} is a named channel, but {caller!r} has no channels")
@@ -222,7 +259,7 @@ def _options_of(member: Member, caller: Calling, given: RequestOptions) -> Reque
     """Return the options of the calls of one member.
 
     Raises:
-        TypeError: its result is not a type that an answer can have.
+        TypeError: its result is not a type that a response can have.
     """
     if member.kind is Kind.CONVERSATION:
         return replace(given, member=member.shown)
@@ -235,11 +272,17 @@ def _options_of(member: Member, caller: Calling, given: RequestOptions) -> Reque
     return replace(given, returns=returns, member=member.shown)
 
 
-# ---------------------------------------------------------------- calls that are not plain requests
+# ---------------------------------------------------------------- calls of a proxy
 
 
-def _stream(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: Any = None) -> Stream[Any]:
-    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+def _request(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, _: Any) -> Any:
+    sender = _sender_of(caller)
+    send = sender.send_request if options.retry is None else sender.request_again
+    return send(_channel_of(caller), event, args, options)
+
+
+def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Stream[Any]:
+    _refuse_retry(options)
     sender, channel = _sender_of(caller), _channel_of(caller)
     convert = None if options.returns is UNSET else sender.converter(options.returns)
     opening = RequestOptions(timeout=options.timeout, offline=options.offline, send=send)
@@ -251,16 +294,25 @@ def _stream(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: 
     )
 
 
-async def _upload(proxy: Proxy, number: int, event: str, args: tuple[Any, ...], send: Any) -> Any:
-    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+async def _upload(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, send: Any) -> Any:
+    _refuse_retry(options)
     sending = _sender_of(caller).upload(_channel_of(caller), event, args, replace(options, send=send))
     return await _named(sending, options.member)
 
 
-async def _open_channel(proxy: Proxy, number: int, event: str, args: tuple[Any, ...]) -> Any:
-    caller, options = proxy._wsrpc_caller, _without_retry(proxy, number)  # pyright: ignore[reportPrivateUsage]
+async def _open_channel(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, _: Any) -> Any:
+    _refuse_retry(options)
     opening = caller.open_channel(event, *args, timeout=options.timeout, offline=options.offline)
     return await _named(opening, options.member)
+
+
+_CALLS: dict[Kind, Callable[..., Any]] = {
+    Kind.REQUEST: _request,
+    Kind.STREAM: _stream,
+    Kind.EXCHANGE: _stream,
+    Kind.UPLOAD: _upload,
+    Kind.CONVERSATION: _open_channel,
+}
 
 
 async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
@@ -272,171 +324,104 @@ async def _named(call: Coroutine[Any, Any, T], member: str | None) -> T:
         raise
 
 
-def _without_retry(proxy: Proxy, number: int) -> RequestOptions:
-    options: RequestOptions = proxy._wsrpc_options[number]  # pyright: ignore[reportPrivateUsage]
+def _refuse_retry(options: RequestOptions) -> None:
     if options.retry is not None:
         raise TypeError(
             f"{options.member} is not a request, and retry= is for requests only: what was streamed cannot be sent or "
             "read a second time. Call it on the proxy without retry="
         )
-    return options
 
 
-# ---------------------------------------------------------------- the generated classes
+# ---------------------------------------------------------------- the classes
 
-Form = Literal["send_request", "request_again", "emit"]
-"""What the methods of a generated class for requests call."""
-
-_classes: WeakKeyDictionary[type[Any], dict[tuple[Form, bool], Any]] = WeakKeyDictionary()
-
-_OMITTED = object()
-"""The default of optional parameters: what is omitted at the end is not sent."""
+_classes: WeakKeyDictionary[type[Any], dict[type[TypedCaller], Any]] = WeakKeyDictionary()
 
 
-def _class_of(contract: Any, used_by: str, form: Form, blocking: bool) -> Any:
-    read = read_contract(contract, used_by)
-    made = _classes.setdefault(contract, {})
-    if (form, blocking) not in made:
-        made[form, blocking] = _make_class(contract.__qualname__, read, form, blocking)
-    return made[form, blocking]
+def typed(base: type[Made], contract: Any, caller: Any, *args: Any) -> Made:
+    """Return an object with the methods of a contract, of a class that derives from ``base``.
 
-
-def _make_class(name: str, read: Contract, form: Form, blocking: bool) -> Any:
-    methods: dict[str, Any] = {"__slots__": tuple(read.channels), "_wsrpc_blocking": blocking}
-    for number, member in enumerate(read.members):
-        if blocking and not member.blocking:
-            _refuse_for_loops(member)
-        methods[member.name] = _method(number, member, form, blocking)
-    base, ending = (Emitter, "Emitter") if form == "emit" else (Proxy, "Proxy")
-    return type(f"{name}{ending}", (base,), methods)
-
-
-def _refuse_for_loops(member: Member) -> Never:
-    raise member.refusal(
-        None,
-        "it is for an event loop, and this caller waits in a thread: the contract of a blocking client has `def`, "
-        "wsrpc.blocking.Stream and wsrpc.blocking.AnonymousChannel, and Iterable for the items of an upload",
-    )
-
-
-def _method(number: int, member: Member, form: Form, blocking: bool) -> Callable[..., Any]:
-    """Return one method of a generated class.
+    Args:
+        args: further arguments of ``base``.
 
     Raises:
-        TypeError: the member cannot be called in this way.
+        TypeError: the contract cannot work; the text names the member.
+    """
+    read = read_contract(contract, "emitter()" if issubclass(base, Emitter) else "proxy()")
+    made = _classes.setdefault(contract, {})
+    if base not in made:
+        made[base] = _make_class(base, contract, read)
+    found: type[Made] = made[base]
+    return found(contract, caller, *args)
+
+
+def _make_class(base: type[TypedCaller], contract: Any, read: Contract) -> Any:
+    methods: dict[str, Any] = {"__slots__": tuple(read.channels)}
+    for number, member in enumerate(read.members):
+        if base._wsrpc_blocking and not member.blocking:  # pyright: ignore[reportPrivateUsage]
+            raise member.refusal(
+                None,
+                "it is for an event loop, and this caller waits in a thread: the contract of a blocking client has "
+                "`def`, wsrpc.blocking.Stream and wsrpc.blocking.AnonymousChannel, and Iterable for the items of an "
+                "upload",
+            )
+        made = base._wsrpc_method(number, member)  # pyright: ignore[reportPrivateUsage]
+        functools.update_wrapper(made, member.function, updated=())
+        made.__signature__ = member.call_signature  # type: ignore[attr-defined]
+        methods[member.name] = made
+    return type(f"{contract.__qualname__}{'Emitter' if issubclass(base, Emitter) else 'Proxy'}", (base,), methods)
+
+
+# ---------------------------------------------------------------- the arguments of a call
+
+Arranged = Callable[[TypedCaller, tuple[Any, ...], dict[str, Any]], tuple[tuple[Any, ...], Any]]
+"""Returns the arguments of a call in the order in which they travel, and the items of an upload."""
+
+
+def _arranging(member: Member) -> Arranged:
+    """Return the function that arranges the arguments of a member's calls.
+
+    Optional arguments at the end that are omitted are not sent. One that is omitted before an argument that is given is
+    sent with its default.
     """
     signature = member.call_signature
-    itself = next(iter(signature.parameters))
-    if form == "emit":
-        call = _event(member, itself, blocking)
-    else:
-        call = _request(number, member, itself, form, blocking)
-    lines = [
-        f"def {member.name}({_parameter_list(signature.parameters.values())}):",
-        *(f"    {line}" for line in _calls(member, call)),
-    ]
-    namespace: dict[str, Any] = {
-        "_wsrpc_omitted": _OMITTED,
-        "_wsrpc_unknown": partial(_unknown, member),
-        "_wsrpc_stream": _stream,
-        "_wsrpc_upload": _upload,
-        "_wsrpc_open_channel": _open_channel,
-        "_wsrpc_items": partial(_items, member),
-        **{f"_wsrpc_default_{p.name}": p.default for p in member.parameters},
-    }
-    exec(compile("\n".join(lines), f"<wsrpc {member.shown}>", "exec"), namespace)
-    made = namespace[member.name]
-    made.__qualname__, made.__module__ = member.function.__qualname__, member.function.__module__
-    made.__doc__ = member.function.__doc__
-    made.__wrapped__ = member.function  # whose module has the names in the annotations
-    made.__signature__ = signature
-    return made  # type: ignore[no-any-return]
-
-
-def _parameter_list(parameters: Iterable[inspect.Parameter]) -> str:
-    """Return source for the parameters of a method, where an optional one has the default ``_wsrpc_omitted``."""
-    shown: list[str] = []
-    positional_only = named_only = False
-    for p in parameters:
-        if positional_only and p.kind is not p.POSITIONAL_ONLY:
-            shown.append("/")
-        positional_only = p.kind is p.POSITIONAL_ONLY
-        if p.kind is p.KEYWORD_ONLY and not named_only:
-            shown.append("*")
-        named_only = named_only or p.kind in (p.KEYWORD_ONLY, p.VAR_POSITIONAL)
-        star = "*" if p.kind is p.VAR_POSITIONAL else ""
-        shown.append(f"{star}{p.name}" if p.default is p.empty else f"{p.name}=_wsrpc_omitted")
-    return ", ".join([*shown, "/"] if positional_only else shown)
-
-
-def _request(number: int, member: Member, itself: str, form: Form, blocking: bool) -> Callable[[str], str]:
-    """Return a function from source for the arguments to source for the call."""
-    caller, event = f"{itself}._wsrpc_caller", repr(member.event)
-    if member.blocking and not blocking:
-        raise member.refusal(
-            None,
-            "a plain `def` is an event or a stream: write `async def` for a request, or return wsrpc.Stream[...] for a "
-            "stream. (In a contract for wsrpc.blocking.Client, a plain `def` is a request.)",
-        )
-    match member.kind:
-        case Kind.REQUEST:
-            channel, options = f"{caller}._channel_name", f"{itself}._wsrpc_options[{number}]"
-            return lambda args: f"{caller}._sender.{form}({channel}, {event}, {args}, {options})"
-        case Kind.STREAM:
-            return lambda args: f"_wsrpc_stream({itself}, {number}, {event}, {args})"
-        case Kind.CONVERSATION:
-            return lambda args: f"_wsrpc_open_channel({itself}, {number}, {event}, {args})"
-        case Kind.UPLOAD | Kind.EXCHANGE:
-            assert member.source is not None
-            function = "_wsrpc_upload" if member.kind is Kind.UPLOAD else "_wsrpc_stream"
-            items = f"_wsrpc_items({member.source.name})"
-            return lambda args: f"{function}({itself}, {number}, {event}, {args}, {items})"
-
-
-def _event(member: Member, itself: str, blocking: bool) -> Callable[[str], str]:
-    check_emitted(member)
-    method = "emit_nowait" if member.blocking and not blocking else "emit"
-    return lambda args: f"{itself}._wsrpc_{method}({member.event!r}, *{args})"
-
-
-def _calls(member: Member, call: Callable[[str], str]) -> list[str]:
-    """Return source for the body of a method: one call for each number of arguments.
-
-    Optional parameters at the end that are omitted are not sent. One that is omitted before an argument that is given
-    is sent with its default.
-    """
     wire = [p for p in member.parameters if p.source == "wire"]
-    rest = next((p for p in member.parameters if p.source == "rest"), None)
-    always = max((number + 1 for number, p in enumerate(wire) if p.required), default=0)
+    rest = next((p.name for p in member.parameters if p.source == "rest"), None)
+    least = sum(p.required for p in wire)
+    most = inf if rest is not None else sum(not p.keyword for p in wire)
+    if member.source is not None or any(p.keyword and p.required for p in wire):
+        most = -1  # not all arguments can be given by place alone
 
-    def arguments(count: int, *more: str) -> str:
-        filled = [p.name if p.required else _filled(p) for p in wire[:count]]
-        return f"({''.join(f'{each}, ' for each in [*filled, *more])})"
+    def arranged(proxy: TypedCaller, args: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], Any]:
+        if not named and least <= len(args) <= most:
+            return args, None
+        try:
+            given = signature.bind(proxy, *args, **named).arguments
+        except TypeError as exc:
+            raise TypeError(f"{member.shown}(): {exc}") from None
+        values: list[Any] = []
+        omitted: list[Parameter] = []
+        for p in wire:
+            if p.name in given:
+                values += [*(_default(member, each) for each in omitted), given[p.name]]
+                omitted.clear()
+            else:
+                omitted.append(p)
+        if rest is not None:
+            values += given.get(rest, ())
+        items = None if member.source is None else given[member.source.name]
+        if member.source is not None and items is None:  # elsewhere None stands for nothing to send
+            raise TypeError(
+                f"{member.shown}() takes an iterable or async iterable of the items that it sends, got None"
+            )
+        return tuple(values), items
 
-    lines: list[str] = []
-    if rest is not None:
-        lines += [f"if {rest.name}:", f"    return {call(arguments(len(wire), f'*{rest.name}'))}"]
-    for count in range(len(wire), always, -1):
-        last = wire[count - 1].name
-        lines += [f"if {last} is not _wsrpc_omitted:", f"    return {call(arguments(count - 1, last))}"]
-    return [*lines, f"return {call(arguments(always))}"]
+    return arranged
 
 
-def _filled(p: Any) -> str:
-    """Return source for an optional argument, or its default if it is omitted."""
-    default = f"_wsrpc_unknown({p.name!r})" if p.default is ... else f"_wsrpc_default_{p.name}"
-    return f"({default} if {p.name} is _wsrpc_omitted else {p.name})"
-
-
-def _items(member: Member, source: Any) -> Any:
-    """Return what gives the items of an upload or an exchange, which elsewhere is None if there are none to send."""
-    if source is None:
-        raise TypeError(f"{member.shown}() takes an iterable or async iterable of the items that it sends, got None")
-    return source
-
-
-def _unknown(member: Member, name: str) -> Never:
-    raise TypeError(
-        f"{member.shown}() needs {name!r} where an argument after it is given: arguments travel by place, and the "
-        "contract does not say its default"
-    )
+def _default(member: Member, p: Parameter) -> Any:
+    if p.default is ...:
+        raise TypeError(
+            f"{member.shown}() needs {p.name!r} where an argument after it is given: arguments travel by place, and "
+            "the contract does not say its default"
+        )
+    return p.default

@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 
 from .._base.misuse import check_flag, no_parentheses
 from .._base.names import F, OnChannel, check_event, check_name
+from .._handlers.method import HandlerOptions
 from .._handlers.registry import RecordingRegistry, Registry
 
 if TYPE_CHECKING:
@@ -101,9 +102,8 @@ class Registrar(OnChannel):
                 is reserved for wsrpc.
         """
         _check_event("on", event)
-        return self._register(
-            event, handler, once=False, lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden
-        )
+        options = HandlerOptions(lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
+        return self._register(event, handler, options, once=False)
 
     @overload
     def once(
@@ -154,17 +154,18 @@ class Registrar(OnChannel):
         The options and exceptions are those of `on`.
         """
         _check_event("once", event)
-        return self._register(event, handler, once=True, lax=lax, thread=thread, timeout=timeout, hidden=hidden)
+        options = HandlerOptions(lax=lax, thread=thread, timeout=timeout, hidden=hidden)
+        return self._register(event, handler, options, once=True)
 
-    def _register(self, event: str, handler: Any, **options: Any) -> Any:
+    def _register(self, event: str, handler: Any, options: HandlerOptions, *, once: bool) -> Any:
         self._check_open()
         if handler is not _MISSING:
-            self._registry.add(self._channel_name, event, handler, **options)
+            self._registry.add(self._channel_name, event, handler, options, once=once)
             return handler
 
         def decorate(function: F) -> F:
             _check_decorated(event, function)
-            self._registry.add(self._channel_name, event, function, **options)
+            self._registry.add(self._channel_name, event, function, options, once=once)
             return function
 
         return decorate

@@ -13,6 +13,7 @@ __all__ = [
     "RAW",
     "RESERVED_EVENTS",
     "STREAM_EVENTS",
+    "UNTYPED",
     "ChannelRef",
     "F",
     "Offline",
@@ -40,6 +41,9 @@ and ids begin at 1."""
 
 Offline = Literal["queue", "fail"]
 """Whether a message waits for the next connection or is refused while there is none."""
+
+UNTYPED: Any = UNSET
+"""The default of ``returns=``: the value as decoded."""
 
 Source: TypeAlias = AsyncIterable[Any] | Iterable[Any]
 """The argument ``send=``: items that are sent one by one, as the remote peer reads them."""

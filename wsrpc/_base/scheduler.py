@@ -106,10 +106,18 @@ class LoopScheduler:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._clock: Scheduler | None = None
-        self.time: Callable[[], float] = self._time
-        self.call_at: Callable[[float, Callable[[], object]], Timer] = self._call_at
-        self.create_future: Callable[[], asyncio.Future[Any]] = self._create_future
-        self.spawn: Spawn = self._spawn
+        # `renew` sets these four.
+        self.time: Callable[[], float]
+        self.call_at: Callable[[float, Callable[[], object]], Timer]
+        self.create_future: Callable[[], asyncio.Future[Any]]
+        self.spawn: Spawn
+
+    def __getattr__(self, name: str) -> Any:
+        """Bind to the running loop on the first use."""
+        if name not in ("time", "call_at", "create_future", "spawn"):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
+        self.renew()
+        return vars(self)[name]
 
     @property
     def is_elsewhere(self) -> bool:
@@ -149,14 +157,6 @@ class LoopScheduler:
         self.time = time.monotonic if _is_asyncio(clock.time, "time") else clock.time
         self.call_at = clock.call_at
 
-    def _time(self) -> float:
-        self.renew()
-        return self.time()
-
-    def _call_at(self, when: float, callback: Callable[[], object]) -> Timer:
-        self.renew()
-        return self.call_at(when, callback)
-
     def call_soon(self, callback: Callable[[], object]) -> None:
         loop = self._loop or asyncio.get_running_loop()
         if loop.is_closed():
@@ -166,16 +166,6 @@ class LoopScheduler:
         except RuntimeError:
             here = False
         (loop.call_soon if here else loop.call_soon_threadsafe)(callback)
-
-    def _create_future(self) -> asyncio.Future[Any]:
-        self.renew()
-        return self.create_future()
-
-    def _spawn(
-        self, coroutine: Coroutine[Any, Any, None], /, context: contextvars.Context | None = None
-    ) -> asyncio.Task[None]:
-        self.renew()
-        return self.spawn(coroutine, context)
 
 
 class Tasks:

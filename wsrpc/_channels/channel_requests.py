@@ -15,14 +15,15 @@ from .._handlers.registry import Registry
 from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_started_call, reason_of
 from .._sending.outbound import Outbound
-from .._sending.pending import RequestOptions
+from .._sending.pending import PendingRequests, RequestOptions
 from .._sending.requests import Requester, convert_answer
 from .._streams.inbox import Inbox
 from .._streams.recipients import MismatchDetector
 from ..errors import BadResult, ChannelClosed, ConnectionLost, RemoteError, RequestTimeout, RpcError
 from ..limits import Limits
 from .core import ChannelCore
-from .producer import ItemRefused, Producer
+from .paced import ItemRefused
+from .producer import Producer
 from .readers import Readers
 from .source import close_source
 
@@ -43,7 +44,7 @@ class ChannelRequests(Requester):
 
     def __init__(
         self,
-        out: Outbound,
+        requests: PendingRequests,
         limits: Limits,
         registry: Registry,
         *,
@@ -51,14 +52,18 @@ class ChannelRequests(Requester):
         warn: Callable[..., None],
         keep: Callable[[asyncio.Task[None]], None],
     ) -> None:
-        super().__init__(out, limits, registry, warn)
-        # The same methods without a call in between.
-        self.send_event = out.send_event
-        self.send_event_nowait = out.send_event_nowait
+        super().__init__(requests, limits, registry, warn)
         self.converter = registry.converter
         self.read_events = readers.read_events
         self.read_items = readers.read_items
         self._keep = keep
+
+    def use(self, out: Outbound) -> None:
+        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
+        super().use(out)
+        # The same methods without a call in between.
+        self.send_event = out.send_event
+        self.send_event_nowait = out.send_event_nowait
 
     async def _open(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions

@@ -1,53 +1,44 @@
-"""Anonymous channels: one side of one channel, and the table of those of a session."""
+"""`ChannelCore`: one side of an anonymous channel."""
 
 from __future__ import annotations
 
 import asyncio
 import enum
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated, Event, Resolution, WireMessage, place_on
-from .._protocol.nodes import LEFT, as_raised
-from .._protocol.rejections import ABORTED, FINISHED_REASON, is_finished, reason_from_wire, text_for_peer
+from .._protocol.messages import Event, Resolution, WireMessage, place_on
+from .._protocol.nodes import LEFT
+from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
-from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
-from .._sending.pending import MAX_REMEMBERED
+from .._sending.pending import RequestOptions
 from .._sending.sender import RefusingSender, Sender
-from .._streams.event_values import Waits, value_of
-from .._streams.inbox import SMALLEST_SHARE, Inbox, MessageQueue, Upload
+from .._streams.event_values import Waits
+from .._streams.inbox import Inbox, MessageQueue, Upload
 from .._streams.memory import UnreadMemory
 from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
-from .._streams.stream import Stream
 from ..errors import (
     ChannelClosed,
     ChannelNotReady,
-    ConnectionLost,
-    RemoteError,
     RpcError,
     StreamOverflow,
     as_text,
-    closed_here,
-    is_closed_here,
-    made_here,
     short,
 )
 from ..limits import Limits
 
 __all__ = [
     "FINISHED",
-    "NO_CHANNELS",
-    "TOO_MANY",
     "ChannelCore",
     "ChannelListener",
+    "ChannelOwner",
     "ChannelState",
-    "ChannelTable",
     "Delivery",
     "UnreadMessages",
 ]
@@ -93,9 +84,6 @@ _NO_HANDLERS = Registry()
 """The registry of channels without handlers, for example those of streams."""
 
 
-_NOBODY: dict[str, Recipient] = {}
-
-
 class ChannelListener(Protocol):
     """Part of the peer that runs the handlers of channels. Implemented by `Dispatcher` of ``_peer``."""
 
@@ -118,6 +106,40 @@ class ChannelListener(Protocol):
 
     def reject(self, i: int, error: RpcError, /) -> None:
         """Reject a request of the remote peer."""
+
+
+class ChannelOwner(Protocol):
+    """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
+
+    out: Outbound
+    registry: Registry
+    sender: Sender
+    """Sends for the users of channels."""
+    listener: ChannelListener
+    warn: Callable[..., None]
+    over: bool
+    """The session has ended: in another one an id would be that of another request."""
+
+    @property
+    def unread(self) -> UnreadMessages: ...
+
+    @property
+    def credit_share(self) -> int:
+        """Bytes of one stream that may be in flight now."""
+        ...
+
+    def credit_begins(self, h: int, /) -> None:
+        """Take note that the items of channel ``h`` are read, by credit."""
+
+    def send_abort(self, h: int, reason: object, /) -> None:
+        """Abort a channel, unless this side has done so already."""
+
+    def abort_when_used(self, h: int, reason: object, /) -> None:
+        """Abort a channel when the remote peer sends something on it."""
+
+    def forget(self, channel: ChannelCore, reason: object, /, *, by_other: bool) -> bool:
+        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
+        ...
 
 
 class UnreadMessages(UnreadMemory):
@@ -192,6 +214,7 @@ class ChannelCore:
         "_end_timer",
         "_on_close",
         "_on_credit",
+        "_owner",
         "_then",
         "_unread_by",
         "delivery",
@@ -199,20 +222,20 @@ class ChannelCore:
         "heard",
         "id",
         "left",
-        "live",
+        "out",
         "reason",
         "recipients",
         "registry",
         "sender",
         "state",
-        "table",
         "unread",
     )
 
-    def __init__(self, id: int, table: ChannelTable) -> None:
+    def __init__(self, id: int, owner: ChannelOwner) -> None:
         self.id = id
         """The id of the request that opened it, which is the channel's name on the wire."""
-        self.table = table
+        self._owner = owner
+        self.out = owner.out
         self.state = ChannelState.NEW
         self.reason: Any = None
         """Why it has ended."""
@@ -223,7 +246,7 @@ class ChannelCore:
         self.registry = _NO_HANDLERS
         self.sender: Sender | None = None
         """Sends for the user, from its first use until the channel ends. See `start_sending`."""
-        self.unread = table.unread
+        self.unread = owner.unread
         self.delivery = Delivery.KEEPING
         self._early: MessageQueue | None = None
         """The messages that arrived before anything listened."""
@@ -232,8 +255,6 @@ class ChannelCore:
         """The remote peer has sent an event or a request on the channel."""
         self.recipients: dict[str, Recipient] = {}
         """By event name."""
-        self.live: dict[str, Recipient] = _NOBODY
-        """The same while messages are delivered at once, from the second one on. Otherwise it is empty."""
         self._unread_by: set[Recipient] = set()
         """Readers of a channel that is over which have not read everything yet."""
         self._then: Callable[[], None] | None = None
@@ -277,9 +298,9 @@ class ChannelCore:
         """
         if self.state is not ChannelState.CLOSED:
             if coroutine is None:
-                check_thread_of_plain(self.table.out.thread, "function")
+                check_thread_of_plain(self.out.thread, "function")
             else:
-                check_thread(self.table.out.thread, coroutine)
+                check_thread(self.out.thread, coroutine)
 
     def gone(self) -> ChannelClosed:
         """Return the error for a call on a channel that has ended."""
@@ -290,7 +311,7 @@ class ChannelCore:
         if self.state is not ChannelState.CLOSED:
             self.check_thread("channel.wait_closed()")
             if self._closed is None:
-                self._closed = self.table.out.loop.create_future()
+                self._closed = self.unread.loop.create_future()
             await asyncio.shield(self._closed)
         if self.delivery is Delivery.DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
@@ -305,33 +326,29 @@ class ChannelCore:
         """Open it: the remote peer knows of it from now on."""
         self.state = ChannelState.OPEN
 
-    def deliver(self) -> None:
-        """Answer the request that it belongs to with the channel. See `ChannelTable.deliver`."""
-        self.table.deliver(self)
-
     def start_sending(self) -> Sender:
         """Return the sender for the user's messages on the channel. It refuses them unless the channel is open."""
         if self.state is ChannelState.OPEN:
-            sender = self.sender = self.table.sender
+            sender = self.sender = self._owner.sender
             return sender
         return RefusingSender(self.gone if self.closed else lambda: ChannelNotReady(_NOT_READY.format(self.id)))
 
     # ------------------------------------------------------------ reading
 
-    def read_items(self, returns: Any) -> Stream[Any]:
+    def read_items(self) -> Inbox:
         """Read the items of ws-wrapper's iterator protocol. See `AnonymousChannel.items`."""
         self._check_reading()
-        convert = None if returns is UNSET else self.table.registry.converter(returns)
-        return Stream("next", convert, reading=self._abandoned("next", items=True, newest=False) or self.inbox())
+        return self._abandoned("next", items=True, newest=False) or self.inbox()
 
-    def read_events(self, event: str, returns: Any, keep: Waits) -> Stream[Any]:
+    def read_events(self, event: str, keep: Waits) -> Inbox:
         """Read the events of one name. See `EventReader.events`."""
         self._check_reading()
-        convert = value_of(returns, self.table.registry.converter)
-        misfit = partial(self.table.count_misfit, f"event {short(event)} on channel {self.id}")
         newest = keep == "newest"
-        reading = self._abandoned(event, items=False, newest=newest) or Inbox(self, event, newest=newest)
-        return Stream(event, convert, reading=reading, misfit=misfit)
+        return self._abandoned(event, items=False, newest=newest) or Inbox(self, event, newest=newest)
+
+    def converter(self, returns: Any) -> Callable[[Any], Any]:
+        """Return a function that converts a value to a type."""
+        return self._owner.registry.converter(returns)
 
     def _check_reading(self) -> None:
         self.check_open()
@@ -392,7 +409,7 @@ class ChannelCore:
             self._stop_early_timer()
             self.delivery = Delivery.DUE
             if self._early is not None or self.closed:
-                self.table.out.loop.call_soon(self._deliver_early)
+                self.unread.loop.call_soon(self._deliver_early)
             else:
                 self._deliver_early()
 
@@ -417,8 +434,8 @@ class ChannelCore:
         self._then = then
         self._check_read()
         if self._then is not None:
-            loop = self.table.out.loop
-            self._end_timer = loop.call_at(loop.time() + self.table.limits.unread, self.notice_end)
+            loop = self.unread.loop
+            self._end_timer = loop.call_at(loop.time() + self.unread.limits.unread, self.notice_end)
 
     def notice_end(self) -> None:
         """Call the callback of `when_read` now, whether everything was read or not."""
@@ -439,7 +456,6 @@ class ChannelCore:
         """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
         self.heard = True
         if self.delivery is Delivery.LIVE:
-            self.live = self.recipients
             self._deliver(message, payload, decode)
         else:
             self._keep(message, payload, decode)
@@ -454,8 +470,8 @@ class ChannelCore:
     def _keep(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         if self._early is None:
             self._early = MessageQueue(self.unread)
-            loop = self.table.out.loop
-            self._early_timer = loop.call_at(loop.time() + self.table.limits.unread, self._overdue)
+            loop = self.unread.loop
+            self._early_timer = loop.call_at(loop.time() + self.unread.limits.unread, self._overdue)
         # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
         due = self.delivery is Delivery.DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
@@ -474,7 +490,7 @@ class ChannelCore:
         elif self.in_use:
             self._drop_early_events()
         else:
-            seconds = self.table.limits.unread
+            seconds = self.unread.limits.unread
             self.abort(StreamOverflow(f"nobody has read channel {self.id} within {seconds:g} s (Limits.unread)"))
 
     def _drop_early_events(self) -> None:
@@ -509,8 +525,6 @@ class ChannelCore:
             self._end_recipients()
         else:
             self.delivery = Delivery.LIVE
-            if self.heard:
-                self.live = self.recipients
 
     def _end_recipients(self) -> None:
         """Tell all recipients that nothing more arrives, and drop what is still kept."""
@@ -520,7 +534,6 @@ class ChannelCore:
             self._early.discard()
             self._early = None
         recipients, self.recipients = self.recipients, {}
-        self.live = _NOBODY
         self.unread.forget_late(self)
         self._unread_by = {one for one in each_of(recipients.values()) if isinstance(one, Inbox) and one.is_at_work}
         for recipient in recipients.values():
@@ -537,21 +550,21 @@ class ChannelCore:
     @property
     def has_credit(self) -> bool:
         """Whether the remote peer keeps to credit when it produces."""
-        return self.table.out.terms.credit
+        return self.out.terms.credit
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``, and credit before it if the remote peer keeps to that."""
         if self.has_credit:
-            self.table.credited[self.id] = None
+            self._owner.credit_begins(self.id)
             inbox.grant_credit()
         self._send(Event(("start",), h=self.id))
 
     @property
     def credit_share(self) -> int:
-        return self.table.credit_share
+        return self._owner.credit_share
 
     def grant(self, items: int, size: int) -> None:
-        self.table.out.grant(self.id, items, size)
+        self.out.grant(self.id, items, size)
 
     def stop_items(self) -> None:
         """Send ``stop``."""
@@ -559,24 +572,39 @@ class ChannelCore:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if not self.table.over:
+        if not self._owner.over:
             self._send(Resolution(i, value))
 
     def _send(self, message: Event | Resolution) -> None:
-        out = self.table.out
+        out = self.out
         out.reply(out.terms.encode(message))
 
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
-        if not self.table.over:
-            self.table.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
+        if not self._owner.over:
+            self._owner.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def warn(self, text: str) -> None:
-        self.table.warn(text)
+        self._owner.warn(text)
+
+    def count_misfit(self, event: str, why: Exception) -> None:
+        text = f"event {short(event)} on channel {self.id} was dropped: {why}"
+        self._owner.listener.count("wrong arguments", text)
 
     def count_dropped(self, count: int) -> None:
         text = f"events on channel {self.id} were dropped, because nobody listens to them"
-        self.table.listener.count("unread event", text, count)
+        self._owner.listener.count("unread event", text, count)
+
+    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
+        self.abort(error)
+
+    def send_request(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> Coroutine[Any, Any, Any]:
+        """Send a request of a producer."""
+        return self._owner.sender.send_request(self.id, event, args, options)
+
+    def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
+        """Send an event of a producer once the connection has room. Return its size."""
+        return self.out.send_in_turn(Event((event, *args), h=self.id))
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""
@@ -601,14 +629,14 @@ class ChannelCore:
     def own_registry(self) -> Registry:
         """Return the channel's own registry."""
         if self.registry is _NO_HANDLERS:
-            self.registry = self.table.registry.for_channel()
+            self.registry = self._owner.registry.for_channel()
         return self.registry
 
     def has_handler(self, event: str) -> bool:
         return self.registry.has(self.id, event)
 
     def handle(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.table.listener.arrived(message, payload, None, decode, self)
+        self._owner.listener.arrived(message, payload, None, decode, self)
 
     # ------------------------------------------------------------ the end
     #
@@ -622,8 +650,7 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
-        if (link := self.table.out.link) is not None:
-            link.send_kept_back()
+        self.out.send_kept_back()
         reading = self.recipients.get("next")
         if isinstance(reading, Inbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)
@@ -655,12 +682,12 @@ class ChannelCore:
             return
         if isinstance(reason, StreamOverflow):
             reason = RpcError(as_text(reason))
-        if self.produces and not self.heard and self.table.out.terms.plain:
+        if self.produces and not self.heard and self.out.terms.plain:
             # JavaScript takes a channel that is aborted before its loop begins for a stream without items. If the abort
             # comes after the `start` of the loop, the loop throws.
-            self.table.abort_when_used(self.id, reason)
+            self._owner.abort_when_used(self.id, reason)
         else:
-            self.table.send_abort(self.id, reason)
+            self._owner.send_abort(self.id, reason)
 
     def end(self, reason: object, error: Exception | None, *, by_other: bool = False) -> None:
         """End it on this side. All ends come here, and nothing of the channel is left behind.
@@ -680,14 +707,14 @@ class ChannelCore:
                 self._leave()  # nothing will listen from now on
             return
         self.state = ChannelState.CLOSED
-        if known and not by_other and self.table.out.between_nodes:  # that node has to know of each end
-            self.table.send_abort(self.id, LEFT)
+        if known and not by_other and self.out.between_nodes:  # that node has to know of each end
+            self._owner.send_abort(self.id, LEFT)
         self.reason = reason
         self.error = error
         self.sender = None
         if self._end_timer is not None:
             self._end_timer.cancel()
-        served = self.table.forget(self, reason, by_other=by_other)
+        served = self._owner.forget(self, reason, by_other=by_other)
         if not by_other:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
                 for i in self.take_request_ids():
@@ -710,332 +737,6 @@ class ChannelCore:
 
     def expect_end(self) -> None:
         """Abort it unless the remote producer's last message comes within `Limits.unread` seconds."""
-        loop, patience = self.table.out.loop, self.table.limits.unread
+        loop, patience = self.unread.loop, self.unread.limits.unread
         error = RpcError(f"the end of what was sent has not come within {patience:g} s")
         self._end_timer = loop.call_at(loop.time() + patience, partial(self.abort, error))
-
-
-V = TypeVar("V")
-
-TOO_MANY = "wsrpc.too_many_channels"
-"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
-
-NO_CHANNELS = "wsrpc.no_channels"
-"""The code of a request of a peer that knows no channels, if its answer would have been one."""
-
-PATIENCE = 5.0
-"""Seconds within which a program that has requested a stream begins to read it."""
-
-
-class SilenceWatch:
-    """Warns once if a plain peer sends nothing on a channel that it was given.
-
-    It watches one channel at a time, until the peer has sent something on one of them, or the warning was logged.
-
-    Args:
-        unread: `Limits.unread`, the seconds after which a stream that nobody reads ends.
-    """
-
-    __slots__ = ("_loop", "_over", "_patience", "_timer", "_warn", "_watched")
-
-    def __init__(self, loop: Scheduler, unread: float, warn: Callable[..., None]) -> None:
-        self._loop = loop
-        self._patience = min(PATIENCE, unread)
-        self._warn = warn
-        self._watched: ChannelCore | None = None
-        self._timer: Timer | None = None
-        self._over = False
-
-    def given(self, channel: ChannelCore, event: str) -> None:
-        """Take note that the request ``event`` was answered with ``channel``."""
-        if not self._over and self._watched is None:
-            self._watched = channel
-            self._timer = self._loop.call_at(self._loop.time() + self._patience, partial(self._check, channel, event))
-
-    def ended(self, channel: ChannelCore) -> None:
-        """Take note that the channel has ended."""
-        if channel is self._watched and self._timer is not None:
-            self._timer.cancel()
-            self._forget(channel)
-
-    def _forget(self, channel: ChannelCore) -> None:
-        self._watched = self._timer = None
-        self._over = self._over or channel.heard
-
-    def _check(self, channel: ChannelCore, event: str) -> None:
-        self._forget(channel)
-        if self._over or channel.in_use:
-            return  # where this side speaks, the peer may just listen
-        self._over = True
-        self._warn(
-            "the peer has requested %r and has sent nothing on its channel for %g s: ws-wrapper 3 and older have no "
-            'streams or other channels, and resolve such a request with undefined. profile="ws-wrapper-3" rejects it',
-            event,
-            self._patience,
-        )
-
-
-class ChannelTable:
-    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
-
-    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
-    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
-
-    Args:
-        registry: the peer's registry. Handlers on channels are registered with the same options.
-        limits: the limits of the peer.
-        unread: returns the counter of the memory of unread messages on all channels of the peer.
-        sender: sends for the users of channels.
-        listener: runs the handlers.
-        warn: writes a line into the log.
-    """
-
-    def __init__(
-        self,
-        out: Outbound,
-        registry: Registry,
-        limits: Limits,
-        unread: Callable[[], UnreadMessages],
-        *,
-        sender: Sender,
-        listener: ChannelListener,
-        warn: Callable[..., None],
-    ) -> None:
-        self.out = out
-        self.limits = limits
-        self.sender = sender
-        self.listener = listener
-        self.warn = warn
-        self.over = False
-        """The session has ended: in another one an id would be that of another request."""
-        self.registry = registry
-        self._unread = unread
-        self._aborted: dict[int, RpcError | None] = {}
-        """Ended channels that this side has aborted. If the abort waits until something arrives, the value is its
-        reason."""
-        self._produced: dict[int, None] = {}
-        """Ended channels on which this side has produced."""
-        self._silence: SilenceWatch | None = None
-        """Exists once a plain peer was given a channel."""
-        self.credited: dict[int, None] = {}
-        """Ids of the channels whose items are read, by credit."""
-        self.opened: dict[int, ChannelCore] = {}
-        """Channels that this side opened."""
-        self.served: dict[int, ChannelCore] = {}
-        """Channels that the remote peer opened."""
-        self.undelivered: dict[ChannelCore, str] = {}
-        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
-        Each counts as a served one."""
-
-    def __len__(self) -> int:
-        return len(self.opened) + len(self.served)
-
-    def __repr__(self) -> str:
-        made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
-
-    # ------------------------------------------------------------ looking up
-
-    def find(self, h: int) -> ChannelCore | None:
-        return self.opened.get(h) or self.served.get(h)
-
-    def expects_credit(self, h: int) -> bool:
-        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
-        was known."""
-        return h in self._produced
-
-    def all(self) -> list[ChannelCore]:
-        """Return all open channels."""
-        return [*self.opened.values(), *self.served.values()]
-
-    # ------------------------------------------------------------ opening
-
-    def open(self, h: int) -> ChannelCore:
-        """Make the channel that is the answer to this side's request ``h``."""
-        self._aborted.pop(h, None)
-        channel = self.opened[h] = ChannelCore(h, self)
-        channel.opened()
-        return channel
-
-    @property
-    def full(self) -> bool:
-        """Whether the remote peer has as many channels as it may have."""
-        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
-        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
-        # running ones instead.
-        return len(self.served) + len(self.undelivered) >= self.limits.channels
-
-    @property
-    def too_many(self) -> str:
-        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
-
-    @staticmethod
-    def not_known(event: str) -> RemoteError:
-        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
-        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
-        return RemoteError(f"{text} returns a value", NO_CHANNELS)
-
-    def make(self, h: int, event: str) -> ChannelCore:
-        """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
-
-        Raises:
-            RemoteError: there are too many, or the remote peer knows no channels. It does not say that the handler did
-                not run.
-        """
-        if not self.out.terms.channels:
-            raise made_here(self.not_known(event))
-        if self.full:
-            raise made_here(RemoteError(self.too_many, TOO_MANY))
-        channel = ChannelCore(h, self)
-        self.undelivered[channel] = event
-        return channel
-
-    def deliver(self, channel: ChannelCore) -> None:
-        """Answer the request that ``channel`` belongs to with the channel.
-
-        Raises:
-            RpcError: the channel was aborted already; the error says why.
-        """
-        if channel.closed:
-            reason = channel.close_reason
-            if isinstance(reason, RpcError):
-                raise reason
-            if reason is None or isinstance(reason, BaseException):
-                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
-            raise RpcError.of_value(reason)
-        if channel.id in self.served:
-            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
-        self._aborted.pop(channel.id, None)
-        terms = self.out.terms
-        self.out.reply(terms.encode(ChannelCreated(channel.id)))
-        event = self.undelivered.pop(channel, "")
-        self.served[channel.id] = channel
-        channel.opened()
-        if terms.plain:
-            if self._silence is None:
-                self._silence = SilenceWatch(self.out.loop, self.limits.unread, self.warn)
-            self._silence.given(channel, event)
-
-    # ------------------------------------------------------------ what channels ask for
-
-    @property
-    def unread(self) -> UnreadMessages:
-        """Counts the memory of unread messages on all channels of the peer."""
-        return self._unread()
-
-    def count_misfit(self, what: str, why: Exception) -> None:
-        """Count an event whose arguments do not fit its reader."""
-        self.listener.count("wrong arguments", f"{what} was dropped: {why}")
-
-    @property
-    def credit_share(self) -> int:
-        """Bytes of one stream that may be in flight: the more streams are read, the fewer bytes of each.
-
-        Everything that is in flight arrives before the next answer.
-        """
-        window = self.limits.stream_window_bytes
-        return min(window, max(SMALLEST_SHARE, window // max(1, len(self.credited))))
-
-    def send_abort(self, h: int, reason: object) -> None:
-        """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
-        if not self._was_aborted(h):
-            _remember(self._aborted, h, None)
-            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
-
-    def abort_when_used(self, h: int, reason: object) -> None:
-        """Abort a channel when the remote peer sends something on it."""
-        # A new error, because that of a handler refers to the handler's variables.
-        code = reason.code if isinstance(reason, RpcError) else None
-        text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
-        _remember(self._aborted, h, RemoteError(text, code))
-
-    def _was_aborted(self, h: int) -> bool:
-        """Return whether this side has aborted ended channel ``h``, and has said so."""
-        return h in self._aborted and self._aborted[h] is None
-
-    def refuse(self, h: int) -> RpcError:
-        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
-        error = self._aborted.get(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
-        self.send_abort(h, error)
-        return error
-
-    # ------------------------------------------------------------ ending
-
-    def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
-        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
-        channel = self.find(h)
-        if channel is None:
-            return False
-        if is_finished(x, flag):
-            channel.end(FINISHED, None, by_other=True)
-            return True
-        reason = reason_from_wire(x, flag)
-        error: Exception = _for_readers(reason)
-        if self.out.between_nodes and isinstance(reason, RemoteError):
-            error = as_raised(reason)
-        channel.end(reason, error, by_other=True)
-        return True
-
-    def request_cancelled(self, i: int, reason: Any) -> bool:
-        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
-
-        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
-        drop before. JavaScript and Go ignore such a cancellation.
-        """
-        channel = None if self.out.terms.plain else self.served.get(i)
-        if channel is None:
-            return False
-        channel.end(reason, _for_readers(reason), by_other=True)
-        return True
-
-    def end(self, error: ConnectionLost) -> None:
-        """End all channels, because the session has ended."""
-        self.over = True
-        for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
-            channel.take_request_ids()
-            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
-            if is_closed_here(error):
-                closed_here(own)
-            channel.end(own, own, by_other=True)
-
-    def forget(self, channel: ChannelCore, reason: object, *, by_other: bool) -> bool:
-        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
-        h = channel.id
-        served = self.served.get(h) is channel
-        if served:
-            del self.served[h]
-            if self._silence is not None:
-                self._silence.ended(channel)
-        elif self.opened.get(h) is channel:
-            del self.opened[h]
-        else:
-            # Nothing was ever sent on it. Its id may be that of another channel: a handler that runs on after its
-            # request was answered does not keep the remote peer from using the id again.
-            self.undelivered.pop(channel, None)
-            return False
-        self.credited.pop(h, None)
-        if channel.produces:
-            _remember(self._produced, h, None)
-        requests = self.out.requests
-        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
-        for pending in requests.on_channel(h):
-            requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
-            if tells and pending.flight is not None:
-                requests.give_up(pending)
-                reason_there = None if by_other else channel.close_reason
-                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
-        self.listener.cancel_requests_on(h, reason)
-        return served
-
-
-def _remember(ids: dict[int, V], h: int, value: V) -> None:
-    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
-    ids[h] = value
-    if len(ids) > MAX_REMEMBERED:
-        del ids[next(iter(ids))]
-
-
-def _for_readers(reason: Any) -> RemoteError:
-    """Return the error that readers get for a reason of the remote peer, as for requests."""
-    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)

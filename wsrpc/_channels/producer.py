@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import types
-from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator, Sized
 from contextlib import suppress
 from functools import partial
 from itertools import islice
-from typing import Any, Never, cast
+from typing import Any, Never
 
 import msgspec
 from msgspec import UNSET
@@ -17,51 +16,43 @@ from msgspec import UNSET
 from .._base.names import Source
 from .._base.scheduler import Timer
 from .._protocol.codecs import BRACE
-from .._protocol.messages import Event, Item, NoMoreItems, WireMessage
-from .._protocol.rejections import of_started_call
-from .._sending.pending import RequestOptions
+from .._protocol.messages import Event, Item, ItemsFailed, NoMoreItems, WireMessage
 from .._streams.recipients import Decode
-from ..errors import BadArguments, ChannelClosed, ConnectionLost, Overloaded, RemoteError, RpcError
+from ..errors import ChannelClosed, ConnectionLost, RpcError, WsrpcError
 from .core import ChannelCore
+from .paced import PacedProducer
+from .pulls import Pulls
 from .source import iterate
 
-__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer", "finish"]
+__all__ = ["Producer", "finish"]
 
-ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
-"""Options of an item that is sent as a request. The consumer may take its time before it answers."""
-
-LARGEST_PULL = 100_000
 BURST = 64
 """Number of items that are sent without a pause."""
 TOGETHER = 4096
 """Bytes of the items that are sent in one message."""
 CHEAPER = 2
 """Items in one message that take as long as one by itself, or less, so that twice as many are sent without a pause."""
-MOST_PULLS = 64
-"""Pulls that may wait for their items. A consumer that asks ahead does so by one or two."""
 
-_END: Any = object()
 _MARK: Any = object()
 """Stands before the items that are made, until something is sent. See `take`."""
-Measure = Callable[[Any], bytes]
 ENVELOPE = 32
 """Bytes that an item takes beside its own, if it is sent by itself: at least what the message around it takes."""
+
+Measure = Callable[[Any], Sized]
 
 Step = Any
 """What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
+Taken = bool | tuple[Step, Any]
+"""False if the source has ended. If a step waits: the step and what it waits for, for `finish`. Else True."""
+
+Take = Callable[[list[Any], int, int, Measure], Taken]
+"""`take` or `take_async` of one source."""
+
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
-class ItemRefused(Exception):
-    """The consumer rejected an item that was sent to it as a request, and takes no more."""
-
-    def __init__(self, error: RemoteError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
-class Producer:
+class Producer(PacedProducer[ChannelCore]):
     """Sends the items of one source on an anonymous channel, in one of three ways.
 
     The consumer's first message chooses the way, and nothing later changes it:
@@ -81,26 +72,20 @@ class Producer:
     """
 
     __slots__ = (
-        "_channel",
         "_granted",
         "_granted_bytes",
         "_item_size",
         "_message",
         "_mode",
-        "_out",
-        "_over",
         "_pause_at",
         "_pulls",
         "_sent",
         "_sent_bytes",
         "_timer",
         "_waiter",
-        "stopped",
     )
 
     def __init__(self, channel: ChannelCore, *, patience: float | None, late: Callable[[], Exception]) -> None:
-        self._channel = channel
-        self._out = channel.table.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
         self._mode = ""
@@ -108,22 +93,20 @@ class Producer:
         self._sent = self._sent_bytes = 0
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
-        self._over = False
         self._pause_at = BURST
         self._granted = self._granted_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self._pulls: deque[tuple[int, int]] = deque()
-        """Requests of a consumer that pulls: the id of each, and how many items it wants."""
-        loop = self._out.loop
-        self.stopped: asyncio.Future[None] = loop.create_future()
-        """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
-        handler that streams is cancelled when its channel ends."""
+        self._pulls = Pulls(channel)
         self._timer: Timer | None = None
-        channel.produce(self._credited)
-        for event in ("start", "pull", "stop"):
-            channel.add_recipient(event, self)
+        self._waiter: asyncio.Future[None] | None = None
+        super().__init__(channel, channel.send_request)
         if patience is not None and not channel.closed:
+            loop = self._out.loop
             self._timer = loop.call_at(loop.time() + patience, partial(self._overdue, late))
+
+    def _listen(self) -> None:
+        self._channel.produce(self._credited)
+        for event in ("start", "pull", "stop"):
+            self._channel.add_recipient(event, self)
 
     def __repr__(self) -> str:
         return f"<Producer on {self._channel.id} {self._mode or 'waiting'}, {self._sent} of {self._granted} sent>"
@@ -139,31 +122,15 @@ class Producer:
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
-            self._pull(i, message.a[1:])
+            if self._pulls.ask(i, message.a[1:], started=self._has_begun and self._mode != "pull"):
+                if not self._has_begun:
+                    self._begin("pull")
+                self._wake()
         else:
             if not self.stopped.done():
                 self.stopped.set_result(None)
             if i is not UNSET:
                 self._channel.answer(i, None)
-
-    def _pull(self, i: Any, args: list[Any]) -> None:
-        if i is UNSET:
-            return  # nobody waits for an answer, so nobody gets items
-        n = args[0] if args else 1
-        if n.__class__ is not int or not 0 < n <= LARGEST_PULL:
-            self._refuse(i, f"pull: expected how many items, 1 to {LARGEST_PULL}, got {str(n)[:100]}")
-        elif len(self._pulls) >= MOST_PULLS:
-            self._channel.refuse(i, Overloaded(f"pull: {MOST_PULLS} wait already, await some of them first"))
-        elif self._has_begun and self._mode != "pull":
-            self._refuse(i, "pull: this stream was started, so its items come by themselves; pull instead of `start`")
-        else:
-            self._pulls.append((i, n))
-            if not self._has_begun:
-                self._begin("pull")
-            self._wake()
-
-    def _refuse(self, i: int, text: str) -> None:
-        self._channel.refuse(i, BadArguments(text))
 
     def _credited(self, n: int, size: int) -> None:
         # Totals, so credit that is repeated or comes late changes nothing.
@@ -206,17 +173,13 @@ class Producer:
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
-        self._over = True
+        super().channel_ended(error)
         self._granted = 0  # the next item is not sent
         self._wake()
         self._stop_timer()
-        if not self.stopped.done():
-            self.stopped.set_result(None)
 
     def take_request_ids(self) -> list[int]:
-        ids = [i for i, _ in self._pulls]
-        self._pulls.clear()
-        return ids
+        return self._pulls.take_request_ids()
 
     # ------------------------------------------------------------ producing
 
@@ -235,11 +198,13 @@ class Producer:
             self._waiter = None
         self._pause_at = self._sent + BURST
 
-    async def _wait_for_end(self) -> Never:
+    async def _not_sent(self, error: WsrpcError) -> Never:
         """Wait until `channel_ended` is called, because an item could not be sent or the channel is closed.
 
-        The error of that one send is not raised: it may say "not sent", although the request that opened the channel
-        was sent and its handler runs.
+        ``error`` is not raised: it may say "not sent", although the request that opened the channel was sent and its
+        handler runs. A channel is closed some turns before `channel_ended` is called, if messages on it are still to be
+        delivered. Nothing may be sent on it then: its id may be that of another channel already. A source that goes on
+        although it was cancelled gets here.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -267,69 +232,42 @@ class Producer:
             await self._run_pulled(source)
             return
         if self._mode == "paced":
-            await self._run_paced(source)
+            await super().run(source)
             return
-        # An item is made when there is room for it and not before, so that the items of a live feed are fresh. There is
-        # a loop for each kind of source: an async generator around another kind would take as long as all the rest.
+        items: AsyncGenerator[Any] | None = None
+        take_some: Take
         if not isinstance(source, AsyncIterable):
-            await self._run_plain(iter(source))
-            return
-        iterator = aiter(source)
-        if not isinstance(iterator, types.AsyncGeneratorType):
-            await self._run_iterator(iterator)
-            return
-        items = cast("AsyncGenerator[Any, None]", iterator)
-        waited = True
-        while True:
-            while not (self._sent < self._granted and self._sent_bytes < self._granted_bytes):
-                await self._wait()
-            if self._sent >= self._pause_at:
-                await self._pause()
-            # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
-            n = 1 if waited else self._at_once()
-            try:
-                if n > 1:
-                    rest = await self._send_together(partial(take_async, items), n)
-                    waited = rest is not True
-                    if rest is True:
-                        continue
-                    if rest is False:
-                        return
-                    value = await finish(*rest)
-                else:
-                    step: Any = anext(items)
+            take_some = partial(take, iter(source))
+        elif isinstance(source, types.AsyncGeneratorType):
+            take_some = partial(take_async, source)
+        else:
+            items = iterate(source)
+            take_some = partial(take_async, items)
+        try:
+            waited = True
+            while True:
+                sent = self._sent
+                if sent >= self._pause_at or sent >= self._granted or self._sent_bytes >= self._granted_bytes:
+                    await self._wait_for_room()
+                # Each item is sent by itself until one comes without waiting: further ones may follow it at once.
+                n = 1 if waited else self._at_once()
+                values: list[Any] = []
+                taken = take_some(values, 1, 0, measure_json) if n == 1 else await self._send_together(take_some, n)
+                waited = False
+                if isinstance(taken, tuple):
+                    waited = True
                     try:
-                        waits_for = step.send(None)
-                    except StopIteration as exc:  # how a coroutine returns
-                        value, waited = exc.value, False
-                    else:
-                        waited = True
-                        value = await finish(step, waits_for)
-            except StopAsyncIteration:
-                return
-            if not self._send(value):
-                await self._send_in_turn(value)
-
-    async def _run_plain(self, items: Iterator[Any]) -> None:
-        while True:
-            await self._wait_for_room()
-            if (n := self._at_once()) > 1:
-                if not await self._send_together(partial(take, items), n):
+                        values.append(await finish(*taken))
+                    except StopAsyncIteration:
+                        return
+                for value in values:
+                    if not self._send(value):
+                        await self._send_in_turn(value)
+                if taken is False:
                     return
-                continue
-            value = next(items, _END)
-            if value is _END:
-                return
-            await self._send_one(value)
-
-    async def _run_iterator(self, items: AsyncIterator[Any]) -> None:
-        while True:
-            await self._wait_for_room()
-            try:
-                value = await anext(items)
-            except StopAsyncIteration:
-                return
-            await self._send_one(value)
+        finally:
+            if items is not None:
+                await items.aclose()
 
     @property
     def _has_room(self) -> bool:
@@ -341,11 +279,6 @@ class Producer:
             await self._wait()
         if self._sent >= self._pause_at:
             await self._pause()
-
-    async def _send_one(self, value: Any) -> None:
-        """Send an item for which there was room when it was asked for."""
-        if not self._send(value):
-            await self._send_in_turn(value)
 
     # ------------------------------------------------------------ several items in one message
 
@@ -359,24 +292,20 @@ class Producer:
             return 1
         return max(1, min(self._granted - self._sent, (self._pause_at - self._sent) * CHEAPER))
 
-    async def _send_together(
-        self, take: Callable[[list[Any], int, int, Measure], bool | tuple[Step, Any]], n: int
-    ) -> bool | tuple[Step, Any]:
+    async def _send_together(self, take: Take, n: int) -> Taken:
         """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
-        before it, because `Link.precede` then sends those first.
+        before it, because `Outbound.precede` then sends those first.
 
         Raises:
             Exception: whatever the source raises, after the items before.
         """
-        link = self._out.link
-        assert link is not None
         room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
         measure = measure_json if self._out.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
-        end = link.precede(partial(self._send_now, values))
-        taken: bool | tuple[Step, Any] = False
+        end = self._out.precede(partial(self._send_now, values))
+        taken: Taken = False
         try:
             taken = take(values, n, room, measure)
             return taken
@@ -421,13 +350,14 @@ class Producer:
         self._item_size = size // count
         return True
 
-    async def _send_rest(self, values: list[Any], taken: bool | tuple[Step, Any]) -> None:
+    async def _send_rest(self, values: list[Any], taken: Taken) -> None:
         """Send items one by one, each in its turn. ``taken`` is what was returned for the items after them."""
         try:
             for value in values:
                 while not self._has_room:
                     await self._wait()
-                await self._send_one(value)
+                if not self._send(value):
+                    await self._send_in_turn(value)
         except BaseException:
             if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
                 with suppress(GeneratorExit, StopAsyncIteration):
@@ -458,53 +388,25 @@ class Producer:
         self._sent_bytes += size
         return True
 
-    async def _check_open(self) -> None:
-        """Wait for `channel_ended` and raise `ChannelClosed`, if the channel is closed. Otherwise do nothing.
-
-        A channel is closed some turns before `channel_ended` is called, if messages on it are still to be delivered.
-        Nothing may be sent on it then: its id may be that of another channel already. A source that goes on although it
-        was cancelled gets here.
-        """
-        if self._channel.closed:
-            await self._wait_for_end()
-
     async def _send_in_turn(self, value: Any) -> None:
-        await self._check_open()
+        if self.over:
+            await self._not_sent(self._channel.gone())
         try:
-            self._sent_bytes += await self._out.send_in_turn(Event(("next", Item(value)), UNSET, self._channel.id))
-        except (ChannelClosed, ConnectionLost):
-            await self._wait_for_end()
+            self._sent_bytes += await self._channel.send_in_turn("next", (Item(value),))
+        except (ChannelClosed, ConnectionLost) as exc:
+            await self._not_sent(exc)
         self._sent += 1
 
-    async def _run_paced(self, source: Source) -> None:
-        items = iterate(source)
-        try:
-            async for value in items:
-                await self._check_open()
-                try:
-                    # The consumer may take as long as it likes. The end of the channel settles the request.
-                    await self._channel.table.sender.send_request(
-                        self._channel.id, "next", (Item(value),), ITEM_REQUEST
-                    )
-                except RemoteError as exc:
-                    raise ItemRefused(of_started_call(exc)) from None
-                except (ChannelClosed, ConnectionLost):
-                    await self._wait_for_end()
-                if self.stopped.done():
-                    return
-        finally:
-            await items.aclose()
-
     async def _run_pulled(self, source: Source) -> None:
-        window = min(self._channel.table.limits.stream_window_bytes, self._out.terms.largest // 2)
+        window = min(self._channel.unread.limits.stream_window_bytes, self._out.terms.largest // 2)
         items = iterate(source)
         try:
             done = False
             kept: list[Any] = []
             while not done:
-                while not self._pulls:
+                while not self._pulls.waiting:
                     await self._wait()
-                n = self._pulls[0][1]
+                n = self._pulls.wanted
                 values, kept = kept, []
                 size = sum(len(self._out.terms.encode(Item(value))) for value in values)
                 try:
@@ -529,44 +431,28 @@ class Producer:
     def _answer_pull(self, values: list[Any], done: bool) -> None:
         if self._over:
             raise self._channel.gone()
-        i, _ = self._pulls.popleft()
-        try:
-            self._channel.answer(i, {"values": values, "done": done})
-        except Exception as exc:
-            self._channel.refuse(i, exc)
-            raise
+        self._pulls.answer(values, done)
 
     def refuse_pulls(self, error: Exception) -> None:
         """Reject the pulls that wait for items, because the source has failed, before the channel ends."""
-        while self._pulls:
-            i, _ = self._pulls.popleft()
-            self._channel.refuse(i, error)
+        self._pulls.refuse(error)
 
     @property
     def pulled(self) -> bool:
         """Whether the consumer pulls."""
         return self._mode == "pull"
 
-    async def finish(self) -> None:
-        """Tell the consumer that there are no more items.
-
-        Raises:
-            ChannelClosed: the channel is over.
-        """
+    async def finish(self, end: NoMoreItems | ItemsFailed | None = None) -> None:
         if self._mode == "pull":
             # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
-            while self._pulls:
-                self._channel.answer(self._pulls.popleft()[0], {"values": [], "done": True})
+            while self._pulls.waiting:
+                self._pulls.answer([], done=True)
         else:
-            await self._check_open()
-            try:
-                await self._out.send_in_turn(Event(("next", NoMoreItems()), UNSET, self._channel.id))
-            except (ChannelClosed, ConnectionLost):
-                await self._wait_for_end()
+            await super().finish(end)
 
 
-def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> bool:
-    """Append up to ``n`` items of ``source`` to ``values``. Return False if it has ended.
+def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
+    """Append up to ``n`` items of ``source`` to ``values``.
 
     No more are taken
 
@@ -582,31 +468,26 @@ def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: M
     Args:
         measure: encodes an item.
     """
-    count = before = len(values)
+    count, last = len(values), len(values) + n
     for value in islice(source, n):
         count += 1
         values.append(value)
+        if count == last:
+            return True
         try:
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # the item is sent by itself then, and raises its error there if it cannot be encoded at all
             return True
         if room <= 0 or len(values) < count:
             return True
-    return count - before == n
+    return False
 
 
-def take_async(
-    source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure
-) -> bool | tuple[Step, Any]:
-    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`.
-
-    Returns:
-        False if it has ended. If a step waits: the step and what it waits for, for `finish`. Else True.
-
-    What ``source`` raises is raised here. ``values`` then has the items before.
-    """
+def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, room: int, measure: Measure) -> Taken:
+    """Append up to ``n`` items of ``source`` to ``values``, as far as they come without waiting. See `take`."""
     advance = source.__anext__
-    for count in range(len(values) + 1, len(values) + n + 1):
+    count = len(values)
+    while True:
         step: Any = advance()
         try:
             waits_for = step.send(None)
@@ -617,13 +498,16 @@ def take_async(
         else:
             return step, waits_for
         values.append(value)
+        n -= 1
+        if n == 0:
+            return True
+        count += 1
         try:
             room -= len(measure(value)) + ENVELOPE
         except Exception:  # as in `take`
             return True
         if room <= 0 or len(values) < count:
             return True
-    return True
 
 
 @types.coroutine

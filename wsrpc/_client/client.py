@@ -136,8 +136,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         )
         plan = DialPlan(dialer, reconnect, connect_timeout)
         self._core = core = ClientCore(settings, registry, plan, fails_offline=offline == "fail", transport=transport)
-        self._out = core.peer_core.out
-        self._sender = core.peer_core.sender
+        self._sender = core.life.sender
 
     # ------------------------------------------------------------ what users see
 
@@ -311,7 +310,7 @@ class Client(Declarer, RawRegistrar, RawCaller):
         await self._core.close(code, reason)
 
     def _binary_is_free(self) -> bool:
-        return self._core.peer_core.binary_is_free()
+        return self._core.peer_core.session.binary_is_free()
 
     def __repr__(self) -> str:
         return f"<Client {self.state} {self.peer!r}>"

@@ -8,16 +8,17 @@ from contextlib import suppress
 
 import msgspec
 
-from .._api.peer import Peer, core_of
+from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.scheduler import LoopScheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
+from .._peer.core import PeerCore
 from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
-from .._sending.link import Link
 from .._session.connection import Connection
+from .._session.session import Session
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost
 from ..transport import Transport
@@ -60,7 +61,7 @@ class ClientCore(PeerOwner):
             resumes=plan.dials and plan.reconnect is not None,
             owner=self,
         )
-        self.peer_core = core_of(self.peer)
+        self.life = life_of(self.peer)
         self.state: ClientState = "idle"
         self.hooks = ReconnectHooks()
         self._transport = transport
@@ -72,6 +73,11 @@ class ClientCore(PeerOwner):
         self._warned_of_wait = False
         self._attempts = 0
         """Attempts that the present connection took."""
+
+    @property
+    def peer_core(self) -> PeerCore:
+        """The inside of the present session, or of the next one."""
+        return self.life.core
 
     @property
     def begins_by_itself(self) -> bool:
@@ -142,12 +148,12 @@ class ClientCore(PeerOwner):
 
     async def bind(self, transport: Transport) -> None:
         """See `Client.bind`."""
-        connection = self.peer_core.check_new(Connection(transport))
+        connection = self.life.check_new(Connection(transport))
         self.enter_loop()
         self._begin(Input.BIND)
         self.in_origin = True
-        link = self._attach(connection, 0)
-        if self.peer_core.link is link:  # a handler may have bound another one in its first step
+        core = self._attach(connection, 0)
+        if self.peer_core is core:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
         if self.peer_core.connection is not connection:
             ending = self.peer_core.out.ending
@@ -168,22 +174,22 @@ class ClientCore(PeerOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        link = self.peer_core.begin_close(told, reason)
-        self.peer_core.readers.end(lambda: None)
+        session = self.peer_core.session
+        self.peer_core.begin_close(told, reason)
+        self.life.readers.end(lambda: None)
         lost = ConnectionLost(told, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
-        return order.close(self._close(order, stopping, link, code, reason))
+        return order.close(self._close(order, stopping, session, code, reason))
 
     async def _close(
-        self, order: Order, stopping: set[asyncio.Task[None]], link: Link | None, code: int | None, reason: str
+        self, order: Order, stopping: set[asyncio.Task[None]], session: Session, code: int | None, reason: str
     ) -> None:
         if stopping:
             await asyncio.wait(stopping)
-        if link is not None:
-            await link.session.close(code, reason)
+        await session.close(code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
-        await self.peer_core.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
+        await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
             self.move(Input.CLOSED)
             self._closers = Closers()
@@ -218,7 +224,7 @@ class ClientCore(PeerOwner):
             self.state = "idle"
         self.peer_core.out.enter_loop()
         if moves:
-            self.peer_core.readers.leave_loop()
+            self.life.readers.leave_loop()
         self._order.stop_timers()
         self._order = Order()
         self._stopping = set()
@@ -231,8 +237,8 @@ class ClientCore(PeerOwner):
         self._replace_order(Order(dialing))
         self.move(happened)
         self._waiters.expect()
-        self.peer_core.out.expect_connection()
-        self.peer_core.readers.reopen()
+        self.life.outbox.expect_session()
+        self.life.readers.reopen()
 
     def _replace_order(self, order: Order) -> set[asyncio.Task[None]]:
         """End the present order; returns the tasks of dialing that take another moment to end."""
@@ -247,23 +253,22 @@ class ClientCore(PeerOwner):
         """Stop: no connection will come unless the user connects or binds."""
         self.move(Input.GAVE_UP)
         self._order.stop_timers()
-        self.peer_core.out.expect_no_connection()
-        self.peer_core.readers.end(lambda: failure)
+        self.life.outbox.expect_no_session()
+        self.life.readers.end(lambda: failure)
         if self.hooks.again and not self._order.is_first and not isinstance(failure, ConnectionLost):
-            self.peer_core.log(logging.ERROR, "the client gives up: %s", failure)
+            self.life.log(logging.ERROR, "the client gives up: %s", failure)
         self._waiters.tell(failure)
 
     # ------------------------------------------------------------ connections
 
-    def _attach(self, connection: Connection, attempts: int) -> Link:
+    def _attach(self, connection: Connection, attempts: int) -> PeerCore:
         now = self.scheduler.time()
-        link = self.peer_core.link_for(connection)
-        self.peer_core.make_way(link)
+        core = self.life.make_way(connection)
         if self._order.dialing is not None:
             self._order.dialing.schedule.opened()
         self.hooks.connection_made(attempts, now)
-        self.peer_core.attach(link)
-        return link
+        core.begin(connection)
+        return core
 
     def detached(self, info: CloseInfo) -> bool:
         if self.state in ("opening", "connected"):
@@ -274,8 +279,7 @@ class ClientCore(PeerOwner):
 
     def resumed(self) -> None:
         self.hooks.resumed(self._attempts, self.scheduler.time())
-        link = self.peer_core.link
-        if link is not None and link.opening is not None:
+        if self.peer_core.out.opening is not None:
             self.move(Input.REOPENED)
             self._waiters.tell(None)  # an `open` handler does not wait for itself; the others see that, and wait on
         else:
@@ -287,7 +291,7 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
-            self.peer_core.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
+            self.life.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:
@@ -295,7 +299,7 @@ class ClientCore(PeerOwner):
 
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         if self.state != "connecting":  # a `close` handler has closed the client, or bound another connection
-            self.peer_core.reporter.spawn(connection.transport.close(CloseCode.GOING_AWAY))
+            self.life.reporter.spawn(connection.transport.close(CloseCode.GOING_AWAY))
             return
         self.move(Input.DIALED)
         with suppress(ConnectionLost):
@@ -343,7 +347,7 @@ class ClientCore(PeerOwner):
             if self.plan.reconnect is not None:
                 text = "the client gives up: the connection ended (%d %s), and Reconnect(%s=) allows no other attempt"
                 option = "stop" if dialing.schedule.stopped else "retry"
-                self.peer_core.log(logging.ERROR, text, lost.code, lost.reason, option)
+                self.life.log(logging.ERROR, text, lost.code, lost.reason, option)
             self._give_up(lost)
             return False
         self.move(happened)
@@ -365,9 +369,8 @@ class ClientCore(PeerOwner):
             return  # the remote peer still waits for it
         elif self.state in ("opening", "connected"):
             dialing.schedule.skip_delay()
-            assert self.peer_core.link is not None
             why = f"this machine was asleep for {seconds:.0f} s"
-            self.peer_core.link.session.drop(CloseInfo(CloseCode.ABNORMAL, why))
+            self.peer_core.session.drop(CloseInfo(CloseCode.ABNORMAL, why))
 
     # ------------------------------------------------------------ dialing
 
@@ -386,8 +389,8 @@ class ClientCore(PeerOwner):
         self._log_retry(text, delay)
 
     def _log_retry(self, text: str, delay: float) -> None:
-        level = logging.INFO if self.peer_core.options.settings.between_nodes else logging.WARNING
-        self.peer_core.log(level, "%s; next attempt in %.1f s", text, delay)
+        level = logging.INFO if self.life.options.settings.between_nodes else logging.WARNING
+        self.life.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:
         """Use a new connection: ask the server to go on with the session, or begin one."""
@@ -395,9 +398,9 @@ class ClientCore(PeerOwner):
         self._attempts = attempts
         connection = Connection(dialed.transport)
         self.in_origin = not dialed.left_origin
-        if dialed.left_origin and self.peer_core.options.resumes:
+        if dialed.left_origin and self.life.options.resumes:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
-            self.peer_core.log(logging.INFO, text + "give the URL of that origin to the client")
+            self.life.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state == "resuming":
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
@@ -421,7 +424,7 @@ class ClientCore(PeerOwner):
             self.peer_core.leave(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
-            self.peer_core.reporter.tell("error", failure)
+            self.life.reporter.tell("error", failure)
 
     def queued(self) -> None:
         self._warn_if_idle("a message waits")
@@ -430,7 +433,7 @@ class ClientCore(PeerOwner):
         """Say what to do if nothing makes this client connect, the first time that something waits for that."""
         if self.state == "idle" and not self._warned_of_wait:
             self._warned_of_wait = True
-            self.peer_core.log(
+            self.life.log(
                 logging.WARNING,
                 "%s for a connection, but this client is not connecting: "
                 "call connect() or bind(), or open it with `with` (`async with`)",

@@ -10,7 +10,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from .._api.caller import Caller
-from .._api.peer import Peer, core_of
+from .._api.peer import life_of
 from .._base.names import ChannelRef, Offline, check_name, check_timeout
 from .._sending.checks import check_sending
 from .._sending.pending import NO_OPTIONS, RequestOptions
@@ -22,7 +22,7 @@ from ..errors import EngineLost, PeerNotFound, RequestTimeout
 from .relay import place
 
 if TYPE_CHECKING:
-    from .member import Member
+    from .membership import ClusterMembership
 
 __all__ = ["ClusterPeer", "ClusterPeerChannel"]
 
@@ -35,28 +35,25 @@ class ClusterSender:
     """Sends to the peer with an address: directly if it is connected to this node, else through its node.
 
     Args:
-        member: returns this process's part in the cluster.
+        joined: returns this process's part in the cluster.
     """
 
-    def __init__(self, address: str, member: Callable[[], Member]) -> None:
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
         self._address = address
-        self._member = member
+        self._joined = joined
 
     # ------------------------------------------------------------ where the peer is
 
-    def _here(self, member: Member) -> Peer | None:
-        return member.addresses.get(self._address)
-
-    def _node(self, member: Member) -> str:
+    def _node(self, membership: ClusterMembership) -> str:
         """Return the node of a peer that is connected elsewhere.
 
         Raises:
             EngineLost: no node can be reached, and which of them has it may have changed.
             PeerNotFound: no node has it.
         """
-        if not member.connected:
+        if not membership.connected:
             raise EngineLost("not connected")
-        node = member.locate(self._address)
+        node = membership.directory.locate(self._address)
         if node is None:
             raise PeerNotFound(self._address)
         return node
@@ -69,23 +66,23 @@ class ClusterSender:
         Raises:
             RequestTimeout: the peer's node has not connected in time.
         """
-        member = self._member()
-        if (here := self._here(member)) is not None:
-            return core_of(here).sender, channel, options
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            return life_of(here).sender, channel, options
         assert not isinstance(channel, int)
-        node = self._node(member)
-        peer = member.link(node)
+        node = self._node(membership)
+        peer = membership.links.peer(node)
         if peer is None:
-            began = member.scheduler.time()
+            began = membership.scheduler.time()
             timeout = None if options.timeout is UNSET else options.timeout
             try:
                 async with asyncio.timeout(timeout):
-                    peer = await member.reach(node)
+                    peer = await membership.links.reach(node)
             except TimeoutError:
                 assert timeout is not None
                 raise RequestTimeout(event, timeout, "not_sent") from None
-            options = _shortened(options, member.scheduler.time() - began)
-        return core_of(peer).sender, place(self._address, channel, wants_channel=wants_channel), options
+            options = _shortened(options, membership.scheduler.time() - began)
+        return life_of(peer).sender, place(self._address, channel, wants_channel=wants_channel), options
 
     async def _ask(
         self,
@@ -100,20 +97,21 @@ class ClusterSender:
         """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
         _refuse_offline(options.offline)
         check_sending(channel, event, None)
-        member = self._member()
+        membership = self._joined()
         if options.timeout is UNSET:
-            options = replace(options, timeout=member.timeout)
+            options = replace(options, timeout=membership.timeout)
         check_timeout(options.timeout)
-        began, where = member.scheduler.time(), member.locate(self._address)
-        try:
-            sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
-            return await method(sender)(on, event, args, left)
-        except PeerNotFound:
-            if options.send is not None or self._member().locate(self._address) in (None, where):
-                raise  # the source of items is closed by now
-        options = _shortened(options, member.scheduler.time() - began)
-        sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
-        return await method(sender)(on, event, args, left)
+        began, where = membership.scheduler.time(), membership.directory.locate(self._address)
+        moved = False
+        while True:
+            try:
+                sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
+                return await method(sender)(on, event, args, left)
+            except PeerNotFound:
+                if moved or options.send is not None or self._joined().directory.locate(self._address) in (None, where):
+                    raise  # the source of items is closed by now
+            moved = True
+            options = _shortened(options, membership.scheduler.time() - began)
 
     # ------------------------------------------------------------ the methods of `Sender`
 
@@ -130,13 +128,13 @@ class ClusterSender:
     ) -> None:
         _refuse_offline(offline)
         check_sending(channel, event, None)
-        member = self._member()
-        if (here := self._here(member)) is not None:
-            core_of(here).sender.send_event_nowait(channel, event, args)
+        membership = self._joined()
+        if (here := membership.addresses.get(self._address)) is not None:
+            life_of(here).sender.send_event_nowait(channel, event, args)
             return
         assert not isinstance(channel, int)
-        node = member.peer_of(self._node(member))
-        core_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
+        node = membership.links.at_once(self._node(membership))
+        life_of(node).sender.send_event_nowait(place(self._address, channel), event, args)
 
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -147,14 +145,14 @@ class ClusterSender:
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
         assert options.retry is not None
-        member = self._member()
+        membership = self._joined()
         return ask_again(
             lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
             options.retry,
             idempotent=options.idempotent,
             event=event,
-            timeout=member.timeout if options.timeout is UNSET else options.timeout,
-            loop=member.scheduler,
+            timeout=membership.timeout if options.timeout is UNSET else options.timeout,
+            loop=membership.scheduler,
             expects_connection=lambda: True,
         )
 
@@ -169,7 +167,7 @@ class ClusterSender:
         return self._ask(lambda to: to.open_stream, channel, event, args, options, wants_channel=True)
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
-        return self._member().converter(returns)
+        return self._joined().converter(returns)
 
 
 def _shortened(options: RequestOptions, seconds: float) -> RequestOptions:
@@ -210,11 +208,11 @@ class ClusterPeer(Caller, Addressed):
 
     __slots__ = ("_channel_name", "_sender", "address")
 
-    def __init__(self, address: str, member: Callable[[], Member]) -> None:
+    def __init__(self, address: str, joined: Callable[[], ClusterMembership]) -> None:
         self.address = address
         """The peer's address, which is its `Handshake.address`."""
         self._channel_name = None
-        self._sender = ClusterSender(address, member)
+        self._sender = ClusterSender(address, joined)
 
     def of(self, name: str) -> ClusterPeerChannel:
         """Return a named channel of the peer.

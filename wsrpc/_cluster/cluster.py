@@ -14,22 +14,22 @@ from .._base.scheduler import spawn_later
 from .._conversion.convert import DecHook, EncHook
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
-from .._protocol.settings import make_settings
+from .._protocol.settings import Settings, make_settings
 from .._sending.checks import check_sending, raw_message
-from .._server.broadcast import EmitReport, kept, skipped_by
-from .._server.membership import Host, RoomMessage
-from .._server.rooms import Members, Room
+from .._server.broadcast import EmitReport, addresses_of, kept
+from .._server.membership import RoomMessage
+from .._server.rooms import Members, Room, Rooms
 from ..engine import Engine
 from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats
 from .calls import ClusterPeer
-from .member import Member
+from .membership import ClusterMembership
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm
 
-__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel", "member_of"]
+__all__ = ["Cluster", "ClusterClient", "ClusterRoom", "ClusterRoomChannel", "membership_of"]
 
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -52,30 +52,28 @@ class ClusterView:
             raise ValueError(f"name= is 1 to 64 letters, digits, '-' and '_' of ASCII, got {name!r}")
         self._engine = engine
         self._name = name
-        self._member: Member | None = None
+        self._membership: ClusterMembership | None = None
+        self._why_not_joined = "the server is not open"
 
     @property
     def name(self) -> str:
         """The name of the application, which is the same in all processes of the cluster."""
         return self._name
 
-    def _joined(self) -> Member:
+    def _joined(self) -> ClusterMembership:
         """Return this process's part.
 
         Raises:
             EngineLost: it has none.
         """
-        if self._member is None:
-            raise EngineLost(self._why_not_joined())
-        return self._member
-
-    def _why_not_joined(self) -> str:
-        raise NotImplementedError
+        if self._membership is None:
+            raise EngineLost(self._why_not_joined)
+        return self._membership
 
     @property
     def connected(self) -> bool:
         """Whether the engine can be reached. If not, this process cannot reach other processes."""
-        return self._member is not None and self._member.connected
+        return self._membership is not None and self._membership.connected
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -84,14 +82,14 @@ class ClusterView:
         Each process gets a generated name when it joins. A process is removed if no message arrives from it for 5
         seconds.
         """
-        return () if self._member is None else self._member.nodes
+        return () if self._membership is None else self._membership.directory.nodes
 
     def locate(self, address: str) -> str | None:
         """Return the name of the process to which the peer with this address is connected.
 
         Returns None if no such peer is known. The address is looked up in a table of this process; nothing is sent.
         """
-        return None if self._member is None else self._member.locate(address)
+        return None if self._membership is None else self._membership.directory.locate(address)
 
     def peer(self, address: str) -> ClusterPeer:
         """Return the peer with this address. It may be connected to any process, or to none.
@@ -104,10 +102,10 @@ class ClusterView:
 
     def stats(self) -> ClusterStats | None:
         """Return a snapshot of this process's counters, or None while this process is not part of the cluster."""
-        return None if self._member is None else self._member.stats()
+        return None if self._membership is None else self._membership.stats()
 
 
-def member_of(cluster: ClusterView) -> Member:
+def membership_of(cluster: ClusterView) -> ClusterMembership:
     """Return what is behind a cluster that a user holds. It has been joined."""
     return cluster._joined()  # pyright: ignore[reportPrivateUsage]  # of the same module
 
@@ -166,18 +164,15 @@ class Cluster(ClusterView):
         self._told_gap.append(function)
         return function
 
-    def _join(self, host: Host) -> Member:
-        if self._member is not None and not self._member.scheduler.has_ended:
+    def _join(self, settings: Settings, registry: Registry, rooms: Rooms) -> ClusterMembership:
+        if self._membership is not None and not self._membership.scheduler.has_ended:
             raise RuntimeError("this Cluster belongs to another server already: make one for each server")
 
         def left() -> None:
-            self._member = None
+            self._membership = None
 
-        self._member = Member(self._engine, self._name, host, self._told_gap, left)
-        return self._member
-
-    def _why_not_joined(self) -> str:
-        return "the server is not open"
+        self._membership = ClusterMembership(self._engine, self._name, settings, registry, rooms, self._told_gap, left)
+        return self._membership
 
     def __repr__(self) -> str:
         return f"<Cluster {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
@@ -221,15 +216,11 @@ class ClusterClient(ClusterView):
         connect_timeout: float | None = 5.0,
     ) -> None:
         super().__init__(engine, name)
-        self._host = Host(
-            make_settings(limits, codec, enc_hook),
-            Registry(dec_hook=dec_hook, lax=lax),
-            deliver=lambda message: None,
-            members=lambda room: ([], 0),
-            gap=lambda tell: None,
-        )
+        self._settings = make_settings(limits, codec, enc_hook)
+        self._registry = Registry(dec_hook=dec_hook, lax=lax)
         self._connect_timeout = connect_timeout
         self._entered = False
+        self._why_not_joined = "use `async with`"
         self._leaving: asyncio.Task[None] | None = None
         """Leaves the cluster."""
 
@@ -243,10 +234,11 @@ class ClusterClient(ClusterView):
         if self._entered:
             raise RuntimeError("this ClusterClient was entered before: make another one")
         self._entered = True
-        self._member = member = Member(self._engine, self._name, self._host, ())
+        self._why_not_joined = "the ClusterClient is used outside of its block"
+        self._membership = membership = ClusterMembership(self._engine, self._name, self._settings, self._registry)
         try:
             async with asyncio.timeout(self._connect_timeout):
-                await member.wait_ready()
+                await membership.node.wait_known()
         except BaseException as exc:
             await self._leave()
             if isinstance(exc, TimeoutError):
@@ -258,9 +250,9 @@ class ClusterClient(ClusterView):
         await self._leave()
 
     async def _leave(self) -> None:
-        member, self._member = self._member, None
-        if member is not None:
-            self._leaving = spawn_later(member.close())  # in a task, so that cancelling only stops the waiting
+        membership, self._membership = self._membership, None
+        if membership is not None:
+            self._leaving = spawn_later(membership.close())  # in a task, so that cancelling only stops the waiting
             await asyncio.shield(self._leaving)
 
     def room(self, name: str) -> ClusterRoom:
@@ -272,9 +264,6 @@ class ClusterClient(ClusterView):
         check_name("a room's name", name)
         return ClusterRoom(name, None, self._joined)
 
-    def _why_not_joined(self) -> str:
-        return "the ClusterClient is used outside of its block" if self._entered else "use `async with`"
-
     def __repr__(self) -> str:
         return f"<ClusterClient {self._name!r}{'' if self.connected else ' not connected'}, {len(self.nodes)} nodes>"
 
@@ -282,12 +271,12 @@ class ClusterClient(ClusterView):
 class ClusterEmitter(OnChannel):
     """`emit` to a room from a program without a server."""
 
-    __slots__ = ("_channel_name", "_member", "_room_name")
+    __slots__ = ("_channel_name", "_joined", "_room_name")
 
-    def __init__(self, room: str, channel: str | None, member: Callable[[], Member]) -> None:
+    def __init__(self, room: str, channel: str | None, joined: Callable[[], ClusterMembership]) -> None:
         self._room_name = room
         self._channel_name = channel
-        self._member = member
+        self._joined = joined
 
     async def emit(self, event: str, /, *args: Any, skip: SkipAddressed = None, **unsupported: Never) -> EmitReport:
         """Emit an event to every member of the room. The returned report names the processes that have members.
@@ -308,7 +297,7 @@ class ClusterEmitter(OnChannel):
         check_event(event)
         check_sending(channel, event, None)
         assert not isinstance(channel, int)
-        return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses(skip)))
+        return await self._send(RoomMessage(self._room_name, channel, event, [*args], addresses_of(skip)))
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object with the methods of a contract. Each method emits the event of the same name.
@@ -324,15 +313,15 @@ class ClusterEmitter(OnChannel):
             TypeError: the contract is not valid. The error message names the method and explains the problem.
         """
         skip = kept(skip)
-        addresses(skip)  # refuses what is no peer
+        addresses_of(skip)  # refuses what is no peer
         made: T = make_emitter(contract, self, skip=skip)
         return made
 
-    def _connected(self) -> Member:
-        member = self._member()
-        if not member.connected:
+    def _connected(self) -> ClusterMembership:
+        membership = self._joined()
+        if not membership.connected:
             raise EngineLost("not connected")
-        return member
+        return membership
 
     async def _send(self, message: RoomMessage) -> EmitReport:
         nodes, missed = await self._connected().send_to_room(message)
@@ -356,7 +345,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError, ValueError: ``name`` is not a valid channel name.
         """
         check_name("a channel's name", name)
-        return ClusterRoomChannel(self._room_name, name, self._member)
+        return ClusterRoomChannel(self._room_name, name, self._joined)
 
     async def send_raw(self, data: str | bytes, *, skip: SkipAddressed = None) -> EmitReport:
         """Send a raw WebSocket message (text or binary), outside the wsrpc protocol, to every member; see `emit`.
@@ -366,7 +355,7 @@ class ClusterRoom(ClusterEmitter):
             TypeError: ``data`` is neither a string nor bytes.
         """
         raw_message(data)
-        return await self._send(RoomMessage(self._room_name, None, None, [data], addresses(skip)))
+        return await self._send(RoomMessage(self._room_name, None, None, [data], addresses_of(skip)))
 
     async def members(self) -> Members:
         """Return the members in all processes. Cancelling is safe.
@@ -395,8 +384,3 @@ class ClusterRoomChannel(ClusterEmitter):
 
     def __repr__(self) -> str:
         return f"<ClusterRoomChannel {self.name!r} of room {self._room_name!r}>"
-
-
-def addresses(skip: SkipAddressed) -> list[str]:
-    """Return the addresses of those that ``skip=`` names."""
-    return [each for each in skipped_by(skip) if isinstance(each, str)]

@@ -86,7 +86,7 @@ class DirectoryListener(Protocol):
         """Another node has a higher claim to an address of this one. See `Directory.higher_claim`."""
 
     def changed(self) -> None:
-        """There is something to publish, because of what another node has said."""
+        """There is something to publish."""
 
     def needs_snapshot(self, node: str, /) -> None:
         """Something of that node is not known here."""
@@ -199,6 +199,7 @@ class Directory:
             0,
         )
         self._claims[address] = self._changed[address] = counter
+        self._listener.changed()
         return Claim(counter, self.me)
 
     def release(self, address: str, now: float) -> None:
@@ -207,18 +208,21 @@ class Directory:
         if counter is not None:
             self._changed[address] = None
             self._remember(address, counter, now)
+            self._listener.changed()
 
     def enter(self, room: str) -> None:
         """Note that a room has a member at this node. Idempotent."""
         if room not in self._rooms:
             self._rooms.add(room)
             self._changed_rooms[room] = True
+            self._listener.changed()
 
     def leave(self, room: str) -> None:
         """Note that a room has no member at this node any more. Idempotent."""
         if room in self._rooms:
             self._rooms.discard(room)
             self._changed_rooms[room] = False
+            self._listener.changed()
 
     def beat(self) -> Beat:
         """Return what to publish now and then, after `take_deltas`."""
@@ -267,16 +271,7 @@ class Directory:
         if delta.seq > before + 1 or (remote.seq is None and delta.seq != 1):
             self._listener.needs_snapshot(delta.node)
         elif delta.seq == before + 1:
-            first = remote.seq is None
-            remote.seq = delta.seq
-            for address in delta.released:
-                self._drop_claim(remote, address, now)
-            for address, counter in delta.claims.items():
-                self._take_claim(remote, address, counter, now, first=first)
-            for room in delta.left:
-                self._drop_room(remote, room)
-            for room in delta.rooms:
-                self._take_room(remote, room)
+            self._apply(remote, delta, now)
 
     def heard_snapshot(self, snapshot: Snapshot, now: float) -> None:
         """Replace what is known of a node, once all parts have come."""
@@ -286,18 +281,10 @@ class Directory:
         parts = remote.take_parts(snapshot)
         if not parts:
             return
-        first = remote.seq is None
-        remote.seq = snapshot.seq
         claims = {address: counter for part in parts for address, counter in part.claims.items()}
         rooms = {room for part in parts for room in part.rooms}
-        for address in remote.claims.keys() - claims.keys():
-            self._drop_claim(remote, address, now)
-        for address, counter in claims.items():
-            self._take_claim(remote, address, counter, now, first=first)
-        for room in remote.rooms - rooms:
-            self._drop_room(remote, room)
-        for room in rooms:
-            self._take_room(remote, room)
+        released, left = remote.claims.keys() - claims.keys(), remote.rooms - rooms
+        self._apply(remote, Delta(remote.name, snapshot.seq, claims, [*released], [*rooms], [*left]), now)
 
     def tick(self, now: float, *, deaf: bool = False) -> None:
         """Drop the nodes that were not heard of for `LEASE` seconds, and forget what is old.
@@ -320,10 +307,7 @@ class Directory:
         remote = self._remotes.pop(node, None)
         if remote is None:
             return
-        for address in list(remote.claims):
-            self._drop_claim(remote, address, now)
-        for room in list(remote.rooms):
-            self._drop_room(remote, room)
+        self._apply(remote, Delta(node, 0, released=[*remote.claims], left=[*remote.rooms]), now)
         self._listener.node_left(node, silent)
 
     # ------------------------------------------------------------ entries of others
@@ -338,6 +322,18 @@ class Directory:
         remote.heard_at = now
         return remote
 
+    def _apply(self, remote: Remote, delta: Delta, now: float) -> None:
+        first = remote.seq is None
+        remote.seq = delta.seq
+        for address in delta.released:
+            self._drop_claim(remote, address, now)
+        for address, counter in delta.claims.items():
+            self._take_claim(remote, address, counter, now, first=first)
+        for room in delta.left:
+            self._drop_room(remote, room)
+        for room in delta.rooms:
+            self._take_room(remote, room)
+
     def _take_claim(self, remote: Remote, address: str, counter: int, now: float, *, first: bool) -> None:
         """Note a claim of another node, of which nothing was known until now if it is among the ``first``."""
         remote.claims[address] = counter
@@ -348,7 +344,6 @@ class Directory:
         if self.higher_claim(address) is not None:
             if first and (self._began is None or now < self._began + NEW):
                 self.claim(address)
-                self._listener.changed()
             else:
                 self._listener.claim_contested(address)
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 from typing import Protocol
 
 from .._base.logs import logger
 from .._base.scheduler import Tasks
 from ..engine import Engine, EngineConnection
 from ..errors import EngineLost
+from .wire import NodeMessage, encode
 
-__all__ = ["EngineLink", "EngineLinkListener"]
+__all__ = ["ALL", "EngineLink", "EngineLinkListener"]
 
+ALL = "all"
+"""In place of a node's name: the subject that all nodes hear."""
 DEAF = 5.0
 """Seconds without a word of its own, after which a node takes its subscriptions for dead, and connects again."""
 RETRY = 0.5
@@ -51,40 +55,43 @@ class _Ear:
 
 
 class EngineLink:
-    """A connection to the engine with ``subjects``, which is made again when it is lost.
+    """The connection of the node ``id`` to the engine, which is made again when it is lost.
 
-    A broker may forget a subscription without a word. So a node publishes something to each of its own subjects now and
-    then, and says so by `heard` when it comes back.
+    A node hears two subjects: its own, and that of all nodes. A broker may forget a subscription without a word. So a
+    node publishes something to each of the two now and then, and says so by `heard` when it comes back.
 
     Args:
-        label: for the log.
+        application: the first word of all subjects.
     """
 
-    def __init__(self, engine: Engine, subjects: tuple[str, ...], listener: EngineLinkListener, label: str) -> None:
+    def __init__(self, engine: Engine, application: str, id: str, listener: EngineLinkListener) -> None:
         self._engine = engine
-        self._subjects = subjects
+        self._application = application
+        self._subjects = (self._subject(ALL), self._subject(id))
         self._listener = listener
-        self._label = label
+        self._label = f"node {id} of cluster {application!r}"
         self._connection: EngineConnection | None = None
         self._heard: dict[str, float] | None = None
         """When each subject was last heard. None before `check` has been called on this connection."""
+        self.largest = 0
+        """Bytes that a message to the engine may have, as far as is known."""
+        self.published = 0
+        """How many messages were published, in all."""
         self.reachable = asyncio.Event()
         """Whether there is a connection."""
         self._tasks = Tasks()
         self._tasks.spawn(self._keep())
+
+    def _subject(self, node: str) -> str:
+        return f"{self._application}.{node}"
 
     @property
     def unsent(self) -> int:
         """Bytes that the engine has not taken yet."""
         return 0 if self._connection is None else self._connection.unsent
 
-    @property
-    def largest(self) -> int:
-        """Bytes that a message to the engine may have. 0 while there is no connection."""
-        return 0 if self._connection is None else self._connection.largest
-
-    def publish(self, subject: str, payload: bytes) -> None:
-        """Publish a message.
+    def publish(self, node: str, message: NodeMessage) -> None:
+        """Publish a message to a node, or to `ALL`.
 
         Raises:
             EngineLost: there is no connection.
@@ -93,10 +100,16 @@ class EngineLink:
         if self._connection is None:
             raise EngineLost("not connected")
         try:
-            self._connection.publish(subject, payload)
+            self._connection.publish(self._subject(node), encode(message))
         except EngineLost:
             self.reachable.clear()  # it will say so in a moment, and what is sent until then would wait for another one
             raise
+        self.published += 1
+
+    def tell(self, node: str, message: NodeMessage) -> None:
+        """Publish a message, unless the engine is lost: then the other nodes find out by the next beat."""
+        with suppress(EngineLost):
+            self.publish(node, message)
 
     async def drain(self) -> None:
         """Wait until most of what was published has left, or the connection is lost. Cancelling is safe."""
@@ -156,6 +169,7 @@ class EngineLink:
 
     async def _connect(self, ear: _Ear) -> EngineConnection:
         connection = await self._engine.connect(ear)
+        self.largest = connection.largest  # other nodes are heard of before all subjects are subscribed to
         try:
             for subject in self._subjects:
                 await connection.subscribe(subject)

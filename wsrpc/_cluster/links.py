@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,7 +30,7 @@ from .directory import LEASE
 from .node import Node
 from .transport import EngineTransport
 
-__all__ = ["NodeLinks", "link_limits"]
+__all__ = ["NodeLinks"]
 
 MiB = 1024 * 1024
 DEFAULT = Limits()
@@ -79,7 +79,7 @@ class NodeLinks:
     Of two nodes, the one with the lower name dials.
 
     Args:
-        limits: of the sessions, see `link_limits`.
+        limits: of one peer.
         options: those of `Server` and `Client` that say how values are converted.
         serve: registers what other nodes may call.
         lost: is called with a node, messages of which may be lost: it is silent; or a session with it has broken, and
@@ -96,7 +96,7 @@ class NodeLinks:
         lost: Callable[[str], None],
     ) -> None:
         self._node = node
-        self._limits = limits
+        self._peer_limits = limits
         self._options = options
         self._serve = serve
         self._lost = lost
@@ -113,17 +113,36 @@ class NodeLinks:
         self._tasks = Tasks()
         self._server.on("close", self._closed)
 
+    @cached_property
+    def _limits(self) -> Limits:
+        """Limits of the sessions. They are not known before the engine is, which says how large a message may be."""
+        return link_limits(self._peer_limits, self._node.largest)
+
     def peer(self, node: str) -> Peer | None:
         """Return another node, or None if there is no session with it."""
         client = self._clients.get(node)
         return self._peers.get(node) if client is None else client.peer
 
-    def keeping(self, node: str) -> Peer | None:
-        """Return another node if messages can wait in a session with it until there is a connection."""
+    @property
+    def peers(self) -> list[Peer]:
+        """The other nodes with which there is a session."""
+        return [peer for peer in map(self.peer, self._node.directory.nodes[1:]) if peer is not None]
+
+    def at_once(self, node: str) -> Peer:
+        """Return another node to which a message can be sent now. Without the engine, it waits in the present session.
+
+        Raises:
+            ConnectionLost: ``"not_sent"``, there is no session with it, or no room in that session.
+        """
         peer = self.peer(node)
-        if peer is None or not (peer.detached or core_of(peer).link is not None):
-            return None
-        return peer if core_of(peer).out.kept < self._limits.offline_bytes else None
+        if peer is None or not (self._node.connected or self._can_wait(peer)):
+            raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
+        return peer
+
+    def _can_wait(self, peer: Peer) -> bool:
+        """Return whether messages can wait in a session until there is a connection. They never wait for a new one."""
+        core = core_of(peer)
+        return (peer.detached or core.out.lives) and core.out.kept < self._limits.offline_bytes
 
     async def reach(self, node: str) -> Peer:
         """Return another node, which may have to dial first. Cancelling is safe.
@@ -160,7 +179,7 @@ class NodeLinks:
                 **self._options,
             )
             self._register(client)
-            client.on("open", partial(self._client_opened, node))
+            client.on("open", partial(self._say_lost, node))
             client.on("close", partial(self._client_closed, node))
             client.on_reconnect(partial(self._client_reconnected, node))
             self._tasks.spawn(self._connect(client))
@@ -216,7 +235,7 @@ class NodeLinks:
         return await self._node.dial(urlsplit(url).netloc, headers or {})
 
     async def _accept(self, transport: EngineTransport, headers: Mapping[str, str]) -> None:
-        handshake = Handshake("/", headers, secure=False, limits=self._server.limits, compression=False)
+        handshake = Handshake("/", headers, secure=False, limits=self._limits, compression=False)
         with suppress(ConnectionLost):  # it has ended already
             peer = await accept_of(self._server)(transport, handshake, None)
             if isinstance(peer, Peer) and peer.connected:
@@ -258,9 +277,6 @@ class NodeLinks:
         for node in [node for node, other in self._peers.items() if other is peer]:
             del self._peers[node]
             self._check_broken(node, info)
-
-    def _client_opened(self, node: str, peer: Peer) -> None:
-        self._say_lost(node, peer)
 
     def _client_reconnected(self, node: str, _: ReconnectInfo) -> None:
         if (client := self._clients.get(node)) is not None:

@@ -1,4 +1,4 @@
-"""`Pipe`: two anonymous channels as one, for a call that a node passes on to one of its clients."""
+"""`Pipe`: passes on the items of a channel on another one, for a call that a node passes on to one of its clients."""
 
 from __future__ import annotations
 
@@ -34,32 +34,18 @@ Entry = tuple[WireMessage, bytes, Decode]
 
 
 class Pipe:
-    """Joins a channel of the calling node and the client's channel, until one of them ends.
-
-    Items, which are by far the most, are passed on at once, in the order in which they come. All other messages go
-    through the handlers of the two channels, which are those of `Relay`.
-
-    Args:
-        near: the channel of the calling node. It is open.
-        far: the client's.
-        spawn: runs a coroutine in a task.
-    """
-
-    def __init__(
-        self, near: ChannelCore, far: ChannelCore, spawn: Callable[[Coroutine[Any, Any, None]], object]
-    ) -> None:
-        OneWay(far, near, spawn)
-        OneWay(near, far, spawn)
-        near.listen()
-        far.listen()
-
-
-class OneWay:
     """Passes on the items that come on the channel ``source``, the credit for them, and the end of the channel.
+
+    Two of them, one for each direction, join the channel of a calling node and that of a client, until one of the two
+    ends. Items, which are by far the most, are passed on at once, in the order in which they come. All other messages
+    go through the handlers of the two channels, which are those of `Relay`.
 
     The consumer behind ``sink`` counts its credit in bytes as they arrive there, and the producer behind ``source`` as
     it sends them. The two encodings may differ, so the producer gets an eighth (`GROWTH`) of what the consumer has
     given: then no item can exceed the consumer's credit, and none has to wait here.
+
+    Args:
+        spawn: runs a coroutine in a task.
     """
 
     __slots__ = ("_got", "_granted", "_sent", "_sink", "_source", "_spawn", "_told", "_waiting", "_waiting_bytes")
@@ -95,7 +81,7 @@ class OneWay:
         if message.i is not UNSET:
             self._source.handle(message, payload, decode)
             return True
-        out = sink.table.out
+        out = sink.out
         if sink.closed:
             return True  # it was sent before the producer could know
         if not out.clear:
@@ -117,7 +103,7 @@ class OneWay:
     def _messages(self, a: list[Any]) -> list[tuple[Event, bytes]]:
         """Return what to send for a message, as it is and encoded: one message, or one for each of several items."""
         sink = self._sink
-        terms = sink.table.out.terms
+        terms = sink.out.terms
         several = len(a) > 1 and a[1].__class__ is list
         if terms.batches or not several:
             whole = Event(tuple(a), UNSET, sink.id)
@@ -151,13 +137,13 @@ class OneWay:
 
     def _tell(self) -> None:
         if not self._source.closed:
-            self._source.table.out.grant(self._source.id, self._granted[0], self._told)
+            self._source.out.grant(self._source.id, self._granted[0], self._told)
 
     # ------------------------------------------------------------ what waits for room
 
     def _let_wait(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         self._waiting_bytes += len(payload)
-        most = self._source.table.limits.stream_queue
+        most = self._source.unread.limits.stream_queue
         if self._waiting_bytes > most and self._waiting:
             self._fail(StreamOverflow(f"{self._waiting_bytes} bytes wait to be passed on (Limits.stream_queue={most})"))
             return
@@ -173,7 +159,7 @@ class OneWay:
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.table.out.send_in_turn(event)
+                        self._sent += await self._sink.out.send_in_turn(event)
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break
@@ -194,11 +180,11 @@ class OneWay:
         if not isinstance(error, WsrpcError):
             error = made_here(RemoteError(f"an item cannot be passed on: {error}"))
         for channel in (self._source, self._sink):
-            channel.abort(error_to_node(error) if channel.table.out.between_nodes else RpcError(str(error)))
+            channel.abort(error_to_node(error) if channel.out.between_nodes else RpcError(str(error)))
 
     def channel_ended(self, error: Exception | None) -> None:
         if not self._waiting:
-            self._source.table.out.loop.call_soon(
+            self._source.out.loop.call_soon(
                 self._end
             )  # behind the answers that came with it: their tasks run in the next turn
 
@@ -210,9 +196,9 @@ class OneWay:
         reason = source.reason
         if reason is FINISHED:
             sink.finish()
-        elif source.table.out.between_nodes and is_left(reason):
+        elif source.out.between_nodes and is_left(reason):
             sink.finish_locally()
-        elif sink.table.out.between_nodes:
+        elif sink.out.between_nodes:
             sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)
         elif isinstance(reason, ConnectionLost):
             sink.abort(RpcError("the connection of the caller is lost"))

@@ -85,10 +85,9 @@ class Relay:
                 if ctx.id is None:
                     return None  # it was sent before the other side could know
                 raise made_here(UnknownEvent(f"channel {h} is over"))
-            table = joined.table
-            if ctx.id is None and not table.out.between_nodes:
+            if ctx.id is None and not joined.out.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
-                return self._tell(table.out, joined.start_sending(), joined.id, a, table.limits.hard_cap, fail)
+                return self._tell(joined.out, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap, fail)
             return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
         on = ctx.inbound.c or ""
         wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
@@ -100,9 +99,9 @@ class Relay:
             core = core_of(peer)
             if ctx.id is None:
                 fail = partial(core.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
-                return self._tell(core.out, core.sender, channel or None, a, core.limits.hard_cap, fail)
+                return self._tell(core.out, core.life.sender, channel or None, a, core.limits.hard_cap, fail)
             options = FOR_VALUE if wants == VALUE else FOR_CHANNEL
-            return self._pass_on(ctx, core.sender, channel or None, a, options)
+            return self._pass_on(ctx, core.life.sender, channel or None, a, options)
         if ctx.id is None:
             self.lost += 1
             return None
@@ -184,7 +183,7 @@ class Relay:
         try:
             answer = await sender.send_request(on, a[0], tuple(a[1:]), options)
         except WsrpcError as exc:
-            if options is ON_CHANNEL and isinstance(exc, ChannelClosed):
+            if options.within_call and isinstance(exc, ChannelClosed):
                 await self._wait_closed(ctx)
             raise error_to_node(exc) from None
         if answer.__class__ is not ChannelCore:
@@ -206,7 +205,7 @@ class Relay:
         except BaseException:
             far.abort(None)
             raise
-        near.table.out.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
+        near.out.loop.call_soon(lambda: self._join(near, far))  # when the answer has been sent
         return channel_of(ctx)
 
     def _join(self, near: ChannelCore, far: ChannelCore) -> None:
@@ -219,7 +218,10 @@ class Relay:
             one.when_closed(partial(self._parted, one))
             if one.closed:
                 self._parted(one)
+        Pipe(far, near, self._tasks.spawn)
         Pipe(near, far, self._tasks.spawn)
+        near.listen()
+        far.listen()
 
     def _parted(self, channel: ChannelCore, reason: object = None) -> None:
         self._joined.pop(channel, None)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Protocol
+from collections import deque
+from collections.abc import Callable
 
 from .._base.closing import CloseCode, CloseInfo, check_close
 from .._base.logs import logger
 from ..errors import ConnectionLost, MessageTooBig
 from ..transport import ConnectionInfo, Receiver
+from .engine_link import EngineLink
 from .wire import Close, Data, Mark, Reset
 
-__all__ = ["Carrier", "EngineTransport"]
+__all__ = ["EngineTransport"]
 
 SLICE = 32 * 1024
 """Bytes that are gathered before they are published, at most, unless a message is larger or the engine takes less."""
@@ -24,34 +26,6 @@ HIGH_WATER = 64 * 1024
 
 MARK = 0.1
 """Seconds after which a side says how many messages it has sent: the last ones may be lost unnoticed."""
-
-
-class Carrier(Protocol):
-    """What carries the messages of connections: the node."""
-
-    @property
-    def unsent(self) -> int:
-        """Bytes that the engine has not taken yet."""
-        ...
-
-    @property
-    def largest(self) -> int:
-        """Bytes that a message of a connection may have."""
-        ...
-
-    def carry(self, node: str, message: Data | Mark | Close | Reset, /) -> None:
-        """Publish a message for another node.
-
-        Raises:
-            EngineLost: nothing can be published.
-        """
-        ...
-
-    async def drain(self) -> None:
-        """Wait until the engine has taken most of what was published."""
-
-    def ended(self, transport: EngineTransport, /) -> None:
-        """The connection is over."""
 
 
 class Batch:
@@ -80,17 +54,23 @@ class EngineTransport:
     session then goes on over another one, and sends again what was lost. It carries whole messages only.
 
     Args:
+        conn: name of the connection.
         node: the other node. It is also the path of ``info``.
+        largest: bytes that a message may have.
+        ended: is called when the connection is over.
     """
 
-    def __init__(self, conn: str, node: str, carrier: Carrier) -> None:
+    def __init__(
+        self, conn: str, node: str, engine: EngineLink, largest: int, ended: Callable[[EngineTransport], None]
+    ) -> None:
         self.info = ConnectionInfo(target=f"/{node}")
         self.conn = conn
         self.node = node
-        self.largest = carrier.largest
-        self._carrier = carrier
+        self.largest = largest
+        self._engine = engine
+        self._ended = ended
         self._receiver: Receiver | None = None
-        self._early: list[tuple[bytes, bool]] = []
+        self._early: deque[tuple[bytes, bool]] = deque()
         """What has arrived before `start`, or while receiving is paused."""
         self._paused = False
         self._slice = min(SLICE, self.largest)
@@ -107,7 +87,7 @@ class EngineTransport:
 
     @property
     def unsent(self) -> int:
-        return self._batch.size + self._carrier.unsent
+        return self._batch.size + self._engine.unsent
 
     def send(self, payload: bytes, text: bool = True, /) -> None:
         if self._over.done():
@@ -130,15 +110,15 @@ class EngineTransport:
         self._sent += len(batch.messages)
         if not self._mark_scheduled:
             self._mark_scheduled = True
-            self._over.get_loop().call_later(MARK, self._mark_soon)
-        if self._carry(data) and self._crowded is None and self._carrier.unsent > HIGH_WATER:
+            self._over.get_loop().call_later(MARK, self.mark)
+        if self._carry(data) and self._crowded is None and self._engine.unsent > HIGH_WATER:
             self._crowded = self._over.get_loop().create_task(self._make_room())
             if self._receiver is not None:
                 self._receiver.pause_sending()
 
     def _carry(self, message: Data | Mark | Close | Reset) -> bool:
         try:
-            self._carrier.carry(self.node, message)
+            self._engine.publish(self.node, message)
         except ConnectionLost as exc:
             self.end(CloseInfo(CloseCode.ABNORMAL, exc.reason))
             return False
@@ -150,17 +130,14 @@ class EngineTransport:
         return True
 
     async def _make_room(self) -> None:
-        await self._carrier.drain()
+        await self._engine.drain()
         self._crowded = None
         if self._receiver is not None and not self._over.done():
             self._receiver.resume_sending()
 
-    def _mark_soon(self) -> None:
-        self._mark_scheduled = False
-        self.mark()
-
     def mark(self) -> None:
         """Say how many messages were sent: the last ones, and the last mark, may be lost unnoticed."""
+        self._mark_scheduled = False
         if not self._over.done():
             self._carry(Mark(self.conn, self._sent))
 
@@ -201,22 +178,21 @@ class EngineTransport:
         self.marked(close.seq)
         self.end(CloseInfo(close.code, close.reason, was_clean=True))
 
+    @property
+    def _taker(self) -> Receiver | None:
+        """The receiver, unless receiving is paused."""
+        return None if self._paused else self._receiver
+
     def _deliver(self) -> None:
-        while self._early and not self._paused and (receiver := self._receiver) is not None:
-            early, self._early = self._early, []
-            for number, (payload, text) in enumerate(early, 1):
+        while self._early and (receiver := self._taker) is not None:
+            while self._early and self._taker is receiver:  # `receive` may change each of them
+                payload, text = self._early.popleft()
                 if len(payload) > self.largest:
+                    self._early.clear()
                     self._close(CloseCode.MESSAGE_TOO_BIG, f"{len(payload)} bytes")
                     return
                 receiver.receive(payload, text)
-                if self._must_wait(receiver):
-                    self._early[:0] = early[number:]
-                    break
             receiver.read_ended()
-
-    def _must_wait(self, receiver: Receiver) -> bool:
-        """Return whether the rest is not for ``receiver``, or not now: `receive` has changed that."""
-        return self._paused or self._receiver is not receiver
 
     def pause_receiving(self) -> None:
         self._paused = True
@@ -251,7 +227,7 @@ class EngineTransport:
         if self._over.done():
             return
         self._over.set_result(info)
-        self._carrier.ended(self)
+        self._ended(self)
         self._paused = False
         if info.was_clean:
             self._deliver()

@@ -8,6 +8,7 @@ from msgspec import Struct
 from .directory import Beat, Delta, Snapshot
 
 __all__ = [
+    "Accepted",
     "Ask",
     "Close",
     "Data",
@@ -15,7 +16,6 @@ __all__ = [
     "Mark",
     "NodeMessage",
     "Open",
-    "Opened",
     "Probe",
     "Refused",
     "Reset",
@@ -50,7 +50,7 @@ class Open(Struct, tag_field="t", tag="open"):
     headers: dict[str, str]
 
 
-class Opened(Struct, tag_field="t", tag="opened"):
+class Accepted(Struct, tag_field="t", tag="opened"):  # the tag that nodes of earlier versions know
     """The connection is accepted."""
 
     conn: str
@@ -97,7 +97,7 @@ class Reset(Struct, tag_field="t", tag="reset"):
     reason: str
 
 
-NodeMessage = Beat | Delta | Snapshot | Ask | Left | Probe | Open | Opened | Refused | Data | Mark | Close | Reset
+NodeMessage = Beat | Delta | Snapshot | Ask | Left | Probe | Open | Accepted | Refused | Data | Mark | Close | Reset
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(NodeMessage)

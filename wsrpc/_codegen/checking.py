@@ -14,12 +14,14 @@ from .._base.names import RESERVED_EVENTS, check_event, check_name
 from .._schema.definitions import MEMBER_NAMES, PREFIX
 from .._schema.description import Description, EventSchema
 
-__all__ = ["InvalidDescription", "check_description", "inner_schemas", "schemas_of_event"]
+__all__ = ["InvalidDescription", "by_channel", "check_description", "inner_schemas", "schemas_of_event"]
 
 MOST_LEVELS = 40
 """How deep a schema may be nested. Python's parser takes 200 brackets in each other."""
 MOST_TYPES = 7
 """JSON Schema has so many types."""
+
+Check = Callable[[Any], bool]
 
 
 class InvalidDescription(ValueError):
@@ -30,16 +32,29 @@ def _is_text(value: Any) -> bool:
     return value.__class__ is str
 
 
-def _is_texts(value: Any) -> bool:
-    return value.__class__ in (list, tuple) and all(map(_is_text, value))
-
-
 def _is_number(value: Any) -> bool:
     return value.__class__ in (int, float) and math.isfinite(value)
 
 
 def _is_count(value: Any) -> bool:
     return value.__class__ is int and value >= 0
+
+
+def _is_schema(value: Any) -> bool:
+    return value.__class__ in (dict, bool)
+
+
+def _is_list_of(is_item: Check) -> Check:
+    return lambda value: value.__class__ in (list, tuple) and all(map(is_item, value))
+
+
+def _is_object_of(is_item: Check) -> Check:
+    return lambda value: value.__class__ is dict and all(map(is_item, value.values()))
+
+
+_are_texts = _is_list_of(_is_text)
+_are_schemas = _is_list_of(_is_schema)
+_is_mapping = _is_object_of(_is_text)  # the tags of a discriminator, its keys, may be integers
 
 
 def _is_shallow(value: Any) -> bool:
@@ -53,73 +68,43 @@ def _is_shallow(value: Any) -> bool:
     return True
 
 
-def _is_schema(value: Any) -> bool:
-    return value.__class__ in (dict, bool)
+def _are_values(value: Any) -> bool:
+    return value.__class__ in (list, tuple) and _is_shallow(value)
 
 
-def _is_schemas(value: Any) -> bool:
-    return value.__class__ in (list, tuple) and all(map(_is_schema, value))
-
-
-def _is_members(value: Any) -> bool:
-    return _is_schemas(value) and bool(value)
-
-
-def _is_properties(value: Any) -> bool:
-    return value.__class__ is dict and all(map(_is_text, value)) and all(map(_is_schema, value.values()))
+def _are_members(value: Any) -> bool:
+    return _are_schemas(value) and bool(value)
 
 
 def _is_discriminator(value: Any) -> bool:
-    if value.__class__ is not dict or not _is_text(value.get("propertyName", "")):
-        return False
-    mapping: Any = value.get("mapping", {})
-    return mapping.__class__ is dict and all(map(_is_text, mapping.values()))  # tags, the keys, may be integers
+    return value.__class__ is dict and _is_text(value.get("propertyName", "")) and _is_mapping(value.get("mapping", {}))
 
 
-def _is_types(value: Any) -> bool:
+def _is_type(value: Any) -> bool:
     # Each type is written with the items of the schema. If one could be repeated, the text would double on each level.
-    return _is_texts(value) and 0 < len(value) <= MOST_TYPES and len(set(value)) == len(value)
+    return _is_text(value) or (_are_texts(value) and 0 < len(value) <= MOST_TYPES and len(set(value)) == len(value))
 
 
-_TEXT = ("text", _is_text)
-_NUMBER = ("a number", _is_number)
-_COUNT = ("a number from 0 on", _is_count)
-_SCHEMA = ("a schema", _is_schema)
-_MEMBERS = ("a list of schemas", _is_members)
-
-_SHAPES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    "$ref": _TEXT,
-    "title": _TEXT,
-    "description": _TEXT,
-    "format": _TEXT,
-    "contentEncoding": _TEXT,
-    "pattern": _TEXT,
-    "type": ("text, or a list of different texts", lambda value: _is_text(value) or _is_types(value)),
-    "enum": ("a list of values", lambda value: value.__class__ in (list, tuple) and _is_shallow(value)),
-    "const": ("a value that is not nested deeply", _is_shallow),
-    "default": ("a value that is not nested deeply", _is_shallow),
-    MEMBER_NAMES: ("a list of texts", _is_texts),
-    "required": ("a list of texts", _is_texts),
-    "properties": ("an object of schemas", _is_properties),
-    "additionalProperties": _SCHEMA,
-    "items": _SCHEMA,
-    "prefixItems": ("a list of schemas", _is_schemas),
-    "anyOf": _MEMBERS,
-    "oneOf": _MEMBERS,
-    "allOf": _MEMBERS,
-    "discriminator": ('an object with "propertyName" and "mapping"', _is_discriminator),
-    "minimum": _NUMBER,
-    "maximum": _NUMBER,
-    "exclusiveMinimum": _NUMBER,
-    "exclusiveMaximum": _NUMBER,
-    "multipleOf": _NUMBER,
-    "minLength": _COUNT,
-    "maxLength": _COUNT,
-    "minItems": _COUNT,
-    "maxItems": _COUNT,
-    "minProperties": _COUNT,
-    "maxProperties": _COUNT,
+_SHAPES: dict[str, tuple[str, Check]] = {
+    keyword: (wanted, is_right)
+    for wanted, is_right, keywords in (
+        ("text", _is_text, ("$ref", "title", "description", "format", "contentEncoding", "pattern")),
+        ("text, or a list of different texts", _is_type, ("type",)),
+        ("a list of values", _are_values, ("enum",)),
+        ("a value that is not nested deeply", _is_shallow, ("const", "default")),
+        ("a list of texts", _are_texts, (MEMBER_NAMES, "required")),
+        ("an object of schemas", _is_object_of(_is_schema), ("properties",)),
+        ("a schema", _is_schema, ("additionalProperties", "items")),
+        ("a list of schemas", _are_schemas, ("prefixItems",)),
+        ("a list of schemas", _are_members, ("anyOf", "oneOf", "allOf")),
+        ('an object with "propertyName" and "mapping"', _is_discriminator, ("discriminator",)),
+        ("a number", _is_number, ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")),
+        ("a number from 0 on", _is_count, ("minLength", "maxLength", "minItems", "maxItems")),
+        ("a number from 0 on", _is_count, ("minProperties", "maxProperties")),
+    )
+    for keyword in keywords
 }
+"""The shape of each keyword, in words, and the function that checks it."""
 
 
 def inner_schemas(schema: Mapping[str, Any]) -> Iterator[Any]:
@@ -164,6 +149,14 @@ def schemas_of_event(event: EventSchema) -> list[Any]:
     """Return the schemas of one event: of its parameters, and of what is sent and comes back."""
     found = [parameter.schema for parameter in event.parameters]
     return [*found, *(each for each in (event.sends, event.items, event.result) if each is not None)]
+
+
+def by_channel(events: Iterable[EventSchema]) -> dict[str | None, list[EventSchema]]:
+    """Return the events of each channel."""
+    channels: dict[str | None, list[EventSchema]] = {}
+    for event in events:
+        channels.setdefault(event.channel, []).append(event)
+    return channels
 
 
 def check_description(description: Description) -> None:

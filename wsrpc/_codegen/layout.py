@@ -7,7 +7,6 @@ outermost brackets.
 from __future__ import annotations
 
 import inspect
-import io
 import unicodedata
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -217,13 +216,9 @@ def import_from(module: str, names: Sequence[str]) -> list[str]:
 
 def _escaped(text: str) -> str:
     """Return ``text`` with an escape for each backslash and each character that is not printable."""
-    out = io.StringIO()
-    for char in text:
-        if char == "\\" or not char.isprintable():
-            out.write(char.encode("unicode_escape").decode("ascii") if char != "\\" else "\\\\")
-        else:
-            out.write(char)
-    return out.getvalue()
+    return "".join(
+        char if char.isprintable() and char != "\\" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def literal(value: str | float | bool | None) -> str:

@@ -7,12 +7,14 @@ distinguishes the members of a union.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, NamedTuple
 
-from .._schema.definitions import PREFIX, Schema, renamed
+from .._schema.definitions import MEMBER_NAMES, PREFIX, Schema, renamed
 from .checking import InvalidDescription, inner_schemas
-from .python_names import is_plain
+from .name_table import NameTable
+from .python_names import IMPORTS, class_name, is_plain, member_name
 
 __all__ = ["ClassKind", "Plan", "Tag", "is_enumeration", "merged"]
 
@@ -147,27 +149,30 @@ class Plan:
     """The kind of class for each definition, and the tags of unions."""
 
     def __init__(
-        self, definitions: Mapping[str, Schema], types: Iterable[Any], reserved: Collection[str], *, dataclasses: bool
+        self, definitions: Mapping[str, Schema], types: Iterable[Any], names: NameTable, *, dataclasses: bool
     ) -> None:
         """
         Args:
             types: the schemas of parameters and results.
-            reserved: names that no field can have.
+            names: the names in use in the module.
             dataclasses: make dataclasses where that is possible.
         """
         self.definitions = definitions
         self.kinds: dict[str, ClassKind] = {name: _kind(schema) for name, schema in definitions.items()}
-        self.values: dict[str, tuple[Any, ...]] = {
-            name: tuple(dict.fromkeys(schema["enum"]))
+        self.names = {name: names.claim(class_name(name, "Model")) for name in definitions}
+        """The name of each definition in Python."""
+        self.reserved = frozenset({*IMPORTS, *self.names.values()})
+        """Names that no field can have."""
+        self.enumerations: dict[str, dict[Any, str]] = {
+            name: _members_of(self.names[name], schema["enum"], schema.get(MEMBER_NAMES, ()))
             for name, schema in definitions.items()
             if self.kinds[name] == "enum"
         }
-        """The values of each enumeration."""
+        """The values of each enumeration, with its members, such as ``Colour.RED``."""
         self.tags: dict[str, Tag] = {}
         """Tags of Structs, by definition."""
         self.by_pydantic: set[str] = set()
         """Classes of unions without tags, and all classes in them: pydantic decides which of them a value is."""
-        self._reserved = reserved
         self._left = MOST_STEPS
         roots = list(types)
         self._check_levels({name for root in roots for name in references(root)})
@@ -214,19 +219,18 @@ class Plan:
         if len(self.definitions) <= MOST_LEVELS:
             return
         uses = {name: list(dict.fromkeys(references(schema))) for name, schema in self.definitions.items()}
+
+        def visit(name: str, level: int, seen: set[str]) -> None:
+            if level > MOST_LEVELS:
+                raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
+            self._spend(1 + len(uses[name]))
+            for each in uses[name]:
+                if each not in seen:
+                    seen.add(each)
+                    visit(each, level + 1, seen)
+
         for root in roots:
-            seen = {root}
-            levels = [iter(uses[root])]
-            while levels:
-                self._spend()
-                name = next(levels[-1], None)
-                if name is None:
-                    levels.pop()
-                elif name not in seen:
-                    seen.add(name)
-                    levels.append(iter(uses[name]))
-                if len(levels) > MOST_LEVELS:
-                    raise InvalidDescription(f"classes are fields of each other on more than {MOST_LEVELS} levels")
+            visit(root, 1, {root})
 
     def _spend(self, steps: int = 1) -> None:
         self._left -= steps
@@ -273,11 +277,12 @@ class Plan:
         It compares fields, so it must see those of all classes: none may be a Struct. A class that contains itself is
         left out because pydantic would try each member on each level.
         """
-        found = set(names)
+        uses: dict[str, set[str]] = {}
         todo = list(names)
-        users: dict[str, set[str]] = {}
         while todo:
             name = todo.pop()
+            if name in uses:
+                continue
             self._spend()
             if self.kinds[name] == "array" or name in self.tags:
                 return set()
@@ -285,25 +290,17 @@ class Plan:
                 self._may_be_dataclass(name) and _knows_defaults(self.definitions[name])
             ):
                 return set()
-            for ref in references(self.definitions[name]):
-                users.setdefault(ref, set()).add(name)
-                if ref not in found:
-                    found.add(ref)
-                    todo.append(ref)
-        waiting = {name: set(references(self.definitions[name])) for name in found}
-        free = [name for name, uses in waiting.items() if not uses]
-        while free:
-            name = free.pop()
-            del waiting[name]
-            for user in users.get(name, ()):
-                waiting[user].discard(name)
-                if not waiting[user]:
-                    free.append(user)
-        return set() if waiting else found
+            uses[name] = set(references(self.definitions[name]))
+            todo.extend(uses[name])
+        try:
+            TopologicalSorter(uses).prepare()
+        except CycleError:
+            return set()
+        return set(uses)
 
     def _may_be_dataclass(self, name: str) -> bool:
         """Whether each field can have the name that travels: msgspec renames only those of Structs."""
-        return all(is_plain(field) and field not in self._reserved for field in self.definitions[name]["properties"])
+        return all(is_plain(field) and field not in self.reserved for field in self.definitions[name]["properties"])
 
 
 def _are_distinct(tags: Sequence[Tag]) -> bool:
@@ -335,6 +332,17 @@ def is_enumeration(values: Sequence[Any]) -> bool:
     """Whether these can be the values of an Enum that msgspec knows."""
     classes = {value.__class__ for value in values}
     return classes == {str} or (classes == {int} and all(-(2**63) <= value < 2**63 for value in values))
+
+
+def _members_of(enumeration: str, values: Sequence[Any], called: Sequence[str]) -> dict[Any, str]:
+    """Return each member, named as the enumeration has it on the server, or else like its value."""
+    table = NameTable(("mro", "name", "value"))
+    known = dict(zip(values, called, strict=False))
+    names: dict[Any, str] = {}
+    for value in dict.fromkeys(values):
+        name = known.get(value, "")
+        names[value] = f"{enumeration}.{table.claim(name if is_plain(name) else member_name(value))}"
+    return names
 
 
 def _single_values(schema: Schema) -> dict[str, str | int]:

@@ -29,7 +29,9 @@ class Form(NamedTuple):
     inner: tuple[Form, ...] = ()
     """The members of a union; the type of the items of a list, a set or a dict."""
     values: tuple[Any, ...] = ()
-    """The values of a literal or of an enumeration."""
+    """The values of a literal."""
+    members: Mapping[Any, str] = {}
+    """The members of an enumeration, by their values."""
     class_name: str = ""
     """The definition of a class."""
 
@@ -60,7 +62,6 @@ class Types:
     def __init__(
         self,
         plan: Plan,
-        names: Mapping[str, str],
         alias: Callable[[str], Form],
         *,
         members: Collection[str] = (),
@@ -69,14 +70,12 @@ class Types:
     ) -> None:
         """
         Args:
-            names: the name of each definition in Python.
             alias: gives the type of a definition that becomes an alias.
             members: the names of the fields or methods of the class around, which hide builtins of the same name.
             constrained: say bounds and patterns, too.
             in_class: the types are those of fields, into which pydantic does not look.
         """
         self._plan = plan
-        self._names = names
         self._alias = alias
         self._members = frozenset(members)
         self._constrained = constrained
@@ -110,9 +109,10 @@ class Types:
         kind = self._plan.kinds[name]
         if kind == "alias":
             return self._alias(name)
+        called = self._plan.names[name]
         if kind == "enum":
-            return Form("enum", self._names[name], values=self._plan.values[name], class_name=name)
-        return Form("array" if kind == "array" else "object", self._names[name], class_name=name)
+            return Form("enum", called, members=self._plan.enumerations[name])
+        return Form("array" if kind == "array" else "object", called, class_name=name)
 
     def _of_values(self, values: Iterable[Any]) -> Form:
         literals = tuple({(each.__class__, each): each for each in values if _is_literal(each)}.values())
@@ -139,7 +139,8 @@ class Types:
             case "integer":
                 return self._bounded(Form("integer", self.builtin("int")), _integer_bounds(schema))
             case "number":
-                return self._bounded(Form("number", self.builtin("float")), _number_bounds(schema))
+                # Whether a float is a multiple depends on how it is rounded, so that is left out.
+                return self._bounded(Form("number", self.builtin("float")), _bounds(schema))
             case "string":
                 return self._of_string(schema)
             case "array":
@@ -252,7 +253,7 @@ class Types:
             others = [
                 each
                 for each in joined
-                if each.kind not in kinds and (each.kind != "enum" or each.values[0].__class__ is not base)
+                if each.kind not in kinds and (each.kind != "enum" or next(iter(each.members)).__class__ is not base)
             ]
             other_values = tuple(each for each in values if each.__class__ is not base)
             alike = len(joined) - len(others)
@@ -323,11 +324,6 @@ def _integer_bounds(schema: Schema) -> dict[str, Any]:
     return found
 
 
-def _number_bounds(schema: Schema) -> dict[str, Any]:
-    # Whether a float is a multiple depends on how it is rounded, so that is left out.
-    return _bounds(schema)
-
-
 def _bounds(schema: Schema) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, name, other in (
@@ -362,29 +358,25 @@ def _is_pattern(pattern: str) -> bool:
 # ---------------------------------------------------------------- defaults
 
 
-def default_of(value: Any, form: Form, member: Callable[[str, Any], str | None]) -> str | None:
-    """Return a default as Python; None if the type does not take it, or it cannot be written in a few characters.
-
-    Args:
-        member: gives the member of an enumeration, from the name of its definition and the value; None if it has none.
-    """
-    found = _default_of(value, form, member)
+def default_of(value: Any, form: Form) -> str | None:
+    """Return a default as Python; None if the type does not take it, or it cannot be written in a few characters."""
+    found = _default_of(value, form)
     return found if found is not None and len(found) <= 60 else None
 
 
-def _default_of(value: Any, form: Form, member: Callable[[str, Any], str | None]) -> str | None:
+def _default_of(value: Any, form: Form) -> str | None:
     kind, cls = form.kind, value.__class__
     if kind == "union":
-        found = (_default_of(value, each, member) for each in form.inner)
+        found = (_default_of(value, each) for each in form.inner)
         return next((each for each in found if each is not None), None)
     if kind == "enum":
-        return member(form.class_name, value) if cls in (str, int) else None
+        return form.members.get(value) if cls in (str, int) else None
     if kind == "literal":
         return literal(value) if any(each.__class__ is cls and each == value for each in form.values) else None
     if value is None:
         return "None" if kind in ("null", "any") else None
     if cls in (list, tuple):
-        return _container(value, form, member)
+        return _container(value, form)
     if cls is dict:
         return "{}" if not value and kind in ("dict", "any") else None
     wanted: dict[type, tuple[str, ...]] = {
@@ -398,14 +390,14 @@ def _default_of(value: Any, form: Form, member: Callable[[str, Any], str | None]
     return literal(value)
 
 
-def _container(value: Collection[Any], form: Form, member: Callable[[str, Any], str | None]) -> str | None:
+def _container(value: Collection[Any], form: Form) -> str | None:
     if form.kind == "any":
         form = Form("list", "", (ANY,))
     if form.kind not in ("list", "set") or len(value) > 20:
         return None
     if not value:
         return "[]" if form.kind == "list" else "set()"
-    items = [_default_of(each, form.inner[0], member) for each in value]
+    items = [_default_of(each, form.inner[0]) for each in value]
     known = [each for each in items if each is not None]
     if len(known) < len(items):
         return None

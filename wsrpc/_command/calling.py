@@ -14,9 +14,9 @@ from ..errors import RequestTimeout, ReservedEvent
 from .connection import connected, on_channel, retry_of
 from .failures import TIMEOUT, Failure, UsageError
 from .options import CALL, UPLOAD, Command, Options, take_option
-from .output import Output, Progress, counted
+from .output import Output, Progress
 from .running import Job, in_event_loop
-from .values import Items, argument, items_of
+from .values import argument, items_of
 
 __all__ = ["call", "emit", "stream", "upload"]
 
@@ -79,26 +79,22 @@ examples:
 @in_event_loop
 async def stream(options: Options, job: Job) -> None:
     """Request a stream, and print its items as they arrive."""
-    args, source = _arguments(options)
+    args, sent, _ = _arguments(options, job, shown=False)
     output = Output(job)
-    sent = _Upload(source, job, options.event, shown=False).items() if source else None
     limits = {} if options.timeout is None else {"timeout": options.timeout}
-    progress = Progress("received", shown=not output.readable)
+    progress = Progress("received", job, f"{options.event} was stopped", shown=not output.readable)
     async with connected(options, job) as client:
-        job.note(f"{options.event} was cancelled")
+        job.doing = f"{options.event} was cancelled"
         items = on_channel(client, options.channel).stream(options.event, *args, send=sent, **limits)
-        try:
+        with progress:
             async with items:
-                job.note(f"{options.event} was stopped")
+                job.doing = f"{options.event} was stopped"
                 async for item in items:
                     text = output.as_json(item)
                     await output.line(values=text)
                     progress.add(len(text))
-                    job.note(f"{options.event} was stopped after {counted(progress.items)}")
                     if progress.items == options.take:
                         break
-        finally:
-            progress.end()
 
 
 @click.command(
@@ -123,41 +119,44 @@ async def emit(options: Options, job: Job) -> None:
 
 async def _request(options: Options, job: Job) -> None:
     began = time.monotonic()
-    args, source = _arguments(options)
+    args, sent, progress = _arguments(options, job)
     output = Output(job)
-    sent = _Upload(source, job, options.event) if source else None
     async with connected(options, job) as client:
-        job.note(f"{options.event} was cancelled")
+        job.doing = f"{options.event} was cancelled"
         limits: dict[str, Any] = {}
         if options.timeout is not None:
             limits["timeout"] = max(0.001, began + options.timeout - time.monotonic())
         if sent is None:
             limits["retry"] = retry_of(options)
         try:
-            answer = await on_channel(client, options.channel).request(
-                options.event, *args, send=None if sent is None else sent.items(), **limits
-            )
+            with progress:
+                answer = await on_channel(client, options.channel).request(options.event, *args, send=sent, **limits)
         except RequestTimeout as exc:
             if options.timeout is None:
                 raise
-            text = f"no answer to {options.event!r} within {options.timeout:g} s"  # connecting took a part of them
+            text = f"no response to {options.event!r} within {options.timeout:g} s"  # connecting took a part of them
             raise Failure(text, TIMEOUT) from exc
-        finally:
-            if sent is not None:
-                sent.progress.end()
-        job.note("the connection was closed")
+        job.doing = "the connection was closed"
         await output.value(answer)
 
 
-def _arguments(options: Options) -> tuple[list[Any], Items | None]:
-    """Return the values of the arguments, and the items to upload."""
+def _arguments(
+    options: Options, job: Job, *, shown: bool = True
+) -> tuple[list[Any], AsyncGenerator[Any] | None, Progress]:
+    """Return the values of the arguments, the items to upload, and the progress of uploading them, if it is shown."""
     _check_event(options)
     from_stdin = options.args.count("-")
     if from_stdin + (options.send is not None) > 1:
         raise UsageError("a request has one upload: give - once for stdin, or --send FILE")
     args = [argument(text) for text in options.args if text != "-"]
     path = "-" if from_stdin else options.send
-    return args, None if path is None else items_of(path, options.form)
+    note = f"the upload to {options.event} was cancelled"
+    if path is None:
+        return args, None, Progress("sent", job, note)
+    items = items_of(path, options.form)
+    # Items that are typed on the terminal are seen there anyway.
+    progress = Progress("sent", job, note, size=items.size, shown=shown and not os.isatty(items.file))
+    return args, items.read(progress.add), progress
 
 
 def _check_event(options: Options) -> None:
@@ -165,22 +164,3 @@ def _check_event(options: Options) -> None:
     check_event(options.event)
     if options.channel is None and options.event in RESERVED_EVENTS:
         raise ReservedEvent(options.event)
-
-
-class _Upload:
-    """Items that are being uploaded, with their progress."""
-
-    def __init__(self, source: Items, job: Job, event: str, *, shown: bool = True) -> None:
-        # Items that are typed on the terminal are seen there anyway.
-        self.progress = Progress("sent", size=source.size, shown=shown and not os.isatty(source.file))
-        self._source = source
-        self._job = job
-        self._event = event
-
-    def items(self) -> AsyncGenerator[Any]:
-        """Return the items, which are counted as they are sent."""
-        return self._source.read(self._count)
-
-    def _count(self, size: int) -> None:
-        self.progress.add(size)
-        self._job.note(f"the upload to {self._event} was cancelled after {counted(self.progress.items)}")

@@ -87,10 +87,5 @@ def _offered(options: Options, what: str) -> Iterable[str]:
 
 
 async def _describes(options: Options) -> Any:
-    async with asyncio.timeout(SECONDS):
-        client = client_of(options, None)
-        try:
-            await client.connect()
-            return await describes(client, options.url)
-        finally:
-            await client.close()
+    async with asyncio.timeout(SECONDS), client_of(options, None) as client:
+        return await describes(client, options.url)

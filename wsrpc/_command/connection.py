@@ -50,13 +50,10 @@ async def connected(options: Options, job: Job, client: Client | None = None) ->
     if client is None:
         client = client_of(options, reconnect_of(options))
         client.on("message", _watching(options, job))
-    job.note(f"there was no connection yet to {shown_url(options.url)}")
-    try:
-        await client.connect()
-        job.note("the connection was closed")
+    job.doing = f"there was no connection yet to {shown_url(options.url)}"
+    async with client:
+        job.doing = "the connection was closed"
         yield client
-    finally:
-        await client.close()
 
 
 def on_channel(client: Client, name: str | None) -> Client | Channel:
@@ -109,7 +106,7 @@ def _watching(options: Options, job: Job) -> Callable[[Peer, Message], None]:
         event = message.event
         can_be_answered = message.id is not None and message.channel_name in (None, options.channel)
         if event is not None and can_be_answered and event not in answered:
-            job.note_unanswered(event)
+            job.unanswered = job.unanswered or event
 
     return watch
 

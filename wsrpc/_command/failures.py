@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -70,28 +71,11 @@ def explained(error: BaseException) -> tuple[int, str]:
     """Return the exit code for ``error``, and one line that explains it."""
     if isinstance(error, Failure):
         return error.code, one_line(error)
-    if isinstance(error, RemoteError):
-        return REMOTE, _rejection(error)
-    if isinstance(error, UnexpectedChannel):
-        return REMOTE, "the answer is a channel, not a value: read it with `wsrpc stream`"
-    if isinstance(error, BadResult) and NO_CHANNEL in str(error):
-        return REMOTE, f"{one_line(error).partition(':')[0]}: use `wsrpc call`, without an upload"
-    if isinstance(error, (BadResult, ChannelClosed, StreamOverflow)):
-        return REMOTE, one_line(error)
-    if isinstance(error, RequestTimeout):
-        return TIMEOUT, one_line(error)
-    if isinstance(error, (ConnectFailed, HandshakeRejected, ssl.SSLError)):
-        return NOT_SENT, _no_connection(error)
     if isinstance(error, ConnectionLost):
         return (NOT_SENT if error.outcome == "not_sent" else UNKNOWN), one_line(error)
-    if isinstance(error, (MessageTooBig, QueueFull, TooManyRequests)):
-        return NOT_SENT, one_line(error)
-    if isinstance(error, (ValueError, TypeError)):
-        return USAGE, one_line(error)
-    if isinstance(error, OSError):
-        return NOT_SENT, f"could not connect: {_of_system(error)}"
-    if isinstance(error, ProtocolError):
-        return UNKNOWN, one_line(error)
+    for kinds, code, text_of in _EXPLANATIONS:
+        if isinstance(error, kinds):
+            return code, text_of(error)
     return UNKNOWN, f"this is a bug in wsrpc: {named(error)}; --verbose shows where"
 
 
@@ -135,9 +119,30 @@ def _no_connection(error: BaseException) -> str:
 
 def _of_system(error: OSError) -> str:
     if isinstance(error, TimeoutError) and error.errno is None:
-        return "there was no answer in time"
+        return "there was no response in time"
     if error.errno and str(error.strerror).startswith("Connect call failed"):  # asyncio's text, with a Python tuple
         return os.strerror(error.errno)
     if isinstance(error, ssl.SSLError):
         return f"the TLS handshake failed: {one_line((error.reason or str(error)).replace('_', ' ').lower())}"
     return one_line(error.strerror or error) or "the server closed the connection"
+
+
+def _bad_result(error: BaseException) -> str:
+    if NO_CHANNEL in str(error):
+        return f"{one_line(error).partition(':')[0]}: use `wsrpc call`, without an upload"
+    return one_line(error)
+
+
+_EXPLANATIONS: tuple[tuple[Any, int, Callable[[Any], str]], ...] = (
+    (RemoteError, REMOTE, _rejection),
+    (UnexpectedChannel, REMOTE, lambda _: "the response is a channel, not a value: read it with `wsrpc stream`"),
+    (BadResult, REMOTE, _bad_result),
+    ((ChannelClosed, StreamOverflow), REMOTE, one_line),
+    (RequestTimeout, TIMEOUT, one_line),
+    ((ConnectFailed, HandshakeRejected, ssl.SSLError), NOT_SENT, _no_connection),
+    ((MessageTooBig, QueueFull, TooManyRequests), NOT_SENT, one_line),
+    ((ValueError, TypeError), USAGE, one_line),
+    (OSError, NOT_SENT, lambda error: f"could not connect: {_of_system(error)}"),
+    (ProtocolError, UNKNOWN, one_line),
+)
+"""Kinds of errors, with the exit code and the function that explains them. The first one that fits counts."""

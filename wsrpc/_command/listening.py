@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ from .._api.peer import Peer
 from .._base.closing import CloseInfo
 from .._base.names import RESERVED_EVENTS
 from .._client.backoff import Reconnect, is_transient
-from .._client.client import Client, ReconnectInfo
+from .._client.client import ReconnectInfo
 from .._handlers.observation import Message
 from ..errors import ConnectionLost, one_line
 from .connection import client_of, connected
@@ -38,30 +37,21 @@ class _Event(NamedTuple):
 
 
 class _Listener:
-    """Keeps the chosen events until they are written, and reports drops and reconnects on stderr.
+    """Keeps the chosen events until they are written, and reports drops and reconnects on stderr."""
 
-    Args:
-        events, channels: the names to choose; none chooses all.
-        retries: the attempts after the first one until there is a connection. After a drop there is no limit.
-    """
-
-    def __init__(self, events: Iterable[str], channels: Iterable[str], retries: int) -> None:
-        self._events = frozenset(events)
-        self._channels = frozenset(channels)
-        self._retries = retries
+    def __init__(self, options: Options) -> None:
+        self._events = frozenset(options.events)
+        """The names to choose; none chooses all."""
+        self._channels = frozenset(options.channel)
+        self._retries: int = options.retry
+        """The attempts that are left until there is a connection. After a drop there is no limit."""
         self._was_open = False
         self._taken = asyncio.Queue[_Event | Exception]()
         """The events, and then the error after which there is no further connection."""
         self._bytes = 0
         """Bytes of the messages of these events."""
         self._dropped = 0
-
-    def reconnect(self) -> Reconnect:
-        """Return when the client dials."""
-        return Reconnect(initial=1.0, max=10.0, retry=self._dials_again)
-
-    def attach(self, client: Client) -> None:
-        """Listen to ``client``."""
+        self.client = client = client_of(options, Reconnect(initial=1.0, max=10.0, retry=self._dials_again))
         client.on("message", self._take)
         client.on("open", self._opened)
         client.on("close", self._lost)
@@ -137,18 +127,16 @@ async def listen(options: Options, job: Job) -> None:
 
     After a drop, the command connects again. With EVENTs, it prints only events of these names.
     """
-    listener = _Listener(options.events, options.channel, options.retry)
-    client = client_of(options, listener.reconnect())
-    listener.attach(client)
+    listener = _Listener(options)
     output = Output(job)
     number = 0
-    async with connected(options, job, client):
-        job.note("no event has come")
+    async with connected(options, job, listener.client):
+        job.doing = "no event has come"
         while True:
             event = await listener.next()
             await _write(event, output)
             number += 1
-            job.note(f"{number:,} event{' has' if number == 1 else 's have'} come")
+            job.doing = f"{number:,} event{' has' if number == 1 else 's have'} come"
             if number == options.take:
                 return
 

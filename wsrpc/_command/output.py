@@ -16,7 +16,7 @@ from ..errors import printable
 from .failures import OUTPUT_CLOSED, UsageError
 from .running import Job
 
-__all__ = ["Output", "Progress", "counted"]
+__all__ = ["Output", "Progress"]
 
 PIPE = 4096
 """Bytes that a pipe takes without blocking if it takes any. (Linux's PIPE_BUF; POSIX guarantees 512.)"""
@@ -63,7 +63,7 @@ class Output:
             values = self._colours(values)
         data = f"{text}{values}\n".encode()
         if self._file is None:
-            raise UsageError("stdout is closed, so the answer cannot be written")
+            raise UsageError("stdout is closed, so the output cannot be written")
         try:
             if len(data) <= PIPE and _has_room(self._file):
                 _write(self._file, data)
@@ -110,16 +110,19 @@ class Progress:
     EVERY = 0.1
     """Seconds between two updates of the line."""
 
-    def __init__(self, verb: str, *, size: int | None = None, shown: bool = True) -> None:
+    def __init__(self, verb: str, job: Job, note: str, *, size: int | None = None, shown: bool = False) -> None:
         """
         Args:
             verb: "sent" or "received".
+            note: the beginning of the text that an interruption of the job reports, before the number of items.
             size: the bytes in all, if that is known.
             shown: whether the line may be shown; it may not if the items themselves appear on the terminal.
         """
         self.items = 0
         self._bytes = 0
         self._verb = verb
+        self._job = job
+        self._note = note
         self._size = size
         self._shows = shown and _is_terminal(sys.stderr) and os.environ.get("TERM") != "dumb"
         self._next = 0.0
@@ -128,19 +131,22 @@ class Progress:
         """Count an item of so many bytes."""
         self.items += 1
         self._bytes += size
+        self._job.doing = f"{self._note} after {_counted(self.items)}"
         if self._shows and (now := time.monotonic()) >= self._next:
             self._next = now + self.EVERY
             self._show("")
 
-    def end(self) -> None:
-        """Show the last counts, and end the line. Idempotent."""
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Show the last counts, and end the line."""
         if self._shows and self.items:
             self._show("\n")
-            self._shows = False
 
     def _show(self, end: str) -> None:
         part = f" of {_size(self._size)}, {self._bytes * 100 // self._size} %" if self._size else ""
-        text = f"{self._verb} {counted(self.items)}, {_size(self._bytes)}{part}"
+        text = f"{self._verb} {_counted(self.items)}, {_size(self._bytes)}{part}"
         # A line that the terminal has wrapped cannot be overwritten, and Ctrl-C appends "^C" to it.
         columns = os.get_terminal_size(sys.stderr.fileno()).columns
         if columns > 0:  # 0 if the terminal has no size, as on some serial lines
@@ -149,7 +155,7 @@ class Progress:
         sys.stderr.flush()
 
 
-def counted(items: int) -> str:
+def _counted(items: int) -> str:
     """Return a number of items in words."""
     return f"{items:,} item{'' if items == 1 else 's'}"
 

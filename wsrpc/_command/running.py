@@ -41,27 +41,15 @@ class Job:
     """One run of a command, which a signal or the end of its output's reader can stop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._doing = "nothing was sent"
+        self.doing = "nothing was sent"
+        """The text that an interruption reports now."""
         self._loop = loop
         self._task: asyncio.Task[None] | None = None
         self._code: int | None = None
         """The exit code, once the job has been stopped."""
         self._text = ""
-        self._unanswered: str | None = None
-        """The first request of the server for which the command has no handler."""
-
-    @property
-    def doing(self) -> str:
-        """The text that an interruption reports now, such as "nothing was sent"."""
-        return self._doing
-
-    def note(self, doing: str) -> None:
-        """Set the text that an interruption reports."""
-        self._doing = doing
-
-    def note_unanswered(self, event: str) -> None:
-        """Note a request of the server for which the command has no handler; an error names the first one."""
-        self._unanswered = self._unanswered or event
+        self.unanswered: str | None = None
+        """The first request of the server for which the command has no handler. An error names it."""
 
     def stop(self, code: int, text: str) -> None:
         """Cancel the command, and end with ``code`` within `PATIENCE` seconds."""
@@ -87,8 +75,8 @@ class Job:
         if failure is None:
             return 0
         code, text = explained(failure)
-        if self._unanswered is not None and isinstance(failure, RemoteError):
-            text += f"; the server requested {short(self._unanswered)} meanwhile: answer it with --answer NAME=VALUE"
+        if self.unanswered is not None and isinstance(failure, RemoteError):
+            text += f"; the server requested {short(self.unanswered)} meanwhile: answer it with --answer NAME=VALUE"
         is_bug = code == UNKNOWN and not isinstance(failure, WsrpcError)
         if text:
             complain(text, "".join(traceback.format_exception(failure)).rstrip() if verbose and is_bug else "")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import warnings
 from binascii import a2b_base64, b2a_base64
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import lru_cache
 from operator import is_
 from typing import Any, NamedTuple, cast
@@ -96,7 +96,7 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
 
     Raises:
         Exception: anything that pydantic raises for a type that it refuses, or a `TypeError` if the installed pydantic
-            is too old, or if validating a value of the type could take exponential time.
+            is too old.
     """
     from pydantic import ConfigDict, TypeAdapter
 
@@ -107,11 +107,6 @@ def type_validator(tp: Any, *, strict: bool) -> Callable[[Any], Any]:
         warnings.filterwarnings("ignore", message=".*`ReadOnly`")
         warnings.filterwarnings("error", message="The '.*' attribute .* has no effect", category=UserWarning)
         adapter: Any = TypeAdapter(boxed, config=ConfigDict(strict=strict))
-    if _takes_exponential_time(adapter.core_schema):
-        raise TypeError(
-            "it holds a union of dataclasses that contain the union, and validating that would take twice as long with "
-            "each level: give the union a Field(discriminator=...), or make its classes Structs with tags"
-        )
     validator = _validator(adapter.core_schema, {"strict": strict})
     if validator is None:
         raise TypeError("wsrpc needs pydantic 2.13 or newer for it: update pydantic")
@@ -383,56 +378,3 @@ def _changed(part: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> A
         return change(part)
     by_name = {name: _changed(item, change) for name, item in part.items()}
     return part if all(map(is_, by_name.values(), part.values())) else by_name
-
-
-# ---------------------------------------------------------------- recursive unions
-
-
-def _takes_exponential_time(schema: dict[str, Any]) -> bool:
-    """Whether a union without a discriminator has several dataclasses or TypedDicts that contain the union itself.
-
-    pydantic tries each of them on each level, and each try goes down to the last level. A few hundred bytes could then
-    stop the event loop for seconds. (Models may have such unions, too; that is their author's decision.)
-    """
-    every = list(_within(schema))
-    by_ref = {each["ref"]: each for each in every if "ref" in each}
-
-    def named(each: dict[str, Any]) -> dict[str, Any]:
-        return by_ref.get(each.get("schema_ref", ""), each)
-
-    def leads_to(start: dict[str, Any], union: dict[str, Any]) -> bool:
-        found: dict[int, dict[str, Any]] = {}
-        todo = [start]
-        while todo:
-            for each in _within(named(todo.pop())):
-                if id(each) not in found and named(each) is not each:
-                    todo.append(each)
-                found[id(each)] = each
-        return id(union) in found
-
-    for union in every:
-        if union["type"] == "union":
-            choices = [choice[0] if choice.__class__ is tuple else choice for choice in union["choices"]]
-            classes = [choice for choice in choices if named(choice)["type"] in _FIELDWISE]
-            if sum(leads_to(choice, union) for choice in classes) > 1:
-                return True
-    return False
-
-
-_FIELDWISE = frozenset({"dataclass", "typed-dict"})
-
-
-def _within(part: Any) -> Iterator[dict[str, Any]]:
-    """Yield the schemas inside a part of a core schema, including the part itself if it is one."""
-    if part.__class__ is dict:
-        if isinstance(part.get("type"), str):
-            yield part
-            for key in _INNER:
-                if key in part:
-                    yield from _within(part[key])
-        else:
-            for value in part.values():
-                yield from _within(value)
-    elif part.__class__ in (list, tuple):
-        for value in part:
-            yield from _within(value)

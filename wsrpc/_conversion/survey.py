@@ -30,7 +30,7 @@ from msgspec import inspect as mi
 from .caching import memoized
 from .pydantic_types import has_core_schema, is_pydantic
 
-__all__ = ["UNIONS", "Survey", "is_tagged", "restricts", "survey_of", "unwrapped"]
+__all__ = ["UNIONS", "Survey", "is_tagged", "survey_of", "unwrapped"]
 
 UNIONS = (Union, types.UnionType)
 
@@ -72,12 +72,16 @@ class Survey:
         self.instead = ""
         """What to do about it without pydantic."""
         self.needs_msgspec = ""
-        """The first thing found that pydantic does not know."""
+        """The first thing found that pydantic does not know, or not as strictly."""
+        self.meta = ""
+        """The first constraint of msgspec, which pydantic ignores."""
         self.not_for_pydantic = ""
         """Why pydantic must not validate the type: it would ignore something."""
         self.misread = ""
         """What msgspec does wrong with the first union found that it misreads."""
         self._seen: list[tuple[Any, Place]] = []
+        self._inside: list[Any] = []
+        """The types around the present one."""
 
     def visit(self, tp: Any, owner: str = "", place: Place = "open") -> None:
         """Visit ``tp``, which belongs to the class or field ``owner``, or is the annotation of a parameter."""
@@ -85,14 +89,30 @@ class Survey:
         if origin is Annotated:
             for each in _expanded(tp.__metadata__):
                 self._metadata(each, tp.__origin__, owner, place)
-            self.visit(tp.__origin__, owner, place)
+            parts = (tp.__origin__,)
+            if any(getattr(each, "discriminator", None) is not None for each in tp.__metadata__):
+                parts = _alternatives(tp.__origin__)  # a union that needs no decision
+            for part in parts:
+                self.visit(part, owner, place)
         elif isinstance(tp, TypeVar):
             # msgspec ignores all constraints there, even its own, so there is an owner in any case.
             for bound in (tp.__bound__, getattr(tp, "__default__", None), *tp.__constraints__):
                 self.visit(bound, owner or tp.__name__, place)
-        elif origin is not Literal and (tp, place) not in self._seen:
+        elif origin is Literal:
+            # For pydantic 1, 1.0 and true are the same in a Literal.
+            if place == "open" and not owner and any(isinstance(each, int) for each in get_args(tp)):
+                self.needs_msgspec = self.needs_msgspec or f"{tp}"
+        elif (tp, place) not in self._seen:
             self._seen.append((tp, place))
+            self._inside.append(tp)
             self._part(tp, origin or tp, owner, place)
+            self._inside.pop()
+        elif place != "model" and origin in UNIONS and tp in self._inside and _takes_exponential_time(tp):
+            self._refuse(
+                owner,
+                f"{tp} is a union of dataclasses that contain the union, and validating that would take twice as long "
+                "with each level: give the union a Field(discriminator=...), or make its classes Structs with tags",
+            )
 
     def _part(self, tp: Any, cls: Any, owner: str, place: Place) -> None:
         if (inner := unwrapped(tp)) is not None:
@@ -113,10 +133,10 @@ class Survey:
 
     def _metadata(self, metadata: Any, inner: Any, owner: str, place: Place) -> None:
         if isinstance(metadata, msgspec.Meta):
-            if restricts(metadata) and place == "model":
+            if _restricts(metadata) and place == "model":
                 self._refuse(owner, f"pydantic ignores {metadata!r}: write Field(...)")
-            elif restricts(metadata) and place == "open":
-                self.needs_msgspec = self.needs_msgspec or repr(metadata)
+            elif _restricts(metadata) and place == "open":
+                self.meta = self.meta or repr(metadata)
             return
         name = type(metadata).__name__ if type(metadata).__module__.partition(".")[0] == "annotated_types" else ""
         if not _is_constraint(metadata) or name in _NO_CONSTRAINTS:
@@ -241,7 +261,7 @@ def _in(owner: str) -> str:
 # ---------------------------------------------------------------- metadata
 
 
-def restricts(meta: msgspec.Meta) -> bool:
+def _restricts(meta: msgspec.Meta) -> bool:
     """Whether ``meta`` restricts values, besides describing them."""
     return _has_bounds(meta) or meta.pattern is not None or meta.tz is not None
 
@@ -338,6 +358,12 @@ def _members(tp: Any, metadata: tuple[Any, ...] = ()) -> Iterator[tuple[Any, lis
         yield tp, [each for each in metadata if isinstance(each, msgspec.Meta)]
 
 
+def _alternatives(union: Any) -> tuple[Any, ...]:
+    """Return the members of a union as they are written, or of that for which a name stands."""
+    inner = unwrapped(union)
+    return get_args(union) if inner is None else _alternatives(inner)
+
+
 def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
     """Return what msgspec does wrong with a union of these members; an empty text if it reads the union right."""
     kinds = [_kinds(tp) for tp, _ in members]
@@ -352,7 +378,7 @@ def _misread(members: list[tuple[Any, list[msgspec.Meta]]]) -> str:
     if pair:
         return f"cannot decode a union of {pair}: put one of the two into a dataclass"
     for tp, metadata in members:
-        if any(map(restricts, metadata)) and sum(tp in each for each in kinds) > 1:
+        if any(map(_restricts, metadata)) and sum(tp in each for each in kinds) > 1:
             return f"applies the bounds of one {tp.__name__} in a union to every {tp.__name__}: write one of them"
     return ""
 
@@ -367,6 +393,17 @@ def _kinds(tp: Any) -> list[Any]:
     if _derives(cls, Collection) and cls not in _TEXT and not _has_fields(cls):
         return ["collection"]
     return [cls]
+
+
+def _takes_exponential_time(union: Any) -> bool:
+    """Whether pydantic tries several classes on each level of a recursive union, down to the last level.
+
+    A few hundred bytes could then stop the event loop for seconds. (Models may have such unions, too; that is their
+    author's decision.)
+    """
+    classes = [get_origin(tp) or tp for tp, _ in _members(union)]
+    fieldwise = any(dataclasses.is_dataclass(cls) or _is_typed_dict(cls) for cls in classes)
+    return fieldwise and Any not in classes and sum(map(_is_object, classes)) > 1
 
 
 def _is_text(cls: Any) -> bool:

@@ -20,7 +20,7 @@ import msgspec
 
 from ..errors import one_line
 from .pydantic_types import type_validator
-from .survey import UNIONS, is_tagged, restricts, survey_of
+from .survey import UNIONS, is_tagged, survey_of
 
 __all__ = ["PART", "Checked", "wire_type"]
 
@@ -68,6 +68,8 @@ def wire_type(tp: Any, convert: Convert, *, hooked: bool, lax: bool) -> Any:
         if problem:
             raise TypeError(problem)
         if survey.needs_pydantic:
+            if survey.meta:
+                raise _both(tp, survey.meta, survey.needs_pydantic)
             return _checked(tp, convert, hooked, lax)
         msgspec.json.Decoder(tp)
     except NameError:
@@ -85,6 +87,13 @@ def wire_type(tp: Any, convert: Convert, *, hooked: bool, lax: bool) -> Any:
 
 def _name(tp: Any) -> str:
     return tp.__qualname__ if isinstance(tp, type) and not get_args(tp) else str(tp)
+
+
+def _both(tp: Any, of_msgspec: str, of_pydantic: str) -> TypeError:
+    return TypeError(
+        f"{_name(tp)} has something that only msgspec enforces ({of_msgspec}) and something that only pydantic "
+        f"enforces ({of_pydantic}): write both for one of them"
+    )
 
 
 # ---------------------------------------------------------------- pydantic
@@ -155,18 +164,13 @@ class _Translation:
             return Annotated[Any, self.markers[key]]
         changed = self._inside(part)
         if changed is part:
-            raise TypeError(
-                f"{_name(part)} has something that only msgspec enforces ({survey.needs_msgspec}) and something that "
-                f"only pydantic enforces ({survey.needs_pydantic}): write both for one of them"
-            )
+            raise _both(part, survey.needs_msgspec, survey.needs_pydantic)
         return changed
 
     def _inside(self, part: Any) -> Any:
         """Return a type with changed arguments; the same object if nothing changes."""
         origin, args = get_origin(part), get_args(part)
         if origin is Annotated:
-            if any(isinstance(each, msgspec.Meta) and restricts(each) for each in args):
-                return part
             inner = self.translate(args[0])
             return part if inner is args[0] else Annotated[(inner, *args[1:])]
         if not args or origin is Literal:

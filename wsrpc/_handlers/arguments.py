@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -10,7 +11,7 @@ import msgspec
 from ..errors import BadArguments, set_text_for_log
 from .introspection import Parameter
 
-__all__ = ["ArgumentsRefused", "Explainer"]
+__all__ = ["ArgumentsRefused", "refused"]
 
 
 class ArgumentsRefused(Exception):
@@ -47,73 +48,64 @@ _WIRE_TYPES = frozenset({"null", "bool", "int", "float", "str", "bytes", "array"
 """Types that msgspec may report as that of a value. Any other report quotes the value."""
 
 
-class Explainer:
-    """Turns a failed conversion into an error that names the parameter.
+def refused(
+    parameters: Sequence[Parameter], exc: msgspec.ValidationError | None, a: list[Any], *, in_rest: bool = False
+) -> ArgumentsRefused:
+    """Return the error for arguments that do not fit the parameters of a handler.
 
-    It is separate from the `Handler`, so that the generated call can refer to it without a reference cycle.
+    Args:
+        exc: the failed conversion; None if only the number of arguments can be wrong.
+        a: the event's name and the arguments.
+        in_rest: whether ``exc`` comes from converting the list of arguments for ``*args``. msgspec's path then begins
+            with the place in this list; otherwise it begins with the place in ``a``.
     """
+    # The name by which the caller knows the handler. A handler of `on_json`, or of the event "", has none.
+    called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
+    wire = [p for p in parameters if p.source == "wire"]
+    rest = next((p for p in parameters if p.source == "rest"), None)
+    error = _miscounted(called, wire, rest, max(len(a) - 1, 0))
+    return ArgumentsRefused(error or _misfit(called, wire, rest if in_rest else None, exc))
 
-    __slots__ = ("_parameters", "_required", "_rest")
 
-    def __init__(self, parameters: tuple[Parameter, ...]) -> None:
-        self._parameters = [p for p in parameters if p.source == "wire"]
-        self._required = sum(p.required for p in self._parameters)
-        self._rest = next((p for p in parameters if p.source == "rest"), None)
-
-    def refused(self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False) -> ArgumentsRefused:
-        return ArgumentsRefused(self.explain(exc, a, in_rest))
-
-    def explain(self, exc: msgspec.ValidationError | None, a: list[Any], in_rest: bool = False) -> BadArguments:
-        """Return the error for the caller.
-
-        Args:
-            exc: the failed conversion; None if only the number of arguments can be wrong.
-            a: the event's name and the arguments.
-            in_rest: whether ``exc`` comes from converting the arguments for ``*args``. msgspec's path then begins with
-                ``$[0][…]``; otherwise it begins with the place in ``a``.
-        """
-        # The name by which the caller knows the handler. A handler of `on_json`, or of the event "", has none.
-        called = f"{a[0][:64]}()" if a and a[0] and isinstance(a[0], str) else "handler"
-        return self._miscounted(called, max(len(a) - 1, 0)) or self._misfit(called, exc, in_rest)
-
-    def _miscounted(self, called: str, got: int) -> BadArguments | None:
-        most = len(self._parameters)
-        if got < self._required:
-            missing = self._parameters[got].name
-            least = _count(self._required)
-            if most != self._required or self._rest is not None:
-                least = f"at least {least}"
-            return BadArguments(
-                f"{called}: missing argument {missing!r}: expected {least}, got {got}",
-                data={"parameter": missing, "expected": self._required, "got": got},
-            )
-        if got > most and self._rest is None:
-            bound = f"at most {_count(most)}" if most else "no arguments"
-            return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
-        return None
-
-    def _misfit(self, called: str, exc: msgspec.ValidationError | None, in_rest: bool) -> BadArguments:
-        found = _AT.fullmatch(str(exc))
-        index = int(found["index"]) if found else 0
-        parameter = (
-            self._rest if in_rest else self._parameters[index - 1] if 0 < index <= len(self._parameters) else None
+def _miscounted(called: str, wire: list[Parameter], rest: Parameter | None, got: int) -> BadArguments | None:
+    required, most = sum(p.required for p in wire), len(wire)
+    if got < required:
+        missing = wire[got].name
+        least = _count(required)
+        if most != required or rest is not None:
+            least = f"at least {least}"
+        return BadArguments(
+            f"{called}: missing argument {missing!r}: expected {least}, got {got}",
+            data={"parameter": missing, "expected": required, "got": got},
         )
-        if found is None or parameter is None:  # a hook or a class wrote the text, not msgspec
-            error = BadArguments(f"{called}: {_bounded(str(exc))}")
-            set_text_for_log(error, f"{called}: its arguments do not fit")
-            return error
-        path = found["path"]
-        # msgspec does not say which key it was.
-        where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
-        where += _bounded(path) if path else f" ({_ordinal(index)})"
-        text = _bounded(found["text"])
-        data = {"parameter": parameter.name}
-        if path:
-            data["path"] = _bounded(path)
-        if wanted := _EXPECTED.fullmatch(text):
-            text = text.replace("Expected", "expected", 1).replace("`", "")
-            data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
-        error = BadArguments(f"{called}: {where}: {text}", data=data)
-        if data.get("got") not in _WIRE_TYPES:
-            set_text_for_log(error, f"{called}: {where} does not fit")
+    if got > most and rest is None:
+        bound = f"at most {_count(most)}" if most else "no arguments"
+        return BadArguments(f"{called}: expected {bound}, got {got}", data={"expected": most, "got": got})
+    return None
+
+
+def _misfit(
+    called: str, wire: list[Parameter], rest: Parameter | None, exc: msgspec.ValidationError | None
+) -> BadArguments:
+    found = _AT.fullmatch(str(exc))
+    index = int(found["index"]) if found else 0
+    parameter = rest or (wire[index - 1] if 0 < index <= len(wire) else None)
+    if found is None or parameter is None:  # a hook or a class wrote the text, not msgspec
+        error = BadArguments(f"{called}: {_bounded(str(exc))}")
+        set_text_for_log(error, f"{called}: its arguments do not fit")
         return error
+    path = found["path"] if rest is None else f"[{index}]{found['path']}"
+    # msgspec does not say which key it was.
+    where = f"{'a key of ' if found['key'] else ''}argument {parameter.name!r}"
+    where += _bounded(path) if path else f" ({_ordinal(index)})"
+    text = _bounded(found["text"])
+    data = {"parameter": parameter.name}
+    if path:
+        data["path"] = _bounded(path)
+    if wanted := _EXPECTED.fullmatch(text):
+        text = text.replace("Expected", "expected", 1).replace("`", "")
+        data.update({key: value.replace("`", "") for key, value in wanted.groupdict().items() if value})
+    error = BadArguments(f"{called}: {where}: {text}", data=data)
+    if data.get("got") not in _WIRE_TYPES:
+        set_text_for_log(error, f"{called}: {where} does not fit")
+    return error

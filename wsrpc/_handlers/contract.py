@@ -15,9 +15,9 @@ from weakref import WeakKeyDictionary
 
 from .._base.names import RESERVED_EVENTS, ChannelRef
 from .introspection import (
+    Facts,
     Parameter,
     Result,
-    Signature,
     annotations_of,
     channel_parameters,
     read_annotation,
@@ -25,7 +25,7 @@ from .introspection import (
     result_of,
     signature_of,
 )
-from .method import Exposed, mark_of
+from .method import DEFAULTS, Exposed, mark_of
 
 __all__ = ["Contract", "Kind", "Member", "check_emitted", "emitted_members", "read_contract"]
 
@@ -54,7 +54,7 @@ class Member(NamedTuple):
     """The parameter that gives the items of an upload or an exchange."""
     result: Any
     """The type of the answer, or of each item of a stream. None for a conversation."""
-    signature: Signature
+    signature: Facts
     function: Callable[..., Any]
     """The method as it stands in the contract."""
     blocking: bool
@@ -227,12 +227,11 @@ def _refuse_double(contract: str, members: dict[str, Member]) -> None:
 def _member(attribute: str, function: Any) -> Member:
     read = read_signature(function, "contract")
     mark = mark_of(function) or Exposed()
-    if mark.has_options:
+    if mark.options != DEFAULTS:
         raise read.refusal(None, "a contract gives an event its name; options belong to the method that implements it")
     first, *others = read.parameters or (None,)
     if first is None or first.source != "wire" or first.keyword:
         raise read.refusal(None, "a method of a contract takes self first")
-    waits = inspect.iscoroutinefunction(function)
     read = read._replace(parameters=tuple(others))
     _refuse_parameters(read, function)
     try:
@@ -240,7 +239,7 @@ def _member(attribute: str, function: Any) -> Member:
     except TypeError as exc:
         text = f"{exc}: define it at module level, and import it outside `if TYPE_CHECKING:`"
         raise read.refusal(None, text) from exc.__cause__
-    waits = waits or result.awaited
+    waits = read.is_coroutine or result.awaited
     blocks = {*_blocks(read, result)}
     if not waits and False not in blocks:
         read = read._replace(parameters=tuple(map(_as_source, others)))
@@ -254,14 +253,12 @@ def _member(attribute: str, function: Any) -> Member:
     return Member(attribute, mark.name or attribute, kind, parameters, source, declared, read, function, blocking)
 
 
-def _refuse_parameters(read: Signature, function: Any) -> None:
+def _refuse_parameters(read: Facts, function: Any) -> None:
     """Refuse parameters that a caller cannot give."""
     for given in signature_of(function).parameters.values():
         if given.kind is given.VAR_KEYWORD:
             raise read.refusal(given.name, "arguments travel by place, so **kwargs would never arrive: name them")
         known = next((p for p in read.parameters if p.name == given.name), None)
-        if given.name.startswith("_wsrpc_"):
-            raise read.refusal(given.name, "names that begin with _wsrpc_ are wsrpc's own: take another name")
         if known is None and given.kind is given.KEYWORD_ONLY:
             raise read.refusal(given.name, "it follows *args, which takes all further arguments, so it has no place")
         if known is not None and known.source == "stream" and given.default is not given.empty:
@@ -283,7 +280,7 @@ def _as_source(p: Parameter) -> Parameter:
     return p._replace(source="stream", type=item)
 
 
-def _kind(read: Signature, result: Result, *, waits: bool, blocks: set[bool]) -> Kind:
+def _kind(read: Facts, result: Result, *, waits: bool, blocks: set[bool]) -> Kind:
     """Return the kind of a member.
 
     Args:
@@ -314,7 +311,7 @@ def _kind(read: Signature, result: Result, *, waits: bool, blocks: set[bool]) ->
     return Kind.UPLOAD if reads else Kind.REQUEST
 
 
-def _blocks(read: Signature, result: Result) -> Iterator[bool]:
+def _blocks(read: Facts, result: Result) -> Iterator[bool]:
     """Yield, for the channel, the items and the stream of a member, whether each is for threads."""
     for p in read.parameters:
         if p.source == "stream":
@@ -339,7 +336,7 @@ def check_emitted(member: Member) -> None:
         TypeError: it has an answer, or opens a channel.
     """
     if member.kind is not Kind.REQUEST or member.result not in (type(None), Any):
-        text = "an event has no answer, and opens no channel: declare None as its result"
+        text = "an event has no response, and opens no channel: declare None as its result"
         if member.kind is Kind.UPLOAD and member.blocking:
             text = f"{member.source and member.source.name!r} gives the items of an upload: an event takes a list"
         raise member.refusal(None, text)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -19,17 +19,7 @@ from .contract import Contract, Kind, Member, read_contract
 from .introspection import Facts, Parameter, Role, by_place, introspect, location, result_of, signature_of
 from .method import Exposed, mark_in, mark_of
 
-__all__ = ["Implemented", "Method", "Methods", "completed", "implementing", "methods_of"]
-
-
-class Implemented(NamedTuple):
-    """A method that implements a member of a contract."""
-
-    channel: ChannelRef
-    member: Member
-    function: Callable[..., Any]
-    options: Mapping[str, Any]
-    """Keyword arguments of `Registry.add`, from `method`."""
+__all__ = ["Method", "Methods", "completed", "implementing", "methods_of"]
 
 
 class Method(NamedTuple):
@@ -45,7 +35,7 @@ Methods = dict[str, Method]
 """Methods of a class that are handlers, by event."""
 
 
-def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[Implemented]:
+def implementing(contract: Any, implementation: object, channel: ChannelRef) -> list[tuple[ChannelRef, Member, Method]]:
     """Return the handlers that ``implementation`` has for the events of a contract, which are on ``channel``.
 
     Raises:
@@ -55,9 +45,10 @@ def implementing(contract: Any, implementation: object, channel: ChannelRef) -> 
     if read.channels and channel is not None:
         names = ", ".join(read.channels)
         raise TypeError(f"contract {read.name} has channels ({names}), so it is implemented on the main channel")
-    found = [*_methods(read, implementation, channel)]
+    found = [(channel, *each) for each in _methods(read, implementation, channel)]
     for name, inner in read.channels.items():
-        found += _methods(read_contract(inner, read.name), getattr(implementation, name), name)
+        part = getattr(implementation, name)
+        found += [(name, *each) for each in _methods(read_contract(inner, read.name), part, name)]
     return found
 
 
@@ -70,36 +61,30 @@ def methods_of(cls: type[Any], contract: Any, channel: ChannelRef) -> Methods:
     read = read_contract(contract, "implements=")
     if read.channels:
         raise TypeError(f"contract {read.name} has channels ({', '.join(read.channels)}), and a service has one")
-    read.refuse_lifecycle_events(channel)
-    found: Methods = {}
-    _refuse_missing(read, cls, cls.__qualname__)
-    for member in read.members:
-        function = inspect.getattr_static(cls, member.name)
-        if not inspect.isfunction(function):
-            raise TypeError(
-                f"{cls.__qualname__}.{member.name} implements {member.shown}, and is a {type(function).__name__}: a "
-                "service implements with plain methods"
-            )
-        _check(member, function, is_method=True)
-        found[member.event] = Method(_mark(member, function, cls), function, member)
-    return found
+    return {member.event: method for member, method in _methods(read, cls, channel, is_service=True)}
 
 
-def _methods(read: Contract, implementation: object, channel: ChannelRef) -> Iterator[Implemented]:
-    if isinstance(implementation, type):
+def _methods(
+    read: Contract, owner: Any, channel: ChannelRef, *, is_service: bool = False
+) -> Iterator[tuple[Member, Method]]:
+    """Yield the methods that implement a contract. ``owner`` has them: an object, or the class of a service."""
+    cls: Any = owner if is_service else owner.__class__
+    if isinstance(owner, type) and not is_service:
         raise TypeError(
-            f"implement() takes an object that has the methods of {read.name}: {implementation.__qualname__}(), not "
-            "the class. (A Service is added with add_service(..., implements=...).)"
+            f"implement() takes an object that has the methods of {read.name}: {owner.__qualname__}(), not the class. "
+            "(A Service is added with add_service(..., implements=...).)"
         )
     read.refuse_lifecycle_events(channel)
-    _refuse_missing(read, implementation, type(implementation).__qualname__)
+    _refuse_missing(read, owner, cls.__qualname__)
     for member in read.members:
-        function: Any = getattr(implementation, member.name)
+        function = inspect.getattr_static(owner, member.name) if is_service else getattr(owner, member.name)
+        name = f"{cls.__qualname__}.{member.name} implements {member.shown}"
+        if is_service and not inspect.isfunction(function):
+            raise TypeError(f"{name}, and is a {type(function).__name__}: a service implements with plain methods")
         if not callable(function):
-            name = f"{type(implementation).__qualname__}.{member.name}"
-            raise TypeError(f"{name} implements {member.shown}, and is not a function: it is {function!r}")
-        _check(member, function)
-        yield Implemented(channel, member, function, _mark(member, function, type(implementation)).options)
+            raise TypeError(f"{name}, and is not a function: it is {function!r}")
+        _check(member, function, is_method=is_service)
+        yield member, Method(_mark(member, function, cls), function, member)
 
 
 def _refuse_missing(read: Contract, implementation: object, name: str) -> None:

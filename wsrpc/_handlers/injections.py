@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable
 from typing import Any
 
 from msgspec import Struct
 
 from .invocation import Invocation
 
-__all__ = ["Injection", "injections"]
+__all__ = ["Injection", "injections", "stream_annotations"]
 
 
 class Injection(Struct, frozen=True):
@@ -28,3 +28,6 @@ injections: dict[type[Any], Injection] = {Invocation: Injection(lambda invocatio
 
 A subclass of such a class is not injected, because the object may be any instance of the class.
 """
+
+stream_annotations: set[Any] = {AsyncIterator, AsyncIterable}
+"""Annotations of a parameter that reads what the caller sends with ``send=``. A higher layer adds `Stream`."""

@@ -14,8 +14,6 @@ import types
 import typing
 from collections.abc import (
     AsyncGenerator,
-    AsyncIterable,
-    AsyncIterator,
     Awaitable,
     Callable,
     Collection,
@@ -27,15 +25,13 @@ from enum import Enum
 from typing import Annotated, Any, Literal, NamedTuple
 
 from .._conversion.survey import UNIONS
-from .._streams.stream import Stream
-from .injections import Injection, injections
+from .injections import Injection, injections, stream_annotations
 
 __all__ = [
     "Facts",
     "Parameter",
     "Result",
     "Role",
-    "Signature",
     "annotations_of",
     "by_place",
     "channel_parameters",
@@ -45,14 +41,11 @@ __all__ = [
     "name_of",
     "read_annotation",
     "read_signature",
-    "refusal",
     "result_of",
     "signature_of",
     "without_partials",
 ]
 
-_STREAMS: frozenset[Any] = frozenset({AsyncIterator, AsyncIterable, Stream})
-"""Annotations of a parameter that reads the items that the caller sends with ``send=``."""
 _LIBRARIES = frozenset({"annotated_types", "msgspec", "pydantic"})
 
 
@@ -78,23 +71,23 @@ class Role(Enum):
 
 
 class Facts(NamedTuple):
-    """Everything that introspection found out about a handler."""
+    """Everything that introspection found out about a function. ``what`` it is goes into error texts."""
 
+    what: str
     name: str
     """Module and qualified name, for logs."""
     where: str
     """``file:line`` of the function if it has one, else its name."""
     is_coroutine: bool
     is_generator: bool
-    role: Role
-    parameters: tuple[Parameter, ...]
+    parameters: tuple[Parameter, ...] = ()
     """The parameters that get a value, in the order of the signature."""
+    role: Role = Role.RESULT
 
-
-def refusal(name: str, where: str, parameter: str | None, text: str, what: str = "handler") -> TypeError:
-    """Return the error for a function that cannot be a handler, or another thing that ``what`` names."""
-    place = "" if parameter is None else f", parameter {parameter!r}"
-    return TypeError(f"{what} {name} ({where}){place}: {text}")
+    def refusal(self, parameter: str | None, text: str) -> TypeError:
+        """Return the error for a function that cannot be what it is meant to be."""
+        place = "" if parameter is None else f", parameter {parameter!r}"
+        return TypeError(f"{self.what} {self.name} ({self.where}){place}: {text}")
 
 
 # ---------------------------------------------------------------- layers: name, place, kind
@@ -301,38 +294,37 @@ def _parameter(given: inspect.Parameter, layers: list[Any], bound: Collection[st
     if given.kind is given.VAR_KEYWORD or (given.kind is given.KEYWORD_ONLY and given.name in bound):
         return None
     tp = _annotated_type(given, layers)
+    required, keyword = given.default is given.empty, given.kind is given.KEYWORD_ONLY
+    read = Parameter(given.name, "wire", tp, required, None if required else given.default, keyword)
     if (injection := _injection_of(tp)) is not None:
-        return _injected_parameter(given, tp, injection)
-    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & _STREAMS:
+        return _injected_parameter(given, read, injection)
+    while typing.get_origin(tp) is Annotated and set(_alternatives(tp)) & stream_annotations:
         _must_not_restrict(tp)
         tp = typing.get_args(tp)[0]
-    if any(cls in _STREAMS for cls in _alternatives(tp) if isinstance(cls, type)):
-        return _stream_parameter(given, tp)
-    return _wire_parameter(given, tp)
+    if any(cls in stream_annotations for cls in _alternatives(tp) if isinstance(cls, type)):
+        return _stream_parameter(given, read._replace(type=tp))
+    return _wire_parameter(given, read)
 
 
-def _injected_parameter(given: inspect.Parameter, tp: Any, injection: Injection) -> Parameter:
-    _must_not_restrict(tp)
+def _injected_parameter(given: inspect.Parameter, read: Parameter, injection: Injection) -> Parameter:
+    _must_not_restrict(read.type)
     if given.kind is given.VAR_POSITIONAL:
         raise TypeError("this class is injected, which works for one parameter and not for *args")
-    required = given.default is given.empty
-    default = None if required else given.default
-    keyword = given.kind is given.KEYWORD_ONLY
-    return Parameter(given.name, "injected", tp, required, default, keyword, injection)
+    return read._replace(source="injected", injection=injection)
 
 
-def _stream_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
-    if typing.get_origin(tp) not in _STREAMS and tp not in _STREAMS:
+def _stream_parameter(given: inspect.Parameter, read: Parameter) -> Parameter:
+    tp = read.type
+    if typing.get_origin(tp) not in stream_annotations and tp not in stream_annotations:
         raise TypeError("the stream that the caller sends stands alone: annotate AsyncIterator[...], without `|`")
     if given.kind is given.VAR_POSITIONAL:
         raise TypeError("one parameter reads the stream that the caller sends, *args cannot")
     item, *_ = (*typing.get_args(tp), Any)
-    return Parameter(given.name, "stream", item, True, None, given.kind is given.KEYWORD_ONLY)
+    return read._replace(source="stream", type=item, required=True, default=None)
 
 
-def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
-    required = given.default is given.empty
-    classes = _alternatives(tp)
+def _wire_parameter(given: inspect.Parameter, read: Parameter) -> Parameter:
+    classes = _alternatives(read.type)
     if any(cls is AsyncGenerator for cls in classes):
         raise TypeError("a stream that the caller sends is only read: annotate AsyncIterator[...]")
     if type(given.default).__module__ == "pydantic.fields":
@@ -343,36 +335,20 @@ def _wire_parameter(given: inspect.Parameter, tp: Any) -> Parameter:
             name = base.__qualname__
             raise TypeError(f"only {name} itself is injected: annotate {name} or {name} | None")
     if given.kind is given.VAR_POSITIONAL:
-        return Parameter(given.name, "rest", tp)
-    return Parameter(
-        given.name, "wire", tp, required, None if required else given.default, given.kind is given.KEYWORD_ONLY
-    )
+        return read._replace(source="rest")
+    return read
 
 
-class Signature(NamedTuple):
-    """The name, the place and the parameters of a function. ``what`` it is goes into error texts."""
-
-    what: str
-    name: str
-    """Module and qualified name."""
-    where: str
-    """``file:line`` of the function if it has one, else its name."""
-    parameters: tuple[Parameter, ...]
-    """The parameters that get a value, in the order of the signature."""
-
-    def refusal(self, parameter: str | None, text: str) -> TypeError:
-        """Return the error for a function that cannot be what it is meant to be."""
-        return refusal(self.name, self.where, parameter, text, self.what)
-
-
-def read_signature(function: Any, what: str = "handler") -> Signature:
-    """Read the parameters of a function, as they get their values from the wire and by injection.
+def read_signature(function: Any, what: str = "handler") -> Facts:
+    """Read the signature of a function: its parameters get their values from the wire and by injection.
 
     Raises:
         TypeError: a parameter cannot work; the text says why and what to do.
     """
     layers = _layers_of(function)
-    read = Signature(what, _name(function), _where(layers, _name(function)), ())
+    body, name = _body_of(function), _name(function)
+    is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
+    read = Facts(what, name, _where(layers, name), inspect.iscoroutinefunction(body), is_generator)
     try:
         signature = signature_of(function)
     except (ValueError, TypeError) as exc:
@@ -415,12 +391,7 @@ def introspect(function: Any) -> Facts:
         called = ", the result of calling the function: leave out the parentheses"
         raise TypeError(f"a handler is a function, got {function!r}{called if inspect.iscoroutine(function) else ''}")
     read = read_signature(function)
-    body = _body_of(function)
-    is_coroutine = inspect.iscoroutinefunction(body)
-    is_generator = inspect.isasyncgenfunction(body) or inspect.isgeneratorfunction(body)
-    may_read = is_coroutine or inspect.isasyncgenfunction(body)
-    role = _role(read, is_coroutine=is_coroutine, may_read=may_read)
-    return Facts(read.name, read.where, is_coroutine, is_generator, role, by_place(read.parameters))
+    return read._replace(parameters=by_place(read.parameters), role=_role(read, function))
 
 
 def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
@@ -434,22 +405,22 @@ def by_place(parameters: tuple[Parameter, ...]) -> tuple[Parameter, ...]:
     return tuple(p._replace(required=True) if p.name in needed else p for p in parameters)
 
 
-def _role(read: Signature, *, is_coroutine: bool, may_read: bool) -> Role:
+def _role(read: Facts, function: Any) -> Role:
     talks, reads = channel_parameters(read)
-    if talks and not is_coroutine:
+    if talks and not read.is_coroutine:
         text = (
             "the body is the conversation, so it has to be an `async def` that does not yield; in another function "
             "take ctx.channel(), register handlers on it and return it"
         )
         raise read.refusal(talks[0], text)
-    if reads and not may_read:
+    if reads and not (read.is_coroutine or inspect.isasyncgenfunction(_body_of(function))):
         raise read.refusal(reads[0], "reading the stream that the caller sends takes an `async def`")
     if reads:
-        return Role.UPLOAD if is_coroutine else Role.EXCHANGE
+        return Role.UPLOAD if read.is_coroutine else Role.EXCHANGE
     return Role.CONVERSATION if talks else Role.RESULT
 
 
-def channel_parameters(read: Signature) -> tuple[list[str], list[str]]:
+def channel_parameters(read: Facts) -> tuple[list[str], list[str]]:
     """Return the names of the parameters that are a channel, and of those that are a stream: at most one in all.
 
     Raises:
@@ -512,7 +483,7 @@ def result_of(function: Any) -> Result:
             break
     cls: Any = origin
     iterates = (isinstance(cls, type) and issubclass(cls, Iterator)) or (yields and origin is Iterable)
-    if iterates or origin in _STREAMS or origin is AsyncGenerator:
+    if iterates or origin in stream_annotations or origin is AsyncGenerator:
         item, *_ = (*typing.get_args(tp), Any)
         return Result("stream", item, origin, awaited, iterates)
     if yields:

@@ -16,8 +16,7 @@ from .._protocol.counting import memory_of
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import bounded_reason
 from .._streams.inbox import Upload
-from .._streams.stream import Stream
-from ..errors import BadArguments, BadResult, ChannelClosed, bad_item, made_here
+from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
 
 __all__ = ["CURRENT", "Call", "Invocation"]
@@ -40,14 +39,15 @@ class Invocation(msgspec.Struct, eq=False):
 
     context_class: ClassVar[type[Any]]
     """The class of `context`; see `shows`."""
+    stream_class: ClassVar[type[Any]]
+    """The class `Stream`, through which handlers read what their callers send."""
 
     peer: Any
     """The `Peer` that the message came from."""
     inbound: WireMessage
     runner: Any = None
-    """The `Dispatcher` that runs the handler, and below the `Session` in which the message came. None for lifecycle
-    handlers, which no message calls."""
-    session: Any = None
+    """The `Dispatcher` of the session in which the message came, which runs the handler. None for lifecycle handlers,
+    which no message calls."""
     size: int = 0
     """Bytes of the message."""
     message: Message | None = None
@@ -98,7 +98,7 @@ class Invocation(msgspec.Struct, eq=False):
     @property
     def channels(self) -> Any:
         """The `ChannelTable` of the session in which the message came. None for lifecycle handlers."""
-        return None if self.session is None else self.session.channels
+        return None if self.runner is None else self.runner.channels
 
     @classmethod
     def shows(cls, context_class: type[C]) -> type[C]:
@@ -168,16 +168,10 @@ class Invocation(msgspec.Struct, eq=False):
             self.channels.listener.count("surplus arguments", text)
         return a[:most]
 
-    def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Stream[Any]:
+    def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        channel = self.answer_channel()
-        self.upload = channel.upload()
-
-        def misfit(exc: msgspec.ValidationError) -> BadResult:
-            # With the channel, so that the caller gets the error if the handler lets it through.
-            return bad_item(f"{self.event}(): an item of {parameter!r}: {exc}", channel)
-
-        return Stream(self.event, convert, reading=self.upload, misfit=misfit)
+        self.upload = self.answer_channel().upload()
+        return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
     # ------------------------------------------------------------ while the handler runs
 
@@ -210,7 +204,7 @@ class Invocation(msgspec.Struct, eq=False):
 
     def settle(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
-        i, active = self.inbound.i, self.session.active
+        i, active = self.inbound.i, self.runner.active
         if active.get(i) is self:
             del active[i]
 

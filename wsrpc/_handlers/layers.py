@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import AbstractAsyncContextManager, nullcontext
 from functools import partial
 from typing import Any
@@ -21,7 +21,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .invocation import Call, Invocation
 
-__all__ = ["HandlerContext", "Middleware", "Route", "around", "when_over"]
+__all__ = ["HandlerContext", "Middleware", "Route", "around", "discard", "when_over"]
 
 # The first argument of both is a `Context`, whose class lies in a higher layer.
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
@@ -31,7 +31,7 @@ Next = Callable[[Invocation, Any], Awaitable[Any]]
 """Runs what is inside of a middleware."""
 
 _NOT_STARTED = Exception()
-"""Stands for the result of a thread that has not called its handler; see `Session.paused`."""
+"""Stands for the result of a thread that has not called its handler; see `Admission.paused`."""
 
 
 class Route(Struct, frozen=True):
@@ -91,14 +91,8 @@ def _opening(call: Call) -> Call:
 
 
 def _limited(call: Call, seconds: float) -> Call:
-    # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
     async def limited(invocation: Invocation, a: list[Any]) -> Any:
-        runner = invocation.runner
-        timer = runner.loop.call_at(runner.loop.time() + seconds, partial(runner.expire, invocation, seconds))
-        try:
-            return await call(invocation, a)
-        finally:
-            timer.cancel()
+        return await Limited(invocation, call(invocation, a), seconds)
 
     return limited
 
@@ -108,11 +102,38 @@ def _perhaps_limited(call: Call, seconds: float) -> Call:
 
     def perhaps_limited(invocation: Invocation, a: list[Any]) -> Any:
         result = call(invocation, a)
-        if not hasattr(result, "__await__"):
-            return result
-        return _limited(lambda _invocation, _a: result, seconds)(invocation, a)
+        return Limited(invocation, result, seconds) if hasattr(result, "__await__") else result
 
     return perhaps_limited
+
+
+class Limited:
+    """Awaitable that a handler has returned, with a time limit."""
+
+    def __init__(self, invocation: Invocation, work: Awaitable[Any], seconds: float) -> None:
+        self._invocation = invocation
+        self._work = work
+        self._seconds = seconds
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        # One timer and no `asyncio.timeout`, because the caller is answered even if the handler does not end.
+        invocation, seconds = self._invocation, self._seconds
+        runner = invocation.runner
+        timer = runner.loop.call_at(runner.loop.time() + seconds, partial(runner.expire, invocation, seconds))
+        try:
+            return (yield from self._work.__await__())
+        finally:
+            timer.cancel()
+
+    def close(self) -> None:
+        """Close the work, because nobody will await it."""
+        discard(self._work)
+
+
+def discard(work: object) -> None:
+    """Close what was to be awaited and never will be, before Python warns about it."""
+    if inspect.iscoroutine(work) or isinstance(work, Limited):
+        work.close()
 
 
 def _within_task(call: Call) -> Call:
@@ -137,7 +158,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
             # if the handler was cancelled meanwhile. It may have waited for a thread until now.
             if invocation.cancelled:
                 return None, invocation.cancellation()
-            if invocation.session.paused is not None:
+            if invocation.runner.admission.paused is not None:
                 return None, _NOT_STARTED
             try:
                 return context.run(call, invocation, a), None
@@ -159,7 +180,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane: asyncio.Lock = invocation.runner.lane(key)
+        lane: asyncio.Lock = invocation.runner.running.lane(key)
         await lane.acquire()
         invocation.lane = lane
         try:

@@ -15,6 +15,7 @@ from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
+from .layers import discard
 from .registry import Registry
 
 __all__ = [
@@ -107,8 +108,7 @@ class Stage:
     def abandon(self) -> None:
         """Close coroutines that nobody will await any more, before Python warns about them."""
         for _, _, awaitable in self.unfinished:
-            if inspect.iscoroutine(awaitable):
-                awaitable.close()
+            discard(awaitable)
         self.unfinished.clear()
 
 
@@ -268,7 +268,7 @@ class OpenPhase:
         if self._stopped:
             self._stop()
 
-    def connection_lost(self, *, user_closed: bool) -> None:
+    def end_session(self, *, user_closed: bool) -> None:
         """End the phase with its connection: cancel the handlers, and wake everybody who waits.
 
         If this side closed the connection, one of the handlers may have done so. Then all of them may finish.

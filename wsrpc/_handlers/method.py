@@ -3,38 +3,53 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple, overload
 
-from msgspec import UNSET, UnsetType
+from msgspec import UNSET, Struct, UnsetType
 
 from .._base.misuse import check_flag
 from .._base.names import F, check_event, check_timeout
 
-__all__ = ["MARK", "Exposed", "check_options", "mark_in", "mark_of", "method"]
+__all__ = ["DEFAULTS", "MARK", "Exposed", "HandlerOptions", "mark_in", "mark_of", "method"]
 
 MARK = "_wsrpc_method"
 """Attribute of a function that `method` has decorated."""
 
-_DEFAULTS: Mapping[str, Any] = {
-    "lax": None,
-    "thread": False,
-    "ordered": False,
-    "timeout": UNSET,
-    "hidden": False,
-}
+
+class HandlerOptions(Struct, frozen=True, kw_only=True):
+    """Options of a handler; see `Server.on`.
+
+    Raises:
+        TypeError: an option has a wrong type.
+        ValueError: ``timeout`` is not more than 0.
+    """
+
+    lax: bool | None = None
+    """Whether msgspec converts leniently. None: as for other handlers of the same registry."""
+    thread: bool = False
+    ordered: bool = False
+    timeout: float | UnsetType | None = UNSET
+    """UNSET: as `Limits.handler` says."""
+    hidden: bool = False
+
+    def __post_init__(self) -> None:
+        if self.lax is not None:
+            check_flag("lax", self.lax)
+        check_flag("thread", self.thread)
+        check_flag("ordered", self.ordered)
+        check_flag("hidden", self.hidden)
+        check_timeout(self.timeout, more_than_0=True)
+
+
+DEFAULTS = HandlerOptions()
 
 
 class Exposed(NamedTuple):
     """The arguments of `method`."""
 
     name: str | None = None
-    options: Mapping[str, Any] = _DEFAULTS
-
-    @property
-    def has_options(self) -> bool:
-        """Whether an option is given that is not the default."""
-        return self.options != _DEFAULTS
+    options: HandlerOptions = DEFAULTS
 
 
 @overload
@@ -81,9 +96,7 @@ def method(
     if name is not None:
         check_event(name)
 
-    check_options(lax, thread, ordered, hidden)
-    check_timeout(timeout, more_than_0=True)
-    options = {"lax": lax, "thread": thread, "ordered": ordered, "timeout": timeout, "hidden": hidden}
+    options = HandlerOptions(lax=lax, thread=thread, ordered=ordered, timeout=timeout, hidden=hidden)
 
     def mark(function: F) -> F:
         given: Any = function
@@ -105,16 +118,3 @@ def mark_in(cls: type[Any], attribute: str) -> Exposed | None:
     """Return the mark of a method of a class, or of the method that it overrides."""
     marks = (mark_of(vars(base).get(attribute)) for base in cls.__mro__)
     return next((mark for mark in marks if mark is not None), None)
-
-
-def check_options(lax: bool | None, thread: bool, ordered: bool, hidden: bool) -> None:
-    """Refuse options of a wrong type.
-
-    Raises:
-        TypeError: names the option.
-    """
-    if lax is not None:
-        check_flag("lax", lax)
-    check_flag("thread", thread)
-    check_flag("ordered", ordered)
-    check_flag("hidden", hidden)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from operator import methodcaller
 from typing import Any, NamedTuple
 
 from msgspec import UNSET
@@ -180,13 +179,10 @@ class Message:
         return f"<Message {self.describe(limit=60)}>"
 
 
-_finish: Callable[[Message], None] = methodcaller("_finish")
-
-
 def finish(message: Message | None) -> None:
     """Let everybody who waits for `Message.processed` go on. Idempotent; None: no `message` handler observes."""
     if message is not None:
-        _finish(message)
+        message._finish()  # pyright: ignore[reportPrivateUsage]
 
 
 def _bounded(value: object, limit: int) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, Protocol, get_origin
 from weakref import WeakSet, ref
 
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import Struct
+from msgspec.structs import replace
 
 from .._base.logs import logger
 from .._base.misuse import check_flag, check_function, check_no_yield
@@ -21,7 +22,7 @@ from .injections import Injection
 from .introspection import is_async, location, name_of
 from .invocation import Invocation
 from .layers import HandlerContext, Middleware, Route
-from .method import check_options
+from .method import DEFAULTS, HandlerOptions
 
 __all__ = [
     "LifecycleHandler",
@@ -219,7 +220,7 @@ class Registry:
         try:
             return converter(returns, dec_hook=self.dec_hook, lax=self.lax)
         except TypeError as exc:
-            raise TypeError(f"returns= is a type that an answer can have, got {short(returns)}: {exc}") from exc
+            raise TypeError(f"returns= is a type that a response can have, got {short(returns)}: {exc}") from exc
 
     def scope(self, channel: ChannelRef) -> Scope:
         """Return the scope of ``channel``; make it if it does not exist."""
@@ -254,7 +255,7 @@ class Registry:
         if ordered:
             self.order(channel)
         for event, function in handlers.items():
-            self.add(channel, event, function, hidden=hidden)
+            self.add(channel, event, function, HandlerOptions(hidden=hidden))
         self.reserved.add(channel)
 
     def respect(self, other: Registry) -> None:
@@ -307,28 +308,23 @@ class Registry:
         channel: ChannelRef,
         event: str,
         function: Callable[..., Any] | None,
+        options: HandlerOptions = DEFAULTS,
         *,
         once: bool = False,
-        lax: bool | None = None,
-        thread: bool = False,
-        ordered: bool = False,
-        timeout: float | UnsetType | None = UNSET,
-        hidden: bool = False,
         instance: Injection | None = None,
         member: Member | None = None,
     ) -> None:
-        """Register ``function`` in place of the present handler; None removes that. Options as in `Handler`.
+        """Register ``function`` in place of the present handler; None removes that. Arguments as in `Handler`.
 
         Raises:
             TypeError: the function cannot be a handler; the text names the parameter.
-            ValueError: the channel is wsrpc's own, the event is a service's, or ``timeout`` is not a valid duration.
+            ValueError: the channel is wsrpc's own, or the event is a service's.
         """
         check_event(event)
-        check_options(lax, thread, ordered, hidden)
         self._check_not_reserved(channel, event)
         if channel is None and event in RESERVED_EVENTS:
             self._check_called(f"the handler of {event!r}", "connection")
-            if lax is not None or thread or ordered or timeout is not UNSET or hidden:
+            if options != DEFAULTS:
                 raise TypeError(
                     f"{event!r} reports on the connection: lax=, thread=, ordered=, timeout= and hidden= do not apply"
                 )
@@ -341,19 +337,7 @@ class Registry:
                 self.changed()
             return
         self._check_called(f"the handler of {event!r}")
-        handler = Handler(
-            function,
-            dec_hook=self.dec_hook,
-            lax=self.lax if lax is None else lax,
-            thread=thread,
-            ordered=ordered,
-            lane=present if present is not None and present.ordered else None,
-            timeout=timeout,
-            hidden=hidden,
-            instance=instance,
-            member=member,
-        )
-        self._check_no_method(channel, event, once, function)
+        handler = self._make(channel, event, function, options, once=once, instance=instance, member=member)
         scope = self.scope(channel)
         table = scope.once if once else scope.handlers
         old = table.get(event)
@@ -363,6 +347,29 @@ class Registry:
             _remove_when_called(handler, event, channel, self)
         table[event] = handler
         self.changed()
+
+    def _make(
+        self,
+        channel: ChannelRef,
+        event: str,
+        function: Callable[..., Any],
+        options: HandlerOptions,
+        *,
+        once: bool = False,
+        instance: Injection | None = None,
+        member: Member | None = None,
+    ) -> Handler:
+        """Make the handler that is to be registered. Arguments and exceptions as for `add`."""
+        self._check_not_reserved(channel, event)
+        scope = self.scopes.get(channel)
+        lane = scope if scope is not None and scope.ordered else None
+        if options.lax is None and self.lax:
+            options = replace(options, lax=True)
+        handler = Handler(function, options, dec_hook=self.dec_hook, lane=lane, instance=instance, member=member)
+        old = None if scope is None else (scope.once if once else scope.handlers).get(event)
+        if old is not None and old.is_method:
+            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
+        return handler
 
     def give_all_to(self, function: Callable[..., Any], form: Literal["json", "message", "connection"]) -> None:
         """Let ``function`` have every message. From now on, handlers that nothing would call are refused.
@@ -386,12 +393,6 @@ class Registry:
         if channel in self.reserved:
             raise ValueError(f"channel {channel!r} is used by wsrpc itself: take another one for {event!r}")
 
-    def _check_no_method(self, channel: ChannelRef, event: str, once: bool, function: Callable[..., Any]) -> None:
-        scope = self.scopes.get(channel)
-        old = None if scope is None else (scope.once if once else scope.handlers).get(event)
-        if old is not None and old.is_method:
-            raise ValueError(f"{event!r} is a method of a service, {old.name}: take another name for {function!r}")
-
     def implement(self, channel: ChannelRef, contract: Any, implementation: object) -> None:
         """Register the methods of an object as the handlers of a contract; see `Registrar.implement`.
 
@@ -399,14 +400,10 @@ class Registry:
             TypeError, ValueError: it does not implement the contract, or a handler cannot work. Nothing is registered.
         """
         found = implementing(contract, implementation, channel)
-        trial = self.empty_copy()
-        for each in found:  # a mistake in one method shows before any other is registered
-            event = each.member.event
-            self._check_not_reserved(each.channel, event)
-            self._check_no_method(each.channel, event, False, each.function)
-            trial.add(each.channel, event, each.function, member=each.member, **each.options)
-        for each in found:
-            self.add(each.channel, each.member.event, each.function, member=each.member, **each.options)
+        for at, member, method in found:  # a mistake in one method shows before any other is registered
+            self._make(at, member.event, method.function, method.mark.options, member=member)
+        for at, member, method in found:
+            self.add(at, member.event, method.function, method.mark.options, member=member)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
         """Remember the events of a contract as those that this side emits; see `Declarer.declare`.
@@ -506,7 +503,7 @@ def raw_handler(function: Callable[..., Any]) -> Handler:
     async def awaited(invocation: Invocation, message: Any) -> None:
         await function(invocation.peer, message)
 
-    return Handler(awaited if waits else called, ordered=waits, shown_as=function)
+    return Handler(awaited if waits else called, HandlerOptions(ordered=waits), shown_as=function)
 
 
 def _remove_when_called(handler: Handler, event: str, channel: ChannelRef, registry: Registry) -> None:
@@ -582,43 +579,36 @@ class RecordingRegistry(Registry):
 
     def __init__(self, *, lax: bool = False) -> None:
         super().__init__(dec_hook=_any_type, lax=lax)
-        self._recorded: list[Callable[[Registry, str | None], None]] = []
+        self._recorded: list[tuple[str, ChannelRef, tuple[Any, ...], dict[str, Any]]] = []
         self._included = False
 
+    def _record(self, name: str, channel: ChannelRef, *args: Any, **options: Any) -> None:
+        """Call the method ``name`` of `Registry`, and remember the call."""
+        if self._included:
+            raise RuntimeError(
+                "this router is included already: register before include(), later handlers would be lost"
+            )
+        getattr(super(), name)(channel, *args, **options)
+        self._recorded.append((name, channel, args, options))
+
     def order(self, channel: str | int) -> None:
-        self._check_not_included()
-        super().order(channel)
-        self._recorded.append(lambda registry, main: registry.order(channel))
+        self._record("order", channel)
 
     def add(
         self,
         channel: ChannelRef,
         event: str,
         function: Callable[..., Any] | None,
-        *,
-        lax: bool | None = None,
-        **options: Any,
+        options: HandlerOptions = DEFAULTS,
+        **more: Any,
     ) -> None:
-        self._check_not_included()
-        super().add(channel, event, function, lax=lax, **options)
-        chosen = self.lax if lax is None else lax
-
-        def repeat(registry: Registry, main: str | None) -> None:
-            # A lifecycle event takes no options; under a channel the same name is an ordinary one.
-            is_lifecycle = channel is None and main is None and event in RESERVED_EVENTS
-            registry.add(channel or main, event, function, lax=lax if is_lifecycle else chosen, **options)
-
-        self._recorded.append(repeat)
+        self._record("add", channel, event, function, options, **more)
 
     def declare(self, channel: ChannelRef, contract: Any) -> None:
-        self._check_not_included()
-        super().declare(channel, contract)
-        self._recorded.append(lambda registry, main: registry.declare(channel or main, contract))
+        self._record("declare", channel, contract)
 
     def use(self, channel: ChannelRef, middleware: Middleware) -> None:
-        self._check_not_included()
-        super().use(channel, middleware)
-        self._recorded.append(lambda registry, main: registry.use(channel or main, middleware))
+        self._record("use", channel, middleware)
 
     def include_in(self, registry: Registry, channel: str | None) -> None:
         """Repeat the registrations in ``registry``, those of the main channel on ``channel``.
@@ -631,14 +621,14 @@ class RecordingRegistry(Registry):
             names = ", ".join(named)
             raise ValueError(f"a router with channels of its own ({names}) cannot be included under a channel")
         self._included = True
-        for repeat in self._recorded:
-            repeat(registry, channel)
-
-    def _check_not_included(self) -> None:
-        if self._included:
-            raise RuntimeError(
-                "this router is included already: register before include(), later handlers would be lost"
-            )
+        for name, own, args, more in self._recorded:
+            at = channel if own is None else own
+            if name == "add":
+                event, function, options = args
+                # A lifecycle event takes no options; under a channel the same name is an ordinary one.
+                if options.lax is None and (at is not None or event not in RESERVED_EVENTS):
+                    args = (event, function, replace(options, lax=self.lax))
+            getattr(registry, name)(at, *args, **more)
 
 
 def _any_type(_type: type[Any], _value: Any) -> Any:  # pragma: no cover - only its presence matters

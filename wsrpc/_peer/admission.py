@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from msgspec import UNSET
 
-from .._base.buckets import TokenBucket
 from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
@@ -19,14 +19,13 @@ from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
+from .._sending.states import OutboundState
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
-from ..limits import Limits
 from .answers import Answers
 from .running import RunningHandlers
-from .session import Session
-from .waiting import NOTHING_WAITS, Hold, Kind, Waiting, WaitingRoom
+from .waiting import Hold, Kind, Waiting
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -39,9 +38,12 @@ _NONE_HELD = Hold.NONE
 
 
 class Admission:
-    """Keeps handlers within ``Limits.running``, ``running_bytes`` and ``waiting``, and messages in order.
+    """Keeps the handlers of a session within ``Limits.running``, ``running_bytes`` and ``waiting``, and in order.
 
     It also keeps the remote peer within ``Limits.rate``, if there is one. Then ``needs_checks`` is always true.
+
+    Handlers and messages of earlier sessions count, too. When a session has ended, the admission of the next one lets
+    its events go on.
 
     While `open` handlers run, they hold some messages back. The other messages stay in order among themselves.
 
@@ -53,9 +55,10 @@ class Admission:
         self,
         running: RunningHandlers,
         answers: Answers,
-        limits: Limits,
         out: Outbound,
+        active: dict[int, Invocation],
         *,
+        present: Callable[[], Admission],
         dispatch: Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None],
         pumped: Callable[[], None],
         readers: Readers,
@@ -63,6 +66,8 @@ class Admission:
     ) -> None:
         """
         Args:
+            active: the requests of the session that are being handled, by id.
+            present: returns the admission of the present session, or of the last one.
             dispatch: runs the handler of a message now.
             pumped: is called when messages that waited may have been dispatched, which no read from the network caused.
             fail: ends the connection with a code and a reason.
@@ -73,25 +78,19 @@ class Admission:
         self._dispatch = dispatch
         self._pumped = pumped
         self.readers = readers
-        self._recipients = readers.recipients
-        self._session: Session
-        """The present session, or the last one."""
+        self._read = readers.channels
+        self._active = active
+        self._present = present
         self._fail = fail
-        self._limits = limits
-        self.room = NOTHING_WAITS
-        """The messages that wait. Peers share an empty queue until their first message waits."""
-        self._bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
-        """Keeps the remote peer within `Limits.rate`. It outlives connections, as this does."""
-        self.needs_checks = False
+        self._bucket = running.bucket
+        self.paused: asyncio.Future[None] | None = None
+        """Set while no handler may start, because a Close frame is queued. Done when the session is over, or goes on
+        over another connection."""
         self._holding = Hold.NONE
         self._refuses: Callable[[], bool] | None = None
         """Returns whether a new request is refused, once this side drains."""
         self._pumping = False
-
-    def begin(self, session: Session) -> None:
-        """Admit the messages of ``session`` from now on."""
-        self._session = session
-        self.readers.session_started(self)
+        self.needs_checks = self._find_needs_checks()
 
     # ------------------------------------------------------------ one message
 
@@ -115,35 +114,37 @@ class Admission:
             # A rejection would settle the first one, which is still being worked on.
             self._answers.ignored["duplicate id"] += 1
         elif (self._bucket is not None and self._counts(message, channel) and not self.within_rate(message)) or (
-            self._recipients and channel is None and self.readers.take(message, payload, decode)
+            self._read and channel is None and self.readers.take(message, payload, decode)
         ):
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif self._session.paused is not None and self._session.over:  # it was kept on a channel
+        elif self.paused is not None and self._out.state is OutboundState.LOST:  # it was kept on a channel
             self._answers.ignored["dropped at the end"] += 1
         elif not self._must_wait(kind, len(payload)):
             self._dispatch(message, payload, view, channel)
             return
-        elif self._let_wait(Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)):
+        elif self.running.let_wait(
+            Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)
+        ):
             self.update()
             return
         elif i is UNSET:
-            text = f"an event was dropped: {len(self.room)} messages wait already"
+            text = f"an event was dropped: {len(self.running.room)} messages wait already"
             self._answers.count("event dropped, too many wait", text)
         else:
-            self._answers.reject(i, Overloaded(f"{len(self.room)} messages wait already, ask again later"))
+            self._answers.reject(i, Overloaded(f"{len(self.running.room)} messages wait already, ask again later"))
         finish(view)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._session.active or (bool(self.room.items) and self.room.has_key(i))
+        return i in self._active or (bool(self.running.room.items) and self.running.room.has_key(i))
 
     def within_rate(self, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
         if self._bucket is None or self._bucket.take(self._out.loop.time()):
             return True
-        rate = f"more than {self._limits.rate} requests and events per second"
+        rate = f"more than {self.running.limits.rate} requests and events per second"
         self._answers.count("above the rate", f"a message was refused: {rate} (Limits.rate)")
         if message.i is not UNSET:
             self._answers.reject(message.i, Overloaded(f"{rate}, ask again later"))
@@ -159,16 +160,11 @@ class Admission:
             return message.a[0] in STREAM_EVENTS
         return not self.readers.is_of_stream(message)
 
-    def _let_wait(self, entry: Waiting) -> bool:
-        if self.room is NOTHING_WAITS:
-            self.room = WaitingRoom(self._limits.waiting, self._limits.waiting_bytes)
-        return self.room.admit(entry)
-
     def _is_full(self, size: int) -> bool:
-        running, link = self.running, self._out.link
+        running = self.running
         return (
-            self._session.paused is not None
-            or (link is not None and link.session.full)  # our answers could not leave
+            self.paused is not None
+            or self._out.session.full  # our answers could not leave
             or running.count >= running.limit
             or (running.held > 0 and running.held + size > running.most_held)
         )
@@ -177,11 +173,11 @@ class Admission:
         if (self._holding is not _NONE_HELD and kind >= self._holding) or self._is_full(size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
-        return bool(self.room.items) and self.room.oldest(self._holding) is not None
+        return bool(self.running.room.items) and self.running.room.oldest(self._holding) is not None
 
     def cancel(self, i: int) -> bool:
         """Cancel request ``i`` if it waits for its handler. Return False if it does not."""
-        waiting = self.room.take_key(i)
+        waiting = self.running.room.take_key(i)
         if waiting is None:
             return False
         waiting.finish()
@@ -192,19 +188,39 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
+        present = self if self._out.state is not OutboundState.LOST else self._present()
+        present.needs_checks = present._find_needs_checks()
+
+    def _find_needs_checks(self) -> bool:
         running = self.running
-        self.needs_checks = bool(
-            self._session.active
-            or self._recipients
-            or self.room.items
-            or ((link := self._out.link) is not None and link.session.full)
+        return bool(
+            self._active
+            or self._read
+            or running.room.items
+            or self._out.session.full
             or self._holding is not _NONE_HELD
             or running.count >= running.limit
             or running.held > running.room_for_any
             or self._refuses is not None
             or self._bucket is not None
-            or self._session.paused is not None
+            or self.paused is not None
         )
+
+    def reject(self, i: int, error: RpcError, /) -> None:
+        """Reject request ``i``."""
+        self._answers.reject(i, error)
+
+    def pause(self) -> None:
+        """Let no handler start: a Close frame is queued. Idempotent."""
+        if self.paused is None:
+            self.paused = self._out.loop.create_future()
+        self.update()
+
+    def unpause(self) -> None:
+        """Let handlers start: there is another connection. Idempotent."""
+        paused, self.paused = self.paused, None
+        if paused is not None:
+            paused.set_result(None)
 
     def begin_reading(self, channel: ChannelRef, event: str, recipient: Recipient) -> None:
         """Give a new reader the events that wait while `open` handlers run: an `open` handler may be the reader.
@@ -216,7 +232,7 @@ class Admission:
             return
         wanted, key = recipient.wanted, (channel, event)
         handled = self.readers.has_handler(channel, event)
-        for ticket, waiting in self.room.events():
+        for ticket, waiting in self.running.room.events():
             if waiting.key is None:
                 message = decode_any(waiting.decode, waiting.payload)
                 waiting.key = message.c, message.a[0]
@@ -224,7 +240,7 @@ class Admission:
                 continue
             if waiting.was_taken:
                 if not handled:
-                    self.room.take(ticket)
+                    self.running.room.take(ticket)
                     waiting.finish()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
@@ -242,7 +258,7 @@ class Admission:
         """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
         self.running.count_as_channel(call)
         self.update()
-        if self.room.items:
+        if self.running.room.items:
             self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
 
     def count_as_handler(self, call: Invocation) -> None:
@@ -254,13 +270,13 @@ class Admission:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
         self.update()
-        if self.room.items:
+        if self.running.room.items:
             self.pump()
 
     def room_changed(self) -> None:
         """Go on after the connection has become full, or has room again, or has ended."""
         self.update()
-        if self.room.items:
+        if self.running.room.items:
             self.pump()
 
     def drain(self, refuses: Callable[[], bool]) -> None:
@@ -272,15 +288,18 @@ class Admission:
 
     def pump(self) -> None:
         """Start the messages that wait, as far as there is room."""
-        if self._pumping or not self.room.items:
+        if self._out.state is OutboundState.LOST and (present := self._present()) is not self:
+            present.pump()
+            return
+        if self._pumping or not self.running.room.items:
             return
         self._pumping = True
         try:
-            while (found := self.room.oldest(self._holding)) is not None:
+            while self._present() is self and (found := self.running.room.oldest(self._holding)) is not None:
                 ticket, waiting = found
                 if self._is_full(len(waiting.payload)):
                     break
-                self.room.take(ticket)
+                self.running.room.take(ticket)
                 channel = waiting.channel
                 try:
                     if waiting.too_late:
@@ -312,21 +331,23 @@ class Admission:
     def end_session(self) -> None:
         """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
 
-        They start in a session that is over, and whose channels end only after this. All messages are dropped if this
-        side has closed the connection, or while `open` handlers run, which may refuse the remote peer.
+        They start before the channels of the session end. All messages are dropped if this side has closed the
+        connection, or while `open` handlers run, which may refuse the remote peer.
         """
-        if self._session.paused is not None or self._holding is not _NONE_HELD:
+        if self.paused is not None or self._holding is not _NONE_HELD:
             self.discard()
-        if self.room.items:
-            for waiting in self.room.take_requests():
+        if self.running.room.items:
+            for waiting in self.running.room.take_requests():
                 waiting.finish()
         self.hold(Hold.NONE)
+        if self.paused is not None:
+            self.paused.set_result(None)  # ends handlers that wait to start
 
     def discard(self) -> None:
         """Drop all messages that wait: the peer ends."""
-        while found := self.room.oldest():
+        while found := self.running.room.oldest():
             ticket, waiting = found
-            self.room.take(ticket)
+            self.running.room.take(ticket)
             waiting.finish()
             self._answers.ignored["dropped at the end"] += 1
         self.update()

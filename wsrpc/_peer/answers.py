@@ -20,7 +20,7 @@ __all__ = ["Answers"]
 
 
 class Answers:
-    """Answers requests, and counts events that do not reach a handler.
+    """Answers the requests of one session, and counts events that do not reach a handler.
 
     Every request gets an answer. If its value cannot be sent, it is rejected; if the error cannot be sent either, a
     plainer error is. If the codec cannot encode even that, the connection ends.
@@ -28,6 +28,7 @@ class Answers:
     Args:
         reporter: calls `error` handlers, and has the log.
         ignored: counts what reaches no handler.
+        count: the same, with a line in the log.
         expose_errors: whether the caller gets the text of an unexpected exception. Otherwise it gets an id, under which
             the log has the traceback.
         fail: ends the connection with a code and a reason.
@@ -39,6 +40,7 @@ class Answers:
         reporter: Reporter,
         ignored: Counter[str],
         *,
+        count: Callable[..., None],
         expose_errors: bool | Callable[[BaseException], bool],
         fail: Callable[[int, str], None],
     ) -> None:
@@ -46,14 +48,9 @@ class Answers:
         self.reporter = reporter
         self.log = reporter.log
         self.ignored = ignored
+        self.count = count
         self._expose_errors = expose_errors
         self._fail = fail
-
-    def count(self, kind: str, text: object, times: int = 1, /) -> None:
-        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
-        if times and not self.ignored[kind]:
-            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
-        self.ignored[kind] += times
 
     def reject(self, i: int, error: RpcError) -> None:
         """Reject request ``i`` with ``error``, or with what can be sent of it."""

@@ -4,61 +4,29 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 from .._base.names import Source
 from .._channels.core import ChannelCore
-from .._channels.producer import ITEM_REQUEST, ItemRefused, Producer
-from .._channels.readers import Readers
-from .._channels.source import close_source, iterate
+from .._channels.paced import ItemRefused, PacedProducer
+from .._channels.producer import Producer
+from .._channels.readers import NamedChannel
+from .._channels.source import close_source
 from .._handlers.introspection import Role
 from .._handlers.invocation import Invocation
 from .._handlers.observation import finish
-from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
+from .._protocol.messages import ItemsFailed, NoMoreItems
 from .._protocol.rejections import error_to_wire
 from .._sending.requests import Requester
-from .._streams.recipients import Decode, MismatchDetector
+from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
 
 __all__ = ["ChannelAnswers"]
-
-
-class NamedProducer:
-    """Production of items on a named channel, from the consumer's ``start`` to its ``stop``, which it receives."""
-
-    __slots__ = ("_call", "_readers", "key", "stopped")
-
-    def __init__(self, call: Invocation, name: str, readers: Readers) -> None:
-        self._call = call
-        self._readers = readers
-        self.key = name, "stop"
-        self.stopped = False
-        """Nobody wants more of it. What is sent now, its end too, would be taken for that of the next ``start``."""
-        readers.add_recipient(self.key, self)
-
-    def leave(self) -> None:
-        """Receive nothing more. Idempotent."""
-        self._readers.remove_recipient(self.key, self)
-
-    def stop(self, reason: object) -> None:
-        """Cancel the handler whose items these are: nobody wants them. It sends nothing more, even if it goes on."""
-        self.stopped = True
-        self._call.orphan(reason)
-
-    def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
-        self.leave()  # a further `stop` is not for this stream
-        self.stop(RemoteError("the consumer wants no more items"))
-
-    def channel_ended(self, error: Exception | None) -> None:
-        self.stop(error or RemoteError("the connection was closed"))
-
-    def take_request_ids(self) -> list[int]:
-        return []
 
 
 class ChannelAnswers:
@@ -74,23 +42,22 @@ class ChannelAnswers:
         self._admission = admission
         self._readers = admission.readers
         self._limits = limits
-        self._named: dict[str, NamedProducer] = {}
+        self._named: dict[str, PacedProducer[NamedChannel]] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
-    async def run(self, call: Invocation, work: Any) -> Any:
+    def run(self, call: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result.
 
         The event ``start`` on a named channel asks for items on that channel. No channel is opened for them.
         """
-        if not inspect.isawaitable(work):
-            try:
-                if call.id is None and call.channel_name is not None and call.event == "start":
-                    await self._produce_named(call, call.channel_name, work)
-                else:
-                    await self._stream(call, self._deliver(call), work)
-            finally:
-                await close_source(work)
-            return None
+        if inspect.isawaitable(work):
+            return self._converse(call, work)
+        if call.id is None and call.channel_name is not None and call.event == "start":
+            return self._produce_named(call, call.channel_name, work)
+        return self._stream(call, work)
+
+    async def _converse(self, call: Invocation, work: Awaitable[Any]) -> Any:
+        """Answer with a channel, then await ``work``, which reads and sends on it."""
         try:
             channel = self._deliver(call)
         except BaseException:
@@ -114,7 +81,7 @@ class ChannelAnswers:
             raise call.cancellation()
         self._admission.running.check_room_for_channel(call)
         channel: ChannelCore = call.answer_channel()
-        channel.deliver()
+        call.channels.deliver(channel)
         call.served = channel
         call.settle()
         finish(call.message)
@@ -143,68 +110,58 @@ class ChannelAnswers:
         else:
             channel.when_read(cancel)
 
-    async def _stream(self, call: Invocation, channel: ChannelCore, source: Source) -> None:
-        patience = self._limits.unread
-        producer = Producer(channel, patience=patience, late=lambda: _not_read(call, patience))
+    async def _stream(self, call: Invocation, source: Source) -> None:
+        """Answer with a channel, and send the items on it."""
         try:
-            await producer.run(source)
-            await producer.finish()
-            self._end_stream(call, channel, producer.pulled)
-        except ItemRefused as exc:
-            # JavaScript that breaks out of its loop only rejects the next item. So does its iterator once it overflows.
-            self._note_refusal(call.label, exc)
-            channel.abort(None)
-        except ChannelClosed:
-            if not channel.closed:
+            channel = self._deliver(call)
+            patience = self._limits.unread
+            producer = Producer(channel, patience=patience, late=lambda: _not_read(call, patience))
+            try:
+                await producer.run(source)
+                await producer.finish()
+                self._end_stream(call, channel, producer.pulled)
+            except ItemRefused as exc:
+                # JavaScript only rejects the next item if it leaves its loop, or if its iterator overflows.
+                self._note_refusal(call.label, exc)
+                channel.abort(None)
+            except ChannelClosed:
+                if not channel.closed:
+                    raise
+                # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
+                # yielded once more although it was cancelled.
+            except Exception as exc:
+                producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
                 raise
-            # The handler has itself ended the channel that it streams on. Or the channel ended, and the generator
-            # yielded once more although it was cancelled.
-        except Exception as exc:
-            producer.refuse_pulls(exc if isinstance(exc, RpcError) else RpcError("the stream failed"))
-            raise
+        finally:
+            await close_source(source)
 
     async def _produce_named(self, call: Invocation, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
         if (before := self._named.get(name)) is not None:
-            before.stop(RemoteError("the consumer has begun anew"))  # JavaScript sends nothing when it leaves
-        producer = self._named[name] = NamedProducer(call, name, self._readers)
+            # JavaScript sends nothing when it leaves.
+            before.channel_ended(RemoteError("the consumer has begun anew"))
+        send_item = partial(self._requester.send_request, name)
+        producer = self._named[name] = PacedProducer(self._readers.channel(name), send_item, call.orphan)
         call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = call.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()
         try:
             try:
-                if not await self._send_items(producer, source, label):
-                    return
+                await producer.run(source)
+            except ItemRefused:
+                raise
             except Exception as exc:
                 error = self._answers.sendable(self._answers.for_caller(exc, label), label)
                 end = ItemsFailed(*error_to_wire(error))
-            if producer.stopped:
-                return
-            with suppress(ConnectionLost):
-                await self._requester.out.send_event(name, "next", (end,), "fail")
+            await producer.finish(end)
+        except ItemRefused as exc:
+            if not producer.over:
+                self._note_refusal(label, exc)
         finally:
             producer.leave()
             if self._named.get(name) is producer:
                 del self._named[name]
-
-    async def _send_items(self, producer: NamedProducer, source: Source, label: str) -> bool:
-        """Send all items, each as a request: its answer says that there is room for the next one.
-
-        Return False if the consumer takes no more.
-        """
-        items = iterate(source)
-        try:
-            async for value in items:
-                if producer.stopped:
-                    return False
-                try:
-                    await self._requester.send_request(producer.key[0], "next", (Item(value),), ITEM_REQUEST)
-                except (RemoteError, ConnectionLost) as exc:
-                    self._note_refusal(label, exc)
-                    return False
-        finally:
-            await items.aclose()
-        return True
+            await close_source(source)
 
     def _note_refusal(self, label: str, exc: Exception) -> None:
         self._answers.log(logging.INFO, "the consumer of %s takes no more items: %s", label, exc)

@@ -1,12 +1,13 @@
-"""`PeerCore`: the inside of a peer, which outlives its sessions and their links."""
+"""`PeerLife`: the inside of a peer. `PeerCore`: the inside of one of its sessions."""
 
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 import secrets
 from collections import Counter
-from collections.abc import Callable, Coroutine, Hashable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -17,114 +18,69 @@ from .._base.closing import CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
 from .._channels.channel_requests import ChannelRequests
-from .._channels.core import ChannelTable
 from .._channels.readers import Readers
-from .._handlers.invocation import Invocation
+from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
-from .._handlers.registry import Registry
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
-from .._protocol.settings import Settings
-from .._sending.draining import Draining
-from .._sending.link import Link, LinkState
 from .._sending.outbound import Outbound
+from .._sending.outbox import Outbox
 from .._sending.pending import Pending
-from .._sending.slow_readers import Slow, SlowReaderQueue
+from .._sending.states import OutboundState
 from .._session.client import ClientSession
 from .._session.connection import Connection, Receive
+from .._session.session import MESSAGE
 from .._session.sessions import ServerSession
 from .._session.states import SessionInput
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic
+from .admission import Admission
 from .answers import Answers
 from .dispatch import Dispatcher
+from .history import ConnectionHistory
 from .inbound import Inbound
+from .options import PeerOptions
 from .owner import PeerOwner
 from .payload_log import PayloadLog
-from .session import Session
+from .running import RunningHandlers
 from .waiting import Hold
 
-__all__ = ["PeerCore", "PeerOptions"]
+__all__ = ["PeerCore", "PeerLife"]
 
-MESSAGE = 192
-"""Bytes that a message which waits takes besides its payload, about."""
+NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
+
 WORK = 4 * 1024
 """Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
 
 
-class PeerOptions(msgspec.Struct, frozen=True):
-    """Options of a peer. They never change."""
+class PeerLife:
+    """The inside of a `Peer` from its making to its end, and what it keeps from one session to the next.
 
-    settings: Settings
-    dialer: bool
-    """Whether this side dials. Its requests have odd ids, and it says hello first."""
-    own: Registry
-    """Handlers of this peer alone."""
-    shared: Registry
-    """Handlers of the server, for all its peers."""
-    keeps_offline: bool = False
-    """Whether messages that are sent without a connection wait for the next one."""
-    fails_offline: bool = False
-    """Whether a message without ``offline=`` fails instead of waiting for the next connection."""
-    resumes: bool = False
-    """Whether sessions can go on over another connection: a client dials again, a server finds them."""
-
-
-class ConnectionHistory:
-    """Statistics of one peer's connections, the present one and those before it."""
-
-    __slots__ = ("_passed", "_since", "dropped", "info")
-
-    def __init__(self) -> None:
-        self.info: ConnectionInfo | None = None
-        """Of the present connection, or of the one that is being made, or of the last one."""
-        self.dropped = 0
-        """Number of broadcasts that were left out because the remote peer reads too slowly."""
-        self._since = 0.0
-        self._passed: Traffic | None = None
-        """Traffic of the connections before the present one."""
-
-    def expect(self, info: ConnectionInfo) -> None:
-        """Note that a connection is being made."""
-        self.info = info
-
-    def begin(self, info: ConnectionInfo, now: float) -> None:
-        """Note that a connection was made, at the time ``now``."""
-        self.info = info
-        self._since = now
-
-    def end(self, connection: Connection) -> None:
-        """Note that the present connection has ended."""
-        self._passed = self.traffic(connection)
-        self.info = msgspec.structs.replace(connection.transport.info, underlying=None)  # the object may be gone
-
-    def uptime(self, now: float) -> float:
-        """Return the seconds since the present connection was made."""
-        return now - self._since
-
-    def traffic(self, connection: Connection | None) -> Traffic | None:
-        """Return the traffic of all connections with that of the present one, as far as their transports count it."""
-        present = None if connection is None else connection.traffic
-        if present is None or self._passed is None:
-            return present or self._passed
-        return self._passed + present
-
-    def left_out(self, broadcasts: int) -> None:
-        """Count broadcasts that were not sent."""
-        self.dropped += broadcasts
-
-
-class PeerCore:
-    """The inside of a `Peer`, the same for the side that dialed and the side that accepted.
-
-    It has one session at a time, and the session has one link or none. It is synchronous: a message comes in, handlers
-    start, futures are settled, messages go out. It has no socket and no clock: ``loop`` gives time, timers and tasks.
+    ``core`` is the inside of the present session. A client's peer has a new core as soon as a session has ended, so
+    that messages wait for the next session. Any peer has one when another transport is bound.
 
     Args:
         peer: the object that users hold.
     """
+
+    __slots__ = (
+        "core",
+        "history",
+        "id",
+        "ignored",
+        "log",
+        "loop",
+        "options",
+        "outbox",
+        "owner",
+        "peer",
+        "readers",
+        "reporter",
+        "running",
+        "sender",
+    )
 
     def __init__(self, peer: Any, options: PeerOptions, loop: Scheduler, owner: PeerOwner) -> None:
         settings, own, shared = options.settings, options.own, options.shared
@@ -133,127 +89,51 @@ class PeerCore:
         self.peer = peer
         self.owner = owner
         self.options = options
+        self.loop = loop
         self.history = ConnectionHistory()
         self.ignored: Counter[str] = Counter()
         self.log = log = owner.log_for(self.id)
         if settings.between_nodes:
             log.quieten()  # nodes log themselves who comes and goes
         self.reporter = Reporter(peer, (shared, own), loop, log)
-        fail = self.fail  # one bound method, however many objects hold it
-        self.out = Outbound(
+        self.running = RunningHandlers(limits)
+        self.outbox = Outbox(
             settings,
             loop,
-            self,
             odd=options.dialer,
             keeps_offline=options.keeps_offline,
             fails_offline=options.fails_offline,
-        )
-        answers = Answers(self.out, self.reporter, self.ignored, expose_errors=settings.expose_errors, fail=fail)
-        self.readers = Readers(
-            self.out,
-            limits,
-            (own, shared),
-            count=answers.count,
-            reject=answers.reject,
+            expired=self._expired,
+            queued=owner.queued,
             warn=log.warn,
-            survives=options.keeps_offline,
         )
+        self.readers = Readers(limits, (own, shared), count=self.count, warn=log.warn, survives=options.keeps_offline)
         self.sender = ChannelRequests(
-            self.out, limits, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
+            self.outbox.requests, limits, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
         )
-        self.dispatcher = Dispatcher(
-            peer,
-            own,
-            shared,
-            limits=limits,
-            requester=self.sender,
-            answers=answers,
-            readers=self.readers,
-            reporter=self.reporter,
-            fail=fail,
-        )
-        self.session = self._begin_session()
-        """The present session, or the last one."""
-        self._inbound: Inbound | None = None
-        """Receives the messages of the present session."""
+        own.inherit(shared, limits.handler)
+        self.core: PeerCore
+        """The inside of the present session, of the next one, or on a server of the last one."""
+        self._use(PeerCore(self, NOT_CONNECTED))
 
-    # ------------------------------------------------------------ what its parts report and ask
+    def renew(self, ending: CloseInfo) -> None:
+        """Wait for the next session: the last one has ended with ``ending``."""
+        core = PeerCore(self, ending)
+        core.dispatcher.context = self.core.dispatcher.context  # events of the last session may start later
+        self._use(core)
 
-    def request_expired(self, pending: Pending) -> None:
-        """End a request whose deadline is over."""
+    def _expired(self, pending: Pending) -> None:
         self.sender.expired(pending)
 
-    def message_queued(self) -> None:
-        """Tell the owner that a message begins to wait for a connection."""
-        self.owner.queued()
+    def _use(self, core: PeerCore) -> None:
+        self.core = core
+        self.sender.use(core.out)
+        self.readers.use(core.out, core.dispatcher.admission)
 
-    def has_channel(self, h: int) -> bool:
-        """Return whether an anonymous channel is open."""
-        return self.session.channels.find(h) is not None
-
-    def is_awaited(self, ctx: Invocation | None) -> bool:
-        """Return whether the remote peer waits for the handler that this context belongs to."""
-        return self.dispatcher.is_awaited(ctx)
-
-    # ------------------------------------------------------------ state
-
-    @property
-    def link(self) -> Link | None:
-        """The present connection."""
-        return self.session.link
-
-    @property
-    def connection(self) -> Connection | None:
-        """The present connection."""
-        link = self.session.link
-        return None if link is None else link.session.connection
-
-    @property
-    def connected(self) -> bool:
-        """Whether there is a connection over which messages can be sent."""
-        link = self.session.link
-        return link is not None and link.works and link.session.connection is not None
-
-    @property
-    def detached(self) -> bool:
-        """Whether there is no connection, but the session may go on over another one."""
-        link = self.session.link
-        return link is not None and link.session.detached
-
-    @property
-    def state(self) -> str:
-        """State of the present session and its connection, or ``"disconnected"``."""
-        link = self.session.link
-        if link is None:
-            return "disconnected"
-        return link.session.state.value if link.session.detached else link.state.value
-
-    @property
-    def uptime(self) -> float:
-        """Seconds since the present connection was made; 0 if there is none."""
-        return 0.0 if self.connection is None else self.history.uptime(self.out.loop.time())
-
-    def traffic(self) -> Traffic | None:
-        """Return the traffic of all connections, as far as their transports count it."""
-        return self.history.traffic(self.connection)
-
-    @property
-    def limits(self) -> Limits:
-        """Limits of the session; without one, those that the next one begins with."""
-        link = self.out.link
-        return self.options.settings.limits if link is None else link.session.limits
-
-    def binary_is_free(self) -> bool:
-        """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        link, settings = self.out.link, self.options.settings
-        if link is None:  # a side that dials offers MessagePack in its next session
-            return not self.options.dialer or settings.binary is None or self.takes_raw()
-        return link.session.binary_is_free()
-
-    # ------------------------------------------------------------ the beginning
+    # ------------------------------------------------------------ sessions
 
     def expect(self, info: ConnectionInfo) -> None:
-        """Let `Peer.info` and the log tell of a connection that is about to be attached."""
+        """Let `Peer.info` and the log tell of a connection that is about to be bound."""
         self.history.expect(info)
         self.log.remote = info.remote
 
@@ -263,24 +143,204 @@ class PeerCore:
         Raises:
             ValueError: its transport is bound already.
         """
-        present = self.connection
+        present = self.core.session.connection
         if present is not None and present.transport is connection.transport:
             raise ValueError("this transport is bound already")
         return connection
 
-    def link_for(self, connection: Connection) -> Link:
-        """Return a new session on ``connection``."""
-        settings, loop = self.options.settings, self.out.loop
-        resumes = self.options.resumes and self.owner.in_origin and settings.limits.replay > 0
-        session: ClientSession | ServerSession
-        if self.options.dialer:
-            session = ClientSession(connection, settings, loop, self, resumes=resumes)
+    def make_way(self, connection: Connection) -> PeerCore:
+        """End the present session, if there is one, because ``connection`` begins another. Return the core of that.
+
+        Raises:
+            ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer.
+                ``connection`` is closed, too.
+        """
+        self.running.after_events(None)
+        if self.core.out.lives:
+            replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
+            self.core.replace(replaced)
+            self.running.after_events(None)
+            # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
+            out = self.sender.out
+            if out.lives or self.outbox.user_closed:
+                last = replaced if out.lives else out.ending
+                self.reporter.spawn(connection.transport.close(last.code, last.reason))
+                raise ConnectionLost(last.code, last.reason, "not_sent")
+        if self.core.over:
+            self.renew(self.core.out.ending)
+        return self.core
+
+    def bind(self, connection: Connection) -> None:
+        """Begin a session on ``connection``; see `Peer.bind`."""
+        self.make_way(self.check_new(connection)).begin(connection)
+
+    def present_out(self) -> Outbound:
+        """Return the sending half of ``core``.
+
+        A session that is over asks for it. If it held the next session, each
+        reference to an old one would keep all later ones alive.
+        """
+        return self.core.out
+
+    def admission(self) -> Admission:
+        """Return the admission of ``core``."""
+        return self.core.dispatcher.admission
+
+    # ------------------------------------------------------------ what it counts
+
+    def count(self, kind: str, text: object, times: int = 1, /) -> None:
+        """Count events that do not reach a handler as they came. The first of a kind is worth a line."""
+        if times and not self.ignored[kind]:
+            self.log(logging.WARNING, "%s (further ones are only counted in peer.ignored)", text)
+        self.ignored[kind] += times
+
+    # ------------------------------------------------------------ its tasks
+
+    def any_task(self) -> asyncio.Future[Any] | None:
+        """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
+        calls = ((call.task, call.thread) for call in self.running.calls)
+        unfinished = (each for call in calls for each in call if each is not None and not each.done())
+        return next(unfinished, None) or next(iter(self.reporter.running), None)
+
+    async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
+        """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.
+
+        After ``patience`` seconds cancel them. Cancelling this call only stops the waiting. So does ``still()`` when it
+        returns False.
+        """
+        running = self.running
+        running.end_conversations()
+        deadline = self.loop.time() + patience
+        while still():
+            tasks = self.reporter.tasks(closers) | running.tasks(closers)
+            if not tasks:
+                if running.then is None:
+                    break
+                running.after_events(None)  # only handlers that wait for this close are left
+                continue
+            # A handler that ends makes room for one that waits, so look again.
+            late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
+            if late and still():
+                self.admission().discard()
+                for task in late:
+                    task.cancel()
+                stubborn = await closers.wait_besides(late, patience)
+                if count := len(stubborn) + running.threads_left:
+                    self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
+                if stubborn:
+                    break
+        if still():
+            self.outbox.requests.stop()
+            self.readers.end_late()
+
+
+class PeerCore:
+    """The inside of one session of a peer, the same for the side that dialed and the side that accepted.
+
+    It is made before the session begins, and dropped when the session has ended. A callback that comes late holds the
+    core of a session that is over, and can see that. It is synchronous: a message comes in, handlers start, futures are
+    settled, messages go out. It has no socket and no clock: ``loop`` gives time, timers and tasks.
+
+    Args:
+        life: what outlives the session.
+        ending: how the session before has ended, or why there was none.
+    """
+
+    __slots__ = (
+        "_gone",
+        "_inbound",
+        "channels",
+        "dispatcher",
+        "ignored",
+        "life",
+        "log",
+        "options",
+        "out",
+        "owner",
+        "peer",
+        "reporter",
+        "session",
+    )
+
+    def __init__(self, life: PeerLife, ending: CloseInfo) -> None:
+        options = life.options
+        settings, own, shared = options.settings, options.own, options.shared
+        loop, owner, fail = life.loop, life.owner, self.fail  # one bound method, however many objects hold it
+        self.life = life
+        self.owner = owner
+        self.options = options
+        self.peer = life.peer
+        self.log = life.log
+        self.ignored = life.ignored
+        self.reporter = life.reporter
+        self.session: ClientSession | ServerSession
+        if options.dialer:
+            self.session = ClientSession(settings, loop, self)
         else:
-            owner = self.owner
-            session = ServerSession(
-                connection, settings, loop, self, resumes=resumes, sessions=owner.sessions, host=owner
-            )
-        return Link(session, Draining(session, loop, self.ignored, self._fall_silent, dialer=self.options.dialer))
+            self.session = ServerSession(settings, loop, self, sessions=owner.sessions, host=owner)
+        self.out = Outbound(
+            self.session,
+            settings,
+            loop,
+            life.outbox,
+            self,
+            dialer=options.dialer,
+            ending=ending,
+            present=life.present_out,
+        )
+        answers = Answers(
+            self.out,
+            life.reporter,
+            life.ignored,
+            count=life.count,
+            expose_errors=settings.expose_errors,
+            fail=fail,
+        )
+        self.dispatcher = Dispatcher(
+            life.peer,
+            own,
+            shared,
+            running=life.running,
+            requester=life.sender,
+            out=self.out,
+            answers=answers,
+            readers=life.readers,
+            present=life.admission,
+            fail=fail,
+        )
+        self.channels = self.dispatcher.channels
+        life.outbox.requests.avoid(self.channels.opened)  # JavaScript would confuse the two
+        self._inbound = Inbound(
+            settings.codec,
+            settings.limits,
+            own,
+            shared,
+            dispatcher=self.dispatcher,
+            out=self.out,
+            channels=self.channels,
+            control=self.session.control if settings.extensions else None,
+            reporter=life.reporter,
+            fail=fail,
+        )
+        self._gone: asyncio.Future[None] | None = None
+        """Done once the session is over or has no connection. None unless something waits for that."""
+
+    def __repr__(self) -> str:
+        return f"<PeerCore {self.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
+
+    # ------------------------------------------------------------ what its parts report and ask
+
+    def has_channel(self, h: int) -> bool:
+        """Return whether an anonymous channel is open."""
+        return self.channels.find(h) is not None
+
+    def is_awaited(self, ctx: Invocation | None) -> bool:
+        """Return whether the remote peer waits for the handler that this context belongs to."""
+        return self.life.running.is_awaited(ctx)
+
+    def broadcasts_dropped(self, count: int) -> None:
+        """Count broadcasts that were left out because the remote peer reads too slowly."""
+        self.life.history.left_out(count)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task."""
@@ -288,143 +348,128 @@ class PeerCore:
 
     def takes_raw(self) -> bool:
         """Return whether this side has a function for raw messages."""
-        return self.options.own.takes_raw or self.options.shared.takes_raw
+        return self.options.takes_raw
 
-    def _begin_session(self) -> Session:
-        channels = ChannelTable(
-            self.out,
-            self.options.own,
-            self.options.settings.limits,
-            self.readers.unread,
-            sender=self.sender,
-            listener=self.dispatcher,
-            warn=self.log.warn,
-        )
-        self.out.requests.avoid(channels.opened)  # JavaScript would confuse the two
-        session = Session(channels)
-        self.dispatcher.begin(session)
-        return session
+    # ------------------------------------------------------------ state
 
-    def make_way(self, link: Link) -> None:
-        """End the present connection, if there is one, because ``link`` replaces it.
+    @property
+    def over(self) -> bool:
+        """Whether the session has ended."""
+        return self.out.state is OutboundState.LOST
 
-        Raises:
-            ConnectionLost: a `close` handler has bound another transport meanwhile, or has closed the peer. ``link`` is
-                closed, too.
-        """
-        self.dispatcher.after_events(None)
-        present = self.session.link
-        if present is None:
-            return
-        replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
-        if present.session.detached:
-            self.out.reopen()
-            self.end_session(replaced.reason, replaced=True)
-        else:
-            present.send_kept_back()
-            ending = self.out.ending if present.state is LinkState.CLOSING else replaced
-            self.leave(ending, replaced=True)
-        self.dispatcher.after_events(None)
-        # A `close` handler may have said what is to be: with eager tasks the first step of a coroutine runs at once.
-        if self.session.link is not None or self.out.user_closed:
-            last = replaced if self.session.link is not None else self.out.ending
-            self.reporter.spawn(link.session.close(last.code, last.reason))
-            raise ConnectionLost(last.code, last.reason, "not_sent")
+    @property
+    def connection(self) -> Connection | None:
+        """The present connection."""
+        return self.session.connection
 
-    def attach(self, link: Link) -> None:
-        """Make ``link`` the present connection, and call the `open` handlers, then those of `on_reconnect`."""
-        out = self.out
-        out.reopen()
-        if self.session.over:
-            self.session = self._begin_session()
-        else:
-            self.readers.reopen()
-        session = self.session
-        session.begin(link)
-        info, dialer = link.session.info, self.options.dialer
-        self.history.begin(info, out.loop.time())
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection over which messages can be sent."""
+        return self.out.works and self.session.connection is not None
+
+    @property
+    def detached(self) -> bool:
+        """Whether there is no connection, but the session may go on over another one."""
+        return self.session.detached
+
+    @property
+    def state(self) -> str:
+        """State of the session and its connection, or ``"disconnected"``."""
+        if not self.out.lives:
+            return "disconnected"
+        return self.session.state.value if self.session.detached else self.out.state.value
+
+    @property
+    def uptime(self) -> float:
+        """Seconds since the present connection was made; 0 if there is none."""
+        return 0.0 if self.connection is None else self.life.history.uptime(self.out.loop.time())
+
+    def traffic(self) -> Traffic | None:
+        """Return the traffic of all connections of the peer, as far as their transports count it."""
+        return self.life.history.traffic(self.connection)
+
+    @property
+    def limits(self) -> Limits:
+        """Limits of the session."""
+        return self.session.limits
+
+    # ------------------------------------------------------------ the beginning
+
+    def begin(self, connection: Connection) -> None:
+        """Begin the session on ``connection``, and call the `open` handlers, then those of `on_reconnect`."""
+        life, out, session, info = self.life, self.out, self.session, connection.transport.info
+        settings, dialer = self.options.settings, self.options.dialer
+        life.outbox.user_closed = False
+        life.readers.reopen()
+        life.history.begin(info, out.loop.time())
         self.log.remote = info.remote
-        receive = self._receiver(link)
-        out.use(link)
-        link.session.begin()
+        opening = Invocation(self.peer, WireMessage(a=["open"]))
+        self.dispatcher.context = contextvars.copy_context()  # of the code that has connected
+        # That may be a handler, which would be kept, and its session with it.
+        self.dispatcher.context.run(CURRENT.set, opening)
+        receive = self._inbound.receive_raw if self.options.shared.raw_only else self._inbound.receive
+        if settings.log_payloads is not False:
+            receive = self._log_payloads(receive, None if settings.log_payloads is True else settings.log_payloads)
+        out.begin()
+        resumes = self.options.resumes and self.owner.in_origin and settings.limits.replay > 0
+        session.begin(connection, resumes=resumes)
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
-            self.log(logging.INFO, "peer %s connected %s %s, path %s", self.id, where, self.log.place, path)
+            self.log(logging.INFO, "peer %s connected %s %s, path %s", life.id, where, self.log.place, path)
         # One side lets requests in meanwhile. Otherwise two Python ends would wait for each other's handlers.
         self.dispatcher.admission.hold(Hold.EVENTS if dialer else Hold.ALL)
-        self._open(link)
-        if session.link is link:  # a handler may have closed, or bound another one
-            link.session.start(receive, self.dispatcher.read_ended)
-            if link.opening is None:
-                self._opened(link)
+        self._open(opening)
+        if not self.over:  # a handler may have bound another transport
+            session.start(receive, self.dispatcher.read_ended)
+            if out.opening is None:
+                self._opened()
 
-    def _receiver(self, link: Link) -> Receive:
-        options, settings = self.options, self.options.settings
-        self._inbound = inbound = Inbound(
-            settings.codec,
-            settings.limits,
-            options.own,
-            options.shared,
-            dispatcher=self.dispatcher,
-            out=self.out,
-            channels=self.session.channels,
-            control=link.session.control if settings.extensions else None,
-            reporter=self.reporter,
-            fail=self.fail,
-        )
-        receive = inbound.receive_raw if options.shared.raw_only else inbound.receive
-        shown = settings.log_payloads
-        return receive if shown is False else self._log_payloads(link, receive, None if shown is True else shown)
-
-    def _log_payloads(self, link: Link, receive: Receive, redact: Redact | None) -> Receive:
+    def _log_payloads(self, receive: Receive, redact: Redact | None) -> Receive:
         settings = self.options.settings
         codecs = (settings.codec,) if settings.binary is None else (settings.codec, settings.binary)
         log = PayloadLog(codecs, settings.limits.values, redact, self.log)
-        link.session.wrap_sending(log.sending)
+        self.session.wrap_sending(log.sending)
         return log.receiving(receive)
 
-    def _open(self, link: Link) -> None:
-        """Call the `open` handlers. Those that take time run on in ``link.opening``."""
-        opening = Invocation(self.peer, WireMessage(a=["open"]))
-        link.enter(opening)
-        session = self.session
-        first = Stage(opening, partial(self._handler_failed, session))
+    def _open(self, opening: Invocation) -> None:
+        """Call the `open` handlers. Those that take time run on in ``out.opening``."""
+        self.out.enter(opening)
+        first = Stage(opening, self._handler_failed)
         first.fire(self.reporter.registries, "open", (self.peer,))
-        if session.link is not link:  # a handler has bound another one, whose opening goes on by itself
+        if self.over:  # a handler has bound another transport, whose opening goes on by itself
             first.abandon()
             return
         first.unfinished.extend(self.owner.open_handlers())
-        stage = first if first.unfinished else self._reconnected(link)
+        stage = first if first.unfinished else self._reconnected()
         if stage is None:
             return
-        link.open_slowly(
+        self.out.open_slowly(
             OpenPhase(
                 stage,
-                lambda: None if session.over else self._reconnected(link),
+                lambda: None if self.over else self._reconnected(),
                 reporter=self.reporter,
                 patience=self.limits.open_handlers,
-                done=lambda: None if session.over else self._opened(link),
+                done=lambda: None if self.over else self._opened(),
                 overdue=self._open_overdue,
             )
         )
 
-    def _reconnected(self, link: Link) -> Stage | None:
+    def _reconnected(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
-        if link.state is not LinkState.OPENING or not link.works or len(link.contexts) > 1:
+        out = self.out
+        if out.state is not OutboundState.OPENING or not out.works or len(out.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
             return None
         invocation = Invocation(self.peer, WireMessage(a=["on_reconnect"]))
-        link.enter(invocation)
-        return Stage(invocation, partial(self._handler_failed, self.session), unfinished)
+        out.enter(invocation)
+        return Stage(invocation, self._handler_failed, unfinished)
 
-    def _handler_failed(self, session: Session, event: str, name: str, exc: BaseException) -> None:
+    def _handler_failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
-        link = session.link
-        has_ended = session.over if link is None else not link.works
-        if has_ended and _tells_of_the_end(exc):
+        if not self.out.works and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
@@ -438,29 +483,26 @@ class PeerCore:
 
         Cancelling is safe.
         """
-        link = self.session.link
-        if link is not None and link.opening is not None:
+        if self.out.opening is not None:
             # They may run on without a connection.
-            await link.opening.wait(self.session.gone(self.out.loop))
-            link = self.session.link
-        if link is not None and link.session.connection is None and not link.session.detached:
+            await self.out.opening.wait(self._until_gone())
+        if self.out.lives and self.session.connection is None and not self.session.detached:
             await self.wait_closed()  # the end of its connection is reported later
 
-    def _opened(self, link: Link) -> None:
+    def _opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
-        link.opening = None
-        if link.state is LinkState.OPENING and not link.silent:
+        out = self.out
+        out.opening = None
+        if out.state is OutboundState.OPENING and not out.silent:
             try:
-                self.out.flush_offline()
+                out.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                link.session.refuse()
-        if link.state is LinkState.CLOSING:
+                self.session.refuse()
+        if out.state is OutboundState.CLOSING:
             return
-        link.opened()
+        out.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        self.out.update_clear()
-        link.draining.opened()
-        if link.session.connection is not None:  # else the session goes on later, or its end is reported
+        if self.session.connection is not None:  # else the session goes on later, or its end is reported
             self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
@@ -476,18 +518,14 @@ class PeerCore:
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
-        self.out.agree(announced, codec, common)
-        assert self._inbound is not None
         self._inbound.agree(codec)
-        if self.session.link is not None:
-            self.session.link.draining.agreed()
+        self.out.agree(announced, codec, common)
 
     def control(self, message: Credit | Drain) -> None:
         """Take a control message that is not about the session."""
-        channels = self.session.channels
+        channels = self.channels
         if isinstance(message, Drain):
-            if self.session.link is not None:
-                self.session.link.draining.received(message)
+            self.out.draining.received(message)
         elif (channel := channels.find(message.h)) is None:
             if not channels.expects_credit(message.h):
                 self.ignored["credit for no channel"] += 1
@@ -496,181 +534,157 @@ class PeerCore:
         else:
             self.ignored["credit that makes no sense"] += 1
 
-    def hold_broadcast(self, link: Link, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
-        """Let a broadcast wait until ``link`` has room. Return False if the policy drops it."""
-        queue = link.hold_broadcasts(
-            lambda: SlowReaderQueue(
-                lambda payload, text: link.session.send(payload, text),
-                lambda: link.session.full,
-                self.limits.behind,
-                self.log.warn,
-                self.history.left_out,
-            )
-        )
-        waits = queue.add(payload, text, slow, key)
-        self.out.recount()
-        return waits
-
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
-        link = self.session.link
-        if link is not None:
-            link.draining.drain(until)
-            self.dispatcher.admission.drain(partial(self._refuses_new, link))
+        if self.out.lives:
+            self.out.draining.drain(until)
+            self.dispatcher.admission.drain(self._refuses_new)
 
-    def _refuses_new(self, link: Link) -> bool:
+    def _refuses_new(self) -> bool:
         # While a request of this side is pending, a new request may be part of its handler's work.
-        return link.draining.quiet and not (self.out.requests or self.session.channels.opened)
+        return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
-    def _fall_silent(self) -> bool:
+    def fell_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.out.fall_silent()
-        self.dispatcher.run_in_tasks(True)
+        self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
-        assert self.session.link is not None
-        return bool(self.session.link.contexts)
+        return bool(self.out.contexts)
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""
-        link = self.session.link
-        if link is not None and not link.room_changed():
-            return
-        self.dispatcher.admission.room_changed()
-        self.out.turns.wake()
-        self.out.update_clear()
+        if self.out.flush_broadcasts():
+            self.dispatcher.admission.room_changed()
+            self.out.turns.wake()
+            self.out.update_clear()
 
     # ------------------------------------------------------------ the end
 
-    def begin_close(self, code: int, reason: str) -> Link | None:
-        """Accept nothing more, and return the link whose transport the caller closes now."""
-        out, link = self.out, self.session.link
-        if link is not None:
-            link.send_kept_back()
-        out.close(CloseInfo(code, reason))
-        detached = link is not None and link.session.detached
-        if link is not None and not detached and (link.state is LinkState.OPENING or link.silent):
+    def begin_close(self, code: int, reason: str) -> None:
+        """Accept nothing more. The caller closes the session now."""
+        out, outbox, info = self.out, self.life.outbox, CloseInfo(code, reason)
+        outbox.user_closed = True
+        if not out.lives:
+            out.ending = CloseInfo(code, reason, user_closed=True)
+            outbox.discard(out.ending)
+            return
+        out.send_kept_back()
+        if out.silent:  # what is asked now would not be answered any more
+            outbox.discard_requests(info)
+        detached = self.session.detached
+        if not detached and (out.state is OutboundState.OPENING or out.silent):
             with suppress(ConnectionLost):
                 out.flush_offline()
-        closing = link is not None and link.state is LinkState.CLOSING
+        closing = out.state is OutboundState.CLOSING
         if not closing:
-            out.will_end(CloseInfo(code, reason, user_closed=True))
-            if link is not None and link.slow_reader is not None and not detached:
-                link.slow_reader.flush(everything=True)
-        if link is None:
-            out.discard_offline(out.ending)
-        elif detached:
-            self.session.pause(self.out.loop)  # no handler starts after this side has closed
+            out.ending = CloseInfo(code, reason, user_closed=True)
+            if out.slow_reader is not None and not detached:
+                out.slow_reader.flush(everything=True)
+        if detached:
+            self.dispatcher.admission.pause()  # no handler starts after this side has closed
             self.end_session(f"closed on this side: {reason}" if reason else "closed on this side", SessionInput.CLOSED)
         elif not closing:
-            self._stop(link)
-        return link
+            self._stop()
 
-    def _stop(self, link: Link) -> None:
+    def _stop(self) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
-        link.session.close_soon()
-        link.move(LinkState.CLOSING)
-        self.out.update_clear()
-        self._pause(link)
-
-    def _pause(self, link: Link) -> None:
-        """Let nothing in and no handler start: a Close frame is queued, and the client may ignore it."""
-        link.session.stop_receiving()
-        self.session.pause(self.out.loop)
-        self.dispatcher.admission.update()
+        self.session.close_soon()
+        self.out.move(OutboundState.CLOSING)
+        self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
-        link = self.session.link
-        if link is None or link.state is LinkState.CLOSING:
+        if not self.out.lives or self.out.state is OutboundState.CLOSING:
             return
-        if link.session.detached:
+        if self.session.detached:
             self.end_session(reason, SessionInput.OVERFLOWED)
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
-        self.out.will_end(CloseInfo(code, reason))
-        self._stop(link)
+        self.out.ending = CloseInfo(code, reason)
+        self._stop()
         self.reporter.tell("error", ProtocolError(reason))
-        self.reporter.spawn(link.session.close(code, reason))
+        self.reporter.spawn(self.session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
-        link = self.begin_close(code, reason)
-        if link is not None:
-            self.reporter.spawn(link.session.close(code, reason))
+        self.begin_close(code, reason)
+        self.reporter.spawn(self.session.close(code, reason))
 
-    def leave(self, info: CloseInfo, replaced: bool = False) -> None:
-        """End the present session now, and close its connection.
+    def replace(self, replaced: CloseInfo) -> None:
+        """End the session now, because another one takes its place."""
+        self.life.outbox.user_closed = False
+        if self.session.detached:
+            self.end_session(replaced.reason, replaced=True)
+        else:
+            self.out.send_kept_back()
+            self.leave(self.out.ending if self.out.state is OutboundState.CLOSING else replaced, replaced=True)
+
+    def leave(self, info: CloseInfo, *, replaced: bool = False) -> None:
+        """End the session now, and close its connection.
 
         Args:
             replaced: another one takes its place.
         """
-        link = self.session.link
-        assert link is not None
-        if link.state is not LinkState.CLOSING:
-            link.session.close_soon()
-        if replaced:
-            self.out.reopen()
-        left = link.session.end()
-        self._over(link, info, ConnectionLost(info.code, info.reason), replaced)
+        if self.out.state is not OutboundState.CLOSING:
+            self.session.close_soon()
+        left = self.session.end()
+        self._over(info, ConnectionLost(info.code, info.reason), replaced)
         if left is not None:
             self.reporter.spawn(left.transport.close(info.code, info.reason))
 
     def end_session(self, why: str, happened: SessionInput = SessionInput.ENDED, *, replaced: bool = False) -> None:
         """End a session that has no connection."""
-        link, info = self.session.link, self.out.ending
-        assert link is not None
-        link.session.end(happened)
-        self._over(link, info, SessionLost(info.code, why), replaced)
+        info = self.out.ending
+        self.session.end(happened)
+        self._over(info, SessionLost(info.code, why), replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which goes on over another one if it can.
 
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
-        link = self.session.link
-        if link is not None and link.session.connection is not None and link.state is not LinkState.CLOSING:
-            self._pause(link)
-            self.reporter.spawn(link.session.close(code, reason))
+        if self.session.connection is not None and self.out.state is not OutboundState.CLOSING:
+            self.session.stop_receiving()
+            self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
+            self.reporter.spawn(self.session.close(code, reason))
 
-    def _over(self, link: Link, info: CloseInfo, lost: ConnectionLost, replaced: bool = False) -> None:
-        """End everything that belongs to the session of ``link``, which is over, and call the `close` handlers.
+    def _over(self, info: CloseInfo, lost: ConnectionLost, replaced: bool = False) -> None:
+        """End everything that belongs to the session, which is over, and call the `close` handlers.
 
         Args:
             info: how its last connection has ended.
             lost: what calls in flight get.
             replaced: whether another session takes its place.
         """
-        out, session = self.out, self.session
+        life, out = self.life, self.out
         # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
-        by_user = out.user_closed or (link.state is LinkState.CLOSING and out.ending.user_closed)
-        link.move(LinkState.LOST)
-        out.unlink()
-        session.end()
+        by_user = life.outbox.user_closed or (out.state is OutboundState.CLOSING and out.ending.user_closed)
+        out.lose()
         info = msgspec.structs.replace(info, user_closed=by_user)
         if isinstance(lost, SessionLost):
             info = self.owner.lost(info, replaced, lost)
-            if link.session.asking is not None:
+            if self.session.asking is not None:
                 self.owner.asked_in_vain()
-            self.log(logging.INFO, "the session of peer %s at %s is over: %s", self.id, self.log.place, lost.reason)
+            self.log(logging.INFO, "the session of peer %s at %s is over: %s", life.id, self.log.place, lost.reason)
         else:
             info = self.owner.lost(info, replaced)
             text = "peer %s at %s disconnected: %d %s"
-            self.log(logging.INFO, text, self.id, self.log.place, info.code, info.reason)
-        if link.opening is not None:
-            link.opening.connection_lost(user_closed=by_user)
-        link.draining.session_over()
-        if link.silent:
-            self.dispatcher.run_in_tasks(False)
-        out.end_waiting(link, lost)
-        out.end_session(info, lost)
+            self.log(logging.INFO, text, life.id, self.log.place, info.code, info.reason)
+        if self.options.dialer and life.core is self:
+            life.renew(info)
+        if out.opening is not None:
+            out.opening.end_session(user_closed=by_user)
+        out.draining.session_over()
+        if out.silent:
+            life.running.run_in_tasks(False)
+        out.end(info, lost)
         if by_user:
             closed_here(lost)
-        session.orphan_calls(lost)
-        self.dispatcher.admission.end_session()
-        self.readers.connection_lost(lost)
-        session.channels.end(lost)
-        self.dispatcher.after_events(partial(self._call_close_handlers, info))
-        session.end_reported()  # at once: a handler that goes before the `close` handlers may wait for it
+        self.dispatcher.end(lost)
+        life.readers.end_session(lost)
+        self.channels.end(lost)
+        self.dispatcher.admission.update()
+        life.running.after_events(partial(self._call_close_handlers, info))
+        self._end_wait()  # at once: a handler that goes before the `close` handlers may wait for it
         self.owner.ended()
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
@@ -681,59 +695,45 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the session reports
 
-    @property
-    def resumable(self) -> bool:
-        """Whether another connection may go on with the session, be there one at present or not."""
-        return self.session.link is not None and self.session.link.session.resumable
-
     def resume(self, connection: Connection) -> None:
         """Ask the server to go on with the session on ``connection``."""
-        assert self.session.link is not None
-        session = self.session.link.session
-        assert isinstance(session, ClientSession)
-        session.ask(connection)
+        assert isinstance(self.session, ClientSession)
+        self.session.ask(connection)
 
     def disconnected(self, connection: Connection) -> None:
         """End the statistics of a connection."""
-        self.history.end(connection)
+        self.life.history.end(connection)
 
     def session_detached(self, info: CloseInfo, dropped: bool) -> None:
         """Keep the session without a connection, if the owner wants that."""
-        link = self.session.link
-        assert link is not None
         if dropped:
-            self.out.will_end(info)
-            self.out.detach()
-            link.overdue = False
-            self.session.end_reported()
+            self.out.ending = info
+            self.out.detached()
+            self._end_wait()
             text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
-            self.log(logging.INFO, text, self.id, self.log.place, info.code, info.reason, link.session.ttl)
-            link.session.look_for_room()
+            self.log(logging.INFO, text, self.life.id, self.log.place, info.code, info.reason, self.session.ttl)
+            self.session.look_for_room()
             self.room_changed()
-        if not self.owner.detached(info) and link.session.detached:
-            self.out.will_end(info)
+        if not self.owner.detached(info) and self.session.detached:
+            self.out.ending = info
             self.end_session(info.reason)
 
     def session_connected(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection, over which the session goes on."""
-        link, info = self.session.link, connection.transport.info
-        assert link is not None
-        self.session.unpause()
-        self.history.begin(info, self.out.loop.time())
+        info = connection.transport.info
+        self.dispatcher.admission.unpause()
+        self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
-        self.out.use(link)
-        self.out.agree_limits(limits)
-        self.out.check_waiting()
+        self.out.connected(limits)
 
     def session_resumed(self) -> None:
         """Tell the owner that the session goes on over another connection."""
-        self.log(logging.INFO, "peer %s at %s goes on with its session", self.id, self.log.place)
+        self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
         self.owner.resumed()
 
     def session_over(self, info: CloseInfo, lost: ConnectionLost) -> None:
         """End everything that belongs to the session."""
-        assert self.session.link is not None
-        self._over(self.session.link, info, lost)
+        self._over(info, lost)
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""
@@ -741,61 +741,35 @@ class PeerCore:
 
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
-        dispatcher, link = self.dispatcher, self.session.link
-        calls, room, unread = dispatcher.running.calls, dispatcher.admission.room, self.readers.memory
-        broadcasts = None if link is None else link.slow_reader
+        running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
+        calls, room = running.calls, running.room
         return (
             (0 if broadcasts is None else broadcasts.size)
             + sum(call.memory for call in calls)
             + room.size
             + (0 if unread is None else unread.used)
             + MESSAGE * len(room)
-            + WORK * (len(calls) + len(self.session.channels) + len(self.out.requests))
+            + WORK * (len(calls) + len(self.channels) + len(self.out.requests))
         )
 
-    # ------------------------------------------------------------ its tasks
+    # ------------------------------------------------------------ waiting for its end
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        link = self.session.link
-        if link is not None and not link.session.detached:
-            await self.session.wait_gone(self.out.loop)
+        if self.out.lives and not self.session.detached:
+            await asyncio.shield(self._until_gone())
 
-    def any_task(self) -> asyncio.Future[Any] | None:
-        """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
-        calls = ((call.task, call.thread) for call in self.dispatcher.running.calls)
-        unfinished = (each for call in calls for each in call if each is not None and not each.done())
-        return next(unfinished, None) or next(iter(self.reporter.running), None)
+    def _until_gone(self) -> asyncio.Future[None]:
+        """Return the future that is done when `wait_closed` returns. Do not cancel it."""
+        if self._gone is None:
+            self._gone = self.out.loop.create_future()
+        return self._gone
 
-    async def join(self, patience: float, closers: Closers, still: Callable[[], bool] = lambda: True) -> None:
-        """Wait for the handlers and other tasks of this peer, except for ``closers``, which wait for this themselves.
-
-        After ``patience`` seconds cancel them. Cancelling this call only stops the waiting. So does ``still()`` when it
-        returns False.
-        """
-        self.dispatcher.end_conversations()
-        deadline = self.out.loop.time() + patience
-        while still():
-            tasks = self.reporter.tasks(closers) | self.dispatcher.running.tasks(closers)
-            if not tasks:
-                if self.dispatcher.running.then is None:
-                    break
-                self.dispatcher.after_events(None)  # only handlers that wait for this close are left
-                continue
-            # A handler that ends makes room for one that waits, so look again.
-            late = await closers.wait_besides(tasks, max(0.0, deadline - self.out.loop.time()))
-            if late and still():
-                self.dispatcher.admission.discard()
-                for task in late:
-                    task.cancel()
-                stubborn = await closers.wait_besides(late, patience)
-                if count := len(stubborn) + self.dispatcher.running.threads_left:
-                    self.log(logging.WARNING, "%d handlers do not end although they were cancelled", count)
-                if stubborn:
-                    break
-        if still():
-            self.out.requests.stop()
-            self.readers.end_late()
+    def _end_wait(self) -> None:
+        """Wake what waits in `wait_closed`."""
+        gone, self._gone = self._gone, None
+        if gone is not None and not gone.done():
+            gone.set_result(None)
 
 
 def _tells_of_the_end(exc: BaseException) -> bool:

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import inspect
+import contextvars
 import logging
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Coroutine
 from contextvars import Context
 from functools import cached_property, partial
 from types import CoroutineType
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
+from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
+from .._channels.table import ChannelTable
 from .._handlers.compiled import Handler
 from .._handlers.invocation import CURRENT, Call, Invocation
-from .._handlers.layers import Route, when_over
-from .._handlers.lifecycle import Reporter
+from .._handlers.layers import Route, discard, when_over
 from .._handlers.lookup import find, route_to
 from .._handlers.observation import Message, finish
 from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.requests import Requester
+from .._sending.outbound import Outbound
 from ..errors import (
     BadArguments,
     BadResult,
@@ -46,12 +46,10 @@ from ..errors import (
     short,
     text_for_log,
 )
-from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
 from .channel_answers import ChannelAnswers
 from .running import RunningHandlers
-from .session import Session
 
 __all__ = ["SLOW_HANDLER", "Dispatcher"]
 
@@ -68,11 +66,12 @@ set_current = CURRENT.set
 
 
 class Dispatcher:
-    """Runs the handlers of one peer's inbound requests and events, and answers.
+    """Runs the handlers of the requests and events that arrive in one session, and answers.
 
     `Admission` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a
     value is answered at once, anything else runs on in a task (`_drive`). `RunningHandlers` counts those that wait.
-    `_returned` and `_raised` are the only places from which a request is answered.
+    `_returned` and `_raised` are the only places from which the request of a handler is answered, except that
+    `ChannelAnswers` announces a channel before the handler goes on.
     """
 
     def __init__(
@@ -81,79 +80,62 @@ class Dispatcher:
         own: Registry,
         shared: Registry,
         *,
-        limits: Limits,
-        requester: Requester,
+        running: RunningHandlers,
+        requester: ChannelRequests,
+        out: Outbound,
         answers: Answers,
         readers: Readers,
-        reporter: Reporter,
+        present: Callable[[], Admission],
         fail: Callable[[int, str], None],
     ) -> None:
         """
         Args:
             peer: the public object, for contexts.
             own, shared: the peer's handlers, and the server's.
+            running: the handlers that run, those of earlier sessions included.
+            present: returns the admission of the present session, or of the last one.
             fail: ends the connection with a code and a reason.
         """
-        out = requester.out
         self._peer = peer
         self._own = own
         self._shared = shared
         self._out = out
         self.loop = out.loop
         self.answers = answers
-        self.running = RunningHandlers(limits)
-        own.inherit(shared, limits.handler)
+        self.running = running
+        self.active: dict[int, Invocation] = {}
+        """Requests of the remote peer that are being handled, by id."""
+        self.context = contextvars.copy_context()
+        """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
+        self.end_reason: Exception | None = None
+        """Why the session has ended: what handlers are cancelled with, because nobody can get their answers."""
         self.admission = admission = Admission(
-            self.running,
-            self.answers,
-            limits,
+            running,
+            answers,
             out,
+            self.active,
+            present=present,
             dispatch=self.run,
             pumped=self.read_ended,
             readers=readers,
             fail=fail,
         )
-        self._make_channel_answers = partial(ChannelAnswers, requester, self.answers, admission, limits)
+        self._make_channel_answers = partial(ChannelAnswers, requester, answers, admission, running.limits)
+        self.channels = ChannelTable(
+            out,
+            own,
+            running.limits,
+            readers.unread,
+            sender=requester,
+            listener=self,
+            warn=readers.warn,
+        )
         self.arrived = admission.arrived
         """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
-        self.session: Session
-        """The present session, or the last one."""
-        self._queued = 0
-        """Tasks that have not begun, and one more while `run_in_tasks` is on. Unless it is 0, plain functions run in
-        tasks, too, so that they stay in order."""
         self._mark: float | None = None
         """When the last inline handler of this read ended. None if there was none, or if its time is not known."""
-        self._beginning: Invocation | None = None
-        """The handler that takes the first step of its task, and is not counted yet."""
-        self._noted_unknown = False
         self._values: dict[type, None] = {}
         """Classes of results that are simply values."""
-        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
-        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
-
-    def is_awaited(self, ctx: Invocation | None) -> bool:
-        """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
-        if ctx is not None and ctx is self._beginning:
-            return ctx.id is not None
-        return self.running.is_awaited(ctx)
-
-    @property
-    def active(self) -> int:
-        """Number of handlers that run, the one that takes its first step included."""
-        first = self._beginning
-        return len(self.running.calls) + (first is not None and not first.counted)
-
-    def begin(self, session: Session) -> None:
-        """Take the messages of ``session`` from now on."""
-        self.session = session
-        self.admission.begin(session)
-
-    def after_events(self, then: Callable[[], None] | None) -> None:
-        """Call ``then`` once the events that have arrived are handled; see `RunningHandlers.after_events`."""
-        first = self._beginning
-        if first is not None and not first.counted:
-            self._count(first)  # its first step has ended the connection
-        self.running.after_events(then, bool(self.admission.room.items))
 
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
@@ -161,12 +143,6 @@ class Dispatcher:
         return self._make_channel_answers()
 
     # ------------------------------------------------------------ starting
-
-    def run_in_tasks(self, always: bool) -> None:
-        """Run plain functions in tasks, too, so that `running` has each handler that runs; or stop doing so."""
-        # A task that never begins is counted, as if plain functions had to stay behind it. So `run` needs no other test
-        # for each message.
-        self._queued += 1 if always else -1
 
     def run(
         self,
@@ -181,21 +157,21 @@ class Dispatcher:
 
         ``channel`` is the anonymous channel on which the message came. It may have ended since then.
         """
-        session, name = self.session, message.a[0]
+        name = message.a[0]
         route = self._own.routes.main.get(name) if message.c is None and channel is None else None
         if route is None:
             route = self._find(message, channel)
         handler = route.handler
-        invocation = Invocation(self._peer, message, self, session, len(payload), view, handler)
+        invocation = Invocation(self._peer, message, self, len(payload), view, handler)
         try:
             if route.gives_channel and message.i is not UNSET:
                 self._make_room_for_channel(invocation)
-            context = session.context.copy()
+            context = self.context.copy()
             context.run(set_current, invocation)
             if route.begins_later:
                 self._start(invocation, context.run(route.call, invocation, message.a), context)
                 return
-            if self._queued:
+            if self.running.not_begun:
                 self._start(invocation, self.call(invocation, route.call), context)
                 return
             since = self._mark
@@ -225,7 +201,7 @@ class Dispatcher:
         if channel is not None:
             return find(channel.own_registry(), message.h, message.a[0])
         name = message.a[0]
-        if message.c is None and name in RESERVED_EVENTS:
+        if not message.c and name in RESERVED_EVENTS:  # for JavaScript, "" is the main channel
             return Route(self._refuse_reserved, None, gives_channel=False, begins_later=False)
         route = find(self._own, message.c, name)
         if route.handler is None and message.i is UNSET and self.admission.readers.has_readers(message.c, name):
@@ -247,7 +223,7 @@ class Dispatcher:
         Raises:
             RpcError: there is no room. Nothing of the call has run, middleware included, and `Overloaded` says so.
         """
-        channels = invocation.session.channels
+        channels = self.channels
         if not self._out.terms.channels:
             raise made_here(channels.not_known(invocation.event))
         why = channels.too_many if channels.full else self.running.too_large_for_channel(invocation.size)
@@ -280,36 +256,38 @@ class Dispatcher:
 
     def _start(self, invocation: Invocation, work: Any, context: Context) -> None:
         """Do the rest of a handler in a task. If the task waits after its first step, count the handler."""
-        outer, self._beginning = self._beginning, invocation
+        running = self.running
+        outer, running.beginning = running.beginning, invocation
         task = self.loop.spawn(self._drive(invocation, work), context)
-        self._beginning = outer
+        running.beginning = outer
         self._mark = None  # the time of the first step, which may have run, must not count for another handler
         if task.done():
             return
         invocation.task = task
         if not invocation.started:
-            self._queued += 1
+            running.not_begun += 1
         if not invocation.counted:
             self._count(invocation)
-        session = invocation.session
         if invocation.cancelled:
             if invocation.started:  # in its first step, when its task was not known
                 task.cancel(bounded_reason(invocation.cancel_reason))
-        elif session.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(session.end_reason)  # the handler itself has ended the connection
+        elif self.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(self.end_reason)  # the handler itself has ended the connection
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
         self.running.add(invocation)
         self.admission.needs_checks = True
+        if self.end_reason is not None:
+            self.admission.update()  # of the next session
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``work``, and answer."""
         invocation.started = True
         if invocation.task is not None:  # the task has not begun at once
-            self._queued -= 1
+            self.running.not_begun -= 1
         try:
-            if invocation.cancelled or invocation.session.paused is not None:
+            if invocation.cancelled or self.admission.paused is not None:
                 await self._begin_late(invocation, work)
             result = await work if work.__class__ is CoroutineType else await self.finish(invocation, work)
             if result.__class__ not in PLAIN and invocation.served is None:
@@ -332,27 +310,25 @@ class Dispatcher:
                 raise invocation.cancellation()
             await self.may_start(invocation)
         except BaseException:
-            if inspect.iscoroutine(work):
-                work.close()
+            discard(work)
             raise
 
     async def may_start(self, invocation: Invocation) -> None:
-        """Wait while no handler may start. See `Session.paused`.
+        """Wait while no handler may start. See `Admission.paused`.
 
         Raises:
             asyncio.CancelledError: the session is over.
         """
-        session = invocation.session
-        while session.paused is not None:
-            await asyncio.shield(session.paused)
-            if session.over:
+        while (paused := self.admission.paused) is not None:
+            await asyncio.shield(paused)
+            if self.end_reason is not None:
                 self.answers.ignored["dropped at the end"] += 1
                 invocation.cancelled = invocation.orphaned = True
                 raise invocation.cancellation()
 
     async def call(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `finish` does with the result."""
-        if invocation.session.paused is not None:
+        if self.admission.paused is not None:
             await self.may_start(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
@@ -371,20 +347,11 @@ class Dispatcher:
             return result
         return await self.serve(invocation, source)
 
-    async def serve(self, invocation: Invocation, work: Any) -> Any:
+    def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
         if not invocation.counted:
             self._count(invocation)
-        return await self._channel_answers.run(invocation, work)
-
-    def lane(self, key: Hashable) -> asyncio.Lock:
-        """Return the lock of the handlers that run one after another."""
-        if self._lanes is None:
-            self._lanes = WeakKeyDictionary()
-        lane = self._lanes.get(key)
-        if lane is None:
-            lane = self._lanes[key] = asyncio.Lock()
-        return lane
+        return self._channel_answers.run(invocation, work)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
@@ -405,7 +372,7 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.anonymous
-        if made is None and invocation.session.end_reason is None and not invocation.orphaned:
+        if made is None and self.end_reason is None and not invocation.orphaned:
             if i is not UNSET:  # most of the time
                 out = self._out
                 out.reply(out.terms.encode(Resolution(i, result)))
@@ -413,9 +380,9 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and not invocation.orphaned and not invocation.session.over:
+        elif i is not UNSET and not invocation.orphaned and self.end_reason is None:
             if made is not None and result is invocation.user_channel:
-                made.deliver()
+                invocation.channels.deliver(made)
             else:
                 if made is not None:
                     made.close()  # the caller never hears of it
@@ -455,32 +422,37 @@ class Dispatcher:
         if not invocation.counted:
             return
         self.running.remove(invocation)
-        if not self.session.active:
+        if not self.active:
             self.admission.update()
-        if self.admission.room.items:
+        if self.running.room.items:
             self.admission.pump()
         if self.running.then is not None:
-            self.running.look_for_events(bool(self.admission.room.items))
-        self._out.recount()
+            self.running.look_for_events()
+        self._out.session.recount()
 
-    def end_conversations(self) -> None:
-        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
-        for call in list(self.running.calls):
-            if call.served is not None and call.served.closed:
-                call.served.notice_end()
+    def end(self, reason: Exception) -> None:
+        """Cancel the handlers of requests: the session is over, so nobody can get their answers.
+
+        Handlers of events finish, and those of the events that wait start.
+        """
+        self.end_reason = reason
+        for call in list(self.active.values()):
+            call.orphan(reason)
+        self.active.clear()
+        self.admission.end_session()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
         if self.running.on_channels:
-            for call in [call for call in self.session.active.values() if call.inbound.h == h]:
+            for call in [call for call in self.active.values() if call.inbound.h == h]:
                 if not call.is_current:
                     call.cancel(reason)
 
     def cancel(self, i: int, reason: object) -> bool:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
-        call = self.session.active.get(i)
+        call = self.active.get(i)
         if call is None:
-            return self.admission.cancel(i) or self.session.channels.request_cancelled(i, reason)
+            return self.admission.cancel(i) or self.channels.request_cancelled(i, reason)
         call.cancel(reason)
         return True
 
@@ -499,7 +471,7 @@ class Dispatcher:
         channel, label = invocation.served, invocation.label
         if invocation.anonymous is not None and channel is None:
             invocation.anonymous.close()  # the caller never hears of it
-        if (self._out.broken and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
+        if (not self._out.works and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
@@ -511,7 +483,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif not invocation.orphaned and not invocation.session.over:
+        elif not invocation.orphaned and self.end_reason is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._note_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)
@@ -531,8 +503,8 @@ class Dispatcher:
 
     def _note_unknown(self, invocation: Invocation, error: UnknownEvent) -> None:
         """Log the peer's first request without a handler: its caller gets an error, but not the names there are."""
-        if not self._noted_unknown and invocation.event not in RESERVED_EVENTS:
-            self._noted_unknown = True
+        if not self.running.noted_unknown and invocation.event not in RESERVED_EVENTS:
+            self.running.noted_unknown = True
             text = "a request was refused: %s (further ones are not logged)"
             self.answers.log(logging.INFO, text, self._unhandled(invocation, error))
 

@@ -77,7 +77,7 @@ class PayloadLog:
             line = None
         verb = "received" if direction == "in" else "sent"
         if line is None:
-            self._log(logging.DEBUG, "%s %d bytes that are no event, request or answer", verb, len(payload))
+            self._log(logging.DEBUG, "%s %d bytes that are no event, request or response", verb, len(payload))
         else:
             self._log(logging.DEBUG, "%s %s", verb, line)
 
@@ -108,7 +108,7 @@ class PayloadLog:
             of = self._asked.get((out, i), "") if h is None else self._opened.get(h, "")
             label = of or "?"
         elif i is not UNSET:
-            kind, values = "answer", [] if message.d is UNSET else [message.d]
+            kind, values = "response", [] if message.d is UNSET else [message.d]
             of = self._asked.pop((not out, i), "")
             label = of or "?"
             if message.e is not UNSET:

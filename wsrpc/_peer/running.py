@@ -1,17 +1,21 @@
-"""Counts the handlers that run in tasks, with what their messages take."""
+"""The handlers that run in tasks, and the messages that wait for their handlers, in all sessions of one peer."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from weakref import WeakKeyDictionary
 
 from msgspec import UNSET
 
-from .._channels.core import TOO_MANY, ChannelCore
+from .._base.buckets import TokenBucket
+from .._channels.core import ChannelCore
+from .._channels.table import TOO_MANY
 from .._handlers.invocation import Invocation
 from .._handlers.lifecycle import Closers
 from ..errors import RemoteError, made_here
 from ..limits import Limits
+from .waiting import NOTHING_WAITS, Waiting, WaitingRoom
 
 __all__ = ["RunningHandlers"]
 
@@ -19,18 +23,28 @@ __all__ = ["RunningHandlers"]
 class RunningHandlers:
     """Handlers that run in tasks, with the counts that `Limits.running` and `Limits.running_bytes` bound.
 
+    Events are handled although their session has ended. So the counts go on from one session to the next, and so do the
+    messages that wait.
+
     A handler counts until it exits, cancelled or not. Streams and conversations may stay open for long, so no message
     waits until they end: their bytes are counted separately, and a call that would make them too many is refused.
     """
 
     __slots__ = (
+        "_lanes",
+        "beginning",
+        "bucket",
         "calls",
         "count",
         "held",
         "held_by_channels",
         "limit",
+        "limits",
         "most_held",
+        "not_begun",
+        "noted_unknown",
         "on_channels",
+        "room",
         "room_for_any",
         "then",
     )
@@ -48,17 +62,58 @@ class RunningHandlers:
         """Is called once the events before the end of the session are handled."""
         self.on_channels = 0
         """Handlers of requests that came on anonymous channels."""
+        self.beginning: Invocation | None = None
+        """The handler that takes the first step of its task, and is not counted yet."""
+        self.not_begun = 0
+        """Tasks that have not begun, and one more for each call of `run_in_tasks`. Unless it is 0, plain functions run
+        in tasks, too, so that they stay in order."""
+        self.room = NOTHING_WAITS
+        """The messages that wait. Peers share an empty queue until their first message waits."""
+        self.bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
+        """Keeps the remote peer within `Limits.rate`."""
+        self.noted_unknown = False
+        """The log tells of a request without a handler."""
+        # A lane ends with its handler or channel. The dictionary takes a kilobyte, and few peers need it.
+        self._lanes: WeakKeyDictionary[object, asyncio.Lock] | None = None
+        self.limits = limits
         self.limit = limits.running
         self.most_held = limits.running_bytes
         self.room_for_any = max(0, limits.running_bytes - limits.message)
         """While no more bytes are held, there is room for any message."""
+
+    @property
+    def active(self) -> int:
+        """Number of handlers that run, the one that takes its first step included."""
+        first = self.beginning
+        return len(self.calls) + (first is not None and not first.counted)
+
+    def lane(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+        if self._lanes is None:
+            self._lanes = WeakKeyDictionary()
+        lane = self._lanes.get(key)
+        if lane is None:
+            lane = self._lanes[key] = asyncio.Lock()
+        return lane
+
+    def let_wait(self, entry: Waiting) -> bool:
+        """Let a message wait. Return False if it does not fit."""
+        if self.room is NOTHING_WAITS:
+            self.room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
+        return self.room.admit(entry)
+
+    def run_in_tasks(self, always: bool) -> None:
+        """Run plain functions in tasks, too, so that ``calls`` has each handler that runs; or stop doing so."""
+        # A task that never begins is counted, as if plain functions had to stay behind it. So `Dispatcher.run` needs no
+        # other test for each message.
+        self.not_begun += 1 if always else -1
 
     def add(self, call: Invocation) -> None:
         """Count a handler that goes on in a task."""
         call.counted = True
         message = call.inbound
         if message.i is not UNSET:
-            call.session.active[message.i] = call
+            call.runner.active[message.i] = call
             if message.h is not None:
                 self.on_channels += 1
         self.calls[call] = None
@@ -77,26 +132,29 @@ class RunningHandlers:
             self.held -= call.size
         if not call.counts_as_channel:
             self.count -= 1
-        message, active = call.inbound, call.session.active
+        message, active = call.inbound, call.runner.active
         if message.i is not UNSET:
             if message.h is not None:
                 self.on_channels -= 1
             if active.get(message.i) is call:  # as `Invocation.settle`, one call less
                 del active[message.i]
 
-    def after_events(self, then: Callable[[], None] | None, others_wait: bool) -> None:
+    def after_events(self, then: Callable[[], None] | None) -> None:
         """Call ``then`` once every event that has arrived has started, and those that run in order have ended.
 
-        A function that still waits for that is called now. ``others_wait``: messages wait for a place.
+        A function that still waits for that is called now.
         """
+        first = self.beginning
+        if first is not None and not first.counted:
+            self.add(first)  # its first step has ended the connection
         earlier, self.then = self.then, then
         if earlier is not None:
             earlier()
-        self.look_for_events(others_wait)
+        self.look_for_events()
 
-    def look_for_events(self, others_wait: bool) -> None:
+    def look_for_events(self) -> None:
         """Call the function of `after_events` if its time has come."""
-        if not others_wait and not any(map(_goes_before_close, self.calls)):
+        if not self.room.items and not any(map(_goes_before_close, self.calls)):
             then, self.then = self.then, None
             if then is not None:
                 then()
@@ -137,6 +195,12 @@ class RunningHandlers:
         if not call.bytes_on_channel and (why := self.too_large_for_channel(call.size)) is not None:
             raise made_here(RemoteError(why, TOO_MANY))
 
+    def end_conversations(self) -> None:
+        """Cancel the bodies of conversations that are over, even if they have not read the messages before the end."""
+        for call in list(self.calls):
+            if call.served is not None and call.served.closed:
+                call.served.notice_end()
+
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
         """Return the tasks in which handlers run, besides those of ``closers``.
 
@@ -162,6 +226,8 @@ class RunningHandlers:
 
     def is_awaited(self, ctx: Invocation | None) -> bool:
         """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
+        if ctx is not None and ctx is self.beginning:
+            return ctx.id is not None
         return (
             ctx is not None
             and ctx.id is not None

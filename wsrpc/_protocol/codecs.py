@@ -16,7 +16,18 @@ from msgspec import UNSET, Raw, Struct
 from .._base.misuse import check_function
 from .._conversion.convert import EncHook, make_enc_hook
 from .counting import json_nests_deeper, json_objection, msgpack_objection
-from .messages import CONTAINERS, FLAT_LEVELS, Event, Item, NoMoreItems, Request, Resolution, WireMessage, is_flat
+from .messages import (
+    CONTAINERS,
+    FLAT_LEVELS,
+    Event,
+    Item,
+    NoMoreItems,
+    Request,
+    Resolution,
+    StrictMessage,
+    WireMessage,
+    is_flat,
+)
 
 __all__ = [
     "BRACE",
@@ -27,7 +38,7 @@ __all__ = [
     "NegotiatedCodec",
     "enc_hook_of",
     "json_text",
-    "validating_decoder",
+    "strict_decoder",
 ]
 
 BRACE = ord("{")
@@ -178,24 +189,26 @@ def _harmless(payload: bytes | bytearray) -> bytes | bytearray:
     return payload
 
 
-class _KnownKeys(WireMessage, forbid_unknown_fields=True):
-    """A message without keys that the protocol does not have. Control messages have one key more."""
-
-    wsrpc: Any = UNSET
-
-
 _decode_json = msgspec.json.Decoder(WireMessage).decode
-_decode_known_keys = msgspec.json.Decoder(_KnownKeys).decode
+_decode_json_strictly = msgspec.json.Decoder(StrictMessage).decode
+_decode_msgpack = msgspec.msgpack.Decoder(WireMessage).decode
+_decode_msgpack_strictly = msgspec.msgpack.Decoder(StrictMessage).decode
 
 
-def validating_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessage] | None:
-    """Return a function that decodes as ``codec.decode`` does if the whole payload is UTF-8, or None.
+def strict_decoder(codec: Codec) -> Callable[[bytes | bytearray], WireMessage]:
+    """Return a function that decodes a `StrictMessage` as ``codec.decode`` does, and raises an error for any other one.
 
-    msgspec skips the values of keys that it does not know, and checks all other text. So what decodes without such keys
-    need not be checked once more, which takes longer than decoding if the text is not ASCII. The function raises
-    `msgspec.ValidationError` if there are such keys.
+    It refuses all messages if the codec is a user's, which knows no strict messages.
     """
-    return _decode_known_keys if codec.decode is _decode_json else None
+    if codec.decode is _decode_json:
+        return _decode_json_strictly
+    if codec.decode is _decode_msgpack:
+        return _decode_msgpack_strictly
+    return _refuse
+
+
+def _refuse(payload: bytes | bytearray) -> WireMessage:
+    raise msgspec.ValidationError("a user's codec knows no strict messages")
 
 
 class JsonCodec:
@@ -249,7 +262,7 @@ class MsgpackCodec:
         check_function("enc_hook", enc_hook)
         self.enc_hook = enc_hook
         self.encode: Callable[[Any], bytes] = msgspec.msgpack.Encoder(enc_hook=make_enc_hook(enc_hook)).encode
-        self.decode: Callable[[bytes | bytearray], WireMessage] = msgspec.msgpack.Decoder(WireMessage).decode
+        self.decode: Callable[[bytes | bytearray], WireMessage] = _decode_msgpack
 
     @staticmethod
     def claims(payload: bytes | bytearray, /) -> bool:

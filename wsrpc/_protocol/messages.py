@@ -1,4 +1,4 @@
-"""Messages as structs: one for each kind that is sent, and one tolerant struct for all that arrive.
+"""Messages as structs: one for each kind that is sent, and for all that arrive a tolerant struct and a strict one.
 
 The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
 context of its own call, and these refer to the message.
@@ -8,13 +8,14 @@ Source: PROTOCOL.md of ws-wrapper 4.3.1, and the observed behaviour of its JavaS
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 __all__ = [
     "CONTAINERS",
     "FLAT_LEVELS",
+    "LONGEST",
     "MAX_ID",
     "ONE_DIGIT",
     "Cancellation",
@@ -28,6 +29,7 @@ __all__ = [
     "Rejection",
     "Request",
     "Resolution",
+    "StrictMessage",
     "WireMessage",
     "channel_id",
     "event_on",
@@ -74,6 +76,25 @@ class WireMessage(Struct):
     x: Any = UNSET
     flag: Any = field(default=UNSET, name="_")
     ours: Any = field(default=UNSET, name="ws-wrapper")
+
+
+LONGEST = 1 + 64
+"""Length of the longest ``a`` that is accepted: a name and its arguments. No honest program has so many."""
+Id = Annotated[int, Meta(ge=1, le=MAX_ID)]
+
+
+class StrictMessage(WireMessage, forbid_unknown_fields=True):
+    """Inbound message as nearly all peers send it. The decoder refuses any other one, and so makes these checks in C.
+
+    msgspec checks that text is UTF-8, but skips the values of unknown fields. Without such fields, all text is checked.
+
+    The channel's name has any type: few messages have one, and a wrong one has the same effect as a wrong event name.
+    """
+
+    a: Annotated[list[Any], Meta(min_length=1, max_length=LONGEST)] | UnsetType = UNSET
+    i: Id | UnsetType = UNSET
+    h: Id | None = None
+    ours: UnsetType | None = field(default=UNSET, name="ws-wrapper")
 
 
 CONTAINERS: frozenset[type] = frozenset({list, dict, tuple})

@@ -100,15 +100,10 @@ class RawLink:
         if not self._over.done():
             self._over.set_result(None)
         self.full = False
-        self._turns.connection_lost()
+        self._turns.end_all()
         self.forget()
 
     # ------------------------------------------------------------ state
-
-    @property
-    def works(self) -> bool:
-        """Whether messages can still be sent, as far as this side knows."""
-        return not self.closed
 
     @property
     def closed(self) -> bool:

@@ -6,32 +6,24 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from .._base.closing import CloseCode
 from .._base.expiry import Expiry
 from .._base.logs import LogBudget, PeerLog, logger
 from .._base.scheduler import Scheduler, spawn_later
-from .._handlers.introspection import is_async
 from .._handlers.lifecycle import Closers, ends_the_task
-from .._handlers.registry import Registry
 from ..errors import RpcError
 from ..limits import Limits
 from ..stats import PeerStats, Tally
 from ..transport import Receiver, Transport
-from .connection import RawConnection
+from .connection import RawConnection, link_of
 from .link import RawLink
 
 __all__ = ["RawConnections", "RawFunction", "RawServing", "refusal_of"]
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
 """A user's function that serves a connection."""
-
-Enter = Callable[[RawConnection], None]
-"""Makes a new connection a member of the rooms that it begins in."""
-
-Prepare = Callable[[RawConnection], Awaitable[RawFunction]]
-"""Returns what serves a connection, or refuses the connection by raising an exception."""
 
 
 def refusal_of(exc: BaseException) -> tuple[int, str]:
@@ -42,52 +34,41 @@ def refusal_of(exc: BaseException) -> tuple[int, str]:
 
 
 class RawServing:
-    """The function that serves all connections of a server without the protocol, if there is one."""
+    """Serves each connection of a server without the protocol, with ``function``."""
 
-    def __init__(self, registry: Registry, enter: Enter, leave: Callable[[RawConnection], None]) -> None:
-        self._registry = registry
-        self.enter = enter
-        self.leave = leave
-        self.function: RawFunction | None = None
-        self.prepare: Prepare | None = None
-        """Awaited before a connection enters its rooms; the function that it returns serves this connection."""
-        self.on_end: Callable[[RawConnection, PeerLog], Awaitable[None]] | None = None
-        """Awaited when a connection has ended and its function has returned."""
+    def __init__(self, function: Any) -> None:
+        self.function = function
 
-    def use(
-        self,
-        function: Any,
-        prepare: Prepare | None = None,
-        on_end: Callable[[RawConnection, PeerLog], Awaitable[None]] | None = None,
-    ) -> None:
-        """Serve with ``function`` from now on, or with the functions that ``prepare`` returns.
+    async def prepare(self, connection: RawConnection) -> RawFunction:
+        """Return what serves a connection, which has entered no room yet, or refuse it by raising an exception."""
+        function: RawFunction = self.function
+        return function
 
-        Raises:
-            TypeError: ``function`` is not an async function.
-            ValueError: there is one already, or there are handlers, which nothing would call.
-        """
-        if not is_async(function):
-            raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
-        if self.function is not None:
-            raise ValueError(f"{self.function!r} serves every connection of this server already")
-        self._registry.give_all_to(function, "connection")
-        self.function, self.prepare, self.on_end = function, prepare, on_end
-
-
-class RunningFunction(NamedTuple):
-    """The inside of a connection, and the task in which its function runs."""
-
-    link: RawLink
-    task: asyncio.Task[None]
+    async def ended(self, connection: RawConnection, log: PeerLog) -> None:
+        """Finish when a connection has ended and its function has returned."""
 
 
 class RawConnections:
-    """The raw connections of a server. Each runs its function in a task of its own, and is closed after that."""
+    """The raw connections of a server. Each runs its function in a task of its own, and is closed after that.
 
-    def __init__(self, tally: Tally, budget: LogBudget) -> None:
+    Args:
+        enter: makes a new connection a member of the rooms that it begins in.
+        leave: ends the membership of a connection in all rooms.
+    """
+
+    def __init__(
+        self,
+        tally: Tally,
+        budget: LogBudget,
+        enter: Callable[[RawConnection], None],
+        leave: Callable[[RawConnection], None],
+    ) -> None:
         self._tally = tally
         self._budget = budget
-        self._running: dict[RawConnection, RunningFunction] = {}
+        self._enter = enter
+        self._leave = leave
+        self._running: dict[RawConnection, asyncio.Task[None]] = {}
+        """Connections, each with the task in which its function runs."""
 
     @property
     def all(self) -> tuple[RawConnection, ...]:
@@ -96,7 +77,7 @@ class RawConnections:
 
     def stats(self) -> Iterator[PeerStats]:
         """The stats of each connection."""
-        return (running.link.stats() for running in self._running.values())
+        return (link_of(connection).stats() for connection in self._running)
 
     def begin(
         self,
@@ -109,23 +90,20 @@ class RawConnections:
     ) -> RawConnection:
         """Begin to serve a connection, which ``make`` builds around its inside, and close it when it ``expires``."""
         log = PeerLog(secrets.token_hex(8), transport.info.remote, self._tally.failed, self._budget)
-        link = RawLink(transport, log, limits, loop, lambda: serving.leave(connection))
+        link = RawLink(transport, log, limits, loop, lambda: self._leave(connection))
         connection = make(link)
         self._tally.came()
         expiry = None if expires is None else Expiry(loop, expires, link.expire)
-        self._running[connection] = RunningFunction(link, spawn_later(self._run(serving, connection, link, expiry)))
+        self._running[connection] = spawn_later(self._run(serving, connection, link, expiry))
         transport.start(cast("Receiver", link))  # pyright takes its bound callables for methods
         log(logging.INFO, "raw peer %s connected from %s, path %s", log.id, log.place, transport.info.path)
         return connection
 
     async def _run(self, serving: RawServing, connection: RawConnection, link: RawLink, expiry: Expiry | None) -> None:
-        function = serving.function
-        assert function is not None
         code, reason = 1000, ""
         try:
-            if serving.prepare is not None:
-                function = await serving.prepare(connection)
-            serving.enter(connection)
+            function = await serving.prepare(connection)
+            self._enter(connection)
             if link.closed:
                 link.forget()  # it has ended meanwhile, and nothing else removes it
             await function(connection)
@@ -142,8 +120,7 @@ class RawConnections:
         finally:
             try:
                 await link.finish(code, reason)
-                if serving.on_end is not None:
-                    await serving.on_end(connection, link.log)
+                await serving.ended(connection, link.log)
             finally:
                 if expiry is not None:
                     expiry.cancel()
@@ -159,8 +136,8 @@ class RawConnections:
 
     def clear(self) -> None:
         """Forget all connections, because their event loop was closed."""
-        for running in self._running.values():
-            running.link.forget()
+        for connection in self._running:
+            link_of(connection).forget()
         self._running.clear()
 
     async def close(self, code: int, reason: str) -> None:
@@ -185,5 +162,4 @@ class RawConnections:
                 logger.warning("%d raw functions do not end although they were cancelled", len(stubborn))
 
     def _tasks(self, closers: Closers) -> set[asyncio.Task[None]]:
-        tasks = (running.task for running in self._running.values())
-        return {task for task in tasks if not task.done() and not closers.cover(task, None)}
+        return {task for task in self._running.values() if not task.done() and not closers.cover(task, None)}

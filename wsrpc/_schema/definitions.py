@@ -5,10 +5,10 @@ Before they are named, their keys are ``form:library:name``: the form of the sch
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, Literal
 
-__all__ = ["MEMBER_NAMES", "PREFIX", "Form", "Schema", "named", "reachable", "renamed"]
+__all__ = ["MEMBER_NAMES", "PREFIX", "Form", "Schema", "named", "objects", "reachable", "rebuilt", "renamed", "unused"]
 
 Schema = dict[str, Any]
 Form = Literal["sent", "given"]
@@ -17,16 +17,28 @@ MEMBER_NAMES = "x-enum-varnames"
 """Keyword of an enumeration: the names of its members, in the order of the values. Other generators read it, too."""
 
 
-def _refs(schema: Any) -> Iterator[str]:
-    if schema.__class__ is list:
-        for item in schema:
-            yield from _refs(item)
-    elif schema.__class__ is dict:
-        for key, value in schema.items():
-            if key == "$ref" and value.__class__ is str:  # else it is a property of that name
-                yield value.removeprefix(PREFIX)
-            else:
-                yield from _refs(value)
+def objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield each object in JSON, outer ones first."""
+    if value.__class__ is dict:
+        yield value
+        value = list(value.values())
+    if value.__class__ in (list, tuple):
+        for item in value:
+            yield from objects(item)
+
+
+def rebuilt(value: Any, change: Callable[[dict[str, Any]], dict[str, Any]]) -> Any:
+    """Return JSON with each object replaced by what ``change`` makes of it, inner ones first."""
+    if value.__class__ in (list, tuple):
+        return [rebuilt(item, change) for item in value]
+    if value.__class__ is dict:
+        return change({key: rebuilt(item, change) for key, item in value.items()})
+    return value
+
+
+def _refs(schema: Any) -> list[str]:
+    found = (each.get("$ref") for each in objects(schema))
+    return [ref.removeprefix(PREFIX) for ref in found if isinstance(ref, str)]  # else it is a property of that name
 
 
 def reachable(roots: list[Schema], definitions: dict[str, Schema]) -> list[str]:
@@ -65,31 +77,34 @@ def named(definitions: dict[str, Schema]) -> dict[str, str]:
             chosen[key] = chosen[f"given:{name}"]
             continue
         wanted = name.partition(":")[2] + ("Input" if form == "sent" and name in both else "")
-        free, number = wanted, 2
-        while free in chosen.values():
-            free, number = f"{wanted}_{number}", number + 1
-        chosen[key] = free
+        chosen[key] = unused(wanted, chosen.values())
     return chosen
 
 
-def renamed(schema: Any, names: dict[str, str]) -> Any:
+def unused(wanted: str, used: Collection[str]) -> str:
+    """Return ``wanted``, with a number at its end if it is in use already."""
+    name, number = wanted, 2
+    while name in used:
+        name, number = f"{wanted}_{number}", number + 1
+    return name
+
+
+def renamed(schema: Any, names: Mapping[str, str]) -> Any:
     """Return ``schema`` with its references renamed."""
 
-    def new(ref: str) -> str:
+    def new(ref: Any) -> Any:
+        if not isinstance(ref, str):
+            return ref
         key = ref.removeprefix(PREFIX)
         return PREFIX + names.get(key, key)
 
-    if schema.__class__ is list:
-        return [renamed(item, names) for item in schema]
-    if schema.__class__ is not dict:
-        return schema
-    made: Schema = {}
-    for key, value in schema.items():
-        if key == "$ref" and value.__class__ is str:
-            made[key] = new(value)
-        elif key == "discriminator" and value.__class__ is dict and value.get("mapping").__class__ is dict:
-            mapping = {tag: new(ref) if ref.__class__ is str else ref for tag, ref in value["mapping"].items()}
-            made[key] = {**value, "mapping": mapping}
-        else:
-            made[key] = renamed(value, names)
-    return made
+    def change(each: dict[str, Any]) -> dict[str, Any]:
+        if "$ref" in each:
+            each["$ref"] = new(each["$ref"])
+        discriminator: Any = each.get("discriminator")
+        mapping: Any = discriminator.get("mapping") if discriminator.__class__ is dict else None
+        if mapping.__class__ is dict:
+            discriminator["mapping"] = {tag: new(ref) for tag, ref in mapping.items()}
+        return each
+
+    return rebuilt(schema, change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
@@ -103,12 +104,12 @@ def describe(registry: Registry, enc_hook: EncHook | None, *, once: bool = True)
         enc_hook: encodes defaults.
         once: whether handlers that were registered with `once` are described, too.
     """
-    handlers = sorted(shown_handlers(registry, once=once), key=_place)
-    members = sorted(declared_members(registry), key=_place)
-    drafts = [_draft(*found) for found in handlers]
-    emitted = [_emitted(*found) for found in members]
-    types = [each for draft in (*drafts, *emitted) for each in draft.types]
-    schemas, definitions = schemas_of(types, hooked=registry.dec_hook is not None)
+    drafts = [_draft(*found) for found in sorted(shown_handlers(registry, once=once), key=_place)]
+    emitted = [_emitted(*found) for found in sorted(declared_members(registry), key=_place)]
+    types = [each for draft in (*drafts, *emitted) for each in draft.types()]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
+        schemas, definitions = schemas_of(types, hooked=registry.dec_hook is not None)
     described = iter(schemas)
     default = _default_writer(enc_hook)
     events = [_finished(draft, described, default) for draft in drafts]
@@ -159,29 +160,27 @@ class _Draft(NamedTuple):
     kind: Kind
     doc: str
     parameters: tuple[Parameter, ...]
-    types: list[tuple[Any, Form]]
-    """Each type that needs a schema, with the form of the schema: the types of the parameters, of the items that the
-    caller sends, and of the result or of the items that it gets."""
+    form: Form
+    """The form of the parameters."""
+    others: dict[str, tuple[Any, Form]]
+    """The types of `EventSchema.sends`, `items` and `result`, each with the form of its schema."""
     notes: list[str]
-    answered: bool = True
-    """Whether an answer of kind ``"value"`` has a schema."""
+
+    def types(self) -> list[tuple[Any, Form]]:
+        return [*((parameter.type, self.form) for parameter in self.parameters), *self.others.values()]
 
 
-_KINDS: dict[Role, Kind] = {
+_KINDS: dict[Role | MemberKind, Kind] = {
     Role.CONVERSATION: "conversation",
     Role.UPLOAD: "upload",
     Role.EXCHANGE: "exchange",
-}
-"""The kinds of answers that do not depend on the result of the handler."""
-
-
-_KINDS_OF_MEMBERS: dict[MemberKind, Kind] = {
     MemberKind.REQUEST: "value",
     MemberKind.STREAM: "stream",
     MemberKind.UPLOAD: "upload",
     MemberKind.EXCHANGE: "exchange",
     MemberKind.CONVERSATION: "conversation",
 }
+"""The kind of response of a handler by its role, or by the contract. It depends on the result for `Role.RESULT`."""
 
 
 def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
@@ -194,21 +193,21 @@ def _draft(channel: str | None, event: str, handler: Handler) -> _Draft:
     kind = _KINDS.get(handler.facts.role, "conversation" if given.kind == "channel" else given.kind)
     doc = _doc(handler.function)
     if (member := handler.member) is not None:
-        kind = _KINDS_OF_MEMBERS[member.kind]
+        kind = _KINDS[member.kind]
         given = given if given.type is not Any else Result(given.kind, member.result)
         doc = doc or _doc(member.function)
     parameters = tuple(p for p in handler.facts.parameters if p.source in ("wire", "rest"))
-    sent = (*parameters, *(p for p in handler.facts.parameters if p.source == "stream"))
-    types: list[tuple[Any, Form]] = [(p.type, "sent") for p in sent]
+    others: dict[str, tuple[Any, Form]] = {}
+    for parameter in handler.facts.parameters:
+        if parameter.source == "stream":
+            others["sends"] = parameter.type, "sent"
     if kind != "conversation":
-        types.append((given.type, "given"))
-    return _Draft(channel, event, kind, doc, parameters, types, notes)
+        others["items" if kind in ("stream", "exchange") else "result"] = given.type, "given"
+    return _Draft(channel, event, kind, doc, parameters, "sent", others, notes)
 
 
 def _emitted(channel: str | None, event: str, member: Member) -> _Draft:
-    parameters = by_place(member.parameters)
-    types: list[tuple[Any, Form]] = [(p.type, "given") for p in parameters]
-    return _Draft(channel, event, "value", _doc(member.function), parameters, types, [], answered=False)
+    return _Draft(channel, event, "value", _doc(member.function), by_place(member.parameters), "given", {}, [])
 
 
 def _doc(function: Any) -> str:
@@ -255,13 +254,9 @@ def _finished(draft: _Draft, described: Iterator[Described], default: DefaultWri
         parameters.append(ParameterSchema(parameter.name, schema, not parameter.required and not rest, rest))
         notes += [f"parameter {parameter.name!r}: {note}" for note in found]
     fields: dict[str, Any] = {}
-    if draft.kind in ("upload", "exchange"):
-        fields["sends"], found = next(described)
-        notes += [f"what is sent: {note}" for note in found]
-    if draft.kind != "conversation" and draft.answered:
-        name = "items" if draft.kind in ("stream", "exchange") else "result"
+    for name in draft.others:
         fields[name], found = next(described)
-        notes += [f"{name}: {note}" for note in found]
+        notes += [f"{'what is sent' if name == 'sends' else name}: {note}" for note in found]
     return EventSchema(
         draft.event, draft.kind, draft.channel, draft.doc, tuple(parameters), notes=tuple(notes), **fields
     )

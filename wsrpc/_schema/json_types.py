@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 import re
-import warnings
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -18,13 +17,15 @@ from msgspec import inspect as mi
 
 from .._conversion.convert import nodes_of, type_name
 from .._conversion.validation import PART, Checked, wire_type
-from .definitions import MEMBER_NAMES, PREFIX, Form, Schema, named, reachable, renamed
+from .definitions import MEMBER_NAMES, PREFIX, Form, Schema, named, objects, reachable, rebuilt, renamed, unused
 from .models import MODES, Models, describe_models, models_in
 
 __all__ = ["Described", "schemas_of"]
 
 UNKNOWN = "x-unknown"
 """Marks a class without a schema, until it is known whether an annotation has one."""
+NO_SCHEMA = " has no JSON Schema"
+"""End of the comment on such a class."""
 ANYTHING = "x-anything"
 """Stands for `object` until its schema is made, which is empty: msgspec takes an empty schema for none."""
 
@@ -44,12 +45,6 @@ def schemas_of(types: Sequence[tuple[Any, Form]], *, hooked: bool) -> tuple[list
 
     ``hooked``: there is a ``dec_hook``, which may convert to classes that neither msgspec nor pydantic knows.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydantic warns of defaults that no schema can show
-        return _schemas_of(types, hooked)
-
-
-def _schemas_of(types: Sequence[tuple[Any, Form]], hooked: bool) -> tuple[list[Described], dict[str, Schema]]:
     keys = [_key(tp) for tp, _ in types]
     good: dict[Any, Any] = {}
     failures: dict[Any, str] = {}
@@ -80,7 +75,7 @@ def _schemas_of(types: Sequence[tuple[Any, Form]], hooked: bool) -> tuple[list[D
     roots = [renamed(root, names) for root in roots]
     definitions = {names[key]: renamed(definitions[key], names) for key in used}
     notes = [
-        [failures[key]] if key in failures else [f"{name} has no JSON Schema" for name in _unknown(root, definitions)]
+        [failures[key]] if key in failures else _unknown(root, definitions)
         for root, key in zip(roots, keys, strict=True)
     ]
     return list(map(Described, roots, notes)), dict(sorted(definitions.items()))
@@ -100,16 +95,15 @@ class _PartKey(NamedTuple):
     key: str
 
 
-def _with_parts(schema: Any, described: Mapping[Any, Schema]) -> Any:
+def _with_parts(schema: Schema, described: Mapping[Any, Schema]) -> Schema:
     """Return a schema with the schemas of the parts that msgspec describes."""
-    if schema.__class__ is list:
-        return [_with_parts(item, described) for item in schema]
-    if schema.__class__ is not dict:
-        return schema
-    if PART in schema:
-        others = {key: value for key, value in schema.items() if key != PART}
-        return {**described[_PartKey(schema[PART])], **others}
-    return {key: _with_parts(value, described) for key, value in schema.items()}
+
+    def change(each: Schema) -> Schema:
+        part = each.pop(PART, None)
+        return each if part is None else {**described[_PartKey(part)], **each}
+
+    made: Schema = rebuilt(schema, change)
+    return made
 
 
 # ---------------------------------------------------------------- msgspec
@@ -240,10 +234,7 @@ def _class_names(classes: Iterable[Any]) -> dict[Any, str]:
         if shorts[name] > 1:
             home: Any = get_origin(cls) or cls
             name = f"{home.__module__}.{home.__qualname__ if home is cls else name}".replace(".<locals>", "")
-        free, number = name, 2
-        while free in names.values():
-            free, number = f"{name}_{number}", number + 1
-        names[cls] = free
+        names[cls] = unused(name, names.values())
     return names
 
 
@@ -281,36 +272,22 @@ def _may_be_unset(cls: type[Any], name: str) -> bool:
     return msgspec.UnsetType in get_args(hint)
 
 
-def _marked(schema: Any) -> Any:
+def _marked(schema: Schema) -> Schema:
     """Return ``schema`` with a comment on each class without a schema, unless an annotation has one."""
-    if schema.__class__ is list:
-        return [_marked(item) for item in schema]
-    if schema.__class__ is not dict:
-        return schema
-    marked = {key: _marked(value) for key, value in schema.items()}
-    marked.pop(ANYTHING, None)
-    name = marked.pop(UNKNOWN, None)
-    if name is not None and not marked.keys() - {"description", "title", "examples", "deprecated"}:
-        marked["$comment"] = f"{name} has no JSON Schema"
-    return marked
+
+    def change(each: Schema) -> Schema:
+        each.pop(ANYTHING, None)
+        name = each.pop(UNKNOWN, None)
+        if name is not None and not each.keys() - {"description", "title", "examples", "deprecated"}:
+            each["$comment"] = f"{name}{NO_SCHEMA}"
+        return each
+
+    made: Schema = rebuilt(schema, change)
+    return made
 
 
 def _unknown(root: Schema, definitions: dict[str, Schema]) -> list[str]:
-    """Return the classes without a schema in a type."""
-    found: dict[str, None] = {}
-
-    def look(schema: Any) -> None:
-        if schema.__class__ is list:
-            for item in schema:
-                look(item)
-        elif schema.__class__ is dict:
-            inner = schema
-            if isinstance(comment := inner.get("$comment"), str) and comment.endswith(" has no JSON Schema"):
-                found[comment.removesuffix(" has no JSON Schema")] = None
-            for value in inner.values():
-                look(value)
-
-    look(root)
-    for key in reachable([root], definitions):
-        look(definitions[key])
-    return list(found)
+    """Return a note for each class without a schema in a type."""
+    schemas = [root, *(definitions[key] for key in reachable([root], definitions))]
+    comments = (each.get("$comment") for each in objects(schemas))
+    return list(dict.fromkeys(text for text in comments if isinstance(text, str) and text.endswith(NO_SCHEMA)))

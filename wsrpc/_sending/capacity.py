@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from .._protocol.settings import Terms
+from .._session.waiting import Waiting
 from .pending import Pending, PendingRequests
 from .turns import SendTurns, Turn
 
@@ -18,38 +19,39 @@ class RemoteCapacity:
     A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
     waits on this side, in turn, so that the remote peer need not refuse it. A plain peer has no limit.
 
+    It belongs to one session. Nothing is known of the remote peer of the next one.
+
     Args:
-        terms: returns the terms of the present connection.
+        terms: returns the present terms of the session.
     """
 
-    __slots__ = ("_full", "_requests", "_terms", "_turns")
+    __slots__ = ("_flight", "_full", "_requests", "_terms", "_turns")
 
     def __init__(self, loop: Scheduler, requests: PendingRequests, terms: Callable[[], Terms]) -> None:
         self._requests = requests
+        self._flight = requests.flight
         self._terms = terms
         self._full = False
         """Whether the caller whose turn it is has to wait."""
         self._turns = SendTurns(loop, lambda: self._full)
 
-    def connection_lost(self) -> None:
-        """Let all callers go on: nothing is known of the next remote peer."""
+    def end(self, *, leave: bool) -> None:
+        """End the queue with the session; see `SendTurns.end_all`."""
         self._full = False
-        self._turns.connection_lost()
-        if self._turns.busy:  # nobody overtakes those that were woken
-            self._requests.flight.watch(self._freed)
+        self._turns.end_all(leave=leave)
 
-    def turn(self) -> Turn:
+    def turn(self, leave: Callable[[], Waiting] | None) -> Turn:
         """Return a turn for `take`."""
-        return Turn(self._turns)
+        return Turn(self._turns, leave=leave)
 
     async def take(self, pending: Pending, turn: Turn, size: Callable[[], int]) -> None:
         """Wait until the remote peer can accept a request of ``size()`` bytes, encoded, and for its ``turn``.
 
         Call `leave` afterwards, whatever happens. Cancelling is safe.
         """
-        requests, turns = self._requests, self._turns
-        while not pending.future.done():  # it may time out in the queue
-            flight, limits = requests.flight, self._terms().announced
+        requests, turns, flight = self._requests, self._turns, self._flight
+        while not pending.future.done() and turn.left is None:  # it may time out in the queue, or leave it
+            limits = self._terms().announced
             needed = size()
             if flight.requests < limits.running and (
                 flight.bytes == 0 or flight.bytes + needed <= limits.running_bytes
@@ -61,7 +63,7 @@ class RemoteCapacity:
             if not self._full and (turn.held or not turns.busy):
                 requests.enter_waiting_room(pending, needed)
                 return
-            requests.flight.watch(self._freed)
+            flight.watch(self._freed)
             await turn.wait(pending)
 
     def leave(self, pending: Pending, turn: Turn) -> None:
@@ -79,4 +81,4 @@ class RemoteCapacity:
 
     def _stop_watching_if_idle(self) -> None:
         if not self._turns.busy:
-            self._requests.flight.watch(None)
+            self._flight.watch(None)

@@ -47,7 +47,7 @@ class OfflineQueue(WaitingQueue):
     def keep(
         self,
         message: Event | Request | Raw,
-        session: Session | None,
+        session: Session,
         told: Told | None = None,
         *,
         bound: bool = False,
@@ -66,9 +66,9 @@ class OfflineQueue(WaitingQueue):
             payload, text = message.payload, message.text
         else:
             payload, text = self._codec.encode(message), self._codec.text
-        self._check_room(len(payload), None if session is None else session.waiting)
+        self._check_room(len(payload), session.waiting)
         waiting = Waiting(payload, text, told, outlives=True, raw=isinstance(message, Raw), bound=bound)
-        if session is not None and at_once:
+        if at_once:
             session.wait(waiting)
         else:
             self.add(waiting)
@@ -87,7 +87,7 @@ class OfflineQueue(WaitingQueue):
                 f"(Limits.offline={limits.offline}, Limits.offline_bytes={limits.offline_bytes})"
             )
 
-    async def keep_and_wait(self, message: Event | Request | Raw, session: Session | None, loop: Scheduler) -> None:
+    async def keep_and_wait(self, message: Event | Request | Raw, session: Session, loop: Scheduler) -> None:
         """Wait until an event is sent, after the `open` handlers of the present connection. Cancelling is safe.
 
         Raises:

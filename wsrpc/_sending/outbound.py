@@ -1,8 +1,10 @@
-"""The way out of a peer: messages are sent at once, in turn, or on the next connection."""
+"""The way out of a session: messages are sent at once, in turn, or on the next connection."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Hashable
+from functools import partial
 from threading import get_ident
 from typing import Any, Protocol
 
@@ -14,24 +16,26 @@ from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT, Invocation
+from .._handlers.lifecycle import OpenPhase
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
 from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
+from .._session.session import Session
 from .._session.waiting import Told, Waiting
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
-from .link import Link, LinkState
-from .offline import OfflineQueue
-from .pending import Pending, PendingRequests
+from .draining import Draining
+from .outbox import Outbox
+from .pending import Pending
+from .slow_readers import Slow, SlowReaderQueue
+from .states import TRANSITIONS, OutboundState
 from .turns import SendTurns, Turn
 
 __all__ = ["Outbound", "OutboundListener"]
-
-_NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 
 
 class OutboundListener(Protocol):
@@ -44,11 +48,15 @@ class OutboundListener(Protocol):
     def fail(self, code: int, reason: str, /) -> None:
         """End the connection because of the remote peer."""
 
-    def request_expired(self, pending: Pending, /) -> None:
-        """The deadline of a request is over."""
+    def fell_silent(self) -> bool:
+        """This side begins nothing new, because the remote peer is about to close.
 
-    def message_queued(self) -> None:
-        """A message begins to wait for a connection."""
+        Return whether `open` handlers still run, so that this side cannot say so yet.
+        """
+        ...
+
+    def broadcasts_dropped(self, count: int, /) -> None:
+        """Broadcasts were left out because the remote peer reads too slowly."""
 
     def has_channel(self, h: int, /) -> bool:
         """Return whether an anonymous channel is still open."""
@@ -60,10 +68,10 @@ class OutboundListener(Protocol):
 
 
 class Outbound:
-    """The sending half of a peer, which outlives its connections.
+    """The sending half of one session of a peer: how far it has opened or closed, and what may be sent on it.
 
-    ``link`` is the present connection, and ``terms`` say what was negotiated on it. While ``clear`` is true a message
-    may go straight to the transport: the fast path checks nothing else.
+    ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
+    transport: the fast path checks nothing else.
 
     A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
 
@@ -74,258 +82,318 @@ class Outbound:
       On a server, whose peers do not come back without their session, everything does.
 
     Args:
-        odd: whether the ids of requests are odd: the side that dialed uses those.
-        keeps_offline: whether messages that are sent without a connection wait for the next one.
-        fails_offline: whether a message without ``offline=`` fails instead of waiting for the next connection.
+        outbox: what outlives the session.
+        dialer: whether this side dials.
+        ending: how the session before has ended, or why there was none.
+        present: returns the sending half of the present session, or of the last one.
     """
 
     __slots__ = (
         "_capacity",
         "_listener",
-        "_offline",
+        "_present",
         "_settings",
         "clear",
+        "contexts",
+        "draining",
         "ending",
-        "fails_offline",
-        "keeps_offline",
-        "link",
         "loop",
+        "opening",
+        "outbox",
+        "overdue",
         "requests",
+        "send_kept_back",
+        "session",
+        "slow_reader",
+        "state",
         "terms",
         "thread",
         "turns",
-        "user_closed",
     )
 
     def __init__(
         self,
+        session: Session,
         settings: Settings,
         loop: Scheduler,
+        outbox: Outbox,
         listener: OutboundListener,
         *,
-        odd: bool,
-        keeps_offline: bool,
-        fails_offline: bool,
+        dialer: bool,
+        ending: CloseInfo,
+        present: Callable[[], Outbound],
     ) -> None:
         self._settings = settings
         self._listener = listener
-        self._offline: OfflineQueue | None = None
-        """None until the first message waits for a connection. A server's peer never has one."""
+        self._present = present
         self._capacity: RemoteCapacity | None = None
         """None until the remote peer could not accept a request at once."""
+        self.session = session
+        self.outbox = outbox
+        self.requests = outbox.requests
         self.terms = settings.terms
         self.loop = loop
-        self.keeps_offline = keeps_offline
-        self.fails_offline = fails_offline
-        self.link: Link | None = None
         self.thread = get_ident()
-        self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=listener.request_expired)
-        self.turns = SendTurns(loop, self._is_full)
+        self.state = OutboundState.NEW
         self.clear = False
-        self.ending = _NOT_CONNECTED
-        """How the last connection has ended, or why there is none."""
-        self.user_closed = False
+        self.ending = ending
+        """How the present connection is going to end, or how the last one has ended, or why there was none."""
+        self.turns = SendTurns(loop, self._is_full)
+        self.draining = Draining(session, loop, listener.ignored, self._fall_silent, dialer=dialer)
+        self.send_kept_back: Callable[[], None] = _nothing
+        """Sends what is kept back, see `precede`."""
+        self.overdue = False
+        """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
+        self.slow_reader: SlowReaderQueue | None = None
+        """Broadcasts that wait while the session is full. Most sessions never need one."""
+        self.opening: OpenPhase | None = None
+        """The handlers that run while the session opens."""
+        self.contexts: tuple[Invocation, ...] = ()
+        """The contexts of those handlers: messages that are sent within them leave at once."""
+
+    def __repr__(self) -> str:
+        marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
+        return f"<Outbound {self.state.value}{marks}>"
 
     def _is_full(self) -> bool:
-        return self.link is not None and self.link.session.full
+        return self.session.full
 
-    # ------------------------------------------------------------ the connection
+    # ------------------------------------------------------------ opening and closing
 
-    def reopen(self) -> None:
-        """Let messages wait for a connection again: there will be another one."""
-        self.user_closed = False
+    @property
+    def lives(self) -> bool:
+        """Whether the session has begun and is not over."""
+        return self.state is not OutboundState.NEW and self.state is not OutboundState.LOST
 
-    def use(self, link: Link) -> None:
-        """Send on ``link`` from now on. What was agreed in the session before holds on."""
-        self.link = link
-        self.thread = get_ident()
+    @property
+    def works(self) -> bool:
+        """Whether messages can still be sent, or wait for the next connection of the session."""
+        session = self.session
+        open_ = self.state is OutboundState.OPEN or self.state is OutboundState.OPENING
+        return open_ and (session.connection is not None or session.resumable)
+
+    @property
+    def _successor(self) -> Outbound | None:
+        """The sending half of the next session, if this session has ended. None while there is no next one."""
+        present = self._present() if self.state is OutboundState.LOST else self
+        return None if present is self else present
+
+    @property
+    def silent(self) -> bool:
+        """Whether the remote peer is about to close: new requests and events wait for another session."""
+        return self.draining.silent
+
+    @property
+    def awaits_connection(self) -> bool:
+        """Whether the session has no connection that takes messages, but may get one."""
+        return self.session.connection is None and self.session.resumable and self.state is not OutboundState.CLOSING
+
+    @property
+    def expects_connection(self) -> bool:
+        """Whether there is a connection, or another one may come."""
+        return self.works or self.outbox.expects_session
+
+    def move(self, state: OutboundState) -> None:
+        """Enter ``state``."""
+        if state not in TRANSITIONS[self.state]:
+            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
+        self.state = state
         self.update_clear()
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
-        link = self.link
+        session = self.session
         self.clear = (
-            link is not None
-            and link.state is LinkState.OPEN
-            and link.session.connection is not None
-            and not (link.silent or link.session.full or self.turns.awaited)
+            self.state is OutboundState.OPEN
+            and session.connection is not None
+            and not (self.draining.silent or session.full or self.turns.awaited)
         )
 
-    @property
-    def broken(self) -> bool:
-        """Whether nothing can be sent any more on the present connection, or there is no connection."""
-        return self.link is None or not self.link.works
+    def begin(self) -> None:
+        """Begin to open the session, on its first connection."""
+        self.thread = get_ident()
+        self.move(OutboundState.OPENING)
 
-    @property
-    def silent(self) -> bool:
-        """Whether the remote peer is about to close the present connection."""
-        return self.link is not None and self.link.silent
+    def enter(self, context: Invocation) -> None:
+        """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
+        self.contexts = (*self.contexts, context)
 
-    def fall_silent(self) -> None:
-        """Begin nothing new on this connection."""
+    def open_slowly(self, phase: OpenPhase) -> None:
+        """Stay in the state OPENING until ``phase`` is over: some handlers take time."""
+        self.opening = phase
+        phase.start()
+
+    def opened(self) -> None:
+        """End the opening: all messages may be sent now, or on the next connection of the session."""
+        self.contexts = ()
+        if self.state is OutboundState.OPENING:
+            self.move(OutboundState.OPEN)
+        self.draining.opened()
+
+    def in_open_handler(self) -> bool:
+        """Return whether an `open` or `on_reconnect` handler of the session runs, or a task that it made."""
+        context = CURRENT.get(None)
+        return context is not None and context in self.contexts
+
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
+        """
+        session = self.session
+        send, send_kept_back = session.send, self.send_kept_back
+
+        def send_first() -> None:
+            send_kept_back()
+            session.send = send
+            try:
+                first()
+            finally:
+                session.send = send_after
+
+        def send_after(payload: bytes, text: bool = True, /) -> object:
+            session.send = send
+            try:
+                first()
+                return session.send(payload, text)
+            finally:
+                session.send = send_after
+
+        def end() -> None:
+            if session.send is send_after:
+                session.send, self.send_kept_back = send, send_kept_back
+
+        session.send, self.send_kept_back = send_after, send_first
+        return end
+
+    def _fall_silent(self) -> bool:
+        """Begin nothing new in the session. Return whether this side says so only later."""
         self.update_clear()
-        if self._offline is not None:
-            self._offline.refuse_bound(self._drained())
+        if self.outbox.queue is not None:
+            self.outbox.queue.refuse_bound(self._drained())
+        return self._listener.fell_silent()
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
+        self.draining.agreed()
 
-    def agree_limits(self, announced: Announced) -> None:
-        """Keep to the limits that the remote peer has announced when the session resumed."""
+    def detached(self) -> None:
+        """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
+        if self.outbox.queue is not None:
+            self.outbox.queue.refuse_bound(self.not_sent())
+        self.overdue = False
+        self.turns.drop_bound()
+
+    def connected(self, announced: Announced) -> None:
+        """Go on over another connection, within the limits that the remote peer announces now."""
+        self.thread = get_ident()
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
+        waiting, queue = self.session.waiting, self.outbox.queue
+        if waiting is not None and queue is not None:
+            queue.refuse_too_big(waiting, self.terms.unchecked, self.refusal)
 
-    def unlink(self) -> None:
-        """Send nothing more on the link, which is lost."""
-        self.link = None
+    def lose(self) -> None:
+        """Send nothing more, because the session is over. What was agreed in it holds no more."""
+        self.move(OutboundState.LOST)
         self.terms = self._settings.terms
-        self.clear = False
-        self.thread = get_ident()
 
-    def will_end(self, info: CloseInfo) -> None:
-        """Note how the present connection is going to end."""
+    def end(self, info: CloseInfo, lost: ConnectionLost) -> None:
+        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next, if there is one.
+
+        The messages that wait for the next session keep their order: those that have waited in the session go first,
+        then those before which others waited for room.
+        """
+        outbox = self.outbox
         self.ending = info
-
-    def close(self, info: CloseInfo) -> None:
-        """Accept nothing more: the user closes. ``info`` says how, unless a connection is being closed already."""
-        self.user_closed = True
-        if self.silent:  # what is asked now would not be answered any more
-            self.discard_offline_requests(info)
-
-    def end_waiting(self, link: Link, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what has waited in the session of ``link``, which is over, or let it wait for the next."""
-        waiting = link.session.waiting
-        if waiting is None:
-            return
         outliving: list[Waiting] = []
-        for message in waiting.all():
+        for message in () if self.session.waiting is None else self.session.waiting.all():
             if message.outlives:
                 message.take_back()
                 outliving.append(message)
             else:
                 message.fail(lost)
         if outliving:
-            self.offline_queue().put_first(outliving)
-
-    def end_session(self, info: CloseInfo, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` the requests that were sent in the session, and what is bound to it or its connection.
-
-        All other messages wait for the next connection, if there may be one.
-        """
-        self.ending = info
-        if self._offline is not None:
-            self._offline.refuse_bound(lost)
-        self.requests.end_session(lost)
-        if self.user_closed or not self.keeps_offline:
-            self.discard_offline(info)
-        self.turns.connection_lost()
+            outbox.offline_queue().put_first(outliving)
+        outbox.end_session(lost)
+        if not outbox.expects_session:
+            outbox.discard(info)
+        self.turns.end_all(leave=outbox.expects_session)
         if self._capacity is not None:
-            self._capacity.connection_lost()
-
-    def detach(self) -> None:
-        """Let everything wait until the session has another connection."""
-        if self._offline is not None:
-            self._offline.refuse_bound(self.not_sent())
-        self.turns.connection_lost(session_goes_on=True)
-        self.update_clear()
-
-    @property
-    def detached(self) -> bool:
-        """Whether the session has no connection, but may get another one."""
-        link = self.link
-        return (
-            link is not None
-            and link.session.connection is None
-            and link.session.resumable
-            and link.state is not LinkState.CLOSING
-        )
-
-    def recount(self) -> None:
-        """Count what a session without a connection takes, which is more or less now."""
-        if self.link is not None:
-            self.link.session.recount()
-
-    @property
-    def expects_connection(self) -> bool:
-        """Whether there is a connection, or another one may come."""
-        return not self.broken or (self.keeps_offline and not self.user_closed)
-
-    # ------------------------------------------------------------ what a client tells it
-
-    def expect_connection(self) -> None:
-        """Keep what is sent without a connection: there will be one."""
-        self.user_closed = False
-        self.keeps_offline = True
-
-    def expect_no_connection(self) -> None:
-        """Refuse what is sent from now on without a connection: there will be none."""
-        self.keeps_offline = False
+            self._capacity.end(leave=outbox.expects_session)
 
     def give_up(self, info: CloseInfo) -> None:
-        """Fail what waits for a connection, with ``info`` as the reason unless a connection is still ending."""
-        if self.link is None:
+        """Fail what waits for a session, with ``info`` as the reason unless a connection is still ending."""
+        if not self.lives:
             self.ending = info
-        self.discard_offline(self.ending)
+        self.outbox.discard(self.ending)
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
         self.requests.stop()
         self.thread = get_ident()
 
-    # ------------------------------------------------------------ messages that wait for a connection
-
-    def offline_queue(self) -> OfflineQueue:
-        """The queue of the messages that wait for a connection."""
-        if self._offline is None:
-            listener, settings = self._listener, self._settings
-            self._offline = OfflineQueue(settings.codec, settings.limits, listener.message_queued, listener.log.warn)
-        return self._offline
+    # ------------------------------------------------------------ what waits and is kept
 
     @property
     def queued(self) -> int:
         """How many messages wait for a connection."""
-        in_session = None if self.link is None else self.link.session.waiting
-        return (0 if self._offline is None else len(self._offline)) + (0 if in_session is None else len(in_session))
-
-    def flush_offline(self) -> None:
-        """Send the messages that waited for a session, in order. If it has no connection, they wait in it."""
-        if self._offline is not None and self.link is not None:
-            self._offline.flush(self.link.session, self.terms.unchecked, self.refusal)
-
-    def check_waiting(self) -> None:
-        """Drop the messages in the session that the remote peer would not accept any more: its limits have changed."""
-        link = self.link
-        if link is not None and link.session.waiting is not None and self._offline is not None:
-            self._offline.refuse_too_big(link.session.waiting, self.terms.unchecked, self.refusal)
+        queue, in_session = self.outbox.queue, self.session.waiting
+        return (0 if queue is None else len(queue)) + (0 if in_session is None else len(in_session))
 
     @property
     def kept(self) -> int:
         """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        session = None if self.link is None else self.link.session
-        in_session = None if session is None else session.waiting
+        queue, session = self.outbox.queue, self.session
         return (
-            (0 if self._offline is None else self._offline.size)
-            + (0 if session is None else session.kept)
-            + (0 if in_session is None else in_session.outliving_size)
+            (0 if queue is None else queue.size)
+            + session.kept
+            + (0 if session.waiting is None else session.waiting.outliving_size)
         )
 
-    def take_back(self, pending: Pending) -> bool:
-        """Take back a request that waits for a connection. Return False if it does not."""
-        waiting, pending.waiting = pending.waiting, None
-        return waiting is not None and waiting.take_back()
+    def flush_offline(self) -> None:
+        """Send the messages that waited for a session, in order. If it has no connection, they wait in it."""
+        if self.outbox.queue is not None:
+            self.outbox.queue.flush(self.session, self.terms.unchecked, self.refusal)
 
-    def discard_offline(self, info: CloseInfo) -> None:
-        """Drop everything that waits for a connection, because none will come. Requests fail, and events are logged."""
-        self.discard_offline_requests(info)
-        if self._offline is not None:
-            self._offline.discard()
+    # ------------------------------------------------------------ slow readers
 
-    def discard_offline_requests(self, info: CloseInfo) -> None:
-        """Fail the requests that were not sent yet."""
-        for pending in self.requests.unsent():
-            self.take_back(pending)
-            self.requests.fail(pending, ConnectionLost(info.code, info.reason, "not_sent"))
+    def hold_broadcast(self, payload: bytes, text: bool, slow: Slow, key: Hashable) -> bool:
+        """Let a broadcast wait until there is room. Return False if the policy drops it."""
+        session = self.session
+        if self.slow_reader is None:
+            self.slow_reader = SlowReaderQueue(
+                lambda payload, text: session.send(payload, text),
+                lambda: session.full,
+                self._settings.limits.behind,
+                self._listener.log.warn,
+                self._listener.broadcasts_dropped,
+            )
+        waits = self.slow_reader.add(payload, text, slow, key)
+        session.recount()
+        return waits
+
+    def note_overdue(self) -> None:
+        """Note that a broadcast has waited for the session to drain; see ``overdue``."""
+        self.overdue = self.session.full
+
+    async def drain(self) -> None:
+        """Wait until there is room, or the session has ended. Cancelling is safe."""
+        await self.session.drain()
+
+    def flush_broadcasts(self) -> bool:
+        """Send broadcasts that waited, if there is room. Return False if they have used it up."""
+        if self.session.full:
+            return True
+        if self.slow_reader is not None:
+            self.slow_reader.flush()
+            if self.session.full:
+                return False
+        self.overdue = False
+        return True
 
     # ------------------------------------------------------------ the capacity of the remote peer
 
@@ -353,27 +421,24 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, no other connection will come.
             MessageTooBig: the remote peer would not accept the message.
         """
-        link, terms = self.link, self.terms
-        assert link is not None
+        terms = self.terms
         if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
             raise refusal
         text = terms.text
         try:
-            ticket: Waiting | None = link.session.send(payload, payload[0] == BRACE if text is None else text)
+            ticket: Waiting | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
-            return self._refused(link, exc)
+            return self._refused(exc)
         return ticket is None or not ticket.take_back()
 
     def hand_over(self, raw: Raw) -> bool:
         """Hand a raw message to the transport, like `send`."""
-        link = self.link
-        assert link is not None
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            ticket: Waiting | None = link.session.send(raw.payload, raw.text)
+            ticket: Waiting | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
-            return self._refused(link, exc)
+            return self._refused(exc)
         return ticket is None or not ticket.take_back()
 
     def send_nowait(self, payload: bytes, /) -> bool:
@@ -385,12 +450,12 @@ class Outbound:
             ConnectionLost: ``"not_sent"``.
         """
         if not self.clear:
-            if self.link is None:
+            if not self.lives:
                 raise self.not_sent()
             self.check_cap(payload)
         return self.send(payload)
 
-    def _refused(self, link: Link, exc: ConnectionLost) -> bool:
+    def _refused(self, exc: ConnectionLost) -> bool:
         """Return False if a message that the transport has refused may wait for another connection.
 
         The connection has just ended, and its transport is about to say so.
@@ -398,7 +463,7 @@ class Outbound:
         Raises:
             ConnectionLost: it may not wait.
         """
-        if not link.session.refuse() and (not self.keeps_offline or self.user_closed):
+        if not self.session.refuse() and not self.outbox.expects_session:
             raise exc
         return False
 
@@ -408,14 +473,10 @@ class Outbound:
         Raises:
             MessageTooBig: the remote peer would not accept the message.
         """
-        link, terms = self.link, self.terms
-        if link is None:
-            self._listener.ignored["answer without a connection"] += 1
-            return
-        if len(payload) > terms.unchecked and (refusal := self.refusal(payload)) is not None:
+        session, terms = self.session, self.terms
+        if len(payload) > terms.unchecked and self.lives and (refusal := self.refusal(payload)) is not None:
             raise refusal
-        session = link.session
-        if session.full and self.over_cap(link, len(payload)):
+        if session.full and self.over_cap(len(payload)):
             self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
@@ -424,15 +485,13 @@ class Outbound:
         try:
             session.send(payload, text)
         except ConnectionLost:
-            self._listener.ignored["answer without a connection"] += 1
+            self._listener.ignored["response without a connection"] += 1
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
-        if self.link is not None:
-            session = self.link.session
-            session.say(Credit(h, n, size))
-            # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
-            session.flush()
+        self.session.say(Credit(h, n, size))
+        # The producer may wait for it, and the reader may go on for a while without a turn of the event loop.
+        self.session.flush()
 
     @property
     def hears_null_as_channel(self) -> bool:
@@ -467,16 +526,16 @@ class Outbound:
         Raises:
             QueueFull: at the hard cap.
         """
-        link = self.link
-        if link is not None and link.session.full and self.over_cap(link, len(payload)):
+        session = self.session
+        if session.full and self.over_cap(len(payload)):
             raise QueueFull(
-                f"{link.session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
+                f"{session.unsent} bytes are unsent (Limits.hard_cap={self._settings.limits.hard_cap}): the "
                 "other side reads too slowly; `await emit()` waits instead"
             )
 
-    def over_cap(self, link: Link, size: int) -> bool:
+    def over_cap(self, size: int) -> bool:
         """Return whether ``size`` more bytes would exceed `Limits.hard_cap`. A single message always fits."""
-        unsent = link.session.unsent
+        unsent = self.session.unsent
         return unsent > 0 and unsent + size > self._settings.limits.hard_cap
 
     def refusal(
@@ -564,25 +623,29 @@ class Outbound:
             ChannelClosed: it was for an anonymous channel that has ended meanwhile.
             ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
         """
-        link, flight = self.link, self.requests.flight
         of_session = message.h is not UNSET
+        if not of_session and (successor := self._successor) is not None:
+            return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
         if of_session:
             bound = False  # the channel belongs to the session, and ends with it
         elif pending is not None:
             pending.bound = bound
-        turn = Turn(self.turns, bound=bound, of_session=of_session)
+        leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
+        turn = Turn(self.turns, bound=bound, leave=leave)
         try:
             while True:
-                if message.h is not UNSET and self.requests.flight is not flight:
-                    raise self.channel_lost(message.h)  # in the next session the id may be another channel's
                 must_wait = self.must_wait(message)
                 if bound:
-                    self._check_bound(link, must_wait)
+                    self._check_bound(must_wait)
                 needs_room = not must_wait or self._belongs_to_session(message)
-                if (needs_room and self._is_full()) or (self.turns.awaited and not turn.held):
+                if (needs_room and self.session.full) or (self.turns.awaited and not turn.held):
                     await turn.wait(pending)
-                    if pending is not None and pending.future.done():  # it timed out in the queue
+                    # It has left with the session, or timed out in the queue.
+                    if turn.left is not None or (pending is not None and pending.future.done()):
                         return 0
+                    if leave is not None and (successor := self._successor) is not None:
+                        # No session was expected when this one ended, but a `close` handler has begun one.
+                        return await successor.send_in_turn(message, pending)
                     continue
                 if not must_wait and (size := self._try_to_send(message)) is not None:
                     if pending is not None:
@@ -598,12 +661,15 @@ class Outbound:
         finally:
             turn.end()
             self.update_clear()
-        await self._wait_for_next(message, pending, bound)
+        if bound and pending is None:
+            await self.outbox.offline_queue().keep_and_wait(message, self.session, self.loop)
+        else:
+            self.wait_for_next(message, pending)
         return 0
 
-    def _check_bound(self, link: Link | None, must_wait: bool) -> None:
-        """Refuse a message that is bound to ``link`` if that has ended or begins nothing new."""
-        if self.broken or self.detached or self.link is not link:
+    def _check_bound(self, must_wait: bool) -> None:
+        """Refuse a message that is bound to the connection if that has ended or begins nothing new."""
+        if not self.works or self.awaits_connection:
             raise self.not_sent()
         if must_wait and self.silent:
             raise self._drained()
@@ -622,26 +688,25 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, no connection will come.
             ChannelClosed: it is for an anonymous channel that has ended.
         """
-        link = self.link
         if message.h is not UNSET and not self._listener.has_channel(message.h):
             raise self.channel_lost(message.h)  # an anonymous channel ends with its session
         if self.clear:
             return False
-        if self.detached:
+        if self.awaits_connection:
             return True
         if message.h is not UNSET:
             return False
-        if link is not None and link.state is LinkState.OPEN:
-            return link.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if link is not None and link.state is LinkState.OPENING:
+        if self.state is OutboundState.OPEN:
+            return self.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
+        if self.state is OutboundState.OPENING:
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
-            return self.keeps_offline and not self.in_open_handler()
-        if self.keeps_offline and not self.user_closed:
+            return self.outbox.keeps_offline and not self.in_open_handler()
+        if self.outbox.expects_session:
             return True
         raise self.not_sent()
 
     def _must_wait_for_another(self) -> bool:
-        if not self.keeps_offline:
+        if not self.outbox.keeps_offline:
             raise self._drained()
         return True
 
@@ -654,10 +719,10 @@ class Outbound:
             QueueFull: too much waits already.
         """
         bound = message.h is UNSET and self.fails(offline)
-        if bound and (self.broken or self.detached):
+        if bound and (not self.works or self.awaits_connection):
             raise self.not_sent()
         if self._belongs_to_session(message):
-            if self.link is not None and self.link.session.full:
+            if self.session.full:
                 self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
             self._wait_encoded(message, None)
             return
@@ -671,9 +736,8 @@ class Outbound:
 
     def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
         """Return whether a message ends with its session, if it cannot be sent. The class says which messages do."""
-        link = self.link
-        return (link is not None and link.session.resumable) and (
-            message.h is not UNSET or not self.keeps_offline or self.in_open_handler()
+        return self.session.resumable and (
+            message.h is not UNSET or not self.outbox.keeps_offline or self.in_open_handler()
         )
 
     def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
@@ -682,7 +746,6 @@ class Outbound:
         Raises:
             MessageTooBig: the remote peer would not accept it.
         """
-        assert self.link is not None
         if isinstance(message, Raw):
             payload, text = message.payload, message.text
         else:
@@ -693,35 +756,29 @@ class Outbound:
         waiting = Waiting(payload, text)
         if pending is not None:
             waiting.told, pending.waiting = self.requests.told(pending), waiting
-        self.link.session.wait(waiting)
+        self.session.wait(waiting)
         return len(payload)
 
-    # ------------------------------------------------------------ waiting for the next connection
+    # ------------------------------------------------------------ waiting for the next session
 
-    async def _wait_for_next(self, message: Event | Request | Raw, pending: Pending | None, bound: bool) -> None:
-        if pending is not None:
-            pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
-        elif bound:
-            session = None if self.link is None else self.link.session
-            await self.offline_queue().keep_and_wait(message, session, self.loop)
-        else:
-            self._keep(message)
+    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> Waiting:
+        """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
+
+        Raises:
+            QueueFull: too much waits already.
+        """
+        if pending is None:
+            return self._keep(message)
+        waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
+        return waiting
 
     def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> Waiting:
-        """Keep a message that outlives the session, which has it if it has opened and waits for a connection."""
-        link = self.link
-        at_once = link is not None and self.detached and link.state is LinkState.OPEN and not link.silent
-        session = None if link is None else link.session
-        return self.offline_queue().keep(message, session, told, bound=bound, at_once=at_once)
+        at_once = self.awaits_connection and self.state is OutboundState.OPEN and not self.silent
+        return self.outbox.offline_queue().keep(message, self.session, told, bound=bound, at_once=at_once)
 
     def fails(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""
-        return self.fails_offline if offline is None else offline == "fail"
-
-    def in_open_handler(self) -> bool:
-        """Return whether an `open` or `on_reconnect` handler of the present connection runs, or a task that it made."""
-        context = CURRENT.get(None)
-        return context is not None and self.link is not None and context in self.link.contexts
+        return self.outbox.fails_offline if offline is None else offline == "fail"
 
     async def wait_written(self) -> None:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""
@@ -743,3 +800,7 @@ class Outbound:
     def channel_lost(self, h: int) -> ChannelClosed:
         """Return the error for a message on an anonymous channel that has ended."""
         return ChannelClosed(str(h), self.not_sent())
+
+
+def _nothing() -> None:
+    """Send nothing: nothing is kept back."""

@@ -97,6 +97,11 @@ class Pending(Struct, eq=False):
     channel: Any = None
     """The channel that has answered it."""
 
+    def take_back(self) -> bool:
+        """Take its message back, if that waits for a connection. Return False if it does not."""
+        waiting, self.waiting = self.waiting, None
+        return waiting is not None and waiting.take_back()
+
 
 class PendingRequests:
     """Table of the pending requests.

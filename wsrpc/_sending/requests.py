@@ -23,27 +23,37 @@ from ..limits import Limits
 from .checks import check_sending
 from .notices import send_notice
 from .outbound import Outbound
-from .pending import NO_OPTIONS, Pending, RequestOptions
+from .pending import NO_OPTIONS, Pending, PendingRequests, RequestOptions
 from .retry import ask_again
 
 __all__ = ["Requester", "convert_answer"]
 
 
 class Requester:
-    """Sends requests through ``out``, and turns answers into results or errors.
+    """Sends requests, and turns answers into results or errors.
+
+    Callers hold it from one session to the next. Each call sends through ``out``.
 
     Args:
         registry: the peer's registry, which has the user's hook for types.
         warn: writes a line into the log.
     """
 
-    def __init__(self, out: Outbound, limits: Limits, registry: Registry, warn: Callable[..., None]) -> None:
-        self.out = out
-        self._requests = out.requests
+    out: Outbound
+    """Of the present session."""
+
+    def __init__(
+        self, requests: PendingRequests, limits: Limits, registry: Registry, warn: Callable[..., None]
+    ) -> None:
+        self._requests = requests
         self._limits = limits
         self._registry = registry
         self._warn = warn
         self._warned: dict[str, None] = {}
+
+    def use(self, out: Outbound) -> None:
+        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
+        self.out = out
 
     @shown_as("request")
     async def send_request(
@@ -87,7 +97,7 @@ class Requester:
             value: Any = None if answer.d is UNSET else answer.d
             if options.wants_channel and not options.relayed:
                 raise BadResult(
-                    f"the answer to {event!r} is not a channel but {type(value).__name__}: its handler neither "
+                    f"the response to {event!r} is not a channel but {type(value).__name__}: its handler neither "
                     "streams nor reads what is sent nor returns a channel; ask for its value with request()"
                 )
             return value if convert is None else convert_answer(convert, value, event, options.member)
@@ -175,13 +185,14 @@ class Requester:
 
     async def _send_when_accepted(self, message: Request, pending: Pending, bound: bool) -> None:
         """Send a request once the remote peer can accept it."""
-        capacity = self.out.capacity
-        turn = capacity.turn()
+        out = self.out
+        capacity = out.capacity
+        turn = capacity.turn(None if bound else partial(out.wait_for_next, message, pending))
         pending.bound = bound
         try:
-            await capacity.take(pending, turn, lambda: len(self.out.terms.encode(message)))
-            if not pending.future.done():
-                await self.out.send_in_turn(message, pending, bound)
+            await capacity.take(pending, turn, lambda: len(out.terms.encode(message)))
+            if not pending.future.done() and turn.left is None:
+                await out.send_in_turn(message, pending, bound)
         finally:
             capacity.leave(pending, turn)
 
@@ -198,14 +209,14 @@ class Requester:
                 admits_none = False
         if not admits_none:
             raise UnexpectedChannel(
-                f"the answer to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for it "
-                "with stream(), open_channel() or request(send=)"
+                f"the response to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for "
+                "it with stream(), open_channel() or request(send=)"
             )
         if event not in self._warned:
             self._warned[event] = None
             self._warn(
-                "the answer to %r is an anonymous channel; it was aborted and taken for None, because JavaScript peers "
-                "answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
+                "the response to %r is an anonymous channel; it was aborted and taken for None, because JavaScript "
+                "peers answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
                 event,
             )
 
@@ -225,7 +236,7 @@ class Requester:
 
     def _take_back(self, pending: Pending, reason: object) -> None:
         """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
-        if not self.out.take_back(pending) and pending.flight is not None:
+        if not pending.take_back() and pending.flight is not None:
             self._requests.give_up(pending)
             send_notice(self.out, partial(Cancellation, pending.id), reason, self._warn)
 
@@ -240,4 +251,4 @@ def convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member
         return convert(value)
     except msgspec.ValidationError as exc:
         wanted = "returns= asks for" if member is None else f"{member} declares"
-        raise BadResult(f"the answer to {event!r} is not what {wanted}: {exc}") from None
+        raise BadResult(f"the response to {event!r} is not what {wanted}: {exc}") from None

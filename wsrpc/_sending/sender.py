@@ -6,9 +6,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Never, Protocol
 
 from .._base.names import ChannelRef, Offline
-from .._streams.event_values import Waits
+from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox
-from .._streams.stream import Stream
 from .pending import RequestOptions
 
 __all__ = ["ReadingSender", "RefusingSender", "Sender"]
@@ -47,9 +46,9 @@ class Sender(Protocol):
 class ReadingSender(Sender, Protocol):
     """Sends and reads for a `ReadingCaller`."""
 
-    def read_events(self, channel: ChannelRef, event: str, returns: Any, keep: Waits, /) -> Stream[Any]: ...
+    def read_events(self, channel: ChannelRef, event: str, convert: ToValue, keep: Waits, /) -> Inbox: ...
 
-    def read_items(self, channel: str, returns: Any, /) -> Stream[Any]: ...
+    def read_items(self, channel: str, /) -> Inbox: ...
 
 
 class RefusingSender:

@@ -121,7 +121,7 @@ class SlowReaderQueue(BoundedQueue[Message]):
         while self.items and (everything or not self._is_full()):
             try:
                 self._send(*self.pop())
-            except ConnectionLost:  # the link reports that itself
+            except ConnectionLost:  # the session reports that itself
                 self.clear()
         if not self.items and not self._is_full():
             self._warned = False

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
+from .._session.waiting import Waiting
 from .pending import Pending
 
 __all__ = ["SendTurns", "Turn"]
@@ -48,22 +49,29 @@ class SendTurns:
                 self._holder = turn
                 woken.set_result(True)
 
-    def connection_lost(self, session_goes_on: bool = False) -> None:
-        """End the turns that are bound to the connection, and those of the session unless that goes on.
+    def drop_bound(self) -> None:
+        """End the turns that are bound to the connection, which has ended. The others are for the session, too."""
+        for woken, turn in list((self._waiting or {}).items()):
+            if turn.bound:
+                self.leave(woken)
+                if not woken.done():
+                    woken.set_result(False)
 
-        The other senders go on, to the next connection or its queue. They still go one by one: else a message that is
-        sent right after the drop would overtake them.
+    def end_all(self, *, leave: bool = False) -> None:
+        """End all turns, because there is nothing to wait for any more.
+
+        Args:
+            leave: the senders that can leave the queue with their message do so, in order.
         """
-        if not self._waiting:
-            return
-        lost = [
-            woken for woken, turn in self._waiting.items() if turn.bound or (turn.of_session and not session_goes_on)
-        ]
-        for woken in lost:
-            del self._waiting[woken]
+        holder, waiting = self._holder, self._waiting
+        self._holder = self._waiting = None
+        if leave and holder is not None and holder.is_woken:
+            holder.leave_queue()
+        for woken, turn in () if waiting is None else waiting.items():
             if not woken.done():
+                if leave:
+                    turn.leave_queue()
                 woken.set_result(False)
-        self.wake()
 
     # ------------------------------------------------------------ what a turn does here
 
@@ -106,15 +114,21 @@ class Turn:
 
     Args:
         bound: the message belongs to the present connection.
-        of_session: the message belongs to the present session.
+        leave: lets the message wait elsewhere, where messages do not wait for turns. None if it cannot leave.
     """
 
-    __slots__ = ("_turns", "bound", "of_session")
+    __slots__ = ("_error", "_leave", "_turns", "_woken", "bound", "left")
 
-    def __init__(self, turns: SendTurns, *, bound: bool = False, of_session: bool = False) -> None:
+    def __init__(self, turns: SendTurns, *, bound: bool = False, leave: Callable[[], Waiting] | None = None) -> None:
         self._turns = turns
+        self._leave = leave
+        self._woken: asyncio.Future[bool] | None = None
+        """What the sender waits for."""
+        self._error: Exception | None = None
+        """Why the message could not wait elsewhere."""
         self.bound = bound
-        self.of_session = of_session
+        self.left: Waiting | None = None
+        """The message that has left the queue. The sender has nothing more to do."""
 
     @property
     def held(self) -> bool:
@@ -128,21 +142,42 @@ class Turn:
     async def wait(self, pending: Pending | None = None) -> None:
         """Wait at the end of the queue, or at its head if it is this sender's turn already.
 
-        Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, or the turn
-        is ``bound`` and its connection ended, or ``of_session`` and that ended. Cancelling is safe.
+        Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, the turn is
+        ``bound`` and its connection ended, or all turns ended. Then the message may have ``left``. Cancelling is safe.
+
+        Raises:
+            Exception: the message could not leave, because of this.
         """
-        woken = self._turns.enter(self)
+        self._woken = woken = self._turns.enter(self)
         if pending is not None:
             pending.turn = woken
         try:
             await woken
         except BaseException:
             self.end()  # it may have been woken in the same turn of the event loop
+            if self.left is not None:
+                self.left.take_back()
             raise
         finally:
+            self._woken = None
             self._turns.leave(woken)
             if pending is not None:
                 pending.turn = None
+        if self._error is not None:
+            raise self._error
+
+    @property
+    def is_woken(self) -> bool:
+        """Whether the sender is about to go on after it has waited."""
+        return self._woken is not None and self._woken.done()
+
+    def leave_queue(self) -> None:
+        """Let the message wait elsewhere, if it can."""
+        if self._leave is not None:
+            try:
+                self.left = self._leave()
+            except Exception as exc:
+                self._error = exc
 
     def end(self) -> None:
         """Let the next one send: this sender has sent, or will not. Nothing happens if it was not its turn."""

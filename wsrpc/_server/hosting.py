@@ -19,15 +19,16 @@ from .._entrance.entrance import Gate
 from .._handlers.compiled import Handler
 from .._handlers.implementation import Methods, methods_of
 from .._handlers.injections import Injection
+from .._handlers.introspection import is_async
 from .._handlers.lifecycle import ends_the_task
+from .._handlers.method import HandlerOptions
 from .._handlers.registry import Registry, accepted, raw_handler
 from .._raw.connection import RawConnection
-from .._raw.serving import RawFunction, RawServing, refusal_of
-from ..errors import RpcError
+from .._raw.serving import RawFunction, RawServing
 from ..transport import Transport
-from .peers import ServedPeer, refuse, served_peer
+from .lifetime import CLOSING
+from .peers import ServedPeer, refuse, refuse_because, served_peer
 from .services import STYLES, BaseService, attach, check_callbacks, exposed, finished, style_of
-from .shutdown import CLOSING
 
 __all__ = ["Hosting"]
 
@@ -65,19 +66,61 @@ def _both(marked: Methods, implementing: Methods) -> Methods:
     return {**{event: method for event, method in marked.items() if method.function not in own}, **implementing}
 
 
+class ServiceServing(RawServing):
+    """Serves each connection with an object of its own, whose method ``serve`` is the function."""
+
+    def __init__(self, entry: ServiceClass, function: Any) -> None:
+        super().__init__(function)
+        self._entry = entry
+        self._opened: dict[RawConnection, BaseService] = {}
+
+    async def prepare(self, connection: RawConnection) -> RawFunction:
+        return partial(self._serve, await self._entry.create(connection))
+
+    async def _serve(self, service: Any, connection: RawConnection) -> None:
+        self._opened[connection] = service
+        await finished(service.on_open())
+        await service.serve(connection)
+
+    async def ended(self, connection: RawConnection, log: PeerLog) -> None:
+        service = self._opened.pop(connection, None)
+        if service is not None and connection.ended is not None:
+            try:
+                await finished(service.on_close(connection.ended))
+            except BaseException as exc:
+                if ends_the_task(exc):
+                    raise
+                log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
+
+
 class Hosting:
     """Registers the classes of services, and makes their objects for each connection."""
 
-    def __init__(self, registry: Registry, raw: RawServing) -> None:
+    def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self.raw = raw
+        self.raw: RawServing | None = None
+        """Serves all connections without the protocol."""
         self.entries: list[ServiceClass] = []
         """Classes whose objects have a peer."""
         self._exclusive: type[BaseService] | None = None
         """The class that gets every message of a connection."""
-        self._serving: dict[RawConnection, BaseService] = {}
 
     # ------------------------------------------------------------ registering
+
+    def serve_raw(self, function: Any) -> None:
+        """Serve all connections with a function; see `Server.serve_raw`."""
+        if self.entries:
+            name = self.entries[0].cls.__qualname__
+            raise ValueError(f"serve_raw serves every connection, and {name} serves them already: use another Server")
+        if not is_async(function):
+            raise TypeError(f"serve_raw takes an async function of the connection, got {function!r}")
+        self._use_raw(RawServing(function))
+
+    def _use_raw(self, serving: RawServing) -> None:
+        if self.raw is not None:
+            raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
+        self._registry.give_all_to(serving.function, "connection")
+        self.raw = serving
 
     def add(self, service: Any, factory: Callable[..., Any] | None, channel: str | None, contract: Any) -> None:
         """Add a class; see `Server.add_service`."""
@@ -105,14 +148,14 @@ class Hosting:
             function = getattr(cls, "serve", None)
             if not inspect.iscoroutinefunction(function):
                 raise TypeError(f"{cls.__qualname__}.serve must be async: it reads until the connection ends")
-            self._add_serving(entry, function)
+            self._use_raw(ServiceServing(entry, function))
         else:
             self._add_raw(entry, style)
         self._exclusive = cls
 
     def _check_exclusive(self, cls: type[BaseService], style: str | None) -> None:
         """Refuse a class if it and something else would serve the same connections, and one of them alone."""
-        if self.raw.function is not None and self._exclusive is None:
+        if self.raw is not None and self._exclusive is None:
             raise ValueError(f"{self.raw.function!r} serves every connection of this server already")
         if self._exclusive is not None or (style is not None and self.entries):
             other = self._exclusive or self.entries[0].cls
@@ -142,9 +185,9 @@ class Hosting:
         instance = _service_at(len(self.entries))
         trial = self._registry.empty_copy()
         for event, (mark, function, member) in methods.items():  # all of them, before the first is added
-            trial.add(channel, event, function, instance=instance, member=member, **mark.options)
+            trial.add(channel, event, function, mark.options, instance=instance, member=member)
         for event, (mark, function, member) in methods.items():
-            self._registry.add(channel, event, function, instance=instance, member=member, **mark.options)
+            self._registry.add(channel, event, function, mark.options, instance=instance, member=member)
         self.entries.append(entry)
 
     def _add_raw(self, entry: ServiceClass, style: str) -> None:
@@ -157,9 +200,8 @@ class Hosting:
         if style == "on_json":
             handler = Handler(
                 function,
+                HandlerOptions(lax=self._registry.lax, ordered=is_async),
                 dec_hook=self._registry.dec_hook,
-                lax=self._registry.lax,
-                ordered=is_async,
                 instance=_service_at(0),
             )
             wire = [parameter for parameter in handler.facts.parameters if parameter.source == "wire"]
@@ -181,27 +223,6 @@ class Hosting:
         self._registry.set_raw(handler)
         self.entries.append(entry)
 
-    def _add_serving(self, entry: ServiceClass, function: Any) -> None:
-        async def prepare(connection: RawConnection) -> RawFunction:
-            return partial(serve, await entry.create(connection))
-
-        async def serve(service: Any, connection: RawConnection) -> None:
-            self._serving[connection] = service
-            await finished(service.on_open())
-            await service.serve(connection)
-
-        async def ended(connection: RawConnection, log: PeerLog) -> None:
-            service = self._serving.pop(connection, None)
-            if service is not None and connection.ended is not None:
-                try:
-                    await finished(service.on_close(connection.ended))
-                except BaseException as exc:
-                    if ends_the_task(exc):
-                        raise
-                    log(logging.ERROR, "%s.on_close failed", type(service).__qualname__, exc_info=exc)
-
-        self.raw.use(function, prepare, ended)
-
     # ------------------------------------------------------------ a connection
 
     async def attach(self, served: ServedPeer, transport: Transport, gate: Gate) -> None:
@@ -210,7 +231,7 @@ class Hosting:
         Raises:
             ConnectionLost: a factory failed or refused, or ``gate`` was closed; ``transport`` is closed.
         """
-        served.core.expect(transport.info)
+        served.life.expect(transport.info)
         making = asyncio.timeout(served.peer.limits.open_handlers)
         try:
             with gate.deciding(making):
@@ -221,15 +242,10 @@ class Hosting:
             if ends_the_task(exc):
                 transport.abort()
                 raise
-            code, reason = refusal_of(exc)
-            name = self.entries[len(served.services)].cls.__qualname__
             if gate.closed and making.expired():
-                code, reason = CloseCode.SERVICE_RESTART, CLOSING
-            elif isinstance(exc, RpcError):
-                served.core.log(logging.INFO, "the factory of %s refused the connection: %s", name, exc)
-            else:
-                served.core.log(logging.ERROR, "the factory of %s failed", name, exc_info=exc)
-            raise await refuse(transport, code, reason) from exc
+                raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING) from exc
+            name = self.entries[len(served.services)].cls.__qualname__
+            raise await refuse_because(served, transport, f"the factory of {name}", exc) from exc
 
 
 def _services_of(peer: Peer) -> list[Any]:

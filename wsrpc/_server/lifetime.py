@@ -1,4 +1,4 @@
-"""`Lifetime`: the connections, ports and counts of a server from its opening to its end."""
+"""`Lifetime`: the connections, ports and counts of a server from its opening to its end, and how it ends."""
 
 from __future__ import annotations
 
@@ -9,22 +9,28 @@ from itertools import chain
 from threading import get_ident
 
 from .._base.closing import CloseCode
-from .._base.logs import LogBudget
-from .._base.scheduler import LoopScheduler
+from .._base.logs import LogBudget, logger
+from .._base.scheduler import LoopScheduler, spawn_later
 from .._entrance.entrance import Gate
+from .._handlers.lifecycle import Closers
 from .._raw.serving import RawConnections
 from .._sending.checks import check_thread
 from .._session.sessions import Sessions
 from ..stats import ServerStats, Tally
 from ..transport import Transport
-from .listening import Ports
+from .listening import Port
 from .membership import Membership
-from .peers import Peers, refuse
+from .peers import Peers, ServedPeer, refuse
 from .rooms import Rooms
-from .shutdown import CLOSING, Shutdown
 from .states import ServerInput, ServerState, after
 
-__all__ = ["Lifetime"]
+__all__ = ["CLOSING", "Lifetime"]
+
+CLOSING = "the server is closing"
+"""The close reason."""
+
+LONGEST = 365 * 86400.0
+"""Seconds: more than any drain takes, and few enough for event loops."""
 
 
 class Lifetime:
@@ -47,15 +53,22 @@ class Lifetime:
         self.gate = Gate()
         self.sessions = Sessions(detached, detached_bytes)
         self.peers = Peers(self.tally, budget, rooms.leave_all, self.sessions)
-        self.raw = RawConnections(self.tally, budget)
+        self.raw = RawConnections(self.tally, budget, lambda raw: rooms.enter(raw, raw), rooms.leave_all)
         self.scheduler = LoopScheduler()
-        self.ports = Ports()
+        self.ports: dict[Port, bool] = {}
+        """The open ports, each with whether it stays open while the server drains, to tell a balancer of that."""
         self._patience = patience
         self._rooms = rooms
         self._join = join
         self._state: ServerState = "open"
         self._thread: int | None = None
-        self._shutdown: Shutdown | None = None
+        self._end: asyncio.Task[None] | None = None
+        """Drains and closes the server. A task of its own, because the handler that closes the server is cancelled."""
+        self._closers = Closers()
+        """Tasks that wait for the end. The end does not wait for them, as a handler may be among them."""
+        self._deadline = 0.0
+        """When the drain ends at the latest."""
+        self._draining: asyncio.Timeout | None = None
         self._ended = asyncio.Event()
 
     @property
@@ -140,28 +153,85 @@ class Lifetime:
         if not self.healthy:
             raise await refuse(transport, CloseCode.SERVICE_RESTART, CLOSING)
 
+    # ------------------------------------------------------------ the end
+
     async def close(self, drain: float) -> None:
-        """Close the server; see `Server.close`."""
+        """Close the server; see `Server.close`. A drain closes each peer as soon as it is idle.
+
+        Raw connections are left alone until their functions return, or the drain is over.
+        """
         asked = ServerInput.DRAIN if drain else ServerInput.CLOSE
         if self.over:
             self.forget()
             self._happened(asked)
             return
         self._happened(asked)
-        if self._shutdown is None:
+        deadline = asyncio.get_running_loop().time() + min(drain, LONGEST)
+        if self._end is None:
             self.scheduler.renew()
             self.gate.close()
             self.peers.closing = True
-            self._shutdown = Shutdown(
-                self.peers,
-                self.raw,
-                self.ports,
-                drain=drain,
-                patience=self._patience,
-                leave=self._leave,
-                happened=self._happened,
-            )
-        await self._shutdown.wait(drain)
+            self._deadline = deadline
+            if drain:
+                for served in self.peers:
+                    served.core.drain(deadline)
+            self._end = spawn_later(self._run_end(drain))
+        self._closers.add_current()
+        self._deadline = min(self._deadline, deadline)
+        if self._draining is not None and not self._draining.expired():
+            self._draining.reschedule(self._deadline)
+        await asyncio.shield(self._end)
+
+    async def _run_end(self, drain: float) -> None:
+        try:
+            if drain:
+                self._stop_ports(draining=True)
+                await asyncio.sleep(0)  # the library stops listening in a task
+                await self._drain(drain)
+                self._happened(ServerInput.DRAINED)
+            self._stop_ports(draining=False)
+            await self._close_connections()
+            for port in self.ports:
+                await port.wait_closed()
+            self.ports.clear()
+            self.peers.clear()  # of peers whose transport failed to close
+            await self._leave()
+        finally:  # also when the event loop ends and cancels this
+            self._happened(ServerInput.ENDED)
+
+    def _stop_ports(self, *, draining: bool) -> None:
+        for port, stays_for_drain in self.ports.items():
+            if not (draining and stays_for_drain):
+                port.stop()
+
+    async def _drain(self, seconds: float) -> None:
+        """Return when all connections are closed, or the time is over."""
+        peers = list(self.peers)
+        logger.info("draining: %d connections, at most %g s", len(peers) + len(self.raw.all), seconds)
+        try:
+            async with asyncio.timeout_at(self._deadline) as self._draining:
+                leaving = [*map(self._close_idle, peers), self.raw.wait_done(self._closers)]
+                endings = await asyncio.gather(*leaving, return_exceptions=True)
+        except TimeoutError:
+            if busy := sum(served.peer.connected for served in peers) + len(self.raw.all):
+                logger.warning("draining timed out: closing %d connections that still have active work", busy)
+            return
+        finally:
+            self._draining = None
+        _log_failures(endings)
+
+    async def _close_idle(self, served: ServedPeer) -> None:
+        await served.wait_idle(self._closers)
+        await served.peer.close(CloseCode.SERVICE_RESTART, CLOSING)
+
+    async def _close_connections(self) -> None:
+        peers = list(self.peers)
+        endings = [served.peer.close(CloseCode.SERVICE_RESTART, CLOSING) for served in peers]
+        endings.append(self.raw.close(CloseCode.SERVICE_RESTART, CLOSING))
+        _log_failures(await asyncio.gather(*endings, return_exceptions=True))
+        everybody = {*peers, *self.peers.everybody()}
+        joining = [served.life.join(self._patience, self._closers) for served in everybody]
+        await asyncio.gather(*joining, self.raw.join(self._patience, self._closers))
 
     async def wait_ended(self) -> None:
         """Wait for the end; return at once when connections are being closed already. Cancelling is safe."""
@@ -171,6 +241,13 @@ class Lifetime:
     def _happened(self, happened: ServerInput) -> None:
         if happened is ServerInput.ENDED:
             self._ended.set()
-            if self.scheduler.has_ended:  # the event loop was closed, and the shutdown's task collected later
+            if self.scheduler.has_ended:  # the event loop was closed, and the task collected later
                 return
         self._state = after(self.state, happened)
+
+
+def _log_failures(endings: list[BaseException | None]) -> None:
+    """Log what closing connections raised. Only a transport of another library raises there."""
+    for error in endings:
+        if isinstance(error, Exception):
+            logger.error("closing a connection failed", exc_info=error)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, Self
 
 from .._base.misuse import refusing
 
-__all__ = ["Listening", "OpenPort", "Port", "Ports"]
+__all__ = ["Listening", "OpenPort", "Port"]
 
 
 class Port(Protocol):
@@ -34,37 +34,6 @@ class Port(Protocol):
         Cancelling is safe. Some connections may then still be open.
         """
         ...
-
-
-class Ports:
-    """The open ports of a server."""
-
-    def __init__(self) -> None:
-        self._open: dict[Port, bool] = {}
-        """Says of each port whether it stays open while the server drains."""
-
-    def __bool__(self) -> bool:
-        return bool(self._open)
-
-    def add(self, port: Port, *, stays_for_drain: bool) -> None:
-        """Keep an open port. One that stays while the server drains tells a balancer that it does."""
-        self._open[port] = stays_for_drain
-
-    def stop(self, *, draining: bool) -> None:
-        """Accept no further connections. While the server is ``draining``, ports that stay for that are left open."""
-        for port, stays_for_drain in self._open.items():
-            if not (draining and stays_for_drain):
-                port.stop()
-
-    async def wait_closed(self) -> None:
-        """Wait until every connection that came by one of the ports has ended."""
-        for port in self._open:
-            await port.wait_closed()
-        self._open.clear()
-
-    def clear(self) -> None:
-        """Forget the ports, because their event loop was closed."""
-        self._open.clear()
 
 
 class OpenPort(NamedTuple):

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from operator import attrgetter
 from typing import Any, Protocol
 
 from msgspec import Struct
 
 from .._api.peer import Peer
-from .._handlers.registry import Registry
-from .._protocol.settings import Settings
 from ..stats import ClusterStats
 
-__all__ = ["Addressed", "Host", "Membership", "RoomMessage", "join_of"]
+__all__ = ["Addressed", "Membership", "RoomMessage", "join_of"]
 
 
 class Addressed:
@@ -39,22 +36,8 @@ class RoomMessage(Struct, array_like=True):
     """Rooms whose members do not get it."""
 
 
-class Host(Struct, frozen=True):
-    """What a member of a cluster needs of its server."""
-
-    settings: Settings
-    registry: Registry
-    """Converts answers."""
-    deliver: Callable[[RoomMessage], None]
-    """Passes on what another node emits to a room."""
-    members: Callable[[str], tuple[list[str], int]]
-    """Returns the members of a room at this server: their addresses, and how many have none."""
-    gap: Callable[[Callable[[Any], object]], None]
-    """Calls a function with each `Room` that has members here."""
-
-
 class Membership(Protocol):
-    """A server's part in its cluster, from its opening to its end. Implemented by `Member` of ``_cluster``."""
+    """A server's part in its cluster, from its opening to its end. Implemented by `ClusterMembership`."""
 
     @property
     def connected(self) -> bool:
@@ -94,10 +77,10 @@ class Membership(Protocol):
         """Leave the cluster. Cancelling stops the waiting."""
 
 
-_join: Callable[[Any], Callable[[Host], Membership]] = attrgetter("_join")
+_join: Callable[[Any], Callable[..., Membership]] = attrgetter("_join")
 
 
-def join_of(cluster: Any, host: Host) -> Callable[[], Membership]:
+def join_of(cluster: Any) -> Callable[..., Membership]:
     """Return the function by which a server joins a `Cluster`, whose class lies in a higher layer.
 
     Raises:
@@ -105,4 +88,4 @@ def join_of(cluster: Any, host: Host) -> Callable[[], Membership]:
     """
     if not callable(getattr(cluster, "_join", None)):
         raise TypeError(f"cluster= takes a wsrpc.cluster.Cluster, got {cluster!r}")
-    return partial(_join(cluster), host)
+    return _join(cluster)

@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
-from .._api.peer import Peer, core_of
+from .._api.peer import Peer, life_of
 from .._base.closing import CloseCode, CloseInfo
 from .._base.expiry import EXPIRED, Expiry
 from .._base.logs import LogBudget, PeerLog
 from .._base.scheduler import Scheduler
 from .._handlers.lifecycle import Closers, Unfinished
 from .._handlers.registry import Registry
+from .._peer.core import PeerCore
 from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
+from .._raw.serving import refusal_of
+from .._sending.outbound import Outbound
 from .._session.sessions import Arrival, Sessions
-from ..errors import ConnectionLost, SessionLost
+from ..errors import ConnectionLost, RpcError, SessionLost
 from ..handshake import Handshake
 from ..stats import Tally
 from ..transport import Traffic, Transport
 from .membership import Membership
 from .services import BaseService, OpenedServices
 
-__all__ = ["Peers", "ServedPeer", "refuse", "served_peer"]
+__all__ = ["Peers", "ServedPeer", "refuse", "refuse_because", "served_peer"]
 
 
 NO_TRAFFIC = Traffic()
@@ -35,13 +39,13 @@ NONE_IGNORED = Counter[str]()
 class ServedPeer(PeerOwner):
     """Peer of a server, with its rooms, its services and its link to the server.
 
-    The server's other modules hold this object, with the inside of the `Peer`: ``core`` and its ``out``.
+    The server's other modules hold this object, with the inside of the `Peer`: its ``life``, ``core`` and ``out``.
 
     ``rooms`` says of each room whether the client joined it by its own request. The rooms stay here when the connection
     has ended, so that `close` handlers can look at them.
     """
 
-    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "core", "expires", "out", "services")
+    __slots__ = ("_counted", "_expiry", "_opened", "_peers", "expires", "life", "services")
 
     def __init__(
         self,
@@ -76,15 +80,24 @@ class ServedPeer(PeerOwner):
         """When the credentials of the client expire, in seconds since the epoch. None: never."""
         self._expiry: Expiry | None = None
         """Closes the connection at that time."""
-        self.core = core_of(self.peer)
-        self.out = self.core.out
+        self.life = life_of(self.peer)
         # The peer's own handlers go before the server's, so they must not take a channel that the server handles.
-        self.core.options.own.respect(registry)
+        self.life.options.own.respect(registry)
+
+    @property
+    def core(self) -> PeerCore:
+        """The inside of the session, or of the last one."""
+        return self.life.core
+
+    @property
+    def out(self) -> Outbound:
+        """The sending half of the session, or of the last one."""
+        return self.life.core.out
 
     @property
     def thread(self) -> int:
         """The thread of the connection."""
-        return self.out.thread
+        return self.life.core.out.thread
 
     def check_open(self) -> None:
         """Check that messages can be sent, as far as this side knows.
@@ -92,7 +105,7 @@ class ServedPeer(PeerOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if self.out.broken:
+        if not self.out.works:
             raise self.out.not_sent()
 
     @property
@@ -112,7 +125,7 @@ class ServedPeer(PeerOwner):
 
     def newly_ignored(self) -> Counter[str]:
         """Return the numbers of messages that were ignored since the last call, by kind."""
-        before, self._counted = self._counted, self.core.ignored.copy()
+        before, self._counted = self._counted, self.life.ignored.copy()
         return self._counted - before
 
     # ------------------------------------------------------------ called by the peer
@@ -149,7 +162,7 @@ class ServedPeer(PeerOwner):
 
     def ended(self) -> None:
         self._peers.count_ignored(self)
-        if self.core.dispatcher.running.calls or self.core.reporter.running:
+        if self.life.running.calls or self.life.reporter.running:
             self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -167,27 +180,27 @@ class ServedPeer(PeerOwner):
         """
         # Whatever ends may have begun something else, so look again each time. Nothing here counts or polls: each kind
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
-        core, out = self.core, self.out
-        while core.connected and (link := core.link) is not None:
-            if link.opening is not None and not closers.cover(link.opening.task, link.contexts[0]):
-                await link.opening.wait()
+        core, out, running = self.core, self.out, self.life.running
+        while core.connected:
+            if out.opening is not None and not closers.cover(out.opening.task, out.contexts[0]):
+                await out.opening.wait()
             elif out.turns.busy:
                 await out.wait_written()
-            elif tasks := core.dispatcher.running.tasks(closers):
+            elif tasks := running.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
                 await asyncio.wait(unsettled)
-            elif channels := set(core.session.channels.all()) - core.dispatcher.running.channels(closers):
+            elif channels := set(core.channels.all()) - running.channels(closers):
                 await channels.pop().wait_closed()
-            elif not link.draining.quiet:
-                await link.draining.wait_quiet()
+            elif not out.draining.quiet:
+                await out.draining.wait_quiet()
             else:
                 return
 
 
 def served_peer(peer: object) -> ServedPeer | None:
     """Return the `ServedPeer` of ``peer``; None for a client's peer and for anything else."""
-    owner = core_of(peer).owner if isinstance(peer, Peer) else None
+    owner = life_of(peer).owner if isinstance(peer, Peer) else None
     return owner if isinstance(owner, ServedPeer) else None
 
 
@@ -195,6 +208,15 @@ async def refuse(transport: Transport, code: int, reason: str) -> ConnectionLost
     """Close a connection that gets no peer; return the error to raise."""
     await transport.close(code, reason)
     return ConnectionLost(code, reason, "not_sent")
+
+
+async def refuse_because(served: ServedPeer, transport: Transport, what: str, exc: BaseException) -> ConnectionLost:
+    """Close a connection because ``what``, a function of the user, raised ``exc``; return the error to raise."""
+    if isinstance(exc, RpcError):
+        served.core.log(logging.INFO, "%s refused the connection: %s", what, exc)
+    else:
+        served.core.log(logging.ERROR, "%s failed, for %s", what, transport.info.path, exc_info=exc)
+    return await refuse(transport, *refusal_of(exc))
 
 
 class Peers:
@@ -223,11 +245,11 @@ class Peers:
         return iter(tuple(self._connected.values()))
 
     def users(self) -> tuple[Peer, ...]:
-        """The connected peers, in the order in which they came."""
+        """The peers that have a session, in the order in which they came."""
         return tuple(served.peer for served in self._connected.values())
 
     def get(self, id: str) -> Peer | None:
-        """The connected peer with that id."""
+        """The peer with that id."""
         served = self._connected.get(id)
         return None if served is None else served.peer
 
@@ -252,7 +274,7 @@ class Peers:
             if arrival is None:
                 served.peer.bind(transport)
             else:
-                served.core.attach(served.core.link_for(arrival.connection))
+                served.core.begin(arrival.connection)
                 arrival.hand_over()
         except BaseException:
             self._forget(served)
@@ -271,10 +293,10 @@ class Peers:
         self._forget(served)
 
     def _left(self, served: ServedPeer, code: int) -> None:
-        core = served.core
-        passed = core.history.traffic(None) or NO_TRAFFIC
+        history = served.life.history
+        passed = history.traffic(None) or NO_TRAFFIC
         size = (passed.bytes_in or 0, passed.bytes_out or 0)
-        self.tally.left(code, (passed.messages_in, passed.messages_out), size, core.history.dropped)
+        self.tally.left(code, (passed.messages_in, passed.messages_out), size, history.dropped)
         self.count_ignored(served)
 
     def count_ignored(self, served: ServedPeer) -> None:
@@ -289,7 +311,7 @@ class Peers:
 
         Nobody else need hold it: a handler that waits for what nobody holds either would be collected as garbage.
         """
-        task = served.core.any_task()
+        task = served.life.any_task()
         if task is None:
             self._leaving.discard(served)
             self.count_ignored(served)

@@ -13,24 +13,21 @@ from weakref import WeakValueDictionary
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .._api.peer import Peer, core_of
-from .._base.logs import logger
+from .._api.peer import Peer, life_of
 from .._base.misuse import check_has_run, check_no_yield
 from .._base.names import ChannelRef, can_be_sent, check_name
 from .._handlers.lifecycle import ends_the_task
 from .._handlers.registry import Registry, accepted
 from .._protocol.codecs import Codec
-from .._protocol.settings import Settings
 from .._raw.connection import RawConnection, link_of
 from .._raw.link import RawLink
-from .._raw.serving import refusal_of
 from .._sending.checks import check_thread_of_plain
 from .._sending.slow_readers import Slow, check_slow
 from ..errors import RpcError
 from ..transport import ConnectionInfo, Transport
-from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, kept, skipped_by
-from .membership import Host, Membership, RoomMessage
-from .peers import ServedPeer, refuse, served_peer
+from .broadcast import Audience, Broadcaster, EmitReport, RawBroadcaster, Skip, addresses_of, kept
+from .membership import Membership, RoomMessage
+from .peers import ServedPeer, refuse_because, served_peer
 
 __all__ = [
     "NOT_ALLOWED",
@@ -155,17 +152,17 @@ class RoomChannel(Broadcaster):
     """Named channel of a room. Events that you emit on it go to all members. `Room.of` returns it."""
 
     def __init__(self, name: str, room: Room, audience: Audience) -> None:
-        self._channel_name = self._name = name
+        self._channel_name = name
         self._room = room
         self._audience = audience
 
     @property
     def name(self) -> str:
         """The channel's name."""
-        return self._name
+        return str(self._channel_name)
 
     def __repr__(self) -> str:
-        return f"<RoomChannel {self._name!r} of {self._room!r}>"
+        return f"<RoomChannel {self.name!r} of {self._room!r}>"
 
 
 class RoomMembers(Audience):
@@ -216,11 +213,8 @@ class RoomMembers(Audience):
 
     def _message(self, channel: ChannelRef, event: str | None, args: tuple[Any, ...], skip: Skip) -> RoomMessage:
         assert not isinstance(channel, int)
-        if isinstance(skip, Room):
-            return RoomMessage(self.name, channel, event, [*args], [], [skip.name])
-        return RoomMessage(
-            self.name, channel, event, [*args], [each for each in skipped_by(skip) if isinstance(each, str)]
-        )
+        skipped_rooms = [skip.name] if isinstance(skip, Room) else []
+        return RoomMessage(self.name, channel, event, [*args], addresses_of(skip), skipped_rooms)
 
     def check_options(self, allow: Allow | None, slow: Slow | None) -> None:
         """Check that options do not contradict those that the room has; None stands for no option.
@@ -325,12 +319,8 @@ class Rooms:
         try:
             self.enter(served.peer, transport)
         except Exception as exc:
-            served.core.expect(transport.info)
-            if isinstance(exc, RpcError):
-                served.core.log(logging.INFO, "room_from refused the connection: %s", exc)
-            else:
-                served.core.log(logging.ERROR, "room_from failed, for %s", transport.info.path, exc_info=exc)
-            raise await refuse(transport, *refusal_of(exc)) from exc
+            served.life.expect(transport.info)
+            raise await refuse_because(served, transport, "room_from", exc) from exc
 
     def enter(self, member: Peer | RawConnection, connection: Transport | RawConnection) -> None:
         """Add a new peer or raw connection, in its home room. `leave_all` removes it everywhere.
@@ -392,10 +382,6 @@ class Rooms:
 
     # ------------------------------------------------------------ the cluster
 
-    def host(self, settings: Settings) -> Host:
-        """Return what a cluster needs of the server that has these rooms."""
-        return Host(settings, self._registry, self.deliver, self.members_of, self.each_with_members)
-
     def deliver(self, message: RoomMessage) -> None:
         """Pass on to the members of a room what another node has emitted."""
         room = self._rooms.get(message.room)
@@ -410,15 +396,6 @@ class Rooms:
         """Return the members of a room at this server: their addresses, and how many have none."""
         found = self._rooms.get(room)
         return ([], 0) if found is None else _members_of(found).here()
-
-    def each_with_members(self, call: Callable[[Room], object]) -> None:
-        """Call a user's function with each room that has members. What it raises is logged."""
-        for room in self.all():
-            if len(room):
-                try:
-                    call(room)
-                except Exception:
-                    logger.exception("on_gap failed for %r", room)
 
     # ------------------------------------------------------------ clients that join
 
@@ -477,7 +454,7 @@ class Decider:
 
     async def allows(self, what: str, peer: Peer, *args: object) -> bool:
         """Return what the function decides of ``what``, which the log names if it fails."""
-        log = core_of(peer).log
+        log = life_of(peer).log
         try:
             decision = self.function(peer, *args)
             if inspect.isawaitable(decision):

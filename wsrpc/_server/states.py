@@ -27,7 +27,7 @@ class ServerInput(Enum):
     DRAIN = "close(drain=...)"
     CLOSE = "close()"
     DRAINED = "all work is done, or the time is over"
-    ENDED = "everything has ended, or the shutdown's task is cancelled"
+    ENDED = "everything has ended, or the task that closes the server is cancelled"
     LOOP_CLOSED = "the event loop is closed"
 
 

@@ -25,7 +25,7 @@ from .._protocol.settings import Settings
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
 from .session import VERSION, Session, SessionReceiver
-from .states import SessionInput
+from .states import SessionInput, SessionState
 
 __all__ = ["ClientSession"]
 
@@ -44,22 +44,12 @@ GONE = {
 class ClientSession(Session):
     """The session of a side that dials. It says hello, and asks the server to go on over another connection."""
 
-    __slots__ = ("_answer_timer", "_asked", "_gen", "_silences", "_token")
+    __slots__ = ("_answer_timer", "_gen", "_silences", "_token")
 
     greeting = Welcome
 
-    def __init__(
-        self,
-        connection: Connection,
-        settings: Settings,
-        loop: Scheduler,
-        receiver: SessionReceiver,
-        *,
-        resumes: bool,
-    ) -> None:
-        super().__init__(connection, settings, loop, receiver, resumes=resumes)
-        self._asked = connection.started
-        """Whether another session has asked to resume on this connection, in place of a hello."""
+    def __init__(self, settings: Settings, loop: Scheduler, receiver: SessionReceiver) -> None:
+        super().__init__(settings, loop, receiver)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0
@@ -69,14 +59,17 @@ class ClientSession(Session):
         self._answer_timer: Timer | None = None
         """Ends an attempt to resume that gets no answer."""
 
-    def begin(self) -> None:
+    def begin(self, connection: Connection, *, resumes: bool) -> None:
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
-        super().begin()
-        if self._settings.extensions and not self._asked:
+        super().begin(connection, resumes=resumes)
+        # Where another session has asked to resume, that was in place of a hello.
+        if self._settings.extensions and not connection.started:
             self.say(Hello(VERSION, self.offer(), announce(self.limits)))
 
     def binary_is_free(self) -> bool:
         # After it has offered MessagePack, it does not know when the remote peer begins to decode binary messages.
+        if self.state is SessionState.NEW:
+            return not self._wants_msgpack
         return super().binary_is_free() if self.negotiated else MSGPACK not in self.offer()
 
     def _greeted(self, message: Welcome) -> None:
@@ -132,7 +125,7 @@ class ClientSession(Session):
     def _unanswered(self, connection: Connection) -> None:
         if self.asking is connection:
             self._silences += 1
-            self._failed(connection, CloseInfo(CloseCode.ABNORMAL, "no answer to a resume"))
+            self._failed(connection, CloseInfo(CloseCode.ABNORMAL, "no response to a resume"))
 
     def connection_lost(self, connection: Connection, info: CloseInfo) -> None:
         """Go on without a connection, or end, because the connection has ended."""

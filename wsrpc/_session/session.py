@@ -40,13 +40,13 @@ from .._protocol.control import (
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..limits import Limits
-from ..transport import Transport
+from ..transport import ConnectionInfo, Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
 from .waiting import Waiting, WaitingQueue
 
-__all__ = ["VERSION", "Session", "SessionReceiver"]
+__all__ = ["MESSAGE", "VERSION", "Session", "SessionReceiver"]
 
 VERSION = 1
 SESSION = 16 * 1024
@@ -56,7 +56,11 @@ MESSAGE = 192
 
 
 class SessionReceiver(Protocol):
-    """What a session reports to."""
+    """What a session reports to.
+
+    A boundary, so that sessions work, and are tested, below anything that sends and receives messages. `PeerCore` of
+    ``_peer`` implements it.
+    """
 
     ignored: Counter[str]
     """Counts control messages that make no sense."""
@@ -127,9 +131,7 @@ class Session:
     A control message looks like any other one until it is decoded. So the receiver gives `control` those messages that
     are not its own. A plain peer sends none, and nothing here is in the way of its messages.
 
-    Args:
-        connection: the first one.
-        resumes: whether this side can go on over another connection.
+    It exists before its first connection, with which it begins.
     """
 
     __slots__ = (
@@ -168,21 +170,14 @@ class Session:
     greeting: type[Hello | Welcome]
     """What the remote peer says first."""
 
-    def __init__(
-        self,
-        connection: Connection,
-        settings: Settings,
-        loop: Scheduler,
-        receiver: SessionReceiver,
-        *,
-        resumes: bool,
-    ) -> None:
+    def __init__(self, settings: Settings, loop: Scheduler, receiver: SessionReceiver) -> None:
         self._settings = settings
         self._loop = loop
         self._receiver = receiver
-        self._resumes = resumes
-        self._connection: Connection | None = connection
-        self.info = connection.transport.info
+        self._resumes = False
+        """Whether this side can go on over another connection."""
+        self._connection: Connection | None = None
+        self.info: ConnectionInfo | None = None
         """Of the present connection, or of the last one."""
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
@@ -192,7 +187,7 @@ class Session:
         """How the last connection has ended."""
         self.closing = False
         """Whether this side closes, so that the session ends with its connection."""
-        self.send: Send = connection.send
+        self.send: Send = self._not_sent
         # What is negotiated.
         self.limits = settings.limits
         """The limits of this side, as it has announced them or is about to."""
@@ -264,11 +259,24 @@ class Session:
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self) -> None:
-        """Begin on the first connection. Nothing is let in before `start`."""
-        assert self._connection is not None
-        self._connection.owner = self
+    def begin(self, connection: Connection, *, resumes: bool) -> None:
+        """Begin on the first connection. Nothing is let in before `start`.
+
+        Args:
+            resumes: whether this side can go on over another connection.
+        """
+        self._resumes = resumes
         self._move(SessionInput.BOUND)
+        self._use(connection)
+        self.send = connection.send
+
+    def _use(self, connection: Connection) -> None:
+        """Have ``connection``, on which nothing was sent yet."""
+        self._connection = connection
+        connection.owner = self
+        self.info = connection.transport.info
+        if self._wrap is not None:
+            connection.send = self._wrap(connection.send)
 
     def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
         """Let messages in. Those that arrived before are delivered within this call."""
@@ -284,10 +292,8 @@ class Session:
             connection.start(receive, read_ended)
 
     def wrap_sending(self, wrap: Callable[[Send], Send]) -> None:
-        """Send through ``wrap(send)`` on each connection. Only before anything is sent."""
-        assert self._connection is not None
+        """Send through ``wrap(send)`` on each connection. Only before the session begins."""
         self._wrap = wrap
-        self.send = self._connection.send = wrap(self._connection.send)
 
     # ------------------------------------------------------------ sending
 
@@ -444,8 +450,9 @@ class Session:
 
     def _watch(self, seconds: float) -> None:
         """Close the connection if the most is kept that may be, and nothing is acknowledged for so long."""
-        _cancel(self._stall_timer)
-        self._stall_timer = None
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
         sent = self.sent
         if sent is None or not sent.full:
             return
@@ -484,16 +491,20 @@ class Session:
         if self._features is None:
             # An `on_raw` function that is registered later must not get the other's MessagePack.
             features = self._features = [BATCHES, CREDIT, DRAIN, STOP]
-            # If binary messages are MessagePack, raw ones could not be told from them.
-            if self._settings.binary is not None and not self._receiver.takes_raw():
+            if self._wants_msgpack:
                 features.append(MSGPACK)
             if self._resumes:
                 features.append(RESUME)
         return self._features
 
+    @property
+    def _wants_msgpack(self) -> bool:
+        # If binary messages are MessagePack, raw ones could not be told from them.
+        return self._settings.binary is not None and not self._receiver.takes_raw()
+
     def binary_is_free(self) -> bool:
-        """Return whether a binary message that is sent now is a raw one."""
-        return self._codec is None
+        """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
+        return self._codec is None or self.state is SessionState.OVER
 
     def change_limits(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
@@ -584,6 +595,7 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.drop()
+            assert self.info is not None
             self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
             self._receiver.disconnected(connection)
 
@@ -606,12 +618,9 @@ class Session:
         self._stop_timers()
         self._move(SessionInput.RESUMED)
         received.note_told()
-        self.asking, self._connection = None, connection
-        connection.owner = self
+        self.asking = None
+        self._use(connection)
         connection.transport.largest = self.limits.message  # `Peer.limits` may have changed
-        self.info = connection.transport.info
-        if self._wrap is not None:
-            connection.send = self._wrap(connection.send)
         for payload, text in sent.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
@@ -680,6 +689,7 @@ class Session:
         self._move(happened)
         self._stop_timers()
         self.send = self._not_sent
+        self.full = False
         self._wake()
         asking = self.asking
         if asking is not None:
@@ -690,18 +700,13 @@ class Session:
     def _stop_timers(self) -> None:
         if self.received is not None:
             self.received.stop()
-        _cancel(self._stall_timer)
-        _cancel(self._expiry_timer)
+        for timer in (self._stall_timer, self._expiry_timer):
+            if timer is not None:
+                timer.cancel()
         self._stall_timer = self._expiry_timer = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.state.value}{' full' if self.full else ''}>"
-
-
-def _cancel(timer: Timer | None) -> None:
-    """Cancel a timer, if there is one."""
-    if timer is not None:
-        timer.cancel()
 
 
 @cache

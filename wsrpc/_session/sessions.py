@@ -40,13 +40,13 @@ __all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "Arrival", "ServerSession", "Sessio
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
-RESUME_HEADER = "wsrpc-resume"
+RESUME_HEADER = "Wsrpc-Resume"
 """Header of a request whose connection is to go on with a session: it is ``1``."""
 NO_TOKEN = hashlib.sha256(b"").digest()
 
 
 class SessionHost(Protocol):
-    """The owner of a session on a server."""
+    """The owner of a session on a server: `PeerOwner` of ``_peer``, or in tests of sessions whatever receives."""
 
     @property
     def peer(self) -> Any:
@@ -71,16 +71,14 @@ class ServerSession(Session):
 
     def __init__(
         self,
-        connection: Connection,
         settings: Settings,
         loop: Scheduler,
         receiver: SessionReceiver,
         *,
-        resumes: bool,
         sessions: Sessions | None,
         host: SessionHost,
     ) -> None:
-        super().__init__(connection, settings, loop, receiver, resumes=resumes)
+        super().__init__(settings, loop, receiver)
         self._sessions = sessions
         self.host = host
         self.presented = self.issued = NO_TOKEN
@@ -294,7 +292,7 @@ def _holder_key(session: ServerSession) -> object:
     if principal is not None:
         with suppress(Exception):  # of the user's class
             return "principal", hash(principal)
-    remote = session.info.remote
+    remote = None if session.info is None else session.info.remote
     if remote is None:
         return None
     host = remote[0]

@@ -69,7 +69,7 @@ TABLE: dict[SessionState, dict[SessionInput, tuple[SessionState, str]]] = {
 }
 """The states of a session, as data.
 
-`docs/reference/states.md` shows this table. Tests compare the two, and play each cell.
+`docs/reference/states.md` shows this table. A test compares the two.
 """
 
 

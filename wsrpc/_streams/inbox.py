@@ -96,7 +96,7 @@ class MessageQueue:
 class ReadableChannel(Protocol):
     """Channel of an `Inbox`.
 
-    Implemented by `ChannelCore` of ``_channels.core`` for anonymous channels, and by `ReadingPlace` of
+    Implemented by `ChannelCore` of ``_channels.core`` for anonymous channels, and by `NamedChannel` of
     ``_channels.readers`` for the main channel and named ones, which have no credit and do not end.
     """
 
@@ -137,13 +137,19 @@ class ReadableChannel(Protocol):
     def answer(self, i: int, value: object = None, /) -> None:
         """Resolve a request that arrived on the channel."""
 
+    def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow, /) -> None:
+        """End what ``inbox`` reads, because more is unread than may be."""
+
     def abort(self, reason: object, /) -> None:
-        """End the channel on both sides."""
+        """End the channel on both sides. Only an inbox that owns the channel asks for that."""
 
     def finish_locally(self) -> None:
         """End the channel in good order. The remote peer knows that it has ended."""
 
     def warn(self, text: str, /) -> None: ...
+
+    def count_misfit(self, event: str, why: Exception, /) -> None:
+        """Count an event that was dropped because its arguments are not what its reader wants."""
 
     def count_dropped(self, count: int, /) -> None:
         """Count events that were dropped because nobody reads them any more."""
@@ -328,7 +334,7 @@ class Inbox(MessageQueue):
 
     def _overflow(self, error: StreamOverflow) -> None:
         self.end(error)
-        self.channel.abort(error)
+        self.channel.overflowed(self._event, self, error)
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
         again, self.ended = self.ended, True
@@ -439,6 +445,10 @@ class Inbox(MessageQueue):
         self._reserved += waiting
         self.queue.extendleft((other, share, None, None) for other in reversed(others))
         return first, size - waiting
+
+    def count_misfit(self, why: Exception) -> None:
+        """Count an event that was taken, and is dropped because its arguments are not what the reader wants."""
+        self.channel.count_misfit(self._event, why)
 
     def grant_credit(self) -> None:
         """Give the producer credit for a full window beyond what the reader has taken."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from msgspec import UNSET
 
@@ -11,8 +11,6 @@ from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage
 
 __all__ = ["Decode", "FanOut", "MismatchDetector", "Recipient", "add", "each_of", "remove"]
-
-K = TypeVar("K")
 
 Decode = Callable[[bytes | bytearray], WireMessage]
 
@@ -90,9 +88,9 @@ class MismatchDetector:
 
 
 def add(
-    recipients: dict[K, Recipient], key: K, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str
+    recipients: dict[str, Recipient], event: str, recipient: Recipient, fan_out: Callable[[], FanOut] | None, taken: str
 ) -> None:
-    """Add a recipient under ``key``.
+    """Add a recipient of the messages with that name.
 
     Args:
         fan_out: makes the fan-out through which the recipient shares the messages with others. None: it shares nothing.
@@ -101,26 +99,26 @@ def add(
     Raises:
         RuntimeError: something receives the messages already, and one of the two does not share them.
     """
-    present = recipients.get(key)
+    present = recipients.get(event)
     if fan_out is None and present is None:
-        recipients[key] = recipient
+        recipients[event] = recipient
     elif fan_out is not None and (present is None or isinstance(present, FanOut)):
         if present is None:
-            present = recipients[key] = fan_out()
+            present = recipients[event] = fan_out()
         present.members.append(recipient)
     else:
         raise RuntimeError(taken)
 
 
-def remove(recipients: dict[K, Recipient], key: K, recipient: Recipient) -> None:
-    """Remove a recipient, if it is under ``key``."""
-    present = recipients.get(key)
+def remove(recipients: dict[str, Recipient], event: str, recipient: Recipient) -> None:
+    """Remove a recipient, if it gets the messages with that name."""
+    present = recipients.get(event)
     if isinstance(present, FanOut) and recipient in present.members:
         present.members.remove(recipient)
         if not present.members:
-            del recipients[key]
+            del recipients[event]
     elif present is recipient:
-        del recipients[key]
+        del recipients[event]
 
 
 def each_of(recipients: Iterable[Recipient]) -> list[Recipient]:

@@ -26,12 +26,14 @@ from .._base.scheduler import spawn_later
 from ..errors import HandshakeRejected
 from ..handshake import Handshake
 from ..limits import Limits
-from .deadlines import deadlines_of
+from .deadlines import Deadlines
 from .fairness import Turns
+from .head import Head
 from .health import Health
-from .judging import judge, serialized, server_protocol
+from .judging import LIBRARY_LOGGER, judge, serialized
+from .per_loop import shared
 from .plain_handshake import plain_answer, plain_request
-from .websocket import LIBRARY_LOGGER, Opened, Underlying, WebSocketConnection, WebSocketTransport
+from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]
 
@@ -39,13 +41,11 @@ HANDSHAKE = 0.000125
 """Approximate seconds that a handshake costs, from the request to the answer and the peer. (Without TLS, 0.08 ms on a
 machine of 2026. A place that is larger than the work lets most of a crowd wait for another turn, which costs again.)"""
 
-END_OF_REQUEST = b"\r\n\r\n"
-
 
 class AcceptedConnection(asyncio.Protocol):
     """Connection that a server has accepted, until its request is answered. It reads the request and nothing more."""
 
-    __slots__ = ("__weakref__", "_begun", "_early", "_library", "_line_end", "_reception", "is_head", "read", "tcp")
+    __slots__ = ("__weakref__", "_early", "_library", "_reception", "head", "is_head", "tcp")
 
     tcp: asyncio.Transport
 
@@ -53,16 +53,11 @@ class AcceptedConnection(asyncio.Protocol):
         self._reception = reception
         self.is_head = False
         """Whether the request is a HEAD, which asks for the server's health."""
-        self._begun = False
-        """Whether anything was read."""
         self._library: ServerProtocol | None = None
         """Parses the request, if it is not plain."""
-        self._line_end = b""
-        """The last bytes that were read, which may be the beginning of `END_OF_REQUEST`."""
-        self._early: bytes | None = None
-        """What came behind the request; None until the end of the request."""
-        self.read = 0
-        """Bytes that belong to the request."""
+        self.head = Head()
+        self._early = b""
+        """What came behind the request."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         tcp: Any = transport  # asyncio's annotation says less than it passes
@@ -72,7 +67,7 @@ class AcceptedConnection(asyncio.Protocol):
     def take_early(self) -> bytes:
         """Return what came behind the request."""
         early, self._early = self._early, b""
-        return early or b""
+        return early
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._reception.discard(self.tcp)
@@ -80,47 +75,27 @@ class AcceptedConnection(asyncio.Protocol):
             vars(self._library).clear()  # its parser refers to it
 
     def data_received(self, data: bytes) -> None:
-        data = self._take_request(data)
+        first = not self.head.size
+        if first and self._reception.health is not None and (as_get := self._reception.health.as_get(data)) is not None:
+            self.is_head = True
+            data = as_get
+        data, early = self.head.split(data)
+        if early:  # keep it, and pause reading, so that it is one read at most
+            self._early += early
+            self.tcp.pause_reading()
         if not data:
             return
-        self.read += len(data)
-        request = None if self._begun else plain_request(data)
-        self._begun = True
+        request = plain_request(data) if first else None
         if request is None:
             if self._library is None:
                 self._library = ServerProtocol(logger=LIBRARY_LOGGER)
             self._library.receive_data(data)
             request = next((event for event in self._library.events_received() if isinstance(event, Request)), None)
             if self._library.handshake_exc is not None:
+                self.head.complete = True  # what else comes is kept back, as behind a request: it gets no other answer
                 self._reception.refuse(self.tcp, b"".join(self._library.data_to_send()))
         if request is not None:
             self._reception.receive(self, request)
-
-    def _take_request(self, data: bytes) -> bytes:
-        """Return the part of ``data`` that belongs to the request."""
-        if self._early is not None:
-            self._keep(data)
-            return b""
-        if self._reception.health is not None and not self._line_end:
-            as_get = self._reception.health.as_get(data)
-            self.is_head = as_get is not None
-            data = data if as_get is None else as_get
-        before = self._line_end
-        end = (before + data).find(END_OF_REQUEST)
-        if end < 0:
-            self._line_end = (before + data)[1 - len(END_OF_REQUEST) :]
-            return data
-        size = end + len(END_OF_REQUEST) - len(before)
-        self._line_end = self._early = b""
-        if size < len(data):
-            self._keep(data[size:])
-        return data[:size]
-
-    def _keep(self, data: bytes) -> None:
-        """Keep what came too early, and pause reading, so that it is one read at most."""
-        assert self._early is not None
-        self._early += data
-        self.tcp.pause_reading()
 
 
 class Reception:
@@ -153,9 +128,9 @@ class Reception:
         self._secure = secure
         loop = asyncio.get_running_loop()
         self._turns = Turns(loop)
-        self._deadlines = deadlines_of(loop, limits.open_timeout)
+        self._deadlines = shared(loop, Deadlines, limits.open_timeout)
         self._stopped = False
-        self._closing = deadlines_of(loop, limits.close_timeout)
+        self._closing = shared(loop, Deadlines, limits.close_timeout)
         """Those of refused connections."""
         self._expected: WeakKeyDictionary[AcceptedConnection, asyncio.Task[Any]] = WeakKeyDictionary()
         """Connections whose TLS handshake goes on, each with the event loop's task that does it."""
@@ -164,7 +139,8 @@ class Reception:
         self._all: set[asyncio.Transport] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         """The handshakes that wait for something."""
-        self._waiting: asyncio.Future[None] | None = None
+        self._less = asyncio.Event()
+        """Set when a connection or a handshake is over."""
 
     # ------------------------------------------------------------ the connections
 
@@ -190,22 +166,17 @@ class Reception:
         self._opening.discard(tcp)
         self._deadlines.discard(tcp)
         self._closing.discard(tcp)
-        self._look()
+        self._less.set()
 
     def _task_done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
-        self._look()
-
-    def _look(self) -> None:
-        if self._waiting is not None and not self._waiting.done() and not self._all and not self._tasks:
-            self._waiting.set_result(None)
+        self._less.set()
 
     async def wait_over(self) -> None:
         """Wait until no connection is left. Cancelling is safe."""
         while self._all or self._tasks:
-            if self._waiting is None or self._waiting.done():
-                self._waiting = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._waiting)
+            self._less.clear()
+            await self._less.wait()
 
     def stop(self) -> None:
         """End the handshakes that go on, and all that come; open connections stay. Idempotent."""
@@ -232,8 +203,8 @@ class Reception:
         context = contextvars.copy_context()
         try:
             rest = context.run(self._judge, connection, request)
-        except Exception:
-            self._failed(connection)
+        except Exception as exc:
+            self._failed(connection, exc)
         else:
             if rest is not None:
                 task = spawn_later(self._finish(connection, rest), context)
@@ -243,19 +214,20 @@ class Reception:
     async def _finish(self, connection: AcceptedConnection, rest: Awaitable[None]) -> None:
         try:
             await rest
-        except Exception:
-            self._failed(connection)
+        except Exception as exc:
+            self._failed(connection, exc)
 
-    def _failed(self, connection: AcceptedConnection) -> None:
-        logger.error("accepting a connection failed", exc_info=True)
-        connection.tcp.abort()
+    def _failed(self, connection: AcceptedConnection, exc: Exception) -> None:
+        if isinstance(exc, HandshakeRejected) and connection.tcp in self._opening:
+            self.refuse(connection.tcp, serialized(_refusal(exc)))
+        else:
+            logger.error("accepting a connection failed", exc_info=exc)
+            connection.tcp.abort()
 
     def _judge(self, connection: AcceptedConnection, request: Request) -> Awaitable[None] | None:
         """Answer a request. If something has to be awaited, return the rest of the work."""
         if self._path is not None and path_of(request.path) != path_of(self._path):
-            found = ServerProtocol().reject(404, f"nothing here, the WebSocket is at {self._path}\n")
-            self.refuse(connection.tcp, serialized(found))
-            return None
+            raise HandshakeRejected(404, f"nothing here, the WebSocket is at {self._path}\n")
         handshake = Handshake(
             request.path,
             HeadersView(request.headers),
@@ -265,11 +237,7 @@ class Reception:
             limits=self._limits,
             compression=self._compression,
         )
-        try:
-            waiting = self._admit(handshake)
-        except HandshakeRejected as exc:
-            self.refuse(connection.tcp, serialized(_refusal(exc)))
-            return None
+        waiting = self._admit(handshake)
         if waiting is not None:
             return self._judge_later(connection, request, handshake, waiting)
         return self._open(connection, request, handshake)
@@ -277,11 +245,7 @@ class Reception:
     async def _judge_later(
         self, connection: AcceptedConnection, request: Request, handshake: Handshake, waiting: Awaitable[None]
     ) -> None:
-        try:
-            await waiting
-        except HandshakeRejected as exc:
-            self.refuse(connection.tcp, serialized(_refusal(exc)))
-            return
+        await waiting
         rest = self._open(connection, request, handshake)
         if rest is not None:
             await rest
@@ -291,10 +255,9 @@ class Reception:
         added = handshake.response_headers
         negotiates = added or handshake.compression or handshake.subprotocol is not None
         answer = None if negotiates else plain_answer(request)
-        library, compression = None, None
+        compression = None
         if answer is None:
-            judged = judge(request, handshake)
-            response, library, compression = judged.response, judged.library, judged.compression
+            response, compression = judge(request, handshake)
             if response.status_code != HTTPStatus.SWITCHING_PROTOCOLS:
                 self.refuse(connection.tcp, serialized(response))
                 return None
@@ -308,12 +271,17 @@ class Reception:
             return None
         self._opening.discard(tcp)
         info = handshake.connection_info(Underlying(tcp, request))
-        opened = Opened(library or server_protocol(), compression, info, connection.read, len(answer))
+        opened = Opened(
+            client=False, info=info, compression=compression, read=connection.head.size, written=len(answer)
+        )
         # Reading is resumed when the transport is started.
         opened_connection = WebSocketConnection(tcp, opened, handshake.limits, partial(self.discard, tcp))
+        rest = self._accept(opened_connection, handshake)
+        # Not before: until the transport is started, each message is kept. Those that were compressed to a read may
+        # take a thousand times as much.
         if early := connection.take_early():
             opened_connection.data_received(early)
-        return self._accept(opened_connection, handshake)
+        return rest
 
     def refuse(self, tcp: asyncio.Transport, answer: bytes) -> None:
         """Answer a request with something else than a WebSocket, and end the connection."""

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from typing import Any, Protocol
-from weakref import WeakKeyDictionary, proxy
+from typing import Protocol
 
-__all__ = ["Deadlines", "deadlines_of"]
+__all__ = ["Deadlines"]
 
 
 EMPTY_CONTEXT = contextvars.Context()
@@ -62,18 +61,3 @@ class Deadlines:
         if self._until and not self._has_timer:
             self._has_timer = True
             self._loop.call_at(next(iter(self._until.values())), self._due, context=EMPTY_CONTEXT)
-
-
-_of_loops: WeakKeyDictionary[Any, dict[float, Deadlines]] = WeakKeyDictionary()
-
-
-def deadlines_of(loop: Any, seconds: float) -> Deadlines:
-    """Return the `Deadlines` of that length in ``loop``, which all its connections share."""
-    all_of_loop = _of_loops.get(loop)
-    if all_of_loop is None:
-        all_of_loop = _of_loops[loop] = {}
-    found = all_of_loop.get(seconds)
-    if found is None:
-        weak: Any = proxy(loop)  # a reference would keep the loop alive
-        found = all_of_loop[seconds] = Deadlines(weak, seconds)
-    return found

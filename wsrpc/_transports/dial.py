@@ -14,11 +14,12 @@ from websockets.exceptions import InvalidHandshake
 
 from .._base.misuse import check_flag
 from .._base.names import StrPath
+from .._session.sessions import RESUME_HEADER
 from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
 from .connecting import connect
-from .dial_request import OTHER_ORIGINS, RESUME_HEADER, DialRequest, check_subprotocols, follow_redirects
+from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
 from .opening import ClientOpening, presentable
 from .urls import check_unix, check_url, environment_proxy
 from .websocket import WebSocketTransport

@@ -12,12 +12,13 @@ from urllib.parse import unquote, urljoin, urlsplit
 
 from .._base.logs import logger
 from .._base.names import StrPath
+from .._session.sessions import RESUME_HEADER
 from ..errors import HandshakeRejected, redirect_not_followed
 from ..handshake import has_token
 from ..headers import HEADER_NAME, check_header
 from .urls import BadURL, check_proxy, check_unix, check_url, shown_url
 
-__all__ = ["OTHER_ORIGINS", "RESUME_HEADER", "DialRequest", "check_subprotocols", "follow_redirects"]
+__all__ = ["OTHER_ORIGINS", "DialRequest", "check_subprotocols", "follow_redirects"]
 
 T = TypeVar("T")
 
@@ -30,9 +31,6 @@ HOST_AND_PORT = re.compile(r"([0-9A-Za-z._-]+|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?"
 """Host and port of a Location. Libraries differ on unusual ones, and might dial another host than was checked."""
 
 DEFAULT_PORTS = {"ws": 80, "wss": 443}
-
-RESUME_HEADER = "Wsrpc-Resume"
-"""Header of a request for a connection on which a session is to go on."""
 
 OTHER_ORIGINS: ContextVar[list[str] | None] = ContextVar("OTHER_ORIGINS", default=None)
 """A client's list of the URLs at other origins to which it was redirected. A `Dial` function cannot return them: it
@@ -188,7 +186,7 @@ async def follow_redirects(request: DialRequest, attempt: Callable[[DialRequest]
     except TimeoutError as exc:
         if not limit.expired():
             raise
-        raise TimeoutError(f"no answer to the opening handshake within open_timeout={seconds:g} s") from exc
+        raise TimeoutError(f"no response to the opening handshake within open_timeout={seconds:g} s") from exc
 
 
 def check_subprotocols(names: object) -> None:

@@ -12,7 +12,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
-from weakref import WeakKeyDictionary, proxy
+
+from .per_loop import shared
 
 __all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
 
@@ -95,13 +96,6 @@ class Turns:
             callback()
 
 
-_of_loops: WeakKeyDictionary[Any, Turns] = WeakKeyDictionary()
-
-
 def turns_of(loop: Any) -> Turns:
     """Return the `Turns` of ``loop``. All server connections of the event loop share this object."""
-    turns = _of_loops.get(loop)
-    if turns is None:
-        weak: Any = proxy(loop)  # a reference would keep the loop alive
-        turns = _of_loops[loop] = Turns(weak)
-    return turns
+    return shared(loop, Turns)

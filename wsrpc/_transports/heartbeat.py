@@ -93,19 +93,6 @@ class Heartbeat:
     interval after the last ping, but not before the response to the last ping.
     """
 
-    __slots__ = (
-        "_interval",
-        "_loop",
-        "_output",
-        "_payload",
-        "_progress",
-        "_sent_at",
-        "_survives",
-        "_timeout",
-        "_timer",
-        "_until_next",
-    )
-
     def __init__(self, output: PingOutput, loop: Timers, limits: Limits) -> None:
         self._output = output
         self._loop = loop
@@ -200,7 +187,7 @@ class Heartbeat:
         else:
             self.stop()
             code = CloseCode.ABNORMAL if self._survives else CloseCode.INTERNAL_ERROR
-            self._output.drop(code, f"no answer to a ping within {self._timeout:g} s")
+            self._output.drop(code, f"no response to a ping within {self._timeout:g} s")
 
 
 class StallWatch:

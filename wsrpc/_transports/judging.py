@@ -2,51 +2,43 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
-from msgspec import Struct
+from websockets.extensions import Extension
 from websockets.http11 import Request, Response
-from websockets.protocol import State
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
+from .._base.logs import quieten, safe_logger
 from ..handshake import Handshake
-from .compression import AcceptedCompression, Compression
-from .websocket import LIBRARY_LOGGER
+from .compression import AcceptedCompression
 
-__all__ = ["Judged", "judge", "serialized", "server_protocol"]
+__all__ = ["LIBRARY_LOGGER", "judge", "serialized"]
 
-
-class Judged(Struct, frozen=True):
-    """A response, and what goes on with the connection if the response is 101."""
-
-    response: Response
-    library: ServerProtocol
-    compression: Compression | None
+LIBRARY_LOGGER = safe_logger("wsrpc.websockets")
+"""The library's own log. wsrpc logs what the library would say at INFO itself, with the peer's id."""
+LIBRARY_LOGGER.setLevel(logging.WARNING)
+LIBRARY_LOGGER.addFilter(quieten)
 
 
-def server_protocol() -> ServerProtocol:
-    """Return the library's protocol for a connection that is open, without extensions."""
-    # The bounds are those of our `FrameReader`.
-    return ServerProtocol(state=State.OPEN, max_size=None, logger=LIBRARY_LOGGER)
+def judge(request: Request, handshake: Handshake) -> tuple[Response, Extension | None]:
+    """Let the library judge a request that nobody has refused.
 
-
-def judge(request: Request, handshake: Handshake) -> Judged:
-    """Let the library judge a request that nobody has refused."""
+    Returns:
+        The response, without `Handshake.response_headers`, and the extension that compresses if its status is 101.
+    """
 
     def choose(protocol: ServerProtocol, offered: Sequence[Subprotocol]) -> Subprotocol | None:
         return None if handshake.subprotocol is None else Subprotocol(handshake.subprotocol)
 
-    extension = AcceptedCompression() if handshake.compression else None
+    compression = AcceptedCompression() if handshake.compression else None
     library = ServerProtocol(
-        state=State.OPEN,  # it is not to read a request
-        extensions=None if extension is None else [extension],
-        select_subprotocol=choose,
-        max_size=None,
-        logger=LIBRARY_LOGGER,
+        extensions=None if compression is None else [compression], select_subprotocol=choose, logger=LIBRARY_LOGGER
     )
     response = library.accept(request)
-    return Judged(response, library, None if extension is None else extension.agreed)
+    vars(library).clear()  # its parser refers to it
+    return response, None if compression is None else compression.agreed
 
 
 def serialized(response: Response) -> bytes:

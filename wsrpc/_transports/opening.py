@@ -18,13 +18,13 @@ from ..limits import Limits
 from ..transport import ConnectionInfo
 from .compression import OfferedCompression
 from .dial_request import DialRequest
-from .websocket import LIBRARY_LOGGER, Opened, Underlying, WebSocketConnection, WebSocketTransport
+from .head import Head
+from .judging import LIBRARY_LOGGER
+from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["ClientOpening", "ClientRequest", "presentable"]
 
 USER_AGENT = f"Python/{sys.version_info.major}.{sys.version_info.minor} wsrpc"
-
-END_OF_HEAD = b"\r\n\r\n"
 
 
 class ClientRequest:
@@ -37,7 +37,6 @@ class ClientRequest:
             self.uri,
             extensions=None if self._extension is None else [self._extension],
             subprotocols=[Subprotocol(name) for name in request.subprotocols] or None,
-            max_size=None,  # the bounds are those of our `FrameReader`
             logger=LIBRARY_LOGGER,
         )
         self.request: Request = self.library.connect()
@@ -87,7 +86,9 @@ class ClientRequest:
             underlying=Underlying(tcp, self.request, response),
         )
         compression = None if self._extension is None else self._extension.agreed
-        return WebSocketConnection(tcp, Opened(self.library, compression, info, read, written), limits)
+        vars(self.library).clear()  # its parser refers to it
+        opened = Opened(client=True, info=info, compression=compression, read=read, written=written)
+        return WebSocketConnection(tcp, opened, limits)
 
 
 class ClientOpening(asyncio.Protocol):
@@ -101,9 +102,7 @@ class ClientOpening(asyncio.Protocol):
         self.uri = asked.uri
         self._limits = limits
         self._tcp: asyncio.Transport | None = None
-        self._line_end: bytes | None = b""
-        """The last bytes that were read, which may be the beginning of `END_OF_HEAD`; None behind it."""
-        self._read = 0
+        self._head = Head()
         self._written = 0
         self.opened: asyncio.Future[WebSocketTransport] = asyncio.get_running_loop().create_future()
         """Done with the transport, or with what `ClientRequest.receive` raises."""
@@ -125,8 +124,7 @@ class ClientOpening(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.opened.done():
             return
-        head, rest = self._split(data)
-        self._read += len(head)
+        head, rest = self._head.split(data)
         try:
             response = self._asked.receive(head)
             if response is None and rest:  # of a refusal: its body
@@ -137,7 +135,7 @@ class ClientOpening(asyncio.Protocol):
             if response is not None:
                 assert self._tcp is not None
                 connection = self._asked.take_over(
-                    self._tcp, response, self._limits, read=self._read, written=self._written
+                    self._tcp, response, self._limits, read=self._head.size, written=self._written
                 )
                 self.opened.set_result(connection)
                 if rest:
@@ -152,19 +150,6 @@ class ClientOpening(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.eof_received()
-
-    def _split(self, data: bytes) -> tuple[bytes, bytes]:
-        """Return the part of ``data`` that belongs to the head of the response, and what comes behind it."""
-        before = self._line_end
-        if before is None:
-            return b"", data
-        end = (before + data).find(END_OF_HEAD)
-        if end < 0:
-            self._line_end = (before + data)[1 - len(END_OF_HEAD) :]
-            return data, b""
-        self._line_end = None
-        size = end + len(END_OF_HEAD) - len(before)
-        return data[:size], data[size:]
 
 
 def presentable(exc: InvalidHandshake) -> InvalidHandshake:

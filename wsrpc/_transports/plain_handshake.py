@@ -41,9 +41,7 @@ def plain_request(data: bytes) -> Request | None:
     if found is None:
         return None
     path, fields = found[1].decode("ascii"), found[2].decode("ascii")
-    headers = Headers()
-    for name, value in FIELDS.findall(fields):
-        headers.set_insecure(name, value)  # the pattern has checked it
+    headers = Headers(FIELDS.findall(fields))
     has_body = headers.get_all("Content-Length") or headers.get_all("Transfer-Encoding")
     return None if has_body else Request(path, headers)
 

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidHandshake, InvalidHeader
 from websockets.http11 import Request, Response
+from websockets.server import ServerProtocol
 
 from .._base.headers import address
 from ..errors import short
@@ -21,7 +22,7 @@ from ..handshake import Handshake
 from ..headers import ResponseHeaders
 from ..limits import Limits
 from .dial_request import DialRequest
-from .judging import judge, serialized, server_protocol
+from .judging import LIBRARY_LOGGER, judge, serialized
 from .opening import ClientRequest, presentable
 from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
@@ -40,17 +41,12 @@ class ServerUpgrade:
         self._handshake = handshake
         try:
             self._request = Request(handshake.target, Headers(handshake.headers))
-            judged = judge(self._request, handshake)
-            response, self._library, self._compression = judged.response, judged.library, judged.compression
+            response, self._compression = judge(self._request, handshake)
         except InvalidHeader as exc:
             # An HTTP server that accepted it is more lenient than the library. Without the value, which may be a token.
-            self._request, self._library, self._compression = (
-                Request(handshake.target, Headers()),
-                server_protocol(),
-                None,
-            )
+            self._request, self._compression = Request(handshake.target, Headers()), None
             reason = f"The header {short(exc.name)} has a character that no header may have.\n"
-            response = self._library.reject(HTTPStatus.BAD_REQUEST, reason)
+            response = ServerProtocol(logger=LIBRARY_LOGGER).reject(HTTPStatus.BAD_REQUEST, reason)
         self._response = response
         self.status: int = response.status_code
         self.headers = ResponseHeaders(list(response.headers.raw_items()))
@@ -80,7 +76,7 @@ class ServerUpgrade:
         if underlying is None:
             underlying = Underlying(transport, self._request, self._response)
         info = self._handshake.connection_info(underlying, address(transport.get_extra_info("sockname")))
-        opened = Opened(self._library, self._compression, info)
+        opened = Opened(client=False, info=info, compression=self._compression)
         connection = WebSocketConnection(transport, opened, self._handshake.limits, lost)
         if early:
             connection.data_received(early)

@@ -23,7 +23,7 @@ from ..errors import ConnectionLost
 from ..limits import Limits
 from ._delegate import PORTALS, Delegate
 from ._handlers import check_plain, in_a_thread
-from ._loop import Portal, Texts
+from ._loop import Portal
 from ._peer import Endpoint, Peer
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Client(Endpoint, Root):
             return ConnectionLost(1000, "the client was closed", "not_sent")
 
         # Calls that come before `connect` belong to the loop of this thread, too.
-        portal = Portal(Texts("Client", "wsrpc.Client"), inner.close, over, first=core_of(inner).enter_loop)
+        portal = Portal("Client", "wsrpc.Client", inner.close, over, first=core_of(inner).enter_loop)
         PORTALS[inner.peer] = weakref.ref(portal)  # it refers to the peer, which must not keep it alive
         super().__init__(inner, portal)
 

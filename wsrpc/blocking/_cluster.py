@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Never, Self, TypeAlias, TypeVar
 
+from .._api.proxy import make_emitter
 from .._cluster.calls import ClusterPeer as AsyncClusterPeer
 from .._cluster.calls import ClusterPeerChannel as AsyncClusterPeerChannel
 from .._cluster.cluster import ClusterClient as AsyncClusterClient
@@ -20,9 +21,8 @@ from ..errors import EngineLost
 from ..limits import Limits
 from ..stats import ClusterStats
 from ._client import Root
-from ._contracts import make_emitter
 from ._delegate import Delegate, inner_of
-from ._loop import Portal, Texts
+from ._loop import Portal
 from ._peer import Caller
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class ClusterEmitter(Delegate):
 
     def emitter(self, contract: TypeForm[T], /, *, skip: SkipAddressed = None) -> T:
         """Return an object whose methods emit the events of a contract; see `wsrpc.cluster.ClusterRoom.emitter`."""
-        made: T = make_emitter(contract, self, skip=kept(skip))
+        made: T = make_emitter(contract, self, blocking=True, skip=kept(skip))
         return made
 
 
@@ -168,8 +168,8 @@ class ClusterClient(Root):
             return EngineLost("the ClusterClient is used outside of its block: use `with`")
 
         closing = partial(inner.__aexit__, None, None, None)
-        texts = Texts("ClusterClient", "wsrpc.cluster.ClusterClient")
-        super().__init__(inner, Portal(texts, closing, over, opens_first=True, steps=False))
+        name = "ClusterClient"
+        super().__init__(inner, Portal(name, f"wsrpc.cluster.{name}", closing, over, opens_first=True, steps=False))
 
     def __enter__(self) -> Self:
         """Join the cluster.

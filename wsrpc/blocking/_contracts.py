@@ -5,100 +5,58 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from .._api.proxy import TypedCaller
-from .._api.proxy import make_emitter as make_async_emitter
-from .._api.proxy import make_proxy as make_async_proxy
+from .._api.proxy import Calling, Proxy, typed
 from .._handlers.contract import Contract, Kind, Member, read_contract
+from .._sending.pending import RequestOptions
 from ._delegate import blocking_form, upload
 from ._handlers import marked
 from ._loop import Portal
 
-__all__ = ["implement", "make_emitter", "make_proxy"]
+__all__ = ["implement", "make_proxy"]
 
 
-class BlockingProxy(TypedCaller):
-    """Base class of blocking proxies. Each method calls that of an asynchronous proxy in the loop's thread, and waits.
+class BlockingProxy(Proxy):
+    """Base class of blocking proxies. Each method runs that of a `Proxy` in the loop's thread, and waits."""
 
-    Args:
-        proxy: the asynchronous proxy.
-    """
-
-    __slots__ = ("_wsrpc_portal", "_wsrpc_proxy")
+    __slots__ = ("_wsrpc_portal",)
 
     _wsrpc_blocking = True
 
-    def __init__(self, contract: type[Any], proxy: Any, portal: Portal) -> None:
-        super().__init__(contract, proxy)
-        self._wsrpc_proxy = proxy
+    def __init__(self, contract: type[Any], caller: Calling, given: RequestOptions, portal: Portal) -> None:
         self._wsrpc_portal = portal
-        for name, inner in read_contract(contract, "proxy()").channels.items():
-            setattr(self, name, _class_of(inner)(inner, getattr(proxy, name), portal))
+        super().__init__(contract, caller, given)
 
-    def _wsrpc_with(self, changes: dict[str, Any]) -> BlockingProxy:
-        proxy = self._wsrpc_proxy._wsrpc_with(changes)
-        return type(self)(self._wsrpc_contract, proxy, self._wsrpc_portal)
+    @classmethod
+    def _wsrpc_method(cls, number: int, member: Member) -> Callable[..., Any]:
+        call = super()._wsrpc_method(number, member)
+
+        def called(self: BlockingProxy, /, *args: Any, **named: Any) -> Any:
+            portal, run = self._wsrpc_portal, partial(call, self, *args, **named)
+            if member.kind in (Kind.STREAM, Kind.EXCHANGE):
+                return blocking_form(run(), portal)
+            stepped = member.kind is Kind.REQUEST and self._wsrpc_given.retry is None
+            return blocking_form(portal.run(run, stepped=stepped), portal)
+
+        return called
+
+    def _wsrpc_new(self, contract: type[Any], caller: Calling, given: RequestOptions) -> Proxy:
+        return typed(BlockingProxy, contract, caller, given, self._wsrpc_portal)
+
+    def _wsrpc_source(self, items: Any) -> Any:
+        return upload(items)
 
     def __repr__(self) -> str:
-        return f"<blocking {repr(self._wsrpc_proxy)[1:]}"
+        return f"<blocking {super().__repr__()[1:]}"
 
 
-_classes: WeakKeyDictionary[type[Any], type[BlockingProxy]] = WeakKeyDictionary()
-
-
-def _class_of(contract: Any) -> type[BlockingProxy]:
-    made = _classes.get(contract)
-    if made is None:
-        read = read_contract(contract, "proxy()")
-        methods: dict[str, Any] = {member.name: _method(member) for member in read.members}
-        made = type(f"{contract.__qualname__}Proxy", (BlockingProxy,), {"__slots__": tuple(read.channels), **methods})
-        _classes[contract] = made
-    return made
-
-
-def _method(member: Member) -> Callable[..., Any]:
-    name = member.name
-    source = None if member.source is None else member.source.name
-    signature = member.call_signature
-
-    def request(self: Any, /, *args: Any, **named: Any) -> Any:
-        proxy = self._wsrpc_proxy
-        return self._wsrpc_portal.run(
-            partial(getattr(proxy, name), *args, **named), stepped=proxy._wsrpc_given.retry is None
-        )
-
-    def other(self: Any, /, *args: Any, **named: Any) -> Any:
-        proxy = self._wsrpc_proxy
-        if source is not None:
-            given = signature.bind(proxy, *args, **named)
-            given.arguments[source] = upload(given.arguments[source])
-            args, named = given.args[1:], given.kwargs
-        call = partial(getattr(proxy, name), *args, **named)
-        if member.kind in (Kind.STREAM, Kind.EXCHANGE):
-            return blocking_form(call(), self._wsrpc_portal)
-        return blocking_form(self._wsrpc_portal.run(call), self._wsrpc_portal)
-
-    made = request if member.kind is Kind.REQUEST else other
-    made.__name__, made.__qualname__ = name, member.function.__qualname__
-    made.__doc__, made.__module__ = member.function.__doc__, member.function.__module__
-    made.__signature__ = signature  # type: ignore[attr-defined]
-    return made
-
-
-def make_proxy(contract: Any, caller: Any, portal: Portal) -> Any:
+def make_proxy(contract: Any, caller: Calling, portal: Portal) -> Any:
     """Return a proxy; see `Caller.proxy`.
 
     Args:
         caller: the asynchronous caller.
     """
-    proxy = portal.apply(partial(make_async_proxy, contract, caller, blocking=True))
-    return _class_of(contract)(contract, proxy, portal)
-
-
-def make_emitter(contract: Any, caller: Any, *, takes_offline: bool = False, **options: Any) -> Any:
-    """Return an emitter; see `Caller.emitter`."""
-    return make_async_emitter(contract, caller, takes_offline=takes_offline, blocking=True, **options)
+    return portal.apply(partial(typed, BlockingProxy, contract, caller, RequestOptions(), portal))
 
 
 def implement(inner: Any, portal: Portal, contract: Any, implementation: object) -> None:

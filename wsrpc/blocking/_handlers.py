@@ -10,13 +10,15 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, Literal, get_args, get_origin
 
+from msgspec.structs import replace
+
 from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._api.peer import Peer as AsyncPeer
+from .._api.stream import Stream as AsyncStream
 from .._base.names import RESERVED_EVENTS
 from .._channels.source import iterate_in_thread
 from .._handlers.introspection import is_async, location, read_signature, signature_of
 from .._handlers.method import MARK, Exposed, mark_of
-from .._streams.stream import Stream as AsyncStream
 from ._delegate import blocking_form
 from ._loop import Portal
 from ._stream import Stream
@@ -116,7 +118,7 @@ def threaded(function: Callable[..., Any], portal: Portal) -> tuple[Any, bool]:
                 )
     items = {p.name: p.type for p in read.parameters if (get_origin(p.type) or p.type) is Iterator}
     if not items and not any(p.injection is not None and p.injection.conversation for p in read.parameters):
-        # What a generator function raises is raised in a `Job`.
+        # What a generator function raises is raised in a `Worker`.
         return (function if inspect.isgeneratorfunction(function) else _failing_on_exit(function)), True
 
     def convert(value: Any) -> Any:
@@ -164,7 +166,7 @@ def marked(function: Callable[..., Any], portal: Portal) -> Any:
         def made(*args: Any, **named: Any) -> Any:
             return function(*args, **named)
 
-    setattr(made, MARK, Exposed(mark.name, {**mark.options, "thread": thread}))
+    setattr(made, MARK, Exposed(mark.name, replace(mark.options, thread=thread)))
     return made
 
 

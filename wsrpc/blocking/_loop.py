@@ -13,12 +13,12 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from threading import get_ident
-from typing import Any, NamedTuple
+from typing import Any
 
 from .._api.anonymous import AnonymousChannel, core_of
 from ._workers import Workers
 
-__all__ = ["LoopEnded", "LoopThread", "Portal", "Texts"]
+__all__ = ["LoopEnded", "LoopThread", "Portal"]
 
 
 Closing = Callable[[], Coroutine[Any, Any, None]]
@@ -352,15 +352,6 @@ class LoopThread:
         self._start_all()
 
 
-class Texts(NamedTuple):
-    """Words for the errors of a `Portal`."""
-
-    blocking: str
-    """The class whose calls it carries."""
-    asynchronous: str
-    """The class to use in an event loop."""
-
-
 class Portal:
     """Carries the calls of a blocking client to the asynchronous one in its `LoopThread`.
 
@@ -368,6 +359,8 @@ class Portal:
     and used after it.
 
     Args:
+        name: of the class whose calls it carries.
+        asynchronous: the class to use in an event loop, for error texts.
         closing: closes the asynchronous client.
         over: makes the error of a call after `close`.
         first: is called in the loop's thread before anything else.
@@ -377,7 +370,8 @@ class Portal:
 
     def __init__(
         self,
-        texts: Texts,
+        name: str,
+        asynchronous: str,
         closing: Closing,
         over: Callable[[], Exception],
         *,
@@ -385,7 +379,8 @@ class Portal:
         opens_first: bool = False,
         steps: bool = True,
     ) -> None:
-        self._texts = texts
+        self._name = f"wsrpc.blocking.{name}"
+        self._asynchronous = asynchronous
         self._closing = closing
         self._first = first
         self._over = over
@@ -459,7 +454,7 @@ class Portal:
         thread = self._thread
         if thread is not None and thread.pid == os.getpid():
             warnings.warn(
-                f"a wsrpc.blocking.{self._texts.blocking} was not closed: use `with`, or call close()",
+                f"a {self._name} was not closed: use `with`, or call close()",
                 ResourceWarning,
                 stacklevel=2,
             )
@@ -470,11 +465,11 @@ class Portal:
             if self._closed:
                 raise self._over()
             if self._thread is None:
-                self._thread = LoopThread(f"wsrpc.blocking.{self._texts.blocking}", self._first)
+                self._thread = LoopThread(self._name, self._first)
             return self._thread
 
     def _check_caller(self, thread: LoopThread | None) -> None:
-        name = f"wsrpc.blocking.{self._texts.blocking}"
+        name = self._name
         if thread is not None and thread.pid != os.getpid():
             raise RuntimeError(
                 f"this {name} was in use when the process forked, and its thread exists only in the parent: "
@@ -490,6 +485,6 @@ class Portal:
         except RuntimeError:
             return
         raise RuntimeError(
-            f"{name} would block the event loop that runs in this thread: use {self._texts.asynchronous} here, "
+            f"{name} would block the event loop that runs in this thread: use {self._asynchronous} here, "
             "and `await` its calls"
         )

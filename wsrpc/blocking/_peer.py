@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Never, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Never, Self, overload
 
 from msgspec import UNSET, UnsetType
 
@@ -14,27 +14,28 @@ from .._api.anonymous import AnonymousChannel as AsyncAnonymousChannel
 from .._api.anonymous import channel_of
 from .._api.channel import Channel as AsyncChannel
 from .._api.peer import Peer as AsyncPeer
+from .._api.proxy import make_emitter
+from .._api.stream import Stream as AsyncStream
 from .._base.misuse import no_parentheses
-from .._base.names import F, Offline
+from .._base.names import UNTYPED, F, Offline
 from .._base.state import Key, PeerState
 from .._handlers.injections import Injection, injections
 from .._sending.retry import Retry
 from .._streams.event_values import Keep
-from .._streams.stream import Stream as AsyncStream
 from ..limits import Limits
 from ..stats import PeerStats
 from ..transport import ConnectionInfo
-from ._contracts import implement, make_emitter, make_proxy
+from ._contracts import implement, make_proxy
 from ._delegate import FORMS, Delegate, blocking_form, own_form, upload
 from ._handlers import MISSING, check_plain, in_a_thread, register
 from ._stream import Stream
 
 if TYPE_CHECKING:
-    from typing_extensions import TypeForm
+    from typing_extensions import TypeForm, TypeVar
+
+    T = TypeVar("T", default=Any)
 
 __all__ = ["AnonymousChannel", "Caller", "Channel", "Endpoint", "Peer"]
-
-T = TypeVar("T")
 
 
 class EventReader(Delegate):
@@ -42,15 +43,11 @@ class EventReader(Delegate):
 
     __slots__ = ()
 
-    @overload
-    def events(self, event: str, /, *, keep: Keep = "all") -> Stream[Any]: ...
-
-    @overload
-    def events(self, event: str, /, *, returns: TypeForm[T], keep: Keep = "all") -> Stream[T]: ...
-
-    def events(self, event: str, /, *, returns: Any = UNSET, keep: Keep = "all") -> Stream[Any]:
+    def events(self, event: str, /, *, returns: TypeForm[T] = UNTYPED, keep: Keep = "all") -> Stream[T]:
         """Read the events with the given name, from this call on; see `wsrpc.Peer.events`."""
         return Stream(self._call(self._inner.events, event, returns=returns, keep=keep), self._portal)
+
+    # Overloads of the calls that wait, because mypy finds no type for `pool.submit(client.request, ...)` otherwise.
 
     @overload
     def wait_for(self, event: str, /, *, timeout: float | None = None) -> Any: ...
@@ -146,42 +143,17 @@ class Caller(Delegate):
         opened = self._await(self._inner.open_channel, event, *args, timeout=timeout, offline=offline, **unsupported)
         return AnonymousChannel(opened, self._portal)
 
-    @overload
     def stream(
         self,
         event: str,
         /,
         *args: Any,
+        returns: TypeForm[T] = UNTYPED,
         timeout: float | UnsetType | None = UNSET,
         send: Iterable[Any] | None = None,
         offline: Offline | None = None,
         **unsupported: Never,
-    ) -> Stream[Any]: ...
-
-    @overload
-    def stream(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: TypeForm[T],
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        offline: Offline | None = None,
-        **unsupported: Never,
-    ) -> Stream[T]: ...
-
-    def stream(
-        self,
-        event: str,
-        /,
-        *args: Any,
-        returns: Any = UNSET,
-        timeout: float | UnsetType | None = UNSET,
-        send: Iterable[Any] | None = None,
-        offline: Offline | None = None,
-        **unsupported: Any,
-    ) -> Stream[Any]:
+    ) -> Stream[T]:
         """Request a stream, when you enter its block or read its first item; see `wsrpc.Peer.stream`.
 
         The iterable ``send`` is read in a thread.
@@ -200,7 +172,7 @@ class Caller(Delegate):
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract; see `wsrpc.Peer.emitter`."""
-        made: T = make_emitter(contract, self, takes_offline=True)
+        made: T = make_emitter(contract, self, takes_offline=True, blocking=True)
         return made
 
 
@@ -263,7 +235,20 @@ class Registrar(Delegate):
         implement(self._inner, self._portal, contract, implementation)
 
 
-class Channel(Registrar, Caller, EventReader):
+class ItemReader(Delegate):
+    """`items`, and iteration over them."""
+
+    __slots__ = ()
+
+    def items(self, *, returns: TypeForm[T] = UNTYPED) -> Stream[T]:
+        """Read the items that the remote peer produces; see `wsrpc.AnonymousChannel.items`."""
+        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
+
+    def __iter__(self) -> Stream[Any]:
+        return self.items()
+
+
+class Channel(Registrar, Caller, EventReader, ItemReader):
     """Named channel of one peer, with its own event names; see `wsrpc.Channel`. `Peer.of` returns it.
 
     ``for item in channel`` reads the items, like `items`.
@@ -296,21 +281,8 @@ class Channel(Registrar, Caller, EventReader):
         """Declare which events this side emits; see `wsrpc.Channel.declare`."""
         self._apply(self._inner.declare, contract)
 
-    @overload
-    def items(self) -> Stream[Any]: ...
 
-    @overload
-    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
-
-    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items that the remote peer produces; see `wsrpc.Channel.items`."""
-        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
-
-    def __iter__(self) -> Stream[Any]:
-        return self.items()
-
-
-class AnonymousChannel(Registrar, EventReader):
+class AnonymousChannel(Registrar, EventReader, ItemReader):
     """Channel without a name, opened by one request; see `wsrpc.AnonymousChannel`.
 
     The caller gets the channel from ``open_channel``. On the other side, wsrpc passes it to a handler that has a
@@ -359,19 +331,6 @@ class AnonymousChannel(Registrar, EventReader):
     ) -> None:
         self._portal.settle(partial(self._inner.__aexit__, kind, error, traceback))
 
-    @overload
-    def items(self) -> Stream[Any]: ...
-
-    @overload
-    def items(self, *, returns: TypeForm[T]) -> Stream[T]: ...
-
-    def items(self, *, returns: Any = UNSET) -> Stream[Any]:
-        """Read the items that the remote peer produces; see `wsrpc.AnonymousChannel.items`."""
-        return Stream(self._call(self._inner.items, returns=returns), self._portal, at_once=1)
-
-    def __iter__(self) -> Stream[Any]:
-        return self.items()
-
     def emit(self, event: str, /, *args: Any, **unsupported: Never) -> None:
         """Send an event on the channel; see `wsrpc.AnonymousChannel.emit`."""
         self._await(self._inner.emit, event, *args, **unsupported)
@@ -382,7 +341,7 @@ class AnonymousChannel(Registrar, EventReader):
 
     def emitter(self, contract: TypeForm[T], /) -> T:
         """Return an object whose methods emit the events of a contract on the channel; see `wsrpc.Peer.emitter`."""
-        made: T = make_emitter(contract, self)
+        made: T = make_emitter(contract, self, blocking=True)
         return made
 
     @overload

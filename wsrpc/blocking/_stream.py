@@ -8,8 +8,8 @@ from functools import partial
 from types import TracebackType
 from typing import Self, TypeVar
 
-from .._streams.stream import Stream as AsyncStream
-from .._streams.stream import read_arrived
+from .._api.stream import Stream as AsyncStream
+from .._api.stream import read_arrived
 from ._loop import Portal
 
 __all__ = ["Stream"]

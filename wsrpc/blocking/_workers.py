@@ -11,6 +11,9 @@ from typing import Any, ParamSpec, TypeVar
 
 __all__ = ["Workers", "without_exit"]
 
+Job = tuple[Future[Any], Callable[[], Any]]
+"""A function that runs in a thread, and the future that gets its result."""
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -36,7 +39,7 @@ class Workers(ThreadPoolExecutor):
             if self._ended:
                 raise RuntimeError("the client was closed")
             worker = self._idle.pop() if self._idle else Worker(f"{self._name} worker", self._is_idle)
-            worker.jobs.put(Job(future, partial(function, *args, **kwargs)))
+            worker.jobs.put((future, partial(function, *args, **kwargs)))
         return future
 
     def _is_idle(self, worker: Worker) -> None:
@@ -57,31 +60,6 @@ class Workers(ThreadPoolExecutor):
             worker.join()
 
 
-class Job:
-    """A function that runs in a thread, and the future that gets its result."""
-
-    __slots__ = ("_function", "_future")
-
-    def __init__(self, future: Future[Any], function: Callable[[], Any]) -> None:
-        self._future = future
-        self._function = function
-
-    def run(self, done: Callable[[], None]) -> None:
-        """Call the function, unless the future was cancelled. ``done`` is called before the future gets its result."""
-        future = self._future
-        if not future.set_running_or_notify_cancel():
-            done()
-            return
-        try:
-            result = self._function()
-        except BaseException as exc:
-            done()
-            future.set_exception(without_exit(exc))
-        else:
-            done()
-            future.set_result(result)
-
-
 class Worker(threading.Thread):
     """Thread that runs one function after another, from its construction on.
 
@@ -97,11 +75,24 @@ class Worker(threading.Thread):
         self.start()
 
     def run(self) -> None:
-        # A thread is idle before the result is known, so that who acts on the result finds it instead of starting one.
-        done = partial(self._is_idle, self)
         while (job := self.jobs.get()) is not None:
-            job.run(done)
+            self._do(*job)
             del job  # or it would live until the next one comes
+
+    def _do(self, future: Future[Any], function: Callable[[], Any]) -> None:
+        error = result = None
+        runs = future.set_running_or_notify_cancel()
+        if runs:
+            try:
+                result = function()
+            except BaseException as exc:
+                error = exc
+        # The thread is idle before the result is known, so that who acts on the result finds it and starts no other.
+        self._is_idle(self)
+        if error is not None:
+            future.set_exception(without_exit(error))
+        elif runs:
+            future.set_result(result)
 
 
 def without_exit(error: BaseException) -> BaseException:

@@ -61,7 +61,7 @@ class MemoryEngine:
             async with asyncio.timeout(PATIENCE):
                 await self._thawed.wait()
         except TimeoutError:
-            raise EngineLost(f"no answer within {PATIENCE:g} s") from None
+            raise EngineLost(f"no response within {PATIENCE:g} s") from None
 
     def cut(self) -> None:
         """End all connections. Messages in transit are lost."""
@@ -178,7 +178,7 @@ class MemoryEngineConnection:
     def notice_silence(self) -> None:
         """End it after `PATIENCE`, unless the engine answers before."""
         if self._silence is None:
-            self._silence = self._loop.call_later(PATIENCE, self.end, f"no answer within {PATIENCE:g} s")
+            self._silence = self._loop.call_later(PATIENCE, self.end, f"no response within {PATIENCE:g} s")
 
     def notice_answer(self) -> None:
         """Go on: the engine answers again."""

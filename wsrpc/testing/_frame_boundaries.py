@@ -16,8 +16,7 @@ class FrameBoundaries:
 
     def __init__(self) -> None:
         self._begun = bytearray()  # of an HTTP head, or of a frame's header
-        self._in_head = True
-        self._is_websocket = True
+        self._is_websocket: bool | None = None  # None in the HTTP head
         self._left = 0  # bytes of the present frame's payload
 
     def feed(self, data: bytes) -> int | None:
@@ -27,7 +26,7 @@ class FrameBoundaries:
             Position of the middle of the first payload that begins in ``data``, counted from the start of ``data``. It
             may lie behind the end of ``data``. None if no payload begins there.
         """
-        at = self._end_of_head(data) if self._in_head else 0
+        at = self._end_of_head(data) if self._is_websocket is None else 0
         if not self._is_websocket:
             return None
         size = len(data)
@@ -51,19 +50,15 @@ class FrameBoundaries:
         """Position in ``data`` at which the HTTP head ends, or the end of ``data``."""
         before = len(self._begun)
         self._begun += data
-        end = self._begun.find(b"\r\n\r\n", max(0, before - 3))
-        if end < 0:
-            if len(self._begun) > LONGEST_HEAD:
-                self._leave_head(is_websocket=False)
+        head, end, _ = self._begun.partition(b"\r\n\r\n")
+        if end:
+            self._is_websocket = not head.startswith(b"HTTP/") or head[:12].endswith(b" 101")
+        elif len(head) > LONGEST_HEAD:
+            self._is_websocket = False
+        else:
             return len(data)
-        status = self._begun[:12]
-        self._leave_head(is_websocket=not status.startswith(b"HTTP/") or status.endswith(b" 101"))
-        return end + 4 - before
-
-    def _leave_head(self, *, is_websocket: bool) -> None:
-        self._in_head = False
-        self._is_websocket = is_websocket
         self._begun.clear()
+        return len(head) + len(end) - before
 
     def _header_size(self) -> int:
         """Bytes of the present frame's header, as far as is known from its first two bytes."""

@@ -35,8 +35,8 @@ class MemoryTransport:
         self._out: deque[tuple[bytes, bool, bool | None]] = deque()
         """Messages on their way: payload; whether it is text; whether a piece is the last, None for a whole message."""
         self._unsent = 0
-        self._room: asyncio.Future[None] | None = None
-        """Done when there is room again; None while there is."""
+        self._room = asyncio.Event()
+        self._room.set()
         self._held = False
         self._scheduled = False
         self._parts: list[bytes] = []
@@ -53,7 +53,7 @@ class MemoryTransport:
 
     def start(self, receiver: Receiver, /) -> None:
         self._receiver = receiver
-        if self._room is not None:
+        if not self._room.is_set():
             receiver.pause_sending()
         self._other._deliver()
         if self._over.done():
@@ -72,8 +72,8 @@ class MemoryTransport:
     def _send(self, payload: bytes, text: bool, last: bool | None) -> None:
         self._out.append((payload, text, last))
         self._unsent += len(payload)
-        if self._unsent > self._high_water and self._room is None:
-            self._room = self._over.get_loop().create_future()
+        if self._unsent > self._high_water and self._room.is_set():
+            self._room.clear()
             if self._receiver is not None:
                 self._receiver.pause_sending()
         self._schedule()
@@ -89,8 +89,7 @@ class MemoryTransport:
         """Do nothing, because messages always arrive in the next turn of the event loop."""
 
     async def drain(self) -> None:
-        if self._room is not None:
-            await asyncio.shield(self._room)
+        await self._room.wait()
 
     async def close(self, code: int | None = 1000, reason: str = "") -> None:
         self.close_soon(check_close(code, reason), reason)
@@ -163,15 +162,10 @@ class MemoryTransport:
                 self._unsent += sum(len(payload) for payload, _, _ in batch)
                 break
         receiver.read_ended()
-        if self._room is not None and self._unsent <= self._high_water // 4:
-            self._wake_drained()
+        if not self._room.is_set() and self._unsent <= self._high_water // 4:
+            self._room.set()
             if self._receiver is not None and not self._over.done():
                 self._receiver.resume_sending()
-
-    def _wake_drained(self) -> None:
-        room, self._room = self._room, None
-        if room is not None:
-            room.set_result(None)
 
     def _arrived(self, payload: bytes, text: bool, last: bool | None) -> bool:
         """Deliver a message or a piece of one. Returns False if it is too large, and nothing more may arrive."""
@@ -207,7 +201,7 @@ class MemoryTransport:
         if not info.was_clean:
             self._out.clear()
             self._unsent = 0
-        self._wake_drained()
+        self._room.set()
         if self._receiver is not None:
             self._receiver.connection_lost(info)
 

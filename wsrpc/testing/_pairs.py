@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from .._api.peer import Peer, core_of
+from .._api.peer import Peer, life_of
 from .._base.scheduler import LoopScheduler, Scheduler
 from .._client.client import Client
 from .._client.client import core_of as client_core
@@ -53,7 +53,7 @@ async def pair(
     finally:
         await left.close()
         for peer in (left, right):
-            await core_of(peer).join(settings.limits.close_timeout, Closers())
+            await life_of(peer).join(settings.limits.close_timeout, Closers())
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ async def connect(
         finally:
             await client.close()
             if isinstance(peer, Peer):
-                await core_of(peer).join(server.limits.close_timeout, Closers())
+                await life_of(peer).join(server.limits.close_timeout, Closers())
     finally:
         core.scheduler.use(None)
         if not accepting.done():

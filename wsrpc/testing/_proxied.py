@@ -146,7 +146,7 @@ class End(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._troubles.none_delay and not self._transit:
-            self._pass(data)
+            self._pass(data)  # in this turn: a turn more, and `drop` would lose what has arrived without a proxy
         else:
             self._put(data)
 

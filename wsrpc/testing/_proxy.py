@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
+import socket
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from math import inf
 from operator import index
-from typing import Self, TypeAlias, TypeVar
+from typing import Literal, Self, TypeAlias, TypeVar
 from urllib.parse import urlsplit
 
 from .._transports.urls import check_url
 from ._proxied import ProxiedConnection
-from ._proxy_port import ProxyPort
+from ._sockets import bound
 from ._troubles import Cut, Direction, Troubles
 
 __all__ = ["FaultProxy"]
@@ -21,6 +23,9 @@ T = TypeVar("T")
 
 Trouble: TypeAlias = AbstractAsyncContextManager[None]
 """Lasts for its ``async with`` block."""
+
+BACKLOG = 1024
+"""Connections that may come at once."""
 
 DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 
@@ -57,18 +62,25 @@ class FaultProxy:
         self._address = parts.hostname, parts.port or (80 if self._framed else 443)
         jitter = random.Random(seed)
         self._troubles: dict[Direction, Troubles] = {direction: Troubles(jitter) for direction in DIRECTIONS}
-        self._port = ProxyPort(
-            lambda sock, ended: ProxiedConnection(sock, self._address, self._troubles, ended, framed=self._framed)
-        )
+        self._connections: set[ProxiedConnection] = set()
+        self._state: Literal["new", "open", "closed"] = "new"
+        self._port = 0
+        self._keeper: socket.socket | None = None
+        """Keeps the port while nothing listens at it."""
+        self._listening: socket.socket | None = None
+        """None while connections are refused."""
+        self._refusing = 0
+        """Number of `refuse` blocks."""
+        self._one_ended: asyncio.Future[None] | None = None
 
     # ------------------------------------------------------------ properties
 
     @property
     def port(self) -> int:
         """The TCP port that clients dial."""
-        if not self._port.number:
+        if not self._port:
             raise RuntimeError("this proxy does not listen yet: use `async with FaultProxy(...) as proxy`")
-        return self._port.number
+        return self._port
 
     @property
     def url(self) -> str:
@@ -83,7 +95,7 @@ class FaultProxy:
     @property
     def connections(self) -> int:
         """The number of current connections, including those that `silence` has left half open."""
-        return sum(not connection.broken for connection in self._port.connections)
+        return sum(not connection.broken for connection in self._connections)
 
     @property
     def bytes_up(self) -> int:
@@ -97,14 +109,66 @@ class FaultProxy:
 
     def __repr__(self) -> str:
         host, port = self._address
-        return f"<FaultProxy {self._port.state} to {host}:{port}, {self.connections} connections>"
+        return f"<FaultProxy {self._state} to {host}:{port}, {self.connections} connections>"
 
     async def __aenter__(self) -> Self:
-        self._port.open()
+        if self._state != "new":
+            raise RuntimeError("a FaultProxy can be entered once; make a new one")
+        keeper = self._keeper = bound(0)
+        self._port = keeper.getsockname()[1]
+        try:
+            self._listen()
+        except OSError:
+            keeper.close()
+            raise
+        self._state = "open"
         return self
 
     async def __aexit__(self, *exc_info: object) -> None:
-        await self._port.close()
+        self._state = "closed"
+        if self._keeper is not None:
+            self._keeper.close()
+        self._stop_listening()
+        for connection in list(self._connections):
+            connection.abandon()
+        while self._connections:
+            self._one_ended = asyncio.get_running_loop().create_future()
+            await self._one_ended
+
+    # asyncio.Server leaves a socket open if it is closed a turn after it has accepted one, so this does without.
+
+    def _listen(self) -> None:
+        self._listening = bound(self._port)
+        self._listening.setblocking(False)
+        self._listening.listen(BACKLOG)
+        asyncio.get_running_loop().add_reader(self._listening, self._accept, self._listening)
+
+    def _stop_listening(self) -> None:
+        if self._listening is not None:
+            asyncio.get_running_loop().remove_reader(self._listening)
+            self._listening.close()
+            self._listening = None
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(BACKLOG):
+            try:
+                sock, _ = listening.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            sock.setblocking(False)
+            self._connections.add(
+                ProxiedConnection(sock, self._address, self._troubles, self._ended, framed=self._framed)
+            )
+
+    def _ended(self, connection: ProxiedConnection) -> None:
+        self._connections.discard(connection)
+        waiter = self._one_ended
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def _reset_all(self) -> None:
+        for connection in list(self._connections):
+            connection.reset()
 
     # ------------------------------------------------------------ a trouble of one moment
 
@@ -115,19 +179,19 @@ class FaultProxy:
             RuntimeError: called outside the ``async with`` block of the proxy. The other methods raise this error, too.
         """
         self._check_listening()
-        self._port.reset_all()
+        self._reset_all()
 
     # ------------------------------------------------------------ troubles that last for a block
 
     def cut(self) -> Trouble:
         """Reset the current connections, and refuse new connections."""
         self._check_listening()
-        return self._port.cut()
+        return self._refuse(self._reset_all)
 
     def refuse(self) -> Trouble:
         """Refuse new connections, as if nothing were listening on the port. The current connections continue."""
         self._check_listening()
-        return self._port.refuse()
+        return self._refuse()
 
     def cut_after(self, count: int, direction: Direction) -> Trouble:
         """Reset each connection when exactly ``count`` more bytes have passed in ``direction``.
@@ -222,7 +286,7 @@ class FaultProxy:
     # ------------------------------------------------------------ parts of these
 
     def _check_listening(self) -> None:
-        if self._port.state != "open":
+        if self._state != "open":
             raise RuntimeError("this proxy does not listen: use `async with FaultProxy(...) as proxy`")
 
     def _one(self, direction: Direction) -> tuple[Direction]:
@@ -251,14 +315,26 @@ class FaultProxy:
                 troubles(self._troubles[direction]).remove(trouble)
             self._troubles_changed(directions)
 
+    @asynccontextmanager
+    async def _refuse(self, then: Callable[[], None] = lambda: None) -> AsyncGenerator[None]:
+        self._refusing += 1
+        self._stop_listening()
+        try:
+            then()
+            yield
+        finally:
+            self._refusing -= 1
+            if not self._refusing and self._state == "open":
+                self._listen()
+
     def _troubles_changed(self, directions: tuple[Direction, ...]) -> None:
-        for connection in list(self._port.connections):
+        for connection in list(self._connections):
             for direction in directions:
                 connection.ends[direction].troubles_changed()
 
     @asynccontextmanager
     async def _half_close(self, direction: Direction) -> AsyncGenerator[None]:
-        connections = list(self._port.connections)
+        connections = list(self._connections)
         for connection in connections:
             connection.ends[direction].finish()
         try:

@@ -163,7 +163,7 @@ async def test_an_unknown_event_is_an_attribute_error() -> None:
     everyone: Any = Server().emitter(AppEvents)
     with pytest.raises(AttributeError, match="contract AppEvents has no member 'old_version'"):
         everyone.old_version(1)
-    with pytest.raises(TypeError, match=r"ChatEvents\.said\(\) missing 1 required positional argument: 'text'"):
+    with pytest.raises(TypeError, match=r"ChatEvents\.said\(\): missing a required argument: 'text'"):
         everyone.chat.said("Ada")
 
 
@@ -186,9 +186,9 @@ class Lifecycle(Protocol):
 @pytest.mark.parametrize(
     ("contract", "text"),
     [
-        (Answered, r"Answered\.said .*an event has no answer"),
+        (Answered, r"Answered\.said .*an event has no response"),
         (Streamed, r"Streamed\.said .*opens no channel: declare None as its result"),
-        (Opened, r"Opened\.said .*an event has no answer"),
+        (Opened, r"Opened\.said .*an event has no response"),
         (Lifecycle, r"Lifecycle\.open .*lifecycle event on the main channel"),
         (Heard, r"takes a contract, which is a class that derives from typing\.Protocol itself"),
     ],

@@ -276,14 +276,14 @@ async def test_an_argument_before_a_given_one_needs_a_default_that_is_known() ->
             await client.proxy(Places).unknown(b=5)
 
 
-async def test_misuse_is_an_error_of_python_itself_that_names_the_member() -> None:
+async def test_misuse_is_a_type_error_that_names_the_member() -> None:
     async with connect(chat_server()) as client:
         chat: Any = client.of("chat").proxy(Chat)
-        with pytest.raises(TypeError, match=r"Chat\.say\(\) missing 1 required positional argument: 'text'"):
+        with pytest.raises(TypeError, match=r"Chat\.say\(\): missing a required argument: 'text'"):
             chat.say()
-        with pytest.raises(TypeError, match=r"Chat\.say\(\) got an unexpected keyword argument 'loud'"):
+        with pytest.raises(TypeError, match=r"Chat\.say\(\): got an unexpected keyword argument 'loud'"):
             chat.say("hi", loud=True)
-        with pytest.raises(TypeError, match=r"Chat\.say\(\) takes 2 positional arguments but 3 were given"):
+        with pytest.raises(TypeError, match=r"Chat\.say\(\): too many positional arguments"):
             chat.say("hi", True)
         with pytest.raises(AttributeError, match=r"contract Chat has no member 'sya'"):
             chat.sya("hi")
@@ -566,10 +566,6 @@ class Called(Protocol):
     async def __call__(self) -> str: ...
 
 
-class OwnNames(Protocol):
-    async def ping(self, _wsrpc_args: int = 1) -> str: ...
-
-
 class WithOptions(Protocol):
     @wsrpc.method(ordered=True)
     async def ping(self) -> str: ...
@@ -621,7 +617,6 @@ REFUSED: list[tuple[Any, str]] = [
     (NotConvertible, r"NotConvertible\.ping .*its result cannot be received: .*Event"),
     (Doubled, r"Doubled: 'ping' and 'other' are both for 'ping'"),
     (Called, r"Called: __call__ is a method of Python's own and not an event"),
-    (OwnNames, r"OwnNames\.ping .*parameter '_wsrpc_args': names that begin with _wsrpc_ are wsrpc's own"),
     (WithOptions, r"WithOptions\.ping .*options belong to the method that implements it"),
     (Lifecycle, r"Lifecycle\.close .*'close' is a lifecycle event on the main channel"),
     (Generic, r"Generic is generic.*write its types out"),

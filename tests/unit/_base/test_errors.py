@@ -13,7 +13,7 @@ import pytest
 
 import wsrpc
 from wsrpc import errors
-from wsrpc._channels.core import NO_CHANNELS, TOO_MANY
+from wsrpc._channels.table import NO_CHANNELS, TOO_MANY
 from wsrpc._protocol.rejections import BAD_ITEM, DESCRIPTION_CHANGED, FINISHED_REASON
 from wsrpc._sending.retry import may_have_run
 from wsrpc.testing import pair
@@ -162,7 +162,7 @@ def test_what_they_say() -> None:
         "could not connect in 1 attempt; the last one: ConnectionResetError"
     )
     assert str(errors.HandshakeRejected(401)) == "the server refused the connection with HTTP 401"
-    assert str(errors.RequestTimeout("add", 60.0)) == "no answer to 'add' within 60 s"
+    assert str(errors.RequestTimeout("add", 60.0)) == "no response to 'add' within 60 s"
     assert str(errors.ChannelClosed("room")) == "channel 'room' is closed"
     assert str(errors.ChannelClosed("room", "x" * 1000)).endswith("…")
 

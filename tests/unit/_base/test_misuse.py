@@ -277,7 +277,7 @@ def test_asking_for_a_handler_s_call_outside_of_one(function: Callable[[], objec
 
 # ---------------------------------------------------------------- calling
 
-RETURNS = "returns= is a type that an answer can have, got "
+RETURNS = "returns= is a type that a response can have, got "
 TIMEOUT = "timeout= is a number of seconds, 0 or more, or None for no limit; got "
 SEND = "send= takes an iterable or async iterable whose items are sent one by one, got "
 

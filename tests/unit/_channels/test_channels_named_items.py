@@ -52,9 +52,9 @@ def end(i: int | None = None, **fields: Any) -> dict[str, Any]:
 
 def nothing_read(d: Driven) -> bool:
     return (
-        not d.peer._core.readers.recipients
+        not d.peer._life.readers.channels
         and not d.peer._core.dispatcher.admission.needs_checks
-        and d.peer._core.session.channels.unread.used == 0
+        and d.peer._core.channels.unread.used == 0
     )
 
 
@@ -184,7 +184,7 @@ async def test_the_channel_or_the_connection_ends_it(how: str) -> None:
     assert await anext(items) == 2
     with pytest.raises(ChannelClosed if how == "close" else ConnectionLost):
         await anext(items)
-    assert not d.peer._core.readers.recipients
+    assert not d.peer._life.readers.channels
 
 
 @pytest.mark.parametrize("how", ["close", "drop"])
@@ -414,7 +414,7 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
     [_] = await d.fed({"a": ["start"], "c": "listed"})
     d.transport.lose()
     await turns()
-    assert made.ended == 1 and d.peer.active == 0 and not d.peer._core.readers.recipients
+    assert made.ended == 1 and d.peer.active == 0 and not d.peer._life.readers.channels
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
@@ -490,7 +490,7 @@ async def test_between_two_python_peers(both: Both) -> None:
         if item == 1:
             break
     await turns_until(lambda: made.ended == 3 and not right.active)
-    assert not left._core.readers.recipients and not right._core.readers.recipients
+    assert not left._life.readers.channels and not right._life.readers.channels
 
 
 PAUSES = st.lists(st.integers(0, 3), min_size=1, max_size=8)
@@ -525,7 +525,7 @@ async def test_no_loop_gets_an_item_of_an_earlier_one(
             assert got == [[loop, number] for number in range(min(count, 4))]
             await turns(2 * next(waiting))
         await turns_until(lambda: not (left.pending or right.pending or right.active))
-        assert not left._core.readers.recipients and not right._core.readers.recipients
+        assert not left._life.readers.channels and not right._life.readers.channels
 
 
 async def test_leaving_tells_a_wsrpc_producer_at_once() -> None:

@@ -161,5 +161,5 @@ async def test_each_change_of_the_delivery_of_messages(state: Delivery, closed: 
         channel.close()
         await turns()
         assert core.delivery is OVER
-        assert core.table.unread.used == 0
+        assert core.unread.used == 0
         d.assert_empty()

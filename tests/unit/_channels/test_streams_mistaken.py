@@ -84,7 +84,7 @@ async def test_a_handler_that_does_not_read_cannot_be_sent_items(both: Both) -> 
     left, right = both
     right.on("value", lambda: 5)
     source = Source()
-    with pytest.raises(BadResult, match="the answer to 'value' is not a channel but int"):
+    with pytest.raises(BadResult, match="the response to 'value' is not a channel but int"):
         await left.request("value", send=source.items())
     assert source.made == 0
     await emptied(left, right)

@@ -179,7 +179,7 @@ async def test_a_caller_waits_for_a_slow_handler_as_long_as_it_says() -> None:
         await turns()
         assert not late.done()
         clock.advance(2.0)
-        with pytest.raises(RequestTimeout, match="no answer to 'slow' within 45 s"):
+        with pytest.raises(RequestTimeout, match="no response to 'slow' within 45 s"):
             await late
         assert not patient.done()
         patient.cancel()
@@ -249,7 +249,7 @@ async def test_a_handler_that_outlives_its_connection_leaves_the_next_ones_chann
     line.feed({"i": question["i"], "d": "yes"})
     await turns()
     assert told == ["yes"]
-    assert all(channel.closed for channel in channels) and not client.peer._core.session.channels.undelivered
+    assert all(channel.closed for channel in channels) and not client.peer._core.channels.undelivered
     await client.close()
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ReconnectInfo, Server, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ReconnectInfo, Server, current_context, dial
+from wsrpc._client.client import core_of
+from wsrpc._peer.core import PeerCore
 from wsrpc.testing import ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -310,3 +315,109 @@ async def test_over_a_connection_that_is_closing_there_was_no_time_without_one()
         await client.bind(ScriptedTransport())
         answered.set()
     assert [info.downtime for info in infos] == [0.0]
+
+
+async def handler_that_runs_on(client: Client, server: Server) -> None:
+    started = asyncio.Event()
+
+    async def run_on() -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    client.on("run", run_on)
+    (peer,) = server.peers
+    await peer.emit("run")
+    await started.wait()
+
+
+@pytest.mark.parametrize(
+    ("keep", "most"),
+    [
+        (lambda client, server: None, 1),
+        (lambda client, server: client.events("news"), 1),
+        (lambda client, server: client.of("side").events("news"), 1),
+        (lambda client, server: client.open_channel("conversation"), 2),  # that of the channel
+        (handler_that_runs_on, 2),
+    ],
+    ids=["nothing", "events", "named", "channel", "handler"],
+)
+async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(
+    keep: Callable[[Client, Server], Any], most: int
+) -> None:
+    server = Server(limits=LIMITS)
+    server.on("conversation", lambda: current_context().channel())
+    client = Client(limits=LIMITS.replace(close_timeout=0.01))
+    kept: Any = None
+    for number in range(10):
+        ours, theirs = memory_transports()
+        accepting = asyncio.create_task(server.accept(theirs))
+        await client.bind(ours)
+        await accepting
+        if number == 0:
+            kept = keep(client, server)
+            if asyncio.iscoroutine(kept):
+                kept = await kept
+        ours.abort()
+        await turns_until(lambda: not client.connected and not server.peers)
+    gc.collect()
+    peer = core_of(client).peer
+    assert sum(isinstance(found, PeerCore) and found.peer is peer for found in gc.get_objects()) == most
+    await client.close()
+    await server.close()
+    del kept
+
+
+async def test_handlers_that_bind_the_next_connection_keep_no_sessions() -> None:
+    server = Server(limits=LIMITS)
+    client = Client(limits=LIMITS)
+    bound = asyncio.Event()
+
+    async def move() -> None:
+        ours, theirs = memory_transports()
+        accepting = asyncio.create_task(server.accept(theirs))
+        await client.bind(ours)
+        await accepting
+        bound.set()
+
+    client.on("move", move)
+    await move()
+    for _ in range(10):
+        bound.clear()
+        (peer,) = server.peers
+        await peer.emit("move")
+        await bound.wait()
+        await turns_until(lambda: len(server.peers) == 1 and client.peer.active == 0)
+    gc.collect()
+    peer = core_of(client).peer
+    # Timers of the present connection run in the context of the handler that has bound it, and may keep its session.
+    assert sum(isinstance(found, PeerCore) and found.peer is peer for found in gc.get_objects()) <= 2
+    await client.close()
+    await server.close()
+
+
+async def test_senders_that_wait_for_room_use_what_a_close_handler_has_bound() -> None:
+    client = Client(limits=LIMITS)
+    first, second = ScriptedTransport(), ScriptedTransport()
+    bindings: list[ScriptedTransport] = []
+
+    def bind_second(peer: Peer, info: CloseInfo) -> None:
+        if not bindings:
+            bindings.append(second)
+            with pytest.raises(StopIteration):  # it is done at once, as in a task that is eager
+                client.bind(second).send(None)
+
+    client.on("close", bind_second)
+    await client.bind(first)
+    first.pause()
+    waiting = asyncio.create_task(client.emit("news", 1))
+    bound = asyncio.create_task(client.emit("news", 2, offline="fail"))
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(client.close())
+    await asyncio.sleep(0)
+    first.lose()
+    await waiting
+    with pytest.raises(ConnectionLost):
+        await bound
+    await closing
+    assert [message["a"] for message in second.take() if "a" in message] == [["news", 1]]
+    await client.close()

@@ -152,7 +152,7 @@ class Scene:
 
     async def is_resumable(self) -> None:
         """Wait until the session would survive a drop."""
-        await turns_until(lambda: core_of(self.client).peer_core.resumable)
+        await turns_until(lambda: core_of(self.client).peer_core.session.resumable)
 
     async def drop_while_opening(self) -> asyncio.Task[None]:
         """Connect, and drop the connection while the `open` handlers run. Return the call of `connect`."""

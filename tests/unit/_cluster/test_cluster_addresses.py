@@ -24,9 +24,9 @@ from wsrpc import (
     SessionLost,
 )
 from wsrpc._api.peer import core_of
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc._cluster.directory import NEW
-from wsrpc._cluster.member import CONFIRMED
+from wsrpc._cluster.membership import CONFIRMED
 from wsrpc._cluster.node import TICK
 from wsrpc.cluster import Cluster
 from wsrpc.testing import MemoryEngine, connect
@@ -107,7 +107,7 @@ class Coming:
 
     async def drop(self, peer: Peer) -> None:
         """Lose the connection, and wait until the server knows."""
-        await turns_until(lambda: core_of(self.client.peer).resumable and core_of(peer).resumable)
+        await turns_until(lambda: core_of(self.client.peer).session.resumable and core_of(peer).session.resumable)
         self.gate.clear()
         self.client.peer.transport.abort()  # type: ignore[union-attr]
         await turns_until(lambda: peer.detached)
@@ -153,7 +153,7 @@ async def test_a_session_that_its_client_has_left_does_not_win_the_address(reloa
         client.on("which", lambda: "here")
         async with client:
             peer = made.peer(0, "ada")
-            await turns_until(lambda: core_of(peer).resumable)
+            await turns_until(lambda: core_of(peer).session.resumable)
             where[0] = second.url
             client.peer.transport.abort()  # type: ignore[union-attr]
             await turns_until(lambda: made[1].peers and peer.detached)
@@ -212,7 +212,7 @@ async def test_without_a_confirmation_both_connections_stay() -> None:
         await made.join(0, "ada", old)
         engine.deaf = True
         await made._stack.enter_async_context(connect(made[1], path="/?who=ada", client=new))
-        directory = member_of(made[0].cluster)._node.directory
+        directory = membership_of(made[0].cluster).directory
         await turns_until(lambda: directory.higher_claim("ada"))
         await timers_due(CONFIRMED)
         assert old.connected and new.connected
@@ -233,7 +233,7 @@ async def test_a_client_that_leaves_while_its_address_is_contested() -> None:
         async with connect(made[1], path="/?who=ada"):
             pass  # the next claim is higher, whichever node is
         await made._stack.enter_async_context(connect(made[1], path="/?who=ada"))
-        directory = member_of(made[0].cluster)._node.directory
+        directory = membership_of(made[0].cluster).directory
         await turns_until(lambda: directory.higher_claim("ada"))
         await old.close()
         await turns_until(lambda: not made[0].peers)
@@ -301,7 +301,7 @@ async def test_two_applications_on_one_engine() -> None:
     for server in (shop, bank):
         await server.open()
     await turns_until(lambda: shop.cluster.connected and bank.cluster.connected)
-    member = member_of(shop.cluster)
+    member = membership_of(shop.cluster)
     await turns_until(lambda: member.stats().messages_in > 1)
     assert len(shop.cluster.nodes) == len(bank.cluster.nodes) == 1
     for server in (shop, bank):
@@ -374,7 +374,7 @@ async def test_a_client_that_comes_back_to_another_server() -> None:
             from_there = asyncio.create_task(made[1].cluster.peer("ada").request("park"))
             await parked.wait()
             mine = asyncio.create_task(client.request("park"))
-            await turns_until(lambda: peer.active and core_of(client.peer).resumable)
+            await turns_until(lambda: peer.active and core_of(client.peer).session.resumable)
             urls[0] = urls[1]
             client.peer.transport.abort()  # type: ignore[union-attr]
             await back.wait()

@@ -35,7 +35,7 @@ from wsrpc import (
     current_peer,
 )
 from wsrpc._api.caller import Caller
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc._cluster.directory import Delta
 from wsrpc.cluster import ClusterPeer, ClusterPeerChannel
 from wsrpc.engine import PATIENCE
@@ -329,7 +329,7 @@ async def test_a_client_cannot_speak_for_its_node(code: str) -> None:
 
 async def test_a_timeout_cancels_the_handler(route: Route, kind: dict[str, Any]) -> None:
     async with world(route, kind) as w:
-        with pytest.raises(RequestTimeout, match=r"no answer to 'park' within 0\.05 s"):
+        with pytest.raises(RequestTimeout, match=r"no response to 'park' within 0\.05 s"):
             await w.peer.request("park", timeout=0.05)
         await turns_until(lambda: len(w.callee.seen) == 2)
         assert w.callee.seen[0] == "parked" and w.callee.seen[1][0] == "cancelled"
@@ -789,10 +789,10 @@ async def test_a_source_is_not_used_again_where_the_peer_has_moved(monkeypatch: 
     async with world("there") as w:
         server = await w.made.add()
         await w.made.meet()
-        member = member_of(w.made[0].cluster)
+        directory = membership_of(w.made[0].cluster).directory
         places = iter([server.cluster.nodes[0]] * 2)
-        real = member.locate
-        monkeypatch.setattr(member, "locate", lambda address: next(places, None) or real(address))
+        real = directory.locate
+        monkeypatch.setattr(directory, "locate", lambda address: next(places, None) or real(address))
         with pytest.raises(PeerNotFound):
             await w.peer.request("total", send=(number for number in range(10)))
 
@@ -842,7 +842,7 @@ async def test_a_timeout_counts_while_the_node_of_the_peer_has_not_connected() -
     """A call waits for that for a while, but not for longer than its timeout."""
     async with servers(1) as made:
         await turns_until(lambda: made[0].cluster.connected)
-        directory = member_of(made[0].cluster)._node.directory
+        directory = membership_of(made[0].cluster).directory
         now = asyncio.get_running_loop().time()
         directory.heard_delta(Delta("0", 1, claims={"ada": 1}), now)  # lower than any other name: it would have to dial
         peer = made[0].cluster.peer("ada")
@@ -874,8 +874,8 @@ async def test_events_to_a_slow_peer_do_not_overtake_requests_to_it() -> None:
             await turns_until(lambda: made.peer(1, "slow").pending == len(calls))
             await peer.emit("told", number)
         await peer.emit("told", "last")
-        member = member_of(made[1].cluster)
-        await turns_until(lambda: sum(peer.active for peer in member.links) == len(calls))
+        member = membership_of(made[1].cluster)
+        await turns_until(lambda: sum(peer.active for peer in member.links.peers) == len(calls))
         transport.release()
         await asyncio.gather(*calls)
         await turns_until(lambda: "last" in slow.seen)
@@ -900,7 +900,7 @@ async def test_events_on_a_channel_to_a_slow_peer_are_bounded(behind: bool) -> N
             await turns_until(lambda: made.peer(1, "slow").pending)
         for _ in range(15):
             await channel.emit("note", "x" * 10_000)
-        links = member_of(made[1].cluster).links
+        links = membership_of(made[1].cluster).links.peers
         await turns_until(lambda: sum(link.active for link in links) == behind)
         assert not channel.closed
         for _ in range(15):

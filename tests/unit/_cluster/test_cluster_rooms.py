@@ -11,7 +11,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, KeepLatest, Limits, Peer, Room, Server
-from wsrpc._cluster.cluster import member_of
+from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster, ClusterClient
 from wsrpc.errors import EngineLost, ReservedEvent
 from wsrpc.testing import MemoryEngine
@@ -163,16 +163,16 @@ async def test_a_room_that_empties_and_fills_again() -> None:
         peer = made.peer(1, "ada")
         for number in range(5):
             there.add(peer)
-            await turns_until(lambda: member_of(made[0].cluster).nodes_of("lobby"))
+            await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("lobby"))
             await here.emit("said", number)
             await turns_until(lambda: listener.heard and listener.heard[-1] == (number,))  # noqa: B023 - within it
             there.discard(peer)
-            await turns_until(lambda: not member_of(made[0].cluster).nodes_of("lobby"))
+            await turns_until(lambda: not membership_of(made[0].cluster).directory.nodes_of("lobby"))
             assert (await here.emit("said", "nobody")).nodes == ()
         assert listener.heard == [(number,) for number in range(5)]
         there.add(peer)
         await listener.client.close()
-        await turns_until(lambda: not member_of(made[0].cluster).nodes_of("lobby"))
+        await turns_until(lambda: not membership_of(made[0].cluster).directory.nodes_of("lobby"))
 
 
 async def test_the_policy_of_the_members_own_server_holds() -> None:
@@ -184,7 +184,7 @@ async def test_the_policy_of_the_members_own_server_holds() -> None:
         await made.join(1, "ada", listener.client)
         peer = made.peer(1, "ada")
         room.add(peer)
-        await turns_until(lambda: member_of(made[0].cluster).nodes_of("lobby"))
+        await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("lobby"))
         for number in range(500):
             made[0].room("lobby").emit_nowait("said", number, "x" * 100)
         await turns_until(lambda: listener.heard and listener.heard[-1][0] == 499)
@@ -228,7 +228,7 @@ async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
         welcome(other)
         await made.join(1 - sender, "ada", client)
         room = made[sender].room("lobby")
-        await turns_until(lambda: member_of(made[sender].cluster).nodes_of("lobby"))
+        await turns_until(lambda: membership_of(made[sender].cluster).directory.nodes_of("lobby"))
         await engine_goes(made)
         missed = [n for n in range(60) if (await room.emit("said", n, "x" * 500_000)).missed]
         assert missed and missed[0] > 0
@@ -248,7 +248,7 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
         for who in ("ada", "bob"):
             await made.join(1, who)
         made[1].room("old").add(made.peer(1, "ada"))
-        await turns_until(lambda: member_of(made[0].cluster).nodes_of("old"))
+        await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("old"))
         await engine_goes(made)
         for name in ("new", "empty"):
             made[1].room(name).add(made.peer(1, "bob"))
@@ -256,7 +256,7 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
         assert (await made[0].room("new").emit("said", "missing")).nodes == ()
         made.memory.down = False
         await turns_until(lambda: gaps)
-        assert gaps == ["new"] and member_of(made[0].cluster).nodes_of("new")
+        assert gaps == ["new"] and membership_of(made[0].cluster).directory.nodes_of("new")
 
 
 async def engine_goes(made: Servers) -> None:
@@ -358,7 +358,7 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         engine.down = False
         await turns_until(lambda: away.cluster.connected)
         await made.meet()
-        await turns_until(lambda: all(member_of(server.cluster).nodes_of("lobby") for server in made.all))
+        await turns_until(lambda: all(membership_of(server.cluster).directory.nodes_of("lobby") for server in made.all))
         await there.room("lobby").emit("said", "from there")
         await turns_until(lambda: "from there" in told[cut])
         await away.room("lobby").emit("said", "from away")
@@ -367,8 +367,8 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         assert told[1 - cut] == ["unnoticed", "gap", "forgotten", "gap", "from there", "from away"]
 
 
-def links(server: Server) -> tuple[Peer, ...]:
-    return member_of(server.cluster).links
+def links(server: Server) -> list[Peer]:
+    return membership_of(server.cluster).links.peers
 
 
 async def test_a_program_without_a_server() -> None:

@@ -114,7 +114,6 @@ async def test_nodes_find_each_other_and_know_what_each_has() -> None:
         assert set(a.node.directory.nodes) == set(b.node.directory.nodes) == {a.node.id, b.node.id}
         a.node.directory.claim("user/1")
         a.node.directory.enter("hall")
-        a.node.changed()
         await turns(5)
         assert b.node.directory.locate("user/1") == a.node.id and b.node.directory.nodes_of("hall") == (a.node.id,)
         late = await w.join()
@@ -130,7 +129,6 @@ async def test_a_node_that_is_silent_is_gone_after_its_lease(caplog: pytest.LogC
     async with world() as w:
         a, b = w.ones
         b.node.directory.claim("user/1")
-        b.node.changed()
         await turns(5)
         ear = Ear(await a.node.dial(b.node.id, {}))
         await w.pass_time(LEASE + BEAT)
@@ -138,8 +136,7 @@ async def test_a_node_that_is_silent_is_gone_after_its_lease(caplog: pytest.LogC
         for connection in tuple(w.engine.connections):
             if connection.hears(f"shop.{b.node.id}"):
                 w.engine.connections.discard(connection)  # it was killed: nobody says so
-        for each in b.node._repeating:
-            each.cancel()
+        b.node._timer.cancel()
         await w.pass_time(LEASE + BEAT)
         assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
         assert ear.ended is not None and ear.ended.code == 1006
@@ -154,8 +151,7 @@ async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_
         await w.pass_time(BEAT)
         assert w.clock.time() % BEAT == 0, "it has just beaten"
         w.engine.connections.discard(connection)
-        for each in b.node._repeating:
-            each.cancel()
+        b.node._timer.cancel()
         await w.pass_time(LEASE + TICK)
         assert a.told.count(f"{b.node.id} left") == 1
 
@@ -164,7 +160,6 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
     async with world(3) as w:
         a, b, c = w.ones
         b.node.directory.claim("user/1")
-        b.node.changed()
         await turns(5)
         w.engine.down = True
         w.engine.cut()
@@ -274,7 +269,6 @@ async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
         assert ours.ended is not None and theirs.ended is not None and "engine" in ours.ended.reason
         assert not a.node.connected and a.told[-1] == "engine lost"
         a.node.directory.claim("user/1")
-        a.node.changed()
         w.engine.down = False
         await turns_until(lambda: a.node.connected and b.node.connected)
         await turns_until(lambda: b.node.directory.locate("user/1") == a.node.id)

@@ -146,8 +146,6 @@ def main(seed: int, number: int) -> None:
         for value in VALUES:
             if type(value) is int and "float" in str(tp):
                 continue  # msgspec takes an integer for a float only if the union has no type for integers
-            if "Literal[True" in str(tp) and "1" in repr(value):
-                continue  # pydantic takes 1 for True in a Literal, and it decides the unions that msgspec refuses
             expected = any(accepts(member, value) for member in members)
             assert accepts(tp, value) is expected, f"{tp} and {value!r}: a member says {expected}"
     gc.collect()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -39,6 +40,22 @@ async def hangs() -> None:
 
 
 # ---------------------------------------------------------------- what everybody sees
+
+
+async def test_what_a_plain_function_returns_is_closed_if_it_is_cancelled_in_the_same_read() -> None:
+    """Before Python 3.12, its task has not begun when the cancellation comes. Python warns of what is never awaited."""
+    driven = Driven(limits=Limits(handler=5))
+    calls: list[int] = []
+
+    def slow(number: int) -> Any:
+        calls.append(number)
+        return hangs()
+
+    driven.peer.on("slow", slow)
+    sent = await driven.fed({"i": 1, "a": ["slow", 5]}, {"i": 1, "x": 1})
+    assert rejection(sent, 1)["message"] == "Request aborted" and calls == [5]
+    gc.collect()
+    driven.assert_empty()
 
 
 async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_reason() -> None:

@@ -45,6 +45,30 @@ def serving() -> Server:
 # ---------------------------------------------------------------- context variables
 
 
+async def test_an_event_that_outlives_its_session_is_handled_in_the_context_of_the_code_that_connected() -> None:
+    client, transport = Client(limits=LIMITS.replace(running=1)), ScriptedTransport()
+    gate, seen = asyncio.Event(), list[str]()
+
+    async def note() -> None:
+        await gate.wait()
+        seen.append(user.get())
+
+    async def connect_as(name: str) -> None:
+        user.set(name)
+        await client.bind(transport)
+
+    client.on("note", note)
+    await asyncio.create_task(connect_as("ada"))
+    transport.feed({"a": ["note"]}, {"a": ["note"]})
+    await turns()
+    transport.lose()
+    await turns()
+    gate.set()
+    await turns()
+    assert seen == ["ada", "ada"]
+    await client.close()
+
+
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_an_inline_handler_sets_is_gone_with_it(way: str) -> None:
     async with asyncio.timeout(PATIENCE):

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import gc
 import inspect
+import itertools
 import math
 import operator
 import weakref
@@ -22,10 +23,12 @@ import pytest
 from msgspec import Meta
 
 from wsrpc import Context
-from wsrpc._handlers.arguments import Explainer
+from wsrpc._handlers import compiled
+from wsrpc._handlers.arguments import refused as refused_arguments
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler
 from wsrpc._handlers.injections import Injection, injections
 from wsrpc._handlers.invocation import Invocation
+from wsrpc._handlers.method import HandlerOptions
 from wsrpc._protocol.messages import WireMessage
 from wsrpc.errors import BadArguments
 
@@ -46,8 +49,12 @@ CALL = Invocation(PEER, WireMessage(i=1))
 CTX = CALL.context
 
 
+def made(function: Callable[..., Any], *, dec_hook: Any = None, **options: Any) -> Handler:
+    return Handler(function, HandlerOptions(**options), dec_hook=dec_hook)
+
+
 def run(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> Any:
-    handler = function if isinstance(function, Handler) else Handler(function, **options)
+    handler = function if isinstance(function, Handler) else made(function, **options)
     return handler.call(CALL, ["event", *arguments])
 
 
@@ -59,7 +66,7 @@ def refused(function: Callable[..., Any] | Handler, *arguments: Any, **options: 
 
 def refusal(function: Any, **options: Any) -> str:
     with pytest.raises(TypeError) as caught:
-        Handler(function, **options)
+        made(function, **options)
     return str(caught.value)
 
 
@@ -400,6 +407,39 @@ def test_parameters_may_be_named_like_anything_in_the_generated_call() -> None:
     assert run(twice, 1, 2) == (1, 2, None, "g")
 
 
+def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    def optional(a: int, b: str | None = "b", c: Any = 3) -> Any:
+        return a, b, c
+
+    def injected(a: int, peer: FakePeer, b: int = 2) -> Any:
+        return a, peer, b
+
+    def around(peer: FakePeer, a: list[Any] = [1], ctx: Context | None = None) -> Any:  # noqa: B006
+        return peer, a, type(ctx)
+
+    def named(a: float, *, peer: FakePeer, b: dict[str, Any]) -> Any:
+        return a, peer, b
+
+    def rest(a: Any, *more: Any) -> Any:
+        return a, more
+
+    def outcome(handler: Handler, arguments: list[Any]) -> Any:
+        try:
+            return run(handler, *arguments)
+        except ArgumentsRefused as exc:
+            return exc.error.message
+
+    functions: list[Callable[..., Any]] = [add, optional, injected, around, named, rest]
+    fast = [Handler(function) for function in functions]
+    monkeypatch.setattr(compiled, "_with_fast_path", lambda function, parameters, call: call)
+    slow = [Handler(function) for function in functions]
+    values: list[Any] = [1, True, 1.5, "x", None, [1], {"x": 1}]
+    for size in range(4):
+        for arguments in itertools.product(values, repeat=size):
+            for one, other in zip(fast, slow, strict=True):
+                assert repr(outcome(one, [*arguments])) == repr(outcome(other, [*arguments]))
+
+
 # ---------------------------------------------------------------- injection
 
 
@@ -692,7 +732,7 @@ def test_thread_for_a_coroutine_function_is_refused() -> None:
     async def handler() -> None: ...
 
     assert "thread=True is for plain functions" in refusal(handler, thread=True)
-    assert Handler(add, thread=True).thread is True
+    assert Handler(add, HandlerOptions(thread=True)).thread is True
 
 
 # ---------------------------------------------------------------- what the caller is told
@@ -766,15 +806,13 @@ def test_large_values_are_not_echoed() -> None:
 
 
 def test_explain_is_the_same_for_a_conversion_done_elsewhere() -> None:
-    error = Explainer(Handler(add).facts.parameters).explain(
-        msgspec.ValidationError("Expected `int`, got `str` - at `$[2]`"), ["e", 1, "x"]
-    )
+    parameters = Handler(add).facts.parameters
+    exc = msgspec.ValidationError("Expected `int`, got `str` - at `$[2]`")
+    error = refused_arguments(parameters, exc, ["e", 1, "x"]).error
     assert isinstance(error, BadArguments)
     assert error.message == "e(): argument 'b' (2nd): expected int, got str"
     for text in ("something else", "Expected `int`, got `str` - at `$[9]`", "bad - at `$[0]`"):
-        assert (
-            text in Explainer(Handler(add).facts.parameters).explain(msgspec.ValidationError(text), ["e", 1, 2]).message
-        )
+        assert text in refused_arguments(parameters, msgspec.ValidationError(text), ["e", 1, 2]).error.message
 
 
 # ---------------------------------------------------------------- whose error it is
@@ -819,7 +857,7 @@ def test_a_handler_that_is_refused_does_not_run() -> None:
 
 def test_the_handler_knows_its_name_and_place() -> None:
     line = add.__code__.co_firstlineno
-    handler = Handler(add, ordered=True)
+    handler = Handler(add, HandlerOptions(ordered=True))
     assert handler.function is add
     assert handler.name == f"{__name__}.add"
     assert handler.where == f"{__file__}:{line}"

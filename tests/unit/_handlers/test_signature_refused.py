@@ -8,11 +8,12 @@ from leftovers import nothing_left as nothing_left
 
 from wsrpc import AnonymousChannel
 from wsrpc._handlers.compiled import Handler
+from wsrpc._handlers.method import HandlerOptions
 
 
 def refused(handler: Any, **options: Any) -> str:
     with pytest.raises(TypeError) as caught:
-        Handler(handler, **options)
+        Handler(handler, HandlerOptions(**options))
     text = str(caught.value)
     assert "test_signature_refused" in text, "it says where the handler is"
     return text
@@ -86,7 +87,7 @@ def test_threads_are_for_plain_functions() -> None:
     def generator() -> Iterator[int]:
         yield 1
 
-    Handler(generator, thread=True)
+    Handler(generator, HandlerOptions(thread=True))
 
 
 def test_a_field_without_an_annotation_is_named() -> None:

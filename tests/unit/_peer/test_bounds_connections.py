@@ -11,7 +11,7 @@ from beside import AMPLE, beside, closed, request
 from core_driver import Blocked, start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from peers_inside import link_of
+from peers_inside import out_of
 from raw_websocket import CLOSE, raw_client, raw_server
 
 from wsrpc import Client, ConnectFailed, QueueFull, Reconnect, Server
@@ -37,7 +37,7 @@ async def test_above_the_high_water_mark_senders_wait_until_it_is_read() -> None
                 sent += 1
 
         sending = start(send())
-        await turns_until(lambda: link_of(peer).session.full)
+        await turns_until(lambda: out_of(peer).session.full)
         for _ in range(5):
             await world.goes_on()
         assert not sending.done() and peer.transport.unsent <= 10_000 + len(PIECE) + 100
@@ -91,7 +91,7 @@ async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
     limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
     async with beside(limits) as world, raw_client(world.port, receive_buffer=SMALL):
         peer = await world.newest()
-        while not link_of(peer).session.full:
+        while not out_of(peer).session.full:
             peer.emit_nowait("n", PIECE)
         await world.goes_on()
         info = await world.ends(1006)
@@ -101,7 +101,7 @@ async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
 async def test_a_ping_without_an_answer_ends_with_1011() -> None:
     async with beside(AMPLE.replace(ping_interval=0.2, ping_timeout=0.3)) as world, raw_client(world.port) as raw:
         info = await world.ends(1011)
-        assert info.reason == "no answer to a ping within 0.3 s"
+        assert info.reason == "no response to a ping within 0.3 s"
         assert (await raw.next_of(CLOSE)).code == 1011
 
 

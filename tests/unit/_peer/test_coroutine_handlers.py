@@ -130,7 +130,7 @@ async def test_a_coroutine_gives_the_same_with_a_call_from_the_start_and_without
         happened = await read(d, {"a": a}, within_task=within_task)
         running = d.peer._core.dispatcher.running
         counts = (running.count, running.held, running.held_by_channels, running.on_channels, len(running.calls))
-        return answered, happened, dict(d.ignored), counts, d.peer._core.dispatcher._queued
+        return answered, happened, dict(d.ignored), counts, running.not_begun
 
     # A limit of time needs a `Call`. It is not reached: the clock of these tests stands still.
     general = Driven(expose_errors=True, limits=Limits(handler=60.0))
@@ -358,7 +358,7 @@ async def test_a_message_is_processed_when_its_coroutine_has_returned(waits: boo
     assert order == ["handler", "processed"]
 
 
-@pytest.mark.parametrize("way", [lambda d: None, lambda d: d.peer._core.dispatcher.run_in_tasks(True)])
+@pytest.mark.parametrize("way", [lambda d: None, lambda d: d.peer._life.running.run_in_tasks(True)])
 async def test_coroutines_and_plain_functions_start_in_order(way: Callable[[Driven], None]) -> None:
     d = Driven()
     way(d)

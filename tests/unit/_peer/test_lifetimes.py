@@ -1,4 +1,4 @@
-"""Sessions and links: each cell of their tables. What sessions do is in test_sessions.py."""
+"""Sessions: each cell of their tables. What sessions do is in test_sessions.py."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from wsrpc import Peer
 from wsrpc._api.peer import core_of
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._protocol.settings import make_settings
-from wsrpc._sending import link as links
-from wsrpc._sending.link import Link, LinkState
-from wsrpc._session.connection import Connection
+from wsrpc._sending.outbound import Outbound
+from wsrpc._sending.states import TRANSITIONS, OutboundState
 from wsrpc._session.states import TABLE, SessionInput, SessionState, after
 from wsrpc.testing import ScriptedTransport
 
 
-def bound_link() -> Link:
+def bound() -> Outbound:
     peer = Peer(make_settings(None, None, None), dialer=False, loop=LoopScheduler())
-    return core_of(peer).link_for(Connection(ScriptedTransport()))
+    peer.bind(ScriptedTransport())
+    return core_of(peer).out
 
 
-@pytest.mark.parametrize("before", LinkState)
-@pytest.mark.parametrize("then", LinkState)
-async def test_a_link_goes_only_where_its_table_allows(before: LinkState, then: LinkState) -> None:
-    link = bound_link()
-    link.state = before
-    if then in links.TRANSITIONS[before]:
-        link.move(then)
-        assert link.state is then and then.value in repr(link)
+@pytest.mark.parametrize("before", OutboundState)
+@pytest.mark.parametrize("then", OutboundState)
+async def test_a_session_opens_and_closes_only_as_its_table_allows(before: OutboundState, then: OutboundState) -> None:
+    out = bound()
+    out.state = before
+    if then in TRANSITIONS[before]:
+        out.move(then)
+        assert out.state is then and then.value in repr(out)
     else:
         with pytest.raises(AssertionError, match=f"from {before.value} to {then.value}"):
-            link.move(then)
-        assert link.state is before
-    assert link.works is (link.state in (LinkState.OPENING, LinkState.OPEN))
+            out.move(then)
+        assert out.state is before
+    assert out.works is (out.state in (OutboundState.OPENING, OutboundState.OPEN))
+    assert out.lives is (out.works or out.state is OutboundState.CLOSING)
 
 
 @pytest.mark.parametrize("state", SessionState)
 @pytest.mark.parametrize("happened", SessionInput)
 async def test_a_session_goes_only_where_its_table_allows(state: SessionState, happened: SessionInput) -> None:
-    session = bound_link().session
+    session = bound().session
     session.state = state
     cell = TABLE[state].get(happened)
     if cell is None:

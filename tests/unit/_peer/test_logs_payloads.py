@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from peers_inside import link_of
+from peers_inside import out_of
 
 from wsrpc import Client, Limits, RpcError, Server
 from wsrpc.codecs import MsgpackCodec
@@ -60,7 +60,7 @@ def serving(**options: Any) -> Server:
 async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytest.LogCaptureFixture) -> None:
     async with connect(serving()) as client:
         assert await client.request("echo", SECRET) == SECRET
-        link, inbound = link_of(client.peer), client.peer._core._inbound
+        link, inbound = out_of(client.peer), client.peer._core._inbound
         assert inbound is not None
         connection = link.session.connection
         assert connection is not None
@@ -83,11 +83,11 @@ async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCap
                 await client.request("stick", timeout=0.01)
         await peer.wait_closed()
     said = [re.sub(r"#\d+", "#N", line) for line in lines(caplog)]
-    assert said[0].endswith("bytes that are no event, request or answer")  # the client's `hello`
+    assert said[0].endswith("bytes that are no event, request or response")  # the client's `hello`
     assert said[1:6] == [
         "received event nobody handles this (1, [2, {'three': None}])",
         "received request chat:say #N ('hi')",
-        "sent answer chat:say #N (2)",
+        "sent response chat:say #N (2)",
         "received request refuse #N ('not you')",
         "sent rejection refuse #N ({'message': 'not you'})",
     ]
@@ -130,7 +130,7 @@ async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, ca
         await client.emit("login", "Ada", SECRET)
         assert await client.request("echo", "open") == "open"
     assert SECRET not in caplog.text
-    assert "request login" in caplog.text and "answer login" in caplog.text and "('***')" in caplog.text
+    assert "request login" in caplog.text and "response login" in caplog.text and "('***')" in caplog.text
     assert "('open')" in caplog.text
     assert {(direction, event) for direction, event, _ in asked} == {
         (direction, event) for direction in ("in", "out") for event in ("login", "echo")
@@ -190,7 +190,7 @@ async def test_what_belongs_to_nothing_that_is_known_is_not_shown(caplog: pytest
         transport.send(SECRET.encode(), False)
         await client.request("echo", 1)
     assert SECRET not in caplog.text
-    assert "received answer ? #77 (…)" in lines(caplog)
+    assert "received response ? #77 (…)" in lines(caplog)
     assert "received event ?/next (…)" in lines(caplog)
 
 

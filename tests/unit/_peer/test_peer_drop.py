@@ -321,7 +321,7 @@ async def test_join_waits_for_handlers_and_cancels_those_that_are_late() -> None
     d.peer.on("event", blocked)
     await d.fed({"a": ["event"]})
     d.transport.lose()
-    await d.peer._core.join(0, Closers())
+    await d.peer._life.join(0, Closers())
     assert len(blocked.cancelled) == 1
     await turns()
     d.assert_empty()

@@ -376,6 +376,16 @@ HOSTILE: list[str | bytes] = [
 ]
 
 
+@pytest.mark.parametrize("key", ["c", "h"])
+async def test_a_rejection_tells_no_address_in_memory(key: str) -> None:
+    d, ran = echoing(codec=MsgpackCodec())
+    extension = msgspec.msgpack.Ext(5, b"x")
+    sent = await d.fed(*(msgspec.msgpack.encode({"i": 1, "a": ["echo"], key: one}) for one in (extension, [extension])))
+    errors = [msgspec.msgpack.decode(one)["e"]["message"] for one in sent]
+    assert len(errors) == 2 and all("Ext(5, b'x')" in error for error in errors)
+    assert " at 0x" not in str(errors) and ran == []
+
+
 async def answers_of(raw: ClientConnection) -> AsyncIterator[str | bytes]:
     """What comes, up to the answer to request 77 or the end."""
     with suppress(ConnectionClosed):

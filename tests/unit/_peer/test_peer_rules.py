@@ -219,7 +219,7 @@ async def test_3_answers_with_an_unknown_id_are_dropped_without_complaint() -> N
     task, i = await d.asks("q")
     sent = await d.fed({"i": 1, "d": 1}, {"i": 2}, {"i": i + 2, "e": "no"}, {"i": 7, "h": 1}, {"i": 3, "e": None})
     assert sent == []
-    assert d.ignored == {"answer to no request": 5}
+    assert d.ignored == {"response to no request": 5}
     assert not task.done() and d.peer.connected
     d.feed({"i": i})
     assert await task is None
@@ -230,7 +230,7 @@ async def test_3_a_second_answer_is_dropped() -> None:
     task, i = await d.asks("q")
     d.feed({"i": i, "d": 1}, {"i": i, "d": 2}, {"i": i, "e": "no"}, {"i": i})
     assert await task == 1
-    assert d.ignored == {"answer to no request": 3}
+    assert d.ignored == {"response to no request": 3}
 
 
 # ---------------------------------------------------------------- 4-10: values
@@ -396,7 +396,7 @@ async def test_9_lone_surrogates_in_an_answer_end_the_request() -> None:
     d = Driven(dialer=True)
     task, i = await d.asks("q", timeout=None)
     d.feed(f'{{"i":{i},"d":"\\udfff"}}')
-    with pytest.raises(BadResult, match="the answer to 'q' does not decode"):
+    with pytest.raises(BadResult, match="the response to 'q' does not decode"):
         await task
     task, i = await d.asks("q", timeout=None)
     d.feed(f'{{"i":{i},"e":{{"message":"\\ud800"}},"_":1}}')

@@ -50,7 +50,9 @@ class Opening:
         self.back.append(info.resumed)
 
     async def is_resumable(self) -> None:
-        await turns_until(lambda: core_of(self.client.peer).resumable and not self.line.connections[-1][0].unsent)
+        await turns_until(
+            lambda: core_of(self.client.peer).session.resumable and not self.line.connections[-1][0].unsent
+        )
         await turns(20)
 
     async def cut(self) -> None:
@@ -135,7 +137,7 @@ async def test_what_open_handlers_send_without_a_connection_leaves_before_what_w
         if refused:
             await scene.cut()
         core = core_of(client.peer)
-        await turns_until(lambda: core.out.queued == 2 and core.out.link is not None and core.out.link.opening is None)
+        await turns_until(lambda: core.out.queued == 2 and core.out.lives and core.out.opening is None)
         await client.emit("note", "later")
         await scene.repair("connected")
         await connecting
@@ -444,7 +446,7 @@ async def test_what_may_not_wait_fails_where_the_transport_refuses_it(side: str,
         end.on("tell", told.append)
     async with asyncio.timeout(5):
         connecting = asyncio.create_task(client.connect())
-        await turns_until(lambda: core_of(client.peer).resumable)
+        await turns_until(lambda: core_of(client.peer).session.resumable)
         await turns(20)
         gate.set()
         if who == "anybody":
@@ -483,7 +485,7 @@ async def test_handlers_that_are_done_when_the_transport_refuses_hold_nothing_ba
         end.on("tell", told.append)
     async with asyncio.timeout(20):
         connecting = asyncio.create_task(client.connect())
-        await turns_until(lambda: core_of(client.peer).resumable)
+        await turns_until(lambda: core_of(client.peer).session.resumable)
         await turns(20)
         asked = asyncio.create_task(client.request("add", 1, 2))
         await turns(5)

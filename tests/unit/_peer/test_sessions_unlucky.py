@@ -397,7 +397,7 @@ async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_fra
         client.on("open", asyncio.Event().wait)
     async with asyncio.timeout(10):
         connecting = asyncio.create_task(client.connect())
-        await turns_until(lambda: core_of(client.peer).resumable and core_of(server.peers[0]).resumable)
+        await turns_until(lambda: core_of(client.peer).session.resumable and core_of(server.peers[0]).session.resumable)
         ours, _ = line.connections[-1]
 
         async def close(code: int | None = None, reason: str = "") -> None:

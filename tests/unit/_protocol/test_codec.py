@@ -17,7 +17,7 @@ import pytest
 from msgspec import UNSET
 
 from wsrpc._protocol import codecs, counting
-from wsrpc._protocol.codecs import NegotiatedCodec, validating_decoder
+from wsrpc._protocol.codecs import NegotiatedCodec, strict_decoder
 from wsrpc._protocol.counting import json_nests_deeper
 from wsrpc._protocol.messages import Event, Item, Request, WireMessage
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
@@ -200,10 +200,44 @@ def test_the_fast_path_for_flat_json_and_the_count_of_its_brackets_agree(
         assert not JsonCodec().nests_deeper(flat, WireMessage(), depth)
 
 
-def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> None:
+USUAL: list[dict[str, Any]] = [
+    {"a": ["say", 1]},
+    {"i": 1, "a": ["say", *range(64)], "c": "room"},
+    {"i": 2**53 - 1, "d": None},
+    {"i": 5, "e": {"message": "no"}, "_": 1},
+    {"i": 5, "h": 1},
+    {"h": 5, "x": "no"},
+    {"h": None, "c": None, "i": 5},
+    {},
+]
+UNUSUAL: list[dict[str, Any]] = [
+    {"a": []},
+    {"a": "say"},
+    {"a": ["say", *range(65)]},
+    *({"i": i, "d": 1} for i in (0, -1, 2**53, 1.0, True, "1", None)),
+    *({"h": h, "x": 1} for h in (0, -1, 2**53, 1.0, True, "1")),
+    {"a": ["say"], "ws-wrapper": False},
+    {"a": ["say"], "other": 1},
+]
+
+
+@pytest.mark.parametrize("codec", [JsonCodec(), MsgpackCodec()], ids=["json", "msgpack"])
+def test_the_strict_decoder_reads_usual_messages_as_the_tolerant_one_does_and_refuses_others(
+    codec: JsonCodec | MsgpackCodec,
+) -> None:
+    decode = strict_decoder(codec)
+    for message in USUAL:
+        payload = codec.encode(message)
+        strict, tolerant = decode(payload), codec.decode(payload)
+        assert all(getattr(strict, field) == getattr(tolerant, field) for field in WireMessage.__struct_fields__)
+    for message in UNUSUAL:
+        with pytest.raises(msgspec.ValidationError):
+            decode(codec.encode(message))
+
+
+def test_a_message_that_is_decoded_strictly_is_utf_8_throughout() -> None:
     codec = JsonCodec()
-    validate = validating_decoder(codec)
-    assert validate is not None
+    decode = strict_decoder(codec)
     texts = (
         b'"x"',
         '"ü\\n漢"'.encode(),
@@ -214,7 +248,7 @@ def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> Non
         b"[[1]]",
         b'{"\xc3":1}',
     )
-    keys = (b'"a"', b'"i"', b'"ws-wrapper"', b'"wsrpc"', b'"z"', '"ü"'.encode(), b'"\xff"')
+    keys = (b'"c"', b'"e"', b'"_"', b'"i"', b'"ws-wrapper"', b'"z"', '"ü"'.encode(), b'"\xff"')
     proved = 0
     for key, other, text, after in itertools.product(keys, keys, texts, (b"", b" ", "ü".encode())):
         payload = b'{"d":1,' + key + b":" + text + b"," + other + b":" + text + b"}" + after
@@ -227,9 +261,9 @@ def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> Non
         except UnicodeDecodeError:
             valid = False
         try:
-            message = validate(payload)
+            message = decode(payload)
         except msgspec.ValidationError:
-            continue  # the general path
+            continue  # an unusual message
         except ValueError:
             assert expected is None or not valid
         else:
@@ -237,7 +271,6 @@ def test_the_decoder_that_validates_and_a_check_of_the_whole_text_agree() -> Non
             assert valid and expected is not None
             assert all(getattr(message, field) == getattr(expected, field) for field in WireMessage.__struct_fields__)
     assert proved > 30
-    assert validating_decoder(MsgpackCodec()) is None
 
 
 PIECES = ("", " ", "{", "}", "[", "]", '"', "\\", ",", "1e5", "x" * 100)

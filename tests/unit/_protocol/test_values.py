@@ -421,7 +421,7 @@ async def test_a_request_is_rejected_and_the_others_go_on(codec: Codec) -> None:
 async def test_an_answer_fails_the_request_that_it_answers(codec: Codec) -> None:
     async with pair(codec=codec, extensions=False, limits=FEW) as (a, b):
         b.on("make", lambda count: [[]] * count)
-        with pytest.raises(BadResult, match=r"answer to 'make' holds more than 4000 values"):
+        with pytest.raises(BadResult, match=r"response to 'make' holds more than 4000 values"):
             await a.request("make", VALUES)
         assert len(await a.request("make", 900)) == 900
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 from core_driver import Driven, messages, redialing, start, turns
 from leftovers import turns_until
-from peers_inside import link_of
+from peers_inside import out_of
 from stream_driver import welcome
 
 from wsrpc import (
@@ -148,8 +148,7 @@ async def test_it_fails_on_a_connection_that_has_ended_untold(name: str) -> None
     def refuse(payload: bytes, text: bool = True, /) -> None:
         raise ConnectionLost(1006, "broken pipe", "not_sent")
 
-    assert d.peer._core.link is not None
-    link_of(d.peer).session.send = refuse
+    out_of(d.peer).session.send = refuse
     with pytest.raises(ConnectionLost) as caught:
         await CALLS[name](d.peer, offline="fail")
     assert_not_sent(caught.value)

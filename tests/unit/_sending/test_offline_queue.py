@@ -31,7 +31,7 @@ class Outbox(OfflineQueue):
         self.queued += 1
 
     def let_wait(self, payload: bytes, told: Told | None = None) -> Waiting:
-        return self.keep(Raw(payload, True), None, told)
+        return self.keep(Raw(payload, True), cast("Session", Line(nothing)), told)
 
     def send_all(self, send: Callable[[bytes, bool], None]) -> None:
         self.flush(cast("Session", Line(send)), 2**31, accept_all)
@@ -41,6 +41,10 @@ class Line(NamedTuple):
     """A session that has a connection."""
 
     send: Callable[[bytes, bool], None]
+    waiting: None = None
+
+
+def nothing(payload: bytes, text: bool) -> None: ...
 
 
 def accept_all(payload: bytes, raw: bool) -> MessageTooBig | None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, closes_with, start, turns
-from peers_inside import link_of
+from peers_inside import out_of
 
 from wsrpc import ConnectionLost, Limits, Peer, QueueFull
 from wsrpc.testing import pair
@@ -44,8 +44,7 @@ async def test_a_connection_that_fills_again_stops_those_behind() -> None:
         send(payload, text)
         d.transport.pause()
 
-    assert d.peer._core.link is not None
-    link_of(d.peer).session.send = send_and_fill  # each message fills the line at once
+    out_of(d.peer).session.send = send_and_fill  # each message fills the line at once
     for n in range(4):
         d.transport.resume()
         await turns()

@@ -93,7 +93,7 @@ async def test_a_timeout_ends_it_and_only_what_was_sent_is_cancelled(place: str)
     await turns()
     assert not task.done()
     d.clock.advance(0.1)
-    with pytest.raises(RequestTimeout, match="no answer to 'q' within 5 s") as caught:
+    with pytest.raises(RequestTimeout, match="no response to 'q' within 5 s") as caught:
         await task
     assert isinstance(caught.value, TimeoutError)
     assert (caught.value.event, caught.value.timeout) == ("q", 5)
@@ -184,7 +184,7 @@ async def test_an_answer_to_what_was_not_sent_is_of_no_use_to_a_hostile_peer(pla
     [sent] = d.take()
     d.feed({"i": sent["i"], "d": 1}, {"i": sent["i"], "d": 2}, {"i": sent["i"], "e": "no"})
     assert await task == 1
-    assert d.ignored["answer to no request"] == 2
+    assert d.ignored["response to no request"] == 2
     d.assert_empty()
 
 
@@ -207,7 +207,7 @@ async def test_answered_after_the_cancellation_is_ignored() -> None:
     d.expect({"i": i, "x": ABORTED, "_": 1})
     assert await d.fed({"i": i, "d": 1}, {"i": i, "e": "no"}) == []
     assert task.cancelled()
-    assert d.ignored["answer to no request"] == 2
+    assert d.ignored["response to no request"] == 2
 
 
 async def test_a_timeout_in_the_turn_of_the_answer_changes_nothing() -> None:
@@ -344,9 +344,9 @@ async def test_timeouts_fall_due_in_their_own_order() -> None:
         d.clock.advance(seconds)
         await turns()
     assert ended == [
-        "no answer to 'quick' within 1 s",
-        "no answer to 'middle' within 10 s",
-        "no answer to 'slow' within 30 s",
+        "no response to 'quick' within 1 s",
+        "no response to 'middle' within 10 s",
+        "no response to 'slow' within 30 s",
     ]
     assert d.clock.next_deadline is None
 
@@ -461,7 +461,7 @@ async def test_an_answer_that_does_not_fit_is_a_bad_result() -> None:
     for answer, returns in (("x", int), (None, int), ([1, "x"], list[int])):
         task, i = await d.asks("q", returns=returns)
         d.feed({"i": i, "d": answer})
-        with pytest.raises(BadResult, match="the answer to 'q' is not what returns= asks for"):
+        with pytest.raises(BadResult, match="the response to 'q' is not what returns= asks for"):
             await task
     task, i = await d.asks("q", returns=int | None)
     d.feed({"i": i})

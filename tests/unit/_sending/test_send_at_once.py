@@ -33,9 +33,7 @@ def broken(d: Driven) -> None:
     def send(payload: bytes, text: bool = True) -> None:
         raise ConnectionLost(1006, "gone", "not_sent")
 
-    link = d.peer._core.link
-    assert link is not None
-    link.session.send = send
+    d.peer._core.session.send = send
 
 
 def not_at_once(*_: object) -> None:
@@ -132,8 +130,7 @@ async def test_a_value_is_encoded_alike_in_a_negotiated_message(value: Any, monk
         def send(payload: bytes, text: bool = True) -> None:
             sent.append((payload, text))
 
-        assert out.link is not None
-        out.link.session.send = send
+        out.session.send = send
         tasks = [start(d.peer.request("add", *args)) for args in ([value], [1, value], [value, 1])]
         await turns()
         refused = [repr(task.exception()) for task in tasks if task.done()]

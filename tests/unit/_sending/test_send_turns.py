@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 from core_driver import start, turns
 
+from wsrpc import QueueFull
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._sending.turns import SendTurns, Turn
+from wsrpc._session.waiting import Waiting
 
 
 class Queue:
@@ -109,23 +112,48 @@ async def test_when_all_leave_the_connection_is_free() -> None:
     assert queue.sent == [] and not queue.line.busy
 
 
-async def test_reset_lets_all_go_in_order() -> None:
+async def test_when_the_session_ends_messages_leave_in_order() -> None:
     queue = Queue()
-    await queue.senders(3)
-    queue.full = False
-    queue.line.connection_lost()
-    assert queue.line.busy  # so that nobody overtakes them
-    await turns()
-    assert queue.sent == [0, 1, 2] and not queue.line.busy
+    left: list[int] = []
+
+    def leave(number: int) -> Waiting:
+        left.append(number)
+        if number == 2:
+            raise QueueFull("no more")
+        return Waiting(b"", True)
+
+    leaving = [Turn(queue.line, leave=partial(leave, number)) for number in range(4)]
+    staying = Turn(queue.line)
+    tasks = [start(turn.wait()) for turn in (*leaving, staying)]
+    await turns(2)
+    queue.clear()  # the first one is woken, and has not gone on
+    queue.line.end_all(leave=True)
+    assert left == [0, 1, 2, 3]
+    tasks[3].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [turn.left is not None for turn in (*leaving, staying)] == [True, True, False, True, False]
+    assert isinstance(results[2], QueueFull) and isinstance(results[3], asyncio.CancelledError)
+    assert not staying.held and not queue.line.busy
 
 
-async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the_turn() -> None:
+async def test_when_nothing_can_leave_all_are_woken() -> None:
+    queue = Queue()
+    turn = Turn(queue.line, leave=lambda: Waiting(b"", True))
+    task = start(turn.wait())
+    await turns(2)
+    queue.line.end_all()
+    await task
+    assert turn.left is None and not turn.held
+
+
+async def test_the_end_of_a_connection_wakes_what_is_bound_to_it_without_giving_it_the_turn() -> None:
     queue = Queue()
     bound = [Turn(queue.line, bound=True) for _ in range(3)]
     waiting = [start(turn.wait()) for turn in bound]
     await queue.senders(1)
     queue.full = False
-    queue.line.connection_lost()
+    queue.line.drop_bound()
+    queue.line.wake()
     await asyncio.gather(*waiting)
     assert not any(turn.held for turn in bound)
     for turn in bound:
@@ -134,12 +162,11 @@ async def test_reset_wakes_what_is_bound_to_the_connection_without_giving_it_the
     assert queue.sent == [0] and not queue.line.busy
 
 
-async def test_reset_while_somebody_has_the_turn() -> None:
+async def test_the_end_of_a_connection_while_somebody_has_the_turn() -> None:
     queue = Queue()
     await queue.senders(3)
     queue.clear()
-    queue.full = False
-    queue.line.connection_lost()
+    queue.line.drop_bound()
     await turns()
     assert queue.sent == [0, 1, 2] and not queue.line.busy
 

@@ -12,7 +12,7 @@ from audience import Ear, audience, line_of
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from peers_inside import link_of, slow_reader_of
+from peers_inside import out_of, slow_reader_of
 from raw_websocket import TEXT, raw_client
 from slow_reading import ENTRY, LIMITS, filled
 
@@ -153,7 +153,7 @@ async def test_what_waits_is_bounded_however_small_it_is() -> None:
     async with one_slow(slow="drop_oldest") as (server, _, peer, _):
         for _ in range(1000):
             await server.send_raw("")
-        assert link_of(peer).slow_reader is not None
+        assert out_of(peer).slow_reader is not None
         assert len(slow_reader_of(peer)) == LIMITS.behind // ENTRY
         # One message waits even if it is larger than all.
         assert (await server.emit("say", "z" * 50_000)).sent == 1
@@ -193,7 +193,7 @@ async def test_a_connection_that_fills_up_again_by_what_waited() -> None:
             line.release()
             await asyncio.sleep(0)
             line.hold()
-            assert link_of(peer).slow_reader is not None
+            assert out_of(peer).slow_reader is not None
             assert len(slow_reader_of(peer)) == left
             assert not emitting.done()
         line.release()
@@ -225,7 +225,7 @@ async def test_what_waits_goes_with_the_connection() -> None:
         await numbers_sent(server.emit, 12)
         line.abort()
         await turns_until(lambda: not server.peers)
-        assert (peer._core.link, peer.dropped) == (None, 2)
+        assert (out_of(peer).lives, peer.dropped) == (False, 2)
 
 
 async def test_policies_that_are_none() -> None:

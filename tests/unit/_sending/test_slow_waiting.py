@@ -10,12 +10,12 @@ import pytest
 from audience import audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from peers_inside import link_of
+from peers_inside import out_of
 from raw_websocket import raw_client
 from slow_reading import LIMITS, filled
 
 from wsrpc import Client, Limits, Server
-from wsrpc._sending.link import Link
+from wsrpc._sending.outbound import Outbound
 from wsrpc._server import broadcast
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -39,14 +39,14 @@ async def test_a_stuck_reader_is_waited_for_once_and_others_get_everything(monke
         stuck = await filled(server, deaf)
         line = stuck.transport
         assert line is not None
-        slow, drain = link_of(stuck), Link.drain
+        slow, drain = out_of(stuck), Outbound.drain
 
-        async def counted(link: Link) -> None:
+        async def counted(out: Outbound) -> None:
             nonlocal waits
-            waits += link is slow
-            await drain(link)
+            waits += out is slow
+            await drain(out)
 
-        monkeypatch.setattr(Link, "drain", counted)
+        monkeypatch.setattr(Outbound, "drain", counted)
         heard: list[asyncio.Queue[int]] = []
         for _ in range(3):
             heard.append(asyncio.Queue())
@@ -76,13 +76,13 @@ async def test_where_most_are_behind_whoever_emits_waits_each_time_rather_than_c
     async with audience(server, 3, LIMITS) as pairs:
         lines = [line_of(peer) for _, peer in pairs]
         drains = [0] * len(lines)
-        links, drain = [link_of(peer) for _, peer in pairs], Link.drain
+        outs, drain = [out_of(peer) for _, peer in pairs], Outbound.drain
 
-        async def counted(link: Link) -> None:
-            drains[links.index(link)] += 1
-            await drain(link)
+        async def counted(out: Outbound) -> None:
+            drains[outs.index(out)] += 1
+            await drain(out)
 
-        monkeypatch.setattr(Link, "drain", counted)
+        monkeypatch.setattr(Outbound, "drain", counted)
         for line in lines[:2]:
             line.hold()
         await server.emit("say", "x" * 2000)

@@ -319,7 +319,7 @@ async def test_open_handlers_end_and_what_was_held_is_served() -> None:
             request = start(observed.client.request("echo", 1))
             await begun.wait()
             [peer] = server.peers
-            await turns_until(lambda: len(peer._core.dispatcher.admission.room))
+            await turns_until(lambda: peer.stats().waiting)
             closing = start(server.close(drain=LONG))
             await silent(observed.client)
             go_on.set()

@@ -122,7 +122,7 @@ class Scene:
 
     async def let_end(self) -> str:
         if self.state == "draining":
-            [shutdown] = [task for task in asyncio.all_tasks() if "Shutdown._run" in str(task.get_coro())]
+            [shutdown] = [task for task in asyncio.all_tasks() if "Lifetime._run_end" in str(task.get_coro())]
             shutdown.cancel()
         self.port.let_go.set()
         await asyncio.wait(self.closings)

@@ -37,7 +37,7 @@ async def bytes_of_peers(replay: int) -> float:
     await accept()
     taken = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
-    assert all(core_of(peer).resumable == bool(replay) for peer in server.peers)
+    assert all(core_of(peer).session.resumable == bool(replay) for peer in server.peers)
     await server.close(0)
     return taken / PEERS
 

@@ -42,9 +42,9 @@ class Above:
         self.lost: ConnectionLost | None = None
         self.session: Session
 
-    def begin(self, session: Session) -> None:
+    def begin(self, session: Session, connection: Connection) -> None:
         self.session = session
-        session.begin()
+        session.begin(connection, resumes=True)
         session.start(self.receive, lambda: None)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
@@ -101,13 +101,9 @@ class Story:
 
     async def begin(self) -> MemoryTransport:
         near, far = memory_transports()
-        there = Connection(far)
-        self.server.begin(
-            ServerSession(
-                there, SETTINGS, self.loop, self.server, resumes=True, sessions=self.sessions, host=self.server
-            )
-        )
-        self.client.begin(ClientSession(Connection(near), SETTINGS, self.loop, self.client, resumes=True))
+        accepted = ServerSession(SETTINGS, self.loop, self.server, sessions=self.sessions, host=self.server)
+        self.server.begin(accepted, Connection(far))
+        self.client.begin(ClientSession(SETTINGS, self.loop, self.client), Connection(near))
         await turns(10)
         return near
 
@@ -204,9 +200,7 @@ async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:
     near, _ = memory_transports()
     above = Above()
-    above.begin(
-        ServerSession(Connection(near), SETTINGS, LoopScheduler(), above, resumes=True, sessions=None, host=above)
-    )
+    above.begin(ServerSession(SETTINGS, LoopScheduler(), above, sessions=None, host=above), Connection(near))
     assert above.session.send == near.send
     near.abort()
     await turns(10)

@@ -169,7 +169,7 @@ async def test_a_channel_in_use_goes_on_whatever_comes_that_nobody_listens_to(
     assert sum(d.ignored.values()) == 60
     assert d.ignored["unread event"] == 30
     assert len(messages(caplog)) == 2, "one line for those that were kept, one for the others"
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
     seen: list[int] = []
     channel.on("tick", seen.append)
     d.feed({"h": channel.id, "a": ["tick", 60]})
@@ -256,7 +256,7 @@ async def test_small_messages_on_many_channels_count_with_the_memory_that_they_t
         assert not channel.closed, "what the other one had taken is free"
         assert await anext(channel.events("x")) in (1, None)
         channel.close()
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
 
 
 @pytest.mark.parametrize("reads", ["events", "items"])
@@ -279,7 +279,7 @@ async def test_unread_messages_of_readers_count_too(reads: str) -> None:
     assert len(got) == count - 1, "what fitted is read first"
     assert got[-1] == (count - 2 if reads == "items" else {"value": count - 2})
     other.close()
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
 
 
 async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
@@ -306,7 +306,7 @@ async def test_one_message_larger_than_all_may_take_is_kept_alone() -> None:
     channel = await requested(d, {"a": ["e", "x" * 5000]})
     assert len(await anext(channel.events("e"))) == 5000
     channel.close()
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
 
 
 @pytest.mark.parametrize("size", [1, 400])
@@ -317,7 +317,7 @@ async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
         d.feed({"h": h, "a": ["next", {"value": [number, "x" * size], "done": False}]})
     d.feed({"h": h, "a": ["next", {"done": True}]})
     assert [number async for number, _ in stream] == list(range(64))
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
 
 
 async def test_what_is_thrown_away_does_not_count() -> None:
@@ -330,12 +330,12 @@ async def test_what_is_thrown_away_does_not_count() -> None:
             stream = channel.events("e")
         for _ in range(200):
             d.feed({"h": channel.id, "a": ["e", [1, 2, 3]]})
-        assert d.peer._core.session.channels.unread.used > 20_000
+        assert d.peer._core.channels.unread.used > 20_000
         if how == "left":
             await stream.aclose()
         elif how == "ended":
             d.feed({"h": channel.id, "x": "bye"})
         del stream
         await turns()
-        assert d.peer._core.session.channels.unread.used == 0
+        assert d.peer._core.channels.unread.used == 0
         channel.close()

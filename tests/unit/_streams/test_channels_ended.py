@@ -114,7 +114,7 @@ async def test_every_listener_gets_all_that_came_before_the_end(moment: str, end
     else:
         assert listener.got == [0, 1, 2]
     assert channel.closed
-    assert d.peer._core.session.channels.unread.used == 0
+    assert d.peer._core.channels.unread.used == 0
     d.assert_empty()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, start, turns
 from leftovers import nothing_left as nothing_left
-from peers_inside import link_of
+from peers_inside import out_of
 from stream_driver import agreed, collect, credit, done, emptied, item, welcome
 
 from wsrpc import BadResult, Context, Limits, RemoteError, StreamOverflow
@@ -64,8 +64,23 @@ async def numbers_async(n: int) -> AsyncIterator[int]:
         yield number
 
 
+class Numbers:
+    """An asynchronous iterator that is not a generator, as a `Stream` is that a handler passes on."""
+
+    def __init__(self, n: int) -> None:
+        self.rest = iter(range(n))
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        for number in self.rest:
+            return number
+        raise StopAsyncIteration
+
+
 @pytest.mark.parametrize(
-    "source", [numbers, numbers_async, lambda n: iter(list(range(n)))], ids=["def", "async", "iter"]
+    "source", [numbers, numbers_async, Numbers, lambda n: iter(list(range(n)))], ids=["def", "async", "class", "iter"]
 )
 async def test_small_items_travel_together(source: Make) -> None:
     d = await producing(lambda: source(200))
@@ -325,14 +340,14 @@ async def test_a_slow_readers_broadcasts_that_a_stream_causes_leave_later_as_any
         yield 2
         ctx.peer.emit_nowait("fills it")
         d.transport.pause()
-        d.peer._core.hold_broadcast(link_of(d.peer), b'{"a":["broadcast"]}', True, "drop_newest", None)
+        out_of(d.peer).hold_broadcast(b'{"a":["broadcast"]}', True, "drop_newest", None)
 
     d = await producing(causes)
     assert as_single(await started(d)) == [*(item(5, n) for n in range(3)), {"a": ["fills it"]}]
     d.transport.resume()
     await turns()
     assert d.take() == [{"a": ["broadcast"]}, done(5)]
-    assert link_of(d.peer).session.send == d.transport.send
+    assert out_of(d.peer).session.send == d.transport.send
     d.assert_empty()
 
 
@@ -476,7 +491,7 @@ async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_cha
 
 async def test_what_precedes_is_sent_first_also_within_what_precedes() -> None:
     d = Driven()
-    link = link_of(d.peer)
+    link = out_of(d.peer)
     kept = [b"10", b"11", b"12"]
 
     def send_kept() -> None:
@@ -537,7 +552,7 @@ async def test_a_batch_is_read_like_its_items(batches: list[list[Any]], unread_b
         await turns()
         got: list[Any] = []
         await collect(stream, got)
-        assert d.peer._core.readers.unread().used == 0
+        assert d.peer._life.readers.unread().used == 0
         await emptied(d.peer)
         return got
 
@@ -553,7 +568,7 @@ async def test_an_array_in_a_request_is_one_item(unread_bytes: int | None) -> No
     got: list[Any] = []
     await collect(stream, got)
     assert got == [None, 4], "it has no value, as any item that is no object"
-    assert d.peer._core.readers.unread().used == 0
+    assert d.peer._life.readers.unread().used == 0
     await emptied(d.peer)
 
 

@@ -64,7 +64,7 @@ async def test_one_item_that_does_not_fit_is_a_bad_result_and_the_rest_goes_on(b
 async def test_an_impossible_type_is_refused_before_anything_is_sent() -> None:
     d = Driven(dialer=True)
     with pytest.raises(TypeError):
-        d.peer.stream("s", returns="no type at all")  # type: ignore[call-overload]
+        d.peer.stream("s", returns="no type at all")  # type: ignore[arg-type]
     d.expect()
 
 

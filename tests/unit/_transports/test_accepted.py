@@ -195,6 +195,25 @@ async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
     assert record.getMessage() == "accepting a connection failed"
 
 
+async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_started() -> None:
+    """Compressed messages would take a thousand times as much memory while they are kept."""
+    read: list[Any] = []
+
+    def accept(transport: WebSocketTransport, handshake: Handshake) -> None:
+        read.append(transport.traffic.messages_in)
+        transport.abort()
+
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+    writer.write(REQUEST + FRAME)
+    with suppress(ConnectionError):  # a reset
+        await reader.read()
+    writer.close()
+    listener.stop()
+    await listener.wait_closed()
+    assert read == [0]
+
+
 async def test_what_comes_as_a_port_stops_is_dropped() -> None:
     """asyncio makes the transport of a socket in a turn after it has accepted it."""
     accepted: list[Callable[[], object]] = []

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from wsrpc._transports.deadlines import Deadlines, deadlines_of
+from wsrpc._transports.deadlines import Deadlines
+from wsrpc._transports.per_loop import shared
 
 
 class Clock:
@@ -100,5 +101,5 @@ def test_abort_may_discard_and_add() -> None:
 
 async def test_connections_of_one_loop_share_them() -> None:
     loop = asyncio.get_running_loop()
-    assert deadlines_of(loop, 5.0) is deadlines_of(loop, 5.0)
-    assert deadlines_of(loop, 5.0) is not deadlines_of(loop, 6.0)
+    assert shared(loop, Deadlines, 5.0) is shared(loop, Deadlines, 5.0)
+    assert shared(loop, Deadlines, 5.0) is not shared(loop, Deadlines, 6.0)

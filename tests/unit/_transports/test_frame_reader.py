@@ -1,4 +1,4 @@
-"""Frames are taken apart as the library takes them apart, however they are cut. Plain messages are delivered."""
+"""Frames are taken apart as the library builds them, however they are cut. Plain messages are delivered."""
 
 from __future__ import annotations
 
@@ -34,20 +34,16 @@ class Collector:
 
     def __init__(self) -> None:
         self.messages: Messages = []
-        self.frames: list[bytes] = []
-        self.pongs: list[bytes] = []
+        self.frames: list[tuple[int, bytes]] = []
         self.refused: list[int] = []
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
         self.messages.append((bytes(payload), text))
 
-    def frame(self, data: bytes, /) -> None:
-        self.frames.append(data)
+    def frame(self, first: int, payload: bytes, /) -> None:
+        self.frames.append((first, payload))
 
-    def pong(self, payload: bytes, /) -> None:
-        self.pongs.append(payload)
-
-    def refuse(self, code: int, reason: str, /) -> None:
+    def finish(self, code: int, reason: str, /) -> None:
         self.refused.append(code)
 
     def too_big(self, size: int, /) -> None:
@@ -104,45 +100,36 @@ def test_any_other_frame_is_passed_on_whole_between_the_messages(
     before = b"".join(frame(payload, text, masked) for payload, text in messages)
     other, bits = OTHERS[kind]
     first, *rest = other.serialize(mask=masked)
-    passed_on = bytes([first | bits, *rest])
-    for piece in cut(before + passed_on + frame(b"more", True, masked), cuts):
+    for piece in cut(before + bytes([first | bits, *rest]) + frame(b"more", True, masked), cuts):
         frames.feed(piece, collector, collector)
     assert collector.messages == [*messages, (b"more", True)]
-    assert collector.frames == [passed_on]
+    assert collector.frames == [(first | bits, other.data)]
 
 
 @pytest.mark.parametrize("masked", [True, False])
-def test_the_library_gets_all_data_frames_while_messages_are_not_plain(masked: bool) -> None:
+def test_all_data_frames_are_passed_on_while_messages_are_not_plain(masked: bool) -> None:
     collector = Collector()
     frames = reader(masked)
     frames.plain = False
     data = frame(b"one", True, masked)
     frames.feed(data, collector, collector)
     assert frames.only_message(data) is None
-    assert (collector.messages, collector.frames) == ([], [data])
-
-
-@given(st.binary(max_size=125), st.booleans())
-def test_a_pong_is_passed_on_without_its_mask(payload: bytes, masked: bool) -> None:
-    collector = Collector()
-    reader(masked).feed(Frame(Opcode.PONG, payload).serialize(mask=masked), collector, collector)
-    assert (collector.pongs, collector.frames) == ([payload], [])
+    assert (collector.messages, collector.frames) == ([], [(0x81, b"one")])
 
 
 @given(plain, st.booleans())
-def test_a_frame_whose_mask_bit_is_wrong_is_left_to_the_library(message: tuple[bytes, bool], masked: bool) -> None:
+def test_a_frame_whose_mask_bit_is_wrong_is_refused(message: tuple[bytes, bool], masked: bool) -> None:
     collector = Collector()
-    data = frame(*message, masked=not masked)
-    reader(masked).feed(data, collector, collector)
-    assert (collector.messages, collector.frames) == ([], [data])
+    reader(masked).feed(frame(*message, masked=not masked), collector, collector)
+    assert (collector.messages, collector.frames, collector.refused) == ([], [], [1002])
 
 
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("data", [b"\x83\x85", b"\xff\xff\xff\xff", b"\x0b\x80"])
-def test_a_frame_whose_opcode_is_unknown_is_left_to_the_library_at_once(data: bytes, masked: bool) -> None:
+def test_a_frame_whose_opcode_is_unknown_is_refused_at_once(data: bytes, masked: bool) -> None:
     collector = Collector()
     reader(masked).feed(data, collector, collector)
-    assert (collector.messages, collector.frames) == ([], [data])
+    assert (collector.messages, collector.frames, collector.refused) == ([], [], [1002])
 
 
 @pytest.mark.parametrize("size", [100, 126, 65536])
@@ -181,11 +168,11 @@ def test_nothing_is_passed_on_after_the_end() -> None:
     assert collector.messages == [(b"one", True)]
 
 
-def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[bytes], list[bytes], list[int], int]:
-    """Read ``data``. Returns the messages, the other frames, the pongs, what was refused, how many were counted."""
+def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[tuple[int, bytes]], list[int], int]:
+    """Read ``data``. Returns the messages, the other frames, what was refused, how many were counted."""
     collector = Collector()
     frames.feed(data, collector, collector)
-    return collector.messages, collector.frames, collector.pongs, collector.refused, frames.messages
+    return collector.messages, collector.frames, collector.refused, frames.messages
 
 
 short = st.tuples(st.binary(max_size=130), st.booleans())
@@ -216,7 +203,7 @@ def test_a_message_that_came_alone_is_taken_as_among_others(
     general = told(expected, data)
     alone = short_cut.only_message(data)
     if alone is not None:
-        assert ([(alone, data[0] == 0x81)], [], [], [], short_cut.messages) == general
+        assert ([(alone, data[0] == 0x81)], [], [], short_cut.messages) == general
     else:
         assert told(short_cut, data) == general, "what is refused is not touched"
 

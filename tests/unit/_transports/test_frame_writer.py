@@ -129,20 +129,6 @@ def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
     assert not writer.loop.soon
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_parts_of_frames_are_what_is_taken_together(masked: bool) -> None:
-    writer = Writer(masked=masked)
-    writer.held = True
-    writer.add(b"x" * 10, True)
-    writer.add(b"y" * 300, False)
-    parts = writer.take_parts()
-    assert (writer.sent, writer.unwritten, writer.take()) == (2, 0, b"")
-    if not masked:
-        assert b"".join(parts) == b"\x81\x0a" + b"x" * 10 + b"\x82\x7e\x01\x2c" + b"y" * 300
-    writer.add(b"z", True)
-    assert writer.sent == 3 and len(parts) == (6 if masked else 4), "it is a list of their own"
-
-
 def test_a_client_begins_with_a_smaller_piece() -> None:
     for masked, first in ((False, FIRST_PIECE), (True, FIRST_OF_CLIENT)):
         writer = Writer(masked=masked)
@@ -172,13 +158,13 @@ def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
     assert len(writer.written) == 2, "after the turn the next burst begins with a small piece"
 
 
-def test_messages_that_the_library_builds_are_counted_and_written() -> None:
+def test_only_frames_that_end_a_message_count_as_messages() -> None:
     writer = Writer(masked=False)
-    writer.added(10)
-    writer.added(20, 0)
-    assert (writer.unwritten, writer.sent) == (34, 1)
+    for first in (0x89, 0x01, 0x00, 0x80):  # a ping, and a message of three fragments
+        writer.add_frame(first, b"x")
+    assert (writer.unwritten, writer.sent) == (12, 1)
     writer.loop.turn()
-    assert writer.written == [b""]
+    assert (writer.written, writer.sent) == ([b"\x89\x01x\x01\x01x\x00\x01x\x80\x01x"], 1)
 
 
 class Crowd:

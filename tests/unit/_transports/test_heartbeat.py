@@ -104,7 +104,7 @@ def test_without_an_answer_an_idle_connection_is_dropped() -> None:
     assert line.dropped is not None
     when, code, reason = line.dropped
     assert when == pytest.approx(line.pings[0][0] + 4) and when <= 14
-    assert (code, reason) == (1011, "no answer to a ping within 4 s")
+    assert (code, reason) == (1011, "no response to a ping within 4 s")
     assert len(line.pings) == 1 and clock.next_deadline is None
 
 
@@ -341,7 +341,7 @@ async def test_a_client_whose_server_is_gone_dials_again() -> None:
         await connecting
         await fails(asyncio.create_task(client.request("add", 1, 2)))
         assert [(info.code, info.reason, info.was_clean, info.will_reconnect) for info in endings] == [
-            (1011, "no answer to a ping within 0.2 s", False, True)
+            (1011, "no response to a ping within 0.2 s", False, True)
         ]
         await client.close()
 

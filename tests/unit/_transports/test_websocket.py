@@ -9,7 +9,7 @@ from contextlib import suppress
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, PING, PONG, TEXT, raw_client, raw_server
+from raw_websocket import CLOSE, CONT, PING, PONG, TEXT, build_frame, raw_client, raw_server
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, dial
@@ -203,6 +203,36 @@ async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None
         async with raw_client(listener.port, "/", "Sec-WebSocket-Extensions: permessage-deflate") as raw:
             await raw.send(raw.frame(TEXT, "\xca", rsv=4))
             assert (await raw.next_of(CLOSE)).code == 1002
+
+
+@pytest.mark.parametrize(
+    ("frames", "code", "reason"),
+    [
+        ([build_frame(0x3, b"x", masked=True)], 1002, "invalid opcode"),
+        ([build_frame(TEXT, b"x", masked=False)], 1002, "incorrect masking"),
+        ([build_frame(PING, b"x" * 126, masked=True)], 1002, "control frame too long"),
+        ([build_frame(PING, b"x", masked=True, fin=False)], 1002, "fragmented control frame"),
+        ([build_frame(PING, b"x", masked=True, rsv=4)], 1002, "reserved bits must be 0"),
+        ([build_frame(TEXT, b"x", masked=True, rsv=1)], 1002, "reserved bits must be 0"),
+        ([build_frame(CONT, b"x", masked=True)], 1002, "unexpected continuation frame"),
+        ([build_frame(TEXT, b"x", masked=True, fin=False)] * 2, 1002, "expected a continuation frame"),
+        ([build_frame(CLOSE, b"\x03", masked=True)], 1002, "close frame too short"),
+        ([build_frame(CLOSE, b"\x03\xed", masked=True)], 1002, "invalid status code"),
+        ([build_frame(CLOSE, b"\x03\xe8\xff", masked=True)], 1007, "invalid start byte at position 0"),
+        ([build_frame(TEXT, b"x" * 601, masked=True)], 1009, "frame with 601 bytes exceeds limit of 600 bytes"),
+        (
+            [build_frame(TEXT, b"x" * 500, masked=True, fin=False), build_frame(CONT, b"x" * 101, masked=True)],
+            1009,
+            "frame with 101 bytes after reading 500 bytes exceeds limit of 600 bytes",
+        ),
+    ],
+)
+async def test_a_close_frame_says_what_was_wrong(frames: list[bytes], code: int, reason: str) -> None:
+    server = Server(limits=LIMITS.replace(close_timeout=0.1, message=600))
+    async with server.listen() as listener, raw_client(listener.port) as raw:
+        await raw.send(*frames)
+        frame = await raw.next_of(CLOSE)
+        assert (frame.code, frame.payload[2:].decode()) == (code, reason)
 
 
 async def test_a_handler_that_sends_as_it_opens_is_not_too_early() -> None:

@@ -1,32 +1,34 @@
-"""`Member`: one process's part in a cluster, from the opening of its server to the end."""
+"""`ClusterMembership`: one process's part in a cluster, from the opening of its server to the end."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
-from functools import partial
-from typing import Any
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import contextmanager
 
-from .._api.peer import Peer, core_of
+from .._api.peer import Peer, life_of
 from .._api.registration import Registrar, registry_of
 from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import LoopScheduler, Tasks
+from .._handlers.registry import Registry
 from .._protocol.codecs import JsonCodec
 from .._protocol.go import GoCodec
-from .._server.membership import Host, RoomMessage
+from .._protocol.settings import Settings
+from .._server.membership import RoomMessage
+from .._server.rooms import Room, Rooms
 from ..engine import PATIENCE, Engine
-from ..errors import ConnectionLost, EngineLost, QueueFull, WsrpcError
+from ..errors import ConnectionLost, QueueFull, WsrpcError
 from ..stats import ClusterStats
 from .directory import Claim
-from .links import NodeLinks, link_limits
+from .links import NodeLinks
 from .node import BEAT, Node
 from .relay import Relay
 from .transport import EngineTransport
 
-__all__ = ["Member"]
+__all__ = ["ClusterMembership"]
 
 ROOM, MEMBERS = "room", "members"
 """What nodes say to each other of rooms: an event and a request."""
@@ -36,10 +38,12 @@ CONFIRMED = 1.0
 """Seconds in which the other node has to say so. Else both keep the address, and this one asks again later."""
 
 
-class Member:
+class ClusterMembership:
     """A node, its sessions with the other nodes, and the addresses of the peers that are connected here.
 
     Args:
+        registry: converts answers.
+        rooms: those of the server. None for a program without a server.
         told_gap: the user's functions that are called with each room in which messages may be missing.
         left: is called when this process leaves the cluster.
     """
@@ -48,11 +52,16 @@ class Member:
         self,
         engine: Engine,
         name: str,
-        host: Host,
-        told_gap: Iterable[Callable[[Any], object]],
+        settings: Settings,
+        registry: Registry,
+        rooms: Rooms | None = None,
+        told_gap: Iterable[Callable[[Room], object]] = (),
         left: Callable[[], None] = lambda: None,
     ) -> None:
-        self._host = host
+        self.timeout = settings.limits.timeout
+        """Seconds for the answer to a request without ``timeout=``."""
+        self.converter = registry.converter
+        self._rooms = rooms
         self._left = left
         self._told_gap = told_gap
         self.addresses: dict[str, Peer] = {}
@@ -60,101 +69,42 @@ class Member:
         self.scheduler = LoopScheduler()
         self.scheduler.renew()
         self.relay = Relay(self.addresses.get)
-        self._links: NodeLinks | None = None
-        """None until the engine was reached for the first time, which says how large a message may be."""
         self._closing = Tasks()
         self._contested: set[str] = set()
         """Addresses of peers of this node to which another node has a higher claim."""
         self._settling = Tasks()
+        self._reached = False
+        """Whether the engine was reached before."""
         self._filled: set[str] = set()
         """Rooms that got their first member while the engine was away: other nodes did not know of it."""
         self._telling = Tasks()
         """The `on_gap` functions that are coroutine functions and have not ended."""
         self._gaps = 0
         self._engines_lost = 0
-        self._node = Node(engine, name, self)
-
-    # ------------------------------------------------------------ the cluster as it is known here
+        self.node = Node(engine, name, self)
+        self.directory = self.node.directory
+        codec = JsonCodec() if isinstance(settings.codec, GoCodec) else settings.codec
+        options = {"codec": codec, "dec_hook": registry.dec_hook, "lax": registry.lax}
+        self.links = NodeLinks(self.node, settings.limits, options, serve=self._serve, lost=self._session_lost)
 
     @property
     def connected(self) -> bool:
         """Whether the engine can be reached."""
-        return self._node.connected
-
-    @property
-    def largest(self) -> int:
-        """Bytes that a message to another node may have."""
-        return self._node.largest
-
-    async def wait_ready(self) -> None:
-        """Wait until the engine is reached, and the other nodes had time to say what they have. Cancelling is safe."""
-        await self._node.wait_known()
-
-    @property
-    def nodes(self) -> tuple[str, ...]:
-        """All nodes, this one first."""
-        return self._node.directory.nodes
-
-    @property
-    def timeout(self) -> float | None:
-        """Seconds for the answer to a request without ``timeout=``."""
-        return self._host.settings.limits.timeout
-
-    def converter(self, returns: Any) -> Callable[[Any], Any]:
-        """Return the function that converts an answer to the type ``returns``."""
-        return self._host.registry.converter(returns)
-
-    def locate(self, address: str) -> str | None:
-        """Return the node of the peer with an address, or None."""
-        return self._node.directory.locate(address)
-
-    @property
-    def links(self) -> tuple[Peer, ...]:
-        """The other nodes with which there is a session, as the peers that they are here."""
-        return tuple(peer for peer in map(self.link, self.nodes[1:]) if peer is not None)
-
-    def link(self, node: str) -> Peer | None:
-        """Return another node, as the peer that it is here. None if there is no session with it."""
-        return None if self._links is None else self._links.peer(node)
-
-    def peer_of(self, node: str) -> Peer:
-        """Return another node, as the peer that it is here.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, there is no session with it.
-        """
-        peer = None
-        if self._links is not None:  # without the engine, messages wait in a session, and never for a new one
-            peer = self._links.peer(node) if self.connected else self._links.keeping(node)
-        if peer is None:
-            raise ConnectionLost(1006, f"no connection to node {node}", "not_sent")
-        return peer
-
-    async def reach(self, node: str) -> Peer:
-        """Return another node, as the peer that it is here. It may have to dial first. Cancelling is safe.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, it did not dial in time.
-        """
-        if self._links is None:
-            raise EngineLost("not connected")
-        return await self._links.reach(node)
+        return self.node.connected
 
     # ------------------------------------------------------------ the addresses of this node
 
     def claim(self, address: str, peer: Peer) -> None:
         before = self.addresses.get(address)
         self.addresses[address] = peer
-        self._node.directory.claim(address)
-        self._node.changed()
+        self.directory.claim(address)
         if before is not None and before is not peer:
             self._close_replaced(address, before)
 
     def release(self, address: str, peer: Peer) -> None:
         if self.addresses.get(address) is peer:
             del self.addresses[address]
-            self._node.directory.release(address, self._node.now)
-            self._node.changed()
+            self.directory.release(address, self.node.now)
 
     def claim_contested(self, address: str, /) -> None:
         if address not in self._contested:
@@ -166,10 +116,9 @@ class Member:
 
         The higher claim may be a session's that its client has left, and this node have the client's connection.
         """
-        directory = self._node.directory
         try:
-            while (by := directory.higher_claim(address)) is not None:
-                if await self._is_connected(address, by) and directory.higher_claim(address) == by:
+            while (by := self.directory.higher_claim(address)) is not None:
+                if await self._is_connected(address, by) and self.directory.higher_claim(address) == by:
                     self._give_up(address)
                 else:
                     await asyncio.sleep(BEAT)
@@ -179,7 +128,7 @@ class Member:
     async def _is_connected(self, address: str, by: Claim) -> bool:
         try:
             async with asyncio.timeout(CONFIRMED):
-                peer = await self.reach(by.node)
+                peer = await self.links.reach(by.node)
                 mine = self.addresses.get(address)
                 if mine is None:  # it has left meanwhile
                     return False
@@ -194,7 +143,7 @@ class Member:
             elsewhere: whether the peer of that node has a connection.
         """
         peer = self.addresses.get(address)
-        if peer is None or self._node.directory.claim_of(address) != counter:
+        if peer is None or self.directory.claim_of(address) != counter:
             return False
         if elsewhere and not peer.connected:
             self._give_up(address)
@@ -204,61 +153,53 @@ class Member:
     def _give_up(self, address: str) -> None:
         """Leave an address to the peer of another node."""
         peer = self.addresses.pop(address)
-        self._node.directory.release(address, self._node.now)
-        self._node.changed()
+        self.directory.release(address, self.node.now)
         self._close_replaced(address, peer)
 
     def _close_replaced(self, address: str, peer: Peer) -> None:
-        core_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
+        life_of(peer).log(logging.INFO, "closing the connection with 4410: another one has the address %r now", address)
         self._closing.spawn(peer.close(CloseCode.REPLACED, "another connection has its address"))
 
     # ------------------------------------------------------------ rooms
 
-    def nodes_of(self, room: str) -> tuple[str, ...]:
-        """Return the other nodes at which a room has members."""
-        return self._node.directory.nodes_of(room)
-
     def room_filled(self, room: str) -> None:
-        self._node.directory.enter(room)
-        self._node.changed()
-        if self._links is not None and not self.connected:
+        self.directory.enter(room)
+        if self._reached and not self.connected:
             self._filled.add(room)
 
     def room_emptied(self, room: str) -> None:
-        self._node.directory.leave(room)
-        self._node.changed()
+        self.directory.leave(room)
         self._filled.discard(room)
 
     async def send_to_room(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, sent = self.nodes_of(message.room), list[str]()
+        nodes, missed = self.directory.nodes_of(message.room), list[str]()
         for node in nodes:
-            try:
+            with self._noting_missed(message, node, missed):
                 if self.connected:
-                    await (await self.reach(node)).emit(ROOM, message)
+                    await (await self.links.reach(node)).emit(ROOM, message)
                 else:
-                    self.peer_of(node).emit_nowait(ROOM, message)
-                sent.append(node)
-            except WsrpcError as exc:
-                self._missed(message, node, exc)
-        return tuple(sent), tuple(node for node in nodes if node not in sent)
+                    self.links.at_once(node).emit_nowait(ROOM, message)
+        return tuple(node for node in nodes if node not in missed), tuple(missed)
 
     def send_to_room_nowait(self, message: RoomMessage) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        nodes, sent = self.nodes_of(message.room), list[str]()
+        nodes, missed = self.directory.nodes_of(message.room), list[str]()
         for node in nodes:
-            try:
-                self.peer_of(node).emit_nowait(ROOM, message)
-                sent.append(node)
-            except WsrpcError as exc:
-                self._missed(message, node, exc)
-        return tuple(sent), tuple(node for node in nodes if node not in sent)
+            with self._noting_missed(message, node, missed):
+                self.links.at_once(node).emit_nowait(ROOM, message)
+        return tuple(node for node in nodes if node not in missed), tuple(missed)
 
-    def _missed(self, message: RoomMessage, node: str, exc: WsrpcError) -> None:
-        logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
-        if self._links is not None and isinstance(exc, (ConnectionLost, QueueFull)):
-            self._links.missed(node)
+    @contextmanager
+    def _noting_missed(self, message: RoomMessage, node: str, missed: list[str]) -> Generator[None]:
+        try:
+            yield
+        except WsrpcError as exc:
+            missed.append(node)
+            logger.warning("an event for room %r was not sent to node %s: %s", message.room, node, exc)
+            if isinstance(exc, (ConnectionLost, QueueFull)):
+                self.links.missed(node)
 
     async def members(self, room: str) -> tuple[list[str], int, tuple[str, ...]]:
-        nodes = self.nodes_of(room)
+        nodes = self.directory.nodes_of(room)
         answers = await asyncio.gather(*(self._members_at(node, room) for node in nodes))
         found = [answer for answer in answers if answer is not None]
         addresses = [address for here, _ in found for address in here]
@@ -269,34 +210,24 @@ class Member:
         if not self.connected:
             return None
         try:
-            peer = await self.reach(node)
+            peer = await self.links.reach(node)
             return await peer.request(MEMBERS, room, returns=tuple[list[str], int], timeout=PATIENCE)
         except WsrpcError:
             return None
 
     def _serve(self, side: Registrar) -> None:
         """Register what other nodes may call."""
-        side.on(ROOM, self._host.deliver)
-        side.on(MEMBERS, self._host.members)
+        if self._rooms is not None:
+            side.on(ROOM, self._rooms.deliver)
+            side.on(MEMBERS, self._rooms.members_of)
         side.on(CONNECTED, self._asked_whether_connected)
         registry_of(side).fall_back_to(self.relay.handler)
 
     # ------------------------------------------------------------ what the node reports
 
     def engine_back(self) -> None:
-        if self._links is None:
-            settings = self._host.settings
-            codec = settings.codec
-            options: dict[str, Any] = {
-                "codec": JsonCodec() if isinstance(codec, GoCodec) else codec,
-                "dec_hook": self._host.registry.dec_hook,
-                "lax": self._host.registry.lax,
-            }
-            limits = link_limits(settings.limits, self._node.largest)
-            self._links = NodeLinks(self._node, limits, options, serve=self._serve, lost=self._session_lost)
-            for node in self.nodes[1:]:  # they were heard of while this node subscribed
-                self._links.node_came(node)
-        elif self._filled:
+        self._reached = True
+        if self._filled:
             self._settling.spawn(self._tell_filled())
 
     async def _tell_filled(self) -> None:
@@ -304,50 +235,51 @@ class Member:
         await asyncio.sleep(BEAT)
         if self.connected:  # else this is called again
             filled, self._filled = self._filled, set()
-            for tell in self._told_gap:
-                self._host.gap(partial(self._tell_gap, tell, filled))
+            self._tell_gap(filled)
 
     def engine_lost(self, reason: str, /) -> None:
         self._engines_lost += 1
 
     def node_came(self, node: str, /) -> None:
-        if self._links is not None:
-            self._links.node_came(node)
+        self.links.node_came(node)
 
     def node_left(self, node: str, silent: bool, /) -> None:
-        if self._links is not None:
-            self._links.node_left(node, silent)
+        self.links.node_left(node, silent)
 
     def accepted(self, transport: EngineTransport, headers: Mapping[str, str], /) -> None:
-        if self._links is not None:
-            self._links.accepted(transport, headers)
+        self.links.accepted(transport, headers)
 
     def _session_lost(self, node: str) -> None:
         self._gaps += 1
         logger.warning("messages of node %s to rooms may be missing here", node)
-        for tell in self._told_gap:
-            self._host.gap(partial(self._tell_gap, tell, None))
+        self._tell_gap()
 
-    def _tell_gap(self, tell: Callable[[Any], object], names: set[str] | None, room: Any) -> None:
-        """Call an `on_gap` function for a room, if ``names`` has it or is None."""
-        if names is not None and room.name not in names:
-            return
-        result = tell(room)
-        if inspect.isawaitable(result):
-            self._telling.spawn(_finish_gap(result, room))
+    def _tell_gap(self, names: set[str] | None = None) -> None:
+        """Call the `on_gap` functions for the rooms with those names that have members here. None: for all."""
+        rooms = () if self._rooms is None else self._rooms.all()
+        for tell in self._told_gap:
+            for room in rooms:
+                if len(room) and (names is None or room.name in names):
+                    try:
+                        result = tell(room)
+                    except Exception:
+                        logger.exception("on_gap failed for %r", room)
+                    else:
+                        if inspect.isawaitable(result):
+                            self._telling.spawn(_finish_gap(result, room))
 
     # ------------------------------------------------------------ for operators, and the end
 
     def stats(self) -> ClusterStats:
-        node = self._node
+        node = self.node
         return ClusterStats(
             node=node.id,
             connected=node.connected,
             nodes=len(node.directory.nodes),
             addresses=node.directory.addresses,
             messages_in=node.messages_in,
-            messages_out=node.messages_out,
-            unsent=node.unsent,
+            messages_out=node.engine.published,
+            unsent=node.engine.unsent,
             engines_lost=self._engines_lost,
             gaps=self._gaps,
             connections=node.dialed,
@@ -359,14 +291,13 @@ class Member:
         self._left()
         await self._settling.cancel()
         await self.relay.close()
-        if self._links is not None:
-            await self._links.close()
-        await self._node.close()
+        await self.links.close()
+        await self.node.close()
         await self._closing.wait()
         await self._telling.cancel()
 
 
-async def _finish_gap(result: Awaitable[object], room: Any) -> None:
+async def _finish_gap(result: Awaitable[object], room: Room) -> None:
     try:
         await result
     except Exception:

@@ -11,9 +11,11 @@ import msgspec
 
 from .._base.misuse import refusing
 from .._base.scheduler import Timer
+from .._handlers.injections import stream_annotations
+from .._handlers.invocation import Invocation
 from .._protocol.rejections import reason_of
+from .._streams.inbox import Inbox
 from ..errors import ChannelClosed, bad_item, note_member
-from .inbox import Inbox
 
 __all__ = ["Stream", "end_after", "read_arrived"]
 
@@ -46,9 +48,9 @@ class Stream(Generic[T_co]):
         "_label",
         "_left",
         "_member",
-        "_misfit",
         "_open",
         "_opening",
+        "_parameter",
         "_reading",
     )
 
@@ -59,14 +61,15 @@ class Stream(Generic[T_co]):
         *,
         reading: Inbox | None = None,
         open: Callable[[], Coroutine[Any, Any, Inbox]] | None = None,
-        misfit: Callable[[msgspec.ValidationError], Exception | None] | None = None,
+        parameter: str | None = None,
         member: str | None = None,
     ) -> None:
         self._label = label
         self._convert = convert
         self._reading = reading
         self._open = open
-        self._misfit = misfit
+        self._parameter = parameter
+        """The parameter of a handler that reads the items, for errors."""
         self._member = member
         """The member of a contract that was called, for errors."""
         self._inbox: Inbox | None = None
@@ -117,9 +120,9 @@ class Stream(Generic[T_co]):
                 value = self._convert(value)
                 break
             except msgspec.ValidationError as exc:
-                error = self._bad_item(exc) if self._misfit is None else self._misfit(exc)
-                if error is not None:
-                    raise error from None
+                if inbox.items:
+                    raise self._bad_item(exc) from None
+                inbox.count_misfit(exc)
         item: T_co = value
         return item
 
@@ -141,8 +144,13 @@ class Stream(Generic[T_co]):
 
     def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
         assert self._reading is not None
-        wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
-        return bad_item(f"an item of {self._label!r} is not what {wanted}: {exc}", self._reading.channel)
+        if self._parameter is not None:
+            text = f"{self._label}(): an item of {self._parameter!r}"
+        else:
+            wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
+            text = f"an item of {self._label!r} is not what {wanted}"
+        # With the channel, so that the caller of a handler that lets the error through gets it.
+        return bad_item(f"{text}: {exc}", self._reading.channel)
 
     async def aclose(self) -> None:
         """Stop the producer, and drop the items that have not been read. Cancelling is safe.
@@ -209,6 +217,10 @@ class Stream(Generic[T_co]):
         else:
             state = "over" if self._reading.over else "open"
         return f"<Stream {self._label!r} {state}>"
+
+
+stream_annotations.add(Stream)
+Invocation.stream_class = Stream
 
 
 def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:

@@ -1,0 +1,306 @@
+"""`ChannelTable`: the anonymous channels of one session, by id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+from .._handlers.registry import Registry
+from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
+from .._protocol.nodes import as_raised
+from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._sending.notices import send_notice
+from .._sending.outbound import Outbound
+from .._sending.pending import MAX_REMEMBERED
+from .._sending.sender import Sender
+from .._streams.inbox import SMALLEST_SHARE
+from ..errors import (
+    ChannelClosed,
+    ConnectionLost,
+    RemoteError,
+    RpcError,
+    as_text,
+    closed_here,
+    is_closed_here,
+    made_here,
+)
+from ..limits import Limits
+from .core import FINISHED, ChannelCore, ChannelListener, UnreadMessages
+from .silence import SilenceWatch
+
+__all__ = ["NO_CHANNELS", "TOO_MANY", "ChannelTable"]
+
+V = TypeVar("V")
+
+TOO_MANY = "wsrpc.too_many_channels"
+"""The code of a request whose handler ran, and whose answer would have been one channel too many."""
+
+NO_CHANNELS = "wsrpc.no_channels"
+"""The code of a request of a peer that knows no channels, if its answer would have been one."""
+
+
+class ChannelTable:
+    """All anonymous channels of one session, by id. It is made with the session, and ends with it.
+
+    An id may be that of a channel which this side opened, and at the same time that of one which the remote peer
+    opened. Between conforming peers the two never meet. JavaScript keeps one table for both and confuses them.
+
+    Args:
+        registry: the peer's registry. Handlers on channels are registered with the same options.
+        limits: the limits of the peer.
+        unread: returns the counter of the memory of unread messages on all channels of the peer.
+        sender: sends for the users of channels.
+        listener: runs the handlers.
+        warn: writes a line into the log.
+    """
+
+    def __init__(
+        self,
+        out: Outbound,
+        registry: Registry,
+        limits: Limits,
+        unread: Callable[[], UnreadMessages],
+        *,
+        sender: Sender,
+        listener: ChannelListener,
+        warn: Callable[..., None],
+    ) -> None:
+        self.out = out
+        self.limits = limits
+        self.sender = sender
+        self.listener = listener
+        self.warn = warn
+        self.over = False
+        """The session has ended: in another one an id would be that of another request."""
+        self.registry = registry
+        self._unread = unread
+        self._aborted: dict[int, RpcError | None] = {}
+        """Ended channels that this side has aborted. If the abort waits until something arrives, the value is its
+        reason."""
+        self._produced: dict[int, None] = {}
+        """Ended channels on which this side has produced."""
+        self._silence: SilenceWatch | None = None
+        """Exists once a plain peer was given a channel."""
+        self._credited: dict[int, None] = {}
+        """Ids of the channels whose items are read, by credit."""
+        self.opened: dict[int, ChannelCore] = {}
+        """Channels that this side opened."""
+        self.served: dict[int, ChannelCore] = {}
+        """Channels that the remote peer opened."""
+        self.undelivered: dict[ChannelCore, str] = {}
+        """Channels of handlers that run, which the remote peer does not know of yet, and the events of their requests.
+        Each counts as a served one."""
+
+    def __len__(self) -> int:
+        return len(self.opened) + len(self.served)
+
+    def __repr__(self) -> str:
+        made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
+        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
+
+    # ------------------------------------------------------------ looking up
+
+    def find(self, h: int) -> ChannelCore | None:
+        return self.opened.get(h) or self.served.get(h)
+
+    def expects_credit(self, h: int) -> bool:
+        """Return whether this side has produced on channel ``h``, which has ended. Credit for it was sent before that
+        was known."""
+        return h in self._produced
+
+    def all(self) -> list[ChannelCore]:
+        """Return all open channels."""
+        return [*self.opened.values(), *self.served.values()]
+
+    # ------------------------------------------------------------ opening
+
+    def open(self, h: int) -> ChannelCore:
+        """Make the channel that is the answer to this side's request ``h``."""
+        self._aborted.pop(h, None)
+        channel = self.opened[h] = ChannelCore(h, self)
+        channel.opened()
+        return channel
+
+    @property
+    def full(self) -> bool:
+        """Whether the remote peer has as many channels as it may have."""
+        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
+        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
+        # running ones instead.
+        return len(self.served) + len(self.undelivered) >= self.limits.channels
+
+    @property
+    def too_many(self) -> str:
+        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
+
+    @staticmethod
+    def not_known(event: str) -> RemoteError:
+        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
+        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
+        return RemoteError(f"{text} returns a value", NO_CHANNELS)
+
+    def make(self, h: int, event: str) -> ChannelCore:
+        """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
+
+        Raises:
+            RemoteError: there are too many, or the remote peer knows no channels. It does not say that the handler did
+                not run.
+        """
+        if not self.out.terms.channels:
+            raise made_here(self.not_known(event))
+        if self.full:
+            raise made_here(RemoteError(self.too_many, TOO_MANY))
+        channel = ChannelCore(h, self)
+        self.undelivered[channel] = event
+        return channel
+
+    def deliver(self, channel: ChannelCore) -> None:
+        """Answer the request that ``channel`` belongs to with the channel.
+
+        Raises:
+            RpcError: the channel was aborted already; the error says why.
+        """
+        if channel.closed:
+            reason = channel.close_reason
+            if isinstance(reason, RpcError):
+                raise reason
+            if reason is None or isinstance(reason, BaseException):
+                raise RpcError(as_text(reason) if reason else "the channel was closed before it was delivered")
+            raise RpcError.of_value(reason)
+        if channel.id in self.served:
+            raise RpcError(f"request id {channel.id} is that of a channel which is still open")
+        self._aborted.pop(channel.id, None)
+        terms = self.out.terms
+        self.out.reply(terms.encode(ChannelCreated(channel.id)))
+        event = self.undelivered.pop(channel, "")
+        self.served[channel.id] = channel
+        channel.opened()
+        if terms.plain:
+            if self._silence is None:
+                self._silence = SilenceWatch(self.out.loop, self.limits.unread, self.warn)
+            self._silence.given(channel, event)
+
+    # ------------------------------------------------------------ what channels ask for
+
+    @property
+    def unread(self) -> UnreadMessages:
+        """Counts the memory of unread messages on all channels of the peer."""
+        return self._unread()
+
+    @property
+    def credit_share(self) -> int:
+        """Bytes of one stream that may be in flight: the more streams are read, the fewer bytes of each.
+
+        Everything that is in flight arrives before the next answer.
+        """
+        window = self.limits.stream_window_bytes
+        return min(window, max(SMALLEST_SHARE, window // max(1, len(self._credited))))
+
+    def credit_begins(self, h: int) -> None:
+        """Take note that the items of channel ``h`` are read, by credit."""
+        self._credited[h] = None
+
+    def send_abort(self, h: int, reason: object) -> None:
+        """Abort a channel, unless this side has done so already: events that arrive later get no further abort."""
+        if not self._was_aborted(h):
+            _remember(self._aborted, h, None)
+            send_notice(self.out, partial(ChannelAbort, h), reason, self.warn)
+
+    def abort_when_used(self, h: int, reason: object) -> None:
+        """Abort a channel when the remote peer sends something on it."""
+        # A new error, because that of a handler refers to the handler's variables.
+        code = reason.code if isinstance(reason, RpcError) else None
+        text = text_for_peer(reason) if isinstance(reason, RpcError) else ABORTED
+        _remember(self._aborted, h, RemoteError(text, code))
+
+    def _was_aborted(self, h: int) -> bool:
+        """Return whether this side has aborted ended channel ``h``, and has said so."""
+        return h in self._aborted and self._aborted[h] is None
+
+    def refuse(self, h: int) -> RpcError:
+        """Abort channel ``h``, which does not exist, because something came on it. Return the error for a request."""
+        error = self._aborted.get(h) or RemoteError(f"Anonymous channel '{h}' does not exist")
+        self.send_abort(h, error)
+        return error
+
+    # ------------------------------------------------------------ ending
+
+    def ended_by_peer(self, h: int, x: Any, flag: Any) -> bool:
+        """End channel ``h``, because the remote peer has ended it. Return False if there is no such channel."""
+        channel = self.find(h)
+        if channel is None:
+            return False
+        if is_finished(x, flag):
+            channel.end(FINISHED, None, by_other=True)
+            return True
+        reason = reason_from_wire(x, flag)
+        error: Exception = _for_readers(reason)
+        if self.out.between_nodes and isinstance(reason, RemoteError):
+            error = as_raised(reason)
+        channel.end(reason, error, by_other=True)
+        return True
+
+    def request_cancelled(self, i: int, reason: Any) -> bool:
+        """End channel ``i``, whose request the remote peer has cancelled. Return False if there is no such channel.
+
+        The answer and the cancellation have crossed, so a wsrpc peer is going to abort the channel. Its connection may
+        drop before. JavaScript and Go ignore such a cancellation.
+        """
+        channel = None if self.out.terms.plain else self.served.get(i)
+        if channel is None:
+            return False
+        channel.end(reason, _for_readers(reason), by_other=True)
+        return True
+
+    def end(self, error: ConnectionLost) -> None:
+        """End all channels, because the session has ended."""
+        self.over = True
+        for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
+            channel.take_request_ids()
+            own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
+            if is_closed_here(error):
+                closed_here(own)
+            channel.end(own, own, by_other=True)
+
+    def forget(self, channel: ChannelCore, reason: object, *, by_other: bool) -> bool:
+        """Drop a channel that has ended, with all requests on it. Return whether the remote peer had opened it."""
+        h = channel.id
+        served = self.served.get(h) is channel
+        if served:
+            del self.served[h]
+            if self._silence is not None:
+                self._silence.ended(channel)
+        elif self.opened.get(h) is channel:
+            del self.opened[h]
+        else:
+            # Nothing was ever sent on it. Its id may be that of another channel: a handler that runs on after its
+            # request was answered does not keep the remote peer from using the id again.
+            self.undelivered.pop(channel, None)
+            return False
+        self._credited.pop(h, None)
+        if channel.produces:
+            _remember(self._produced, h, None)
+        requests = self.out.requests
+        # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
+        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
+        for pending in requests.on_channel(h):
+            requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
+            if tells and pending.flight is not None:
+                requests.give_up(pending)
+                reason_there = None if by_other else channel.close_reason
+                send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
+        self.listener.cancel_requests_on(h, reason)
+        return served
+
+
+def _remember(ids: dict[int, V], h: int, value: V) -> None:
+    """Keep an id for which messages may still arrive. The oldest ones are forgotten."""
+    ids[h] = value
+    if len(ids) > MAX_REMEMBERED:
+        del ids[next(iter(ids))]
+
+
+def _for_readers(reason: Any) -> RemoteError:
+    """Return the error that readers get for a reason of the remote peer, as for requests."""
+    return reason if isinstance(reason, RemoteError) else RemoteError.of_value(reason)
