@@ -69,6 +69,9 @@ class Station:
         self._progress = asyncio.Event()
         self._load: set[asyncio.Task[None]] = set()
         self._parked: set[asyncio.Task[None]] = set()
+        self._parked_here: set[int] = set()
+        """The numbers of the processes that have parked a request here."""
+        self._parked_one_more = asyncio.Event()
         self._clients: list[Client] = []
         self._stack = AsyncExitStack()
         self.cluster = Cluster(engine, name="soak")
@@ -142,6 +145,12 @@ class Station:
         while node in self.cluster.nodes or node in map(self.cluster.locate, addresses):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
         return time.monotonic()
+
+    async def parked_by(self, caller: int) -> None:
+        """Wait until a request of another process is parked here."""
+        while caller not in self._parked_here:
+            self._parked_one_more.clear()
+            await self._parked_one_more.wait()
 
     async def nodes(self) -> list[str]:
         """Return the nodes that are known here."""
@@ -222,6 +231,8 @@ class Station:
     async def _park(self, number: int) -> None:
         self._ran(number)
         self.note("parked", number)
+        self._parked_here.add(number // NUMBERS)
+        self._parked_one_more.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -302,9 +313,13 @@ class Station:
         raise AssertionError("nobody answers that")
 
     async def _park_on(self, offset: int) -> None:
-        """Keep one request going that ends only with a connection."""
+        """Keep one request going that ends only with a connection.
+
+        The first one goes to the process that is never killed, which then sees how it ends.
+        """
         while not self._over:
-            task = asyncio.create_task(self._call_once("park", self._other(), self._parked_call))
+            slot = 0 if offset == 0 and self.slot else self._other()
+            task = asyncio.create_task(self._call_once("park", slot, self._parked_call))
             self._parked.add(task)
             task.add_done_callback(self._parked.discard)
             await asyncio.wait([task])

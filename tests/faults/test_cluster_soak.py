@@ -408,6 +408,8 @@ async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
                     # Mostly in the midst of the work, sometimes while it starts.
                     if dice.random() < 0.9:
                         await mortal.started()
+                        # A handler for it runs there, which has to be cancelled in time.
+                        await home.parked_by(mortal.number)
                         await asyncio.sleep(dice.uniform(0.2, 2.0))
                     else:
                         await asyncio.sleep(dice.uniform(0, 1.0))
