@@ -381,7 +381,12 @@ class NamedChannel:
             self._send(Resolution(i, value))
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
-        """Pass nothing more to ``inbox``. The channel stays."""
+        """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
+
+        The inbox may be read in the next session, when its ids are those of other requests.
+        """
+        for i in inbox.take_request_ids():
+            self.answer(i)
         self.remove_recipient(event, inbox)
 
     def grant(self, items: int, size: int) -> None: ...

@@ -25,7 +25,7 @@ from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from .answers import Answers
 from .running import RunningHandlers
-from .waiting import Hold, Kind, Waiting
+from .waiting import Dispatch, Hold, Kind, Waiting
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -59,7 +59,7 @@ class Admission:
         active: dict[int, Invocation],
         *,
         present: Callable[[], Admission],
-        dispatch: Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None],
+        dispatch: Dispatch,
         pumped: Callable[[], None],
         readers: Readers,
         fail: Callable[[int, str], None],
@@ -125,7 +125,7 @@ class Admission:
             self._dispatch(message, payload, view, channel)
             return
         elif self.running.let_wait(
-            Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)
+            Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel)
         ):
             self.update()
             return
@@ -312,7 +312,7 @@ class Admission:
                     elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
                         waiting.finish()
                         continue
-                    self._dispatch(message, waiting.payload, waiting.view, channel)
+                    waiting.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.
                     self._answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)

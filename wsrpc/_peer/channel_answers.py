@@ -137,6 +137,9 @@ class ChannelAnswers:
 
     async def _produce_named(self, call: Invocation, name: str, source: Source) -> None:
         """Send items on a named channel, to `Channel.items` or JavaScript's iterator, which has sent ``start``."""
+        if call.cancelled:
+            await close_source(source)
+            raise call.cancellation()
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))

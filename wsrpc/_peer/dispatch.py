@@ -193,8 +193,9 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER and handler is not None:
                 self._warn_slow(handler, now - since)
-        if channel is not None:
-            # It may deliver messages that it has kept, in a turn of the event loop in which nothing is read.
+        if channel is not None or self.end_reason is not None:
+            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
+            # a session that is over, nothing is read at all.
             self._mark = None
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
@@ -349,6 +350,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
+        if self.end_reason is not None:
+            invocation.orphan(self.end_reason)  # the handler of an event, which goes on when its session is over
         if not invocation.counted:
             self._count(invocation)
         return self._channel_answers.run(invocation, work)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .._channels.core import ChannelCore
     from .._streams.inbox import Inbox
 
-__all__ = ["NOTHING_WAITS", "Hold", "Kind", "Waiting", "WaitingRoom"]
+__all__ = ["NOTHING_WAITS", "Dispatch", "Hold", "Kind", "Waiting", "WaitingRoom"]
 
 
 class Kind(IntEnum):
@@ -39,6 +39,10 @@ class Hold(IntEnum):
     NONE = Kind.EVENT + 1
 
 
+Dispatch = Callable[[WireMessage, bytes | bytearray, Message | None, "ChannelCore | None"], None]
+"""Runs the handler of a message now."""
+
+
 class Waiting(Struct, eq=False):
     """One message that waits. ``decode`` decodes the payload once more."""
 
@@ -48,6 +52,8 @@ class Waiting(Struct, eq=False):
     """None for an event."""
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
+    dispatch: Dispatch
+    """Runs its handler, in the session in which it came. That may be over by then."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None
