@@ -531,7 +531,7 @@ class ChannelCore:
         self.delivery = Delivery.OVER
         self._stop_early_timer()
         if self._early is not None:
-            self._early.discard()
+            self._early.drop_all()
             self._early = None
         recipients, self.recipients = self.recipients, {}
         self.unread.forget_late(self)

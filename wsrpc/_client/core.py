@@ -291,7 +291,7 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
-            self.life.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
+            self.life.reporter.complete("on_reconnect", unfinished)  # nothing waits for them
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:

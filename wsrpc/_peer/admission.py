@@ -14,7 +14,7 @@ from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
 from .._handlers.invocation import Invocation
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
@@ -134,7 +134,7 @@ class Admission:
             self._answers.count("event dropped, too many wait", text)
         else:
             self._answers.reject(i, Overloaded(f"{len(self.running.room)} messages wait already, ask again later"))
-        finish(view)
+        mark_processed(view)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
@@ -180,7 +180,7 @@ class Admission:
         waiting = self.running.room.take_key(i)
         if waiting is None:
             return False
-        waiting.finish()
+        waiting.mark_processed()
         self._answers.reject(i, RpcError(ABORTED))
         return True
 
@@ -241,7 +241,7 @@ class Admission:
             if waiting.was_taken:
                 if not handled:
                     self.running.room.take(ticket)
-                    waiting.finish()
+                    waiting.mark_processed()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
             message.i = UNSET
@@ -254,16 +254,16 @@ class Admission:
                 break
         self.update()
 
-    def count_as_channel(self, call: Invocation) -> None:
-        """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
-        self.running.count_as_channel(call)
+    def count_as_channel(self, invocation: Invocation) -> None:
+        """Count a handler as a channel, with which its request was answered. That makes room for another handler."""
+        self.running.count_as_channel(invocation)
         self.update()
         if self.running.room.items:
             self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
 
-    def count_as_handler(self, call: Invocation) -> None:
-        """Count a call as a handler again: its channel is over, and makes room for the next one."""
-        self.running.count_as_handler(call)
+    def count_as_handler(self, invocation: Invocation) -> None:
+        """Count a handler as such again: its channel is over, and makes room for the next one."""
+        self.running.count_as_handler(invocation)
         self.update()
 
     def hold(self, holding: Hold) -> None:
@@ -310,7 +310,7 @@ class Admission:
                     if channel is not None:
                         place_on(message, channel.id)
                     elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
-                        waiting.finish()
+                        waiting.mark_processed()
                         continue
                     waiting.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
@@ -326,7 +326,7 @@ class Admission:
         """Drop a message whose channel has ended before its turn came."""
         if waiting.id is not None and waiting.channel is not None:
             self._answers.reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
-        waiting.finish()
+        waiting.mark_processed()
 
     def end_session(self) -> None:
         """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
@@ -335,20 +335,20 @@ class Admission:
         connection, or while `open` handlers run, which may refuse the remote peer.
         """
         if self.paused is not None or self._holding is not _NONE_HELD:
-            self.discard()
+            self.drop_all()
         if self.running.room.items:
             for waiting in self.running.room.take_requests():
-                waiting.finish()
+                waiting.mark_processed()
         self.hold(Hold.NONE)
         if self.paused is not None:
             self.paused.set_result(None)  # ends handlers that wait to start
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""
         while found := self.running.room.oldest():
             ticket, waiting = found
             self.running.room.take(ticket)
-            waiting.finish()
+            waiting.mark_processed()
             self._answers.ignored["dropped at the end"] += 1
         self.update()
 

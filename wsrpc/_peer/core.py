@@ -198,7 +198,7 @@ class PeerLife:
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
-        calls = ((call.task, call.thread) for call in self.running.calls)
+        calls = ((each.task, each.thread) for each in self.running.invocations)
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
@@ -221,7 +221,7 @@ class PeerLife:
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
-                self.admission().discard()
+                self.admission().drop_all()
                 for task in late:
                     task.cancel()
                 stubborn = await closers.wait_besides(late, patience)
@@ -742,7 +742,7 @@ class PeerCore:
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
-        calls, room = running.calls, running.room
+        calls, room = running.invocations, running.room
         return (
             (0 if broadcasts is None else broadcasts.size)
             + sum(call.memory for call in calls)

@@ -14,7 +14,7 @@ from .._base.closing import CloseCode
 from .._base.names import RAW, STREAM_EVENTS
 from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
@@ -177,7 +177,7 @@ class Inbound:
         else:
             self._not_ours(payload)
         if view is not None:
-            finish(view)
+            mark_processed(view)
 
     # ------------------------------------------------------------ unusual messages
 
@@ -207,7 +207,7 @@ class Inbound:
                 if self._make_usual(message, payload):
                     self._route(message, payload, view, codec.decode)
                 else:
-                    finish(view)
+                    mark_processed(view)
             return
         if not codec.claims(payload):
             self._foreign(payload, text)
@@ -343,25 +343,25 @@ class Inbound:
             if only is not None and only.form == "json":
                 self._receive_json(payload, view)
             elif not self._raw(payload, text, view):
-                finish(view)
+                mark_processed(view)
         except Exception as exc:
             self._not_dealt_with(exc)
 
     def _receive_json(self, payload: bytes | bytearray, view: Message | None) -> None:
         limits = self._limits
         if len(payload) > self._small and (why := json_objection(payload, limits.values)) is not None:
-            finish(view)
+            mark_processed(view)
             self._malformed(f"a message of {why}")
             return
         if json_nests_deeper(payload, limits.depth):
-            finish(view)
+            mark_processed(view)
             self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
             return
         try:
             message = decode_any(raw_json, payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             self._malformed(f"a message that is not JSON: {exc}")
-            finish(view)
+            mark_processed(view)
         else:
             self._admission.arrived(message, payload, view, raw_json)
 
@@ -389,7 +389,7 @@ class Inbound:
         view = self._observe(payload, text, None)
         if not self._raw(payload, text, view):
             self._ignored["foreign"] += 1
-            finish(view)
+            mark_processed(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
         """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
@@ -453,10 +453,10 @@ class Inbound:
         view = self._observe(payload, text, None)
         if outline is None:
             if not self._raw(payload, text, view):
-                finish(view)
+                mark_processed(view)
                 self._malformed(f"a message that {why}")
             return
-        finish(view)
+        mark_processed(view)
         i: Any = outline.i
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")

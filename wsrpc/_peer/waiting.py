@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from .._base.queues import BoundedQueue
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
@@ -73,9 +73,9 @@ class Waiting(Struct, eq=False):
         """Whether one of its readers has taken it."""
         return any(inbox.taken >= count for inbox, count in self.readers)
 
-    def finish(self) -> None:
+    def mark_processed(self) -> None:
         """Tell those that observe messages that nothing more happens to it."""
-        finish(self.view)
+        mark_processed(self.view)
 
 
 def _size(entry: Waiting) -> int:

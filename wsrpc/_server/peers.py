@@ -162,7 +162,7 @@ class ServedPeer(PeerOwner):
 
     def ended(self) -> None:
         self._peers.count_ignored(self)
-        if self.life.running.calls or self.life.reporter.running:
+        if self.life.running.invocations or self.life.reporter.running:
             self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
