@@ -122,24 +122,6 @@ class ChannelTable:
         channel.opened()
         return channel
 
-    @property
-    def full(self) -> bool:
-        """Whether the remote peer has as many channels as it may have."""
-        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
-        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
-        # running ones instead.
-        return len(self.served) + len(self.undelivered) >= self.limits.channels
-
-    @property
-    def too_many(self) -> str:
-        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
-
-    @staticmethod
-    def not_known(event: str) -> RemoteError:
-        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
-        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
-        return RemoteError(f"{text} returns a value", NO_CHANNELS)
-
     def make(self, h: int, event: str) -> ChannelCore:
         """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
 
@@ -148,9 +130,14 @@ class ChannelTable:
                 not run.
         """
         if not self.out.terms.channels:
-            raise made_here(self.not_known(event))
-        if self.full:
-            raise made_here(RemoteError(self.too_many, TOO_MANY))
+            text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler"
+            raise made_here(RemoteError(f"{text} that returns a value", NO_CHANNELS))
+        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
+        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
+        # running ones instead.
+        if len(self.served) + len(self.undelivered) >= self.limits.channels:
+            text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
+            raise made_here(RemoteError(text, TOO_MANY))
         channel = ChannelCore(h, self)
         self.undelivered[channel] = event
         return channel

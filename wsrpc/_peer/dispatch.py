@@ -7,7 +7,7 @@ import contextvars
 import logging
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
-from functools import cached_property, partial
+from functools import cached_property
 from types import CoroutineType
 from typing import Any
 
@@ -121,7 +121,7 @@ class Dispatcher:
             readers=readers,
             fail=fail,
         )
-        self.channels = channels = ChannelTable(
+        self.channels = ChannelTable(
             out,
             own,
             running.limits,
@@ -130,7 +130,7 @@ class Dispatcher:
             listener=self,
             warn=readers.warn,
         )
-        self._make_channel_answers = partial(ChannelAnswers, requester, answers, admission, channels, running.limits)
+        self._requester = requester
         self.arrived = admission.arrived
         """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
         self._mark: float | None = None
@@ -141,7 +141,7 @@ class Dispatcher:
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        return self._make_channel_answers()
+        return ChannelAnswers(self._requester, self.answers, self.admission, self.channels, self.running.limits)
 
     # ------------------------------------------------------------ starting
 
