@@ -148,11 +148,24 @@ class Inbound:
         except Exception as exc:
             self._not_dealt_with(exc)
 
-    def _route(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
-        """Pass on a message whose fields have the types of a `StrictMessage`."""
-        a, i, h = message.a, message.i, message.h
+    def _route(
+        self,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        unusual: bool = False,
+    ) -> None:
+        """Pass on a message, whose kind the fields say that it has: an event or a request, an end, or a response.
+
+        Args:
+            unusual: its fields can have any type. They get the types of a `StrictMessage`, or the message is refused.
+        """
+        a = message.a
         if a is not UNSET:
-            if h is not None:
+            if unusual and not self._make_call_usual(message, payload):
+                pass
+            elif message.h is not None:
                 self._receive_on_channel(message, payload, decode)
             else:
                 name, channel = a[0], message.c
@@ -171,8 +184,10 @@ class Inbound:
                         self._dispatcher.run(message, payload, view)
                     return
         elif message.x is not UNSET:
+            if unusual:
+                _make_end_usual(message)
             self._stop(message)
-        elif i is not UNSET:
+        elif message.i is not UNSET and not (unusual and not _make_response_usual(message)):
             self._receive_response(message)
         else:
             self._not_ours(payload)
@@ -203,11 +218,9 @@ class Inbound:
             elif message.ours is False:
                 self._foreign(payload, text)
             else:
+                message.i = id_from_wire(message.i)
                 view = self._observe(payload, text, codec.decode)
-                if self._make_usual(message, payload):
-                    self._route(message, payload, view, codec.decode)
-                else:
-                    mark_processed(view)
+                self._route(message, payload, view, codec.decode, unusual=True)
             return
         if not codec.claims(payload):
             self._foreign(payload, text)
@@ -218,40 +231,27 @@ class Inbound:
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
 
-    def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Give each field of a message the type that a `StrictMessage` has. Refuse the message if that cannot be done.
+    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Give the fields of an event or a request the types that a `StrictMessage` has.
 
         Returns:
-            False if the message was refused.
+            False if that cannot be done: the message was refused.
         """
-        a, x, h = message.a, message.x, message.h
-        i = message.i = id_from_wire(message.i)
-        if a is not UNSET:
-            message.h = channel_id(h)
-            if a.__class__ is not list or not a:
-                self._not_ours(payload)
-            elif i is not UNSET and not is_id(i):
-                self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
-            elif len(a) > LONGEST and a[0].__class__ is str:
-                why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
-                self._refuse(message, "too many arguments", why)
-            elif h is not None and message.h is None:
-                if i is not UNSET:
-                    self._reject(i, RemoteError(f"Anonymous channel '{_short(h)}' does not exist"))
-            else:
-                return True
-            return False
-        if x is UNSET and i.__class__ is not int:
+        a, i, h = message.a, message.i, message.h
+        message.h = channel_id(h)
+        if a.__class__ is not list or not a:
             self._not_ours(payload)
-            return False
-        # An answer, a cancellation or an abort. No request and no channel has the id 0. (JavaScript answers an event
-        # with the id -1 when its handler returns null.)
-        message.i = i if is_id(i) else 0
-        if x is UNSET:
-            message.h = 1 if h else None
-        elif h is not None:
-            message.h = channel_id(h) or 0
-        return True
+        elif i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
+        elif len(a) > LONGEST and a[0].__class__ is str:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+            self._refuse(message, "too many arguments", why)
+        elif h is not None and message.h is None:
+            if i is not UNSET:
+                self._reject(i, RemoteError(f"Anonymous channel '{_short(h)}' does not exist"))
+        else:
+            return True
+        return False
 
     # ------------------------------------------------------------ events and requests
 
@@ -526,6 +526,26 @@ def _is_message(message: WireMessage) -> bool:
     if message.a is not UNSET:
         return message.a.__class__ is list and bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
+
+
+# No request and no channel has the id 0, which stands for one of a wrong type.
+
+
+def _make_end_usual(message: WireMessage) -> None:
+    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has."""
+    message.i = message.i if is_id(message.i) else 0
+    if message.h is not None:
+        message.h = channel_id(message.h) or 0
+
+
+def _make_response_usual(message: WireMessage) -> bool:
+    """Give the fields of a response the types that a `StrictMessage` has. Return False if it is not a response."""
+    if message.i.__class__ is not int:
+        return False
+    # JavaScript answers an event with the id -1 when its handler returns null.
+    message.i = message.i if is_id(message.i) else 0
+    message.h = 1 if message.h else None
+    return True
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:
