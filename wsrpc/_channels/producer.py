@@ -44,7 +44,7 @@ Step = Any
 """What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
 Taken = bool | tuple[Step, Any]
-"""False if the source has ended. If a step waits: the step and what it waits for, for `finish`. Else True."""
+"""False if the source has ended. If a step waits: the step and what it waits for, for `complete_step`. Else True."""
 
 Take = Callable[[list[Any], int, int, Measure], Taken]
 """`take` or `take_async` of one source."""

@@ -6,7 +6,7 @@ import asyncio
 import enum
 from collections.abc import Callable, Coroutine, Hashable
 from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, cast
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 from weakref import ref
 
 import msgspec
@@ -20,9 +20,6 @@ from .._protocol.rejections import bounded_reason
 from .._streams.inbox import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
-
-if TYPE_CHECKING:
-    from .compiled import Handler
 
 __all__ = ["CURRENT", "Call", "Cancelled", "ChannelPhase", "Invocation", "Runner"]
 
@@ -124,8 +121,8 @@ class Invocation(msgspec.Struct, eq=False):
     """Bytes of the message."""
     view: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
-    handler: Handler | None = None
-    """None if no handler takes the message."""
+    handler: Any = None
+    """The `Handler` of the message, whose module imports this one. None if no handler takes it."""
     channel: Any = None
     """The `ChannelCore` that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None

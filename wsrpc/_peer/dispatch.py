@@ -371,8 +371,7 @@ class Dispatcher:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
         if invocation.cancelled:  # it is ending already
             return
-        handler = invocation.handler
-        assert handler is not None
+        handler: Handler = invocation.handler
         source = "Limits.handler" if handler.timeout is UNSET else "timeout="
         text = "%s, the handler of %s, was cancelled: it took longer than %g s (%s)"
         self.answers.log(logging.WARNING, text, handler.name, invocation.label, seconds, source)
