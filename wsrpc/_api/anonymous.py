@@ -14,8 +14,8 @@ from .._channels.core import ChannelCore
 from .._handlers.injections import Injection, injections
 from .._handlers.invocation import Invocation
 from .._handlers.method import HandlerOptions
+from .._protocol.messages import RequestOptions
 from .._protocol.rejections import reason_of
-from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits, value_of
 from .events import EventReader
 from .proxy import make_emitter

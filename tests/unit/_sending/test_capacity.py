@@ -148,18 +148,18 @@ async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one(
         await turns()
         first = [start(a.request("work", n, timeout=None)) for n in range(3)]
         await turns()
-        requests = a._out.requests.flight
-        freed, requests.freed = requests.freed, None
-        assert freed is not None  # the third one waits on this side
+        flight = a._out.requests.flight
+        assert flight.awaited  # the third one waits on this side
+        flight.awaited = False
         first[0].cancel()
         first[1].cancel()
         await turns()
-        requests.freed = freed
+        flight.awaited = True
         # There will be a place for these, too, but not their turn. When that comes the place is taken, so that the size
         # counts, for which the request is encoded.
         mistaken = start(a.request("work", object(), timeout=None))
         last = start(a.request("work", "last", timeout=None))
-        freed()  # both places are free at once, and the third request is woken
+        flight.freed()  # both places are free at once, and the third request is woken
         work.go.set()
         with pytest.raises(TypeError):
             await mistaken
