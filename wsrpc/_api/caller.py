@@ -72,7 +72,7 @@ class Caller(OnChannel):
         """
         try:
             if unsupported:
-                raise no_keywords("emit", event, unsupported)
+                raise no_keywords(self.emit, event, unsupported)
             if offline is not None:
                 check_offline(offline)
             return self._sender.send_event(self._channel_name, event, args, offline)
@@ -95,7 +95,7 @@ class Caller(OnChannel):
                 `emit`.
         """
         if unsupported:
-            raise no_keywords("emit_nowait", event, unsupported)
+            raise no_keywords(self.emit_nowait, event, unsupported)
         if offline is not None:
             check_offline(offline)
         self._sender.send_event_nowait(self._channel_name, event, args, offline)
@@ -182,7 +182,7 @@ class Caller(OnChannel):
         """
         try:
             if unsupported:
-                raise no_keywords("request", event, unsupported)
+                raise no_keywords(self.request, event, unsupported)
             if offline is not None:
                 check_offline(offline)
             if (
@@ -226,7 +226,7 @@ class Caller(OnChannel):
             WsrpcError: as for `request`.
         """
         if unsupported:
-            raise no_keywords("open_channel", event, unsupported)
+            raise no_keywords(self.open_channel, event, unsupported)
         if offline is not None:
             check_offline(offline)
         return await self._open(event, args, RequestOptions(timeout=timeout, offline=offline, wants_channel=True))
@@ -264,7 +264,7 @@ class Caller(OnChannel):
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         if unsupported:
-            raise no_keywords("stream", event, unsupported)
+            raise no_keywords(self.stream, event, unsupported)
         if offline is not None:
             check_offline(offline)
         sender, channel = self._sender, self._channel_name

@@ -182,9 +182,8 @@ class Requester:
         flight, terms = requests.flight, out.terms
         if not (
             out.clear
-            and not isinstance(channel, int)
             and event.__class__ is str
-            and (channel is not None or event not in RESERVED_EVENTS)
+            and (event not in RESERVED_EVENTS if channel is None else isinstance(channel, str))
             and get_ident() == out.thread
             and flight.requests < terms.announced.running
             and flight.bytes <= terms.room_for_any
