@@ -278,8 +278,7 @@ class Outbound:
 
     def detached(self) -> None:
         """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
-        if self.outbox.queue is not None:
-            self.outbox.queue.refuse_bound(self.not_sent())
+        self.outbox.refuse_bound(self.not_sent())
         self.overdue = False
         self.turns.drop_bound()
 

@@ -88,10 +88,18 @@ class Outbox:
         return self.queue
 
     def end_session(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` the requests that were sent in the session, and what is bound to it or its connection."""
+        """Fail with ``lost`` the requests that were sent in the session, and what is bound to its connection."""
+        self.requests.end_session(lost)
+        self.refuse_bound(lost)
+
+    def refuse_bound(self, lost: ConnectionLost) -> None:
+        """Fail with ``lost`` what was not sent and is bound to the connection, which has ended."""
         if self.queue is not None:
             self.queue.refuse_bound(lost)
-        self.requests.end_session(lost, self.fails)
+        for pending in self.requests.unsent():
+            # A request on an anonymous channel ends with that.
+            if pending.h is None and self.fails(pending.options.offline):
+                self.requests.fail(pending, lost.for_outcome("not_sent"))
 
     def discard(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from .._base.names import ChannelRef, Offline
+from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import RequestOptions, WireMessage
 from .._protocol.settings import Terms
@@ -336,19 +336,13 @@ class PendingRequests:
         """Return the requests that were not sent yet."""
         return [pending for pending in self._pending.values() if pending.flight is None]
 
-    def end_session(self, lost: ConnectionLost, fails: Callable[[Offline | None], bool]) -> None:
-        """Fail the requests that were sent in the session, and those that may not wait for another connection.
-
-        Args:
-            fails: returns whether a request with that option may not. (One on an anonymous channel ends with that.)
-        """
+    def end_session(self, lost: ConnectionLost) -> None:
+        """Fail the requests that were sent in the session."""
         flight, self.flight = self.flight, InFlight(self._loop)
         for pending in list(self._pending.values()):
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, lost.for_outcome("unknown"))
-            elif pending.h is None and fails(pending.options.offline):
-                self.fail(pending, lost.for_outcome("not_sent"))
         if self._timer is not None and not self._pending:
             self.stop()
 

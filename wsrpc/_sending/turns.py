@@ -1,4 +1,4 @@
-"""Order of the senders that wait until the connection has room."""
+"""Order of the senders that wait until there is room: in a connection, or at the remote peer for another request."""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from core_driver import Blocked, redialing, start, turns
+from session_story import story
 from stream_driver import welcome
 
 from wsrpc import ConnectionLost, Limits, Overloaded, Peer, RequestTimeout
@@ -114,6 +115,24 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
         assert all(isinstance(result, RequestTimeout) for result in results)
     with pytest.raises(ConnectionLost):
         await runs
+
+
+async def test_a_request_that_may_not_wait_for_another_connection_leaves_when_the_connection_drops() -> None:
+    work = Blocked()
+    async with story(server=Limits(running=1, waiting=0)) as s:
+        s.server.on("work", work)
+        running = start(s.client.request("work", "running"))
+        refused = start(s.client.request("work", "refused", offline="fail"))
+        waits = start(s.client.request("work", "waits"))
+        await turns()
+        await s.cut()
+        with pytest.raises(ConnectionLost) as caught:
+            await refused
+        assert caught.value.outcome == "not_sent"
+        await s.repair()
+        work.go.set()
+        assert [await running, await waits] == [["running"], ["waits"]]
+        assert work.started == [("running",), ("waits",)]
 
 
 async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> None:
