@@ -20,10 +20,8 @@ from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.observation import mark_processed
 from .._protocol.messages import ItemsFailed, NoMoreItems
 from .._protocol.rejections import error_to_wire
-from .._sending.requests import Requester
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
-from ..limits import Limits
 from .admission import Admission
 from .answers import Answers
 
@@ -37,15 +35,11 @@ class ChannelAnswers:
     a lane last until the stream or the conversation is over, and cancelling the handler ends it.
     """
 
-    def __init__(
-        self, requester: Requester, answers: Answers, admission: Admission, channels: ChannelTable, limits: Limits
-    ) -> None:
-        self._requester = requester
+    def __init__(self, answers: Answers, admission: Admission, channels: ChannelTable) -> None:
         self._answers = answers
         self._admission = admission
         self._channels = channels
         self._readers = admission.readers
-        self._limits = limits
         self._named: dict[str, PacedProducer[NamedChannel]] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
@@ -118,7 +112,7 @@ class ChannelAnswers:
         """Answer with a channel, and send the items on it."""
         try:
             channel = self._deliver(invocation)
-            patience = self._limits.unread
+            patience = self._channels.limits.unread
             producer = Producer(channel, patience=patience, late=lambda: _not_read(invocation, patience))
             try:
                 await producer.run(source)
@@ -147,7 +141,7 @@ class ChannelAnswers:
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
-        send_item = partial(self._requester.send_request, name)
+        send_item = partial(self._channels.sender.send_request, name)
         producer = self._named[name] = PacedProducer(self._readers.channel(name), send_item, invocation.orphan)
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label

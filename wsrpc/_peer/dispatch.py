@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -49,6 +48,7 @@ from ..errors import (
 from .admission import Admission
 from .answers import Answers
 from .channel_answers import ChannelAnswers
+from .requests import Requester
 from .running import RunningHandlers
 
 __all__ = ["SLOW_HANDLER", "Dispatcher"]
@@ -82,7 +82,7 @@ class Dispatcher:
         shared: Registry,
         *,
         running: RunningHandlers,
-        requester: ChannelRequests,
+        requester: Requester,
         out: Outbound,
         answers: Answers,
         readers: Readers,
@@ -130,7 +130,6 @@ class Dispatcher:
             listener=self,
             warn=readers.warn,
         )
-        self._requester = requester
         self.arrived = admission.arrived
         """Takes the messages of anonymous channels. Not a method, which would be one more call for each of them."""
         self._mark: float | None = None
@@ -141,7 +140,7 @@ class Dispatcher:
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        return ChannelAnswers(self._requester, self.answers, self.admission, self.channels, self.running.limits)
+        return ChannelAnswers(self.answers, self.admission, self.channels)
 
     # ------------------------------------------------------------ starting
 
