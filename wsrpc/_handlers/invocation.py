@@ -262,12 +262,11 @@ class Invocation(msgspec.Struct, eq=False):
         self.cancel(reason)
         self.cancelled = Cancelled.ORPHANED
 
-    def orphan_from_within(self, reason: object) -> asyncio.CancelledError:
-        """Take note that nobody can get the answer. Return the exception with which the caller ends the handler."""
+    def note_orphaned(self, reason: object) -> None:
+        """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
         if not self.cancelled:
             self.cancel_reason = reason
         self.cancelled = Cancelled.ORPHANED
-        return self.cancellation()
 
     def settle(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""

@@ -332,7 +332,8 @@ class Dispatcher:
             await asyncio.shield(paused)
             if self.end_reason is not None:
                 self.answers.ignored["dropped at the end"] += 1
-                raise invocation.orphan_from_within(self.end_reason)
+                invocation.note_orphaned(self.end_reason)
+                raise invocation.cancellation()
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
         """Call a handler within its task, when it may start, and do what `complete` does with the result."""
@@ -361,7 +362,7 @@ class Dispatcher:
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
         if self.end_reason is not None:  # it handles an event, and so goes on when its session is over
-            invocation.orphan_from_within(self.end_reason)
+            invocation.note_orphaned(self.end_reason)
         if invocation not in self.running.invocations:
             self._count(invocation)
         return self._channel_answers.serve(invocation, work)

@@ -528,18 +528,22 @@ def _is_message(message: WireMessage) -> bool:
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
 
 
-# No request and no channel has the id 0, which stands for one of a wrong type.
-
-
 def _make_end_usual(message: WireMessage) -> None:
-    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has."""
+    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has.
+
+    A wrong id becomes 0, which no request and no channel has.
+    """
     message.i = message.i if is_id(message.i) else 0
     if message.h is not None:
         message.h = channel_id(message.h) or 0
 
 
 def _make_response_usual(message: WireMessage) -> bool:
-    """Give the fields of a response the types that a `StrictMessage` has. Return False if it is not a response."""
+    """Give the fields of a response the types that a `StrictMessage` has, as `_make_end_usual` does.
+
+    Returns:
+        False if it is not a response.
+    """
     if message.i.__class__ is not int:
         return False
     # JavaScript answers an event with the id -1 when its handler returns null.
