@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec import UNSET
 
-from .._base.names import RAW, RESERVED_EVENTS
+from .._base.names import RAW, RESERVED_EVENTS, Source
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -293,8 +293,8 @@ class Dispatcher:
                 await self._begin_late(invocation, work)
             if work.__class__ is CoroutineType:  # as `complete`, one coroutine less
                 result = await work
-                if result.__class__ not in PLAIN:
-                    result = await self._stream(invocation, result)
+                if (source := self._items_in(invocation, result)) is not None:
+                    result = await self.serve(invocation, source)
             else:
                 result = await self.complete(invocation, work)
             self._returned(invocation, result)
@@ -352,12 +352,14 @@ class Dispatcher:
         """
         if hasattr(result, "__await__"):
             result = await result
-        return result if result.__class__ in PLAIN else await self._stream(invocation, result, thread=thread)
-
-    async def _stream(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
-        """Stream what a handler has returned if it is a source of items, unless a channel is the answer already."""
-        source = None if invocation.served is not None else as_source(result, thread=thread)
+        source = self._items_in(invocation, result, thread)
         return result if source is None else await self.serve(invocation, source)
+
+    def _items_in(self, invocation: Invocation, result: Any, thread: bool = False) -> Source | None:
+        """Return the items to stream that a handler has returned. None if a channel is the answer already."""
+        if result.__class__ in PLAIN or invocation.served is not None:
+            return None
+        return as_source(result, thread=thread)
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
