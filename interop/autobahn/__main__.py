@@ -79,7 +79,8 @@ FOOT = """
 
 In two cases, the library behaves in the same way alone and with wsrpc on top of it:
 
-- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats this frame as a violation.
+- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets`, with which uvicorn parses frames, treats
+  this frame as a violation.
 - Case 7.1.2 sends a second Close frame together with the first one. picows answers both frames.
 """
 
