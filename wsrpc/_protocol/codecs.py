@@ -32,7 +32,6 @@ from .messages import (
 
 __all__ = [
     "BRACE",
-    "SAME",
     "Codec",
     "JsonCodec",
     "MsgpackCodec",
@@ -320,8 +319,6 @@ class NegotiatedCodec(MsgpackCodec):
     def __init__(self, json: JsonCodec) -> None:
         super().__init__(enc_hook=json.enc_hook)
         encode, encode_json = self.encode, json.encode
-        self.encode_same = encode
-        """Encodes a message whose values are all of the types in `SAME`, without a look at them."""
         hook = make_enc_hook(json.enc_hook)
 
         def encode_either(message: Any) -> bytes:

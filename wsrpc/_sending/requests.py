@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, check_timeout
 from .._handlers.registry import Registry
-from .._protocol.codecs import SAME
 from .._protocol.messages import Cancellation, Request, request_on
 from .._protocol.rejections import reason_of
 from ..errors import BadResult, Outcome, RequestTimeout, UnexpectedChannel, WsrpcError, note_member
@@ -125,10 +124,9 @@ class Requester:
     ) -> Pending | None:
         """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
 
-        The fast path of nearly all requests. It makes the checks of `check_sending`, `Outbound.scarce` and `_send`,
-        encodes plain values without a further look (`Terms.encode_same`), and counts as `PendingRequests.was_sent`
-        does, all in one place, because a call costs more than a check. Where it returns None it has done nothing:
-        `send_request` then finds out what is wrong, or waits.
+        The fast path of nearly all requests. It makes the checks of `check_sending`, `Outbound.scarce` and `_send`, and
+        counts as `PendingRequests.was_sent` does, all in one place, because a call costs more than a check. Where it
+        returns None it has done nothing: `send_request` then finds out what is wrong, or waits.
         """
         out, requests = self.out, self._requests
         flight, terms = requests.flight, out.terms
@@ -147,15 +145,7 @@ class Requester:
         pending = requests.open(event, timeout, None, options)
         try:
             message = Request(pending.id, (event, *args), UNSET if channel is None else channel)
-            encode = terms.encode_same
-            for value in args:
-                if value.__class__ not in SAME:
-                    encode = terms.encode
-                    break
-            try:
-                payload = encode(message)
-            except OverflowError:  # an integer of more than 64 bits, which JSON can express
-                payload = terms.encode(message)
+            payload = terms.encode(message)
             size = len(payload)
             if not out.send(payload):
                 return pending  # the connection has just ended, and another one will come
