@@ -27,17 +27,20 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Generator
+from contextlib import suppress
+from functools import reduce
 from hashlib import sha256
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
+from operator import or_
 from pathlib import Path
 from types import CodeType
 from typing import Any, NamedTuple
 
 import pytest
 
-from scripts.mutations import PACKAGE, ROOT, Mutant, compiled, draw, name_of, population, sources
+from scripts.mutations import PACKAGE, ROOT, Mutant, compiled, draw, name_of, population
 
 BUILD = ROOT / "build" / "mutants"
 RECORD = BUILD / "record.json"
@@ -62,8 +65,13 @@ BATCHES = (20, 200)
 """How many tests of a mutant run first, and next: most mutants die early, and each batch imports its tests."""
 
 
-def digests() -> dict[str, str]:
-    return {name_of(path): sha256(path.read_bytes()).hexdigest() for path in sources()}
+def state() -> str:
+    """Return a digest of the code and of the tests."""
+    found = sha256()
+    for folder in ("wsrpc", "tests", "interop"):
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            found.update(path.read_bytes())
+    return found.hexdigest()
 
 
 def environment() -> dict[str, str]:
@@ -128,7 +136,7 @@ def record(arguments: list[str]) -> int:
     BUILD.mkdir(parents=True, exist_ok=True)
     for old in BUILD.glob("*.part"):
         old.unlink()
-    code = digests()
+    recorded = state()
     if not any((ROOT / argument.partition("::")[0]).exists() for argument in arguments):
         arguments = [*TESTS, *arguments]
     command = [sys.executable, "-m", "pytest", "-q", "-p", "scripts.mutants", "-n", "2", "--dist=worksteal", *arguments]
@@ -144,8 +152,7 @@ def record(arguments: list[str]) -> int:
         tests |= found["tests"]
         part.unlink()
     packed = {file: {line: hex(mask) for line, mask in masks.items()} for file, masks in lines.items()}
-    stamp = time.strftime("%Y-%m-%d %H:%M:%S")
-    RECORD.write_text(json.dumps({"stamp": stamp, "digests": code, "tests": tests, "lines": packed}))
+    RECORD.write_text(json.dumps({"state": recorded, "tests": tests, "lines": packed}))
     failed = [nodeid for nodeid, (_, passed) in tests.items() if not passed]
     print(f"Recorded {len(tests)} tests in {time.monotonic() - began:.0f} s. Left out, because they failed: {failed}")
     return int(not tests)
@@ -156,9 +163,9 @@ class Record:
 
     def __init__(self) -> None:
         found = json.loads(RECORD.read_text())
-        if found["digests"] != digests():
-            sys.exit("wsrpc/ has changed since `record`: run that again")
-        self.stamp: str = found["stamp"]
+        self.state: str = found["state"]
+        if self.state != state():
+            sys.exit("The code or the tests have changed since `record`: run that again")
         self.seconds: dict[str, float] = {nodeid: seconds for nodeid, (seconds, _) in found["tests"].items()}
         self._tests = list(found["tests"])
         self._passed = sum(1 << number for number, (_, passed) in enumerate(found["tests"].values()) if passed)
@@ -171,18 +178,14 @@ class Record:
         masks = self._lines.get(mutant.file, {})
         found = 0
         for first, last in mutant.reach:
-            for line, mask in masks.items():
-                if first <= line <= last:
-                    found |= mask
-            if found:
-                break
-        if not found and mutant.at_import:  # of a module without functions: any test imports it
-            package = mutant.file.rpartition("/")[0]
-            for near in (f"{package}/", "wsrpc/"):
+            if not found:
+                found = reduce(or_, (mask for line, mask in masks.items() if first <= line <= last), 0)
+        package = mutant.file.rpartition("/")[0]
+        for near in (f"{package}/", "wsrpc/"):
+            if not found and mutant.at_import:  # nothing of its module is ever called, but tests import it
                 for file, of_file in self._lines.items():
-                    if not found and file.startswith(near):
-                        for mask in of_file.values():
-                            found |= mask
+                    if file.startswith(near):
+                        found = reduce(or_, of_file.values(), found)
         digits = bin(found & self._passed)[:1:-1]
         tests = [self._tests[number] for number, digit in enumerate(digits) if digit == "1"]
         return sorted(tests, key=lambda nodeid: self.seconds[nodeid])
@@ -280,7 +283,9 @@ def attempt(mutant: Mutant | None, tests: list[str], seconds: dict[str, float], 
         return watch(reading, seconds)
     finally:
         os.close(reading)
-        os.killpg(process, signal.SIGKILL)  # what the tests have started, too; the process still has its number
+        with suppress(ProcessLookupError):  # if it has not called `setsid`
+            os.killpg(process, signal.SIGKILL)  # what the tests have started, too
+        os.kill(process, signal.SIGKILL)
         os.waitpid(process, 0)
 
 
@@ -304,13 +309,13 @@ def run_here(mutant: Mutant | None, tests: list[str], pipe: int) -> None:
 
 def watch(pipe: int, seconds: dict[str, float]) -> Ended:
     """Read what the process of a mutant reports, until its result is known."""
-    test, buffer = "", b""
+    test, buffer, started = "", b"", False
     end = time.monotonic() + PATIENCE
     deadline = end
     while True:
         ready, _, _ = select.select([pipe], [], [], max(0.0, min(deadline, end) - time.monotonic()))
         if not ready:
-            return Ended("survived", cut=True) if test and end <= deadline else Ended("hung", test)
+            return Ended("survived", cut=True) if started and end <= deadline else Ended("hung", test)
         data = os.read(pipe, 65536)
         if not data:
             return Ended("died", test)
@@ -319,7 +324,7 @@ def watch(pipe: int, seconds: dict[str, float]) -> Ended:
             event, _, nodeid = line.decode().partition("\t")
             match event:
                 case "start":
-                    test, deadline = nodeid, time.monotonic() + 3 * seconds.get(nodeid, 0.0) + 5
+                    started, test, deadline = True, nodeid, time.monotonic() + 3 * seconds[nodeid] + 5
                 case "batch":
                     test, deadline = "", end
                 case "failed":
@@ -347,6 +352,7 @@ class Job:
             ended = attempt(mutant, chosen, self._record.seconds, self._log)
             if ended.result == "survived" or self._is_sound(ended.test if ended.test in chosen else chosen[0]):
                 break
+            ended = Ended("not covered")
             tests = [test for test in tests if self._sound.get(test, True)]
         killed = ended.result not in ("survived", "not covered")
         line = {
@@ -397,9 +403,9 @@ def run(seed: int, count: int, jobs: int, output: Path | None, only: list[str]) 
     found = Record()
     output = output or BUILD / ("only.jsonl" if only else f"{seed}.jsonl")
     if only or not output.exists():
-        output.write_text(json.dumps({"stamp": found.stamp}) + "\n")
-    if json.loads(output.open().readline()) != {"stamp": found.stamp}:
-        sys.exit(f"{output} is of an earlier record: give another --output, or remove the file")
+        output.write_text(json.dumps({"state": found.state}) + "\n")
+    if json.loads(output.open().readline()) != {"state": found.state}:
+        sys.exit(f"{output} is of other code or other tests: give another --output, or remove the file")
     done = results(output)
     drawn = [each for each in population()[0] if f"{each.file}:{each.line}" in only] if only else draw(seed, count)
     left = [mutant for mutant in drawn if mutant.key not in done]
