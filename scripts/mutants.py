@@ -51,11 +51,10 @@ TESTS = [
     "tests/adapters",
     "tests/faults",
     "interop",
-    "--ignore=tests/faults/test_cluster_soak.py",
-    "--ignore=tests/faults/test_detached_memory.py",
-    "--ignore=tests/faults/test_server_killed.py",
+    *(f"--ignore=tests/faults/test_{name}.py" for name in ("cluster_soak", "detached_memory", "server_killed")),
+    *(f"--ignore=tests/faults/test_{name}.py" for name in ("cuts_soak", "floods", "many_clients_cut", "resume_soak")),
 ]
-"""Those that run the code in their own process."""
+"""Those that run the code in their own process, and do not load the machine for many seconds each."""
 PRELOADED = ("asyncio", "pytest", "websockets", "msgspec", "tenacity", "click")
 BUDGET = 10.0
 """Seconds that the chosen tests of one mutant took together when they were recorded."""

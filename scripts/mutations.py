@@ -49,6 +49,8 @@ UNSEEN_OPTIONS = {"frozen", "slots", "eq", "gc", "weakref", "repr"}
 """Options of classes that change speed and text alone, or what the code never does."""
 ANNOTATIONS = {"annotation", "returns", "type_params"}
 LOG_CALL = re.compile(r"(^|[._])(log|logger|logging)\.\w+$|\.(log|_warn)$")
+CHECK = re.compile(r"_?check_")
+"""Functions that name in an error what they check."""
 SENTENCE = re.compile(r"\w \w")
 
 
@@ -179,7 +181,7 @@ class Finder:
                 place = place._replace(at_import=False)
             case ast.Raise():
                 place = place._replace(text=True)
-            case ast.Call(func=func) if last_name(func) in self._errors:
+            case ast.Call(func=func) if last_name(func) in self._errors or CHECK.match(last_name(func)):
                 place = place._replace(text=True)
             case ast.keyword():
                 place = place._replace(text=False)
