@@ -10,7 +10,7 @@ that reach it, the quickest first, until one fails. The results are lines of JSO
 that was stopped goes on where it was. What the last mutant of each job printed is in ``build/mutants/job-0.log``, etc.
 ``compare`` shows the mutants that only the second of two such files lets live.
 
-The draw depends on the seed and on the text of each mutant, not on its line, so two versions of the code with the same
+The draw depends on the seed and on the text of each mutant, not on its place, so two versions of the code with the same
 seed get nearly the same mutants. Code that tests run only in other processes is not drawn.
 """
 
@@ -25,6 +25,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter, defaultdict
 from collections.abc import Generator
 from contextlib import suppress
@@ -267,6 +268,8 @@ def attempt(mutant: Mutant | None, tests: list[str], seconds: dict[str, float], 
                 os.dup2(output, stream)
             os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
             run_here(mutant, tests, writing)
+        except BaseException:  # from pytest, if a warning is raised when it ends
+            traceback.print_exc()
         finally:
             os._exit(1)
     os.close(writing)
@@ -437,13 +440,13 @@ def summarize(lines: list[dict[str, Any]]) -> None:
 def compare(before: Path, after: Path) -> int:
     """Print the mutants that only the second file lets live."""
     old, new = results(before), results(after)
-    both = old.keys() & new.keys()
-    gone, added = len(old) - len(both), len(new) - len(both)
-    print(f"{len(both)} mutants are in both files, {gone} in the first only, {added} in the second only.")
-    for key, line in new.items():
-        if line["result"] != "killed" and (key not in old or old[key]["result"] == "killed"):
-            by = f"killed by {old[key]['test']}" if key in old else "not in the first"
-            print("{result}: {file}:{line} {function}\n    - {before}\n    + {after}".format_map(line) + f"\n    {by}")
+    moved = {key.partition("\n")[2]: line for key, line in old.items()}  # without the name of the file
+    pairs = [(line, old.get(key) or moved.get(key.partition("\n")[2])) for key, line in new.items()]
+    print(f"{sum(found is not None for _, found in pairs)} of {len(old)} and {len(new)} mutants are in both files.")
+    for line, found in pairs:
+        if line["result"] != "killed" and (found is None or found["result"] == "killed"):
+            print("{result}: {file}:{line} {function}\n    - {before}\n    + {after}".format_map(line))
+            print("    not in the first file" if found is None else f"    was killed by {found['test']}")
     return 0
 
 

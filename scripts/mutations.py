@@ -56,7 +56,7 @@ SENTENCE = re.compile(r"\w \w")
 
 @dataclass(frozen=True)
 class Mutant:
-    """One small fault. Its key stays the same when the code moves within its function or its file."""
+    """One small fault."""
 
     file: str
     function: str
@@ -78,8 +78,13 @@ class Mutant:
         return parts[1] if len(parts) > 2 else "modules"
 
     @property
+    def text(self) -> str:
+        """What stays the same when the code moves within its function, or with it to another file."""
+        return "\n".join([self.function, self.operator, self.before, self.after, str(self.twin)])
+
+    @property
     def key(self) -> str:
-        return "\n".join([self.file, self.function, self.operator, self.before, self.after, str(self.twin)])
+        return f"{self.file}\n{self.text}"
 
 
 Spot = tuple[ast.AST | list[Any], str | int]
@@ -321,7 +326,7 @@ def population() -> tuple[list[Mutant], Counter[str]]:
 def draw(seed: int, count: int) -> list[Mutant]:
     """Choose mutants, as many of each package as its share of the lines of code."""
     mutants, lines = population()
-    mutants.sort(key=lambda mutant: sha256(f"{seed}\n{mutant.key}".encode()).digest())
+    mutants.sort(key=lambda mutant: sha256(f"{seed}\n{mutant.text}".encode()).digest())
     left = Counter({package: round(count * size / lines.total()) for package, size in lines.items()})
     drawn: list[Mutant] = []
     for mutant in mutants:
