@@ -358,7 +358,7 @@ class RawCaller(ReadingCaller):
             check_offline(offline)
         out, raw = self._out, self._check_raw(message)
         if not (out.clear and out.hand_over(raw)):
-            await out.send_in_turn(raw, None, out.fails(offline))
+            await out.send_in_turn(raw, None, out.bound_by(offline))
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""

@@ -117,8 +117,6 @@ class ChannelOwner(Protocol):
     """Sends for the users of channels."""
     listener: ChannelListener
     warn: Callable[..., None]
-    over: bool
-    """The session has ended: in another one an id would be that of another request."""
 
     @property
     def unread(self) -> UnreadMessages: ...
@@ -572,7 +570,7 @@ class ChannelCore:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if not self._owner.over:
+        if not self.out.session.over:
             self._send(Resolution(i, value))
 
     def _send(self, message: Event | Resolution) -> None:
@@ -581,7 +579,7 @@ class ChannelCore:
 
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
-        if not self._owner.over:
+        if not self.out.session.over:
             self._owner.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def warn(self, text: str) -> None:

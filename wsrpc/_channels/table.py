@@ -71,8 +71,6 @@ class ChannelTable:
         self.sender = sender
         self.listener = listener
         self.warn = warn
-        self.over = False
-        """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
         self._aborted: dict[int, RpcError | None] = {}
@@ -97,7 +95,7 @@ class ChannelTable:
 
     def __repr__(self) -> str:
         made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
+        return f"<ChannelTable {'over' if self.out.session.over else 'open'}, {made}>"
 
     # ------------------------------------------------------------ looking up
 
@@ -255,7 +253,6 @@ class ChannelTable:
 
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
-        self.over = True
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.take_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
@@ -283,7 +280,7 @@ class ChannelTable:
             _remember(self._produced, h, None)
         requests = self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
+        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
             if tells and pending.flight is not None:

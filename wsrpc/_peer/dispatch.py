@@ -100,6 +100,7 @@ class Dispatcher:
         self._own = own
         self._shared = shared
         self._out = out
+        self._session = out.session
         self.loop = out.loop
         self.answers = answers
         self.running = running
@@ -107,8 +108,6 @@ class Dispatcher:
         """Requests of the remote peer that are being handled, by id."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
-        self.end_reason: Exception | None = None
-        """Why the session has ended: what handlers are cancelled with, because nobody can get their answers."""
         self.admission = admission = Admission(
             running,
             answers,
@@ -271,14 +270,14 @@ class Dispatcher:
         if invocation.cancelled:
             if invocation.started:  # in its first step, when its task was not known
                 task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(self.end_reason)  # the handler itself has ended the connection
+        elif self._session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(self._session.end_reason)  # the handler itself has ended the connection
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
         self.running.add(invocation)
         self.admission.needs_checks = True
-        if self.end_reason is not None:
+        if self._session.end_reason is not None:
             self.admission.update()  # of the next session
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
@@ -321,7 +320,7 @@ class Dispatcher:
         """
         while (paused := self.admission.paused) is not None:
             await asyncio.shield(paused)
-            if self.end_reason is not None:
+            if self._session.end_reason is not None:
                 self.answers.ignored["dropped at the end"] += 1
                 invocation.cancelled = invocation.orphaned = True
                 raise invocation.cancellation()
@@ -372,7 +371,7 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.anonymous
-        if made is None and self.end_reason is None and not invocation.orphaned:
+        if made is None and self._session.end_reason is None and not invocation.orphaned:
             if i is not UNSET:  # most of the time
                 out = self._out
                 out.reply(out.terms.encode(Resolution(i, result)))
@@ -380,7 +379,7 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and not invocation.orphaned and self.end_reason is None:
+        elif i is not UNSET and not invocation.orphaned and self._session.end_reason is None:
             if made is not None and result is invocation.user_channel:
                 invocation.channels.deliver(made)
             else:
@@ -435,7 +434,6 @@ class Dispatcher:
 
         Handlers of events finish, and those of the events that wait start.
         """
-        self.end_reason = reason
         for call in list(self.active.values()):
             call.orphan(reason)
         self.active.clear()
@@ -471,7 +469,8 @@ class Dispatcher:
         channel, label = invocation.served, invocation.label
         if invocation.anonymous is not None and channel is None:
             invocation.anonymous.close()  # the caller never hears of it
-        if (not self._out.works and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self._session.takes_messages
+        if tells_of_end or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
@@ -483,7 +482,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif not invocation.orphaned and self.end_reason is None:
+        elif not invocation.orphaned and self._session.end_reason is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._note_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

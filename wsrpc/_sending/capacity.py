@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from .._protocol.settings import Terms
-from .._session.waiting import Waiting
+from .._session.waiting import WaitingMessage
 from .pending import Pending, PendingRequests
 from .turns import SendTurns, Turn
 
@@ -40,7 +40,7 @@ class RemoteCapacity:
         self._full = False
         self._turns.end_all(leave=leave)
 
-    def turn(self, leave: Callable[[], Waiting] | None) -> Turn:
+    def turn(self, leave: Callable[[], WaitingMessage] | None) -> Turn:
         """Return a turn for `take`."""
         return Turn(self._turns, leave=leave)
 

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Hashable
 from functools import partial
 from threading import get_ident
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import UNSET
 
-from .._base.closing import CloseCode, CloseInfo
-from .._base.logs import PeerLog
+from .._base.closing import CloseCode
 from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
@@ -24,7 +23,7 @@ from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
 from .._session.session import Session
-from .._session.waiting import Told, Waiting
+from .._session.waiting import Told, WaitingMessage
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
 from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
@@ -32,43 +31,13 @@ from .draining import Draining
 from .outbox import Outbox
 from .pending import Pending
 from .slow_readers import Slow, SlowReaderQueue
-from .states import TRANSITIONS, OutboundState
 from .turns import SendTurns, Turn
 
-__all__ = ["Outbound", "OutboundListener"]
-
-
-class OutboundListener(Protocol):
-    """The owner of an `Outbound`: it is told what happens, and answers what `Outbound` cannot know."""
-
-    log: PeerLog
-    ignored: Counter[str]
-    """Counts answers that cannot be sent."""
-
-    def fail(self, code: int, reason: str, /) -> None:
-        """End the connection because of the remote peer."""
-
-    def fell_silent(self) -> bool:
-        """This side begins nothing new, because the remote peer is about to close.
-
-        Return whether `open` handlers still run, so that this side cannot say so yet.
-        """
-        ...
-
-    def broadcasts_dropped(self, count: int, /) -> None:
-        """Broadcasts were left out because the remote peer reads too slowly."""
-
-    def has_channel(self, h: int, /) -> bool:
-        """Return whether an anonymous channel is still open."""
-        ...
-
-    def is_awaited(self, ctx: Invocation | None, /) -> bool:
-        """Return whether the remote peer waits for the handler that this context belongs to."""
-        ...
+__all__ = ["Outbound"]
 
 
 class Outbound:
-    """The sending half of one session of a peer: how far it has opened or closed, and what may be sent on it.
+    """The sending half of one session of a peer: its opening, and what may be sent on it.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
     transport: the fast path checks nothing else.
@@ -83,21 +52,26 @@ class Outbound:
 
     Args:
         outbox: what outlives the session.
-        dialer: whether this side dials.
-        ending: how the session before has ended, or why there was none.
+        ignored: counts answers that cannot be sent.
+        fail: ends the connection with a code and a reason.
+        has_channel: returns whether an anonymous channel is still open.
+        is_awaited: returns whether the remote peer waits for the handler that this context belongs to.
         present: returns the sending half of the present session, or of the last one.
     """
 
     __slots__ = (
         "_capacity",
-        "_listener",
+        "_fail",
+        "_has_channel",
+        "_ignored",
+        "_is_awaited",
         "_present",
         "_settings",
         "clear",
         "contexts",
         "draining",
-        "ending",
         "loop",
+        "opened",
         "opening",
         "outbox",
         "overdue",
@@ -105,7 +79,6 @@ class Outbound:
         "send_kept_back",
         "session",
         "slow_reader",
-        "state",
         "terms",
         "thread",
         "turns",
@@ -117,29 +90,31 @@ class Outbound:
         settings: Settings,
         loop: Scheduler,
         outbox: Outbox,
-        listener: OutboundListener,
+        draining: Draining,
         *,
-        dialer: bool,
-        ending: CloseInfo,
+        ignored: Counter[str],
+        fail: Callable[[int, str], None],
+        has_channel: Callable[[int], bool],
+        is_awaited: Callable[[Invocation | None], bool],
         present: Callable[[], Outbound],
     ) -> None:
         self._settings = settings
-        self._listener = listener
+        self._ignored = ignored
+        self._fail = fail
+        self._has_channel = has_channel
+        self._is_awaited = is_awaited
         self._present = present
         self._capacity: RemoteCapacity | None = None
         """None until the remote peer could not accept a request at once."""
         self.session = session
         self.outbox = outbox
+        self.draining = draining
         self.requests = outbox.requests
         self.terms = settings.terms
         self.loop = loop
         self.thread = get_ident()
-        self.state = OutboundState.NEW
         self.clear = False
-        self.ending = ending
-        """How the present connection is going to end, or how the last one has ended, or why there was none."""
         self.turns = SendTurns(loop, self._is_full)
-        self.draining = Draining(session, loop, listener.ignored, self._fall_silent, dialer=dialer)
         self.send_kept_back: Callable[[], None] = _nothing
         """Sends what is kept back, see `precede`."""
         self.overdue = False
@@ -147,35 +122,35 @@ class Outbound:
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while the session is full. Most sessions never need one."""
         self.opening: OpenPhase | None = None
-        """The handlers that run while the session opens."""
+        """The `open` and `on_reconnect` handlers that take time, while they run."""
         self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: messages that are sent within them leave at once."""
+        self.opened = False
+        """Whether those handlers are done or overdue, so that every message may be sent."""
 
     def __repr__(self) -> str:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
-        return f"<Outbound {self.state.value}{marks}>"
+        return f"<Outbound {self.state}{marks}>"
 
     def _is_full(self) -> bool:
         return self.session.full
 
-    # ------------------------------------------------------------ opening and closing
+    # ------------------------------------------------------------ the gate
 
     @property
-    def lives(self) -> bool:
-        """Whether the session has begun and is not over."""
-        return self.state is not OutboundState.NEW and self.state is not OutboundState.LOST
-
-    @property
-    def works(self) -> bool:
-        """Whether messages can still be sent, or wait for the next connection of the session."""
+    def state(self) -> str:
+        """State of the session, as `Peer` shows it."""
         session = self.session
-        open_ = self.state is OutboundState.OPEN or self.state is OutboundState.OPENING
-        return open_ and (session.connection is not None or session.resumable)
+        if not session.lives:
+            return "disconnected"
+        if session.detached:
+            return session.state.value
+        return "closing" if session.closing else "open" if self.opened else "opening"
 
     @property
     def _successor(self) -> Outbound | None:
         """The sending half of the next session, if this session has ended. None while there is no next one."""
-        present = self._present() if self.state is OutboundState.LOST else self
+        present = self._present() if self.session.over else self
         return None if present is self else present
 
     @property
@@ -184,56 +159,44 @@ class Outbound:
         return self.draining.silent
 
     @property
-    def awaits_connection(self) -> bool:
-        """Whether the session has no connection that takes messages, but may get one."""
-        return self.session.connection is None and self.session.resumable and self.state is not OutboundState.CLOSING
-
-    @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
-        return self.works or self.outbox.expects_session
-
-    def move(self, state: OutboundState) -> None:
-        """Enter ``state``."""
-        if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
-        self.state = state
-        self.update_clear()
+        return self.session.takes_messages or self.outbox.expects_session
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         session = self.session
         self.clear = (
-            self.state is OutboundState.OPEN
-            and session.connection is not None
-            and not (self.draining.silent or session.full or self.turns.awaited)
+            self.opened and session.connected and not (self.draining.silent or session.full or self.turns.awaited)
         )
 
+    # ------------------------------------------------------------ opening
+
     def begin(self) -> None:
-        """Begin to open the session, on its first connection."""
+        """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
-        self.move(OutboundState.OPENING)
 
     def enter(self, context: Invocation) -> None:
         """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
         self.contexts = (*self.contexts, context)
 
     def open_slowly(self, phase: OpenPhase) -> None:
-        """Stay in the state OPENING until ``phase`` is over: some handlers take time."""
+        """Keep the session opening until ``phase`` is over: some handlers take time."""
         self.opening = phase
         phase.start()
 
-    def opened(self) -> None:
+    def end_opening(self) -> None:
         """End the opening: all messages may be sent now, or on the next connection of the session."""
         self.contexts = ()
-        if self.state is OutboundState.OPENING:
-            self.move(OutboundState.OPEN)
-        self.draining.opened()
+        self.opened = True
+        self.update_clear()
 
     def in_open_handler(self) -> bool:
         """Return whether an `open` or `on_reconnect` handler of the session runs, or a task that it made."""
         context = CURRENT.get(None)
         return context is not None and context in self.contexts
+
+    # ------------------------------------------------------------ the course of the session
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -268,26 +231,24 @@ class Outbound:
         session.send, self.send_kept_back = send_after, send_first
         return end
 
-    def _fall_silent(self) -> bool:
-        """Begin nothing new in the session. Return whether this side says so only later."""
+    def fall_silent(self) -> None:
+        """Begin nothing new in the session: the remote peer is about to close."""
         self.update_clear()
         if self.outbox.queue is not None:
             self.outbox.queue.refuse_bound(self._drained())
-        return self._listener.fell_silent()
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
-        self.draining.agreed()
 
-    def detached(self) -> None:
+    def drop_bound(self) -> None:
         """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
         if self.outbox.queue is not None:
             self.outbox.queue.refuse_bound(self.not_sent())
         self.overdue = False
         self.turns.drop_bound()
 
-    def connected(self, announced: Announced) -> None:
+    def go_on(self, announced: Announced) -> None:
         """Go on over another connection, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
@@ -296,20 +257,19 @@ class Outbound:
         if waiting is not None and queue is not None:
             queue.refuse_too_big(waiting, self.terms.unchecked, self.refusal)
 
-    def lose(self) -> None:
-        """Send nothing more, because the session is over. What was agreed in it holds no more."""
-        self.move(OutboundState.LOST)
+    def stop(self) -> None:
+        """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
+        self.update_clear()
 
-    def end(self, info: CloseInfo, lost: ConnectionLost) -> None:
+    def end(self, lost: ConnectionLost) -> None:
         """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next, if there is one.
 
         The messages that wait for the next session keep their order: those that have waited in the session go first,
         then those before which others waited for room.
         """
         outbox = self.outbox
-        self.ending = info
-        outliving: list[Waiting] = []
+        outliving: list[WaitingMessage] = []
         for message in () if self.session.waiting is None else self.session.waiting.all():
             if message.outlives:
                 message.take_back()
@@ -320,16 +280,10 @@ class Outbound:
             outbox.offline_queue().put_first(outliving)
         outbox.end_session(lost)
         if not outbox.expects_session:
-            outbox.discard(info)
+            outbox.discard(self.session.ending)
         self.turns.end_all(leave=outbox.expects_session)
         if self._capacity is not None:
             self._capacity.end(leave=outbox.expects_session)
-
-    def give_up(self, info: CloseInfo) -> None:
-        """Fail what waits for a session, with ``info`` as the reason unless a connection is still ending."""
-        if not self.lives:
-            self.ending = info
-        self.outbox.discard(self.ending)
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
@@ -369,8 +323,8 @@ class Outbound:
                 lambda payload, text: session.send(payload, text),
                 lambda: session.full,
                 self._settings.limits.behind,
-                self._listener.log.warn,
-                self._listener.broadcasts_dropped,
+                self.outbox.warn,
+                self.outbox.left_out,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
         session.recount()
@@ -426,7 +380,7 @@ class Outbound:
             raise refusal
         text = terms.text
         try:
-            ticket: Waiting | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
+            ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
             return self._refused(exc)
         return ticket is None or not ticket.take_back()
@@ -436,7 +390,7 @@ class Outbound:
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            ticket: Waiting | None = self.session.send(raw.payload, raw.text)
+            ticket: WaitingMessage | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
             return self._refused(exc)
         return ticket is None or not ticket.take_back()
@@ -450,7 +404,7 @@ class Outbound:
             ConnectionLost: ``"not_sent"``.
         """
         if not self.clear:
-            if not self.lives:
+            if not self.session.lives:
                 raise self.not_sent()
             self.check_cap(payload)
         return self.send(payload)
@@ -474,10 +428,10 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
         """
         session, terms = self.session, self.terms
-        if len(payload) > terms.unchecked and self.lives and (refusal := self.refusal(payload)) is not None:
+        if len(payload) > terms.unchecked and session.lives and (refusal := self.refusal(payload)) is not None:
             raise refusal
         if session.full and self.over_cap(len(payload)):
-            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         if text is None:
@@ -485,7 +439,7 @@ class Outbound:
         try:
             session.send(payload, text)
         except ConnectionLost:
-            self._listener.ignored["response without a connection"] += 1
+            self._ignored["response without a connection"] += 1
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
@@ -595,7 +549,7 @@ class Outbound:
             check_sending(channel, event, self.thread)
             message = event_on(channel, (event, *args))
         if not (self.clear and self.send(self.terms.encode(message))):
-            await self.send_in_turn(message, None, self.fails(offline))
+            await self.send_in_turn(message, None, self.bound_by(offline))
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -669,7 +623,7 @@ class Outbound:
 
     def _check_bound(self, must_wait: bool) -> None:
         """Refuse a message that is bound to the connection if that has ended or begins nothing new."""
-        if not self.works or self.awaits_connection:
+        if not self.session.connected:
             raise self.not_sent()
         if must_wait and self.silent:
             raise self._drained()
@@ -688,17 +642,18 @@ class Outbound:
             ConnectionLost: ``"not_sent"``, no connection will come.
             ChannelClosed: it is for an anonymous channel that has ended.
         """
-        if message.h is not UNSET and not self._listener.has_channel(message.h):
+        if message.h is not UNSET and not self._has_channel(message.h):
             raise self.channel_lost(message.h)  # an anonymous channel ends with its session
         if self.clear:
             return False
-        if self.awaits_connection:
+        session = self.session
+        if session.awaits_connection:
             return True
         if message.h is not UNSET:
             return False
-        if self.state is OutboundState.OPEN:
-            return self.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if self.state is OutboundState.OPENING:
+        if session.lives and not session.closing:
+            if self.opened:
+                return self.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self.outbox.keeps_offline and not self.in_open_handler()
         if self.outbox.expects_session:
@@ -718,8 +673,8 @@ class Outbound:
             ChannelClosed: it is for an anonymous channel.
             QueueFull: too much waits already.
         """
-        bound = message.h is UNSET and self.fails(offline)
-        if bound and (not self.works or self.awaits_connection):
+        bound = message.h is UNSET and self.bound_by(offline)
+        if bound and not self.session.connected:
             raise self.not_sent()
         if self._belongs_to_session(message):
             if self.session.full:
@@ -753,7 +708,7 @@ class Outbound:
             text = payload[0] == BRACE if self.terms.text is None else self.terms.text
         if (refusal := self.refusal(payload, raw=isinstance(message, Raw))) is not None:
             raise refusal
-        waiting = Waiting(payload, text)
+        waiting = WaitingMessage(payload, text)
         if pending is not None:
             waiting.told, pending.waiting = self.requests.told(pending), waiting
         self.session.wait(waiting)
@@ -761,7 +716,7 @@ class Outbound:
 
     # ------------------------------------------------------------ waiting for the next session
 
-    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> Waiting:
+    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> WaitingMessage:
         """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
 
         Raises:
@@ -772,11 +727,11 @@ class Outbound:
         waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
         return waiting
 
-    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> Waiting:
-        at_once = self.awaits_connection and self.state is OutboundState.OPEN and not self.silent
+    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
+        at_once = self.opened and not self.silent and self.session.awaits_connection
         return self.outbox.offline_queue().keep(message, self.session, told, bound=bound, at_once=at_once)
 
-    def fails(self, offline: Offline | None) -> bool:
+    def bound_by(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""
         return self.outbox.fails_offline if offline is None else offline == "fail"
 
@@ -791,8 +746,9 @@ class Outbound:
 
     def not_sent(self) -> ConnectionLost:
         """Return the error for a message that no connection will take."""
-        reason = self.ending.reason or ("closed on this side" if self.ending.user_closed else "")
-        return ConnectionLost(self.ending.code, reason, "not_sent")
+        ending = self.session.ending
+        reason = ending.reason or ("closed on this side" if ending.user_closed else "")
+        return ConnectionLost(ending.code, reason, "not_sent")
 
     def _drained(self) -> ConnectionLost:
         return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")

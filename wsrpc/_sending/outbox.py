@@ -25,18 +25,20 @@ class Outbox:
         fails_offline: whether a message without ``offline=`` fails instead of waiting for the next session.
         expired: called with each request whose deadline is over.
         queued: called when a message begins to wait for a connection.
+        left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
         warn: writes a line into the log.
     """
 
     __slots__ = (
         "_queued",
         "_settings",
-        "_warn",
         "fails_offline",
         "keeps_offline",
+        "left_out",
         "queue",
         "requests",
         "user_closed",
+        "warn",
     )
 
     def __init__(
@@ -49,11 +51,13 @@ class Outbox:
         fails_offline: bool,
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
+        left_out: Callable[[int], None],
         warn: Callable[..., None],
     ) -> None:
         self._settings = settings
         self._queued = queued
-        self._warn = warn
+        self.left_out = left_out
+        self.warn = warn
         self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=expired)
         self.queue: OfflineQueue | None = None
         """None until the first message waits for a session. A server's peer never has one."""
@@ -79,7 +83,7 @@ class Outbox:
     def offline_queue(self) -> OfflineQueue:
         """Return the queue of the messages that wait for a session."""
         if self.queue is None:
-            self.queue = OfflineQueue(self._settings.codec, self._settings.limits, self._queued, self._warn)
+            self.queue = OfflineQueue(self._settings.codec, self._settings.limits, self._queued, self.warn)
         return self.queue
 
     def end_session(self, lost: ConnectionLost) -> None:

@@ -12,7 +12,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from .._base.names import Offline, Source
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
-from .._session.waiting import Told, Waiting
+from .._session.waiting import Told, WaitingMessage
 from ..errors import ConnectionLost, TooManyRequests
 from .retry import Retry
 
@@ -78,7 +78,7 @@ class Pending(Struct, eq=False):
     future: asyncio.Future[WireMessage | Exception]
     timeout: float | None
     deadline: float | None
-    waiting: Waiting | None = None
+    waiting: WaitingMessage | None = None
     """Its message, while that waits for a connection."""
     turn: asyncio.Future[bool] | None = None
     """The future that it waits for while the connection is full."""

@@ -109,11 +109,11 @@ class Requester:
         """Send a request now, or when that is possible."""
         out = self.out
         if pending.h is None and out.scarce:
-            await self._send_when_accepted(message, pending, out.fails(options.offline))
+            await self._send_when_accepted(message, pending, out.bound_by(options.offline))
         elif out.clear and out.send(payload := out.terms.encode(message)):
             self._requests.was_sent(pending, len(payload))
         else:
-            await out.send_in_turn(message, pending, out.fails(options.offline))
+            await out.send_in_turn(message, pending, out.bound_by(options.offline))
 
     def _send_at_once(
         self,

@@ -105,7 +105,7 @@ class ServedPeer(PeerOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.out.works:
+        if not self.core.session.takes_messages:
             raise self.out.not_sent()
 
     @property
@@ -139,7 +139,7 @@ class ServedPeer(PeerOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         self._peers.lost(self, info)
         return info
 
@@ -156,11 +156,11 @@ class ServedPeer(PeerOwner):
             self.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
-    def detached(self, info: CloseInfo) -> bool:
+    def keep_session(self, info: CloseInfo) -> bool:
         self.expire_at(None)
         return not self._peers.closing
 
-    def ended(self) -> None:
+    def all_ended(self) -> None:
         self._peers.count_ignored(self)
         if self.life.running.calls or self.life.reporter.running:
             self._peers.watch(self)
