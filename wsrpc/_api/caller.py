@@ -12,6 +12,7 @@ from .._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
 from .._channels.core import ChannelCore
 from .._protocol.messages import Raw
 from .._sending.checks import check_thread, raw_message
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.pending import NO_OPTIONS, RequestOptions
 from .._sending.requests import Requester
@@ -324,9 +325,14 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     @property
+    def _messages(self) -> MessageSender:
+        """The message sender of the present session, or of the next one."""
+        return cast("Requester", self._sender).messages
+
+    @property
     def _out(self) -> Outbound:
-        """The sending half of the present session, or of the next one."""
-        return cast("Requester", self._sender).out
+        """The way out of the same session."""
+        return self._messages.out
 
     def _binary_is_free(self) -> bool:
         """Return whether a binary message is a raw one."""
@@ -356,9 +362,10 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        out, raw = self._out, self._check_raw(message)
+        messages, raw = self._messages, self._check_raw(message)
+        out = messages.out
         if not (out.clear and out.hand_over(raw)):
-            await out.send_in_turn(raw, None, out.bound_by(offline))
+            await messages.send_in_turn(raw, None, messages.bound_by(offline))
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
@@ -377,10 +384,10 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        out, raw = self._out, self._check_raw(message)
-        out.check_cap(raw.payload)
-        if out.must_wait(raw) or not out.hand_over(raw):
-            out.let_wait(raw, offline)
+        messages, raw = self._messages, self._check_raw(message)
+        messages.out.check_cap(raw.payload)
+        if messages.must_wait(raw) or not messages.out.hand_over(raw):
+            messages.let_wait(raw, offline)
 
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")

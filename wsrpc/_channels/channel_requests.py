@@ -14,7 +14,7 @@ from .._base.names import ChannelRef, Source
 from .._handlers.registry import Registry
 from .._protocol.messages import NoMoreItems
 from .._protocol.rejections import of_started_call, reason_of
-from .._sending.outbound import Outbound
+from .._sending.message_sender import MessageSender
 from .._sending.pending import PendingRequests, RequestOptions
 from .._sending.requests import Requester, convert_answer
 from .._streams.inbox import Inbox
@@ -58,12 +58,12 @@ class ChannelRequests(Requester):
         self.read_items = readers.read_items
         self._keep = keep
 
-    def use(self, out: Outbound) -> None:
-        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
-        super().use(out)
+    def use(self, messages: MessageSender) -> None:
+        """Send through ``messages`` from now on: a session begins, or the next one is waited for."""
+        super().use(messages)
         # The same methods without a call in between.
-        self.send_event = out.send_event
-        self.send_event_nowait = out.send_event_nowait
+        self.send_event = messages.send_event
+        self.send_event_nowait = messages.send_event_nowait
 
     async def _open(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions

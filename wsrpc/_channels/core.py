@@ -16,6 +16,7 @@ from .._protocol.messages import Event, Resolution, WireMessage, place_on
 from .._protocol.nodes import LEFT
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.pending import RequestOptions
 from .._sending.sender import RefusingSender, Sender
@@ -112,6 +113,7 @@ class ChannelOwner(Protocol):
     """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
 
     out: Outbound
+    messages: MessageSender
     registry: Registry
     sender: Sender
     """Sends for the users of channels."""
@@ -602,7 +604,7 @@ class ChannelCore:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self.out.send_in_turn(Event((event, *args), h=self.id))
+        return self._owner.messages.send_in_turn(Event((event, *args), h=self.id))
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""

@@ -10,8 +10,8 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
 from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
-from .._sending.outbound import Outbound
 from .._sending.pending import MAX_REMEMBERED
 from .._sending.sender import Sender
 from .._streams.inbox import SMALLEST_SHARE
@@ -57,7 +57,7 @@ class ChannelTable:
 
     def __init__(
         self,
-        out: Outbound,
+        messages: MessageSender,
         registry: Registry,
         limits: Limits,
         unread: Callable[[], UnreadMessages],
@@ -66,7 +66,8 @@ class ChannelTable:
         listener: ChannelListener,
         warn: Callable[..., None],
     ) -> None:
-        self.out = out
+        self.messages = messages
+        self.out = messages.out
         self.limits = limits
         self.sender = sender
         self.listener = listener

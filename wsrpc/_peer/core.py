@@ -25,6 +25,7 @@ from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
 from .._sending.draining import Draining
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._sending.pending import Pending
@@ -127,8 +128,8 @@ class PeerLife:
 
     def _use(self, core: PeerCore) -> None:
         self.core = core
-        self.sender.use(core.out)
-        self.readers.use(core.out, core.dispatcher.admission)
+        self.sender.use(core.messages)
+        self.readers.use(core.messages, core.dispatcher.admission)
 
     # ------------------------------------------------------------ sessions
 
@@ -174,13 +175,13 @@ class PeerLife:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
 
-    def present_out(self) -> Outbound:
-        """Return the sending half of ``core``.
+    def present_messages(self) -> MessageSender:
+        """Return the message sender of ``core``.
 
         A session that is over asks for it. If it held the next session, each
         reference to an old one would keep all later ones alive.
         """
-        return self.core.out
+        return self.core.messages
 
     def admission(self) -> Admission:
         """Return the admission of ``core``."""
@@ -254,6 +255,7 @@ class PeerCore:
         "ignored",
         "life",
         "log",
+        "messages",
         "options",
         "out",
         "owner",
@@ -286,9 +288,13 @@ class PeerCore:
             Draining(self.session, loop, life.ignored, self._fall_silent, dialer=options.dialer),
             ignored=life.ignored,
             fail=fail,
+        )
+        self.messages = MessageSender(
+            self.out,
+            life.outbox,
             has_channel=self._has_channel,
             is_awaited=life.running.is_awaited,
-            present=life.present_out,
+            present=life.present_messages,
         )
         answers = Answers(
             self.out,
@@ -304,7 +310,7 @@ class PeerCore:
             shared,
             running=life.running,
             requester=life.sender,
-            out=self.out,
+            messages=self.messages,
             answers=answers,
             readers=life.readers,
             present=life.admission,
@@ -487,7 +493,7 @@ class PeerCore:
         out.opening = None
         if not (session.closing or out.silent):
             try:
-                out.flush_offline()
+                self.messages.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
                 session.refuse()
         if session.closing:
@@ -540,7 +546,8 @@ class PeerCore:
 
     def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
-        self.out.fall_silent()
+        self.out.update_clear()
+        self.messages.begin_nothing()
         self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.contexts)
@@ -579,7 +586,7 @@ class PeerCore:
             return
         if out.silent or not (out.opened or session.closing):
             with suppress(ConnectionLost):
-                out.flush_offline()
+                self.messages.flush_offline()
         if not session.closing:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)
@@ -678,7 +685,7 @@ class PeerCore:
         out.draining.session_over()
         if out.silent:
             life.running.run_in_tasks(False)
-        out.end(lost)
+        self.messages.end(lost)
         # The events that wait start their handlers before the channels end, from which these may read.
         self.dispatcher.end(lost)
         life.readers.end_session(lost)
@@ -726,7 +733,8 @@ class PeerCore:
     def session_detached(self, info: CloseInfo, dropped: bool) -> None:
         """Keep the session without a connection, if the owner wants that."""
         if dropped:
-            self.out.drop_bound()
+            self.messages.drop_bound()
+            self.out.overdue = False
             self._end_wait()
             text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
             self.log(logging.INFO, text, self.life.id, self.log.place, info.code, info.reason, self.session.ttl)

@@ -28,7 +28,7 @@ from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.outbound import Outbound
+from .._sending.message_sender import MessageSender
 from ..errors import (
     BadArguments,
     BadResult,
@@ -82,7 +82,7 @@ class Dispatcher:
         *,
         running: RunningHandlers,
         requester: ChannelRequests,
-        out: Outbound,
+        messages: MessageSender,
         answers: Answers,
         readers: Readers,
         present: Callable[[], Admission],
@@ -99,7 +99,7 @@ class Dispatcher:
         self._peer = peer
         self._own = own
         self._shared = shared
-        self._out = out
+        self._out = out = messages.out
         self._session = out.session
         self.loop = out.loop
         self.answers = answers
@@ -121,7 +121,7 @@ class Dispatcher:
         )
         self._make_channel_answers = partial(ChannelAnswers, requester, answers, admission, running.limits)
         self.channels = ChannelTable(
-            out,
+            messages,
             own,
             running.limits,
             readers.unread,

@@ -1,71 +1,48 @@
-"""The way out of a session: messages are sent at once, in turn, or on the next connection."""
+"""`Outbound`: the way out of a session, and what may leave on it now."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from functools import partial
 from threading import get_ident
-from typing import Any
-
-from msgspec import UNSET
 
 from .._base.closing import CloseCode
-from .._base.misuse import shown_as
-from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
 from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import OpenPhase
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
-from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
+from .._protocol.messages import Raw, WireMessage
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
 from .._session.session import Session
-from .._session.waiting import Told, WaitingMessage
-from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
-from .capacity import RemoteCapacity
-from .checks import Objections, check_sending
+from .._session.waiting import WaitingMessage
+from ..errors import ConnectionLost, MessageTooBig, QueueFull
+from .checks import Objections
 from .draining import Draining
 from .outbox import Outbox
-from .pending import Pending
 from .slow_readers import Slow, SlowReaderQueue
-from .turns import SendTurns, Turn
+from .turns import SendTurns
 
 __all__ = ["Outbound"]
 
 
 class Outbound:
-    """The sending half of one session of a peer: its opening, and what may be sent on it.
+    """The way out of one session of a peer: its opening, and what may leave on it now. `MessageSender` does the rest.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
     transport: the fast path checks nothing else.
-
-    A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
-
-    - It waits *in its session* while that may go on over another connection.
-    - It waits *for the next session* if it has none, or if that ends: events and requests of a client, except
-      those that are bound to the present connection by ``offline="fail"``. All other messages end with their session:
-      answers, control messages, what is said on an anonymous channel, and what `open` and `on_reconnect` handlers send.
-      On a server, whose peers do not come back without their session, everything does.
 
     Args:
         outbox: what outlives the session.
         ignored: counts answers that cannot be sent.
         fail: ends the connection with a code and a reason.
-        has_channel: returns whether an anonymous channel is still open.
-        is_awaited: returns whether the remote peer waits for the handler that this context belongs to.
-        present: returns the sending half of the present session, or of the last one.
     """
 
     __slots__ = (
-        "_capacity",
         "_fail",
-        "_has_channel",
         "_ignored",
-        "_is_awaited",
-        "_present",
         "_settings",
         "clear",
         "contexts",
@@ -94,18 +71,10 @@ class Outbound:
         *,
         ignored: Counter[str],
         fail: Callable[[int, str], None],
-        has_channel: Callable[[int], bool],
-        is_awaited: Callable[[Invocation | None], bool],
-        present: Callable[[], Outbound],
     ) -> None:
         self._settings = settings
         self._ignored = ignored
         self._fail = fail
-        self._has_channel = has_channel
-        self._is_awaited = is_awaited
-        self._present = present
-        self._capacity: RemoteCapacity | None = None
-        """None until the remote peer could not accept a request at once."""
         self.session = session
         self.outbox = outbox
         self.draining = draining
@@ -148,12 +117,6 @@ class Outbound:
         return "closing" if session.closing else "open" if self.opened else "opening"
 
     @property
-    def _successor(self) -> Outbound | None:
-        """The sending half of the next session, if this session has ended. None while there is no next one."""
-        present = self._present() if self.session.over else self
-        return None if present is self else present
-
-    @property
     def silent(self) -> bool:
         """Whether the remote peer is about to close: new requests and events wait for another session."""
         return self.draining.silent
@@ -162,6 +125,12 @@ class Outbound:
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
         return self.session.takes_messages or self.outbox.expects_session
+
+    def not_sent(self) -> ConnectionLost:
+        """Return the error for a message that no connection will take."""
+        ending = self.session.ending
+        reason = ending.reason or ("closed on this side" if ending.user_closed else "")
+        return ConnectionLost(ending.code, reason, "not_sent")
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
@@ -231,22 +200,9 @@ class Outbound:
         session.send, self.send_kept_back = send_after, send_first
         return end
 
-    def fall_silent(self) -> None:
-        """Begin nothing new in the session: the remote peer is about to close."""
-        self.update_clear()
-        if self.outbox.queue is not None:
-            self.outbox.queue.refuse_bound(self._drained())
-
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
-
-    def drop_bound(self) -> None:
-        """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
-        if self.outbox.queue is not None:
-            self.outbox.queue.refuse_bound(self.not_sent())
-        self.overdue = False
-        self.turns.drop_bound()
 
     def go_on(self, announced: Announced) -> None:
         """Go on over another connection, within the limits that the remote peer announces now."""
@@ -262,56 +218,10 @@ class Outbound:
         self.terms = self._settings.terms
         self.update_clear()
 
-    def end(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next, if there is one.
-
-        The messages that wait for the next session keep their order: those that have waited in the session go first,
-        then those before which others waited for room.
-        """
-        outbox = self.outbox
-        outliving: list[WaitingMessage] = []
-        for message in () if self.session.waiting is None else self.session.waiting.all():
-            if message.outlives:
-                message.take_back()
-                outliving.append(message)
-            else:
-                message.fail(lost)
-        if outliving:
-            outbox.offline_queue().put_first(outliving)
-        outbox.end_session(lost)
-        if not outbox.expects_session:
-            outbox.discard(self.session.ending)
-        self.turns.end_all(leave=outbox.expects_session)
-        if self._capacity is not None:
-            self._capacity.end(leave=outbox.expects_session)
-
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
         self.requests.stop()
         self.thread = get_ident()
-
-    # ------------------------------------------------------------ what waits and is kept
-
-    @property
-    def queued(self) -> int:
-        """How many messages wait for a connection."""
-        queue, in_session = self.outbox.queue, self.session.waiting
-        return (0 if queue is None else len(queue)) + (0 if in_session is None else len(in_session))
-
-    @property
-    def kept(self) -> int:
-        """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        queue, session = self.outbox.queue, self.session
-        return (
-            (0 if queue is None else queue.size)
-            + session.kept
-            + (0 if session.waiting is None else session.waiting.outliving_size)
-        )
-
-    def flush_offline(self) -> None:
-        """Send the messages that waited for a session, in order. If it has no connection, they wait in it."""
-        if self.outbox.queue is not None:
-            self.outbox.queue.flush(self.session, self.terms.unchecked, self.refusal)
 
     # ------------------------------------------------------------ slow readers
 
@@ -348,23 +258,6 @@ class Outbound:
                 return False
         self.overdue = False
         return True
-
-    # ------------------------------------------------------------ the capacity of the remote peer
-
-    @property
-    def scarce(self) -> bool:
-        """Whether a request has to wait in `capacity`, because the remote peer may not accept it at once."""
-        flight, terms = self.requests.flight, self.terms
-        return (
-            flight.requests >= terms.announced.running or flight.bytes > terms.room_for_any or flight.freed is not None
-        )
-
-    @property
-    def capacity(self) -> RemoteCapacity:
-        """The queue of the requests that the remote peer cannot accept yet."""
-        if self._capacity is None:
-            self._capacity = RemoteCapacity(self.loop, self.requests, lambda: self.terms)
-        return self._capacity
 
     # ------------------------------------------------------------ straight to the transport
 
@@ -535,227 +428,6 @@ class Outbound:
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
-
-    # ------------------------------------------------------------ events
-
-    @shown_as("emit")
-    async def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> None:
-        """See `Caller.emit`."""
-        if channel is None and event.__class__ is str and event not in RESERVED_EVENTS and get_ident() == self.thread:
-            message = Event((event, *args))  # most events, without the two calls below
-        else:
-            check_sending(channel, event, self.thread)
-            message = event_on(channel, (event, *args))
-        if not (self.clear and self.send(self.terms.encode(message))):
-            await self.send_in_turn(message, None, self.bound_by(offline))
-
-    def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> None:
-        """See `Caller.emit_nowait`."""
-        check_sending(channel, event, self.thread)
-        message = event_on(channel, (event, *args))
-        if self.must_wait(message) or not self.send_nowait(self.terms.encode(message)):
-            self.let_wait(message, offline)
-
-    # ------------------------------------------------------------ messages that cannot be sent at once
-
-    async def send_in_turn(
-        self, message: Event | Request | Raw, pending: Pending | None = None, bound: bool = False
-    ) -> int:
-        """Send a message that cannot be sent at once: wait until the connection has room, or for the next connection.
-
-        Args:
-            bound: the message is for the present connection: it fails instead of waiting for another one.
-
-        Returns:
-            The size of the message in bytes. 0 if it waits for the next connection, or is not sent.
-
-        Raises:
-            ChannelClosed: it was for an anonymous channel that has ended meanwhile.
-            ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
-        """
-        of_session = message.h is not UNSET
-        if not of_session and (successor := self._successor) is not None:
-            return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
-        if of_session:
-            bound = False  # the channel belongs to the session, and ends with it
-        elif pending is not None:
-            pending.bound = bound
-        leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
-        turn = Turn(self.turns, bound=bound, leave=leave)
-        try:
-            while True:
-                must_wait = self.must_wait(message)
-                if bound:
-                    self._check_bound(must_wait)
-                needs_room = not must_wait or self._belongs_to_session(message)
-                if (needs_room and self.session.full) or (self.turns.awaited and not turn.held):
-                    await turn.wait(pending)
-                    # It has left with the session, or timed out in the queue.
-                    if turn.left is not None or (pending is not None and pending.future.done()):
-                        return 0
-                    if leave is not None and (successor := self._successor) is not None:
-                        # No session was expected when this one ended, but a `close` handler has begun one.
-                        return await successor.send_in_turn(message, pending)
-                    continue
-                if not must_wait and (size := self._try_to_send(message)) is not None:
-                    if pending is not None:
-                        self.requests.was_sent(pending, size)
-                    return size
-                if not must_wait and bound:
-                    raise self.not_sent()
-                if self._belongs_to_session(message):
-                    return self._wait_encoded(message, pending)
-                if not must_wait and message.h is not UNSET:
-                    raise self.channel_lost(message.h)
-                break
-        finally:
-            turn.end()
-            self.update_clear()
-        if bound and pending is None:
-            await self.outbox.offline_queue().keep_and_wait(message, self.session, self.loop)
-        else:
-            self.wait_for_next(message, pending)
-        return 0
-
-    def _check_bound(self, must_wait: bool) -> None:
-        """Refuse a message that is bound to the connection if that has ended or begins nothing new."""
-        if not self.session.connected:
-            raise self.not_sent()
-        if must_wait and self.silent:
-            raise self._drained()
-
-    def _try_to_send(self, message: Event | Request | Raw) -> int | None:
-        """Hand a message to the transport. Return its size, or None if the connection has just ended."""
-        if isinstance(message, Raw):
-            return len(message.payload) if self.hand_over(message) else None
-        payload = self.terms.encode(message)
-        return len(payload) if self.send(payload) else None
-
-    def must_wait(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message has to wait for a connection.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, no connection will come.
-            ChannelClosed: it is for an anonymous channel that has ended.
-        """
-        if message.h is not UNSET and not self._has_channel(message.h):
-            raise self.channel_lost(message.h)  # an anonymous channel ends with its session
-        if self.clear:
-            return False
-        session = self.session
-        if session.awaits_connection:
-            return True
-        if message.h is not UNSET:
-            return False
-        if session.lives and not session.closing:
-            if self.opened:
-                return self.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-            # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
-            return self.outbox.keeps_offline and not self.in_open_handler()
-        if self.outbox.expects_session:
-            return True
-        raise self.not_sent()
-
-    def _must_wait_for_another(self) -> bool:
-        if not self.outbox.keeps_offline:
-            raise self._drained()
-        return True
-
-    def let_wait(self, message: Event | Raw, offline: Offline | None) -> None:
-        """Let a message wait with its session, for another connection, or for the `open` handlers.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, it may not wait.
-            ChannelClosed: it is for an anonymous channel.
-            QueueFull: too much waits already.
-        """
-        bound = message.h is UNSET and self.bound_by(offline)
-        if bound and not self.session.connected:
-            raise self.not_sent()
-        if self._belongs_to_session(message):
-            if self.session.full:
-                self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
-            self._wait_encoded(message, None)
-            return
-        if message.h is not UNSET:
-            raise self.channel_lost(message.h)
-        if bound and self.silent:
-            raise self._drained()
-        self._keep(message, bound=bound)
-
-    # ------------------------------------------------------------ waiting with the session
-
-    def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message ends with its session, if it cannot be sent. The class says which messages do."""
-        return self.session.resumable and (
-            message.h is not UNSET or not self.outbox.keeps_offline or self.in_open_handler()
-        )
-
-    def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
-        """Let a message wait with the session, encoded as was agreed in it. Return its size in bytes.
-
-        Raises:
-            MessageTooBig: the remote peer would not accept it.
-        """
-        if isinstance(message, Raw):
-            payload, text = message.payload, message.text
-        else:
-            payload = self.terms.encode(message)
-            text = payload[0] == BRACE if self.terms.text is None else self.terms.text
-        if (refusal := self.refusal(payload, raw=isinstance(message, Raw))) is not None:
-            raise refusal
-        waiting = WaitingMessage(payload, text)
-        if pending is not None:
-            waiting.told, pending.waiting = self.requests.told(pending), waiting
-        self.session.wait(waiting)
-        return len(payload)
-
-    # ------------------------------------------------------------ waiting for the next session
-
-    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> WaitingMessage:
-        """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
-
-        Raises:
-            QueueFull: too much waits already.
-        """
-        if pending is None:
-            return self._keep(message)
-        waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
-        return waiting
-
-    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
-        at_once = self.opened and not self.silent and self.session.awaits_connection
-        return self.outbox.offline_queue().keep(message, self.session, told, bound=bound, at_once=at_once)
-
-    def bound_by(self, offline: Offline | None) -> bool:
-        """Return whether a message with that option is bound to the present connection."""
-        return self.outbox.fails_offline if offline is None else offline == "fail"
-
-    async def wait_written(self) -> None:
-        """Wait until all callers that wait for room have sent. Cancelling is safe."""
-        turn = Turn(self.turns)
-        try:
-            await turn.wait()
-        finally:
-            turn.end()
-            self.update_clear()
-
-    def not_sent(self) -> ConnectionLost:
-        """Return the error for a message that no connection will take."""
-        ending = self.session.ending
-        reason = ending.reason or ("closed on this side" if ending.user_closed else "")
-        return ConnectionLost(ending.code, reason, "not_sent")
-
-    def _drained(self) -> ConnectionLost:
-        return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
-
-    def channel_lost(self, h: int) -> ChannelClosed:
-        """Return the error for a message on an anonymous channel that has ended."""
-        return ChannelClosed(str(h), self.not_sent())
 
 
 def _nothing() -> None:

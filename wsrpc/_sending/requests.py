@@ -21,6 +21,7 @@ from .._protocol.rejections import reason_of
 from ..errors import BadResult, Outcome, RequestTimeout, UnexpectedChannel, WsrpcError, note_member
 from ..limits import Limits
 from .checks import check_sending
+from .message_sender import MessageSender
 from .notices import send_notice
 from .outbound import Outbound
 from .pending import NO_OPTIONS, Pending, PendingRequests, RequestOptions
@@ -32,15 +33,16 @@ __all__ = ["Requester", "convert_answer"]
 class Requester:
     """Sends requests, and turns answers into results or errors.
 
-    Callers hold it from one session to the next. Each call sends through ``out``.
+    Callers hold it from one session to the next. Each call sends through ``messages``, or straight through ``out``.
 
     Args:
         registry: the peer's registry, which has the user's hook for types.
         warn: writes a line into the log.
     """
 
+    messages: MessageSender
+    """Of the present session, with its way out."""
     out: Outbound
-    """Of the present session."""
 
     def __init__(
         self, requests: PendingRequests, limits: Limits, registry: Registry, warn: Callable[..., None]
@@ -51,9 +53,10 @@ class Requester:
         self._warn = warn
         self._warned: dict[str, None] = {}
 
-    def use(self, out: Outbound) -> None:
-        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
-        self.out = out
+    def use(self, messages: MessageSender) -> None:
+        """Send through ``messages`` from now on: a session begins, or the next one is waited for."""
+        self.messages = messages
+        self.out = messages.out
 
     @shown_as("request")
     async def send_request(
@@ -107,13 +110,13 @@ class Requester:
 
     async def _send(self, message: Request, pending: Pending, options: RequestOptions) -> None:
         """Send a request now, or when that is possible."""
-        out = self.out
-        if pending.h is None and out.scarce:
-            await self._send_when_accepted(message, pending, out.bound_by(options.offline))
+        out, messages = self.out, self.messages
+        if pending.h is None and messages.scarce:
+            await self._send_when_accepted(message, pending, messages.bound_by(options.offline))
         elif out.clear and out.send(payload := out.terms.encode(message)):
             self._requests.was_sent(pending, len(payload))
         else:
-            await out.send_in_turn(message, pending, out.bound_by(options.offline))
+            await messages.send_in_turn(message, pending, messages.bound_by(options.offline))
 
     def _send_at_once(
         self,
@@ -125,10 +128,10 @@ class Requester:
     ) -> Pending | None:
         """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
 
-        The fast path of nearly all requests. It makes the checks of `check_sending`, `Outbound.scarce` and `_send`,
-        encodes plain values without a further look (`Terms.encode_same`), and counts as `PendingRequests.was_sent`
-        does, all in one place, because a call costs more than a check. Where it returns None it has done nothing:
-        `send_request` then finds out what is wrong, or waits.
+        The fast path of nearly all requests. It makes the checks of `check_sending`, `MessageSender.scarce` and
+        `_send`, encodes plain values without a further look (`Terms.encode_same`), and counts as
+        `PendingRequests.was_sent` does, all in one place, because a call costs more than a check. Where it returns None
+        it has done nothing: `send_request` then finds out what is wrong, or waits.
         """
         out, requests = self.out, self._requests
         flight, terms = requests.flight, out.terms
@@ -185,14 +188,14 @@ class Requester:
 
     async def _send_when_accepted(self, message: Request, pending: Pending, bound: bool) -> None:
         """Send a request once the remote peer can accept it."""
-        out = self.out
-        capacity = out.capacity
-        turn = capacity.turn(None if bound else partial(out.wait_for_next, message, pending))
+        out, messages = self.out, self.messages
+        capacity = messages.capacity
+        turn = capacity.turn(None if bound else partial(messages.wait_for_next, message, pending))
         pending.bound = bound
         try:
             await capacity.take(pending, turn, lambda: len(out.terms.encode(message)))
             if not pending.future.done() and turn.left is None:
-                await out.send_in_turn(message, pending, bound)
+                await messages.send_in_turn(message, pending, bound)
         finally:
             capacity.leave(pending, turn)
 

@@ -91,7 +91,7 @@ class ServedPeer(PeerOwner):
 
     @property
     def out(self) -> Outbound:
-        """The sending half of the session, or of the last one."""
+        """The way out of the session, or of the last one."""
         return self.life.core.out
 
     @property
@@ -185,7 +185,7 @@ class ServedPeer(PeerOwner):
             if out.opening is not None and not closers.cover(out.opening.task, out.contexts[0]):
                 await out.opening.wait()
             elif out.turns.busy:
-                await out.wait_written()
+                await core.messages.wait_written()
             elif tasks := running.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
