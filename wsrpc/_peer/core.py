@@ -456,7 +456,7 @@ class PeerCore:
     def _reconnected(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         out = self.out
-        if not self.session.takes_messages or out.opened or len(out.contexts) > 1:
+        if not self.session.takes_messages or out.is_open or len(out.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -584,7 +584,7 @@ class PeerCore:
             why = f"closed on this side: {reason}" if reason else "closed on this side"
             self.end_session(why, SessionInput.CLOSED, ending=ending)
             return
-        if out.silent or not (out.opened or session.closing):
+        if out.silent or not (out.is_open or session.closing):
             with suppress(ConnectionLost):
                 self.messages.flush_offline()
         if not session.closing:
@@ -634,7 +634,7 @@ class PeerCore:
         if not self.session.closing:
             self.session.close_soon(info)
         left = self.session.end(info, ConnectionLost(info.code, info.reason))
-        self._end(replaced)
+        self.session_over(replaced=replaced)
         if left is not None:
             self.reporter.spawn(left.transport.close(info.code, info.reason))
 
@@ -654,7 +654,7 @@ class PeerCore:
         """
         info = self.session.ending if ending is None else ending
         self.session.end(info, SessionLost(info.code, why), happened)
-        self._end(replaced)
+        self.session_over(replaced=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which goes on over another one if it can.
@@ -666,7 +666,7 @@ class PeerCore:
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             self.reporter.spawn(self.session.close(code, reason))
 
-    def _end(self, replaced: bool = False) -> None:
+    def session_over(self, *, replaced: bool = False) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers.
 
         Args:
@@ -674,28 +674,35 @@ class PeerCore:
         """
         life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
         assert lost is not None
-        out.stop()  # at once: what the owner calls may send
-        info = session.ending = self._close_info(lost, replaced)
+        # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
+        # next one, if the owner wants that.
+        out.stop()
+        info = session.ending = self._report_end(lost, replaced)
+        if self.options.dialer and life.core is self:
+            life.renew(info)
         if info.user_closed:
             closed_here(lost)
-        if self.options.dialer and life.core is self:
-            life.renew(info)  # what is sent from now on, by whatever is told of the end, waits for the next session
+        # The opening, and the preparation of the end.
         if out.opening is not None:
             out.opening.end_session(user_closed=info.user_closed)
         out.draining.session_over()
         if out.silent:
             life.running.run_in_tasks(False)
+        # What this side has sent, or would send.
         self.messages.end(lost)
-        # The events that wait start their handlers before the channels end, from which these may read.
+        # What it does for the remote peer. The events that wait start their handlers, which may read a channel, so
+        # before the channels end.
         self.dispatcher.end(lost)
+        # What it reads and produces.
         life.readers.end_session(lost)
         self.channels.end(lost)
         self.dispatcher.admission.update()
+        # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
         life.running.after_events(partial(self._call_close_handlers, info))
-        self._end_wait()  # at once: a handler that goes before the `close` handlers may wait for it
+        self._end_wait()
         self.owner.all_ended()
 
-    def _close_info(self, lost: ConnectionLost, replaced: bool) -> CloseInfo:
+    def _report_end(self, lost: ConnectionLost, replaced: bool) -> CloseInfo:
         """Tell the owner and the log that the session is over. Return what the `close` handlers get."""
         life, session = self.life, self.session
         # After the user's `close`, a call that brings another connection may have come. This session still ends by
@@ -726,7 +733,7 @@ class PeerCore:
         assert isinstance(self.session, ClientSession)
         self.session.ask(connection)
 
-    def disconnected(self, connection: Connection) -> None:
+    def connection_ended(self, connection: Connection) -> None:
         """End the statistics of a connection."""
         self.life.history.end(connection)
 
@@ -759,10 +766,6 @@ class PeerCore:
     def use_handshake(self, handshake: Handshake) -> None:
         """Tell the owner of the handshake of the connection over which the session goes on."""
         self.owner.goes_on(handshake)
-
-    def session_over(self) -> None:
-        """End everything that belongs to the session."""
-        self._end()
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

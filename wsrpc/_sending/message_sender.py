@@ -208,7 +208,7 @@ class MessageSender:
         if message.h is not UNSET:
             return False
         if session.lives and not session.closing:
-            if out.opened:
+            if out.is_open:
                 return out.silent and not self._is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
             # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
             return self._outbox.keeps_offline and not out.in_open_handler()
@@ -285,7 +285,7 @@ class MessageSender:
         return waiting
 
     def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
-        at_once = self.out.opened and not self.out.silent and self._session.awaits_connection
+        at_once = self.out.is_open and not self.out.silent and self._session.awaits_connection
         return self._outbox.offline_queue().keep(message, self._session, told, bound=bound, at_once=at_once)
 
     def bound_by(self, offline: Offline | None) -> bool:

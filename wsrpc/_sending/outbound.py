@@ -47,8 +47,8 @@ class Outbound:
         "clear",
         "contexts",
         "draining",
+        "is_open",
         "loop",
-        "opened",
         "opening",
         "outbox",
         "overdue",
@@ -94,7 +94,7 @@ class Outbound:
         """The `open` and `on_reconnect` handlers that take time, while they run."""
         self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: messages that are sent within them leave at once."""
-        self.opened = False
+        self.is_open = False
         """Whether those handlers are done or overdue, so that every message may be sent."""
 
     def __repr__(self) -> str:
@@ -114,7 +114,7 @@ class Outbound:
             return "disconnected"
         if session.detached:
             return session.state.value
-        return "closing" if session.closing else "open" if self.opened else "opening"
+        return "closing" if session.closing else "open" if self.is_open else "opening"
 
     @property
     def silent(self) -> bool:
@@ -136,7 +136,7 @@ class Outbound:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         session = self.session
         self.clear = (
-            self.opened and session.connected and not (self.draining.silent or session.full or self.turns.awaited)
+            self.is_open and session.connected and not (self.draining.silent or session.full or self.turns.awaited)
         )
 
     # ------------------------------------------------------------ opening
@@ -157,7 +157,7 @@ class Outbound:
     def end_opening(self) -> None:
         """End the opening: all messages may be sent now, or on the next connection of the session."""
         self.contexts = ()
-        self.opened = True
+        self.is_open = True
         self.update_clear()
 
     def in_open_handler(self) -> bool:

@@ -91,7 +91,7 @@ class SessionReceiver(Protocol):
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none."""
 
-    def disconnected(self, connection: Connection, /) -> None:
+    def connection_ended(self, connection: Connection, /) -> None:
         """The connection is the session's no more."""
 
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
@@ -635,7 +635,7 @@ class Session:
             connection.drop()
             assert self.info is not None
             self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
-            self._receiver.disconnected(connection)
+            self._receiver.connection_ended(connection)
 
     def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Go on over ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""

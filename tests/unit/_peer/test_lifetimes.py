@@ -31,7 +31,7 @@ async def test_what_a_peer_shows_follows_from_its_session(state: SessionState, o
     if state is SessionState.ATTACHED:
         peer.bind(ScriptedTransport())
     begun = state not in (SessionState.NEW, SessionState.OVER)
-    session.state, session.closing, session.complete, out.opened = state, closing, begun, opened
+    session.state, session.closing, session.complete, out.is_open = state, closing, begun, opened
     out.update_clear()
     attached = "closing" if closing else "open" if opened else "opening"
     shown = {SessionState.NEW: "disconnected", SessionState.OVER: "disconnected", SessionState.ATTACHED: attached}
