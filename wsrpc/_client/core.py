@@ -405,7 +405,7 @@ class ClientCore(PeerOwner):
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
             if dialed.left_origin:  # the token of the session is a credential, too
-                self.peer_core.end_session("a redirect leads to another origin, where it does not resume")
+                self.peer_core.end_detached("a redirect leads to another origin, where it does not resume")
                 self.not_resumed(connection, None)
             else:
                 self.peer_core.resume(connection)
@@ -419,9 +419,9 @@ class ClientCore(PeerOwner):
         is_first = self._order.is_first
         self._give_up(failure)
         if self.peer_core.detached:
-            self.peer_core.end_session(f"the client gave up: {failure}")
+            self.peer_core.end_detached(f"the client gave up: {failure}")
         if opening is not None:
-            self.peer_core.leave(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+            self.peer_core.end_and_close(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
         self.peer_core.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.life.reporter.tell("error", failure)

@@ -582,7 +582,7 @@ class PeerCore:
         if session.detached:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
             why = f"closed on this side: {reason}" if reason else "closed on this side"
-            self.end_session(why, SessionInput.CLOSED, ending=ending)
+            self.end_detached(why, SessionInput.CLOSED, ending=ending)
             return
         if out.silent or not (out.is_open or session.closing):
             with suppress(ConnectionLost):
@@ -590,9 +590,9 @@ class PeerCore:
         if not session.closing:
             if out.slow_reader is not None:
                 out.slow_reader.flush(everything=True)
-            self._stop(ending)
+            self._close_soon(ending)
 
-    def _stop(self, ending: CloseInfo) -> None:
+    def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
         self.session.close_soon(ending)
         self.out.update_clear()
@@ -604,10 +604,10 @@ class PeerCore:
         if not session.lives or session.closing:
             return
         if session.detached:
-            self.end_session(reason, SessionInput.OVERFLOWED)
+            self.end_detached(reason, SessionInput.OVERFLOWED)
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
-        self._stop(CloseInfo(code, reason))
+        self._close_soon(CloseInfo(code, reason))
         self.reporter.tell("error", ProtocolError(reason))
         self.reporter.spawn(session.close(code, reason))
 
@@ -620,12 +620,12 @@ class PeerCore:
         """End the session now, because another one takes its place."""
         self.life.outbox.user_closed = False
         if self.session.detached:
-            self.end_session(replaced.reason, replaced=True)
+            self.end_detached(replaced.reason, replaced=True)
         else:
             self.out.send_kept_back()
-            self.leave(self.session.ending if self.session.closing else replaced, replaced=True)
+            self.end_and_close(self.session.ending if self.session.closing else replaced, replaced=True)
 
-    def leave(self, info: CloseInfo, *, replaced: bool = False) -> None:
+    def end_and_close(self, info: CloseInfo, *, replaced: bool = False) -> None:
         """End the session now, and close its connection.
 
         Args:
@@ -638,7 +638,7 @@ class PeerCore:
         if left is not None:
             self.reporter.spawn(left.transport.close(info.code, info.reason))
 
-    def end_session(
+    def end_detached(
         self,
         why: str,
         happened: SessionInput = SessionInput.ENDED,
@@ -676,7 +676,7 @@ class PeerCore:
         assert lost is not None
         # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
         # next one, if the owner wants that.
-        out.stop()
+        out.session_over()
         info = session.ending = self._report_end(lost, replaced)
         if self.options.dialer and life.core is self:
             life.renew(info)
@@ -748,7 +748,7 @@ class PeerCore:
             self.session.look_for_room()
             self.room_changed()
         if not self.owner.keep_session(info) and self.session.detached:
-            self.end_session(info.reason, ending=info)
+            self.end_detached(info.reason, ending=info)
 
     def session_goes_on(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection, over which the session goes on."""

@@ -213,7 +213,7 @@ class Outbound:
         if waiting is not None and queue is not None:
             queue.refuse_too_big(waiting, self.terms.unchecked, self.refusal)
 
-    def stop(self) -> None:
+    def session_over(self) -> None:
         """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
         self.update_clear()

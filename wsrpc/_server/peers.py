@@ -140,7 +140,7 @@ class ServedPeer(PeerOwner):
         return self._opened.begin()
 
     def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        self._peers.lost(self, info)
+        self._peers.session_over(self, info)
         return info
 
     @property
@@ -286,8 +286,8 @@ class Peers:
         self.tally.came()
         self._left(served, code)
 
-    def lost(self, served: ServedPeer, info: CloseInfo) -> None:
-        """Forget a peer whose connection has ended."""
+    def session_over(self, served: ServedPeer, info: CloseInfo) -> None:
+        """Forget a peer whose session is over."""
         if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
             self._left(served, info.code)
         self._forget(served)
