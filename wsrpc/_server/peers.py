@@ -288,7 +288,7 @@ class Peers:
 
     def session_over(self, served: ServedPeer, info: CloseInfo) -> None:
         """Forget a peer whose session is over."""
-        if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
+        if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
             self._left(served, info.code)
         self._forget(served)
 
