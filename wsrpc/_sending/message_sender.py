@@ -17,7 +17,6 @@ from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Raw, Request, event_on
 from .._session.waiting import Told, WaitingMessage
 from ..errors import ChannelClosed, ConnectionLost
-from .capacity import RemoteCapacity
 from .checks import check_sending
 from .outbound import Outbound
 from .outbox import Outbox
@@ -49,7 +48,6 @@ class MessageSender:
     """
 
     __slots__ = (
-        "_capacity",
         "_has_channel",
         "_is_awaited",
         "_outbox",
@@ -77,8 +75,6 @@ class MessageSender:
         self._session = out.session
         self._requests = outbox.requests
         self._turns = out.turns
-        self._capacity: RemoteCapacity | None = None
-        """None until the remote peer could not accept a request at once."""
 
     def __repr__(self) -> str:
         return f"<MessageSender {self.out.state} queued={self.queued}>"
@@ -103,7 +99,7 @@ class MessageSender:
             check_sending(channel, event, out.thread)
             message = event_on(channel, (event, *args))
         if not (out.clear and out.send(out.terms.encode(message))):
-            await self.send_in_turn(message, None, self.bound_by(offline))
+            await self.send_in_turn(message, None, self._outbox.bound_by(offline))
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -137,10 +133,10 @@ class MessageSender:
             return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
         if of_session:
             bound = False  # the channel belongs to the session, and ends with it
-        elif pending is not None:
-            pending.bound = bound
         leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
         turn = Turn(self._turns, bound=bound, leave=leave)
+        if pending is not None:
+            pending.turn = turn
         try:
             while True:
                 must_wait = self.must_wait(message)
@@ -148,7 +144,7 @@ class MessageSender:
                     self._check_bound(must_wait)
                 needs_room = not must_wait or self._belongs_to_session(message)
                 if (needs_room and self._session.full) or (self._turns.awaited and not turn.held):
-                    await turn.wait(pending)
+                    await turn.wait()
                     # It has left with the session, or timed out in the queue.
                     if turn.left is not None or (pending is not None and pending.future.done()):
                         return 0
@@ -158,7 +154,7 @@ class MessageSender:
                     continue
                 if not must_wait and (size := self._try_to_send(message)) is not None:
                     if pending is not None:
-                        self._requests.was_sent(pending, size)
+                        self._requests.flight.was_sent(pending, size)
                     return size
                 if not must_wait and bound:
                     raise self.out.not_sent()
@@ -169,11 +165,13 @@ class MessageSender:
                 break
         finally:
             turn.end()
+            if pending is not None:
+                pending.turn = None
             self.out.update_clear()
         if bound and pending is None:
             await self._outbox.offline_queue().keep_and_wait(message, self._session, self.out.loop)
         else:
-            self.wait_for_next(message, pending)
+            self.wait_for_next(message, pending, bound)
         return 0
 
     def _check_bound(self, must_wait: bool) -> None:
@@ -229,7 +227,7 @@ class MessageSender:
             ChannelClosed: it is for an anonymous channel.
             QueueFull: too much waits already.
         """
-        bound = message.h is UNSET and self.bound_by(offline)
+        bound = message.h is UNSET and self._outbox.bound_by(offline)
         if bound and not self._session.connected:
             raise self.out.not_sent()
         if self._belongs_to_session(message):
@@ -273,24 +271,25 @@ class MessageSender:
 
     # ------------------------------------------------------------ waiting for the next session
 
-    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> WaitingMessage:
+    def wait_for_next(
+        self, message: Event | Request | Raw, pending: Pending | None, bound: bool = False
+    ) -> WaitingMessage:
         """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
+
+        Args:
+            bound: it is a request that waits for the present connection to open.
 
         Raises:
             QueueFull: too much waits already.
         """
         if pending is None:
             return self._keep(message)
-        waiting = pending.waiting = self._keep(message, self._requests.told(pending), bound=pending.bound)
+        waiting = pending.waiting = self._keep(message, self._requests.told(pending), bound=bound)
         return waiting
 
     def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> WaitingMessage:
         at_once = self.out.is_open and not self.out.silent and self._session.awaits_connection
         return self._outbox.offline_queue().keep(message, self._session, told, bound=bound, at_once=at_once)
-
-    def bound_by(self, offline: Offline | None) -> bool:
-        """Return whether a message with that option is bound to the present connection."""
-        return self._outbox.fails_offline if offline is None else offline == "fail"
 
     async def wait_written(self) -> None:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""
@@ -300,23 +299,6 @@ class MessageSender:
         finally:
             turn.end()
             self.out.update_clear()
-
-    # ------------------------------------------------------------ the capacity of the remote peer
-
-    @property
-    def scarce(self) -> bool:
-        """Whether a request has to wait in `capacity`, because the remote peer may not accept it at once."""
-        flight, terms = self._requests.flight, self.out.terms
-        return (
-            flight.requests >= terms.announced.running or flight.bytes > terms.room_for_any or flight.freed is not None
-        )
-
-    @property
-    def capacity(self) -> RemoteCapacity:
-        """The queue of the requests that the remote peer cannot accept yet."""
-        if self._capacity is None:
-            self._capacity = RemoteCapacity(self.out.loop, self._requests, lambda: self.out.terms)
-        return self._capacity
 
     # ------------------------------------------------------------ what waits and is kept
 
@@ -350,8 +332,7 @@ class MessageSender:
 
     def drop_bound(self) -> None:
         """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
-        if self._outbox.queue is not None:
-            self._outbox.queue.refuse_bound(self.out.not_sent())
+        self._outbox.refuse_bound(self.out.not_sent())
         self._turns.drop_bound()
 
     def end(self, lost: ConnectionLost) -> None:
@@ -360,7 +341,7 @@ class MessageSender:
         The messages that wait for the next session keep their order: those that have waited in the session go first,
         then those before which others waited for room.
         """
-        outbox = self._outbox
+        outbox, flight = self._outbox, self._requests.flight
         outliving: list[WaitingMessage] = []
         for message in () if self._session.waiting is None else self._session.waiting.all():
             if message.outlives:
@@ -374,8 +355,7 @@ class MessageSender:
         if not outbox.expects_session:
             outbox.discard(self._session.ending)
         self._turns.end_all(leave=outbox.expects_session)
-        if self._capacity is not None:
-            self._capacity.end(leave=outbox.expects_session)
+        flight.end(leave=outbox.expects_session)
 
     # ------------------------------------------------------------ errors
 
