@@ -21,7 +21,6 @@ from .._channels.producer import Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
 from .._handlers.registry import Registry
-from .._protocol.codecs import SAME
 from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
 from .._sending.checks import check_sending
@@ -178,9 +177,8 @@ class Requester:
         """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
 
         The fast path of nearly all requests. It makes the checks of `check_sending`, `InFlight.is_scarce` and `_send`,
-        encodes plain values without a further look (`Terms.encode_same`), and counts as `InFlight.was_sent`
-        does, all in one place, because a call costs more than a check. Where it returns None it has done nothing:
-        `send_request` then finds out what is wrong, or waits.
+        and counts as `InFlight.was_sent` does, all in one place, because a call costs more than a check. Where it
+        returns None it has done nothing: `send_request` then finds out what is wrong, or waits.
         """
         out, requests = self.out, self._requests
         flight, terms = requests.flight, out.terms
@@ -197,15 +195,7 @@ class Requester:
         pending = requests.open(channel, event, timeout, options)
         try:
             message = options.message(pending.id, channel, (event, *args))
-            encode = terms.encode_same
-            for value in args:
-                if value.__class__ not in SAME:
-                    encode = terms.encode
-                    break
-            try:
-                payload = encode(message)
-            except OverflowError:  # an integer of more than 64 bits, which JSON can express
-                payload = terms.encode(message)
+            payload = terms.encode(message)
             size = len(payload)
             if not out.send(payload):
                 return pending  # the connection has just ended, and another one will come
