@@ -10,8 +10,8 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
 from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
-from .._sending.outbound import Outbound
 from .._sending.pending import MAX_REMEMBERED
 from .._sending.sender import Sender
 from .._streams.inbox import SMALLEST_SHARE
@@ -57,7 +57,7 @@ class ChannelTable:
 
     def __init__(
         self,
-        out: Outbound,
+        messages: MessageSender,
         registry: Registry,
         limits: Limits,
         unread: Callable[[], UnreadMessages],
@@ -66,13 +66,12 @@ class ChannelTable:
         listener: ChannelListener,
         warn: Callable[..., None],
     ) -> None:
-        self.out = out
+        self.messages = messages
+        self.out = messages.out
         self.limits = limits
         self.sender = sender
         self.listener = listener
         self.warn = warn
-        self.over = False
-        """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
         self._aborted: dict[int, RpcError | None] = {}
@@ -97,7 +96,7 @@ class ChannelTable:
 
     def __repr__(self) -> str:
         made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
+        return f"<ChannelTable {'over' if self.out.session.over else 'open'}, {made}>"
 
     # ------------------------------------------------------------ looking up
 
@@ -242,7 +241,6 @@ class ChannelTable:
 
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
-        self.over = True
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.take_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
@@ -270,7 +268,7 @@ class ChannelTable:
             _remember(self._produced, h, None)
         requests = self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
+        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
             if tells and pending.flight is not None:

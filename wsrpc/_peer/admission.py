@@ -19,13 +19,12 @@ from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
-from .._sending.states import OutboundState
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from .answers import Answers
 from .running import RunningHandlers
-from .waiting import Dispatch, Hold, Kind, Waiting
+from .waiting import Dispatch, Hold, Kind, ReceivedMessage
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -119,13 +118,15 @@ class Admission:
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif self.paused is not None and self._out.state is OutboundState.LOST:  # it was kept on a channel
+        elif self.paused is not None and self._out.session.over:  # it was kept on a channel
             self._answers.ignored["dropped at the end"] += 1
         elif not self._must_wait(kind, len(payload)):
             self._dispatch(message, payload, view, channel)
             return
         elif self.running.let_wait(
-            Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel)
+            ReceivedMessage(
+                kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel
+            )
         ):
             self.update()
             return
@@ -188,7 +189,7 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
-        present = self if self._out.state is not OutboundState.LOST else self._present()
+        present = self._present() if self._out.session.over else self
         present.needs_checks = present._find_needs_checks()
 
     def _find_needs_checks(self) -> bool:
@@ -288,7 +289,7 @@ class Admission:
 
     def pump(self) -> None:
         """Start the messages that wait, as far as there is room."""
-        if self._out.state is OutboundState.LOST and (present := self._present()) is not self:
+        if self._out.session.over and (present := self._present()) is not self:
             present.pump()
             return
         if self._pumping or not self.running.room.items:
@@ -322,7 +323,7 @@ class Admission:
             self._pumped()
             self.update()
 
-    def _drop(self, waiting: Waiting) -> None:
+    def _drop(self, waiting: ReceivedMessage) -> None:
         """Drop a message whose channel has ended before its turn came."""
         if waiting.id is not None and waiting.channel is not None:
             self._answers.reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))

@@ -27,7 +27,7 @@ from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.outbound import Outbound
+from .._sending.message_sender import MessageSender
 from ..errors import (
     BadArguments,
     BadResult,
@@ -83,7 +83,7 @@ class Dispatcher:
         *,
         running: RunningHandlers,
         requester: Requester,
-        out: Outbound,
+        messages: MessageSender,
         answers: Answers,
         readers: Readers,
         present: Callable[[], Admission],
@@ -100,7 +100,8 @@ class Dispatcher:
         self._peer = peer
         self._own = own
         self._shared = shared
-        self._out = out
+        self._out = out = messages.out
+        self._session = out.session
         self.loop = out.loop
         self.answers = answers
         self.running = running
@@ -108,8 +109,6 @@ class Dispatcher:
         """Requests of the remote peer that are being handled, by id."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
-        self.end_reason: Exception | None = None
-        """Why the session has ended: what handlers are cancelled with, because nobody can get their answers."""
         self.admission = admission = Admission(
             running,
             answers,
@@ -122,7 +121,7 @@ class Dispatcher:
             fail=fail,
         )
         self.channels = ChannelTable(
-            out,
+            messages,
             own,
             running.limits,
             readers.unread,
@@ -193,7 +192,7 @@ class Dispatcher:
             self._mark = now = self.loop.time()
             if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None or self.end_reason is not None:
+        if channel is not None or self._session.end_reason is not None:
             # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
             # a session that is over, nothing is read at all.
             self._mark = None
@@ -273,14 +272,14 @@ class Dispatcher:
         if invocation.cancelled:
             if invocation.begun:  # in its first step, when its task was not known
                 task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(self.end_reason)  # the handler itself has ended the connection
+        elif self._session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(self._session.end_reason)  # the handler itself has ended the connection
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
         self.running.add(invocation)
         self.admission.needs_checks = True
-        if self.end_reason is not None:
+        if self._session.end_reason is not None:
             self.admission.update()  # of the next session
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
@@ -330,9 +329,9 @@ class Dispatcher:
         """
         while (paused := self.admission.paused) is not None:
             await asyncio.shield(paused)
-            if self.end_reason is not None:
+            if self._session.end_reason is not None:
                 self.answers.ignored["dropped at the end"] += 1
-                invocation.note_orphaned(self.end_reason)
+                invocation.note_orphaned(self._session.end_reason)
                 raise invocation.cancellation()
 
     async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
@@ -363,8 +362,8 @@ class Dispatcher:
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-        if self.end_reason is not None:  # it handles an event, and so goes on when its session is over
-            invocation.note_orphaned(self.end_reason)
+        if self._session.end_reason is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self._session.end_reason)
         if invocation not in self.running.invocations:
             self._count(invocation)
         return self._channel_answers.serve(invocation, work)
@@ -400,7 +399,7 @@ class Dispatcher:
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
         i, made = invocation.inbound.i, invocation.channel
-        if made is None and self.end_reason is None and invocation.cancelled is not _ORPHANED:
+        if made is None and self._session.end_reason is None and invocation.cancelled is not _ORPHANED:
             if i is not UNSET:  # most of the time
                 out = self._out
                 out.reply(out.terms.encode(Resolution(i, result)))
@@ -408,7 +407,7 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and invocation.cancelled is not _ORPHANED and self.end_reason is None:
+        elif i is not UNSET and invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
             if made is not None and result is invocation.user_channel:
                 self.channels.deliver(made)
             else:
@@ -464,7 +463,6 @@ class Dispatcher:
 
         Handlers of events finish, and those of the events that wait start.
         """
-        self.end_reason = reason
         for invocation in list(self.active.values()):
             invocation.orphan(reason)
         self.active.clear()
@@ -500,7 +498,8 @@ class Dispatcher:
         channel, label = invocation.served, invocation.label
         if invocation.channel is not None and channel is None:
             invocation.channel.close()  # the caller never hears of it
-        if (not self._out.works and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self._session.takes_messages
+        if tells_of_end or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
@@ -512,7 +511,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif invocation.cancelled is not _ORPHANED and self.end_reason is None:
+        elif invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._note_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

@@ -15,7 +15,7 @@ from .._handlers.invocation import ChannelPhase, Invocation
 from .._handlers.lifecycle import Closers
 from ..errors import RemoteError, made_here
 from ..limits import Limits
-from .waiting import NOTHING_WAITS, Waiting, WaitingRoom
+from .waiting import NOTHING_WAITS, ReceivedMessage, WaitingRoom
 
 __all__ = ["RunningHandlers"]
 
@@ -100,7 +100,7 @@ class RunningHandlers:
             lane = self._lanes[key] = asyncio.Lock()
         return lane
 
-    def let_wait(self, entry: Waiting) -> bool:
+    def let_wait(self, entry: ReceivedMessage) -> bool:
         """Let a message wait. Return False if it does not fit."""
         if self.room is NOTHING_WAITS:
             self.room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
