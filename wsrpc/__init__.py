@@ -15,12 +15,12 @@ if typing.TYPE_CHECKING:
     from ._api.registration import Router
     from ._api.stream import Stream
     from ._base.closing import CloseCode, CloseInfo
+    from ._base.retry import Retry
     from ._base.state import Key
     from ._client.backoff import Reconnect, is_transient
     from ._client.client import Client, ReconnectInfo
     from ._entrance.origins import ANY_ORIGIN
     from ._handlers.method import method
-    from ._sending.retry import Retry
     from ._sending.slow_readers import KeepLatest
     from ._server.rooms import Room
     from ._server.server import Server, Service
@@ -121,7 +121,7 @@ if not typing.TYPE_CHECKING:
         "Peer": "._api.peer",
         "Reconnect": "._client.backoff",
         "ReconnectInfo": "._client.client",
-        "Retry": "._sending.retry",
+        "Retry": "._base.retry",
         "Room": "._server.rooms",
         "Router": "._api.registration",
         "Server": "._server.server",

@@ -232,7 +232,7 @@ async def story(seed: int, *, extensions: bool) -> AsyncGenerator[Story]:
 
 
 ON_FIRST_USE = (
-    *("ChannelAnswers", "OfflineQueue", "RemoteCapacity", "SilenceWatch", "UnreadMessages", "Violations"),
+    *("ChannelAnswers", "OfflineQueue", "SilenceWatch", "UnreadMessages", "Violations"),
     "WaitingRoom",
 )
 """Of these a peer has one or none, whatever the peer on the last connection happened to need."""

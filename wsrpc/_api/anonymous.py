@@ -14,8 +14,8 @@ from .._channels.core import ChannelCore
 from .._handlers.injections import Injection, injections
 from .._handlers.invocation import Invocation
 from .._handlers.method import HandlerOptions
+from .._protocol.messages import RequestOptions
 from .._protocol.rejections import reason_of
-from .._sending.pending import RequestOptions
 from .._streams.event_values import Waits, value_of
 from .events import EventReader
 from .proxy import make_emitter
@@ -28,13 +28,6 @@ if TYPE_CHECKING:
     T = TypeVar("T", default=Any)
 
 __all__ = ["AnonymousChannel", "channel_of", "core_of"]
-
-_OPTIONS = {
-    "emit": "none",
-    "emit_nowait": "none",
-    "request": "returns=, timeout= and send=",
-    "open_channel": "timeout=",
-}
 
 
 class AnonymousChannel(Registrar, EventReader):
@@ -210,7 +203,7 @@ class AnonymousChannel(Registrar, EventReader):
             TypeError, ValueError, RecursionError: an argument cannot be encoded; nothing is sent.
         """
         if unsupported:
-            return refused(no_keywords("emit", event, unsupported, _OPTIONS))
+            return refused(no_keywords(self.emit, event, unsupported))
         core = self._core
         return (core.sender or core.start_sending()).send_event(self.id, event, args)
 
@@ -222,7 +215,7 @@ class AnonymousChannel(Registrar, EventReader):
             ChannelClosed, ChannelNotReady, MessageTooBig, TypeError, ValueError, RecursionError: as for `emit`.
         """
         if unsupported:
-            raise no_keywords("emit_nowait", event, unsupported, _OPTIONS)
+            raise no_keywords(self.emit_nowait, event, unsupported)
         core = self._core
         (core.sender or core.start_sending()).send_event_nowait(self.id, event, args)
 
@@ -280,7 +273,7 @@ class AnonymousChannel(Registrar, EventReader):
             WsrpcError: as for `Peer.request`.
         """
         if unsupported:
-            return refused(no_keywords("request", event, unsupported, _OPTIONS))
+            return refused(no_keywords(self.request, event, unsupported))
         core = self._core
         sender = core.sender or core.start_sending()
         options = RequestOptions(returns, timeout, send=send)
@@ -302,7 +295,7 @@ class AnonymousChannel(Registrar, EventReader):
             WsrpcError: as for `request`.
         """
         if unsupported:
-            raise no_keywords("open_channel", event, unsupported, _OPTIONS)
+            raise no_keywords(self.open_channel, event, unsupported)
         core = self._core
         sender = core.sender or core.start_sending()
         options = RequestOptions(timeout=timeout, wants_channel=True)

@@ -9,13 +9,12 @@ from msgspec import UNSET, UnsetType
 
 from .._base.misuse import no_keywords, refused
 from .._base.names import UNTYPED, Offline, OnChannel, Source, check_offline
+from .._base.retry import Retry, check_retry
 from .._channels.core import ChannelCore
-from .._protocol.messages import Raw
+from .._peer.requests import Requester
+from .._protocol.messages import NO_OPTIONS, Raw, RequestOptions
 from .._sending.checks import check_thread, raw_message
 from .._sending.outbound import Outbound
-from .._sending.pending import NO_OPTIONS, RequestOptions
-from .._sending.requests import Requester
-from .._sending.retry import Retry, check_retry
 from .._sending.sender import ReadingSender, Sender
 from .._streams.event_values import Waits, value_of
 from .anonymous import AnonymousChannel
@@ -73,7 +72,7 @@ class Caller(OnChannel):
         """
         try:
             if unsupported:
-                raise no_keywords("emit", event, unsupported)
+                raise no_keywords(self.emit, event, unsupported)
             if offline is not None:
                 check_offline(offline)
             return self._sender.send_event(self._channel_name, event, args, offline)
@@ -96,7 +95,7 @@ class Caller(OnChannel):
                 `emit`.
         """
         if unsupported:
-            raise no_keywords("emit_nowait", event, unsupported)
+            raise no_keywords(self.emit_nowait, event, unsupported)
         if offline is not None:
             check_offline(offline)
         self._sender.send_event_nowait(self._channel_name, event, args, offline)
@@ -183,7 +182,7 @@ class Caller(OnChannel):
         """
         try:
             if unsupported:
-                raise no_keywords("request", event, unsupported)
+                raise no_keywords(self.request, event, unsupported)
             if offline is not None:
                 check_offline(offline)
             if (
@@ -227,10 +226,13 @@ class Caller(OnChannel):
             WsrpcError: as for `request`.
         """
         if unsupported:
-            raise no_keywords("open_channel", event, unsupported)
+            raise no_keywords(self.open_channel, event, unsupported)
         if offline is not None:
             check_offline(offline)
-        options = RequestOptions(timeout=timeout, offline=offline, wants_channel=True)
+        return await self._open(event, args, RequestOptions(timeout=timeout, offline=offline, wants_channel=True))
+
+    async def _open(self, event: str, args: tuple[Any, ...], options: RequestOptions) -> AnonymousChannel:
+        """Open a channel with options that are checked already, for `open_channel` and for proxies."""
         core: ChannelCore = await self._sender.send_request(self._channel_name, event, args, options)
         return AnonymousChannel(core)
 
@@ -262,7 +264,7 @@ class Caller(OnChannel):
             TypeError: ``returns`` is not a type that wsrpc can convert values to.
         """
         if unsupported:
-            raise no_keywords("stream", event, unsupported)
+            raise no_keywords(self.stream, event, unsupported)
         if offline is not None:
             check_offline(offline)
         sender, channel = self._sender, self._channel_name
@@ -358,7 +360,7 @@ class RawCaller(ReadingCaller):
             check_offline(offline)
         out, raw = self._out, self._check_raw(message)
         if not (out.clear and out.hand_over(raw)):
-            await out.send_in_turn(raw, None, out.fails(offline))
+            await out.send_in_turn(raw, None, out.outbox.fails(offline))
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""

@@ -18,10 +18,10 @@ from msgspec.structs import replace
 
 from .._base.misuse import check_flag
 from .._base.names import ChannelRef, Offline, check_offline, check_timeout
+from .._base.retry import Retry, check_retry
 from .._handlers.contract import Contract, Kind, Member, check_emitted, read_contract
 from .._handlers.introspection import Parameter
-from .._sending.pending import RequestOptions
-from .._sending.retry import Retry, check_retry
+from .._protocol.messages import RequestOptions
 from .._sending.sender import Sender
 from ..errors import WsrpcError, note_member
 from .stream import Stream
@@ -34,6 +34,8 @@ Made = TypeVar("Made", bound="TypedCaller")
 _channel_of: Callable[[Any], ChannelRef] = attrgetter("_channel_name")
 _sender_of: Callable[[Any], Sender] = attrgetter("_sender")
 """The sender of a caller, at the moment: a channel that is closed gets another one."""
+_opening_of: Callable[[Any], Callable[..., Coroutine[Any, Any, Any]]] = attrgetter("_open")
+"""What opens an anonymous channel by a request of a caller."""
 
 
 class Emitting(Protocol):
@@ -262,7 +264,7 @@ def _options_of(member: Member, caller: Calling, given: RequestOptions) -> Reque
         TypeError: its result is not a type that a response can have.
     """
     if member.kind is Kind.CONVERSATION:
-        return replace(given, member=member.shown)
+        return replace(given, wants_channel=True, member=member.shown)
     returns = UNSET if member.result is Any else member.result
     if returns is not UNSET:
         try:
@@ -285,7 +287,7 @@ def _stream(caller: Any, event: str, args: tuple[Any, ...], options: RequestOpti
     _refuse_retry(options)
     sender, channel = _sender_of(caller), _channel_of(caller)
     convert = None if options.returns is UNSET else sender.converter(options.returns)
-    opening = RequestOptions(timeout=options.timeout, offline=options.offline, send=send)
+    opening = replace(options, send=send)
     return Stream(
         event,
         convert,
@@ -302,8 +304,7 @@ async def _upload(caller: Any, event: str, args: tuple[Any, ...], options: Reque
 
 async def _open_channel(caller: Any, event: str, args: tuple[Any, ...], options: RequestOptions, _: Any) -> Any:
     _refuse_retry(options)
-    opening = caller.open_channel(event, *args, timeout=options.timeout, offline=options.offline)
-    return await _named(opening, options.member)
+    return await _opening_of(caller)(event, args, options)
 
 
 _CALLS: dict[Kind, Callable[..., Any]] = {

@@ -135,24 +135,16 @@ def refusing(text: str) -> Any:
     return refuse
 
 
-OPTIONS = {
-    "emit": "offline=, and skip= on a server",
-    "emit_nowait": "offline=, and skip= on a server",
-    "request": "returns=, timeout=, send=, retry=, idempotent= and offline=",
-    "open_channel": "timeout= and offline=",
-    "stream": "returns=, timeout=, send= and offline=",
-}
-"""Options of the methods that send, for errors."""
-
-
-def no_keywords(
-    method: str, event: str, unsupported: Mapping[str, object], options: Mapping[str, str] = OPTIONS
-) -> TypeError:
-    """Return the error for keyword arguments that were meant for the handler, or are misspelled options."""
+def no_keywords(method: Callable[..., Any], event: str, unsupported: Mapping[str, object]) -> TypeError:
+    """Return the error for keyword arguments of ``method``: they were meant for the handler, or are misspelled."""
     names = ", ".join(unsupported)
+    parameters = inspect.signature(method).parameters.values()
+    *others, last = [f"{each.name}=" for each in parameters if each.kind is each.KEYWORD_ONLY] or ["none"]
+    options = f"{', '.join(others)} and {last}" if others else last
+    name = method.__name__
     return TypeError(
-        f"{method}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
-        f"keywords are options of {method}() itself ({options[method]})"
+        f"{name}({event!r}) got {names} as keyword argument: arguments travel by position, without names, and "
+        f"keywords are options of {name}() itself ({options})"
     )
 
 

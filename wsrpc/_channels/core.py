@@ -12,12 +12,11 @@ from msgspec import UNSET
 
 from .._base.scheduler import Scheduler, Timer
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Resolution, WireMessage, place_on
+from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage, place_on
 from .._protocol.nodes import LEFT
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
-from .._sending.pending import RequestOptions
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
 from .._streams.inbox import Inbox, MessageQueue, Upload

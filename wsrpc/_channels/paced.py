@@ -7,9 +7,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Generic, Never, TypeVar
 
 from .._base.names import Source
-from .._protocol.messages import Item, ItemsFailed, NoMoreItems, WireMessage
+from .._protocol.messages import Item, ItemsFailed, NoMoreItems, RequestOptions, WireMessage
 from .._protocol.rejections import of_started_call
-from .._sending.pending import RequestOptions
 from .._streams.recipients import Decode
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, WsrpcError
 from .core import ChannelCore

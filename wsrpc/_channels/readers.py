@@ -12,10 +12,10 @@ from msgspec import UNSET
 from .._base.names import ChannelRef
 from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
-from .._protocol.messages import Event, Request, Resolution, WireMessage
+from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
 from .._sending.outbound import Outbound
-from .._sending.pending import Pending, RequestOptions
+from .._sending.pending import Pending
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, FanOut, Recipient, add, each_of, remove
@@ -368,10 +368,10 @@ class NamedChannel:
         out, name = self.out, str(self.name)
         terms = out.terms
         if terms.stop:
-            self._readers.stops[name] = pending = out.requests.open("stop", None, None, STOP)
-            payload = terms.encode(Request(pending.id, ("stop",), name))
+            self._readers.stops[name] = pending = out.requests.open(name, "stop", None, STOP)
+            payload = terms.encode(STOP.message(pending.id, name, ("stop",)))
             out.reply(payload)  # now, because the next `start` does not wait either
-            out.requests.was_sent(pending, len(payload))
+            out.requests.flight.was_sent(pending, len(payload))
         elif not terms.plain:  # wsrpc 0.2
             self._send(Event(("stop",), name))
 

@@ -287,7 +287,7 @@ class ChannelTable:
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
             if tells and pending.flight is not None:
-                requests.give_up(pending)
+                requests.flight.give_up(pending)
                 reason_there = None if by_other else channel.close_reason
                 send_notice(self.out, partial(Cancellation, pending.id), reason_there, self.warn)
         self.listener.cancel_requests_on(h, reason)

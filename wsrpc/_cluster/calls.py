@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from .._api.caller import Caller
 from .._api.peer import life_of
 from .._base.names import ChannelRef, Offline, check_name, check_timeout
+from .._base.retry import ask_again
+from .._protocol.messages import NO_OPTIONS, RequestOptions
 from .._sending.checks import check_sending
-from .._sending.pending import NO_OPTIONS, RequestOptions
-from .._sending.retry import ask_again
 from .._sending.sender import Sender
 from .._server.membership import Addressed
 from .._streams.inbox import Inbox
@@ -59,7 +59,7 @@ class ClusterSender:
         return node
 
     async def _find(
-        self, channel: ChannelRef, event: str, options: RequestOptions, *, wants_channel: bool
+        self, channel: ChannelRef, event: str, options: RequestOptions
     ) -> tuple[Sender, ChannelRef, RequestOptions]:
         """Return what sends to the peer, on which channel, and with the time that is left.
 
@@ -82,7 +82,7 @@ class ClusterSender:
                 assert timeout is not None
                 raise RequestTimeout(event, timeout, "not_sent") from None
             options = _shortened(options, membership.scheduler.time() - began)
-        return life_of(peer).sender, place(self._address, channel, wants_channel=wants_channel), options
+        return life_of(peer).sender, place(self._address, channel, wants_channel=options.wants_channel), options
 
     async def _ask(
         self,
@@ -91,8 +91,6 @@ class ClusterSender:
         event: str,
         args: tuple[Any, ...],
         options: RequestOptions,
-        *,
-        wants_channel: bool,
     ) -> Any:
         """Make a request by a method of `Sender`, and once more if the peer has moved before the request came."""
         _refuse_offline(options.offline)
@@ -105,7 +103,7 @@ class ClusterSender:
         moved = False
         while True:
             try:
-                sender, on, left = await self._find(channel, event, options, wants_channel=wants_channel)
+                sender, on, left = await self._find(channel, event, options)
                 return await method(sender)(on, event, args, left)
             except PeerNotFound:
                 if moved or options.send is not None or self._joined().directory.locate(self._address) in (None, where):
@@ -120,7 +118,7 @@ class ClusterSender:
     ) -> None:
         _refuse_offline(offline)
         check_sending(channel, event, None)
-        sender, on, _ = await self._find(channel, event, NO_OPTIONS, wants_channel=False)
+        sender, on, _ = await self._find(channel, event, NO_OPTIONS)
         await sender.send_event(on, event, args)
 
     def send_event_nowait(
@@ -139,7 +137,7 @@ class ClusterSender:
     def send_request(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
-        return self._ask(lambda to: to.send_request, channel, event, args, options, wants_channel=options.wants_channel)
+        return self._ask(lambda to: to.send_request, channel, event, args, options)
 
     def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
@@ -159,12 +157,12 @@ class ClusterSender:
     def upload(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Any]:
-        return self._ask(lambda to: to.upload, channel, event, args, options, wants_channel=True)
+        return self._ask(lambda to: to.upload, channel, event, args, replace(options, wants_channel=True))
 
     def open_stream(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
     ) -> Coroutine[Any, Any, Inbox]:
-        return self._ask(lambda to: to.open_stream, channel, event, args, options, wants_channel=True)
+        return self._ask(lambda to: to.open_stream, channel, event, args, replace(options, wants_channel=True))
 
     def converter(self, returns: Any, /) -> Callable[[Any], Any]:
         return self._joined().converter(returns)

@@ -292,7 +292,7 @@ class ClusterEmitter(OnChannel):
             ReservedEvent, TypeError, ValueError: the event name or an argument cannot be sent. Nothing was sent.
         """
         if unsupported:
-            raise no_keywords("emit", event, unsupported)
+            raise no_keywords(self.emit, event, unsupported)
         channel = self._channel_name
         check_event(event)
         check_sending(channel, event, None)

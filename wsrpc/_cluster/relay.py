@@ -16,10 +16,9 @@ from .._channels.core import ChannelCore
 from .._channels.producer import finish
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
-from .._protocol.messages import event_on
+from .._protocol.messages import RequestOptions, event_on
 from .._protocol.nodes import error_to_node
 from .._sending.outbound import Outbound
-from .._sending.pending import RequestOptions
 from .._sending.sender import Sender
 from ..errors import ChannelClosed, PeerNotFound, QueueFull, UnknownEvent, WsrpcError, made_here, one_line
 from .pipe import Pipe
@@ -29,12 +28,9 @@ __all__ = ["Relay", "place"]
 VALUE, CHANNEL = "\0", "\1"
 """What follows the address: the caller wants a value, or a channel."""
 
-FOR_VALUE = RequestOptions(timeout=None)
-FOR_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True)
 TOO_SLOW = "the events for it wait for a slow consumer"
 TASK = 1024
 """Bytes that a waiting event takes besides its own."""
-ON_CHANNEL = RequestOptions(timeout=None, wants_channel=True, relayed=True, within_call=True)
 
 
 def place(address: str, channel: str | None, *, wants_channel: bool = False) -> str:
@@ -88,7 +84,7 @@ class Relay:
             if ctx.id is None and not joined.out.between_nodes:
                 fail = partial(joined.abort, TOO_SLOW)
                 return self._tell(joined.out, joined.start_sending(), joined.id, a, joined.unread.limits.hard_cap, fail)
-            return self._pass_on(ctx, joined.start_sending(), joined.id, a, ON_CHANNEL)
+            return self._pass_on(ctx, joined.start_sending(), joined.id, a, wants_channel=True)
         on = ctx.inbound.c or ""
         wants = CHANNEL if CHANNEL in on.partition(VALUE)[0] else VALUE  # the first one: a channel's name may have both
         address, found, channel = on.partition(wants)
@@ -100,8 +96,7 @@ class Relay:
             if ctx.id is None:
                 fail = partial(core.fail, CloseCode.SLOW_CONSUMER, "slow consumer")
                 return self._tell(core.out, core.life.sender, channel or None, a, core.limits.hard_cap, fail)
-            options = FOR_VALUE if wants == VALUE else FOR_CHANNEL
-            return self._pass_on(ctx, core.life.sender, channel or None, a, options)
+            return self._pass_on(ctx, core.life.sender, channel or None, a, wants_channel=wants == CHANNEL)
         if ctx.id is None:
             self.lost += 1
             return None
@@ -157,10 +152,11 @@ class Relay:
         logger.info("an event from another node was not sent: %s", exc)
 
     def _pass_on(
-        self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], options: RequestOptions
+        self, ctx: Invocation, sender: Sender, on: str | int | None, a: list[Any], *, wants_channel: bool
     ) -> Any:
         if ctx.id is None:
             return self._at_once(self._event(sender, on, a))
+        options = RequestOptions.relayed(ctx.inbound, wants_channel=wants_channel)
         return self._at_once(self._request(ctx, sender, on, a, options))
 
     def _at_once(self, step: Any) -> Any:

@@ -13,10 +13,10 @@ from tenacity import stop_after_attempt
 
 from .._api.channel import Channel
 from .._api.peer import Peer
+from .._base.retry import Retry
 from .._client.backoff import Reconnect
 from .._client.client import Client
 from .._handlers.observation import Message
-from .._sending.retry import Retry
 from .._transports.urls import check_url, shown_url
 from ..errors import printable
 from ..headers import check_header

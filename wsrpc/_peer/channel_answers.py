@@ -19,7 +19,7 @@ from .._handlers.invocation import Invocation
 from .._handlers.observation import finish
 from .._protocol.messages import ItemsFailed, NoMoreItems
 from .._protocol.rejections import error_to_wire
-from .._sending.requests import Requester
+from .._sending.sender import Sender
 from .._streams.recipients import MismatchDetector
 from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, is_closed_here
 from ..limits import Limits
@@ -36,8 +36,8 @@ class ChannelAnswers:
     last until the stream or the conversation is over, and cancelling the call ends it.
     """
 
-    def __init__(self, requester: Requester, answers: Answers, admission: Admission, limits: Limits) -> None:
-        self._requester = requester
+    def __init__(self, sender: Sender, answers: Answers, admission: Admission, limits: Limits) -> None:
+        self._sender = sender
         self._answers = answers
         self._admission = admission
         self._readers = admission.readers
@@ -140,7 +140,7 @@ class ChannelAnswers:
         if (before := self._named.get(name)) is not None:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
-        send_item = partial(self._requester.send_request, name)
+        send_item = partial(self._sender.send_request, name)
         producer = self._named[name] = PacedProducer(self._readers.channel(name), send_item, call.orphan)
         call.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = call.label

@@ -17,7 +17,6 @@ import msgspec
 from .._base.closing import CloseCode, CloseInfo
 from .._base.names import Redact
 from .._base.scheduler import Scheduler
-from .._channels.channel_requests import ChannelRequests
 from .._channels.readers import Readers
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
@@ -44,6 +43,7 @@ from .inbound import Inbound
 from .options import PeerOptions
 from .owner import PeerOwner
 from .payload_log import PayloadLog
+from .requests import Requester
 from .running import RunningHandlers
 from .waiting import Hold
 
@@ -108,7 +108,7 @@ class PeerLife:
             warn=log.warn,
         )
         self.readers = Readers(limits, (own, shared), count=self.count, warn=log.warn, survives=options.keeps_offline)
-        self.sender = ChannelRequests(
+        self.sender = Requester(
             self.outbox.requests, limits, own, readers=self.readers, warn=log.warn, keep=self.reporter.keep
         )
         own.inherit(shared, limits.handler)

@@ -14,7 +14,6 @@ from typing import Any
 from msgspec import UNSET
 
 from .._base.names import RAW, RESERVED_EVENTS
-from .._channels.channel_requests import ChannelRequests
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
@@ -49,6 +48,7 @@ from ..errors import (
 from .admission import Admission
 from .answers import Answers
 from .channel_answers import ChannelAnswers
+from .requests import Requester
 from .running import RunningHandlers
 
 __all__ = ["SLOW_HANDLER", "Dispatcher"]
@@ -81,7 +81,7 @@ class Dispatcher:
         shared: Registry,
         *,
         running: RunningHandlers,
-        requester: ChannelRequests,
+        requester: Requester,
         out: Outbound,
         answers: Answers,
         readers: Readers,

@@ -1,5 +1,7 @@
 """Messages as structs: one for each kind that is sent, and for all that arrive a tolerant struct and a strict one.
 
+The options of a request are here, too, because this module decides which of them travel in its message.
+
 The garbage collector tracks the structs that can hold users' values: an argument may refer to the exception or the
 context of its own call, and these refer to the message.
 
@@ -12,11 +14,15 @@ from typing import Annotated, Any
 
 from msgspec import UNSET, Meta, Struct, UnsetType, field
 
+from .._base.names import ChannelRef, Offline, Source
+from .._base.retry import Retry
+
 __all__ = [
     "CONTAINERS",
     "FLAT_LEVELS",
     "LONGEST",
     "MAX_ID",
+    "NO_OPTIONS",
     "ONE_DIGIT",
     "Cancellation",
     "ChannelAbort",
@@ -28,6 +34,7 @@ __all__ = [
     "Raw",
     "Rejection",
     "Request",
+    "RequestOptions",
     "Resolution",
     "StrictMessage",
     "WireMessage",
@@ -37,7 +44,6 @@ __all__ = [
     "is_flat",
     "is_id",
     "place_on",
-    "request_on",
 ]
 
 MAX_ID = 2**53 - 1
@@ -140,6 +146,46 @@ class Request(Struct):
     a: tuple[Any, ...]
     c: str | UnsetType = UNSET
     h: int | UnsetType = UNSET
+
+
+class RequestOptions(Struct, frozen=True, eq=False):
+    """Options of one request. See `Caller.request` for those that its caller gives.
+
+    None of them travels at present. One that does is a field here and in `Request`, which `message` fills, and a field
+    of `WireMessage`, which `relayed` reads.
+    """
+
+    returns: Any = UNSET
+    timeout: float | UnsetType | None = UNSET
+    offline: Offline | None = None
+    send: Source | None = None
+    retry: Retry | None = None
+    idempotent: bool = False
+    wants_channel: bool = False
+    """The answer is to be a channel."""
+    between_nodes: bool = False
+    """It is another node's: if it has ``wants_channel``, the answer is passed on, a channel or not."""
+    within_call: bool = False
+    """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
+    `TooManyRequests` would come too late."""
+    member: str | None = None
+    """The member of a contract that was called, such as ``Chat.say``, for errors."""
+
+    def message(self, i: int, channel: ChannelRef, a: tuple[Any, ...]) -> Request:
+        """Return the message of a request with these options."""
+        if channel is None:
+            return Request(i, a)
+        return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)
+
+    @classmethod
+    def relayed(cls, message: WireMessage, *, wants_channel: bool) -> RequestOptions:
+        """Return the options with which a node passes on a request of another node."""
+        # The other node has a timeout, and cancels the request.
+        return cls(timeout=None, wants_channel=wants_channel, between_nodes=True, within_call=message.h is not None)
+
+
+NO_OPTIONS = RequestOptions()
+"""The options of every request that is made without any."""
 
 
 class Resolution(Struct):
@@ -246,10 +292,3 @@ def event_on(channel: str | int | None, a: tuple[Any, ...]) -> Event:
     if channel is None:
         return Event(a)
     return Event(a, UNSET, channel) if isinstance(channel, int) else Event(a, channel)
-
-
-def request_on(i: int, channel: str | int | None, a: tuple[Any, ...]) -> Request:
-    """Return a request on a named channel, on an anonymous one by its id, or on the main one."""
-    if channel is None:
-        return Request(i, a)
-    return Request(i, a, UNSET, channel) if isinstance(channel, int) else Request(i, a, channel)

@@ -26,7 +26,6 @@ from .._protocol.settings import Settings
 from .._session.session import Session
 from .._session.waiting import Told, Waiting
 from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
-from .capacity import RemoteCapacity
 from .checks import Objections, check_sending
 from .draining import Draining
 from .outbox import Outbox
@@ -89,7 +88,6 @@ class Outbound:
     """
 
     __slots__ = (
-        "_capacity",
         "_listener",
         "_present",
         "_settings",
@@ -126,8 +124,6 @@ class Outbound:
         self._settings = settings
         self._listener = listener
         self._present = present
-        self._capacity: RemoteCapacity | None = None
-        """None until the remote peer could not accept a request at once."""
         self.session = session
         self.outbox = outbox
         self.requests = outbox.requests
@@ -282,8 +278,7 @@ class Outbound:
 
     def detached(self) -> None:
         """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
-        if self.outbox.queue is not None:
-            self.outbox.queue.refuse_bound(self.not_sent())
+        self.outbox.refuse_bound(self.not_sent())
         self.overdue = False
         self.turns.drop_bound()
 
@@ -307,7 +302,7 @@ class Outbound:
         The messages that wait for the next session keep their order: those that have waited in the session go first,
         then those before which others waited for room.
         """
-        outbox = self.outbox
+        outbox, flight = self.outbox, self.requests.flight
         self.ending = info
         outliving: list[Waiting] = []
         for message in () if self.session.waiting is None else self.session.waiting.all():
@@ -322,8 +317,7 @@ class Outbound:
         if not outbox.expects_session:
             outbox.discard(info)
         self.turns.end_all(leave=outbox.expects_session)
-        if self._capacity is not None:
-            self._capacity.end(leave=outbox.expects_session)
+        flight.end(leave=outbox.expects_session)
 
     def give_up(self, info: CloseInfo) -> None:
         """Fail what waits for a session, with ``info`` as the reason unless a connection is still ending."""
@@ -394,23 +388,6 @@ class Outbound:
                 return False
         self.overdue = False
         return True
-
-    # ------------------------------------------------------------ the capacity of the remote peer
-
-    @property
-    def scarce(self) -> bool:
-        """Whether a request has to wait in `capacity`, because the remote peer may not accept it at once."""
-        flight, terms = self.requests.flight, self.terms
-        return (
-            flight.requests >= terms.announced.running or flight.bytes > terms.room_for_any or flight.freed is not None
-        )
-
-    @property
-    def capacity(self) -> RemoteCapacity:
-        """The queue of the requests that the remote peer cannot accept yet."""
-        if self._capacity is None:
-            self._capacity = RemoteCapacity(self.loop, self.requests, lambda: self.terms)
-        return self._capacity
 
     # ------------------------------------------------------------ straight to the transport
 
@@ -595,7 +572,7 @@ class Outbound:
             check_sending(channel, event, self.thread)
             message = event_on(channel, (event, *args))
         if not (self.clear and self.send(self.terms.encode(message))):
-            await self.send_in_turn(message, None, self.fails(offline))
+            await self.send_in_turn(message, None, self.outbox.fails(offline))
 
     def send_event_nowait(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
@@ -628,10 +605,10 @@ class Outbound:
             return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
         if of_session:
             bound = False  # the channel belongs to the session, and ends with it
-        elif pending is not None:
-            pending.bound = bound
         leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
         turn = Turn(self.turns, bound=bound, leave=leave)
+        if pending is not None:
+            pending.turn = turn
         try:
             while True:
                 must_wait = self.must_wait(message)
@@ -639,7 +616,7 @@ class Outbound:
                     self._check_bound(must_wait)
                 needs_room = not must_wait or self._belongs_to_session(message)
                 if (needs_room and self.session.full) or (self.turns.awaited and not turn.held):
-                    await turn.wait(pending)
+                    await turn.wait()
                     # It has left with the session, or timed out in the queue.
                     if turn.left is not None or (pending is not None and pending.future.done()):
                         return 0
@@ -649,7 +626,7 @@ class Outbound:
                     continue
                 if not must_wait and (size := self._try_to_send(message)) is not None:
                     if pending is not None:
-                        self.requests.was_sent(pending, size)
+                        self.requests.flight.was_sent(pending, size)
                     return size
                 if not must_wait and bound:
                     raise self.not_sent()
@@ -660,11 +637,13 @@ class Outbound:
                 break
         finally:
             turn.end()
+            if pending is not None:
+                pending.turn = None
             self.update_clear()
         if bound and pending is None:
             await self.outbox.offline_queue().keep_and_wait(message, self.session, self.loop)
         else:
-            self.wait_for_next(message, pending)
+            self.wait_for_next(message, pending, bound)
         return 0
 
     def _check_bound(self, must_wait: bool) -> None:
@@ -718,7 +697,7 @@ class Outbound:
             ChannelClosed: it is for an anonymous channel.
             QueueFull: too much waits already.
         """
-        bound = message.h is UNSET and self.fails(offline)
+        bound = message.h is UNSET and self.outbox.fails(offline)
         if bound and (not self.works or self.awaits_connection):
             raise self.not_sent()
         if self._belongs_to_session(message):
@@ -761,24 +740,23 @@ class Outbound:
 
     # ------------------------------------------------------------ waiting for the next session
 
-    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None) -> Waiting:
+    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None, bound: bool = False) -> Waiting:
         """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
+
+        Args:
+            bound: it is a request that waits for the present connection to open.
 
         Raises:
             QueueFull: too much waits already.
         """
         if pending is None:
             return self._keep(message)
-        waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=pending.bound)
+        waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=bound)
         return waiting
 
     def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> Waiting:
         at_once = self.awaits_connection and self.state is OutboundState.OPEN and not self.silent
         return self.outbox.offline_queue().keep(message, self.session, told, bound=bound, at_once=at_once)
-
-    def fails(self, offline: Offline | None) -> bool:
-        """Return whether a message with that option is bound to the present connection."""
-        return self.outbox.fails_offline if offline is None else offline == "fail"
 
     async def wait_written(self) -> None:
         """Wait until all callers that wait for room have sent. Cancelling is safe."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .._base.closing import CloseInfo
+from .._base.names import Offline
 from .._base.scheduler import Scheduler
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost
@@ -29,10 +30,10 @@ class Outbox:
     """
 
     __slots__ = (
+        "_fails_offline",
         "_queued",
         "_settings",
         "_warn",
-        "fails_offline",
         "keeps_offline",
         "queue",
         "requests",
@@ -58,7 +59,7 @@ class Outbox:
         self.queue: OfflineQueue | None = None
         """None until the first message waits for a session. A server's peer never has one."""
         self.keeps_offline = keeps_offline
-        self.fails_offline = fails_offline
+        self._fails_offline = fails_offline
         self.user_closed = False
         """Whether the user has closed the peer, and nothing has begun another session since."""
 
@@ -66,6 +67,10 @@ class Outbox:
     def expects_session(self) -> bool:
         """Whether messages that are sent without a session wait for the next one."""
         return self.keeps_offline and not self.user_closed
+
+    def fails(self, offline: Offline | None) -> bool:
+        """Return whether a message with that option is bound to the present connection."""
+        return self._fails_offline if offline is None else offline == "fail"
 
     def expect_session(self) -> None:
         """Keep what is sent without a session: there will be one."""
@@ -83,10 +88,18 @@ class Outbox:
         return self.queue
 
     def end_session(self, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` the requests that were sent in the session, and what is bound to it or its connection."""
+        """Fail with ``lost`` the requests that were sent in the session, and what is bound to its connection."""
+        self.requests.end_session(lost)
+        self.refuse_bound(lost)
+
+    def refuse_bound(self, lost: ConnectionLost) -> None:
+        """Fail with ``lost`` what was not sent and is bound to the connection, which has ended."""
         if self.queue is not None:
             self.queue.refuse_bound(lost)
-        self.requests.end_session(lost)
+        for pending in self.requests.unsent():
+            # A request on an anonymous channel ends with that.
+            if pending.h is None and self.fails(pending.options.offline):
+                self.requests.fail(pending, lost.for_outcome("not_sent"))
 
     def discard(self, info: CloseInfo) -> None:
         """Drop everything that waits for a session, because none will come. Requests fail, and events are logged."""

@@ -1,4 +1,4 @@
-"""Requests of this side: their options, and the table of those that await an answer."""
+"""Pending requests: the table of those that await an answer, and `InFlight`, which decides when one more is sent."""
 
 from __future__ import annotations
 
@@ -7,63 +7,155 @@ import random
 from collections.abc import Callable, Container
 from typing import Any
 
-from msgspec import UNSET, Struct, UnsetType, field
+from msgspec import Struct
 
-from .._base.names import Offline, Source
+from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler, Timer
-from .._protocol.messages import WireMessage
+from .._protocol.messages import RequestOptions, WireMessage
+from .._protocol.settings import Terms
 from .._session.waiting import Told, Waiting
 from ..errors import ConnectionLost, TooManyRequests
-from .retry import Retry
+from .turns import SendTurns, Turn
 
-__all__ = ["MAX_REMEMBERED", "NO_OPTIONS", "InFlight", "Pending", "PendingRequests", "RequestOptions"]
+__all__ = ["MAX_REMEMBERED", "InFlight", "Pending", "PendingRequests"]
 
 FIRST_ID, LAST_ID = 2**30, 2**31 - 1
 MAX_REMEMBERED = 1024
 """How many ids of ended requests or channels are remembered, to recognize messages that come too late for them."""
 
 
-class RequestOptions(Struct, frozen=True, eq=False):
-    """Options of one request. See `Caller.request` for those that its caller gives."""
+class InFlight:
+    """Requests that were sent in one session and are not answered yet, in numbers, and the callers that wait to send.
 
-    returns: Any = UNSET
-    timeout: float | UnsetType | None = UNSET
-    offline: Offline | None = None
-    send: Source | None = None
-    retry: Retry | None = None
-    idempotent: bool = False
-    wants_channel: bool = False
-    """The answer is to be a channel."""
-    relayed: bool = False
-    """It is another node's, with ``wants_channel``: the answer is passed on, a channel or not."""
-    within_call: bool = False
-    """It belongs to a call that has begun, which has one such request at a time. `Limits.pending` does not count it:
-    `TooManyRequests` would come too late."""
-    member: str | None = None
-    """The member of a contract that was called, such as ``Chat.say``, for errors."""
+    A wsrpc peer announces how many handlers it runs at once, and how much may wait for them. A request beyond that
+    waits on this side, in turn, so that the remote peer need not refuse it. A plain peer has no limit. Nothing is known
+    of the remote peer of the next session, which has an object of its own.
 
+    A request on an anonymous channel does not count, because a reader may answer it.
+    """
 
-NO_OPTIONS = RequestOptions()
-"""The options of every request that is made without any."""
+    __slots__ = ("_full", "_loop", "_turns", "awaited", "bytes", "given_up", "requests", "waiting")
 
+    def __init__(self, loop: Scheduler) -> None:
+        self._loop = loop
+        self.requests = 0
+        """With the cancelled ones: each occupies the remote peer until it is answered."""
+        self.bytes = 0
+        """Without the cancelled ones."""
+        self.waiting = 0
+        """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
+        self.given_up: dict[int, int] = {}
+        """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
+        self.awaited = False
+        """Whether a caller waits in `take`, so that each answer is to call `freed`."""
+        self._full = False
+        """Whether the caller whose turn it is has to wait."""
+        self._turns: SendTurns | None = None
+        """None until the remote peer could not accept a request at once."""
 
-class InFlight(Struct, eq=False):
-    """Requests that were sent in one session and are not answered yet, in numbers."""
+    # ------------------------------------------------------------ requests that come and go
 
-    requests: int = 0
-    """With the cancelled ones: each occupies the remote peer until it is answered."""
-    bytes: int = 0
-    """Without the cancelled ones."""
-    waiting: int = 0
-    """Bytes of the requests that wait for a handler at the remote peer: the sum of their ``waits_there``."""
-    given_up: dict[int, int] = field(default_factory=dict[int, int])
-    """Ids of the cancelled requests that are not answered yet, and by how much each counts in ``requests``."""
-    freed: Callable[[], None] | None = None
-    """Called at each answer. None unless a caller waits in `RemoteCapacity`."""
+    def was_sent(self, pending: Pending, size: int) -> None:
+        """Note that a request was handed to the transport, in ``size`` bytes."""
+        pending.waiting = None
+        pending.flight = self
+        if pending.h is None:
+            self.requests += 1
+            self.bytes += size
+            pending.size = size
 
-    def watch(self, freed: Callable[[], None] | None) -> None:
-        """Call ``freed`` at each answer from now on. None: call nothing any more."""
-        self.freed = freed
+    def left(self, pending: Pending) -> None:
+        """Stop counting a request that was sent."""
+        self.leave_waiting_room(pending)
+        if pending.h is None:
+            self.requests -= 1
+            self.bytes -= pending.size
+
+    def give_up(self, pending: Pending) -> None:
+        """Remember a cancelled request, so that a channel which answers it too late is aborted and does not leak."""
+        places = self.given_up[pending.id] = int(pending.h is None)
+        self.requests += places
+        if len(self.given_up) > MAX_REMEMBERED:
+            self.requests -= self.given_up.pop(next(iter(self.given_up)))
+
+    def was_given_up(self, number: int) -> bool:
+        """Return whether request ``number`` was cancelled lately, and forget that."""
+        places = self.given_up.pop(number, None)
+        if places is None:
+            return False
+        self.requests -= places
+        if self.awaited:
+            self.freed()
+        return True
+
+    # ------------------------------------------------------------ callers that wait
+
+    def is_scarce(self, terms: Terms) -> bool:
+        """Return whether a request has to go through `take`, because the remote peer may not accept it at once."""
+        return self.requests >= terms.announced.running or self.bytes > terms.room_for_any or self.awaited
+
+    def turn(self, leave: Callable[[], Waiting] | None) -> Turn:
+        """Return a turn for `take`."""
+        return Turn(self._queue(), leave=leave)
+
+    def _queue(self) -> SendTurns:
+        if self._turns is None:
+            self._turns = SendTurns(self._loop, lambda: self._full)
+        return self._turns
+
+    async def take(self, pending: Pending, turn: Turn, terms: Callable[[], Terms], size: Callable[[], int]) -> None:
+        """Wait until the remote peer can accept a request of ``size()`` bytes, encoded, and for its ``turn``.
+
+        Call `leave` afterwards, whatever happens. Cancelling is safe.
+
+        Args:
+            terms: returns the present terms of the session.
+        """
+        pending.turn, turns = turn, self._queue()
+        while not pending.future.done() and turn.left is None:  # it may time out in the queue, or leave it
+            limits = terms().announced
+            needed = size()
+            if self.requests < limits.running and (self.bytes == 0 or self.bytes + needed <= limits.running_bytes):
+                needed = 0
+            self._full = needed > 0 and (
+                self.requests >= limits.running + limits.waiting or self.waiting + needed > limits.waiting_bytes
+            )
+            if not self._full and (turn.held or not turns.busy):
+                pending.waits_there = needed
+                self.waiting += needed
+                return
+            self.awaited = True
+            await turn.wait()
+
+    def leave(self, pending: Pending, turn: Turn) -> None:
+        """End a turn: the request was sent, or will not be."""
+        pending.turn = None
+        if pending.flight is None:
+            self.leave_waiting_room(pending)
+        if turn.held:
+            turn.end()
+            self._rest_if_idle()
+
+    def leave_waiting_room(self, pending: Pending) -> None:
+        """Stop counting the bytes with which a request waits for a handler at the remote peer. Idempotent."""
+        self.waiting -= pending.waits_there
+        pending.waits_there = 0
+
+    def freed(self) -> None:
+        """Let callers go on that wait: a request was answered."""
+        self._full = False
+        self._queue().wake()
+        self._rest_if_idle()
+
+    def _rest_if_idle(self) -> None:
+        if not self._queue().busy:
+            self.awaited = False
+
+    def end(self, *, leave: bool) -> None:
+        """End the queue with the session; see `SendTurns.end_all`."""
+        self._full = False
+        if self._turns is not None:
+            self._turns.end_all(leave=leave)
 
 
 class Pending(Struct, eq=False):
@@ -78,22 +170,19 @@ class Pending(Struct, eq=False):
     future: asyncio.Future[WireMessage | Exception]
     timeout: float | None
     deadline: float | None
+    options: RequestOptions
+    h: int | None = None
+    """The anonymous channel on which it was made."""
     waiting: Waiting | None = None
     """Its message, while that waits for a connection."""
-    turn: asyncio.Future[bool] | None = None
-    """The future that it waits for while the connection is full."""
+    turn: Turn | None = None
+    """Its turn, while it waits for room: that of the connection or that of the remote peer."""
     flight: InFlight | None = None
-    """The numbers of the session in which it was sent. None until it is sent."""
+    """Those of the session in which it was sent. None until it is sent."""
     waits_there: int = 0
     """Bytes that count in `InFlight.waiting`: the remote peer ran no further handler when its turn came."""
     size: int = 0
     """Bytes that count in `InFlight.bytes`."""
-    h: int | None = None
-    """The anonymous channel on which it was made."""
-    bound: bool = False
-    """Whether it fails with the present connection even if it was not sent."""
-    wants_channel: bool = False
-    """The answer is to be a channel."""
     channel: Any = None
     """The channel that has answered it."""
 
@@ -125,8 +214,8 @@ class PendingRequests:
         self._timer: Timer | None = None
         self._timer_at = 0.0
         self._on_channel: dict[int, set[Pending]] = {}
-        self.flight = InFlight()
-        """The numbers of the present session, or of the last one."""
+        self.flight = InFlight(loop)
+        """Those of the present session, or of the last one."""
         self._taken: Container[int] = ()
         """Ids of the anonymous channels that requests of this session have opened."""
 
@@ -137,12 +226,11 @@ class PendingRequests:
         """Give no request one of these ids."""
         self._taken = ids
 
-    def open(self, event: str, timeout: float | None, h: int | None, options: RequestOptions) -> Pending:
+    def open(self, channel: ChannelRef, event: str, timeout: float | None, options: RequestOptions) -> Pending:
         """Add a request, with a new id, and return it.
 
         Args:
             timeout: seconds. None for no limit.
-            h: the anonymous channel that it belongs to.
 
         Raises:
             TooManyRequests: at the limit.
@@ -162,22 +250,11 @@ class PendingRequests:
             deadline = self._loop.time() + timeout
             if self._timer is None or deadline < self._timer_at:
                 self._set_timer(deadline)
-        entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline)
-        if options.wants_channel:
-            entry.wants_channel = True
-        if h is not None:
-            entry.h = h
-            self._on_channel.setdefault(h, set()).add(entry)
+        entry = pending[number] = Pending(number, event, self._loop.create_future(), timeout, deadline, options)
+        if isinstance(channel, int):
+            entry.h = channel
+            self._on_channel.setdefault(channel, set()).add(entry)
         return entry
-
-    def was_sent(self, pending: Pending, size: int) -> None:
-        """Note that a request was handed to the transport, in ``size`` bytes."""
-        pending.waiting = None
-        flight = pending.flight = self.flight
-        if pending.h is None:  # on a channel a reader may answer, so it does not count as a handler
-            flight.requests += 1
-            flight.bytes += size
-            pending.size = size
 
     def told(self, pending: Pending) -> Told:
         """Return what is told that the message of a request was sent, or never will be."""
@@ -186,19 +263,9 @@ class PendingRequests:
             if error is not None:
                 self.fail(pending, error)
             elif pending.waiting is not None:
-                self.was_sent(pending, len(pending.waiting.payload))
+                self.flight.was_sent(pending, len(pending.waiting.payload))
 
         return told
-
-    def enter_waiting_room(self, pending: Pending, size: int) -> None:
-        """Count ``size`` bytes of a request that will wait for a handler at the remote peer."""
-        pending.waits_there = size
-        self.flight.waiting += size
-
-    def leave_waiting_room(self, pending: Pending) -> None:
-        """Stop counting them. Idempotent."""
-        self.flight.waiting -= pending.waits_there
-        pending.waits_there = 0
 
     def settle(self, message: WireMessage) -> Pending | None:
         """Give an answer to the caller that waits for it, and return the request. None if there is no such request."""
@@ -215,9 +282,8 @@ class PendingRequests:
         future = pending.future
         if not future.done():
             future.set_result(message)
-        freed = self.flight.freed
-        if freed is not None:
-            freed()
+        if self.flight.awaited:
+            self.flight.freed()
         return pending
 
     def fail(self, pending: Pending, error: Exception) -> None:
@@ -225,8 +291,8 @@ class PendingRequests:
         if not pending.future.done():
             pending.future.set_result(error)
         self.drop(pending)
-        if pending.turn is not None and not pending.turn.done():
-            pending.turn.set_result(False)
+        if pending.turn is not None:
+            pending.turn.pass_by()
 
     def find(self, number: int) -> Pending | None:
         return self._pending.get(number)
@@ -248,19 +314,15 @@ class PendingRequests:
 
     def _left(self, pending: Pending) -> None:
         """Stop counting a request that is not in the table any more."""
-        if pending.waits_there:
-            self.leave_waiting_room(pending)
-        if pending.h is None:
-            flight = pending.flight
-            if flight is not None:
-                flight.requests -= 1
-                flight.bytes -= pending.size
-            return
-        others = self._on_channel.get(pending.h)
-        if others is not None:
+        if pending.flight is not None:
+            pending.flight.left(pending)
+        else:
+            self.flight.leave_waiting_room(pending)
+        h = pending.h
+        if h is not None and (others := self._on_channel.get(h)) is not None:
             others.discard(pending)
             if not others:
-                del self._on_channel[pending.h]
+                del self._on_channel[h]
 
     def on_channel(self, h: int) -> list[Pending]:
         """Return the requests on anonymous channel ``h``."""
@@ -274,34 +336,13 @@ class PendingRequests:
         """Return the requests that were not sent yet."""
         return [pending for pending in self._pending.values() if pending.flight is None]
 
-    def give_up(self, pending: Pending) -> None:
-        """Remember a cancelled request, so that a channel which answers it too late is aborted and does not leak."""
-        flight = self.flight
-        places = flight.given_up[pending.id] = int(pending.h is None)
-        flight.requests += places
-        if len(flight.given_up) > MAX_REMEMBERED:
-            flight.requests -= flight.given_up.pop(next(iter(flight.given_up)))
-
-    def was_given_up(self, number: int) -> bool:
-        """Return whether request ``number`` was cancelled lately, and forget that."""
-        flight = self.flight
-        places = flight.given_up.pop(number, None)
-        if places is None:
-            return False
-        flight.requests -= places
-        if flight.freed is not None:
-            flight.freed()
-        return True
-
     def end_session(self, lost: ConnectionLost) -> None:
-        """Fail the requests that were sent in the session, and those that may not wait for another connection."""
-        flight, self.flight = self.flight, InFlight()
+        """Fail the requests that were sent in the session."""
+        flight, self.flight = self.flight, InFlight(self._loop)
         for pending in list(self._pending.values()):
             pending.waits_there = 0  # what is left is counted on the next connection
             if pending.flight is flight:
                 self.fail(pending, lost.for_outcome("unknown"))
-            elif pending.bound:
-                self.fail(pending, lost.for_outcome("not_sent"))
         if self._timer is not None and not self._pending:
             self.stop()
 

@@ -6,15 +6,15 @@ from collections.abc import Callable, Coroutine
 from typing import Any, Never, Protocol
 
 from .._base.names import ChannelRef, Offline
+from .._protocol.messages import RequestOptions
 from .._streams.event_values import ToValue, Waits
 from .._streams.inbox import Inbox
-from .pending import RequestOptions
 
 __all__ = ["ReadingSender", "RefusingSender", "Sender"]
 
 
 class Sender(Protocol):
-    """Sends for a `Caller`: `ChannelRequests`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
+    """Sends for a `Caller`: `Requester`, `ClusterSender`, or `RefusingSender` after the end of a channel."""
 
     def send_event(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /

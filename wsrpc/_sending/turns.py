@@ -1,4 +1,4 @@
-"""Order of the senders that wait until the connection has room."""
+"""Order of the senders that wait until there is room: in a connection, or at the remote peer for another request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
 from .._session.waiting import Waiting
-from .pending import Pending
 
 __all__ = ["SendTurns", "Turn"]
 
@@ -139,18 +138,16 @@ class Turn:
         """Take the turn without waiting. Only while the queue is not ``busy``."""
         self._turns.begin(self)
 
-    async def wait(self, pending: Pending | None = None) -> None:
+    async def wait(self) -> None:
         """Wait at the end of the queue, or at its head if it is this sender's turn already.
 
-        Afterwards it is this sender's turn (``held``), unless the request ``pending`` timed out meanwhile, the turn is
-        ``bound`` and its connection ended, or all turns ended. Then the message may have ``left``. Cancelling is safe.
+        Afterwards it is this sender's turn (``held``), unless it was passed by, the turn is ``bound`` and its
+        connection ended, or all turns ended. Then the message may have ``left``. Cancelling is safe.
 
         Raises:
             Exception: the message could not leave, because of this.
         """
         self._woken = woken = self._turns.enter(self)
-        if pending is not None:
-            pending.turn = woken
         try:
             await woken
         except BaseException:
@@ -161,10 +158,13 @@ class Turn:
         finally:
             self._woken = None
             self._turns.leave(woken)
-            if pending is not None:
-                pending.turn = None
         if self._error is not None:
             raise self._error
+
+    def pass_by(self) -> None:
+        """End the sender's wait, if it waits: its request has failed."""
+        if self._woken is not None and not self._woken.done():
+            self._woken.set_result(False)
 
     @property
     def is_woken(self) -> bool:

@@ -356,7 +356,7 @@ class Broadcaster(OnChannel):
             RuntimeError: called in a thread other than that of the server's event loop.
         """
         if unsupported:
-            raise no_keywords("emit", event, unsupported)
+            raise no_keywords(self.emit, event, unsupported)
         self._check_open()
         return await self._audience.emit(self._channel_name, event, args, skip)
 
@@ -373,7 +373,7 @@ class Broadcaster(OnChannel):
             ReservedEvent, TypeError, ValueError, RuntimeError: as for `emit`.
         """
         if unsupported:
-            raise no_keywords("emit_nowait", event, unsupported)
+            raise no_keywords(self.emit_nowait, event, unsupported)
         self._check_open()
         return self._audience.emit_nowait(self._channel_name, event, args, skip)
 

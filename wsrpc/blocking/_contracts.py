@@ -8,7 +8,7 @@ from typing import Any
 
 from .._api.proxy import Calling, Proxy, typed
 from .._handlers.contract import Contract, Kind, Member, read_contract
-from .._sending.pending import RequestOptions
+from .._protocol.messages import RequestOptions
 from ._delegate import blocking_form, upload
 from ._handlers import marked
 from ._loop import Portal

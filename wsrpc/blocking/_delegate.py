@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 
 from .._api.context import current_peer
 from .._api.peer import Peer as AsyncPeer
-from .._channels.channel_requests import check_source
 from .._channels.source import iterate_in_thread
+from .._peer.requests import check_source
 from ._loop import Portal
 
 __all__ = ["FORMS", "PORTALS", "Delegate", "blocking_form", "inner_of", "own_form", "upload"]

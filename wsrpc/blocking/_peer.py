@@ -18,9 +18,9 @@ from .._api.proxy import make_emitter
 from .._api.stream import Stream as AsyncStream
 from .._base.misuse import no_parentheses
 from .._base.names import UNTYPED, F, Offline
+from .._base.retry import Retry
 from .._base.state import Key, PeerState
 from .._handlers.injections import Injection, injections
-from .._sending.retry import Retry
 from .._streams.event_values import Keep
 from ..limits import Limits
 from ..stats import PeerStats

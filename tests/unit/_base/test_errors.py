@@ -13,9 +13,9 @@ import pytest
 
 import wsrpc
 from wsrpc import errors
+from wsrpc._base.retry import may_have_run
 from wsrpc._channels.table import NO_CHANNELS, TOO_MANY
 from wsrpc._protocol.rejections import BAD_ITEM, DESCRIPTION_CHANGED, FINISHED_REASON
-from wsrpc._sending.retry import may_have_run
 from wsrpc.testing import pair
 
 PAGE = (Path(__file__).parents[3] / "docs" / "reference" / "errors.md").read_text("utf-8")

@@ -297,6 +297,20 @@ REQUESTING = [
     ({"name": 5}, "request('work') got name as keyword argument: arguments travel by position, without names, and "),
 ]
 
+NO_KEYWORDS = [
+    ("emit", "offline="),
+    ("emit_nowait", "offline="),
+    ("request", "returns=, timeout=, send=, retry=, idempotent= and offline="),
+    ("open_channel", "timeout= and offline="),
+    ("stream", "returns=, timeout=, send= and offline="),
+]
+NO_KEYWORDS_ON_A_CHANNEL = [
+    ("emit", "none"),
+    ("emit_nowait", "none"),
+    ("request", "returns=, timeout= and send="),
+    ("open_channel", "timeout="),
+]
+
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(("options", "text"), REQUESTING)
@@ -312,6 +326,23 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
             assert str(caught.value).startswith(text)
         await client.request("work")
     assert len(ran) == 1
+
+
+@pytest.mark.usefixtures("nothing_left")
+async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method() -> None:
+    server = Server()
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        await channel.wait_closed()
+
+    async with asyncio.timeout(8), connect(server) as client, await client.open_channel("talk") as channel:
+        tables: list[tuple[Any, list[tuple[str, str]]]] = [(client, NO_KEYWORDS), (channel, NO_KEYWORDS_ON_A_CHANNEL)]
+        for caller, table in tables:
+            for method, options in table:
+                with pytest.raises(TypeError) as caught:
+                    await getattr(caller, method)("work", name=5)
+                assert str(caught.value).endswith(f"options of {method}() itself ({options})")
 
 
 @pytest.mark.usefixtures("nothing_left")

@@ -46,8 +46,9 @@ async def freed(watched: list[weakref.ref[Thing]]) -> None:
 
 def test_messages_that_can_hold_users_values_are_tracked_by_the_collector() -> None:
     checked: list[str] = []
+    no_messages = (msgspec.Struct, wsrpc.Retry, wsrpc._protocol.messages.RequestOptions)
     for cls in vars(wsrpc._protocol.messages).values():
-        if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls is not msgspec.Struct:
+        if isinstance(cls, type) and issubclass(cls, msgspec.Struct) and cls not in no_messages:
             info = msgspec.inspect.type_info(cls)
             assert isinstance(info, msgspec.inspect.StructType)
             holds = {type(field.type) for field in info.fields} & {

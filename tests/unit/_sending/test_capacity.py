@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 from core_driver import Blocked, redialing, start, turns
+from session_story import story
 from stream_driver import welcome
 
 from wsrpc import ConnectionLost, Limits, Overloaded, Peer, RequestTimeout
@@ -116,6 +117,24 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
         await runs
 
 
+async def test_a_request_that_may_not_wait_for_another_connection_leaves_when_the_connection_drops() -> None:
+    work = Blocked()
+    async with story(server=Limits(running=1, waiting=0)) as s:
+        s.server.on("work", work)
+        running = start(s.client.request("work", "running"))
+        refused = start(s.client.request("work", "refused", offline="fail"))
+        waits = start(s.client.request("work", "waits"))
+        await turns()
+        await s.cut()
+        with pytest.raises(ConnectionLost) as caught:
+            await refused
+        assert caught.value.outcome == "not_sent"
+        await s.repair()
+        work.go.set()
+        assert [await running, await waits] == [["running"], ["waits"]]
+        assert work.started == [("running",), ("waits",)]
+
+
 async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> None:
     gone = asyncio.Event()
 
@@ -148,18 +167,18 @@ async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one(
         await turns()
         first = [start(a.request("work", n, timeout=None)) for n in range(3)]
         await turns()
-        requests = a._out.requests.flight
-        freed, requests.freed = requests.freed, None
-        assert freed is not None  # the third one waits on this side
+        flight = a._out.requests.flight
+        assert flight.awaited  # the third one waits on this side
+        flight.awaited = False
         first[0].cancel()
         first[1].cancel()
         await turns()
-        requests.freed = freed
+        flight.awaited = True
         # There will be a place for these, too, but not their turn. When that comes the place is taken, so that the size
         # counts, for which the request is encoded.
         mistaken = start(a.request("work", object(), timeout=None))
         last = start(a.request("work", "last", timeout=None))
-        freed()  # both places are free at once, and the third request is woken
+        flight.freed()  # both places are free at once, and the third request is woken
         work.go.set()
         with pytest.raises(TypeError):
             await mistaken

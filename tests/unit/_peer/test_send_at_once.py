@@ -14,9 +14,9 @@ import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import ConnectionLost, Limits
+from wsrpc._peer.requests import Requester
 from wsrpc._protocol.codecs import NegotiatedCodec
 from wsrpc._protocol.settings import UNLIMITED
-from wsrpc._sending.requests import Requester
 from wsrpc.codecs import JsonCodec
 
 FIRST = 2**30 + 1

@@ -12,10 +12,6 @@ from tenacity.retry import retry_base
 from tenacity.stop import stop_base
 from tenacity.wait import wait_base
 
-from .._base.misuse import check_number, shown_as
-from .._base.names import Source
-from .._base.scheduler import Scheduler
-from .._base.strategies import Condition, check_strategies
 from ..errors import (
     BadArguments,
     BadResult,
@@ -33,6 +29,10 @@ from ..errors import (
     UnknownEvent,
     repr_of,
 )
+from .misuse import check_number, shown_as
+from .names import Source
+from .scheduler import Scheduler
+from .strategies import Condition, check_strategies
 
 __all__ = ["Retry", "ask_again", "check_retry"]
 

@@ -1,0 +1,447 @@
+"""Requests to the remote peer, from the call to its result: plain ones, those that open a channel, and uploads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterable, Callable, Coroutine, Iterable, Mapping
+from functools import partial
+from threading import get_ident
+from typing import Any, cast
+
+import msgspec
+from msgspec import UNSET, UnsetType
+from msgspec.structs import replace
+
+from .._base.misuse import shown_as
+from .._base.names import RESERVED_EVENTS, ChannelRef, Source, check_timeout
+from .._base.retry import ask_again
+from .._channels.core import ChannelCore
+from .._channels.paced import ItemRefused
+from .._channels.producer import Producer
+from .._channels.readers import Readers
+from .._channels.source import close_source
+from .._handlers.registry import Registry
+from .._protocol.codecs import SAME
+from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
+from .._protocol.rejections import of_started_call, reason_of
+from .._sending.checks import check_sending
+from .._sending.notices import send_notice
+from .._sending.outbound import Outbound
+from .._sending.pending import Pending, PendingRequests
+from .._streams.inbox import Inbox
+from .._streams.recipients import MismatchDetector
+from ..errors import (
+    BadResult,
+    ChannelClosed,
+    ConnectionLost,
+    Outcome,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    UnexpectedChannel,
+    WsrpcError,
+    note_member,
+)
+from ..limits import Limits
+
+__all__ = ["Requester", "check_source"]
+
+SOURCE_FAILED = "what was sent failed at its source"
+
+
+class Requester:
+    """Sends requests, and turns answers into results or errors: the `Sender` of a peer, through which `Caller` sends.
+
+    Callers hold it from one session to the next. Each call sends through ``out``.
+
+    Args:
+        registry: the peer's registry, which has the user's hook for types.
+        warn: writes a line into the log.
+        keep: keeps a task that sends items, so that it is waited for when the peer closes.
+    """
+
+    out: Outbound
+    """Of the present session."""
+
+    def __init__(
+        self,
+        requests: PendingRequests,
+        limits: Limits,
+        registry: Registry,
+        *,
+        readers: Readers,
+        warn: Callable[..., None],
+        keep: Callable[[asyncio.Task[None]], None],
+    ) -> None:
+        self._requests = requests
+        self._limits = limits
+        self._warn = warn
+        self._keep = keep
+        self._warned: dict[str, None] = {}
+        self.converter = registry.converter
+        self.read_events = readers.read_events
+        self.read_items = readers.read_items
+
+    def use(self, out: Outbound) -> None:
+        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
+        self.out = out
+        # The same methods without a call in between.
+        self.send_event = out.send_event
+        self.send_event_nowait = out.send_event_nowait
+
+    # ------------------------------------------------------------ one request
+
+    @shown_as("request")
+    async def send_request(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        options: RequestOptions,
+        /,
+    ) -> Any:
+        """Send a request and return its answer: a `ChannelCore` with ``wants_channel``. See `Caller.request`."""
+        try:
+            timeout, convert = self._limits.timeout, None
+            if options is not NO_OPTIONS:
+                if options.returns is not UNSET:
+                    convert = self.converter(options.returns)
+                if options.timeout is not UNSET:
+                    timeout = options.timeout
+                    if timeout is not None:
+                        check_timeout(timeout)
+            pending = self._send_at_once(channel, event, args, timeout, options)
+            if pending is None:
+                check_sending(channel, event, self.out.thread)
+                pending = self._requests.open(channel, event, timeout, options)
+            try:
+                if pending.flight is None:
+                    await self._send(options.message(pending.id, channel, (event, *args)), pending)
+                answer = await pending.future
+            except asyncio.CancelledError as exc:
+                self._give_up(pending, reason_of(exc))
+                raise
+            except BaseException:
+                self._requests.drop(pending)
+                raise
+            if isinstance(answer, Exception):
+                raise answer
+            if answer.e is not UNSET:
+                raise self.out.rejection_from(answer, event, len(args))
+            if answer.h:
+                return pending.channel if options.wants_channel else self._unexpected_channel(event, convert)
+            value: Any = None if answer.d is UNSET else answer.d
+            if options.wants_channel and not options.between_nodes:
+                raise BadResult(
+                    f"the response to {event!r} is not a channel but {type(value).__name__}: its handler neither "
+                    "streams nor reads what is sent nor returns a channel; ask for its value with request()"
+                )
+            return value if convert is None else _convert_answer(convert, value, event, options.member)
+        except WsrpcError as exc:
+            note_member(exc, options.member)
+            raise
+
+    async def _send(self, message: Request, pending: Pending) -> None:
+        """Send a request now, or when that is possible."""
+        out, flight = self.out, self._requests.flight
+        if pending.h is None and flight.is_scarce(out.terms):
+            await self._send_when_accepted(message, pending)
+        elif out.clear and out.send(payload := out.terms.encode(message)):
+            flight.was_sent(pending, len(payload))
+        else:
+            await out.send_in_turn(message, pending, out.outbox.fails(pending.options.offline))
+
+    async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
+        """Send a request once the remote peer can accept it."""
+        out, flight = self.out, self._requests.flight
+        bound = out.outbox.fails(pending.options.offline)
+        turn = flight.turn(None if bound else partial(out.wait_for_next, message, pending))
+        try:
+            await flight.take(pending, turn, lambda: out.terms, lambda: len(out.terms.encode(message)))
+            if not pending.future.done() and turn.left is None:
+                await out.send_in_turn(message, pending, bound)
+        finally:
+            flight.leave(pending, turn)
+
+    def _send_at_once(
+        self,
+        channel: ChannelRef,
+        event: str,
+        args: tuple[Any, ...],
+        timeout: float | None,
+        options: RequestOptions,
+    ) -> Pending | None:
+        """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
+
+        The fast path of nearly all requests. It makes the checks of `check_sending`, `InFlight.is_scarce` and `_send`,
+        encodes plain values without a further look (`Terms.encode_same`), and counts as `InFlight.was_sent`
+        does, all in one place, because a call costs more than a check. Where it returns None it has done nothing:
+        `send_request` then finds out what is wrong, or waits.
+        """
+        out, requests = self.out, self._requests
+        flight, terms = requests.flight, out.terms
+        if not (
+            out.clear
+            and event.__class__ is str
+            and (event not in RESERVED_EVENTS if channel is None else isinstance(channel, str))
+            and get_ident() == out.thread
+            and flight.requests < terms.announced.running
+            and flight.bytes <= terms.room_for_any
+            and not flight.awaited
+        ):
+            return None
+        pending = requests.open(channel, event, timeout, options)
+        try:
+            message = options.message(pending.id, channel, (event, *args))
+            encode = terms.encode_same
+            for value in args:
+                if value.__class__ not in SAME:
+                    encode = terms.encode
+                    break
+            try:
+                payload = encode(message)
+            except OverflowError:  # an integer of more than 64 bits, which JSON can express
+                payload = terms.encode(message)
+            size = len(payload)
+            if not out.send(payload):
+                return pending  # the connection has just ended, and another one will come
+        except BaseException:
+            requests.drop(pending)
+            raise
+        pending.flight = flight
+        flight.requests += 1
+        pending.size = size
+        flight.bytes += size
+        return pending
+
+    def _unexpected_channel(self, event: str, convert: Callable[[Any], Any] | None) -> None:
+        """Refuse an answer that is a channel, unless it stands for None. The channel was aborted before.
+
+        JavaScript answers null with a channel, by mistake (4.3.1, observed).
+        """
+        admits_none = self.out.hears_null_as_channel
+        if admits_none and convert is not None:
+            try:
+                convert(None)
+            except msgspec.ValidationError:
+                admits_none = False
+        if not admits_none:
+            raise UnexpectedChannel(
+                f"the response to {event!r} is an anonymous channel, which nobody asked for; it was aborted. Ask for "
+                "it with stream(), open_channel() or request(send=)"
+            )
+        if event not in self._warned:
+            self._warned[event] = None
+            self._warn(
+                "the response to %r is an anonymous channel; it was aborted and taken for None, because JavaScript "
+                "peers answer null that way. If it was meant as a channel, ask for it with stream() or open_channel()",
+                event,
+            )
+
+    # ------------------------------------------------------------ requests that end early
+
+    def _give_up(self, pending: Pending, reason: object) -> None:
+        """End a request whose caller was cancelled."""
+        if self._requests.drop(pending):
+            self._take_back(pending, reason)
+        elif pending.channel is not None:  # it came in the same turn of the event loop
+            pending.channel.abort(reason)
+
+    def expired(self, pending: Pending) -> None:
+        """End a request whose deadline is over."""
+        assert pending.timeout is not None
+        outcome: Outcome = "not_sent" if pending.flight is None else "unknown"
+        self._requests.fail(pending, RequestTimeout(pending.event, pending.timeout, outcome))
+        self._take_back(pending, None)
+
+    def _take_back(self, pending: Pending, reason: object) -> None:
+        """Take a request out of the offline queue if it waits there, or else tell the remote peer to stop."""
+        if not pending.take_back() and pending.flight is not None:
+            self._requests.flight.give_up(pending)
+            send_notice(self.out, partial(Cancellation, pending.id), reason, self._warn)
+
+    # ------------------------------------------------------------ several requests as one call
+
+    def request_again(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Coroutine[Any, Any, Any]:
+        """Send a request, and send it again if it fails. See `Caller.request` with ``retry``."""
+        assert options.retry is not None
+        return ask_again(
+            lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
+            options.retry,
+            idempotent=options.idempotent,
+            event=event,
+            timeout=self._limits.timeout if options.timeout is UNSET else options.timeout,
+            loop=self.out.loop,
+            expects_connection=lambda: self.out.expects_connection,
+        )
+
+    async def _open(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions
+    ) -> ChannelCore:
+        """Send a request and return the channel that answers it. If there is none, close the source of the items."""
+        if options.send is not None:
+            check_source(options.send)
+        try:
+            # Whoever gives `member` notes it on all errors of the call, not only on those of this request.
+            opening = replace(options, wants_channel=True, member=None)
+            opened: ChannelCore = await self.send_request(channel, event, args, opening)
+        except BaseException:
+            await close_source(options.send)
+            raise
+        return opened
+
+    async def open_stream(
+        self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
+    ) -> Inbox:
+        """Open a stream and return the inbox of its items. See `Caller.stream`."""
+        send = options.send
+        opened = await self._open(channel, event, args, options)
+        reading = opened.inbox(owns=True)
+        if send is None:
+
+            def wants_items() -> None:
+                text = f"{event!r} reads items that its caller sends: give send=, to request() or stream()"
+                reading.end(BadResult(text))
+                opened.abort(None)
+
+            opened.add_recipient("start", MismatchDetector(wants_items))
+        else:
+            # Made at once: the handler's `start` may have come with the channel.
+            producer = self._producer(opened, event, options.timeout)
+            sending = asyncio.get_running_loop().create_task(self._feed(opened, producer, reading, send))
+            opened.when_closed(lambda reason: sending.cancel())
+            self._keep(sending)
+        return reading
+
+    async def _feed(self, channel: ChannelCore, producer: Producer, reading: Inbox, send: Source) -> None:
+        """Send the items that a stream's handler reads, while its items are being read."""
+        try:
+            await self._produce(producer, send)
+            await producer.finish()
+        except ChannelClosed:
+            return  # the reader gets the error
+        except ItemRefused as exc:
+            reading.end(exc.error)
+            channel.abort(None)
+        except BaseException as exc:
+            if not channel.closed:  # otherwise it was cancelled because of that
+                cancelled = isinstance(exc, asyncio.CancelledError)
+                reading.end(RuntimeError("the source was cancelled") if cancelled else exc)
+                channel.abort(_for_handler(exc))
+            if not isinstance(exc, Exception):
+                raise
+
+    @shown_as("request")
+    async def upload(self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /) -> Any:
+        """Send items to a handler and return its result. See `Caller.request` with ``send``."""
+        timeout, send = options.timeout, options.send
+        assert send is not None
+        opened = await self._open(channel, event, args, options)
+        try:
+            await self._produce(self._producer(opened, event, timeout), send)
+        except ChannelClosed as exc:
+            raise (opened.error or exc) from None
+        except ItemRefused as exc:
+            opened.abort(None)
+            raise exc.error from None
+        except asyncio.CancelledError as exc:
+            opened.abort(reason_of(exc))
+            raise
+        except BaseException as exc:
+            opened.abort(_for_handler(exc))
+            raise
+        try:
+            # The result is the answer to the end of the items.
+            last = RequestOptions(timeout=timeout, within_call=True)
+            result = await self.send_request(opened.id, "next", (NoMoreItems(),), last)
+        except (ChannelClosed, ConnectionLost) as exc:
+            # The handler may have run, although this message was not sent because the connection has just broken.
+            await opened.wait_closed()
+            raise (opened.error or exc) from None
+        except RemoteError as exc:
+            raise of_started_call(exc) from None
+        except RequestTimeout as exc:
+            opened.abort(None)
+            raise RequestTimeout(event, exc.timeout) from None
+        except asyncio.CancelledError as exc:
+            opened.abort(reason_of(exc))
+            raise
+        finally:
+            opened.finish_locally()
+        return (
+            result
+            if options.returns is UNSET
+            else _convert_answer(self.converter(options.returns), result, event, options.member)
+        )
+
+    def _producer(self, channel: ChannelCore, event: str, timeout: float | UnsetType | None) -> Producer:
+        seconds = self._limits.timeout if timeout is UNSET else timeout
+        return Producer(channel, patience=seconds, late=partial(RequestTimeout, event, seconds or 0.0))
+
+    async def _produce(self, producer: Producer, send: Source) -> None:
+        """Send the items until there are no more, or the consumer wants no more.
+
+        Raises:
+            ChannelClosed: the channel is over.
+            Exception: whatever the source raises.
+        """
+        # In a task of its own, because a source may wait without a limit for an item that nobody wants. The task also
+        # closes the source, whatever happens here meanwhile.
+        running = asyncio.get_running_loop().create_task(_send_all(producer, send))
+        running.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._keep(running)
+        finished = False
+        try:
+            await asyncio.wait({running, producer.stopped}, return_when=asyncio.FIRST_COMPLETED)
+            finished = running.done()
+        finally:
+            running.cancel()
+            await asyncio.wait({running})
+        if finished and running.cancelled():
+            raise asyncio.CancelledError("the source was cancelled")  # not by this function
+        error = None if running.cancelled() else running.exception()
+        producer.check_channel()
+        if error is not None:
+            raise error
+
+
+async def _send_all(producer: Producer, send: Source) -> None:
+    try:
+        await producer.run(send)
+    finally:
+        await close_source(send)
+
+
+def _for_handler(exc: BaseException) -> RpcError:
+    """Return the error that the handler gets when the source has failed. The caller gets the exception itself."""
+    return exc if isinstance(exc, RpcError) and not isinstance(exc, RemoteError) else RpcError(SOURCE_FAILED)
+
+
+def check_source(send: Any) -> None:
+    """Refuse a value that has no items to send.
+
+    Raises:
+        TypeError: ``send`` is not an iterable of items.
+    """
+    if isinstance(send, (str, bytes, bytearray, memoryview, Mapping)) or not isinstance(
+        send, (AsyncIterable, Iterable)
+    ):
+        raise TypeError(
+            "send= takes an iterable or async iterable whose items are sent one by one, got "
+            f"{type(cast(object, send)).__name__}"
+        )
+
+
+def _convert_answer(convert: Callable[[Any], Any], value: Any, event: str, member: str | None) -> Any:
+    """Return ``value`` converted to the type that ``returns=`` asks for, or the member of a contract declares.
+
+    Raises:
+        BadResult: it cannot be converted.
+    """
+    try:
+        return convert(value)
+    except msgspec.ValidationError as exc:
+        wanted = "returns= asks for" if member is None else f"{member} declares"
+        raise BadResult(f"the response to {event!r} is not what {wanted}: {exc}") from None
