@@ -21,6 +21,7 @@
 #                a server that is killed 200 times, as many processes of a cluster, its engine killed 50 times and
 #                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
 #                sequences of messages to Python and to JavaScript
+#   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
 #   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/contributing/autobahn.md
 #   make clean   remove all that the other targets made
 #
@@ -43,7 +44,7 @@ WITH_VENV := PATH="$(abspath $(BIN)):$$PATH"
 unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist fmt bench soak autobahn clean node go engines
+.PHONY: demo quick test test-pythons test-floors test-browser pictures test-nginx check docs docs-serve dist fmt bench soak mutants autobahn clean node go engines
 .DELETE_ON_ERROR:
 
 demo: $(STAMPS)/runtime
@@ -110,6 +111,11 @@ soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py \
 	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
+
+# It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
+mutants: $(STAMPS)/dev $(STAMPS)/npm go engines
+	test -e build/mutants/record.json || $(WITH_VENV) $(BIN)/python scripts/mutants.py record
+	$(WITH_VENV) $(BIN)/python scripts/mutants.py run $(ARGS)
 
 bench: $(STAMPS)/bench $(STAMPS)/npm go engines
 	$(WITH_VENV) $(BIN)/python -m benchmarks $(ARGS)

@@ -28,7 +28,6 @@ import wsrpc
 from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._sending.states import TRANSITIONS, OutboundState
 from wsrpc._session.states import TABLE, SessionInput, SessionState
 
 ROOT = Path(__file__).parent.parent
@@ -361,21 +360,19 @@ def test_the_table_of_states_is_true() -> None:
     page = page.partition("## Connection states")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
     shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
-    # A session that is lost leaves its peer without a connection, until the next one opens.
-    apart = (OutboundState.NEW, OutboundState.LOST)
-    names = {state: "disconnected" if state in apart else state.value for state in OutboundState}
-    true = {name: {names[new] for new in TRANSITIONS[state] if new in names} for state, name in names.items()}
-    true["disconnected"] = {names[new] for new in TRANSITIONS[OutboundState.NEW]}
+    # While a session has a connection, its `open` handlers end, and this side may close: then the session ends with it.
     after = {
         SessionState.ATTACHED: {"opening", "open"},
         SessionState.DETACHED: {"detached"},
         SessionState.RESUMING: {"resuming"},
         SessionState.OVER: {"disconnected"},
     }
-    for state in (SessionState.DETACHED, SessionState.RESUMING):
-        true[state.value] = set[str]().union(*(after[new] for new, _ in TABLE[state].values()))
-    for attached in after[SessionState.ATTACHED]:
-        true[attached] |= after[TABLE[SessionState.ATTACHED][SessionInput.CUT][0]]
+    true = {state.value: set[str]().union(*(after[new] for new, _ in TABLE[state].values())) for state in SessionState}
+    ends = after[TABLE[SessionState.ATTACHED][SessionInput.ENDED][0]]
+    opening, over = true.pop(SessionState.NEW.value), true.pop(SessionState.OVER.value)
+    true |= {"disconnected": (opening - {"open"}) | over, "closing": ends}
+    true["open"] = {"closing", *true.pop(SessionState.ATTACHED.value)}
+    true["opening"] = {"open", *true["open"]}
     assert shown == true
 
 

@@ -121,9 +121,13 @@ class PicowsReader(WSListener):
             # picows may have found a violation, has sent a Close frame then, and will end the connection.
             sent = ws.close_handshake.sent
             assert sent is not None
-            if self.transport.close_was_sent(int(sent.code), sent.reason) and self._client:  # type: ignore[call-overload]
-                self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
+            self.transport.close_was_sent(int(sent.code), sent.reason)  # type: ignore[call-overload]
         self.transport.read_ended(size, messages, began)
+
+    def ended(self, ws: WSTransport) -> None:
+        """Retrieve picows' exception, of which the event loop would complain otherwise: of a server's violation."""
+        if self._client:
+            self._retrieving = asyncio.get_running_loop().create_task(_retrieve_error(ws))
 
 
 class _Tap(asyncio.BufferedProtocol):
@@ -166,9 +170,9 @@ class _Tap(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport.connection_lost(exc)
         self._picows.connection_lost(exc)
+        self._reader.ended(self._ws)
 
 
 async def _retrieve_error(ws: WSTransport) -> None:
-    """Retrieve picows' own exception, of which the event loop would complain otherwise."""
     with suppress(WSError):
         await ws.wait_disconnected()

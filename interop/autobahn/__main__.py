@@ -1,4 +1,4 @@
-"""Autobahn's test suite against wsrpc's raw mode, on each library, and against the library alone.
+"""Autobahn's test suite against wsrpc's raw mode and its transports, on each library, and against the library alone.
 
 `python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes docs/contributing/autobahn.md. PROGRAM is the suite's
 own `wstest`, which needs Python 2.7: `pip install autobahntestsuite` there.
@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from .clients import CLIENTS
 from .echoes import ECHOES
 
 ROOT = Path(__file__).parent.parent.parent
@@ -39,8 +44,9 @@ COMPRESSION = ["12.*", "13.*"]
 HEAD = """# Autobahn
 
 This page shows how many cases of [Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) wsrpc passes
-on each WebSocket library, and how to run the suite. The suite tests whether a server follows the WebSocket protocol,
-RFC 6455. It does not use ws-wrapper messages, so wsrpc serves it with [raw connections](../how-to/raw.md).
+on each WebSocket library, and how to run the suite. The suite tests whether servers and clients follow the WebSocket
+protocol, RFC 6455. It does not use ws-wrapper messages. Therefore, wsrpc serves it with
+[raw connections](../how-to/raw.md), and the tested client is a bare transport of [`wsrpc.dial`][wsrpc.dial].
 
 ```console
 $ make autobahn WSTEST=path/to/wstest ARGS=--compression
@@ -51,9 +57,9 @@ Run this command in the root folder of the repository. The program `wstest` is p
 text, change the module.
 
 The suite has about 500 cases. They test fragmented messages, control frames between fragments, reserved bits, invalid
-UTF-8, unusual close codes, large messages and compression. The tested server sends back each message. The suite tests
-each library twice: alone, and with wsrpc on top of it. If the library alone fails a case, wsrpc is not expected to pass
-that case.
+UTF-8, unusual close codes, large messages and compression. The tested server or client sends back each message. The
+suite tests each library twice: alone, and with wsrpc on top of it. If the library alone fails a case, wsrpc is not
+expected to pass that case.
 
 | verdict | meaning |
 |---|---|
@@ -73,28 +79,66 @@ FOOT = """
 
 In two cases, the library behaves in the same way alone and with wsrpc on top of it:
 
-- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets` treats this frame as a violation.
+- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets`, with which uvicorn parses frames, treats
+  this frame as a violation.
 - Case 7.1.2 sends a second Close frame together with the first one. picows answers both frames.
 """
 
 
-def run(wstest: str, name: str, which: str, cases: list[str]) -> dict[str, dict[str, Any]]:
-    """Each case's verdicts."""
+Report = dict[str, dict[str, Any]]
+"""The verdicts of each case, and other facts."""
+
+
+def serve(wstest: str, name: str, which: str, cases: list[str]) -> Report:
+    """The suite connects to an echo server."""
     program = [sys.executable, "-m", "interop.autobahn.echoes", name, which]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as echo:
         try:
             assert echo.stdout is not None
             url = echo.stdout.readline().strip()
-            with tempfile.TemporaryDirectory() as folder:
-                spec: dict[str, Any] = {"outdir": folder, "servers": [{"agent": "echo", "url": url}]}
-                spec |= {"cases": cases, "exclude-cases": [], "exclude-agent-cases": {}}
-                (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
-                command = [wstest, "-m", "fuzzingclient", "-s", f"{folder}/spec.json"]
-                subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
-                report: dict[str, dict[str, Any]] = json.loads((Path(folder) / "index.json").read_text("utf-8"))["echo"]
-                return report
+            with suite(wstest, "fuzzingclient", cases, servers=[{"agent": "echo", "url": url}]) as (tests, reports):
+                assert tests.wait() == 0
+                return report(reports)
         finally:
             echo.terminate()
+
+
+def dial(wstest: str, name: str, which: str, cases: list[str]) -> Report:
+    """An echo client connects to the suite, once for each case."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    url = f"ws://127.0.0.1:{port}"
+    with suite(wstest, "fuzzingserver", cases, url=url) as (tests, reports):
+        try:
+            listening = False
+            while not listening:
+                assert tests.poll() is None
+                time.sleep(0.1)
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    listening = True
+            program = [sys.executable, "-m", "interop.autobahn.clients", name, which, url]
+            subprocess.run(program, cwd=ROOT, check=True, stderr=subprocess.DEVNULL)
+            return report(reports)
+        finally:
+            tests.terminate()
+
+
+@contextmanager
+def suite(
+    wstest: str, mode: str, cases: list[str], **options: object
+) -> Generator[tuple[subprocess.Popen[bytes], Path]]:
+    """Run the suite's program. Gives the process, and the folder in which it writes its reports."""
+    with tempfile.TemporaryDirectory() as folder:
+        spec = {"outdir": folder, "cases": cases, "exclude-cases": [], "exclude-agent-cases": {}, **options}
+        (Path(folder) / "spec.json").write_text(json.dumps(spec), "utf-8")
+        command = [wstest, "--mode", mode, "--spec", f"{folder}/spec.json", "--webport", "0"]
+        with subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL) as process:
+            yield process, Path(folder)
+
+
+def report(folder: Path) -> Report:
+    found: Report = json.loads((folder / "index.json").read_text("utf-8"))["echo"]
+    return found
 
 
 def judged(case: dict[str, Any]) -> str:
@@ -118,23 +162,29 @@ def main() -> int:
     parser.add_argument("names", nargs="*", default=list(ECHOES))
     options = parser.parse_args()
     cases = [*CASES, *COMPRESSION] if options.compression else CASES
-    lines = ["| library | library alone | with wsrpc | worse with wsrpc |", "|---|---|---|---|"]
     worse_anywhere = False
-    for name in options.names:
-        alone, ours = (
-            {case: judged(result) for case, result in run(options.wstest, name, which, cases).items()}
-            for which in ("alone", "wsrpc")
-        )
-        worse = [case for case in ours if ours[case] not in GOOD and alone.get(case) in GOOD]
-        worse_anywhere |= bool(worse)
-        shown = ", ".join(f"{case} ({ours[case]})" for case in sorted(worse, key=by_number)) or "none"
-        package = PACKAGES[name]
-        library = f"{package} {version(package)}{OPTIONS.get(name, '')}"
-        lines.append(f"| {library} | {summary(alone)} | {summary(ours)} | {shown} |")
-        print(lines[-1], flush=True)
+    tables: list[str] = []
+    for title, run, libraries in (("Servers", serve, ECHOES), ("Clients", dial, CLIENTS)):
+        lines = [f"### {title}", "", "| library | library alone | with wsrpc | worse with wsrpc |", "|---|---|---|---|"]
+        for name in options.names:
+            if name not in libraries:
+                continue
+            alone, ours = (
+                {case: judged(result) for case, result in run(options.wstest, name, which, cases).items()}
+                for which in ("alone", "wsrpc")
+            )
+            failed = sorted((case for case in ours if ours[case] not in GOOD), key=by_number)
+            worse = [case for case in failed if alone.get(case) in GOOD]
+            worse_anywhere |= bool(worse)
+            shown = ", ".join(f"{case} ({ours[case]})" for case in worse) or "none"
+            package = PACKAGES[name]
+            library = f"{package} {version(package)}{OPTIONS.get(name, '')}"
+            lines.append(f"| {library} | {summary(alone)} | {summary(ours)} | {shown} |")
+            print(f"{title}: {lines[-1]} Failed with wsrpc: {', '.join(failed) or 'none'}", flush=True)
+        tables.append("\n".join(lines))
     if set(options.names) == set(ECHOES):
         without = "" if options.compression else "The cases of compression, which the libraries do, were left out.\n\n"
-        PAGE.write_text(HEAD + without + "\n".join(lines) + FOOT, "utf-8")
+        PAGE.write_text(HEAD + without + "\n\n".join(tables) + FOOT, "utf-8")
     return worse_anywhere
 
 

@@ -12,6 +12,8 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 
+import picows
+
 from wsrpc import Limits, Server
 from wsrpc.types import RawConnection
 
@@ -130,30 +132,31 @@ def wsrpc_on_uvicorn() -> AbstractAsyncContextManager[str]:
     return _uvicorn(asgi(raw_server()), "wsrpc_adapters.uvicorn:WebSocketProtocol")
 
 
+class PicowsEcho(picows.WSListener):
+    """Sends back each message, on either side of a connection."""
+
+    def __init__(self) -> None:
+        self._kind = picows.WSMsgType.TEXT
+        self._parts: list[bytes] = []
+
+    def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
+        if frame.msg_type is picows.WSMsgType.PING:
+            transport.send_pong(frame.get_payload_as_bytes())
+        elif frame.msg_type is picows.WSMsgType.CLOSE:
+            transport.send_close(frame.get_close_code(), frame.get_close_message())
+            transport.disconnect()
+        elif frame.msg_type is not picows.WSMsgType.PONG:
+            if frame.msg_type is not picows.WSMsgType.CONTINUATION:
+                self._kind = frame.msg_type
+            self._parts.append(frame.get_payload_as_bytes())
+            if frame.fin:
+                transport.send(self._kind, b"".join(self._parts))
+                self._parts.clear()
+
+
 @asynccontextmanager
 async def picows_alone() -> AsyncGenerator[str]:
-    import picows
-
-    class Echo(picows.WSListener):
-        def __init__(self) -> None:
-            self.kind = picows.WSMsgType.TEXT
-            self.parts: list[bytes] = []
-
-        def on_ws_frame(self, transport: picows.WSTransport, frame: picows.WSFrame) -> None:
-            if frame.msg_type is picows.WSMsgType.PING:
-                transport.send_pong(frame.get_payload_as_bytes())
-            elif frame.msg_type is picows.WSMsgType.CLOSE:
-                transport.send_close(frame.get_close_code(), frame.get_close_message())
-                transport.disconnect()
-            elif frame.msg_type is not picows.WSMsgType.PONG:
-                if frame.msg_type is not picows.WSMsgType.CONTINUATION:
-                    self.kind = frame.msg_type
-                self.parts.append(frame.get_payload_as_bytes())
-                if frame.fin:
-                    transport.send(self.kind, b"".join(self.parts))
-                    self.parts.clear()
-
-    server = await picows.ws_create_server(lambda request: Echo(), "127.0.0.1", 0, max_frame_size=LARGEST)
+    server = await picows.ws_create_server(lambda request: PicowsEcho(), "127.0.0.1", 0, max_frame_size=LARGEST)
     async with server:
         await server.start_serving()
         yield f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}"
@@ -161,9 +164,9 @@ async def picows_alone() -> AsyncGenerator[str]:
 
 @asynccontextmanager
 async def wsrpc_on_picows() -> AsyncGenerator[str]:
-    from wsrpc_adapters import picows
+    import wsrpc_adapters.picows
 
-    async with picows.listen(raw_server(), "127.0.0.1", 0) as listener:
+    async with wsrpc_adapters.picows.listen(raw_server(), "127.0.0.1", 0) as listener:
         yield listener.url
 
 

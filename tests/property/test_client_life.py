@@ -535,7 +535,7 @@ class ClientLife(RuleBasedStateMachine):
     def refuses(self) -> bool:
         """Whether the connection has refused a message, and its end is not reported yet."""
         core = core_of(self.client).peer_core
-        return core.out.lives and core.connection is None and not core.detached
+        return core.session.lives and core.connection is None and not core.detached
 
     async def check(self) -> None:
         client, life = self.client, self.life

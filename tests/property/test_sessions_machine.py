@@ -130,18 +130,18 @@ class SessionsMachine(RuleBasedStateMachine):
                 connect_timeout=10**6,
             )
             core = core_of(client)
-            move, end = core.move, core.lost
+            move, end = core.move, core.session_over
 
             def moved(happened: Input) -> None:
                 move(happened)
                 self.moved(happened)
 
-            def session_lost(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
+            def session_over(info: CloseInfo, replaced: bool, why: SessionLost | None = None) -> CloseInfo:
                 self.lost = why
                 self.check_reason(info, replaced, why)
                 return end(info, replaced, why)
 
-            core.move, core.lost = moved, session_lost  # type: ignore[method-assign,assignment]
+            core.move, core.session_over = moved, session_over  # type: ignore[method-assign,assignment]
             client.on("open", self.opened_here)
             client.on("connect", self.opening)
             client.on("close", self.closed_here)
@@ -309,13 +309,13 @@ class SessionsMachine(RuleBasedStateMachine):
         if why is None:
             if info.code in GOES_ON:
                 ended = session.inside_here
-                whole = ended is not None and ended.complete and not ended.given_up
+                whole = ended is not None and ended.complete and not ended.ends_with_connection
                 assert self.may_overflow or not whole, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
             assert self.world.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
             core = peer_core(session.peer)
-            given_up = core.over or not core.session.complete or core.session.given_up
+            given_up = core.over or not core.session.complete or core.session.ends_with_connection
             assert given_up, f"the server has the session, and does not resume it: {session.peer}, {reason}"
         elif "does not answer" in reason:
             assert self.leapt >= 5.0, reason
@@ -325,7 +325,7 @@ class SessionsMachine(RuleBasedStateMachine):
     def check_reason_there(self, peer: Peer, session: SessionRecord, info: CloseInfo) -> None:
         """See that the server's session may end with its connection, or without one."""
         ended = session.inside_there
-        if ended is None or ended.sent is None or not ended.complete or ended.given_up or self.may_overflow:
+        if ended is None or ended.sent is None or not ended.complete or ended.ends_with_connection or self.may_overflow:
             return
         waits = ended.sent.size + max(size for size in SIZES) > self.limits.replay
         late = session.detached_at is not None and self.world.loop.now - session.detached_at > KEPT - 1

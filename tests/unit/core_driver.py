@@ -117,7 +117,7 @@ class Driven:
 class ComesBack(PeerOwner):
     """A client that dials again, unless it was closed."""
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=not info.user_closed)
 
 

@@ -306,7 +306,7 @@ def channel_of(invocation: Invocation) -> AnonymousChannel:
     """Return the channel that `Context.channel` returns, and raise what it raises."""
     channel: AnonymousChannel | None = invocation.user_channel
     if channel is None:
-        channel = invocation.user_channel = AnonymousChannel(invocation.answer_channel())
+        channel = invocation.user_channel = AnonymousChannel(invocation.make_channel())
     return channel
 
 

@@ -14,6 +14,7 @@ from .._channels.core import ChannelCore
 from .._peer.requests import Requester
 from .._protocol.messages import NO_OPTIONS, Raw, RequestOptions
 from .._sending.checks import check_thread, raw_message
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.sender import ReadingSender, Sender
 from .._streams.event_values import Waits, value_of
@@ -326,9 +327,14 @@ class RawCaller(ReadingCaller):
     __slots__ = ()
 
     @property
+    def _messages(self) -> MessageSender:
+        """The message sender of the present session, or of the next one."""
+        return cast("Requester", self._sender).messages
+
+    @property
     def _out(self) -> Outbound:
-        """The sending half of the present session, or of the next one."""
-        return cast("Requester", self._sender).out
+        """The way out of the same session."""
+        return self._messages.out
 
     def _binary_is_free(self) -> bool:
         """Return whether a binary message is a raw one."""
@@ -358,9 +364,10 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        out, raw = self._out, self._check_raw(message)
+        messages, raw = self._messages, self._check_raw(message)
+        out = messages.out
         if not (out.clear and out.hand_over(raw)):
-            await out.send_in_turn(raw, None, out.outbox.fails(offline))
+            await messages.send_in_turn(raw, None, out.outbox.bound_by(offline))
 
     async def send_json(self, value: object, *, offline: Offline | None = None) -> None:
         """Send a value as a raw text message in JSON; see `send_raw`. It is encoded like an argument of `emit`."""
@@ -379,10 +386,10 @@ class RawCaller(ReadingCaller):
         """
         if offline is not None:
             check_offline(offline)
-        out, raw = self._out, self._check_raw(message)
-        out.check_cap(raw.payload)
-        if out.must_wait(raw) or not out.hand_over(raw):
-            out.let_wait(raw, offline)
+        messages, raw = self._messages, self._check_raw(message)
+        messages.out.check_cap(raw.payload)
+        if messages.must_wait(raw) or not messages.out.hand_over(raw):
+            messages.let_wait(raw, offline)
 
     def _check_raw(self, message: Any) -> Raw:
         check_thread(self._out.thread, "peer.send_raw(...)")

@@ -51,7 +51,7 @@ class Context(msgspec.Struct, eq=False, weakref=True):
     @property
     def message(self) -> Message | None:
         """The `Message`, if there is a ``message`` handler. Otherwise None."""
-        return self._invocation.message
+        return self._invocation.view
 
     @property
     def event(self) -> str:

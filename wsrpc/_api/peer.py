@@ -131,7 +131,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         """
         info = self._life.history.info
         if info is None:
-            ending = self._core.out.ending
+            ending = self._core.session.ending
             raise ConnectionLost(ending.code, ending.reason, "not_sent")
         return info
 
@@ -167,7 +167,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             bytes_in=None if passed is None else passed.bytes_in,
             bytes_out=None if passed is None else passed.bytes_out,
             unsent=0 if connection is None else connection.transport.unsent,
-            kept=core.out.kept,
+            kept=core.messages.kept,
             detached=core.detached,
             slow=connection is not None and core.session.full,
             dropped=self.dropped,
@@ -199,11 +199,11 @@ class Peer(Registrar, RawRegistrar, RawCaller):
     @limits.setter
     def limits(self, limits: Limits) -> None:
         check_limits_change("peer.limits", self.limits, limits)
-        out = self._core.out
-        if not out.lives:
-            raise ConnectionLost(out.ending.code, out.ending.reason, "not_sent")
-        check_thread_of_plain(out.thread, "setattr, peer, 'limits'")
-        out.session.change_limits(limits)
+        session = self._core.session
+        if not session.lives:
+            raise ConnectionLost(session.ending.code, session.ending.reason, "not_sent")
+        check_thread_of_plain(self._core.out.thread, "setattr, peer, 'limits'")
+        session.change_limits(limits)
 
     @property
     def dropped(self) -> int:
@@ -310,7 +310,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             ConnectionLost: a `close` handler of the current connection has bound another transport or closed the peer.
             RuntimeError: called in a thread other than the event loop's.
         """
-        if self._core.out.lives:
+        if self._core.session.lives:
             check_thread_of_plain(self._core.out.thread, "peer.bind")
         self._life.bind(Connection(transport))
 
@@ -353,7 +353,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
 
     def _check_thread(self, call: str) -> None:
         """Refuse a call from another thread than that of the connection, or of the session that waits for one."""
-        if self._core.out.lives:
+        if self._core.session.lives:
             check_thread(self._core.out.thread, call)
 
     def __repr__(self) -> str:

@@ -11,7 +11,8 @@ from msgspec import UNSET, UnsetType
 from .._base.misuse import check_flag, no_parentheses
 from .._base.names import F, OnChannel, check_event, check_name
 from .._handlers.method import HandlerOptions
-from .._handlers.registry import RecordingRegistry, Registry
+from .._handlers.recording import RecordingRegistry
+from .._handlers.registry import Registry
 
 if TYPE_CHECKING:
     from typing_extensions import TypeForm

@@ -16,6 +16,7 @@ from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage,
 from .._protocol.nodes import LEFT
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.sender import RefusingSender, Sender
 from .._streams.event_values import Waits
@@ -111,13 +112,12 @@ class ChannelOwner(Protocol):
     """What a channel has from its session, and reports to it. Implemented by `ChannelTable` of ``_channels.table``."""
 
     out: Outbound
+    messages: MessageSender
     registry: Registry
     sender: Sender
     """Sends for the users of channels."""
     listener: ChannelListener
     warn: Callable[..., None]
-    over: bool
-    """The session has ended: in another one an id would be that of another request."""
 
     @property
     def unread(self) -> UnreadMessages: ...
@@ -530,7 +530,7 @@ class ChannelCore:
         self.delivery = Delivery.OVER
         self._stop_early_timer()
         if self._early is not None:
-            self._early.discard()
+            self._early.drop_all()
             self._early = None
         recipients, self.recipients = self.recipients, {}
         self.unread.forget_late(self)
@@ -571,7 +571,7 @@ class ChannelCore:
 
     def answer(self, i: int, value: object = None) -> None:
         """Resolve a request that arrived on the channel, unless its session is over."""
-        if not self._owner.over:
+        if not self.out.session.over:
             self._send(Resolution(i, value))
 
     def _send(self, message: Event | Resolution) -> None:
@@ -580,7 +580,7 @@ class ChannelCore:
 
     def refuse(self, i: int, error: Exception) -> None:
         """Reject a request that arrived on the channel, unless its session is over."""
-        if not self._owner.over:
+        if not self.out.session.over:
             self._owner.listener.reject(i, error if isinstance(error, RpcError) else RpcError(as_text(error)))
 
     def warn(self, text: str) -> None:
@@ -603,7 +603,7 @@ class ChannelCore:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self.out.send_in_turn(Event((event, *args), h=self.id))
+        return self._owner.messages.send_in_turn(Event((event, *args), h=self.id))
 
     def produce(self, on_credit: Callable[[int, int], None]) -> None:
         """Call ``on_credit`` with the totals of the credit that the remote peer gives, and has given so far."""

@@ -24,7 +24,7 @@ from .paced import PacedProducer
 from .pulls import Pulls
 from .source import iterate
 
-__all__ = ["Producer", "finish"]
+__all__ = ["Producer", "complete_step"]
 
 BURST = 64
 """Number of items that are sent without a pause."""
@@ -44,7 +44,7 @@ Step = Any
 """What the ``__anext__`` of an async generator returns, after its first ``send``."""
 
 Taken = bool | tuple[Step, Any]
-"""False if the source has ended. If a step waits: the step and what it waits for, for `finish`. Else True."""
+"""False if the source has ended. If a step waits: the step and what it waits for, for `complete_step`. Else True."""
 
 Take = Callable[[list[Any], int, int, Measure], Taken]
 """`take` or `take_async` of one source."""
@@ -257,7 +257,7 @@ class Producer(PacedProducer[ChannelCore]):
                 if isinstance(taken, tuple):
                     waited = True
                     try:
-                        values.append(await finish(*taken))
+                        values.append(await complete_step(*taken))
                     except StopAsyncIteration:
                         return
                 for value in values:
@@ -361,7 +361,7 @@ class Producer(PacedProducer[ChannelCore]):
         except BaseException:
             if isinstance(taken, tuple):  # a step that has begun, and would keep its generator from being closed
                 with suppress(GeneratorExit, StopAsyncIteration):
-                    await finish(*taken, GeneratorExit())
+                    await complete_step(*taken, GeneratorExit())
             raise
 
     # ------------------------------------------------------------ one item
@@ -511,7 +511,7 @@ def take_async(source: AsyncGenerator[Any, None], values: list[Any], n: int, roo
 
 
 @types.coroutine
-def finish(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
+def complete_step(step: Step, waits_for: Any, error: BaseException | None = None) -> Generator[Any, Any, Any]:
     """Await the rest of a step that has begun, and return its item.
 
     Args:

@@ -14,6 +14,7 @@ from .._handlers.compiled import Handler
 from .._handlers.registry import Registry
 from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage
 from .._sending.checks import check_sending, check_thread, check_thread_of_plain
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending
 from .._streams.event_values import ToValue, Waits
@@ -73,6 +74,7 @@ class Readers:
         "_unread",
         "channels",
         "count",
+        "messages",
         "out",
         "read_before",
         "stops",
@@ -88,8 +90,10 @@ class Readers:
         warn: Callable[[str], None],
         survives: bool,
     ) -> None:
+        self.messages: MessageSender
+        """The message sender of the present session, or of the last one."""
         self.out: Outbound
-        """The sending half of the present session, or of the last one."""
+        """The way out of that session."""
         self.warn = warn
         self.count = count
         self.channels: dict[ChannelRef, NamedChannel] = {}
@@ -115,9 +119,13 @@ class Readers:
         """Reject a request of the remote peer."""
         self._listener.reject(i, error)
 
-    def use(self, out: Outbound, listener: ReaderListener) -> None:
-        """Send through ``out``, and tell ``listener`` of readers: a session begins, or the next one is waited for."""
-        self.out = out
+    def use(self, messages: MessageSender, listener: ReaderListener) -> None:
+        """Send through ``messages``, and tell ``listener`` of readers.
+
+        Called when a session begins, or the next one is waited for.
+        """
+        self.messages = messages
+        self.out = messages.out
         self._listener = listener
 
     # ------------------------------------------------------------ reading
@@ -267,7 +275,7 @@ class NamedChannel:
 
     @property
     def out(self) -> Outbound:
-        """The sending half of the present session, or of the last one."""
+        """The way out of the present session, or of the last one."""
         return self._readers.out
 
     # ------------------------------------------------------------ recipients
@@ -350,12 +358,12 @@ class NamedChannel:
 
     def send_in_turn(self, event: str, args: tuple[Any, ...]) -> Coroutine[Any, Any, int]:
         """Send an event of a producer once the connection has room. Return its size."""
-        return self.out.send_in_turn(Event((event, *args), str(self.name)), bound=True)
+        return self._readers.messages.send_in_turn(Event((event, *args), str(self.name)), bound=True)
 
     def start_items(self, inbox: Inbox) -> None:
         """Send ``start``."""
         try:
-            self.out.send_event_nowait(self.name, "start", ())
+            self._readers.messages.send_event_nowait(self.name, "start", ())
         except (ConnectionLost, QueueFull) as exc:
             inbox.end(exc)
 
@@ -381,7 +389,12 @@ class NamedChannel:
             self._send(Resolution(i, value))
 
     def overflowed(self, event: str, inbox: Inbox, error: StreamOverflow) -> None:
-        """Pass nothing more to ``inbox``. The channel stays."""
+        """Pass nothing more to ``inbox``, and answer what it has kept. The channel stays.
+
+        The inbox may be read in the next session, when its ids are those of other requests.
+        """
+        for i in inbox.take_request_ids():
+            self.answer(i)
         self.remove_recipient(event, inbox)
 
     def grant(self, items: int, size: int) -> None: ...

@@ -10,8 +10,8 @@ from .._handlers.registry import Registry
 from .._protocol.messages import Cancellation, ChannelAbort, ChannelCreated
 from .._protocol.nodes import as_raised
 from .._protocol.rejections import ABORTED, is_finished, reason_from_wire, text_for_peer
+from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
-from .._sending.outbound import Outbound
 from .._sending.pending import MAX_REMEMBERED
 from .._sending.sender import Sender
 from .._streams.inbox import SMALLEST_SHARE
@@ -57,7 +57,7 @@ class ChannelTable:
 
     def __init__(
         self,
-        out: Outbound,
+        messages: MessageSender,
         registry: Registry,
         limits: Limits,
         unread: Callable[[], UnreadMessages],
@@ -66,13 +66,12 @@ class ChannelTable:
         listener: ChannelListener,
         warn: Callable[..., None],
     ) -> None:
-        self.out = out
+        self.messages = messages
+        self.out = messages.out
         self.limits = limits
         self.sender = sender
         self.listener = listener
         self.warn = warn
-        self.over = False
-        """The session has ended: in another one an id would be that of another request."""
         self.registry = registry
         self._unread = unread
         self._aborted: dict[int, RpcError | None] = {}
@@ -97,7 +96,7 @@ class ChannelTable:
 
     def __repr__(self) -> str:
         made = f"{len(self.opened)} opened, {len(self.served)} served, {len(self.undelivered)} undelivered"
-        return f"<ChannelTable {'over' if self.over else 'open'}, {made}>"
+        return f"<ChannelTable {'over' if self.out.session.over else 'open'}, {made}>"
 
     # ------------------------------------------------------------ looking up
 
@@ -122,24 +121,6 @@ class ChannelTable:
         channel.opened()
         return channel
 
-    @property
-    def full(self) -> bool:
-        """Whether the remote peer has as many channels as it may have."""
-        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
-        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
-        # running ones instead.
-        return len(self.served) + len(self.undelivered) >= self.limits.channels
-
-    @property
-    def too_many(self) -> str:
-        return f"{self.limits.channels} channels are open already (Limits.channels), close some"
-
-    @staticmethod
-    def not_known(event: str) -> RemoteError:
-        """Return the error for a request that is answered with a channel, of a peer that knows no channels."""
-        text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler that"
-        return RemoteError(f"{text} returns a value", NO_CHANNELS)
-
     def make(self, h: int, event: str) -> ChannelCore:
         """Make a channel for the handler of request ``h``. The remote peer does not know of it until `deliver`.
 
@@ -148,9 +129,14 @@ class ChannelTable:
                 not run.
         """
         if not self.out.terms.channels:
-            raise made_here(self.not_known(event))
-        if self.full:
-            raise made_here(RemoteError(self.too_many, TOO_MANY))
+            text = f"{event!r} is answered with a stream or another channel, and ws-wrapper 3 has none: call a handler"
+            raise made_here(RemoteError(f"{text} that returns a value", NO_CHANNELS))
+        # Two kinds do not count: channels that are over and whose reader here is late, and those whose handler has not
+        # exited yet. The remote peer may open the next channel as soon as it has ended one. Such handlers count as
+        # running ones instead.
+        if len(self.served) + len(self.undelivered) >= self.limits.channels:
+            text = f"{self.limits.channels} channels are open already (Limits.channels), close some"
+            raise made_here(RemoteError(text, TOO_MANY))
         channel = ChannelCore(h, self)
         self.undelivered[channel] = event
         return channel
@@ -255,7 +241,6 @@ class ChannelTable:
 
     def end(self, error: ConnectionLost) -> None:
         """End all channels, because the session has ended."""
-        self.over = True
         for channel in [*self.undelivered, *self.opened.values(), *self.served.values()]:
             channel.take_request_ids()
             own = error.for_outcome("unknown")  # each channel's readers raise an object of their own
@@ -283,7 +268,7 @@ class ChannelTable:
             _remember(self._produced, h, None)
         requests = self.out.requests
         # A wsrpc peer cancels their handlers when it knows of the end; JavaScript (4.3.1) and Go do not.
-        tells = not self.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
+        tells = not self.out.session.over and (self.out.terms.plain or not (by_other or self._was_aborted(h)))
         for pending in requests.on_channel(h):
             requests.fail(pending, ChannelClosed(str(h), channel.close_reason))
             if tells and pending.flight is not None:

@@ -155,7 +155,7 @@ class ClientCore(PeerOwner):
         if self.peer_core is core:  # a handler may have bound another one in its first step
             await self.peer.wait_opened()
         if self.peer_core.connection is not connection:
-            ending = self.peer_core.out.ending
+            ending = self.peer_core.session.ending
             raise ConnectionLost(ending.code, ending.reason)
 
     async def close(self, code: int | None, reason: str) -> None:
@@ -275,7 +275,7 @@ class ClientCore(PeerOwner):
         core.begin(connection)
         return core
 
-    def detached(self, info: CloseInfo) -> bool:
+    def keep_session(self, info: CloseInfo) -> bool:
         if self.state in ("opening", "connected"):
             self.hooks.connection_lost(self.scheduler.time())
         if self._order.dialing is None or self.state not in ("opening", "connected", "resuming"):
@@ -296,7 +296,7 @@ class ClientCore(PeerOwner):
             self._order.dialing.opened()
         self._waiters.tell(None)
         if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
-            self.life.reporter.finish("on_reconnect", unfinished)  # nothing waits for them
+            self.life.reporter.complete("on_reconnect", unfinished)  # nothing waits for them
 
     def asked_in_vain(self) -> None:
         if self.state == "connecting" and self._order.dialing is not None:
@@ -315,7 +315,7 @@ class ClientCore(PeerOwner):
     def reconnect_handlers(self) -> list[Unfinished]:
         return [] if self.hooks.began is None else self.hooks.handlers(self.hooks.began)
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         self.hooks.session_lost(lost)
         dropped = ConnectionLost(info.code, info.reason, "not_sent")
         comes_back = True
@@ -410,7 +410,7 @@ class ClientCore(PeerOwner):
             assert self._order.dialing is not None
             self._order.dialing.schedule.opened()
             if dialed.left_origin:  # the token of the session is a credential, too
-                self.peer_core.end_session("a redirect leads to another origin, where it does not resume")
+                self.peer_core.end_detached("a redirect leads to another origin, where it does not resume")
                 self.not_resumed(connection, None)
             else:
                 self.peer_core.resume(connection)
@@ -424,10 +424,10 @@ class ClientCore(PeerOwner):
         is_first = self._order.is_first
         self._give_up(failure)
         if self.peer_core.detached:
-            self.peer_core.end_session(f"the client gave up: {failure}")
+            self.peer_core.end_detached(f"the client gave up: {failure}")
         if opening is not None:
-            self.peer_core.leave(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
-        self.peer_core.out.give_up(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
+            self.peer_core.end_and_close(CloseInfo(CloseCode.GOING_AWAY, "the client gave up"))
+        self.peer_core.discard_unsent(CloseInfo(CloseCode.ABNORMAL, f"the client gave up: {failure}"))
         if not is_first:  # else `connect` raises it
             self.life.reporter.tell("error", failure)
 

@@ -8,7 +8,7 @@ from types import TracebackType
 __all__ = ["ConnectionWaiters"]
 
 
-class Waiting:
+class Callers:
     """Callers that wait in one event loop for the same outcome."""
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ConnectionWaiters:
         self.failure: Exception | None = None
         self._traceback: TracebackType | None = None
         """The traceback of the failure when it came. Each time that the failure is raised would add to it."""
-        self._waiting: Waiting | None = None
+        self._waiting: Callers | None = None
         """The present callers. If their event loop has ended, nobody waits any more."""
 
     @property
@@ -66,12 +66,12 @@ class ConnectionWaiters:
         if failure is None:
             waiting = self._present()
             if waiting is None:
-                waiting = self._waiting = Waiting()
+                waiting = self._waiting = Callers()
             failure = await waiting.wait()
         if failure is not None:
             raise failure.with_traceback(self._traceback)
 
-    def _present(self) -> Waiting | None:
+    def _present(self) -> Callers | None:
         """Return the callers that wait in the running event loop."""
         waiting = self._waiting
         return None if waiting is None or waiting.told.get_loop() is not asyncio.get_running_loop() else waiting

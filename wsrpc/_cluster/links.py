@@ -142,7 +142,7 @@ class NodeLinks:
     def _can_wait(self, peer: Peer) -> bool:
         """Return whether messages can wait in a session until there is a connection. They never wait for a new one."""
         core = core_of(peer)
-        return (peer.detached or core.out.lives) and core.out.kept < self._limits.offline_bytes
+        return core.session.lives and core.messages.kept < self._limits.offline_bytes
 
     async def reach(self, node: str) -> Peer:
         """Return another node, which may have to dial first. Cancelling is safe.
@@ -283,7 +283,7 @@ class NodeLinks:
             self._say_lost(node, client.peer)
 
     def _client_closed(self, node: str, peer: Peer, info: CloseInfo) -> None:
-        core_of(peer).out.give_up(info)  # what has waited for a session that is over must not come much later
+        core_of(peer).discard_unsent(info)  # what has waited for a session that is over must not come much later
         if node in self._clients:
             self._check_broken(node, info)
 

@@ -159,7 +159,7 @@ class Pipe:
             else:
                 try:
                     for event, _ in self._messages(message.a):
-                        self._sent += await self._sink.out.send_in_turn(event)
+                        self._sent += await self._sink.send_in_turn(event.a[0], event.a[1:])
                 except (ChannelClosed, ConnectionLost):
                     self._waiting.clear()
                     break

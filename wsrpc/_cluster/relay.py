@@ -13,7 +13,7 @@ from .._base.closing import CloseCode
 from .._base.logs import logger
 from .._base.scheduler import Tasks
 from .._channels.core import ChannelCore
-from .._channels.producer import finish
+from .._channels.producer import complete_step
 from .._handlers.compiled import Handler
 from .._handlers.invocation import Invocation
 from .._protocol.messages import RequestOptions, event_on
@@ -75,7 +75,7 @@ class Relay:
         """Pass on a message, now if that is possible. Return an awaitable if there is more to do."""
         h = ctx.inbound.h
         if h is not None:
-            source = None if ctx.channels is None else ctx.channels.find(h)
+            source = ctx.runner.find_channel(h)
             joined = None if source is None else self._joined.get(source)
             if joined is None:
                 if ctx.id is None:
@@ -190,14 +190,14 @@ class Relay:
 
     async def _wait_closed(self, ctx: Invocation) -> None:
         """Wait until the channel that a request came on ends as the other one has: then the caller knows the reason."""
-        source = None if ctx.channels is None or ctx.inbound.h is None else ctx.channels.find(ctx.inbound.h)
+        source = None if ctx.inbound.h is None else ctx.runner.find_channel(ctx.inbound.h)
         if source is not None:
             await source.wait_closed()
 
     def _answer_with(self, ctx: Invocation, far: ChannelCore) -> Any:
         """Answer with a channel that is joined to ``far``."""
         try:
-            near = ctx.answer_channel()
+            near = ctx.make_channel()
         except BaseException:
             far.abort(None)
             raise
@@ -228,4 +228,4 @@ def _relayed(*_: Any) -> None:
 
 
 async def _rest(step: Any, waits_for: Any) -> Any:
-    return await finish(step, waits_for)
+    return await complete_step(step, waits_for)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import enum
+from collections.abc import Callable, Coroutine, Hashable
 from contextvars import ContextVar
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar, cast
 from weakref import ref
 
 import msgspec
 from msgspec import UNSET
 
 from .._base.names import RAW
+from .._base.scheduler import Scheduler
 from .._protocol.counting import memory_of
 from .._protocol.messages import WireMessage
 from .._protocol.rejections import bounded_reason
@@ -19,22 +21,89 @@ from .._streams.inbox import Upload
 from ..errors import BadArguments, ChannelClosed, made_here
 from .observation import Message
 
-__all__ = ["CURRENT", "Call", "Invocation"]
+__all__ = ["CURRENT", "Call", "Cancelled", "ChannelPhase", "Invocation", "Runner"]
 
 C = TypeVar("C")
 
 
+class Cancelled(enum.IntEnum):
+    """Whether a handler is cancelled, and whether its request still gets an answer. The value never decreases."""
+
+    NO = 0
+    YES = 1
+    """By the remote peer, or with the channel. The request is still answered when the handler exits."""
+    ORPHANED = 2
+    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
+
+
+class ChannelPhase(enum.Enum):
+    """State of the channel that answers a request, and what the invocation counts as because of it."""
+
+    NONE = "none is known: a running handler"
+    RESERVED = "the handler is known to open one: a running handler, but its bytes count for channels"
+    OPEN = "it was the answer, and the handler runs on it: an open channel"
+    OVER = "it has ended: a running handler again"
+
+
+class Runner(Protocol):
+    """Part of a session that runs handlers. Implemented by `Dispatcher` of ``_peer``."""
+
+    loop: Scheduler
+    active: dict[int, Invocation]
+    """Requests of the remote peer whose handlers run, by id."""
+
+    @property
+    def paused(self) -> object | None:
+        """Not None while no handler may start; see `Admission.paused`. May be read in any thread."""
+
+    async def wait_while_paused(self, invocation: Invocation, /) -> None:
+        """Wait while no handler may start.
+
+        Raises:
+            asyncio.CancelledError: the session is over.
+        """
+
+    async def call_in_task(self, invocation: Invocation, call: Call, /) -> Any:
+        """Call a handler within its task, when it may start, and do what `complete` does with the result."""
+
+    async def complete(self, invocation: Invocation, result: Any, /, *, thread: bool = False) -> Any:
+        """Await or stream what a handler has returned, as it needs, and return the result.
+
+        ``thread``: it blocks while it makes an item.
+        """
+
+    def serve(self, invocation: Invocation, work: Any, /) -> Coroutine[Any, Any, Any]:
+        """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
+        ...
+
+    def expire(self, invocation: Invocation, seconds: float, /) -> None:
+        """Cancel a handler that has run for ``seconds``, which is too long, and reject its request now."""
+
+    def lane(self, key: Hashable, /) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+        ...
+
+    def make_channel(self, i: int, event: str, /) -> Any:
+        """Make a `ChannelCore` for the handler of request ``i``. The remote peer does not know of it yet.
+
+        Raises:
+            RemoteError: there are too many, or the remote peer knows no channels.
+        """
+
+    def find_channel(self, h: int, /) -> Any:
+        """Return the `ChannelCore` of an open channel. None if there is no such channel."""
+
+    def count(self, kind: str, text: str, /) -> None:
+        """Count an event that does not reach its handler as it came."""
+
+
 class Invocation(msgspec.Struct, eq=False):
-    """One inbound event or request, and its handler.
+    """One call of a handler for an inbound event or request.
 
-    The classes of what it holds for users lie in higher layers, and so do those of channels and sessions.
+    The classes of what it holds for users lie in higher layers, and so does that of channels.
 
-    `started`, `cancelled` and `exited` become True in this order, except that it may be cancelled before the task has
-    begun, or never. What is `orphaned` is also cancelled.
-
-    If the request is answered with a channel, `served` is set then, and the invocation `counts_as_channel` until that
-    channel is over. A request without a channel is answered when its handler exits: with its result or its exception,
-    with a rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
+    A request whose answer is no channel is answered when its handler exits: with its result or its exception, with a
+    rejection if it was cancelled and the handler raised CancelledError, or not at all if it is orphaned.
     """
 
     context_class: ClassVar[type[Any]]
@@ -45,47 +114,34 @@ class Invocation(msgspec.Struct, eq=False):
     peer: Any
     """The `Peer` that the message came from."""
     inbound: WireMessage
-    runner: Any = None
-    """The `Dispatcher` of the session in which the message came, which runs the handler. None for lifecycle handlers,
-    which no message calls."""
+    runner: Runner = cast("Runner", None)
+    """That of the session in which the message came. None for lifecycle handlers, which no message calls: they have no
+    layers, channels or lanes that would need it."""
     size: int = 0
     """Bytes of the message."""
-    message: Message | None = None
+    view: Message | None = None
     """The message as `message` handlers see it, if there is one that observes."""
     handler: Any = None
-    """The `Handler` of the message. None if no handler takes it."""
-    shown: ref[Any] | None = None
-    anonymous: Any = None
-    """The `ChannelCore` of the channel that the handler has made, or that answers its request."""
+    """The `Handler` of the message, whose module imports this one. None if no handler takes it."""
+    channel: Any = None
+    """The `ChannelCore` that the handler has made, or that answers its request; see `make_channel`."""
     user_channel: Any = None
     """The `AnonymousChannel` for that channel that the handler holds, once it has asked for it."""
+    channel_phase: ChannelPhase = ChannelPhase.NONE
     upload: Upload | None = None
     """Reads the items that the caller sends, if the handler has a parameter for them."""
     task: asyncio.Task[None] | None = None
     """Runs what the call of the handler has not finished. None before it was made, which an eager task's first step
     precedes."""
-    counted: bool = False
-    """It is among the running handlers. One that does not wait never is."""
-    started: bool = False
-    """The task has begun."""
-    cancelled: bool = False
-    """By the remote peer, by the end of the session or of the channel, or because it took too long."""
+    begun: bool = False
+    """The task has taken its first step."""
+    cancelled: Cancelled = Cancelled.NO
     cancel_reason: Any = None
-    orphaned: bool = False
-    """Nobody may get the answer: the connection that asked is gone, or the request has been answered already."""
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     lane: asyncio.Lock | None = None
     """Keeps other handlers of its lane waiting."""
-    served: Any = None
-    """The `ChannelCore` of the channel with which the request was answered, and on which the handler runs."""
-    bytes_on_channel: bool = False
-    """The bytes count as held by a channel, not by a handler. True from the start if the handler is known to open
-    one."""
-    counts_as_channel: bool = False
-    """It counts as an open channel, not as a running handler. If the channel ends before the handler exits, it counts
-    as a handler again."""
-    exited: bool = False
+    _context: ref[Any] | None = None
     _memory: int | None = None
 
     @property
@@ -96,9 +152,9 @@ class Invocation(msgspec.Struct, eq=False):
         return self._memory
 
     @property
-    def channels(self) -> Any:
-        """The `ChannelTable` of the session in which the message came. None for lifecycle handlers."""
-        return None if self.runner is None else self.runner.channels
+    def served(self) -> Any:
+        """The `ChannelCore` with which the request was answered, and on which the handler runs. None without one."""
+        return self.channel if self.channel_phase in _SERVED else None
 
     @classmethod
     def shows(cls, context_class: type[C]) -> type[C]:
@@ -112,11 +168,11 @@ class Invocation(msgspec.Struct, eq=False):
 
         A context holds its invocation. The other direction is weak, or each call would be a reference cycle.
         """
-        shown = None if self.shown is None else self.shown()
-        if shown is None:
-            shown = self.context_class(self)
-            self.shown = ref(shown)
-        return shown
+        context = None if self._context is None else self._context()
+        if context is None:
+            context = self.context_class(self)
+            self._context = ref(context)
+        return context
 
     @property
     def event(self) -> str:
@@ -143,14 +199,19 @@ class Invocation(msgspec.Struct, eq=False):
         which = "" if self.id is None else f" #{self.id}"
         return repr(f"{where}{self.event}{which}")[1:-1]
 
-    def answer_channel(self) -> Any:
-        """Return the `ChannelCore` of the channel that may answer the request; it counts as open from now on."""
-        if self.anonymous is None:
-            if self.id is None or self.channels is None:
+    def make_channel(self) -> Any:
+        """Return the `ChannelCore` of the channel that may answer the request. The first call makes it.
+
+        Raises:
+            BadArguments: the message is an event, which has no answer.
+            RemoteError: there is no room for another channel, or the remote peer knows no channels.
+        """
+        if self.channel is None:
+            if self.id is None:
                 text = f"{self.event!r} opens a channel, so it has to be requested, and came as an event"
                 raise made_here(BadArguments(text))
-            self.anonymous = self.channels.make(self.id, self.event)
-        return self.anonymous
+            self.channel = self.runner.make_channel(self.id, self.event)
+        return self.channel
 
     def without_surplus(self, a: list[Any], most: int) -> list[Any]:
         """Cut ``a`` of an event to ``most`` values. That of a request is returned unchanged, to be rejected.
@@ -160,17 +221,16 @@ class Invocation(msgspec.Struct, eq=False):
         """
         if self.inbound.i is not UNSET:
             return a
-        if self.channels is not None:
-            text = (
-                f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
-                "without the others"
-            )
-            self.channels.listener.count("surplus arguments", text)
+        text = (
+            f"event '{self.label}' came with {len(a) - 1} arguments and its handler takes {most - 1}, so it runs "
+            "without the others"
+        )
+        self.runner.count("surplus arguments", text)
         return a[:most]
 
     def read_items(self, convert: Callable[[Any], Any], parameter: str) -> Any:
         """Return the stream of items that the caller sends with ``send=``, for the parameter of that name."""
-        self.upload = self.answer_channel().upload()
+        self.upload = self.make_channel().upload()
         return self.stream_class(self.event, convert, reading=self.upload, parameter=parameter)
 
     # ------------------------------------------------------------ while the handler runs
@@ -187,9 +247,9 @@ class Invocation(msgspec.Struct, eq=False):
         """Cancel the handler, unless it is cancelled already."""
         if self.cancelled:
             return
-        self.cancelled = True
+        self.cancelled = Cancelled.YES
         self.cancel_reason = reason
-        if self.started and self.task is not None:
+        if self.begun and self.task is not None:
             # Cancelling a task that has not begun would leave its request without an answer. Its first step looks.
             self.task.cancel(bounded_reason(reason))
 
@@ -199,8 +259,14 @@ class Invocation(msgspec.Struct, eq=False):
 
     def orphan(self, reason: object) -> None:
         """Cancel the handler, because nobody can get its answer."""
-        self.orphaned = True
         self.cancel(reason)
+        self.cancelled = Cancelled.ORPHANED
+
+    def note_orphaned(self, reason: object) -> None:
+        """Take note that nobody can get the answer. The caller ends the handler, by raising `cancellation` in it."""
+        if not self.cancelled:
+            self.cancel_reason = reason
+        self.cancelled = Cancelled.ORPHANED
 
     def settle(self) -> None:
         """Remove the request from those that await an answer, if it is one of them."""
@@ -225,4 +291,6 @@ class Invocation(msgspec.Struct, eq=False):
 CURRENT: ContextVar[Invocation] = ContextVar("wsrpc_current")
 
 Call = Callable[[Invocation, list[Any]], Any]
-"""Calls a handler with its invocation and the event and its arguments, as they arrived."""
+"""The call of a handler, compiled: takes the invocation, and the event's name with the arguments as they arrived."""
+
+_SERVED = (ChannelPhase.OPEN, ChannelPhase.OVER)

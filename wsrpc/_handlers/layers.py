@@ -21,7 +21,7 @@ from .arguments import ArgumentsRefused
 from .compiled import Handler
 from .invocation import Call, Invocation
 
-__all__ = ["HandlerContext", "Middleware", "Route", "around", "discard", "when_over"]
+__all__ = ["HandlerContext", "Middleware", "Route", "around", "close_unawaited", "when_over"]
 
 # The first argument of both is a `Context`, whose class lies in a higher layer.
 Middleware = Callable[[Any, Callable[[Any], Awaitable[Any]]], Awaitable[Any]]
@@ -127,10 +127,10 @@ class Limited:
 
     def close(self) -> None:
         """Close the work, because nobody will await it."""
-        discard(self._work)
+        close_unawaited(self._work)
 
 
-def discard(work: object) -> None:
+def close_unawaited(work: object) -> None:
     """Close what was to be awaited and never will be, before Python warns about it."""
     if inspect.iscoroutine(work) or isinstance(work, Limited):
         work.close()
@@ -140,7 +140,7 @@ def _within_task(call: Call) -> Call:
     """Call a handler within its task. One that is called once stays registered if it is cancelled before that."""
 
     async def within_task(invocation: Invocation, a: list[Any]) -> Any:
-        return await invocation.runner.call(invocation, call)
+        return await invocation.runner.call_in_task(invocation, call)
 
     return within_task
 
@@ -158,7 +158,7 @@ def _in_thread(call: Call, most: int | None) -> Call:
             # if the handler was cancelled meanwhile. It may have waited for a thread until now.
             if invocation.cancelled:
                 return None, invocation.cancellation()
-            if invocation.runner.admission.paused is not None:
+            if invocation.runner.paused is not None:
                 return None, _NOT_STARTED
             try:
                 return context.run(call, invocation, a), None
@@ -170,21 +170,21 @@ def _in_thread(call: Call, most: int | None) -> Call:
             result, error = await asyncio.shield(invocation.thread)
             if error is not _NOT_STARTED:
                 break
-            await invocation.runner.may_start(invocation)
+            await invocation.runner.wait_while_paused(invocation)
         if error is not None:
             raise error
-        return await invocation.runner.finish(invocation, result, thread=True)
+        return await invocation.runner.complete(invocation, result, thread=True)
 
     return in_thread
 
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane: asyncio.Lock = invocation.runner.running.lane(key)
+        lane = invocation.runner.lane(key)
         await lane.acquire()
         invocation.lane = lane
         try:
-            return await invocation.runner.call(invocation, call)
+            return await invocation.runner.call_in_task(invocation, call)
         finally:
             when_over(invocation.thread, invocation.leave_lane)
 
@@ -233,7 +233,7 @@ def _innermost(call: Call, handler_context: HandlerContext | None) -> Next:
     async def run(invocation: Invocation, ctx: Any) -> Any:
         try:
             async with nullcontext() if handler_context is None else handler_context(ctx):
-                return await invocation.runner.call(invocation, call)
+                return await invocation.runner.call_in_task(invocation, call)
         except ArgumentsRefused as refused:
             # Middleware sees the error that the caller will get.
             raise made_here(refused.error) from None

@@ -15,7 +15,7 @@ from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import WireMessage
 from .introspection import name_of
 from .invocation import CURRENT, Invocation
-from .layers import discard
+from .layers import close_unawaited
 from .registry import Registry
 
 __all__ = [
@@ -90,7 +90,7 @@ class Stage:
             if inspect.isawaitable(result):
                 self.unfinished.append((event, label, result))
 
-    async def finish(self) -> None:
+    async def complete(self) -> None:
         """Await the handlers that are not finished, one after another."""
         try:
             while self.unfinished:
@@ -108,7 +108,7 @@ class Stage:
     def abandon(self) -> None:
         """Close coroutines that nobody will await any more, before Python warns about them."""
         for _, _, awaitable in self.unfinished:
-            discard(awaitable)
+            close_unawaited(awaitable)
         self.unfinished.clear()
 
 
@@ -173,26 +173,26 @@ class Reporter:
             return  # most peers have no such handlers
         stage = self._stage(event)
         stage.fire(self.registries, event, (self._peer, argument))
-        self._finish(stage)
+        self._complete(stage)
 
     def call(self, event: str, function: Callable[..., Any], /, *args: object) -> None:
         """Call a user's function, sync or async, as a handler of a lifecycle event."""
         stage = self._stage(event)
         stage.call(event, function, args)
-        self._finish(stage)
+        self._complete(stage)
 
-    def finish(self, event: str, unfinished: list[Unfinished]) -> None:
+    def complete(self, event: str, unfinished: list[Unfinished]) -> None:
         """Await calls of handlers of a lifecycle event in a task, one after another."""
         stage = self._stage(event)
         stage.unfinished.extend(unfinished)
-        self._finish(stage)
+        self._complete(stage)
 
     def _stage(self, event: str) -> Stage:
         return Stage(Invocation(self._peer, WireMessage(a=[event])), self.failed)
 
-    def _finish(self, stage: Stage) -> None:
+    def _complete(self, stage: Stage) -> None:
         if stage.unfinished:
-            task = stage.context.run(self.spawn, stage.finish())
+            task = stage.context.run(self.spawn, stage.complete())
             task.add_done_callback(lambda _: stage.abandon())  # if it is cancelled before its first step
 
     def failed(self, event: str, name: str, exc: BaseException) -> None:
@@ -262,7 +262,7 @@ class OpenPhase:
         """
         stage, loop = self._stage, self._reporter.loop
         self._timer = loop.call_at(loop.time() + self._patience, self._late)
-        self.task = task = stage.context.run(self._reporter.spawn, stage.finish())
+        self.task = task = stage.context.run(self._reporter.spawn, stage.complete())
         self._tasks.append(task)
         task.add_done_callback(partial(self._finished, stage))
         if self._stopped:

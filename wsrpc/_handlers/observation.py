@@ -13,7 +13,7 @@ from .._protocol.messages import WireMessage, channel_id, id_from_wire
 from .._protocol.rejections import error_from_wire, reason_from_wire
 from ..errors import BoundedRepr, RemoteError
 
-__all__ = ["Message", "finish"]
+__all__ = ["Message", "mark_processed"]
 
 
 class _Head(NamedTuple):
@@ -139,7 +139,7 @@ class Message:
             self._finished = asyncio.get_running_loop().create_future()
         await asyncio.shield(self._finished)
 
-    def _finish(self) -> None:
+    def _mark_processed(self) -> None:
         self._done = True
         if self._finished is not None and not self._finished.done():
             self._finished.set_result(None)
@@ -179,10 +179,10 @@ class Message:
         return f"<Message {self.describe(limit=60)}>"
 
 
-def finish(message: Message | None) -> None:
+def mark_processed(message: Message | None) -> None:
     """Let everybody who waits for `Message.processed` go on. Idempotent; None: no `message` handler observes."""
     if message is not None:
-        message._finish()  # pyright: ignore[reportPrivateUsage]
+        message._mark_processed()  # pyright: ignore[reportPrivateUsage]
 
 
 def _bounded(value: object, limit: int) -> str:

@@ -14,18 +14,17 @@ from .._base.closing import CloseCode
 from .._base.names import STREAM_EVENTS, ChannelRef
 from .._channels.readers import Readers
 from .._handlers.invocation import Invocation
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._protocol.counting import decode_any
 from .._protocol.messages import WireMessage, place_on
 from .._protocol.rejections import ABORTED
 from .._sending.outbound import Outbound
-from .._sending.states import OutboundState
 from .._streams.inbox import Inbox
 from .._streams.recipients import Decode, Recipient
 from ..errors import Draining, Overloaded, RemoteError, RpcError
 from .answers import Answers
 from .running import RunningHandlers
-from .waiting import Hold, Kind, Waiting
+from .waiting import Dispatch, Hold, Kind, ReceivedMessage
 
 if TYPE_CHECKING:
     from .._channels.core import ChannelCore
@@ -59,7 +58,7 @@ class Admission:
         active: dict[int, Invocation],
         *,
         present: Callable[[], Admission],
-        dispatch: Callable[[WireMessage, bytes | bytearray, Message | None, ChannelCore | None], None],
+        dispatch: Dispatch,
         pumped: Callable[[], None],
         readers: Readers,
         fail: Callable[[int, str], None],
@@ -119,13 +118,15 @@ class Admission:
             pass
         elif self._refuses is not None and i is not UNSET and message.h is None and self._refuses():
             self._answers.reject(i, Draining("closing, no new requests are taken: ask again on another connection"))
-        elif self.paused is not None and self._out.state is OutboundState.LOST:  # it was kept on a channel
+        elif self.paused is not None and self._out.session.over:  # it was kept on a channel
             self._answers.ignored["dropped at the end"] += 1
         elif not self._must_wait(kind, len(payload)):
             self._dispatch(message, payload, view, channel)
             return
         elif self.running.let_wait(
-            Waiting(kind, _kept(payload, view), None if i is UNSET else i, view, decode, channel)
+            ReceivedMessage(
+                kind, _kept(payload, view), None if i is UNSET else i, view, decode, self._dispatch, channel
+            )
         ):
             self.update()
             return
@@ -134,7 +135,7 @@ class Admission:
             self._answers.count("event dropped, too many wait", text)
         else:
             self._answers.reject(i, Overloaded(f"{len(self.running.room)} messages wait already, ask again later"))
-        finish(view)
+        mark_processed(view)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
@@ -180,7 +181,7 @@ class Admission:
         waiting = self.running.room.take_key(i)
         if waiting is None:
             return False
-        waiting.finish()
+        waiting.mark_processed()
         self._answers.reject(i, RpcError(ABORTED))
         return True
 
@@ -188,7 +189,7 @@ class Admission:
 
     def update(self) -> None:
         """Compute ``needs_checks`` anew, because something that it depends on has changed."""
-        present = self if self._out.state is not OutboundState.LOST else self._present()
+        present = self._present() if self._out.session.over else self
         present.needs_checks = present._find_needs_checks()
 
     def _find_needs_checks(self) -> bool:
@@ -241,7 +242,7 @@ class Admission:
             if waiting.was_taken:
                 if not handled:
                     self.running.room.take(ticket)
-                    waiting.finish()
+                    waiting.mark_processed()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
             message.i = UNSET
@@ -254,16 +255,16 @@ class Admission:
                 break
         self.update()
 
-    def count_as_channel(self, call: Invocation) -> None:
-        """Count a call as a channel, because its request has been answered with one. That makes room for a handler."""
-        self.running.count_as_channel(call)
+    def count_as_channel(self, invocation: Invocation) -> None:
+        """Count a handler as a channel, with which its request was answered. That makes room for another handler."""
+        self.running.count_as_channel(invocation)
         self.update()
         if self.running.room.items:
             self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
 
-    def count_as_handler(self, call: Invocation) -> None:
-        """Count a call as a handler again: its channel is over, and makes room for the next one."""
-        self.running.count_as_handler(call)
+    def count_as_handler(self, invocation: Invocation) -> None:
+        """Count a handler as such again: its channel is over, and makes room for the next one."""
+        self.running.count_as_handler(invocation)
         self.update()
 
     def hold(self, holding: Hold) -> None:
@@ -288,7 +289,7 @@ class Admission:
 
     def pump(self) -> None:
         """Start the messages that wait, as far as there is room."""
-        if self._out.state is OutboundState.LOST and (present := self._present()) is not self:
+        if self._out.session.over and (present := self._present()) is not self:
             present.pump()
             return
         if self._pumping or not self.running.room.items:
@@ -310,9 +311,9 @@ class Admission:
                     if channel is not None:
                         place_on(message, channel.id)
                     elif waiting.readers and not self.readers.has_handler(message.c, message.a[0]):
-                        waiting.finish()
+                        waiting.mark_processed()
                         continue
-                    self._dispatch(message, waiting.payload, waiting.view, channel)
+                    waiting.dispatch(message, waiting.payload, waiting.view, channel)
                 except Exception as exc:
                     # It was decoded when it came, so a codec is at fault. That ends this connection only.
                     self._answers.log(logging.ERROR, "a message could not be dealt with", exc_info=exc)
@@ -322,11 +323,11 @@ class Admission:
             self._pumped()
             self.update()
 
-    def _drop(self, waiting: Waiting) -> None:
+    def _drop(self, waiting: ReceivedMessage) -> None:
         """Drop a message whose channel has ended before its turn came."""
         if waiting.id is not None and waiting.channel is not None:
             self._answers.reject(waiting.id, RemoteError(f"Anonymous channel '{waiting.channel.id}' does not exist"))
-        waiting.finish()
+        waiting.mark_processed()
 
     def end_session(self) -> None:
         """Drop the requests that wait: nobody waits for their answers. Events start when there is room.
@@ -335,20 +336,20 @@ class Admission:
         connection, or while `open` handlers run, which may refuse the remote peer.
         """
         if self.paused is not None or self._holding is not _NONE_HELD:
-            self.discard()
+            self.drop_all()
         if self.running.room.items:
             for waiting in self.running.room.take_requests():
-                waiting.finish()
+                waiting.mark_processed()
         self.hold(Hold.NONE)
         if self.paused is not None:
             self.paused.set_result(None)  # ends handlers that wait to start
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""
         while found := self.running.room.oldest():
             ticket, waiting = found
             self.running.room.take(ticket)
-            waiting.finish()
+            waiting.mark_processed()
             self._answers.ignored["dropped at the end"] += 1
         self.update()
 

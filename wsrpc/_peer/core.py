@@ -23,16 +23,18 @@ from .._handlers.lifecycle import Closers, OpenPhase, Reporter, Stage
 from .._protocol.codecs import NegotiatedCodec
 from .._protocol.control import Announced, Credit, Drain
 from .._protocol.messages import MAX_ID, WireMessage
+from .._sending.draining import Draining
+from .._sending.message_sender import MessageSender
 from .._sending.outbound import Outbound
 from .._sending.outbox import Outbox
 from .._sending.pending import Pending
-from .._sending.states import OutboundState
 from .._session.client import ClientSession
 from .._session.connection import Connection, Receive
-from .._session.session import MESSAGE
+from .._session.session import MESSAGE, NOT_CONNECTED
 from .._session.sessions import ServerSession
 from .._session.states import SessionInput
 from ..errors import ChannelClosed, ConnectionLost, ProtocolError, SessionLost, closed_here
+from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo, Traffic
 from .admission import Admission
@@ -48,8 +50,6 @@ from .running import RunningHandlers
 from .waiting import Hold
 
 __all__ = ["PeerCore", "PeerLife"]
-
-NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 
 WORK = 4 * 1024
 """Bytes that a running handler, an open channel or a pending request takes besides its message, about."""
@@ -105,6 +105,7 @@ class PeerLife:
             fails_offline=options.fails_offline,
             expired=self._expired,
             queued=owner.queued,
+            left_out=self.history.left_out,
             warn=log.warn,
         )
         self.readers = Readers(limits, (own, shared), count=self.count, warn=log.warn, survives=options.keeps_offline)
@@ -127,8 +128,8 @@ class PeerLife:
 
     def _use(self, core: PeerCore) -> None:
         self.core = core
-        self.sender.use(core.out)
-        self.readers.use(core.out, core.dispatcher.admission)
+        self.sender.use(core.messages)
+        self.readers.use(core.messages, core.dispatcher.admission)
 
     # ------------------------------------------------------------ sessions
 
@@ -156,31 +157,31 @@ class PeerLife:
                 ``connection`` is closed, too.
         """
         self.running.after_events(None)
-        if self.core.out.lives:
+        if self.core.session.lives:
             replaced = CloseInfo(CloseCode.GOING_AWAY, "another connection was bound")
             self.core.replace(replaced)
             self.running.after_events(None)
             # A `close` handler may have said what is to be. (With eager tasks its first step runs at once.)
-            out = self.sender.out
-            if out.lives or self.outbox.user_closed:
-                last = replaced if out.lives else out.ending
+            session = self.core.session
+            if session.lives or self.outbox.user_closed:
+                last = replaced if session.lives else session.ending
                 self.reporter.spawn(connection.transport.close(last.code, last.reason))
                 raise ConnectionLost(last.code, last.reason, "not_sent")
         if self.core.over:
-            self.renew(self.core.out.ending)
+            self.renew(self.core.session.ending)
         return self.core
 
     def bind(self, connection: Connection) -> None:
         """Begin a session on ``connection``; see `Peer.bind`."""
         self.make_way(self.check_new(connection)).begin(connection)
 
-    def present_out(self) -> Outbound:
-        """Return the sending half of ``core``.
+    def present_messages(self) -> MessageSender:
+        """Return the message sender of ``core``.
 
         A session that is over asks for it. If it held the next session, each
         reference to an old one would keep all later ones alive.
         """
-        return self.core.out
+        return self.core.messages
 
     def admission(self) -> Admission:
         """Return the admission of ``core``."""
@@ -198,7 +199,7 @@ class PeerLife:
 
     def any_task(self) -> asyncio.Future[Any] | None:
         """Return a task of this peer that is not done yet, or the thread that it has left behind. None if all ended."""
-        calls = ((call.task, call.thread) for call in self.running.calls)
+        calls = ((each.task, each.thread) for each in self.running.invocations)
         unfinished = (each for call in calls for each in call if each is not None and not each.done())
         return next(unfinished, None) or next(iter(self.reporter.running), None)
 
@@ -221,7 +222,7 @@ class PeerLife:
             # A handler that ends makes room for one that waits, so look again.
             late = await closers.wait_besides(tasks, max(0.0, deadline - self.loop.time()))
             if late and still():
-                self.admission().discard()
+                self.admission().drop_all()
                 for task in late:
                     task.cancel()
                 stubborn = await closers.wait_besides(late, patience)
@@ -254,6 +255,7 @@ class PeerCore:
         "ignored",
         "life",
         "log",
+        "messages",
         "options",
         "out",
         "owner",
@@ -275,18 +277,24 @@ class PeerCore:
         self.reporter = life.reporter
         self.session: ClientSession | ServerSession
         if options.dialer:
-            self.session = ClientSession(settings, loop, self)
+            self.session = ClientSession(settings, loop, self, ending=ending)
         else:
-            self.session = ServerSession(settings, loop, self, sessions=owner.sessions, host=owner)
+            self.session = ServerSession(settings, loop, self, sessions=owner.sessions, ending=ending)
         self.out = Outbound(
             self.session,
             settings,
             loop,
             life.outbox,
-            self,
-            dialer=options.dialer,
-            ending=ending,
-            present=life.present_out,
+            Draining(self.session, loop, life.ignored, self._fall_silent, dialer=options.dialer),
+            ignored=life.ignored,
+            fail=fail,
+        )
+        self.messages = MessageSender(
+            self.out,
+            life.outbox,
+            has_channel=self._has_channel,
+            is_awaited=life.running.is_awaited,
+            present=life.present_messages,
         )
         answers = Answers(
             self.out,
@@ -302,7 +310,7 @@ class PeerCore:
             shared,
             running=life.running,
             requester=life.sender,
-            out=self.out,
+            messages=self.messages,
             answers=answers,
             readers=life.readers,
             present=life.admission,
@@ -318,7 +326,7 @@ class PeerCore:
             dispatcher=self.dispatcher,
             out=self.out,
             channels=self.channels,
-            control=self.session.control if settings.extensions else None,
+            control=self.session.take_control if settings.extensions else None,
             reporter=life.reporter,
             fail=fail,
         )
@@ -328,19 +336,11 @@ class PeerCore:
     def __repr__(self) -> str:
         return f"<PeerCore {self.state} active={len(self.dispatcher.active)} channels={len(self.channels)}>"
 
-    # ------------------------------------------------------------ what its parts report and ask
+    # ------------------------------------------------------------ what its parts ask
 
-    def has_channel(self, h: int) -> bool:
+    def _has_channel(self, h: int) -> bool:
         """Return whether an anonymous channel is open."""
         return self.channels.find(h) is not None
-
-    def is_awaited(self, ctx: Invocation | None) -> bool:
-        """Return whether the remote peer waits for the handler that this context belongs to."""
-        return self.life.running.is_awaited(ctx)
-
-    def broadcasts_dropped(self, count: int) -> None:
-        """Count broadcasts that were left out because the remote peer reads too slowly."""
-        self.life.history.left_out(count)
 
     def spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine in a task."""
@@ -355,7 +355,7 @@ class PeerCore:
     @property
     def over(self) -> bool:
         """Whether the session has ended."""
-        return self.out.state is OutboundState.LOST
+        return self.session.over
 
     @property
     def connection(self) -> Connection | None:
@@ -365,7 +365,7 @@ class PeerCore:
     @property
     def connected(self) -> bool:
         """Whether there is a connection over which messages can be sent."""
-        return self.out.works and self.session.connection is not None
+        return self.session.connected
 
     @property
     def detached(self) -> bool:
@@ -375,9 +375,7 @@ class PeerCore:
     @property
     def state(self) -> str:
         """State of the session and its connection, or ``"disconnected"``."""
-        if not self.out.lives:
-            return "disconnected"
-        return self.session.state.value if self.session.detached else self.out.state.value
+        return self.out.state
 
     @property
     def uptime(self) -> float:
@@ -458,7 +456,7 @@ class PeerCore:
     def _reconnected(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         out = self.out
-        if out.state is not OutboundState.OPENING or not out.works or len(out.contexts) > 1:
+        if not self.session.takes_messages or out.is_open or len(out.contexts) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -469,7 +467,7 @@ class PeerCore:
 
     def _handler_failed(self, event: str, name: str, exc: BaseException) -> None:
         """Log that an `open` or `on_reconnect` handler has raised ``exc``."""
-        if not self.out.works and _tells_of_the_end(exc):
+        if not self.session.takes_messages and _tells_of_the_end(exc):
             # It has not failed. A request of the handler raised because the session has ended, either before the
             # handler was cancelled, or because the user closes: then handlers are not cancelled.
             self.log(
@@ -486,23 +484,24 @@ class PeerCore:
         if self.out.opening is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.out.lives and self.session.connection is None and not self.session.detached:
+        if self.session.lives and self.session.connection is None and not self.session.detached:
             await self.wait_closed()  # the end of its connection is reported later
 
     def _opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
-        out = self.out
+        out, session = self.out, self.session
         out.opening = None
-        if out.state is OutboundState.OPENING and not out.silent:
+        if not (session.closing or out.silent):
             try:
-                out.flush_offline()
+                self.messages.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                self.session.refuse()
-        if out.state is OutboundState.CLOSING:
+                session.refuse()
+        if session.closing:
             return
-        out.opened()
+        out.end_opening()
+        out.draining.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if self.session.connection is not None:  # else the session goes on later, or its end is reported
+        if session.connection is not None:  # else the session goes on later, or its end is reported
             self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
@@ -520,8 +519,9 @@ class PeerCore:
         """Use what both sides support from now on."""
         self._inbound.agree(codec)
         self.out.agree(announced, codec, common)
+        self.out.draining.agreed()
 
-    def control(self, message: Credit | Drain) -> None:
+    def take_credit_or_drain(self, message: Credit | Drain) -> None:
         """Take a control message that is not about the session."""
         channels = self.channels
         if isinstance(message, Drain):
@@ -536,7 +536,7 @@ class PeerCore:
 
     def drain(self, until: float) -> None:
         """Finish the calls that have begun, and refuse new ones that they do not need, until the time ``until``."""
-        if self.out.lives:
+        if self.session.lives:
             self.out.draining.drain(until)
             self.dispatcher.admission.drain(self._refuses_new)
 
@@ -544,8 +544,10 @@ class PeerCore:
         # While a request of this side is pending, a new request may be part of its handler's work.
         return self.out.draining.quiet and not (self.out.requests or self.channels.opened)
 
-    def fell_silent(self) -> bool:
+    def _fall_silent(self) -> bool:
         """Begin nothing new, because the remote peer is about to close. Return whether `open` handlers still run."""
+        self.out.update_clear()
+        self.messages.begin_nothing()
         self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
         return bool(self.out.contexts)
@@ -559,50 +561,55 @@ class PeerCore:
 
     # ------------------------------------------------------------ the end
 
+    def discard_unsent(self, info: CloseInfo) -> None:
+        """Fail what waits for a session, because none will come: with ``info``, unless a connection is still ending."""
+        if not self.session.lives:
+            self.session.ending = info
+        self.life.outbox.discard(self.session.ending)
+
     def begin_close(self, code: int, reason: str) -> None:
         """Accept nothing more. The caller closes the session now."""
-        out, outbox, info = self.out, self.life.outbox, CloseInfo(code, reason)
+        out, outbox, session = self.out, self.life.outbox, self.session
+        ending = CloseInfo(code, reason, user_closed=True)
         outbox.user_closed = True
-        if not out.lives:
-            out.ending = CloseInfo(code, reason, user_closed=True)
-            outbox.discard(out.ending)
+        if not session.lives:
+            session.ending = ending
+            outbox.discard(ending)
             return
         out.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
-            outbox.discard_requests(info)
-        detached = self.session.detached
-        if not detached and (out.state is OutboundState.OPENING or out.silent):
-            with suppress(ConnectionLost):
-                out.flush_offline()
-        closing = out.state is OutboundState.CLOSING
-        if not closing:
-            out.ending = CloseInfo(code, reason, user_closed=True)
-            if out.slow_reader is not None and not detached:
-                out.slow_reader.flush(everything=True)
-        if detached:
+            outbox.discard_requests(ending)
+        if session.detached:
             self.dispatcher.admission.pause()  # no handler starts after this side has closed
-            self.end_session(f"closed on this side: {reason}" if reason else "closed on this side", SessionInput.CLOSED)
-        elif not closing:
-            self._stop()
+            why = f"closed on this side: {reason}" if reason else "closed on this side"
+            self.end_detached(why, SessionInput.CLOSED, ending=ending)
+            return
+        if out.silent or not (out.is_open or session.closing):
+            with suppress(ConnectionLost):
+                self.messages.flush_offline()
+        if not session.closing:
+            if out.slow_reader is not None:
+                out.slow_reader.flush(everything=True)
+            self._close_soon(ending)
 
-    def _stop(self) -> None:
+    def _close_soon(self, ending: CloseInfo) -> None:
         """Let nothing in and no handler start from now on: this side closes, and the session ends."""
-        self.session.close_soon()
-        self.out.move(OutboundState.CLOSING)
+        self.session.close_soon(ending)
+        self.out.update_clear()
         self.dispatcher.admission.pause()
 
     def fail(self, code: int, reason: str) -> None:
         """Close the connection because of what the remote peer did, and ignore whatever else it sends."""
-        if not self.out.lives or self.out.state is OutboundState.CLOSING:
+        session = self.session
+        if not session.lives or session.closing:
             return
-        if self.session.detached:
-            self.end_session(reason, SessionInput.OVERFLOWED)
+        if session.detached:
+            self.end_detached(reason, SessionInput.OVERFLOWED)
             return
         self.log(logging.WARNING, "closing the connection with %d: %s", code, reason)
-        self.out.ending = CloseInfo(code, reason)
-        self._stop()
+        self._close_soon(CloseInfo(code, reason))
         self.reporter.tell("error", ProtocolError(reason))
-        self.reporter.spawn(self.session.close(code, reason))
+        self.reporter.spawn(session.close(code, reason))
 
     def refuse(self, code: int, reason: str) -> None:
         """Close the connection while it opens, and ignore the messages that have arrived."""
@@ -613,79 +620,105 @@ class PeerCore:
         """End the session now, because another one takes its place."""
         self.life.outbox.user_closed = False
         if self.session.detached:
-            self.end_session(replaced.reason, replaced=True)
+            self.end_detached(replaced.reason, replaced=True)
         else:
             self.out.send_kept_back()
-            self.leave(self.out.ending if self.out.state is OutboundState.CLOSING else replaced, replaced=True)
+            self.end_and_close(self.session.ending if self.session.closing else replaced, replaced=True)
 
-    def leave(self, info: CloseInfo, *, replaced: bool = False) -> None:
+    def end_and_close(self, info: CloseInfo, *, replaced: bool = False) -> None:
         """End the session now, and close its connection.
 
         Args:
             replaced: another one takes its place.
         """
-        if self.out.state is not OutboundState.CLOSING:
-            self.session.close_soon()
-        left = self.session.end()
-        self._over(info, ConnectionLost(info.code, info.reason), replaced)
+        if not self.session.closing:
+            self.session.close_soon(info)
+        left = self.session.end(info, ConnectionLost(info.code, info.reason))
+        self.session_over(replaced=replaced)
         if left is not None:
             self.reporter.spawn(left.transport.close(info.code, info.reason))
 
-    def end_session(self, why: str, happened: SessionInput = SessionInput.ENDED, *, replaced: bool = False) -> None:
-        """End a session that has no connection."""
-        info = self.out.ending
-        self.session.end(happened)
-        self._over(info, SessionLost(info.code, why), replaced)
+    def end_detached(
+        self,
+        why: str,
+        happened: SessionInput = SessionInput.ENDED,
+        *,
+        ending: CloseInfo | None = None,
+        replaced: bool = False,
+    ) -> None:
+        """End a session that has no connection.
+
+        Args:
+            ending: what `close` handlers get, if not how the last connection has ended.
+            replaced: another session takes its place.
+        """
+        info = self.session.ending if ending is None else ending
+        self.session.end(info, SessionLost(info.code, why), happened)
+        self.session_over(replaced=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
         """Close the connection, but not the session, which goes on over another one if it can.
 
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
-        if self.session.connection is not None and self.out.state is not OutboundState.CLOSING:
+        if self.session.connected:
             self.session.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
             self.reporter.spawn(self.session.close(code, reason))
 
-    def _over(self, info: CloseInfo, lost: ConnectionLost, replaced: bool = False) -> None:
+    def session_over(self, *, replaced: bool = False) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers.
 
         Args:
-            info: how its last connection has ended.
-            lost: what calls in flight get.
             replaced: whether another session takes its place.
         """
-        life, out = self.life, self.out
-        # After the user's `close`, a call that brings another connection may have come. This one still ends by `close`.
-        by_user = life.outbox.user_closed or (out.state is OutboundState.CLOSING and out.ending.user_closed)
-        out.lose()
-        info = msgspec.structs.replace(info, user_closed=by_user)
-        if isinstance(lost, SessionLost):
-            info = self.owner.lost(info, replaced, lost)
-            if self.session.asking is not None:
-                self.owner.asked_in_vain()
-            self.log(logging.INFO, "the session of peer %s at %s is over: %s", life.id, self.log.place, lost.reason)
-        else:
-            info = self.owner.lost(info, replaced)
-            text = "peer %s at %s disconnected: %d %s"
-            self.log(logging.INFO, text, life.id, self.log.place, info.code, info.reason)
+        life, session, out, lost = self.life, self.session, self.out, self.session.end_reason
+        assert lost is not None
+        # Nothing more leaves on this session. What is sent from now on, by whatever is told of the end, waits for the
+        # next one, if the owner wants that.
+        out.session_over()
+        info = session.ending = self._report_end(lost, replaced)
         if self.options.dialer and life.core is self:
             life.renew(info)
+        if info.user_closed:
+            closed_here(lost)
+        # The opening, and the preparation of the end.
         if out.opening is not None:
-            out.opening.end_session(user_closed=by_user)
+            out.opening.end_session(user_closed=info.user_closed)
         out.draining.session_over()
         if out.silent:
             life.running.run_in_tasks(False)
-        out.end(info, lost)
-        if by_user:
-            closed_here(lost)
+        # What this side has sent, or would send.
+        self.messages.end(lost)
+        # What it does for the remote peer. The events that wait start their handlers, which may read a channel, so
+        # before the channels end.
         self.dispatcher.end(lost)
+        # What it reads and produces.
         life.readers.end_session(lost)
         self.channels.end(lost)
         self.dispatcher.admission.update()
+        # The application. `wait_closed` returns now: a handler that goes before the `close` handlers may wait in it.
         life.running.after_events(partial(self._call_close_handlers, info))
-        self._end_wait()  # at once: a handler that goes before the `close` handlers may wait for it
-        self.owner.ended()
+        self._end_wait()
+        self.owner.all_ended()
+
+    def _report_end(self, lost: ConnectionLost, replaced: bool) -> CloseInfo:
+        """Tell the owner and the log that the session is over. Return what the `close` handlers get."""
+        life, session = self.life, self.session
+        # After the user's `close`, a call that brings another connection may have come. This session still ends by
+        # `close`, which its ending says.
+        by_user = life.outbox.user_closed or session.ending.user_closed
+        info = msgspec.structs.replace(session.ending, user_closed=by_user)
+        if isinstance(lost, SessionLost):
+            info = self.owner.session_over(info, replaced, lost)
+            if session.asking is not None:
+                self.owner.asked_in_vain()
+            self.log(logging.INFO, "the session of peer %s at %s is over: %s", life.id, self.log.place, lost.reason)
+        else:
+            info = self.owner.session_over(info, replaced)
+            text = "peer %s at %s disconnected: %d %s"
+            self.log(logging.INFO, text, life.id, self.log.place, info.code, info.reason)
+        return info
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
         self.reporter.tell("close", info)
@@ -700,40 +733,39 @@ class PeerCore:
         assert isinstance(self.session, ClientSession)
         self.session.ask(connection)
 
-    def disconnected(self, connection: Connection) -> None:
+    def connection_ended(self, connection: Connection) -> None:
         """End the statistics of a connection."""
         self.life.history.end(connection)
 
     def session_detached(self, info: CloseInfo, dropped: bool) -> None:
         """Keep the session without a connection, if the owner wants that."""
         if dropped:
-            self.out.ending = info
-            self.out.detached()
+            self.messages.drop_bound()
+            self.out.overdue = False
             self._end_wait()
             text = "peer %s at %s lost its connection: %d %s; its session is kept for %g s"
             self.log(logging.INFO, text, self.life.id, self.log.place, info.code, info.reason, self.session.ttl)
             self.session.look_for_room()
             self.room_changed()
-        if not self.owner.detached(info) and self.session.detached:
-            self.out.ending = info
-            self.end_session(info.reason)
+        if not self.owner.keep_session(info) and self.session.detached:
+            self.end_detached(info.reason, ending=info)
 
-    def session_connected(self, connection: Connection, limits: Announced) -> None:
+    def session_goes_on(self, connection: Connection, limits: Announced) -> None:
         """Let handlers start, and begin the statistics of another connection, over which the session goes on."""
         info = connection.transport.info
         self.dispatcher.admission.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
-        self.out.connected(limits)
+        self.out.go_on(limits)
 
     def session_resumed(self) -> None:
         """Tell the owner that the session goes on over another connection."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
         self.owner.resumed()
 
-    def session_over(self, info: CloseInfo, lost: ConnectionLost) -> None:
-        """End everything that belongs to the session."""
-        self._over(info, lost)
+    def use_handshake(self, handshake: Handshake) -> None:
+        """Tell the owner of the handshake of the connection over which the session goes on."""
+        self.owner.goes_on(handshake)
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""
@@ -742,7 +774,7 @@ class PeerCore:
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
-        calls, room = running.calls, running.room
+        calls, room = running.invocations, running.room
         return (
             (0 if broadcasts is None else broadcasts.size)
             + sum(call.memory for call in calls)
@@ -756,7 +788,7 @@ class PeerCore:
 
     async def wait_closed(self) -> None:
         """Wait until there is no connection. Cancelling is safe."""
-        if self.out.lives and not self.session.detached:
+        if self.session.lives and not self.session.detached:
             await asyncio.shield(self._until_gone())
 
     def _until_gone(self) -> asyncio.Future[None]:

@@ -5,29 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Hashable
 from contextvars import Context
-from functools import cached_property, partial
+from functools import cached_property
 from types import CoroutineType
 from typing import Any
 
 from msgspec import UNSET
 
-from .._base.names import RAW, RESERVED_EVENTS
+from .._base.names import RAW, RESERVED_EVENTS, Source
 from .._channels.core import ChannelCore, ChannelState
 from .._channels.readers import FOR_READERS, Readers
 from .._channels.source import as_source
-from .._channels.table import ChannelTable
+from .._channels.table import TOO_MANY, ChannelTable
 from .._handlers.compiled import Handler
-from .._handlers.invocation import CURRENT, Call, Invocation
-from .._handlers.layers import Route, discard, when_over
+from .._handlers.invocation import CURRENT, Call, Cancelled, ChannelPhase, Invocation
+from .._handlers.layers import Route, close_unawaited, when_over
 from .._handlers.lookup import find, route_to
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._handlers.suggestions import Unhandled
 from .._protocol.messages import Resolution, WireMessage
 from .._protocol.rejections import ABORTED, BAD_ITEM, bounded_reason
-from .._sending.outbound import Outbound
+from .._sending.message_sender import MessageSender
 from ..errors import (
     BadArguments,
     BadResult,
@@ -63,6 +63,7 @@ MOST_CLASSES = 1024
 """Classes of results that one peer remembers."""
 
 set_current = CURRENT.set
+_ORPHANED = Cancelled.ORPHANED
 
 
 class Dispatcher:
@@ -82,7 +83,7 @@ class Dispatcher:
         *,
         running: RunningHandlers,
         requester: Requester,
-        out: Outbound,
+        messages: MessageSender,
         answers: Answers,
         readers: Readers,
         present: Callable[[], Admission],
@@ -99,7 +100,8 @@ class Dispatcher:
         self._peer = peer
         self._own = own
         self._shared = shared
-        self._out = out
+        self._out = out = messages.out
+        self._session = out.session
         self.loop = out.loop
         self.answers = answers
         self.running = running
@@ -107,8 +109,6 @@ class Dispatcher:
         """Requests of the remote peer that are being handled, by id."""
         self.context = contextvars.copy_context()
         """Each handler runs in a copy of it, so that what it sets is seen by no other one."""
-        self.end_reason: Exception | None = None
-        """Why the session has ended: what handlers are cancelled with, because nobody can get their answers."""
         self.admission = admission = Admission(
             running,
             answers,
@@ -120,9 +120,8 @@ class Dispatcher:
             readers=readers,
             fail=fail,
         )
-        self._make_channel_answers = partial(ChannelAnswers, requester, answers, admission, running.limits)
         self.channels = ChannelTable(
-            out,
+            messages,
             own,
             running.limits,
             readers.unread,
@@ -140,7 +139,7 @@ class Dispatcher:
     @cached_property
     def _channel_answers(self) -> ChannelAnswers:
         """Runs handlers whose answer is a channel. Many peers have none, so it is made for the first one."""
-        return self._make_channel_answers()
+        return ChannelAnswers(self.answers, self.admission, self.channels)
 
     # ------------------------------------------------------------ starting
 
@@ -169,17 +168,17 @@ class Dispatcher:
             context = self.context.copy()
             context.run(set_current, invocation)
             if route.begins_later:
-                self._start(invocation, context.run(route.call, invocation, message.a), context)
+                self._run_on(invocation, context.run(route.call, invocation, message.a), context)
                 return
             if self.running.not_begun:
-                self._start(invocation, self.call(invocation, route.call), context)
+                self._run_on(invocation, self.call_in_task(invocation, route.call), context)
                 return
             since = self._mark
             if since is None:
                 since = self._mark = self.loop.time()
             result = context.run(route.call, invocation, message.a)
             if result.__class__ not in PLAIN and self._goes_on(result):
-                self._start(invocation, result, context)
+                self._run_on(invocation, result, context)
                 return
             self._returned(invocation, result)
         except BaseException as exc:
@@ -188,13 +187,14 @@ class Dispatcher:
             if not self._raised(invocation, exc):
                 raise
         if view is not None:
-            finish(view)
+            mark_processed(view)
         if (since := self._mark) is not None:
             self._mark = now = self.loop.time()
-            if now - since > SLOW_HANDLER and handler is not None:
+            if now - since > SLOW_HANDLER:
                 self._warn_slow(handler, now - since)
-        if channel is not None:
-            # It may deliver messages that it has kept, in a turn of the event loop in which nothing is read.
+        if channel is not None or self._session.end_reason is not None:
+            # A channel may deliver messages that it has kept, in a turn of the event loop in which nothing is read. In
+            # a session that is over, nothing is read at all.
             self._mark = None
 
     def _find(self, message: WireMessage, channel: ChannelCore | None) -> Route:
@@ -217,20 +217,19 @@ class Dispatcher:
     def _make_room_for_channel(self, invocation: Invocation) -> None:
         """Make the channel that is going to answer a request.
 
-        The channel and its bytes count from now on, so that the handler cannot fail for want of room. Any other handler
-        may make a channel, too: `ChannelTable.make` and `check_room_for_channel` look for room then.
+        The channel and its bytes count from now on, so that the handler cannot fail for want of room.
 
         Raises:
-            RpcError: there is no room. Nothing of the call has run, middleware included, and `Overloaded` says so.
+            RpcError: there is no room. Nothing of the handler has run, middleware included, and `Overloaded` says so.
         """
-        channels = self.channels
-        if not self._out.terms.channels:
-            raise made_here(channels.not_known(invocation.event))
-        why = channels.too_many if channels.full else self.running.too_large_for_channel(invocation.size)
-        if why is not None:
-            raise made_here(Overloaded(why))
-        invocation.answer_channel()
-        invocation.bytes_on_channel = True
+        try:
+            invocation.make_channel()
+            self.running.check_bytes_for_channel(invocation.size)
+        except RemoteError as exc:
+            if exc.code != TOO_MANY:
+                raise
+            raise made_here(Overloaded(str(exc))) from None
+        invocation.channel_phase = ChannelPhase.RESERVED
 
     def _goes_on(self, result: object) -> bool:
         """Whether there is more to do with what a handler returned: await it, or stream it."""
@@ -247,14 +246,16 @@ class Dispatcher:
         """Forget when the last handler ended: the next one's time starts with the next read."""
         self._mark = None
 
-    def _warn_slow(self, handler: Handler, seconds: float) -> None:
-        """Warn of a plain function that held the event loop for too long."""
-        text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
-        self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
+    def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
+        """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
+        # The callers compare: a call for each message would cost 3.5 % of the time of a small request, or an event.
+        if handler is not None:
+            text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
+            self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)
 
     # ------------------------------------------------------------ in tasks
 
-    def _start(self, invocation: Invocation, work: Any, context: Context) -> None:
+    def _run_on(self, invocation: Invocation, work: Any, context: Context) -> None:
         """Do the rest of a handler in a task. If the task waits after its first step, count the handler."""
         running = self.running
         outer, running.beginning = running.beginning, invocation
@@ -264,35 +265,37 @@ class Dispatcher:
         if task.done():
             return
         invocation.task = task
-        if not invocation.started:
+        if not invocation.begun:
             running.not_begun += 1
-        if not invocation.counted:
+        if invocation not in running.invocations:
             self._count(invocation)
         if invocation.cancelled:
-            if invocation.started:  # in its first step, when its task was not known
+            if invocation.begun:  # in its first step, when its task was not known
                 task.cancel(bounded_reason(invocation.cancel_reason))
-        elif self.end_reason is not None and invocation.inbound.i is not UNSET:
-            invocation.orphan(self.end_reason)  # the handler itself has ended the connection
+        elif self._session.end_reason is not None and invocation.inbound.i is not UNSET:
+            invocation.orphan(self._session.end_reason)  # the handler itself has ended the connection
 
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
         self.running.add(invocation)
         self.admission.needs_checks = True
-        if self.end_reason is not None:
+        if self._session.end_reason is not None:
             self.admission.update()  # of the next session
 
     async def _drive(self, invocation: Invocation, work: Any) -> None:
         """Do within its task what is left of a handler, which has returned ``work``, and answer."""
-        invocation.started = True
+        invocation.begun = True
         if invocation.task is not None:  # the task has not begun at once
             self.running.not_begun -= 1
         try:
             if invocation.cancelled or self.admission.paused is not None:
                 await self._begin_late(invocation, work)
-            result = await work if work.__class__ is CoroutineType else await self.finish(invocation, work)
-            if result.__class__ not in PLAIN and invocation.served is None:
-                source = as_source(result)
-                result = result if source is None else await self.serve(invocation, source)
+            if work.__class__ is CoroutineType:  # as `complete`, one coroutine less
+                result = await work
+                if (source := self._items_in(invocation, result)) is not None:
+                    result = await self.serve(invocation, source)
+            else:
+                result = await self.complete(invocation, work)
             self._returned(invocation, result)
         except BaseException as exc:
             if not self._raised(invocation, exc):
@@ -308,50 +311,62 @@ class Dispatcher:
         try:
             if invocation.cancelled:  # before the task began
                 raise invocation.cancellation()
-            await self.may_start(invocation)
+            await self.wait_while_paused(invocation)
         except BaseException:
-            discard(work)
+            close_unawaited(work)
             raise
 
-    async def may_start(self, invocation: Invocation) -> None:
-        """Wait while no handler may start. See `Admission.paused`.
+    @property
+    def paused(self) -> asyncio.Future[None] | None:
+        """Not None while no handler may start; see `Admission.paused`."""
+        return self.admission.paused
+
+    async def wait_while_paused(self, invocation: Invocation) -> None:
+        """Wait while no handler may start.
 
         Raises:
             asyncio.CancelledError: the session is over.
         """
         while (paused := self.admission.paused) is not None:
             await asyncio.shield(paused)
-            if self.end_reason is not None:
+            if self._session.end_reason is not None:
                 self.answers.ignored["dropped at the end"] += 1
-                invocation.cancelled = invocation.orphaned = True
+                invocation.note_orphaned(self._session.end_reason)
                 raise invocation.cancellation()
 
-    async def call(self, invocation: Invocation, call: Call) -> Any:
-        """Call a handler within its task, when it may start, and do what `finish` does with the result."""
+    async def call_in_task(self, invocation: Invocation, call: Call) -> Any:
+        """Call a handler within its task, when it may start, and do what `complete` does with the result."""
         if self.admission.paused is not None:
-            await self.may_start(invocation)
+            await self.wait_while_paused(invocation)
         began = self.loop.time()
         result = call(invocation, invocation.inbound.a)
         if not hasattr(result, "__await__") and (took := self.loop.time() - began) > SLOW_HANDLER:
             self._warn_slow(invocation.handler, took)
-        return await self.finish(invocation, result)
+        return await self.complete(invocation, result)
 
-    async def finish(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
+    async def complete(self, invocation: Invocation, result: Any, *, thread: bool = False) -> Any:
         """Await or stream what a handler has returned, as it needs, and return the result.
 
         ``thread``: it blocks while it makes an item.
         """
         if hasattr(result, "__await__"):
             result = await result
-        if result.__class__ in PLAIN or (source := as_source(result, thread=thread)) is None:
-            return result
-        return await self.serve(invocation, source)
+        source = self._items_in(invocation, result, thread)
+        return result if source is None else await self.serve(invocation, source)
+
+    def _items_in(self, invocation: Invocation, result: Any, thread: bool = False) -> Source | None:
+        """Return the items to stream that a handler has returned. None if a channel is the answer already."""
+        if result.__class__ in PLAIN or invocation.served is not None:
+            return None
+        return as_source(result, thread=thread)
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
         """Answer with a channel, then await ``work``, or send the items that it produces. Return its result."""
-        if not invocation.counted:
+        if self._session.end_reason is not None:  # it handles an event, and so goes on when its session is over
+            invocation.note_orphaned(self._session.end_reason)
+        if invocation not in self.running.invocations:
             self._count(invocation)
-        return self._channel_answers.run(invocation, work)
+        return self._channel_answers.serve(invocation, work)
 
     def expire(self, invocation: Invocation, seconds: float) -> None:
         """Cancel a handler that has run too long, and reject its request now: the handler may take time to exit."""
@@ -367,12 +382,24 @@ class Dispatcher:
             invocation.settle()
             self.answers.reject(invocation.id, error)
 
+    def lane(self, key: Hashable) -> asyncio.Lock:
+        """Return the lock of the handlers that run one after another."""
+        return self.running.lane(key)
+
+    def make_channel(self, i: int, event: str) -> ChannelCore:
+        """Make a channel for the handler of request ``i``; see `ChannelTable.make`."""
+        return self.channels.make(i, event)
+
+    def find_channel(self, h: int) -> ChannelCore | None:
+        """Return an open channel. None if there is no such channel."""
+        return self.channels.find(h)
+
     # ------------------------------------------------------------ ending
 
     def _returned(self, invocation: Invocation, result: object) -> None:
         """Answer the request of a handler that has returned, or end the channel that answered it."""
-        i, made = invocation.inbound.i, invocation.anonymous
-        if made is None and self.end_reason is None and not invocation.orphaned:
+        i, made = invocation.inbound.i, invocation.channel
+        if made is None and self._session.end_reason is None and invocation.cancelled is not _ORPHANED:
             if i is not UNSET:  # most of the time
                 out = self._out
                 out.reply(out.terms.encode(Resolution(i, result)))
@@ -380,9 +407,9 @@ class Dispatcher:
             self._channel_answers.conclude(invocation, result)
         elif invocation.cancelled and made is not None:
             raise invocation.cancellation()  # nobody would know of the channel
-        elif i is not UNSET and not invocation.orphaned and self.end_reason is None:
+        elif i is not UNSET and invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
             if made is not None and result is invocation.user_channel:
-                invocation.channels.deliver(made)
+                self.channels.deliver(made)
             else:
                 if made is not None:
                     made.close()  # the caller never hears of it
@@ -396,7 +423,8 @@ class Dispatcher:
             return False
         if isinstance(exc, asyncio.CancelledError):
             if invocation.cancelled:
-                if invocation.id is not None and not invocation.orphaned and invocation.served is None:
+                unanswered = invocation.cancelled is not _ORPHANED and invocation.served is None
+                if invocation.id is not None and unanswered:
                     # The caller has stopped waiting. The rejection is for what else sees the messages of this
                     # connection.
                     self.answers.reject(invocation.id, RpcError(ABORTED))
@@ -410,16 +438,16 @@ class Dispatcher:
 
     def _exited(self, invocation: Invocation) -> None:
         """Count a handler no more, drop what only it could use, and start messages that waited for its place."""
-        invocation.exited = True
         if invocation.handler is not None and invocation.handler.taken:
             invocation.handler.put_back()  # if it was not called, the next message may have it
-        if invocation.served is not None and invocation.served.closed:
-            invocation.served.stop_listening()  # nothing is left that could listen
-        if invocation.anonymous is not None and invocation.anonymous.state is ChannelState.NEW:
-            invocation.anonymous.close()
-        if invocation.message is not None:
-            finish(invocation.message)
-        if not invocation.counted:
+        if (channel := invocation.channel) is not None:
+            if channel.state is ChannelState.NEW:
+                channel.close()
+            elif channel.closed and invocation.served is not None:
+                channel.stop_listening()  # nothing is left that could listen
+        if invocation.view is not None:
+            mark_processed(invocation.view)
+        if invocation not in self.running.invocations:
             return
         self.running.remove(invocation)
         if not self.active:
@@ -435,25 +463,24 @@ class Dispatcher:
 
         Handlers of events finish, and those of the events that wait start.
         """
-        self.end_reason = reason
-        for call in list(self.active.values()):
-            call.orphan(reason)
+        for invocation in list(self.active.values()):
+            invocation.orphan(reason)
         self.active.clear()
         self.admission.end_session()
 
     def cancel_requests_on(self, h: int, reason: object) -> None:
         """Cancel the handlers of requests that came on channel ``h``, which is over: nobody waits for them."""
         if self.running.on_channels:
-            for call in [call for call in self.active.values() if call.inbound.h == h]:
-                if not call.is_current:
-                    call.cancel(reason)
+            for invocation in [each for each in self.active.values() if each.inbound.h == h]:
+                if not invocation.is_current:
+                    invocation.cancel(reason)
 
     def cancel(self, i: int, reason: object) -> bool:
         """Cancel request ``i``: the remote peer no longer waits for it. Return False if there is no such request."""
-        call = self.active.get(i)
-        if call is None:
+        invocation = self.active.get(i)
+        if invocation is None:
             return self.admission.cancel(i) or self.channels.request_cancelled(i, reason)
-        call.cancel(reason)
+        invocation.cancel(reason)
         return True
 
     # ------------------------------------------------------------ failing
@@ -469,9 +496,10 @@ class Dispatcher:
     def _failed(self, invocation: Invocation, exc: BaseException) -> None:
         """Reject the request of a handler that raised ``exc``, or end its channel. Log what the caller must not get."""
         channel, label = invocation.served, invocation.label
-        if invocation.anonymous is not None and channel is None:
-            invocation.anonymous.close()  # the caller never hears of it
-        if (not self._out.works and isinstance(exc, (ConnectionLost, ChannelClosed))) or invocation.notices_end(exc):
+        if invocation.channel is not None and channel is None:
+            invocation.channel.close()  # the caller never hears of it
+        tells_of_end = isinstance(exc, (ConnectionLost, ChannelClosed)) and not self._session.takes_messages
+        if tells_of_end or invocation.notices_end(exc):
             # It has not failed: its connection or channel is ending, which it noticed before it was cancelled.
             self.answers.log(logging.INFO, "%s was left: %s", label, exc)
             return
@@ -483,7 +511,7 @@ class Dispatcher:
             self._event_failed(invocation, exc, error)
         elif channel is not None:
             self._channel_answers.failed(invocation, error)
-        elif not invocation.orphaned and self.end_reason is None:
+        elif invocation.cancelled is not _ORPHANED and self._session.end_reason is None:
             if isinstance(exc, UnknownEvent) and is_made_here(exc) and not self._crosses_an_end(invocation):
                 self._note_unknown(invocation, exc)
             self.answers.reject(invocation.id, error)

@@ -14,7 +14,7 @@ from .._base.closing import CloseCode
 from .._base.names import RAW, STREAM_EVENTS
 from .._channels.table import ChannelTable
 from .._handlers.lifecycle import Reporter
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._handlers.registry import Registry
 from .._protocol.codecs import Codec, JsonCodec, MsgpackCodec, NegotiatedCodec, strict_decoder
 from .._protocol.counting import SHARE, SMALL, decode_any, json_nests_deeper, json_objection
@@ -148,11 +148,24 @@ class Inbound:
         except Exception as exc:
             self._not_dealt_with(exc)
 
-    def _route(self, message: WireMessage, payload: bytes | bytearray, view: Message | None, decode: Decode) -> None:
-        """Pass on a message whose fields have the types of a `StrictMessage`."""
-        a, i, h = message.a, message.i, message.h
+    def _route(
+        self,
+        message: WireMessage,
+        payload: bytes | bytearray,
+        view: Message | None,
+        decode: Decode,
+        unusual: bool = False,
+    ) -> None:
+        """Pass on a message, whose kind the fields say that it has: an event or a request, an end, or a response.
+
+        Args:
+            unusual: its fields can have any type. They get the types of a `StrictMessage`, or the message is refused.
+        """
+        a = message.a
         if a is not UNSET:
-            if h is not None:
+            if unusual and not self._make_call_usual(message, payload):
+                pass
+            elif message.h is not None:
                 self._receive_on_channel(message, payload, decode)
             else:
                 name, channel = a[0], message.c
@@ -171,13 +184,15 @@ class Inbound:
                         self._dispatcher.run(message, payload, view)
                     return
         elif message.x is not UNSET:
+            if unusual:
+                _make_end_usual(message)
             self._stop(message)
-        elif i is not UNSET:
+        elif message.i is not UNSET and not (unusual and not _make_response_usual(message)):
             self._receive_response(message)
         else:
             self._not_ours(payload)
         if view is not None:
-            finish(view)
+            mark_processed(view)
 
     # ------------------------------------------------------------ unusual messages
 
@@ -203,11 +218,9 @@ class Inbound:
             elif message.ours is False:
                 self._foreign(payload, text)
             else:
+                message.i = id_from_wire(message.i)
                 view = self._observe(payload, text, codec.decode)
-                if self._make_usual(message, payload):
-                    self._route(message, payload, view, codec.decode)
-                else:
-                    finish(view)
+                self._route(message, payload, view, codec.decode, unusual=True)
             return
         if not codec.claims(payload):
             self._foreign(payload, text)
@@ -218,40 +231,27 @@ class Inbound:
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
 
-    def _make_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
-        """Give each field of a message the type that a `StrictMessage` has. Refuse the message if that cannot be done.
+    def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
+        """Give the fields of an event or a request the types that a `StrictMessage` has.
 
         Returns:
-            False if the message was refused.
+            False if that cannot be done: the message was refused.
         """
-        a, x, h = message.a, message.x, message.h
-        i = message.i = id_from_wire(message.i)
-        if a is not UNSET:
-            message.h = channel_id(h)
-            if a.__class__ is not list or not a:
-                self._not_ours(payload)
-            elif i is not UNSET and not is_id(i):
-                self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
-            elif len(a) > LONGEST and a[0].__class__ is str:
-                why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
-                self._refuse(message, "too many arguments", why)
-            elif h is not None and message.h is None:
-                if i is not UNSET:
-                    self._reject(i, RemoteError(f"Anonymous channel '{_short(h)}' does not exist"))
-            else:
-                return True
-            return False
-        if x is UNSET and i.__class__ is not int:
+        a, i, h = message.a, message.i, message.h
+        message.h = channel_id(h)
+        if a.__class__ is not list or not a:
             self._not_ours(payload)
-            return False
-        # An answer, a cancellation or an abort. No request and no channel has the id 0. (JavaScript answers an event
-        # with the id -1 when its handler returns null.)
-        message.i = i if is_id(i) else 0
-        if x is UNSET:
-            message.h = 1 if h else None
-        elif h is not None:
-            message.h = channel_id(h) or 0
-        return True
+        elif i is not UNSET and not is_id(i):
+            self._malformed("a request whose id is not an integer from 1 to 2^53-1", payload)
+        elif len(a) > LONGEST and a[0].__class__ is str:
+            why = f"got {len(a) - 1} arguments, at most {LONGEST - 1} are accepted"
+            self._refuse(message, "too many arguments", why)
+        elif h is not None and message.h is None:
+            if i is not UNSET:
+                self._reject(i, RemoteError(f"Anonymous channel '{_short(h)}' does not exist"))
+        else:
+            return True
+        return False
 
     # ------------------------------------------------------------ events and requests
 
@@ -343,25 +343,25 @@ class Inbound:
             if only is not None and only.form == "json":
                 self._receive_json(payload, view)
             elif not self._raw(payload, text, view):
-                finish(view)
+                mark_processed(view)
         except Exception as exc:
             self._not_dealt_with(exc)
 
     def _receive_json(self, payload: bytes | bytearray, view: Message | None) -> None:
         limits = self._limits
         if len(payload) > self._small and (why := json_objection(payload, limits.values)) is not None:
-            finish(view)
+            mark_processed(view)
             self._malformed(f"a message of {why}")
             return
         if json_nests_deeper(payload, limits.depth):
-            finish(view)
+            mark_processed(view)
             self._fail(CloseCode.INVALID_DATA, self._too_deep)  # there is no caller to tell
             return
         try:
             message = decode_any(raw_json, payload)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as exc:
             self._malformed(f"a message that is not JSON: {exc}")
-            finish(view)
+            mark_processed(view)
         else:
             self._admission.arrived(message, payload, view, raw_json)
 
@@ -389,7 +389,7 @@ class Inbound:
         view = self._observe(payload, text, None)
         if not self._raw(payload, text, view):
             self._ignored["foreign"] += 1
-            finish(view)
+            mark_processed(view)
 
     def _not_ours(self, payload: bytes | bytearray) -> None:
         """Give a decoded message of the application's own, as ``{"type":"ping"}``, to the raw handler, or count it."""
@@ -453,10 +453,10 @@ class Inbound:
         view = self._observe(payload, text, None)
         if outline is None:
             if not self._raw(payload, text, view):
-                finish(view)
+                mark_processed(view)
                 self._malformed(f"a message that {why}")
             return
-        finish(view)
+        mark_processed(view)
         i: Any = outline.i
         if outline.a is not UNSET and i is not UNSET and not is_id(i):
             self._malformed("a request whose id is not an integer from 1 to 2^53-1")
@@ -526,6 +526,30 @@ def _is_message(message: WireMessage) -> bool:
     if message.a is not UNSET:
         return message.a.__class__ is list and bool(message.a)
     return is_id(message.i) or (message.x is not UNSET and message.h is not None)
+
+
+def _make_end_usual(message: WireMessage) -> None:
+    """Give the fields of a cancellation or an abort the types that a `StrictMessage` has.
+
+    A wrong id becomes 0, which no request and no channel has.
+    """
+    message.i = message.i if is_id(message.i) else 0
+    if message.h is not None:
+        message.h = channel_id(message.h) or 0
+
+
+def _make_response_usual(message: WireMessage) -> bool:
+    """Give the fields of a response the types that a `StrictMessage` has, as `_make_end_usual` does.
+
+    Returns:
+        False if it is not a response.
+    """
+    if message.i.__class__ is not int:
+        return False
+    # JavaScript answers an event with the id -1 when its handler returns null.
+    message.i = message.i if is_id(message.i) else 0
+    message.h = 1 if message.h else None
+    return True
 
 
 def _is_utf8(payload: bytes | bytearray) -> bool:

@@ -57,7 +57,7 @@ class PeerOwner:
     def opened(self) -> None:
         """A connection is open, and its handlers are done."""
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
 
         Args:
@@ -73,8 +73,8 @@ class PeerOwner:
     def goes_on(self, handshake: Handshake) -> None:
         """On a server: the session goes on over another connection, with this handshake."""
 
-    def detached(self, info: CloseInfo) -> bool:
-        """The connection has ended, and its session may go on over another one. Return False to end the session."""
+    def keep_session(self, info: CloseInfo) -> bool:
+        """Prepare for another connection of the session, which has none now. Return False to end the session."""
         return False
 
     def resumed(self) -> None:
@@ -90,8 +90,8 @@ class PeerOwner:
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.
         """
 
-    def ended(self) -> None:
-        """A connection has ended, and the `close` handlers were called."""
+    def all_ended(self) -> None:
+        """Everything that belongs to the session has ended. The `close` handlers are called, or will be soon."""
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
         """Return the owner's own handler of `close`."""

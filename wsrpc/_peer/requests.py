@@ -21,10 +21,10 @@ from .._channels.producer import Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
 from .._handlers.registry import Registry
-from .._protocol.codecs import SAME
 from .._protocol.messages import NO_OPTIONS, Cancellation, NoMoreItems, Request, RequestOptions
 from .._protocol.rejections import of_started_call, reason_of
 from .._sending.checks import check_sending
+from .._sending.message_sender import MessageSender
 from .._sending.notices import send_notice
 from .._sending.outbound import Outbound
 from .._sending.pending import Pending, PendingRequests
@@ -52,7 +52,7 @@ SOURCE_FAILED = "what was sent failed at its source"
 class Requester:
     """Sends requests, and turns answers into results or errors: the `Sender` of a peer, through which `Caller` sends.
 
-    Callers hold it from one session to the next. Each call sends through ``out``.
+    Callers hold it from one session to the next. Each call sends through ``messages``, or straight through ``out``.
 
     Args:
         registry: the peer's registry, which has the user's hook for types.
@@ -60,8 +60,10 @@ class Requester:
         keep: keeps a task that sends items, so that it is waited for when the peer closes.
     """
 
+    messages: MessageSender
+    """The message sender of the present session, or of the next one."""
     out: Outbound
-    """Of the present session."""
+    """Its way out."""
 
     def __init__(
         self,
@@ -82,12 +84,13 @@ class Requester:
         self.read_events = readers.read_events
         self.read_items = readers.read_items
 
-    def use(self, out: Outbound) -> None:
-        """Send through ``out`` from now on: a session begins, or the next one is waited for."""
-        self.out = out
+    def use(self, messages: MessageSender) -> None:
+        """Send through ``messages`` from now on: a session begins, or the next one is waited for."""
+        self.messages = messages
+        self.out = messages.out
         # The same methods without a call in between.
-        self.send_event = out.send_event
-        self.send_event_nowait = out.send_event_nowait
+        self.send_event = messages.send_event
+        self.send_event_nowait = messages.send_event_nowait
 
     # ------------------------------------------------------------ one request
 
@@ -149,17 +152,17 @@ class Requester:
         elif out.clear and out.send(payload := out.terms.encode(message)):
             flight.was_sent(pending, len(payload))
         else:
-            await out.send_in_turn(message, pending, out.outbox.fails(pending.options.offline))
+            await self.messages.send_in_turn(message, pending, out.outbox.bound_by(pending.options.offline))
 
     async def _send_when_accepted(self, message: Request, pending: Pending) -> None:
         """Send a request once the remote peer can accept it."""
-        out, flight = self.out, self._requests.flight
-        bound = out.outbox.fails(pending.options.offline)
-        turn = flight.turn(None if bound else partial(out.wait_for_next, message, pending))
+        out, messages, flight = self.out, self.messages, self._requests.flight
+        bound = out.outbox.bound_by(pending.options.offline)
+        turn = flight.turn(None if bound else partial(messages.wait_for_next, message, pending))
         try:
             await flight.take(pending, turn, lambda: out.terms, lambda: len(out.terms.encode(message)))
             if not pending.future.done() and turn.left is None:
-                await out.send_in_turn(message, pending, bound)
+                await messages.send_in_turn(message, pending, bound)
         finally:
             flight.leave(pending, turn)
 
@@ -174,9 +177,8 @@ class Requester:
         """Send a request on the main channel or a named one now. Return None if a check fails, or it has to wait.
 
         The fast path of nearly all requests. It makes the checks of `check_sending`, `InFlight.is_scarce` and `_send`,
-        encodes plain values without a further look (`Terms.encode_same`), and counts as `InFlight.was_sent`
-        does, all in one place, because a call costs more than a check. Where it returns None it has done nothing:
-        `send_request` then finds out what is wrong, or waits.
+        and counts as `InFlight.was_sent` does, all in one place, because a call costs more than a check. Where it
+        returns None it has done nothing: `send_request` then finds out what is wrong, or waits.
         """
         out, requests = self.out, self._requests
         flight, terms = requests.flight, out.terms
@@ -193,15 +195,7 @@ class Requester:
         pending = requests.open(channel, event, timeout, options)
         try:
             message = options.message(pending.id, channel, (event, *args))
-            encode = terms.encode_same
-            for value in args:
-                if value.__class__ not in SAME:
-                    encode = terms.encode
-                    break
-            try:
-                payload = encode(message)
-            except OverflowError:  # an integer of more than 64 bits, which JSON can express
-                payload = terms.encode(message)
+            payload = terms.encode(message)
             size = len(payload)
             if not out.send(payload):
                 return pending  # the connection has just ended, and another one will come

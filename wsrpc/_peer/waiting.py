@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from .._base.queues import BoundedQueue
-from .._handlers.observation import Message, finish
+from .._handlers.observation import Message, mark_processed
 from .._protocol.messages import WireMessage
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from .._channels.core import ChannelCore
     from .._streams.inbox import Inbox
 
-__all__ = ["NOTHING_WAITS", "Hold", "Kind", "Waiting", "WaitingRoom"]
+__all__ = ["NOTHING_WAITS", "Dispatch", "Hold", "Kind", "ReceivedMessage", "WaitingRoom"]
 
 
 class Kind(IntEnum):
@@ -39,7 +39,11 @@ class Hold(IntEnum):
     NONE = Kind.EVENT + 1
 
 
-class Waiting(Struct, eq=False):
+Dispatch = Callable[[WireMessage, bytes | bytearray, Message | None, "ChannelCore | None"], None]
+"""Runs the handler of a message now."""
+
+
+class ReceivedMessage(Struct, eq=False):
     """One message that waits. ``decode`` decodes the payload once more."""
 
     kind: Kind
@@ -48,6 +52,8 @@ class Waiting(Struct, eq=False):
     """None for an event."""
     view: Message | None
     decode: Callable[[bytes | bytearray], WireMessage]
+    dispatch: Dispatch
+    """Runs its handler, in the session in which it came. That may be over by then."""
     channel: ChannelCore | None = None
     """The anonymous channel that it came on."""
     key: tuple[ChannelRef, str] | None = None
@@ -67,16 +73,16 @@ class Waiting(Struct, eq=False):
         """Whether one of its readers has taken it."""
         return any(inbox.taken >= count for inbox, count in self.readers)
 
-    def finish(self) -> None:
+    def mark_processed(self) -> None:
         """Tell those that observe messages that nothing more happens to it."""
-        finish(self.view)
+        mark_processed(self.view)
 
 
-def _size(entry: Waiting) -> int:
+def _size(entry: ReceivedMessage) -> int:
     return len(entry.payload)
 
 
-class WaitingRoom(BoundedQueue[Waiting]):
+class WaitingRoom(BoundedQueue[ReceivedMessage]):
     """Queue of the messages that wait for their handlers, bounded by `Limits.waiting` and `Limits.waiting_bytes`.
 
     The key of a request is its id, by which it can be taken out when it is cancelled.
@@ -89,7 +95,7 @@ class WaitingRoom(BoundedQueue[Waiting]):
         self._kinds: dict[Kind, OrderedDict[int, None]] = {}
         """The tickets of each kind, in order. There are no empty ones."""
 
-    def admit(self, entry: Waiting) -> bool:
+    def admit(self, entry: ReceivedMessage) -> bool:
         """Let a message wait. Return False if it does not fit."""
         if not self.fits(len(entry.payload)):
             return False
@@ -97,16 +103,16 @@ class WaitingRoom(BoundedQueue[Waiting]):
         self._kinds.setdefault(entry.kind, OrderedDict())[ticket] = None
         return True
 
-    def oldest(self, holding: Hold = Hold.NONE) -> tuple[int, Waiting] | None:
+    def oldest(self, holding: Hold = Hold.NONE) -> tuple[int, ReceivedMessage] | None:
         """Return the oldest message that is not held back, with its ticket. None if there is no such message."""
         found = min((next(iter(tickets)) for kind, tickets in self._kinds.items() if kind < holding), default=None)
         return None if found is None else (found, self.items[found])
 
-    def events(self) -> list[tuple[int, Waiting]]:
+    def events(self) -> list[tuple[int, ReceivedMessage]]:
         """Return the events on the main channel and on named ones, with their tickets."""
         return [(ticket, self.items[ticket]) for ticket in self._kinds.get(Kind.EVENT, ())]
 
-    def take(self, ticket: int) -> Waiting | None:
+    def take(self, ticket: int) -> ReceivedMessage | None:
         """Take a message out. None if it does not wait any more."""
         entry = super().take(ticket)
         if entry is not None:
@@ -116,7 +122,7 @@ class WaitingRoom(BoundedQueue[Waiting]):
                 del self._kinds[entry.kind]
         return entry
 
-    def take_requests(self) -> list[Waiting]:
+    def take_requests(self) -> list[ReceivedMessage]:
         """Take all requests out. Events stay."""
         tickets = [ticket for ticket, entry in self.items.items() if entry.id is not None]
         return [entry for ticket in tickets if (entry := self.take(ticket)) is not None]

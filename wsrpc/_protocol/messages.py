@@ -23,7 +23,6 @@ __all__ = [
     "LONGEST",
     "MAX_ID",
     "NO_OPTIONS",
-    "ONE_DIGIT",
     "Cancellation",
     "ChannelAbort",
     "ChannelCreated",
@@ -48,10 +47,6 @@ __all__ = [
 
 MAX_ID = 2**53 - 1
 """Largest integer that JavaScript holds exactly."""
-
-ONE_DIGIT = 2**30 - 1
-"""Largest integer that CPython stores as one digit. A comparison with a larger one takes twice as long, because it is
-not specialized. So bounds that are asked for with each message are no larger."""
 
 
 class WireMessage(Struct):
@@ -114,8 +109,8 @@ FLAT_LEVELS = 3
 def is_flat(message: WireMessage) -> bool:
     """Return whether a message is an event or a request of few values, of which the containers are small and flat.
 
-    The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a quarter of the time of the
-    walk: a fifth more items of 16 KiB per second. Where it returns False the walk finds out.
+    The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a third of the time of the
+    walk, and saves 5 % of the CPU time of items of 16 KiB. Where it returns False the walk finds out.
     """
     a = message.a
     if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):

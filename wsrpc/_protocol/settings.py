@@ -18,7 +18,6 @@ from .codecs import Codec, JsonCodec, NegotiatedCodec
 from .control import BATCHES, CREDIT, STOP, Announced
 from .counting import SHARE
 from .go import GoCodec, largest_sent
-from .messages import ONE_DIGIT
 from .nodes import NODE
 
 __all__ = ["Settings", "Terms", "make_settings"]
@@ -35,15 +34,12 @@ class Terms(msgspec.Struct, frozen=True):
     """How messages are encoded on one connection, and what the remote peer accepts, as far as it has said so."""
 
     encode: Callable[[Any], bytes]
-    encode_same: Callable[[Any], bytes]
-    """Encodes a message as ``encode`` does, if all its values are of the types in `SAME`. It may raise OverflowError
-    for an integer that ``encode`` can encode."""
     text: bool | None
     """Whether messages are text. None: a negotiated codec chooses for each message, and its own ones are binary."""
     largest: int
     """The bytes that a message may have."""
     unchecked: int
-    """The bytes of the largest message that is sent without a call of `Outbound.refusal`; at most `ONE_DIGIT`."""
+    """The bytes of the largest message that is sent without a call of `Outbound.refusal`."""
     plain: bool = True
     """Whether the remote peer is not wsrpc, as far as is known."""
     channels: bool = True
@@ -69,10 +65,9 @@ class Terms(msgspec.Struct, frozen=True):
         largest = min(announced.message, self.largest)
         return Terms(
             self.encode if codec is None else codec.encode,
-            self.encode_same if codec is None else codec.encode_same,
             self.text if codec is None else None,
             largest,
-            min(largest, announced.values // SHARE, ONE_DIGIT),
+            min(largest, announced.values // SHARE),
             False,
             True,
             CREDIT in common,
@@ -120,8 +115,7 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     def terms(self) -> Terms:
         """The terms of a connection on which nothing was negotiated. All peers with these settings share them."""
         largest = largest_sent(self.limits, self.codec)
-        encode, text = self.codec.encode, self.codec.text
-        return Terms(encode, encode, text, largest, min(largest, ONE_DIGIT), channels=self.channels)
+        return Terms(self.codec.encode, self.codec.text, largest, largest, channels=self.channels)
 
     def agreed(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> Terms:
         """Return the terms of a connection whose remote peer has said what it supports; see `Terms.agreed`.

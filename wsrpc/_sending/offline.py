@@ -9,7 +9,7 @@ from .._base.scheduler import Scheduler
 from .._protocol.codecs import Codec
 from .._protocol.messages import Event, Raw, Request
 from .._session.session import Session
-from .._session.waiting import Told, Waiting, WaitingQueue
+from .._session.waiting import Told, WaitingMessage, WaitingQueue
 from ..errors import ConnectionLost, MessageTooBig, QueueFull
 from ..limits import Limits
 
@@ -52,7 +52,7 @@ class OfflineQueue(WaitingQueue):
         *,
         bound: bool = False,
         at_once: bool = False,
-    ) -> Waiting:
+    ) -> WaitingMessage:
         """Keep a message.
 
         Args:
@@ -67,7 +67,7 @@ class OfflineQueue(WaitingQueue):
         else:
             payload, text = self._codec.encode(message), self._codec.text
         self._check_room(len(payload), session.waiting)
-        waiting = Waiting(payload, text, told, outlives=True, raw=isinstance(message, Raw), bound=bound)
+        waiting = WaitingMessage(payload, text, told, outlives=True, raw=isinstance(message, Raw), bound=bound)
         if at_once:
             session.wait(waiting)
         else:
@@ -125,7 +125,7 @@ class OfflineQueue(WaitingQueue):
         self.refuse_too_big(self, unchecked, refusal)
         for waiting in self.all():
             if waiting.queue is self:
-                ticket: Waiting | None = session.send(waiting.payload, waiting.text)
+                ticket: WaitingMessage | None = session.send(waiting.payload, waiting.text)
                 if ticket is None:
                     waiting.was_sent()
                 else:
@@ -151,14 +151,14 @@ class OfflineQueue(WaitingQueue):
                 error = ConnectionLost(why.code, why.reason, "not_sent")  # a new one for each caller that raises it
                 self._refuse(waiting, error, "an event that waited for the `open` handlers was not sent: %s")
 
-    def _refuse(self, waiting: Waiting, error: Exception, text: str) -> None:
+    def _refuse(self, waiting: WaitingMessage, error: Exception, text: str) -> None:
         waiting.take_back()
         if waiting.told is None:
             self._warn(text, error)
         else:
             waiting.told(error)
 
-    def put_first(self, messages: list[Waiting]) -> None:
+    def put_first(self, messages: list[WaitingMessage]) -> None:
         """Put messages before all others: their session is over, and they wait for the next one."""
         later = self.all()
         for waiting in later:

@@ -1,100 +1,53 @@
-"""The way out of a session: messages are sent at once, in turn, or on the next connection."""
+"""`Outbound`: the way out of a session, and what may leave on it now."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Hashable
-from functools import partial
 from threading import get_ident
-from typing import Any, Protocol
 
-from msgspec import UNSET
-
-from .._base.closing import CloseCode, CloseInfo
-from .._base.logs import PeerLog
-from .._base.misuse import shown_as
-from .._base.names import RESERVED_EVENTS, ChannelRef, Offline
+from .._base.closing import CloseCode
 from .._base.scheduler import Scheduler
 from .._handlers.invocation import CURRENT, Invocation
 from .._handlers.lifecycle import OpenPhase
 from .._protocol.codecs import BRACE, MsgpackCodec, NegotiatedCodec, json_text
 from .._protocol.control import Announced, Credit
 from .._protocol.go import GoCodec, refuse_raw, rejection_from
-from .._protocol.messages import Event, Raw, Request, WireMessage, event_on
+from .._protocol.messages import Raw, WireMessage
 from .._protocol.nodes import as_raised
 from .._protocol.settings import Settings
 from .._session.session import Session
-from .._session.waiting import Told, Waiting
-from ..errors import ChannelClosed, ConnectionLost, MessageTooBig, QueueFull
-from .checks import Objections, check_sending
+from .._session.waiting import WaitingMessage
+from ..errors import ConnectionLost, MessageTooBig, QueueFull
+from .checks import Objections
 from .draining import Draining
 from .outbox import Outbox
-from .pending import Pending
 from .slow_readers import Slow, SlowReaderQueue
-from .states import TRANSITIONS, OutboundState
-from .turns import SendTurns, Turn
+from .turns import SendTurns
 
-__all__ = ["Outbound", "OutboundListener"]
-
-
-class OutboundListener(Protocol):
-    """The owner of an `Outbound`: it is told what happens, and answers what `Outbound` cannot know."""
-
-    log: PeerLog
-    ignored: Counter[str]
-    """Counts answers that cannot be sent."""
-
-    def fail(self, code: int, reason: str, /) -> None:
-        """End the connection because of the remote peer."""
-
-    def fell_silent(self) -> bool:
-        """This side begins nothing new, because the remote peer is about to close.
-
-        Return whether `open` handlers still run, so that this side cannot say so yet.
-        """
-        ...
-
-    def broadcasts_dropped(self, count: int, /) -> None:
-        """Broadcasts were left out because the remote peer reads too slowly."""
-
-    def has_channel(self, h: int, /) -> bool:
-        """Return whether an anonymous channel is still open."""
-        ...
-
-    def is_awaited(self, ctx: Invocation | None, /) -> bool:
-        """Return whether the remote peer waits for the handler that this context belongs to."""
-        ...
+__all__ = ["Outbound"]
 
 
 class Outbound:
-    """The sending half of one session of a peer: how far it has opened or closed, and what may be sent on it.
+    """The way out of one session of a peer: its opening, and what may leave on it now. `MessageSender` does the rest.
 
     ``terms`` say what was negotiated in the session. While ``clear`` is true a message may go straight to the
     transport: the fast path checks nothing else.
 
-    A message that cannot be sent because there is no connection waits, or it fails as ``"not_sent"``:
-
-    - It waits *in its session* while that may go on over another connection.
-    - It waits *for the next session* if it has none, or if that ends: events and requests of a client, except
-      those that are bound to the present connection by ``offline="fail"``. All other messages end with their session:
-      answers, control messages, what is said on an anonymous channel, and what `open` and `on_reconnect` handlers send.
-      On a server, whose peers do not come back without their session, everything does.
-
     Args:
         outbox: what outlives the session.
-        dialer: whether this side dials.
-        ending: how the session before has ended, or why there was none.
-        present: returns the sending half of the present session, or of the last one.
+        ignored: counts answers that cannot be sent.
+        fail: ends the connection with a code and a reason.
     """
 
     __slots__ = (
-        "_listener",
-        "_present",
+        "_fail",
+        "_ignored",
         "_settings",
         "clear",
         "contexts",
         "draining",
-        "ending",
+        "is_open",
         "loop",
         "opening",
         "outbox",
@@ -103,7 +56,6 @@ class Outbound:
         "send_kept_back",
         "session",
         "slow_reader",
-        "state",
         "terms",
         "thread",
         "turns",
@@ -115,27 +67,23 @@ class Outbound:
         settings: Settings,
         loop: Scheduler,
         outbox: Outbox,
-        listener: OutboundListener,
+        draining: Draining,
         *,
-        dialer: bool,
-        ending: CloseInfo,
-        present: Callable[[], Outbound],
+        ignored: Counter[str],
+        fail: Callable[[int, str], None],
     ) -> None:
         self._settings = settings
-        self._listener = listener
-        self._present = present
+        self._ignored = ignored
+        self._fail = fail
         self.session = session
         self.outbox = outbox
+        self.draining = draining
         self.requests = outbox.requests
         self.terms = settings.terms
         self.loop = loop
         self.thread = get_ident()
-        self.state = OutboundState.NEW
         self.clear = False
-        self.ending = ending
-        """How the present connection is going to end, or how the last one has ended, or why there was none."""
         self.turns = SendTurns(loop, self._is_full)
-        self.draining = Draining(session, loop, listener.ignored, self._fall_silent, dialer=dialer)
         self.send_kept_back: Callable[[], None] = _nothing
         """Sends what is kept back, see `precede`."""
         self.overdue = False
@@ -143,36 +91,30 @@ class Outbound:
         self.slow_reader: SlowReaderQueue | None = None
         """Broadcasts that wait while the session is full. Most sessions never need one."""
         self.opening: OpenPhase | None = None
-        """The handlers that run while the session opens."""
+        """The `open` and `on_reconnect` handlers that take time, while they run."""
         self.contexts: tuple[Invocation, ...] = ()
         """The contexts of those handlers: messages that are sent within them leave at once."""
+        self.is_open = False
+        """Whether those handlers are done or overdue, so that every message may be sent."""
 
     def __repr__(self) -> str:
         marks = f"{' full' if self.session.full else ''}{' silent' if self.silent else ''}"
-        return f"<Outbound {self.state.value}{marks}>"
+        return f"<Outbound {self.state}{marks}>"
 
     def _is_full(self) -> bool:
         return self.session.full
 
-    # ------------------------------------------------------------ opening and closing
+    # ------------------------------------------------------------ the gate
 
     @property
-    def lives(self) -> bool:
-        """Whether the session has begun and is not over."""
-        return self.state is not OutboundState.NEW and self.state is not OutboundState.LOST
-
-    @property
-    def works(self) -> bool:
-        """Whether messages can still be sent, or wait for the next connection of the session."""
+    def state(self) -> str:
+        """State of the session, as `Peer` shows it."""
         session = self.session
-        open_ = self.state is OutboundState.OPEN or self.state is OutboundState.OPENING
-        return open_ and (session.connection is not None or session.resumable)
-
-    @property
-    def _successor(self) -> Outbound | None:
-        """The sending half of the next session, if this session has ended. None while there is no next one."""
-        present = self._present() if self.state is OutboundState.LOST else self
-        return None if present is self else present
+        if not session.lives:
+            return "disconnected"
+        if session.detached:
+            return session.state.value
+        return "closing" if session.closing else "open" if self.is_open else "opening"
 
     @property
     def silent(self) -> bool:
@@ -180,56 +122,50 @@ class Outbound:
         return self.draining.silent
 
     @property
-    def awaits_connection(self) -> bool:
-        """Whether the session has no connection that takes messages, but may get one."""
-        return self.session.connection is None and self.session.resumable and self.state is not OutboundState.CLOSING
-
-    @property
     def expects_connection(self) -> bool:
         """Whether there is a connection, or another one may come."""
-        return self.works or self.outbox.expects_session
+        return self.session.takes_messages or self.outbox.expects_session
 
-    def move(self, state: OutboundState) -> None:
-        """Enter ``state``."""
-        if state not in TRANSITIONS[self.state]:
-            raise AssertionError(f"a session cannot go from {self.state.value} to {state.value}")
-        self.state = state
-        self.update_clear()
+    def not_sent(self) -> ConnectionLost:
+        """Return the error for a message that no connection will take."""
+        ending = self.session.ending
+        reason = ending.reason or ("closed on this side" if ending.user_closed else "")
+        return ConnectionLost(ending.code, reason, "not_sent")
 
     def update_clear(self) -> None:
         """Find out again whether a message may go straight to the transport: what this depends on has changed."""
         session = self.session
         self.clear = (
-            self.state is OutboundState.OPEN
-            and session.connection is not None
-            and not (self.draining.silent or session.full or self.turns.awaited)
+            self.is_open and session.connected and not (self.draining.silent or session.full or self.turns.awaited)
         )
 
+    # ------------------------------------------------------------ opening
+
     def begin(self) -> None:
-        """Begin to open the session, on its first connection."""
+        """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
-        self.move(OutboundState.OPENING)
 
     def enter(self, context: Invocation) -> None:
         """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
         self.contexts = (*self.contexts, context)
 
     def open_slowly(self, phase: OpenPhase) -> None:
-        """Stay in the state OPENING until ``phase`` is over: some handlers take time."""
+        """Keep the session opening until ``phase`` is over: some handlers take time."""
         self.opening = phase
         phase.start()
 
-    def opened(self) -> None:
+    def end_opening(self) -> None:
         """End the opening: all messages may be sent now, or on the next connection of the session."""
         self.contexts = ()
-        if self.state is OutboundState.OPENING:
-            self.move(OutboundState.OPEN)
-        self.draining.opened()
+        self.is_open = True
+        self.update_clear()
 
     def in_open_handler(self) -> bool:
         """Return whether an `open` or `on_reconnect` handler of the session runs, or a task that it made."""
         context = CURRENT.get(None)
         return context is not None and context in self.contexts
+
+    # ------------------------------------------------------------ the course of the session
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -264,25 +200,11 @@ class Outbound:
         session.send, self.send_kept_back = send_after, send_first
         return end
 
-    def _fall_silent(self) -> bool:
-        """Begin nothing new in the session. Return whether this side says so only later."""
-        self.update_clear()
-        if self.outbox.queue is not None:
-            self.outbox.queue.refuse_bound(self._drained())
-        return self._listener.fell_silent()
-
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
-        self.draining.agreed()
 
-    def detached(self) -> None:
-        """Fail what is bound to the connection, which has ended. The session goes on, and everything else waits."""
-        self.outbox.refuse_bound(self.not_sent())
-        self.overdue = False
-        self.turns.drop_bound()
-
-    def connected(self, announced: Announced) -> None:
+    def go_on(self, announced: Announced) -> None:
         """Go on over another connection, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
@@ -291,67 +213,15 @@ class Outbound:
         if waiting is not None and queue is not None:
             queue.refuse_too_big(waiting, self.terms.unchecked, self.refusal)
 
-    def lose(self) -> None:
-        """Send nothing more, because the session is over. What was agreed in it holds no more."""
-        self.move(OutboundState.LOST)
+    def session_over(self) -> None:
+        """Send nothing more: the session is over, and what was agreed in it holds no more."""
         self.terms = self._settings.terms
-
-    def end(self, info: CloseInfo, lost: ConnectionLost) -> None:
-        """Fail with ``lost`` what belongs to the session, which is over. All else waits for the next, if there is one.
-
-        The messages that wait for the next session keep their order: those that have waited in the session go first,
-        then those before which others waited for room.
-        """
-        outbox, flight = self.outbox, self.requests.flight
-        self.ending = info
-        outliving: list[Waiting] = []
-        for message in () if self.session.waiting is None else self.session.waiting.all():
-            if message.outlives:
-                message.take_back()
-                outliving.append(message)
-            else:
-                message.fail(lost)
-        if outliving:
-            outbox.offline_queue().put_first(outliving)
-        outbox.end_session(lost)
-        if not outbox.expects_session:
-            outbox.discard(info)
-        self.turns.end_all(leave=outbox.expects_session)
-        flight.end(leave=outbox.expects_session)
-
-    def give_up(self, info: CloseInfo) -> None:
-        """Fail what waits for a session, with ``info`` as the reason unless a connection is still ending."""
-        if not self.lives:
-            self.ending = info
-        self.outbox.discard(self.ending)
+        self.update_clear()
 
     def enter_loop(self) -> None:
         """Belong to the event loop, and the thread, that run now. There is no connection."""
         self.requests.stop()
         self.thread = get_ident()
-
-    # ------------------------------------------------------------ what waits and is kept
-
-    @property
-    def queued(self) -> int:
-        """How many messages wait for a connection."""
-        queue, in_session = self.outbox.queue, self.session.waiting
-        return (0 if queue is None else len(queue)) + (0 if in_session is None else len(in_session))
-
-    @property
-    def kept(self) -> int:
-        """Bytes of the messages that wait for a connection, or may have to be sent again on another one."""
-        queue, session = self.outbox.queue, self.session
-        return (
-            (0 if queue is None else queue.size)
-            + session.kept
-            + (0 if session.waiting is None else session.waiting.outliving_size)
-        )
-
-    def flush_offline(self) -> None:
-        """Send the messages that waited for a session, in order. If it has no connection, they wait in it."""
-        if self.outbox.queue is not None:
-            self.outbox.queue.flush(self.session, self.terms.unchecked, self.refusal)
 
     # ------------------------------------------------------------ slow readers
 
@@ -363,8 +233,8 @@ class Outbound:
                 lambda payload, text: session.send(payload, text),
                 lambda: session.full,
                 self._settings.limits.behind,
-                self._listener.log.warn,
-                self._listener.broadcasts_dropped,
+                self.outbox.warn,
+                self.outbox.left_out,
             )
         waits = self.slow_reader.add(payload, text, slow, key)
         session.recount()
@@ -403,7 +273,7 @@ class Outbound:
             raise refusal
         text = terms.text
         try:
-            ticket: Waiting | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
+            ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
             return self._refused(exc)
         return ticket is None or not ticket.take_back()
@@ -413,7 +283,7 @@ class Outbound:
         if len(raw.payload) > self.terms.unchecked and (refusal := self.refusal(raw.payload, raw=True)) is not None:
             raise refusal
         try:
-            ticket: Waiting | None = self.session.send(raw.payload, raw.text)
+            ticket: WaitingMessage | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
             return self._refused(exc)
         return ticket is None or not ticket.take_back()
@@ -427,7 +297,7 @@ class Outbound:
             ConnectionLost: ``"not_sent"``.
         """
         if not self.clear:
-            if not self.lives:
+            if not self.session.lives:
                 raise self.not_sent()
             self.check_cap(payload)
         return self.send(payload)
@@ -451,10 +321,10 @@ class Outbound:
             MessageTooBig: the remote peer would not accept the message.
         """
         session, terms = self.session, self.terms
-        if len(payload) > terms.unchecked and self.lives and (refusal := self.refusal(payload)) is not None:
+        if len(payload) > terms.unchecked and session.lives and (refusal := self.refusal(payload)) is not None:
             raise refusal
         if session.full and self.over_cap(len(payload)):
-            self._listener.fail(CloseCode.SLOW_CONSUMER, "slow consumer")
+            self._fail(CloseCode.SLOW_CONSUMER, "slow consumer")
             return
         text = terms.text
         if text is None:
@@ -462,7 +332,7 @@ class Outbound:
         try:
             session.send(payload, text)
         except ConnectionLost:
-            self._listener.ignored["response without a connection"] += 1
+            self._ignored["response without a connection"] += 1
 
     def grant(self, h: int, n: int, size: int) -> None:
         """Let the remote peer send ``n`` items of ``size`` bytes on channel ``h``, in total."""
@@ -558,226 +428,6 @@ class Outbound:
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
-
-    # ------------------------------------------------------------ events
-
-    @shown_as("emit")
-    async def send_event(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> None:
-        """See `Caller.emit`."""
-        if channel is None and event.__class__ is str and event not in RESERVED_EVENTS and get_ident() == self.thread:
-            message = Event((event, *args))  # most events, without the two calls below
-        else:
-            check_sending(channel, event, self.thread)
-            message = event_on(channel, (event, *args))
-        if not (self.clear and self.send(self.terms.encode(message))):
-            await self.send_in_turn(message, None, self.outbox.fails(offline))
-
-    def send_event_nowait(
-        self, channel: ChannelRef, event: str, args: tuple[Any, ...], offline: Offline | None = None, /
-    ) -> None:
-        """See `Caller.emit_nowait`."""
-        check_sending(channel, event, self.thread)
-        message = event_on(channel, (event, *args))
-        if self.must_wait(message) or not self.send_nowait(self.terms.encode(message)):
-            self.let_wait(message, offline)
-
-    # ------------------------------------------------------------ messages that cannot be sent at once
-
-    async def send_in_turn(
-        self, message: Event | Request | Raw, pending: Pending | None = None, bound: bool = False
-    ) -> int:
-        """Send a message that cannot be sent at once: wait until the connection has room, or for the next connection.
-
-        Args:
-            bound: the message is for the present connection: it fails instead of waiting for another one.
-
-        Returns:
-            The size of the message in bytes. 0 if it waits for the next connection, or is not sent.
-
-        Raises:
-            ChannelClosed: it was for an anonymous channel that has ended meanwhile.
-            ConnectionLost: ``"not_sent"``, it may not wait for another connection, or none will come.
-        """
-        of_session = message.h is not UNSET
-        if not of_session and (successor := self._successor) is not None:
-            return await successor.send_in_turn(message, pending, bound)  # the session has ended since the call
-        if of_session:
-            bound = False  # the channel belongs to the session, and ends with it
-        leave = None if of_session or bound else partial(self.wait_for_next, message, pending)
-        turn = Turn(self.turns, bound=bound, leave=leave)
-        if pending is not None:
-            pending.turn = turn
-        try:
-            while True:
-                must_wait = self.must_wait(message)
-                if bound:
-                    self._check_bound(must_wait)
-                needs_room = not must_wait or self._belongs_to_session(message)
-                if (needs_room and self.session.full) or (self.turns.awaited and not turn.held):
-                    await turn.wait()
-                    # It has left with the session, or timed out in the queue.
-                    if turn.left is not None or (pending is not None and pending.future.done()):
-                        return 0
-                    if leave is not None and (successor := self._successor) is not None:
-                        # No session was expected when this one ended, but a `close` handler has begun one.
-                        return await successor.send_in_turn(message, pending)
-                    continue
-                if not must_wait and (size := self._try_to_send(message)) is not None:
-                    if pending is not None:
-                        self.requests.flight.was_sent(pending, size)
-                    return size
-                if not must_wait and bound:
-                    raise self.not_sent()
-                if self._belongs_to_session(message):
-                    return self._wait_encoded(message, pending)
-                if not must_wait and message.h is not UNSET:
-                    raise self.channel_lost(message.h)
-                break
-        finally:
-            turn.end()
-            if pending is not None:
-                pending.turn = None
-            self.update_clear()
-        if bound and pending is None:
-            await self.outbox.offline_queue().keep_and_wait(message, self.session, self.loop)
-        else:
-            self.wait_for_next(message, pending, bound)
-        return 0
-
-    def _check_bound(self, must_wait: bool) -> None:
-        """Refuse a message that is bound to the connection if that has ended or begins nothing new."""
-        if not self.works or self.awaits_connection:
-            raise self.not_sent()
-        if must_wait and self.silent:
-            raise self._drained()
-
-    def _try_to_send(self, message: Event | Request | Raw) -> int | None:
-        """Hand a message to the transport. Return its size, or None if the connection has just ended."""
-        if isinstance(message, Raw):
-            return len(message.payload) if self.hand_over(message) else None
-        payload = self.terms.encode(message)
-        return len(payload) if self.send(payload) else None
-
-    def must_wait(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message has to wait for a connection.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, no connection will come.
-            ChannelClosed: it is for an anonymous channel that has ended.
-        """
-        if message.h is not UNSET and not self._listener.has_channel(message.h):
-            raise self.channel_lost(message.h)  # an anonymous channel ends with its session
-        if self.clear:
-            return False
-        if self.awaits_connection:
-            return True
-        if message.h is not UNSET:
-            return False
-        if self.state is OutboundState.OPEN:
-            return self.silent and not self._listener.is_awaited(CURRENT.get(None)) and self._must_wait_for_another()
-        if self.state is OutboundState.OPENING:
-            # `open` and `on_reconnect` handlers send first. A server's peer has no queue that could be overtaken.
-            return self.outbox.keeps_offline and not self.in_open_handler()
-        if self.outbox.expects_session:
-            return True
-        raise self.not_sent()
-
-    def _must_wait_for_another(self) -> bool:
-        if not self.outbox.keeps_offline:
-            raise self._drained()
-        return True
-
-    def let_wait(self, message: Event | Raw, offline: Offline | None) -> None:
-        """Let a message wait with its session, for another connection, or for the `open` handlers.
-
-        Raises:
-            ConnectionLost: ``"not_sent"``, it may not wait.
-            ChannelClosed: it is for an anonymous channel.
-            QueueFull: too much waits already.
-        """
-        bound = message.h is UNSET and self.outbox.fails(offline)
-        if bound and (not self.works or self.awaits_connection):
-            raise self.not_sent()
-        if self._belongs_to_session(message):
-            if self.session.full:
-                self.check_cap(b"" if isinstance(message, Raw) else self.terms.encode(message))
-            self._wait_encoded(message, None)
-            return
-        if message.h is not UNSET:
-            raise self.channel_lost(message.h)
-        if bound and self.silent:
-            raise self._drained()
-        self._keep(message, bound=bound)
-
-    # ------------------------------------------------------------ waiting with the session
-
-    def _belongs_to_session(self, message: Event | Request | Raw) -> bool:
-        """Return whether a message ends with its session, if it cannot be sent. The class says which messages do."""
-        return self.session.resumable and (
-            message.h is not UNSET or not self.outbox.keeps_offline or self.in_open_handler()
-        )
-
-    def _wait_encoded(self, message: Event | Request | Raw, pending: Pending | None) -> int:
-        """Let a message wait with the session, encoded as was agreed in it. Return its size in bytes.
-
-        Raises:
-            MessageTooBig: the remote peer would not accept it.
-        """
-        if isinstance(message, Raw):
-            payload, text = message.payload, message.text
-        else:
-            payload = self.terms.encode(message)
-            text = payload[0] == BRACE if self.terms.text is None else self.terms.text
-        if (refusal := self.refusal(payload, raw=isinstance(message, Raw))) is not None:
-            raise refusal
-        waiting = Waiting(payload, text)
-        if pending is not None:
-            waiting.told, pending.waiting = self.requests.told(pending), waiting
-        self.session.wait(waiting)
-        return len(payload)
-
-    # ------------------------------------------------------------ waiting for the next session
-
-    def wait_for_next(self, message: Event | Request | Raw, pending: Pending | None, bound: bool = False) -> Waiting:
-        """Let a message wait for the next session, or in this one if that has opened and waits for a connection.
-
-        Args:
-            bound: it is a request that waits for the present connection to open.
-
-        Raises:
-            QueueFull: too much waits already.
-        """
-        if pending is None:
-            return self._keep(message)
-        waiting = pending.waiting = self._keep(message, self.requests.told(pending), bound=bound)
-        return waiting
-
-    def _keep(self, message: Event | Request | Raw, told: Told | None = None, *, bound: bool = False) -> Waiting:
-        at_once = self.awaits_connection and self.state is OutboundState.OPEN and not self.silent
-        return self.outbox.offline_queue().keep(message, self.session, told, bound=bound, at_once=at_once)
-
-    async def wait_written(self) -> None:
-        """Wait until all callers that wait for room have sent. Cancelling is safe."""
-        turn = Turn(self.turns)
-        try:
-            await turn.wait()
-        finally:
-            turn.end()
-            self.update_clear()
-
-    def not_sent(self) -> ConnectionLost:
-        """Return the error for a message that no connection will take."""
-        reason = self.ending.reason or ("closed on this side" if self.ending.user_closed else "")
-        return ConnectionLost(self.ending.code, reason, "not_sent")
-
-    def _drained(self) -> ConnectionLost:
-        return ConnectionLost(CloseCode.SERVICE_RESTART, "the other side is draining", "not_sent")
-
-    def channel_lost(self, h: int) -> ChannelClosed:
-        """Return the error for a message on an anonymous channel that has ended."""
-        return ChannelClosed(str(h), self.not_sent())
 
 
 def _nothing() -> None:

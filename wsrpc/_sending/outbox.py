@@ -26,6 +26,7 @@ class Outbox:
         fails_offline: whether a message without ``offline=`` fails instead of waiting for the next session.
         expired: called with each request whose deadline is over.
         queued: called when a message begins to wait for a connection.
+        left_out: called with the number of broadcasts that were left out, because the remote peer reads too slowly.
         warn: writes a line into the log.
     """
 
@@ -33,11 +34,12 @@ class Outbox:
         "_fails_offline",
         "_queued",
         "_settings",
-        "_warn",
         "keeps_offline",
+        "left_out",
         "queue",
         "requests",
         "user_closed",
+        "warn",
     )
 
     def __init__(
@@ -50,11 +52,13 @@ class Outbox:
         fails_offline: bool,
         expired: Callable[[Pending], None],
         queued: Callable[[], None],
+        left_out: Callable[[int], None],
         warn: Callable[..., None],
     ) -> None:
         self._settings = settings
         self._queued = queued
-        self._warn = warn
+        self.left_out = left_out
+        self.warn = warn
         self.requests = PendingRequests(loop, odd=odd, limit=settings.limits.pending, expired=expired)
         self.queue: OfflineQueue | None = None
         """None until the first message waits for a session. A server's peer never has one."""
@@ -68,7 +72,7 @@ class Outbox:
         """Whether messages that are sent without a session wait for the next one."""
         return self.keeps_offline and not self.user_closed
 
-    def fails(self, offline: Offline | None) -> bool:
+    def bound_by(self, offline: Offline | None) -> bool:
         """Return whether a message with that option is bound to the present connection."""
         return self._fails_offline if offline is None else offline == "fail"
 
@@ -84,7 +88,7 @@ class Outbox:
     def offline_queue(self) -> OfflineQueue:
         """Return the queue of the messages that wait for a session."""
         if self.queue is None:
-            self.queue = OfflineQueue(self._settings.codec, self._settings.limits, self._queued, self._warn)
+            self.queue = OfflineQueue(self._settings.codec, self._settings.limits, self._queued, self.warn)
         return self.queue
 
     def end_session(self, lost: ConnectionLost) -> None:
@@ -98,7 +102,7 @@ class Outbox:
             self.queue.refuse_bound(lost)
         for pending in self.requests.unsent():
             # A request on an anonymous channel ends with that.
-            if pending.h is None and self.fails(pending.options.offline):
+            if pending.h is None and self.bound_by(pending.options.offline):
                 self.requests.fail(pending, lost.for_outcome("not_sent"))
 
     def discard(self, info: CloseInfo) -> None:

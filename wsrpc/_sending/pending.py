@@ -13,7 +13,7 @@ from .._base.names import ChannelRef
 from .._base.scheduler import Scheduler, Timer
 from .._protocol.messages import RequestOptions, WireMessage
 from .._protocol.settings import Terms
-from .._session.waiting import Told, Waiting
+from .._session.waiting import Told, WaitingMessage
 from ..errors import ConnectionLost, TooManyRequests
 from .turns import SendTurns, Turn
 
@@ -94,7 +94,7 @@ class InFlight:
         """Return whether a request has to go through `take`, because the remote peer may not accept it at once."""
         return self.requests >= terms.announced.running or self.bytes > terms.room_for_any or self.awaited
 
-    def turn(self, leave: Callable[[], Waiting] | None) -> Turn:
+    def turn(self, leave: Callable[[], WaitingMessage] | None) -> Turn:
         """Return a turn for `take`."""
         return Turn(self._queue(), leave=leave)
 
@@ -173,7 +173,7 @@ class Pending(Struct, eq=False):
     options: RequestOptions
     h: int | None = None
     """The anonymous channel on which it was made."""
-    waiting: Waiting | None = None
+    waiting: WaitingMessage | None = None
     """Its message, while that waits for a connection."""
     turn: Turn | None = None
     """Its turn, while it waits for room: that of the connection or that of the remote peer."""

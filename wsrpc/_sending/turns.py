@@ -7,7 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 
 from .._base.scheduler import Scheduler
-from .._session.waiting import Waiting
+from .._session.waiting import WaitingMessage
 
 __all__ = ["SendTurns", "Turn"]
 
@@ -118,7 +118,9 @@ class Turn:
 
     __slots__ = ("_error", "_leave", "_turns", "_woken", "bound", "left")
 
-    def __init__(self, turns: SendTurns, *, bound: bool = False, leave: Callable[[], Waiting] | None = None) -> None:
+    def __init__(
+        self, turns: SendTurns, *, bound: bool = False, leave: Callable[[], WaitingMessage] | None = None
+    ) -> None:
         self._turns = turns
         self._leave = leave
         self._woken: asyncio.Future[bool] | None = None
@@ -126,7 +128,7 @@ class Turn:
         self._error: Exception | None = None
         """Why the message could not wait elsewhere."""
         self.bound = bound
-        self.left: Waiting | None = None
+        self.left: WaitingMessage | None = None
         """The message that has left the queue. The sender has nothing more to do."""
 
     @property

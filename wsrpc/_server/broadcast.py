@@ -27,7 +27,6 @@ from .._raw.link import RawLink
 from .._sending.checks import Objections, check_sending, check_thread, check_thread_of_plain, raw_message
 from .._sending.outbound import Outbound
 from .._sending.slow_readers import KeepLatest, Slow
-from .._sending.states import OutboundState
 from ..errors import ConnectionLost, MessageTooBig, PeerError, QueueFull
 from .membership import Addressed, RoomMessage
 from .peers import ServedPeer
@@ -227,7 +226,7 @@ class Audience:
         out = inside.out
         session = out.session
         payload, text = message[out.terms.encode]
-        if not out.lives or out.state is OutboundState.CLOSING:
+        if session.closing or not session.lives:
             raise out.not_sent()
         if len(payload) > out.terms.unchecked:
             objections = message.objections

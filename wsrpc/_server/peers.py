@@ -91,7 +91,7 @@ class ServedPeer(PeerOwner):
 
     @property
     def out(self) -> Outbound:
-        """The sending half of the session, or of the last one."""
+        """The way out of the session, or of the last one."""
         return self.life.core.out
 
     @property
@@ -105,7 +105,7 @@ class ServedPeer(PeerOwner):
         Raises:
             ConnectionLost: they cannot.
         """
-        if not self.out.works:
+        if not self.core.session.takes_messages:
             raise self.out.not_sent()
 
     @property
@@ -139,8 +139,8 @@ class ServedPeer(PeerOwner):
         self._opened = OpenedServices(self.core, self.services)
         return self._opened.begin()
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        self._peers.lost(self, info)
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+        self._peers.session_over(self, info)
         return info
 
     @property
@@ -156,13 +156,13 @@ class ServedPeer(PeerOwner):
             self.address = handshake.address
         self._peers.claim(self)  # the latest connection has the address
 
-    def detached(self, info: CloseInfo) -> bool:
+    def keep_session(self, info: CloseInfo) -> bool:
         self.expire_at(None)
         return not self._peers.closing
 
-    def ended(self) -> None:
+    def all_ended(self) -> None:
         self._peers.count_ignored(self)
-        if self.life.running.calls or self.life.reporter.running:
+        if self.life.running.invocations or self.life.reporter.running:
             self._peers.watch(self)
 
     def close_handler(self) -> Callable[[CloseInfo], Coroutine[Any, Any, None]] | None:
@@ -185,7 +185,7 @@ class ServedPeer(PeerOwner):
             if out.opening is not None and not closers.cover(out.opening.task, out.contexts[0]):
                 await out.opening.wait()
             elif out.turns.busy:
-                await out.wait_written()
+                await core.messages.wait_written()
             elif tasks := running.tasks(closers):
                 await closers.wait_besides(tasks, None)
             elif unsettled := out.requests.unsettled():
@@ -286,9 +286,9 @@ class Peers:
         self.tally.came()
         self._left(served, code)
 
-    def lost(self, served: ServedPeer, info: CloseInfo) -> None:
-        """Forget a peer whose connection has ended."""
-        if served.peer.id in self._connected:  # else it was lost before, and user code has bound it again
+    def session_over(self, served: ServedPeer, info: CloseInfo) -> None:
+        """Forget a peer whose session is over."""
+        if served.peer.id in self._connected:  # else it was forgotten before, and user code has bound it again
             self._left(served, info.code)
         self._forget(served)
 

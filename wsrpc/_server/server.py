@@ -576,7 +576,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
             arrival = Arrival(lifetime.sessions, transport, handshake)
             resumed = await arrival.wait(lifetime.gate.deciding)
             if resumed is not None:
-                peer: Peer = resumed.host.peer
+                peer: Peer = resumed.peer
                 return peer
             await lifetime.check_open(transport)
         made = self._begin(lifetime, transport, handshake, clock)

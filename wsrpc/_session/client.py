@@ -24,7 +24,7 @@ from .._protocol.control import (
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, short
 from .connection import Connection, ignore_end
-from .session import VERSION, Session, SessionReceiver
+from .session import NOT_CONNECTED, VERSION, Session, SessionReceiver
 from .states import SessionInput, SessionState
 
 __all__ = ["ClientSession"]
@@ -48,8 +48,10 @@ class ClientSession(Session):
 
     greeting = Welcome
 
-    def __init__(self, settings: Settings, loop: Scheduler, receiver: SessionReceiver) -> None:
-        super().__init__(settings, loop, receiver)
+    def __init__(
+        self, settings: Settings, loop: Scheduler, receiver: SessionReceiver, *, ending: CloseInfo = NOT_CONNECTED
+    ) -> None:
+        super().__init__(settings, loop, receiver, ending=ending)
         self._token = ""
         """The secret that proves that the session is this side's."""
         self._gen = 0
@@ -112,10 +114,12 @@ class ClientSession(Session):
         self.asking = None
         connection.drop()
         if isinstance(answer, Gone):
-            self._lose(SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}"))
+            self._end_detached(
+                SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
+            )
             self._receiver.session_refused(connection, None)
         else:
-            self._lose(SessionInput.REFUSED, "the server did not resume it")
+            self._end_detached(SessionInput.REFUSED, "the server did not resume it")
             self._receiver.session_refused(connection, (payload, text))
 
     def _went_on(self) -> None:
@@ -137,7 +141,7 @@ class ClientSession(Session):
     def _failed(self, connection: Connection, info: CloseInfo) -> None:
         """Wait for another connection: this one has ended before the server has answered."""
         if self._silences >= MOST_SILENCES:
-            self._lose(SessionInput.REFUSED, "the server does not answer")
+            self._end_detached(SessionInput.REFUSED, "the server does not answer")
             return
         self.asking = None
         connection.drop()
@@ -148,16 +152,16 @@ class ClientSession(Session):
 
     # ------------------------------------------------------------ the end
 
-    def close_soon(self) -> None:
+    def close_soon(self, info: CloseInfo) -> None:
         """Tell the server that the session ends with its connection, and let nothing in from now on.
 
         Some ASGI servers do not tell it of Close frames, and it would keep the session for a client that has left.
         """
         connection = self._connection
-        if connection is not None and self.sent is not None and not (self.given_up or self.closing):
+        if connection is not None and self.sent is not None and not (self.ends_with_connection or self.closing):
             with suppress(ConnectionLost):  # the connection reports that itself
                 connection.send(write_control(Gone("closed")), True)
-        super().close_soon()
+        super().close_soon(info)
 
     def _stop_timers(self) -> None:
         super()._stop_timers()

@@ -39,15 +39,17 @@ from .._protocol.control import (
 )
 from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
+from ..handshake import Handshake
 from ..limits import Limits
 from ..transport import ConnectionInfo, Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
-from .waiting import Waiting, WaitingQueue
+from .waiting import WaitingMessage, WaitingQueue
 
-__all__ = ["MESSAGE", "VERSION", "Session", "SessionReceiver"]
+__all__ = ["MESSAGE", "NOT_CONNECTED", "VERSION", "Session", "SessionReceiver"]
 
+NOT_CONNECTED = CloseInfo(CloseCode.ABNORMAL, "not connected")
 VERSION = 1
 SESSION = 16 * 1024
 """Bytes that a session without a connection takes besides all that is counted, about."""
@@ -58,13 +60,17 @@ MESSAGE = 192
 class SessionReceiver(Protocol):
     """What a session reports to.
 
-    A boundary, so that sessions work, and are tested, below anything that sends and receives messages. `PeerCore` of
-    ``_peer`` implements it.
+    `PeerCore` of ``_peer`` implements it, and so do tests that have two sessions without peers. A session tells it so
+    much that a function for each report would be longer, and take more memory in each session.
     """
 
     ignored: Counter[str]
     """Counts control messages that make no sense."""
     log: PeerLog
+
+    @property
+    def peer(self) -> Any:
+        """The `Peer`. On a server, it has the principal of the session's client."""
 
     def takes_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
@@ -79,13 +85,13 @@ class SessionReceiver(Protocol):
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         """Use what both sides support. See `Terms.agreed`."""
 
-    def control(self, message: Credit | Drain, /) -> None:
+    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
         """Take a control message that is not about the session."""
 
     def room_changed(self) -> None:
         """The session has become full, or has room again, or has another connection or none."""
 
-    def disconnected(self, connection: Connection, /) -> None:
+    def connection_ended(self, connection: Connection, /) -> None:
         """The connection is the session's no more."""
 
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
@@ -95,19 +101,17 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
-    def session_connected(self, connection: Connection, limits: Announced, /) -> None:
+    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None:
         """The session goes on over ``connection``. What the remote peer has missed was sent again."""
 
     def session_resumed(self) -> None:
         """The session goes on, and what has waited was sent."""
 
-    def session_over(self, info: CloseInfo, lost: ConnectionLost, /) -> None:
-        """The session is over. Called once, unless this side has ended it.
+    def use_handshake(self, handshake: Handshake, /) -> None:
+        """On a server: the connection over which the session goes on was made by ``handshake``."""
 
-        Args:
-            info: how its last connection has ended.
-            lost: what calls in flight get.
-        """
+    def session_over(self) -> None:
+        """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
         """The server does not go on with the session, which is over, but a new one can begin on ``connection``.
@@ -125,13 +129,17 @@ class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
     While there is a connection, ``send`` is the transport's own method, or counts and keeps each message if the session
-    can go on over another connection. Without a connection, messages wait, and ``send`` returns a `Waiting`, with which
-    a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go on.
+    can go on over another connection. Without a connection, messages wait, and ``send`` returns a `WaitingMessage`,
+    with which a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go
+    on.
 
-    A control message looks like any other one until it is decoded. So the receiver gives `control` those messages that
-    are not its own. A plain peer sends none, and nothing here is in the way of its messages.
+    A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
+    that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
 
     It exists before its first connection, with which it begins.
+
+    Args:
+        ending: why there is no connection so far.
     """
 
     __slots__ = (
@@ -152,9 +160,10 @@ class Session:
         "closing",
         "common",
         "complete",
+        "end_reason",
         "ending",
+        "ends_with_connection",
         "full",
-        "given_up",
         "info",
         "limits",
         "negotiated",
@@ -170,7 +179,9 @@ class Session:
     greeting: type[Hello | Welcome]
     """What the remote peer says first."""
 
-    def __init__(self, settings: Settings, loop: Scheduler, receiver: SessionReceiver) -> None:
+    def __init__(
+        self, settings: Settings, loop: Scheduler, receiver: SessionReceiver, *, ending: CloseInfo = NOT_CONNECTED
+    ) -> None:
         self._settings = settings
         self._loop = loop
         self._receiver = receiver
@@ -183,10 +194,12 @@ class Session:
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
         self.state = SessionState.NEW
-        self.ending = CloseInfo(CloseCode.ABNORMAL, "not connected")
-        """How the last connection has ended."""
         self.closing = False
         """Whether this side closes, so that the session ends with its connection."""
+        self.ending = ending
+        """Why there is no connection: how the last one has ended, or is going to end because this side closes it."""
+        self.end_reason: ConnectionLost | None = None
+        """Why the session is over: what calls in flight get. None until it is."""
         self.send: Send = self._not_sent
         # What is negotiated.
         self.limits = settings.limits
@@ -208,7 +221,7 @@ class Session:
         self.received: Acknowledger | None = None
         self.complete = False
         """Whether both sides count, so that the session can go on over another connection."""
-        self.given_up = False
+        self.ends_with_connection = False
         """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
         # What waits.
         self.waiting: WaitingQueue | None = None
@@ -245,6 +258,16 @@ class Session:
             connection.transport.abort()
 
     @property
+    def over(self) -> bool:
+        """Whether it has ended."""
+        return self.state is SessionState.OVER
+
+    @property
+    def lives(self) -> bool:
+        """Whether it has begun, and is not over."""
+        return self.state is not SessionState.NEW and self.state is not SessionState.OVER
+
+    @property
     def detached(self) -> bool:
         """Whether it has no connection, but may go on over another one."""
         return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
@@ -252,7 +275,22 @@ class Session:
     @property
     def resumable(self) -> bool:
         """Whether another connection may go on with the session, be there one at present or not."""
-        return self.complete and not (self.given_up or self.closing) and self.state is not SessionState.OVER
+        return self.complete and not (self.ends_with_connection or self.closing or self.over)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection over which messages can be sent."""
+        return not self.closing and self.connection is not None
+
+    @property
+    def awaits_connection(self) -> bool:
+        """Whether it has no connection that takes messages, but may get one. It may be `detached` only later."""
+        return self.connection is None and self.resumable
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether messages can be sent, or wait for its next connection."""
+        return self.connected or self.awaits_connection
 
     def _move(self, happened: SessionInput) -> None:
         self.state = after(self.state, happened)
@@ -326,18 +364,18 @@ class Session:
             self._receiver.room_changed()
         return self.resumable
 
-    def _refused(self, payload: bytes, text: bool = True, /) -> Waiting | None:
+    def _refused(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
         return self._wait(payload, text) if self.refuse() else None
 
-    def _wait(self, payload: bytes, text: bool = True, /) -> Waiting:
-        message = Waiting(payload, text)
+    def _wait(self, payload: bytes, text: bool = True, /) -> WaitingMessage:
+        message = WaitingMessage(payload, text)
         self.wait(message)
         return message
 
     def _not_sent(self, payload: bytes, text: bool = True, /) -> None:
         raise ConnectionLost(self.ending.code, self.ending.reason, "not_sent")
 
-    def wait(self, message: Waiting) -> None:
+    def wait(self, message: WaitingMessage) -> None:
         """Let a message wait for another connection. Only while the session may get one."""
         if self.waiting is None:
             self.waiting = WaitingQueue()
@@ -360,7 +398,7 @@ class Session:
             or (self.sent is not None and self.sent.full)
             or (self.waiting is not None and self.kept >= self._settings.limits.replay)
         )
-        if full != self.full and self.state is not SessionState.OVER:
+        if full != self.full and not self.over:
             self.full = full
             if not full:
                 self._wake()
@@ -427,7 +465,7 @@ class Session:
             if self.sent is None or ack != Ack(0, 0):
                 return False
             self._count_received()
-        elif self.sent is not None and not self.given_up:
+        elif self.sent is not None and not self.ends_with_connection:
             try:
                 self.sent.acknowledge(ack.n, ack.bytes)
             except Mismatch as exc:
@@ -473,13 +511,13 @@ class Session:
                 "has not acknowledged %d bytes (Limits.replay and hard_cap): its session will end with this connection",
                 self.sent.size,
             )
-            self.give_up()
+            self.end_with_connection()
 
-    def give_up(self) -> None:
+    def end_with_connection(self) -> None:
         """Let the session end with its connection: from now on what is sent is neither counted nor kept."""
         connection = self._connection
-        if connection is not None and self.sent is not None and not self.given_up:
-            self.given_up = True
+        if connection is not None and self.sent is not None and not self.ends_with_connection:
+            self.ends_with_connection = True
             self.send = connection.send
             self.sent.forget()
             self.look_for_room()
@@ -504,7 +542,7 @@ class Session:
 
     def binary_is_free(self) -> bool:
         """Return whether a binary message that is sent now, or waits for a connection, is a raw one."""
-        return self._codec is None or self.state is SessionState.OVER
+        return self._codec is None or self.over
 
     def change_limits(self, limits: Limits) -> None:
         """Use other limits on this side from now on, and announce them."""
@@ -514,7 +552,7 @@ class Session:
         if self.negotiated:
             self.say(Changed(announce(limits)))
 
-    def control(self, payload: bytes | bytearray) -> bool:
+    def take_control(self, payload: bytes | bytearray) -> bool:
         """Take a control message of the remote peer. Return False if ``payload`` is another message."""
         message: Control | None = read_control(payload)
         if message is None:
@@ -526,7 +564,7 @@ class Session:
             assert self.received is not None
             self.received.leave_out(len(payload))
         if isinstance(message, (Credit, Drain)):
-            self._receiver.control(message)
+            self._receiver.take_credit_or_drain(message)
         elif not self._take(message):
             self._receiver.ignored["control message out of place"] += 1
         return True
@@ -572,8 +610,8 @@ class Session:
             if info.code in GOES_ON and self.resumable:
                 self._detach(info)
             else:
-                self.end()
-                self._receiver.session_over(info, ConnectionLost(info.code, info.reason))
+                self.end(info, ConnectionLost(info.code, info.reason))
+                self._receiver.session_over()
 
     def _detach(self, info: CloseInfo) -> None:
         """Go on without a connection, until another one comes or the time is over."""
@@ -588,7 +626,7 @@ class Session:
         self._receiver.session_detached(info, True)
 
     def _expired(self) -> None:
-        self._lose(SessionInput.EXPIRED, "no connection resumed it in time")
+        self._end_detached(SessionInput.EXPIRED, "no connection resumed it in time")
 
     def _drop(self) -> None:
         """Have no connection. Whatever the last one still delivers changes nothing."""
@@ -597,7 +635,7 @@ class Session:
             connection.drop()
             assert self.info is not None
             self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
-            self._receiver.disconnected(connection)
+            self._receiver.connection_ended(connection)
 
     def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         """Go on over ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
@@ -613,7 +651,7 @@ class Session:
             self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
             connection.drop()
             self._receiver.spawn(connection.transport.close(code, why))
-            self._lose(SessionInput.ENDED, why)
+            self._end_detached(SessionInput.ENDED, why)
             return
         self._stop_timers()
         self._move(SessionInput.RESUMED)
@@ -626,7 +664,7 @@ class Session:
                 connection.send(payload, text)
         self.send = sent.through(connection.send, self._refused)
         self._survive(connection)
-        self._receiver.session_connected(connection, limits)
+        self._receiver.session_goes_on(connection, limits)
         self._send_waiting(connection)
         self._went_on()
         self.look_for_room()
@@ -658,9 +696,10 @@ class Session:
 
     # ------------------------------------------------------------ the end
 
-    def close_soon(self) -> None:
+    def close_soon(self, info: CloseInfo) -> None:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self.closing = True
+        self.ending = info
         self.stop_receiving()
 
     def stop_receiving(self) -> None:
@@ -673,17 +712,26 @@ class Session:
         if self._connection is not None:
             await self._connection.transport.close(code, reason)
 
-    def _lose(self, happened: SessionInput, why: str) -> None:
+    def _end_detached(self, happened: SessionInput, why: str) -> None:
         """End a session that has no connection."""
-        self.end(happened)
-        self._receiver.session_over(self.ending, SessionLost(self.ending.code, why))
+        self.end(self.ending, SessionLost(self.ending.code, why), happened)
+        self._receiver.session_over()
 
-    def end(self, happened: SessionInput = SessionInput.ENDED) -> Connection | None:
+    def end(
+        self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
+    ) -> Connection | None:
         """End the session, without a report. What has waited is still in ``waiting``.
+
+        Args:
+            info: how its last connection has ended, or is going to end.
+            lost: what calls in flight get.
 
         Returns:
             The connection that it had, which is still open.
         """
+        if self.closing and self.ending.user_closed:  # whatever the remote peer has answered
+            info = msgspec.structs.replace(info, user_closed=True)
+        self.ending, self.end_reason = info, lost
         left = self._connection
         self._drop()
         self._move(happened)

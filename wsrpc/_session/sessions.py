@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from hmac import compare_digest
 from ipaddress import IPv6Address, IPv6Network, ip_address
-from typing import Any, Protocol
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -33,27 +33,16 @@ from ..errors import ConnectionLost
 from ..handshake import Handshake
 from ..transport import Transport
 from .connection import Connection, ignore_end, ignore_message
-from .session import Session, SessionReceiver
+from .session import NOT_CONNECTED, Session, SessionReceiver
 from .states import SessionInput
 
-__all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "Arrival", "ServerSession", "SessionHost", "Sessions"]
+__all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "Arrival", "ServerSession", "Sessions"]
 
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
 RESUME_HEADER = "Wsrpc-Resume"
 """Header of a request whose connection is to go on with a session: it is ``1``."""
 NO_TOKEN = hashlib.sha256(b"").digest()
-
-
-class SessionHost(Protocol):
-    """The owner of a session on a server: `PeerOwner` of ``_peer``, or in tests of sessions whatever receives."""
-
-    @property
-    def peer(self) -> Any:
-        """The `Peer`. It has the principal of the session's client."""
-
-    def goes_on(self, handshake: Handshake, /) -> None:
-        """The session goes on over another connection, with this handshake."""
 
 
 class ServerSession(Session):
@@ -65,7 +54,7 @@ class ServerSession(Session):
         sessions: those of the server. None if there is no server, so that the session ends with its connection.
     """
 
-    __slots__ = ("_sessions", "counted", "gen", "holder", "host", "issued", "presented")
+    __slots__ = ("_sessions", "counted", "gen", "holder", "issued", "presented")
 
     greeting = Hello
 
@@ -76,11 +65,10 @@ class ServerSession(Session):
         receiver: SessionReceiver,
         *,
         sessions: Sessions | None,
-        host: SessionHost,
+        ending: CloseInfo = NOT_CONNECTED,
     ) -> None:
-        super().__init__(settings, loop, receiver)
+        super().__init__(settings, loop, receiver, ending=ending)
         self._sessions = sessions
-        self.host = host
         self.presented = self.issued = NO_TOKEN
         """The token that the client has last presented, which it may present again if the answer was lost, and the
         newest one."""
@@ -113,7 +101,7 @@ class ServerSession(Session):
 
     def _take(self, message: Any) -> bool:
         if isinstance(message, Gone) and RESUME in self.common:  # the client is about to close
-            self.give_up()
+            self.end_with_connection()
             return True
         return super()._take(message)
 
@@ -139,14 +127,14 @@ class ServerSession(Session):
             return
         self._go_on(connection, asked.rx, asked.bytes, asked.limits)
         if self._connection is connection:  # else the session has just ended
-            self.host.goes_on(handshake)
+            self._receiver.use_handshake(handshake)
 
     # ------------------------------------------------------------ what it takes without a connection
 
     def _detach(self, info: CloseInfo) -> None:
         super()._detach(info)
         if self._sessions is not None and self.detached:
-            self._sessions.detached(self)
+            self._sessions.hold(self)
 
     def recount(self) -> None:
         """Note that the session takes more memory, or less."""
@@ -155,19 +143,26 @@ class ServerSession(Session):
 
     def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         if self._sessions is not None:
-            self._sessions.attached(self)
+            self._sessions.release(self)
         super()._go_on(connection, rx, size, limits)
 
-    def end(self, happened: SessionInput = SessionInput.ENDED) -> Connection | None:
+    @property
+    def peer(self) -> Any:
+        """The `Peer`, which has the principal of the session's client."""
+        return self._receiver.peer
+
+    def end(
+        self, info: CloseInfo, lost: ConnectionLost, happened: SessionInput = SessionInput.ENDED
+    ) -> Connection | None:
         """End the session, without a report. What has waited is still in ``waiting``."""
-        left = super().end(happened)
+        left = super().end(info, lost, happened)
         if self._sessions is not None:
             self._sessions.forget(self)
         return left
 
     def evict(self) -> None:
         """End the session, which has no connection, because the server has no room for it."""
-        self._lose(SessionInput.ENDED, "too many sessions without a connection")
+        self._end_detached(SessionInput.ENDED, "too many sessions without a connection")
 
 
 class Holder(Struct, eq=False):
@@ -218,7 +213,7 @@ class Sessions:
 
     def forget(self, session: ServerSession) -> None:
         """Forget a session, which is over. Idempotent."""
-        self.attached(session)
+        self.release(session)
         self._named.pop(session.sid, None)
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | GoneWhy:
@@ -236,7 +231,7 @@ class Sessions:
         before = compare_digest(hashed, NO_TOKEN if session is None else session.presented)
         if session is None or not (newest or before) or asked.gen <= session.gen:
             return "expired"
-        if not _same(handshake.principal, session.host.peer.principal):
+        if not _same(handshake.principal, session.peer.principal):
             return "auth"
         if not session.resumable:
             return "expired"
@@ -245,7 +240,7 @@ class Sessions:
 
     # ------------------------------------------------------------ the bound
 
-    def detached(self, session: ServerSession) -> None:
+    def hold(self, session: ServerSession) -> None:
         """Count a session that has no connection any more."""
         if session.holder is None:
             key = _holder_key(session)
@@ -258,7 +253,7 @@ class Sessions:
         self._count(session, holder, session.memory())
         self._keep_bound()
 
-    def attached(self, session: ServerSession) -> None:
+    def release(self, session: ServerSession) -> None:
         """Stop counting a session: it has a connection, or is over. Idempotent."""
         holder, session.holder = session.holder, None
         if holder is not None:
@@ -288,7 +283,7 @@ class Sessions:
 
 def _holder_key(session: ServerSession) -> object:
     """Return what is the same for all sessions of one client: its principal's hash, or else its network."""
-    principal = session.host.peer.principal
+    principal = session.peer.principal
     if principal is not None:
         with suppress(Exception):  # of the user's class
             return "principal", hash(principal)

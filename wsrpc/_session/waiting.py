@@ -8,13 +8,13 @@ from msgspec import Struct
 
 from ..errors import ConnectionLost
 
-__all__ = ["Told", "Waiting", "WaitingQueue"]
+__all__ = ["Told", "WaitingMessage", "WaitingQueue"]
 
 Told = Callable[[Exception | None], None]
 """Called with None when a message is sent, or with the error if it never will be."""
 
 
-class Waiting(Struct, eq=False):
+class WaitingMessage(Struct, eq=False):
     """One message that waits for a connection. It is also the ticket with which the message can be taken back."""
 
     payload: bytes
@@ -54,7 +54,7 @@ class WaitingQueue:
     __slots__ = ("_items", "outliving", "outliving_size", "size")
 
     def __init__(self) -> None:
-        self._items: dict[Waiting, None] = {}
+        self._items: dict[WaitingMessage, None] = {}
         self.size = 0
         """Bytes of all messages."""
         self.outliving = 0
@@ -64,23 +64,23 @@ class WaitingQueue:
     def __len__(self) -> int:
         return len(self._items)
 
-    def all(self) -> list[Waiting]:
+    def all(self) -> list[WaitingMessage]:
         """Return the messages, oldest first."""
         return list(self._items)
 
-    def add(self, message: Waiting) -> None:
+    def add(self, message: WaitingMessage) -> None:
         """Append a message."""
         message.queue = self
         self._items[message] = None
         self._count(message, 1)
 
-    def remove(self, message: Waiting) -> None:
+    def remove(self, message: WaitingMessage) -> None:
         """Take a message out."""
         message.queue = None
         del self._items[message]
         self._count(message, -1)
 
-    def _count(self, message: Waiting, more: int) -> None:
+    def _count(self, message: WaitingMessage, more: int) -> None:
         size = more * len(message.payload)
         self.size += size
         if message.outlives:

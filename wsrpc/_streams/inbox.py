@@ -87,7 +87,7 @@ class MessageQueue:
                 self.queue.rotate(-1)
         return dropped
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop everything."""
         while self.queue:
             self.pop()
@@ -485,7 +485,7 @@ class Inbox(MessageQueue):
             return
         self._left = True
         channel.remove_recipient(self._event, self)
-        self.discard()
+        self.drop_all()
         if self._owns:
             channel.abort(reason)
 
@@ -513,7 +513,7 @@ class Inbox(MessageQueue):
         if unread:
             self.channel.count_dropped(unread)
 
-    def discard(self) -> None:
+    def drop_all(self) -> None:
         """Drop what is unread, because nobody will read it."""
         self.end()
         while self.queue:
@@ -583,7 +583,7 @@ class Upload(Inbox):
         if self._left:
             return
         self._left = True
-        self.discard()
+        self.drop_all()
         if not self.ended and not self.channel.closed:
             self.channel.stop_items()  # the handler may run on for long
 

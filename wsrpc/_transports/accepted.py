@@ -30,9 +30,9 @@ from .deadlines import Deadlines
 from .fairness import Turns
 from .head import Head
 from .health import Health
-from .judging import LIBRARY_LOGGER, judge, serialized
 from .per_loop import shared
 from .plain_handshake import plain_answer, plain_request
+from .server_handshake import LIBRARY_LOGGER, judge, serialized
 from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["HANDSHAKE", "AcceptedConnection", "Reception"]

@@ -18,9 +18,9 @@ from .._session.sessions import RESUME_HEADER
 from ..headers import check_header
 from ..limits import Limits
 from ..transport import Transport
+from .client_handshake import ClientOpening, presentable
 from .connecting import connect
 from .dial_request import OTHER_ORIGINS, DialRequest, check_subprotocols, follow_redirects
-from .opening import ClientOpening, presentable
 from .urls import check_unix, check_url, environment_proxy
 from .websocket import WebSocketTransport
 

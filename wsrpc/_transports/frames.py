@@ -299,8 +299,13 @@ class FrameReader:
                         break
                     if size == 126:
                         size = buffer[position + 2] << 8 | buffer[position + 3]
+                        shortest = size >= 126
                     else:
                         size = int.from_bytes(buffer[position + 2 : position + 10], "big")
+                        shortest = 65536 <= size < 2**63
+                    if not shortest:
+                        others.finish(CloseCode.PROTOCOL_ERROR, "invalid payload length")
+                        break
             after = start + size
             if size > largest and not buffer[position] & CONTROL:
                 others.too_big(size)

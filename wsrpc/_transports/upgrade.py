@@ -21,9 +21,9 @@ from ..errors import short
 from ..handshake import Handshake
 from ..headers import ResponseHeaders
 from ..limits import Limits
+from .client_handshake import ClientRequest, presentable
 from .dial_request import DialRequest
-from .judging import LIBRARY_LOGGER, judge, serialized
-from .opening import ClientRequest, presentable
+from .server_handshake import LIBRARY_LOGGER, judge, serialized
 from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["ClientUpgrade", "ServerUpgrade"]

@@ -355,14 +355,12 @@ class FrameTransport(WebSocketTransport):
         self._output.end()
         self._expect_end()
 
-    def close_was_sent(self, code: int, reason: str, /) -> bool:
-        """As `finish`, after the library has sent a Close frame. Return False if this object had closed before."""
-        if self._output.close_sent:
-            return False
-        self._output.take()  # nothing may be sent behind it
-        self._output.closed(code, reason)
-        self.finish(code, reason)
-        return True
+    def close_was_sent(self, code: int, reason: str, /) -> None:
+        """As `finish`, after the library has sent a Close frame. No effect if this object has sent that frame."""
+        if not self._output.close_sent:
+            self._output.take()  # nothing may be sent behind it
+            self._output.closed(code, reason)
+            self.finish(code, reason)
 
     def too_big(self, size: int | None, /) -> None:
         """Close the connection because of a data frame with ``size`` bytes, more than `Reader.largest`."""

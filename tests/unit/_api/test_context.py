@@ -11,7 +11,7 @@ from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Peer
 from wsrpc._handlers.invocation import Invocation
-from wsrpc._handlers.observation import finish
+from wsrpc._handlers.observation import mark_processed
 from wsrpc._protocol.messages import WireMessage
 from wsrpc.types import Message
 
@@ -143,8 +143,8 @@ async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
     await turns(2)
     first.cancel()
     await turns(2)
-    finish(message)
-    finish(message)
+    mark_processed(message)
+    mark_processed(message)
     await second
     assert first.cancelled()
 

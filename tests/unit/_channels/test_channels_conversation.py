@@ -16,6 +16,7 @@ from stream_sides import chat
 from wsrpc import (
     AnonymousChannel,
     BadArguments,
+    CallNext,
     ChannelClosed,
     ConnectionLost,
     Context,
@@ -40,6 +41,26 @@ async def test_the_body_is_the_conversation_and_its_return_ends_it_well(both: Bo
     assert right.active == 1 and right.channels == 1
     await channel.emit("line", "bye")
     assert [line async for line in lines] == []
+    assert channel.closed and channel.close_reason is None
+
+
+@pytest.mark.parametrize("layered", [False, True])
+async def test_what_the_body_returns_is_ignored_even_if_it_has_items(both: Both, layered: bool) -> None:
+    left, right = both
+
+    @right.on("chat")
+    async def answered(channel: AnonymousChannel) -> Any:
+        await channel.emit("line", "hi")
+        return iter([1, 2])
+
+    if layered:
+
+        @right.use
+        async def around(ctx: Context, call_next: CallNext) -> Any:
+            return await call_next(ctx)
+
+    channel = await left.open_channel("chat")
+    assert [line async for line in channel.events("line")] == ["hi"]
     assert channel.closed and channel.close_reason is None
 
 

@@ -8,7 +8,7 @@ from itertools import cycle
 from typing import Any
 
 import pytest
-from core_driver import Driven, start, turns
+from core_driver import Driven, idle, redialing, start, turns
 from hypothesis import given
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
@@ -144,6 +144,27 @@ async def test_a_request_that_is_too_much_is_rejected_so_that_its_producer_does_
         await collect(items)
     answered = {message["i"] for message in sent + d.take()}
     assert answered == {1, 3, 5, 7, 9}
+
+
+async def test_items_that_overflowed_on_one_connection_are_not_answered_on_the_next_one() -> None:
+    d = redialing(limits=Limits(stream_queue=10_000, stream_window=1))
+    others = d.peer.of("feed").events("other")  # keeps the channel from one connection to the next
+    items = d.peer.of("feed").items()
+    first = start(anext(items))
+    await d.fed()
+    sent = await d.fed(*(following("x" * 3000, 2 * n + 1) for n in range(5)))
+    assert await first == "x" * 3000
+    d.transport.lose()
+    d.rebind()
+    again = start(anext(d.peer.of("feed").items()))
+    assert await d.fed() == [START]
+    with pytest.raises(StreamOverflow):
+        await collect(items)
+    assert d.take() == []
+    assert {message["i"] for message in sent} == {1, 3, 5, 7, 9}
+    assert await d.fed(following(1, 1)) == [{"i": 1, "d": None}] and await again == 1
+    await others.aclose()
+    await d.peer.close()
 
 
 async def test_one_reader_of_items_beside_which_other_events_are_read_and_handled() -> None:
@@ -416,6 +437,45 @@ async def test_the_connection_ends_what_is_produced(keeps_offline: bool, caplog:
     await turns()
     assert made.ended == 1 and d.peer.active == 0 and not d.peer._life.readers.channels
     assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+@pytest.mark.parametrize("waits", ["for room", "in its lane", "in the handler"])
+async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(waits: str) -> None:
+    d = redialing(limits=Limits(running=2 if waits == "in its lane" else 1))
+    go = asyncio.Event()
+    seen: list[str] = []
+    closed = 0
+
+    async def numbers() -> AsyncIterator[int]:
+        nonlocal closed
+        try:
+            yield 1
+        finally:
+            closed += 1
+
+    async def feed() -> AsyncIterator[int]:
+        seen.append("start")
+        if waits == "in the handler":
+            await go.wait()
+        return numbers()
+
+    async def busy() -> None:
+        await go.wait()
+        seen.append("busy")
+
+    channel = d.peer.of("feed", ordered=waits == "in its lane")
+    channel.on("start", feed)
+    channel.on("busy", busy)
+    d.feed(*([] if waits == "in the handler" else [{"a": ["busy"], "c": "feed"}]), START)
+    await turns()
+    d.transport.lose()
+    d.rebind()
+    go.set()
+    assert await d.fed() == [] and not closed
+    assert seen[-1] == "start", "the handler of an event runs, although its session is over"
+    await idle(d)
+    assert nothing_read(d) and not d.peer.ignored
+    await d.peer.close()
 
 
 async def test_a_request_start_is_a_stream_as_on_any_channel(both: Both) -> None:

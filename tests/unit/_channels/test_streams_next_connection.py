@@ -94,7 +94,7 @@ async def test_while_the_connection_closes_nothing_is_kept_for_a_channel() -> No
         channel.emit_nowait("line", 1)
     with pytest.raises(ChannelClosed):
         await channel.request("line", 1)
-    assert d.peer._out.queued == 0
+    assert d.peer._messages.queued == 0
     closed, d.transport.closed = d.transport.closed, None
     d.transport.lose(closed)
     d.assert_empty()

@@ -129,7 +129,7 @@ async def test_a_coroutine_gives_the_same_with_a_call_from_the_start_and_without
         answered = await read(d, {"i": 3, "a": a}, within_task=within_task)
         happened = await read(d, {"a": a}, within_task=within_task)
         running = d.peer._core.dispatcher.running
-        counts = (running.count, running.held, running.held_by_channels, running.on_channels, len(running.calls))
+        counts = (running.count, running.held, running.held_by_channels, running.on_channels, len(running.invocations))
         return answered, happened, dict(d.ignored), counts, running.not_begun
 
     # A limit of time needs a `Call`. It is not reached: the clock of these tests stands still.

@@ -11,7 +11,6 @@ from wsrpc._api.peer import core_of
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._protocol.settings import make_settings
 from wsrpc._sending.outbound import Outbound
-from wsrpc._sending.states import TRANSITIONS, OutboundState
 from wsrpc._session.states import TABLE, SessionInput, SessionState, after
 from wsrpc.testing import ScriptedTransport
 
@@ -22,20 +21,26 @@ def bound() -> Outbound:
     return core_of(peer).out
 
 
-@pytest.mark.parametrize("before", OutboundState)
-@pytest.mark.parametrize("then", OutboundState)
-async def test_a_session_opens_and_closes_only_as_its_table_allows(before: OutboundState, then: OutboundState) -> None:
-    out = bound()
-    out.state = before
-    if then in TRANSITIONS[before]:
-        out.move(then)
-        assert out.state is then and then.value in repr(out)
-    else:
-        with pytest.raises(AssertionError, match=f"from {before.value} to {then.value}"):
-            out.move(then)
-        assert out.state is before
-    assert out.works is (out.state in (OutboundState.OPENING, OutboundState.OPEN))
-    assert out.lives is (out.works or out.state is OutboundState.CLOSING)
+@pytest.mark.parametrize("state", SessionState)
+@pytest.mark.parametrize("opened", [False, True])
+@pytest.mark.parametrize("closing", [False, True])
+async def test_what_a_peer_shows_follows_from_its_session(state: SessionState, opened: bool, closing: bool) -> None:
+    peer = Peer(make_settings(None, None, None), dialer=False, loop=LoopScheduler())
+    out = core_of(peer).out
+    session = out.session
+    if state is SessionState.ATTACHED:
+        peer.bind(ScriptedTransport())
+    begun = state not in (SessionState.NEW, SessionState.OVER)
+    session.state, session.closing, session.complete, out.is_open = state, closing, begun, opened
+    out.update_clear()
+    attached = "closing" if closing else "open" if opened else "opening"
+    shown = {SessionState.NEW: "disconnected", SessionState.OVER: "disconnected", SessionState.ATTACHED: attached}
+    assert f" {shown.get(state, state.value)} " in repr(peer)
+    assert session.lives is begun
+    assert session.connected is peer.connected is (state is SessionState.ATTACHED and not closing)
+    assert session.awaits_connection is (session.detached and not closing)
+    assert session.takes_messages is (begun and not closing)
+    assert out.clear is (attached == "open" and state is SessionState.ATTACHED)
 
 
 @pytest.mark.parametrize("state", SessionState)

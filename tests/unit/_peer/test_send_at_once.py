@@ -67,7 +67,7 @@ async def effect(ask: Ask, before: Before, answer: dict[str, Any]) -> list[Any]:
     task = start(ask(d))
     await turns()
     flight = requests.flight
-    seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, d.peer._core.out.queued]
+    seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, d.peer._core.messages.queued]
     seen += [(pending.timeout, pending.deadline, pending.size) for pending in requests.all()]
     if not task.done():
         d.feed({"i": FIRST, **answer})

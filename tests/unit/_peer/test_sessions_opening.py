@@ -137,7 +137,7 @@ async def test_what_open_handlers_send_without_a_connection_leaves_before_what_w
         if refused:
             await scene.cut()
         core = core_of(client.peer)
-        await turns_until(lambda: core.out.queued == 2 and core.out.lives and core.out.opening is None)
+        await turns_until(lambda: core.messages.queued == 2 and core.session.lives and core.out.opening is None)
         await client.emit("note", "later")
         await scene.repair("connected")
         await connecting

@@ -202,7 +202,7 @@ async def test_a_drop_ends_the_wait_for_quiet() -> None:
 
 
 class DialsAgain(PeerOwner):
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return replace(info, will_reconnect=True)
 
 

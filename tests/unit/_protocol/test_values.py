@@ -389,6 +389,34 @@ def test_timestamps_and_what_is_inside_of_keys_count_too() -> None:
                 codec.decode(with_argument(encoded))
 
 
+@pytest.mark.parametrize("keys", [colliding_keys(10_000), with_argument(walking_keys(NUMBER_KEYS, 1))])
+def test_a_map_that_is_cut_off_is_refused_like_a_whole_one(keys: bytes) -> None:
+    """The decoder puts its keys into a dict before it finds the end."""
+    start = keys.index(b"\xdf") + 1
+    (count,) = struct.unpack_from("!I", keys, start)
+    for claimed in (count + 1, len(keys), 2 * len(keys), 2**32 - 1):
+        payload = keys[:start] + struct.pack("!I", claimed) + keys[start + 4 :]
+        assert MsgpackCodec().objection(payload, Limits().values) is not None, claimed
+
+
+def test_a_look_at_bytes_that_begin_large_maps_elsewhere_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A walk through 300 nested records takes twice as long as decoding them."""
+    codec = MsgpackCodec()
+    records = [{"id": n, "tags": ["a", str(n)], "at": {"x": n / 2, "zip": 3000 + n}} for n in range(300)]
+    payload = encode(codec, a=["e", records])
+    assert b"\xde" in payload and b"\xdf" in payload
+    walked: list[int | None] = []
+    walk = counting._walk
+
+    def watched(payload: bytes, values: int, visits: int | None = None) -> tuple[bool, int]:
+        walked.append(visits)
+        return walk(payload, values, visits)
+
+    monkeypatch.setattr(counting, "_walk", watched)
+    assert codec.objection(payload, Limits().values) is None
+    assert None not in walked
+
+
 def test_what_looks_like_arrays_as_keys_and_is_something_else_passes() -> None:
     codec = MsgpackCodec()
     for value in (

@@ -12,7 +12,7 @@ from wsrpc import Limits, MessageTooBig, QueueFull
 from wsrpc._protocol.messages import Raw
 from wsrpc._sending.offline import OfflineQueue
 from wsrpc._session.session import Session
-from wsrpc._session.waiting import Waiting
+from wsrpc._session.waiting import WaitingMessage
 from wsrpc.codecs import JsonCodec
 
 Told = Callable[[Exception | None], None]
@@ -30,7 +30,7 @@ class Outbox(OfflineQueue):
     def count(self) -> None:
         self.queued += 1
 
-    def let_wait(self, payload: bytes, told: Told | None = None) -> Waiting:
+    def let_wait(self, payload: bytes, told: Told | None = None) -> WaitingMessage:
         return self.keep(Raw(payload, True), cast("Session", Line(nothing)), told)
 
     def send_all(self, send: Callable[[bytes, bool], None]) -> None:
@@ -138,7 +138,7 @@ def test_what_could_not_be_sent_stays_in_place() -> None:
 
 def test_a_sender_may_take_the_next_one_back_meanwhile() -> None:
     outbox = Outbox(3)
-    tickets: list[Waiting] = []
+    tickets: list[WaitingMessage] = []
 
     def take_back(error: Exception | None) -> None:
         tickets[1].take_back()

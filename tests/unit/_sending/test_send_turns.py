@@ -10,7 +10,7 @@ from core_driver import start, turns
 from wsrpc import QueueFull
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._sending.turns import SendTurns, Turn
-from wsrpc._session.waiting import Waiting
+from wsrpc._session.waiting import WaitingMessage
 
 
 class Queue:
@@ -116,11 +116,11 @@ async def test_when_the_session_ends_messages_leave_in_order() -> None:
     queue = Queue()
     left: list[int] = []
 
-    def leave(number: int) -> Waiting:
+    def leave(number: int) -> WaitingMessage:
         left.append(number)
         if number == 2:
             raise QueueFull("no more")
-        return Waiting(b"", True)
+        return WaitingMessage(b"", True)
 
     leaving = [Turn(queue.line, leave=partial(leave, number)) for number in range(4)]
     staying = Turn(queue.line)
@@ -138,7 +138,7 @@ async def test_when_the_session_ends_messages_leave_in_order() -> None:
 
 async def test_when_nothing_can_leave_all_are_woken() -> None:
     queue = Queue()
-    turn = Turn(queue.line, leave=lambda: Waiting(b"", True))
+    turn = Turn(queue.line, leave=lambda: WaitingMessage(b"", True))
     task = start(turn.wait())
     await turns(2)
     queue.line.end_all()

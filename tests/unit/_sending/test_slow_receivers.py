@@ -225,7 +225,7 @@ async def test_what_waits_goes_with_the_connection() -> None:
         await numbers_sent(server.emit, 12)
         line.abort()
         await turns_until(lambda: not server.peers)
-        assert (out_of(peer).lives, peer.dropped) == (False, 2)
+        assert (out_of(peer).session.lives, peer.dropped) == (False, 2)
 
 
 async def test_policies_that_are_none() -> None:

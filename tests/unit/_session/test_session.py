@@ -20,7 +20,7 @@ from wsrpc._session.client import ClientSession
 from wsrpc._session.connection import Connection
 from wsrpc._session.session import Session
 from wsrpc._session.sessions import Arrival, ServerSession, Sessions
-from wsrpc._session.waiting import Waiting
+from wsrpc._session.waiting import WaitingMessage
 from wsrpc.testing import MemoryTransport, memory_transports
 
 SETTINGS = make_settings(Limits(), None, None)
@@ -48,7 +48,7 @@ class Above:
         session.start(self.receive, lambda: None)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        if not self.session.control(payload):
+        if not self.session.take_control(payload):
             self.got.append(bytes(payload))
 
     def takes_raw(self) -> bool:
@@ -63,28 +63,28 @@ class Above:
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str], /) -> None:
         self.told.append("agreed")
 
-    def control(self, message: Credit | Drain, /) -> None:
+    def take_credit_or_drain(self, message: Credit | Drain, /) -> None:
         self.controls.append(message)
 
     def room_changed(self) -> None: ...
 
-    def disconnected(self, connection: Connection, /) -> None: ...
+    def connection_ended(self, connection: Connection, /) -> None: ...
 
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
         self.told.append("detached" if dropped else "in vain")
 
-    def session_connected(self, connection: Connection, limits: Announced, /) -> None: ...
+    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None: ...
 
     def session_resumed(self) -> None:
         self.told.append("resumed")
 
-    def session_over(self, info: CloseInfo, lost: ConnectionLost, /) -> None:
-        self.lost = lost
+    def session_over(self) -> None:
+        self.lost = self.session.end_reason
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
         self.told.append("refused")
 
-    def goes_on(self, handshake: Handshake, /) -> None:
+    def use_handshake(self, handshake: Handshake, /) -> None:
         self.told.append("goes on")
 
     def memory(self) -> int:
@@ -101,7 +101,7 @@ class Story:
 
     async def begin(self) -> MemoryTransport:
         near, far = memory_transports()
-        accepted = ServerSession(SETTINGS, self.loop, self.server, sessions=self.sessions, host=self.server)
+        accepted = ServerSession(SETTINGS, self.loop, self.server, sessions=self.sessions)
         self.server.begin(accepted, Connection(far))
         self.client.begin(ClientSession(SETTINGS, self.loop, self.client), Connection(near))
         await turns(10)
@@ -129,7 +129,7 @@ async def test_what_is_sent_without_a_connection_waits_and_can_be_taken_back() -
     await turns(10)
     await story.cut(near)
     tickets = [story.client.session.send(b"%d" % number, True) for number in range(3)]
-    assert all(isinstance(ticket, Waiting) for ticket in tickets)
+    assert all(isinstance(ticket, WaitingMessage) for ticket in tickets)
     assert tickets[1].take_back() and not tickets[1].take_back()
     story.server.session.send(b'"back"', True)
     await story.resume()
@@ -159,7 +159,7 @@ async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
     session = story.client.session
     assert session.connection is not None
     ticket = session.send(b"1", True)
-    assert isinstance(ticket, Waiting)
+    assert isinstance(ticket, WaitingMessage)
     assert session.connection is None and not session.detached and session.resumable
     await turns(10)
     await story.resume()
@@ -184,7 +184,7 @@ async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
     await story.cut(near)
     session = story.client.session
     told: list[Exception | None] = []
-    session.wait(Waiting(b"1", True, told.append))
+    session.wait(WaitingMessage(b"1", True, told.append))
     await story.resume(Sessions(60.0, 0))
     assert isinstance(story.client.lost, SessionLost)
     assert story.client.lost.reason == "it is a session of another server process"
@@ -200,8 +200,12 @@ async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:
     near, _ = memory_transports()
     above = Above()
-    above.begin(ServerSession(SETTINGS, LoopScheduler(), above, sessions=None, host=above), Connection(near))
+    above.begin(ServerSession(SETTINGS, LoopScheduler(), above, sessions=None), Connection(near))
     assert above.session.send == near.send
     near.abort()
     await turns(10)
     assert above.lost is not None and above.lost.outcome == "unknown"
+    assert above.lost is above.session.end_reason
+    with pytest.raises(ConnectionLost) as raised:
+        above.session.send(b"1", True)
+    assert (raised.value.reason, raised.value.outcome) == (above.lost.reason, "not_sent")

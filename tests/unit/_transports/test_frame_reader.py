@@ -153,6 +153,29 @@ def test_a_control_frame_that_is_too_large_is_refused_as_soon_as_its_size_is_kno
     assert (collector.refused, collector.frames) == ([1002], [])
 
 
+@pytest.mark.parametrize(
+    ("length", "passes"),
+    [
+        (b"\x7e\x00\x00", False),
+        (b"\x7e\x00\x7d", False),
+        (b"\x7e\x00\x7e", True),
+        (b"\x7e\xff\xff", True),
+        (b"\x7f\x00\x00\x00\x00\x00\x00\xff\xff", False),
+        (b"\x7f\x00\x00\x00\x00\x00\x01\x00\x00", True),
+        (b"\x7f\x7f\xff\xff\xff\xff\xff\xff\xff", True),
+        (b"\x7f\x80\x00\x00\x00\x00\x00\x00\x00", False),
+    ],
+)
+@pytest.mark.parametrize("masked", [False, True])
+def test_a_length_that_is_not_in_its_shortest_form_is_refused(length: bytes, passes: bool, masked: bool) -> None:
+    """RFC 6455, 5.2."""
+    collector = Collector()
+    mask = bytes(4) if masked else b""
+    head = bytes((0x82, length[0] | (0x80 if masked else 0))) + length[1:]
+    reader(masked).feed(head + mask, collector, collector)
+    assert (collector.refused, collector.messages) == ([] if passes else [1002], [])
+
+
 def test_nothing_is_passed_on_after_the_end() -> None:
     class Ends(Collector):
         def receive(self, payload: bytes | bytearray, text: bool, /) -> None:

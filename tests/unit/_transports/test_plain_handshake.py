@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from websockets.http11 import Request
 from websockets.server import ServerProtocol
 
-from wsrpc._transports.judging import serialized
 from wsrpc._transports.plain_handshake import LARGEST, plain_answer, plain_request
+from wsrpc._transports.server_handshake import serialized
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
 PLAIN = {

@@ -211,6 +211,7 @@ async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None
         ([build_frame(0x3, b"x", masked=True)], 1002, "invalid opcode"),
         ([build_frame(TEXT, b"x", masked=False)], 1002, "incorrect masking"),
         ([build_frame(PING, b"x" * 126, masked=True)], 1002, "control frame too long"),
+        ([b"\x82\xfe\x00\x05" + bytes(9)], 1002, "invalid payload length"),
         ([build_frame(PING, b"x", masked=True, fin=False)], 1002, "fragmented control frame"),
         ([build_frame(PING, b"x", masked=True, rsv=4)], 1002, "reserved bits must be 0"),
         ([build_frame(TEXT, b"x", masked=True, rsv=1)], 1002, "reserved bits must be 0"),

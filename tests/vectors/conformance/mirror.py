@@ -35,7 +35,7 @@ async def idle() -> None:
 class Stays(PeerOwner):
     """As a client: what was accepted without a connection waits for the next one."""
 
-    def lost(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
+    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
         return msgspec.structs.replace(info, will_reconnect=True)
 
 

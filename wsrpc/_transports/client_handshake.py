@@ -1,4 +1,4 @@
-"""The client's part in an opening handshake: the library makes the request, and judges the response."""
+"""The client side of an opening handshake: the library makes the request, and judges the response."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..transport import ConnectionInfo
 from .compression import OfferedCompression
 from .dial_request import DialRequest
 from .head import Head
-from .judging import LIBRARY_LOGGER
+from .server_handshake import LIBRARY_LOGGER
 from .websocket import Opened, Underlying, WebSocketConnection, WebSocketTransport
 
 __all__ = ["ClientOpening", "ClientRequest", "presentable"]

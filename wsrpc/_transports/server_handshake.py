@@ -1,4 +1,4 @@
-"""The library's part in accepting: it judges a request, negotiates, and makes the response."""
+"""The server side of an opening handshake: the library judges the request, negotiates, and makes the response."""
 
 from __future__ import annotations
 
