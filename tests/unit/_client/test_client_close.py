@@ -517,3 +517,23 @@ async def test_a_request_on_a_closed_client_leaves_nothing_that_keeps_it_alive()
     del client
     gc.collect()
     assert gone() is None
+
+
+async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> None:
+    infos: list[CloseInfo] = []
+    may_end = asyncio.Event()
+    async with dialed(reconnect=NEVER) as (client, server):
+        client.on("news", lambda: may_end.wait(), ordered=True)
+        client.on("close", lambda peer, info: infos.append(info))
+        [peer] = server.peers
+        for _ in range(2):
+            await peer.emit("news")
+        await peer.close(1001, "restart")
+        await turns_until(lambda: not client.connected)
+        assert infos == []
+        closing = asyncio.create_task(client.close())
+        await turns_until(lambda: client.state in ("closing", "closed"))
+        may_end.set()
+        await closing
+    [info] = infos
+    assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)
