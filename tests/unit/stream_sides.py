@@ -134,13 +134,18 @@ async def consuming(limits: Limits | None = None) -> tuple[Driven, Stream[Any], 
     """A peer that has asked for a stream, entered it, and the channel's id."""
     d = Driven(dialer=True, extensions=True, limits=limits)
     await d.fed(welcome("credit"))
+    return d, *await entered(d)
+
+
+async def entered(d: Driven) -> tuple[Stream[Any], int]:
+    """A stream that the peer has asked for and entered, and the channel's id."""
     stream = d.peer.stream("s")
     entering = start(stream.__aenter__())
     await turns()
     i = d.take()[-1]["i"]
     d.feed({"i": i, "h": 1})
     await entering
-    return d, stream, i
+    return stream, i
 
 
 def granted(sent: list[Any], h: int) -> list[tuple[int, int]]:

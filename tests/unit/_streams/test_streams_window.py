@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import WINDOW, Feed, agreed, collect, credit, done, item
 from stream_driver import both as both
-from stream_sides import WINDOW_BYTES, consuming, granted
+from stream_sides import WINDOW_BYTES, consuming, entered, granted
 
-from wsrpc import Limits, Peer
+from wsrpc import Limits, Peer, Stream
 from wsrpc._streams.inbox import SMALLEST_SHARE
-from wsrpc.codecs import MsgpackCodec
+from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -56,6 +57,42 @@ async def test_it_tops_up_when_half_of_the_bytes_are_read() -> None:
     [(n, size)] = granted(d.take(), h)
     assert n == 2 + 8 and 4096 + 2200 < size < 4096 + 2400
     await stream.aclose()
+
+
+@pytest.mark.parametrize("end", ["last item", "abort", "left"])
+async def test_streams_that_are_over_leave_the_whole_window_to_the_next_one(end: str) -> None:
+    d, stream, h = await consuming()
+    for _ in range(WINDOW_BYTES // SMALLEST_SHARE):
+        if end == "last item":
+            d.feed(done(h))
+        elif end == "abort":
+            d.feed({"h": h, "x": "bye"})
+        else:
+            await stream.aclose()
+        await turns()
+        stream, h = await entered(d)
+    d.take()
+    assert await all_granted(d, stream, h) == WINDOW_BYTES
+
+
+async def test_streams_that_are_read_share_the_window() -> None:
+    d, stream, h = await consuming()
+    others = [await entered(d) for _ in range(3)]
+    d.take()
+    assert await all_granted(d, stream, h) == WINDOW_BYTES // 4
+    for other, _ in others:
+        await other.aclose()
+
+
+async def all_granted(d: Driven, stream: Stream[Any], h: int) -> int:
+    """Send and read one item that takes half of the first window, and return how many bytes the consumer then grants
+    beyond it."""
+    payload = JsonCodec().encode(item(h, "x" * (SMALLEST_SHARE // 2)))
+    d.raw(payload)
+    await anext(stream)
+    [(_, size)] = granted(d.take(), h)
+    await stream.aclose()
+    return size - len(payload)
 
 
 async def test_the_smallest_window_works() -> None:
