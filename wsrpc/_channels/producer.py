@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 import types
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Generator, Iterator, Sized
 from contextlib import suppress
@@ -16,15 +17,18 @@ from msgspec import UNSET
 from .._base.names import Source
 from .._base.scheduler import Timer
 from .._protocol.codecs import BRACE
-from .._protocol.messages import Event, Item, ItemsFailed, NoMoreItems, WireMessage
+from .._protocol.messages import Event, Item, NoMoreItems, RequestOptions, WireMessage
+from .._protocol.rejections import of_started_call
 from .._streams.recipients import Decode
-from ..errors import ChannelClosed, ConnectionLost, RpcError, WsrpcError
+from ..errors import ChannelClosed, ConnectionLost, RemoteError, RpcError, WsrpcError
 from .core import ChannelCore
-from .paced import PacedProducer
 from .pulls import Pulls
 from .source import iterate
 
-__all__ = ["Producer", "complete_step"]
+__all__ = ["ITEM_REQUEST", "ItemRefused", "Producer", "complete_step"]
+
+ITEM_REQUEST = RequestOptions(timeout=None, offline="fail", within_call=True)
+"""Options of an item that is sent as a request. The consumer may take its time before it answers."""
 
 BURST = 64
 """Number of items that are sent without a pause."""
@@ -52,16 +56,34 @@ Take = Callable[[list[Any], int, int, Measure], Taken]
 measure_json, measure_msgpack = msgspec.json.Encoder().encode, msgspec.msgpack.Encoder().encode
 
 
-class Producer(PacedProducer[ChannelCore]):
-    """Sends the items of one source on an anonymous channel, in one of three ways.
+class ItemRefused(Exception):
+    """The consumer takes no more items: it has rejected one. On a named channel also: it has stopped, or the connection
+    is lost."""
 
-    The consumer's first message chooses the way, and nothing later changes it:
+    def __init__(self, error: WsrpcError) -> None:
+        super().__init__(str(error))
+        self.error = error
 
-    - ``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes.
-    - ``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
-      request, and the next one waits for its answer.
-    - a request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
-      they are large.
+
+class Mode(enum.Enum):
+    """How a producer sends its items. The consumer's first messages choose it, and nothing later changes it."""
+
+    WAITING = "waiting"
+    """The consumer has sent nothing yet."""
+    GRANTED = "granted"
+    """It has given credit, and not started yet."""
+    CREDIT = "credit"
+    """``credit``, then ``start``: another wsrpc peer. Items are events, as far as the credit goes."""
+    PACED = "paced"
+    """``start`` alone: ws-wrapper's own iterator, which holds one item (JavaScript 4.3.1, observed). Each item is a
+    request, and the next one waits for its answer."""
+    PULLED = "pull"
+    """A request ``pull`` of ``n``: the answer is ``{values, done}``, with ``n`` values, fewer only at the end or when
+    they are large."""
+
+
+class Producer:
+    """Sends the items of one source on an anonymous channel, in one of the three ways that `Mode` describes.
 
     It is used by handlers that stream, by ``send=`` of `Caller.stream` and by ``send=`` of `Caller.request`. They close
     the channel, each in its own way; the producer never does, unless the consumer does not start in time.
@@ -72,24 +94,33 @@ class Producer(PacedProducer[ChannelCore]):
     """
 
     __slots__ = (
+        "_channel",
         "_granted",
         "_granted_bytes",
         "_item_size",
         "_message",
         "_mode",
+        "_out",
+        "_over",
         "_pause_at",
         "_pulls",
         "_sent",
         "_sent_bytes",
         "_timer",
         "_waiter",
+        "stopped",
     )
 
     def __init__(self, channel: ChannelCore, *, patience: float | None, late: Callable[[], Exception]) -> None:
+        self._channel = channel
+        self._out = channel.out
         self._message = Event(("next", Item(None)), UNSET, channel.id)
         """The message of each item that is sent at once. It is encoded before the next one comes, so one is enough."""
-        self._mode = ""
-        """The way: "credit", "paced" or "pull". Before the start: "granted" if there is credit, else ""."""
+        self._mode = Mode.WAITING
+        self._over = False
+        self.stopped: asyncio.Future[None] = self._out.loop.create_future()
+        """Done when the consumer has said that it wants no more, or the channel is over. Only ``send=`` waits for it: a
+        handler that streams is cancelled when its channel ends."""
         self._sent = self._sent_bytes = 0
         self._item_size = 0
         """Bytes of the last item that was sent at once. 0 before the first one."""
@@ -98,18 +129,15 @@ class Producer(PacedProducer[ChannelCore]):
         self._pulls = Pulls(channel)
         self._timer: Timer | None = None
         self._waiter: asyncio.Future[None] | None = None
-        super().__init__(channel, channel.send_request)
+        channel.produce(self._credited)
+        for event in ("start", "pull", "stop"):
+            channel.add_recipient(event, self)
         if patience is not None and not channel.closed:
             loop = self._out.loop
             self._timer = loop.call_at(loop.time() + patience, partial(self._overdue, late))
 
-    def _listen(self) -> None:
-        self._channel.produce(self._credited)
-        for event in ("start", "pull", "stop"):
-            self._channel.add_recipient(event, self)
-
     def __repr__(self) -> str:
-        return f"<Producer on {self._channel.id} {self._mode or 'waiting'}, {self._sent} of {self._granted} sent>"
+        return f"<Producer on {self._channel.id} {self._mode.value}, {self._sent} of {self._granted} sent>"
 
     # ------------------------------------------------------------ what the consumer says
 
@@ -118,33 +146,33 @@ class Producer(PacedProducer[ChannelCore]):
         i = message.i
         if name == "start":
             if not self._has_begun:
-                self._begin("credit" if self._mode == "granted" else "paced")
+                self._begin(Mode.CREDIT if self._mode is Mode.GRANTED else Mode.PACED)
             if i is not UNSET:
                 self._channel.answer(i, None)
         elif name == "pull":
-            if self._pulls.ask(i, message.a[1:], started=self._has_begun and self._mode != "pull"):
+            if self._pulls.ask(i, message.a[1:], started=self._has_begun and not self.pulled):
                 if not self._has_begun:
-                    self._begin("pull")
+                    self._begin(Mode.PULLED)
                 self._wake()
         else:
-            if not self.stopped.done():
-                self.stopped.set_result(None)
+            self._stop()
             if i is not UNSET:
                 self._channel.answer(i, None)
 
     def _credited(self, n: int, size: int) -> None:
         # Totals, so credit that is repeated or comes late changes nothing.
-        if self._mode in ("", "granted", "credit"):
-            self._mode = self._mode or "granted"
+        if self._mode is Mode.WAITING:
+            self._mode = Mode.GRANTED
+        if self._mode in (Mode.GRANTED, Mode.CREDIT):
             self._granted = max(self._granted, n)
             self._granted_bytes = max(self._granted_bytes, size)
             self._wake()
 
     @property
     def _has_begun(self) -> bool:
-        return self._mode not in ("", "granted")
+        return self._mode not in (Mode.WAITING, Mode.GRANTED)
 
-    def _begin(self, mode: str) -> None:
+    def _begin(self, mode: Mode) -> None:
         self._mode = mode
         self._stop_timer()
         self._wake()
@@ -153,6 +181,10 @@ class Producer(PacedProducer[ChannelCore]):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _stop(self) -> None:
+        if not self.stopped.done():
+            self.stopped.set_result(None)
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
@@ -173,7 +205,8 @@ class Producer(PacedProducer[ChannelCore]):
         The task of a handler that streams is cancelled besides, see `ChannelCore.end`. This is for ``send=``, and for a
         source that goes on although it was cancelled.
         """
-        super().channel_ended(error)
+        self._over = True
+        self._stop()
         self._granted = 0  # the next item is not sent
         self._wake()
         self._stop_timer()
@@ -198,13 +231,13 @@ class Producer(PacedProducer[ChannelCore]):
             self._waiter = None
         self._pause_at = self._sent + BURST
 
-    async def _not_sent(self, error: WsrpcError) -> Never:
+    async def _wait_for_end(self) -> Never:
         """Wait until `channel_ended` is called, because an item could not be sent or the channel is closed.
 
-        ``error`` is not raised: it may say "not sent", although the request that opened the channel was sent and its
-        handler runs. A channel is closed some turns before `channel_ended` is called, if messages on it are still to be
-        delivered. Nothing may be sent on it then: its id may be that of another channel already. A source that goes on
-        although it was cancelled gets here.
+        What has kept the item from being sent is not raised: it may say "not sent", although the request that opened
+        the channel was sent and its handler runs. A channel is closed some turns before `channel_ended` is called, if
+        messages on it are still to be delivered. Nothing may be sent on it then: its id may be that of another channel
+        already. A source that goes on although it was cancelled gets here.
 
         Raises:
             ChannelClosed: the channel is over.
@@ -224,16 +257,19 @@ class Producer(PacedProducer[ChannelCore]):
 
         Raises:
             ChannelClosed, MessageTooBig, TypeError: an item cannot be sent.
+            ItemRefused: the consumer has rejected an item.
             Exception: whatever the source raises.
         """
         while not self._has_begun:
             await self._wait()
-        if self._mode == "pull":
+        if self._mode is Mode.CREDIT:
+            await self._run_by_credit(source)
+        elif self._mode is Mode.PACED:
+            await self._run_paced(source)
+        else:
             await self._run_pulled(source)
-            return
-        if self._mode == "paced":
-            await super().run(source)
-            return
+
+    async def _run_by_credit(self, source: Source) -> None:
         items: AsyncGenerator[Any] | None = None
         take_some: Take
         if not isinstance(source, AsyncIterable):
@@ -389,13 +425,35 @@ class Producer(PacedProducer[ChannelCore]):
         return True
 
     async def _send_in_turn(self, value: Any) -> None:
-        if self.over:
-            await self._not_sent(self._channel.gone())
-        try:
-            self._sent_bytes += await self._channel.send_in_turn("next", (Item(value),))
-        except (ChannelClosed, ConnectionLost) as exc:
-            await self._not_sent(exc)
+        self._sent_bytes += await self._send_event(Item(value))
         self._sent += 1
+
+    async def _send_event(self, item: Item | NoMoreItems) -> int:
+        """Send an item, or the end, once the connection has room. Return its size."""
+        if not self._channel.closed:
+            with suppress(ChannelClosed, ConnectionLost):
+                return await self._channel.send_in_turn("next", (item,))
+        await self._wait_for_end()
+
+    # ------------------------------------------------------------ paced and pulled items
+
+    async def _run_paced(self, source: Source) -> None:
+        items = iterate(source)
+        try:
+            async for value in items:
+                if self._channel.closed:
+                    await self._wait_for_end()
+                try:
+                    # The consumer may take as long as it likes. The end of the channel settles the request.
+                    await self._channel.send_request("next", (Item(value),), ITEM_REQUEST)
+                except RemoteError as exc:
+                    raise ItemRefused(of_started_call(exc)) from None
+                except (ChannelClosed, ConnectionLost):
+                    await self._wait_for_end()
+                if self.stopped.done():
+                    return
+        finally:
+            await items.aclose()
 
     async def _run_pulled(self, source: Source) -> None:
         window = min(self._channel.unread.limits.stream_window_bytes, self._out.terms.largest // 2)
@@ -440,15 +498,20 @@ class Producer(PacedProducer[ChannelCore]):
     @property
     def pulled(self) -> bool:
         """Whether the consumer pulls."""
-        return self._mode == "pull"
+        return self._mode is Mode.PULLED
 
-    async def finish(self, end: NoMoreItems | ItemsFailed | None = None) -> None:
-        if self._mode == "pull":
+    async def finish(self) -> None:
+        """Tell the consumer that there are no more items.
+
+        Raises:
+            ChannelClosed: the channel is over.
+        """
+        if self.pulled:
             # The answer with the last items has said so. It is also the answer to pulls that asked ahead.
             while self._pulls.waiting:
                 self._pulls.answer([], done=True)
         else:
-            await super().finish(end)
+            await self._send_event(NoMoreItems())
 
 
 def take(source: Iterator[Any], values: list[Any], n: int, room: int, measure: Measure) -> Taken:

@@ -10,9 +10,8 @@ from typing import Any
 
 from .._base.names import Source
 from .._channels.core import ChannelCore
-from .._channels.paced import ItemRefused, PacedProducer
-from .._channels.producer import Producer
-from .._channels.readers import NamedChannel
+from .._channels.named_producer import NamedProducer
+from .._channels.producer import ItemRefused, Producer
 from .._channels.source import close_source
 from .._channels.table import ChannelTable
 from .._handlers.introspection import Role
@@ -40,7 +39,7 @@ class ChannelAnswers:
         self._admission = admission
         self._channels = channels
         self._readers = admission.readers
-        self._named: dict[str, PacedProducer[NamedChannel]] = {}
+        self._named: dict[str, NamedProducer] = {}
         """Producers on named channels, by name. Each channel has one at most."""
 
     def serve(self, invocation: Invocation, work: Any) -> Coroutine[Any, Any, Any]:
@@ -142,7 +141,7 @@ class ChannelAnswers:
             # JavaScript sends nothing when it leaves.
             before.channel_ended(RemoteError("the consumer has begun anew"))
         send_item = partial(self._channels.sender.send_request, name)
-        producer = self._named[name] = PacedProducer(self._readers.channel(name), send_item, invocation.orphan)
+        producer = self._named[name] = NamedProducer(self._readers.channel(name), send_item, invocation.orphan)
         invocation.leave_lane()  # or the next `start`, which ends this one, would wait for its end
         label = invocation.label
         end: NoMoreItems | ItemsFailed = NoMoreItems()

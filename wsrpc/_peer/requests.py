@@ -16,8 +16,7 @@ from .._base.misuse import shown_as
 from .._base.names import RESERVED_EVENTS, ChannelRef, Source, check_timeout
 from .._base.retry import ask_again
 from .._channels.core import ChannelCore
-from .._channels.paced import ItemRefused
-from .._channels.producer import Producer
+from .._channels.producer import ItemRefused, Producer
 from .._channels.readers import Readers
 from .._channels.source import close_source
 from .._handlers.registry import Registry
