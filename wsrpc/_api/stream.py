@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Self, TypeVar
@@ -20,6 +21,22 @@ from ..errors import ChannelClosed, bad_item, note_member
 __all__ = ["Stream", "end_after", "read_arrived"]
 
 T_co = TypeVar("T_co", covariant=True)
+
+
+class StreamState(enum.Enum):
+    """State of a `Stream`. It is followed by the next one, or by the last one."""
+
+    NEW = "new"
+    """Its request was not sent yet."""
+    OPENING = "opening"
+    OPEN = "open"
+    READING = "reading"
+    """The first item was asked for."""
+    LEFT = "left"
+    """It was closed, or could not be opened."""
+
+
+_READING = StreamState.READING
 
 
 class Stream(Generic[T_co]):
@@ -46,12 +63,10 @@ class Stream(Generic[T_co]):
         "_convert",
         "_inbox",
         "_label",
-        "_left",
         "_member",
         "_open",
-        "_opening",
         "_parameter",
-        "_reading",
+        "_state",
     )
 
     def __init__(
@@ -66,28 +81,26 @@ class Stream(Generic[T_co]):
     ) -> None:
         self._label = label
         self._convert = convert
-        self._reading = reading
+        self._state = StreamState.NEW if reading is None else StreamState.OPEN
+        self._inbox = reading
+        """What is read. None until the stream is open."""
         self._open = open
+        """Opens the stream. None once that was done, or the stream was left."""
         self._parameter = parameter
         """The parameter of a handler that reads the items, for errors."""
         self._member = member
         """The member of a contract that was called, for errors."""
-        self._inbox: Inbox | None = None
-        """What is read. None until reading has begun, and once the stream was left."""
-        self._opening = False
-        self._left = False
-        """The stream was closed, or could not be opened."""
 
     if not TYPE_CHECKING:
         __iter__ = refusing("the items of a stream arrive over time: use `async for`")
         __enter__ = __exit__ = refusing("a stream is opened and closed asynchronously: use `async with`")
 
     async def __aenter__(self) -> Self:
-        if self._reading is None:
+        if self._inbox is None:
             # A producer that keeps to credit may start now. Another one would only fill the queue.
-            reading = await self._get_reading()
-            if reading.channel.has_credit:
-                self._begin(reading)
+            inbox = await self._open_inbox()
+            if inbox.channel.has_credit:
+                self._begin(inbox)
         return self
 
     async def __aexit__(
@@ -99,9 +112,10 @@ class Stream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
+        if self._state is not _READING:
+            await self._begin_reading()
         inbox = self._inbox
-        if inbox is None:
-            inbox = await self._open_inbox()
+        assert inbox is not None
         while True:
             while not inbox.queue:
                 if inbox.over:
@@ -111,7 +125,7 @@ class Stream(Generic[T_co]):
                 except GeneratorExit:
                     inbox.forget_wait()
                     raise
-                if self._left:
+                if self._state is not _READING:
                     raise StopAsyncIteration
             value = inbox.take()
             if self._convert is None:
@@ -126,31 +140,30 @@ class Stream(Generic[T_co]):
         item: T_co = value
         return item
 
-    async def _open_inbox(self) -> Inbox:
-        """Open the stream, and begin to read it, as far as that was not done.
+    async def _begin_reading(self) -> None:
+        """Open the stream, as far as that was not done, and begin to read it.
 
         Raises:
             StopAsyncIteration: the stream was left.
         """
-        if self._left:
+        if self._state is not StreamState.LEFT:
+            inbox = self._inbox
+            if inbox is None:
+                inbox = await self._open_inbox()
+            self._begin(inbox)
+        if self._state is StreamState.LEFT:  # perhaps while it was opened
             raise StopAsyncIteration
-        reading = self._reading
-        if reading is None:
-            reading = await self._get_reading()
-        self._begin(reading)
-        if not self._left:
-            self._inbox = reading
-        return reading
+        self._state = _READING
 
     def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
-        assert self._reading is not None
+        assert self._inbox is not None
         if self._parameter is not None:
             text = f"{self._label}(): an item of {self._parameter!r}"
         else:
             wanted = "returns= asks for" if self._member is None else f"{self._member} declares"
             text = f"an item of {self._label!r} is not what {wanted}"
         # With the channel, so that the caller of a handler that lets the error through gets it.
-        return bad_item(f"{text}: {exc}", self._reading.channel)
+        return bad_item(f"{text}: {exc}", self._inbox.channel)
 
     async def aclose(self) -> None:
         """Stop the producer, and drop the items that have not been read. Cancelling is safe.
@@ -161,10 +174,10 @@ class Stream(Generic[T_co]):
         self._leave(None)
 
     async def _raise_end(self) -> NoReturn:
-        reading = self._reading
-        assert reading is not None
-        error = reading.take_error()
-        reading.leave(None)
+        inbox = self._inbox
+        assert inbox is not None
+        error = inbox.take_error()
+        inbox.leave(None)
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             # The body of a conversation has read everything that came before the end. Now it is cancelled.
@@ -174,48 +187,48 @@ class Stream(Generic[T_co]):
             raise error
         raise StopAsyncIteration
 
-    async def _get_reading(self) -> Inbox:
+    async def _open_inbox(self) -> Inbox:
         if self._open is None:
             raise ChannelClosed(self._label, "this stream was closed before it was opened")
-        if self._opening:
+        if self._state is StreamState.OPENING:
             raise RuntimeError("two tasks open the same stream: give each its own")
-        self._opening = True
+        self._state = StreamState.OPENING
         try:
-            reading = self._reading = await self._open()
+            inbox = self._inbox = await self._open()
         except BaseException:
-            self._open = None  # iterating again does not try to open it again
-            self._left = True
+            self._state = StreamState.LEFT  # iterating again does not try to open it again
             raise
         finally:
-            self._opening = False
-        if self._open is None:  # it was closed meanwhile
-            reading.leave(None)
-        self._open = None
-        return reading
+            self._open = None
+        if self._state is StreamState.OPENING:
+            self._state = StreamState.OPEN
+        else:  # it was closed meanwhile
+            inbox.leave(None)
+        return inbox
 
-    def _begin(self, reading: Inbox) -> None:
-        reading.channel.check_thread("anext(stream)")
-        reading.begin()
+    def _begin(self, inbox: Inbox) -> None:
+        inbox.channel.check_thread("anext(stream)")
+        inbox.begin()
 
     def _leave(self, reason: object) -> None:
-        if self._reading is not None:
-            self._reading.channel.check_thread("stream.aclose()")
-        if self._left:  # another stream may read on
+        if self._inbox is not None:
+            self._inbox.channel.check_thread("stream.aclose()")
+        if self._state is StreamState.LEFT:  # another stream may read on
             return
-        self._left = True
-        self._open = self._inbox = None
-        if self._reading is not None:
-            self._reading.leave(reason)
+        self._state = StreamState.LEFT
+        self._open = None
+        if self._inbox is not None:
+            self._inbox.leave(reason)
 
     def __del__(self) -> None:
-        if self._reading is not None and not self._left:
-            self._reading.leave_soon(self._label)
+        if self._inbox is not None and self._state is not StreamState.LEFT:
+            self._inbox.leave_soon(self._label)
 
     def __repr__(self) -> str:
-        if self._reading is None:
-            state = "not open" if self._open is not None else "closed"
+        if self._inbox is None:
+            state = "closed" if self._state is StreamState.LEFT else "not open"
         else:
-            state = "over" if self._reading.over else "open"
+            state = "over" if self._inbox.over else "open"
         return f"<Stream {self._label!r} {state}>"
 
 
@@ -225,9 +238,9 @@ Invocation.stream_class = Stream
 
 def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     """End an open stream with ``error`` after that many seconds. What has arrived by then is read first."""
-    reading = stream._reading  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
-    assert reading is not None
-    return reading.end_after(seconds, error)
+    inbox = stream._inbox  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
+    assert inbox is not None
+    return inbox.end_after(seconds, error)
 
 
 def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
@@ -238,7 +251,8 @@ def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
     """
     while most > 0:
         inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
-        if inbox is None or not (inbox.queue or inbox.over):
+        reads = stream._state is _READING  # pyright: ignore[reportPrivateUsage]
+        if inbox is None or not (reads and (inbox.queue or inbox.over)):
             return
         reading = stream.__anext__()
         try:

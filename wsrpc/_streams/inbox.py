@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections import deque
 from collections.abc import Callable
 from functools import partial
@@ -158,6 +159,29 @@ class ReadableChannel(Protocol):
         """Raise RuntimeError in another thread than the event loop's. ``coroutine`` is what was called there."""
 
 
+class ReaderState(enum.Enum):
+    """State of the reader of an `Inbox`."""
+
+    PRESENT = "present"
+    ABANDONED = "abandoned"
+    """The stream was left or thrown away, and another stream may read on. Then the reader is present again."""
+    LEFT = "left"
+    """Nothing is read any more, and what was unread is dropped."""
+
+
+class ProducerState(enum.Enum):
+    """State of the remote producer of an `Inbox`. It is followed by the next one, or by the last one."""
+
+    NOT_STARTED = "not started"
+    """Nothing was read yet, so it was not told to start."""
+    STARTED = "started"
+    ENDED = "ended"
+    """It has said that there are no more items."""
+
+
+_LEFT = ReaderState.LEFT
+
+
 class Inbox(MessageQueue):
     """Queue of the messages for one reader: the items of a stream, or the events of one name.
 
@@ -180,20 +204,18 @@ class Inbox(MessageQueue):
     """
 
     __slots__ = (
-        "_begun",
         "_event",
         "_granted",
         "_granted_bytes",
-        "_left",
         "_owns",
+        "_producer",
+        "_reader",
         "_renew_at",
         "_renew_bytes_at",
         "_reserved",
         "_waiter",
         "_window_bytes",
-        "abandoned",
         "channel",
-        "ended",
         "error",
         "items",
         "newest",
@@ -237,16 +259,13 @@ class Inbox(MessageQueue):
         """Nothing more will arrive."""
         self.error: BaseException | None = None
         """The exception that the reader gets after the last message. None at a plain end."""
-        self.ended = False
-        """The remote producer has said that there are no more items."""
-        self._begun = False
-        self._left = False
-        self.abandoned = False
-        """The stream was left or thrown away, and another stream may read on."""
+        self._producer = ProducerState.NOT_STARTED
+        self._reader = ReaderState.PRESENT
         channel.add_recipient(event, self)
 
     def __repr__(self) -> str:
-        state = "left" if self._left else "abandoned" if self.abandoned else "over" if self.over else "open"
+        present = self._reader is ReaderState.PRESENT
+        state = ("over" if self.over else "open") if present else self._reader.value
         return f"<{type(self).__name__} of {self._event!r} {state}, {len(self.queue)} unread>"
 
     # ------------------------------------------------------------ arriving
@@ -337,7 +356,7 @@ class Inbox(MessageQueue):
         self.channel.overflowed(self._event, self, error)
 
     def _items_ended(self, i: Any, error: RemoteError | None) -> None:
-        again, self.ended = self.ended, True
+        again, self._producer = self.ended, ProducerState.ENDED
         self.end(error)
         if i is not UNSET:
             self._answer_end(i, again)
@@ -373,7 +392,17 @@ class Inbox(MessageQueue):
     def is_at_work(self) -> bool:
         """Whether something is unread, or the reader has taken a message and has not asked for the next one yet."""
         at_work = bool(self.queue) or (self.taken > 0 and (self._waiter is None or self._waiter.done()))
-        return at_work and not (self._left or self.abandoned)
+        return at_work and self._reader is ReaderState.PRESENT
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether another stream may read on."""
+        return self._reader is ReaderState.ABANDONED
+
+    @property
+    def ended(self) -> bool:
+        """Whether the remote producer has said that there are no more items."""
+        return self._producer is ProducerState.ENDED
 
     @property
     def has_more(self) -> bool:
@@ -383,12 +412,12 @@ class Inbox(MessageQueue):
     @property
     def has_producer(self) -> bool:
         """Whether a remote producer was told to start and has not said that there are no more items."""
-        return self._begun and self.items and not self.ended
+        return self.items and self._producer is ProducerState.STARTED
 
     def begin(self) -> None:
         """Let the remote producer start, at the first read."""
-        if not self._begun:
-            self._begun = True
+        if self._producer is ProducerState.NOT_STARTED:
+            self._producer = ProducerState.STARTED
             if self.items and not (self.over or self.channel.closed):
                 self.channel.start_items(self)
 
@@ -476,14 +505,14 @@ class Inbox(MessageQueue):
         as its credit goes, so what is unread waits, and nothing is lost. In all other cases what is unread is dropped,
         and a channel that was opened for this reader ends.
         """
-        if self._left:
+        if self._reader is _LEFT:
             return
         channel = self.channel
         if not (self._owns or channel.closed) and self.items and self.has_more and channel.has_credit:
-            self.abandoned = True
+            self._reader = ReaderState.ABANDONED
             self.wake()  # a read of the stream that was left, which must not take an item of the next one
             return
-        self._left = True
+        self._reader = _LEFT
         channel.remove_recipient(self._event, self)
         self.drop_all()
         if self._owns:
@@ -491,15 +520,15 @@ class Inbox(MessageQueue):
 
     def read_on(self) -> None:
         """Go on for another stream than the one that was left."""
-        self.abandoned = False
+        self._reader = ReaderState.PRESENT
 
     def leave_soon(self, label: str) -> None:
         """Stop reading in the next turn of the event loop, because the stream was thrown away without being left.
 
         Python may throw it away in any thread and within any call.
         """
-        if not self._left:
-            self.abandoned = True
+        if self._reader is not _LEFT:
+            self._reader = ReaderState.ABANDONED
             self.unread.loop.call_soon(partial(self._leave_abandoned, label))
 
     def _leave_abandoned(self, label: str) -> None:
@@ -574,15 +603,15 @@ class Upload(Inbox):
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         super().receive(message, payload, decode)
-        if self._left and not self.ended and message.i is not UNSET:
+        if self._reader is _LEFT and not self.ended and message.i is not UNSET:
             # JavaScript that gets the channel and `stop` in one read misses the `stop` (ws in Node, observed).
             self.channel.stop_items()
 
     def leave(self, reason: object) -> None:
         """Stop reading: the caller need send no more items. The channel stays for the call's result. Idempotent."""
-        if self._left:
+        if self._reader is _LEFT:
             return
-        self._left = True
+        self._reader = _LEFT
         self.drop_all()
         if not self.ended and not self.channel.closed:
             self.channel.stop_items()  # the handler may run on for long
