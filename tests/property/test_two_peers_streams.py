@@ -232,7 +232,7 @@ class StreamingPeers(ConnectedPeers):
         chosen = self.some(which)
         if chosen is not None and chosen.task is not None:
             chosen.task.cancel("no more time")
-            if chosen.stream._reading is None:  # the request itself was cancelled
+            if chosen.stream._inbox is None:  # the request itself was cancelled
                 chosen.left = True
 
     @rule(which=st.integers(0, 20))

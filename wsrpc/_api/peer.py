@@ -173,7 +173,7 @@ class Peer(Registrar, RawRegistrar, RawCaller):
             dropped=self.dropped,
             pending=self.pending,
             active=self.active,
-            waiting=len(self._life.running.room),
+            waiting=len(self._life.running.waiting_room),
             channels=self.channels,
             errors=core.log.errors,
             ignored=dict(self.ignored),

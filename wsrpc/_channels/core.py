@@ -13,7 +13,7 @@ from msgspec import UNSET
 from .._base.scheduler import Scheduler, Timer
 from .._handlers.registry import Registry
 from .._protocol.messages import Event, RequestOptions, Resolution, WireMessage, place_on
-from .._protocol.nodes import LEFT
+from .._protocol.nodes import ENDED_BY_CALLER
 from .._protocol.rejections import FINISHED_REASON
 from .._sending.checks import check_thread, check_thread_of_plain
 from .._sending.message_sender import MessageSender
@@ -39,7 +39,7 @@ __all__ = [
     "ChannelListener",
     "ChannelOwner",
     "ChannelState",
-    "Delivery",
+    "DeliveryState",
     "UnreadMessages",
 ]
 
@@ -53,7 +53,7 @@ class ChannelState(enum.Enum):
     CLOSED = "closed"
 
 
-class Delivery(enum.Enum):
+class DeliveryState(enum.Enum):
     """State of the delivery of a channel's messages. Each state is followed by the next one, or by the last one.
 
     Messages that arrive before anything listens are kept for the first recipient or handler. If the remote peer ends
@@ -214,13 +214,14 @@ class ChannelCore:
         "_on_close",
         "_on_credit",
         "_owner",
+        "_read_timer",
         "_then",
         "_unread_by",
         "delivery",
+        "ended_here",
         "error",
         "heard",
         "id",
-        "left",
         "out",
         "reason",
         "recipients",
@@ -240,13 +241,13 @@ class ChannelCore:
         """Why it has ended."""
         self.error: Exception | None = None
         """The exception that readers get after the last message. None at a good end."""
-        self.left = False
-        """This side has ended it, or wants nothing more of it."""
+        self.ended_here = False
+        """This side has ended it, or wants nothing more of it after the remote peer has ended it."""
         self.registry = _NO_HANDLERS
         self.sender: Sender | None = None
         """Sends for the user, from its first use until the channel ends. See `start_sending`."""
         self.unread = owner.unread
-        self.delivery = Delivery.KEEPING
+        self.delivery = DeliveryState.KEEPING
         self._early: MessageQueue | None = None
         """The messages that arrived before anything listened."""
         self._early_timer: Timer | None = None
@@ -257,7 +258,11 @@ class ChannelCore:
         self._unread_by: set[Recipient] = set()
         """Readers of a channel that is over which have not read everything yet."""
         self._then: Callable[[], None] | None = None
+        """See `when_read`."""
+        self._read_timer: Timer | None = None
+        """Ends the wait of `when_read`."""
         self._end_timer: Timer | None = None
+        """Ends the wait of `expect_end`."""
         self._closed: asyncio.Future[None] | None = None
         self._on_close: Callable[[Any], object] | None = None
         self._on_credit: Callable[[int, int], None] | None = None
@@ -286,7 +291,7 @@ class ChannelCore:
 
     def check_open(self) -> None:
         """Raise `ChannelClosed` if a new handler or reader would get nothing."""
-        if self.delivery is Delivery.OVER:
+        if self.delivery is DeliveryState.OVER:
             raise self.gone()
 
     def check_thread(self, coroutine: str | None = None) -> None:
@@ -312,7 +317,7 @@ class ChannelCore:
             if self._closed is None:
                 self._closed = self.unread.loop.create_future()
             await asyncio.shield(self._closed)
-        if self.delivery is Delivery.DUE:
+        if self.delivery is DeliveryState.DUE:
             await asyncio.sleep(0)  # the handlers get it in the next turn of the event loop
 
     def when_closed(self, callback: Callable[[Any], object]) -> None:
@@ -381,7 +386,7 @@ class ChannelCore:
         Raises:
             RuntimeError: something receives them already and does not share them.
         """
-        if self.delivery is Delivery.OVER:
+        if self.delivery is DeliveryState.OVER:
             recipient.channel_ended(self.error)
             return
         if isinstance(recipient, Inbox) and not recipient.items:
@@ -404,9 +409,9 @@ class ChannelCore:
 
         They are delivered in the next turn of the event loop, so that the code that runs now can add others first.
         """
-        if self.delivery is Delivery.KEEPING:
+        if self.delivery is DeliveryState.KEEPING:
             self._stop_early_timer()
-            self.delivery = Delivery.DUE
+            self.delivery = DeliveryState.DUE
             if self._early is not None or self.closed:
                 self.unread.loop.call_soon(self._deliver_early)
             else:
@@ -417,8 +422,8 @@ class ChannelCore:
 
         Handlers get nothing more. Readers get the messages that are there for them, then the error.
         """
-        if self.delivery is not Delivery.OVER:
-            self.delivery = Delivery.OVER
+        if self.delivery is not DeliveryState.OVER:
+            self.delivery = DeliveryState.OVER
             while self._early is not None and self._early.queue and self.recipients:
                 message, payload, decode = self._pop_early(self._early)
                 recipient = self.recipients.get(message.a[0])
@@ -434,18 +439,18 @@ class ChannelCore:
         self._check_read()
         if self._then is not None:
             loop = self.unread.loop
-            self._end_timer = loop.call_at(loop.time() + self.unread.limits.unread, self.notice_end)
+            self._read_timer = loop.call_at(loop.time() + self.unread.limits.unread, self.notice_end)
 
     def notice_end(self) -> None:
         """Call the callback of `when_read` now, whether everything was read or not."""
-        if self._end_timer is not None:
-            self._end_timer.cancel()
+        if self._read_timer is not None:
+            self._read_timer.cancel()
         then, self._then = self._then, None
         if then is not None:
             then()
 
     def _check_read(self) -> None:
-        kept = self._early is not None or self.delivery is Delivery.DUE
+        kept = self._early is not None or self.delivery is DeliveryState.DUE
         if self._then is not None and not self._unread_by and not kept:
             self.notice_end()
 
@@ -454,7 +459,7 @@ class ChannelCore:
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver or keep an event or a request. Its ``a`` is a list that begins with a str."""
         self.heard = True
-        if self.delivery is Delivery.LIVE:
+        if self.delivery is DeliveryState.LIVE:
             self._deliver(message, payload, decode)
         else:
             self._keep(message, payload, decode)
@@ -472,7 +477,7 @@ class ChannelCore:
             loop = self.unread.loop
             self._early_timer = loop.call_at(loop.time() + self.unread.limits.unread, self._overdue)
         # What arrives before the delivery that is due is not refused, because only so much arrives in one turn.
-        due = self.delivery is Delivery.DUE
+        due = self.delivery is DeliveryState.DUE
         error = self._early.keep(payload, None if message.i is UNSET else message.i, decode, granted=due)
         if error is None:
             return
@@ -497,7 +502,7 @@ class ChannelCore:
         assert self._early is not None
         self.count_dropped(self._early.drop_events())
         self._stop_early_timer()
-        self.delivery = Delivery.DUE
+        self.delivery = DeliveryState.DUE
         self._deliver_early()
 
     def _stop_early_timer(self) -> None:
@@ -513,21 +518,21 @@ class ChannelCore:
         return message, payload, decode
 
     def _deliver_early(self) -> None:
-        while (early := self._early) is not None and self.delivery is Delivery.DUE:
+        while (early := self._early) is not None and self.delivery is DeliveryState.DUE:
             if early.queue:
                 self._deliver(*self._pop_early(early))
             else:
                 self._early = None
-        if self.delivery is not Delivery.DUE:
+        if self.delivery is not DeliveryState.DUE:
             return
         if self.closed:
             self._end_recipients()
         else:
-            self.delivery = Delivery.LIVE
+            self.delivery = DeliveryState.LIVE
 
     def _end_recipients(self) -> None:
         """Tell all recipients that nothing more arrives, and drop what is still kept."""
-        self.delivery = Delivery.OVER
+        self.delivery = DeliveryState.OVER
         self._stop_early_timer()
         if self._early is not None:
             self._early.drop_all()
@@ -703,11 +708,11 @@ class ChannelCore:
         known = self.state is ChannelState.OPEN
         if self.closed:
             if not by_other:
-                self._leave()  # nothing will listen from now on
+                self._end_here()  # nothing will listen from now on
             return
         self.state = ChannelState.CLOSED
         if known and not by_other and self.out.between_nodes:  # that node has to know of each end
-            self._owner.send_abort(self.id, LEFT)
+            self._owner.send_abort(self.id, ENDED_BY_CALLER)
         self.reason = reason
         self.error = error
         self.sender = None
@@ -718,8 +723,8 @@ class ChannelCore:
             if reason is not FINISHED:  # after a good end the reader goes on and answers them
                 for i in self.take_request_ids():
                     self.refuse(i, self.gone())
-            self._leave()
-        elif self.delivery is Delivery.LIVE:
+            self._end_here()
+        elif self.delivery is DeliveryState.LIVE:
             self._end_recipients()
         elif self._early is not None:
             self.unread.keep_late(self, served)
@@ -730,8 +735,8 @@ class ChannelCore:
         if on_close is not None:
             on_close(reason)
 
-    def _leave(self) -> None:
-        self.left = True
+    def _end_here(self) -> None:
+        self.ended_here = True
         self.stop_listening()
 
     def expect_end(self) -> None:

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from .._channels.core import FINISHED, ChannelCore
 from .._protocol.codecs import BRACE
 from .._protocol.messages import Event, Item, WireMessage
-from .._protocol.nodes import error_to_node, is_left
+from .._protocol.nodes import error_to_node, is_ended_by_caller
 from .._streams.recipients import Decode
 from ..errors import (
     ChannelClosed,
@@ -196,7 +196,7 @@ class Pipe:
         reason = source.reason
         if reason is FINISHED:
             sink.finish()
-        elif source.out.between_nodes and is_left(reason):
+        elif source.out.between_nodes and is_ended_by_caller(reason):
             sink.finish_locally()
         elif sink.out.between_nodes:
             sink.abort(error_to_node(reason) if isinstance(reason, Exception) else reason)

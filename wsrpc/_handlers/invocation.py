@@ -283,7 +283,7 @@ class Invocation(msgspec.Struct, eq=False):
     def notices_end(self, exc: BaseException) -> bool:
         """Return whether a conversation's body raised ``exc`` because the remote peer has ended its channel."""
         channel = self.served
-        if channel is None or not channel.closed or channel.left:
+        if channel is None or not channel.closed or channel.ended_here:
             return False
         return exc is channel.error or (isinstance(exc, ChannelClosed) and exc.channel == str(channel.id))
 

@@ -131,15 +131,17 @@ class Admission:
             self.update()
             return
         elif i is UNSET:
-            text = f"an event was dropped: {len(self.running.room)} messages wait already"
+            text = f"an event was dropped: {len(self.running.waiting_room)} messages wait already"
             self._answers.count("event dropped, too many wait", text)
         else:
-            self._answers.reject(i, Overloaded(f"{len(self.running.room)} messages wait already, ask again later"))
+            self._answers.reject(
+                i, Overloaded(f"{len(self.running.waiting_room)} messages wait already, ask again later")
+            )
         mark_processed(view)
 
     def knows(self, i: int) -> bool:
         """Return whether request ``i`` is being handled or waits for its handler."""
-        return i in self._active or (bool(self.running.room.items) and self.running.room.has_key(i))
+        return i in self._active or (bool(self.running.waiting_room.items) and self.running.waiting_room.has_key(i))
 
     def within_rate(self, message: WireMessage) -> bool:
         """Count an event or a request against `Limits.rate`. Above the rate refuse it, and return False."""
@@ -174,11 +176,11 @@ class Admission:
         if (self._holding is not _NONE_HELD and kind >= self._holding) or self._is_full(size):
             return True
         # A message must not overtake those that wait already, except for those that are held back.
-        return bool(self.running.room.items) and self.running.room.oldest(self._holding) is not None
+        return bool(self.running.waiting_room.items) and self.running.waiting_room.oldest(self._holding) is not None
 
     def cancel(self, i: int) -> bool:
         """Cancel request ``i`` if it waits for its handler. Return False if it does not."""
-        waiting = self.running.room.take_key(i)
+        waiting = self.running.waiting_room.take_key(i)
         if waiting is None:
             return False
         waiting.mark_processed()
@@ -197,7 +199,7 @@ class Admission:
         return bool(
             self._active
             or self._read
-            or running.room.items
+            or running.waiting_room.items
             or self._out.session.full
             or self._holding is not _NONE_HELD
             or running.count >= running.limit
@@ -233,7 +235,7 @@ class Admission:
             return
         wanted, key = recipient.wanted, (channel, event)
         handled = self.readers.has_handler(channel, event)
-        for ticket, waiting in self.running.room.events():
+        for ticket, waiting in self.running.waiting_room.events():
             if waiting.key is None:
                 message = decode_any(waiting.decode, waiting.payload)
                 waiting.key = message.c, message.a[0]
@@ -241,7 +243,7 @@ class Admission:
                 continue
             if waiting.was_taken:
                 if not handled:
-                    self.running.room.take(ticket)
+                    self.running.waiting_room.take(ticket)
                     waiting.mark_processed()
                 continue
             message = decode_any(waiting.decode, waiting.payload)
@@ -259,7 +261,7 @@ class Admission:
         """Count a handler as a channel, with which its request was answered. That makes room for another handler."""
         self.running.count_as_channel(invocation)
         self.update()
-        if self.running.room.items:
+        if self.running.waiting_room.items:
             self._out.loop.call_soon(self.pump)  # later, so that the first step on the channel comes first
 
     def count_as_handler(self, invocation: Invocation) -> None:
@@ -271,13 +273,13 @@ class Admission:
         """Hold these messages back from now on, and start those that need not wait any more."""
         self._holding = holding
         self.update()
-        if self.running.room.items:
+        if self.running.waiting_room.items:
             self.pump()
 
     def room_changed(self) -> None:
         """Go on after the connection has become full, or has room again, or has ended."""
         self.update()
-        if self.running.room.items:
+        if self.running.waiting_room.items:
             self.pump()
 
     def drain(self, refuses: Callable[[], bool]) -> None:
@@ -292,15 +294,15 @@ class Admission:
         if self._out.session.over and (present := self._present()) is not self:
             present.pump()
             return
-        if self._pumping or not self.running.room.items:
+        if self._pumping or not self.running.waiting_room.items:
             return
         self._pumping = True
         try:
-            while self._present() is self and (found := self.running.room.oldest(self._holding)) is not None:
+            while self._present() is self and (found := self.running.waiting_room.oldest(self._holding)) is not None:
                 ticket, waiting = found
                 if self._is_full(len(waiting.payload)):
                     break
-                self.running.room.take(ticket)
+                self.running.waiting_room.take(ticket)
                 channel = waiting.channel
                 try:
                     if waiting.too_late:
@@ -337,8 +339,8 @@ class Admission:
         """
         if self.paused is not None or self._holding is not _NONE_HELD:
             self.drop_all()
-        if self.running.room.items:
-            for waiting in self.running.room.take_requests():
+        if self.running.waiting_room.items:
+            for waiting in self.running.waiting_room.take_requests():
                 waiting.mark_processed()
         self.hold(Hold.NONE)
         if self.paused is not None:
@@ -346,9 +348,9 @@ class Admission:
 
     def drop_all(self) -> None:
         """Drop all messages that wait: the peer ends."""
-        while found := self.running.room.oldest():
+        while found := self.running.waiting_room.oldest():
             ticket, waiting = found
-            self.running.room.take(ticket)
+            self.running.waiting_room.take(ticket)
             waiting.mark_processed()
             self._answers.ignored["dropped at the end"] += 1
         self.update()

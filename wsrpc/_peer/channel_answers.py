@@ -98,10 +98,10 @@ class ChannelAnswers:
         error = RemoteError("the channel was closed") if reason is None else reason
 
         def cancel() -> None:
-            if not (channel.left and invocation.is_current):
+            if not (channel.ended_here and invocation.is_current):
                 invocation.orphan(error)
 
-        by_this_side = channel.left or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
+        by_this_side = channel.ended_here or (isinstance(reason, ConnectionLost) and is_closed_here(reason))
         if by_this_side or _role(invocation) is not Role.CONVERSATION:
             cancel()
         else:

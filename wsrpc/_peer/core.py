@@ -776,7 +776,7 @@ class PeerCore:
     def memory(self) -> int:
         """Return the bytes that the session takes here, about: what was received, and what is being worked on."""
         running, broadcasts, unread = self.life.running, self.out.slow_reader, self.life.readers.memory
-        calls, room = running.invocations, running.room
+        calls, room = running.invocations, running.waiting_room
         return (
             (0 if broadcasts is None else broadcasts.size)
             + sum(call.memory for call in calls)

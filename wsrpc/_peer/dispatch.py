@@ -452,7 +452,7 @@ class Dispatcher:
         self.running.remove(invocation)
         if not self.active:
             self.admission.update()
-        if self.running.room.items:
+        if self.running.waiting_room.items:
             self.admission.pump()
         if self.running.then is not None:
             self.running.look_for_events()

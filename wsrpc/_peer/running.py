@@ -47,9 +47,9 @@ class RunningHandlers:
         "not_begun",
         "noted_unknown",
         "on_channels",
-        "room",
         "room_for_any",
         "then",
+        "waiting_room",
     )
 
     def __init__(self, limits: Limits) -> None:
@@ -71,7 +71,7 @@ class RunningHandlers:
         self.not_begun = 0
         """Tasks that have not begun, and one more for each call of `run_in_tasks`. Unless it is 0, plain functions run
         in tasks, too, so that they stay in order."""
-        self.room = NOTHING_WAITS
+        self.waiting_room = NOTHING_WAITS
         """The messages that wait. Peers share an empty queue until their first message waits."""
         self.bucket = None if limits.rate is None else TokenBucket(limits.rate, limits.rate)
         """Keeps the remote peer within `Limits.rate`."""
@@ -102,9 +102,9 @@ class RunningHandlers:
 
     def let_wait(self, entry: ReceivedMessage) -> bool:
         """Let a message wait. Return False if it does not fit."""
-        if self.room is NOTHING_WAITS:
-            self.room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
-        return self.room.admit(entry)
+        if self.waiting_room is NOTHING_WAITS:
+            self.waiting_room = WaitingRoom(self.limits.waiting, self.limits.waiting_bytes)
+        return self.waiting_room.admit(entry)
 
     def run_in_tasks(self, always: bool) -> None:
         """Run plain functions in tasks, too, so that ``invocations`` has each handler that runs; or stop doing so."""
@@ -156,7 +156,7 @@ class RunningHandlers:
 
     def look_for_events(self) -> None:
         """Call the function of `after_events` if its time has come."""
-        if not self.room.items and not any(map(_goes_before_close, self.invocations)):
+        if not self.waiting_room.items and not any(map(_goes_before_close, self.invocations)):
             then, self.then = self.then, None
             if then is not None:
                 then()

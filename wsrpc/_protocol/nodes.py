@@ -27,14 +27,14 @@ from ..errors import (
     made_here,
 )
 
-__all__ = ["LEFT", "NODE", "as_raised", "error_to_node", "is_left", "passed_on"]
+__all__ = ["ENDED_BY_CALLER", "NODE", "as_raised", "error_to_node", "is_ended_by_caller", "passed_on"]
 
 NODE: Any = "node"
 """The ``profile=`` of connections between two nodes. It is not for users."""
 
 PREFIX = "wsrpc.node."
 
-LEFT = RemoteError("the caller has ended the channel", f"{PREFIX}left")
+ENDED_BY_CALLER = RemoteError("the caller has ended the channel", f"{PREFIX}left")
 """The reason of an abort which says that the caller has ended a channel on its side. Two peers with nobody between
 them need not say so: each knows when a stream is over."""
 
@@ -78,9 +78,9 @@ def as_raised(error: RemoteError) -> Exception:
     return error if cls is None else cls(error.message)
 
 
-def is_left(reason: object) -> bool:
-    """Return whether the reason of an abort is `LEFT`."""
-    return isinstance(reason, RemoteError) and reason.code == LEFT.code
+def is_ended_by_caller(reason: object) -> bool:
+    """Return whether the reason of an abort is `ENDED_BY_CALLER`."""
+    return isinstance(reason, RemoteError) and reason.code == ENDED_BY_CALLER.code
 
 
 _MADE_OF_DATA: dict[str, Callable[..., Exception]] = {

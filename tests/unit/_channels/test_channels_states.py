@@ -12,7 +12,7 @@ from stream_sides import requested
 
 from wsrpc import AnonymousChannel, Context
 from wsrpc._api.anonymous import core_of
-from wsrpc._channels.core import ChannelState, Delivery
+from wsrpc._channels.core import ChannelState, DeliveryState
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -96,10 +96,10 @@ async def test_each_change_of_the_state_of_a_channel(state: ChannelState, end: W
 
 # ---------------------------------------------------------------- the delivery of its messages
 
-KEEPING, DUE, LIVE, OVER = Delivery
+KEEPING, DUE, LIVE, OVER = DeliveryState
 
 
-async def reach(d: Driven, state: Delivery, *, closed: bool) -> AnonymousChannel:
+async def reach(d: Driven, state: DeliveryState, *, closed: bool) -> AnonymousChannel:
     """A channel whose delivery is in ``state``, with one message kept as far as that keeps any."""
     channel = await requested(d, {"a": ["e", 1]})
     if state is LIVE:
@@ -150,7 +150,7 @@ CHANGES = {
 @pytest.mark.parametrize(
     ("state", "closed"), [(KEEPING, False), (DUE, False), (LIVE, False), (KEEPING, True), (DUE, True), (OVER, True)]
 )
-async def test_each_change_of_the_delivery_of_messages(state: Delivery, closed: bool, act: str) -> None:
+async def test_each_change_of_the_delivery_of_messages(state: DeliveryState, closed: bool, act: str) -> None:
     for way in ACTS[act]:
         d = Driven(dialer=True)
         channel = await reach(d, state, closed=closed)
