@@ -68,9 +68,10 @@ class AnonymousChannel(Registrar, EventReader):
     def close_reason(self) -> Any:
         """The reason for the end of the channel.
 
-        This is the argument of `close` or `abort` on the side that ended the channel. If that argument is an error from
-        the remote peer, it becomes a `RemoteError`. If the session ended, the reason is a `ConnectionLost`. After a
-        normal end, it is None.
+        On the side that ended the channel, this is the argument of `close` or `abort`. On the other side, it is the
+        argument of `abort`, or a `RemoteError` if that argument is an error. The argument of `close` is sent only if
+        `close` sends an abort; otherwise the other side gets a `RemoteError` that says that the channel does not exist.
+        If the session ended, the reason is a `ConnectionLost`. After a normal end, it is None.
         """
         return self._core.close_reason
 
@@ -82,9 +83,10 @@ class AnonymousChannel(Registrar, EventReader):
     def close(self, reason: object = None) -> None:
         """End the channel on this side. Requests that this side has sent on it fail with `ChannelClosed`.
 
-        The remote peer gets an abort when it next sends something on the channel. If the remote peer is producing
-        items, it gets the abort immediately, because a producer that waits for flow-control credit would never send
-        anything. Calling `close` again has no effect.
+        ``reason`` is for this side. As in JavaScript, the remote peer gets an abort when it next sends something on the
+        channel, and that abort says only that the channel does not exist. If the remote peer is producing items, it
+        gets an abort with ``reason`` immediately, because a producer that waits for flow-control credit would never
+        send anything. Calling `close` again has no effect.
         """
         self._core.check_thread()
         self._core.close(reason)

@@ -651,6 +651,8 @@ class ChannelCore:
     # finish           yes, with `FINISHED_REASON`        FINISHED  the end of the items
     # finish_locally   no: the remote peer knows          FINISHED  the end of the items
     # by remote peer   no                                 received  the error that it stands for, or the end
+    #
+    # Between two nodes, `close` and `finish_locally` send an abort, too: `ENDED_BY_CALLER`.
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""

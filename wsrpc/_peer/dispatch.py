@@ -71,8 +71,9 @@ class Dispatcher:
 
     `Admission` decides when a message may have its handler, and `find` which one it is. `run` calls it: what returns a
     value is answered at once, anything else runs on in a task (`_drive`). `RunningHandlers` counts those that wait.
-    `_returned` and `_raised` are the only places from which the request of a handler is answered, except that
-    `ChannelAnswers` announces a channel before the handler goes on.
+    `_returned` and `_raised` are the only places from which the request of a handler is answered, with two exceptions:
+    `ChannelAnswers` announces a channel before the handler goes on, and `expire` rejects the request of a handler that
+    takes too long before the handler exits.
     """
 
     def __init__(
@@ -278,7 +279,7 @@ class Dispatcher:
     def _count(self, invocation: Invocation) -> None:
         """Count a handler that goes on in a task."""
         self.running.add(invocation)
-        self.admission.needs_checks = True
+        self.admission.needs_checks = True  # without `update`, which takes longer: true is never wrong, only slower
         if self._session.end_reason is not None:
             self.admission.update()  # of the next session
 

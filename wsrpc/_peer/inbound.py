@@ -248,8 +248,9 @@ class Inbound:
     def _receive_on_channel(self, message: WireMessage, payload: bytes | bytearray, decode: Decode) -> None:
         """Deliver a message to an anonymous channel. If there is no such channel, abort it on the remote peer.
 
-        An event for a channel that this side has ended was sent before the remote peer could know. So it is neither
-        answered nor counted in ``Peer.ignored``.
+        An event for a channel that this side has ended was sent before the remote peer could know. So it is not counted
+        in ``Peer.ignored``. It is answered with an abort unless one was sent already: `AnonymousChannel.close` sends
+        none.
         """
         name, i, h = message.a[0], message.i, message.h
         channel = self._channels.find(h)

@@ -19,7 +19,7 @@ class Recipient(Protocol):
     """Receives the messages of one event name on a channel, in place of the handlers.
 
     Implemented by `Inbox` (and `FanOut` for several of them), by producers, which receive what the consumer asks for,
-    and by `MismatchDetector`.
+    by `MismatchDetector`, and by `Pipe` of ``_cluster``, which passes items on to another channel.
     """
 
     def receive(self, message: WireMessage, payload: bytes | bytearray, decode: Decode, /) -> None: ...
