@@ -15,8 +15,8 @@ from stream_driver import Both, emptied
 from stream_driver import both as both
 from stream_sides import opened
 
-from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Peer, RemoteError, RpcError, Server
-from wsrpc.testing import ScriptedTransport
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Server
+from wsrpc.testing import ScriptedTransport, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -74,6 +74,28 @@ async def test_using_it_afterwards_tells_why_it_is_over(both: Both, how: str) ->
         assert not theirs.closed
         await theirs.emit("anything")
         await theirs.wait_closed()
+        reason = theirs.close_reason
+        assert isinstance(reason, RemoteError) and "does not exist" in reason.message, "as JavaScript says it"
+
+
+@pytest.mark.parametrize("reads", ["items", "events", "nothing"])
+async def test_closing_stops_a_producer_that_waits_for_credit_and_tells_it_why(reads: str) -> None:
+    async with pair(limits=Limits(stream_window=1)) as both:
+        ours, theirs = await opened(both)
+        if reads == "items":
+            items = ours.items()
+            producing = start(anext(items))
+        elif reads == "events":
+            ours.events("e")
+        await turns()
+        ours.close("why")
+        await turns()
+        assert theirs.closed is (reads == "items")
+        if reads == "items":
+            assert theirs.close_reason == "why"
+            with pytest.raises(ChannelClosed):
+                await producing
+        await theirs.abort()
 
 
 async def test_close_and_abort_are_idempotent_and_the_first_reason_stays(both: Both) -> None:

@@ -10,7 +10,7 @@ import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, agreed, control, credit, decoded, done, hello, item, values
-from stream_sides import producing
+from stream_sides import consuming, producing
 
 from wsrpc.codecs import MsgpackCodec
 
@@ -133,6 +133,15 @@ async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
     assert decoded(await d.fed(encode({"i": 5, "a": ["s"]}))) == [{"i": 5, "h": 1}]
     assert decoded(await d.fed(credit(5, 1), encode({"h": 5, "a": ["start"]}))) == [item(5, 0)]
     assert decoded(await d.fed(credit(5, 3))) == [item(5, 1), done(5)]
+
+
+async def test_credit_that_crosses_the_end_of_its_stream_is_not_counted() -> None:
+    d = await producing(Feed(limit=2).__call__)
+    await d.fed(credit(5, 10), {"h": 5, "a": ["start"]})
+    assert await d.fed(credit(5, 20)) == [] and d.ignored == {}
+    d, _, h = await consuming()
+    d.feed(done(h), credit(h, 20))
+    assert d.ignored == {"credit for no channel": 1}, "nothing was produced on that one"
 
 
 @pytest.mark.parametrize(

@@ -191,13 +191,15 @@ async def test_what_comes_before_that_is_kept_for_who_listens_in_time() -> None:
 
 async def test_requests_that_nobody_handles_are_rejected_then() -> None:
     d = Driven(dialer=True)
-    channel = await used(d, "emit", {"a": ["tick"]}, {"i": 7, "a": ["q"]})
+    tick, requests = {"a": ["tick"]}, [{"i": i, "a": ["q"]} for i in (7, 9, 11)]
+    channel = await used(d, "emit", tick, requests[0], tick, tick, requests[1], requests[2])
     assert d.take() == []
     d.clock.advance(UNREAD)
     await turns()
-    error = rejection(d.take(), 7)
-    assert error["code"] == "wsrpc.unknown_event"
-    assert not channel.closed and d.ignored == {"unread event": 1}
+    sent = d.take()
+    assert [message["i"] for message in sent] == [7, 9, 11]
+    assert {rejection([message], message["i"])["code"] for message in sent} == {"wsrpc.unknown_event"}
+    assert not channel.closed and d.ignored == {"unread event": 3}
     channel.close()
 
 

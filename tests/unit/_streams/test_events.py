@@ -223,6 +223,19 @@ async def test_the_newest_only() -> None:
     assert nobody_reads(d)
 
 
+async def test_events_that_the_newest_one_has_replaced_take_no_memory() -> None:
+    d = Driven()
+    latest = d.peer.events("n", keep="newest")
+    d.feed({"a": ["n", 10, "x" * 1000]})
+    unread = d.peer._core.channels.unread
+    before = unread.used
+    d.feed(*({"a": ["n", n, "x" * 1000]} for n in range(11, 100)))
+    assert unread.used == before > 0
+    assert await anext(latest) == (99, "x" * 1000)
+    await latest.aclose()
+    assert nobody_reads(d)
+
+
 async def test_a_reader_that_falls_behind_gets_an_error_after_what_was_kept_and_nobody_else_does() -> None:
     d = Driven(limits=Limits(stream_queue=10_000))
     slow, quick = d.peer.events("n"), d.peer.events("n")
