@@ -723,6 +723,8 @@ class PeerCore:
         return info
 
     def _call_close_handlers(self, info: CloseInfo) -> None:
+        if info.will_reconnect and self.life.outbox.user_closed:  # `close()` came while events had to be handled first
+            info = msgspec.structs.replace(info, user_closed=True, will_reconnect=False)
         self.reporter.tell("close", info)
         close_handler = self.owner.close_handler()
         if close_handler is not None:
