@@ -34,8 +34,7 @@ a message is delivered frame by frame. A larger message closes the connection wi
 
 **Sessions** (optional). ``session_survives()`` tells the transport that the peer's session resumes on another
 connection if this connection drops. After this call, a transport that detects a dead connection ends it without a Close
-frame, as if ``abort()`` had been called. ``receive`` may call ``start`` again when the first message has shown which
-peer the connection belongs to. The messages of later reads are delivered to the new receiver.
+frame, as if ``abort()`` had been called.
 
 **Traffic** (optional). ``traffic`` is a `Traffic` object with the numbers of messages and bytes so far, for
 `Peer.stats`.
@@ -142,7 +141,7 @@ class Traffic(msgspec.Struct, frozen=True):
 
 
 class Receiver(Protocol):
-    """Object to which a transport delivers messages, such as the session of a peer."""
+    """Object to which a transport delivers messages."""
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
 

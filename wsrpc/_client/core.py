@@ -18,7 +18,6 @@ from .._peer.owner import PeerOwner
 from .._protocol.settings import Settings
 from .._sending.checks import check_thread
 from .._session.connection import Connection
-from .._session.session import Session
 from .._transports.dial import Dialed
 from ..errors import ConnectionLost, SessionLost
 from ..transport import Transport
@@ -174,20 +173,27 @@ class ClientCore(PeerOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        session = self.peer_core.session
+        # Also of a connection that has refused a message, and has not told of its end yet.
+        transport = self.peer.transport
         self.peer_core.begin_close(told, reason)
         self.life.readers.end(lambda: None)
         lost = ConnectionLost(told, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
-        return order.close(self._close(order, stopping, session, code, reason))
+        return order.close(self._close(order, stopping, transport, code, reason))
 
     async def _close(
-        self, order: Order, stopping: set[asyncio.Task[None]], session: Session, code: int | None, reason: str
+        self,
+        order: Order,
+        stopping: set[asyncio.Task[None]],
+        transport: Transport | None,
+        code: int | None,
+        reason: str,
     ) -> None:
         if stopping:
             await asyncio.wait(stopping)
-        await session.close(code, reason)
+        if transport is not None:
+            await transport.close(code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
         await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:

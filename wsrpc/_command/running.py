@@ -47,15 +47,16 @@ class Job:
         self._task: asyncio.Task[None] | None = None
         self._code: int | None = None
         """The exit code, once the job has been stopped."""
-        self._text = ""
+        self._cause = ""
+        """What has stopped it. Nothing is reported if this is empty."""
         self.unanswered: str | None = None
         """The first request of the server for which the command has no handler. An error names it."""
 
-    def stop(self, code: int, text: str) -> None:
-        """Cancel the command, and end with ``code`` within `PATIENCE` seconds."""
+    def stop(self, code: int, cause: str) -> None:
+        """Cancel the command, and end with ``code`` within `PATIENCE` seconds. An empty ``cause`` is not reported."""
         if self._code is not None:
             return
-        self._code, self._text = code, text
+        self._code, self._cause = code, cause
         assert self._task is not None
         self._task.cancel("interrupted")
         self._loop.call_later(PATIENCE, self._loop.stop)
@@ -69,8 +70,9 @@ class Job:
         except (Exception, asyncio.CancelledError) as exc:
             failure = exc
         if self._code is not None:
-            if self._text:
-                complain(self._text)
+            if self._cause:
+                # Now, because the command counts items until its cancellation has arrived.
+                complain(f"{self._cause}: {self.doing}")
             return self._code
         if failure is None:
             return 0
@@ -99,7 +101,7 @@ def in_event_loop(command: Callable[[Options, Job], Coroutine[Any, Any, None]]) 
 
         def interrupted(number: int, _: FrameType | None) -> None:
             name = "interrupted" if number == signal.SIGINT else f"stopped by {signal.Signals(number).name}"
-            loop.call_soon_threadsafe(lambda: job.stop(128 + number, f"{name}: {job.doing}"))
+            loop.call_soon_threadsafe(lambda: job.stop(128 + number, name))
 
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):
             number = getattr(signal, name, None)

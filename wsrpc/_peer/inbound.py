@@ -116,10 +116,10 @@ class Inbound:
     # ------------------------------------------------------------ one message
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        """Receive one message from the transport.
+        """Receive one message from the transport: decode it, and pass it on.
 
-        The strict decoder accepts nearly all messages, and makes most of the checks. `_receive_unusual` gets what it
-        refuses.
+        The strict decoder accepts nearly all messages, and makes most of the checks. `_decode_unusual` gets what it
+        refuses. Which fields a message has says whether it is an event or a request, an end, or a response.
         """
         try:
             codec, decode = self._codec, self._decode
@@ -138,75 +138,65 @@ class Inbound:
                 message: WireMessage | None = decode_any(decode, payload) if large else decode(payload)
             except Exception:
                 message = None  # dealt with below: an exception of a handler must not refer to this one
-            if message is None or (size > limits.depth and codec.nests_deeper(payload, message, limits.depth)):
-                self._receive_unusual(codec, payload, text)
+            unusual = message is None or (size > limits.depth and codec.nests_deeper(payload, message, limits.depth))
+            if unusual:
+                message, decode = self._decode_unusual(codec, payload, text), codec.decode
+            if message is None:
                 return
             view = None
             if self._own.observed or self._shared.observed:
                 view = self._observe(payload, text, decode)
-            self._route(message, payload, view, decode)
+            a = message.a
+            if a is not UNSET:
+                if unusual and not self._make_call_usual(message, payload):
+                    pass
+                elif message.h is not None:
+                    self._receive_on_channel(message, payload, decode)
+                else:
+                    name, channel = a[0], message.c
+                    if name.__class__ is not str:
+                        self._refuse(message, NOT_TEXT, _not_text(name), payload)
+                    elif channel is not None and channel.__class__ is not str:
+                        self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
+                    elif (len(name) > self._short and self._is_long(name)) or (
+                        channel is not None and self._is_long(channel)
+                    ):
+                        self._refuse_long_name(message)
+                    else:
+                        if self._admission.needs_checks:
+                            self._admission.arrived(message, payload, view, decode)
+                        else:
+                            self._dispatcher.run(message, payload, view)
+                        return
+            elif message.x is not UNSET:
+                if unusual:
+                    _make_end_usual(message)
+                self._stop(message)
+            elif message.i is not UNSET and not (unusual and not _make_response_usual(message)):
+                self._receive_response(message)
+            else:
+                self._not_ours(payload)
+            if view is not None:
+                mark_processed(view)
         except Exception as exc:
             self._not_dealt_with(exc)
 
-    def _route(
-        self,
-        message: WireMessage,
-        payload: bytes | bytearray,
-        view: Message | None,
-        decode: Decode,
-        unusual: bool = False,
-    ) -> None:
-        """Pass on a message, whose kind the fields say that it has: an event or a request, an end, or a response.
-
-        Args:
-            unusual: its fields can have any type. They get the types of a `StrictMessage`, or the message is refused.
-        """
-        a = message.a
-        if a is not UNSET:
-            if unusual and not self._make_call_usual(message, payload):
-                pass
-            elif message.h is not None:
-                self._receive_on_channel(message, payload, decode)
-            else:
-                name, channel = a[0], message.c
-                if name.__class__ is not str:
-                    self._refuse(message, NOT_TEXT, _not_text(name), payload)
-                elif channel is not None and channel.__class__ is not str:
-                    self._refuse(message, NOT_TEXT, f"Channel '{_short(channel)}' does not exist", payload)
-                elif (len(name) > self._short and self._is_long(name)) or (
-                    channel is not None and self._is_long(channel)
-                ):
-                    self._refuse_long_name(message)
-                else:
-                    if self._admission.needs_checks:
-                        self._admission.arrived(message, payload, view, decode)
-                    else:
-                        self._dispatcher.run(message, payload, view)
-                    return
-        elif message.x is not UNSET:
-            if unusual:
-                _make_end_usual(message)
-            self._stop(message)
-        elif message.i is not UNSET and not (unusual and not _make_response_usual(message)):
-            self._receive_response(message)
-        else:
-            self._not_ours(payload)
-        if view is not None:
-            mark_processed(view)
-
     # ------------------------------------------------------------ unusual messages
 
-    def _receive_unusual(self, codec: Codec, payload: bytes | bytearray, text: bool) -> None:
-        """Receive what the strict decoder has refused, or what is nested too deep.
+    def _decode_unusual(self, codec: Codec, payload: bytes | bytearray, text: bool) -> WireMessage | None:
+        """Decode what the strict decoder has refused, or what is nested too deep.
 
-        Control messages are handled here, and so is what other programs send and JavaScript accepts: a field of a wrong
-        type does not matter unless the field is used. The rest is dropped.
+        Control messages are handled here. Other programs send, and JavaScript accepts, messages with a field of a wrong
+        type, which does not matter unless the field is used.
+
+        Returns:
+            A message whose fields can have any type. None if it was handled or dropped.
         """
         if text and not _is_utf8(payload):
             self._not_utf8()
-            return
+            return None
         if self._control(payload, text):
-            return
+            return None
         depth = self._limits.depth
         try:
             message = decode_any(codec.decode, payload)
@@ -219,17 +209,17 @@ class Inbound:
                 self._foreign(payload, text)
             else:
                 message.i = id_from_wire(message.i)
-                view = self._observe(payload, text, codec.decode)
-                self._route(message, payload, view, codec.decode, unusual=True)
-            return
+                return message
+            return None
         if not codec.claims(payload):
             self._foreign(payload, text)
-            return
+            return None
         outline = codec.outline(payload)
         if too_deep or (outline is not None and codec.nests_deeper(payload, outline, depth)):
             self._drop_too_deep(payload, text, codec, outline)
         else:
             self._drop_undecoded(payload, text, outline, "unreadable", f"does not decode: {why}")
+        return None
 
     def _make_call_usual(self, message: WireMessage, payload: bytes | bytearray) -> bool:
         """Give the fields of an event or a request the types that a `StrictMessage` has.

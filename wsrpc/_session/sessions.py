@@ -362,7 +362,7 @@ class Arrival:
     def _decide(self, asked: Resume) -> None:
         found = self._sessions.resume(asked, self.connection, self._handshake)
         if isinstance(found, ServerSession):
-            if self.connection.owner is self:  # the session has just ended, and its connection is being closed
+            if self.connection.owner is self:  # the session has lost this connection meanwhile, which is being closed
                 self.connection.drop()
             self._decided.set_result(found)
             return

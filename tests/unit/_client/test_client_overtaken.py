@@ -37,6 +37,12 @@ def named(name: str) -> Server:
     return server
 
 
+async def never(url: str, **options: Any) -> ScriptedTransport:
+    """Dial without end."""
+    await asyncio.Event().wait()
+    raise AssertionError("unreachable")
+
+
 async def test_bind_from_two_tasks_at_once() -> None:
     endings: list[CloseInfo] = []
     client = Client(limits=LIMITS)
@@ -345,6 +351,25 @@ async def test_bind_right_after_the_close_of_a_client_that_was_never_used() -> N
         await asyncio.wait([closing, binding, again])
         assert client.state == "closed"
         await turns_until(lambda: not server.peers)
+
+
+async def test_bind_right_after_the_close_of_a_client_that_dials() -> None:
+    client, server = Client("ws://localhost/", dial=never, limits=LIMITS), named("it")
+    endings: list[CloseInfo] = []
+    client.on("close", lambda peer, info: endings.append(info))
+    async with server.listen() as listener:
+        transport = await dial(listener.url, limits=LIMITS)
+        connecting = asyncio.create_task(client.connect())
+        await turns_until(lambda: client.state == "connecting")
+        closing = asyncio.create_task(client.close())
+        await asyncio.sleep(0)
+        await client.bind(transport)
+        with pytest.raises(ConnectionLost):
+            await connecting
+        await closing
+        assert (client.state, endings) == ("connected", [])
+        assert await client.request("who") == "it"
+        await client.close()
 
 
 async def test_the_time_of_a_connect_ends_no_connection_that_was_bound_meanwhile() -> None:
