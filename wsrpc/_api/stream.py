@@ -30,13 +30,8 @@ class StreamState(enum.Enum):
     """Its request was not sent yet."""
     OPENING = "opening"
     OPEN = "open"
-    READING = "reading"
-    """The first item was asked for."""
     LEFT = "left"
     """It was closed, or could not be opened."""
-
-
-_READING = StreamState.READING
 
 
 class Stream(Generic[T_co]):
@@ -66,6 +61,7 @@ class Stream(Generic[T_co]):
         "_member",
         "_open",
         "_parameter",
+        "_reading",
         "_state",
     )
 
@@ -83,7 +79,9 @@ class Stream(Generic[T_co]):
         self._convert = convert
         self._state = StreamState.NEW if reading is None else StreamState.OPEN
         self._inbox = reading
-        """What is read. None until the stream is open."""
+        """The items. None until the stream is open."""
+        self._reading: Inbox | None = None
+        """The inbox, from the first read until the stream is left. A cache: a read then needs no other test."""
         self._open = open
         """Opens the stream. None once that was done, or the stream was left."""
         self._parameter = parameter
@@ -112,10 +110,9 @@ class Stream(Generic[T_co]):
         return self
 
     async def __anext__(self) -> T_co:
-        if self._state is not _READING:
-            await self._begin_reading()
-        inbox = self._inbox
-        assert inbox is not None
+        inbox = self._reading
+        if inbox is None:
+            inbox = await self._begin_reading()
         while True:
             while not inbox.queue:
                 if inbox.over:
@@ -125,7 +122,7 @@ class Stream(Generic[T_co]):
                 except GeneratorExit:
                     inbox.forget_wait()
                     raise
-                if self._state is not _READING:
+                if self._reading is None:
                     raise StopAsyncIteration
             value = inbox.take()
             if self._convert is None:
@@ -140,7 +137,7 @@ class Stream(Generic[T_co]):
         item: T_co = value
         return item
 
-    async def _begin_reading(self) -> None:
+    async def _begin_reading(self) -> Inbox:
         """Open the stream, as far as that was not done, and begin to read it.
 
         Raises:
@@ -151,9 +148,10 @@ class Stream(Generic[T_co]):
             if inbox is None:
                 inbox = await self._open_inbox()
             self._begin(inbox)
-        if self._state is StreamState.LEFT:  # perhaps while it was opened
-            raise StopAsyncIteration
-        self._state = _READING
+            if self._state is StreamState.OPEN:  # it was not left meanwhile
+                self._reading = inbox
+                return inbox
+        raise StopAsyncIteration
 
     def _bad_item(self, exc: msgspec.ValidationError) -> Exception:
         assert self._inbox is not None
@@ -216,7 +214,7 @@ class Stream(Generic[T_co]):
         if self._state is StreamState.LEFT:  # another stream may read on
             return
         self._state = StreamState.LEFT
-        self._open = None
+        self._open = self._reading = None
         if self._inbox is not None:
             self._inbox.leave(reason)
 
@@ -250,9 +248,8 @@ def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:
         StopAsyncIteration, Exception: as for iterating, if the end has arrived, too.
     """
     while most > 0:
-        inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
-        reads = stream._state is _READING  # pyright: ignore[reportPrivateUsage]
-        if inbox is None or not (reads and (inbox.queue or inbox.over)):
+        inbox = stream._reading  # pyright: ignore[reportPrivateUsage]
+        if inbox is None or not (inbox.queue or inbox.over):
             return
         reading = stream.__anext__()
         try:

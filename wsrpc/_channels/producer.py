@@ -262,14 +262,13 @@ class Producer:
         """
         while not self._has_begun:
             await self._wait()
-        if self._mode is Mode.CREDIT:
-            await self._run_by_credit(source)
-        elif self._mode is Mode.PACED:
+        if self._mode is Mode.PACED:
             await self._run_paced(source)
-        else:
+            return
+        if self._mode is Mode.PULLED:
             await self._run_pulled(source)
-
-    async def _run_by_credit(self, source: Source) -> None:
+            return
+        # By credit. Not in a coroutine of its own, through which each wait would go.
         items: AsyncGenerator[Any] | None = None
         take_some: Take
         if not isinstance(source, AsyncIterable):
