@@ -576,7 +576,7 @@ class PeerCore:
             session.ending = ending
             outbox.discard(ending)
             return
-        out.send_kept_back()
+        session.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
         if session.detached:
@@ -622,7 +622,7 @@ class PeerCore:
         if self.session.detached:
             self.end_detached(replaced.reason, replaced=True)
         else:
-            self.out.send_kept_back()
+            self.session.send_kept_back()
             self.end_and_close(self.session.ending if self.session.closing else replaced, replaced=True)
 
     def end_and_close(self, info: CloseInfo, *, replaced: bool = False) -> None:

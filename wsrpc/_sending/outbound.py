@@ -53,7 +53,6 @@ class Outbound:
         "outbox",
         "overdue",
         "requests",
-        "send_kept_back",
         "session",
         "slow_reader",
         "terms",
@@ -84,8 +83,6 @@ class Outbound:
         self.thread = get_ident()
         self.clear = False
         self.turns = SendTurns(loop, self._is_full)
-        self.send_kept_back: Callable[[], None] = _nothing
-        """Sends what is kept back, see `precede`."""
         self.overdue = False
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
@@ -166,39 +163,6 @@ class Outbound:
         return context is not None and context in self.contexts
 
     # ------------------------------------------------------------ the course of the session
-
-    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
-        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
-
-        For code that runs while something is kept back that has to leave before what that code sends, and before that
-        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
-        first.
-        """
-        session = self.session
-        send, send_kept_back = session.send, self.send_kept_back
-
-        def send_first() -> None:
-            send_kept_back()
-            session.send = send
-            try:
-                first()
-            finally:
-                session.send = send_after
-
-        def send_after(payload: bytes, text: bool = True, /) -> object:
-            session.send = send
-            try:
-                first()
-                return session.send(payload, text)
-            finally:
-                session.send = send_after
-
-        def end() -> None:
-            if session.send is send_after:
-                session.send, self.send_kept_back = send, send_kept_back
-
-        session.send, self.send_kept_back = send_after, send_first
-        return end
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
@@ -428,7 +392,3 @@ class Outbound:
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
-
-
-def _nothing() -> None:
-    """Send nothing: nothing is kept back."""

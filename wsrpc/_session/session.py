@@ -128,10 +128,9 @@ class SessionReceiver(Protocol):
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
-    While there is a connection, ``send`` is the transport's own method, or counts and keeps each message if the session
-    can go on over another connection. Without a connection, messages wait, and ``send`` returns a `WaitingMessage`,
-    with which a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go
-    on.
+    ``send`` sends a message or lets it wait: `_choose_send` shows all cases. It is an attribute, so that a plain peer's
+    messages go straight to the method of the transport. It returns None, or for a message that waits a
+    `WaitingMessage`, with which the message can be taken back. It raises `ConnectionLost` if the session cannot go on.
 
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
     that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
@@ -147,6 +146,7 @@ class Session:
         "_connection",
         "_expiry_timer",
         "_features",
+        "_kept_back",
         "_loop",
         "_read_ended",
         "_receive",
@@ -201,6 +201,8 @@ class Session:
         self.end_reason: ConnectionLost | None = None
         """Why the session is over: what calls in flight get. None until it is."""
         self.send: Send = self._not_sent
+        self._kept_back: tuple[Callable[[], None], ...] = ()
+        """The functions that send what is kept back at present, the outermost first. See `precede`."""
         # What is negotiated.
         self.limits = settings.limits
         """The limits of this side, as it has announced them or is about to."""
@@ -306,7 +308,7 @@ class Session:
         self._resumes = resumes
         self._move(SessionInput.BOUND)
         self._use(connection)
-        self.send = connection.send
+        self._choose_send()
 
     def _use(self, connection: Connection) -> None:
         """Have ``connection``, on which nothing was sent yet."""
@@ -335,6 +337,57 @@ class Session:
 
     # ------------------------------------------------------------ sending
 
+    def _choose_send(self) -> None:
+        """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
+        connection = self._connection
+        if self._kept_back:
+            self.send = self._send_after_kept_back
+        elif connection is None:
+            self.send = self._wait if self.detached else self._not_sent
+        elif connection.refused and self.resumable:
+            self.send = self._wait  # later messages do not overtake the one that was refused
+        elif self.sent is None or self.ends_with_connection:
+            self.send = connection.send
+        else:
+            self.send = self.sent.through(connection.send, self._refused)
+
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
+        """
+        outer = self._kept_back
+        self._kept_back = (*outer, first)
+        self._choose_send()
+
+        def end() -> None:
+            self._kept_back = outer
+            self._choose_send()
+
+        return end
+
+    def send_kept_back(self) -> None:
+        """Send what is kept back, see `precede`."""
+        if self._kept_back:
+            self._after_kept_back(lambda: None)
+
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
+        return self._after_kept_back(lambda: self.send(payload, text))
+
+    def _after_kept_back(self, then: Callable[[], Any]) -> Any:
+        """Send what is kept back, and call ``then``. Meanwhile ``send`` precedes nothing."""
+        kept_back, self._kept_back = self._kept_back, ()
+        self._choose_send()
+        try:
+            for first in kept_back:
+                first()
+            return then()
+        finally:
+            self._kept_back = kept_back
+            self._choose_send()
+
     @property
     def unsent(self) -> int:
         """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
@@ -359,8 +412,7 @@ class Session:
         connection = self._connection
         if connection is not None and not connection.refused:
             connection.refused = True
-            if self.resumable:
-                self.send = self._wait
+            self._choose_send()
             self._receiver.room_changed()
         return self.resumable
 
@@ -438,7 +490,7 @@ class Session:
         connection = self._connection
         assert connection is not None
         self.sent = ReplayBuffer(self._settings.limits, self._sent_full, self._overflowed)
-        self.send = self.sent.through(connection.send, self._refused)
+        self._choose_send()
         self.received = Acknowledger(self._loop, self._acknowledge, self._writes_soon)
         self._survive(connection)
 
@@ -453,6 +505,7 @@ class Session:
         connection = self._connection
         assert connection is not None and self.received is not None
         self.complete = True
+        self._choose_send()
         if not self.closing:
             connection.receive = self.received.through(self._receive)
 
@@ -518,7 +571,7 @@ class Session:
         connection = self._connection
         if connection is not None and self.sent is not None and not self.ends_with_connection:
             self.ends_with_connection = True
-            self.send = connection.send
+            self._choose_send()
             self.sent.forget()
             self.look_for_room()
 
@@ -618,7 +671,7 @@ class Session:
         self._drop()
         self._move(SessionInput.CUT)
         self.ending = info
-        self.send = self._wait
+        self._choose_send()
         if self.waiting is None:
             self.waiting = WaitingQueue()
         self._stop_timers()
@@ -662,7 +715,7 @@ class Session:
         for payload, text in sent.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
-        self.send = sent.through(connection.send, self._refused)
+        self._choose_send()  # until now, new messages waited behind those
         self._survive(connection)
         self._receiver.session_goes_on(connection, limits)
         self._send_waiting(connection)
@@ -700,6 +753,7 @@ class Session:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self.closing = True
         self.ending = info
+        self._choose_send()
         self.stop_receiving()
 
     def stop_receiving(self) -> None:
@@ -736,7 +790,7 @@ class Session:
         self._drop()
         self._move(happened)
         self._stop_timers()
-        self.send = self._not_sent
+        self._choose_send()
         self.full = False
         self._wake()
         asking = self.asking

@@ -166,6 +166,29 @@ async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
     assert story.server.got == [b"1"]
 
 
+async def test_what_is_kept_back_precedes_what_waits_and_then_no_more() -> None:
+    story = Story()
+    await story.begin()
+    session = story.client.session
+    kept = [b"1"]
+
+    def send_kept() -> None:
+        while kept:
+            session.send(kept.pop(), True)
+
+    end = session.precede(send_kept)
+    session.drop(CloseInfo(1006, "no network"))
+    session.send(b"2", True)
+    end()
+    await turns(10)
+    await story.resume()
+    session.send_kept_back()  # as a channel does that closes
+    assert session.send(b"3", True) is None
+    await turns(10)
+    assert story.server.got == [b"1", b"2", b"3"]
+    assert session.connection is not None
+
+
 async def test_credit_and_draining_are_passed_on_and_counted() -> None:
     story = Story()
     near = await story.begin()
