@@ -121,7 +121,7 @@ class ClientCore(PeerOwner):
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
         dialing = self._order.dialing
         # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
-        # A connection that has refused a message is over, although the state is "connected" until that is reported.
+        # A dead connection is over, although the state is "connected" until that is reported.
         decided = self.state in ("closing", "closed") or (self.state == "connected" and self.peer.connected)
         # A client that dials for its first connection gives up in this turn, too, and tells the reason.
         deadline = None if dialing is None else dialing.deadline

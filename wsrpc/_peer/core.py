@@ -484,8 +484,8 @@ class PeerCore:
         if self.out.opening is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.session.lives and self.session.connection is None and not self.session.detached:
-            await self.wait_closed()  # the end of its connection is reported later
+        if self.session.has_dead_connection:
+            await self.wait_closed()
 
     def _opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
@@ -495,7 +495,7 @@ class PeerCore:
             try:
                 self.messages.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                session.refuse()
+                session.note_dead()
         if session.closing:
             return
         out.end_opening()

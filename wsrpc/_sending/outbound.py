@@ -239,7 +239,7 @@ class Outbound:
         try:
             ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
-            return self._refused(exc)
+            return self._not_taken(exc)
         return ticket is None or not ticket.take_back()
 
     def hand_over(self, raw: Raw) -> bool:
@@ -249,7 +249,7 @@ class Outbound:
         try:
             ticket: WaitingMessage | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
-            return self._refused(exc)
+            return self._not_taken(exc)
         return ticket is None or not ticket.take_back()
 
     def send_nowait(self, payload: bytes, /) -> bool:
@@ -266,15 +266,14 @@ class Outbound:
             self.check_cap(payload)
         return self.send(payload)
 
-    def _refused(self, exc: ConnectionLost) -> bool:
-        """Return False if a message that the transport has refused may wait for another connection.
-
-        The connection has just ended, and its transport is about to say so.
+    def _not_taken(self, exc: ConnectionLost) -> bool:
+        """Return False if a message that the session can neither send nor keep may wait for another session.
 
         Raises:
             ConnectionLost: it may not wait.
         """
-        if not self.session.refuse() and not self.outbox.expects_session:
+        self.session.note_dead()
+        if not self.outbox.expects_session:
             raise exc
         return False
 

@@ -243,13 +243,21 @@ class Session:
 
     @property
     def connection(self) -> Connection | None:
-        """The present connection. None without one, or if it has refused a message, so that it is about to end."""
+        """The present connection. None without one, or if it is dead."""
         connection = self._connection
-        return None if connection is None or connection.refused else connection
+        return None if connection is None or connection.dead else connection
+
+    @property
+    def has_dead_connection(self) -> bool:
+        """Whether the connection has not taken a message, so that it has ended, but has not reported that so far.
+
+        Until it does, there is a ``transport``, but no ``connection``, and the state is `SessionState.ATTACHED`.
+        """
+        return self._connection is not None and self._connection.dead
 
     @property
     def transport(self) -> Transport | None:
-        """The transport of the last connection, until it has told of its end."""
+        """The transport of the present connection, be it dead or not. None without one."""
         return None if self._connection is None else self._connection.transport
 
     def drop(self, info: CloseInfo) -> None:
@@ -286,8 +294,8 @@ class Session:
 
     @property
     def awaits_connection(self) -> bool:
-        """Whether it has no connection that takes messages, but may get one. It may be `detached` only later."""
-        return self.connection is None and self.resumable
+        """Whether it has no connection that takes messages, but may get one."""
+        return (self.detached or self.has_dead_connection) and self.resumable
 
     @property
     def takes_messages(self) -> bool:
@@ -344,12 +352,12 @@ class Session:
             self.send = self._send_after_kept_back
         elif connection is None:
             self.send = self._wait if self.detached else self._not_sent
-        elif connection.refused and self.resumable:
-            self.send = self._wait  # later messages do not overtake the one that was refused
+        elif connection.dead and self.resumable:
+            self.send = self._wait  # later messages do not overtake the one that it has not taken
         elif self.sent is None or self.ends_with_connection:
             self.send = connection.send
         else:
-            self.send = self.sent.through(connection.send, self._refused)
+            self.send = self.sent.through(connection.send, self._not_taken)
 
     def precede(self, first: Callable[[], None]) -> Callable[[], None]:
         """Call ``first`` before each message that is sent from now on. Return a function that ends this.
@@ -373,7 +381,7 @@ class Session:
         if self._kept_back:
             self._after_kept_back(lambda: None)
 
-    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> Any:
         return self._after_kept_back(lambda: self.send(payload, text))
 
     def _after_kept_back(self, then: Callable[[], Any]) -> Any:
@@ -407,17 +415,17 @@ class Session:
         with suppress(ConnectionLost):
             self.send(write_control(message), True)
 
-    def refuse(self) -> bool:
-        """Note that the connection has refused a message. Return whether messages wait for another connection."""
+    def note_dead(self) -> None:
+        """Note that the connection is dead: it has not taken a message. See `has_dead_connection`."""
         connection = self._connection
-        if connection is not None and not connection.refused:
-            connection.refused = True
+        if connection is not None and not connection.dead:
+            connection.dead = True
             self._choose_send()
             self._receiver.room_changed()
-        return self.resumable
 
-    def _refused(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
-        return self._wait(payload, text) if self.refuse() else None
+    def _not_taken(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
+        self.note_dead()
+        return self._wait(payload, text) if self.resumable else None
 
     def _wait(self, payload: bytes, text: bool = True, /) -> WaitingMessage:
         message = WaitingMessage(payload, text)
@@ -732,12 +740,12 @@ class Session:
         if waiting is None:
             return
         for message in waiting.all():
-            if connection.refused or message.queue is not waiting:
+            if connection.dead or message.queue is not waiting:
                 continue
             try:
                 connection.send(message.payload, message.text)
             except ConnectionLost:
-                self.refuse()
+                self.note_dead()
             else:
                 message.was_sent()
                 sent.keep(message.payload, message.text)
