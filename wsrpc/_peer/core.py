@@ -369,7 +369,7 @@ class PeerCore:
 
     @property
     def detached(self) -> bool:
-        """Whether there is no connection, but the session may go on over another one."""
+        """Whether there is no connection, but the session may resume on another one."""
         return self.session.detached
 
     @property
@@ -409,8 +409,8 @@ class PeerCore:
         if settings.log_payloads is not False:
             receive = self._log_payloads(receive, None if settings.log_payloads is True else settings.log_payloads)
         out.begin()
-        resumes = self.options.resumes and self.owner.in_origin and settings.limits.replay > 0
-        session.begin(connection, resumes=resumes)
+        can_resume = self.options.can_resume and self.owner.in_origin and settings.limits.replay > 0
+        session.begin(connection, can_resume=can_resume)
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
@@ -501,7 +501,7 @@ class PeerCore:
         out.end_opening()
         out.draining.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if session.connection is not None:  # else the session goes on later, or its end is reported
+        if session.connection is not None:  # else the session resumes later, or its end is reported
             self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
@@ -514,6 +514,11 @@ class PeerCore:
         )
 
     # ------------------------------------------------------------ while it lasts
+
+    def ask_to_resume(self, connection: Connection) -> None:
+        """Ask the server to resume the session on ``connection``."""
+        assert isinstance(self.session, ClientSession)
+        self.session.ask_to_resume(connection)
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
@@ -657,7 +662,7 @@ class PeerCore:
         self.session_over(replaced=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
-        """Close the connection, but not the session, which goes on over another one if it can.
+        """Close the connection, but not the session, which resumes on another one if it can.
 
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
@@ -730,11 +735,6 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the session reports
 
-    def resume(self, connection: Connection) -> None:
-        """Ask the server to go on with the session on ``connection``."""
-        assert isinstance(self.session, ClientSession)
-        self.session.ask(connection)
-
     def connection_ended(self, connection: Connection) -> None:
         """End the statistics of a connection."""
         self.life.history.end(connection)
@@ -752,22 +752,22 @@ class PeerCore:
         if not self.owner.keep_session(info) and self.session.detached:
             self.end_detached(info.reason, ending=info)
 
-    def session_goes_on(self, connection: Connection, limits: Announced) -> None:
-        """Let handlers start, and begin the statistics of another connection, over which the session goes on."""
+    def session_reattached(self, connection: Connection, limits: Announced) -> None:
+        """Let handlers start, and begin the statistics of another connection of the session."""
         info = connection.transport.info
         self.dispatcher.admission.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
-        self.out.go_on(limits)
+        self.out.reattach(limits)
 
     def session_resumed(self) -> None:
-        """Tell the owner that the session goes on over another connection."""
+        """Tell the owner that the session has resumed."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
         self.owner.resumed()
 
     def use_handshake(self, handshake: Handshake) -> None:
-        """Tell the owner of the handshake of the connection over which the session goes on."""
-        self.owner.goes_on(handshake)
+        """Tell the owner of the handshake of the connection on which the session has resumed."""
+        self.owner.use_handshake(handshake)
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

@@ -168,8 +168,8 @@ class Outbound:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
 
-    def go_on(self, announced: Announced) -> None:
-        """Go on over another connection, within the limits that the remote peer announces now."""
+    def reattach(self, announced: Announced) -> None:
+        """Use another connection of the session, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)

@@ -59,7 +59,7 @@ class Connection:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
-    def drop(self) -> None:
+    def disown(self) -> None:
         """Let nothing through any more: the owner has moved on without this connection."""
         self.owner = None
         self.receive, self.read_ended = ignore_message, ignore_end

@@ -101,20 +101,20 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
-    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None:
-        """The session goes on over ``connection``. What the remote peer has missed was sent again."""
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
+        """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
 
     def session_resumed(self) -> None:
-        """The session goes on, and what has waited was sent."""
+        """The session has resumed: what has waited was sent, and messages are let in."""
 
     def use_handshake(self, handshake: Handshake, /) -> None:
-        """On a server: the connection over which the session goes on was made by ``handshake``."""
+        """On a server: the connection on which the session has resumed was made by ``handshake``."""
 
     def session_over(self) -> None:
         """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
-        """The server does not go on with the session, which is over, but a new one can begin on ``connection``.
+        """The server does not resume the session, which is over, but a new one can begin on ``connection``.
 
         Args:
             first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
@@ -130,7 +130,8 @@ class Session:
 
     ``send`` sends a message or lets it wait: `_choose_send` shows all cases. It is an attribute, so that a plain peer's
     messages go straight to the method of the transport. It returns None, or for a message that waits a
-    `WaitingMessage`, with which the message can be taken back. It raises `ConnectionLost` if the session cannot go on.
+    `WaitingMessage`, with which the message can be taken back. It raises `ConnectionLost` for a message that can
+    neither be sent nor wait.
 
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
     that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
@@ -142,6 +143,7 @@ class Session:
     """
 
     __slots__ = (
+        "_can_resume",
         "_codec",
         "_connection",
         "_expiry_timer",
@@ -151,7 +153,6 @@ class Session:
         "_read_ended",
         "_receive",
         "_receiver",
-        "_resumes",
         "_room",
         "_settings",
         "_stall_timer",
@@ -185,8 +186,8 @@ class Session:
         self._settings = settings
         self._loop = loop
         self._receiver = receiver
-        self._resumes = False
-        """Whether this side can go on over another connection."""
+        self._can_resume = False
+        """Whether this side can resume the session on another connection."""
         self._connection: Connection | None = None
         self.info: ConnectionInfo | None = None
         """Of the present connection, or of the last one."""
@@ -216,13 +217,13 @@ class Session:
         """The codec that both sides use for binary messages. None if only the codec of this side is used."""
         # What is counted.
         self.sid = ""
-        """The name of the session, if it can go on over another connection."""
+        """The name of the session, if it can resume on another connection."""
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
         self.sent: ReplayBuffer | None = None
         self.received: Acknowledger | None = None
         self.complete = False
-        """Whether both sides count, so that the session can go on over another connection."""
+        """Whether both sides count, so that the session can resume on another connection."""
         self.ends_with_connection = False
         """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
         # What waits.
@@ -279,12 +280,12 @@ class Session:
 
     @property
     def detached(self) -> bool:
-        """Whether it has no connection, but may go on over another one."""
+        """Whether it has no connection, but may resume on another one."""
         return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
 
     @property
     def resumable(self) -> bool:
-        """Whether another connection may go on with the session, be there one at present or not."""
+        """Whether the session may resume on another connection, be there one at present or not."""
         return self.complete and not (self.ends_with_connection or self.closing or self.over)
 
     @property
@@ -307,13 +308,13 @@ class Session:
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection, *, resumes: bool) -> None:
+    def begin(self, connection: Connection, *, can_resume: bool) -> None:
         """Begin on the first connection. Nothing is let in before `start`.
 
         Args:
-            resumes: whether this side can go on over another connection.
+            can_resume: whether this side can resume the session on another connection.
         """
-        self._resumes = resumes
+        self._can_resume = can_resume
         self._move(SessionInput.BOUND)
         self._use(connection)
         self._choose_send()
@@ -408,9 +409,9 @@ class Session:
             self._connection.transport.flush()
 
     def say(self, message: Control) -> None:
-        """Send a control message, which is JSON text whatever the codec is. It is dropped if the session cannot go on.
+        """Send a control message, which is JSON text whatever the codec is.
 
-        It waits and is counted as other messages are.
+        It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
         """
         with suppress(ConnectionLost):
             self.send(write_control(message), True)
@@ -592,7 +593,7 @@ class Session:
             features = self._features = [BATCHES, CREDIT, DRAIN, STOP]
             if self._wants_msgpack:
                 features.append(MSGPACK)
-            if self._resumes:
+            if self._can_resume:
                 features.append(RESUME)
         return self._features
 
@@ -676,7 +677,7 @@ class Session:
 
     def _detach(self, info: CloseInfo) -> None:
         """Go on without a connection, until another one comes or the time is over."""
-        self._drop()
+        self._disown_connection()
         self._move(SessionInput.CUT)
         self.ending = info
         self._choose_send()
@@ -689,17 +690,17 @@ class Session:
     def _expired(self) -> None:
         self._end_detached(SessionInput.EXPIRED, "no connection resumed it in time")
 
-    def _drop(self) -> None:
-        """Have no connection. Whatever the last one still delivers changes nothing."""
+    def _disown_connection(self) -> None:
+        """Have no connection from now on. Whatever the last one still delivers changes nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.drop()
+            connection.disown()
             assert self.info is not None
             self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
             self._receiver.connection_ended(connection)
 
-    def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
-        """Go on over ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
+    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
         sent, received = self.sent, self.received
         assert sent is not None and received is not None
         code, why = CloseCode.INVALID_DATA, limits.objection()
@@ -710,7 +711,7 @@ class Session:
                 code, why = CloseCode.ACCOUNTING, str(exc)
         if why is not None:
             self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
-            connection.drop()
+            connection.disown()
             self._receiver.spawn(connection.transport.close(code, why))
             self._end_detached(SessionInput.ENDED, why)
             return
@@ -725,9 +726,9 @@ class Session:
                 connection.send(payload, text)
         self._choose_send()  # until now, new messages waited behind those
         self._survive(connection)
-        self._receiver.session_goes_on(connection, limits)
+        self._receiver.session_reattached(connection, limits)
         self._send_waiting(connection)
-        self._went_on()
+        self._announce_changes()
         self.look_for_room()
         self._receiver.room_changed()
         if self._connection is connection and not self.closing:
@@ -752,8 +753,8 @@ class Session:
         if not waiting:
             self.waiting = None
 
-    def _went_on(self) -> None:
-        """Say what has to follow what has waited."""
+    def _announce_changes(self) -> None:
+        """Announce what has changed while the session had no connection. It follows what has waited."""
 
     # ------------------------------------------------------------ the end
 
@@ -795,7 +796,7 @@ class Session:
             info = msgspec.structs.replace(info, user_closed=True)
         self.ending, self.end_reason = info, lost
         left = self._connection
-        self._drop()
+        self._disown_connection()
         self._move(happened)
         self._stop_timers()
         self._choose_send()
@@ -803,7 +804,7 @@ class Session:
         self._wake()
         asking = self.asking
         if asking is not None:
-            asking.drop()
+            asking.disown()
             self._receiver.spawn(asking.transport.close(CloseCode.GOING_AWAY))
         return left
 

@@ -44,7 +44,7 @@ class Above:
 
     def begin(self, session: Session, connection: Connection) -> None:
         self.session = session
-        session.begin(connection, resumes=True)
+        session.begin(connection, can_resume=True)
         session.start(self.receive, lambda: None)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
@@ -73,7 +73,7 @@ class Above:
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
         self.told.append("detached" if dropped else "in vain")
 
-    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None: ...
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> None: ...
 
     def session_resumed(self) -> None:
         self.told.append("resumed")
@@ -117,7 +117,7 @@ class Story:
         arrival = Arrival(self.sessions if sessions is None else sessions, far, HANDSHAKE)
         arrival.connection.start(arrival._receive, lambda: None)
         assert isinstance(self.client.session, ClientSession)
-        self.client.session.ask(Connection(near))
+        self.client.session.ask_to_resume(Connection(near))
         await turns(10)
         return near
 
