@@ -41,7 +41,7 @@ from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..limits import Limits
-from ..transport import ConnectionInfo, Transport
+from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
@@ -70,7 +70,7 @@ class SessionReceiver(Protocol):
 
     @property
     def peer(self) -> Any:
-        """The `Peer`. On a server, it has the principal of the session's client."""
+        """The `Peer`. On a server, it has the client's principal, and the info of its last connection."""
 
     def takes_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
@@ -165,7 +165,6 @@ class Session:
         "ending",
         "ends_with_connection",
         "full",
-        "info",
         "limits",
         "negotiated",
         "received",
@@ -189,8 +188,6 @@ class Session:
         self._can_resume = False
         """Whether this side can resume the session on another connection."""
         self._connection: Connection | None = None
-        self.info: ConnectionInfo | None = None
-        """Of the present connection, or of the last one."""
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
@@ -323,7 +320,6 @@ class Session:
         """Have ``connection``, on which nothing was sent yet."""
         self._connection = connection
         connection.owner = self
-        self.info = connection.transport.info
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
 
@@ -695,8 +691,6 @@ class Session:
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.disown()
-            assert self.info is not None
-            self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
             self._receiver.connection_ended(connection)
 
     def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:

@@ -148,7 +148,7 @@ class ServerSession(Session):
 
     @property
     def peer(self) -> Any:
-        """The `Peer`, which has the principal of the session's client."""
+        """The `Peer`, which has the principal of the session's client, and the info of its last connection."""
         return self._receiver.peer
 
     def end(
@@ -287,7 +287,7 @@ def _holder_key(session: ServerSession) -> object:
     if principal is not None:
         with suppress(Exception):  # of the user's class
             return "principal", hash(principal)
-    remote = None if session.info is None else session.info.remote
+    remote: tuple[str, int] | None = session.peer.info.remote
     if remote is None:
         return None
     host = remote[0]

@@ -22,6 +22,7 @@ from wsrpc._session.session import Session
 from wsrpc._session.sessions import Arrival, ServerSession, Sessions
 from wsrpc._session.waiting import WaitingMessage
 from wsrpc.testing import MemoryTransport, memory_transports
+from wsrpc.transport import ConnectionInfo
 
 SETTINGS = make_settings(Limits(), None, None)
 HANDSHAKE = Handshake("/", {})
@@ -31,6 +32,7 @@ class Above:
     """The receiver of one session, which notes what it is told, and its host on a server."""
 
     principal = None
+    info = ConnectionInfo()
 
     def __init__(self) -> None:
         self.ignored = Counter[str]()
