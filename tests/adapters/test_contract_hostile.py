@@ -69,6 +69,10 @@ ROWS: dict[str, tuple[Callable[[RawPeer], bytes], Answers]] = {
     "close behind a ping": (lambda raw: raw.frame(PING, "p") + raw.close_frame(4000), [b"p", 4000]),
     "ping behind a close": (lambda raw: raw.close_frame(4000) + raw.frame(PING, "p"), [4000]),
     BEHIND_CLOSE: (lambda raw: raw.close_frame(4000) + raw.frame(0x3, "x"), [4000]),
+    "later violation behind a close without a code": (
+        lambda raw: raw.frame(CLOSE) + raw.frame(PING, "p") + raw.frame(0x3, "x"),
+        [1005],
+    ),
 }
 """Frames that break the rules of RFC 6455, or close, and what is answered."""
 

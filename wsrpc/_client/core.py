@@ -173,27 +173,28 @@ class ClientCore(PeerOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        connection = self.peer_core.connection
+        # Also of a connection that has refused a message, and has not told of its end yet.
+        transport = self.peer.transport
         self.peer_core.begin_close(told, reason)
         self.life.readers.end(lambda: None)
         lost = ConnectionLost(told, reason or "the client was closed", "not_sent")
         self._waiters.tell(self._waiters.failure or lost)
         self.hooks.closed()
-        return order.close(self._close(order, stopping, connection, code, reason))
+        return order.close(self._close(order, stopping, transport, code, reason))
 
     async def _close(
         self,
         order: Order,
         stopping: set[asyncio.Task[None]],
-        connection: Connection | None,
+        transport: Transport | None,
         code: int | None,
         reason: str,
     ) -> None:
         if stopping:
             await asyncio.wait(stopping)
+        if transport is not None:
+            await transport.close(code, reason)
         # The user may have called `connect` or `bind` meanwhile. What runs then does not belong to this close.
-        if connection is not None:
-            await connection.transport.close(code, reason)
         await self.life.join(self.limits.close_timeout, self._closers, lambda: order is self._order)
         if order is self._order:
             self.move(Input.CLOSED)

@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from .._api.caller import Caller
 from .._api.peer import life_of
+from .._base.misuse import shown_as
 from .._base.names import ChannelRef, Offline, check_name, check_timeout
 from .._base.retry import ask_again
 from .._protocol.messages import NO_OPTIONS, RequestOptions
@@ -139,12 +140,13 @@ class ClusterSender:
     ) -> Coroutine[Any, Any, Any]:
         return self._ask(lambda to: to.send_request, channel, event, args, options)
 
-    def request_again(
+    @shown_as("request")
+    async def request_again(
         self, channel: ChannelRef, event: str, args: tuple[Any, ...], options: RequestOptions, /
-    ) -> Coroutine[Any, Any, Any]:
+    ) -> Any:
         assert options.retry is not None
         membership = self._joined()
-        return ask_again(
+        return await ask_again(
             lambda left: self.send_request(channel, event, args, replace(options, timeout=left)),
             options.retry,
             idempotent=options.idempotent,

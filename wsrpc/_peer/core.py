@@ -666,10 +666,12 @@ class PeerCore:
 
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
-        if self.session.connected:
+        connection = self.session.connection
+        if connection is not None and self.session.connected:
             self.session.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
-            self.reporter.spawn(self.session.close(code, reason))
+            # Not `session.close`: before the task runs, the session may go on over the other connection.
+            self.reporter.spawn(connection.transport.close(code, reason))
 
     def session_over(self, *, replaced: bool = False) -> None:
         """End everything that belongs to the session, which is over, and call the `close` handlers.

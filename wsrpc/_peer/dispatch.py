@@ -180,7 +180,8 @@ class Dispatcher:
             if result.__class__ not in PLAIN and self._goes_on(result):
                 self._run_on(invocation, result, context)
                 return
-            self._returned(invocation, result)
+            if message.i is not UNSET:  # an event has no response, and cannot have a channel
+                self._returned(invocation, result)
         except BaseException as exc:
             if handler is not None:
                 handler.put_back()  # if its arguments did not fit, the next message may have it

@@ -147,7 +147,10 @@ class RequestOptions(Struct, frozen=True, eq=False):
     """Options of one request. See `Caller.request` for those that its caller gives.
 
     None of them travels at present. One that does is a field here and in `Request`, which `message` fills, and a field
-    of `WireMessage`, which `relayed` reads.
+    of `WireMessage`, which `relayed` reads. If `StrictMessage` gives it a type, messages with another one are unusual.
+
+    `Caller`, `AnonymousChannel`, ``with_options`` of proxies, and the classes of `wsrpc.blocking` each declare the
+    options that users may give.
     """
 
     returns: Any = UNSET

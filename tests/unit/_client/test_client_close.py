@@ -15,8 +15,10 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, raw_server
+from session_story import refuse
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
+from wsrpc.testing import memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
 
@@ -537,3 +539,18 @@ async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> 
         await closing
     [info] = infos
     assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)
+
+
+async def test_close_waits_for_a_connection_that_has_refused_a_message() -> None:
+    """Such a connection takes no more messages, and has not told of its end yet."""
+    client, server = Client(), Server()
+    endings: list[CloseInfo] = []
+    client.on("close", lambda peer, info: endings.append(info))
+    dialed, accepted = memory_transports()
+    await asyncio.gather(client.bind(dialed), server.accept(accepted))
+    refuse(dialed)
+    await client.emit("news")  # waits for another connection
+    assert not client.peer.connected and client.peer.transport is dialed
+    await client.close(4000, "enough")
+    assert [(info.code, info.user_closed) for info in endings] == [(4000, True)]
+    await server.close()

@@ -10,7 +10,7 @@ from cluster_servers import Servers, servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, KeepLatest, Limits, Peer, Room, Server
+from wsrpc import Client, KeepLatest, Limits, Peer, Retry, Room, Server
 from wsrpc._cluster.cluster import membership_of
 from wsrpc.cluster import Cluster, ClusterClient
 from wsrpc.errors import EngineLost, ReservedEvent
@@ -405,6 +405,10 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
         await shop.__aenter__()
     with pytest.raises(EngineLost, match="outside of its block"):
         shop.peer("x").emit_nowait("said")
+    peer = shop.peer("x")
+    for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):
+        with pytest.raises(EngineLost, match="outside of its block"):
+            await call  # the call itself raises nothing
 
 
 async def test_emitting_from_a_handler_at_the_other_end_does_not_echo() -> None:

@@ -179,6 +179,26 @@ async def test_a_message_that_is_too_large_does_not_wait() -> None:
 # ---------------------------------------------------------------- timers and counts of what is over
 
 
+async def test_credentials_that_expire_as_the_client_resumes_close_the_old_connection_only(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with story() as s:
+        s.server.on("add", lambda a, b: a + b)
+        core, resume = core_of(s.peer), wsrpc._session.sessions.ServerSession.resume
+
+        def resume_after_the_expiry(*given: Any) -> None:
+            core.close_for_another(4401, "the credentials have expired")
+            resume(*given)
+
+        await s.cut(half_open=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(wsrpc._session.sessions.ServerSession, "resume", resume_after_the_expiry)
+            await s.repair()
+            await s.settled()
+        assert await s.client.request("add", 1, 2) == 3
+        assert len(s.line.connections) == 2
+
+
 @pytest.mark.parametrize("how", ["closed", "another is bound", "expired"])
 async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._session.client, "ANSWER_TIMEOUT", 0.05)

@@ -164,6 +164,17 @@ def test_depth_is_counted_exactly(codec: Codec, depth: int) -> None:
     assert codec.nests_deeper(payload, message, depth - 1)
 
 
+@pytest.mark.parametrize("field", WireMessage.__struct_encode_fields__)
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_depth_is_counted_in_each_field(codec: Codec, field: str) -> None:
+    value: Any = 1
+    for _ in range(9):
+        value = [value]
+    payload = (msgspec.json if codec.text else msgspec.msgpack).encode({field: value})
+    message = codec.decode(payload)
+    assert not codec.nests_deeper(payload, message, 10) and codec.nests_deeper(payload, message, 9)
+
+
 @pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
 def test_breadth_is_not_depth(codec: Codec) -> None:
     payload = codec.encode(Event(("e", [[], {}] * 5000)))
