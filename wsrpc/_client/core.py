@@ -173,7 +173,7 @@ class ClientCore(PeerOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        # Also of a connection that has refused a message, and has not told of its end yet.
+        # Also that of a dead connection.
         transport = self.peer.transport
         self.peer_core.begin_close(told, reason)
         self.life.readers.end(lambda: None)

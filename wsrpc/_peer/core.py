@@ -670,7 +670,7 @@ class PeerCore:
         if connection is not None and self.session.connected:
             self.session.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
-            # Not `session.close`: before the task runs, the session may go on over the other connection.
+            # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.reporter.spawn(connection.transport.close(code, reason))
 
     def session_over(self, *, replaced: bool = False) -> None:
