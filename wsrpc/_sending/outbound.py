@@ -240,6 +240,7 @@ class Outbound:
             ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
             return self._not_taken(exc)
+        # The caller decides where it waits instead: in the session, or in the queue that outlives the session.
         return ticket is None or not ticket.take_back()
 
     def hand_over(self, raw: Raw) -> bool:
