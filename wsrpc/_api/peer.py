@@ -82,14 +82,14 @@ class Peer(Registrar, RawRegistrar, RawCaller):
         loop: Scheduler,
         keeps_offline: bool = False,
         fails_offline: bool = False,
-        resumes: bool = False,
+        can_resume: bool = False,
         owner: PeerOwner | None = None,
         state: PeerState | None = None,
         principal: object = None,
     ) -> None:
         self._registry = own = Registry() if registry is None else registry
         options = PeerOptions(
-            settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, resumes
+            settings, dialer, own, Registry() if shared is None else shared, keeps_offline, fails_offline, can_resume
         )
         self._life = life = PeerLife(self, options, loop, PeerOwner() if owner is None else owner)
         self.id = life.id

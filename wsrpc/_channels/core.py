@@ -656,7 +656,7 @@ class ChannelCore:
 
     def close(self, reason: object = None) -> None:
         """End it on this side. See `AnonymousChannel.close`."""
-        self.out.send_kept_back()
+        self.out.session.send_kept_back()
         reading = self.recipients.get("next")
         if isinstance(reading, Inbox) and reading.has_producer and self.has_credit:
             self._send_end(reason)

@@ -331,7 +331,7 @@ class Producer:
         """Take up to ``n`` items from the source, and send them together. Return what ``take`` returns.
 
         The code of the source runs meanwhile, and may send other messages. None of them overtakes an item that was made
-        before it, because `Outbound.precede` then sends those first.
+        before it, because `Session.precede` then sends those first.
 
         Raises:
             Exception: whatever the source raises, after the items before.
@@ -339,7 +339,7 @@ class Producer:
         room = min(self._granted_bytes - self._sent_bytes, TOGETHER)
         measure = measure_json if self._out.terms.text else measure_msgpack
         values: list[Any] = [_MARK]
-        end = self._out.precede(partial(self._send_now, values))
+        end = self._out.session.precede(partial(self._send_now, values))
         taken: Taken = False
         try:
             taken = take(values, n, room, measure)

@@ -57,7 +57,7 @@ class ClientCore(PeerOwner):
             loop=self.scheduler,
             keeps_offline=True,
             fails_offline=fails_offline,
-            resumes=plan.dials and plan.reconnect is not None,
+            can_resume=plan.dials and plan.reconnect is not None,
             owner=self,
         )
         self.life = life_of(self.peer)
@@ -121,7 +121,7 @@ class ClientCore(PeerOwner):
         """Raise `ConnectFailed` for a `connect` whose time is over, unless something else was decided by then."""
         dialing = self._order.dialing
         # In the turn of the loop in which the time ended, the connection may have opened, or the client have closed.
-        # A connection that has refused a message is over, although the state is "connected" until that is reported.
+        # A dead connection is over, although the state is "connected" until that is reported.
         decided = self.state in ("closing", "closed") or (self.state == "connected" and self.peer.connected)
         # A client that dials for its first connection gives up in this turn, too, and tells the reason.
         deadline = None if dialing is None else dialing.deadline
@@ -173,7 +173,7 @@ class ClientCore(PeerOwner):
         order = Order()
         stopping = self._replace_order(order)
         self.move(Input.CLOSE)
-        # Also of a connection that has refused a message, and has not told of its end yet.
+        # Also that of a dead connection.
         transport = self.peer.transport
         self.peer_core.begin_close(told, reason)
         self.life.readers.end(lambda: None)
@@ -296,7 +296,7 @@ class ClientCore(PeerOwner):
         if self._order.dialing is not None:
             self._order.dialing.opened()
         self._waiters.tell(None)
-        if self.hooks.went_on is not None and (unfinished := self.hooks.handlers(self.hooks.went_on)):
+        if self.hooks.resumed_with is not None and (unfinished := self.hooks.handlers(self.hooks.resumed_with)):
             self.life.reporter.complete("on_reconnect", unfinished)  # nothing waits for them
 
     def asked_in_vain(self) -> None:
@@ -381,8 +381,8 @@ class ClientCore(PeerOwner):
     # ------------------------------------------------------------ dialing
 
     @property
-    def resumes(self) -> bool:
-        """Whether the next connection is to go on with the session."""
+    def asks_to_resume(self) -> bool:
+        """Whether the next connection is to resume the session."""
         return self.peer_core.detached
 
     def attempt_begins(self) -> None:
@@ -399,12 +399,12 @@ class ClientCore(PeerOwner):
         self.life.log(level, "%s; next attempt in %.1f s", text, delay)
 
     def dialed(self, dialed: Dialed, attempts: int) -> None:
-        """Use a new connection: ask the server to go on with the session, or begin one."""
+        """Use a new connection: ask the server to resume the session, or begin one."""
         self.move(Input.DIALED)
         self._attempts = attempts
         connection = Connection(dialed.transport)
         self.in_origin = not dialed.left_origin
-        if dialed.left_origin and self.life.options.resumes:
+        if dialed.left_origin and self.life.options.can_resume:
             text = "a redirect led to another origin: the session will end with this connection; if it is to resume, "
             self.life.log(logging.INFO, text + "give the URL of that origin to the client")
         if self.state == "resuming":
@@ -414,7 +414,7 @@ class ClientCore(PeerOwner):
                 self.peer_core.end_detached("a redirect leads to another origin, where it does not resume")
                 self.not_resumed(connection, None)
             else:
-                self.peer_core.resume(connection)
+                self.peer_core.ask_to_resume(connection)
             return
         with suppress(ConnectionLost):  # a `close` handler of the last connection has bound another one, or closed
             self._attach(connection, attempts)

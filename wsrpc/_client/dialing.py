@@ -47,8 +47,8 @@ class DialingListener(Protocol):
     """The client that dials. Implemented by `ClientCore`."""
 
     @property
-    def resumes(self) -> bool:
-        """Whether the next connection is to go on with a session."""
+    def asks_to_resume(self) -> bool:
+        """Whether the next connection is to resume a session."""
         ...
 
     def attempt_begins(self) -> None:
@@ -186,7 +186,7 @@ class Dialing:
                         self._listener.attempt_begins()
                     self._attempts += 1
                     try:
-                        return await self._plan.dialer(self._listener.resumes), self._attempts
+                        return await self._plan.dialer(self._listener.asks_to_resume), self._attempts
                     except Exception as exc:
                         self._last = exc
                         delay = self.schedule.failed(exc)

@@ -38,7 +38,7 @@ class ReconnectInfo(msgspec.Struct, frozen=True):
 class ReconnectHooks:
     """The `on_reconnect` handlers of a client, which are called for each connection but the first one.
 
-    Those of a new session are part of its opening, as the `open` handlers are. Where a session goes on, nothing waits
+    Those of a new session are part of its opening, as the `open` handlers are. Where a session resumes, nothing waits
     for them.
     """
 
@@ -51,8 +51,8 @@ class ReconnectHooks:
         self._lost: SessionLost | None = None
         self.began: ReconnectInfo | None = None
         """The info of the present session. None if it has the first connection, or if there is no session."""
-        self.went_on: ReconnectInfo | None = None
-        """The info of the present connection. None if the session did not go on with it, or if there is none."""
+        self.resumed_with: ReconnectInfo | None = None
+        """The info of the present connection. None if the session has not resumed on it, or if there is none."""
 
     def add(self, function: Callable[..., Any]) -> None:
         """Call ``function`` from the next connection on; see `Client.on_reconnect`."""
@@ -68,13 +68,13 @@ class ReconnectHooks:
         self.again = True
 
     def resumed(self, attempts: int, now: float) -> None:
-        """Note that the session goes on over another connection."""
-        self.went_on = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
+        """Note that the session has resumed on another connection."""
+        self.resumed_with = ReconnectInfo(True, attempts, max(0.0, now - self._lost_at))
 
     def connection_lost(self, now: float) -> None:
         """Note when the connection ended. What was not told yet of its coming is not told any more."""
         self._lost_at = now
-        self.went_on = None
+        self.resumed_with = None
 
     def session_lost(self, lost: SessionLost | None) -> None:
         """Note what the calls in flight got. Handlers that have not begun in the session are not called any more."""
@@ -84,10 +84,10 @@ class ReconnectHooks:
     def closed(self) -> None:
         """Treat the next connection as the first one: the user has closed the client."""
         self.again = False
-        self.began = self.went_on = None
+        self.began = self.resumed_with = None
 
     def handlers(self, info: ReconnectInfo) -> list[Unfinished]:
-        """Return the calls to make with ``info``, which is `began` or `went_on`. Await them one after another.
+        """Return the calls to make with ``info``, which is `began` or `resumed_with`. Await them one after another.
 
         A call does nothing if that has ended by then.
         """
@@ -97,7 +97,7 @@ class ReconnectHooks:
         ]
 
     async def _call(self, function: Callable[..., Any], count: int, info: ReconnectInfo) -> None:
-        if self.began is info or self.went_on is info:
+        if self.began is info or self.resumed_with is info:
             result = function(*(info,)[:count])
             if inspect.isawaitable(result):
                 await result

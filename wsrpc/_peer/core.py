@@ -369,7 +369,7 @@ class PeerCore:
 
     @property
     def detached(self) -> bool:
-        """Whether there is no connection, but the session may go on over another one."""
+        """Whether there is no connection, but the session may resume on another one."""
         return self.session.detached
 
     @property
@@ -409,8 +409,8 @@ class PeerCore:
         if settings.log_payloads is not False:
             receive = self._log_payloads(receive, None if settings.log_payloads is True else settings.log_payloads)
         out.begin()
-        resumes = self.options.resumes and self.owner.in_origin and settings.limits.replay > 0
-        session.begin(connection, resumes=resumes)
+        can_resume = self.options.can_resume and self.owner.in_origin and settings.limits.replay > 0
+        session.begin(connection, can_resume=can_resume)
         if self.log.shows(logging.INFO):
             where = "to" if dialer else "from"
             path = info.target.partition("?")[0]
@@ -484,8 +484,8 @@ class PeerCore:
         if self.out.opening is not None:
             # They may run on without a connection.
             await self.out.opening.wait(self._until_gone())
-        if self.session.lives and self.session.connection is None and not self.session.detached:
-            await self.wait_closed()  # the end of its connection is reported later
+        if self.session.has_dead_connection:
+            await self.wait_closed()
 
     def _opened(self) -> None:
         """Let everything pass: the handlers of the opening are done or overdue."""
@@ -495,13 +495,13 @@ class PeerCore:
             try:
                 self.messages.flush_offline()
             except ConnectionLost:  # its end is reported later, and unsent messages stay in the queue
-                session.refuse()
+                session.note_dead()
         if session.closing:
             return
         out.end_opening()
         out.draining.opened()
         self.dispatcher.admission.hold(Hold.NONE)
-        if session.connection is not None:  # else the session goes on later, or its end is reported
+        if session.connection is not None:  # else the session resumes later, or its end is reported
             self.owner.opened()
 
     def _open_overdue(self, event: str, handlers: str) -> None:
@@ -514,6 +514,11 @@ class PeerCore:
         )
 
     # ------------------------------------------------------------ while it lasts
+
+    def ask_to_resume(self, connection: Connection) -> None:
+        """Ask the server to resume the session on ``connection``."""
+        assert isinstance(self.session, ClientSession)
+        self.session.ask_to_resume(connection)
 
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both sides support from now on."""
@@ -576,7 +581,7 @@ class PeerCore:
             session.ending = ending
             outbox.discard(ending)
             return
-        out.send_kept_back()
+        session.send_kept_back()
         if out.silent:  # what is asked now would not be answered any more
             outbox.discard_requests(ending)
         if session.detached:
@@ -622,7 +627,7 @@ class PeerCore:
         if self.session.detached:
             self.end_detached(replaced.reason, replaced=True)
         else:
-            self.out.send_kept_back()
+            self.session.send_kept_back()
             self.end_and_close(self.session.ending if self.session.closing else replaced, replaced=True)
 
     def end_and_close(self, info: CloseInfo, *, replaced: bool = False) -> None:
@@ -657,7 +662,7 @@ class PeerCore:
         self.session_over(replaced=replaced)
 
     def close_for_another(self, code: int, reason: str) -> None:
-        """Close the connection, but not the session, which goes on over another one if it can.
+        """Close the connection, but not the session, which resumes on another one if it can.
 
         What arrives meanwhile is not counted, so that the client sends it again on that one.
         """
@@ -665,7 +670,7 @@ class PeerCore:
         if connection is not None and self.session.connected:
             self.session.stop_receiving()
             self.dispatcher.admission.pause()  # a Close frame is queued, and the client may ignore it
-            # Not `session.close`: before the task runs, the session may go on over the other connection.
+            # Not `session.close`: before the task runs, the session may resume on the other connection.
             self.reporter.spawn(connection.transport.close(code, reason))
 
     def session_over(self, *, replaced: bool = False) -> None:
@@ -732,11 +737,6 @@ class PeerCore:
 
     # ------------------------------------------------------------ what the session reports
 
-    def resume(self, connection: Connection) -> None:
-        """Ask the server to go on with the session on ``connection``."""
-        assert isinstance(self.session, ClientSession)
-        self.session.ask(connection)
-
     def connection_ended(self, connection: Connection) -> None:
         """End the statistics of a connection."""
         self.life.history.end(connection)
@@ -754,22 +754,22 @@ class PeerCore:
         if not self.owner.keep_session(info) and self.session.detached:
             self.end_detached(info.reason, ending=info)
 
-    def session_goes_on(self, connection: Connection, limits: Announced) -> None:
-        """Let handlers start, and begin the statistics of another connection, over which the session goes on."""
+    def session_reattached(self, connection: Connection, limits: Announced) -> None:
+        """Let handlers start, and begin the statistics of another connection of the session."""
         info = connection.transport.info
         self.dispatcher.admission.unpause()
         self.life.history.begin(info, self.out.loop.time())
         self.log.remote = info.remote
-        self.out.go_on(limits)
+        self.out.reattach(limits)
 
     def session_resumed(self) -> None:
-        """Tell the owner that the session goes on over another connection."""
+        """Tell the owner that the session has resumed."""
         self.log(logging.INFO, "peer %s at %s goes on with its session", self.life.id, self.log.place)
         self.owner.resumed()
 
     def use_handshake(self, handshake: Handshake) -> None:
-        """Tell the owner of the handshake of the connection over which the session goes on."""
-        self.owner.goes_on(handshake)
+        """Tell the owner of the handshake of the connection on which the session has resumed."""
+        self.owner.use_handshake(handshake)
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
         """Tell the client that ``connection`` can begin a new session."""

@@ -59,7 +59,7 @@ class Violations(Struct, gc=False):
 
 
 class Inbound:
-    """Receives the messages of one connection: decodes, validates and dispatches each one. It never raises.
+    """Receives the messages of one session: decodes, validates and dispatches each one. It never raises.
 
     Messages that the protocol tells a peer to ignore are counted in `Peer.ignored`.
 

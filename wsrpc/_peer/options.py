@@ -24,8 +24,8 @@ class PeerOptions(msgspec.Struct, frozen=True):
     """Whether messages that are sent without a connection wait for the next one."""
     fails_offline: bool = False
     """Whether a message without ``offline=`` fails instead of waiting for the next connection."""
-    resumes: bool = False
-    """Whether sessions can go on over another connection: a client dials again, a server finds them."""
+    can_resume: bool = False
+    """Whether sessions can resume on another connection: a client dials again, a server finds them."""
 
     @property
     def takes_raw(self) -> bool:

@@ -61,30 +61,30 @@ class PeerOwner:
         """A session has ended, ``replaced`` by another one or not. Return what the `close` handlers get.
 
         Args:
-            lost: what its pending calls get, if it might have gone on over another connection.
+            lost: what its pending calls get, if it might have resumed on another connection.
         """
         return info
 
     @property
     def sessions(self) -> Sessions | None:
-        """The sessions of a server that can go on over another connection. None on a client."""
+        """The sessions of a server that can resume on another connection. None on a client."""
         return None
 
-    def goes_on(self, handshake: Handshake) -> None:
-        """On a server: the session goes on over another connection, with this handshake."""
+    def use_handshake(self, handshake: Handshake) -> None:
+        """On a server: the session has resumed on another connection, with this handshake."""
 
     def keep_session(self, info: CloseInfo) -> bool:
         """Prepare for another connection of the session, which has none now. Return False to end the session."""
         return False
 
     def resumed(self) -> None:
-        """The session goes on over another connection."""
+        """The session has resumed on another connection."""
 
     def asked_in_vain(self) -> None:
         """On a client: the session is over, and the connection on which it was to be resumed is closed."""
 
     def not_resumed(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None) -> None:
-        """On a client: ``connection`` does not go on with the session, which is over, but can begin a new one.
+        """On a client: the session has not resumed on ``connection``, and is over, but a new one can begin there.
 
         Args:
             first: the message that has told so, which belongs to the new one. None if it was a `Gone`.

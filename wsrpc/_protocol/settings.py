@@ -107,8 +107,8 @@ class Settings(msgspec.Struct, frozen=True, dict=True):
     """Whether each message is logged, or a function that says which arguments are shown."""
 
     @property
-    def resumes(self) -> bool:
-        """Whether sessions with other wsrpc peers may go on over another connection."""
+    def can_resume(self) -> bool:
+        """Whether sessions with other wsrpc peers can resume on another connection."""
         return self.extensions and self.limits.replay > 0
 
     @cached_property

@@ -53,7 +53,6 @@ class Outbound:
         "outbox",
         "overdue",
         "requests",
-        "send_kept_back",
         "session",
         "slow_reader",
         "terms",
@@ -84,8 +83,6 @@ class Outbound:
         self.thread = get_ident()
         self.clear = False
         self.turns = SendTurns(loop, self._is_full)
-        self.send_kept_back: Callable[[], None] = _nothing
-        """Sends what is kept back, see `precede`."""
         self.overdue = False
         """A broadcast has waited for the session as long as broadcasts do, and it has not drained since."""
         self.slow_reader: SlowReaderQueue | None = None
@@ -167,45 +164,12 @@ class Outbound:
 
     # ------------------------------------------------------------ the course of the session
 
-    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
-        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
-
-        For code that runs while something is kept back that has to leave before what that code sends, and before that
-        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
-        first.
-        """
-        session = self.session
-        send, send_kept_back = session.send, self.send_kept_back
-
-        def send_first() -> None:
-            send_kept_back()
-            session.send = send
-            try:
-                first()
-            finally:
-                session.send = send_after
-
-        def send_after(payload: bytes, text: bool = True, /) -> object:
-            session.send = send
-            try:
-                first()
-                return session.send(payload, text)
-            finally:
-                session.send = send_after
-
-        def end() -> None:
-            if session.send is send_after:
-                session.send, self.send_kept_back = send, send_kept_back
-
-        session.send, self.send_kept_back = send_after, send_first
-        return end
-
     def agree(self, announced: Announced, codec: NegotiatedCodec | None, common: frozenset[str]) -> None:
         """Use what both support from now on: the remote peer is wsrpc, too. See `Terms.agreed`."""
         self.terms = self._settings.agreed(announced, codec, common)
 
-    def go_on(self, announced: Announced) -> None:
-        """Go on over another connection, within the limits that the remote peer announces now."""
+    def reattach(self, announced: Announced) -> None:
+        """Use another connection of the session, within the limits that the remote peer announces now."""
         self.thread = get_ident()
         if announced != self.terms.announced:
             self.terms = self.terms.within(announced, self._settings.terms.largest)
@@ -275,7 +239,8 @@ class Outbound:
         try:
             ticket: WaitingMessage | None = self.session.send(payload, payload[0] == BRACE if text is None else text)
         except ConnectionLost as exc:
-            return self._refused(exc)
+            return self._not_taken(exc)
+        # The caller decides where it waits instead: in the session, or in the queue that outlives the session.
         return ticket is None or not ticket.take_back()
 
     def hand_over(self, raw: Raw) -> bool:
@@ -285,7 +250,7 @@ class Outbound:
         try:
             ticket: WaitingMessage | None = self.session.send(raw.payload, raw.text)
         except ConnectionLost as exc:
-            return self._refused(exc)
+            return self._not_taken(exc)
         return ticket is None or not ticket.take_back()
 
     def send_nowait(self, payload: bytes, /) -> bool:
@@ -302,15 +267,14 @@ class Outbound:
             self.check_cap(payload)
         return self.send(payload)
 
-    def _refused(self, exc: ConnectionLost) -> bool:
-        """Return False if a message that the transport has refused may wait for another connection.
-
-        The connection has just ended, and its transport is about to say so.
+    def _not_taken(self, exc: ConnectionLost) -> bool:
+        """Return False if a message that the session can neither send nor keep may wait for another session.
 
         Raises:
             ConnectionLost: it may not wait.
         """
-        if not self.session.refuse() and not self.outbox.expects_session:
+        self.session.note_dead()
+        if not self.outbox.expects_session:
             raise exc
         return False
 
@@ -428,7 +392,3 @@ class Outbound:
             f"the message has {len(payload)} bytes encoded, and the other side takes at most {largest} "
             "(its Limits.message): send less at once, as a stream of small items for instance"
         )
-
-
-def _nothing() -> None:
-    """Send nothing: nothing is kept back."""

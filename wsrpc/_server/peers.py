@@ -71,7 +71,7 @@ class ServedPeer(PeerOwner):
             registry=registry.empty_copy(),
             shared=registry,
             loop=loop,
-            resumes=True,
+            can_resume=True,
             owner=self,
             state=None if handshake is None else handshake.state,
             principal=None if handshake is None else handshake.principal,
@@ -147,8 +147,8 @@ class ServedPeer(PeerOwner):
     def sessions(self) -> Sessions | None:
         return self._peers.sessions
 
-    def goes_on(self, handshake: Handshake) -> None:
-        """Use what `on_handshake` has said of another connection, over which the session goes on."""
+    def use_handshake(self, handshake: Handshake) -> None:
+        """Use what `on_handshake` has said of another connection, on which the session has resumed."""
         self.peer.state.update(handshake.state)
         self.expire_at(handshake.expires)
         if handshake.address != self.address:
@@ -220,9 +220,9 @@ async def refuse_because(served: ServedPeer, transport: Transport, what: str, ex
 
 
 class Peers:
-    """The peers of a server, each from `admit` to the end of its connection.
+    """The peers of a server, each from `admit` to the end of its session.
 
-    ``on_left`` is called with each peer when its connection has ended. It may be called twice for one.
+    ``on_left`` is called with each peer when its session has ended. It may be called twice for one.
     """
 
     def __init__(self, tally: Tally, budget: LogBudget, on_left: Callable[[Peer], None], sessions: Sessions) -> None:
@@ -261,7 +261,7 @@ class Peers:
         """Bind a peer to ``transport`` and keep it. Its `open` handlers may go on.
 
         Args:
-            arrival: what has received the connection's messages until now, if it meant to go on with a session.
+            arrival: what has received the connection's messages until now, if it meant to resume a session.
 
         Raises:
             TypeError: ``transport`` is not a transport.

@@ -598,7 +598,7 @@ class Server(Declarer, RawRegistrar, RawBroadcaster):
 
     def _may_resume(self, handshake: Handshake) -> bool:
         """Return whether a session may go on with a connection, so that its first message decides."""
-        return handshake.headers.get(RESUME_HEADER) == "1" and self._settings.resumes and self._hosting.raw is None
+        return handshake.headers.get(RESUME_HEADER) == "1" and self._settings.can_resume and self._hosting.raw is None
 
     def _accept_at_once(self, transport: Transport, handshake: Handshake) -> Awaitable[None] | None:
         """Do what `accept` does, within this call. If something has to be awaited, return an awaitable that does it.

@@ -30,7 +30,7 @@ from .states import SessionInput, SessionState
 __all__ = ["ClientSession"]
 
 ANSWER_TIMEOUT = 5.0
-"""Seconds in which the server answers that the session goes on, or that it is gone."""
+"""Seconds in which the server answers that the session has resumed, or that it is gone."""
 MOST_SILENCES = 2
 """Connections in a row without an answer after which it is no wsrpc server any more. One may have been dead."""
 GONE = {
@@ -42,7 +42,7 @@ GONE = {
 
 
 class ClientSession(Session):
-    """The session of a side that dials. It says hello, and asks the server to go on over another connection."""
+    """The session of a side that dials. It says hello, and asks the server to resume it on another connection."""
 
     __slots__ = ("_answer_timer", "_gen", "_silences", "_token")
 
@@ -61,9 +61,9 @@ class ClientSession(Session):
         self._answer_timer: Timer | None = None
         """Ends an attempt to resume that gets no answer."""
 
-    def begin(self, connection: Connection, *, resumes: bool) -> None:
+    def begin(self, connection: Connection, *, can_resume: bool) -> None:
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
-        super().begin(connection, resumes=resumes)
+        super().begin(connection, can_resume=can_resume)
         # Where another session has asked to resume, that was in place of a hello.
         if self._settings.extensions and not connection.started:
             self.say(Hello(VERSION, self.offer(), announce(self.limits)))
@@ -86,8 +86,8 @@ class ClientSession(Session):
 
     # ------------------------------------------------------------ on another connection
 
-    def ask(self, connection: Connection) -> None:
-        """Ask the server to go on over ``connection``. Nothing else is sent there until it has answered."""
+    def ask_to_resume(self, connection: Connection) -> None:
+        """Ask the server to resume the session on ``connection``. Nothing else is sent there until it has answered."""
         assert self.received is not None
         self._move(SessionInput.ASKED)
         self._gen += 1
@@ -109,10 +109,10 @@ class ClientSession(Session):
         answer = read_control(payload) if text else None
         if isinstance(answer, Resumed):
             self._token, self._silences = answer.token, 0
-            self._go_on(connection, answer.rx, answer.bytes, answer.limits)
+            self._reattach(connection, answer.rx, answer.bytes, answer.limits)
             return
         self.asking = None
-        connection.drop()
+        connection.disown()
         if isinstance(answer, Gone):
             self._end_detached(
                 SessionInput.REFUSED, GONE.get(answer.why, f"the server refuses it: {short(answer.why)}")
@@ -122,7 +122,7 @@ class ClientSession(Session):
             self._end_detached(SessionInput.REFUSED, "the server did not resume it")
             self._receiver.session_refused(connection, (payload, text))
 
-    def _went_on(self) -> None:
+    def _announce_changes(self) -> None:
         if self.limits is not self._settings.limits:  # the resume had those of a hello
             self.say(Changed(announce(self.limits)))
 
@@ -144,7 +144,7 @@ class ClientSession(Session):
             self._end_detached(SessionInput.REFUSED, "the server does not answer")
             return
         self.asking = None
-        connection.drop()
+        connection.disown()
         connection.transport.abort()
         self._stop_answer_timer()
         self._move(SessionInput.CUT)

@@ -32,7 +32,7 @@ class Connection:
         TypeError: ``transport`` is not a transport.
     """
 
-    __slots__ = ("crowded", "ended", "owner", "read_ended", "receive", "refused", "send", "started", "transport")
+    __slots__ = ("crowded", "dead", "ended", "owner", "read_ended", "receive", "send", "started", "transport")
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -48,8 +48,8 @@ class Connection:
         self.started = False
         self.crowded = False
         """The transport holds more unsent bytes than its high-water mark."""
-        self.refused = False
-        """The transport has refused a message: the connection has ended, and the transport is about to say so."""
+        self.dead = False
+        """The transport has not taken a message: the connection has ended, and the transport is about to say so."""
         self.ended: CloseInfo | None = None
 
     def start(self, receive: Receive, read_ended: Callable[[], None]) -> None:
@@ -59,7 +59,7 @@ class Connection:
             self.started = True
             self.transport.start(cast("Receiver", self))  # pyright takes the bound callables for methods
 
-    def drop(self) -> None:
+    def disown(self) -> None:
         """Let nothing through any more: the owner has moved on without this connection."""
         self.owner = None
         self.receive, self.read_ended = ignore_message, ignore_end

@@ -83,11 +83,11 @@ class ReplayBuffer:
     def __len__(self) -> int:
         return len(self._payloads)
 
-    def through(self, send: Send, refused: Send) -> Send:
+    def through(self, send: Send, not_taken: Send) -> Send:
         """Return a function that passes a message to ``send``, and counts and keeps it.
 
-        If ``send`` refuses a message, it is neither counted nor kept, but passed to ``refused``. If that returns None,
-        the error goes on to the caller.
+        If ``send`` does not take a message, it is neither counted nor kept, but passed to ``not_taken``. If that
+        returns None, the error goes on to the caller.
         """
         payloads, texts = self._payloads, self._texts
 
@@ -95,7 +95,7 @@ class ReplayBuffer:
             try:
                 send(payload, text)
             except ConnectionLost:
-                if (waiting := refused(payload, text)) is None:
+                if (waiting := not_taken(payload, text)) is None:
                     raise
                 return waiting
             payloads.append(payload)

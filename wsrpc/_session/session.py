@@ -41,7 +41,7 @@ from .._protocol.settings import Settings
 from ..errors import ConnectionLost, SessionLost
 from ..handshake import Handshake
 from ..limits import Limits
-from ..transport import ConnectionInfo, Transport
+from ..transport import Transport
 from .connection import Connection, Receive, ignore_end, ignore_message
 from .ledger import Acknowledger, Mismatch, ReplayBuffer, Send
 from .states import SessionInput, SessionState, after
@@ -70,7 +70,7 @@ class SessionReceiver(Protocol):
 
     @property
     def peer(self) -> Any:
-        """The `Peer`. On a server, it has the principal of the session's client."""
+        """The `Peer`. On a server, it has the client's principal, and the info of its last connection."""
 
     def takes_raw(self) -> bool:
         """Return whether this side wants raw messages, binary ones among them."""
@@ -101,20 +101,20 @@ class SessionReceiver(Protocol):
             dropped: its connection has ended. Else an attempt to resume it has failed.
         """
 
-    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None:
-        """The session goes on over ``connection``. What the remote peer has missed was sent again."""
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> None:
+        """The session has another connection. What the remote peer has missed was sent again, what waits was not."""
 
     def session_resumed(self) -> None:
-        """The session goes on, and what has waited was sent."""
+        """The session has resumed: what has waited was sent, and messages are let in."""
 
     def use_handshake(self, handshake: Handshake, /) -> None:
-        """On a server: the connection over which the session goes on was made by ``handshake``."""
+        """On a server: the connection on which the session has resumed was made by ``handshake``."""
 
     def session_over(self) -> None:
         """The session is over; see `Session.end_reason`. Called once, unless this side has ended it."""
 
     def session_refused(self, connection: Connection, first: tuple[bytes | bytearray, bool] | None, /) -> None:
-        """The server does not go on with the session, which is over, but a new one can begin on ``connection``.
+        """The server does not resume the session, which is over, but a new one can begin on ``connection``.
 
         Args:
             first: the message that has told so, which belongs to the new session. None if it was a `Gone`.
@@ -128,10 +128,10 @@ class SessionReceiver(Protocol):
 class Session:
     """A transport that survives drops: it has one connection after another, or none, and ends once.
 
-    While there is a connection, ``send`` is the transport's own method, or counts and keeps each message if the session
-    can go on over another connection. Without a connection, messages wait, and ``send`` returns a `WaitingMessage`,
-    with which a message can be taken back; else it returns None. It raises `ConnectionLost` if the session cannot go
-    on.
+    ``send`` sends a message or lets it wait: `_choose_send` shows all cases. It is an attribute, so that a plain peer's
+    messages go straight to the method of the transport. It returns None, or for a message that waits a
+    `WaitingMessage`, with which the message can be taken back. It raises `ConnectionLost` for a message that can
+    neither be sent nor wait.
 
     A control message looks like any other one until it is decoded. So the receiver gives `take_control` those messages
     that are not its own. A plain peer sends none, and nothing here is in the way of its messages.
@@ -143,15 +143,16 @@ class Session:
     """
 
     __slots__ = (
+        "_can_resume",
         "_codec",
         "_connection",
         "_expiry_timer",
         "_features",
+        "_kept_back",
         "_loop",
         "_read_ended",
         "_receive",
         "_receiver",
-        "_resumes",
         "_room",
         "_settings",
         "_stall_timer",
@@ -164,7 +165,6 @@ class Session:
         "ending",
         "ends_with_connection",
         "full",
-        "info",
         "limits",
         "negotiated",
         "received",
@@ -185,11 +185,9 @@ class Session:
         self._settings = settings
         self._loop = loop
         self._receiver = receiver
-        self._resumes = False
-        """Whether this side can go on over another connection."""
+        self._can_resume = False
+        """Whether this side can resume the session on another connection."""
         self._connection: Connection | None = None
-        self.info: ConnectionInfo | None = None
-        """Of the present connection, or of the last one."""
         self._receive: Receive = ignore_message
         self._read_ended: Callable[[], None] = ignore_end
         self._wrap: Callable[[Send], Send] | None = None
@@ -201,6 +199,8 @@ class Session:
         self.end_reason: ConnectionLost | None = None
         """Why the session is over: what calls in flight get. None until it is."""
         self.send: Send = self._not_sent
+        self._kept_back: tuple[Callable[[], None], ...] = ()
+        """The functions that send what is kept back at present, the outermost first. See `precede`."""
         # What is negotiated.
         self.limits = settings.limits
         """The limits of this side, as it has announced them or is about to."""
@@ -214,13 +214,13 @@ class Session:
         """The codec that both sides use for binary messages. None if only the codec of this side is used."""
         # What is counted.
         self.sid = ""
-        """The name of the session, if it can go on over another connection."""
+        """The name of the session, if it can resume on another connection."""
         self.ttl = 0.0
         """Seconds that it lives without a connection."""
         self.sent: ReplayBuffer | None = None
         self.received: Acknowledger | None = None
         self.complete = False
-        """Whether both sides count, so that the session can go on over another connection."""
+        """Whether both sides count, so that the session can resume on another connection."""
         self.ends_with_connection = False
         """Whether the session ends with its connection: too much was sent to keep, or the client is about to close."""
         # What waits.
@@ -241,13 +241,21 @@ class Session:
 
     @property
     def connection(self) -> Connection | None:
-        """The present connection. None without one, or if it has refused a message, so that it is about to end."""
+        """The present connection. None without one, or if it is dead."""
         connection = self._connection
-        return None if connection is None or connection.refused else connection
+        return None if connection is None or connection.dead else connection
+
+    @property
+    def has_dead_connection(self) -> bool:
+        """Whether the connection has not taken a message, so that it has ended, but has not reported that so far.
+
+        Until it does, there is a ``transport``, but no ``connection``, and the state is `SessionState.ATTACHED`.
+        """
+        return self._connection is not None and self._connection.dead
 
     @property
     def transport(self) -> Transport | None:
-        """The transport of the last connection, until it has told of its end."""
+        """The transport of the present connection, be it dead or not. None without one."""
         return None if self._connection is None else self._connection.transport
 
     def drop(self, info: CloseInfo) -> None:
@@ -269,12 +277,12 @@ class Session:
 
     @property
     def detached(self) -> bool:
-        """Whether it has no connection, but may go on over another one."""
+        """Whether it has no connection, but may resume on another one."""
         return self.state is SessionState.DETACHED or self.state is SessionState.RESUMING
 
     @property
     def resumable(self) -> bool:
-        """Whether another connection may go on with the session, be there one at present or not."""
+        """Whether the session may resume on another connection, be there one at present or not."""
         return self.complete and not (self.ends_with_connection or self.closing or self.over)
 
     @property
@@ -284,8 +292,8 @@ class Session:
 
     @property
     def awaits_connection(self) -> bool:
-        """Whether it has no connection that takes messages, but may get one. It may be `detached` only later."""
-        return self.connection is None and self.resumable
+        """Whether it has no connection that takes messages, but may get one."""
+        return (self.detached or self.has_dead_connection) and self.resumable
 
     @property
     def takes_messages(self) -> bool:
@@ -297,22 +305,21 @@ class Session:
 
     # ------------------------------------------------------------ the beginning
 
-    def begin(self, connection: Connection, *, resumes: bool) -> None:
+    def begin(self, connection: Connection, *, can_resume: bool) -> None:
         """Begin on the first connection. Nothing is let in before `start`.
 
         Args:
-            resumes: whether this side can go on over another connection.
+            can_resume: whether this side can resume the session on another connection.
         """
-        self._resumes = resumes
+        self._can_resume = can_resume
         self._move(SessionInput.BOUND)
         self._use(connection)
-        self.send = connection.send
+        self._choose_send()
 
     def _use(self, connection: Connection) -> None:
         """Have ``connection``, on which nothing was sent yet."""
         self._connection = connection
         connection.owner = self
-        self.info = connection.transport.info
         if self._wrap is not None:
             connection.send = self._wrap(connection.send)
 
@@ -335,6 +342,57 @@ class Session:
 
     # ------------------------------------------------------------ sending
 
+    def _choose_send(self) -> None:
+        """Choose what ``send`` does. Every change of what this depends on is followed by a call."""
+        connection = self._connection
+        if self._kept_back:
+            self.send = self._send_after_kept_back
+        elif connection is None:
+            self.send = self._wait if self.detached else self._not_sent
+        elif connection.dead and self.resumable:
+            self.send = self._wait  # later messages do not overtake the one that it has not taken
+        elif self.sent is None or self.ends_with_connection:
+            self.send = connection.send
+        else:
+            self.send = self.sent.through(connection.send, self._not_taken)
+
+    def precede(self, first: Callable[[], None]) -> Callable[[], None]:
+        """Call ``first`` before each message that is sent from now on. Return a function that ends this.
+
+        For code that runs while something is kept back that has to leave before what that code sends, and before that
+        code ends a channel or the session, where `send_kept_back` is called. That code may use it, too, and ends it
+        first.
+        """
+        outer = self._kept_back
+        self._kept_back = (*outer, first)
+        self._choose_send()
+
+        def end() -> None:
+            self._kept_back = outer
+            self._choose_send()
+
+        return end
+
+    def send_kept_back(self) -> None:
+        """Send what is kept back, see `precede`."""
+        if self._kept_back:
+            self._after_kept_back(lambda: None)
+
+    def _send_after_kept_back(self, payload: bytes, text: bool = True, /) -> Any:
+        return self._after_kept_back(lambda: self.send(payload, text))
+
+    def _after_kept_back(self, then: Callable[[], Any]) -> Any:
+        """Send what is kept back, and call ``then``. Meanwhile ``send`` precedes nothing."""
+        kept_back, self._kept_back = self._kept_back, ()
+        self._choose_send()
+        try:
+            for first in kept_back:
+                first()
+            return then()
+        finally:
+            self._kept_back = kept_back
+            self._choose_send()
+
     @property
     def unsent(self) -> int:
         """Bytes that were sent, and that the connection has not written. Without one, those that are kept or wait."""
@@ -347,25 +405,24 @@ class Session:
             self._connection.transport.flush()
 
     def say(self, message: Control) -> None:
-        """Send a control message, which is JSON text whatever the codec is. It is dropped if the session cannot go on.
+        """Send a control message, which is JSON text whatever the codec is.
 
-        It waits and is counted as other messages are.
+        It waits and is counted as other messages are, and is dropped if it can neither be sent nor wait.
         """
         with suppress(ConnectionLost):
             self.send(write_control(message), True)
 
-    def refuse(self) -> bool:
-        """Note that the connection has refused a message. Return whether messages wait for another connection."""
+    def note_dead(self) -> None:
+        """Note that the connection is dead: it has not taken a message. See `has_dead_connection`."""
         connection = self._connection
-        if connection is not None and not connection.refused:
-            connection.refused = True
-            if self.resumable:
-                self.send = self._wait
+        if connection is not None and not connection.dead:
+            connection.dead = True
+            self._choose_send()
             self._receiver.room_changed()
-        return self.resumable
 
-    def _refused(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
-        return self._wait(payload, text) if self.refuse() else None
+    def _not_taken(self, payload: bytes, text: bool = True, /) -> WaitingMessage | None:
+        self.note_dead()
+        return self._wait(payload, text) if self.resumable else None
 
     def _wait(self, payload: bytes, text: bool = True, /) -> WaitingMessage:
         message = WaitingMessage(payload, text)
@@ -438,7 +495,7 @@ class Session:
         connection = self._connection
         assert connection is not None
         self.sent = ReplayBuffer(self._settings.limits, self._sent_full, self._overflowed)
-        self.send = self.sent.through(connection.send, self._refused)
+        self._choose_send()
         self.received = Acknowledger(self._loop, self._acknowledge, self._writes_soon)
         self._survive(connection)
 
@@ -453,6 +510,7 @@ class Session:
         connection = self._connection
         assert connection is not None and self.received is not None
         self.complete = True
+        self._choose_send()
         if not self.closing:
             connection.receive = self.received.through(self._receive)
 
@@ -518,7 +576,7 @@ class Session:
         connection = self._connection
         if connection is not None and self.sent is not None and not self.ends_with_connection:
             self.ends_with_connection = True
-            self.send = connection.send
+            self._choose_send()
             self.sent.forget()
             self.look_for_room()
 
@@ -531,7 +589,7 @@ class Session:
             features = self._features = [BATCHES, CREDIT, DRAIN, STOP]
             if self._wants_msgpack:
                 features.append(MSGPACK)
-            if self._resumes:
+            if self._can_resume:
                 features.append(RESUME)
         return self._features
 
@@ -615,10 +673,10 @@ class Session:
 
     def _detach(self, info: CloseInfo) -> None:
         """Go on without a connection, until another one comes or the time is over."""
-        self._drop()
+        self._disown_connection()
         self._move(SessionInput.CUT)
         self.ending = info
-        self.send = self._wait
+        self._choose_send()
         if self.waiting is None:
             self.waiting = WaitingQueue()
         self._stop_timers()
@@ -628,17 +686,15 @@ class Session:
     def _expired(self) -> None:
         self._end_detached(SessionInput.EXPIRED, "no connection resumed it in time")
 
-    def _drop(self) -> None:
-        """Have no connection. Whatever the last one still delivers changes nothing."""
+    def _disown_connection(self) -> None:
+        """Have no connection from now on. Whatever the last one still delivers changes nothing."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.drop()
-            assert self.info is not None
-            self.info = msgspec.structs.replace(self.info, underlying=None)  # the object may be gone
+            connection.disown()
             self._receiver.connection_ended(connection)
 
-    def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
-        """Go on over ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
+    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+        """Resume on ``connection``, whose remote peer has received ``rx`` messages of ``size`` bytes."""
         sent, received = self.sent, self.received
         assert sent is not None and received is not None
         code, why = CloseCode.INVALID_DATA, limits.objection()
@@ -649,7 +705,7 @@ class Session:
                 code, why = CloseCode.ACCOUNTING, str(exc)
         if why is not None:
             self._receiver.log(logging.WARNING, "closing the connection with %d: %s", code, why)
-            connection.drop()
+            connection.disown()
             self._receiver.spawn(connection.transport.close(code, why))
             self._end_detached(SessionInput.ENDED, why)
             return
@@ -662,11 +718,11 @@ class Session:
         for payload, text in sent.again():
             with suppress(ConnectionLost):  # another connection gets them
                 connection.send(payload, text)
-        self.send = sent.through(connection.send, self._refused)
+        self._choose_send()  # until now, new messages waited behind those
         self._survive(connection)
-        self._receiver.session_goes_on(connection, limits)
+        self._receiver.session_reattached(connection, limits)
         self._send_waiting(connection)
-        self._went_on()
+        self._announce_changes()
         self.look_for_room()
         self._receiver.room_changed()
         if self._connection is connection and not self.closing:
@@ -679,20 +735,20 @@ class Session:
         if waiting is None:
             return
         for message in waiting.all():
-            if connection.refused or message.queue is not waiting:
+            if connection.dead or message.queue is not waiting:
                 continue
             try:
                 connection.send(message.payload, message.text)
             except ConnectionLost:
-                self.refuse()
+                self.note_dead()
             else:
                 message.was_sent()
                 sent.keep(message.payload, message.text)
         if not waiting:
             self.waiting = None
 
-    def _went_on(self) -> None:
-        """Say what has to follow what has waited."""
+    def _announce_changes(self) -> None:
+        """Announce what has changed while the session had no connection. It follows what has waited."""
 
     # ------------------------------------------------------------ the end
 
@@ -700,6 +756,7 @@ class Session:
         """Let nothing in from now on: a Close frame is about to be queued, and the session ends with its connection."""
         self.closing = True
         self.ending = info
+        self._choose_send()
         self.stop_receiving()
 
     def stop_receiving(self) -> None:
@@ -733,15 +790,15 @@ class Session:
             info = msgspec.structs.replace(info, user_closed=True)
         self.ending, self.end_reason = info, lost
         left = self._connection
-        self._drop()
+        self._disown_connection()
         self._move(happened)
         self._stop_timers()
-        self.send = self._not_sent
+        self._choose_send()
         self.full = False
         self._wake()
         asking = self.asking
         if asking is not None:
-            asking.drop()
+            asking.disown()
             self._receiver.spawn(asking.transport.close(CloseCode.GOING_AWAY))
         return left
 

@@ -41,7 +41,7 @@ __all__ = ["FIRST_MESSAGE", "RESUME_HEADER", "Arrival", "ServerSession", "Sessio
 FIRST_MESSAGE = 5.0
 """Seconds that a client has to say which session it means. After them it gets a new one."""
 RESUME_HEADER = "Wsrpc-Resume"
-"""Header of a request whose connection is to go on with a session: it is ``1``."""
+"""Header of a request whose connection is to resume a session: it is ``1``."""
 NO_TOKEN = hashlib.sha256(b"").digest()
 
 
@@ -108,7 +108,7 @@ class ServerSession(Session):
     # ------------------------------------------------------------ on another connection
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> None:
-        """Go on over ``connection``. Whatever the old one still delivers changes nothing any more."""
+        """Resume on ``connection``. Whatever the old one still delivers changes nothing any more."""
         self.gen, self.presented = asked.gen, _hash(asked.token)
         token = self._new_token()
         old = self._connection
@@ -125,7 +125,7 @@ class ServerSession(Session):
             connection.transport.send(write_control(answer), True)
         except ConnectionLost:  # it has dropped already, so the client comes again
             return
-        self._go_on(connection, asked.rx, asked.bytes, asked.limits)
+        self._reattach(connection, asked.rx, asked.bytes, asked.limits)
         if self._connection is connection:  # else the session has just ended
             self._receiver.use_handshake(handshake)
 
@@ -141,14 +141,14 @@ class ServerSession(Session):
         if self.holder is not None and self._sessions is not None:
             self._sessions.recount(self, self.holder)
 
-    def _go_on(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
+    def _reattach(self, connection: Connection, rx: int, size: int, limits: Announced) -> None:
         if self._sessions is not None:
             self._sessions.release(self)
-        super()._go_on(connection, rx, size, limits)
+        super()._reattach(connection, rx, size, limits)
 
     @property
     def peer(self) -> Any:
-        """The `Peer`, which has the principal of the session's client."""
+        """The `Peer`, which has the principal of the session's client, and the info of its last connection."""
         return self._receiver.peer
 
     def end(
@@ -182,7 +182,7 @@ def _counted(session: ServerSession) -> int:
 
 
 class Sessions:
-    """The sessions of a server that can go on over another connection.
+    """The sessions of a server that can resume on another connection.
 
     Each is kept for ``kept_for`` seconds without a connection. Those without one take at most ``limit`` bytes together.
     When they take more, the client whose sessions take most loses the largest one: no client can end the sessions of
@@ -206,7 +206,7 @@ class Sessions:
         return len(self._named)
 
     def add(self, session: ServerSession) -> str:
-        """Add a session that can go on over another connection, and return its name."""
+        """Add a session that can resume on another connection, and return its name."""
         sid = f"{self._here}.{secrets.token_urlsafe(16)}"
         self._named[sid] = session
         return sid
@@ -217,7 +217,7 @@ class Sessions:
         self._named.pop(session.sid, None)
 
     def resume(self, asked: Resume, connection: Connection, handshake: Handshake) -> ServerSession | GoneWhy:
-        """Go on with a session over ``connection``. Return the session, or why that is not possible.
+        """Resume a session on ``connection``. Return the session, or why that is not possible.
 
         A request that is refused changes nothing in the session.
         """
@@ -287,7 +287,7 @@ def _holder_key(session: ServerSession) -> object:
     if principal is not None:
         with suppress(Exception):  # of the user's class
             return "principal", hash(principal)
-    remote = None if session.info is None else session.info.remote
+    remote: tuple[str, int] | None = session.peer.info.remote
     if remote is None:
         return None
     host = remote[0]
@@ -301,7 +301,7 @@ def _holder_key(session: ServerSession) -> object:
 
 
 class Arrival:
-    """A connection that means to go on with a session, until its first message says with which.
+    """A connection that means to resume a session, until its first message says which one.
 
     If it says none, what arrives is kept for a new session; see `hand_over`.
     """
@@ -315,7 +315,7 @@ class Arrival:
         self._decided: asyncio.Future[ServerSession | None] = asyncio.get_running_loop().create_future()
 
     async def wait(self, deciding: Callable[[asyncio.Timeout], AbstractContextManager[None]]) -> ServerSession | None:
-        """Return the session that goes on. None for a new one.
+        """Return the session that has resumed. None for a new one.
 
         Args:
             deciding: lets the server end the wait when it closes.
@@ -363,7 +363,7 @@ class Arrival:
         found = self._sessions.resume(asked, self.connection, self._handshake)
         if isinstance(found, ServerSession):
             if self.connection.owner is self:  # the session has lost this connection meanwhile, which is being closed
-                self.connection.drop()
+                self.connection.disown()
             self._decided.set_result(found)
             return
         with suppress(ConnectionLost):  # it has just ended, and its end comes here

@@ -16,9 +16,9 @@ class SessionState(Enum):
     """It has not had a connection yet."""
     ATTACHED = "attached"
     DETACHED = "detached"
-    """Its connection is lost, and it may go on over another one."""
+    """Its connection is lost, and it may resume on another one."""
     RESUMING = "resuming"
-    """The client has another connection, and has asked the server to go on."""
+    """The client has another connection, and has asked the server to resume the session."""
     OVER = "over"
 
 

@@ -177,10 +177,10 @@ class Dialer(Struct, frozen=True, kw_only=True):
             check_header(name, str(value))
         return url, headers
 
-    async def __call__(self, resumes: bool = False) -> Dialed:
-        """Make one attempt. ``resumes``: to go on with a session, so the server waits for the first message."""
+    async def __call__(self, to_resume: bool = False) -> Dialed:
+        """Make one attempt. ``to_resume``: to resume a session, so the server waits for the first message."""
         url, headers = await self.ask()
-        if resumes:
+        if to_resume:
             headers[RESUME_HEADER] = "1"
         others: list[str] = []
         OTHER_ORIGINS.set(others)

@@ -22,6 +22,7 @@ from wsrpc._session.session import Session
 from wsrpc._session.sessions import Arrival, ServerSession, Sessions
 from wsrpc._session.waiting import WaitingMessage
 from wsrpc.testing import MemoryTransport, memory_transports
+from wsrpc.transport import ConnectionInfo
 
 SETTINGS = make_settings(Limits(), None, None)
 HANDSHAKE = Handshake("/", {})
@@ -31,6 +32,7 @@ class Above:
     """The receiver of one session, which notes what it is told, and its host on a server."""
 
     principal = None
+    info = ConnectionInfo()
 
     def __init__(self) -> None:
         self.ignored = Counter[str]()
@@ -44,7 +46,7 @@ class Above:
 
     def begin(self, session: Session, connection: Connection) -> None:
         self.session = session
-        session.begin(connection, resumes=True)
+        session.begin(connection, can_resume=True)
         session.start(self.receive, lambda: None)
 
     def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
@@ -73,7 +75,7 @@ class Above:
     def session_detached(self, info: CloseInfo, dropped: bool, /) -> None:
         self.told.append("detached" if dropped else "in vain")
 
-    def session_goes_on(self, connection: Connection, limits: Announced, /) -> None: ...
+    def session_reattached(self, connection: Connection, limits: Announced, /) -> None: ...
 
     def session_resumed(self) -> None:
         self.told.append("resumed")
@@ -117,7 +119,7 @@ class Story:
         arrival = Arrival(self.sessions if sessions is None else sessions, far, HANDSHAKE)
         arrival.connection.start(arrival._receive, lambda: None)
         assert isinstance(self.client.session, ClientSession)
-        self.client.session.ask(Connection(near))
+        self.client.session.ask_to_resume(Connection(near))
         await turns(10)
         return near
 
@@ -164,6 +166,29 @@ async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
     await turns(10)
     await story.resume()
     assert story.server.got == [b"1"]
+
+
+async def test_what_is_kept_back_precedes_what_waits_and_then_no_more() -> None:
+    story = Story()
+    await story.begin()
+    session = story.client.session
+    kept = [b"1"]
+
+    def send_kept() -> None:
+        while kept:
+            session.send(kept.pop(), True)
+
+    end = session.precede(send_kept)
+    session.drop(CloseInfo(1006, "no network"))
+    session.send(b"2", True)
+    end()
+    await turns(10)
+    await story.resume()
+    session.send_kept_back()  # as a channel does that closes
+    assert session.send(b"3", True) is None
+    await turns(10)
+    assert story.server.got == [b"1", b"2", b"3"]
+    assert session.connection is not None
 
 
 async def test_credit_and_draining_are_passed_on_and_counted() -> None:

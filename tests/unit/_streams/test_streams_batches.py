@@ -491,30 +491,30 @@ async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_cha
 
 async def test_what_precedes_is_sent_first_also_within_what_precedes() -> None:
     d = Driven()
-    link = out_of(d.peer)
+    session = out_of(d.peer).session
     kept = [b"10", b"11", b"12"]
 
     def send_kept() -> None:
         while kept:
-            link.session.send(kept.pop(0), True)
+            session.send(kept.pop(0), True)
 
     inner = [b"20"]
 
     def send_inner() -> None:
         while inner:
-            link.session.send(inner.pop(0), True)
+            session.send(inner.pop(0), True)
 
-    link.session.send(b"0", True)
-    end_outer = link.precede(send_kept)
-    end_inner = link.precede(send_inner)
-    link.session.send(b"1", True)
-    link.session.send(b"2", True)
+    session.send(b"0", True)
+    end_outer = session.precede(send_kept)
+    end_inner = session.precede(send_inner)
+    session.send(b"1", True)
+    session.send(b"2", True)
     kept.append(b"13")
     end_inner()
-    link.session.send(b"3", True)
+    session.send(b"3", True)
     kept.append(b"14")
     end_outer()
-    link.session.send(b"4", True)
+    session.send(b"4", True)
     assert d.take() == [0, 10, 11, 12, 20, 1, 2, 13, 3, 4]
 
 
