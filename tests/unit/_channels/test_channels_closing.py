@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Blocked, start, turns
+from core_driver import Blocked, Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, emptied
+from stream_driver import Both, emptied, welcome
 from stream_driver import both as both
-from stream_sides import opened
+from stream_sides import opened, requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import ScriptedTransport, pair
@@ -232,6 +232,26 @@ async def test_a_plain_peer_gets_a_cancellation_of_each_request_on_it(end: Any, 
             await asking
         ids = {1: channel.id, 2: inner["i"]}
         transport.expect(*[{k: ids[v] if k in "ih" else v for k, v in message.items()} for message in sent])
+
+
+@pytest.mark.parametrize("end", ["close", "abort", "remote abort"])
+async def test_a_wsrpc_peer_that_knows_of_the_end_gets_no_cancellations(end: str) -> None:
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome())
+    channel = await requested(d)
+    asking = start(channel.request("hang"))
+    await turns()
+    [inner] = d.take()
+    if end == "close":
+        channel.close("enough")
+        d.expect({"i": inner["i"], "x": "enough"})
+    elif end == "abort":
+        await channel.abort("enough")
+        d.expect({"h": channel.id, "x": "enough"})
+    else:
+        assert await d.fed({"h": channel.id, "x": "gone"}) == []
+    with pytest.raises(ChannelClosed):
+        await asking
 
 
 @pytest.mark.parametrize("handler", ["stream", "conversation"])
