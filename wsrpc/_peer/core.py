@@ -456,7 +456,7 @@ class PeerCore:
     def _reconnected(self) -> Stage | None:
         """Call the `on_reconnect` handlers, after the `open` handlers. Return None if all are finished."""
         out = self.out
-        if not self.session.takes_messages or out.is_open or len(out.contexts) > 1:
+        if not self.session.takes_messages or out.is_open or len(out.opening_invocations) > 1:
             return None
         unfinished = self.owner.reconnect_handlers()
         if not unfinished:
@@ -555,7 +555,7 @@ class PeerCore:
         self.messages.begin_nothing()
         self.life.running.run_in_tasks(True)
         self.log(logging.INFO, "the remote peer is about to close: new messages wait for another connection")
-        return bool(self.out.contexts)
+        return bool(self.out.opening_invocations)
 
     def room_changed(self) -> None:
         """Note that the session has become full, or has room again, or has another connection or none."""

@@ -218,16 +218,16 @@ class RunningHandlers:
         closing = (each for each in self.invocations if each.task is not None and closers.cover(each.task, each))
         return {each.served for each in closing if each.served is not None}
 
-    def is_awaited(self, ctx: Invocation | None) -> bool:
-        """Whether ``ctx`` is that of a handler which runs here and for which the remote peer waits."""
-        if ctx is not None and ctx is self.beginning:
-            return ctx.id is not None
+    def is_awaited(self, invocation: Invocation | None) -> bool:
+        """Return whether ``invocation`` is a request that is being handled here, and the remote peer waits for it."""
+        if invocation is None or invocation.id is None:
+            return False
+        if invocation is self.beginning:
+            return True
         return (
-            ctx is not None
-            and ctx.id is not None
-            and ctx in self.invocations
-            and not ctx.cancelled
-            and (ctx.served is None or not ctx.served.closed)
+            invocation in self.invocations
+            and not invocation.cancelled
+            and (invocation.served is None or not invocation.served.closed)
         )
 
 

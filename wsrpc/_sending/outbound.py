@@ -45,11 +45,11 @@ class Outbound:
         "_ignored",
         "_settings",
         "clear",
-        "contexts",
         "draining",
         "is_open",
         "loop",
         "opening",
+        "opening_invocations",
         "outbox",
         "overdue",
         "requests",
@@ -89,8 +89,8 @@ class Outbound:
         """Broadcasts that wait while the session is full. Most sessions never need one."""
         self.opening: OpenPhase | None = None
         """The `open` and `on_reconnect` handlers that take time, while they run."""
-        self.contexts: tuple[Invocation, ...] = ()
-        """The contexts of those handlers: messages that are sent within them leave at once."""
+        self.opening_invocations: tuple[Invocation, ...] = ()
+        """Those handlers' calls, and those of earlier stages: messages that are sent within them leave at once."""
         self.is_open = False
         """Whether those handlers are done or overdue, so that every message may be sent."""
 
@@ -142,9 +142,9 @@ class Outbound:
         """Belong to the thread of the session, which begins."""
         self.thread = get_ident()
 
-    def enter(self, context: Invocation) -> None:
-        """Begin a stage of the opening: messages that are sent in ``context`` leave at once."""
-        self.contexts = (*self.contexts, context)
+    def enter(self, invocation: Invocation) -> None:
+        """Begin a stage of the opening: messages that are sent within ``invocation`` leave at once."""
+        self.opening_invocations = (*self.opening_invocations, invocation)
 
     def open_slowly(self, phase: OpenPhase) -> None:
         """Keep the session opening until ``phase`` is over: some handlers take time."""
@@ -153,14 +153,14 @@ class Outbound:
 
     def end_opening(self) -> None:
         """End the opening: all messages may be sent now, or on the next connection of the session."""
-        self.contexts = ()
+        self.opening_invocations = ()
         self.is_open = True
         self.update_clear()
 
     def in_open_handler(self) -> bool:
         """Return whether an `open` or `on_reconnect` handler of the session runs, or a task that it made."""
-        context = CURRENT.get(None)
-        return context is not None and context in self.contexts
+        invocation = CURRENT.get(None)
+        return invocation is not None and invocation in self.opening_invocations
 
     # ------------------------------------------------------------ the course of the session
 

@@ -182,7 +182,7 @@ class ServedPeer(PeerOwner):
         # of work has something of its own to wait for. Messages that wait to be handled do so because of such work.
         core, out, running = self.core, self.out, self.life.running
         while core.connected:
-            if out.opening is not None and not closers.cover(out.opening.task, out.contexts[0]):
+            if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
                 await out.opening.wait()
             elif out.turns.busy:
                 await core.messages.wait_written()
