@@ -545,7 +545,8 @@ class ClientLife(RuleBasedStateMachine):
         assert not self.world.complaints, self.world.complaints
         assert client.state == life.state
         if self.refuses:
-            assert client.state in ("opening", "connected"), client
+            # `close()` waits until the transport has told of its end.
+            assert client.state in ("opening", "connected", "closing"), client
             transport = client.peer.transport
             assert transport is not None
             with pytest.raises(ConnectionLost):
@@ -658,7 +659,8 @@ class TestClientLife(FreezesOlderObjects, ClientLife.TestCase):  # type: ignore[
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
 
 
-def test_the_model_knows_a_connection_that_has_refused_a_message() -> None:
+@pytest.mark.parametrize("closes", [False, True], ids=["goes on", "closes"])
+def test_the_model_knows_a_connection_that_has_refused_a_message(closes: bool) -> None:
     """The machine meets this where a message falls between the server's Close frame and the end of the connection."""
     machine = ClientLife()  # nothing else here may refer to its client, which is to be gone at the end
     try:
@@ -673,10 +675,16 @@ def test_the_model_knows_a_connection_that_has_refused_a_message() -> None:
         machine.emit(offline=None, awaits=False, count=1)
         machine.holds()
         assert machine.refuses and not machine.client.connected
+        if closes:
+            machine.order("close", 0)
+            machine.world.run(until(lambda: machine.client.state == "closing", "it closes"))
+            machine.holds()
+            assert machine.refuses
         machine.time_passes(LIMITS.close_timeout)
         machine.holds()
-        assert machine.client.state == "waiting"
+        assert machine.client.state == ("closed" if closes else "waiting")
     finally:
         machine.teardown()
     # The second event is that of `finish`.
-    assert machine.there.seen == [("2", 1), ("2", 2)], "the refused message is sent on the next connection"
+    expected = [] if closes else [("2", 1), ("2", 2)]
+    assert machine.there.seen == expected, "the refused message is sent on the next connection"
