@@ -297,10 +297,12 @@ FORMATS = pytest.mark.parametrize("format", ["json", "negotiated", "msgpack"])
 
 
 async def argument(near: Side, far: Side, value: Any) -> Any:
-    far.on("take", lambda *given: seen.extend(given))
+    def take(one: Any, given: Any) -> None:
+        seen.append(given)
+
+    far.on("take", take)
     seen: list[Any] = []
     await near.request("take", 1, value)
-    assert seen.pop(0) == 1
     return seen.pop()
 
 
@@ -345,16 +347,16 @@ async def bare_rejection(near: Side, far: Side, value: Any) -> Any:
 
 
 async def event(near: Side, far: Side, value: Any) -> Any:
-    far.on("note", lambda given: seen.append(given))
     seen: list[Any] = []
+    far.on("note", seen.append)
     await near.emit("note", value)
     await near.request("sync")
     return seen.pop()
 
 
 async def event_on_a_named_channel(near: Side, far: Side, value: Any) -> Any:
-    far.of("news").on("note", lambda given: seen.append(given))
     seen: list[Any] = []
+    far.of("news").on("note", seen.append)
     near.of("news").emit_nowait("note", value)
     await near.request("sync")
     return seen.pop()
@@ -538,15 +540,18 @@ async def test_what_arrives_of_a_message_to_many() -> None:
 
 
 async def typed_arguments(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
-    far.on("take", annotated(lambda given: seen.append(given), given=tp))
     seen: list[Any] = []
+    far.on("take", noting(seen, tp))
     for value in values:
         await near.request("take", value)
     return seen
 
 
 async def typed_results(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
-    far.on("give", lambda index: values[index])
+    def give(index: int) -> Any:
+        return values[index]
+
+    far.on("give", give)
     return [await near.request("give", index, returns=tp) for index in range(len(values))]
 
 
@@ -559,15 +564,16 @@ async def typed_upload(near: Side, far: Side, tp: Any, values: list[Any]) -> lis
     async def take(items: Any) -> None:
         seen.extend([each async for each in items])
 
-    far.on("upload", annotated(take, items=AsyncIterator[tp]))
+    take.__annotations__ = {"items": AsyncIterator[tp]}
+    far.on("upload", take)
     seen: list[Any] = []
     await near.request("upload", send=values)
     return seen
 
 
 async def typed_events(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
-    far.on("note", annotated(lambda given: seen.append(given), given=tp))
     seen: list[Any] = []
+    far.on("note", noting(seen, tp))
     for value in values:
         await near.emit("note", value)
     await near.request("sync")
@@ -595,9 +601,12 @@ async def typed_event_of_a_conversation(near: Side, far: Side, tp: Any, values: 
     return seen
 
 
-def annotated(function: Any, **annotations: Any) -> Any:
-    function.__annotations__ = annotations
-    return function
+def noting(seen: list[Any], tp: Any) -> Any:
+    def note(given: Any) -> None:
+        seen.append(given)
+
+    note.__annotations__ = {"given": tp}
+    return note
 
 
 TypedDirection = Callable[[Side, Side, Any, list[Any]], Awaitable[list[Any]]]
@@ -782,8 +791,12 @@ async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_
     codec, value, counted, said = UNDECODED[case]
     u = Undecoded(codec, value)
     ran: list[Any] = []
-    u.d.peer.on("take", lambda *given: ran.append(given))
-    u.d.peer.of("room").on("take", lambda *given: ran.append(given))
+
+    def take(*given: Any) -> None:
+        ran.append(given)
+
+    u.d.peer.on("take", take)
+    u.d.peer.of("room").on("take", take)
     u.d.peer.on("wait", asyncio.Event().wait)
     u.d.peer.on("fine", lambda: "fine")
     await kind(u, said)
