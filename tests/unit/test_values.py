@@ -39,6 +39,7 @@ from wsrpc import (
     HandlerFailed,
     KeepLatest,
     Limits,
+    MessageTooBig,
     Peer,
     RemoteError,
     RpcError,
@@ -271,9 +272,11 @@ ONLY_MSGPACK = [
 
 
 @asynccontextmanager
-async def connected(format: str, *, hooks: bool = True) -> AsyncGenerator[tuple[Server, Client, Peer]]:
+async def connected(
+    format: str, *, hooks: bool = True, limits: Limits | None = None
+) -> AsyncGenerator[tuple[Server, Client, Peer]]:
     """A client and a server that have agreed on ``format``."""
-    options: dict[str, Any] = {"dec_hook": decode_money}
+    options: dict[str, Any] = {"dec_hook": decode_money, "limits": limits}
     enc_hook = encode_money if hooks else None
     if format == "msgpack":
         options["codec"] = MsgpackCodec(enc_hook=enc_hook)
@@ -334,12 +337,12 @@ async def rejected_with(near: Side, far: Side, error: RpcError) -> RemoteError:
 
 async def error_data(near: Side, far: Side, value: Any) -> Any:
     error = await rejected_with(near, far, RpcError("no", "E", value))
-    assert (error.message, error.code) == ("no", "E")
+    assert (error.message[:2], error.code) == ("no", "E")
     return error.data
 
 
 async def error_field(near: Side, far: Side, value: Any) -> Any:
-    return (await rejected_with(near, far, RpcError("no", fields={"why": value}))).fields["why"]
+    return (await rejected_with(near, far, RpcError("no", fields={"why": value}))).fields.get("why")
 
 
 async def bare_rejection(near: Side, far: Side, value: Any) -> Any:
@@ -804,3 +807,30 @@ async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_
     assert u.d.ignored == {counted: 2 if kind in (request_undecoded, event_undecoded) else 1}
     assert await u.fed(i=9, a=["fine"]) == [{"i": 9, "d": "fine"}]
     u.d.assert_empty()
+
+
+# ---------------------------------------------------------------- what the other side would not take
+
+
+@pytest.mark.parametrize(
+    ("limits", "value"),
+    [(Limits(message=2000), "x" * 2001), (Limits(values=100), [[]] * 101)],
+    ids=["bytes", "values"],
+)
+@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+async def test_what_is_too_big_for_the_other_side_is_not_sent(
+    direction: Direction, outcome: str, limits: Limits, value: Any
+) -> None:
+    async with connected("negotiated", limits=limits) as (_, client, peer):
+        for near, far in ((client, peer), (peer, client)):
+            if direction in (error_data, error_field, bare_rejection):
+                assert await direction(near, far, value) is None, "the error arrives without it"
+            elif outcome is NO_REASON:
+                assert str(await direction(near, far, value)) == "Request aborted"
+            else:
+                with pytest.raises(MessageTooBig if outcome is RAISES else RemoteError) as caught:
+                    await direction(near, far, value)
+                assert "the other side takes" in str(caught.value)
+                assert outcome is RAISES or str(caught.value).startswith("what the handler gave is too big: ")
+            assert await argument(near, far, "fine") == "fine"
+        assert not set(peer.ignored) - {"response to no request"}

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Never
 
 import pytest
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, Limits, Peer, Reconnect, Retry, Router, RpcError, Server
+from wsrpc import AnonymousChannel, Client, KeepLatest, Limits, Peer, Reconnect, Retry, Router, RpcError, Server
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect
 
@@ -98,104 +100,89 @@ def test_decorators_without_options_with_parentheses(where: str) -> None:
             getattr(registrar, name)()
 
 
-async def test_a_coroutine_in_place_of_its_function() -> None:
-    coroutine = handler(1)
-    with pytest.raises(TypeError, match=r"the result of calling the function: leave out the parentheses$"):
-        Server().on("x", coroutine)  # type: ignore[call-overload]
-    coroutine.close()
-
-
 # ---------------------------------------------------------------- making and configuring
 
 FUNCTION = "{name}= is a function, or None; got 5"
 FLAG = "{name}= is True or False, got 'x'"
+SLOW = 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''
 SECONDS = "{name}= is a number of seconds, more than 0, or None for no limit; got "
 
-MAKING: dict[str, tuple[Callable[[], object], str]] = {
-    **{
-        f"{kind.__name__} {name}": (lambda make=make, name=name, wrong=wrong: make(**{name: wrong}), text)  # type: ignore[misc]
-        for kind, make in ((Server, Server), (Client, lambda **options: Client(URL, **options)))
-        for name, wrong, text in (
-            ("limits", 5, "limits= takes a wsrpc.Limits, got 5"),
-            ("codec", 5, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
-            ("dec_hook", 5, FUNCTION.format(name="dec_hook")),
-            ("enc_hook", 5, FUNCTION.format(name="enc_hook")),
-            ("lax", "x", FLAG.format(name="lax")),
-            ("compression", "x", FLAG.format(name="compression")),
-            ("extensions", "x", FLAG.format(name="extensions")),
-            ("expose_errors", "x", "expose_errors= is True, False or a function of the exception, got 'x'"),
-            (
-                "log_payloads",
-                5,
-                "log_payloads= is True, False or a plain function(direction, event, args), got 5",
-            ),
-        )
-    },
-    "Server trusted_proxies": (
-        lambda: Server(trusted_proxies=5),  # type: ignore[arg-type]
-        "trusted_proxies= takes a list of addresses and networks, got 5",
+LATEST = "KeepLatest(key) takes a plain function of the event's arguments, got "
+BOTH: list[tuple[str, Any, str]] = [
+    ("limits", 5, "limits= takes a wsrpc.Limits, got 5"),
+    ("limits", {"running": 5}, "limits= takes a wsrpc.Limits, got {'running': 5}"),
+    ("codec", 5, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
+    ("dec_hook", 5, FUNCTION.format(name="dec_hook")),
+    ("enc_hook", 5, FUNCTION.format(name="enc_hook")),
+    ("lax", "x", FLAG.format(name="lax")),
+    ("compression", "x", FLAG.format(name="compression")),
+    ("extensions", "x", FLAG.format(name="extensions")),
+    ("expose_errors", "x", "expose_errors= is True, False or a function of the exception, got 'x'"),
+    ("log_payloads", 5, "log_payloads= is True, False or a plain function(direction, event, args), got 5"),
+]
+MAKING: list[tuple[Any, dict[str, Any], str]] = [
+    *((Server, {name: wrong}, text) for name, wrong, text in BOTH),
+    *((Client, {"url": URL, name: wrong}, text) for name, wrong, text in BOTH),
+    (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
+    (Server, {"handler_context": 5}, "handler_context= is a function of the context, got 5"),
+    (Server, {"slow": "drop"}, SLOW),
+    (Server().room, {"name": "x", "slow": "drop"}, SLOW),
+    (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
+    *(
+        (Server, {"detached": wrong}, f"detached= is a number of seconds, 0.001 or more; got {wrong!r}")
+        for wrong in ("5", True, None, 0, float("nan"))
     ),
-    "Server handler_context": (
-        lambda: Server(handler_context=5),  # type: ignore[arg-type]
-        "handler_context= is a function of the context, got 5",
-    ),
-    "Client url": (lambda: Client(5), "a url is text, or a function that returns it, got int"),  # type: ignore[arg-type]
-    "Client without scheme": (
-        lambda: Client("localhost"),
-        "a URL begins with ws:// or wss:// and names a host, got 'localhost'",
-    ),
-    "Client dial": (
-        lambda: Client(URL, dial=5),  # type: ignore[arg-type]
-        "dial= is an async function that opens a connection, such as wsrpc.dial; got 5",
-    ),
-    "Client reconnect": (
-        lambda: Client(URL, reconnect=False),  # type: ignore[arg-type]
-        "reconnect= takes a wsrpc.Reconnect or None, got False",
-    ),
-    **{
-        f"Client connect_timeout={wrong!r}": (
-            lambda wrong=wrong: Client(URL, connect_timeout=wrong),  # type: ignore[misc]
-            SECONDS.format(name="connect_timeout") + repr(wrong),
-        )
+    *(
+        (Client, {"url": URL, "connect_timeout": wrong}, SECONDS.format(name="connect_timeout") + repr(wrong))
         for wrong in ("1", True, 0, -1, float("nan"))
-    },
-    "Router lax": (lambda: Router(lax="x"), FLAG.format(name="lax")),  # type: ignore[arg-type]
-    "include": (lambda: Server().include(5), "include() takes a wsrpc.Router, got 5"),  # type: ignore[arg-type]
-    "include of a server": (
-        lambda: Client(URL).include(Server()),  # type: ignore[arg-type]
-        "include() takes a wsrpc.Router, got <Server open, 0 peers>",
     ),
-    "of": (lambda: Server().of(5), "a channel's name is a non-empty string, got 5"),  # type: ignore[arg-type]
-    "ordered channel": (
-        lambda: Client(URL).of("chat", ordered=1),  # type: ignore[arg-type]
-        "ordered= is True or False, got 1",
+    (Client, {"url": 5}, "a url is text, or a function that returns it, got int"),
+    (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
+    (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
+    (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
+    (
+        Client,
+        {"url": URL, "ssl": ssl.create_default_context()},
+        "ssl= goes with a wss:// URL, got 'ws://localhost'",
     ),
-    "ordered channel of a router": (
-        lambda: Router().of("chat", ordered=1),  # type: ignore[arg-type]
-        "ordered= is True or False, got 1",
+    (Router, {"lax": "x"}, FLAG.format(name="lax")),
+    (Server().listen, {"sock": 5}, "sock= is a socket.socket that is bound, got 5"),
+    (wsrpc.method, {"ordered": "x"}, FLAG.format(name="ordered")),
+    (MsgpackCodec, {"enc_hook": 5}, FUNCTION.format(name="enc_hook")),
+    (KeepLatest, {"key": "x"}, LATEST + "'x'"),
+    (
+        KeepLatest,
+        {"key": handler},
+        "KeepLatest(key) takes a plain function of the event's arguments, got <function handler at …>",
     ),
-    "method": (lambda: wsrpc.method(ordered="x"), FLAG.format(name="ordered")),  # type: ignore[call-overload]
-    "MsgpackCodec": (
-        lambda: MsgpackCodec(enc_hook=5),  # type: ignore[arg-type]
-        FUNCTION.format(name="enc_hook"),
-    ),
-    "Limits": (lambda: Limits(depth="5"), "Limits.depth is a whole number, got '5'"),  # type: ignore[arg-type]
-    "Retry": (lambda: Retry(attempts=1.5), "Retry(attempts=) is a whole number, got 1.5"),  # type: ignore[arg-type]
-    "Retry attempts": (lambda: Retry(attempts=True), "Retry(attempts=) counts the first one, too: 1 or more; got True"),
-    "Reconnect": (lambda: Reconnect(max=True), "Reconnect(max=) is a number of seconds, 0 or more; got True"),
-    "RpcError": (
-        lambda: RpcError("no", fields=5),  # type: ignore[arg-type]
-        "fields= takes a mapping of names to values, got 5",
-    ),
-}
+    (Limits, {"depth": "5"}, "Limits.depth is a whole number, got '5'"),
+    (Retry, {"attempts": 1.5}, "Retry(attempts=) is a whole number, got 1.5"),
+    (Retry, {"attempts": True}, "Retry(attempts=) counts the first one, too: 1 or more; got True"),
+    (Reconnect, {"max": True}, "Reconnect(max=) is a number of seconds, 0 or more; got True"),
+    (RpcError, {"message": "no", "fields": 5}, "fields= takes a mapping of names to values, got 5"),
+]
 
 
-@pytest.mark.parametrize("mistake", MAKING)
-def test_making(mistake: str) -> None:
-    call, text = MAKING[mistake]
+@pytest.mark.parametrize(("make", "options", "text"), MAKING)
+def test_making(make: Any, options: dict[str, Any], text: str) -> None:
     with pytest.raises((TypeError, ValueError)) as caught:
-        call()
-    assert str(caught.value) == text
+        make(**options)
+    assert shown(str(caught.value)) == text
+
+
+@pytest.mark.parametrize("kind", [Server, Client, Router])
+def test_parts(kind: Any) -> None:
+    made: Any = kind()
+    mistakes: list[tuple[Callable[[], Any], str]] = [
+        (lambda: made.include(5), "include() takes a wsrpc.Router, got 5"),
+        (lambda: made.include(Server()), "include() takes a wsrpc.Router, got <Server open, 0 peers>"),
+        (lambda: made.of(5), "a channel's name is a non-empty string, got 5"),
+        (lambda: made.of("chat", ordered=1), "ordered= is True or False, got 1"),
+    ]
+    for call, text in mistakes[2 if kind is Router else 0 :]:
+        with pytest.raises((TypeError, ValueError)) as caught:
+            call()
+        assert str(caught.value) == text
 
 
 PORT = "port= is a number from 0 (a free one) to 65535, got "
@@ -210,6 +197,8 @@ PORT = "port= is a number from 0 (a free one) to 65535, got "
         ("port", True, PORT + "True"),
         ("port", -1, PORT + "-1"),
         ("port", 65536, PORT + "65536"),
+        ("path", "ws", "a path begins with a slash, got 'ws'"),
+        ("path", "", "a path begins with a slash, got ''"),
         ("path", 5, "path= is text that begins with a slash, or None for any path; got 5"),
         ("ssl", True, "ssl= is an ssl.SSLContext with the server's certificate, or None; got True"),
         (
@@ -229,43 +218,54 @@ def test_listening(method: str, name: str, wrong: Any, text: str) -> None:
     assert str(caught.value) == text
 
 
-def test_listening_on_what_is_no_socket() -> None:
-    with pytest.raises(TypeError, match=r"^sock= is a socket\.socket that is bound, got 5$"):
-        Server().listen(sock=5)  # type: ignore[arg-type]
-
-
 # ---------------------------------------------------------------- statements
 
 
-async def test_what_is_used_in_another_statement() -> None:
-    server: Any = Server()
-    client: Any = Client(URL)
-    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
-        async with server:
-            pass
-    with pytest.raises(TypeError, match=r"^a Server is not a context manager: use `async with server\.listen"):
-        with server:
-            pass
-    with pytest.raises(TypeError, match=r"^listen\(\) opens a block: use `async with server\.listen"):
-        with server.listen():
-            pass
-    with pytest.raises(TypeError, match=r"^listen\(\) opens a block: use `async with server\.listen"):
-        await server.listen()
-    with pytest.raises(TypeError, match=r"^a client dials and closes asynchronously: use `async with client:`$"):
-        with client:
-            pass
-    with pytest.raises(TypeError, match=r"^the items of a stream arrive over time: use `async for`$"):
-        for _ in client.stream("x"):
-            pass
-    with pytest.raises(TypeError, match=r"^a stream is opened and closed asynchronously: use `async with`$"):
-        with client.stream("x"):
-            pass
-    with pytest.raises(RuntimeError, match=r"^not listening: use `async with server\.listen"):
-        _ = server.listen().url
+async def with_(thing: Any) -> None:
+    with thing:
+        pass
+
+
+async def async_with(thing: Any) -> None:
+    async with thing:
+        pass
+
+
+async def for_(thing: Any) -> None:
+    for _ in thing:
+        pass
+
+
+async def url_of(listening: Any) -> object:
+    return listening.url
+
+
+LISTEN = "use `async with server.listen"
+
+
+@pytest.mark.parametrize(
+    ("statement", "thing", "text"),
+    [
+        (async_with, lambda: Server(), f"a Server is not a context manager: {LISTEN}"),
+        (with_, lambda: Server(), f"a Server is not a context manager: {LISTEN}"),
+        (with_, lambda: Server().listen(), f"listen() opens a block: {LISTEN}"),
+        (asyncio.gather, lambda: Server().listen(), f"listen() opens a block: {LISTEN}"),
+        (url_of, lambda: Server().listen(), f"not listening: {LISTEN}"),
+        (with_, lambda: Client(URL), "a client dials and closes asynchronously: use `async with client:`"),
+        (for_, lambda: Client(URL).stream("x"), "the items of a stream arrive over time: use `async for`"),
+        (with_, lambda: Client(URL).stream("x"), "a stream is opened and closed asynchronously: use `async with`"),
+        (asyncio.gather, lambda: Client().connect(), "this client has no url to dial: give Client(url), or bind"),
+    ],
+)
+async def test_statements(statement: Callable[[Any], Any], thing: Callable[[], Any], text: str) -> None:
+    with pytest.raises((TypeError, RuntimeError, ValueError)) as caught:
+        await statement(thing())
+    assert str(caught.value).startswith(text)
+
+
+async def test_a_program_inside_of_an_event_loop() -> None:
     with pytest.raises(RuntimeError, match=r"^run\(\) starts an event loop of its own: inside one, use `async with"):
-        server.run()
-    with pytest.raises(ValueError, match=r"^this client has no url to dial: give Client\(url\), or bind"):
-        await Client().connect()
+        Server().run()
 
 
 @pytest.mark.parametrize("function", [wsrpc.current_peer, wsrpc.current_context])
@@ -286,7 +286,11 @@ REQUESTING = [
     ({"timeout": True}, TIMEOUT + "True"),
     ({"timeout": -1}, TIMEOUT + "-1"),
     ({"timeout": [1]}, TIMEOUT + "[1]"),
+    ({"timeout": float("nan")}, TIMEOUT + "nan"),
     ({"returns": 5}, RETURNS + "5: "),
+    ({"returns": Never}, ""),
+    ({"returns": list[asyncio.Event]}, ""),
+    ({"returns": Peer}, ""),
     ({"returns": "int"}, RETURNS + "'int': "),
     ({"returns": [int]}, RETURNS + "[<class 'int'>]: "),
     ({"send": 5}, SEND + "int"),
@@ -324,6 +328,10 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
             with pytest.raises((TypeError, ValueError)) as caught:
                 await caller.request("work", **options)
             assert str(caught.value).startswith(text)
+        client_offline = Client(URL)
+        with pytest.raises((TypeError, ValueError)):
+            await client_offline.request("work", **options)
+        assert client_offline.peer.pending == client.peer.pending == 0
         await client.request("work")
     assert len(ran) == 1
 
@@ -343,54 +351,41 @@ async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method
                 with pytest.raises(TypeError) as caught:
                     await getattr(caller, method)("work", name=5)
                 assert str(caught.value).endswith(f"options of {method}() itself ({options})")
-
-
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("method", ["emit", "emit_nowait", "request", "open_channel", "stream"])
-async def test_the_name_of_what_is_sent(method: str) -> None:
-    async with asyncio.timeout(8), connect(Server()) as client:
-
-        async def call() -> None:
-            result: Any = getattr(client, method)(5)
-            await (anext(result) if method == "stream" else result)
-
-        with pytest.raises(TypeError, match=r"^an event's name is a string, got 5$"):
-            await call()
+        everybody: list[Any] = [server, server.of("room"), server.room("lobby")]
+        for caller in everybody:
+            with pytest.raises(TypeError, match=r"text.*'hi'|'hi'.*text"):
+                await caller.emit("hi", text="hello")
 
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
-    ("arguments", "text"),
+    ("call", "text"),
     [
-        (("x",), "a close code is a number such as 1000, or None for no code; got 'x'"),
-        ((1000, 5), "a close reason is text, got 5"),
+        *(
+            (lambda one, method=method: getattr(one, method)(5), "an event's name is a string, got 5")
+            for method in ("emit", "request", "open_channel")
+        ),
+        (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
+        (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
     ],
 )
-async def test_closing(arguments: tuple[Any, ...], text: str) -> None:
+async def test_calling(call: Callable[[Any], Any], text: str) -> None:
     server = Server()
     async with asyncio.timeout(8), connect(server) as client:
         for one in (client, client.peer, server.peers[0]):
             with pytest.raises(TypeError) as caught:
-                await one.close(*arguments)
+                await call(one)
             assert str(caught.value) == text
+        with pytest.raises(TypeError, match=r"^an event's name is a string, got 5$"):
+            client.emit_nowait(5)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=r"^an event's name is a string, got 5$"):
+            await anext(client.stream(5))  # type: ignore[arg-type]
+        for drain in ("5", True, -1):
+            wrong: Any = drain
+            for closing in (server.close(wrong), asyncio.to_thread(server.run, drain=wrong)):
+                with pytest.raises((TypeError, ValueError), match=r"^drain= is a number of seconds, 0 or more; got "):
+                    await closing
         assert client.connected
-
-
-@pytest.mark.parametrize("drain", ["5", True, -1])
-async def test_draining(drain: Any) -> None:
-    with pytest.raises((TypeError, ValueError)) as caught:
-        await Server().close(drain)
-    assert str(caught.value) == f"drain= is a number of seconds, 0 or more; got {drain!r}"
-    with pytest.raises((TypeError, ValueError)) as caught:
-        Server().run(drain=drain)
-    assert str(caught.value) == f"drain= is a number of seconds, 0 or more; got {drain!r}"
-
-
-@pytest.mark.parametrize("detached", ["5", True, None, 0, float("nan")])
-def test_the_time_that_sessions_are_kept(detached: Any) -> None:
-    with pytest.raises((TypeError, ValueError)) as caught:
-        Server(detached=detached)
-    assert str(caught.value) == f"detached= is a number of seconds, 0.001 or more; got {detached!r}"
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -431,43 +426,65 @@ async def test_a_call_that_is_not_awaited_is_named(call: Callable[..., Any], nam
         assert client.connected and client.peer.pending == 0
 
 
-# ---------------------------------------------------------------- what is none
+async def test_a_tls_context_with_ws_is_not_tried_again() -> None:
+    asked = 0
+
+    def url() -> str:
+        nonlocal asked
+        asked += 1
+        return "ws://127.0.0.1:1/"
+
+    client = Client(url, ssl=ssl.create_default_context())
+    async with asyncio.timeout(8):
+        with pytest.raises(ValueError, match="wss://"):
+            await client.connect()
+    assert asked == 1
+    await client.close()
 
 
-@pytest.mark.usefixtures("nothing_left")
-async def test_what_only_looks_like_a_mistake() -> None:
-    """Callables of all kinds are middleware, and a stream may still be sent or returned."""
+# ---------------------------------------------------------------- lifecycle handlers
+
+
+@pytest.mark.parametrize("event", ["open", "connect", "close", "disconnect", "error", "message"])
+@pytest.mark.parametrize("options", [{"thread": True}, {"ordered": True}, {"lax": True}, {"lax": False}])
+def test_options_that_do_not_apply_to_lifecycle_events(event: str, options: dict[str, Any]) -> None:
+    for target in (Server(), Client(), Router()):
+        with pytest.raises(TypeError, match=f"'{event}' reports on the connection"):
+            target.on(event, lambda: None, **options)
+    # On a channel that is an ordinary name.
+    Server().of("room").on(event, lambda: None, thread=True)
+
+
+@pytest.mark.parametrize("event", ["open", "close", "error", "message"])
+async def test_a_second_lifecycle_handler_from_elsewhere_warns(event: str, caplog: pytest.LogCaptureFixture) -> None:
+    def one() -> None:
+        pass
+
+    def two() -> None:
+        pass
+
     server = Server()
-    seen: list[str] = []
+    server.on(event, one)
+    server.on(event, one)
+    assert messages(caplog) == []
+    server.on(event, two)
+    [text] = messages(caplog)
+    lines = [function.__code__.co_firstlineno for function in (one, two)]
+    assert f"'{event}'" in text
+    assert text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
+    assert caplog.records[0].levelno == logging.WARNING
+    caplog.clear()
+    server.on(event, None)
+    server.on(event, one)
+    server.once(event, two)  # for the next one only: it replaces nothing
+    assert messages(caplog) == []
 
-    class Noting:
-        async def __call__(self, ctx: wsrpc.Context, call_next: Any) -> Any:
-            seen.append(ctx.event)
-            return await call_next(ctx)
 
-    server.use(Noting())
-    server.use(lambda ctx, call_next: call_next(ctx))
-
-    @server.on("count")
-    async def count() -> AsyncIterator[int]:
-        yield 1
-        yield 2
-
-    @server.on("sum")
-    async def total(numbers: AsyncIterator[int]) -> int:
-        return sum([number async for number in numbers])
-
-    @server.on("relay")
-    async def relay(peer: Peer) -> Any:
-        return peer.stream("count")
-
-    @server.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.wait_closed()
-
-    async with asyncio.timeout(8), connect(server) as client:
-        client.on("count", count)
-        assert await client.request("sum", send=client.stream("count")) == 3
-        async with client.stream("relay") as numbers:
-            assert [number async for number in numbers] == [1, 2]
-    assert seen == ["sum", "count", "relay"] or seen == ["count", "sum", "relay"]
+async def test_a_server_channel_tells_whether_it_is_closed_and_why() -> None:
+    server = Server()
+    room = server.of("room")
+    assert (room.closed, room.close_reason) == (False, None)
+    room.close("bored")
+    room.close("again")
+    assert (room.closed, room.close_reason) == (True, "bored")
+    assert not server.of("room").closed

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, KeepLatest, Server
+from wsrpc import Client, Limits, Server
 from wsrpc.errors import PeerError
-from wsrpc.testing import connect
+from wsrpc.testing import connect, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -74,13 +76,30 @@ async def test_a_member_is_a_peer(wrong: Any) -> None:
             change(wrong)
 
 
-async def test_a_key_of_keep_latest_is_a_plain_function() -> None:
-    async def later(*args: object) -> int:
-        return 1
-
-    wrong: Any
-    for wrong in ("symbol", 5, later):
-        with pytest.raises(
-            TypeError, match=r"^KeepLatest\(key\) takes a plain function of the event's arguments, got "
-        ):
-            KeepLatest(wrong)
+async def test_a_cancelled_emit_to_all_has_sent_nothing_and_leaves_nothing() -> None:
+    limits = Limits(high_water=1000)
+    server = Server(limits=limits)
+    heard: list[Any] = []
+    client = Client(limits=limits)
+    client.on("e", heard.append)
+    async with asyncio.timeout(8):
+        ours, theirs = memory_transports(limits=limits)
+        await asyncio.gather(server.accept(theirs), client.bind(ours))
+        theirs.hold()
+        await server.emit("e", "x" * 2000)  # now the line is full
+        before = asyncio.all_tasks()
+        emitting = asyncio.create_task(server.emit("e", "cancelled"))
+        await turns(3)
+        assert not emitting.done()
+        emitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await emitting
+        await turns()
+        assert asyncio.all_tasks() == before
+        theirs.release()
+        await turns()
+        await server.emit("e", "after")
+        await turns()
+        assert heard == ["x" * 2000, "after"]
+        await client.close()
+        await server.close()

@@ -165,14 +165,6 @@ async def test_what_waits_leaves_before_the_close_frame() -> None:
         assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
 
 
-async def test_policies_that_are_none() -> None:
-    for wrong in ("drop", KeepLatest, 7, ["close"]):
-        with pytest.raises(ValueError, match=r"slow= is .* or wsrpc\.KeepLatest\(\)"):
-            Server(slow=wrong)  # type: ignore[arg-type]
-        with pytest.raises(ValueError, match="slow= is"):
-            Server().room("lobby", slow=wrong)  # type: ignore[arg-type]
-
-
 # ---------------------------------------------------------------- real sockets
 
 

@@ -1,0 +1,306 @@
+"""hello and welcome: what two wsrpc peers say first, and that plain peers never notice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+from core_driver import Driven, start, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Feed, agreed, collect, control, decoded, emptied, hello, item, welcome
+
+from wsrpc import Client, Context, Limits, MessageTooBig, RemoteError, RequestTimeout, RpcError, Server
+from wsrpc.codecs import MsgpackCodec
+from wsrpc.errors import UnexpectedChannel
+from wsrpc.testing import connect, pair
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+ALL = ("credit", "msgpack")
+
+
+async def test_the_dialer_says_hello_first_and_goes_on_without_waiting() -> None:
+    d = Driven(dialer=True, extensions=True, bind=False)
+    d.peer.on("open", lambda peer: peer.emit_nowait("from open"))
+    d.peer.bind(d.transport)
+    await d.peer.emit("after")
+    first, *others = d.take()
+    assert others == [{"a": ["from open"]}, {"a": ["after"]}]
+    assert first.keys() == {"ws-wrapper", "wsrpc"} and first["ws-wrapper"] is False
+    said = first["wsrpc"]
+    assert said.keys() == {"t", "v", "features", "limits"}
+    assert (said["t"], said["v"], sorted(said["features"])) == (
+        "hello",
+        1,
+        ["batches", "credit", "drain", "msgpack", "stop"],
+    )
+    assert said["limits"]["message"] == Limits().message
+    assert len(json.dumps(first)) < 4096
+
+
+async def test_the_acceptor_is_silent_until_spoken_to_and_answers_before_anything_else() -> None:
+    d = Driven(extensions=True)
+    d.peer.on("q", lambda: 1)
+    await turns()
+    d.expect()
+    answer, *others = await d.fed(hello("credit"), {"i": 7, "a": ["q"]})
+    assert answer["wsrpc"]["t"] == "welcome" and answer.keys() == {"ws-wrapper", "wsrpc"}
+    assert answer["wsrpc"].keys() == {"t", "features", "limits"} | ({"v"} & answer["wsrpc"].keys())
+    assert others == [{"i": 7, "d": 1}]
+
+
+IGNORED: list[Any] = [
+    control("hello"),
+    control("hello", v=1, features=["credit"]),
+    control("hello", v=1, limits={}),
+    control("hello", features=[], limits={}),
+    control("hello", v="1", features=[], limits={}),
+    control("hello", v=1, features="credit", limits={}),
+    control("hello", v=1, features=[1], limits={}),
+    control("hello", v=1, features=[], limits=[]),
+    control("hello", v=1, features=[], limits={"message": "big"}),
+    control("hello", v=1, features=[], limits=None),
+    control("hello", v=1, features=["x" * 4096], limits={}),
+    control("greeting", v=1, features=[], limits={}),
+    {"ws-wrapper": False, "wsrpc": None},
+    {"ws-wrapper": False, "wsrpc": []},
+    {"ws-wrapper": False, "wsrpc": {}},
+    {**hello("credit"), "more": 1},
+    {**hello("credit"), "a": ["e"]},
+    *({**hello("credit"), "ws-wrapper": flag} for flag in (0, True, None, "false")),
+    {"ws-wrapper": False},
+    json.dumps(hello("credit")).encode(),
+    welcome(*ALL),
+]
+
+
+@pytest.mark.parametrize("message", IGNORED, ids=lambda message: str(message)[:60])
+async def test_a_malformed_hello_is_ignored_and_counted(message: Any) -> None:
+    d = Driven(extensions=True)
+    d.peer.on("e", pytest.fail)
+    for _ in range(30):
+        assert await d.fed(message) == []
+    assert sum(d.ignored.values()) == 30 and d.peer.connected
+    await agreed(d, "credit")
+
+
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+async def test_what_was_agreed_first_stays(dialer: bool) -> None:
+    d = Driven(dialer=dialer, extensions=True)
+    d.take()
+    await d.fed(welcome("credit") if dialer else {**hello("credit", "telepathy", v=2, aura=5)})
+    d.take()
+    assert await d.fed(hello(*ALL), welcome(*ALL), hello()) == []
+    assert d.ignored == {"control message out of place": 3}
+    await d.peer.emit("e")
+    d.expect({"a": ["e"]})
+
+
+@pytest.mark.parametrize("features", [(), ("credit",), ("drain", "resume", "time travel"), ("msgpack",)], ids=repr)
+async def test_only_what_both_can_do_is_used(features: tuple[str, ...]) -> None:
+    d = Driven(dialer=True, extensions=True)
+    d.take()
+    await d.fed(welcome(*features))
+    stream = d.peer.stream("s")
+    reading = start(anext(stream))
+    await turns()
+    [request] = decoded(sent := d.take())
+    assert isinstance(sent[0], bytes) == ("msgpack" in features)
+    started = decoded(await d.fed({"i": request["i"], "h": 1}))
+    assert started[-1] == {"h": request["i"], "a": ["start"]}
+    assert len(started) == 1 + ("credit" in features)
+    await d.fed(item(request["i"], 1))
+    assert await reading == 1
+    await stream.aclose()
+
+
+async def test_messagepack_is_used_from_welcome_on_and_text_is_still_read() -> None:
+    d = Driven(dialer=True, extensions=True)
+    seen: list[Any] = []
+    d.peer.on("message", lambda peer, message: seen.append((message.text, message.args)))
+    d.peer.on("echo", lambda value: value)
+    early, i = await d.asks("q", 1)
+    assert await d.fed(msgspec.msgpack.encode({"i": 2, "a": ["echo", 1]})) == [], "foreign until it is agreed"
+    await d.fed(welcome(*ALL), control("credit", h=5, n=1, bytes=1))
+    packed = msgspec.msgpack.encode({"i": 4, "a": ["echo", b"\x01"]})
+    answers = await d.fed({"i": 2, "a": ["echo", "text"]}, packed)
+    assert all(isinstance(answer, bytes) for answer in answers)
+    assert decoded(answers) == [{"i": 2, "d": "text"}, {"i": 4, "d": b"\x01"}]
+    await d.fed(msgspec.msgpack.encode({"i": i, "d": b"late"}))
+    assert early.result() == b"late"
+    assert seen[1:3] == [(True, ("text",)), (False, (b"\x01",))], "control messages are not shown"
+    assert d.ignored["foreign"] == 1
+
+
+async def test_a_codec_of_the_users_own_is_kept() -> None:
+    d = Driven(dialer=True, codec=MsgpackCodec(), extensions=True)
+    [said] = d.take()
+    assert said["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
+    await d.fed(welcome(*ALL))
+    with pytest.raises(OverflowError):
+        await d.peer.emit("e", 2**64)
+
+
+@pytest.mark.parametrize(("here", "there"), [(True, False), (False, True), (False, False), (True, True)])
+async def test_either_side_may_have_it_off(here: bool, there: bool) -> None:
+    server = Server(extensions=there)
+    server.on("feed", Feed(limit=200).__call__)
+
+    def by_hand(ctx: Context) -> Any:
+        return ctx.channel()
+
+    server.on("blob", lambda: b"\x00")
+    server.on("by_hand", by_hand)
+    async with asyncio.timeout(20), connect(server, client=Client(extensions=here)) as client:
+        assert await client.request("blob", returns=bytes) == b"\x00"
+        assert await client.request("blob") == (b"\x00" if here and there else "AA==")
+        assert await collect(client.stream("feed")) == list(range(200))
+        if here and there:
+            with pytest.raises(UnexpectedChannel):
+                await client.request("by_hand")
+        else:
+            assert await client.request("by_hand") is None, "as JavaScript means it"
+        await emptied(*server.peers)
+        assert server.peers[0].ignored == ({"foreign": 1} if here and not there else {})
+
+
+# ---------------------------------------------------------------- limits
+
+
+TOO_SMALL = [
+    {"message": -1},
+    {"message": 511},
+    {"running": 0},
+    {"waiting": -1},
+    {"waiting_bytes": -1},
+    {"values": -1},
+    {"values": 5},
+    {"values": 63},
+    {"running_bytes": 0},
+]
+LEAST = {"message": 512, "running": 1, "waiting": 0, "waiting_bytes": 0, "values": 64, "running_bytes": 1}
+
+
+@pytest.mark.parametrize("later", [False, True], ids=["first", "later"])
+@pytest.mark.parametrize("dialer", [True, False], ids=["dialer", "acceptor"])
+@pytest.mark.parametrize("limits", TOO_SMALL, ids=str)
+async def test_limits_that_make_no_sense_close_the_connection(
+    limits: dict[str, int], dialer: bool, later: bool
+) -> None:
+    d = Driven(dialer=dialer, extensions=True)
+    d.take()
+    first: dict[str, Any] = {"t": "welcome" if dialer else "hello", "v": 1, "features": [*ALL]}
+    if later:
+        await d.fed(control(**first, limits=LEAST), control("limits", limits=LEAST))
+        assert d.close_code is None, "the smallest limits are accepted"
+        d.take()
+        first = {"t": "limits"}
+    await d.fed(control(**first, limits=limits), {"i": 7, "a": ["q"]})
+    [(name, value)] = limits.items()
+    closed = d.transport.closed
+    assert closed is not None and closed.code == 1007
+    assert closed.reason == f"the limit {name!r} is announced as {value}, and must be at least {LEAST[name]}"
+    assert d.take() == [], "nothing that comes after is answered"
+
+
+async def test_after_a_reconnect_everything_is_negotiated_anew() -> None:
+    d = Driven(dialer=True, extensions=True, keeps_offline=True)
+    await d.fed(welcome(*ALL, message=1000))
+    await d.peer.emit("e")
+    assert isinstance(d.take()[-1], bytes)
+    d.transport.lose()
+    waiting = start(d.peer.emit("offline", b"\x00"))
+    await turns()
+    d.rebind()
+    await turns()
+    said, *others = d.take()
+    assert said["wsrpc"]["t"] == "hello"
+    assert others == [{"a": ["offline", "AA=="]}]
+    await waiting
+    await d.peer.emit("e", "x" * 2000)  # this side takes it, as far as is known
+    d.expect({"a": ["e", "x" * 2000]})
+    await d.fed(welcome(*ALL))
+    await d.peer.emit("e")
+    assert decoded(d.take()) == [{"a": ["e"]}]
+
+
+@pytest.mark.parametrize(
+    "tight",
+    [Limits(message=512, running=1, waiting=0, values=64), Limits(depth=2), Limits(name=1, running=1)],
+    ids=["announced", "depth", "name"],
+)
+async def test_everything_goes_on_with_the_smallest_limits(tight: Limits) -> None:
+    """Also what this side sends by itself: credit, the ends of streams, and errors."""
+    server = Server(limits=tight)
+
+    async def total(numbers: AsyncIterator[int]) -> int:
+        return sum([number async for number in numbers])
+
+    async def first(numbers: AsyncIterator[int]) -> int:
+        return await anext(numbers)
+
+    async def fails(numbers: AsyncIterator[int]) -> int:
+        raise RpcError("no", code="app.no")
+
+    for name, handler in (("t", total), ("g", first), ("f", fails), ("s", Feed(limit=200).__call__)):
+        server.on(name, handler)
+    async with asyncio.timeout(20), server.listen() as listener, Client(listener.url, limits=tight) as client:
+        if tight.depth > 2 and tight.name > 1:
+            assert await client.request("t", send=range(200)) == sum(range(200))
+            assert await client.request("g", send=range(200)) == 0
+            with pytest.raises(RemoteError, match="no"):
+                await client.request("f", send=range(200))
+            assert await collect(client.stream("s")) == list(range(200))
+        with pytest.raises(RemoteError, match="'n'"):
+            await client.request("n")
+        await emptied(*server.peers)
+
+
+async def test_the_limit_is_the_other_sides_and_exact() -> None:
+    d = Driven(extensions=True, limits=Limits(message=1024))
+    await agreed(d, "credit", message=1000)
+    room = 1000 - len('{"a":["e",""]}')
+    await d.peer.emit("e", "x" * room)
+    assert len(d.take()) == 1
+    with pytest.raises(MessageTooBig, match="1001 bytes"):
+        await d.peer.emit("e", "x" * (room + 1))
+    d.feed(control("limits", limits={"message": 1001, "values": 100}))
+    await d.peer.emit("e", "x" * (room + 1))
+    with pytest.raises(MessageTooBig, match="more than 100 values"):
+        await d.peer.emit("e", [0] * 200)
+    assert len(d.take()) == 1
+
+
+async def test_pulled_values_that_are_too_big_together_come_in_parts() -> None:
+    async def feed() -> AsyncIterator[str]:
+        for _ in range(10):
+            yield "x" * 500
+
+    async with pair(limits=Limits(message=2000)) as (left, right):
+        right.on("feed", feed)
+        channel = await left.open_channel("feed")
+        count, done = 0, False
+        while not done:
+            answer = await channel.request("pull", 10)
+            count, done = count + len(answer["values"]), answer["done"]
+        assert count == 10
+
+
+@pytest.mark.parametrize("limit", [2**53, 2**200])
+async def test_an_enormous_limit_is_as_good_as_none(limit: int) -> None:
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome("credit", message=limit))
+    for _ in range(2):
+        task = start(d.peer.request("q", timeout=5.0))
+        await turns()
+        d.clock.advance(5.0)
+        with pytest.raises(RequestTimeout):
+            await task
+    d.transport.lose()
+    await turns()
+    d.assert_empty()
