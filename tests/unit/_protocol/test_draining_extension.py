@@ -8,13 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, rejection, start, turns
+from core_driver import Blocked, Driven, messages, redialing, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from msgspec.structs import replace
 from stream_driver import control, hello, welcome
 
-from wsrpc import CloseInfo, ConnectionLost, Context, Limits, Peer, Server, SessionLost, current_peer
-from wsrpc._peer.owner import PeerOwner
+from wsrpc import ConnectionLost, Context, Limits, Peer, Server, current_peer
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -91,9 +89,10 @@ async def test_a_quiet_client_s_work_ends_first() -> None:
     async with accepted("drain") as it:
         await it.fed({"i": 1, "a": ["work"]})
         await it.leaves()
-        await it.fed({"i": 3, "a": ["work"]}, QUIET)
-        assert len(it.work.started) == 2 and it.line.closed is None
-        assert rejection(await it.fed({"i": 5, "a": ["echo", 1]}), 5)["code"] == "wsrpc.draining"
+        await it.fed({"i": 3, "a": ["work"]}, {"a": ["work", 1]}, QUIET, {"a": ["work", 2]})
+        assert it.work.started == [(), (), (1,), (2,)] and it.line.closed is None
+        sent = await it.fed(*({"i": i, "a": ["echo", 1]} for i in range(5, 1005)))
+        assert len(sent) == 1000 and {message["e"]["code"] for message in sent} == {"wsrpc.draining"}
         assert await it.fed({"i": 3, "a": ["work"]}, {"i": 3, "x": "enough"}) != []
         assert it.peer.ignored["duplicate id"] == 1
         it.work.go.set()
@@ -156,29 +155,15 @@ async def test_one_that_never_says_that_it_is_quiet_is_served_until_it_is_closed
         assert await it.is_over() == 1012
 
 
-async def test_one_that_floods_after_it_was_quiet_is_refused() -> None:
-    async with accepted("drain") as it:
-        await it.fed({"i": 1, "a": ["work"]})
-        await it.leaves()
-        sent = await it.fed(QUIET, *({"i": i, "a": ["work"]} for i in range(2, 1002)))
-        assert len(sent) == 1000 and {message["e"]["code"] for message in sent} == {"wsrpc.draining"}
-        it.work.go.set()
-        assert await it.is_over() == 1012
-        assert len(it.work.started) == 1
-
-
-async def test_events_on_the_wire_are_handled_to_the_end() -> None:
+async def test_a_drop_ends_the_wait_for_quiet() -> None:
     async with accepted("drain") as it:
         await it.leaves()
-        await it.fed({"a": ["work", 1]}, QUIET, {"a": ["work", 2]})
-        assert it.work.started == [(1,), (2,)] and it.line.closed is None
-        it.work.go.set()
-        assert await it.is_over() == 1012
-        assert it.work.cancelled == []
+        it.line.lose()
+        assert await it.is_over() == 1006
 
 
 @pytest.mark.parametrize("after", [-1, 2**53, 10**30, -(10**30), 1.5, "20", None, [], {}, True], ids=repr)
-async def test_nonsense_from_a_client_changes_nothing(after: Any) -> None:
+async def test_nonsense_changes_nothing(after: Any) -> None:
     async with accepted("drain") as it:
         assert await it.fed(drain(after), drain(0), drain(5)) == []
         assert sum(it.peer.ignored.values()) == 3
@@ -189,35 +174,51 @@ async def test_nonsense_from_a_client_changes_nothing(after: Any) -> None:
         assert sum(it.peer.ignored.values()) == 6
         it.work.go.set()
         assert await it.is_over() == 1012
+    d = await connected()
+    assert await d.fed(drain(after), control("drain")) == []
+    assert sum(d.ignored.values()) == 2
+    await d.peer.emit("e")
+    d.expect({"a": ["e"]})
+    assert await d.fed(drain(), *[drain()] * 100) == [QUIET]
+    assert d.ignored["control message out of place"] == 100
 
 
-async def test_a_drop_ends_the_wait_for_quiet() -> None:
-    async with accepted("drain") as it:
-        await it.leaves()
-        it.line.lose()
-        assert await it.is_over() == 1006
+@pytest.mark.parametrize("features", [None, (), ("credit",)], ids=["no welcome", "nothing", "others"])
+async def test_a_drain_that_was_not_agreed_on_is_ignored(features: tuple[str, ...] | None) -> None:
+    d = redialing(extensions=True)
+    await d.fed(*([] if features is None else [welcome(*features)]))
+    d.take()
+    assert await d.fed(drain()) == []
+    await d.peer.emit("e")
+    d.expect({"a": ["e"]})
+    assert d.ignored == {"control message out of place": 1}
 
 
 # ---------------------------------------------------------------- the client's side
 
 
-class DialsAgain(PeerOwner):
-    def session_over(self, info: CloseInfo, replaced: bool, lost: SessionLost | None = None) -> CloseInfo:
-        return replace(info, will_reconnect=True)
-
-
-async def connected(*, keeps_offline: bool = True) -> Driven:
+async def connected() -> Driven:
     """A client whose server knows what draining is, and that will dial again."""
-    d = Driven(dialer=True, extensions=True, keeps_offline=keeps_offline, owner=DialsAgain())
+    d = redialing(extensions=True)
     await d.fed(welcome("drain", "credit"))
     d.take()
     return d
 
 
-async def test_a_client_answers_once_and_keeps_what_is_new() -> None:
+@pytest.mark.parametrize("full", [False, True])
+async def test_a_client_answers_once_and_keeps_what_is_new(full: bool, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "wsrpc")
     d = await connected()
     asked, i = await d.asks("before")
+    waiting = []
+    if full:  # which is no way around it
+        d.transport.pause()
+        waiting = [start(d.peer.emit("e", 0))]
+        await turns()
     assert await d.fed(drain()) == [QUIET]
+    assert "the remote peer is about to close: new messages wait for another connection" in messages(caplog, 0)
+    d.transport.resume()
+    await turns()
     d.peer.emit_nowait("e", 1)
     await d.peer.emit("e", 2)
     request, event = start(d.peer.request("q")), start(d.peer.of("chat").emit("e", 3))
@@ -230,10 +231,11 @@ async def test_a_client_answers_once_and_keeps_what_is_new() -> None:
     d.rebind()
     await turns()
     _, *sent = d.take()
-    assert [message["a"] for message in sent] == [["e", 1], ["e", 2], ["q"], ["e", 3]]
+    assert [message["a"] for message in sent] == [["e", 0]] * full + [["e", 1], ["e", 2], ["q"], ["e", 3]]
+    await asyncio.gather(*waiting)
     await d.peer.emit("e", 4)
     d.expect({"a": ["e", 4]})
-    await d.fed({"i": sent[2]["i"], "d": 0})
+    await d.fed({"i": sent[-2]["i"], "d": 0})
     assert request.result() == 0
     d.peer.on("plain", lambda: d.peer.active)
     assert await d.fed({"i": 2, "a": ["plain"]}) == [{"i": 2, "d": 0}], "plain functions need no task any more"
@@ -324,25 +326,8 @@ async def test_what_nobody_waits_for_waits_for_the_next_connection() -> None:
     await tasks[0]
 
 
-async def test_a_full_connection_is_no_way_around_it() -> None:
-    d = await connected()
-    d.transport.pause()
-    waiting = [start(d.peer.emit("e", 1)), start(d.peer.request("q"))]
-    await turns()
-    assert await d.fed(drain()) == [QUIET]
-    d.transport.resume()
-    await turns()
-    d.expect()
-    d.transport.lose()
-    d.rebind()
-    await turns()
-    assert [message["a"] for message in d.take()[1:]] == [["e", 1], ["q"]]
-    waiting[1].cancel()
-    await waiting[0]
-
-
 async def test_open_handlers_may_still_ask() -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True, bind=False, owner=DialsAgain())
+    d = redialing(extensions=True, bind=False)
     go_on = asyncio.Event()
 
     async def load(peer: Peer) -> None:
@@ -373,7 +358,9 @@ async def test_open_handlers_may_still_ask() -> None:
 
 
 async def test_a_peer_that_keeps_nothing_gets_an_error() -> None:
-    d = await connected(keeps_offline=False)
+    d = Driven(dialer=True, extensions=True)
+    await d.fed(welcome("drain"))
+    d.take()
     await d.fed(drain())
     for attempt in (d.peer.emit("e"), d.peer.request("q"), d.peer.of("chat").request("q"), d.peer.open_channel("c")):
         with pytest.raises(ConnectionLost, match="draining") as lost:
@@ -383,32 +370,3 @@ async def test_a_peer_that_keeps_nothing_gets_an_error() -> None:
         d.peer.emit_nowait("e")
     d.expect()
     d.assert_empty()
-
-
-@pytest.mark.parametrize("after", [-1, 2**53, 10**30, 1.5, "20", None, [], True], ids=repr)
-async def test_nonsense_from_a_server_changes_nothing(after: Any) -> None:
-    d = await connected()
-    assert await d.fed(drain(after), control("drain")) == []
-    assert sum(d.ignored.values()) == 2
-    await d.peer.emit("e")
-    d.expect({"a": ["e"]})
-    assert await d.fed(drain(), *[drain()] * 100) == [QUIET]
-    assert d.ignored["control message out of place"] == 100
-
-
-@pytest.mark.parametrize("features", [None, (), ("credit",)], ids=["no welcome", "nothing", "others"])
-async def test_a_drain_that_was_not_agreed_on_is_ignored(features: tuple[str, ...] | None) -> None:
-    d = Driven(dialer=True, extensions=True, keeps_offline=True)
-    await d.fed(*([] if features is None else [welcome(*features)]))
-    d.take()
-    assert await d.fed(drain()) == []
-    await d.peer.emit("e")
-    d.expect({"a": ["e"]})
-    assert d.ignored == {"control message out of place": 1}
-
-
-async def test_it_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level("INFO", "wsrpc")
-    d = await connected()
-    await d.fed(drain())
-    assert "the remote peer is about to close: new messages wait for another connection" in messages(caplog, 0)
