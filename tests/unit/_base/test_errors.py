@@ -144,12 +144,6 @@ def test_private_notes_travel_with_a_pickled_error() -> None:
     assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-def test_they_say_something_in_one_short_line(error: errors.WsrpcError) -> None:
-    assert str(error) and "\n" not in str(error) and len(str(error)) < 300
-    assert type(error).__name__ in repr(error)
-
-
 def test_what_they_say() -> None:
     lost = errors.ConnectionLost(1001, "away", "not_sent")
     assert str(lost) == "there is no connection (1001 away); nothing was sent"

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Context, Handshake, HandshakeRejected, Key, Peer, Reconnect, Server
+from wsrpc import Client, Context, Handshake, HandshakeRejected, Key, Peer, Server
 from wsrpc.testing import connect
 from wsrpc.types import PeerState
 
@@ -79,20 +78,6 @@ async def test_there_is_no_peer_by_another_id_or_after_the_end() -> None:
     assert seen == [peer, None]
 
 
-async def test_another_connection_is_another_peer() -> None:
-    server = Server()
-    server.on_handshake(lambda handshake: handshake.state.update(visits=1))
-    client = Client()
-    ids: list[str] = []
-    for _ in range(2):
-        async with connect(server, client=client):
-            (peer,) = server.peers
-            ids.append(peer.id)
-            assert peer.state == {"visits": 1}
-            peer.state["visits"] += 1
-    assert len(set(ids)) == 2
-
-
 # ---------------------------------------------------------------- state
 
 
@@ -134,12 +119,6 @@ async def test_a_state_of_ones_own_is_taken_over_if_it_is_a_mapping(caplog: pyte
             pass
     assert refused.value.status == 500
     assert "handshake.state must be a mapping, got NoneType" in caplog.text
-
-
-async def test_without_a_handshake_nobody_is_known() -> None:
-    async with connect(Server()) as client:
-        assert client.peer.state == {}
-        assert client.peer.principal is None
 
 
 async def test_get_and_set_as_in_ws_wrapper() -> None:
@@ -196,65 +175,3 @@ async def test_the_library_s_own_connection_is_at_hand() -> None:
             for side in (peer, client.peer):
                 assert side.info.underlying.transport.get_extra_info("socket") is not None
             assert peer.info.local == ("127.0.0.1", listener.port)
-
-
-async def test_who_left_is_known_when_it_has() -> None:
-    server = Server()
-    left: list[object] = []
-    server.on("close", lambda peer, info: left.append((peer.info.query["name"], peer.info.remote)))
-    async with connect(server, path="/?name=ada"):
-        (peer,) = server.peers
-        remote = peer.info.remote
-    await turns_until(lambda: left)
-    assert left == [("ada", remote)]
-    with pytest.raises(ConnectionLost):
-        _ = Client().peer.info
-
-
-# ---------------------------------------------------------------- a token that runs out
-
-TOKEN_EXPIRED = 4401
-
-
-async def test_a_client_whose_token_ran_out_comes_back_with_a_fresh_one() -> None:
-    valid = {"first": 0.05, "second": 1000.0}  # seconds
-    endings: list[tuple[int, str, bool]] = []
-    server = Server()
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        token = handshake.bearer_token
-        if token not in valid:
-            handshake.reject(401, "bad token")
-        handshake.state["token"] = token
-
-    @server.on("open")
-    def opened(peer: Peer) -> None:
-        async def expire() -> None:
-            await asyncio.sleep(valid[peer.state["token"]])
-            await peer.close(TOKEN_EXPIRED, "token expired")
-
-        peer.state["expiry"] = asyncio.create_task(expire())
-
-    @server.on("close")
-    def closed(peer: Peer) -> None:
-        peer.state["expiry"].cancel()
-
-    @server.on("who")
-    def who(peer: Peer) -> object:
-        return peer.state["token"]
-
-    tokens = iter(valid)
-
-    async def fresh_token() -> str:
-        await asyncio.sleep(0)
-        return next(tokens)
-
-    async with server.listen() as listener:
-        client = Client(listener.url, auth=fresh_token, reconnect=Reconnect(initial=0.01), proxy=None)
-        client.on("close", lambda peer, info: endings.append((info.code, info.reason, info.will_reconnect)))
-        async with client:
-            assert await client.request("who") == "first"
-            await turns_until(lambda: endings)
-            assert await client.request("who") == "second"
-            assert endings == [(TOKEN_EXPIRED, "token expired", True)]

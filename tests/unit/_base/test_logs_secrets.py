@@ -317,8 +317,8 @@ async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(lo
     assert len(ended) == 2
 
 
-@pytest.mark.parametrize("where", ["room_from", "factory"])
-async def test_a_connection_that_is_refused_after_its_handshake_is_named(where: str, log: Capture) -> None:
+@pytest.mark.parametrize("where", ["room_from", "factory", "rpc error"])
+async def test_a_connection_that_is_refused_after_its_handshake_is_named_and_counted(where: str, log: Capture) -> None:
     def name(info: ConnectionInfo) -> str:
         if where == "room_from":
             raise ValueError("no room")
@@ -331,15 +331,21 @@ async def test_a_connection_that_is_refused_after_its_handshake_is_named(where: 
         def __init__(self) -> None:
             if where == "factory":
                 raise ValueError("no desk")
+            if where == "rpc error":
+                raise RpcError("no desk for you")
 
     server = Server(room_from=name)
     server.add_service(Desk)
     async with server.listen() as listener, open_websocket(listener.url) as websocket:
         await websocket.wait_closed()
-        assert websocket.close_code == 1011
+        code = 1008 if where == "rpc error" else 1011
+        assert websocket.close_code == code
+        await turns_until(lambda: server.stats().closed)
+    stats = server.stats()
+    assert (stats.peers, stats.accepted, stats.closed, stats.refused) == (0, 1, {code: 1}, {})
     log.check()
-    [record] = [record for record in log.records if record.levelno == logging.ERROR]
-    assert where in record.getMessage()
+    errors = [record.getMessage() for record in log.records if record.levelno == logging.ERROR]
+    assert len(errors) == stats.errors == (code == 1011) and all(where in text for text in errors)
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from wsrpc._base.scheduler import EAGER, LoopScheduler
+from wsrpc.testing import Clock
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
@@ -109,3 +111,45 @@ def test_an_exception_of_the_first_step_belongs_to_the_task() -> None:
     tasks: list[asyncio.Task[None]] = []
     called_by_loop(lambda: tasks.append(LoopScheduler().spawn(coroutine())))
     assert str(tasks[0].exception()) == "a bug"
+
+
+class OwnFuture(asyncio.Future[Any]):
+    pass
+
+
+class OwnLoop(asyncio.SelectorEventLoop):
+    def time(self) -> float:
+        return 1000.0
+
+    def create_future(self) -> asyncio.Future[Any]:
+        return OwnFuture(loop=self)
+
+
+def renewed(loop: asyncio.AbstractEventLoop, clock: Clock | None = None) -> tuple[float, asyncio.Future[Any]]:
+    async def use() -> tuple[float, asyncio.Future[Any]]:
+        scheduler = LoopScheduler()
+        if clock is not None:
+            scheduler.use(clock)
+        return scheduler.time(), scheduler.create_future()
+
+    try:
+        return loop.run_until_complete(use())
+    finally:
+        loop.close()
+
+
+@pytest.mark.parametrize("clock", [None, Clock()])
+@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, OwnLoop])
+def test_time_and_futures_are_those_of_the_loop_or_of_a_clock(
+    make: Callable[[], asyncio.AbstractEventLoop], clock: Clock | None
+) -> None:
+    loop = make()
+    before = time.monotonic()
+    now, future = renewed(loop, clock)
+    assert future.get_loop() is loop
+    if clock is not None:
+        assert now == clock.time()
+    elif isinstance(loop, OwnLoop):
+        assert now == 1000.0 and type(future) is OwnFuture
+    else:
+        assert before <= now <= time.monotonic() and type(future) is asyncio.Future

@@ -6,28 +6,20 @@ import asyncio
 
 import msgspec
 import pytest
-from audience import audience, line_of
-from core_driver import Driven, redialing, turns
+from core_driver import redialing, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from websockets.asyncio.client import connect as websockets_connect
+from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, RemoteError, Server
-from wsrpc._server import broadcast
+from wsrpc import Client, CloseInfo, Handshake, HandshakeRejected, Limits, Peer, RemoteError, Server
 from wsrpc.stats import PeerStats, ServerStats
 from wsrpc.testing import connect
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
 PATIENCE = 8
-
-
-async def test_a_new_server_has_done_nothing() -> None:
-    stats = Server().stats()
-    assert stats.healthy and stats.uptime >= 0
-    numbers = msgspec.structs.asdict(stats)
-    assert {name for name, value in numbers.items() if value} <= {"healthy", "uptime"}
 
 
 async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
@@ -61,7 +53,7 @@ async def test_what_the_library_takes_apart_is_counted_too(compression: bool) ->
     server = Server(limits=LIMITS, compression=compression)
     server.on("echo", lambda value: value)
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        async with websockets_connect(listener.url) as connection:
+        async with open_websocket(listener.url) as connection:
             await connection.send('{"i": 1, "a": ["echo", "whole"]}')
             await connection.recv()
             await connection.send(['{"i": 2, "a": ', '["echo", ', '"in pieces"]}'])
@@ -173,16 +165,6 @@ async def test_traffic_is_added_up_over_connections() -> None:
         assert counts[1] == 2 * counts[0] > 0
 
 
-async def test_a_side_that_does_not_read_is_slow_and_its_bytes_are_unsent() -> None:
-    driven = Driven()
-    driven.transport.pause()
-    driven.peer.emit_nowait("news", "x" * 100)
-    stats = driven.peer.stats()
-    assert stats.slow
-    driven.transport.resume()
-    assert not driven.peer.stats().slow
-
-
 async def test_snapshots_are_json_and_do_not_change() -> None:
     server = Server(limits=LIMITS)
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
@@ -199,18 +181,40 @@ async def test_snapshots_are_json_and_do_not_change() -> None:
                 before.peers = 7  # type: ignore[misc]
 
 
-async def test_what_broadcasts_leave_out_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(broadcast, "PATIENCE", 0.0)
-    limits = LIMITS.replace(high_water=1024, behind=1024)
-    server = Server(limits=limits, slow="drop_newest")
-    async with asyncio.timeout(PATIENCE), audience(server, 1, limits) as [(_, peer)]:
-        line_of(peer).hold()
-        peer.emit_nowait("say", "x" * 2000)
-        for _ in range(20):
-            await server.emit("say", "y" * 100)
-        left_out = peer.dropped
-        assert left_out > 0
-        assert peer.stats().dropped == server.stats().dropped == left_out
-        line_of(peer).release()
-    await turns_until(lambda: not server.peers)
-    assert server.stats().dropped == left_out
+async def test_raw_connections_count() -> None:
+    server = Server()
+
+    @server.serve_raw
+    async def echo(connection: RawConnection) -> None:
+        async for message in connection:
+            if message == "fail":
+                raise ValueError
+            await connection.send(message)
+
+    async with server.listen() as listener:
+        async with open_websocket(listener.url) as one, open_websocket(listener.url) as other:
+            await one.send("hello")
+            assert await one.recv() == "hello"
+            stats = server.stats()
+            assert (stats.peers, stats.accepted, stats.active, stats.closed) == (2, 2, 2, {})
+            assert (stats.messages_in, stats.messages_out) == (1, 1)
+            assert stats.bytes_in > 0 and stats.bytes_out > 0
+            await other.send("fail")
+            await other.wait_closed()
+        await turns_until(lambda: not server.raw_connections)
+        stats = server.stats()
+        assert (stats.peers, stats.accepted, stats.active, stats.errors) == (0, 2, 0, 1)
+        assert stats.closed == {1000: 1, 1011: 1}
+        assert (stats.messages_in, stats.messages_out) == (2, 1)
+
+
+async def test_what_fails_at_the_end_counts() -> None:
+    server = Server()
+
+    @server.on("close")
+    def closed(peer: Peer, info: CloseInfo) -> None:
+        raise ValueError
+
+    async with connect(server):
+        [peer] = server.peers
+    assert server.stats().errors == peer.stats().errors == 1

@@ -83,7 +83,8 @@ async def test_what_a_slow_reader_gets(
         room.add(peer)
         emit = server.emit if where == "server" else room.emit
         assert await numbers_sent(emit, 20) == sent
-        assert peer.dropped == 20 - len(heard) and peer.connected
+        assert peer.dropped == peer.stats().dropped == server.stats().dropped == 20 - len(heard)
+        assert peer.connected and peer.stats().slow
         line.release()
         await turns_until(lambda: not line.unsent)
         assert await numbers_sent(emit, 1) == [(1, 0)]
