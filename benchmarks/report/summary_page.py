@@ -82,7 +82,7 @@ $ make bench ARGS=--help                       # shows all options
 If you change code that runs for each message, compare your working tree with another commit:
 
 ```console
-$ make bench ARGS="--against main"                    # about 3 minutes
+$ make bench ARGS="--against main"                    # about 4 minutes
 $ make bench ARGS="--against main --only requests"    # less than a minute
 ```
 
