@@ -59,7 +59,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	  tests/unit tests/test_structure.py $(ARGS)
 
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
-	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
 test-pythons: $(STAMPS)/venv
