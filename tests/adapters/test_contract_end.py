@@ -221,7 +221,7 @@ async def test_messages_then_a_clean_close_before_start(flavour: Flavour) -> Non
 @pytest.mark.parametrize("code", [4321, None])
 @pytest.mark.parametrize("before_start", [False, True])
 async def test_the_code_the_other_side_gives(flavour: OverSockets, code: int | None, before_start: bool) -> None:
-    """What was received before it is kept until `start`, what was sent before the answer leaves, and no more is read."""
+    """What came before it is kept until `start`, what was sent before the answer leaves, and no more is read."""
     async with flavour.raw(LIMITS) as (transport, raw):
         recorder = Recorder()
         if not before_start:

@@ -36,17 +36,18 @@ async def test_a_close_is_told_to_both_sides(host: Host, who: str, code: int | N
 @hosts
 async def test_a_server_closes_with_1012_and_refuses_who_comes_until_it_is_served_again(host: Host) -> None:
     server = echo_server()
+    async with host.serving(server) as url, Observed(url) as seen, Observed(url) as other:
+        await server.close()
+        for each in (seen, other):
+            info = await each.ended
+            assert (info.code, info.was_clean) == (1012, True)
+        assert server.peers == ()
+        # Where the HTTP server goes on listening, for what else it serves, it answers 503.
+        with pytest.raises(OSError) as caught:
+            await dial(url, limits=LIMITS)
+        assert getattr(caught.value, "status", 503) == 503
     with pytest.raises(ZeroDivisionError):
-        async with host.serving(server) as url, Observed(url) as seen, Observed(url) as other:
-            await server.close()
-            for each in (seen, other):
-                info = await each.ended
-                assert (info.code, info.was_clean) == (1012, True)
-            assert server.peers == ()
-            # Where the HTTP server goes on listening, for what else it serves, it answers 503.
-            with pytest.raises(OSError) as caught:
-                await dial(url, limits=LIMITS)
-            assert getattr(caught.value, "status", 503) == 503
+        async with host.serving(server) as url, Observed(url):
             raise ZeroDivisionError
     for _ in range(2):
         async with host.serving(server) as url:
