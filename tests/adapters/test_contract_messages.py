@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
 from core_driver import turns
@@ -29,6 +30,10 @@ def pattern(size: int) -> bytes:
     return b"".join(b"%07x\n" % i for i in range(size // 8 + 1))[:size]
 
 
+def ended_a_read(recorder: Recorder) -> bool:
+    return recorder.log[-1] == "read_ended"
+
+
 def traffic(transport: Transport) -> Traffic:
     counted: Traffic = getattr(transport, "traffic")  # noqa: B009  (it is not part of the Protocol)
     return counted
@@ -40,7 +45,7 @@ async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour)
     async with flavour.pair(LIMITS) as (ours, theirs):
         for transport in (ours, theirs):
             info = transport.info
-            assert (info.path, info.query, info.subprotocol, info.origin) == ("/", {}, None, None)
+            assert (info.path, dict(info.query), info.subprotocol, info.origin) == ("/", {}, None, None)
             assert all(name == name.lower() for name in info.headers) and transport.unsent == 0
         for sender, receiver in ((ours, theirs), (theirs, ours)):
             recorder = Recorder.of(receiver)
@@ -49,7 +54,7 @@ async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour)
             sender.send("grüße".encode())  # text is the default
             await recorder.count(len(messages) + 1)
             assert recorder.messages == [*messages, ("grüße".encode(), True)]
-            await recorder.until(lambda recorder=recorder: recorder.log[-1] == "read_ended")
+            await recorder.until(partial(ended_a_read, recorder))
             assert recorder.wrong == []
 
 
