@@ -72,7 +72,7 @@ def adds_header(app: Any) -> Any:
 def make_app(server: Server) -> FastAPI:
     """HTTP routes, a plain WebSocket route and a server side by side, with a dependency and a middleware."""
     app = FastAPI(lifespan=lifespan(server))
-    app.add_middleware(adds_header)  # type: ignore[arg-type]
+    app.add_middleware(adds_header)
 
     @server.on("whoami")
     def whoami(peer: Peer) -> list[str]:
@@ -594,7 +594,8 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: floa
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
 
 
-async def test_shutdown_in_the_handshake_is_uvicorn_s() -> None:
+@implementations
+async def test_shutdown_in_the_handshake_is_uvicorn_s(ws: str) -> None:
     server, asked = Server(limits=LIMITS), asyncio.Event()
 
     @server.on_handshake
@@ -602,7 +603,7 @@ async def test_shutdown_in_the_handshake_is_uvicorn_s() -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    async with uvicorn_serving(asgi(server), OURS, timeout_graceful_shutdown=0) as port:
+    async with uvicorn_serving(asgi(server), ws, timeout_graceful_shutdown=0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(handshake("/"))
         await asked.wait()
