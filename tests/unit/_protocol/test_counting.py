@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Driven, turns
+from core_driver import turns
 from hypothesis import given
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
@@ -402,18 +402,6 @@ async def test_a_message_to_many_is_looked_through_a_few_times_whatever_they_ann
     assert len(report.errors) == (200 if same else 81)
     assert len(looks) == 1 if same else len(looks) <= 64
     await server.close()
-
-
-async def test_messages_that_are_not_the_protocols_are_not_counted() -> None:
-    d = Driven(limits=FEW)
-    got: list[Any] = []
-    d.peer.on_raw(lambda peer, message: got.append(message))
-    foreign = ["1,2\n" * VALUES, json.dumps([[]] * VALUES), json.dumps({"ws-wrapper": False, "v": [[]] * VALUES})]
-    foreign += [json.dumps({"v": [[]] * VALUES})]
-    for text in foreign:
-        d.raw(text.encode())
-        await turns()
-    assert got == foreign
 
 
 async def test_json_beside_the_protocol_is_counted_too() -> None:

@@ -9,34 +9,10 @@ from core_driver import Blocked, redialing, start, turns
 from session_story import story
 from stream_driver import welcome
 
-from wsrpc import ConnectionLost, Limits, Overloaded, RequestTimeout
+from wsrpc import ConnectionLost, Limits, RequestTimeout
 from wsrpc.testing import Clock, pair
 
 TIGHT = Limits(running=2, waiting=3)
-
-
-@pytest.mark.parametrize(
-    ("limits", "size", "waiting", "extensions"),
-    [(TIGHT, 0, 3, True), (TIGHT, 0, 3, False), (Limits(running=2, waiting=100, message=25_000), 10_000, 2, True)],
-    ids=["places", "plain", "bytes"],
-)
-async def test_a_caller_waits_for_a_place_and_nothing_is_refused(
-    limits: Limits, size: int, waiting: int, extensions: bool
-) -> None:
-    """A plain peer cannot know, and is refused."""
-    work = Blocked()
-    async with pair(limits=limits, extensions=extensions) as (a, b):
-        b.on("work", work)
-        await turns()  # until each knows the other
-        tasks = [start(a.request("work", n, "x" * size)) for n in range(20)]
-        await turns()
-        assert (len(work.started), b.stats().waiting) == (2, waiting)
-        work.go.set()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        done = 20 if extensions else 2 + waiting
-        assert results[:done] == [[n, "x" * size] for n in range(done)]
-        assert [type(result) for result in results[done:]] == [Overloaded] * (20 - done)
-        assert (a.pending, b.active) == (0, 0)
 
 
 @pytest.mark.parametrize("first", ["times out", "waits"])

@@ -20,7 +20,6 @@ from wsrpc import (
     MessageTooBig,
     Peer,
     QueueFull,
-    RequestTimeout,
     Server,
 )
 from wsrpc.testing import ScriptedTransport, connect, memory_transports, pair
@@ -289,27 +288,6 @@ async def test_it_fails_with_its_connection_and_what_may_wait_goes_to_the_next(
     assert [each for each in names(w.d.take()) if each not in ("hello", "ready")] == ["waits"]
     waits.cancel()
     await turns()
-
-
-@pytest.mark.parametrize("place", PLACES)
-async def test_what_is_cancelled_or_times_out_while_it_waits_is_not_sent(place: str) -> None:
-    w = Waits(place)
-    await w.begin()
-    options: dict[str, Any] = {} if place == "for a connection" else {"offline": "fail"}
-    leaves = start(w.d.peer.request("leaves", timeout=None, **options))
-    late = start(w.d.peer.request("late", timeout=5, **options))
-    stays = start(w.d.peer.emit("stays"))
-    await turns()
-    w.d.clock.advance(4.9)
-    await turns()
-    assert not late.done()
-    leaves.cancel()
-    w.d.clock.advance(0.2)
-    with pytest.raises(RequestTimeout):
-        await late
-    left = names(w.d.take()) + await w.lets_go()
-    assert left == ["stays"]
-    await stays
 
 
 @pytest.mark.parametrize("first_drop", [False, True])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
-import pytest
 from core_driver import Blocked, Driven, closes_with, start, turns
 
-from wsrpc import Limits, Peer, QueueFull
+from wsrpc import Limits, Peer
 from wsrpc.testing import pair
 
 
@@ -93,39 +91,6 @@ async def test_one_message_larger_than_the_cap_goes_when_nothing_else_is_unsent(
     d.peer.emit_nowait("big", "x" * 500)
     assert len(d.take()) == 1
     assert d.peer.connected
-
-
-async def test_emit_nowait_goes_on_to_the_hard_cap_then_raises() -> None:
-    d = Driven(limits=Limits(hard_cap=1000))
-    d.transport.pause()
-    d.transport.unsent = 500
-    d.peer.emit_nowait("e", "x" * 100)
-    assert len(d.take()) == 1
-    d.transport.unsent = 950
-    with pytest.raises(QueueFull, match=r"950 bytes are unsent \(Limits.hard_cap=1000\).*await emit"):
-        d.peer.emit_nowait("e", "x" * 100)
-    with pytest.raises(QueueFull):
-        d.peer.of("room").emit_nowait("e", "x" * 100)
-    d.expect()
-    assert d.peer.connected
-
-
-async def test_senders_wait_while_the_other_side_does_not_read() -> None:
-    async with pair(limits=Limits(high_water=1000)) as (a, b):
-        arrived: list[int] = []
-        b.on("n", lambda n, _: arrived.append(n))
-        assert a.transport is not None
-        line: Any = a.transport
-        line.hold()
-        tasks = [start(a.emit("n", n, "x" * 100)) for n in range(50)]
-        await turns(20)
-        done = sum(task.done() for task in tasks)
-        assert 5 < done < 15 and arrived == []
-        assert line.unsent < 1500
-        line.release()
-        await asyncio.gather(*tasks)
-        await turns()
-    assert arrived == list(range(50))
 
 
 async def test_peers_that_answer_by_asking_back_do_not_block() -> None:

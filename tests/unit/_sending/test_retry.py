@@ -209,35 +209,6 @@ async def test_each_attempt_is_the_same_request_and_the_last_error_is_raised(cha
     d.assert_empty()
 
 
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize("reconnect", [True, False])
-async def test_over_a_real_drop(reconnect: bool) -> None:
-    server = Server(limits=Limits(replay=0))  # the session ends with its connection
-    calls: list[int] = []
-    started = asyncio.Event()
-
-    @server.on("count")
-    async def count() -> int:
-        calls.append(1)
-        started.set()
-        if len(calls) == 1:
-            await asyncio.Event().wait()
-        return len(calls)
-
-    async with asyncio.timeout(8), server.listen() as listener:
-        policy = Reconnect(initial=0.001, max=0.001) if reconnect else None
-        async with Client(listener.url, reconnect=policy) as client:
-            task = asyncio.create_task(client.request("count", returns=int, retry=AT_ONCE, idempotent=True))
-            await started.wait()
-            client.peer.info.underlying.transport.abort()
-            if reconnect:
-                assert await task == 2
-            else:  # no other connection comes
-                with pytest.raises(ConnectionLost) as caught:
-                    await task
-                assert caught.value.outcome == "unknown"
-
-
 # ---------------------------------------------------------------- where no connection comes any more
 
 

@@ -159,13 +159,6 @@ async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_re
         assert [await ear.heard.get() for _ in range(2)] == ["x" * 2000, "b"]
 
 
-async def test_what_waits_leaves_before_the_close_frame() -> None:
-    async with one_slow(slow="drop_oldest") as (server, ear, peer, _):
-        await numbers_sent(server.emit, 3)
-        await peer.close()
-        assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
-
-
 # ---------------------------------------------------------------- real sockets
 
 
