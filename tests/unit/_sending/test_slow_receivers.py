@@ -180,3 +180,10 @@ async def test_by_real_sockets_a_slow_reader_gets_the_newest_when_it_reads_again
         assert numbers == [b'{"a":["n",%d]}' % number for number in range(peer.dropped, 1000)]
         await deaf.send(deaf.close_frame())
         await deaf.read_to_end()
+
+
+async def test_what_waits_leaves_before_the_close_frame() -> None:
+    async with one_slow(slow="drop_oldest") as (server, ear, peer, _):
+        await numbers_sent(server.emit, 3)
+        await peer.close()
+        assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
