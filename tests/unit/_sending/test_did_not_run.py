@@ -7,9 +7,8 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
-from core_driver import Driven, rejection, start, turns
+from core_driver import Driven, idle, rejection, start, turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 from stream_driver import both as both
 
 from wsrpc import (
@@ -156,11 +155,15 @@ async def test_a_place_that_is_taken_is_given_back_whatever_becomes_of_the_call(
 # ---------------------------------------------------------------- registered with `once`
 
 
-@pytest.mark.parametrize("how", ["inline", "async", "thread", "channel", "middleware", "refused", "cancelled"])
+@pytest.mark.parametrize(
+    "how", ["inline", "async", "thread", "channel", "middleware", "refused", "cancelled", "overloaded", "removed"]
+)
 @pytest.mark.parametrize("place", ["main", "named"])
 async def test_a_once_handler_stays_until_a_message_runs_it(how: str, place: str) -> None:
+    d = Driven(limits=Limits(channels=1))
+    target: Any = d.peer if place == "main" else d.peer.of("chat")
     ran: list[int] = []
-    allowed = how != "refused"
+    gate = asyncio.Event()
 
     def plain(n: int) -> int:
         ran.append(n)
@@ -173,69 +176,60 @@ async def test_a_once_handler_stays_until_a_message_runs_it(how: str, place: str
         plain(n)
 
     async def middleware(ctx: Context, call_next: Any) -> Any:
-        if not allowed:
+        if how == "refused" and not gate.is_set():
             raise RpcError("not now")
-        if ctx.args == ("slow",):
-            await asyncio.Event().wait()
+        if how in ("cancelled", "removed"):
+            await gate.wait()
+        if how == "removed":
+            raise RpcError("no")
         return await call_next(ctx)
 
-    async with asyncio.timeout(8), pair() as (left, right):
-        registrar: Any = right if place == "main" else right.of("chat")
-        caller: Any = left if place == "main" else left.of("chat")
-        if how in ("middleware", "refused", "cancelled"):
-            right.use(middleware)
-        registrar.once("e", {"async": later, "channel": talk}.get(how, plain), thread=how == "thread")
-        ask = caller.open_channel if how == "channel" else caller.request
-        for _ in range(2):
-            if how == "cancelled":
-                asking = start(ask("e", "slow"))
-                await turns()
-                asking.cancel()
-                await asyncio.wait([asking])
-            else:
-                with pytest.raises(RpcError if how == "refused" else BadArguments):
-                    await ask("e", "no number")
-        allowed = True
-        await caller.emit("e", [])
-        await turns_until(lambda: right.active == 0 and right.ignored["wrong arguments"] == 1)
-        assert ran == []
-        await ask("e", 1)
-        with pytest.raises(UnknownEvent):
-            await ask("e", 2)
-        assert ran == [1]
+    async def fed(i: int, argument: Any) -> list[Any]:
+        d.feed({"i": i, "a": ["e", argument], **({} if place == "main" else {"c": "chat"})})
+        if how == "thread":
+            await idle(d)
+        await turns()
+        return d.take()
+
+    if how in ("middleware", "refused", "cancelled", "removed"):
+        d.peer.use(middleware)
+    if how == "overloaded":
+        d.peer.on("stays", stays)
+        await d.fed({"i": 9, "a": ["stays"]})
+    handlers = {"async": later, "channel": talk, "overloaded": talk}
+    target.once("e", handlers.get(how, plain), thread=how == "thread")
+    for i in (1, 2):
+        sent = await fed(i, 0 if how in ("refused", "cancelled", "overloaded", "removed") else "no number")
+        if how == "cancelled":
+            sent = await d.fed({"i": i, "x": None})
+        if how != "removed":
+            rejection(sent, i)
+    assert ran == []
+    if how == "removed":  # while its calls wait: it does not come back
+        target.once("e", None)
+    gate.set()
+    await d.fed({"h": 9, "x": None})
+    sent = await fed(3, 3)
+    if how != "removed":
+        assert {"i": 3, **({"h": 1} if handlers.get(how) is talk else {"d": 3})} in sent and ran == [3]
+    assert rejection(await fed(4, 4), 4)["code"] == UnknownEvent.code
+    assert ran == ([] if how == "removed" else [3])
 
 
-@pytest.mark.parametrize("meanwhile", ["overloaded", "removed", "another message"])
-async def test_what_may_happen_to_a_once_handler_while_a_call_waits(meanwhile: str) -> None:
-    d = Driven(limits=Limits(channels=1))
-    gate = asyncio.Event()
+async def test_two_messages_do_not_share_a_once_handler() -> None:
+    d = Driven()
+    gate, ran = asyncio.Event(), list[str]()
 
     async def slow(ctx: Context, call_next: Any) -> Any:
         await gate.wait()
         return await call_next(ctx)
 
-    async def ticks() -> AsyncIterator[int]:
-        yield 1
-
-    d.peer.once("one", ticks if meanwhile == "overloaded" else lambda: 1)
-    if meanwhile == "overloaded":  # it is left for the next one
-        d.peer.on("ticks", ticks)
-        await d.fed({"i": 1, "a": ["ticks"]})
-        assert rejection(await d.fed({"i": 2, "a": ["one"]}), 2)["code"] == Overloaded.code
-        await d.fed({"h": 1, "x": None})
-        assert await d.fed({"i": 3, "a": ["one"]}) == [{"i": 3, "h": 1}]
-        await d.fed({"h": 3, "x": None})
-    else:
-        d.peer.use(slow)
-        d.feed({"i": 1, "a": ["one"]}, {"i": 2, "a": ["one"]})
-        await turns()
-        if meanwhile == "removed":  # it does not come back
-            d.peer.once("one", None)
-        gate.set()
-        first, second = await d.fed()
-        assert first["i"] == 1 and (meanwhile == "removed" or first["d"] == 1)
-        assert rejection([second], 2)["code"] == UnknownEvent.code
-    assert rejection(await d.fed({"i": 5, "a": ["one"]}), 5)["code"] == UnknownEvent.code
+    d.peer.use(slow)
+    d.peer.once("e", ran.append)
+    await d.fed({"i": 1, "a": ["e", "first"]}, {"i": 2, "a": ["e", "second"]})
+    gate.set()
+    sent = await d.fed()
+    assert ran == ["first"] and rejection(sent, 2)["code"] == UnknownEvent.code
 
 
 # ---------------------------------------------------------------- what others said
