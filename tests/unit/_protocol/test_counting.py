@@ -171,6 +171,24 @@ def arrays(count: int, each: bytes = b"\x90", claimed: int | None = None) -> byt
     return b"\x82\xa1i\x07\xa1a\x92\xa1e\xdd" + head + each * count
 
 
+FORMS = [
+    b"\x90",
+    b"\xdc\x00\x00",
+    b"\xdd" + bytes(4),
+    b"\x80",
+    b"\xde\x00\x00",
+    b"\xdf" + bytes(4),
+    b"\xd9\x00",
+    b"\xc4\x00",
+]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_each_form_of_a_container_or_a_text_counts_alike(form: bytes) -> None:
+    for count, passes in ((VALUES // SHARE - 10, True), (VALUES // SHARE + 10, False)):
+        assert (MsgpackCodec().objection(arrays(count, form), VALUES) is None) is passes
+
+
 MEBI = 1024 * 1024
 SOME = 100_000
 """A bound where memory is traced: tracing makes each value that is counted cost 30 times as much."""
