@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from core_driver import Blocked, redialing, start, turns
@@ -34,7 +35,8 @@ async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connect
     d.feed(*({"i": message["i"], "d": "done"} for message in d.take() if "a" in message))
     results = await asyncio.gather(runs, waits, return_exceptions=True)
     assert [type(result) for result in results] == [ConnectionLost, RequestTimeout if first == "times out" else str]
-    await d.fed(welcome(**room))
+    size = len(json.dumps({"i": 2**30 + 1, "a": ["work", "x" * 600]}, separators=(",", ":")))
+    await d.fed(welcome(**{**room, "waiting_bytes": size}))
     tasks = [start(d.peer.request("work", "x" * 600, timeout=None)) for _ in range(3)]
     await turns()
     assert sum("work" in message.get("a", ()) for message in d.take()) == 2, "one runs, one waits there"
