@@ -66,22 +66,16 @@ def typed(**annotations: Any) -> Callable[[F], F]:
     return annotate
 
 
-rows = pytest.mark.parametrize("row", ROWS + MORE, ids=[row.code for row in ROWS + MORE])
-
-
-@rows
-def test_the_table_says_who_validates(row: Row) -> None:
+@pytest.mark.parametrize("row", ROWS + MORE, ids=[row.code for row in ROWS + MORE])
+async def test_the_table_says_who_validates_and_the_wrong_value_is_refused(row: Row) -> None:
     assert validator_of(row.type) == row.by
-
-
-@rows
-async def test_a_parameter_refuses_the_wrong_value(row: Row) -> None:
     server = Server()
     seen: list[Any] = []
 
-    @typed(given=row.type)
-    def take(given: Any) -> None:
+    @typed(given=row.type, **{"return": row.type})
+    def take(given: Any) -> Any:
         seen.append(given)
+        return given
 
     @typed(given=row.type)
     def take_all(*given: Any) -> None:
@@ -96,46 +90,34 @@ async def test_a_parameter_refuses_the_wrong_value(row: Row) -> None:
         async for item in given:
             seen.append(item)
 
-    server.on("take", take)
-    server.on("take_all", take_all)
-    server.on("take_list", take_list)
-    server.on("upload", upload)
+    async def items(value: Any) -> AsyncIterator[Any]:
+        yield value
+
+    for handler in (take, take_all, take_list, upload, items):
+        server.on(handler.__name__, handler)
+    server.on("give", lambda value: value)
     async with connect(server) as client:
         await client.request("take", row.right)
         await client.request("take_all", row.right)
         await client.request("take_list", [row.right])
         await client.request("upload", send=[row.right])
-        assert len(seen) == 4 and all(type(item) is type(seen[0]) for item in seen)
+        right = await client.request("give", row.right, returns=row.type)
+        async with client.stream("items", row.right, returns=row.type) as stream:
+            assert type(await anext(stream)) is type(right)
+        assert len(seen) == 4 and {type(item) for item in seen} == {type(right)}
         for event, argument in [("take", row.wrong), ("take_all", row.wrong), ("take_list", [row.wrong])]:
             with pytest.raises(BadArguments):
                 await client.request(event, argument)
         with pytest.raises(RemoteError):
             await client.request("upload", send=[row.wrong])
-    assert len(seen) == 4
-
-
-@rows
-async def test_returns_refuses_the_wrong_value(row: Row) -> None:
-    server = Server()
-
-    def give(value: Any) -> Any:
-        return value
-
-    server.on("give", give)
-
-    async def items(value: Any) -> AsyncIterator[Any]:
-        yield value
-
-    server.on("items", items)
-    async with connect(server) as client:
-        right = await client.request("give", row.right, returns=row.type)
-        async with client.stream("items", row.right, returns=row.type) as stream:
-            assert type(await anext(stream)) is type(right)
         with pytest.raises(BadResult):
             await client.request("give", row.wrong, returns=row.type)
         with pytest.raises(BadResult):
             async with client.stream("items", row.wrong, returns=row.type) as stream:
                 await anext(stream)
+    assert len(seen) == 4
+    [event] = [event for event in schema.describe(server).events if event.event == "take"]
+    assert event.notes == () and event.parameters[0].schema and event.result
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if "Annotated[int" in row.code], ids=lambda row: row.code)
@@ -155,20 +137,6 @@ async def test_lax_rules_hold_for_pydantic_too(row: Row) -> None:
                 await client.request("take", value)
     async with connect(lax) as client:
         await client.request("take", value)
-
-
-@rows
-def test_every_row_has_a_json_schema(row: Row) -> None:
-    server = Server()
-
-    @typed(given=row.type, **{"return": row.type})
-    def take(given: Any) -> Any:
-        return given
-
-    server.on("take", take)
-    [event] = schema.describe(server).events
-    assert event.notes == ()
-    assert event.parameters[0].schema and event.result
 
 
 def test_the_table_in_the_docs_is_this_one() -> None:
@@ -195,8 +163,7 @@ class Plain(msgspec.Struct):
     x: int
 
 
-class Other(msgspec.Struct):
-    y: int
+class Other(Plain): ...
 
 
 class Holder(msgspec.Struct):
@@ -217,10 +184,6 @@ class Mixed:
 @dataclass
 class At:
     when: Annotated[datetime, annotated_types.Timezone(...)]
-
-
-class Marker:
-    """Somebody else's metadata."""
 
 
 class Holds(msgspec.Struct, Generic[T]):
@@ -293,7 +256,16 @@ class Robin(pydantic.BaseModel):
     name: str
 
 
-class Wren(pydantic.BaseModel):
+class Wren(Robin): ...
+
+
+@dataclass
+class Left:
+    name: str
+
+
+@dataclass
+class Right:
     name: str
 
 
@@ -302,6 +274,11 @@ class Incomplete(pydantic.BaseModel):
 
 
 REFUSED = [
+    ("Opaque", r"values from the wire cannot be converted to test_validation\.Opaque: make it a dataclass.* dec_hook="),
+    ("list[dict[str, Opaque | None]]", r"converted to test_validation\.Opaque"),
+    ("list[Callable[[int], int]]", r"converted to collections\.abc\.Callable"),
+    ("int | Opaque", "pydantic refuses the type: Unable to generate"),
+    ("3", "'3' is not supported"),
     ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
     ("Holder", "Holder.account: msgspec cannot enforce Account, a class of pydantic"),
     ("Converted", "Converted.seats has a converter, which is never called: use __attrs_post_init__"),
@@ -378,39 +355,18 @@ async def test_what_nothing_can_enforce_is_refused(code: str, text: str) -> None
             await client.request("give", returns=tp)
 
 
-@pytest.mark.parametrize("tp", [Annotated[AsyncIterator[int], Meta(max_length=1)], Annotated[Peer, Field(repr=False)]])
-def test_a_constraint_on_what_is_not_converted_is_refused(tp: Any) -> None:
-    @typed(given=tp)
-    async def take(given: Any) -> None:
-        pass
+def test_a_constraint_on_what_is_not_converted_is_refused() -> None:
+    async def take(given: Any) -> None: ...
 
-    with pytest.raises(TypeError, match=r"parameter 'given': a constraint on a stream or on an injected value"):
-        Server().on("take", take)
+    for tp in (Annotated[AsyncIterator[int], Meta(max_length=1)], Annotated[Peer, Field(repr=False)]):
+        take.__annotations__["given"] = tp
+        with pytest.raises(TypeError, match=r"parameter 'given': a constraint on a stream or on an injected value"):
+            Server().on("take", take)
 
-
-def test_a_field_as_a_default_is_refused() -> None:
-    def pay(amount: int = Field(gt=0)) -> None:  # as in FastAPI
-        pass
+    def pay(amount: int = Field(gt=0)) -> None: ...  # as in FastAPI
 
     with pytest.raises(TypeError, match=r"parameter 'amount': its default is pydantic's Field.* Annotated"):
         Server().on("pay", pay)
-
-
-@pytest.mark.parametrize("code", ["Annotated[int, Marker(), 'text', 5]", "Annotated[int, annotated_types.Unit('m')]"])
-def test_metadata_of_others_is_no_constraint(code: str) -> None:
-    assert validator_of(evaluated(code, globals())) == "msgspec"
-
-
-def test_a_group_of_constraints_is_enforced() -> None:
-    class Percent(annotated_types.GroupedMetadata):
-        def __iter__(self) -> Any:
-            yield annotated_types.Ge(0)
-            yield annotated_types.Le(100)
-
-    convert = converter(Annotated[int, Percent()])
-    assert convert(100) == 100
-    with pytest.raises(msgspec.ValidationError, match="less than or equal to 100"):
-        convert(101)
 
 
 @dataclass
@@ -487,24 +443,21 @@ async def test_a_hook_makes_its_classes_inside_a_type_that_pydantic_validates() 
     assert (opaque.value, number, one.value) == ("x", 1, "y")
 
 
-async def test_the_path_to_the_wrong_value_is_the_users() -> None:
-    server = Server()
+@pytest.mark.parametrize(
+    ("tp", "wrong", "text"),
+    [
+        (dict[str, list[Annotated[int, Field(gt=0)]]], {"a": [1, -5]}, "a.1: Input should be greater than 0"),
+        (list[Annotated[int, Field(gt=0)]], [0] * 100_000, "0: Input should be greater than 0"),  # the first one only
+        (Annotated[Any, Field(gt=0)], "secret", "Unable to apply constraint 'gt'"),
+    ],
+)
+def test_what_is_said_of_the_wrong_value(tp: Any, wrong: Any, text: str) -> None:
+    @typed(given=tp)
+    def take(given: Any) -> None: ...
 
-    @server.on("pay")
-    def pay(amounts: dict[str, list[Annotated[int, Field(gt=0)]]]) -> None:  # pyright: ignore[reportUnusedFunction]
-        pass
-
-    async with connect(server) as client:
-        with pytest.raises(BadArguments) as caught:
-            await client.request("pay", {"a": [1, -5]})
-    assert caught.value.message == "pay(): argument 'amounts' (1st): a.1: Input should be greater than 0"
-
-
-def test_validation_stops_at_the_first_wrong_item() -> None:
-    convert = converter(list[Annotated[int, Field(gt=0)]])
     with pytest.raises(msgspec.ValidationError) as caught:
-        convert([0] * 100_000)
-    assert str(caught.value) == "0: Input should be greater than 0"
+        converter(tp)(wrong)
+    assert str(caught.value) == text
 
 
 async def test_values_of_pydantics_own_classes_travel() -> None:
@@ -517,29 +470,6 @@ async def test_values_of_pydantics_own_classes_travel() -> None:
     async with connect(server) as client:
         answer = await client.request("echo", HttpUrl("http://example.com/a"))
     assert answer == {"url": "http://example.com/a", "account": {"name": "Ada", "balance": 5}}
-
-
-def test_a_value_that_cannot_be_compared_is_not_shown() -> None:
-    convert = converter(Annotated[Any, Field(gt=0)])
-    assert convert(1) == 1
-    with pytest.raises(msgspec.ValidationError) as caught:
-        convert("secret")
-    assert str(caught.value) == "Unable to apply constraint 'gt'"
-
-
-@dataclass
-class Left:
-    x: int = 0
-
-
-@dataclass
-class Right:
-    x: int = 0
-
-
-def test_unions_that_are_equal_but_in_another_order_are_two_types() -> None:
-    assert type(converter(Left | Right)({})) is Left
-    assert type(converter(Right | Left)({})) is Right
 
 
 class Owner:
@@ -563,15 +493,10 @@ def test_no_cache_keeps_a_hook() -> None:
 
 
 def test_with_a_hook_a_name_that_is_not_found_gives_the_same_error() -> None:
-    @dataclass
-    class Local:
-        x: NotThere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821
+    @typed(given=NoSuchName)
+    def take(given: Any) -> None: ...
 
-    @typed(given=Local)
-    def take(given: Any) -> None:
-        pass
-
-    with pytest.raises(TypeError, match=r"parameter 'given': .*Local has a field whose type cannot be resolved"):
+    with pytest.raises(TypeError, match=r"parameter 'given': .*NoSuchName has a field whose type cannot be resolved"):
         Server(dec_hook=make).on("take", take)
 
 
@@ -669,12 +594,8 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
     server.on("bird", lambda: {"name": "x"})
     server.on("birds", lambda: [{"name": "x"}])
     async with connect(server) as client:
-        both: list[tuple[type, Any, Any]] = [
-            (Robin, Robin | Wren, Union[Robin, Wren]),  # noqa: UP007
-            (Wren, Wren | Robin, Union[Wren, Robin]),  # noqa: UP007
-        ]
-        for first, either, union in both:
-            assert type(await client.request("bird", returns=either)) is first
-            assert type(await client.request("bird", returns=union)) is first
-            several: Any = GenericAlias(list, either)
-            assert type((await client.request("birds", returns=several))[0]) is first
+        for first, second in ((Robin, Wren), (Wren, Robin), (Left, Right), (Right, Left)):
+            for either in (first | second, Union[first, second]):  # noqa: UP007
+                assert type(await client.request("bird", returns=either)) is first
+                several: Any = GenericAlias(list, either)
+                assert type((await client.request("birds", returns=several))[0]) is first
