@@ -101,27 +101,6 @@ async def test_an_awaitable_that_a_thread_returns_is_awaited_in_the_loop() -> No
         await turns_until(lambda: not right.active)
 
 
-async def test_ordered_goes_on_after_a_thread_that_raises_what_a_future_refuses() -> None:
-    running = most = 0
-
-    def work(n: int) -> int:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        try:
-            return next(iter([n] if n % 2 else []))
-        finally:
-            running -= 1
-
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
-        right.on("work", work, thread=True, ordered=True)
-        asking = (left.request("work", n, timeout=None) for n in range(6))
-        answers = await asyncio.gather(*asking, return_exceptions=True)
-        assert [n for n in range(6) if isinstance(answers[n], RemoteError)] == [0, 2, 4]
-        assert answers[1::2] == [1, 3, 5]
-        assert most == 1
-
-
 async def test_ordered_waits_for_the_thread_of_a_cancelled_call(thread: Thread) -> None:
     story: list[str] = []
 

@@ -18,7 +18,6 @@ from wsrpc import (
     Client,
     ConnectionLost,
     Context,
-    Handshake,
     Key,
     Limits,
     Peer,
@@ -239,18 +238,6 @@ async def test_raw_connections_have_it_too(by_service: bool) -> None:
     await turns_until(lambda: not server.raw_connections)
     assert found == [server] * 3
     await server.close()
-
-
-async def test_on_handshake_is_no_peer_and_has_what_the_server_is_closed_over() -> None:
-    server = Server(limits=LIMITS)
-    server.state["users"] = {"x": "Ada"}
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.state["user"] = server.state["users"][handshake.query["token"]]
-
-    async with connect(server, path="/?token=x"):
-        assert server.peers[0].state["user"] == "Ada"
 
 
 async def test_nobody_keeps_a_server_that_is_closed() -> None:
