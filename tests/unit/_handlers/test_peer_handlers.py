@@ -206,25 +206,15 @@ async def test_what_does_not_fit_is_refused_or_as_an_event_dropped(caplog: pytes
     d.assert_empty()
 
 
-@pytest.mark.parametrize("result", [0, "", False, None, [], {}, [None], 0.0, "x"])
-async def test_every_result_is_answered_with_its_value(result: Any) -> None:
+async def test_an_event_is_not_answered_whatever_becomes_of_it() -> None:
     d = Driven()
-
-    async def later() -> Any:
-        return result
 
     async def fail() -> None:
         raise RpcError("no")
 
-    d.peer.on("now", lambda: result)
-    d.peer.on("later", later)
+    d.peer.on("ok", lambda: 5)
     d.peer.on("fail", fail)
-    assert await d.fed({"i": 1, "a": ["now"]}, {"i": 2, "a": ["later"]}) == [
-        {"i": 1, "d": result},
-        {"i": 2, "d": result},
-    ]
-    # An event is not answered, whatever becomes of it.
-    assert await d.fed(*({"a": a} for a in (["now"], ["fail"], ["nobody"], ["later", 1, 2]))) == []
+    assert await d.fed({"a": ["ok"]}, {"a": ["fail"]}, {"a": ["nobody"]}, {"a": ["ok", 1, 2]}) == []
     assert d.ignored == {"unknown event": 1, "surplus arguments": 1}
     d.assert_empty()
 
@@ -306,9 +296,7 @@ class Careless(RpcError):
         pass
 
 
-LOOP: list[Any] = []
-LOOP.append(LOOP)
-INTERNAL: dict[str, Any] = {
+INTERNAL: dict[str, BaseException] = {
     "exception": ValueError("the password is 1234"),
     "no Exception": Odd("the password is 1234"),
     "failed test": pytest.fail.Exception("a test failed"),
@@ -320,16 +308,8 @@ INTERNAL: dict[str, Any] = {
     "StopAsyncIteration": StopAsyncIteration(),
     "of wsrpc's own": BadArguments("you did it wrong", "wsrpc.bad_arguments"),
     "from a nested request": UnknownEvent("no event listener", "wsrpc.unknown_event"),
-    "data that cannot be encoded": RpcError("no", "code", object()),
-    "text that cannot be encoded": RpcError("no", "code", "\ud800"),
-    "fields that cannot be encoded": RpcError("no", fields={"thing": object()}),
-    "result: object": object(),
-    "result: surrogate": "\ud800",
-    "result: loop": LOOP,
-    "result: key": {1j: 2},
-    "result: inside": [b"x", {"k": "\udfff"}],
 }
-"""What a handler raises or returns that its caller may not or cannot be told."""
+"""What a handler raises that its caller may not be told."""
 
 
 @pytest.mark.parametrize("outcome", INTERNAL)
@@ -339,19 +319,15 @@ INTERNAL: dict[str, Any] = {
 async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_has_too(
     way: str, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    bad = INTERNAL[outcome]
+    def inline() -> None:
+        raise INTERNAL[outcome]
 
-    def inline() -> Any:
-        if isinstance(bad, BaseException):
-            raise bad
-        return bad
+    async def at_once() -> None:
+        inline()
 
-    async def at_once() -> Any:
-        return inline()
-
-    async def later() -> Any:
+    async def later() -> None:
         await asyncio.sleep(0)
-        return inline()
+        inline()
 
     async def middleware(ctx: Context, call_next: Any) -> Any:
         return inline() if ctx.event == "work" else await call_next(ctx)
@@ -369,16 +345,13 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
         assert error_id and error_id in str(caught.value)
         assert "1234" not in repr(caught.value) and "1234" not in str(dict(caught.value.fields))
         [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-        assert error_id in record.getMessage()
-        assert "work" in record.getMessage() or isinstance(bad, RpcError)  # which is encoded where only its id is known
+        assert error_id in record.getMessage() and "work" in record.getMessage()
         assert record.exc_info is not None and record.__dict__["peer"] == right.id
         caplog.clear()
         await left.emit("work")
         assert await left.request("echo", "still there") == "still there"
         await turns_until(lambda: not right.active)
-        # Of an event, the log has the errors and nobody else.
-        failed = isinstance(bad, BaseException)
-        assert sum("handling work" in text for text in messages(caplog, logging.ERROR)) == failed
+        assert sum("handling work" in text for text in messages(caplog, logging.ERROR)) == 1
 
 
 @pytest.mark.parametrize(
@@ -425,43 +398,6 @@ async def test_an_rpc_error_reaches_the_caller_as_it_is(error: RpcError, expecte
             await a.request("ask back")
     with pytest.raises(ValueError, match="reserved"):
         RpcError("x", "wsrpc.overloaded")
-
-
-@pytest.mark.parametrize("kind", ["stream", "conversation", "upload"])
-async def test_data_that_cannot_be_encoded_is_a_failure_of_every_kind_of_handler(
-    kind: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    error = RpcError("the sensor fell off", code="sensor", data={"at": object()})
-
-    async def numbers() -> AsyncIterator[int]:
-        yield 1
-        raise error
-
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.emit("n", 1)
-        raise error
-
-    async def add(items: AsyncIterator[int]) -> None:
-        async for _ in items:
-            raise error
-
-    async with pair() as (a, b):
-        b.on("stream", numbers)
-        b.on("conversation", talk)
-        b.on("upload", add)
-
-        async def call() -> None:
-            if kind == "upload":
-                await a.request("upload", send=[1])
-                return
-            async for _ in a.stream(kind) if kind == "stream" else (await a.open_channel(kind)).events("n"):
-                pass
-
-        with pytest.raises(HandlerFailed, match="internal error") as caught:
-            await call()
-    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-    assert caught.value.error_id and caught.value.error_id in record.getMessage()
-    assert record.exc_info is not None and "object" in str(record.exc_info[1])
 
 
 @pytest.mark.parametrize(
@@ -548,34 +484,14 @@ async def test_expose_errors_sends_the_text(
 # ---------------------------------------------------------------- cancelling
 
 
-@pytest.mark.parametrize(
-    ("fields", "expected"),
-    [
-        *(({"x": reason}, reason) for reason in ("bored", 0, "", False, [1])),
-        ({"x": None}, None),
-        ({"x": {"message": "too slow", "code": 3}, "_": 1}, RemoteError("too slow", 3)),
-    ],
-)
-async def test_the_reason_reaches_the_handler(fields: dict[str, Any], expected: object) -> None:
+async def test_an_error_as_the_reason_is_a_remote_error() -> None:
     d = Driven()
     blocked = Blocked()
-    seen: list[object] = []
-
-    async def handler(ctx: Context) -> None:
-        try:
-            await blocked()
-        finally:
-            seen.append(ctx.cancel_reason)
-
-    d.peer.on("h", handler)
+    d.peer.on("h", blocked)
     await d.fed({"i": 1, "a": ["h"]})
-    sent = await d.fed({"i": 1, **fields})
-    for [reason] in (blocked.cancelled, seen):
-        assert type(reason) is type(expected)
-        if isinstance(reason, RemoteError):
-            assert (str(reason), reason.code) == ("too slow", 3)
-        else:
-            assert reason == expected
+    sent = await d.fed({"i": 1, "x": {"message": "too slow", "code": 3}, "_": 1})
+    [reason] = blocked.cancelled
+    assert isinstance(reason, RemoteError) and (str(reason), reason.code) == ("too slow", 3)
     assert rejection(sent, 1) == ABORTED
     d.assert_empty()
 
@@ -605,25 +521,6 @@ async def test_a_handler_that_answers_in_spite_of_the_cancellation_answers_once(
     await turns()
     assert len([m for m in d.take() if m["i"] == 1]) == 1
     d.assert_empty()
-
-
-async def test_cancelling_reaches_a_request_made_inside() -> None:
-    async with pair() as (a, b):
-        inner, middle = Blocked(), asyncio.Event()
-
-        async def outer(peer: Peer) -> Any:
-            middle.set()
-            return await peer.request("inner")
-
-        a.on("inner", inner)
-        b.on("outer", outer)
-        task = asyncio.ensure_future(a.request("outer"))
-        await middle.wait()
-        await turns()
-        task.cancel("bored")
-        await turns(20)
-        assert task.cancelled() and inner.cancelled == ["bored"]
-        assert (a.pending, a.active, b.pending, b.active) == (0, 0, 0, 0)
 
 
 # ---------------------------------------------------------------- slow ones

@@ -113,20 +113,6 @@ async def test_items_are_converted_as_arguments_are() -> None:
         assert await client.request("numbers", send=["1", 2.0, None]) == [1, 2, None]
 
 
-async def test_the_hook_for_unknown_types_is_asked() -> None:
-    class Money:
-        def __init__(self, cents: int) -> None:
-            self.cents = cents
-
-    async def total(chunks: AsyncIterator[Money]) -> int:
-        return sum([chunk.cents async for chunk in chunks])
-
-    server = Server(dec_hook=lambda tp, value: tp(value) if tp is Money else NotImplemented)
-    server.on("total", total)
-    async with connect(server) as client:
-        assert await client.request("total", send=[1, 2]) == 3
-
-
 async def test_the_other_arguments_are_checked_before_anything_opens() -> None:
     d = Driven()
     d.peer.on("up", by_iterator)
