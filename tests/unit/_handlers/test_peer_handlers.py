@@ -37,28 +37,6 @@ async def pass_on(ctx: Context, call_next: Any) -> Any:
 # ---------------------------------------------------------------- which one runs
 
 
-async def test_precedence_and_exactly_one_runs() -> None:
-    shared = Registry()
-    d = Driven(shared=shared)
-    ran: list[str] = []
-
-    def note(name: str) -> Any:
-        return lambda: ran.append(name)
-
-    shared.add(None, "e", note("server on"))
-    shared.add(None, "e", note("server once"), once=True)
-    d.peer.on("e", note("peer on"))
-    d.peer.once("e", note("peer once"))
-    d.feed({"a": ["e"]}, {"a": ["e"]})
-    assert ran == ["peer once", "peer on"]
-    d.peer.on("e", None)
-    d.feed({"a": ["e"]}, {"a": ["e"]}, {"a": ["e"]})
-    assert ran == ["peer once", "peer on", "server once", "server on", "server on"]
-    shared.add(None, "e", None)
-    assert rejection(await d.fed({"i": 1, "a": ["e"]}), 1)["code"] == "wsrpc.unknown_event"
-    assert len(ran) == 5
-
-
 async def test_precedence_on_a_named_channel() -> None:
     shared = Registry()
     d = Driven(shared=shared)
@@ -183,27 +161,6 @@ async def test_reserved_names_are_refused_inbound_on_main_and_ordinary_elsewhere
 
 
 # ---------------------------------------------------------------- arguments and results
-
-
-async def test_what_does_not_fit_is_refused_or_as_an_event_dropped(caplog: pytest.LogCaptureFixture) -> None:
-    d = Driven()
-    ran: list[Any] = []
-
-    async def add(a: int, b: int = 5, *rest: str) -> int:
-        ran.append((a, b, rest))
-        return a + b
-
-    d.peer.on("add", add)
-    assert await d.fed({"i": 1, "a": ["add", 1]}) == [{"i": 1, "d": 6}]
-    unfit: list[list[Any]] = [[], ["x"], [1, None], [1, 2, 3], [True], [1.5]]
-    for i, args in enumerate(unfit, 2):
-        error = rejection(await d.fed({"i": i, "a": ["add", *args]}), i)
-        assert error["code"] == "wsrpc.bad_arguments", args
-    assert messages(caplog) == [] and await d.fed({"a": ["add", "x"]}) == []
-    [text] = messages(caplog)
-    assert text.startswith("event 'add' was dropped: ") and "argument 'a'" in text
-    assert ran == [(1, 5, ())] and d.peer.connected
-    d.assert_empty()
 
 
 async def test_an_event_is_not_answered_whatever_becomes_of_it() -> None:
@@ -354,48 +311,25 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
         assert sum("handling work" in text for text in messages(caplog, logging.ERROR)) == 1
 
 
-@pytest.mark.parametrize(
-    ("error", "expected"),
-    [
-        (RpcError("no such room", "room.unknown", {"room": "x"}), ("no such room", "room.unknown", {"room": "x"}, {})),
-        (RpcError.of_value("just text"), ("just text", None, "just text", {})),
-        (RpcError("no", "E", 1, {"retry_after": 5, "details": [{"field": "name"}], "": None}), ("no", "E", 1, ...)),
-    ],
-    ids=["code and data", "text", "fields"],
-)
-async def test_an_rpc_error_reaches_the_caller_as_it_is(error: RpcError, expected: tuple[Any, ...]) -> None:
+@pytest.mark.parametrize("way", ["inline", "async", "thread", "behind"])
+async def test_an_rpc_error_reaches_the_caller_as_it_is(way: str) -> None:
+    """tests/unit/test_values.py has all kinds of data and fields."""
+
+    def fail() -> None:
+        raise RpcError("no such room", "room.unknown", {"room": "x"}, {"retry_after": 5})
+
+    async def fail_async() -> None:
+        fail()
+
     async with pair() as (a, b):
-
-        async def fail() -> None:
-            raise error
-
-        def fail_in_a_thread() -> None:
-            raise error
-
-        async def ask_back(peer: Peer) -> Any:
-            return await peer.request("fail")
-
-        async def pass_its_fields_on() -> None:
-            try:
-                await b.request("fail")
-            except RemoteError as remote:
-                raise RpcError(remote.message, fields=remote.fields) from None
-
-        for peer in (a, b):
-            peer.on("fail", fail)
-        b.on("thread", fail_in_a_thread, thread=True)
-        b.on("ask back", ask_back)
-        b.on("pass on", pass_its_fields_on)
-        fields = error.fields if expected[3] is ... else expected[3]
-        for event in ("fail", "thread", "pass on"):
-            with pytest.raises(RemoteError) as caught:
-                await a.request(event)
-            got = caught.value
-            assert type(got) is RemoteError and got.fields == fields
-            if event != "pass on":
-                assert (got.message, got.code, got.data, got.plain) == (*expected[:3], expected[0] == expected[2])
-        with pytest.raises(HandlerFailed, match="internal error"):  # an error of a nested request is not the caller's
-            await a.request("ask back")
+        if way == "behind":
+            b.use(pass_on)
+        b.on("fail", fail_async if way == "async" else fail, thread=way == "thread")
+        with pytest.raises(RemoteError) as caught:
+            await a.request("fail")
+        error = caught.value
+        assert type(error) is RemoteError and error.fields == {"retry_after": 5}
+        assert (error.message, error.code, error.data) == ("no such room", "room.unknown", {"room": "x"})
     with pytest.raises(ValueError, match="reserved"):
         RpcError("x", "wsrpc.overloaded")
 
@@ -803,13 +737,6 @@ async def test_message_handlers_see_everything_that_arrives() -> None:
     await turns()
     for message in seen:
         await message.processed()
-
-
-async def test_message_handlers_cannot_change_what_handlers_get() -> None:
-    d = Driven()
-    d.peer.on("message", lambda peer, message: message.args[0].append("changed"))
-    d.peer.on("echo", lambda value: value)
-    assert await d.fed({"i": 1, "a": ["echo", ["original"]]}) == [{"i": 1, "d": ["original"]}]
 
 
 @pytest.mark.parametrize("way", ["runs", "fails", "cancelled", "waits", "refused", "unknown", "middleware", "dropped"])

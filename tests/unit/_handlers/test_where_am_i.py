@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -41,31 +40,6 @@ class Database:
 
 
 DATABASE = Key[Database]("database")
-
-
-async def test_the_current_context_is_there_in_handlers_and_tasks_they_start() -> None:
-    tasks: list[asyncio.Task[None]] = []
-    seen: list[Any] = []
-
-    async def look(peer: Peer) -> None:
-        await turns(3)
-        seen.append((current_peer() is peer, current_context().event))
-
-    async def handler(ctx: Context) -> None:
-        inline(ctx)
-        await look(ctx.peer)
-
-    def inline(ctx: Context) -> None:
-        assert current_context() is ctx and current_peer() is ctx.peer
-        tasks.append(asyncio.ensure_future(look(ctx.peer)))
-
-    async with pair() as (left, right):
-        right.on("async", handler)
-        right.on("inline", inline)
-        await left.request("inline")
-        await left.request("async")
-        await asyncio.gather(*tasks)
-    assert sorted(seen) == [(True, "async"), (True, "async"), (True, "inline")]
 
 
 async def test_a_router_broadcasts_and_reaches_the_database_without_a_global() -> None:
