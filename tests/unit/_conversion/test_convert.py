@@ -111,7 +111,8 @@ def test_the_users_hook_converts_what_nobody_else_knows() -> None:
 
 
 def test_the_summary_of_a_pydantic_error_is_short_and_without_values() -> None:
-    wide: Any = pydantic.create_model("Wide", **dict.fromkeys("abcde", (int, ...)))
+    fields: dict[str, Any] = dict.fromkeys("abcde", (int, ...))
+    wide: Any = pydantic.create_model("Wide", **fields)
     secret = "s3cret" * 1000
     with pytest.raises(ValueError) as caught:
         make_dec_hook(None)(wide, dict.fromkeys("abcde", secret))

@@ -100,8 +100,8 @@ async def test_the_table_says_who_validates_and_the_wrong_value_is_refused(row: 
         with pytest.raises(BadResult):
             await client.request("give", row.wrong, returns=row.type)
     assert len(seen) == 3
-    [event] = [event for event in schema.describe(server).events if event.event == "take"]
-    assert event.notes == () and event.parameters[0].schema and event.result
+    [described] = [each for each in schema.describe(server).events if each.event == "take"]
+    assert described.notes == () and described.parameters[0].schema and described.result
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if "Annotated[int" in row.code], ids=lambda row: row.code)
@@ -575,8 +575,10 @@ async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
     server.on("bird", lambda: {"name": "x"})
     server.on("birds", lambda: [{"name": "x"}])
     async with connect(server) as client:
-        for first, second in ((Robin, Wren), (Wren, Robin), (Left, Right), (Right, Left)):
-            for either in (first | second, Union[first, second]):  # noqa: UP007
+        pairs: list[tuple[Any, Any]] = [(Robin, Wren), (Wren, Robin), (Left, Right), (Right, Left)]
+        for first, second in pairs:
+            both: list[Any] = [first | second, Union[first, second]]  # noqa: UP007
+            for either in both:
                 assert type(await client.request("bird", returns=either)) is first
                 several: Any = GenericAlias(list, either)
                 assert type((await client.request("birds", returns=several))[0]) is first

@@ -93,39 +93,40 @@ async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_r
 
 
 @pytest.mark.parametrize("limit", ["timeout=", "Limits.handler"])
-@pytest.mark.parametrize("kind", ["request", "event", "raw message"])
+@pytest.mark.parametrize(("kind", "label"), [("request", "slow #7"), ("event", "slow")])
 async def test_the_log_has_one_line_without_a_traceback(
-    limit: str, kind: str, caplog: pytest.LogCaptureFixture
+    limit: str, kind: str, label: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    of_raw = kind == "raw message"  # which has no limit of its own
-    driven = Driven(limits=Limits(handler=2.5 if limit == "Limits.handler" or of_raw else None))
+    driven = Driven(limits=Limits(handler=2.5 if limit == "Limits.handler" else None))
     options: dict[str, Any] = {"timeout": 2.5} if limit == "timeout=" else {}
     driven.peer.on("slow", hangs, **options)
-    seen: list[str] = []
-    label = {"request": "slow #7", "event": "slow"}.get(kind, "a raw message")
-    handler = f"{__name__}.hangs, "
-    if of_raw:
-
-        @driven.peer.on_raw
-        async def raw(peer: wsrpc.Peer, message: str) -> None:
-            seen.append(message)
-            if message == "first":
-                await hangs()
-
-        driven.raw(b"first")
-        driven.raw(b"second")
-        await turns()
-        assert seen == ["first"]
-        limit, handler = "Limits.handler", ""
-    else:
-        await driven.fed({"a": ["slow"]} | ({"i": 7} if kind == "request" else {}))
-    sent = await advanced(driven, 2.6)
+    await driven.fed({"a": ["slow"]} | ({"i": 7} if kind == "request" else {}))
+    assert len(await advanced(driven, 2.6)) == (kind == "request"), "an event is not answered"
     [record] = [record for record in caplog.records if record.levelno >= logging.WARNING]
-    text = f"{handler}the handler of {label}, was cancelled: it took longer than 2.5 s ({limit})"
-    assert said_in(record).endswith(text) and (of_raw or said_in(record) == text)
+    name = f"{__name__}.hangs"
+    assert said_in(record) == f"{name}, the handler of {label}, was cancelled: it took longer than 2.5 s ({limit})"
     assert record.levelno == logging.WARNING and record.exc_info is None
-    assert len(sent) == (kind == "request"), "an event is not answered"
-    assert not of_raw or seen == ["first", "second"]
+    driven.assert_empty()
+
+
+async def test_raw_messages_have_the_default_too(caplog: pytest.LogCaptureFixture) -> None:
+    driven = Driven(limits=Limits(handler=1))
+    seen: list[str] = []
+
+    @driven.peer.on_raw
+    async def raw(peer: wsrpc.Peer, message: str) -> None:
+        seen.append(message)
+        if message == "first":
+            await hangs()
+
+    driven.raw(b"first")
+    driven.raw(b"second")
+    await turns()
+    assert seen == ["first"]
+    await advanced(driven, 1.1)
+    assert seen == ["first", "second"]
+    [line] = messages(caplog)
+    assert "the handler of a raw message, was cancelled" in line
     driven.assert_empty()
 
 
@@ -154,7 +155,7 @@ async def test_wherever_handlers_are_registered(where: str, how: str) -> None:
         with pytest.raises(HandlerTimeout) as caught:
             await caller.request("slow", timeout=None)
     error = caught.value
-    assert isinstance(error, RemoteError) and not isinstance(error, TimeoutError)
+    assert issubclass(HandlerTimeout, RemoteError) and not issubclass(HandlerTimeout, TimeoutError)
     assert (error.code, error.data, dict(error.fields)) == ("wsrpc.handler_timeout", None, {})
     assert error.message == "'slow' took longer than 0.001 s and was cancelled"
 

@@ -7,6 +7,7 @@ import inspect
 import itertools
 import math
 import operator
+import re
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
@@ -689,65 +690,57 @@ def local() -> Any:
     return handler
 
 
-IN_CONVERSATION = ("'channel'", "async def", "ctx.channel()")
-REFUSED: list[tuple[Any, tuple[str, ...]]] = [
-    ("add", ("a handler is a function, got 'add'",)),
-    (None, ("a handler is a function, got None",)),
+IN_CONVERSATION = r"'channel'.*async def.*ctx\.channel\(\)"
+REFUSED: list[tuple[Any, str]] = [
+    ("add", "a handler is a function, got 'add'"),
+    (None, "a handler is a function, got None"),
     *(
-        (each, (f"handler builtins.{each.__name__} ", "signature cannot be read", "wrap it"))
+        (each, rf"handler builtins\.{each.__name__} .*signature cannot be read.*wrap it")
         for each in (max, getattr, int)
     ),
-    (two_readers, ("'b'", "one channel")),
-    (both_kinds, ("'chunks'", "one channel")),
-    (two_channels, ("'b'", "one channel")),
+    (two_readers, "'b'.*one channel"),
+    (both_kinds, "'chunks'.*one channel"),
+    (two_channels, "'b'.*one channel"),
     (plain_conversation, IN_CONVERSATION),
     (yields_in_conversation, IN_CONVERSATION),
     (generates_in_conversation, IN_CONVERSATION),
-    (plain_upload, ("'chunks'", "async def")),
-    (generates_in_upload, ("'chunks'", "async def")),
-    (optional_items, ("'chunks'", "AsyncIterator[...]")),
-    (rest_of_items, ("'chunks'",)),
-    (rest_of_channels, ("'channels'",)),
-    (to_send_to, ("AsyncIterator[...]",)),
-    (impossible_items, ("'chunks'",)),
-    (own_channel, ("only AnonymousChannel itself",)),
-    (unannotated_field, ("parameter 'seats': ", "field 'left' has no annotation")),
-    (subclass, ("parameter 'peer': only FakePeer itself is injected: annotate FakePeer",)),
-    (union_with_peer, ("parameter 'peer': only FakePeer itself is injected",)),
-    (rest_of_peers, ("parameter 'peers': this class is injected",)),
-    (number, ("parameter 'value'",)),
-    (syntax, ("parameter 'value': the annotation 'int |' is not a type",)),
-    (local(), ("parameter 'value': cannot resolve the annotation 'Local'", "define it at module level")),
+    (plain_upload, "'chunks'.*async def"),
+    (generates_in_upload, "'chunks'.*async def"),
+    (optional_items, r"'chunks'.*AsyncIterator\[\.\.\.\]"),
+    (rest_of_items, "'chunks'"),
+    (rest_of_channels, "'channels'"),
+    (to_send_to, r"AsyncIterator\[\.\.\.\]"),
+    (impossible_items, "'chunks'"),
+    (own_channel, "only AnonymousChannel itself"),
+    (unannotated_field, "parameter 'seats': .*field 'left' has no annotation"),
+    (subclass, "parameter 'peer': only FakePeer itself is injected: annotate FakePeer"),
+    (union_with_peer, "parameter 'peer': only FakePeer itself is injected"),
+    (rest_of_peers, "parameter 'peers': this class is injected"),
+    (number, "parameter 'value'"),
+    (syntax, r"parameter 'value': the annotation 'int \|' is not a type"),
+    (local(), "parameter 'value': cannot resolve the annotation 'Local'.*define it at module level"),
     (
         keyword_only_after_args,
-        ("parameter 'flag': it follows *args, which takes all", "put it before *args, or give it a default"),
+        r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def",
     ),
-    (undecided_union, ("parameter 'when': str | datetime.datetime cannot be decided: unions may not contain",)),
-    (
-        custom,
-        (f"parameter 'things': values from the wire cannot be converted to {__name__}.Opaque", "dec_hook="),
-    ),
-    (nested, ("parameter 'things'",)),
-    (mixed_union, ("parameter 'thing': msgspec cannot enforce test_signature.Opaque | int, and pydantic refuses",)),
+    (undecided_union, r"parameter 'when': str \| datetime\.datetime cannot be decided: unions may not contain"),
+    (custom, rf"parameter 'things': values from the wire cannot be converted to {__name__}\.Opaque.*dec_hook="),
+    (nested, "parameter 'things'"),
+    (mixed_union, r"parameter 'thing': msgspec cannot enforce test_signature.Opaque \| int, and pydantic refuses"),
     (
         future.unresolvable,
-        (
-            "handler future_annotated.unresolvable (",
-            "future_annotated.py:",
-            "parameter 'thing': cannot resolve the annotation 'DefinedNowhere'",
-            "define it at module level",
-        ),
+        r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'",
     ),
-    (future.only_for_checkers, ("import it outside `if TYPE_CHECKING:`",)),
-    (future.not_a_type, ("parameter 'value'",)),
-    (future.broken_inside, ("parameter 'value': ", "a field whose type cannot be resolved: name 'DefinedNowhere'")),
+    (future.only_for_checkers, "import it outside `if TYPE_CHECKING:`"),
+    (future.not_a_type, "parameter 'value'"),
+    (future.broken_inside, "'value': .*a field whose type cannot be resolved: name 'DefinedNowhere'"),
 ]
 
 
-@pytest.mark.parametrize(("handler", "texts"), REFUSED, ids=name_of)
-def test_types_that_cannot_work_are_refused(handler: Any, texts: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(("handler", "text"), REFUSED, ids=name_of)
+def test_types_that_cannot_work_are_refused(handler: Any, text: str) -> None:
     said = refusal(handler)
-    assert all(text in said for text in texts), said
+    assert re.search(text, said), said
     assert getattr(handler, "__module__", "") != __name__ or f"{__file__}:" in said, "it says where the handler is"
     if handler in (custom, nested):
         Handler(handler, dec_hook=opaque_hook)
