@@ -286,8 +286,10 @@ _LENGTHS = {
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
 _STEPPING = {1: 1, 2: 16, 4: 256}
-"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one. (Encoders
-use two bytes from 256 bytes of contents on, and four from 64 KiB on, so that no honest message is refused.)"""
+"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one."""
+_SHORTEST = {1: 0, 2: 1 << 8, 4: 1 << 16}
+"""The shortest contents for which encoders use a length of so many bytes. Such a text counts for one array only: an
+honest message must not be refused, and few of these texts fit into a message."""
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -384,8 +386,9 @@ def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) ->
             elif (width := _COUNTS.get(first)) is None:
                 width, more = _LENGTHS[first]
                 start = pos + 1 + width
-                pos = start + more + int.from_bytes(payload[pos + 1 : start], "big")
-                looked += _STEPPING[width]
+                size = int.from_bytes(payload[pos + 1 : start], "big")
+                pos = start + more + size
+                looked += 1 if size >= _SHORTEST[width] else _STEPPING[width]
             else:
                 start = pos + 1 + width
                 count = int.from_bytes(payload[pos + 1 : start], "big")
