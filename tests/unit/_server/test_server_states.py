@@ -195,11 +195,14 @@ def test_a_cell(state: ServerState, happened: ServerInput) -> None:
             assert rejected.value.status == 503
             assert played.state == expected
         elif effect == STILL:
-            with pytest.raises(RuntimeError, match="still closing"):
-                played.play(happened)
+            for call in (played.server.open(), played.server.listen().__aenter__()):
+                with pytest.raises(RuntimeError, match=r"still closing: await server\.close\(\)"):
+                    played.run(call)
             assert played.state == expected
         else:
+            before = played.server.peers
             assert played.play(happened) == expected
+            assert (state, happened) != ("open", ServerInput.OPEN) or played.server.peers == before
         if effect == OPENS:
             assert (played.server.peers, played.server.stats().accepted) == ((), 0)
         if happened is ServerInput.ACCEPT and effect != REFUSES:
