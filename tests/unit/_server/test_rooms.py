@@ -1,50 +1,29 @@
-"""`Server.room`: members come and go, a broadcast reaches who is in, and nothing is left of those who are gone."""
+"""`Server.room`: members come and go, and nothing is left of those who are gone.
+
+`test_server_emit.py` has who gets a broadcast; tests/property/test_rooms_machine.py compares with a model.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
+import logging
 import weakref
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from audience import LIMITS, TIGHT, audience, line_of
+from audience import LIMITS, audience, line_of
+from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, raw_client
+from raw_websocket import BINARY, CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Peer, QueueFull, RpcError, Server
-from wsrpc.codecs import MsgpackCodec
-from wsrpc.errors import ReservedEvent
-from wsrpc.testing import connect, memory_transports
+from wsrpc import CloseInfo, ConnectionLost, Peer, RpcError, Server
+from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.transport import ConnectionInfo
+from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def test_members_and_nobody_else_get_it() -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, 3) as pairs:
-        room = server.room("lobby")
-        for _, peer in pairs[:2]:
-            room.add(peer)
-            room.add(peer)  # no more than once
-        report = await room.emit("say", "hello")
-        assert (report.sent, report.errors, report.dropped) == (2, (), 0)
-        assert (await room.emit("say", "not you", skip=pairs[0][1])).sent == 1
-        assert (await room.of("side").emit("say", "aside")).sent == 2
-        await server.emit("say", "all")
-        heard = []
-        for ear, _ in pairs:
-            words = [await ear.heard.get()]
-            while words[-1] != "all":
-                words.append(await ear.heard.get())
-            heard.append(words)
-        assert heard == [
-            ["hello", "side aside", "all"],
-            ["hello", "not you", "side aside", "all"],
-            ["all"],
-        ]
 
 
 async def test_what_a_room_shows() -> None:
@@ -87,15 +66,14 @@ async def test_an_empty_room_does_not_stay_unless_it_was_declared() -> None:
 
 async def test_membership_ends_with_the_connection() -> None:
     server = Server(limits=LIMITS)
-    seen: list[tuple[tuple[str, ...], bool]] = []
-    ended = asyncio.Event()
+    ended: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
 
     @server.on("close")
     async def closed(peer: Peer, info: CloseInfo) -> None:
-        seen.append((tuple(room.name for room in peer.rooms), peer in lobby))
-        report = await lobby.emit("say", f"{peer.id} left")
-        assert report.sent == 1
-        ended.set()
+        # It is no member any more, but its `close` handler can still see where it was.
+        if not ended.done():
+            report = await lobby.emit("say", f"{peer.id} left")
+            ended.set_result((peer in lobby, [room.name for room in peer.rooms], report))
 
     lobby = server.room("lobby")
     async with audience(server, 2) as pairs:
@@ -103,27 +81,12 @@ async def test_membership_ends_with_the_connection() -> None:
         for _, peer in pairs:
             lobby.add(peer)
         line_of(leaving).abort()
-        await ended.wait()
-        # It is no member any more, but its `close` handler can still see where it was.
-        assert seen == [(("lobby",), False)]
-        assert len(lobby) == 1
+        assert await ended == (False, ["lobby"], EmitReport(1))
         assert await ear.heard.get() == f"{leaving.id} left"
         with pytest.raises(ConnectionLost, match="nothing was sent"):
             lobby.add(leaving)
         lobby.discard(leaving)
         assert len(lobby) == 1
-        server.on("close", None)
-
-
-async def test_a_peer_that_is_gone_is_not_kept() -> None:
-    server = Server(limits=LIMITS)
-    lobby = server.room("lobby")
-    async with audience(server, 1) as pairs:
-        lobby.add(pairs[0][1])
-        gone = weakref.ref(pairs.pop()[1])
-    gc.collect()
-    assert gone() is None
-    assert len(lobby) == 0
 
 
 async def test_a_peer_of_somebody_else() -> None:
@@ -135,40 +98,14 @@ async def test_a_peer_of_somebody_else() -> None:
         assert ear.client.peer.rooms == ()
 
 
-async def test_a_peer_is_in_so_many_rooms_at_most() -> None:
-    server = Server(limits=LIMITS.replace(rooms=2))
-
-    @server.on("enter")
-    def enter(peer: Peer, name: str) -> None:
-        server.room(name).add(peer)
-
-    async with connect(server) as client:
-        for name in ("a", "b", "a"):
-            await client.request("enter", name)
-        with pytest.raises(RpcError, match="in 2 rooms already"):  # the caller is told, too
-            await client.request("enter", "c")
-        (peer,) = server.peers
-        assert [room.name for room in server.rooms] == ["a", "b"]
-        server.room("a").discard(peer)
-        server.room("c").add(peer)
-        assert [room.name for room in peer.rooms] == ["b", "c"]
-
-
 async def test_names_and_arguments_that_are_none() -> None:
-    server = Server(limits=LIMITS)
-    room = server.room("lobby")
+    room = Server().room("lobby")
     with pytest.raises(TypeError, match="a room's name is a non-empty string, got ''"):
-        server.room("")
+        Server().room("")
     with pytest.raises(TypeError, match="a channel's name"):
         room.of("")
-    with pytest.raises(ReservedEvent):
-        await room.emit("open")
-    await room.of("side").emit("open")  # an ordinary name there
     with pytest.raises(TypeError, match="str or bytes, got int"):
         await room.send_raw(7)  # type: ignore[arg-type]
-    for emit in (room.emit, room.of("side").emit):
-        with pytest.raises(TypeError, match="amount"):
-            await emit("say", amount=1)  # type: ignore[arg-type]
 
 
 async def test_raw_messages() -> None:
@@ -183,56 +120,15 @@ async def test_raw_messages() -> None:
             assert (await server.send_raw("täxt")).sent == 2
             assert (await room.send_raw(b"\x00\xff", skip=mine)).sent == 1
             assert (await room.send_raw(b"")).sent == 2
-            text, binary, empty = ("täxt".encode(), 1), (b"\x00\xff", 2), (b"", 2)
+            text, binary, empty = ("täxt".encode(), TEXT), (b"\x00\xff", BINARY), (b"", BINARY)
             for raw, expected in ((first, [text, empty]), (second, [text, binary, empty])):
-                for payload, opcode in expected:
-                    frame = await raw.next_frame()
-                    assert frame.payload == payload
-                    assert frame.opcode == opcode
+                frames = [await raw.next_frame() for _ in expected]
+                assert [(frame.payload, frame.opcode) for frame in frames] == expected
                 await raw.send(raw.close_frame())
                 await raw.next_of(CLOSE)
 
 
-@pytest.mark.parametrize("size", [1, 50])
-async def test_encoded_once_for_each_codec(size: int) -> None:
-    asked: list[object] = []
-
-    def enc_hook(value: object) -> str:
-        asked.append(value)
-        return "it"
-
-    server = Server(limits=LIMITS, enc_hook=enc_hook)
-    async with audience(server, size) as pairs:
-        room = server.room("lobby")
-        for _, peer in pairs:
-            room.add(peer)
-        await pairs[0][0].client.of("side").emit("x")
-        await turns_until(lambda: all(not peer._out.terms.plain for _, peer in pairs))  # they speak MessagePack by now
-        await room.emit("say", object())
-        assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * size
-        assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack
-    server = Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook))
-    await server.emit("say", object())
-    assert len(asked) == 3
-
-
-async def test_a_member_that_is_closed_is_reported_once_and_leaves() -> None:
-    server = Server(limits=TIGHT)
-    async with audience(server, 2, TIGHT) as pairs:
-        (ear, good), (_, stuck) = pairs
-        room = server.room("lobby")
-        for _, peer in pairs:
-            room.add(peer)
-        line_of(stuck).hold()
-        reports = []
-        for number in range(3):
-            reports.append(await room.emit("say", str(number) * 3_000_000))
-        (error,) = reports[1].errors
-        assert error.peer is stuck
-        assert isinstance(error.__cause__, QueueFull)
-        assert [(report.sent, len(report.errors)) for report in reports] == [(2, 0), (1, 1), (1, 0)]
-        assert list(room) == [good]
-        assert [(await ear.heard.get())[0] for _ in range(3)] == ["0", "1", "2"]
+# ---------------------------------------------------------------- the room in which a connection begins
 
 
 async def test_the_room_of_the_path() -> None:
@@ -247,36 +143,67 @@ async def test_the_room_of_the_path() -> None:
         assert [peer.rooms for peer in server.peers] == [(room,) for room in server.rooms]
         assert (await server.room("/red").emit("say", "hello")).sent == 1
         assert await heard.get() == "hello"
+        with pytest.raises(RuntimeError, match="room_from="):
+            _ = red.peer.home_room
     assert server.rooms == ()
 
 
 async def test_no_home_room() -> None:
-    async with audience(Server(limits=LIMITS), 1) as [(ear, peer)]:
-        for one in (peer, ear.client.peer):
-            with pytest.raises(RuntimeError, match="room_from="):
-                _ = one.home_room
+    async with audience(Server(limits=LIMITS), 1) as [(_, peer)]:
+        with pytest.raises(RuntimeError, match=r"no home room: give one by Server\(room_from=\.\.\.\)"):
+            _ = peer.home_room
 
 
-async def test_room_from_is_not_async() -> None:
-    async def room_from(info: ConnectionInfo) -> str:
-        return "red"
+async def later(info: ConnectionInfo) -> str:
+    return "red"
 
-    wrong: Any = room_from
+
+def test_room_from_is_not_async() -> None:
+    wrong: Any = later
     with pytest.raises(TypeError, match=r"^room_from= takes a plain function, not an async one like <function "):
         Server(room_from=wrong)
 
 
-@pytest.mark.parametrize("room", [None, ""])
-async def test_room_from_that_names_none(room: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    def room_from(info: ConnectionInfo) -> str:
-        return room  # type: ignore[return-value]
+def raises(info: ConnectionInfo) -> str:
+    raise KeyError("secret")
 
+
+def refuses(info: ConnectionInfo) -> str:
+    raise RpcError("no such document")
+
+
+NAME = "a room's name is a non-empty string"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("room_from", "code", "reason", "logged"),
+    [
+        (raises, 1011, "internal error", "secret"),
+        (lambda info: None, 1011, "internal error", NAME),
+        (lambda info: "", 1011, "internal error", NAME),
+        (lambda info: 5, 1011, "internal error", NAME),
+        (refuses, 1008, "no such document", None),
+    ],
+)
+async def test_a_room_from_that_fails_serves_nobody(
+    room_from: Any, code: int, reason: str, logged: str | None, raw: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server(limits=LIMITS, room_from=room_from)
-    ours, theirs = memory_transports(path="/red")
-    with pytest.raises(ConnectionLost) as raised:
-        await server.accept(theirs)
-    assert raised.value.code == 1011
-    assert server.peers == ()
-    assert "room_from failed, for /red" in caplog.text
-    assert "a room's name is a non-empty string" in caplog.text
-    await ours.close()
+    served: list[RawConnection] = []
+
+    async def serve(connection: RawConnection) -> None:
+        served.append(connection)
+
+    if raw:
+        server.serve_raw(serve)
+    transport = ScriptedTransport(ConnectionInfo(target="/red"))
+    with suppress(ConnectionLost):
+        assert isinstance(await server.accept(transport), RawConnection), "a peer is refused in accept()"
+    await turns_until(lambda: transport.closed)
+    assert transport.closed == CloseInfo(code, reason, was_clean=True)
+    await server.close()
+    assert (served, server.peers, server.raw_connections, server.rooms) == ([], (), (), ())
+    assert bool(messages(caplog, logging.WARNING)) is (logged is not None)
+    if logged is not None:
+        assert logged in caplog.text and (raw or "room_from failed, for /red" in caplog.text)
