@@ -182,7 +182,7 @@ async def test_nothing_is_sent_to_a_connection_before_the_factory_of_its_service
         assert guest.heard == [] and server.rooms == ()
         assert guest.ended is not None and guest.ended.code == (1008 if then == "refuses" else 1006)
         assert served.is_set() is (then != "refuses")
-    assert (accepting.exception() is None) is (raw or then == "admits")
+    assert (accepting.exception() is None) is (raw or then != "refuses")
     await server.close()
 
 

@@ -64,28 +64,6 @@ async def test_what_is_answered_where_nobody_chooses(offered: str, chosen: str |
     assert TOKEN not in head
 
 
-@pytest.mark.parametrize("chosen", ["other", None])
-async def test_the_function_s_choice_counts(chosen: str | None) -> None:
-    server = Server()
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        assert handshake.bearer_token == TOKEN
-        assert handshake.subprotocol == "json"
-        handshake.subprotocol = chosen
-
-    async with server.listen() as listener:
-        async with Client(listener.url, subprotocols=[f"bearer.{TOKEN}", "json", "other"], proxy=None) as client:
-            assert client.peer.info.subprotocol == chosen
-            assert server.peers[0].info.subprotocol == chosen
-
-
-async def test_without_a_function_too() -> None:
-    server = Server()
-    async with connect(server, headers={"Sec-WebSocket-Protocol": f"bearer.{TOKEN}, json"}):
-        assert server.peers[0].info.subprotocol == "json"
-
-
 @pytest.mark.parametrize("way", ["header", "query", "subprotocol"])
 @pytest.mark.parametrize("outcome", ["in", "refused", "failed", "origin"])
 async def test_it_is_in_no_log_and_in_no_repr(way: str, outcome: str, caplog: pytest.LogCaptureFixture) -> None:
