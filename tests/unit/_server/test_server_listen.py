@@ -59,7 +59,7 @@ def own_socket() -> socket.socket:
         ({}, "127.0.0.1"),
         ({"host": "::1"}, "[::1]"),  # the loopback interface has it, unless IPv6 was switched off
         ({"host": "0.0.0.0"}, "127.0.0.1"),
-        ({"host": None}, "127.0.0.1|localhost"),
+        ({"host": None}, "127.0.0.1|[::1]"),
         ({"sock": own_socket}, "127.0.0.1"),
     ],
 )
