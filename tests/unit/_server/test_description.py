@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -329,58 +330,48 @@ async def test_who_is_allowed_gets_it(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].exc_info is not None
 
 
-@pytest.mark.parametrize("wrong", [True, "staff", lambda: True, lambda peer, name: True])
-def test_what_does_not_decide_about_a_peer_is_refused(wrong: Any) -> None:
-    server = Server()
-    with pytest.raises(TypeError, match=r"allow= takes a function that is called with \(peer\), got "):
-        server.offer_description(allow=wrong)
-    server.of("wsrpc").on("describe", lambda: None)  # nothing was reserved
-
-
 # ---------------------------------------------------------------- its channel
 
 
-async def test_the_channel_is_reserved() -> None:
-    class Other(Service):
-        @method
-        def other(self) -> None: ...
+class Other(Service):
+    @method
+    def later(self) -> None: ...
 
-    class Implementation:
-        def describe(self) -> None: ...
 
-    class Contract(Protocol):
-        async def describe(self) -> None: ...
+OFFERS: list[tuple[str, str, Callable[[Server], object]]] = [
+    ("wsrpc", "describe", lambda server: server.offer_description()),
+    ("rooms", "leave", lambda server: server.on_join(lambda peer, room: True)),
+    ("rooms", "leave", lambda server: server.room("prices", allow=lambda peer: True)),
+]
 
-    router = Router()
-    router.on("describe", lambda: None)
-    server = cafe()
-    server.offer_description()
-    server.room("lobby", allow=lambda peer: True)  # clients join on a channel of wsrpc, too
-    with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
-        server.add_service(Other, channel="wsrpc")
+
+@pytest.mark.parametrize(("channel", "event", "offer"), OFFERS)
+async def test_the_channel_is_reserved(channel: str, event: str, offer: Callable[[Server], object]) -> None:
+    """Also that on which clients join rooms."""
+    server, router = cafe(), Router()
+    router.on("list", list)
+    for register in ("on", "once"):  # nothing speaks against it
+        getattr(server.of(channel), register)("mine", lambda: 1)
+        with pytest.raises(ValueError, match=rf"on channel '{channel}', where you have handlers of \['mine'\]"):
+            offer(server)
+        server.of(channel).close()
+    assert server.rooms == ()
+    offer(server)
+    with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
+        server.add_service(Other, channel=channel)
     async with connect(server) as client:
         [peer] = server.peers
         for call in (
-            lambda: server.of("wsrpc").on("describe", lambda: None),
-            lambda: server.of("wsrpc").once("other", lambda: None),
-            lambda: server.of("wsrpc").on("describe", None),
-            lambda: server.of("wsrpc").implement(Contract, Implementation()),
-            lambda: server.include(router, channel="wsrpc"),
-            lambda: peer.of("wsrpc").on("describe", lambda: None),
+            lambda: server.of(channel).on(event, lambda: None),
+            lambda: server.of(channel).once("list", list),
+            lambda: server.of(channel).on(event, None),
+            lambda: server.of(channel).implement(Contract, Shop()),
+            lambda: server.include(router, channel=channel),
+            lambda: peer.of(channel).on(event, lambda: None),
         ):
-            with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
+            with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
                 call()
-        server.of("wsrpc").close()
-        assert await fetched(client) == describe(server)
-        client.of("wsrpc").on("describe", lambda: "mine")  # the client's side is free
-        assert await peer.of("wsrpc").request("describe") == "mine"
-
-
-@pytest.mark.parametrize("method_name", ["on", "once"])
-async def test_handlers_that_are_there_are_in_the_way(method_name: str) -> None:
-    server = Server()
-    getattr(server.of("wsrpc"), method_name)("mine", lambda: 1)
-    with pytest.raises(ValueError, match=r"on channel 'wsrpc', where you have handlers of \['mine'\]"):
-        server.offer_description()
-    async with connect(server) as client:
-        assert await client.of("wsrpc").request("mine") == 1
+        server.of(channel).close()
+        await client.of(channel).request(event, *["nowhere"] * (channel == "rooms"))
+        client.of(channel).on(event, lambda: "mine")  # the client's side is free
+        assert await peer.of(channel).request(event) == "mine"

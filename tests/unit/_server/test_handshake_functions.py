@@ -85,12 +85,6 @@ async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -
             assert [peer.state for peer in server.peers] == [{"by": "me"}] * 2
 
 
-@pytest.mark.parametrize("wrong", [None, 5, "let_in", lambda: None, lambda handshake, more: None])
-def test_what_cannot_be_called_with_a_handshake_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="on_handshake"):
-        Server().on_handshake(wrong)
-
-
 def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     assert server.on_handshake(let_in) is let_in

@@ -154,16 +154,6 @@ async def test_no_home_room() -> None:
             _ = peer.home_room
 
 
-async def later(info: ConnectionInfo) -> str:
-    return "red"
-
-
-def test_room_from_is_not_async() -> None:
-    wrong: Any = later
-    with pytest.raises(TypeError, match=r"^room_from= takes a plain function, not an async one like <function "):
-        Server(room_from=wrong)
-
-
 def raises(info: ConnectionInfo) -> str:
     raise KeyError("secret")
 

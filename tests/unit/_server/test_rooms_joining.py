@@ -20,7 +20,6 @@ from wsrpc import (
     Limits,
     Peer,
     RemoteError,
-    Router,
     RpcError,
     Server,
     UnknownEvent,
@@ -200,35 +199,6 @@ async def test_without_a_validator_nobody_joins() -> None:
                 await client.of("rooms").request(event, "prices")
 
 
-async def test_the_channel_is_the_servers_own_once_it_is_offered() -> None:
-    server = Server()
-    server.of("rooms").on("list", list)  # nothing speaks against it
-    with pytest.raises(
-        ValueError, match=r"clients join rooms on channel 'rooms', where you have handlers of \['list'\]"
-    ):
-        server.on_join(lambda peer, room: True)
-    with pytest.raises(ValueError, match="clients join"):
-        server.room("prices", allow=lambda peer: True)
-    assert server.rooms == ()
-    server.of("rooms").on("list", None)
-    server.on_join(lambda peer, room: True)
-    router = Router()
-    router.on("list", list)
-    async with connect(server) as client:
-        (peer,) = server.peers
-        for refuse in (
-            lambda: server.of("rooms").on("join", lambda room: None),
-            lambda: server.of("rooms").once("list", list),
-            lambda: server.of("rooms").on("join", None),
-            lambda: server.include(router, channel="rooms"),
-            lambda: peer.of("rooms").on("join", lambda room: None),
-        ):
-            with pytest.raises(ValueError, match="channel 'rooms' is used by wsrpc itself"):
-                refuse()
-        client.of("rooms").on("list", lambda: ["a"])  # the client's side is free
-        assert await peer.of("rooms").request("list") == ["a"]
-
-
 async def test_closing_the_channel_ends_its_middleware_and_does_not_end_joining() -> None:
     server = open_server()
     seen: list[object] = []
@@ -247,18 +217,6 @@ async def test_closing_the_channel_ends_its_middleware_and_does_not_end_joining(
         assert await ask(client, "leave", "a") is None
         assert [room.name for room in peer.rooms] == ["b"]
     assert seen == [("rooms", "join", ("a",))]  # what the user has put there is gone
-
-
-@pytest.mark.parametrize("wrong", [True, lambda: True, lambda peer, room, more: True])
-def test_functions_that_are_none(wrong: Any) -> None:
-    server = Server()
-    with pytest.raises(TypeError, match=r"allow= takes a function that is called with \(peer\), got"):
-        server.room("prices", allow=wrong)
-    with pytest.raises(TypeError, match=r"on_join takes a function that is called with \(peer, room\), got"):
-        server.on_join(wrong)
-    with pytest.raises(TypeError, match=r"room_from= takes a function that is called with \(info\), got"):
-        Server(room_from=wrong)
-    assert server.rooms == ()
 
 
 def test_options_of_a_room_are_given_once() -> None:

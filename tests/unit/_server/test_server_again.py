@@ -115,45 +115,6 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
         declared.add(old[0])
 
 
-class SlowPort:
-    """A port that takes its time to open."""
-
-    url, port = "ws://nowhere", 0
-
-    def __init__(self) -> None:
-        self.asked, self.go_on = asyncio.Event(), asyncio.Event()
-        self.stopped = self.closed = False
-
-    async def begin(self) -> SlowPort:
-        self.asked.set()
-        await self.go_on.wait()
-        return self
-
-    def stop(self) -> None:
-        self.stopped = True
-
-    async def wait_closed(self) -> None:
-        self.closed = True
-
-
-@afterwards
-async def test_a_close_while_a_port_is_being_opened() -> None:
-    server = echo_server()
-    port = SlowPort()
-
-    async def serve() -> None:
-        async with server.listening(port.begin):
-            pytest.fail("it listens")
-
-    serving = asyncio.create_task(serve())
-    await port.asked.wait()
-    await server.close()
-    port.go_on.set()
-    with pytest.raises(RuntimeError, match="closed before it could listen"):
-        await serving
-    assert port.stopped and port.closed and not server.healthy
-
-
 @afterwards
 async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
     server = echo_server()

@@ -7,7 +7,7 @@ import gc
 import logging
 import socket
 import threading
-from contextlib import AsyncExitStack, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, handshake, raw_client
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server
+from wsrpc import Client, Limits, Server
 from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -65,27 +65,6 @@ async def test_leaving_the_block_closes_also_after_an_exception() -> None:
                 raise RuntimeError("mine")
         await client.peer.wait_closed()
         await client.close()
-
-
-async def test_peers_come_and_go_in_order() -> None:
-    server = Server(limits=LIMITS)
-    closed: asyncio.Queue[tuple[Peer, CloseInfo]] = asyncio.Queue()
-    server.on("close", lambda peer, info: closed.put_nowait((peer, info)))
-    async with server.listen() as listener, AsyncExitStack() as stack:
-        clients = [Client(listener.url, limits=LIMITS, reconnect=None) for _ in range(3)]
-        for client in clients:
-            await stack.enter_async_context(client)
-        first, second, third = server.peers
-        assert len({peer.id for peer in server.peers}) == 3 and second.connected
-        await clients[1].close(4001, "off")
-        peer, info = await closed.get()
-        assert (peer, info.code, info.reason, info.user_closed) == (second, 4001, "off", False)
-        assert server.peers == (first, third) and not second.connected
-        with pytest.raises(ConnectionLost):
-            await second.emit("x")
-        await first.close(4002, "you too")
-        assert (await closed.get())[1].user_closed
-        assert server.peers == (third,)
 
 
 async def test_cancelling_close_lets_it_be_called_again() -> None:

@@ -13,7 +13,7 @@ from audience import LIMITS, TIGHT, Ear, audience, line_of
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of
-from raw_websocket import CLOSE, raw_client
+from raw_websocket import raw_client
 
 from wsrpc import ChannelClosed, Client, ConnectionLost, KeepLatest, Limits, MessageTooBig, Peer, QueueFull, Server
 from wsrpc.codecs import MsgpackCodec
@@ -306,16 +306,3 @@ async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() ->
             await asyncio.sleep(0)
             deaf.reset()
             await emitting
-
-
-async def test_a_slow_reader_that_reads_after_all_sees_4408() -> None:
-    server = Server(limits=TIGHT.replace(close_timeout=5.0))
-    async with server.listen() as listener:
-        async with raw_client(listener.port, receive_buffer=4096) as deaf:
-            await turns_until(lambda: server.peers)
-            while not (await server.emit("n", "x" * 500_000)).errors:
-                pass
-            frame = await deaf.next_of(CLOSE)
-            assert (frame.code, frame.reason) == (4408, "slow consumer")
-            await deaf.send(deaf.close_frame(4408))
-            deaf.drop()

@@ -128,14 +128,6 @@ async def test_methods_are_handlers_with_all_that_handlers_have() -> None:
                 await client.request(name)
 
 
-async def test_each_connection_has_an_object_of_its_own() -> None:
-    server = Server()
-    server.add_service(Desk)
-    async with connect(server) as one, connect(server) as two:
-        await one.request("add", 1)
-        assert (await one.request("total"), await two.request("total")) == (1, 0)
-
-
 class Echo(Service):
     @wsrpc.method
     def add(self, text: str) -> str:
@@ -282,15 +274,6 @@ async def test_a_factory_that_fails_refuses_the_connection(
     assert bool(messages(caplog)) is (logged is not None)
     assert logged is None or logged in caplog.text
     assert cls is Serving or ("the factory of Chat " in caplog.text) is (logged is not None)
-
-
-async def test_a_factory_may_say_why_and_over_a_socket() -> None:
-    server = Server()
-    server.add_service(Chat, refuse)
-    async with raw_serving(server=server) as (_, raw):
-        frame = await raw.next_of(CLOSE)
-        assert (frame.code, frame.reason) == (1008, "not today")
-        raw.drop()
 
 
 @pytest.mark.parametrize("how", ["too long", "the server closes", "cancelled"])
