@@ -59,20 +59,6 @@ async def takes(client: Client, size: int) -> None:
 # ---------------------------------------------------------------- in on_handshake
 
 
-async def test_the_size_of_messages() -> None:
-    server = server_with(message=1000)
-    async with server.listen() as listener:
-        async with raw_client(listener.port, "/small") as small, raw_client(listener.port, "/large") as large:
-            for raw in (small, large):
-                await ask_size(raw, 2000)
-            assert (await small.next_of(CLOSE)).code == 1009
-            assert (await large.next_of(TEXT)).payload == b'{"i":1,"d":2000}'
-        async with Client(listener.url + "small", limits=LIMITS, proxy=None) as client:
-            await takes(client, 1000)
-        async with connect(server, path="/small") as client:
-            await takes(client, 1000)
-
-
 async def test_bounds_of_what_is_asked() -> None:
     server = server_with(running=1, waiting=1, name=10, depth=3)
     work = Blocked()
@@ -139,6 +125,8 @@ async def test_open_may_change_the_size(slowly: bool) -> None:
             await turns_until(lambda: not out_of(peer).terms.plain)  # its client is welcomed meanwhile
         peer.limits = peer.limits.replace(message=1000)
 
+    async with connect(server_with(message=1000), path="/small") as client:
+        await takes(client, 1000)  # as one whose limits `on_handshake` has set
     async with server.listen() as listener:
         if not slowly:
             async with raw_client(listener.port) as raw:

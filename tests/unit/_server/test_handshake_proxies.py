@@ -8,7 +8,6 @@ import tempfile
 
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_websocket import raw_client
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server
 from wsrpc.testing import connect
@@ -143,15 +142,6 @@ async def test_a_port_that_no_proxy_names_is_not_shown(forwarded: str, caplog: p
             assert f" remote={forwarded} " in repr(peer) and f" remote={forwarded} " in repr(peer.info)
     assert repr(seen[0]) == f"<Handshake '/' from {forwarded}>"
     assert forwarded in {vars(record).get("remote") for record in caplog.records}
-
-
-async def test_two_headers_of_a_name_are_one_list() -> None:
-    server = Server(trusted_proxies=["127.0.0.1"])
-    seen: list[object] = []
-    server.on_handshake(lambda handshake: seen.append(handshake.remote))
-    async with server.listen() as listener:
-        async with raw_client(listener.port, "/", "X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 1.2.3.4"):
-            assert seen == [("1.2.3.4", 0)]
 
 
 @pytest.mark.parametrize(("trusted", "remote"), [(["unix"], ("1.2.3.4", 0)), (["0.0.0.0/0", "::/0"], None)])

@@ -128,6 +128,14 @@ async def test_methods_are_handlers_with_all_that_handlers_have() -> None:
                 await client.request(name)
 
 
+async def test_each_connection_has_an_object_of_its_own() -> None:
+    server = Server()
+    server.add_service(Desk)
+    async with connect(server) as one, connect(server) as two:
+        await one.request("add", 1)
+        assert (await one.request("total"), await two.request("total")) == (1, 0)
+
+
 class Echo(Service):
     @wsrpc.method
     def add(self, text: str) -> str:
