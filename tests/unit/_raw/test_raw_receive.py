@@ -69,6 +69,7 @@ RECEIVED: list[tuple[list[Frame], str, dict[str, Any], Any]] = [
     (text("x" * 11), "receive", AT_MOST_10, TOO_BIG),
     (parts(TEXT, "x" * 6, "x" * 6, "x"), "receive", AT_MOST_10, TOO_BIG),
     (parts(TEXT, "x" * 6, "x" * 5), "receive", AT_MOST_10, TOO_BIG),
+    (parts(TEXT, "x" * 6, "x" * 4), "receive", AT_MOST_10, "x" * 10),
     (text("3"), "receive_text", {}, "3"),
     (binary("3"), "receive_text", {}, (ProtocolError, "expected a text message, got a binary message of 1 bytes")),
     (binary("3"), "receive_bytes", {}, b"3"),

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_accepted, raw_connection
-from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
+from raw_websocket import BINARY, CLOSE, CONT, TEXT, RawPeer
 
 from wsrpc import ConnectionLost, Limits
 from wsrpc._raw.connection import link_of
@@ -224,41 +224,5 @@ def test_messages_of_many_tasks_never_mix(messages: list[Any], seed: int) -> Non
             sending = [sender.send(each if isinstance(each, bytes) else slowly(each)) for each in messages]
             got, *_ = await asyncio.gather(receive(reader), *sending)
         assert got == [each if isinstance(each, bytes) else b"".join(each) for each in messages]
-
-    asyncio.run(main())
-
-
-FRAMES = st.lists(st.tuples(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.booleans()), max_size=8)
-
-
-@settings(max_examples=30, deadline=None)
-@given(messages=FRAMES, seed=st.integers())
-def test_fragments_with_pings_between_and_any_way_of_reading(messages: list[tuple[list[str], bool]], seed: int) -> None:
-    chance = random.Random(seed)
-
-    async def main() -> None:
-        async with raw_connection(Limits(high_water=100)) as (connection, raw):
-            frames: list[bytes] = []
-            for parts, text in messages:
-                for number, part in enumerate(parts):
-                    opcode = CONT if number else TEXT if text else BINARY
-                    frames.append(raw.frame(opcode, part, fin=number == len(parts) - 1))
-                    if chance.random() < 0.3:
-                        frames.append(raw.frame(PING, b"?"))
-            data = b"".join(frames)
-            sending = asyncio.create_task(raw.send(data[: len(data) // 2], data[len(data) // 2 :]))
-            for parts, text in messages:
-                expected: Any = "".join(parts) if text else "".join(parts).encode()
-                way = chance.randrange(3)
-                if way == 0:
-                    assert await connection.receive() == expected
-                elif way == 1:
-                    got = [piece async for piece in connection.pieces()]
-                    assert type(expected)().join(got) == expected
-                else:
-                    async for piece in connection.pieces():
-                        assert expected.startswith(piece)
-                        break
-            await sending
 
     asyncio.run(main())

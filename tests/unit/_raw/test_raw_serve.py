@@ -139,7 +139,7 @@ async def fails(connection: RawConnection) -> None:
 
 
 async def refuses(connection: RawConnection) -> None:
-    raise RpcError("not today: " + "ü" * 100)
+    raise RpcError("\ud800!" + "ü" * 100)
 
 
 async def loses_another(connection: RawConnection) -> None:
@@ -153,7 +153,7 @@ async def loses_another(connection: RawConnection) -> None:
         (closes_without_a_code, 1005, "", None),
         (closes_twice, 4001, "mine", None),
         (fails, 1011, "internal error", "secret"),
-        (refuses, 1008, "not today: " + "ü" * 56, None),
+        (refuses, 1008, "?!" + "ü" * 60, None),
         (loses_another, 1011, "internal error", "elsewhere"),
     ],
 )

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from core_driver import Blocked
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of
@@ -19,10 +18,8 @@ from wsrpc import (
     Handshake,
     Limits,
     MessageTooBig,
-    Overloaded,
     Peer,
     QueueFull,
-    RpcError,
     Server,
 )
 from wsrpc.testing import connect
@@ -57,22 +54,6 @@ async def takes(client: Client, size: int) -> None:
 
 
 # ---------------------------------------------------------------- in on_handshake
-
-
-async def test_bounds_of_what_is_asked() -> None:
-    server = server_with(running=1, waiting=1, name=10, depth=3)
-    work = Blocked()
-    server.on("wait", work)
-    async with server.listen() as listener:
-        async with Client(listener.url + "small", extensions=False, limits=LIMITS, proxy=None) as client:
-            with pytest.raises(RpcError, match="more than 10 bytes"):
-                await client.request("a very long name")
-            waits = [asyncio.create_task(client.request("wait")) for _ in range(2)]
-            await asyncio.sleep(0)
-            with pytest.raises(Overloaded):
-                await client.request("wait")
-            work.go.set()
-            await asyncio.gather(*waits)
 
 
 async def heartbeat(raw: RawPeer, peer: Peer) -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
 from contextlib import suppress
 from typing import Any
 
@@ -18,7 +17,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Peer, RpcError, Server
+from wsrpc import CloseInfo, ConnectionLost, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import EmitReport, RawConnection
@@ -48,22 +47,6 @@ async def test_what_a_room_shows() -> None:
         assert (len(room), list(first.rooms)) == (0, [server.room("other")])
 
 
-async def test_an_empty_room_does_not_stay_unless_it_was_declared() -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, 1) as [(_, peer)]:
-        prices = server.room("prices", slow="drop_oldest")
-        room = weakref.ref(server.room("lobby"))
-        assert room() is None
-        server.room("lobby").add(peer)
-        room = weakref.ref(server.room("lobby"))
-        assert server.rooms == (prices, room())
-        server.room("lobby").discard(peer)
-        assert room() is None
-        assert list(server.rooms) == [prices]
-        held = server.room("lobby")
-        assert server.room("lobby") is held  # nobody has two of one name
-
-
 async def test_membership_ends_with_the_connection() -> None:
     server = Server(limits=LIMITS)
     ended: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
@@ -87,15 +70,6 @@ async def test_membership_ends_with_the_connection() -> None:
             lobby.add(leaving)
         lobby.discard(leaving)
         assert len(lobby) == 1
-
-
-async def test_a_peer_of_somebody_else() -> None:
-    server, other = Server(limits=LIMITS), Server(limits=LIMITS)
-    async with audience(other, 1) as [(ear, peer)]:
-        for stranger in (peer, ear.client.peer):
-            with pytest.raises(ValueError, match="not a peer of this room's server"):
-                server.room("lobby").add(stranger)
-        assert ear.client.peer.rooms == ()
 
 
 async def test_names_and_arguments_that_are_none() -> None:
@@ -135,6 +109,7 @@ async def test_the_room_of_the_path() -> None:
     server = Server(limits=LIMITS, room_from=lambda info: info.path)
     homes: list[str] = []
     server.on("open", lambda peer: homes.append(peer.home_room.name))
+    server.on_join(lambda peer, room: True)
     async with connect(server, path="/red?x=1") as red, connect(server, path="/blue"):
         heard: asyncio.Queue[str] = asyncio.Queue()
         red.on("say", heard.put_nowait)
@@ -143,6 +118,8 @@ async def test_the_room_of_the_path() -> None:
         assert [peer.rooms for peer in server.peers] == [(room,) for room in server.rooms]
         assert (await server.room("/red").emit("say", "hello")).sent == 1
         assert await heard.get() == "hello"
+        with pytest.raises(RemoteError, match="not allowed"):  # the server has put it there
+            await red.of("rooms").request("leave", "/red")
         with pytest.raises(RuntimeError, match="room_from="):
             _ = red.peer.home_room
     assert server.rooms == ()

@@ -138,30 +138,6 @@ async def test_names_that_no_validator_is_asked_about() -> None:
         assert asked == ["ääää"]
 
 
-async def test_a_client_joins_so_many_rooms_at_most() -> None:
-    server = open_server(limits=Limits(rooms=3))
-    async with connect(server) as client:
-        answers = [await ask(client, "join", name) for name in "abcda"]
-        assert answers == [None, None, None, "in 3 rooms already, and Limits.rooms allows no more", None]
-        assert [room.name for room in server.rooms] == ["a", "b", "c"]
-        assert await ask(client, "leave", "b") is None
-        assert await ask(client, "join", "d") is None
-
-
-async def test_a_client_does_not_leave_where_the_server_has_put_it() -> None:
-    """Also if it had joined before, or joins then."""
-    server = open_server(room_from=lambda info: info.path)
-    async with connect(server) as client:
-        (peer,) = server.peers
-        assert await ask(client, "join", "watched") is None
-        for name in ("muted", "watched"):
-            server.room(name).add(peer)
-        for name in ("muted", "/", "watched"):
-            assert await ask(client, "join", name) is None
-            assert await ask(client, "leave", name) == "not allowed"
-        assert [room.name for room in peer.rooms] == ["/", "watched", "muted"]
-
-
 @pytest.mark.parametrize("then", ["leaves", "is gone"])
 async def test_what_a_client_does_while_it_is_judged(then: str) -> None:
     server = Server()

@@ -15,7 +15,7 @@ from leftovers import nothing_left as nothing_left
 from raw_websocket import ask, handshake
 
 from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Key, Limits, Peer, Server, Service, method
-from wsrpc.testing import connect, memory_transports
+from wsrpc.testing import memory_transports
 from wsrpc.types import RawConnection
 
 LIMITS = Limits(close_timeout=2.0)
@@ -155,30 +155,6 @@ async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
             await server.close()
             await asyncio.gather(*serving)
         await server.serve_forever()  # it has ended
-
-
-@afterwards
-async def test_who_waits_in_on_handshake_at_the_end_is_refused_and_the_next_one_is_not() -> None:
-    server = echo_server()
-    asked, decided = asyncio.Event(), asyncio.Event()
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        asked.set()
-        await decided.wait()
-
-    waiting = asyncio.create_task(server.handshake(Handshake("/", {})))
-    await asked.wait()
-    await server.close()
-    await server.open()
-    with pytest.raises(HandshakeRejected) as caught:
-        await waiting
-    assert caught.value.status == 503
-    assert server.stats().refused == {}, "it was of the run before"
-    decided.set()
-    async with connect(server) as client:
-        assert await client.request("echo", 1) == 1
-    await server.close()
 
 
 def test_in_another_event_loop_and_thread() -> None:

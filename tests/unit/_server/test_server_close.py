@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from core_driver import Blocked, turns
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, handshake, raw_client
@@ -35,36 +35,6 @@ async def test_close_is_idempotent_also_at_once() -> None:
     # Registrations do nothing, but whoever registers is not answered with an HTTP status.
     server.on("add", lambda a, b: a + b)
     server.use(lambda ctx, call_next: call_next(ctx))
-
-
-@pytest.mark.parametrize("ends", [True, False])
-async def test_handlers_of_events_may_end_and_are_cancelled_after_close_timeout(ends: bool) -> None:
-    server = Server(limits=LIMITS if ends else HASTY)
-    work = Blocked()
-    server.on("work", work)
-    async with asyncio.timeout(8), server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-            await client.emit("work")  # an event's handler goes on when the connection is gone
-            await turns_until(lambda: work.started)
-            closing = asyncio.create_task(server.close())
-            await client.peer.wait_closed()
-            if ends:
-                assert not closing.done()
-                work.go.set()
-            await closing
-            assert (len(work.finished), len(work.cancelled)) == (ends, not ends)
-
-
-async def test_leaving_the_block_closes_also_after_an_exception() -> None:
-    server = Server(limits=LIMITS)
-    async with server.listen() as other:
-        client = Client(other.url, limits=LIMITS, reconnect=None)
-        await client.connect()
-        with pytest.raises(RuntimeError, match="mine"):
-            async with server.listen():
-                raise RuntimeError("mine")
-        await client.peer.wait_closed()
-        await client.close()
 
 
 async def test_cancelling_close_lets_it_be_called_again() -> None:

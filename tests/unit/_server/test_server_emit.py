@@ -15,7 +15,7 @@ from leftovers import turns_until
 from peers_inside import out_of
 from raw_websocket import raw_client
 
-from wsrpc import ChannelClosed, Client, ConnectionLost, KeepLatest, Limits, MessageTooBig, Peer, QueueFull, Server
+from wsrpc import ChannelClosed, Client, ConnectionLost, Limits, MessageTooBig, Peer, QueueFull, Server
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.errors import PeerError, ReservedEvent
 from wsrpc.testing import memory_transports
@@ -272,25 +272,6 @@ async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
         await turns_until(lambda: len(heard) == size * (sent + 1))
         assert sorted(heard) == sorted([*range(sent + 1)] * size), "what was sent arrived, each once"
         assert len(server.peers) == size
-
-
-@pytest.mark.parametrize("slow", ["drop_newest", "drop_oldest", KeepLatest()])
-async def test_emit_nowait_keeps_to_the_other_policies(slow: Any) -> None:
-    limits = TIGHT.replace(behind=10_000)
-    server = Server(limits=limits, slow=slow)
-    async with audience(server, 2, limits) as pairs:
-        _, stuck = pairs[0]
-        line_of(stuck).hold()
-        for number in range(50):
-            report = server.emit_nowait("say", f"{number} " + "x" * 1000)
-            assert report.errors == () and report.sent + report.dropped == 2
-            await asyncio.sleep(0)
-        assert stuck.dropped > 30 and line_of(stuck).unsent < 20_000
-        server.emit_nowait("say", "last")
-        line_of(stuck).release()
-        for ear, _ in pairs[slow == "drop_newest" :]:
-            await heard_until(ear, "last")
-        assert len(server.peers) == 2
 
 
 async def test_a_slow_reader_whose_connection_breaks_while_it_is_waited_for() -> None:

@@ -15,7 +15,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from raw_websocket import ask, handshake
 
-from wsrpc import Client, ConnectionLost, HandshakeRejected, Limits, Peer, Server, dial
+from wsrpc import Client, HandshakeRejected, Limits, Peer, Server, dial
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -163,19 +163,3 @@ async def test_accept_takes_any_transport() -> None:
     await peer.wait_closed()
     assert server.peers == ()
     await server.close()
-
-
-async def test_accept_refuses_after_close() -> None:
-    server = echo_server()
-    await server.close()
-    ours, theirs = memory_transports()
-    codes: list[int] = []
-    client = Client(limits=LIMITS)
-    client.on("close", lambda peer, info: codes.append(info.code))
-    await client.bind(ours)
-    with pytest.raises(ConnectionLost) as caught:
-        await server.accept(theirs)
-    assert (caught.value.code, caught.value.outcome) == (1012, "not_sent")
-    await client.peer.wait_closed()
-    assert codes == [1012] and server.peers == ()
-    await client.close()
