@@ -127,7 +127,12 @@ async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixtu
 async def test_names_that_no_validator_is_asked_about() -> None:
     server = Server(limits=Limits(name=8))
     asked: list[str] = []
-    server.on_join(lambda peer, room: asked.append(room) or True)
+
+    @server.on_join
+    def may(peer: Peer, room: str) -> bool:
+        asked.append(room)
+        return True
+
     async with connect(server) as client:
         for name in ("", "ninebytes", "ääääx"):
             assert await ask(client, "join", name) == "not allowed"
