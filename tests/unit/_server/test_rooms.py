@@ -1,4 +1,4 @@
-"""`Server.room`: members come and go, and nothing is left of those who are gone.
+"""`Server.room`: members come and go, clients join by themselves, and nothing is left of those who are gone.
 
 `test_server_emit.py` has who gets a broadcast; tests/property/test_rooms_machine.py compares with a model.
 """
@@ -12,12 +12,26 @@ from typing import Any
 
 import pytest
 from audience import LIMITS, audience, line_of
-from core_driver import messages
+from core_driver import messages, said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Peer, RemoteError, RpcError, Server
+from wsrpc import (
+    BadArguments,
+    CallNext,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Context,
+    KeepLatest,
+    Limits,
+    Peer,
+    RemoteError,
+    RpcError,
+    Server,
+    UnknownEvent,
+)
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import EmitReport, RawConnection
@@ -174,3 +188,187 @@ async def test_a_room_from_that_fails_serves_nobody(
     assert bool(messages(caplog, logging.WARNING)) is (logged is not None)
     if logged is not None:
         assert logged in caplog.text and (raw or "room_from failed, for /red" in caplog.text)
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def ask(client: Client, event: str, *args: object) -> object:
+    """``None`` where the server agrees, else what it says."""
+    try:
+        return await client.of("rooms").request(event, *args)
+    except RemoteError as error:
+        return error.message
+
+
+def open_server(**options: Any) -> Server:
+    server = Server(**options)
+    server.on_join(lambda peer, room: True)
+    return server
+
+
+async def test_joining_and_leaving() -> None:
+    server = Server()
+    prices = server.room("prices", allow=lambda peer: peer.state.get("plan") == "pro")
+    async with connect(server) as client, connect(server) as other:
+        pro, free = server.peers
+        pro.state["plan"] = "pro"
+        heard: asyncio.Queue[int] = asyncio.Queue()
+        client.on("price", heard.put_nowait)
+        assert [await ask(client, "join", "prices") for _ in range(2)] == [None, None]
+        assert await ask(other, "join", "prices") == "not allowed"
+        assert list(prices) == [pro] and free.rooms == ()
+        assert (await prices.emit("price", 7)).sent == 1
+        assert await heard.get() == 7
+        pro.state["plan"] = "expired"  # each join is judged anew, which does not throw it out: that is `discard`
+        assert await ask(client, "join", "prices") == "not allowed"
+        assert len(prices) == 1
+        assert [await ask(client, "leave", name) for name in ("prices", "prices", "nowhere")] == [None] * 3
+        assert len(prices) == 0
+
+
+async def test_on_join_is_asked_for_names_without_a_validator() -> None:
+    server = Server()
+    asked: list[tuple[str, str]] = []
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        asked.append((peer.id, room))
+        await asyncio.sleep(0)
+        return room.startswith("public-")
+
+    async def allow(peer: Peer) -> bool:
+        return True
+
+    server.room("prices", allow=allow)
+    server.room("slow", slow="drop_oldest")
+    async with connect(server) as client:
+        (peer,) = server.peers
+        answers = [await ask(client, "join", name) for name in ("public-a", "private", "prices", "slow")]
+        assert answers == [None, "not allowed", None, "not allowed"]
+        assert asked == [(peer.id, name) for name in ("public-a", "private", "slow")]
+        assert [room.name for room in peer.rooms] == ["public-a", "prices"]
+        assert await ask(client, "leave", "public-a") is None
+        assert [room.name for room in server.rooms] == ["prices", "slow"]
+
+
+@pytest.mark.parametrize(
+    "exc", [PermissionError("the password"), RpcError("secret", code="why"), KeyError(), asyncio.CancelledError()]
+)
+@pytest.mark.parametrize("of", ["on_join", "allow="])
+async def test_a_refusal_says_nothing_of_what_was_raised(
+    of: str, exc: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(expose_errors=True)
+
+    async def fails(*args: object) -> bool:
+        raise exc
+
+    if of == "on_join":
+        server.on_join(fails)
+    else:
+        server.room("prices", allow=fails)
+    async with connect(server) as client:
+        with pytest.raises(RemoteError) as raised:
+            await client.of("rooms").request("join", "prices")
+        error = raised.value
+        assert (error.message, error.code, error.data, dict(error.fields)) == ("not allowed", None, None, {})
+        assert server.peers[0].rooms == ()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said_in(record) == f"refused to let the peer join room 'prices', because {of} failed"
+    assert record.exc_info is not None and record.exc_info[1] is exc
+
+
+async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on_join(lambda peer, room: None)
+    async with connect(server) as client:
+        assert [await ask(client, "join", room) for room in "ab"] == ["not allowed"] * 2
+    [message] = messages(caplog)
+    assert message.startswith("refused to let the peer join room 'a', because on_join returned None, ")
+
+
+async def test_names_that_no_validator_is_asked_about() -> None:
+    server = Server(limits=Limits(name=8))
+    asked: list[str] = []
+
+    @server.on_join
+    def may(peer: Peer, room: str) -> bool:
+        asked.append(room)
+        return True
+
+    async with connect(server) as client:
+        for name in ("", "ninebytes", "ääääx"):
+            assert await ask(client, "join", name) == "not allowed"
+        for wrong in ([7], [None], [["a"]], []):
+            with pytest.raises(BadArguments, match=r"join\(\): "):
+                await client.of("rooms").request("join", *wrong)
+        assert await ask(client, "join", "ääää") is None
+        assert asked == ["ääää"]
+
+
+@pytest.mark.parametrize("then", ["leaves", "is gone"])
+async def test_what_a_client_does_while_it_is_judged(then: str) -> None:
+    server = Server()
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        await go_on.wait()
+        done.set()
+        return True
+
+    async with connect(server) as client:
+        (peer,) = server.peers
+        await client.of("rooms").emit("join", "a")  # an event, whose handler is not cancelled
+        await turns_until(lambda: peer.active)
+        if then == "leaves":
+            await client.of("rooms").emit("leave", "a")
+            await turns_until(lambda: peer.active == 2)
+        else:
+            assert peer.transport is not None
+            peer.transport.abort()
+            await turns_until(lambda: not server.peers)
+        go_on.set()
+        await done.wait()
+        await turns_until(lambda: not peer.active)
+        assert (peer.rooms, server.rooms) == ((), ())
+
+
+async def test_without_a_validator_nobody_joins() -> None:
+    server = Server()
+    server.room("prices", slow=KeepLatest())
+    async with connect(server) as client:
+        for event in ("join", "leave"):
+            with pytest.raises(UnknownEvent, match="Channel 'rooms' does not exist"):
+                await client.of("rooms").request(event, "prices")
+
+
+async def test_closing_the_channel_ends_its_middleware_and_does_not_end_joining() -> None:
+    server = open_server()
+    seen: list[object] = []
+
+    @server.of("rooms").use
+    async def look(ctx: Context, call_next: CallNext) -> object:
+        seen.append((ctx.channel_name, ctx.event, ctx.args))
+        return await call_next(ctx)
+
+    async with connect(server) as client:
+        [peer] = server.peers
+        assert await ask(client, "join", "a") is None
+        server.of("rooms").close()
+        assert await ask(client, "join", "b") is None
+        peer.of("rooms").close()
+        assert await ask(client, "leave", "a") is None
+        assert [room.name for room in peer.rooms] == ["b"]
+    assert seen == [("rooms", "join", ("a",))]  # what the user has put there is gone
+
+
+def test_options_of_a_room_are_given_once() -> None:
+    server = Server()
+    first = server.room("prices", allow=lambda peer: True, slow="drop_oldest")
+    assert server.room("prices") is server.room("prices", slow="drop_oldest") is first
+    with pytest.raises(ValueError, match="room 'prices' has slow='drop_oldest' already"):
+        server.room("prices", slow="close")
+    with pytest.raises(ValueError, match="room 'prices' has allow="):
+        server.room("prices", allow=lambda peer: True)

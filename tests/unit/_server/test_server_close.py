@@ -1,4 +1,7 @@
-"""`Server.close`, `peers`, and crowds that come and go."""
+"""How servers are closed, and opened again: what was registered stays, what belonged to their connections is gone.
+
+`test_server_states.py` has the table of what may be done in which state.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import gc
 import logging
 import socket
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -14,15 +18,15 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, handshake, raw_client
+from raw_websocket import CLOSE, ask, handshake, raw_client
 
-from wsrpc import Client, Limits, Server
-from wsrpc.testing import ScriptedTransport
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Key, Limits, Peer, Server, Service, method
+from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-HASTY = LIMITS.replace(close_timeout=0.1)
 
 
 async def test_close_is_idempotent_also_at_once() -> None:
@@ -111,3 +115,178 @@ async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -
     finally:
         gate.set()
         await server.close()
+
+
+NAME = Key[str]("name")
+
+
+def echo_server(**options: Any) -> Server:
+    server = Server(**{"limits": LIMITS} | options)
+    server.on("echo", lambda value: value)
+    return server
+
+
+def in_a_thread(function: Any) -> None:
+    """Run a coroutine function in an event loop of its own, in another thread."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(function())
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert failures == [], function
+
+
+async def test_what_was_registered_stays() -> None:
+    server = echo_server()
+    server.state[NAME] = "the one"
+
+    class Greeter(Service):
+        @method
+        def greet(self) -> str:
+            return f"Hello, {self.peer.state['name']}"
+
+    server.add_service(Greeter)
+
+    @server.on_handshake
+    async def gate(handshake: Handshake) -> None:
+        if "name" not in handshake.query:
+            handshake.reject(401)
+        handshake.state["name"] = handshake.query["name"]
+
+    prices = server.room("prices", allow=lambda peer: True)
+    feed = server.of("feed")
+    feed.on("double", lambda value: 2 * value)
+    heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    listening = server.listen()
+    for turn in range(3):
+        async with listening as listener:
+            async with Client(f"{listener.url}?name=Ada", limits=LIMITS) as client:
+                client.of("feed").on("news", lambda value: heard.put_nowait(("feed", value)))
+                client.on("price", lambda value: heard.put_nowait(("price", value)))
+                assert await client.request("echo", turn) == turn
+                assert await client.request("greet") == "Hello, Ada"
+                assert await client.of("feed").request("double", turn) == 2 * turn
+                await client.of("rooms").request("join", "prices")
+                assert (await feed.emit("news", turn)).sent == 1
+                assert (await prices.emit("price", turn)).sent == 1
+                assert [await heard.get(), await heard.get()] == [("feed", turn), ("price", turn)]
+            with pytest.raises(HandshakeRejected):
+                await Client(listener.url, limits=LIMITS).connect()
+    assert server.state[NAME] == "the one"
+
+
+async def test_peers_rooms_and_numbers_are_new() -> None:
+    opened = time.monotonic()
+    server = echo_server()
+    declared = server.room("declared", slow="drop_newest")
+    old: list[Peer] = []
+    for _ in range(2):
+        async with server.listen() as listener:
+            assert (server.peers, server.rooms, len(declared)) == ((), (declared,), 0)
+            stats = server.stats()
+            assert (stats.accepted, stats.closed, stats.refused, stats.messages_in, stats.errors) == (0, {}, {}, 0, 0)
+            assert server.healthy and stats.uptime <= time.monotonic() - opened
+            async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
+                await client.request("echo", 1)
+                [peer] = server.peers
+                old.append(peer)
+                server.room("lobby").add(peer)
+                declared.add(peer)
+                await asyncio.gather(server.close(), client.peer.wait_closed())
+        assert not server.healthy and repr(server) == "<Server closed>"
+        # Until it is opened again the numbers are those of the end.
+        assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
+        assert server.peers == () and server.peer(peer.id) is None
+        opened = time.monotonic()
+    assert old[0] is not old[1] and old[0].id != old[1].id
+    with pytest.raises(ConnectionLost):
+        declared.add(old[0])
+
+
+async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
+    server = echo_server()
+    async with server.listen(path="/one") as first:
+        async with server.listen(path="/two") as second:
+            async with Client(first.url, limits=LIMITS) as one, Client(second.url, limits=LIMITS) as two:
+                assert await one.request("echo", 1) == await two.request("echo", 1) == 1
+                assert [peer.info.path for peer in server.peers] == ["/one", "/two"]
+        assert not server.healthy
+        with pytest.raises(OSError):
+            await ask(first.port, handshake())
+
+
+async def test_leaving_an_older_block_does_not_close_what_was_opened_since() -> None:
+    server = echo_server()
+    async with server.listen():
+        await server.close()
+        newer = server.listen()
+        await newer.__aenter__()
+    async with Client(newer.url, limits=LIMITS) as client:
+        assert await client.request("echo", 1) == 1
+    await newer.__aexit__(None, None, None)
+
+
+async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
+    server = echo_server()
+    for _ in range(2):
+        async with server.listen():
+            serving = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
+            leaves = asyncio.create_task(server.serve_forever())
+            await asyncio.sleep(0)
+            leaves.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaves
+            assert not any(task.done() for task in serving)
+            await server.close()
+            await asyncio.gather(*serving)
+        await server.serve_forever()  # it has ended
+
+
+def test_in_another_event_loop_and_thread() -> None:
+    server = echo_server()
+
+    async def serve() -> None:
+        async with server.listen() as listener, Client(listener.url, limits=LIMITS) as client:
+            assert await client.request("echo", "x") == "x"
+
+    for _ in range(2):
+        asyncio.run(serve())
+        in_a_thread(serve)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
+    """As those of a test that was interrupted, for the next one in another thread."""
+    server = Server() if raw else echo_server()
+    lobby = server.room("lobby")
+    if raw:
+
+        @server.serve_raw
+        async def serve(connection: RawConnection) -> None:
+            await connection.receive()
+
+    async def leave() -> None:
+        lobby.add(await server.accept(memory_transports()[1]))
+
+    async def use() -> None:
+        dialed, accepted = memory_transports()
+        await server.accept(accepted)
+        assert (len(server.peers) + len(server.raw_connections), len(lobby)) == (1, 0)
+        assert (await server.emit("news")).sent == (0 if raw else 1)
+        await dialed.close()
+
+    async def close() -> None:
+        await server.close()
+        await server.close()
+        assert server.peers == () and server.raw_connections == () and not server.healthy
+        await server.open()
+        assert server.healthy
+
+    for step in (leave, use, leave, close, close):
+        in_a_thread(step)

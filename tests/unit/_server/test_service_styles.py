@@ -102,12 +102,12 @@ TOO_DEEP = ["[" * 5 + "]" * 5, '{"a":' * 5 + "1" + "}" * 5, "[[[[[]]]],[]]", "["
 async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connection(messages: list[str]) -> None:
     got: list[Any] = []
 
-    class Any_(Service):
+    class Nested(Service):
         def on_json(self, value: Any) -> None:
             got.append(value)
 
     server = Server(limits=Limits(depth=4))
-    server.add_service(Any_)
+    server.add_service(Nested)
     transport = ScriptedTransport()
     await server.accept(transport)
     transport.feed("[[[[]]]]", '["[[[[[[[["]', *messages)
@@ -261,14 +261,14 @@ WRONG: list[tuple[Any, str]] = [
     (service(Service, on_json=lambda self: None), r" called with \(self, value\), but takes \(self\)"),
     (service(Service, on_json=lazily), "without a `yield`"),
 ]
-TWO = [
+CLASHING = [
     (service(close=say("close")), "say.*method: 'close' is reserved on the main channel"),
     (service(one=say("say")), "method and Talk.say are both for the event 'say'"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("error", "added", "text"), [(TypeError, *row) for row in WRONG] + [(ValueError, *row) for row in TWO]
+    ("error", "added", "text"), [(TypeError, *row) for row in WRONG] + [(ValueError, *row) for row in CLASHING]
 )
 def test_what_add_service_refuses(error: type[Exception], added: Any, text: str) -> None:
     server = Server()
@@ -291,26 +291,33 @@ def adds(cls: type[Service], **options: Any) -> Register:
     return lambda server: server.add_service(cls, lambda: None, **options)
 
 
-SERVE_RAW: Register = lambda server: server.serve_raw(quiet)  # noqa: E731
-ON_RAW: Register = lambda server: server.on_raw(lambda peer, message: None)  # noqa: E731
-ON_SAY: Register = lambda server: server.on("say", lambda text: None)  # noqa: E731
+def serve_raw(server: Server) -> object:
+    return server.serve_raw(quiet)
+
+
+def on_raw(server: Server) -> object:
+    return server.on_raw(lambda peer, message: None)
+
+
+def on_say(server: Server) -> object:
+    return server.on("say", lambda text: None)
 
 
 @pytest.mark.parametrize(
     ("first", "second", "text"),
     [
-        (ON_SAY, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
+        (on_say, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
         (adds(Talk), adds(Other), r"'say' has a handler already, .*test_service_styles"),
         (adds(Talk, channel="talk"), adds(Other, channel="talk"), "has a handler already"),
         *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Talk, Sink), (Sink, Talk)]),
         *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Sink, Loop), (Loop, Sink)]),
         (adds(Talk), adds(Loop), "cannot serve the same connections"),
-        *((SERVE_RAW, adds(cls), "^<function quiet .* serves every connection") for cls in (Talk, Sink, Json, Loop)),
-        *((adds(cls), SERVE_RAW, f"^serve_raw serves .*{cls.__name__} serves them") for cls in (Talk, Sink, Json)),
-        (SERVE_RAW, SERVE_RAW, "quiet"),
-        (ON_RAW, adds(Sink), "but the server has an on_raw function"),
-        (adds(Sink), ON_RAW, r"Sink\.on_message gets every message, so .* would never be called"),
-        (adds(Json), ON_RAW, r"Json\.on_json gets every message, so .* would never be called"),
+        *((serve_raw, adds(cls), "^<function quiet .* serves every connection") for cls in (Talk, Sink, Json, Loop)),
+        *((adds(cls), serve_raw, f"^serve_raw serves .*{cls.__name__} serves them") for cls in (Talk, Sink, Json)),
+        (serve_raw, serve_raw, "quiet"),
+        (on_raw, adds(Sink), "but the server has an on_raw function"),
+        (adds(Sink), on_raw, r"Sink\.on_message gets every message, so .* would never be called"),
+        (adds(Json), on_raw, r"Json\.on_json gets every message, so .* would never be called"),
         (lambda server: None, adds(Sink, channel="talk"), "it has no channel"),
     ],
 )
@@ -326,7 +333,7 @@ async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
 
 
 NEVER_CALLED: dict[str, Register] = {
-    "on": ON_SAY,
+    "on": on_say,
     "once": lambda server: server.once("say", lambda text: None),
     "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
     "allow=": lambda server: server.room("prices", allow=lambda peer: True),
@@ -337,7 +344,7 @@ NEVER_CALLED_ON_RAW_CONNECTIONS: dict[str, Register] = {
     "open": lambda server: server.on("open", lambda peer: None),
     "use": lambda server: server.use(middleware),
 }
-STYLES = {"serve_raw": SERVE_RAW, "serve": adds(Loop), "on_message": adds(Sink), "on_json": adds(Json)}
+STYLES = {"serve_raw": serve_raw, "serve": adds(Loop), "on_message": adds(Sink), "on_json": adds(Json)}
 
 
 @pytest.mark.parametrize("call", NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)
@@ -373,7 +380,7 @@ async def test_a_service_is_added_before_there_are_connections(raw: bool) -> Non
     if raw:
         server.add_service(Loop, lambda: Loop([]))
     await server.accept(ScriptedTransport())
-    for call in (adds(Talk),) if raw else (adds(Talk), SERVE_RAW):
+    for call in (adds(Talk),) if raw else (adds(Talk), serve_raw):
         with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
             call(server)
     await server.close()
