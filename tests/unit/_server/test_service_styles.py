@@ -206,6 +206,9 @@ async def lazily(self: Any, *args: Any) -> AsyncGenerator[None]:
     yield
 
 
+async def serves_nothing(self: object) -> None: ...
+
+
 def selfless() -> None: ...
 
 
@@ -246,6 +249,7 @@ WRONG: list[tuple[Any, str]] = [
     (service(Greedy, say=Talk.say), r"add_service: the function is called with \(peer\), but .*Odd.* takes \(a: "),
     (service(Service, say=lambda self: None), "Odd does nothing: put @wsrpc.method on its handlers"),
     (service(Service, serve=lambda self, connection: None), "Odd.serve must be async"),
+    (service(Service, serve=serves_nothing), r"called with \(self, connection"),
     (service(on_connect=print), "Odd.on_connect would never be called: Server.on_handshake decides before"),
     (service(on_handshake=print), "Odd.on_handshake would never be called: use Server.on_handshake"),
     (service(on_disconnect=print), r"Odd.on_disconnect would never be called: on_close\(self, info\) is called"),
