@@ -236,19 +236,21 @@ async def test_cancelling_receive_loses_nothing_not_even_in_the_midst_of_a_messa
 
 
 @pytest.mark.parametrize("size", [100, 0])
-async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int) -> None:
+@pytest.mark.parametrize("less", [0, 1])
+async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int, less: int) -> None:
     """Also by empty messages: each counts for 64 bytes more than it has."""
-    transport = ScriptedTransport()
-    async with raw_accepted(transport, Limits(high_water=1000)) as connection:
+    transport, each = ScriptedTransport(), size + 64
+    bound = 6 * each - less
+    async with raw_accepted(transport, Limits(high_water=bound)) as connection:
         waiting = 0
         while transport.receiving:
             transport.feed(bytes(size))
-            waiting += size + 64
-        assert 1000 < waiting <= 1000 + size + 64
+            waiting += each
+        assert bound < waiting <= bound + each
         while not transport.receiving:
             assert await connection.receive() == bytes(size)
-            waiting -= size + 64
-        assert 500 - (size + 64) < waiting <= 500
+            waiting -= each
+        assert bound // 2 - each < waiting <= bound // 2
 
 
 async def test_closing_reads_on_but_keeps_nothing() -> None:
@@ -316,4 +318,5 @@ async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection
         assert (await raw.next_frame()).payload == b"hi"
         await raw.send(raw.close_frame(1000))
         assert (await raw.next_of(CLOSE)).code == 1000
+        raw.drop()
         await turns_until(lambda: server.raw_connections == ())
