@@ -18,7 +18,7 @@ async def passes(origin: str | None, host: str, *, secure: bool = False, **optio
     """Whether a server lets a page of ``origin`` connect to ``host``."""
     headers = {"Host": host} if origin is None else {"Host": host, "Origin": origin}
     try:
-        await Server(**options).handshake(Handshake("/", headers, secure=secure))
+        await Server(**options).handshake(Handshake("/", headers, secure=secure, remote=("1.2.3.4", 5)))
     except HandshakeRejected as exc:
         return exc.status != 403
     return True
@@ -122,7 +122,8 @@ async def test_the_log_has_the_line_to_paste(origin: str, caplog: pytest.LogCapt
     malformed = origin in ("", "http://[", "garbage")
     hint = "it is malformed" if malformed else f"to allow it: Server(origins=[{origin!r}])"
     [record] = caplog.records
-    assert (record.name, record.levelno) == ("wsrpc", logging.WARNING)
+    assert (record.name, record.levelno, vars(record)["origin"]) == ("wsrpc", logging.WARNING, origin)
+    assert vars(record)["remote"] == "1.2.3.4:5"
     assert f"refused the origin {origin!r}; {hint}" in record.getMessage()
 
 
