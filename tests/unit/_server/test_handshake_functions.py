@@ -108,6 +108,11 @@ def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.response_headers.__setitem__(name, value)
 
 
+async def answers_later(handshake: Handshake) -> None:
+    await asyncio.sleep(0)
+    handshake.response_headers["upgrade"] = "h2c"
+
+
 def builds(given: Any) -> Callable[[Handshake], None]:
     return sets("response_headers", lambda: ResponseHeaders(given))
 
@@ -127,6 +132,7 @@ def builds(given: Any) -> Callable[[Handshake], None]:
         (answers(5, "a"), "the name of a header is a word"),
         (answers("X-A", 5), "'X-A' must be text, got int"),
         (answers("Sec-WebSocket-Accept", "a"), "belongs to the handshake itself"),
+        (answers_later, "belongs to the handshake itself"),
         (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
         (sets("expires", lambda: 10**400), "handshake.expires is a time in seconds"),
