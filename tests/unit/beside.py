@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from typing import Any
 
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer
 
 from wsrpc import Client, CloseInfo, Limits, Peer, Server
 
@@ -65,25 +62,3 @@ async def beside(limits: Limits, server: Server | None = None) -> AsyncGenerator
             await turns_until(lambda: len(server.peers) == 1)
             (peer,) = server.peers
             assert (peer.active, peer.pending, peer.channels) == (0, 0, 0), "nothing is left of the others"
-
-
-def request(raw: RawPeer, i: int, *a: Any) -> bytes:
-    """A request as one frame."""
-    return raw.frame(TEXT, json.dumps({"i": i, "a": a}))
-
-
-async def said(raw: RawPeer) -> Any:
-    """The next message."""
-    return json.loads((await raw.next_of(TEXT)).payload)
-
-
-async def refused(raw: RawPeer, i: int, code: str) -> None:
-    """The next message rejects request ``i`` with an error of that code."""
-    answer = await said(raw)
-    assert (answer["i"], answer["e"]["code"]) == (i, code), answer
-
-
-async def closed(raw: RawPeer, code: int) -> None:
-    """Read until the Close frame, which has that code, and go."""
-    assert (await raw.next_of(CLOSE)).code == code
-    raw.drop()

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from raw_websocket import RawPeer, raw_client
 
 from wsrpc import Limits, Server
+from wsrpc.transport import Transport
 from wsrpc.types import RawConnection
 
 RawFunction = Callable[[RawConnection], Awaitable[Any]]
@@ -30,6 +31,23 @@ async def raw_serving(
         assert port is not None
         async with raw_client(port) as raw:
             yield server, raw
+
+
+@asynccontextmanager
+async def raw_accepted(transport: Transport, limits: Limits) -> AsyncGenerator[RawConnection]:
+    """The raw connection that a server makes of a transport."""
+    server = Server(limits=limits)
+    done = asyncio.Event()
+
+    async def idle(connection: RawConnection) -> None:
+        await done.wait()
+
+    server.serve_raw(idle)
+    connection = await server.accept(transport)
+    assert isinstance(connection, RawConnection)
+    yield connection
+    done.set()
+    await server.close()
 
 
 @asynccontextmanager

@@ -8,7 +8,7 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from .._base.logs import PeerLog
 from .._base.scheduler import Scheduler, Timer
@@ -35,6 +35,8 @@ NAMES = {"open": ("open", "connect"), "close": ("close", "disconnect")}
 """The names under which handlers of a lifecycle event may be registered, if there are several."""
 
 Raised = Callable[[str, str, BaseException], None]
+
+F = TypeVar("F", bound=asyncio.Future[Any])
 
 
 def ends_the_task(exc: BaseException) -> bool:
@@ -135,7 +137,7 @@ class Closers:
         """Whether ``task``, which runs the handler of ``invocation``, waits for a close."""
         return task in self._tasks or (invocation is not None and invocation in self._invocations)
 
-    async def wait_besides(self, tasks: set[asyncio.Task[Any]], timeout: float | None) -> set[asyncio.Task[Any]]:
+    async def wait_besides(self, tasks: set[F], timeout: float | None) -> set[F]:
         """Wait until ``tasks`` have ended, another task is added here, or ``timeout`` seconds have passed.
 
         Return the tasks that still run after ``timeout``; an empty set in the other cases.
@@ -252,7 +254,8 @@ class OpenPhase:
         self._stopped = False
         self._tasks: list[asyncio.Task[None]] = []
         self._timer: Timer | None = None
-        self._over: asyncio.Future[None] = reporter.loop.create_future()
+        self.over: asyncio.Future[None] = reporter.loop.create_future()
+        """Done when the phase is over."""
 
     def start(self) -> None:
         """Run the handlers of the present stage.
@@ -284,7 +287,7 @@ class OpenPhase:
 
     async def wait(self, *or_until: asyncio.Future[None]) -> None:
         """Wait until the phase is over, or one of ``or_until`` is done. Cancelling is safe."""
-        await asyncio.wait((self._over, *or_until), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((self.over, *or_until), return_when=asyncio.FIRST_COMPLETED)
 
     def _finished(self, stage: Stage, task: asyncio.Task[None]) -> None:
         stage.abandon()  # if the task was cancelled before its first step
@@ -293,13 +296,13 @@ class OpenPhase:
 
     def _late(self) -> None:
         unfinished = self._stage.unfinished
-        if unfinished and not self._over.done():
+        if unfinished and not self.over.done():
             self._overdue(unfinished[0][0], ", ".join(label for _, label, _ in unfinished))
             self._go_on()
 
     def _go_on(self) -> None:
         """Go on to the next stage, or end."""
-        if self._over.done():
+        if self.over.done():
             return
         stage = self._then()
         if stage is None:
@@ -314,5 +317,5 @@ class OpenPhase:
     def _end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self._over.done():
-            self._over.set_result(None)
+        if not self.over.done():
+            self.over.set_result(None)

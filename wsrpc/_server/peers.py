@@ -183,7 +183,7 @@ class ServedPeer(PeerOwner):
         core, out, running = self.core, self.out, self.life.running
         while core.connected:
             if out.opening is not None and not closers.cover(out.opening.task, out.opening_invocations[0]):
-                await out.opening.wait()
+                await closers.wait_besides({out.opening.over}, None)  # a handler of the opening may begin to close
             elif out.turns.busy:
                 await core.messages.wait_written()
             elif tasks := running.tasks(closers):

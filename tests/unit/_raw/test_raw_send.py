@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_driver import raw_connection
-from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer
+from raw_driver import raw_accepted, raw_connection
+from raw_websocket import BINARY, CLOSE, CONT, TEXT, RawPeer
 
-from wsrpc import ConnectionLost, Limits, Server
+from wsrpc import ConnectionLost, Limits
+from wsrpc._raw.connection import link_of
 from wsrpc.testing import memory_transports
 from wsrpc.types import RawConnection
 
@@ -92,8 +93,10 @@ async def test_what_is_no_message_is_refused_and_nothing_is_sent(
         assert await next_message(raw) == (TEXT, [b"next"])
 
 
-async def test_a_message_that_cannot_be_finished_closes_with_1011() -> None:
-    closed = []
+@pytest.mark.parametrize("how", ["fails", "cancelled"])
+async def test_a_message_that_cannot_be_finished_closes_with_1011(how: str) -> None:
+    """But not before its first piece."""
+    closed: list[bool] = []
 
     def failing() -> Iterator[Any]:
         try:
@@ -103,57 +106,60 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011() -> None:
             closed.append(True)
 
     async with raw_connection() as (connection, raw):
-        with pytest.raises(TypeError, match="all str or all bytes"):
-            await connection.send(failing())
-        assert closed == [True]
+        for first in ([], ["one"]) if how == "cancelled" else ():
+            never = Endless(first)
+            sending = asyncio.create_task(connection.send(never))
+            await never.asked.wait()
+            behind = asyncio.create_task(connection.send("behind")) if first else None
+            await asyncio.sleep(0)
+            sending.cancel()
+            await asyncio.wait([sending])
+            if behind is not None:
+                with pytest.raises(ConnectionLost, match="unfinished"):
+                    await behind
+        if how == "fails":
+            with pytest.raises(TypeError, match="all str or all bytes"):
+                await connection.send(failing())
+            assert closed == [True]
         with pytest.raises(ConnectionLost, match="unfinished"):
             await connection.send("never")
+        frame = await raw.next_frame()
+        assert (frame.opcode, frame.payload, frame.fin) == (TEXT, b"one", False)
         assert (await raw.next_of(CLOSE)).code == 1011
         await raw.send(raw.close_frame(1011))
         raw.drop()
         await connection.wait_closed()
 
 
-async def test_a_message_that_is_cancelled_midway_closes_with_1011_but_not_before_its_first_piece() -> None:
-    asked = asyncio.Event()
+class Endless:
+    """Pieces of which the last one never comes."""
 
-    async def endless(first: str) -> AsyncIterator[str]:
-        if first:
-            yield first
-        asked.set()
+    def __init__(self, first: list[str]) -> None:
+        self.first = first
+        self.asked = asyncio.Event()
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        for piece in self.first:
+            yield piece
+        self.asked.set()
         await asyncio.Event().wait()
 
-    async with raw_connection() as (connection, raw):
-        sending = asyncio.create_task(connection.send(endless("")))
-        await asked.wait()
-        sending.cancel()
-        await asyncio.wait([sending])
-        sending = asyncio.create_task(connection.send(endless("one")))
-        assert (await raw.next_frame()).payload == b"one"
-        behind = asyncio.create_task(connection.send("behind"))
-        await asyncio.sleep(0)
-        sending.cancel()
-        await asyncio.wait([sending, behind])
-        assert isinstance(behind.exception(), ConnectionLost)
-        assert (await raw.next_of(CLOSE)).code == 1011
-        raw.drop()
-        await connection.wait_closed()
 
-
-async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order() -> None:
+@pytest.mark.parametrize("breaks", [False, True])
+async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(breaks: bool) -> None:
+    """Whoever waits learns of the end."""
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
-        sent: list[int] = []
-
-        async def send(number: int) -> None:
-            await connection.send(b"%05d" % number + bytes(100_000))
-            sent.append(number)
-
-        tasks = [asyncio.create_task(send(number)) for number in range(200)]
-        await turns_until(lambda: connection._link.full)
-        assert len(sent) < 200
-        numbers = [int((await next_message(raw))[1][0][:5]) for _ in range(200)]
-        await asyncio.gather(*tasks)
-        assert numbers == list(range(200))
+        sending = [asyncio.create_task(connection.send(b"%05d" % n + bytes(100_000))) for n in range(200)]
+        sending.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
+        await turns_until(lambda: link_of(connection).full)
+        assert not all(task.done() for task in sending)
+        if breaks:
+            raw.reset()
+            lost = [error for error in await asyncio.gather(*sending, return_exceptions=True) if error is not None]
+            assert lost and all(isinstance(error, ConnectionLost) for error in lost)
+        else:
+            assert [int((await next_message(raw))[1][0][:5]) for _ in range(200)] == list(range(200))
+            await asyncio.gather(*sending)
 
 
 async def test_sending_on_a_connection_that_is_over_is_refused() -> None:
@@ -166,18 +172,6 @@ async def test_sending_on_a_connection_that_is_over_is_refused() -> None:
                 await connection.send(message)
             assert (caught.value.code, caught.value.outcome) == (1001, "not_sent")
         await connection.close()
-
-
-async def test_a_sender_that_waits_for_room_learns_of_the_end() -> None:
-    async with raw_connection(Limits(high_water=1000)) as (connection, raw):
-        tasks = [asyncio.create_task(connection.send(bytes(1_000_000))) for _ in range(20)]
-        tasks.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))
-        await turns_until(lambda: connection._link.full)
-        raw.reset()
-        await asyncio.wait(tasks)
-        lost = [task.exception() for task in tasks if task.exception() is not None]
-        assert lost
-        assert all(isinstance(error, ConnectionLost) for error in lost)
 
 
 async def test_sending_from_another_thread_is_refused() -> None:
@@ -202,18 +196,6 @@ async def test_codes_that_may_not_be_sent_are_refused() -> None:
 # ---------------------------------------------------------------- any number of tasks
 
 
-async def hand_over(server: Server, transport: Any) -> tuple[RawConnection, asyncio.Event]:
-    done = asyncio.Event()
-
-    async def idle(_: RawConnection) -> None:
-        await done.wait()
-
-    server.serve_raw(idle)
-    accepted = await server.accept(transport)
-    assert isinstance(accepted, RawConnection)
-    return accepted, done
-
-
 MESSAGES = st.lists(
     st.one_of(st.binary(max_size=50), st.lists(st.binary(min_size=1, max_size=50), min_size=1, max_size=4)),
     min_size=1,
@@ -232,57 +214,15 @@ def test_messages_of_many_tasks_never_mix(messages: list[Any], seed: int) -> Non
                 await asyncio.sleep(0)
             yield piece
 
+    async def receive(reader: RawConnection) -> list[str | bytes]:
+        return [await reader.receive() for _ in messages]
+
     async def main() -> None:
         limits = Limits(high_water=60)
         ours, theirs = memory_transports(limits=limits)
-        server, client = Server(limits=limits), Server(limits=limits)
-        sender, done = await hand_over(server, theirs)
-        reader, read = await hand_over(client, ours)
-        tasks = [
-            asyncio.create_task(sender.send(each if isinstance(each, bytes) else slowly(each))) for each in messages
-        ]
-        got = [await reader.receive() for _ in messages]
-        await asyncio.gather(*tasks)
-        whole = [each if isinstance(each, bytes) else b"".join(each) for each in messages]
-        assert got == whole
-        done.set()
-        read.set()
-        await asyncio.gather(server.close(), client.close())
-
-    asyncio.run(main())
-
-
-FRAMES = st.lists(st.tuples(st.lists(st.text(max_size=8), min_size=1, max_size=5), st.booleans()), max_size=8)
-
-
-@settings(max_examples=30, deadline=None)
-@given(messages=FRAMES, seed=st.integers())
-def test_fragments_with_pings_between_and_any_way_of_reading(messages: list[tuple[list[str], bool]], seed: int) -> None:
-    chance = random.Random(seed)
-
-    async def main() -> None:
-        async with raw_connection(Limits(high_water=100)) as (connection, raw):
-            frames: list[bytes] = []
-            for parts, text in messages:
-                for number, part in enumerate(parts):
-                    opcode = CONT if number else TEXT if text else BINARY
-                    frames.append(raw.frame(opcode, part, fin=number == len(parts) - 1))
-                    if chance.random() < 0.3:
-                        frames.append(raw.frame(PING, b"?"))
-            data = b"".join(frames)
-            sending = asyncio.create_task(raw.send(data[: len(data) // 2], data[len(data) // 2 :]))
-            for parts, text in messages:
-                expected: Any = "".join(parts) if text else "".join(parts).encode()
-                way = chance.randrange(3)
-                if way == 0:
-                    assert await connection.receive() == expected
-                elif way == 1:
-                    got = [piece async for piece in connection.pieces()]
-                    assert type(expected)().join(got) == expected
-                else:
-                    async for piece in connection.pieces():
-                        assert expected.startswith(piece)
-                        break
-            await sending
+        async with raw_accepted(theirs, limits) as sender, raw_accepted(ours, limits) as reader:
+            sending = [sender.send(each if isinstance(each, bytes) else slowly(each)) for each in messages]
+            got, *_ = await asyncio.gather(receive(reader), *sending)
+        assert got == [each if isinstance(each, bytes) else b"".join(each) for each in messages]
 
     asyncio.run(main())

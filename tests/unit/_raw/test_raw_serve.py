@@ -10,11 +10,11 @@ import weakref
 from typing import Any
 
 import pytest
-from core_driver import turns
+from core_driver import Blocked, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
-from raw_websocket import CLOSE, TEXT, raw_client
+from raw_websocket import CLOSE, TEXT
 
 from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, RpcError, Server, Service
 from wsrpc.types import RawConnection
@@ -44,12 +44,9 @@ async def test_an_echo_and_what_is_known_of_the_connection() -> None:
         await raw.send(raw.frame(TEXT, '{"a":["no event"]}'))
         assert (await raw.next_frame()).payload == b'{"a":["no event"]}'
         [connection] = seen
-        assert server.raw_connections == (connection,)
-        assert server.peers == ()
-        assert connection.state == {"user": "ada"}
-        assert connection.info.path == "/"
-        assert connection.info.underlying is not None
-        assert not connection.closed
+        assert server.raw_connections == (connection,) and server.peers == ()
+        assert connection.state == {"user": "ada"} and connection.info.path == "/"
+        assert connection.info.underlying is not None and not connection.closed
         assert repr(connection).startswith(f"<RawConnection {connection.id} open remote=127.0.0.1:")
         await raw.send(raw.close_frame(1000))
         assert (await raw.next_of(CLOSE)).code == 1000
@@ -61,7 +58,7 @@ async def test_an_echo_and_what_is_known_of_the_connection() -> None:
 @pytest.mark.parametrize("how", ["function", "service", "factory"])
 async def test_credentials_that_expire_close_the_connection(how: str) -> None:
     server = Server()
-    ended: list[CloseInfo] = []
+    ended: list[CloseInfo | None] = []
 
     @server.on_handshake
     def check(handshake: Handshake) -> None:
@@ -69,7 +66,6 @@ async def test_credentials_that_expire_close_the_connection(how: str) -> None:
 
     async def serve(connection: RawConnection) -> None:
         await echo(connection)
-        assert connection.ended is not None
         ended.append(connection.ended)
         with pytest.raises(ConnectionLost, match="the credentials have expired"):
             await connection.send("late")
@@ -94,7 +90,7 @@ async def test_credentials_that_expire_close_the_connection(how: str) -> None:
         assert await raw.read_to_end() == b""
         raw.drop()
         await turns_until(lambda: server.raw_connections == ())
-        assert [(info.code, info.user_closed) for info in ended] == [(4411, False)]
+        assert [(info.code, info.user_closed) for info in ended if info] == [(4411, False)]
 
 
 async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_expire() -> None:
@@ -122,187 +118,125 @@ async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_exp
         await turns_until(collected)
 
 
-async def test_when_the_function_returns_the_connection_closes_with_1000() -> None:
-    async def greet(connection: RawConnection) -> None:
-        await connection.send("hello")
-
-    async with raw_serving(greet) as (_, raw):
-        assert (await raw.next_frame()).payload == b"hello"
-        assert (await raw.next_frame()).code == 1000
+# ---------------------------------------------------------------- how the function ends
 
 
-async def test_closing_without_a_code() -> None:
-    async def leave(connection: RawConnection) -> None:
-        await connection.close(None)
-
-    async with raw_serving(leave) as (_, raw):
-        assert (await raw.next_of(CLOSE)).payload == b""
+async def returns(connection: RawConnection) -> None:
+    """Nothing."""
 
 
-async def test_when_it_raises_with_1011_and_the_traceback_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    async def fail(connection: RawConnection) -> None:
-        raise KeyError("secret")
-
-    async with raw_serving(fail) as (_, raw):
-        frame = await raw.next_of(CLOSE)
-        assert (frame.code, frame.reason) == (1011, "internal error")
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.exc_info is not None
-    assert record.exc_info[0] is KeyError
+async def closes_without_a_code(connection: RawConnection) -> None:
+    await connection.close(None)
 
 
-async def test_an_rpc_error_closes_with_1008_and_its_text(caplog: pytest.LogCaptureFixture) -> None:
-    async def refuse(connection: RawConnection) -> None:
-        raise RpcError("not today: " + "ü" * 100)
-
-    async with raw_serving(refuse) as (_, raw):
-        frame = await raw.next_of(CLOSE)
-        assert (frame.code, frame.reason) == (1008, "not today: " + "ü" * 56)
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+async def closes_twice(connection: RawConnection) -> None:
+    await connection.close(4001, "mine")
+    await connection.close(4002, "mine, too")
 
 
-async def test_that_the_connection_is_lost_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+async def fails(connection: RawConnection) -> None:
+    raise KeyError("secret")
+
+
+async def refuses(connection: RawConnection) -> None:
+    raise RpcError("\ud800!" + "ü" * 100)
+
+
+async def loses_another(connection: RawConnection) -> None:
+    raise ConnectionLost(1006, "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("function", "code", "reason", "logged"),
+    [
+        (returns, 1000, "", None),
+        (closes_without_a_code, 1005, "", None),
+        (closes_twice, 4001, "mine", None),
+        (fails, 1011, "internal error", "secret"),
+        (refuses, 1008, "?!" + "ü" * 60, None),
+        (loses_another, 1011, "internal error", "elsewhere"),
+    ],
+)
+async def test_how_the_function_ends_closes_the_connection(
+    function: Any, code: int, reason: str, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with raw_serving(function) as (server, raw):
+        frame = await raw.next_frame()
+        assert (frame.code, frame.reason) == (code, reason)
+        await raw.send(raw.close_frame(code if code != 1005 else None))
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == ())
+    assert len(messages(caplog, logging.WARNING)) == (logged is not None)
+    for record in caplog.records:
+        assert record.exc_info is not None and str(logged) in str(record.exc_info[1])
+
+
+@pytest.mark.parametrize("closed", [False, True])
+async def test_that_the_connection_has_ended_is_no_failure(closed: bool, caplog: pytest.LogCaptureFixture) -> None:
+    """Closing what is over does not change how it ended."""
+    infos: list[CloseInfo | None] = []
+
     async def read(connection: RawConnection) -> None:
+        await connection.wait_closed()
+        await connection.close(4000, "mine")
+        infos.append(connection.ended)
         await connection.receive()
 
     async with raw_serving(read) as (server, raw):
         await turns_until(lambda: server.raw_connections)
+        if closed:
+            await raw.send(raw.close_frame(4001, "theirs"))
+            await raw.next_of(CLOSE)
         raw.reset()
+        await turns_until(lambda: infos and server.raw_connections == ())
+    assert [(info.code, info.user_closed) for info in infos if info] == [(4001 if closed else 1006, False)]
+    assert messages(caplog) == []
+
+
+# ---------------------------------------------------------------- how the server ends
+
+
+@pytest.mark.parametrize(
+    ("drain", "then", "code"),
+    [
+        (0, "ends", 1012),
+        (0, "goes on", 1012),
+        (60, "ends", 1000),
+        (0.05, "goes on", 1012),
+        (0, "closes the server", 1012),
+        (60, "closes the server", 1012),
+    ],
+)
+async def test_closing_the_server(drain: float, then: str, code: int, caplog: pytest.LogCaptureFixture) -> None:
+    """It waits for the functions, for `close_timeout`, and a drain lets them finish."""
+    work = Blocked()
+
+    async def serve(connection: RawConnection) -> None:
+        await work()
+        if then == "closes the server":
+            await server.close(drain)
+        await turns(20)
+
+    async with raw_serving(serve, limits=Limits(close_timeout=0.05 if then == "goes on" else 8.0)) as (server, raw):
+        await turns_until(lambda: work.started)
+        closing = asyncio.create_task(server.serve_forever() if "closes" in then else server.close(drain))
+        await turns()
+        if then == "ends":
+            assert ("draining" in repr(server)) is bool(drain) and not closing.done()
+        if then == "closes the server" or drain == 60:
+            work.go.set()
+        assert (await raw.next_of(CLOSE)).code == code
+        await raw.send(raw.close_frame(code))
+        raw.drop()
+        if then == "ends":
+            work.go.set()
+        await closing
+        assert (len(work.finished), len(work.cancelled)) == ((0, 1) if then == "goes on" else (1, 0))
         await turns_until(lambda: server.raw_connections == ())
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-async def test_that_another_connection_is_lost_is_one(caplog: pytest.LogCaptureFixture) -> None:
-    async def use(connection: RawConnection) -> None:
-        raise ConnectionLost(1006, "elsewhere")
-
-    async with raw_serving(use) as (_, raw):
-        assert (await raw.next_of(CLOSE)).code == 1011
-    assert "elsewhere" in caplog.text
-
-
-async def test_closing_the_server_closes_with_1012_and_waits_for_the_functions() -> None:
-    ended: list[int] = []
-
-    async def serve(connection: RawConnection) -> None:
-        try:
-            async for _ in connection:
-                pass
-        finally:
-            await turns(20)
-            assert connection.ended is not None
-            ended.append(connection.ended.code)
-
-    async with raw_serving(serve) as (server, raw):
-        await turns_until(lambda: server.raw_connections)
-        closing = asyncio.create_task(server.close())
-        assert (await raw.next_of(CLOSE)).code == 1012
-        await raw.send(raw.close_frame(1012))
-        raw.drop()
-        await closing
-        assert ended == [1012]
-
-
-async def test_a_function_that_does_not_end_is_cancelled_after_close_timeout() -> None:
-    cancelled: list[bool] = []
-
-    async def stay(connection: RawConnection) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(True)
-            raise
-
-    async with raw_serving(stay, limits=Limits(close_timeout=0.05)) as (server, _):
-        await turns_until(lambda: server.raw_connections)
-        await server.close()
-        assert cancelled == [True]
-        assert server.raw_connections == ()
-
-
-async def test_draining_lets_a_function_finish_and_closes_with_1000() -> None:
-    go_on = asyncio.Event()
-
-    async def serve(connection: RawConnection) -> None:
-        await go_on.wait()
-        await connection.send("done")
-
-    async with raw_serving(serve) as (server, raw):
-        await turns_until(lambda: server.raw_connections)
-        closing = asyncio.create_task(server.close(drain=60))
-        for _ in range(10):
-            await asyncio.sleep(0)
-        assert "draining" in repr(server)
-        assert not closing.done()
-        go_on.set()
-        assert (await raw.next_frame()).payload == b"done"
-        assert (await raw.next_frame()).code == 1000
-        raw.drop()
-        await closing
-
-
-async def test_draining_ends_in_time(caplog: pytest.LogCaptureFixture) -> None:
-    async with raw_serving(echo) as (server, raw):
-        await turns_until(lambda: server.raw_connections)
-        closing = asyncio.create_task(server.close(drain=0.05))
-        assert (await raw.next_of(CLOSE)).code == 1012
-        raw.drop()
-        await closing
-    assert "closing 1 connections that still have active work" in caplog.text
-
-
-async def test_the_function_itself_may_close_the_server() -> None:
-    async def serve(connection: RawConnection) -> None:
-        await connection.receive()
-        await server.close(drain=5)
-
-    async with raw_serving(serve) as (server, raw):
-        await raw.send(raw.frame(TEXT, "stop"))
-        assert (await raw.next_of(CLOSE)).code == 1012
-        await raw.send(raw.close_frame(1012))
-        raw.drop()
-        await server.serve_forever()
-        await turns_until(lambda: server.raw_connections == ())
-
-
-async def test_connections_are_each_their_own() -> None:
-    async with raw_serving(echo, limits=Limits(close_timeout=0.05)) as (server, raw):
-        port = raw.sock.getpeername()[1]
-        async with raw_client(port) as other:
-            for each in (raw, other):
-                await each.send(each.frame(TEXT, "hi"))
-                assert (await each.next_frame()).payload == b"hi"
-            first, second = server.raw_connections
-            assert first.id != second.id
-            await first.close(4001)
-            assert not second.closed
+    assert ("closing 1 connections that still have active work" in caplog.text) is (drain == 0.05)
 
 
 @pytest.mark.parametrize("function", [None, 5, lambda connection: None, print])
 def test_it_takes_an_async_function(function: Any) -> None:
     with pytest.raises(TypeError, match="serve_raw takes an async function"):
         Server().serve_raw(function)
-
-
-def test_there_is_one_for_a_server() -> None:
-    server = Server()
-    server.serve_raw(echo)
-    with pytest.raises(ValueError, match="echo"):
-        server.serve_raw(echo)
-
-
-async def test_closing_what_is_over_does_not_change_how_it_ended() -> None:
-    ended: asyncio.Future[CloseInfo | None] = asyncio.get_running_loop().create_future()
-
-    async def serve(connection: RawConnection) -> None:
-        before = await connection.wait_closed()
-        await connection.close(4000, "mine")
-        ended.set_result(before if connection.ended == before else None)
-
-    async with raw_serving(serve) as (_, raw):
-        await raw.send(raw.close_frame(4001, "theirs"))
-        await raw.next_of(CLOSE)
-        raw.drop()
-        info = await ended
-    assert info is not None
-    assert (info.code, info.reason, info.user_closed) == (4001, "theirs", False)

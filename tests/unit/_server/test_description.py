@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import msgspec
@@ -14,7 +14,6 @@ from leftovers import nothing_left as nothing_left
 from wsrpc import (
     BadArguments,
     Client,
-    Context,
     Limits,
     Peer,
     RemoteError,
@@ -120,26 +119,36 @@ async def test_clients_get_what_describe_returns(options: dict[str, Any]) -> Non
     assert list(description.definitions) == ["Cup", "CupInput"]
 
 
-async def test_a_server_without_handlers_has_one_empty_page() -> None:
+async def test_a_server_without_handlers_has_one_empty_page_and_one_that_offers_none_has_no_page() -> None:
     server = Server()
-    server.offer_description()
     async with connect(server) as client:
-        assert await client.of("wsrpc").request("describe", None) == {"items": [], "next": None}
-
-
-async def test_what_is_not_offered_is_not_there() -> None:
-    async with connect(cafe()) as client:
         with pytest.raises(UnknownEvent, match="Channel 'wsrpc' does not exist"):
             await client.of("wsrpc").request("describe")
+        server.offer_description()
+        assert await client.of("wsrpc").request("describe", None) == {"items": [], "next": None}
+    with pytest.raises(ValueError, match="offers its description already"):
+        server.offer_description(allow=lambda peer: True)
+
+
+class Contract(Protocol):
+    async def later(self, of: str) -> int:
+        """Say what it costs."""
+        ...
+
+
+class Shop:
+    def later(self, of):  # type: ignore[no-untyped-def]
+        return 5
 
 
 async def test_what_is_registered_later_appears_and_what_is_removed_goes() -> None:
-    server = cafe()
+    server, shop = cafe(), Shop()
     server.offer_description()
     async with connect(server) as client:
         for change in (
             lambda: server.on("later", lambda cup: cup),
-            lambda: server.on("later", lambda cup, size: cup),
+            lambda: server.on("later", shop.later),
+            lambda: server.implement(Contract, shop),  # the same function, registered in another way
             lambda: server.on("later", None),
             lambda: server.of("bar").declare(Kitchen),
             lambda: server.of("bar").on("pour", lambda: None),
@@ -224,10 +233,13 @@ CHANGED = ("the description has changed since: ask from the beginning, without a
 
 
 async def test_pages_of_two_descriptions_are_never_mixed() -> None:
+    """A cursor is good at another server with the same description."""
     server = crowded()
-    async with connect(server) as client:
+    async with connect(server) as client, connect(crowded()) as other, connect(crowded(299)) as differing:
         first = await client.of("wsrpc").request("describe")
         second = await client.of("wsrpc").request("describe", first["next"])
+        assert await other.of("wsrpc").request("describe", first["next"]) == second
+        assert await refused(differing, first["next"]) == CHANGED
         server.on("another", lambda: None)
         assert await refused(client, first["next"]) == CHANGED
         assert await refused(client, second["next"]) == CHANGED
@@ -236,34 +248,16 @@ async def test_pages_of_two_descriptions_are_never_mixed() -> None:
         assert await client.of("wsrpc").request("describe", first["next"]) == second
 
 
-async def test_a_cursor_is_good_at_another_server_with_the_same_description() -> None:
-    async with connect(crowded()) as client, connect(crowded()) as other, connect(crowded(299)) as differing:
-        first = await client.of("wsrpc").request("describe")
-        again = await client.of("wsrpc").request("describe", first["next"])
-        assert await other.of("wsrpc").request("describe", first["next"]) == again
-        assert await refused(differing, first["next"]) == CHANGED
-
-
 async def test_a_cursor_is_short_and_nothing_else_is_one() -> None:
     async with connect(crowded()) as client:
         cursor = (await client.of("wsrpc").request("describe"))["next"]
         assert len(cursor) < 32
         revision = cursor.partition(".")[0]
-        for wrong in (
-            "",
-            "0",
-            revision,
-            f"{revision}.",
-            f"{revision}.-1",
-            f"{revision}.99999",
-            f".{cursor}",
-            "9" * 9999,
-        ):
+        for wrong in ("", "0", revision, *(revision + end for end in (".", ".-1", ".99999")), f".{cursor}", "9" * 9999):
             assert await refused(client, wrong) == CHANGED
-        with pytest.raises(BadArguments):
-            await client.of("wsrpc").request("describe", 1)
-        with pytest.raises(BadArguments):
-            await client.of("wsrpc").request("describe", cursor, cursor)
+        for arguments in ((1,), (cursor, cursor)):
+            with pytest.raises(BadArguments):
+                await client.of("wsrpc").request("describe", *arguments)
 
 
 # ---------------------------------------------------------------- when it is made
@@ -312,169 +306,72 @@ async def test_it_is_made_once_and_again_only_after_a_change() -> None:
         assert made == [price] * 2
 
 
-async def test_a_handler_that_is_registered_in_another_way_is_described_anew() -> None:
-    class Contract(Protocol):
-        async def price(self, of: str) -> int:
-            """Say what it costs."""
-            ...
-
-    class Shop:
-        def price(self, of):  # type: ignore[no-untyped-def]
-            return 5
-
-    server, shop = Server(), Shop()
-    server.on("price", shop.price)
-    server.offer_description()
-    async with connect(server) as client:
-        assert (await fetched(client)).events[0].doc == ""
-        server.implement(Contract, shop)
-        assert (await fetched(client)).events == describe(server).events
-        assert (await fetched(client)).events[0].doc == "Say what it costs."
-
-
 # ---------------------------------------------------------------- who gets it
 
 
-async def test_who_is_allowed_gets_it() -> None:
-    server = cafe()
-    server.offer_description(allow=lambda peer: peer.state.get("staff", False))
-    async with connect(server) as client, connect(server) as other:
-        server.peers[0].state["staff"] = True
-        assert await fetched(client) == describe(server)
-        assert await refused(other) == ("not allowed", None)
-        server.peers[0].state["staff"] = False
-        assert await refused(client) == ("not allowed", None)
-        assert await refused(client, "any cursor") == ("not allowed", None)
-
-
-@pytest.mark.parametrize("allowed", [True, False])
-async def test_the_function_may_be_async(allowed: bool) -> None:
+async def test_who_is_allowed_gets_it(caplog: pytest.LogCaptureFixture) -> None:
     async def allow(peer: Peer) -> bool:
-        return await peer.request("may I?", returns=bool)
+        answer: str = await peer.request("may I?")
+        if answer == "fail":
+            raise PermissionError("the password is secret")
+        return answer == "yes"
 
     server = cafe()
     server.offer_description(allow=allow)
+    answers = ["yes", "no", "no", "fail"]
     async with connect(server) as client:
-        client.on("may I?", lambda: allowed)
-        if allowed:
-            assert await fetched(client) == describe(server)
-        else:
-            assert await refused(client) == ("not allowed", None)
-
-
-async def test_a_function_that_fails_refuses_and_is_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
-    def allow(peer: Peer) -> bool:
-        raise PermissionError("the password is secret")
-
-    server = cafe()
-    server.offer_description(allow=allow)
-    async with connect(server) as client:
+        client.on("may I?", lambda: answers.pop(0))
+        assert await fetched(client) == describe(server)
+        for args in ((), ("any cursor",)):
+            assert await refused(client, *args) == ("not allowed", None)
+        assert messages(caplog) == []
         assert await refused(client) == ("not allowed", None)
     assert messages(caplog) == ["refused to give the peer the description, because allow= failed"]
     assert caplog.records[0].levelno == logging.WARNING and caplog.records[0].exc_info is not None
 
 
-def yes() -> bool:
-    return True
-
-
-def no_default(peer: Peer, name: str) -> Awaitable[bool]:
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize("wrong", [True, "staff", yes, no_default])
-def test_what_does_not_decide_about_a_peer_is_refused(wrong: Any) -> None:
-    server = Server()
-    with pytest.raises(TypeError, match=r"allow= takes a function that is called with \(peer\), got "):
-        server.offer_description(allow=wrong)
-    server.of("wsrpc").on("describe", lambda: None)  # nothing was reserved
-
-
 # ---------------------------------------------------------------- its channel
 
 
-async def test_the_channel_is_reserved() -> None:
-    class Other(Service):
-        @method
-        def other(self) -> None: ...
+class Other(Service):
+    @method
+    def later(self) -> None: ...
 
-    class Implementation:
-        def describe(self) -> None: ...
 
-    class Contract(Protocol):
-        async def describe(self) -> None: ...
+OFFERS: list[tuple[str, str, Callable[[Server], object]]] = [
+    ("wsrpc", "describe", lambda server: server.offer_description()),
+    ("rooms", "leave", lambda server: server.on_join(lambda peer, room: True)),
+    ("rooms", "leave", lambda server: server.room("prices", allow=lambda peer: True)),
+]
 
-    router = Router()
-    router.on("describe", lambda: None)
-    server = cafe()
-    server.offer_description()
-    with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
-        server.add_service(Other, channel="wsrpc")
+
+@pytest.mark.parametrize(("channel", "event", "offer"), OFFERS)
+async def test_the_channel_is_reserved(channel: str, event: str, offer: Callable[[Server], object]) -> None:
+    """Also that on which clients join rooms."""
+    server, router = cafe(), Router()
+    router.on("list", list)
+    for register in ("on", "once"):  # nothing speaks against it
+        getattr(server.of(channel), register)("mine", lambda: 1)
+        with pytest.raises(ValueError, match=rf"on channel '{channel}', where you have handlers of \['mine'\]"):
+            offer(server)
+        server.of(channel).close()
+    assert server.rooms == ()
+    offer(server)
+    with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
+        server.add_service(Other, channel=channel)
     async with connect(server) as client:
         [peer] = server.peers
         for call in (
-            lambda: server.of("wsrpc").on("describe", lambda: None),
-            lambda: server.of("wsrpc").once("other", lambda: None),
-            lambda: server.of("wsrpc").on("describe", None),
-            lambda: server.of("wsrpc").implement(Contract, Implementation()),
-            lambda: server.include(router, channel="wsrpc"),
-            lambda: peer.of("wsrpc").on("describe", lambda: None),
+            lambda: server.of(channel).on(event, lambda: None),
+            lambda: server.of(channel).once("list", list),
+            lambda: server.of(channel).on(event, None),
+            lambda: server.of(channel).implement(Contract, Shop()),
+            lambda: server.include(router, channel=channel),
+            lambda: peer.of(channel).on(event, lambda: None),
         ):
-            with pytest.raises(ValueError, match="channel 'wsrpc' is used by wsrpc itself"):
-                call()
-        server.of("wsrpc").close()
-        assert await fetched(client) == describe(server)
-        client.of("wsrpc").on("describe", lambda: "mine")  # the client's side is free
-        assert await peer.of("wsrpc").request("describe") == "mine"
-
-
-@pytest.mark.parametrize("method_name", ["on", "once"])
-async def test_handlers_that_are_there_are_in_the_way(method_name: str) -> None:
-    server = Server()
-    getattr(server.of("wsrpc"), method_name)("mine", lambda: 1)
-    with pytest.raises(ValueError, match=r"on channel 'wsrpc', where you have handlers of \['mine'\]"):
-        server.offer_description()
-    async with connect(server) as client:
-        assert await client.of("wsrpc").request("mine") == 1
-
-
-def test_it_is_offered_once() -> None:
-    server = Server()
-    server.offer_description()
-    with pytest.raises(ValueError, match="offers its description already"):
-        server.offer_description(allow=lambda peer: True)
-
-
-async def test_rooms_and_the_description_are_offered_by_one_server() -> None:
-    server = Server()
-    server.offer_description()
-    server.room("lobby", allow=lambda peer: True)
-    async with connect(server) as client:
-        await client.of("rooms").request("join", "lobby")
-        assert [event.channel for event in (await fetched(client)).events] == ["rooms", "rooms"]
-        for channel in ("rooms", "wsrpc"):
             with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
-                server.of(channel).on("x", lambda: None)
-
-
-async def test_middleware_sees_the_request() -> None:
-    seen: list[tuple[object, str]] = []
-    server = Server()
-
-    @server.use
-    async def note(ctx: Context, call_next: Any) -> Any:
-        seen.append((ctx.channel_name, ctx.event))
-        return await call_next(ctx)
-
-    server.offer_description()
-    async with connect(server) as client:
-        await fetched(client)
-    assert seen == [("wsrpc", "describe")]
-
-
-async def test_it_is_there_when_the_server_is_opened_again() -> None:
-    server = cafe()
-    server.offer_description()
-    for _ in range(2):
-        async with server.listen() as listener, Client(listener.url) as client:
-            assert await fetched(client) == describe(server)
+                call()
+        server.of(channel).close()
+        await client.of(channel).request(event, *["nowhere"] * (channel == "rooms"))
+        client.of(channel).on(event, lambda: "mine")  # the client's side is free
+        assert await peer.of(channel).request(event) == "mine"

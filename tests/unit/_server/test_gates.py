@@ -101,6 +101,10 @@ def offer_description(function: Any) -> Server:
     return server
 
 
+def room_from(function: Any) -> Server:
+    return Server(room_from=function)
+
+
 def expose_errors(function: Any) -> Server:
     server = Server(expose_errors=function)
 
@@ -145,7 +149,23 @@ def test_a_function_with_a_yield_is_refused_at_once(gate: Gate, function: Any) -
         gate(function)
 
 
-@pytest.mark.parametrize("gate", PLAIN)
+@pytest.mark.parametrize(
+    ("gate", "text"),
+    [
+        (on_handshake, "on_handshake"),
+        (allow, r"allow= takes a function that is called with \(peer\), got"),
+        (on_join, r"on_join takes a function that is called with \(peer, room\), got"),
+        (offer_description, r"allow= takes a function that is called with \(peer\), got"),
+        (room_from, r"room_from= takes a function that is called with \(info\), got"),
+    ],
+)
+@pytest.mark.parametrize("wrong", [5, lambda: True, lambda a, b, c: True])
+def test_what_cannot_be_called_is_refused_at_once(gate: Gate, text: str, wrong: Any) -> None:
+    with pytest.raises(TypeError, match=text):
+        gate(wrong)
+
+
+@pytest.mark.parametrize("gate", [*PLAIN, room_from])
 def test_an_async_one_is_refused_at_once_where_nothing_waits(gate: Gate) -> None:
     with pytest.raises(TypeError, match="takes a plain function, not an async one"):
         gate(refuse)

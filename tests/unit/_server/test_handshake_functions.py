@@ -1,23 +1,23 @@
-"""`on_handshake` functions of every kind, and what becomes of those that fail or never end."""
+"""`on_handshake` functions of every kind, and those that fail or never end, besides the rules for each host.
+
+tests/adapters/test_host_handshake.py has those rules.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import functools
 import logging
-import math
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import ask
+from raw_websocket import ask, head_of
 from raw_websocket import handshake as request_for
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server, dial
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server
 from wsrpc.headers import ResponseHeaders
 from wsrpc.testing import connect
 
@@ -33,22 +33,6 @@ def gated(function: Callable[..., Any], **options: Any) -> Server:
     return server
 
 
-async def refusal(server: Server, url: str, **options: Any) -> HandshakeRejected:
-    """How a real client and one in memory are refused: the same way."""
-    with pytest.raises(HandshakeRejected) as caught:
-        await dial(url, limits=LIMITS, proxy=None, **options)
-    with pytest.raises(HandshakeRejected) as in_memory:
-        async with connect(server, **options):
-            pytest.fail("let in")
-    assert in_memory.value.status == caught.value.status
-    assert in_memory.value.body == caught.value.body
-    return caught.value
-
-
-def errors(caplog: pytest.LogCaptureFixture) -> list[logging.LogRecord]:
-    return [record for record in caplog.records if record.levelno == logging.ERROR]
-
-
 # ---------------------------------------------------------------- kinds of functions
 
 
@@ -62,11 +46,7 @@ async def let_in_later(handshake: Handshake) -> None:
 
 
 class Gate:
-    def __call__(self, handshake: Handshake) -> None:
-        let_in(handshake)
-
-    def method(self, handshake: Handshake) -> None:
-        let_in(handshake)
+    __call__ = method = lambda self, handshake: let_in(handshake)
 
     async def later(self, handshake: Handshake) -> None:
         await let_in_later(handshake)
@@ -89,6 +69,7 @@ class LaterGate:
         (functools.partial(let_in), False),
         (functools.partial(let_in_later), True),
         (lambda handshake: let_in_later(handshake), False),  # nobody can see that it waits
+        (lambda handshake: handshake.state.setdefault("by", "me"), False),  # what it returns does not matter
     ],
 )
 async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -> None:
@@ -98,18 +79,6 @@ async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -
         async with Client(listener.url, limits=LIMITS, proxy=None) as client, connect(server):
             assert await client.request("echo", 1) == 1
             assert [peer.state for peer in server.peers] == [{"by": "me"}] * 2
-
-
-def no_parameter() -> None: ...
-
-
-def two_parameters(handshake: Handshake, more: int) -> None: ...
-
-
-@pytest.mark.parametrize("wrong", [None, 5, "let_in", no_parameter, two_parameters])
-def test_what_cannot_be_called_with_a_handshake_is_refused_at_once(wrong: Any) -> None:
-    with pytest.raises(TypeError, match="on_handshake"):
-        Server().on_handshake(wrong)
 
 
 def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -127,90 +96,34 @@ def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture
 # ---------------------------------------------------------------- those that fail
 
 
-async def no(handshake: Handshake) -> bool:
-    return False
-
-
-@pytest.mark.parametrize("function", [lambda handshake: False, no])
-async def test_false_lets_nobody_in_and_the_log_says_how_to_refuse(
-    function: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    server = gated(function)
-    async with server.listen() as listener:
-        assert (await refusal(server, listener.url)).status == 500
-    assert "to refuse a connection, call handshake.reject(401, ...)" in caplog.text
-
-
-async def test_anything_else_that_it_returns_does_not_matter() -> None:
-    async with connect(gated(lambda handshake: handshake.state.setdefault("by", None))) as client:
-        assert await client.request("echo", 1) == 1
-
-
-def cancelled() -> BaseException:
-    return asyncio.CancelledError("of something else")
-
-
-def async_too(function: Callable[[Handshake], None]) -> list[Callable[..., Any]]:
-    async def later(handshake: Handshake) -> None:
-        await asyncio.sleep(0)
-        function(handshake)
-
-    return [function, later]
-
-
-def raises(make: Callable[[], BaseException]) -> Callable[[Handshake], None]:
-    def function(handshake: Handshake) -> None:
-        raise make()
-
-    return function
-
-
-class Odd(BaseException):
-    pass
-
-
-@pytest.mark.parametrize("make", [lambda: LookupError("secret"), cancelled, Odd, TimeoutError, lambda: OSError(5, "x")])
-@pytest.mark.parametrize("later", [0, 1])
-async def test_whatever_they_raise_refuses_with_500(
-    make: Callable[[], BaseException], later: int, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = gated(async_too(raises(make))[later])
-    async with server.listen() as listener:
-        refused = await refusal(server, listener.url)
-        assert (refused.status, refused.body) == (500, "internal error\n")
-        assert server.peers == ()
-    for record in errors(caplog):
-        assert "on_handshake failed" in record.getMessage()
-        assert record.exc_info is not None and isinstance(record.exc_info[1], type(make()))
-    assert len(errors(caplog)) == 2
-
-
 def reject(*args: Any, **kwargs: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.reject(*args, **kwargs)
 
 
-def sets(name: str, value: Any) -> Callable[[Handshake], None]:
-    return lambda handshake: setattr(handshake, name, value)
+def sets(name: str, value: Callable[[], Any]) -> Callable[[Handshake], None]:
+    return lambda handshake: setattr(handshake, name, value())
 
 
 def answers(name: Any, value: Any) -> Callable[[Handshake], None]:
     return lambda handshake: handshake.response_headers.__setitem__(name, value)
 
 
-def builds_response_headers(given: Any) -> Callable[[Handshake], None]:
-    return lambda handshake: setattr(handshake, "response_headers", ResponseHeaders(given))
+async def answers_later(handshake: Handshake) -> None:
+    await asyncio.sleep(0)
+    handshake.response_headers["upgrade"] = "h2c"
+
+
+def builds(given: Any) -> Callable[[Handshake], None]:
+    return sets("response_headers", lambda: ResponseHeaders(given))
 
 
 @pytest.mark.parametrize(
     ("function", "text"),
     [
-        (reject(200), "status of a refusal must be from 400 to 599, got 200"),
         (reject(101), "status of a refusal must be from 400 to 599, got 101"),
         (reject(600), "status of a refusal must be from 400 to 599, got 600"),
         (reject("401"), "status of a refusal must be from 400 to 599, got '401'"),
-        (reject(401, b"bytes"), "the body of a refusal must be text"),
         (reject(401, "\ud800"), "has lone surrogates"),
-        (reject(401, headers={"X-A": "a\r\nX-B: b"}), "'x-a' has a character that cannot be sent"),
         (reject(401, headers={"X A": "a"}), "the name of a header is a word"),
         (answers("X-A", "token\nX-B: b"), "'X-A' has a character that cannot be sent"),
         (answers("X-A", "\u20ac"), "'X-A' has a character that cannot be sent"),
@@ -219,39 +132,55 @@ def builds_response_headers(given: Any) -> Callable[[Handshake], None]:
         (answers(5, "a"), "the name of a header is a word"),
         (answers("X-A", 5), "'X-A' must be text, got int"),
         (answers("Sec-WebSocket-Accept", "a"), "belongs to the handshake itself"),
-        (answers("upgrade", "h2c"), "belongs to the handshake itself"),
-        (sets("limits", None), "handshake.limits must be a wsrpc.Limits"),
-        (sets("limits", {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
-        (sets("subprotocol", "c"), "offers the subprotocols"),
-        (sets("expires", "soon"), "handshake.expires is a time in seconds"),
-        (sets("expires", 10**400), "handshake.expires is a time in seconds"),
-        (sets("expires", 10**5000), "handshake.expires is a time in seconds"),
-        (sets("expires", math.nan), "handshake.expires is a time in seconds"),
-        (builds_response_headers([("X-A", "token\r\nX-B: b")]), "'X-A' has a character that cannot be sent"),
-        (builds_response_headers({"X-A": "token\u20ac"}), "'X-A' has a character that cannot be sent"),
-        (builds_response_headers(["ab"]), "headers are a mapping of names to values, or a list of pairs"),
+        (answers_later, "belongs to the handshake itself"),
+        (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
+        (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
+        (sets("expires", lambda: 10**400), "handshake.expires is a time in seconds"),
+        (sets("expires", lambda: 10**5000), "handshake.expires is a time in seconds"),
+        (builds([("X-A", "token\r\nX-B: b")]), "'X-A' has a character that cannot be sent"),
+        (builds({"X-A": "token\u20ac"}), "'X-A' has a character that cannot be sent"),
+        (builds(["ab"]), "headers are a mapping of names to values, or a list of pairs"),
     ],
 )
-@pytest.mark.parametrize("later", [0, 1])
 async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
-    function: Callable[[Handshake], None], text: str, later: int, caplog: pytest.LogCaptureFixture
+    function: Callable[[Handshake], Any], text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = gated(async_too(function)[later])
-    async with server.listen() as listener:
-        request = request_for("/", "Sec-WebSocket-Protocol: a, b")
-        answer = await ask(listener.port, request)
-    assert answer.startswith(b"HTTP/1.1 500 ")
-    assert answer.endswith(b"\r\n\r\ninternal error\n")
-    assert b"X-B" not in answer
-    [record] = errors(caplog)
+    with pytest.raises(HandshakeRejected) as refused:
+        async with connect(gated(function), headers={"Sec-WebSocket-Protocol": "a, b"}):
+            pytest.fail("let in")
+    assert (refused.value.status, refused.value.body) == (500, "internal error\n")
+    assert "x-b" not in refused.value.headers
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert "on_handshake failed" in record.getMessage()
     assert record.exc_info is not None and text in str(record.exc_info[1])
     assert "token" not in str(record.exc_info[1])
 
 
-async def test_the_signals_of_the_process_pass() -> None:
-    for stop in (KeyboardInterrupt, SystemExit):
-        with pytest.raises(stop):
-            await gated(raises(stop)).handshake(Handshake("/", {}))
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
+async def test_the_signals_of_the_process_pass(stop: type[BaseException]) -> None:
+    def function(handshake: Handshake) -> None:
+        raise stop
+
+    with pytest.raises(stop):
+        await gated(function).handshake(Handshake("/", {}))
+
+
+@pytest.mark.parametrize(
+    ("path", "response_headers", "expected"),
+    [
+        ("/", {}, {"server": []}),
+        ("/nothing", {}, {"server": []}),
+        ("/", {"Server": "mine/1", "date": "today"}, {"server": ["mine/1"], "date": ["today"]}),
+    ],
+)
+async def test_headers_that_the_library_sets(
+    path: str, response_headers: dict[str, str], expected: dict[str, list[str]]
+) -> None:
+    server = gated(lambda handshake: handshake.response_headers.update(response_headers))
+    async with server.listen(path="/") as listener:
+        head = (await head_of(listener.port, request_for(path))).decode("latin-1")
+    headers = [line.partition(": ") for line in head.split("\r\n")]
+    assert {name: [value for each, _, value in headers if each.lower() == name] for name in expected} == expected
 
 
 async def test_a_library_that_cannot_wait_lets_nobody_in_unasked(caplog: pytest.LogCaptureFixture) -> None:
@@ -275,8 +204,6 @@ class Stuck:
         self.begun = self.ended = 0
 
     async def __call__(self, handshake: Handshake) -> None:
-        if handshake.path == "/quick":
-            return
         self.begun += 1
         try:
             await asyncio.get_running_loop().create_future()
@@ -284,89 +211,21 @@ class Stuck:
             self.ended += 1
 
 
-async def test_one_that_never_ends_is_answered_with_503_and_holds_up_nobody(caplog: pytest.LogCaptureFixture) -> None:
-    stuck = Stuck()
-    server = gated(stuck, limits=LIMITS.replace(open_timeout=0.2))
-    async with server.listen() as listener:
-        waiting = asyncio.create_task(ask(listener.port, request_for("/?access_token=hidden")))
-        await turns_until(lambda: stuck.begun)
-        async with Client(listener.url + "quick", limits=LIMITS, proxy=None) as client:
-            assert await client.request("echo", 1) == 1
-        answer = await waiting
-    assert answer.startswith(b"HTTP/1.1 503 ")
-    assert stuck.ended == 1
-    [record] = errors(caplog)
-    assert "on_handshake did not finish within 0.2 s" in record.getMessage()
-    assert "hidden" not in caplog.text
-
-
-async def test_a_refusal_on_the_last_moment_counts() -> None:
-    async def slow(handshake: Handshake) -> None:
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            handshake.reject(429, "too many of you")
-
-    server = gated(slow, limits=LIMITS.replace(open_timeout=0.05))
-    async with server.listen() as listener:
-        assert (await refusal(server, listener.url)).status == 429
-
-
-@pytest.mark.parametrize("seen", [False, True], ids=["not-seen", "seen"])
-async def test_a_client_that_goes_away_meanwhile_gets_no_peer(seen: bool, caplog: pytest.LogCaptureFixture) -> None:
-    """Whether or not the server has seen that it is gone when the function has judged."""
-    opened: list[object] = []
-    judged: list[str] = []
-    begun = asyncio.Event()
-    go = asyncio.Event()
-
-    async def gate(handshake: Handshake) -> None:
-        begun.set()
-        await go.wait()
-        judged.append(handshake.path)
-
-    server = gated(gate)
-    server.on("open", opened.append)
-    async with server.listen(path="/gone") as listener:
-        before = asyncio.all_tasks()
-        with socket.socket() as sock:
-            sock.setblocking(False)
-            loop = asyncio.get_running_loop()
-            await loop.sock_connect(sock, ("127.0.0.1", listener.port))
-            await loop.sock_sendall(sock, request_for("/gone"))
-            await begun.wait()
-            # With a reset, so that there is no doubt.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        [connection] = asyncio.all_tasks() - before - {asyncio.current_task()}
-        if seen:
-            for _ in range(2):  # what came before these answers has been read
-                with pytest.raises(HandshakeRejected, match="404"):
-                    await dial(listener.url + "/not", limits=LIMITS, proxy=None)
-        go.set()
-        await asyncio.wait([connection])
-        assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
-        assert judged == ["/gone"]
-        assert opened == []
-        async with Client(listener.url, limits=LIMITS, proxy=None) as client:
-            assert await client.request("echo", 1) == 1
-        assert len(opened) == 1
-
-
 async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
+    """Nor is somebody let in who was asked about before the server was opened again."""
     stuck = Stuck()
     server = gated(stuck, limits=LIMITS.replace(open_timeout=1000.0))
     async with server.listen() as listener:
         waiting = asyncio.create_task(ask(listener.port, request_for()))
         in_memory = asyncio.create_task(server.handshake(Handshake("/", {})))
         await turns_until(lambda: stuck.begun == 2)
+        await server.close()
+        await server.open()
+        with pytest.raises(HandshakeRejected, match="503"):
+            await in_memory
+        assert server.stats().refused == {}, "it was of the run before"
     assert stuck.ended == 2
     assert not (await waiting).startswith(b"HTTP/1.1 101")
-    with pytest.raises(HandshakeRejected) as caught:
-        await in_memory
-    assert caught.value.status == 503
-    with pytest.raises(HandshakeRejected) as caught:
-        await server.handshake(Handshake("/quick", {}))
-    assert caught.value.status == 503
 
 
 async def test_cancelling_the_caller_is_cancelling() -> None:

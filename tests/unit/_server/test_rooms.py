@@ -1,50 +1,42 @@
-"""`Server.room`: members come and go, a broadcast reaches who is in, and nothing is left of those who are gone."""
+"""`Server.room`: members come and go, clients join by themselves, and nothing is left of those who are gone.
+
+`test_server_emit.py` has who gets a broadcast; tests/property/test_rooms_machine.py compares with a model.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gc
-import weakref
+import logging
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from audience import LIMITS, TIGHT, audience, line_of
+from audience import LIMITS, audience, line_of
+from core_driver import messages, said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, raw_client
+from raw_websocket import BINARY, CLOSE, TEXT, raw_client
 
-from wsrpc import CloseInfo, ConnectionLost, Peer, QueueFull, RpcError, Server
-from wsrpc.codecs import MsgpackCodec
-from wsrpc.errors import ReservedEvent
-from wsrpc.testing import connect, memory_transports
+from wsrpc import (
+    BadArguments,
+    CallNext,
+    Client,
+    CloseInfo,
+    ConnectionLost,
+    Context,
+    KeepLatest,
+    Limits,
+    Peer,
+    RemoteError,
+    RpcError,
+    Server,
+    UnknownEvent,
+)
+from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.transport import ConnectionInfo
+from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def test_members_and_nobody_else_get_it() -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, 3) as pairs:
-        room = server.room("lobby")
-        for _, peer in pairs[:2]:
-            room.add(peer)
-            room.add(peer)  # no more than once
-        report = await room.emit("say", "hello")
-        assert (report.sent, report.errors, report.dropped) == (2, (), 0)
-        assert (await room.emit("say", "not you", skip=pairs[0][1])).sent == 1
-        assert (await room.of("side").emit("say", "aside")).sent == 2
-        await server.emit("say", "all")
-        heard = []
-        for ear, _ in pairs:
-            words = [await ear.heard.get()]
-            while words[-1] != "all":
-                words.append(await ear.heard.get())
-            heard.append(words)
-        assert heard == [
-            ["hello", "side aside", "all"],
-            ["hello", "not you", "side aside", "all"],
-            ["all"],
-        ]
 
 
 async def test_what_a_room_shows() -> None:
@@ -69,33 +61,16 @@ async def test_what_a_room_shows() -> None:
         assert (len(room), list(first.rooms)) == (0, [server.room("other")])
 
 
-async def test_an_empty_room_does_not_stay_unless_it_was_declared() -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, 1) as [(_, peer)]:
-        prices = server.room("prices", slow="drop_oldest")
-        room = weakref.ref(server.room("lobby"))
-        assert room() is None
-        server.room("lobby").add(peer)
-        room = weakref.ref(server.room("lobby"))
-        assert server.rooms == (prices, room())
-        server.room("lobby").discard(peer)
-        assert room() is None
-        assert list(server.rooms) == [prices]
-        held = server.room("lobby")
-        assert server.room("lobby") is held  # nobody has two of one name
-
-
 async def test_membership_ends_with_the_connection() -> None:
     server = Server(limits=LIMITS)
-    seen: list[tuple[tuple[str, ...], bool]] = []
-    ended = asyncio.Event()
+    ended: asyncio.Future[tuple[Any, ...]] = asyncio.get_running_loop().create_future()
 
     @server.on("close")
     async def closed(peer: Peer, info: CloseInfo) -> None:
-        seen.append((tuple(room.name for room in peer.rooms), peer in lobby))
-        report = await lobby.emit("say", f"{peer.id} left")
-        assert report.sent == 1
-        ended.set()
+        # It is no member any more, but its `close` handler can still see where it was.
+        if not ended.done():
+            report = await lobby.emit("say", f"{peer.id} left")
+            ended.set_result((peer in lobby, [room.name for room in peer.rooms], report))
 
     lobby = server.room("lobby")
     async with audience(server, 2) as pairs:
@@ -103,72 +78,22 @@ async def test_membership_ends_with_the_connection() -> None:
         for _, peer in pairs:
             lobby.add(peer)
         line_of(leaving).abort()
-        await ended.wait()
-        # It is no member any more, but its `close` handler can still see where it was.
-        assert seen == [(("lobby",), False)]
-        assert len(lobby) == 1
+        assert await ended == (False, ["lobby"], EmitReport(1))
         assert await ear.heard.get() == f"{leaving.id} left"
         with pytest.raises(ConnectionLost, match="nothing was sent"):
             lobby.add(leaving)
         lobby.discard(leaving)
         assert len(lobby) == 1
-        server.on("close", None)
-
-
-async def test_a_peer_that_is_gone_is_not_kept() -> None:
-    server = Server(limits=LIMITS)
-    lobby = server.room("lobby")
-    async with audience(server, 1) as pairs:
-        lobby.add(pairs[0][1])
-        gone = weakref.ref(pairs.pop()[1])
-    gc.collect()
-    assert gone() is None
-    assert len(lobby) == 0
-
-
-async def test_a_peer_of_somebody_else() -> None:
-    server, other = Server(limits=LIMITS), Server(limits=LIMITS)
-    async with audience(other, 1) as [(ear, peer)]:
-        for stranger in (peer, ear.client.peer):
-            with pytest.raises(ValueError, match="not a peer of this room's server"):
-                server.room("lobby").add(stranger)
-        assert ear.client.peer.rooms == ()
-
-
-async def test_a_peer_is_in_so_many_rooms_at_most() -> None:
-    server = Server(limits=LIMITS.replace(rooms=2))
-
-    @server.on("enter")
-    def enter(peer: Peer, name: str) -> None:
-        server.room(name).add(peer)
-
-    async with connect(server) as client:
-        for name in ("a", "b", "a"):
-            await client.request("enter", name)
-        with pytest.raises(RpcError, match="in 2 rooms already"):  # the caller is told, too
-            await client.request("enter", "c")
-        (peer,) = server.peers
-        assert [room.name for room in server.rooms] == ["a", "b"]
-        server.room("a").discard(peer)
-        server.room("c").add(peer)
-        assert [room.name for room in peer.rooms] == ["b", "c"]
 
 
 async def test_names_and_arguments_that_are_none() -> None:
-    server = Server(limits=LIMITS)
-    room = server.room("lobby")
+    room = Server().room("lobby")
     with pytest.raises(TypeError, match="a room's name is a non-empty string, got ''"):
-        server.room("")
+        Server().room("")
     with pytest.raises(TypeError, match="a channel's name"):
         room.of("")
-    with pytest.raises(ReservedEvent):
-        await room.emit("open")
-    await room.of("side").emit("open")  # an ordinary name there
     with pytest.raises(TypeError, match="str or bytes, got int"):
         await room.send_raw(7)  # type: ignore[arg-type]
-    for emit in (room.emit, room.of("side").emit):
-        with pytest.raises(TypeError, match="amount"):
-            await emit("say", amount=1)  # type: ignore[arg-type]
 
 
 async def test_raw_messages() -> None:
@@ -183,62 +108,22 @@ async def test_raw_messages() -> None:
             assert (await server.send_raw("täxt")).sent == 2
             assert (await room.send_raw(b"\x00\xff", skip=mine)).sent == 1
             assert (await room.send_raw(b"")).sent == 2
-            text, binary, empty = ("täxt".encode(), 1), (b"\x00\xff", 2), (b"", 2)
+            text, binary, empty = ("täxt".encode(), TEXT), (b"\x00\xff", BINARY), (b"", BINARY)
             for raw, expected in ((first, [text, empty]), (second, [text, binary, empty])):
-                for payload, opcode in expected:
-                    frame = await raw.next_frame()
-                    assert frame.payload == payload
-                    assert frame.opcode == opcode
+                frames = [await raw.next_frame() for _ in expected]
+                assert [(frame.payload, frame.opcode) for frame in frames] == expected
                 await raw.send(raw.close_frame())
                 await raw.next_of(CLOSE)
 
 
-@pytest.mark.parametrize("size", [1, 50])
-async def test_encoded_once_for_each_codec(size: int) -> None:
-    asked: list[object] = []
-
-    def enc_hook(value: object) -> str:
-        asked.append(value)
-        return "it"
-
-    server = Server(limits=LIMITS, enc_hook=enc_hook)
-    async with audience(server, size) as pairs:
-        room = server.room("lobby")
-        for _, peer in pairs:
-            room.add(peer)
-        await pairs[0][0].client.of("side").emit("x")
-        await turns_until(lambda: all(not peer._out.terms.plain for _, peer in pairs))  # they speak MessagePack by now
-        await room.emit("say", object())
-        assert [await ear.heard.get() for ear, _ in pairs] == ["it"] * size
-        assert len(asked) == 2  # JSON, in which a mistake would show, and MessagePack
-    server = Server(limits=LIMITS, codec=MsgpackCodec(enc_hook=enc_hook))
-    await server.emit("say", object())
-    assert len(asked) == 3
-
-
-async def test_a_member_that_is_closed_is_reported_once_and_leaves() -> None:
-    server = Server(limits=TIGHT)
-    async with audience(server, 2, TIGHT) as pairs:
-        (ear, good), (_, stuck) = pairs
-        room = server.room("lobby")
-        for _, peer in pairs:
-            room.add(peer)
-        line_of(stuck).hold()
-        reports = []
-        for number in range(3):
-            reports.append(await room.emit("say", str(number) * 3_000_000))
-        (error,) = reports[1].errors
-        assert error.peer is stuck
-        assert isinstance(error.__cause__, QueueFull)
-        assert [(report.sent, len(report.errors)) for report in reports] == [(2, 0), (1, 1), (1, 0)]
-        assert list(room) == [good]
-        assert [(await ear.heard.get())[0] for _ in range(3)] == ["0", "1", "2"]
+# ---------------------------------------------------------------- the room in which a connection begins
 
 
 async def test_the_room_of_the_path() -> None:
     server = Server(limits=LIMITS, room_from=lambda info: info.path)
     homes: list[str] = []
     server.on("open", lambda peer: homes.append(peer.home_room.name))
+    server.on_join(lambda peer, room: True)
     async with connect(server, path="/red?x=1") as red, connect(server, path="/blue"):
         heard: asyncio.Queue[str] = asyncio.Queue()
         red.on("say", heard.put_nowait)
@@ -247,36 +132,243 @@ async def test_the_room_of_the_path() -> None:
         assert [peer.rooms for peer in server.peers] == [(room,) for room in server.rooms]
         assert (await server.room("/red").emit("say", "hello")).sent == 1
         assert await heard.get() == "hello"
+        with pytest.raises(RemoteError, match="not allowed"):  # the server has put it there
+            await red.of("rooms").request("leave", "/red")
+        with pytest.raises(RuntimeError, match="room_from="):
+            _ = red.peer.home_room
     assert server.rooms == ()
 
 
 async def test_no_home_room() -> None:
-    async with audience(Server(limits=LIMITS), 1) as [(ear, peer)]:
-        for one in (peer, ear.client.peer):
-            with pytest.raises(RuntimeError, match="room_from="):
-                _ = one.home_room
+    async with audience(Server(limits=LIMITS), 1) as [(_, peer)]:
+        with pytest.raises(RuntimeError, match=r"no home room: give one by Server\(room_from=\.\.\.\)"):
+            _ = peer.home_room
 
 
-async def test_room_from_is_not_async() -> None:
-    async def room_from(info: ConnectionInfo) -> str:
-        return "red"
-
-    wrong: Any = room_from
-    with pytest.raises(TypeError, match=r"^room_from= takes a plain function, not an async one like <function "):
-        Server(room_from=wrong)
+def raises(info: ConnectionInfo) -> str:
+    raise KeyError("secret")
 
 
-@pytest.mark.parametrize("room", [None, ""])
-async def test_room_from_that_names_none(room: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    def room_from(info: ConnectionInfo) -> str:
-        return room  # type: ignore[return-value]
+def refuses(info: ConnectionInfo) -> str:
+    raise RpcError("no such document")
 
+
+NAME = "a room's name is a non-empty string"
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(
+    ("room_from", "code", "reason", "logged"),
+    [
+        (raises, 1011, "internal error", "secret"),
+        (lambda info: None, 1011, "internal error", NAME),
+        (lambda info: "", 1011, "internal error", NAME),
+        (lambda info: 5, 1011, "internal error", NAME),
+        (refuses, 1008, "no such document", None),
+    ],
+)
+async def test_a_room_from_that_fails_serves_nobody(
+    room_from: Any, code: int, reason: str, logged: str | None, raw: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server(limits=LIMITS, room_from=room_from)
-    ours, theirs = memory_transports(path="/red")
-    with pytest.raises(ConnectionLost) as raised:
-        await server.accept(theirs)
-    assert raised.value.code == 1011
-    assert server.peers == ()
-    assert "room_from failed, for /red" in caplog.text
-    assert "a room's name is a non-empty string" in caplog.text
-    await ours.close()
+    served: list[RawConnection] = []
+
+    async def serve(connection: RawConnection) -> None:
+        served.append(connection)
+
+    if raw:
+        server.serve_raw(serve)
+    transport = ScriptedTransport(ConnectionInfo(target="/red"))
+    with suppress(ConnectionLost):
+        assert isinstance(await server.accept(transport), RawConnection), "a peer is refused in accept()"
+    await turns_until(lambda: transport.closed)
+    assert transport.closed == CloseInfo(code, reason, was_clean=True)
+    await server.close()
+    assert (served, server.peers, server.raw_connections, server.rooms) == ([], (), (), ())
+    assert bool(messages(caplog, logging.WARNING)) is (logged is not None)
+    if logged is not None:
+        assert logged in caplog.text and (raw or "room_from failed, for /red" in caplog.text)
+
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+async def ask(client: Client, event: str, *args: object) -> object:
+    """``None`` where the server agrees, else what it says."""
+    try:
+        return await client.of("rooms").request(event, *args)
+    except RemoteError as error:
+        return error.message
+
+
+def open_server(**options: Any) -> Server:
+    server = Server(**options)
+    server.on_join(lambda peer, room: True)
+    return server
+
+
+async def test_joining_and_leaving() -> None:
+    server = Server()
+    prices = server.room("prices", allow=lambda peer: peer.state.get("plan") == "pro")
+    async with connect(server) as client, connect(server) as other:
+        pro, free = server.peers
+        pro.state["plan"] = "pro"
+        heard: asyncio.Queue[int] = asyncio.Queue()
+        client.on("price", heard.put_nowait)
+        assert [await ask(client, "join", "prices") for _ in range(2)] == [None, None]
+        assert await ask(other, "join", "prices") == "not allowed"
+        assert list(prices) == [pro] and free.rooms == ()
+        assert (await prices.emit("price", 7)).sent == 1
+        assert await heard.get() == 7
+        pro.state["plan"] = "expired"  # each join is judged anew, which does not throw it out: that is `discard`
+        assert await ask(client, "join", "prices") == "not allowed"
+        assert len(prices) == 1
+        assert [await ask(client, "leave", name) for name in ("prices", "prices", "nowhere")] == [None] * 3
+        assert len(prices) == 0
+
+
+async def test_on_join_is_asked_for_names_without_a_validator() -> None:
+    server = Server()
+    asked: list[tuple[str, str]] = []
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        asked.append((peer.id, room))
+        await asyncio.sleep(0)
+        return room.startswith("public-")
+
+    async def allow(peer: Peer) -> bool:
+        return True
+
+    server.room("prices", allow=allow)
+    server.room("slow", slow="drop_oldest")
+    async with connect(server) as client:
+        (peer,) = server.peers
+        answers = [await ask(client, "join", name) for name in ("public-a", "private", "prices", "slow")]
+        assert answers == [None, "not allowed", None, "not allowed"]
+        assert asked == [(peer.id, name) for name in ("public-a", "private", "slow")]
+        assert [room.name for room in peer.rooms] == ["public-a", "prices"]
+        assert await ask(client, "leave", "public-a") is None
+        assert [room.name for room in server.rooms] == ["prices", "slow"]
+
+
+@pytest.mark.parametrize(
+    "exc", [PermissionError("the password"), RpcError("secret", code="why"), KeyError(), asyncio.CancelledError()]
+)
+@pytest.mark.parametrize("of", ["on_join", "allow="])
+async def test_a_refusal_says_nothing_of_what_was_raised(
+    of: str, exc: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(expose_errors=True)
+
+    async def fails(*args: object) -> bool:
+        raise exc
+
+    if of == "on_join":
+        server.on_join(fails)
+    else:
+        server.room("prices", allow=fails)
+    async with connect(server) as client:
+        with pytest.raises(RemoteError) as raised:
+            await client.of("rooms").request("join", "prices")
+        error = raised.value
+        assert (error.message, error.code, error.data, dict(error.fields)) == ("not allowed", None, None, {})
+        assert server.peers[0].rooms == ()
+    (record,) = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert said_in(record) == f"refused to let the peer join room 'prices', because {of} failed"
+    assert record.exc_info is not None and record.exc_info[1] is exc
+
+
+async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixture) -> None:
+    server = Server()
+    server.on_join(lambda peer, room: None)
+    async with connect(server) as client:
+        assert [await ask(client, "join", room) for room in "ab"] == ["not allowed"] * 2
+    [message] = messages(caplog)
+    assert message.startswith("refused to let the peer join room 'a', because on_join returned None, ")
+
+
+async def test_names_that_no_validator_is_asked_about() -> None:
+    server = Server(limits=Limits(name=8))
+    asked: list[str] = []
+
+    @server.on_join
+    def may(peer: Peer, room: str) -> bool:
+        asked.append(room)
+        return True
+
+    async with connect(server) as client:
+        for name in ("", "ninebytes", "ääääx"):
+            assert await ask(client, "join", name) == "not allowed"
+        for wrong in ([7], [None], [["a"]], []):
+            with pytest.raises(BadArguments, match=r"join\(\): "):
+                await client.of("rooms").request("join", *wrong)
+        assert await ask(client, "join", "ääää") is None
+        assert asked == ["ääää"]
+
+
+@pytest.mark.parametrize("then", ["leaves", "is gone"])
+async def test_what_a_client_does_while_it_is_judged(then: str) -> None:
+    server = Server()
+    go_on, done = asyncio.Event(), asyncio.Event()
+
+    @server.on_join
+    async def may(peer: Peer, room: str) -> bool:
+        await go_on.wait()
+        done.set()
+        return True
+
+    async with connect(server) as client:
+        (peer,) = server.peers
+        await client.of("rooms").emit("join", "a")  # an event, whose handler is not cancelled
+        await turns_until(lambda: peer.active)
+        if then == "leaves":
+            await client.of("rooms").emit("leave", "a")
+            await turns_until(lambda: peer.active == 2)
+        else:
+            assert peer.transport is not None
+            peer.transport.abort()
+            await turns_until(lambda: not server.peers)
+        go_on.set()
+        await done.wait()
+        await turns_until(lambda: not peer.active)
+        assert (peer.rooms, server.rooms) == ((), ())
+
+
+async def test_without_a_validator_nobody_joins() -> None:
+    server = Server()
+    server.room("prices", slow=KeepLatest())
+    async with connect(server) as client:
+        for event in ("join", "leave"):
+            with pytest.raises(UnknownEvent, match="Channel 'rooms' does not exist"):
+                await client.of("rooms").request(event, "prices")
+
+
+async def test_closing_the_channel_ends_its_middleware_and_does_not_end_joining() -> None:
+    server = open_server()
+    seen: list[object] = []
+
+    @server.of("rooms").use
+    async def look(ctx: Context, call_next: CallNext) -> object:
+        seen.append((ctx.channel_name, ctx.event, ctx.args))
+        return await call_next(ctx)
+
+    async with connect(server) as client:
+        [peer] = server.peers
+        assert await ask(client, "join", "a") is None
+        server.of("rooms").close()
+        assert await ask(client, "join", "b") is None
+        peer.of("rooms").close()
+        assert await ask(client, "leave", "a") is None
+        assert [room.name for room in peer.rooms] == ["b"]
+    assert seen == [("rooms", "join", ("a",))]  # what the user has put there is gone
+
+
+def test_options_of_a_room_are_given_once() -> None:
+    server = Server()
+    first = server.room("prices", allow=lambda peer: True, slow="drop_oldest")
+    assert server.room("prices") is server.room("prices", slow="drop_oldest") is first
+    with pytest.raises(ValueError, match="room 'prices' has slow='drop_oldest' already"):
+        server.room("prices", slow="close")
+    with pytest.raises(ValueError, match="room 'prices' has allow="):
+        server.room("prices", allow=lambda peer: True)

@@ -1,4 +1,7 @@
-"""`Server.close`, `peers`, and crowds that come and go."""
+"""How servers are closed, and opened again: what was registered stays, what belonged to their connections is gone.
+
+`test_server_states.py` has the table of what may be done in which state.
+"""
 
 from __future__ import annotations
 
@@ -7,266 +10,35 @@ import gc
 import logging
 import socket
 import threading
-import weakref
+import time
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import CLOSE, TEXT, handshake, raw_client
+from leftovers import turns_until
+from raw_websocket import CLOSE, ask, handshake, raw_client
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, RemoteError, Server
-from wsrpc.testing import ScriptedTransport
+from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Key, Limits, Peer, Server, Service, method
+from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-HASTY = LIMITS.replace(close_timeout=0.1)
-
-
-async def test_connections_are_closed_with_1012() -> None:
-    server = Server(limits=LIMITS)
-    infos: asyncio.Queue[CloseInfo] = asyncio.Queue()
-    async with server.listen() as listener:
-        clients = [Client(listener.url, limits=LIMITS, reconnect=None) for _ in range(3)]
-        for client in clients:
-            client.on("close", lambda peer, info: infos.put_nowait(info))
-            await client.connect()
-        await server.close()
-        assert server.peers == ()
-        for _ in clients:
-            info = await infos.get()
-            assert (info.code, info.was_clean, info.user_closed) == (1012, True, False)
-        for client in clients:
-            await client.close()
 
 
 async def test_close_is_idempotent_also_at_once() -> None:
+    await Server().close()  # without ever listening
     server = Server(limits=LIMITS)
     async with server.listen() as listener:
         async with Client(listener.url, limits=LIMITS, reconnect=None):
             await asyncio.gather(server.close(), server.close())
             await server.close()
-    await server.close()
-    assert "closed" in repr(server)
-
-
-async def test_close_without_ever_listening() -> None:
-    await Server().close()
-
-
-async def test_nobody_new_is_accepted() -> None:
-    server = Server(limits=LIMITS)
-    async with server.listen() as listener:
-        port = listener.port
-        await server.close()
-        with pytest.raises(OSError):
-            async with raw_client(port):
-                pytest.fail("accepted")
-
-
-async def test_handlers_that_end_in_time_end_by_themselves() -> None:
-    server = Server(limits=LIMITS)
-    started, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-    @server.on("work")
-    async def work() -> None:
-        started.set()
-        await go_on.wait()
-        ended.set()
-
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-            await client.emit("work")  # an event's handler goes on when the connection is gone
-            await started.wait()
-            closing = asyncio.create_task(server.close())
-            await client.peer.wait_closed()
-            assert not closing.done()
-            go_on.set()
-            await closing
-            assert ended.is_set()
-
-
-async def test_handlers_that_do_not_end_are_cancelled() -> None:
-    server = Server(limits=HASTY)
-    started: asyncio.Queue[None] = asyncio.Queue()
-    cancelled = 0
-
-    @server.on("for ever")
-    async def for_ever() -> None:
-        nonlocal cancelled
-        started.put_nowait(None)
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled += 1
-            raise
-
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-            await client.emit("for ever")
-            request = asyncio.create_task(client.request("for ever"))
-            await started.get()
-            await started.get()
-            async with asyncio.timeout(8):
-                await server.close()
-            assert cancelled == 2
-            with pytest.raises((ConnectionLost, RemoteError)):
-                await request
-
-
-async def test_close_from_within_a_handler() -> None:
-    server = Server(limits=HASTY)
-    done = asyncio.Event()
-
-    @server.on("stop")
-    async def stop() -> None:
-        try:
-            await server.close()
-        finally:
-            done.set()
-
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-            await client.emit("stop")
-            async with asyncio.timeout(8):
-                await done.wait()
-                await server.serve_forever()
-
-
-async def test_somebody_who_never_answers_does_not_hold_up_closing() -> None:
-    server = Server(limits=HASTY)
-    async with server.listen() as listener:
-        async with raw_client(listener.port) as mute:
-            await turns_until(lambda: server.peers)
-            async with asyncio.timeout(8):
-                await server.close()
-            assert (await mute.next_of(CLOSE)).code == 1012
-
-
-async def test_leaving_the_block_closes_also_after_an_exception() -> None:
-    server = Server(limits=LIMITS)
-    async with server.listen() as other:
-        client = Client(other.url, limits=LIMITS, reconnect=None)
-        await client.connect()
-        with pytest.raises(RuntimeError, match="mine"):
-            async with server.listen():
-                raise RuntimeError("mine")
-        await client.peer.wait_closed()
-        await client.close()
-
-
-async def test_peers_come_and_go_in_order() -> None:
-    server = Server(limits=LIMITS)
-    opened: asyncio.Queue[Peer] = asyncio.Queue()
-    closed: asyncio.Queue[tuple[Peer, CloseInfo]] = asyncio.Queue()
-    server.on("open", opened.put_nowait)
-    server.on("close", lambda peer, info: closed.put_nowait((peer, info)))
-    async with server.listen() as listener:
-        clients = [Client(listener.url, limits=LIMITS) for _ in range(3)]
-        peers = []
-        for client in clients:
-            await client.connect()
-            peers.append(await opened.get())
-        assert list(server.peers) == peers
-        assert len({peer.id for peer in peers}) == 3
-        assert all(peer.connected for peer in peers)
-        await clients[1].close(4001, "off")
-        peer, info = await closed.get()
-        assert peer is peers[1]
-        assert (info.code, info.reason, info.user_closed) == (4001, "off", False)
-        assert list(server.peers) == [peers[0], peers[2]]
-        assert not peer.connected
-        with pytest.raises(ConnectionLost):
-            await peer.emit("x")
-        await peers[0].close(4002, "you too")
-        assert (await closed.get())[1].user_closed
-        assert list(server.peers) == [peers[2]]
-        for client in clients:
-            await client.close()
-
-
-async def test_state_belongs_to_one_peer() -> None:
-    server = Server(limits=LIMITS)
-
-    @server.on("set")
-    def set_(peer: Peer, value: int) -> None:
-        peer.state["value"] = value
-
-    server.on("get", lambda: None)
-
-    @server.on("read")
-    async def read(peer: Peer) -> int | None:
-        value: int | None = peer.get("value")
-        return value
-
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS) as one, Client(listener.url, limits=LIMITS) as two:
-            await one.request("set", 1)
-            await two.request("set", 2)
-            assert (await one.request("read"), await two.request("read")) == (1, 2)
-
-
-@pytest.mark.timeout(120)  # 200 opening handshakes at once, on a machine that may be busy
-async def test_200_at_once_that_come_and_go() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    refs: list[weakref.ref[Peer]] = []
-    server.on("open", lambda peer: refs.append(weakref.ref(peer)))
-    async with server.listen() as listener:
-        tasks, sockets = other_tasks(), open_sockets()
-        everybody_is_here = asyncio.Event()
-
-        async def come_and_go(number: int) -> None:
-            client = Client(listener.url, limits=LIMITS, reconnect=None)
-            await client.connect()
-            assert await client.request("echo", number) == number
-            if len(server.peers) == 200:
-                everybody_is_here.set()
-            await everybody_is_here.wait()
-            if number % 3 == 0:
-                client.peer.info.underlying.transport.abort()
-                await client.peer.wait_closed()
-            elif number % 3 == 1:
-                pending = asyncio.create_task(client.request("echo", "x"))
-                await asyncio.sleep(0)
-                await client.close()
-                await asyncio.gather(pending, return_exceptions=True)
-            await client.close()
-
-        await asyncio.gather(*(come_and_go(number) for number in range(200)))
-        await turns_until(lambda: not (server.peers or other_tasks() - tasks or open_sockets() - sockets))
-        assert len(refs) == 200
-        gc.collect()
-        assert [ref() for ref in refs if ref() is not None] == []
-
-
-async def test_one_that_floods_and_breaks_off_does_not_harm_the_others() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS) as client:
-            for how in range(3):
-                async with raw_client(listener.port) as raw:
-                    await raw.send(*(raw.frame(TEXT, f'{{"i":{i},"a":["echo",{i}]}}') for i in range(1, 2000)))
-                    if how == 0:
-                        raw.reset()
-                    elif how == 1:
-                        await raw.send(b"\xff" * 100)
-            assert await client.request("echo", "fine") == "fine"
-
-
-async def test_a_text_message_that_is_not_utf_8_closes_with_1007() -> None:
-    server = Server(limits=HASTY)
-    async with server.listen() as listener:
-        async with raw_client(listener.port) as raw:
-            await raw.send(raw.frame(TEXT, b'{"a":["x\xff"]}'))
-            assert (await raw.next_of(CLOSE)).code == 1007
-        async with raw_client(listener.port) as raw:
-            await raw.send(raw.frame(TEXT, b"\xc3", fin=False), raw.frame(0, b"\x28"))
-            assert (await raw.next_of(CLOSE)).code == 1007
+    # Registrations do nothing, but whoever registers is not answered with an HTTP status.
+    server.on("add", lambda a, b: a + b)
+    server.use(lambda ctx, call_next: call_next(ctx))
 
 
 async def test_cancelling_close_lets_it_be_called_again() -> None:
@@ -322,14 +94,6 @@ async def test_a_socket_that_is_accepted_as_the_port_closes_is_closed_too(turns:
         each.close()
 
 
-async def test_a_closed_server_still_takes_registrations() -> None:
-    # They do nothing; but whoever registers is not answered with an HTTP status.
-    server = Server()
-    await server.close()
-    server.on("add", lambda a, b: a + b)
-    server.use(lambda ctx, call_next: call_next(ctx))
-
-
 async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -> None:
     server = Server()
     loop: Any = asyncio.get_running_loop()
@@ -351,3 +115,178 @@ async def test_the_event_loop_is_idle_while_a_thread_outlives_its_connection() -
     finally:
         gate.set()
         await server.close()
+
+
+NAME = Key[str]("name")
+
+
+def echo_server(**options: Any) -> Server:
+    server = Server(**{"limits": LIMITS} | options)
+    server.on("echo", lambda value: value)
+    return server
+
+
+def in_a_thread(function: Any) -> None:
+    """Run a coroutine function in an event loop of its own, in another thread."""
+    failures: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            asyncio.run(function())
+        except BaseException as exc:
+            failures.append(exc)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join(20)
+    assert failures == [], function
+
+
+async def test_what_was_registered_stays() -> None:
+    server = echo_server()
+    server.state[NAME] = "the one"
+
+    class Greeter(Service):
+        @method
+        def greet(self) -> str:
+            return f"Hello, {self.peer.state['name']}"
+
+    server.add_service(Greeter)
+
+    @server.on_handshake
+    async def gate(handshake: Handshake) -> None:
+        if "name" not in handshake.query:
+            handshake.reject(401)
+        handshake.state["name"] = handshake.query["name"]
+
+    prices = server.room("prices", allow=lambda peer: True)
+    feed = server.of("feed")
+    feed.on("double", lambda value: 2 * value)
+    heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    listening = server.listen()
+    for turn in range(3):
+        async with listening as listener:
+            async with Client(f"{listener.url}?name=Ada", limits=LIMITS) as client:
+                client.of("feed").on("news", lambda value: heard.put_nowait(("feed", value)))
+                client.on("price", lambda value: heard.put_nowait(("price", value)))
+                assert await client.request("echo", turn) == turn
+                assert await client.request("greet") == "Hello, Ada"
+                assert await client.of("feed").request("double", turn) == 2 * turn
+                await client.of("rooms").request("join", "prices")
+                assert (await feed.emit("news", turn)).sent == 1
+                assert (await prices.emit("price", turn)).sent == 1
+                assert [await heard.get(), await heard.get()] == [("feed", turn), ("price", turn)]
+            with pytest.raises(HandshakeRejected):
+                await Client(listener.url, limits=LIMITS).connect()
+    assert server.state[NAME] == "the one"
+
+
+async def test_peers_rooms_and_numbers_are_new() -> None:
+    opened = time.monotonic()
+    server = echo_server()
+    declared = server.room("declared", slow="drop_newest")
+    old: list[Peer] = []
+    for _ in range(2):
+        async with server.listen() as listener:
+            assert (server.peers, server.rooms, len(declared)) == ((), (declared,), 0)
+            stats = server.stats()
+            assert (stats.accepted, stats.closed, stats.refused, stats.messages_in, stats.errors) == (0, {}, {}, 0, 0)
+            assert server.healthy and stats.uptime <= time.monotonic() - opened
+            async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
+                await client.request("echo", 1)
+                [peer] = server.peers
+                old.append(peer)
+                server.room("lobby").add(peer)
+                declared.add(peer)
+                await asyncio.gather(server.close(), client.peer.wait_closed())
+        assert not server.healthy and repr(server) == "<Server closed>"
+        # Until it is opened again the numbers are those of the end.
+        assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
+        assert server.peers == () and server.peer(peer.id) is None
+        opened = time.monotonic()
+    assert old[0] is not old[1] and old[0].id != old[1].id
+    with pytest.raises(ConnectionLost):
+        declared.add(old[0])
+
+
+async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
+    server = echo_server()
+    async with server.listen(path="/one") as first:
+        async with server.listen(path="/two") as second:
+            async with Client(first.url, limits=LIMITS) as one, Client(second.url, limits=LIMITS) as two:
+                assert await one.request("echo", 1) == await two.request("echo", 1) == 1
+                assert [peer.info.path for peer in server.peers] == ["/one", "/two"]
+        assert not server.healthy
+        with pytest.raises(OSError):
+            await ask(first.port, handshake())
+
+
+async def test_leaving_an_older_block_does_not_close_what_was_opened_since() -> None:
+    server = echo_server()
+    async with server.listen():
+        await server.close()
+        newer = server.listen()
+        await newer.__aenter__()
+    async with Client(newer.url, limits=LIMITS) as client:
+        assert await client.request("echo", 1) == 1
+    await newer.__aexit__(None, None, None)
+
+
+async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
+    server = echo_server()
+    for _ in range(2):
+        async with server.listen():
+            serving = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
+            leaves = asyncio.create_task(server.serve_forever())
+            await asyncio.sleep(0)
+            leaves.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await leaves
+            assert not any(task.done() for task in serving)
+            await server.close()
+            await asyncio.gather(*serving)
+        await server.serve_forever()  # it has ended
+
+
+def test_in_another_event_loop_and_thread() -> None:
+    server = echo_server()
+
+    async def serve() -> None:
+        async with server.listen() as listener, Client(listener.url, limits=LIMITS) as client:
+            assert await client.request("echo", "x") == "x"
+
+    for _ in range(2):
+        asyncio.run(serve())
+        in_a_thread(serve)
+
+
+@pytest.mark.parametrize("raw", [False, True])
+def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
+    """As those of a test that was interrupted, for the next one in another thread."""
+    server = Server() if raw else echo_server()
+    lobby = server.room("lobby")
+    if raw:
+
+        @server.serve_raw
+        async def serve(connection: RawConnection) -> None:
+            await connection.receive()
+
+    async def leave() -> None:
+        lobby.add(await server.accept(memory_transports()[1]))
+
+    async def use() -> None:
+        dialed, accepted = memory_transports()
+        await server.accept(accepted)
+        assert (len(server.peers) + len(server.raw_connections), len(lobby)) == (1, 0)
+        assert (await server.emit("news")).sent == (0 if raw else 1)
+        await dialed.close()
+
+    async def close() -> None:
+        await server.close()
+        await server.close()
+        assert server.peers == () and server.raw_connections == () and not server.healthy
+        await server.open()
+        assert server.healthy
+
+    for step in (leave, use, leave, close, close):
+        in_a_thread(step)

@@ -195,11 +195,14 @@ def test_a_cell(state: ServerState, happened: ServerInput) -> None:
             assert rejected.value.status == 503
             assert played.state == expected
         elif effect == STILL:
-            with pytest.raises(RuntimeError, match="still closing"):
-                played.play(happened)
+            for call in (played.server.open(), played.server.listen().__aenter__()):
+                with pytest.raises(RuntimeError, match=r"still closing: await server\.close\(\)"):
+                    played.run(call)
             assert played.state == expected
         else:
+            before = played.server.peers
             assert played.play(happened) == expected
+            assert (state, happened) != ("open", ServerInput.OPEN) or played.server.peers == before
         if effect == OPENS:
             assert (played.server.peers, played.server.stats().accepted) == ((), 0)
         if happened is ServerInput.ACCEPT and effect != REFUSES:
@@ -231,3 +234,25 @@ def test_what_is_in_no_cell_cannot_happen() -> None:
     }
     with pytest.raises(AssertionError, match=r"everything has ended.*cannot happen while a server is open"):
         after("open", ServerInput.ENDED)
+
+
+def test_a_close_while_a_port_is_being_opened() -> None:
+    with scene() as played:
+        asked = asyncio.Event()
+
+        async def begin() -> HeldPort:
+            asked.set()
+            await played.work.wait()
+            return played.port
+
+        async def main() -> None:
+            played.port.let_go.set()
+            serving = asyncio.create_task(played.server.listening(begin).__aenter__())
+            await asked.wait()
+            await played.server.close()
+            played.work.set()
+            with pytest.raises(RuntimeError, match="closed before it could listen"):
+                await serving
+
+        played.run(main())
+        assert played.port.asked.is_set() and not played.server.healthy, "the port is closed, too"

@@ -1,48 +1,41 @@
-"""`Service`: methods as handlers, one object for each connection."""
+"""`Service`: methods as handlers, one object for each connection, and who does not get past a factory or `on_open`."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
+import time
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
-from core_driver import turns
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_driver import raw_serving
-from raw_websocket import CLOSE
 
 import wsrpc
 from wsrpc import (
     BadArguments,
-    Client,
     CloseInfo,
     ConnectionLost,
     Context,
-    HandlerFailed,
     Handshake,
     Limits,
     Peer,
-    RemoteError,
+    Router,
     RpcError,
     Server,
     Service,
     UnknownEvent,
     current_peer,
 )
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import ScriptedTransport, connect, memory_transports
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-@dataclass
-class Point:
-    x: int
-    y: int = 0
 
 
 class Desk(Service):
@@ -62,9 +55,9 @@ class Desk(Service):
         return self.count
 
     @wsrpc.method
-    def moved(self, point: Point, *by: int, ctx: Context) -> list[Any]:
+    def moved(self, *by: int, ctx: Context) -> list[Any]:
         assert ctx.peer is self.peer is current_peer()
-        return [point.x + sum(by), point.y, ctx.event]
+        return [sum(by), ctx.event]
 
     @wsrpc.method
     async def count_to(self, peer: Peer, last: int) -> AsyncIterator[int]:
@@ -82,15 +75,9 @@ class Desk(Service):
 
     @wsrpc.method("inThread", thread=True)
     def in_thread(self) -> bool:
-        try:
+        with pytest.raises(RuntimeError):
             asyncio.get_running_loop()
-        except RuntimeError:
-            return True
-        return False
-
-    @wsrpc.method()
-    def fail(self) -> None:
-        raise KeyError("secret")
+        return True
 
     def not_exposed(self) -> None:
         raise AssertionError
@@ -99,21 +86,25 @@ class Desk(Service):
 async def test_methods_are_handlers_with_all_that_handlers_have() -> None:
     server = Server()
     server.add_service(Desk)
+    seen: list[str] = []
+
+    @server.use
+    async def look(ctx: Context, call_next: Any) -> Any:
+        seen.append(ctx.event)
+        return await call_next(ctx)
+
     async with connect(server) as client:
         assert await client.request("add", 1, 2) == 3
         assert await client.request("add", 1) == 2
         assert await client.request("total") == 2
-        assert await client.request("moved", {"x": 1}, 2, 3) == [6, 0, "moved"]
+        assert await client.request("moved", 2, 3) == [5, "moved"]
         assert [number async for number in client.stream("count_to", 3)] == [0, 1, 2]
         assert await client.request("sum_up", send=[1, 2, 3]) == 6
         assert await client.request("number", "7") == 7
         assert await client.request("inThread") is True
         with pytest.raises(BadArguments, match="'a'"):
             await client.request("add", "one")
-        with pytest.raises(BadArguments):
-            await client.request("total", 5)
-        with pytest.raises(HandlerFailed):
-            await client.request("fail")
+        assert {"add", "total", "count_to", "sum_up"} <= set(seen)
         for name in ("not_exposed", "how_many", "on_open", "__init__", "peer"):
             with pytest.raises(UnknownEvent):
                 await client.request(name)
@@ -127,85 +118,56 @@ async def test_each_connection_has_an_object_of_its_own() -> None:
         assert (await one.request("total"), await two.request("total")) == (1, 0)
 
 
-async def test_ordered_methods_run_one_after_another_for_each_connection() -> None:
-    log: list[str] = []
+class Echo(Service):
+    @wsrpc.method
+    def add(self, text: str) -> str:
+        return text
 
-    class Slow(Service):
-        @wsrpc.method(ordered=True)
-        async def work(self, name: str) -> None:
-            log.append(f"{name} begins")
-            await asyncio.sleep(0)
-            log.append(f"{name} ends")
-
-    server = Server()
-    server.add_service(Slow)
-    async with connect(server) as client:
-        await asyncio.gather(client.request("work", "a"), client.request("work", "b"))
-    assert log == ["a begins", "a ends", "b begins", "b ends"]
+    @wsrpc.method("open")
+    def opened(self) -> str:
+        return "an ordinary name on a channel"
 
 
-async def test_methods_on_a_channel_and_several_services() -> None:
-    class Echo(Service):
-        @wsrpc.method
-        def add(self, text: str) -> str:
-            return text
+class Better(Desk):
+    def add(self, a: int, b: int = 1) -> int:
+        return 100 + super().add(a, b)
 
-        @wsrpc.method("open")
-        def opened(self) -> str:
-            return "an ordinary name on a channel"
-
-    server = Server()
-    server.add_service(Desk)
-    server.add_service(Echo, channel="echo")
-    server.on("plain", lambda: "too")
-    async with connect(server) as client:
-        assert await client.request("add", 1) == 2
-        assert await client.of("echo").request("add", "hi") == "hi"
-        assert await client.of("echo").request("open") == "an ordinary name on a channel"
-        assert await client.request("plain") == "too"
+    @wsrpc.method("count")
+    async def how_many(self) -> int:
+        return -1
 
 
-async def test_a_subclass_inherits_handlers_and_may_override_them() -> None:
-    class Better(Desk):
-        def add(self, a: int, b: int = 1) -> int:
-            return 100 + super().add(a, b)
-
-        @wsrpc.method("count")
-        async def how_many(self) -> int:
-            return -1
-
+async def test_several_services_channels_and_classes_that_inherit_handlers() -> None:
     server = Server()
     server.add_service(Better)
+    server.add_service(Echo, channel="echo")
+    server.on("plain", lambda: "too")
     async with connect(server) as client:
         assert await client.request("add", 1, 2) == 103
         assert await client.request("count") == -1
         with pytest.raises(UnknownEvent):
             await client.request("total")
+        assert await client.of("echo").request("add", "hi") == "hi"
+        assert await client.of("echo").request("open") == "an ordinary name on a channel"
+        assert await client.request("plain") == "too"
 
 
-async def test_middleware_runs_around_methods() -> None:
+async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
     server = Server()
     server.add_service(Desk)
-
-    @server.use
-    async def double(ctx: Context, call_next: Any) -> Any:
-        return 2 * await call_next(ctx)
-
-    async with connect(server) as client:
-        assert await client.request("add", 1, 2) == 6
-
-
-async def test_nothing_is_introspected_when_a_connection_opens(monkeypatch: pytest.MonkeyPatch) -> None:
-    server = Server()
-    server.add_service(Desk)
-    for name in ("signature", "getmembers", "getattr_static"):
-        monkeypatch.setattr(f"inspect.{name}", None)
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed({"a": ["add", 1, 2], "i": 1})
-    transport.expect({"i": 1, "d": 3})
-    monkeypatch.undo()
-    await server.close()
+    server.add_service(Echo, channel="side")
+    router = Router()
+    router.on("add", print)
+    for register in (
+        lambda: server.on("add", lambda: None),
+        lambda: server.of("side").on("add", lambda: None),
+        lambda: server.include(router),
+    ):
+        with pytest.raises(ValueError, match=r"^'add' is a method of a service, .*: take another name for "):
+            register()
+    server.of("side").on("total", lambda: "another event")
+    server.on("add", None)
+    server.on("add", lambda: "that was removed")
 
 
 # ---------------------------------------------------------------- factories
@@ -221,148 +183,319 @@ class Chat(Service):
         return f"{self.user}: {self.database[key]}"
 
 
-@pytest.mark.parametrize("style", ["class", "annotated", "async", "lambda"])
-async def test_a_factory_gets_the_peer_with_its_handshake(style: str) -> None:
-    database = {"a": "1"}
+class OwnChat(Chat):
+    def __init__(self, peer: Peer) -> None:
+        super().__init__({"a": "1"}, peer.state["user"])
+
+
+class Serving(Service):
+    """Has the whole connection."""
+
+    async def serve(self, connection: RawConnection) -> None:
+        await connection.receive()
+
+
+def make(peer: Peer) -> Chat:
+    assert peer.info.path == "/here"
+    return Chat({"a": "1"}, peer.state["user"])
+
+
+async def make_async(peer: Peer) -> Chat:
+    await asyncio.sleep(0)
+    return make(peer)
+
+
+@pytest.mark.parametrize("added", [(OwnChat,), (make,), (make_async,), (Chat, lambda peer: make(peer))])
+async def test_a_factory_gets_the_peer_with_its_handshake(added: tuple[Any, ...]) -> None:
     server = Server()
-
-    @server.on_handshake
-    def admit(handshake: Handshake) -> None:
-        handshake.state["user"] = "ada"
-
-    def make(peer: Peer) -> Chat:
-        assert peer.info.path == "/here"
-        return Chat(database, peer.state["user"])
-
-    async def make_async(peer: Peer) -> Chat:
-        await asyncio.sleep(0)
-        return make(peer)
-
-    class Own(Chat):
-        def __init__(self, peer: Peer) -> None:
-            super().__init__(database, peer.state["user"])
-
-    if style == "class":
-        server.add_service(Own)
-    elif style == "lambda":
-        server.add_service(Chat, lambda peer: make(peer))
-    else:
-        server.add_service(make if style == "annotated" else make_async)
-    async with connect(server, path="/here") as client:
+    server.add_service(*added)
+    async with connect(server, path="/here", state={"user": "ada"}) as client:
         assert await client.request("get", "a") == "ada: 1"
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_a_factory_that_fails_refuses_the_connection(is_async: bool, caplog: pytest.LogCaptureFixture) -> None:
-    def fail(peer: Peer) -> Chat:
-        raise KeyError("no database")
+async def fail_later() -> None:
+    await asyncio.sleep(0)
+    raise KeyError("no database")
 
-    async def fail_async(peer: Peer) -> Chat:
-        await asyncio.sleep(0)
-        raise KeyError("no database")
 
+async def never() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def cancelled() -> None:
+    """What waits for a task that somebody else has cancelled."""
+    waiting = asyncio.get_running_loop().create_future()
+    waiting.cancel()
+    await waiting
+
+
+def fail() -> None:
+    raise KeyError("no database")
+
+
+def refuse() -> NoReturn:
+    raise RpcError("not today")
+
+
+FAILURES = [
+    pytest.param(fail, 1011, "internal error", "no database", id="raises"),
+    pytest.param(fail_later, 1011, "internal error", "no database", id="raises later"),
+    pytest.param(cancelled, 1011, "internal error", "CancelledError", id="by a CancelledError of something else"),
+    pytest.param(refuse, 1008, "not today", None, id="says why"),
+]
+
+
+@pytest.mark.parametrize("cls", [Chat, Serving])
+@pytest.mark.parametrize(
+    ("factory", "code", "reason", "logged"),
+    [*FAILURES, pytest.param(lambda: "a chat", 1011, "internal error", "returned 'a chat'", id="another thing")],
+)
+async def test_a_factory_that_fails_refuses_the_connection(
+    cls: type[Service], factory: Any, code: int, reason: str, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server()
-    server.add_service(fail_async if is_async else fail)
+    server.add_service(cls, factory)
     transport = ScriptedTransport()
-    with pytest.raises(ConnectionLost, match="1011"):
-        await server.accept(transport)
-    assert transport.closed == CloseInfo(1011, "internal error", was_clean=True)
-    assert server.peers == ()
-    assert "the factory of Chat failed" in caplog.text
-    assert "KeyError" in caplog.text
+    with suppress(ConnectionLost):
+        assert isinstance(await server.accept(transport), RawConnection), "a peer is refused in accept()"
+    await turns_until(lambda: transport.closed)
+    assert transport.closed == CloseInfo(code, reason, was_clean=True)
+    await turns_until(lambda: (server.peers, server.raw_connections) == ((), ()))
+    assert bool(messages(caplog)) is (logged is not None)
+    assert logged is None or logged in caplog.text
+    assert cls is Serving or ("the factory of Chat " in caplog.text) is (logged is not None)
 
 
-async def test_a_factory_may_say_why_and_over_a_socket() -> None:
-    def refuse(peer: Peer) -> Chat:
-        raise RpcError("not today")
-
-    server = Server()
-    server.add_service(refuse)
-    async with raw_serving(server=server) as (_, raw):
-        frame = await raw.next_of(CLOSE)
-        assert (frame.code, frame.reason) == (1008, "not today")
-        raw.drop()
-
-
-async def test_a_factory_that_takes_too_long_or_makes_something_else(caplog: pytest.LogCaptureFixture) -> None:
-    async def hang(peer: Peer) -> Chat:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    server = Server(limits=Limits(open_handlers=0.01))
-    server.add_service(hang)
-    with pytest.raises(ConnectionLost, match="1011"):
-        await server.accept(ScriptedTransport())
-    server = Server()
-    server.add_service(Chat, lambda: "a chat")
-    with pytest.raises(ConnectionLost, match="1011"):
-        await server.accept(ScriptedTransport())
-    assert "the factory of Chat returned 'a chat'" in caplog.text
+@pytest.mark.parametrize("how", ["too long", "the server closes", "cancelled"])
+async def test_a_factory_that_never_ends_lets_nobody_in_and_holds_up_nobody(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server(limits=Limits(open_handlers=0.01 if how == "too long" else 3600.0))
+    server.add_service(Chat, never)
+    transport = ScriptedTransport()
+    accepting = asyncio.create_task(server.accept(transport))
+    await asyncio.sleep(0)
+    if how == "cancelled":
+        accepting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await accepting
+    else:
+        if how == "the server closes":
+            await server.close()
+        with pytest.raises(ConnectionLost, match="1011" if how == "too long" else "1012"):
+            await accepting
+    assert transport.closed is not None
+    assert bool(messages(caplog)) is (how == "too long")
 
 
-async def test_a_server_that_closes_meanwhile_lets_nobody_in() -> None:
-    go_on = asyncio.Event()
+@pytest.mark.parametrize("admits", [True, False])
+async def test_credentials_that_expire_while_a_factory_runs_close_the_connection(admits: bool) -> None:
+    """A peer that is refused does not wait for the time at which its credentials expire."""
+    server, go_on = Server(), asyncio.Event()
+    made: list[weakref.ref[Peer]] = []
+    log: list[Any] = []
 
-    async def wait(peer: Peer) -> Chat:
+    async def factory(peer: Peer) -> Living:
+        made.append(weakref.ref(peer))
         await go_on.wait()
-        return Chat({}, "")
+        return Living(log) if admits else refuse()
 
-    server = Server()
-    server.add_service(wait)
-    transport = ScriptedTransport()
-    accepting = asyncio.create_task(server.accept(transport))
-    await asyncio.sleep(0)
-    await server.close()
+    server.add_service(factory)
+    handshake, transport = Handshake("/", {}), ScriptedTransport()
+    handshake.expires = time.time() + (0 if admits else 3600)
+    accepting = asyncio.create_task(server.accept(transport, handshake))
+    await turns_until(lambda: made)
     go_on.set()
-    with pytest.raises(ConnectionLost, match="1012"):
+    with suppress(ConnectionLost):
         await accepting
+    await turns_until(lambda: server.stats().closed)
     assert transport.closed is not None
-    transport = ScriptedTransport()
+    code, reason = (4411, "the credentials have expired") if admits else (1008, "not today")
+    assert (transport.closed.code, transport.closed.reason) == (code, reason)
+    assert server.stats().closed == {code: 1} and log == []
+    del accepting, transport
+
+    def collected() -> bool:
+        gc.collect()
+        return made[0]() is None
+
+    await turns_until(collected)
+
+
+@pytest.mark.parametrize("cls", [Desk, Serving])
+async def test_an_object_serves_one_connection(cls: type[Service], caplog: pytest.LogCaptureFixture) -> None:
+    shared = cls()
     server = Server()
-    server.add_service(wait)
-    go_on.clear()
-    accepting = asyncio.create_task(server.accept(transport))
-    await asyncio.sleep(0)
-    accepting.cancel()
-    await asyncio.wait([accepting])
-    assert transport.closed is not None
+    server.add_service(cls, lambda: shared)
+    await server.accept(ScriptedTransport())
+    transport = ScriptedTransport()
+    with suppress(ConnectionLost):
+        await server.accept(transport)
+    await turns_until(lambda: transport.closed)
+    assert transport.closed == CloseInfo(1011, "internal error", was_clean=True)
+    assert f"the factory of {cls.__qualname__} returned an object that serves <" in caplog.text
+    assert ": make a new one for each connection" in caplog.text
+    await server.close()
 
 
-# ---------------------------------------------------------------- the connection's life
+# ---------------------------------------------------------------- on_open
 
 
-class Living(Service):
-    """Notes what it is told."""
+class Serves(Service):
+    """Notes what happens to it, and has the whole connection."""
 
-    log: list[Any]
+    def __init__(self, log: list[Any]) -> None:
+        self.log = log
 
-    def __init__(self) -> None:
-        self.log = []
+    async def serve(self, connection: RawConnection) -> None:
+        self.log.append("serve")
 
-    async def on_open(self) -> None:
-        self.log.append("open")
-        await asyncio.sleep(0)
-        self.log.append("opened")
+    def on_close(self, info: CloseInfo) -> None:
+        self.log.append((info.code, info.reason, info.user_closed))
 
-    async def on_close(self, info: CloseInfo) -> None:
-        self.log.append((info.code, info.reason, info.was_clean, info.user_closed))
+
+class Logs(Serves):
+    """Notes what happens to it, and has events."""
+
+    serve = None  # type: ignore[assignment]
 
     @wsrpc.method
-    def ask(self) -> list[Any]:
-        self.log.append("ask")
+    def act(self) -> list[Any]:
+        self.log.append("act")
         return self.log
 
 
-async def test_open_comes_before_what_arrives_and_close_once_at_the_end() -> None:
+class Living(Logs):
+    async def on_open(self) -> None:
+        await asyncio.sleep(0)
+        self.on_open_plain()
+
+    def on_open_plain(self) -> None:
+        assert self.peer.connected
+        self.log.append("open")
+
+    async def on_close(self, info: CloseInfo) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().on_close(info)
+
+
+class PlainLiving(Logs):
+    on_open = Living.on_open_plain
+
+
+@pytest.mark.parametrize("cls", [Living, PlainLiving])
+async def test_open_comes_before_what_arrives_and_close_once_at_the_end(cls: type[Logs]) -> None:
+    log: list[Any] = []
     server = Server()
-    living = Living()
-    server.add_service(Living, lambda: living)
+    server.add_service(cls, lambda: cls(log))
     async with connect(server) as client:
-        assert await client.request("ask") == ["open", "opened", "ask"]
+        assert await client.request("act") == ["open", "act"]
         await client.close(4001, "bye")
-    await turns_until(lambda: len(living.log) == 4)
+    await turns_until(lambda: len(log) == 3)
     await server.close()
-    assert living.log[3:] == [(4001, "bye", True, False)]
+    assert log[2:] == [(4001, "bye", False)]
+
+
+@pytest.mark.parametrize("raw", [False, True])
+@pytest.mark.parametrize(("guard", "code", "reason", "logged"), FAILURES)
+async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_at(
+    guard: Any, code: int, reason: str, logged: str | None, raw: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    log: list[Any] = []
+    entered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def on_open(self: Logs) -> None:
+        entered.set()
+        await go_on.wait()
+        await (guard() or asyncio.sleep(0))
+
+    server = Server()
+    cls = type("Gate", (Serves if raw else Logs,), {"on_open": on_open})
+    server.add_service(cls, lambda: cls(log))
+    if not raw:  # which no other service may share
+        server.add_service(Living, lambda: Living(log), channel="behind")
+    transport = ScriptedTransport()
+    accepting = asyncio.create_task(server.accept(transport))
+    await entered.wait()
+    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
+    go_on.set()
+    await accepting
+    await turns_until(lambda: log)
+    await server.close()
+    assert transport.closed == CloseInfo(code, reason, was_clean=True)
+    assert log == [(code, reason, True)]
+    said = messages(caplog, logging.ERROR)
+    assert len(said) == (logged is not None)
+    assert logged is None or (logged in caplog.text and (raw or "'open', Gate.on_open" in said[0]))
+
+
+@pytest.mark.parametrize("who", ["an open handler", "on_open"])
+async def test_who_closes_the_connection_while_it_opens(who: str) -> None:
+    log: list[Any] = []
+
+    class Leaves(Logs):
+        async def on_open(self) -> None:
+            log.append("on_open")
+            await self.peer.close(4002, "elsewhere")
+
+    server = Server()
+    server.add_service(Leaves, lambda: Leaves(log))
+
+    @server.on("open")
+    async def opened(peer: Peer) -> None:
+        if who == "an open handler":
+            await peer.close(4002, "elsewhere")
+            await turns(1)
+
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    await turns_until(lambda: transport.closed)
+    await server.close()
+    assert log == ([] if who == "an open handler" else ["on_open", (4002, "elsewhere", True)])
+
+
+async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
+    log: list[Any] = []
+    entered = asyncio.Event()
+
+    class Waits(Logs):
+        async def on_open(self) -> None:
+            entered.set()
+            try:
+                await never()
+            finally:
+                await turns(20)
+                log.append("on_open ends")
+
+    server = Server()
+    server.add_service(Waits, lambda: Waits(log))
+    transport = ScriptedTransport()
+    accepting = asyncio.create_task(server.accept(transport))
+    await entered.wait()
+    [peer] = server.peers
+    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
+    transport.lose()
+    await accepting
+    await turns_until(lambda: len(log) == 2)
+    assert [log[0], log[1][0]] == ["on_open ends", 1006]  # it might have refused the client
+    assert peer.ignored == {"dropped at the end": 2}
+    await server.close()
+
+
+async def test_an_on_open_that_takes_too_long_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class Slow(Desk):
+        async def on_open(self) -> None:
+            await never()
+
+    server = Server(limits=Limits(open_handlers=0.01, close_timeout=0.1))
+    server.add_service(Slow)
+    async with connect(server) as client:
+        await client.request("add", 1)
+    [text] = messages(caplog)
+    assert text.startswith(f"the handler of 'open' {Slow.__qualname__}.on_open has not finished within 0.01 s: ")
+
+
+# ---------------------------------------------------------------- on_close
 
 
 class InTurn(Service):
@@ -378,8 +511,10 @@ class InTurn(Service):
         await asyncio.sleep(0)
         self.log.append(f"{name} ends")
 
-    def on_close(self, info: CloseInfo) -> None:
+    async def on_close(self, info: CloseInfo) -> None:
         self.log.append("on_close")
+        await turns(20)
+        self.log.append("saved")
 
 
 class InTurnMessages(InTurn):
@@ -398,296 +533,108 @@ class InTurnEvents(InTurn):
         await super().handle(name)
 
 
-IN_TURN = [(InTurnMessages, "{}"), (InTurnJson, '"{}"'), (InTurnEvents, '{{"a":["handle","{}"]}}')]
-ALL_ENDED = ["a begins", "a ends", "b begins", "b ends", "c begins", "c ends", "on_close"]
-
-
-@pytest.mark.parametrize(("cls", "message"), IN_TURN)
+@pytest.mark.parametrize(
+    ("cls", "message"),
+    [(InTurnMessages, "{}"), (InTurnJson, '"{}"'), (InTurnEvents, '{{"a":["handle","{}"]}}')],
+)
 @pytest.mark.parametrize("running", [1, 1024])
-async def test_on_close_comes_after_what_had_arrived(cls: type[InTurn], message: str, running: int) -> None:
+@pytest.mark.parametrize("how", ["drops", "the server closes", "a handler never ends"])
+async def test_on_close_comes_after_what_had_arrived(cls: type[InTurn], message: str, running: int, how: str) -> None:
     log: list[str] = []
     go_on = asyncio.Event()
-    server = Server(limits=Limits(running=running))
+    server = Server(limits=Limits(running=running, close_timeout=0.01 if how == "a handler never ends" else 5.0))
     server.add_service(cls, lambda: cls(log, go_on))
     transport = ScriptedTransport()
     peer = await server.accept(transport)
-    assert isinstance(peer, Peer)
     transport.feed(*(message.format(name) for name in "abc"))
-    transport.lose()
-    await peer.wait_closed()  # does not wait for handlers
-    await turns()
-    assert log == ["a begins"] and server.peers == ()
-    go_on.set()
-    await turns_until(lambda: "on_close" in log)
-    await turns()
-    assert log == ALL_ENDED
-    await server.close()
-
-
-@pytest.mark.parametrize(("cls", "message"), IN_TURN)
-async def test_closing_the_server_waits_for_what_has_started_and_for_on_close(cls: type[InTurn], message: str) -> None:
-    log: list[str] = []
-    go_on = asyncio.Event()
-    server = Server()
-    server.add_service(cls, lambda: cls(log, go_on))
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed(*(message.format(name) for name in "abc"))
-    closing = asyncio.create_task(server.close())
-    await turns_until(lambda: transport.closed)
-    go_on.set()
-    await closing
-    assert log == ["a begins", "a ends", "on_close"]
-
-
-@pytest.mark.parametrize(("cls", "message"), IN_TURN)
-async def test_on_close_is_called_although_a_handler_never_ends(cls: type[InTurn], message: str) -> None:
-    log: list[str] = []
-    server = Server(limits=Limits(close_timeout=0.01))
-    server.add_service(cls, lambda: cls(log, asyncio.Event()))
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed(*(message.format(name) for name in "abc"))
+    if how == "drops":
+        transport.lose()
+        await peer.wait_closed()  # does not wait for handlers
+        await turns()
+        assert log == ["a begins"] and server.peers == ()
+        go_on.set()
+        await turns_until(lambda: "saved" in log)
     await turns_until(lambda: log)
-    await server.close()
-    assert log[0] == "a begins" and log[-1] == "on_close"
-    assert not [line for line in log if "ends" in line]
+    closing = asyncio.create_task(server.close())
+    if how == "the server closes":
+        await turns_until(lambda: transport.closed)
+        go_on.set()
+    await closing  # waits for what has started and for `on_close`
+    if how == "drops":
+        assert log == ["a begins", "a ends", "b begins", "b ends", "c begins", "c ends", "on_close", "saved"]
+    elif how == "the server closes":
+        assert log == ["a begins", "a ends", "on_close", "saved"]
+    else:
+        assert log[0] == "a begins" and log[-1] == "on_close" and not [line for line in log if "ends" in line]
 
 
-async def test_a_handler_that_goes_before_on_close_may_close_the_server() -> None:
+@pytest.mark.parametrize("what", ["the server", "the connection"])
+async def test_a_handler_that_goes_before_on_close_may_close_and_wait(what: str) -> None:
     log: list[str] = []
 
-    class Stops(Service):
+    class Leaves(Service):
         async def on_message(self, message: str) -> None:
-            await self.server.close()
-            log.append("closed")
+            await (self.server.close() if what == "the server" else self.peer.close(4000))
+            await self.peer.wait_closed()
+            log.append(message)
 
         async def on_close(self, info: CloseInfo) -> None:
             await asyncio.sleep(0)
             log.append("on_close")
 
     server = Server()
-    server.add_service(Stops)
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed("stop")
-    await server.serve_forever()
-    await turns_until(lambda: "closed" in log)
-    assert log == ["on_close", "closed"]
-
-
-async def test_a_handler_that_goes_before_on_close_may_close_and_wait() -> None:
-    log: list[str] = []
-
-    class Leaves(Service):
-        async def on_message(self, message: str) -> None:
-            await self.peer.close(4000, message)
-            await self.peer.wait_closed()
-            log.append(message)
-
-        def on_close(self, info: CloseInfo) -> None:
-            log.append("on_close")
-
-    server = Server()
     server.add_service(Leaves)
     transport = ScriptedTransport()
     await server.accept(transport)
-    transport.feed("a", "b")
-    await turns_until(lambda: "on_close" in log)
-    await server.close()
-    assert log == ["a", "on_close"]
-
-
-async def test_both_may_be_plain_functions_and_the_peer_is_there() -> None:
-    log: list[Any] = []
-
-    class Plain(Service):
-        def on_open(self) -> None:
-            log.append(self.peer.connected)
-            self.peer.emit_nowait("welcome")
-
-        def on_close(self, info: CloseInfo) -> None:
-            log.append(info.code)
-
-    server = Server()
-    server.add_service(Plain)
-    client = Client()
-    client.on("welcome", lambda: log.append("welcome"))
-    async with connect(server, client=client):
-        await turns_until(lambda: "welcome" in log)
-    await turns_until(lambda: 1000 in log)
-    assert log == [True, "welcome", 1000]
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "reason"),
-    [(KeyError("secret"), 1011, "internal error"), (RpcError("members only"), 1008, "members only")],
-)
-async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_at(
-    error: Exception, code: int, reason: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    log: list[Any] = []
-    go_on = asyncio.Event()
-
-    class Gate(Service):
-        async def on_open(self) -> None:
-            await go_on.wait()
-            raise error
-
-        def on_close(self, info: CloseInfo) -> None:
-            log.append((info.code, info.reason))
-
-        @wsrpc.method
-        def act(self) -> None:
-            log.append("act")
-
-    class Behind(Service):
-        def on_open(self) -> None:
-            log.append("open")
-
-        def on_close(self, info: CloseInfo) -> None:
-            log.append("close")
-
-    server = Server()
-    server.add_service(Gate)
-    server.add_service(Behind)
-    transport = ScriptedTransport()
-    accepting = asyncio.create_task(server.accept(transport))
-    await turns_until(lambda: transport._receiver)
-    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
-    go_on.set()
-    await accepting
-    await turns_until(lambda: log)
-    await server.close()
-    assert transport.closed == CloseInfo(code, reason, was_clean=True)
-    assert log == [(code, reason)]
-    assert bool([record for record in caplog.records if record.levelno >= logging.ERROR]) is (code == 1011)
-
-
-async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
-    log: list[str] = []
-
-    class Waits(Service):
-        async def on_open(self) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await turns(20)
-                log.append("on_open ends")
-
-        async def on_close(self, info: CloseInfo) -> None:
-            log.append(f"on_close {info.code}")
-
-        @wsrpc.method
-        def act(self) -> None:
-            log.append("act")
-
-    server = Server()
-    server.add_service(Waits)
-    transport = ScriptedTransport()
-    accepting = asyncio.create_task(server.accept(transport))
-    await turns_until(lambda: transport._receiver)
-    [peer] = server.peers
-    await asyncio.sleep(0)
-    transport.feed({"a": ["act"]}, {"a": ["act"], "i": 1})
-    transport.lose()
-    await accepting
+    transport.feed(*("a" if what == "the server" else "ab"))
     await turns_until(lambda: len(log) == 2)
-    assert log == ["on_open ends", "on_close 1006"]  # it might have refused the client
-    assert peer.ignored == {"dropped at the end": 2}
     await server.close()
-
-
-async def test_on_open_is_not_called_when_an_open_handler_has_closed_the_connection() -> None:
-    log: list[str] = []
-
-    class Notes(Service):
-        async def on_open(self) -> None:
-            log.append("on_open")
-
-        async def on_close(self, info: CloseInfo) -> None:
-            log.append("on_close")
-
-    server = Server()
-    server.add_service(Notes)
-
-    @server.on("open")
-    async def open(peer: Peer) -> None:
-        await peer.close(4002)
-        log.append("closed")
-
-    with suppress(ConnectionLost):
-        async with connect(server) as client:
-            await client.peer.wait_closed()
-    await turns_until(lambda: "closed" in log)
-    await server.close()
-    assert log == ["closed"]
-
-
-async def test_on_open_may_close_the_connection_itself() -> None:
-    closes: list[CloseInfo] = []
-
-    class Turns(Service):
-        async def on_open(self) -> None:
-            await self.peer.close(4002, "elsewhere")
-
-        async def on_close(self, info: CloseInfo) -> None:
-            closes.append(info)
-
-    server = Server()
-    server.add_service(Turns)
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    await turns_until(lambda: closes)
-    assert (closes[0].code, closes[0].user_closed) == (4002, True)
-    await server.close()
+    assert log == (["on_close", "a"] if what == "the server" else ["a", "on_close"])
 
 
 async def test_on_close_that_raises_is_logged_and_stops_no_other(caplog: pytest.LogCaptureFixture) -> None:
-    told: list[str] = []
+    log: list[Any] = []
+
+    class Raises(Service):
+        def on_close(self, info: CloseInfo) -> None:
+            raise KeyError("second")
+
+    server = Server()
+    server.add_service(Logs, lambda: Logs(log))
+    server.add_service(Raises)
+    async with connect(server):
+        pass
+    await turns_until(lambda: log)
+    assert "Raises.on_close" in caplog.text
+    await server.close()
+
+
+@pytest.mark.parametrize("slowly", [False, True])
+async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(slowly: bool) -> None:
+    told: list[object] = []
 
     class First(Service):
+        async def on_open(self) -> None:
+            told.append("open")
+            if slowly:
+                await asyncio.sleep(0)
+
         def on_close(self, info: CloseInfo) -> None:
-            told.append("first")
+            told.append(info.code)
 
     class Second(Service):
         def on_close(self, info: CloseInfo) -> None:
-            raise KeyError("second")
+            told.append(-info.code)
 
     server = Server()
     server.add_service(First)
     server.add_service(Second)
     async with connect(server):
-        pass
-    await turns_until(lambda: told)
-    assert "Second.on_close" in caplog.text
-    await server.close()
-
-
-async def test_closing_the_server_waits_for_on_close() -> None:
-    done: list[bool] = []
-
-    class Saves(Service):
-        async def on_close(self, info: CloseInfo) -> None:
-            await turns(20)
-            done.append(True)
-
-    server = Server()
-    server.add_service(Saves)
-    await server.accept(ScriptedTransport())
-    await server.close()
-    assert done == [True]
-
-
-async def test_an_error_of_a_method_reaches_the_caller() -> None:
-    class Refuses(Service):
-        @wsrpc.method
-        async def act(self) -> None:
-            raise RpcError("no", code="nope")
-
-    server = Server()
-    server.add_service(Refuses)
-    async with connect(server) as client:
-        with pytest.raises(RemoteError, match="no") as caught:
-            await client.request("act")
-        assert caught.value.code == "nope"
+        [peer] = server.peers
+    await turns_until(lambda: len(told) == 3)
+    ours, _theirs = memory_transports()
+    peer.bind(ours)
+    await peer.wait_opened()
+    await peer.close(4001)
+    await turns_until(lambda: len(told) == 6)
+    assert told == ["open", -1000, 1000, "open", -4001, 4001]

@@ -13,7 +13,7 @@ from raw_driver import raw_serving
 from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
-from wsrpc import CloseInfo, Handshake, Limits, Peer, RpcError, Server, Service
+from wsrpc import CloseInfo, Limits, Peer, Server, Service
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.types import RawConnection
 
@@ -63,85 +63,54 @@ async def test_serve_has_the_connection(last: str, code: int) -> None:
     assert (closed[0].code, len(closed)) == (code, 1)
 
 
-async def test_a_factory_that_refuses_and_on_open_that_raises_close_a_raw_connection() -> None:
-    told: list[str] = []
+class Move(Service):
+    def __init__(self, got: list[Any]) -> None:
+        self.got = got
 
-    class Gate(Service):
-        def on_open(self) -> None:
-            raise RpcError("members only")
+    async def on_json(self, value: dict[str, list[int]]) -> None:
+        await asyncio.sleep(0)
+        self.got.append(value)
+        await self.peer.send_raw(b"ok")
 
-        async def serve(self, connection: RawConnection) -> None:
-            told.append("serve")
-
-        def on_close(self, info: CloseInfo) -> None:
-            told.append(info.reason)
-
-    def refuse(connection: RawConnection) -> Gate:
-        raise KeyError(connection.info.path)
-
-    for make, code in ((Gate, 1008), (refuse, 1011)):
-        server = Server()
-        server.add_service(Gate, make)
-        async with raw_serving(server=server) as (_, raw):
-            assert (await raw.next_of(CLOSE)).code == code
-            raw.drop()
-    assert told == ["members only"]
+    def on_message(self, message: str) -> None:
+        raise AssertionError("on_json goes before it")
 
 
 async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> None:
     got: list[Any] = []
-
-    class Move(wsrpc.Service):
-        async def on_json(self, value: dict[str, list[int]]) -> None:
-            await asyncio.sleep(0)
-            got.append(value)
-            await self.peer.send_raw("ok")
-
-        def on_message(self, message: str) -> None:
-            raise AssertionError("on_json goes before it")
-
     server = Server()
-    server.add_service(Move)
+    server.add_service(Move, lambda: Move(got))
+    errors: list[str] = []
+    server.on("error", lambda peer, error: errors.append(str(error)))
     transport = ScriptedTransport()
     peer = await server.accept(transport)
     assert isinstance(peer, Peer)
     transport.feed('{"a":[1]}', '{"i":[2],"x":[]}', b'{"b":[]}', '{"a":["text"]}', "[]", "{broken")
     await turns_until(lambda: len(got) == 3)
     assert got == [{"a": [1]}, {"i": [2], "x": []}, {"b": []}]
+    assert errors[-1] == "handler: argument 'value' (1st): expected object, got array"
     assert peer.ignored["malformed"] == 1
-    assert [payload for payload, _ in transport._sent] == [b"ok"] * 3
+    transport.expect(b"ok", b"ok", b"ok")
     assert server.peers == (peer,)
     await server.close()
 
 
-async def test_too_much_that_is_not_json_closes_the_connection() -> None:
-    class Json(Service):
-        def on_json(self, value: Any) -> None: ...
-
-    server = Server()
-    server.add_service(Json)
-    transport = ScriptedTransport()
-    await server.accept(transport)
-    transport.feed("[" * 100_000, *["no"] * 10)
-    await turns_until(lambda: transport.closed)
-    assert transport.closed is not None
-    assert transport.closed.code == 1007
-    await server.close()
+TOO_DEEP = ["[" * 5 + "]" * 5, '{"a":' * 5 + "1" + "}" * 5, "[[[[[]]]],[]]", "[" * 500]
 
 
-@pytest.mark.parametrize("text", ["[" * 5 + "]" * 5, '{"a":' * 5 + "1" + "}" * 5, "[[[[[]]]],[]]", "[" * 500])
-async def test_on_json_gets_nothing_that_is_nested_too_deep(text: str) -> None:
+@pytest.mark.parametrize("messages", [*([text, "1"] for text in TOO_DEEP), ["[" * 100_000, *["no"] * 10]])
+async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connection(messages: list[str]) -> None:
     got: list[Any] = []
 
-    class Json(Service):
+    class Nested(Service):
         def on_json(self, value: Any) -> None:
             got.append(value)
 
     server = Server(limits=Limits(depth=4))
-    server.add_service(Json)
+    server.add_service(Nested)
     transport = ScriptedTransport()
     await server.accept(transport)
-    transport.feed("[[[[]]]]", '["[[[[[[[["]', text, "1")
+    transport.feed("[[[[]]]]", '["[[[[[[[["]', *messages)
     await turns_until(lambda: transport.closed)
     assert transport.closed is not None and transport.closed.code == 1007
     assert got == [[[[[]]]], ["[[[[[[[["]]
@@ -151,7 +120,7 @@ async def test_on_json_gets_nothing_that_is_nested_too_deep(text: str) -> None:
 async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> None:
     got: list[Any] = []
 
-    class Sink(Service):
+    class Everything(Service):
         def on_open(self) -> None:
             got.append("open")
 
@@ -162,15 +131,49 @@ async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> 
             got.append(info.code)
 
     server = Server()
-    server.add_service(Sink)
+    server.add_service(Everything)
     transport = ScriptedTransport()
     await server.accept(transport)
     messages = ['{"a":["add",1],"i":1}', b"\x81\xa1a\x91\xa1x", "", '{"i":1,"d":2}', '{"x":1}', "hi"]
     transport.feed(*messages, '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":[],"limits":{}}}')
     assert got == ["open", *messages]
-    assert transport.take() == []
+    transport.expect()
     transport.lose()
     await turns_until(lambda: 1006 in got)
+    await server.close()
+
+
+class Raises(Service):
+    def on_message(self, message: str) -> None:
+        raise KeyError("secret")
+
+
+class RaisesLater(Service):
+    async def on_json(self, value: object) -> None:
+        raise KeyError("secret")
+
+
+@pytest.mark.parametrize("service", [Raises, RaisesLater])
+@pytest.mark.parametrize("ends", [False, True])
+async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(
+    service: type[Service], ends: bool
+) -> None:
+    server = Server()
+    server.add_service(service)
+    told: list[BaseException] = []
+
+    @server.on("error")
+    async def error(peer: Peer, error: BaseException) -> None:
+        told.append(error)
+        if ends:
+            await peer.close(1011, "internal error")
+
+    transport = ScriptedTransport()
+    await server.accept(transport)
+    transport.feed("1")
+    await turns_until(lambda: told)
+    assert [type(each) for each in told] == [KeyError]
+    assert transport.closed == (CloseInfo(1011, "internal error", was_clean=True) if ends else None)
     await server.close()
 
 
@@ -195,113 +198,21 @@ class Json(Service):
     def on_json(self, value: Any) -> None: ...
 
 
-class Mixed(Sink):
-    @wsrpc.method
-    def say(self, text: str) -> None: ...
-
-
-class Reserved(Service):
-    @wsrpc.method
-    def close(self) -> None: ...
-
-
-class Twice(Service):
-    @wsrpc.method("say")
-    def one(self) -> None: ...
-
-    @wsrpc.method("say")
-    def two(self) -> None: ...
-
-
-class Selfless(Service):
-    @wsrpc.method
-    def say() -> None:  # type: ignore[misc]
-        ...
-
-
-class Broken(Service):
-    @wsrpc.method
-    def fine(self) -> None: ...
-
-    @wsrpc.method
-    def say(self, *args: str, text: str) -> None: ...
-
-
-class Hidden(Talk):
-    say = None  # type: ignore[assignment]
-
-
 class Greedy(Service):
     def __init__(self, a: int, b: int) -> None: ...
 
 
-class Forgotten(Service):
-    def say(self, text: str) -> None: ...
+async def lazily(self: Any, *args: Any) -> AsyncGenerator[None]:
+    yield
 
 
-class Sits(Service):
-    def serve(self, connection: RawConnection) -> None: ...
+async def serves_nothing(self: object) -> None: ...
 
 
-class Connects(Talk):
-    def on_connect(self, request: object) -> None: ...
+def selfless() -> None: ...
 
 
-class Shakes(Talk):
-    async def on_handshake(self, handshake: Handshake) -> None: ...
-
-
-class Disconnects(Talk):
-    on_disconnect = Service.on_close
-
-
-class ClosesAsGo(Talk):
-    async def on_close(self, was_clean: bool, code: int, reason: str) -> None:  # type: ignore[override]
-        ...
-
-
-class ClosesWithoutInfo(Talk):
-    def on_close(self) -> None:  # type: ignore[override]
-        ...
-
-
-class OpensWithRequest(Sink):
-    def on_open(self, request: object) -> None:  # type: ignore[override]
-        ...
-
-
-class OpensLazily(Talk):
-    async def on_open(self) -> AsyncGenerator[None]:  # type: ignore[override]
-        yield
-
-
-class MessageAndError(Service):
-    def on_message(self, message: str, error: object) -> None: ...
-
-
-class JsonAndError(Service):
-    def on_json(self, value: object, error: object) -> None: ...
-
-
-class JsonWithoutValue(Service):
-    def on_json(self) -> None: ...
-
-
-class JsonLazily(Service):
-    async def on_json(self, value: object) -> AsyncGenerator[None]:
-        yield
-
-
-class ServesNothing(Service):
-    async def serve(self) -> None: ...
-
-
-class NamesHandlers(Service):
-    @wsrpc.method
-    def on_connect(self, text: str) -> None: ...
-
-    @wsrpc.method("on_disconnect")
-    def goes(self, text: str) -> None: ...
+def broken(self: object, *args: str, text: str) -> None: ...
 
 
 def untyped(peer: Peer):  # type: ignore[no-untyped-def]
@@ -312,132 +223,149 @@ def wrong(peer: Peer) -> str:
     return ""
 
 
+def service(base: type[Service] = Talk, **members: Any) -> type[Service]:
+    """A class with other members than its base."""
+    return type("Odd", (base,), members)
+
+
+def say(name: str) -> Any:
+    """A method that is a handler."""
+
+    def method(self: object) -> None: ...
+
+    return wsrpc.method(name)(method)
+
+
+WRONG: list[tuple[Any, str]] = [
+    (5, "add_service takes a subclass of wsrpc.Service"),
+    (str, "add_service takes a subclass of wsrpc.Service"),
+    (Service, "Service does nothing"),
+    (untyped, r"Annotate what it returns .* or call add_service\(Class, factory\)"),
+    (wrong, "subclass of wsrpc.Service, or a factory of one; got <class 'str'>"),
+    (service(Sink, say=Talk.say), "Odd.on_message gets every message"),
+    (service(one=wsrpc.method(selfless)), "a method takes self first"),
+    (service(one=wsrpc.method(broken)), "broken.*'text'"),
+    (service(say=None), "Odd.say is a handler in a base class, and here None"),
+    (service(Greedy, say=Talk.say), r"add_service: the function is called with \(peer\), but .*Odd.* takes \(a: "),
+    (service(Service, say=lambda self: None), "Odd does nothing: put @wsrpc.method on its handlers"),
+    (service(Service, serve=lambda self, connection: None), "Odd.serve must be async"),
+    (service(Service, serve=serves_nothing), r"called with \(self, connection"),
+    (service(on_connect=print), "Odd.on_connect would never be called: Server.on_handshake decides before"),
+    (service(on_handshake=print), "Odd.on_handshake would never be called: use Server.on_handshake"),
+    (service(on_disconnect=print), r"Odd.on_disconnect would never be called: on_close\(self, info\) is called"),
+    (service(on_close=lambda self, was_clean, code, reason: None), r"Odd.on_close.* called with \(self, info\)"),
+    (service(on_close=lambda self: None), r"Odd.on_close is called with \(self, info\), but takes \(self\)"),
+    (service(on_open=lambda self, request: None), r"Odd.on_open.* called with \(self\), but .* takes \(self, req"),
+    (service(on_open=lazily), "Odd.on_open takes a function without a `yield`"),
+    (service(Service, on_message=lambda self, message, error: None), r"Odd.on_message.* \(self, message\), but "),
+    (
+        service(Service, on_json=lambda self, value, error: None),
+        r" called with \(self, value\), but takes \(self, value, error",
+    ),
+    (service(Service, on_json=lambda self: None), r" called with \(self, value\), but takes \(self\)"),
+    (service(Service, on_json=lazily), "without a `yield`"),
+]
+CLASHING = [
+    (service(close=say("close")), "say.*method: 'close' is reserved on the main channel"),
+    (service(one=say("say")), "method and Talk.say are both for the event 'say'"),
+]
+
+
 @pytest.mark.parametrize(
-    ("service", "error", "text"),
-    [
-        (5, TypeError, "add_service takes a subclass of wsrpc.Service"),
-        (str, TypeError, "add_service takes a subclass of wsrpc.Service"),
-        (Service, TypeError, "Service does nothing"),
-        (untyped, TypeError, r"Annotate what it returns .* or call add_service\(Class, factory\)"),
-        (wrong, TypeError, "subclass of wsrpc.Service, or a factory of one; got <class 'str'>"),
-        (Mixed, TypeError, "Mixed.on_message gets every message"),
-        (Reserved, ValueError, "Reserved.close: 'close' is reserved on the main channel"),
-        (Twice, ValueError, "Twice.two and Twice.one are both for the event 'say'"),
-        (Selfless, TypeError, "a method takes self first"),
-        (Broken, TypeError, "Broken.say.*'text'"),
-        (Hidden, TypeError, "Hidden.say is a handler in a base class, and here None"),
-        (Greedy, TypeError, r"add_service: the function is called with \(peer\), but .*Greedy.* takes \(a: 'int'"),
-        (Forgotten, TypeError, "Forgotten does nothing: put @wsrpc.method on its handlers"),
-        (Sits, TypeError, "Sits.serve must be async"),
-        (Connects, TypeError, "Connects.on_connect would never be called: Server.on_handshake decides before"),
-        (Shakes, TypeError, "Shakes.on_handshake would never be called: use Server.on_handshake"),
-        (Disconnects, TypeError, r"Disconnects.on_disconnect would never be called: on_close\(self, info\) is called"),
-        (ClosesAsGo, TypeError, r"ClosesAsGo.on_close.* called with \(self, info\), but .* takes \(self, was_clean: "),
-        (ClosesWithoutInfo, TypeError, r"ClosesWithoutInfo.on_close is called with \(self, info\), but takes \(self\)"),
-        (
-            OpensWithRequest,
-            TypeError,
-            r"OpensWithRequest.on_open.* called with \(self\), but .* takes \(self, request: ",
-        ),
-        (OpensLazily, TypeError, "OpensLazily.on_open takes a function without a `yield`"),
-        (MessageAndError, TypeError, r"MessageAndError.on_message.* called with \(self, message\), but .* error: "),
-        (
-            JsonAndError,
-            TypeError,
-            r"JsonAndError.on_json is called with \(self, value\), but takes \(self, value: .* error",
-        ),
-        (JsonWithoutValue, TypeError, r"JsonWithoutValue.on_json is called with \(self, value\), but takes \(self\)"),
-        (JsonLazily, TypeError, "JsonLazily.on_json takes a function without a `yield`"),
-        (
-            ServesNothing,
-            TypeError,
-            r"ServesNothing.serve is called with|ServesNothing.serve.* called with \(self, connection",
-        ),
-    ],
+    ("error", "added", "text"), [(TypeError, *row) for row in WRONG] + [(ValueError, *row) for row in CLASHING]
 )
-def test_what_add_service_refuses(service: Any, error: type[Exception], text: str) -> None:
+def test_what_add_service_refuses(error: type[Exception], added: Any, text: str) -> None:
     server = Server()
     with pytest.raises(error, match=text):
-        server.add_service(service)
+        server.add_service(added)
     server.add_service(Talk)  # nothing of it is left
 
 
-def test_what_cannot_be_together() -> None:
-    server = Server()
-    server.on("say", lambda text: None)
-    for service in (Talk, Other):
-        with pytest.raises(ValueError, match=r"'say' has a handler already, .*test_service_styles"):
-            server.add_service(service)
-    server.add_service(Talk, channel="talk")
-    with pytest.raises(ValueError, match="has a handler already"):
-        server.add_service(Other, channel="talk")
-    for first, second in ((Talk, Sink), (Sink, Talk), (Sink, Loop), (Loop, Sink), (Talk, Loop)):
-        server = Server()
-        server.add_service(first)
-        with pytest.raises(ValueError, match="cannot serve the same connections"):
-            server.add_service(second)
-    server = Server()
-    serve: Any = Loop.serve
-    server.serve_raw(serve)
-    with pytest.raises(ValueError, match="serves every connection of this server already"):
-        server.add_service(Loop, lambda: Loop([]))
-    server = Server()
-    server.on_raw(lambda peer, message: None)
-    with pytest.raises(ValueError, match="but the server has an on_raw function"):
-        server.add_service(Sink)
-    server = Server()
-    server.add_service(Sink)
-    with pytest.raises(ValueError, match=r"Sink\.on_message gets every message, so .* would never be called"):
-        server.on_raw(lambda peer, message: None)
-    with pytest.raises(ValueError, match="it has no channel"):
-        Server().add_service(Sink, channel="talk")
-
-
 def test_handlers_may_have_the_names_of_what_is_never_called() -> None:
-    Server().add_service(NamesHandlers)
+    Server().add_service(service(on_connect=say("on_connect"), on_disconnect=say("on_disconnect")))
 
 
 async def quiet(connection: RawConnection) -> None: ...
 
 
-NEVER_CALLED: dict[str, Callable[[Server], object]] = {
-    "on": lambda server: server.on("say", lambda text: None),
-    "once": lambda server: server.once("say", lambda text: None),
-    "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
-    "allow=": lambda server: server.room("prices", allow=lambda peer: True),
-    "on_join": lambda server: server.on_join(lambda peer, room: True),
-    "offer_description": lambda server: server.offer_description(),
-}
-NEVER_CALLED_ON_RAW_CONNECTIONS: dict[str, Callable[[Server], object]] = {
-    "open": lambda server: server.on("open", lambda peer: None),
-    "use": lambda server: server.use(middleware),
-}
+Register = Callable[[Server], object]
+
+
+def adds(cls: type[Service], **options: Any) -> Register:
+    return lambda server: server.add_service(cls, lambda: None, **options)
+
+
+def serve_raw(server: Server) -> object:
+    return server.serve_raw(quiet)
+
+
+def on_raw(server: Server) -> object:
+    return server.on_raw(lambda peer, message: None)
+
+
+def on_say(server: Server) -> object:
+    return server.on("say", lambda text: None)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        (on_say, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
+        (adds(Talk), adds(Other), r"'say' has a handler already, .*test_service_styles"),
+        (adds(Talk, channel="talk"), adds(Other, channel="talk"), "has a handler already"),
+        *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Talk, Sink), (Sink, Talk)]),
+        *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Sink, Loop), (Loop, Sink)]),
+        (adds(Talk), adds(Loop), "cannot serve the same connections"),
+        *((serve_raw, adds(cls), "^<function quiet .* serves every connection") for cls in (Talk, Sink, Json, Loop)),
+        *((adds(cls), serve_raw, f"^serve_raw serves .*{cls.__name__} serves them") for cls in (Talk, Sink, Json)),
+        (serve_raw, serve_raw, "quiet"),
+        (on_raw, adds(Sink), "but the server has an on_raw function"),
+        (adds(Sink), on_raw, r"Sink\.on_message gets every message, so .* would never be called"),
+        (adds(Json), on_raw, r"Json\.on_json gets every message, so .* would never be called"),
+        (lambda server: None, adds(Sink, channel="talk"), "it has no channel"),
+    ],
+)
+def test_what_cannot_be_together(first: Register, second: Register, text: str) -> None:
+    server = Server()
+    first(server)
+    with pytest.raises(ValueError, match=text):
+        second(server)
 
 
 async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
     return await call_next(ctx)
 
 
-@pytest.mark.parametrize("call", NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)
-@pytest.mark.parametrize("style", ["serve_raw", "serve", "on_message", "on_json"])
-def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
-    def serve(server: Server) -> None:
-        if style == "serve_raw":
-            server.serve_raw(quiet)
-        else:
-            server.add_service({"serve": Loop, "on_message": Sink, "on_json": Json}[style], lambda: None)
+NEVER_CALLED: dict[str, Register] = {
+    "on": on_say,
+    "once": lambda server: server.once("say", lambda text: None),
+    "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
+    "allow=": lambda server: server.room("prices", allow=lambda peer: True),
+    "on_join": lambda server: server.on_join(lambda peer, room: True),
+    "offer_description": lambda server: server.offer_description(),
+}
+NEVER_CALLED_ON_RAW_CONNECTIONS: dict[str, Register] = {
+    "open": lambda server: server.on("open", lambda peer: None),
+    "use": lambda server: server.use(middleware),
+}
+STYLES = {"serve_raw": serve_raw, "serve": adds(Loop), "on_message": adds(Sink), "on_json": adds(Json)}
 
-    register = (NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)[call]
-    if call not in NEVER_CALLED and style in ("on_message", "on_json"):  # these have a peer
-        server = Server()
-        serve(server)
-        register(server)
-        return
+
+@pytest.mark.parametrize("call", NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)
+@pytest.mark.parametrize("style", STYLES)
+def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
+    serve, register = STYLES[style], (NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)[call]
+    allowed = call not in NEVER_CALLED and style in ("on_message", "on_json")  # these have a peer
     for first, second in ((serve, register), (register, serve)):
         server = Server()
         first(server)
-        with pytest.raises(ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"):
+        if allowed:
             second(server)
+        else:
+            with pytest.raises(
+                ValueError, match=r"gets every message, so .*(would never be called|nothing would call)"
+            ):
+                second(server)
 
 
 async def test_what_a_peer_of_such_a_service_would_never_call_is_refused() -> None:
@@ -450,19 +378,16 @@ async def test_what_a_peer_of_such_a_service_would_never_call_is_refused() -> No
         peer.on("close", lambda peer: None)
 
 
-async def test_a_service_is_added_before_there_are_connections() -> None:
+@pytest.mark.parametrize("raw", [False, True])
+async def test_a_service_is_added_before_there_are_connections(raw: bool) -> None:
     server = Server()
-    async with connect(server):
-        for call in (lambda: server.add_service(Talk), lambda: server.serve_raw(quiet)):
-            with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
-                call()
-    server.add_service(Talk)
-    server = Server()
-    server.add_service(Loop, lambda: Loop([]))
-    async with raw_serving(server=server) as (_, raw):
-        await raw.next_frame()
-        with pytest.raises(RuntimeError, match="is for connections that come later"):
-            server.add_service(Talk)
+    if raw:
+        server.add_service(Loop, lambda: Loop([]))
+    await server.accept(ScriptedTransport())
+    for call in (adds(Talk),) if raw else (adds(Talk), serve_raw):
+        with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
+            call(server)
+    await server.close()
 
 
 @pytest.mark.parametrize("thing", [5, staticmethod(print), property(print), print])
@@ -471,10 +396,8 @@ def test_method_is_for_plain_methods(thing: Any) -> None:
         wsrpc.method(thing)
 
 
-async def test_add_service_is_a_decorator_and_leaves_the_class_as_it_is() -> None:
-    server = Server()
-
-    @server.add_service
+def test_add_service_is_a_decorator_and_leaves_the_class_as_it_is() -> None:
+    @Server().add_service
     class Local(Service):
         @wsrpc.method
         def say(self, text: str) -> str:
