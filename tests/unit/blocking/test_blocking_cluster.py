@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -141,12 +140,3 @@ def test_an_engine_that_is_away_is_said() -> None:
             raise AssertionError
     with pytest.raises(TypeError, match="a cluster takes an engine"):
         ClusterClient(5)  # type: ignore[arg-type]
-
-
-def test_it_is_refused_where_an_event_loop_runs() -> None:
-    async def main() -> None:
-        with pytest.raises(RuntimeError, match=r"use wsrpc\.cluster\.ClusterClient here"):
-            with ClusterClient(ThreadedEngine()):
-                raise AssertionError
-
-    asyncio.run(main())
