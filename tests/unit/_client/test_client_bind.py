@@ -70,6 +70,14 @@ async def test_what_cannot_be_bound_changes_nothing(thing: str) -> None:
         assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
 
 
+@pytest.mark.parametrize("thing", [object(), None, "ws://somewhere"])
+async def test_a_server_takes_no_such_thing_either(thing: Any) -> None:
+    async with world(**BY_HAND) as w:
+        with pytest.raises(TypeError, match="transport"):
+            await w.server.accept(thing)
+        assert w.server.peers == () and (await w.server.emit("x")).sent == 0
+
+
 @pytest.mark.parametrize("when", ["before", "as what waited is sent"])
 async def test_bind_of_a_connection_that_is_over(when: str) -> None:
     async with world(**BY_HAND) as w:
@@ -88,23 +96,6 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             assert w.client.state == "idle" and not waiting.done()
             await w.client.close()
             await lost(waiting)
-
-
-async def test_a_bind_that_is_overtaken_by_another_one_says_so_and_what_waits_rides_over() -> None:
-    async with world(**BY_HAND) as w:
-        may_open = asyncio.Event()
-        w.client.on("connect", may_open.wait)
-        first = await begun(w.client, w.client.bind(memory_transports()[0]), "opening")
-        waiting = asyncio.create_task(w.client.request("echo", 1))
-        await asyncio.sleep(0)
-        second = asyncio.create_task(w.bind())
-        error = await lost(first)
-        assert (error.code, error.reason) == (1001, "another connection was bound")
-        assert not second.done() and not waiting.done()
-        may_open.set()
-        assert w.client.peer.transport is await second
-        assert await waiting == 1
-        assert [(info.code, info.user_closed, info.will_reconnect) for info in w.closed] == [(1001, False, True)]
 
 
 async def test_a_cancelled_bind_stays_bound_and_on_reconnect_is_called() -> None:

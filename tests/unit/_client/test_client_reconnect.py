@@ -180,16 +180,6 @@ async def test_a_function_may_dial_again_after_what_is_fatal_otherwise() -> None
         await w.expect("open", "close", "open", "back")
 
 
-async def test_wait_connected_waits_for_the_way_back() -> None:
-    async with world() as w:
-        await w.dropped()
-        waiting = [asyncio.create_task(w.client.wait_connected()) for _ in range(3)]
-        await asyncio.sleep(0)
-        waiting.pop().cancel()
-        await asyncio.gather(*waiting)
-        assert w.client.connected
-
-
 async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported() -> None:
     async with world(connect_timeout=0.01) as w:
         refuse(w.line.connections[0][0])

@@ -14,7 +14,7 @@ from in_a_thread import Served
 
 import wsrpc
 from wsrpc import CloseInfo, Reconnect, ReconnectInfo, RemoteError
-from wsrpc.blocking import AnonymousChannel, Client, Peer
+from wsrpc.blocking import Client, Peer
 from wsrpc.testing import FaultProxy
 
 
@@ -55,29 +55,6 @@ def test_handlers_block_without_holding_up_the_connection(served: Served, client
     assert client.request("add", 1, 1) == 2
     go_on.set()
     assert answers.result() == [*range(20)]
-
-
-def test_ordered_handlers_run_one_after_another(served: Served, client: Client) -> None:
-    running: list[int] = []
-    most: list[int] = []
-    done = threading.Event()
-
-    def note(number: int) -> None:
-        running.append(number)
-        most.append(len(running))
-        running.remove(number)
-        if number == 49:
-            done.set()
-
-    client.on("note", note, ordered=True)
-    peer = served.peer()
-
-    async def emit() -> None:
-        for number in range(50):
-            peer.emit_nowait("note", number)
-
-    served.run(emit())
-    assert done.wait(8) and set(most) == {1}
 
 
 def test_registrations_can_be_removed_and_be_for_once(served: Served, client: Client) -> None:
@@ -129,25 +106,6 @@ async def azip(numbers: range, items: AsyncIterator[int]) -> AsyncIterator[tuple
             yield number, await anext(items)
         except StopAsyncIteration:
             return
-
-
-def test_a_conversation_is_the_body_of_a_handler(served: Served, client: Client) -> None:
-    @client.on("talk")
-    def talk(channel: AnonymousChannel, greeting: str) -> None:
-        with channel.events("say", returns=str) as said:
-            channel.emit("said", greeting)
-            for text in said:
-                channel.emit("said", text.upper())
-
-    async def converse() -> list[str]:
-        async with await served.server.peers[0].open_channel("talk", "hello") as channel:
-            async with channel.events("said", returns=str) as said:
-                found = [await anext(said)]
-                await channel.emit("say", "x")
-                return [*found, await anext(said)]
-
-    served.peer()
-    assert served.run(converse()) == ["hello", "X"]
 
 
 # ------------------------------------------------------------ mistakes
