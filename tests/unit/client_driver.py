@@ -132,3 +132,10 @@ def attempts_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     """The warnings about attempts that failed."""
     said = [said_in(record) for record in caplog.records if record.levelno == logging.WARNING]
     return [text for text in said if "could not connect" in text]
+
+
+def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Put the clock of the event loop forward."""
+    loop = asyncio.get_running_loop()
+    time = loop.time
+    monkeypatch.setattr(loop, "time", lambda: time() + seconds)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_driver import LIMITS, NEVER, begun, lost, never, world
+from client_driver import LIMITS, NEVER, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import refuse
@@ -37,8 +37,10 @@ async def test_a_close_that_may_not_be_sent_is_a_local_error() -> None:
 
 
 @pytest.mark.parametrize("moment", ["connected", "while open handlers run"])
-async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_cancelled(moment: str) -> None:
-    async with world(connect=False, limits=LIMITS.replace(close_timeout=0.1)) as w:
+async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_cancelled(
+    moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world(connect=False) as w:
         w.server.on("close", lambda peer, info: w.heard.put_nowait(info.code))
         running, cancelled = asyncio.Event(), asyncio.Event()
 
@@ -61,11 +63,14 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
         sending = asyncio.create_task(w.client.emit("note", 4))
         request = asyncio.create_task(w.client.request("park"))
         await asyncio.sleep(0)
-        await w.client.close()
+        closing = asyncio.create_task(w.client.close())
         await w.hears(1, 2, 3, 4, 1000)
         await sending
         await lost(request, "unknown")
-        assert cancelled.is_set() and w.parked.is_set()
+        assert w.parked.is_set() and not cancelled.is_set() and not closing.done()
+        leap(monkeypatch, 3.0)
+        await closing
+        assert cancelled.is_set()
         if moment != "connected":
             await lost(connecting)
 

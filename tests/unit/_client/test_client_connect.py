@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, lost, never, world
+from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import other_tasks, turns_until
 from tenacity import stop_after_attempt
@@ -237,16 +237,10 @@ async def test_connect_without_a_url_says_what_to_do() -> None:
 # ---------------------------------------------------------------- connect_timeout
 
 
-def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Put the clock of the event loop forward."""
-    loop = asyncio.get_running_loop()
-    time = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time() + seconds)
-
-
 class Late(NamedTuple):
-    """Why there is no connection in time, and what is said of that."""
+    """Where the client is when its time ends, and what is said of that."""
 
+    state: str
     said: str
     options: dict[str, Any]
     opens: Any = None
@@ -256,19 +250,20 @@ class Late(NamedTuple):
 
 
 LATE = {
-    "an attempt takes long": Late("1 attempt; .*connect_timeout=0.1", {"dial": never}),
-    "an option takes long": Late("1 attempt; .*connect_timeout=0.1", {"auth": never}),
-    "the delay is long": Late(
-        "1 attempt; .*no route", {"reconnect": NEVER, "dial": lambda *_, **__: raise_later(OSError("no route"))}
-    ),
-    "open handlers take long": Late("1 attempt; .*`open` handlers.*connect_timeout=0.1", {}, opens=never),
-    "the server closes each": Late("attempt.*4401", {}, opens=never, code=4401),
+    "an attempt takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"dial": never}),
+    "an option takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"auth": never}),
+    "the delay is long": Late("waiting", "1 attempt; .*line is down", {"reconnect": NEVER}),
+    "open handlers take long": Late("opening", "1 attempt; .*`open` handlers.*connect_timeout=30.0", {}, opens=never),
+    "the server closes each": Late("opening", "attempts; .*4401", {}, opens=never, code=4401),
 }
 
 
 @pytest.mark.parametrize("row", LATE.values(), ids=LATE)
-async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(row: Late) -> None:
-    async with world(connect=False, connect_timeout=0.1, **row.options) as w:
+async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
+    row: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = LIMITS.replace(open_handlers=3600.0)
+    async with world(connect=False, connect_timeout=30.0, limits=limits, **row.options) as w:
         cancelled: list[str] = []
         w.client.on("error", lambda peer, error: cancelled.append(str(error)))
 
@@ -282,15 +277,19 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
             w.client.on("connect", opens)
         if row.code is not None:
             w.server.on("open", lambda peer: peer.close(row.code))
+        w.line.down = row.state == "waiting"
         queued = asyncio.create_task(w.client.request("echo"))
+        connecting = asyncio.create_task(w.client.connect())
+        await turns_until(lambda: w.client.state == row.state and len(w.closed) >= (2 if row.code else 0))
+        leap(monkeypatch, 31.0)
         with pytest.raises(ConnectFailed, match=row.said) as caught:
-            await w.client.connect()
+            await connecting
         assert caught.value.__cause__ is caught.value.last_error
         assert (w.client.state, w.client.connected) == ("closed", False)
         await lost(queued, "not_sent")
         if row.opens is not None:
             assert set(cancelled) == {"cancelled"} and caught.value.attempts >= len(cancelled)
-            assert w.closed[-1].code == (row.code or 1001)
+            assert w.closed[0].code == (row.code or 1001)
         else:
             assert cancelled == []
 

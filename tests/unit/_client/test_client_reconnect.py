@@ -8,8 +8,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
-from client_driver import AT_ONCE, NEVER, attempts_in, lost, world
-from core_driver import messages
+from client_driver import AT_ONCE, NEVER, attempts_in, leap, lost, world
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import refuse
@@ -180,14 +180,19 @@ async def test_a_function_may_dial_again_after_what_is_fatal_otherwise() -> None
         await w.expect("open", "close", "open", "back")
 
 
-async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported() -> None:
-    async with world(connect_timeout=0.01) as w:
+async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(connect_timeout=30.0) as w:
         refuse(w.line.connections[0][0])
         w.client.emit_nowait("note", 1)
         assert (w.client.state, w.client.connected) == ("connected", False)
         waiting = asyncio.create_task(w.client.wait_connected())
+        connecting = asyncio.create_task(w.client.connect())
+        await turns()
+        leap(monkeypatch, 31.0)
         with pytest.raises(ConnectFailed, match="no connection within connect_timeout="):
-            await w.client.connect()
+            await connecting
         assert (w.client.state, w.client.connected, waiting.done()) == ("connected", False, False)
         w.drop()
         await waiting

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any
 
 import pytest
-from client_driver import LIMITS, World, lost, world
+from client_driver import LIMITS, World, leap, lost, world
 from core_driver import said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -19,21 +19,18 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture
-async def w() -> AsyncGenerator[World]:
+async def w(request: pytest.FixtureRequest) -> AsyncGenerator[World]:
     """A client that waits for its second connection. The server hears notes, and `ask` is a note with an answer."""
-    async with world(connect=False, url=None) as made:
-        await prepare(made)
+    async with world(connect=False, url=None, limits=getattr(request, "param", LIMITS)) as made:
+
+        def ask(what: Any) -> Any:
+            made.heard.put_nowait(what)
+            return what
+
+        made.server.on("ask", ask)
+        (await made.bind()).abort()
+        await turns_until(lambda: not made.client.connected and not made.server.peers)
         yield made
-
-
-async def prepare(w: World) -> None:
-    def ask(what: Any) -> Any:
-        w.heard.put_nowait(what)
-        return what
-
-    w.server.on("ask", ask)
-    (await w.bind()).abort()
-    await turns_until(lambda: not w.client.connected and not w.server.peers)
 
 
 @pytest.mark.parametrize("opens", ["sync", "async"])
@@ -134,40 +131,43 @@ async def test_one_that_raises_is_in_the_log_and_the_others_run(
     assert record.exc_info is not None
 
 
-async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("w", [LIMITS.replace(open_handlers=0.2)], indirect=True, ids=["impatient"])
+async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(
+    w: World, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As is an `open` handler before it: each of the two stages has its own time."""
-    impatient = LIMITS.replace(close_timeout=0.05, open_handlers=0.05)
-    async with world(connect=False, url=None, limits=impatient) as w:
-        await prepare(w)
-        goes_on, cancelled = asyncio.Event(), asyncio.Event()
-        w.client.on("connect", goes_on.wait)
+    goes_on, cancelled = asyncio.Event(), asyncio.Event()
+    w.client.on("connect", goes_on.wait)
 
-        @w.client.on_reconnect
-        async def subscribes() -> None:
-            await w.client.request("ask", "subscribed")
+    @w.client.on_reconnect
+    async def subscribes() -> None:
+        await w.client.request("ask", "subscribed")
 
-        @w.client.on_reconnect
-        async def reads_for_ever() -> None:
-            try:
-                await goes_on.wait()
-                await w.client.emit("note", "went on")
-                await asyncio.Event().wait()
-            finally:
-                cancelled.set()
+    @w.client.on_reconnect
+    async def reads_for_ever() -> None:
+        try:
+            await goes_on.wait()
+            await w.client.emit("note", "went on")
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
 
-        await w.client.emit("note", "waited")
-        await w.bind()
-        await w.hears("subscribed", "waited")
-        late = "has not finished within 0.05 s: messages no longer wait for it"
-        assert [said_in(record) for record in caplog.records if "the handler of" in record.getMessage()] == [
-            f"the handler of 'connect' Event.wait {late}",
-            f"the handler of 'on_reconnect' {reads_for_ever.__qualname__} {late}",
-        ]
-        goes_on.set()
-        await w.hears("went on")
-        assert not cancelled.is_set(), "it goes on beside everything else"
-        await w.client.close()
-        assert cancelled.is_set()
+    await w.client.emit("note", "waited")
+    await w.bind()
+    await w.hears("subscribed", "waited")
+    late = "has not finished within 0.2 s: messages no longer wait for it"
+    assert [said_in(record) for record in caplog.records if "the handler of" in record.getMessage()] == [
+        f"the handler of 'connect' Event.wait {late}",
+        f"the handler of 'on_reconnect' {reads_for_ever.__qualname__} {late}",
+    ]
+    goes_on.set()
+    await w.hears("went on")
+    assert not cancelled.is_set(), "it goes on beside everything else"
+    closing = asyncio.create_task(w.client.close())
+    await turns()
+    leap(monkeypatch, 3.0)
+    await closing
+    assert cancelled.is_set()
 
 
 @pytest.mark.parametrize("where", ["open", "on_reconnect"])
