@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from client_driver import lost as lost_by
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import raw_server
@@ -279,6 +280,9 @@ async def close(state: ClientState) -> None:
         closing = played.start(played.client.close(4000, "enough"))
         await asyncio.sleep(0)
         assert played.client.state == after(state, Input.CLOSE)
+        if state == "closing":
+            await turns()
+            assert not any(task.done() for task in played.tasks[-2:]), "both wait for the handler"
         played.ready.set()
         played.release.set()
         await closing
