@@ -275,8 +275,6 @@ async def close(state: ClientState) -> None:
     async with scene() as played:
         earlier = await played.reach(state)
         waiting = [] if earlier is None or earlier.done() else [earlier]
-        queued = played.start(played.client.request("add", 1, 2)) if state in ("connecting", "waiting") else None
-        await asyncio.sleep(0)
         closing = played.start(played.client.close(4000, "enough"))
         await asyncio.sleep(0)
         assert played.client.state == after(state, Input.CLOSE)
@@ -287,7 +285,7 @@ async def close(state: ClientState) -> None:
         played.release.set()
         await closing
         assert played.client.state == "closed"
-        for call in [*waiting, *([] if queued is None else [queued])]:
+        for call in waiting:
             error = await lost_by(call, "not_sent")
             assert (error.code, error.reason) == (4000, "enough")
         if state in ("opening", "connected"):
@@ -438,38 +436,20 @@ async def lost(state: ClientState) -> None:
 async def opened(state: ClientState) -> None:
     async with scene() as played:
         call = await played.reach(state)
-        queued = asyncio.ensure_future(played.client.request("add", 1, 2))
-        await asyncio.sleep(0)
         played.ready.set()
         assert call is not None
         await call
         assert played.client.state == after(state, Input.OPENED)
-        assert await queued == 3
 
 
 async def ends(state: ClientState, happened: Input, **options: Any) -> None:
-    """The connection ends without a session that goes on. A request that has not left yet waits for another one."""
+    """The connection ends without a session that goes on."""
     async with scene(server_limits=LIMITS.replace(replay=0), **options) as played:
         await played.reach(state)
-        pending = played.start(played.client.request("park"))
-        if state == "connected":
-            await played.parked.wait()
-        else:
-            await asyncio.sleep(0)
         played.drop()
         info = await played.closings.get()
         assert info.will_reconnect == (happened is Input.DROPPED)
         assert played.client.state == after(state, happened)
-        if state == "connected":
-            await lost_by(pending, "unknown")
-            return
-        played.ready.set()
-        if happened is Input.LEFT:
-            await (await played.bind())
-        else:
-            played.end_the_wait()
-            (await played.asked.get()).set_result(played.real_url)
-        await played.parked.wait()
 
 
 @plays(Input.DROPPED)

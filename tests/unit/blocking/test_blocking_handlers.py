@@ -31,9 +31,9 @@ def test_a_handler_runs_in_a_thread_and_may_call(served: Served, client: Client)
         total = 0
         for number in numbers:
             total = client.request("add", total, number, returns=int)
-        return [total, in_worker(), peer == client.peer]
+        return [total, in_worker(), peer == client.peer, peer.active]
 
-    assert served.run(served.peer().request("sum", [1, 2, 3])) == [6, True, True]
+    assert served.run(served.peer().request("sum", [1, 2, 3])) == [6, True, True, 1]
 
 
 def test_handlers_block_without_holding_up_the_connection(served: Served, client: Client) -> None:
