@@ -255,6 +255,7 @@ def test_lifecycle_handlers_run_in_threads_and_may_call(served: Served) -> None:
 
     client.connect()
     assert told.get() == ("open", True, True, 3)
+    client.request("add", 1)  # the session has a name by then, and goes on
     served.loop.call_soon_threadsafe(proxy.drop)
     assert told.get() == ("again", True, True, 3)
     client.close(4001)
