@@ -98,25 +98,6 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             await lost(waiting)
 
 
-async def test_a_cancelled_bind_stays_bound_and_on_reconnect_is_called() -> None:
-    async with world(**BY_HAND) as w:
-        await w.bind()
-        may_open = asyncio.Event()
-        w.client.on("connect", may_open.wait)
-        waiting = asyncio.create_task(w.client.wait_connected())
-        ours, theirs = memory_transports(limits=LIMITS)
-        accepting = asyncio.create_task(w.server.accept(theirs))
-        binding = await begun(w.client, w.client.bind(ours), "opening")
-        binding.cancel()
-        await asyncio.wait([binding])
-        assert w.client.connected and w.back == []
-        may_open.set()
-        await w.client.wait_connected()
-        assert [(info.attempts, info.downtime, info.resumed) for info in w.back] == [(0, 0.0, False)]
-        assert await w.client.request("echo", 1) == 1
-        await asyncio.gather(waiting, accepting)
-
-
 async def test_bind_in_an_open_handler_that_is_a_plain_function() -> None:
     """The other handlers wait for the second connection's opening, and run for that one only."""
     async with world(**BY_HAND) as w:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import pytest
 from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
-from leftovers import other_tasks, turns_until
+from leftovers import turns_until
 from tenacity import stop_after_attempt
 
 from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, Server
@@ -367,26 +367,6 @@ async def test_connect_says_that_the_client_was_closed_in_the_turn_in_which_its_
 
 
 # ---------------------------------------------------------------- cancelling
-
-
-@pytest.mark.parametrize("turns", range(4))
-async def test_a_cancelled_connect_leaves_nothing_and_can_be_repeated(turns: int) -> None:
-    async def url() -> str:
-        for _ in range(5):
-            await asyncio.sleep(0)
-        return "ws://server/"
-
-    async with world(connect=False, url=url) as w:
-        before = other_tasks()
-        connecting = asyncio.create_task(w.client.connect())
-        for _ in range(turns):
-            await asyncio.sleep(0)
-        connecting.cancel()
-        await asyncio.wait([connecting])
-        await turns_until(lambda: not other_tasks() - before)
-        assert (w.client.state, w.dialed) == ("idle", [])
-        await w.client.connect()
-        assert await w.client.request("echo", 1) == 1
 
 
 @pytest.mark.parametrize("how", ["connect", "wait_connected"])

@@ -50,12 +50,6 @@ class BlockingChat(Protocol):
     def hang(self) -> None: ...
 
 
-class App(Protocol):
-    chat: BlockingChat
-
-    def ping(self) -> str: ...
-
-
 class Events(Protocol):
     async def said(self, who: str, text: str = "") -> None: ...
 
@@ -94,20 +88,11 @@ class ChatImplementation:
         await asyncio.Event().wait()
 
 
-class AppImplementation:
-    def __init__(self) -> None:
-        self.chat = ChatImplementation()
-
-    def ping(self) -> str:
-        return "pong"
-
-
 @pytest.fixture(params=[Chat, BlockingChat], ids=["async contract", "blocking contract"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     """The server has implemented either contract."""
     server = Server()
     server.of("chat").implement(request.param, ChatImplementation())
-    server.implement(App, AppImplementation())
     with serving(server) as served:
         yield served
 
@@ -130,14 +115,13 @@ def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
     assert "BlockingChatProxy" in repr(chat) and str(inspect.signature(type(chat).say)).startswith("(self, text")
 
 
-def test_one_contract_for_several_channels_and_its_options(client: Client) -> None:
-    app = client.proxy(App)
-    assert app.ping() == "pong" and app.chat.say("hi") == 3
-    assert with_options(app, timeout=5, retry=Retry()).chat.say("hi") == 4
+def test_with_options(client: Client) -> None:
+    chat = client.of("chat").proxy(BlockingChat)
+    assert with_options(chat, timeout=5, retry=Retry()).say("hi") == 3
     with pytest.raises(RequestTimeout):
-        with_options(app.chat, timeout=0.01).hang()
+        with_options(chat, timeout=0.01).hang()
     with pytest.raises(TypeError, match="is not a request, and retry= is for requests only"):
-        with_options(app.chat, retry=Retry()).history()
+        with_options(chat, retry=Retry()).history()
 
 
 def test_errors_name_the_member(client: Client) -> None:
