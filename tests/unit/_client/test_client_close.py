@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_driver import LIMITS, NEVER, leap, lost, never, world
+from client_driver import LIMITS, NEVER, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from session_story import refuse
 
-from wsrpc import CloseInfo
+from wsrpc import CloseInfo, HandshakeRejected
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -120,3 +122,40 @@ async def test_a_handler_of_the_next_connection_is_not_cancelled_by_an_earlier_c
         assert w.client.state == "connected" and not finished.is_set()
         release.set()
         await finished.wait()
+
+
+async def test_close_waits_for_a_connection_that_has_refused_a_message() -> None:
+    """Such a connection takes no more messages, and has not told of its end yet."""
+    async with world(connect=False, url=None) as w:
+        transport = await w.bind()
+        refuse(transport)
+        await w.client.emit("note")  # waits for another connection
+        assert not w.client.peer.connected and w.client.peer.transport is transport
+        await w.client.close(4000, "enough")
+        assert [(info.code, info.user_closed) for info in w.closed] == [(4000, True)]
+
+
+class SlowToClose(ScriptedTransport):
+    """The other side does not answer the Close frame for a while."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answered = asyncio.Event()
+
+    async def close(self, code: int | None = 1000, reason: str = "") -> None:
+        await self.answered.wait()
+        await super().close(code, reason)
+
+
+async def test_a_connect_during_a_close_that_is_refused_and_then_the_old_connection_ends() -> None:
+    slow = SlowToClose()
+    async with world(connect=False, extensions=False) as w:
+        await w.client.bind(slow)
+        closing = await begun(w.client, w.client.close(), "closing")
+        w.failures = [HandshakeRejected(403)]
+        with pytest.raises(HandshakeRejected):
+            await w.client.connect()
+        assert w.client.state == "closed" and w.closed == []
+        slow.answered.set()
+        await closing
+        assert [(info.user_closed, info.will_reconnect) for info in w.closed] == [(True, False)]

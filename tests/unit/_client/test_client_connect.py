@@ -383,6 +383,16 @@ async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
         await lost(waiting)
 
 
+async def test_a_cancelled_connect_after_a_drop_goes_on_for_the_client() -> None:
+    async with world(reconnect=NEVER) as w:
+        await w.dropped()
+        connecting = await begun(w.client, w.client.connect(), "waiting")
+        await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert connecting.cancelled() and w.client.state == "waiting"
+
+
 async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialing() -> None:
     async with world(connect=False, reconnect=NEVER) as w:
         w.client.on("connect", never)
