@@ -21,10 +21,16 @@ from tenacity.asyncio import retry_if_exception as async_retry_if_exception
 from tenacity.wait import wait_base
 from websockets.exceptions import InvalidHandshake
 
-from wsrpc import ConnectionLost, HandshakeRejected, Reconnect, is_transient
+from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.backoff import Schedule
-from wsrpc._transports.urls import BadURL
 from wsrpc.testing import Clock
+
+
+def bad_url() -> Exception:
+    with pytest.raises(ValueError) as caught:
+        Client("http://x")
+    return caught.value
+
 
 TRANSIENT: list[BaseException] = [
     *(ConnectionRefusedError(), TimeoutError(), OSError("no route"), InvalidHandshake(), EOFError()),
@@ -37,7 +43,7 @@ FATAL: list[BaseException] = [
     *(ConnectionLost(code) for code in (1008, 4410)),
     *(
         ssl.SSLCertVerificationError(1, "not trusted"),
-        BadURL("http://x"),
+        bad_url(),
         asyncio.CancelledError(),
         KeyboardInterrupt(),
     ),
@@ -81,7 +87,7 @@ Step = tuple[Exception | tuple[float, int], float | None]
         pytest.param({}, [((0.99, 4411), 1), ((0.99, 4411), 2), ((0.99, 4411), 4)], id="expired again and again"),
         pytest.param({}, [((0, 1013), 11), ((0, 1006), 2)], id="1013 asks for ten seconds more"),
         pytest.param({}, [(FAIL, 1), (HandshakeRejected(403), None)], id="a fatal error"),
-        pytest.param({}, [(BadURL("x"), None)], id="no url"),
+        pytest.param({}, [(bad_url(), None)], id="no url"),
         pytest.param({"stop": stop_after_attempt(3)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop"),
         pytest.param({"stop": stop_before_delay(3.0)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop by time"),
         pytest.param(

@@ -93,6 +93,8 @@ async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture
         with pytest.raises(row.raises):
             async with w.client:
                 pytest.fail("entered")
+        with pytest.raises(row.raises):
+            await w.client.wait_connected()  # also after close, which is how the block ended
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import queue
 import threading
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,14 @@ from wsrpc.testing import MemoryEngine
 class ThreadedEngine(MemoryEngine):
     """A `MemoryEngine` whose connections may be in several event loops."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.loops: dict[Any, asyncio.AbstractEventLoop] = {}
+
+    async def connect(self, listener: Any, /) -> Any:
+        self.loops[listener] = asyncio.get_running_loop()
+        return await super().connect(listener)
+
     def carry(self, subject: str, payload: bytes) -> None:
         for connection in tuple(self.connections):
 
@@ -28,7 +37,7 @@ class ThreadedEngine(MemoryEngine):
                 if connection.hears(subject):
                     connection.listener.received(subject, payload)
 
-            connection._loop.call_soon_threadsafe(deliver)
+            self.loops[connection.listener].call_soon_threadsafe(deliver)
 
 
 class World:
