@@ -150,7 +150,9 @@ def test_on_a_closed_client_each_call_raises_connection_lost(served: Served) -> 
     stream.close()
     channel.abort()
     client.connect()  # it can be used again
-    assert client.request("add", 1) == 1
+    with client.events("said", returns=int) as said:
+        client.request("say", 1)
+        assert next(said) == 1
     client.close(4000, "bye")
 
 
