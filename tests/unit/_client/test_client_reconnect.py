@@ -164,7 +164,10 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
                 raise AssertionError(logged[0])
         if not isinstance(caught.value, (LookupError, RuntimeError)):
             await w.client.connect()
-            assert await w.client.request("echo", 2) == 2
+            async with w.client.events("said", returns=int) as said:
+                await w.client.wait_connected()
+                await w.peer.emit("said", 2)
+                assert await anext(said) == 2
 
 
 async def test_a_function_may_dial_again_after_what_is_fatal_otherwise() -> None:
