@@ -1,17 +1,17 @@
-"""A server in an event loop of its own thread, for tests of clients that block."""
+"""A server in an event loop of its own thread, for tests of clients that block, and what such a client can call."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple, TypeVar
 
 from leftovers import turns_until
 
-from wsrpc import Peer, Server
+from wsrpc import AnonymousChannel, Peer, RpcError, Server, current_peer
 from wsrpc.blocking import Client
 
 T = TypeVar("T")
@@ -42,6 +42,71 @@ class Served(NamedTuple):
         self.until(lambda: not any(p.active or p.channels or p.pending for p in self.server.peers))
         peer = client.peer
         client._portal.run(lambda: turns_until(lambda: not (peer.active or peer.channels or peer.pending)))
+
+
+def make_server() -> tuple[Server, list[str]]:
+    """Return a server with a handler of each kind, and a list of those that were cancelled or left."""
+    server = Server()
+    left: list[str] = []
+    server.on("add", lambda a, b=0: a + b)
+    server.on("echo", lambda value: value)
+    server.on_raw(lambda peer, message: peer.send_raw_nowait(f"{message} back"))
+
+    @server.on("fail")
+    def fail(text: str) -> None:
+        raise RpcError(text, code="no")
+
+    @server.on("hang")
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            left.append("hang")
+
+    @server.on("count")
+    async def count(n: int, wrong: int = -1, hangs: bool = False) -> AsyncIterator[Any]:
+        try:
+            for number in range(n):
+                yield "wrong" if number == wrong else number
+            if hangs:
+                await asyncio.Event().wait()
+        finally:
+            left.append("count")
+
+    @server.on("broken")
+    async def broken() -> AsyncIterator[int]:
+        yield 1
+        raise RpcError("broken", code="no")
+
+    @server.on("total")
+    async def total(numbers: AsyncIterator[int], most: int = 1000) -> int:
+        found = 0
+        try:
+            async for number in numbers:
+                found += number
+                if (most := most - 1) == 0:
+                    break
+        except asyncio.CancelledError:
+            left.append("total")
+            raise
+        return found
+
+    @server.on("doubled")
+    async def doubled(numbers: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for number in numbers:
+            yield 2 * number
+
+    @server.on("talk")
+    async def talk(channel: AnonymousChannel) -> None:
+        channel.on("ask", lambda text: text.upper())
+        async for text in channel.events("say", returns=str):
+            await channel.emit("said", text)
+
+    @server.on("say")
+    async def say(*args: Any) -> None:
+        await current_peer().emit("said", *args)
+
+    return server, left
 
 
 @contextmanager

@@ -45,6 +45,9 @@ class Root(Delegate):
         self._portal.open()
         try:
             self._await(self._inner.__aenter__)
+        except Exception:
+            self._portal.close()  # the next attempt has a loop of its own, and must not meet this one
+            raise
         except BaseException:
             self._portal.close_soon()
             raise

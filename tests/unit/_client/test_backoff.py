@@ -21,186 +21,111 @@ from tenacity.asyncio import retry_if_exception as async_retry_if_exception
 from tenacity.wait import wait_base
 from websockets.exceptions import InvalidHandshake
 
-from wsrpc import ConnectionLost, HandshakeRejected, Reconnect, is_transient
+from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
 from wsrpc._client.backoff import Schedule
-from wsrpc._transports.urls import BadURL, check_url
 from wsrpc.testing import Clock
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        ConnectionRefusedError(),
-        TimeoutError(),
-        OSError("no route"),
-        ConnectionLost(1006),
-        InvalidHandshake(),
-        EOFError(),
-        HandshakeRejected(500),
-        HandshakeRejected(503),
-        HandshakeRejected(429),
-        HandshakeRejected(502),
-        HandshakeRejected(408),
-    ],
-)
-def test_worth_another_attempt(error: BaseException) -> None:
-    assert is_transient(error)
+def bad_url() -> Exception:
+    with pytest.raises(ValueError) as caught:
+        Client("http://x")
+    return caught.value
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        HandshakeRejected(401),
-        HandshakeRejected(403),
-        HandshakeRejected(404),
+TRANSIENT: list[BaseException] = [
+    *(ConnectionRefusedError(), TimeoutError(), OSError("no route"), InvalidHandshake(), EOFError()),
+    *(HandshakeRejected(status) for status in (408, 429, 500, 502, 503)),
+    *(ConnectionLost(code) for code in (1000, 1001, 1002, 1003, 1006, 1007, 1009, 1011, 1012, 1013, 3000, 4401, 4411)),
+    ssl.SSLEOFError(),
+]
+FATAL: list[BaseException] = [
+    *(HandshakeRejected(status) for status in (400, 401, 403, 404, 405, 410, 426, 501)),
+    *(ConnectionLost(code) for code in (1008, 4410)),
+    *(
         ssl.SSLCertVerificationError(1, "not trusted"),
-        BadURL("http://x"),
+        bad_url(),
         asyncio.CancelledError(),
         KeyboardInterrupt(),
-    ],
-)
-def test_not_worth_it(error: BaseException) -> None:
-    assert not is_transient(error)
+    ),
+]
 
 
-@pytest.mark.parametrize("url", ["http://x/", "//x", "x", "", "ws:x"])
-def test_a_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError, match="ws://"):
-        check_url(url, tls=False)
-
-
-@pytest.mark.parametrize("url", ["ws://x", "wss://x:1/y?z"])
-def test_a_url(url: str) -> None:
-    check_url(url, tls=False)
-
-
-def delays_of(schedule: Schedule, *errors: Exception) -> list[float | None]:
-    return [schedule.failed(error) for error in errors]
+def test_which_errors_are_worth_another_attempt() -> None:
+    assert [error for error in TRANSIENT if not is_transient(error)] == []
+    assert [error for error in FATAL if is_transient(error)] == []
 
 
 def test_the_delay_is_random_between_nothing_and_a_bound_that_doubles() -> None:
     reconnect = Reconnect(initial=2.0, max=30.0)
-    series = [delays_of(Schedule(reconnect, Clock()), *[OSError()] * 8) for _ in range(300)]
-    for position, found in enumerate(zip(*series, strict=True)):
-        delays = [delay for delay in found if delay is not None]
+    schedules = [Schedule(reconnect, Clock()) for _ in range(300)]
+    for position in range(8):
+        delays = [schedule.failed(OSError()) or 0.0 for schedule in schedules]
         bound = min(30.0, 2.0 * 2**position)
-        assert len(delays) == 300
         assert 0 <= min(delays) < bound / 4, "full jitter begins at nothing"
         assert bound * 3 / 4 < max(delays) <= bound
+    assert (Reconnect().initial, Reconnect().max, Reconnect().stable) == (2.0, 30.0, 60.0)
 
 
-@pytest.mark.parametrize("error", [HandshakeRejected(403, "no"), BadURL("x")])
-def test_a_fatal_error_ends_it(error: Exception) -> None:
-    schedule = Schedule(Reconnect(), Clock())
-    assert schedule.failed(OSError()) is not None
-    assert schedule.failed(error) is None
-    assert not schedule.stopped
+# A schedule without randomness waits 1, 2, 4, ... seconds. A step is an attempt that fails, or a connection that lasts
+# for some seconds and ends with a code; and the delay after it, None if there is no other attempt.
+FAIL = OSError()
+Step = tuple[Exception | tuple[float, int], float | None]
 
 
-def fixed(**options: Any) -> Schedule:
-    """A schedule without randomness: 1, 2, 4, ... seconds."""
-    return Schedule(Reconnect(wait=wait_exponential(), **options), Clock())
-
-
-def test_a_drop_counts_as_a_failed_attempt_and_the_count_goes_on_over_short_connections() -> None:
-    schedule = fixed()
-    assert schedule.failed(OSError()) == 1
-    for delay in (2, 4, 8):
-        schedule.opened()
-        assert schedule.dropped(ConnectionLost()) == delay
-    assert schedule.failed(OSError()) == 16
-
-
-@pytest.mark.parametrize(("held", "delay"), [(59.9, 8), (60.0, 1), (1e6, 1)])
-def test_a_connection_that_held_for_a_minute_ends_the_count(held: float, delay: float) -> None:
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        pytest.param({}, [(FAIL, 1), ((0, 1006), 2), ((59.9, 1006), 4), (FAIL, 8)], id="drops count as failures"),
+        pytest.param({}, [(FAIL, 1), (FAIL, 2), ((60.0, 1006), 1), (FAIL, 2)], id="a minute ends the count"),
+        pytest.param({"stable": 5.0}, [(FAIL, 1), ((4.9, 1006), 2), ((5.0, 1006), 1)], id="stable is an option"),
+        pytest.param({}, [(FAIL, 1), (FAIL, 2), *[((1.0, 1012), 1)] * 9, (FAIL, 1)], id="a restart is no failure"),
+        pytest.param({}, [((0.99, 1012), 1), ((0.99, 1012), 2), ((0.99, 1012), 4)], id="nothing but restarts"),
+        pytest.param(
+            {"stop": stop_after_attempt(3)}, [*[((1.0, 4411), 0)] * 9, ((0, 1006), 1)], id="expired credentials"
+        ),
+        # A server may take a token whose time is over: with a `leeway`, or because its clock is wrong.
+        pytest.param({}, [((0.99, 4411), 1), ((0.99, 4411), 2), ((0.99, 4411), 4)], id="expired again and again"),
+        pytest.param({}, [((0, 1013), 11), ((0, 1006), 2)], id="1013 asks for ten seconds more"),
+        pytest.param({}, [(FAIL, 1), (HandshakeRejected(403), None)], id="a fatal error"),
+        pytest.param({}, [(bad_url(), None)], id="no url"),
+        pytest.param({"stop": stop_after_attempt(3)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop"),
+        pytest.param({"stop": stop_before_delay(3.0)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop by time"),
+        pytest.param(
+            {"retry": retry_if_exception_type(OSError)}, [(FAIL, 1), (ValueError(), None)], id="retry of tenacity"
+        ),
+        pytest.param(
+            {"retry": lambda error: getattr(error, "code", 0) != 4401},
+            [((0, 1006), 1), ((0, 4401), None)],
+            id="a function as retry",
+        ),
+    ],
+)
+def test_the_delays_after_failures_and_connections(options: dict[str, Any], steps: list[Step]) -> None:
     clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential()), clock)
-    delays_of(schedule, *[OSError()] * 3)
-    schedule.opened()
-    clock.advance(held)
-    assert schedule.dropped(ConnectionLost()) == delay
+    schedule = Schedule(Reconnect(wait=wait_exponential(), **options), clock)
+    found: list[float | None] = []
+    for what, _ in steps:
+        if isinstance(what, tuple):
+            schedule.opened()
+            clock.advance(what[0])
+            found.append(schedule.dropped(ConnectionLost(what[1])))
+        else:
+            found.append(schedule.failed(what))
+    assert found == [delay for _, delay in steps]
+    assert schedule.stopped == (found[-1] is None and "stop" in options)
 
 
-def test_how_long_is_stable_can_be_said() -> None:
-    clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential(), stable=5.0), clock)
-    delays_of(schedule, *[OSError()] * 3)
-    schedule.opened()
-    clock.advance(5.0)
-    assert schedule.dropped(ConnectionLost()) == 1
-
-
-def test_a_restart_of_the_server_is_no_failure() -> None:
-    """In a rolling restart a client may be closed with 1012 again and again, and another worker is always there."""
+def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None:
     clock = Clock()
     schedule = Schedule(Reconnect(), clock)
-    delays_of(schedule, *[OSError()] * 6)
-    for _ in range(200):
-        schedule.opened()
-        clock.advance(1.0)
-        delay = schedule.dropped(ConnectionLost(1012))
-        assert delay is not None and delay <= 0.8
-    assert max(first_delays(schedule, clock, ConnectionLost(1012))) > 0.5, "clients do not come back all at once"
-    assert max(first_delays(schedule, clock, ConnectionLost(1006))) > 1.0
-
-
-def first_delays(schedule: Schedule, clock: Clock, error: ConnectionLost) -> list[float]:
-    """Return the delays after many drops, each after a minute with a connection."""
-    found: list[float | None] = []
-    for _ in range(100):
-        schedule.opened()
-        clock.advance(60.0)
-        found.append(schedule.dropped(error))
-    return [delay for delay in found if delay is not None]
-
-
-def test_a_server_that_does_nothing_but_restart_fails() -> None:
-    clock = Clock()
-    schedule = Schedule(Reconnect(initial=1.0), clock)
-    found: list[float | None] = []
-    for _ in range(30):
-        schedule.opened()
-        clock.advance(0.99)
-        found.append(schedule.dropped(ConnectionLost(1012)))
-    assert max(delay or 0.0 for delay in found) > 10
-
-
-def test_after_credentials_that_have_expired_there_is_no_delay_and_no_failure() -> None:
-    clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential(), stop=stop_after_attempt(3)), clock)
-    for _ in range(200):
-        schedule.opened()
-        clock.advance(1.0)
-        assert schedule.dropped(ConnectionLost(4411)) == 0
-    assert schedule.dropped(ConnectionLost(1006)) == 1
-
-
-def test_credentials_that_expire_again_and_again_fail() -> None:
-    """A server may take a token whose time is over: with a `leeway`, or because its clock is wrong."""
-    clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential()), clock)
-    found: list[float | None] = []
-    for _ in range(4):
-        schedule.opened()
-        clock.advance(0.99)
-        found.append(schedule.dropped(ConnectionLost(4411)))
-    assert found == [1, 2, 4, 8]
-
-
-def test_a_strategy_decides_alone_after_a_restart() -> None:
-    clock = Clock()
-    schedule = Schedule(Reconnect(wait=wait_exponential(multiplier=3)), clock)
-    for _ in range(3):
-        schedule.opened()
-        clock.advance(1.0)
-        assert schedule.dropped(ConnectionLost(1012)) == 3
+    for code, least, most in ((1012, 0.5, 0.8), (1006, 1.0, 2.0)):
+        delays: list[float] = []
+        for _ in range(200):
+            schedule.opened()
+            clock.advance(60.0)
+            delays.append(schedule.dropped(ConnectionLost(code)) or 0.0)
+        assert least < max(delays) <= most
     assert Schedule(Reconnect(initial=0.0), clock).dropped(ConnectionLost(1012)) == 0
-
-
-def test_after_1013_it_is_ten_seconds_more() -> None:
-    schedule = fixed()
-    assert schedule.dropped(ConnectionLost(1013, "try again later")) == 11
-    assert schedule.dropped(ConnectionLost(1012)) == 2
 
 
 @pytest.mark.parametrize(
@@ -218,40 +143,15 @@ def test_after_1013_it_is_ten_seconds_more() -> None:
     ],
 )
 def test_retry_after_is_honoured(said: str, delay: float) -> None:
-    assert fixed().failed(HandshakeRejected(503, "", {"retry-after": said})) == delay
+    schedule = Schedule(Reconnect(wait=wait_exponential()), Clock())
+    assert schedule.failed(HandshakeRejected(503, "", {"retry-after": said})) == delay
 
 
 def test_retry_after_may_be_a_time() -> None:
     hour_away = datetime.now(UTC) + timedelta(hours=1)
-    delay = fixed().failed(HandshakeRejected(503, "", {"retry-after": format_datetime(hour_away, usegmt=True)}))
-    left = (hour_away - datetime.now(UTC)).total_seconds()
-    assert delay is not None
-    assert left <= delay <= 3601
-
-
-def test_strategies_of_tenacity() -> None:
-    schedule = fixed(stop=stop_after_attempt(3), retry=retry_if_exception_type(OSError))
-    assert delays_of(schedule, OSError(), OSError(), OSError()) == [1, 2, None]
-    assert schedule.stopped
-
-    schedule = fixed(stop=stop_after_attempt(3), retry=retry_if_exception_type(OSError))
-    assert schedule.failed(ValueError()) is None
-    assert not schedule.stopped
-
-
-def test_tenacitys_time_counts_from_the_drop() -> None:
-    schedule = fixed(stop=stop_before_delay(60.0))
-    schedule.begin()
-    schedule.opened()
-    assert schedule.dropped(ConnectionLost()) == 1
-    schedule = fixed(stop=stop_before_delay(3.0))
-    assert delays_of(schedule, OSError(), OSError(), OSError()) == [1, 2, None]
-
-
-def test_a_function_says_what_is_worth_it() -> None:
-    schedule = fixed(retry=lambda error: isinstance(error, ConnectionLost) and error.code != 4401)
-    assert schedule.dropped(ConnectionLost(1006)) == 1
-    assert schedule.dropped(ConnectionLost(4401)) is None
+    headers = {"retry-after": format_datetime(hour_away, usegmt=True)}
+    delay = Schedule(Reconnect(wait=wait_exponential()), Clock()).failed(HandshakeRejected(503, "", headers))
+    assert delay is not None and (hour_away - datetime.now(UTC)).total_seconds() <= delay <= 3601
 
 
 @pytest.mark.parametrize("delay", [-1.0, math.nan])
@@ -284,7 +184,3 @@ async def is_transient_async(error: BaseException) -> bool:
 def test_what_is_no_strategy_is_refused(options: dict[str, Any], error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         Reconnect(**options)
-
-
-def test_the_defaults_are_the_promised_ones() -> None:
-    assert (Reconnect().initial, Reconnect().max, Reconnect().stable) == (2.0, 30.0, 60.0)

@@ -1,4 +1,4 @@
-"""`Client.bind` and `Client(transport=...)`: connections that somebody else made."""
+"""`Client.bind` and `Client(transport=...)`: connections that somebody else made, also over one another."""
 
 from __future__ import annotations
 
@@ -8,391 +8,151 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from client_driver import LIMITS, World, begun, lost, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, ReconnectInfo, Server, current_context, dial
+from wsrpc import Client, CloseInfo, Peer, current_context
 from wsrpc._client.client import core_of
-from wsrpc._peer.core import PeerCore
 from wsrpc.testing import ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
+BY_HAND: dict[str, Any] = {"connect": False, "url": None}
 
 
-def echo_server() -> Server:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    return server
-
-
-async def test_made_without_a_connection_handlers_first_then_bound() -> None:
-    server = echo_server()
-    client = Client(limits=LIMITS)
-    client.on("name", lambda: "Ada")
-    states = [client.state]
-    assert not client.connected
-    async with server.listen() as listener:
-        await client.bind(await dial(listener.url, limits=LIMITS))
-        states.append(client.state)
-        assert states == ["idle", "connected"] and client.connected
-        assert await client.request("echo", 1) == 1
-        (peer,) = server.peers
-        assert await peer.request("name") == "Ada"
-        await client.close()
-    assert client.state == "closed" and not client.connected
-
-
-async def test_made_with_a_connection() -> None:
-    async with echo_server().listen() as listener:
-        async with Client(transport=await dial(listener.url, limits=LIMITS), limits=LIMITS) as client:
-            assert await client.request("echo", "x") == "x"
-
-
-async def test_made_with_a_connection_in_memory() -> None:
-    server = echo_server()
-    ours, theirs = memory_transports()
-    accepting = asyncio.create_task(server.accept(theirs))
-    async with Client(transport=ours, limits=LIMITS) as client:
-        await accepting
-        assert await client.request("echo", 2) == 2
-    await server.close()
+@pytest.mark.parametrize("given", ["to the constructor", "to bind"])
+async def test_a_client_may_be_made_with_a_connection_or_get_it_later(given: str) -> None:
+    async with world(**BY_HAND) as w:
+        ours, theirs = memory_transports(limits=LIMITS)
+        client = Client(transport=ours if given == "to the constructor" else None, limits=LIMITS)
+        assert (client.state, client.connected) == ("idle", False)
+        client.on("name", lambda: "Ada")
+        accepting = asyncio.create_task(w.server.accept(theirs))
+        async with client:
+            if given == "to bind":
+                assert client.state == "idle"
+                await client.bind(ours)
+            await accepting
+            assert (client.state, client.connected) == ("connected", True)
+            assert await client.request("echo", 1) == 1
+            assert await w.peer.request("name") == "Ada"
+        assert (client.state, client.connected) == ("closed", False)
 
 
 async def test_bound_again_after_a_drop_with_handlers_kept() -> None:
-    server = echo_server()
-    lost: asyncio.Queue[CloseInfo] = asyncio.Queue()
-    opened: list[Peer] = []
-    client = Client(limits=LIMITS)
-    client.on("name", lambda: "Ada")
-    client.of("side").on("name", lambda: "Bert")
-    client.on("open", opened.append)
-    client.on("close", lambda peer, info: lost.put_nowait(info))
-    async with server.listen() as listener:
+    async with world(**BY_HAND) as w:
+        states: list[str] = []
+        w.client.on("name", lambda: "Ada")
+        w.client.of("side").on("name", lambda: "Bert")
+        w.client.on("disconnect", lambda: states.append(w.client.state))
         for number in range(1, 4):
-            transport = await dial(listener.url, limits=LIMITS)
-            await client.bind(transport)
-            assert len(opened) == number
-            await client.emit("nobody listens")
-            assert await client.request("echo", number) == number
-            (peer,) = server.peers
-            assert await peer.request("name") == "Ada"
-            assert await peer.of("side").request("name") == "Bert"
+            transport = await w.bind()
+            await w.expect("open", *["back"] * (number > 1))
+            assert await w.client.request("echo", number) == number
+            assert await w.peer.request("name") == "Ada"
+            assert await w.peer.of("side").request("name") == "Bert"
             transport.abort()
-            info = await lost.get()
-            assert (info.code, info.user_closed, info.will_reconnect) == (1006, False, False)
-            assert not client.connected
-            await peer.wait_closed()
-        await client.close()
+            await w.expect("close")
+            info = w.closed[-1]
+            assert (info.code, info.user_closed, info.will_reconnect, w.client.connected) == (1006, False, False, False)
+            await turns_until(lambda: not w.server.peers)
+        assert states == ["idle"] * 3
 
 
-async def test_over_a_live_connection_the_old_one_gets_1001_and_its_pending_requests_fail() -> None:
-    first, second = Server(limits=LIMITS), echo_server()
-    started, ended = asyncio.Event(), asyncio.get_running_loop().create_future()
-    first.on("close", lambda peer, info: ended.set_result(info))
+@pytest.mark.parametrize("thing", ["no transport", "bound already"])
+async def test_what_cannot_be_bound_changes_nothing(thing: str) -> None:
+    async with world(**BY_HAND) as w:
+        transport = await w.bind()
+        given: Any = transport if thing == "bound already" else object()
+        with pytest.raises((TypeError, ValueError), match="takes a transport" if thing == "no transport" else thing):
+            await w.client.bind(given)
+        assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
 
-    @first.on("wait")
-    async def wait() -> None:
-        started.set()
-        await asyncio.Event().wait()
 
-    infos: list[CloseInfo] = []
-    client = Client(limits=LIMITS)
-    client.on("close", lambda peer, info: infos.append(info))
-    async with first.listen() as one, second.listen() as two:
-        await client.bind(await dial(one.url, limits=LIMITS))
-        pending = asyncio.create_task(client.request("wait"))
-        await started.wait()
-        await client.bind(await dial(two.url, limits=LIMITS))
-        with pytest.raises(ConnectionLost) as caught:
-            await pending
-        assert (caught.value.code, caught.value.outcome) == (1001, "unknown")
-        info = await ended
-        assert (info.code, info.was_clean) == (1001, True)
-        assert [(info.code, info.user_closed) for info in infos] == [(1001, False)]
-        assert await client.request("echo", "on the second") == "on the second"
-        await client.close()
+@pytest.mark.parametrize("thing", [object(), None, "ws://somewhere"])
+async def test_a_server_takes_no_such_thing_either(thing: Any) -> None:
+    async with world(**BY_HAND) as w:
+        with pytest.raises(TypeError, match="transport"):
+            await w.server.accept(thing)
+        assert w.server.peers == () and (await w.server.emit("x")).sent == 0
+
+
+@pytest.mark.parametrize("when", ["before", "as what waited is sent"])
+async def test_bind_of_a_connection_that_is_over(when: str) -> None:
+    async with world(**BY_HAND) as w:
+        ours, _ = memory_transports()
+        if when == "before":
+            ours.abort()
+            await ours.close()
+            await w.client.bind(ours)
+            await w.expect("open", "close")
+            assert w.closed[0].code == 1006
+        else:
+            waiting = asyncio.create_task(w.client.wait_connected())
+            await w.client.emit("waits")
+            ours.close_soon(4000, "gone")
+            assert (await lost(w.client.bind(ours))).code == 4000
+            assert w.client.state == "idle" and not waiting.done()
+            await w.client.close()
+            await lost(waiting)
 
 
 async def test_bind_in_an_open_handler_that_is_a_plain_function() -> None:
     """The other handlers wait for the second connection's opening, and run for that one only."""
-    client, begun, ended = Client(limits=LIMITS), list[int](), list[int]()
-    may_end = asyncio.Event()
-    ends = [memory_transports() for _ in range(2)]
+    async with world(**BY_HAND) as w:
+        begun_on: list[bool] = []
+        may_end = asyncio.Event()
+        first, second = (memory_transports()[0] for _ in range(2))
 
-    @client.on("open")
-    def bind_once(peer: Peer) -> None:
-        if peer.transport is ends[0][0]:
-            peer.bind(ends[1][0])
+        @w.client.on("open")
+        def bind_once(peer: Peer) -> None:
+            if peer.transport is first:
+                peer.bind(second)
 
-    @client.on("connect")
-    async def opened(peer: Peer) -> None:
-        begun.append([peer.transport is mine for mine, _ in ends].index(True))
-        await may_end.wait()
-        ended.append(1)
+        @w.client.on("connect")
+        async def opened(peer: Peer) -> None:
+            begun_on.append(peer.transport is second)
+            await may_end.wait()
 
-    binding = asyncio.create_task(client.bind(ends[0][0]))
-    await turns_until(lambda: begun)
-    assert client.state == "opening"
-    with pytest.raises(ConnectionLost, match="another connection was bound"):
-        await binding
-    waiting = asyncio.create_task(client.wait_connected())
-    await asyncio.sleep(0)
-    assert not waiting.done()
-    may_end.set()
-    await waiting
-    assert client.peer.transport is ends[1][0] and (begun, ended) == ([1], [1])
-    await client.close()
-
-
-async def test_a_request_made_inside_open() -> None:
-    answers = []
-    client = Client(limits=LIMITS)
-
-    @client.on("open")
-    async def opened(peer: Peer) -> None:
-        answers.append(await peer.request("echo", "peer"))
-        answers.append(await client.request("echo", "client"))
-
-    async with echo_server().listen() as listener:
-        await client.bind(await dial(listener.url, limits=LIMITS))
-        assert answers == ["peer", "client"]
-        await client.close()
-
-
-async def test_both_sides_request_inside_open() -> None:
-    answers: asyncio.Queue[str] = asyncio.Queue()
-    server = echo_server()
-    client = Client(limits=LIMITS)
-    client.on("name", lambda: "Ada")
-
-    @server.on("open")
-    async def accepted(peer: Peer) -> None:
-        answers.put_nowait(await peer.request("name", returns=str))
-
-    @client.on("open")
-    async def opened(peer: Peer) -> None:
-        answers.put_nowait(await peer.request("echo", "x", returns=str))
-
-    async with server.listen() as listener:
-        await client.bind(await dial(listener.url, limits=LIMITS))
-        assert {await answers.get(), await answers.get()} == {"Ada", "x"}
-        await client.close()
-
-
-async def test_what_was_sent_before_bind_leaves_after_open_in_order() -> None:
-    server = Server(limits=LIMITS)
-    heard: asyncio.Queue[str] = asyncio.Queue()
-    server.on("say", heard.put_nowait)
-    client = Client(limits=LIMITS)
-
-    @client.on("open")
-    async def opened(peer: Peer) -> None:
-        await peer.emit("say", "in open")
-
-    await client.emit("say", "1")
-    client.emit_nowait("say", "2")
-    await client.emit("say", "3")
-    async with server.listen() as listener:
-        await client.bind(await dial(listener.url, limits=LIMITS))
-        await client.emit("say", "4")
-        assert [await heard.get() for _ in range(5)] == ["in open", "1", "2", "3", "4"]
-        await client.close()
-
-
-async def test_bind_after_close_opens_it_again() -> None:
-    client = Client(limits=LIMITS)
-    async with echo_server().listen() as listener:
-        for _ in range(2):
-            await client.bind(await dial(listener.url, limits=LIMITS))
-            assert await client.request("echo", 1) == 1
-            await client.close()
-            with pytest.raises(ConnectionLost) as caught:
-                await client.emit("too late")
-            assert caught.value.outcome == "not_sent"
-
-
-async def test_bind_of_a_connection_that_is_over_already() -> None:
-    lost: asyncio.Queue[CloseInfo] = asyncio.Queue()
-    client = Client(limits=LIMITS)
-    client.on("close", lambda peer, info: lost.put_nowait(info))
-    async with echo_server().listen() as listener:
-        transport = await dial(listener.url, limits=LIMITS)
-        transport.abort()
-        await transport.close()
-        await client.bind(transport)
-        assert (await lost.get()).code == 1006
-        await client.close()
-
-
-async def test_bind_from_within_close_brings_it_back() -> None:
-    client = Client(limits=LIMITS)
-    back = asyncio.Event()
-    async with echo_server().listen() as listener:
-
-        @client.on("close")
-        async def closed(peer: Peer, info: CloseInfo) -> None:
-            if not info.user_closed:
-                await client.bind(await dial(listener.url, limits=LIMITS))
-                back.set()
-
-        first = await dial(listener.url, limits=LIMITS)
-        await client.bind(first)
-        first.abort()
-        await back.wait()
-        assert await client.request("echo", 1) == 1
-        await client.close()
-
-
-def test_a_url_and_a_transport_are_refused() -> None:
-    with pytest.raises(ValueError, match="not both"):
-        Client("ws://127.0.0.1:1/", transport=object())  # type: ignore[arg-type]
-
-
-async def test_connect_without_a_url_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="bind"):
-        await Client().connect()
-
-
-async def test_a_bind_that_is_cancelled_stays_bound_and_on_reconnect_is_called() -> None:
-    server = echo_server()
-    client = Client(limits=LIMITS)
-    ready = asyncio.Event()
-    told: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
-    client.on("open", ready.wait)
-    client.on_reconnect(told.put_nowait)
-    async with server.listen() as listener:
-        ready.set()
-        await client.bind(await dial(listener.url, limits=LIMITS))
-        ready.clear()
-        binding = asyncio.create_task(client.bind(await dial(listener.url, limits=LIMITS)))
-        await turns_until(lambda: client.state == "opening")
-        binding.cancel()
-        await asyncio.wait([binding])
-        assert told.empty()
-        ready.set()
-        info = await told.get()
-        assert (info.attempts, info.downtime) == (0, 0.0)
-        await client.wait_connected()
-        assert client.state == "connected" and await client.request("echo", 1) == 1
-        await client.close()
-    assert told.empty()
-
-
-async def test_a_connection_that_ends_when_what_waited_is_sent_is_not_open() -> None:
-    client = Client(limits=LIMITS)
-    waiting = asyncio.create_task(client.wait_connected())
-    await client.emit("waits")
-    ours, _ = memory_transports()
-    ours.close_soon(4000, "gone")
-    with pytest.raises(ConnectionLost) as caught:
-        await client.bind(ours)
-    assert caught.value.code == 4000
-    assert client.state == "idle" and not waiting.done()
-    await client.close()
-    with pytest.raises(ConnectionLost):
+        assert (await lost(w.client.bind(first))).reason == "another connection was bound"
+        waiting = await begun(w.client, w.client.wait_connected(), "opening")
+        await turns_until(lambda: begun_on)
+        assert not waiting.done()
+        may_end.set()
         await waiting
+        assert w.client.peer.transport is second and begun_on == [True]
 
 
-async def test_over_a_connection_that_is_closing_there_was_no_time_without_one() -> None:
-    class Slow(ScriptedTransport):
-        """The other side does not answer the Close frame for a while."""
+async def test_an_open_handler_that_binds_in_its_first_step_which_may_run_at_once() -> None:
+    """What then ends the second connection stops its handlers, which have no say in when the third one is open."""
+    async with world(**BY_HAND) as w:
+        dialed = [memory_transports()[0] for _ in range(3)]
+        started: list[int] = []
+        stopped: list[int] = []
+        go_on = asyncio.Event()
 
-        async def close(self, code: int | None = 1000, reason: str = "") -> None:
-            await answered.wait()
-            await super().close(code, reason)
+        @w.client.on("connect")
+        async def opened() -> None:
+            number = len(started)
+            started.append(number)
+            try:
+                if number == 0:
+                    await w.client.bind(dialed[1])
+                await go_on.wait()
+            except asyncio.CancelledError:
+                stopped.append(number)
+                raise
 
-    answered = asyncio.Event()
-    infos: list[ReconnectInfo] = []
-    line = Slow()
-    client = Client(transport=line, extensions=False)
-    client.on_reconnect(infos.append)
-    async with client:
-        line.feed(*["{"] * 11)
-        assert not client.connected
-        assert client.peer.transport is line
-        await client.bind(ScriptedTransport())
-        answered.set()
-    assert [info.downtime for info in infos] == [0.0]
-
-
-async def handler_that_runs_on(client: Client, server: Server) -> None:
-    started = asyncio.Event()
-
-    async def run_on() -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    client.on("run", run_on)
-    (peer,) = server.peers
-    await peer.emit("run")
-    await started.wait()
-
-
-@pytest.mark.parametrize(
-    ("keep", "most"),
-    [
-        (lambda client, server: None, 1),
-        (lambda client, server: client.events("news"), 1),
-        (lambda client, server: client.of("side").events("news"), 1),
-        (lambda client, server: client.open_channel("conversation"), 2),  # that of the channel
-        (handler_that_runs_on, 2),
-    ],
-    ids=["nothing", "events", "named", "channel", "handler"],
-)
-async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(
-    keep: Callable[[Client, Server], Any], most: int
-) -> None:
-    server = Server(limits=LIMITS)
-    server.on("conversation", lambda: current_context().channel())
-    client = Client(limits=LIMITS.replace(close_timeout=0.01))
-    kept: Any = None
-    for number in range(10):
-        ours, theirs = memory_transports()
-        accepting = asyncio.create_task(server.accept(theirs))
-        await client.bind(ours)
-        await accepting
-        if number == 0:
-            kept = keep(client, server)
-            if asyncio.iscoroutine(kept):
-                kept = await kept
-        ours.abort()
-        await turns_until(lambda: not client.connected and not server.peers)
-    gc.collect()
-    peer = core_of(client).peer
-    assert sum(isinstance(found, PeerCore) and found.peer is peer for found in gc.get_objects()) == most
-    await client.close()
-    await server.close()
-    del kept
-
-
-async def test_handlers_that_bind_the_next_connection_keep_no_sessions() -> None:
-    server = Server(limits=LIMITS)
-    client = Client(limits=LIMITS)
-    bound = asyncio.Event()
-
-    async def move() -> None:
-        ours, theirs = memory_transports()
-        accepting = asyncio.create_task(server.accept(theirs))
-        await client.bind(ours)
-        await accepting
-        bound.set()
-
-    client.on("move", move)
-    await move()
-    for _ in range(10):
-        bound.clear()
-        (peer,) = server.peers
-        await peer.emit("move")
-        await bound.wait()
-        await turns_until(lambda: len(server.peers) == 1 and client.peer.active == 0)
-    gc.collect()
-    peer = core_of(client).peer
-    # Timers of the present connection run in the context of the handler that has bound it, and may keep its session.
-    assert sum(isinstance(found, PeerCore) and found.peer is peer for found in gc.get_objects()) <= 2
-    await client.close()
-    await server.close()
+        assert (await lost(w.client.bind(dialed[0]))).reason == "another connection was bound"
+        await turns_until(lambda: len(started) == 2)
+        dialed[1].abort()
+        await turns_until(lambda: w.client.state == "idle")
+        third = asyncio.create_task(w.client.bind(dialed[2]))
+        await turns_until(lambda: len(started) == 3 and len(stopped) == 2)
+        assert sorted(stopped) == [0, 1] and w.client.state == "opening" and not third.done()
+        go_on.set()
+        await third
 
 
 async def test_senders_that_wait_for_room_use_what_a_close_handler_has_bound() -> None:
@@ -416,8 +176,62 @@ async def test_senders_that_wait_for_room_use_what_a_close_handler_has_bound() -
     await asyncio.sleep(0)
     first.lose()
     await waiting
-    with pytest.raises(ConnectionLost):
-        await bound
+    await lost(bound)
     await closing
     assert [message["a"] for message in second.take() if "a" in message] == [["news", 1]]
     await client.close()
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def handler_that_runs_on(w: World) -> None:
+    w.client.on("run", asyncio.Event().wait)
+    await w.peer.emit("run")
+    await turns_until(lambda: w.client.peer.active)
+
+
+async def handler_that_binds(w: World) -> None:
+    bound = asyncio.Event()
+
+    async def move() -> None:
+        await w.bind()
+        bound.set()
+
+    w.client.on("move", move)
+    for _ in range(10):
+        bound.clear()
+        await w.peer.emit("move")
+        await bound.wait()
+        await turns_until(lambda: len(w.server.peers) == 1 and w.client.peer.active == 0)
+
+
+@pytest.mark.parametrize(
+    ("keep", "most"),
+    [
+        (lambda w: None, 1),
+        (lambda w: w.client.events("news"), 1),
+        (lambda w: w.client.of("side").events("news"), 1),
+        (lambda w: w.client.open_channel("conversation"), 2),  # that of the channel
+        (handler_that_runs_on, 2),
+        (handler_that_binds, 2),  # timers of the present connection run in the context of the handler
+    ],
+    ids=["nothing", "events", "named", "channel", "handler", "handler that binds"],
+)
+async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(keep: Callable[[World], Any], most: int) -> None:
+    async with world(**BY_HAND, limits=LIMITS.replace(close_timeout=0.01)) as w:
+        w.server.on("conversation", lambda: current_context().channel())
+        kept: Any = None
+        for number in range(10):
+            transport = await w.bind()
+            if number == 0:
+                kept = keep(w)
+                if asyncio.iscoroutine(kept):
+                    kept = await kept
+            (w.client.peer.transport or transport).abort()
+            await turns_until(lambda: not w.client.connected and not w.server.peers)
+        core = core_of(w.client)
+        gc.collect()
+        sessions = [found for found in gc.get_objects() if type(found) is type(core.peer_core)]
+        assert 1 <= sum(found.peer is core.peer for found in sessions) <= most
+        del kept, sessions

@@ -1,692 +1,421 @@
-"""`Client` dials: the first connection, what it is refused with, TLS."""
+"""`Client.connect`: which attempts are repeated, what it raises, which options each attempt asks, and when it ends."""
 
 from __future__ import annotations
 
 import asyncio
-import logging
-import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+from client_driver import AT_ONCE, LIMITS, NEVER, attempts_in, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import raw_server
 from tenacity import stop_after_attempt
 
-from wsrpc import (
-    Client,
-    CloseInfo,
-    ConnectFailed,
-    ConnectionLost,
-    HandshakeRejected,
-    Limits,
-    Peer,
-    Reconnect,
-    Server,
-)
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, Server
 from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
-AT_ONCE = Reconnect(initial=0.001, max=0.001)
-
 NOBODY = "ws://127.0.0.1:1/"
+ONCE = Reconnect(stop=stop_after_attempt(1))
+THRICE = Reconnect(initial=0, max=0, stop=stop_after_attempt(3))
+REFUSING = Reconnect(retry=lambda error: False)
 
 PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
 """A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
 
 
-async def never() -> str:
-    """The URL of a client whose attempts do not end by themselves."""
-    await asyncio.Event().wait()
-    raise AssertionError("unreachable")
-
-
-def leap(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-    """Put the clock of the event loop forward."""
-    loop = asyncio.get_running_loop()
-    time = loop.time
-    monkeypatch.setattr(loop, "time", lambda: time() + seconds)
-
-
-def server() -> Server:
-    made = Server(limits=LIMITS)
-    made.on("echo", lambda value: value)
-    return made
-
-
-@pytest.fixture
-def deaf_port() -> Iterator[int]:
-    """A port that nobody listens on, and that nobody else gets meanwhile."""
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        yield sock.getsockname()[1]
-
-
-def attempts_in(caplog: pytest.LogCaptureFixture) -> list[str]:
-    return [
-        record.getMessage()
-        for record in caplog.records
-        if record.name == "wsrpc" and record.levelno == logging.WARNING and "could not connect" in record.getMessage()
-    ]
-
-
-async def test_a_port_that_nobody_listens_on(deaf_port: int, caplog: pytest.LogCaptureFixture) -> None:
-    reconnect = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(3))
-    client = Client(f"ws://127.0.0.1:{deaf_port}/", reconnect=reconnect)
-    with pytest.raises(ConnectFailed) as caught:
-        await client.connect()
-    error = caught.value
-    assert error.attempts == 3
-    assert isinstance(error.last_error, ConnectionRefusedError)
-    assert isinstance(error, ConnectionError)
-    assert "3 attempts" in str(error)
-    assert client.state == "closed"
-    warnings = attempts_in(caplog)
-    assert len(warnings) == 2  # the third is in the line that says that the client gives up
-    assert all("ConnectionRefusedError" in warning for warning in warnings)
-    await client.close()
-
-
-async def test_giving_up_ends_what_was_waiting(deaf_port: int) -> None:
-    client = Client(f"ws://127.0.0.1:{deaf_port}/", reconnect=AT_ONCE, connect_timeout=0.05)
-    request = asyncio.create_task(client.request("x"))
-    await asyncio.sleep(0)
-    with pytest.raises(ConnectFailed):
-        await client.connect()
-    with pytest.raises(ConnectionLost) as caught:
-        await request
-    assert caught.value.outcome == "not_sent"
-    assert "gave up: could not connect in" in caught.value.reason
-    with pytest.raises(ConnectionLost, match=r"no connection \(1006 the client gave up: could not connect in"):
-        await client.request("x")
-    with pytest.raises(ConnectFailed):
-        await client.wait_connected()
-    with pytest.raises(ConnectionLost):
-        await client.emit("nobody will come")
-    await client.close()
-
-
-async def test_the_block_is_not_entered_when_there_is_no_connection(deaf_port: int) -> None:
-    with pytest.raises(ConnectFailed):
-        async with Client(f"ws://127.0.0.1:{deaf_port}/", reconnect=AT_ONCE, connect_timeout=0.02):
-            pytest.fail("entered")
-
-
-async def test_a_server_that_accepts_and_says_nothing() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, limits=Limits(open_timeout=0.03), reconnect=AT_ONCE, connect_timeout=0.2)
-        with pytest.raises(ConnectFailed) as caught:
-            await client.connect()
-        assert isinstance(caught.value.last_error, TimeoutError)
-        await client.close()
-
-
-async def test_connect_timeout_cuts_an_attempt_short() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, connect_timeout=0.05)
-        with pytest.raises(ConnectFailed) as caught:
-            await client.connect()
-        assert caught.value.attempts == 1
-        await client.close()
-
-
-@pytest.mark.parametrize("connect_timeout", [None, 30.0])
-async def test_without_reconnect_there_is_one_attempt(
-    deaf_port: int, connect_timeout: float | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    asked: list[int] = []
-
-    def url() -> str:
-        asked.append(1)
-        return f"ws://127.0.0.1:{deaf_port}/"
-
-    client = Client(url, reconnect=None, connect_timeout=connect_timeout, limits=LIMITS)
-    for attempts in (1, 2):
-        queued = asyncio.create_task(client.request("echo", 1))
-        with pytest.raises(ConnectFailed) as caught:
-            await client.connect()
-        assert caught.value.attempts == 1
-        assert isinstance(caught.value.last_error, ConnectionRefusedError)
-        assert caught.value.__cause__ is caught.value.last_error
-        assert str(caught.value).startswith("could not connect in 1 attempt; the last one: ConnectionRefusedError: ")
-        assert (client.state, len(asked)) == ("closed", attempts)
-        with pytest.raises(ConnectionLost) as lost:
-            await queued
-        assert lost.value.outcome == "not_sent"
-    with pytest.raises(ConnectFailed):
-        await client.wait_connected()
-    assert "next attempt" not in caplog.text
-    await client.close()
-
-
-async def test_an_attempt_after_a_drop_that_connect_raises_is_no_error_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    server = Server(limits=LIMITS)
-    async with server.listen() as listener:
-        client = Client(listener.url, reconnect=None, limits=LIMITS)
-        await client.connect()
-    await client.peer.wait_closed()
-    with pytest.raises(ConnectFailed):
-        await client.connect()
-    assert "gives up" not in caplog.text
-    await client.close()
-
-
-async def test_without_reconnect_a_refusal_is_raised_as_it_is() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=None, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        await raw.refuse("403 Forbidden")
-        with pytest.raises(HandshakeRejected) as fatal:
-            await connecting
-        assert fatal.value.status == 403
-        connecting = asyncio.create_task(client.connect())
-        await raw.refuse("503 Service Unavailable")
-        with pytest.raises(ConnectFailed) as failed:
-            await connecting
-        assert isinstance(failed.value.last_error, HandshakeRejected)
-        await client.close()
-
-
-async def test_without_reconnect_a_connection_that_ends_while_it_opens_is_not_dialed_again() -> None:
-    server = Server(limits=LIMITS)
-    opened: list[Peer] = []
-
-    @server.on("open")
-    async def leave(peer: Peer) -> None:
-        opened.append(peer)
-        await peer.close(4000, "not now")
-
-    async with server.listen() as listener:
-        client = Client(listener.url, reconnect=None, limits=LIMITS)
-        ready = asyncio.Event()
-        client.on("open", ready.wait)
-        with pytest.raises(ConnectionLost) as caught:
-            await client.connect()
-        assert (caught.value.code, caught.value.reason, client.state) == (4000, "not now", "closed")
-        await client.close()
-    assert len(opened) == 1
+# ---------------------------------------------------------------- attempts that fail
 
 
 @pytest.mark.parametrize("connect_timeout", [None, 20.0])
-async def test_it_connects_once_somebody_listens(deaf_port: int, connect_timeout: float | None) -> None:
-    urls = [f"ws://127.0.0.1:{deaf_port}/"]
-    attempts: asyncio.Queue[str] = asyncio.Queue()
-
-    def url() -> str:
-        attempts.put_nowait(urls[0])
-        return urls[0]
-
-    client = Client(url, reconnect=AT_ONCE, connect_timeout=connect_timeout, limits=LIMITS)
-    connecting = asyncio.create_task(client.connect())
-    waiting = asyncio.create_task(client.wait_connected())
-    for _ in range(3):
-        await attempts.get()
-        assert client.state in ("connecting", "waiting")
-    async with server().listen() as listener:
-        urls[0] = listener.url
-        await connecting
-        await waiting
-        assert await client.request("echo", 1) == 1
-        await client.close()
-
-
-@pytest.mark.parametrize("status", [401, 403, 404])
-async def test_fatal_refusals_are_not_tried_again(status: int) -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE)
-        connecting = asyncio.create_task(client.connect())
-        await raw.refuse(f"{status} No", "and this is why")
-        with pytest.raises(HandshakeRejected) as caught:
-            await connecting
-        assert caught.value.status == status
-        assert caught.value.body == "and this is why"
-        assert isinstance(caught.value, ConnectionError)
-        assert "and this is why" in str(caught.value) and str(status) in str(caught.value)
-        with pytest.raises(HandshakeRejected):
-            await client.wait_connected()
-        await client.close()
-
-
-@pytest.mark.parametrize("status", [429, 500, 502, 503])
-async def test_other_refusals_are_tried_again(status: int, caplog: pytest.LogCaptureFixture) -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        await raw.refuse(f"{status} Later")
-        await raw.refuse(f"{status} Later")
-        peer = await raw.accept()
-        await connecting
-        warnings = attempts_in(caplog)
-        assert len(warnings) == 2
-        assert str(status) in warnings[0]
-        peer.drop()
-        await client.close()
-
-
-@pytest.mark.parametrize("location", ["http://portal.example/login", "https://portal.example/", "mailto:a@b"])
-async def test_a_redirect_to_what_is_no_websocket_is_tried_again(
-    location: str, caplog: pytest.LogCaptureFixture
+async def test_a_failed_attempt_is_a_warning_and_is_repeated(
+    connect_timeout: float | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The network of a hotel, which wants to be logged into first."""
-    async with raw_server() as raw:
-        client = Client(raw.url + "?token=secret", reconnect=AT_ONCE, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        await raw.refuse("302 Found", "", f"Location: {location}")
-        peer = await raw.accept()
-        await connecting
-        peer.drop()
-        await client.close()
-    [warning] = attempts_in(caplog)
-    assert "HTTP 302" in warning
-    assert "secret" not in warning
+    failures = [OSError("no route"), HandshakeRejected(503, "come back later"), TimeoutError("too late")]
+    async with world(*failures, connect=False, connect_timeout=connect_timeout) as w:
+        await asyncio.gather(w.client.connect(), w.client.wait_connected())
+        assert await w.client.request("echo", 1) == 1
+        assert len(w.dialed) == 4 and w.back == []
+    said = ["OSError: no route", "HTTP 503: come back later", "TimeoutError: too late"]
+    for text, warning in zip(said, attempts_in(caplog), strict=True):
+        assert warning.endswith(f"{text}; next attempt in 0.0 s")
 
 
-async def test_garbage_instead_of_a_handshake_is_tried_again() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        for garbage in (b"SSH-2.0-OpenSSH_9.6\r\n", b"\x00" * 100 + b"\r\n", b""):
-            sock = await raw.accept_tcp()
-            await asyncio.get_running_loop().sock_sendall(sock, garbage)
-            sock.close()
-        peer = await raw.accept()
-        await connecting
-        peer.drop()
-        await client.close()
+class Raised(NamedTuple):
+    """What `connect` raises where each attempt fails in this way."""
+
+    reconnect: Reconnect | None
+    failures: list[Exception]
+    raises: type[Exception]
+    said: str = ""
 
 
-async def test_values_are_used_for_each_attempt() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url + "ws?x=1", headers={"X-One": "1"}, auth="secret", reconnect=AT_ONCE, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        requests = [await raw.refuse("503 Later"), (peer := await raw.accept()).request]
-        await connecting
-        for request in requests:
-            assert request.startswith(b"GET /ws?x=1 HTTP/1.1\r\n")
-            assert b"\r\nX-One: 1\r\n" in request + b"\r\n"
-            assert b"\r\nAuthorization: Bearer secret\r\n" in request + b"\r\n"
-        assert client.peer.info.path == "/ws"
-        assert client.peer.info.query == {"x": "1"}
-        peer.drop()
-        await client.close()
+RAISED = {
+    "401": Raised(AT_ONCE, [HandshakeRejected(401, "who are you?")], HandshakeRejected, "HTTP 401: who are you?"),
+    "403": Raised(AT_ONCE, [HandshakeRejected(403)], HandshakeRejected),
+    "404 in the end": Raised(AT_ONCE, [OSError(), HandshakeRejected(404)], HandshakeRejected),
+    "TLS": Raised(AT_ONCE, [ssl.SSLCertVerificationError("not trusted")], ssl.SSLCertVerificationError),
+    "no reconnect, 403": Raised(None, [HandshakeRejected(403)], HandshakeRejected),
+    "no reconnect, 503": Raised(None, [HandshakeRejected(503)], ConnectFailed, "HTTP 503"),
+    "no reconnect": Raised(
+        None, [OSError("gone")], ConnectFailed, "could not connect in 1 attempt; the last one: OSError: gone"
+    ),
+    "stop, 503": Raised(ONCE, [HandshakeRejected(503)], ConnectFailed),
+    "stop, 401": Raised(ONCE, [HandshakeRejected(401)], HandshakeRejected),
+    "stop after three": Raised(THRICE, [OSError("no"), OSError("no"), OSError("gone")], ConnectFailed, "in 3 attempts"),
+    "retry says no": Raised(REFUSING, [TimeoutError("no token")], TimeoutError, "no token"),  # no `connect_timeout`
+}
 
 
-@pytest.mark.parametrize("kind", ["function", "coroutine"])
-async def test_functions_are_asked_at_each_attempt(kind: str) -> None:
-    asked: list[str] = []
-
-    def number(what: str) -> str:
-        asked.append(what)
-        return f"{what}{asked.count(what)}"
-
-    async with raw_server() as raw:
-        if kind == "function":
-            client = Client(
-                lambda: raw.url + number("url"),
-                headers=lambda: {"X-Number": number("header")},
-                auth=lambda: number("auth"),
-                reconnect=AT_ONCE,
-                limits=LIMITS,
-            )
-        else:
-
-            async def url() -> str:
-                await asyncio.sleep(0)
-                return raw.url + number("url")
-
-            async def headers() -> dict[str, str]:
-                await asyncio.sleep(0)
-                return {"X-Number": number("header")}
-
-            async def auth() -> str:
-                await asyncio.sleep(0)
-                return number("auth")
-
-            client = Client(url, headers=headers, auth=auth, reconnect=AT_ONCE, limits=LIMITS)
-        assert asked == []
-        connecting = asyncio.create_task(client.connect())
-        requests = [await raw.refuse("500 Oops"), (peer := await raw.accept()).request]
-        await connecting
-        for count, request in enumerate(requests, 1):
-            assert request.startswith(f"GET /url{count} ".encode())
-            assert f"X-Number: header{count}".encode() in request
-            assert f"Authorization: Bearer auth{count}".encode() in request
-        assert sorted(asked) == sorted(["url", "header", "auth"] * 2)
-        peer.drop()
-        await client.close()
+@pytest.mark.parametrize("row", RAISED.values(), ids=RAISED)
+async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(*row.failures * 3, connect=False, reconnect=row.reconnect) as w:
+        for attempts in (1, 2):  # it may be told to dial again
+            queued = asyncio.create_task(w.client.request("echo", 1))
+            with pytest.raises(row.raises) as caught:
+                await w.client.connect()
+            error = caught.value
+            assert row.said in str(error)
+            if isinstance(error, ConnectFailed):
+                assert (error.attempts, error.last_error) == (len(row.failures), row.failures[-1])
+                assert error.__cause__ is error.last_error and isinstance(error, ConnectionError)
+            assert (w.client.state, len(w.dialed)) == ("closed", attempts * len(row.failures))
+            for call in (queued, w.client.request("echo", 1), w.client.emit("note")):
+                assert "the client gave up" in (await lost(call, "not_sent")).reason
+            with pytest.raises(row.raises):
+                await w.client.wait_connected()
+        assert len(attempts_in(caplog)) == 2 * (len(row.failures) - 1)  # the last one is raised
+        assert "gives up" not in caplog.text
+        with pytest.raises(row.raises):
+            async with w.client:
+                pytest.fail("entered")
+        with pytest.raises(row.raises):
+            await w.client.wait_connected()  # also after close, which is how the block ended
 
 
-async def test_a_function_that_fails_is_an_attempt_that_failed(caplog: pytest.LogCaptureFixture) -> None:
-    calls = 0
-
-    def auth() -> str:
-        nonlocal calls
-        calls += 1
-        if calls < 3:
-            raise RuntimeError("no token yet")
-        return "token"
-
-    async with server().listen() as listener:
-        async with Client(listener.url, auth=auth, reconnect=AT_ONCE, limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
-    assert ["no token yet" in warning for warning in attempts_in(caplog)] == [True, True]
+@pytest.mark.parametrize(
+    ("reconnect", "code"), [(None, 4000), (AT_ONCE, 1008)], ids=["no reconnect", "a code that forbids it"]
+)
+async def test_a_connection_that_ends_for_good_while_it_opens_is_what_connect_raises(
+    reconnect: Reconnect | None, code: int
+) -> None:
+    async with world(connect=False, reconnect=reconnect) as w:
+        w.client.on("connect", never)
+        w.server.on("open", lambda peer: peer.close(code, "members only"))
+        error = await lost(w.client.connect())
+        assert (error.code, error.reason, w.client.state) == (code, "members only", "closed")
+        assert len(w.dialed) == 1
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws:x", ""])
-def test_a_url_that_is_none_is_refused_at_once(url: str) -> None:
-    with pytest.raises(ValueError, match="ws://"):
-        Client(url)
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://", "", 5, None])
-async def test_a_url_that_is_none_is_not_tried_again(url: Any, caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(lambda: url, reconnect=AT_ONCE, connect_timeout=1.0)
-    with pytest.raises(ValueError, match="ws://"):
-        await client.connect()
-    assert attempts_in(caplog) == []
-    await client.close()
-
-
-@pytest.mark.parametrize("seconds", [0, -1.0, float("nan")])
-def test_a_connect_timeout_that_is_none_is_refused_at_once(seconds: float) -> None:
-    with pytest.raises(ValueError, match="connect_timeout= is a number of seconds, more than 0"):
-        Client(NOBODY, connect_timeout=seconds)
-
-
-async def test_headers_that_are_none_say_what_headers_are(caplog: pytest.LogCaptureFixture) -> None:
-    wrong: Any = "Authorization: x"
-    with pytest.raises(TypeError, match="mapping of names to values"):
-        Client(NOBODY, headers=wrong)
-    client = Client(NOBODY, headers=lambda: wrong, reconnect=AT_ONCE, connect_timeout=0.05)
-    with pytest.raises(ConnectFailed, match="mapping of names to values"):
-        await client.connect()
-    await client.close()
-
-
-async def test_subprotocols_are_offered_and_the_choice_is_known() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, subprotocols=["one", "two"], limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        peer = await raw.accept("Sec-WebSocket-Protocol: two")
-        await connecting
-        assert b"Sec-WebSocket-Protocol: one, two" in peer.request
-        assert client.peer.info.subprotocol == "two"
-        peer.drop()
-        await client.close()
-
-
-async def test_cancelling_connect_leaves_nothing_behind(deaf_port: int) -> None:
-    urls = [f"ws://127.0.0.1:{deaf_port}/"]
-    client = Client(lambda: urls[0], connect_timeout=None, limits=LIMITS)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.05):
-            await client.connect()
-    assert len(asyncio.all_tasks()) == 1
-    assert client.state not in ("connecting", "waiting", "connected")
-    async with server().listen() as listener:
-        urls[0] = listener.url
-        await client.connect()
-        assert await client.request("echo", 1) == 1
-        await client.close()
-
-
-async def test_cancelling_connect_does_not_strand_somebody_who_waits(deaf_port: int) -> None:
-    client = Client(f"ws://127.0.0.1:{deaf_port}/", connect_timeout=None)
-    connecting = asyncio.create_task(client.connect())
-    await asyncio.sleep(0)
-    waiting = asyncio.create_task(client.wait_connected())
-    await asyncio.sleep(0)
-    connecting.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await connecting
-    assert client.state in ("connecting", "waiting")  # it goes on, for whoever waits
-    await client.close()
-    with pytest.raises(ConnectionLost):
-        async with asyncio.timeout(5):
-            await waiting
-
-
-async def test_cancelling_one_connect_leaves_the_other_one_dialing() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE, limits=LIMITS)
-        stays = asyncio.create_task(client.connect())
-        leaves = asyncio.create_task(client.connect())
-        await raw.refuse("503 Later")
-        leaves.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await leaves
-        peer = await raw.accept()
-        await stays
-        assert client.connected
-        peer.drop()
-        await client.close()
-
-
-async def test_connect_twice_is_one_connection() -> None:
-    made = server()
-    async with made.listen() as listener:
-        client = Client(listener.url, limits=LIMITS)
-        await asyncio.gather(client.connect(), client.connect())
-        await client.connect()
-        assert len(made.peers) == 1
-        await client.close()
-
-
-async def test_wait_connected_after_close_says_so() -> None:
-    client = Client("ws://127.0.0.1:1/")
-    await client.close()
-    with pytest.raises(ConnectionLost, match="the client was closed"):
-        await client.wait_connected()
-    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
-        await client.request("x")
-
-
-# ---------------------------------------------------------------- TLS
-
-
-def tls_server() -> ssl.SSLContext:
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["not trusted", "for another name"])
+async def test_a_certificate_that_is_not_valid_is_raised_at_once(host: str, caplog: pytest.LogCaptureFixture) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(PEM)
-    return context
-
-
-def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(PEM))
-
-
-async def test_tls() -> None:
-    made = server()
-    async with made.listen(ssl=tls_server(), path="/ws") as listener:
-        assert listener.url == f"wss://127.0.0.1:{listener.port}/ws"
-        async with Client(listener.url, ssl=trusting(), limits=LIMITS) as client:
-            assert await client.request("echo", "x" * 300_000) == "x" * 300_000
-            (peer,) = made.peers
-            assert peer.info.underlying.transport.get_extra_info("ssl_object") is not None
-
-
-async def test_tls_abort_and_drop() -> None:
-    made = server()
-    lost: asyncio.Queue[int] = asyncio.Queue()
-    made.on("close", lambda peer, info: lost.put_nowait(info.code))
-    async with made.listen(ssl=tls_server()) as listener:
-        client = Client(listener.url, ssl=trusting(), limits=LIMITS, reconnect=AT_ONCE)
-        back = asyncio.Event()
-        client.on_reconnect(lambda info: back.set())
-        async with client:
-            client.peer.info.underlying.transport.abort()
-            assert await lost.get() == 1006
-            await back.wait()
-            assert await client.request("echo", 1) == 1
-
-
-async def test_a_certificate_that_is_not_trusted_is_fatal(caplog: pytest.LogCaptureFixture) -> None:
-    async with server().listen(ssl=tls_server()) as listener:
-        client = Client(listener.url, reconnect=AT_ONCE, limits=LIMITS)
+    trusting = None if host == "127.0.0.1" else ssl.create_default_context(cafile=str(PEM))
+    async with Server(limits=LIMITS).listen(host, ssl=context) as listener:
         with pytest.raises(ssl.SSLCertVerificationError):
-            await client.connect()
-        assert attempts_in(caplog) == []
-        assert client.state == "closed"
-        await client.close()
+            await Client(listener.url, ssl=trusting, reconnect=AT_ONCE, limits=LIMITS).connect()
+    assert attempts_in(caplog) == []
 
 
-async def test_a_certificate_for_another_name_is_fatal(caplog: pytest.LogCaptureFixture) -> None:
-    async with server().listen("127.0.0.2", ssl=tls_server()) as listener:
-        client = Client(listener.url, ssl=trusting(), reconnect=AT_ONCE, limits=LIMITS)
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await client.connect()
-        assert attempts_in(caplog) == []
-        await client.close()
+# ---------------------------------------------------------------- options
 
 
-async def test_connect_timeout_bounds_a_server_that_closes_while_open_handlers_run() -> None:
-    closing = Server(limits=LIMITS)
-
-    @closing.on("open")
-    async def refuse(peer: Peer) -> None:
-        await peer.close(4401, "who are you?")
-
-    async with closing.listen() as listener:
-        client = Client(listener.url, reconnect=AT_ONCE, connect_timeout=0.5, limits=LIMITS)
-
-        @client.on("open")
-        async def log_in(peer: Peer) -> None:
-            await peer.request("log in")
-
-        endings: list[CloseInfo] = []
-        client.on("close", lambda peer, info: endings.append(info))
-        async with asyncio.timeout(8):
-            with pytest.raises(ConnectFailed) as caught:
-                await client.connect()
-        assert isinstance(caught.value.last_error, ConnectionLost) and caught.value.last_error.code == 4401
-        assert caught.value.__cause__ is caught.value.last_error
-        assert caught.value.attempts >= len(endings) > 0
-        assert client.state == "closed"
-        await client.close()
-
-
-async def test_connect_timeout_bounds_open_handlers() -> None:
-    listening = server()
-    ended: asyncio.Queue[CloseInfo] = asyncio.Queue()
-    listening.on("close", lambda peer, info: ended.put_nowait(info))
-    async with listening.listen() as listener:
-        client = Client(listener.url, connect_timeout=0.5, limits=LIMITS.replace(open_handlers=3600.0))
-        cancelled: list[bool] = []
-        errors: list[Exception] = []
-        client.on("error", lambda peer, error: errors.append(error))
-
-        @client.on("open")
-        async def log_in(peer: Peer) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                cancelled.append(True)
-
-        waits = asyncio.create_task(client.request("x"))
-        async with asyncio.timeout(8):
-            with pytest.raises(ConnectFailed, match=r"1 attempt.*`open` handlers.*connect_timeout=0\.5 s"):
-                await client.connect()
-            assert client.state == "closed" and not client.connected
-            with pytest.raises(ConnectionLost) as lost:
-                await waits
-            assert lost.value.outcome == "not_sent"
-            assert (await ended.get()).code == 1001
-        assert (cancelled, errors) == ([True], [])
-        await client.close()
-
-
-async def test_connect_timeout_bounds_a_connect_on_the_way_back_which_goes_on() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE, connect_timeout=0.5, limits=LIMITS)
-        connecting = asyncio.create_task(client.connect())
-        peer = await raw.accept()
-        await connecting
-        peer.drop()
-        await client.peer.wait_closed()
-        with pytest.raises(ConnectFailed) as caught:
-            await client.connect()
-        assert isinstance(caught.value.last_error, ConnectionLost)
-        assert client.state == "connecting"
-        peer = await raw.accept()
-        await client.wait_connected()
-        peer.drop()
-        await client.close()
-
-
-async def test_connect_timeout_bounds_a_connect_whose_dialing_was_stopped_by_bind(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize(
+    ("options", "error", "said"),
+    [
+        *(({"url": url}, ValueError, "ws://") for url in ("http://127.0.0.1/", "nonsense", "ws:x", "")),
+        *(({"connect_timeout": s}, ValueError, "number of seconds, more than 0") for s in (0, -1.0, float("nan"))),
+        ({"url": 5}, TypeError, "a url is text"),
+        ({"url": NOBODY, "transport": object()}, ValueError, "not both"),
+        ({"unix": "/a"}, ValueError, "goes with a url"),
+        ({"headers": "Authorization: x"}, TypeError, "mapping of names to values"),
+        ({"dial": 5}, TypeError, "async function that opens a connection"),
+        ({"reconnect": True}, TypeError, r"wsrpc\.Reconnect or None"),
+    ],
+)
+def test_an_option_that_is_not_valid_is_refused_at_once(
+    options: dict[str, Any], error: type[Exception], said: str
 ) -> None:
-    """Also where the connection that was bound ends before its `open` handlers are done, and the client dials again."""
-    client = Client(never, reconnect=AT_ONCE, connect_timeout=30.0, limits=LIMITS)
-    client.on("open", asyncio.Event().wait)
-    connecting = asyncio.create_task(client.connect())
-    await turns_until(lambda: client.state == "connecting")
-    transport, _ = memory_transports()
-    binding = asyncio.create_task(client.bind(transport))
-    await turns_until(lambda: client.state == "opening")
-    transport.abort()
-    with pytest.raises(ConnectionLost):
-        await binding
-    leap(monkeypatch, 31.0)
-    async with asyncio.timeout(8):
+    with pytest.raises(error, match=said):
+        Client(**options)
+
+
+@pytest.mark.parametrize("kind", ["values", "functions", "coroutines"])
+async def test_each_attempt_asks_the_options_that_are_functions(kind: str) -> None:
+    asked = {"url": 0, "headers": 0, "auth": 0}
+
+    def option(name: str, value: Callable[[int], Any]) -> Any:
+        def function() -> Any:
+            asked[name] += 1
+            return value(asked[name])
+
+        async def coroutine() -> Any:
+            await asyncio.sleep(0)
+            return function()
+
+        return {"values": value(0), "functions": function, "coroutines": coroutine}[kind]
+
+    options = {
+        "url": option("url", lambda n: f"ws://server/ws{n}?x=1"),
+        "headers": option("headers", lambda n: {"X-Number": str(n), "AUTHORIZATION": "of another kind"}),
+        "auth": option("auth", lambda n: f"token {n}"),
+    }
+    async with world(OSError(), connect=False, **options) as w:
+        assert not any(asked.values())
+        await w.client.connect()
+        numbers = [0, 0] if kind == "values" else [1, 2]
+        assert w.dialed == [
+            (f"ws://server/ws{n}?x=1", {"X-Number": str(n), "Authorization": f"Bearer token {n}"}) for n in numbers
+        ]
+        info = w.client.peer.info
+        assert (info.path, dict(info.query)) == (f"/ws{numbers[-1]}", {"x": "1"})
+
+
+class Odd(BaseException):
+    """As pytest's own outcomes are, and other libraries' cancellations."""
+
+
+async def raise_later(error: BaseException) -> Any:
+    await asyncio.sleep(0)
+    raise error
+
+
+def raise_now(error: BaseException) -> Any:
+    raise error
+
+
+GOOD: dict[str, Any] = {"url": "ws://server/", "headers": {}, "auth": "token"}
+RAISES = [RuntimeError("no token yet"), asyncio.CancelledError("of the token"), Odd("odd")]
+
+
+@pytest.mark.parametrize(
+    ("option", "bad", "said"),
+    [
+        *((o, lambda e=e, r=r: r(e), str(e)) for o in GOOD for e in RAISES for r in (raise_now, raise_later)),
+        *(("auth", text, "Authorization") for text in ("secret\n", "sec\r\nX-Other: ret", "secret\0", "secret €")),
+        *(
+            ("headers", {"X-Key": text}, "X-Key")
+            for text in ("secret\n", "sec\r\nX-Other: ret", "secret\0", "secret €")
+        ),
+        *(("auth", token, "auth= is a token, as text") for token in (b"secret", 5)),
+        ("headers", "X-Key: secret", "mapping of names to values"),
+    ],
+)
+async def test_an_option_that_fails_is_an_attempt_that_failed(
+    option: str, bad: Any, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    answers = iter([bad, GOOD[option]])
+
+    def ask() -> Any:
+        answer = next(answers)
+        return answer() if callable(answer) else answer
+
+    given: dict[str, Any] = {option: ask}
+    async with world(**given) as w:
+        assert await w.client.request("echo", 1) == 1
+    [warning] = attempts_in(caplog)
+    assert said in warning
+    assert "sec" not in caplog.text, "what may be a secret is not in the log"
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "", 5, None])
+async def test_a_function_that_returns_no_url_ends_the_attempts(url: Any, caplog: pytest.LogCaptureFixture) -> None:
+    async with world(connect=False, url=lambda: url) as w:
+        with pytest.raises(ValueError, match="ws://"):
+            await w.client.connect()
+    assert attempts_in(caplog) == []
+
+
+async def test_connect_without_a_url_says_what_to_do() -> None:
+    with pytest.raises(ValueError, match="bind"):
+        await Client().connect()
+
+
+# ---------------------------------------------------------------- connect_timeout
+
+
+class Late(NamedTuple):
+    """Where the client is when its time ends, and what is said of that."""
+
+    state: str
+    said: str
+    options: dict[str, Any]
+    opens: Any = None
+    """The client's `open` handler."""
+    code: int | None = None
+    """With which the server closes each connection as it opens."""
+
+
+LATE = {
+    "an attempt takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"dial": never}),
+    "an option takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"auth": never}),
+    "the delay is long": Late("waiting", "1 attempt; .*line is down", {"reconnect": NEVER}),
+    "open handlers take long": Late("opening", "1 attempt; .*`open` handlers.*connect_timeout=30.0", {}, opens=never),
+    "the server closes each": Late("opening", "attempts; .*4401", {}, opens=never, code=4401),
+}
+
+
+@pytest.mark.parametrize("row", LATE.values(), ids=LATE)
+async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
+    row: Late, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limits = LIMITS.replace(open_handlers=3600.0)
+    async with world(connect=False, connect_timeout=30.0, limits=limits, **row.options) as w:
+        cancelled: list[str] = []
+        w.client.on("error", lambda peer, error: cancelled.append(str(error)))
+
+        async def opens() -> None:
+            try:
+                await never()
+            finally:
+                cancelled.append("cancelled")
+
+        if row.opens is not None:
+            w.client.on("connect", opens)
+        if row.code is not None:
+            w.server.on("open", lambda peer: peer.close(row.code))
+        w.line.down = row.state == "waiting"
+        queued = asyncio.create_task(w.client.request("echo"))
+        connecting = asyncio.create_task(w.client.connect())
+        await turns_until(lambda: w.client.state == row.state and len(w.closed) >= (2 if row.code else 0))
+        leap(monkeypatch, 31.0)
+        with pytest.raises(ConnectFailed, match=row.said) as caught:
+            await connecting
+        assert caught.value.__cause__ is caught.value.last_error
+        assert (w.client.state, w.client.connected) == ("closed", False)
+        await lost(queued, "not_sent")
+        if row.opens is not None:
+            assert set(cancelled) == {"cancelled"} and caught.value.attempts >= len(cancelled)
+            assert w.closed[0].code == (row.code or 1001)
+        else:
+            assert cancelled == []
+
+
+async def test_connect_timeout_is_for_the_first_connection_and_for_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with world(connect_timeout=30.0) as w:
+        w.failures = [OSError()] * 5
+        await w.dropped()
+        leap(monkeypatch, 31.0)
+        await w.client.wait_connected()
+        assert len(w.dialed) == 7
+        w.line.down = True
+        await w.dropped()
+        connecting = asyncio.create_task(w.client.connect())
+        await asyncio.sleep(0)
+        leap(monkeypatch, 31.0)
         with pytest.raises(ConnectFailed):
             await connecting
-    assert client.state in ("waiting", "connecting")
-    await client.close()
+        assert w.client.state in ("waiting", "connecting"), "it goes on"
+        w.line.down = False
+        await w.client.wait_connected()
 
 
-async def test_connect_timeout_bounds_a_connect_that_waits_for_the_open_handlers_after_bind() -> None:
-    client = Client(never, connect_timeout=0.1, limits=Limits(close_timeout=0.05, open_handlers=3600.0))
-    client.on("open", asyncio.Event().wait)
-    transport, _ = memory_transports()
-    binding = asyncio.create_task(client.bind(transport))
-    await turns_until(lambda: client.state == "opening")
-    async with asyncio.timeout(8):
-        with pytest.raises(ConnectFailed, match=r"0 attempts: TimeoutError: the `open` handlers.*connect_timeout=0\.1"):
-            await client.connect()
-    assert client.state == "opening"
-    await client.close()
-    with pytest.raises(ConnectionLost):
-        await binding
+@pytest.mark.parametrize("first", ["connect", "bind"])
+@pytest.mark.parametrize("drops", [False, True])
+async def test_connect_timeout_ends_no_connection_that_was_bound(
+    first: str, drops: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It bounds the call all the same, also where the bound connection ends as it opens, and the client dials."""
+    limits = LIMITS.replace(open_handlers=3600.0)
+    async with world(connect=False, connect_timeout=30.0, dial=never, limits=limits) as w:
+        may_open = asyncio.Event()
+        w.client.on("connect", may_open.wait)
+        if first == "connect":
+            connecting = await begun(w.client, w.client.connect(), "connecting")
+        transport, _ = memory_transports()
+        binding = await begun(w.client, w.client.bind(transport), "opening")
+        if first == "bind":
+            connecting = await begun(w.client, w.client.connect(), "opening")
+            await asyncio.sleep(0)
+        if drops:
+            transport.abort()
+            await lost(binding)
+        leap(monkeypatch, 31.0)
+        with pytest.raises(ConnectFailed):
+            await connecting
+        assert w.client.state in (("waiting", "connecting") if drops else ("opening",))
+        may_open.set()
+        if not drops:
+            await binding
 
 
 async def test_connect_returns_where_the_connection_comes_in_the_turn_in_which_its_time_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=AT_ONCE, connect_timeout=30.0, limits=LIMITS)
-        client.on_reconnect(lambda: leap(monkeypatch, 31.0))  # as a function that takes so long
-
-        connecting = asyncio.create_task(client.connect())
-        peer = await raw.accept()
-        await connecting
-        peer.drop()
-        await client.peer.wait_closed()
-        connecting = asyncio.create_task(client.connect())
-        peer = await raw.accept()
-        await connecting
-        assert client.state == "connected"
-        peer.drop()
-        await client.close()
+    async with world(connect_timeout=30.0) as w:
+        w.client.on_reconnect(lambda: leap(monkeypatch, 31.0))  # as a function that takes so long
+        await w.dropped()
+        await w.client.connect()
+        assert w.client.state == "connected"
 
 
-async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialing() -> None:
-    async with raw_server() as raw:
-        client = Client(raw.url, reconnect=Reconnect(initial=3600.0, max=3600.0), limits=LIMITS)
-        client.on("open", asyncio.Event().wait)
-        connecting = asyncio.create_task(client.connect())
-        peer = await raw.accept()
-        await turns_until(lambda: client.state == "opening")
-        peer.drop()
-        await turns_until(lambda: client.state == "waiting")
+async def test_connect_says_that_the_client_was_closed_in_the_turn_in_which_its_time_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with world(connect_timeout=30.0, reconnect=NEVER) as w:
+        await w.dropped()
+        connecting = await begun(w.client, w.client.connect(), "waiting")
+        await asyncio.sleep(0)
+        leap(monkeypatch, 31.0)
+        await asyncio.sleep(0)
+        closing = asyncio.create_task(w.client.close(4000, "enough"))
+        assert (await lost(connecting)).code == 4000
+        await closing
+
+
+# ---------------------------------------------------------------- cancelling
+
+
+@pytest.mark.parametrize("how", ["connect", "wait_connected"])
+async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
+    async with world(OSError(), connect=False, reconnect=NEVER, connect_timeout=None) as w:
+        connecting = await begun(w.client, w.client.connect(), "waiting")
+        waiting = await begun(w.client, getattr(w.client, how)(), "waiting")
+        await asyncio.sleep(0)
         connecting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await connecting
-        assert client.state == "idle"
-        await client.close()
+        assert w.client.state == "waiting" and not waiting.done()
+        await w.client.close()
+        await lost(waiting)
+
+
+async def test_a_cancelled_connect_after_a_drop_goes_on_for_the_client() -> None:
+    async with world(reconnect=NEVER) as w:
+        await w.dropped()
+        connecting = await begun(w.client, w.client.connect(), "waiting")
+        await asyncio.sleep(0)
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert connecting.cancelled() and w.client.state == "waiting"
+
+
+async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialing() -> None:
+    async with world(connect=False, reconnect=NEVER) as w:
+        w.client.on("connect", never)
+        connecting = await begun(w.client, w.client.connect(), "opening")
+        w.drop()
+        await turns_until(lambda: w.client.state == "waiting")
+        connecting.cancel()
+        await asyncio.wait([connecting])
+        assert w.client.state == "idle"
+
+
+async def test_a_block_that_is_cancelled_while_open_handlers_run_leaves_nothing() -> None:
+    async with world(connect=False) as w:
+        w.client.on("connect", never)
+
+        async def use() -> None:
+            async with w.client:
+                pytest.fail("entered")
+
+        using = await begun(w.client, use(), "opening")
+        using.cancel()
+        await asyncio.wait([using])
+        assert using.cancelled() and (w.client.state, w.client.connected) == ("closed", False)
+        await turns_until(lambda: not w.server.peers)

@@ -17,7 +17,6 @@ import wsrpc
 from wsrpc import BadArguments, RequestTimeout, Retry, Server, with_options
 from wsrpc import Stream as AsyncStream
 from wsrpc.blocking import AnonymousChannel, Client, Stream
-from wsrpc.testing import connect
 
 
 class Line(msgspec.Struct):
@@ -51,10 +50,12 @@ class BlockingChat(Protocol):
     def hang(self) -> None: ...
 
 
-class App(Protocol):
-    chat: BlockingChat
+class Events(Protocol):
+    async def said(self, who: str, text: str = "") -> None: ...
 
-    def ping(self) -> str: ...
+
+class BlockingEvents(Protocol):
+    def said(self, who: str, text: str = "") -> None: ...
 
 
 class ChatImplementation:
@@ -87,14 +88,6 @@ class ChatImplementation:
         await asyncio.Event().wait()
 
 
-class AppImplementation:
-    def __init__(self) -> None:
-        self.chat = ChatImplementation()
-
-    def ping(self) -> str:
-        return "pong"
-
-
 @pytest.fixture(params=[Chat, BlockingChat], ids=["async contract", "blocking contract"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
     """The server has implemented either contract."""
@@ -104,14 +97,7 @@ def served(request: pytest.FixtureRequest) -> Iterator[Served]:
         yield served
 
 
-@pytest.fixture
-def client(served: Served) -> Iterator[Client]:
-    with Client(served.url) as client:
-        yield client
-        served.idle(client)
-
-
-# ------------------------------------------------------------ proxies
+# ------------------------------------------------------------ proxies and emitters
 
 
 def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
@@ -129,6 +115,15 @@ def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
     assert "BlockingChatProxy" in repr(chat) and str(inspect.signature(type(chat).say)).startswith("(self, text")
 
 
+def test_with_options(client: Client) -> None:
+    chat = client.of("chat").proxy(BlockingChat)
+    assert with_options(chat, timeout=5, retry=Retry()).say("hi") == 3
+    with pytest.raises(RequestTimeout):
+        with_options(chat, timeout=0.01).hang()
+    with pytest.raises(TypeError, match="is not a request, and retry= is for requests only"):
+        with_options(chat, retry=Retry()).history()
+
+
 def test_errors_name_the_member(client: Client) -> None:
     chat: Any = client.of("chat").proxy(BlockingChat)
     with pytest.raises(BadArguments) as caught:
@@ -140,104 +135,68 @@ def test_errors_name_the_member(client: Client) -> None:
         chat.sing()
 
 
-def test_with_options(client: Client) -> None:
-    chat = client.of("chat").proxy(BlockingChat)
-    with pytest.raises(RequestTimeout):
-        with_options(chat, timeout=0.01).hang()
-    assert with_options(chat, retry=Retry(), timeout=None).say("hi") == 3
-    with pytest.raises(TypeError, match="is not a request, and retry= is for requests only"):
-        with_options(chat, retry=Retry()).history()
-
-
-def test_one_contract_for_several_channels() -> None:
-    server = Server()
-    server.implement(App, AppImplementation())
-    with serving(server) as served, Client(served.url) as client:
-        app = client.proxy(App)
-        assert app.ping() == "pong" and app.chat.say("hi") == 3
-        assert with_options(app, timeout=5).chat.say("hi") == 4
-
-
-def test_contracts_of_the_other_kind_are_refused(client: Client) -> None:
-    with pytest.raises(TypeError, match=r"Chat\.say .*it is for an event loop, and this caller waits in a thread"):
-        client.proxy(Chat)
-    with pytest.raises(TypeError, match=r"Events\.said .*it is for an event loop"):
-        client.emitter(Events)
-
-
-async def test_an_asynchronous_proxy_refuses_a_blocking_contract() -> None:
-    class OnlyStream(Protocol):
-        def count(self) -> Stream[int]: ...
-
-    class OnlyChannel(Protocol):
-        def talk(self) -> AnonymousChannel: ...
-
-    async with connect(Server()) as client:
-        for contract in (BlockingChat, OnlyStream, OnlyChannel):
-            with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
-                client.proxy(contract)
-
-
-def test_mixtures_are_refused() -> None:
-    class Mixed(Protocol):
-        def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
-
-    class AsyncToChannel(Protocol):
-        async def talk(self) -> AnonymousChannel: ...
-
-    class Both(Protocol):
-        def talk(self, words: Iterable[str]) -> AnonymousChannel: ...
-
-    client = Client("ws://127.0.0.1:1")
-    for contract, text in (
-        (Mixed, "part of it is for an event loop and part of it for threads"),
-        (AsyncToChannel, "a call that opens a channel for threads is declared as a plain `def`"),
-        (Both, "it is a conversation or an upload, not both"),
-    ):
-        with pytest.raises(TypeError, match=text):
-            client.proxy(contract)
-
-
-# ------------------------------------------------------------ events
-
-
-class Events(Protocol):
-    async def said(self, who: str, text: str = "") -> None: ...
-
-
-class BlockingEvents(Protocol):
-    def said(self, who: str, text: str = "") -> None: ...
-
-
-class Screen:
-    def __init__(self) -> None:
-        self.shown: queue.SimpleQueue[Any] = queue.SimpleQueue()
-
-    def said(self, who: str, text: str = "") -> None:
-        self.shown.put((who, text, threading.current_thread().name))
-
-
 def test_an_emitter_emits(served: Served, client: Client) -> None:
-    screen = Screen()
-    served.run(implementing(served.server, screen))
+    shown: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    class Screen:
+        def said(self, who: str, text: str = "") -> None:
+            shown.put((who, text))
+
+    async def implement() -> None:
+        served.server.of("events").implement(BlockingEvents, Screen())
+        served.server.of("events").declare(BlockingEvents)
+
+    served.run(implement())
     events = client.of("events").emitter(BlockingEvents)
     events.said("Ada", text="hi")
     with_options(events, offline="fail").said("Bob")
-    assert [screen.shown.get()[:2] for _ in range(2)] == [("Ada", "hi"), ("Bob", "")]
+    assert [shown.get() for _ in range(2)] == [("Ada", "hi"), ("Bob", "")]
 
 
-async def implementing(server: Server, screen: Screen) -> None:
-    server.of("events").implement(BlockingEvents, screen)
-    server.of("events").declare(BlockingEvents)
+class OnlyStream(Protocol):
+    def count(self) -> Stream[int]: ...
+
+
+class OnlyChannel(Protocol):
+    def talk(self) -> AnonymousChannel: ...
+
+
+class Mixed(Protocol):
+    def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
+
+
+class AsyncToChannel(Protocol):
+    async def talk(self) -> AnonymousChannel: ...
+
+
+class Both(Protocol):
+    def talk(self, words: Iterable[str]) -> AnonymousChannel: ...
 
 
 class Uploads(Protocol):
     def said(self, words: Iterable[str]) -> None: ...
 
 
-def test_an_event_has_no_upload(client: Client) -> None:
-    with pytest.raises(TypeError, match="'words' gives the items of an upload: an event takes a list"):
-        client.emitter(Uploads)
+@pytest.mark.parametrize(
+    ("method", "contract", "said"),
+    [
+        ("proxy", Chat, r"Chat\.say .*it is for an event loop, and this caller waits in a thread"),
+        ("emitter", Events, r"Events\.said .*it is for an event loop"),
+        ("emitter", Uploads, "'words' gives the items of an upload: an event takes a list"),
+        ("proxy", Mixed, "part of it is for an event loop and part of it for threads"),
+        ("proxy", AsyncToChannel, "a call that opens a channel for threads is declared as a plain `def`"),
+        ("proxy", Both, "it is a conversation or an upload, not both"),
+    ],
+)
+def test_what_a_blocking_client_cannot_call_is_refused(method: str, contract: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        getattr(Client("ws://127.0.0.1:1"), method)(contract)
+
+
+async def test_an_asynchronous_proxy_refuses_a_blocking_contract() -> None:
+    for contract in (BlockingChat, OnlyStream, OnlyChannel):
+        with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
+            wsrpc.Client().proxy(contract)
 
 
 # ------------------------------------------------------------ implementations on a blocking client
@@ -308,25 +267,29 @@ def test_a_blocking_client_implements_either_contract(served: Served, client: Cl
     assert local.threads and all("worker" in name for name in local.threads)
 
 
-def test_implementations_are_checked(client: Client) -> None:
-    class Wrong(Local):
-        def say(self, text: int, urgent: bool = False) -> int:  # type: ignore[override]
-            return text
+class Wrong(Local):
+    def say(self, text: int, urgent: bool = False) -> int:  # type: ignore[override]
+        return text
 
-    class Asynchronous(Local):
-        async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
-            return 1
 
-    class Lacking:
-        pass
+class Asynchronous(Local):
+    async def say(self, text: str, urgent: bool = False) -> int:  # type: ignore[override]
+        return 1
 
-    with pytest.raises(TypeError, match=r"Wrong\.say\(text: int.*'text' is str in the contract, and int here"):
-        client.implement(BlockingChat, Wrong())
-    with pytest.raises(
-        TypeError, match=r"a method that implements a contract of a blocking client is a plain function"
-    ):
-        client.implement(BlockingChat, Asynchronous())
-    with pytest.raises(TypeError, match=r"Lacking does not implement .*BlockingChat: it has no say, history"):
-        client.implement(BlockingChat, Lacking())
-    with pytest.raises(TypeError, match=r"takes an object.*not the class"):
-        client.implement(BlockingChat, Local)
+
+class Lacking:
+    pass
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (Wrong(), r"Wrong\.say\(text: int.*'text' is str in the contract, and int here"),
+        (Asynchronous(), "a method that implements a contract of a blocking client is a plain function"),
+        (Lacking(), r"Lacking does not implement .*BlockingChat: it has no say, history"),
+        (Local, r"takes an object.*not the class"),
+    ],
+)
+def test_implementations_are_checked(given: Any, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        Client("ws://127.0.0.1:1").implement(BlockingChat, given)
