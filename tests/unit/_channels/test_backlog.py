@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
+from peers_inside import unread_at
 from stream_driver import collect
 from stream_sides import consuming, requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, StreamOverflow
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
 
 UNREAD = Limits().unread
 
@@ -23,59 +23,32 @@ async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_o
     d = Driven(dialer=True)
     channel = await requested(d, {"a": ["e", 1]}, {"i": 7, "a": ["q", 2]}, {"a": ["f", 3]}, {"a": ["e", 4]})
     d.feed({"h": channel.id, "a": ["e", 5]})
-    await turns()
+    around: list[Any] = []
     seen: list[Any] = []
+
+    @channel.use
+    async def note(ctx: Context, call_next: Any) -> Any:
+        around.append(ctx.args[0])
+        return await call_next(ctx)
+
+    await turns()
+    assert around == [], "middleware alone does not count as listening"
     channel.on("e", lambda n: seen.append(("e", n)))
     channel.on("q", lambda n: seen.append(("q", n)))
     channel.on("f", lambda n: seen.append(("f", n)))
     d.feed({"h": channel.id, "a": ["e", 6]})  # in the same turn as the registering
     await turns()
     assert seen == [("e", 1), ("q", 2), ("f", 3), ("e", 4), ("e", 5), ("e", 6)]
+    assert around == [1, 2, 3, 4, 5, 6]
     d.expect({"i": 7, "d": None})
     channel.close()
     d.assert_empty()
 
 
-async def test_it_is_kept_for_the_first_read_in_order() -> None:
+async def test_what_nobody_reads_for_30_seconds_aborts_the_channel_and_no_other() -> None:
     d = Driven(dialer=True)
-    channel = await requested(d, {"a": ["e", 1]}, {"a": ["e", 2, 3]}, {"a": ["e"]})
-    events = channel.events("e")
-    d.feed({"h": channel.id, "a": ["e", 4]})
-    assert [await anext(events) for _ in range(4)] == [1, (2, 3), None, 4]
-    channel.close()
-    with pytest.raises(ChannelClosed):
-        await anext(events)
-
-
-async def test_an_iterator_reads_the_items_that_came_with_the_creation() -> None:
-    d = Driven(dialer=True)
-    items = [{"a": ["next", {"value": n, "done": False}]} for n in range(3)]
-    channel = await requested(d, *items, {"a": ["next", {"done": True}]})
-    assert [value async for value in channel] == [0, 1, 2]
-    assert not channel.closed, "as in JavaScript, the end of the items is not the end of the channel"
-    channel.close()
-
-
-async def test_middleware_alone_does_not_count_as_listening() -> None:
-    d = Driven(dialer=True)
-    channel = await requested(d, {"a": ["e", 1]})
-    seen: list[Any] = []
-
-    async def note(ctx: Context, call_next: Any) -> Any:
-        seen.append(ctx.args)
-        return await call_next(ctx)
-
-    channel.use(note)
-    await turns()
-    assert seen == []
-    channel.on("e", seen.append)
-    await turns()
-    assert seen == [(1,), 1]
-    channel.close()
-
-
-async def test_what_nobody_reads_for_30_seconds_aborts_the_channel() -> None:
-    d = Driven(dialer=True)
+    silent, read = await requested(d), await requested(d, {"a": ["e"]})
+    events = read.events("e")
     channel = await requested(d, {"i": 7, "a": ["q"]}, {"a": ["e"]})
     d.clock.advance(UNREAD - 1)
     assert not channel.closed
@@ -88,25 +61,18 @@ async def test_what_nobody_reads_for_30_seconds_aborts_the_channel() -> None:
     rejection(sent, 7)
     with pytest.raises(ChannelClosed, match="30 s"):
         channel.events("e")
-    d.assert_empty()
-
-
-async def test_a_silent_channel_and_one_that_is_read_are_not_aborted() -> None:
-    d = Driven(dialer=True)
-    silent = await requested(d)
-    read = await requested(d, {"a": ["e"]})
-    events = read.events("e")
     d.clock.advance(100 * UNREAD)
     assert not silent.closed and not read.closed
     await events.aclose()
     silent.close()
     read.close()
+    d.assert_empty()
 
 
 async def test_more_than_a_mebibyte_that_nobody_reads_aborts_the_channel() -> None:
     d = Driven(dialer=True)
     block = "x" * 100_000
-    channel = await requested(d, *({"a": ["e", block]} for _ in range(10)))
+    channel = await requested(d, *[{"a": ["e", block]}] * 10)
     assert not channel.closed
     d.feed({"h": channel.id, "a": ["e", block]})
     await turns()
@@ -130,28 +96,22 @@ async def test_requests_that_were_kept_are_answered_though_a_handler_closes_the_
 # ---------------------------------------------------------------- channels in use
 
 
-USES = {
-    "emit": lambda channel: channel.emit("start"),
-    "request": lambda channel: channel.request("add", 1, 2),
-    "open_channel": lambda channel: channel.open_channel("more"),
-}
-
-
 async def used(d: Driven, how: str, *with_it: Any) -> AnonymousChannel:
     """A channel on which this side sends, and listens to nothing."""
     channel = await requested(d, *with_it)
     if how == "emit_nowait":
         channel.emit_nowait("start")
-        d.take()
-        return channel
-    using = start(USES[how](channel))
-    await turns()
-    [sent] = d.take()
-    if "i" in sent:
-        d.feed({"i": sent["i"], "d": 3} if how == "request" else {"i": sent["i"], "h": 1})
+    elif how == "emit":
+        await channel.emit("start")
+    else:
+        using = start(channel.request("add", 1) if how == "request" else channel.open_channel("more"))
+        await turns()
+        i = d.take()[0]["i"]
+        d.feed({"i": i, "d": 3} if how == "request" else {"i": i, "h": 1})
         opened = await using
         if how == "open_channel":
             opened.close()
+    d.take()
     return channel
 
 
@@ -160,16 +120,20 @@ async def test_a_channel_in_use_goes_on_whatever_comes_that_nobody_listens_to(
     how: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     d = Driven(dialer=True)
-    channel = await used(d, how, {"a": ["tick", 0]})
-    for number in range(1, 60):
+    tick, requests = {"a": ["tick", 0]}, [{"i": i, "a": ["q"]} for i in (7, 9)]
+    channel = await used(d, how, tick, requests[0], tick, requests[1])
+    assert d.take() == []
+    for number in range(2, 60):
         d.clock.advance(1)
         d.feed({"h": channel.id, "a": ["tick", number]})
     await turns()
+    sent = d.take()
+    assert [message["i"] for message in sent] == [7, 9]
+    assert {rejection([message], message["i"])["code"] for message in sent} == {"wsrpc.unknown_event"}
     assert not channel.closed
-    assert sum(d.ignored.values()) == 60
-    assert d.ignored["unread event"] == 30
-    assert len(messages(caplog)) == 2, "one line for those that were kept, one for the others"
-    assert d.peer._core.channels.unread.used == 0
+    assert sum(d.ignored.values()) == 60 and d.ignored["unread event"] == 31, "those of the first 30 s were kept"
+    assert len([text for text in messages(caplog) if "tick" in text or "events on channel" in text]) == 2
+    assert unread_at(d.peer) == 0
     seen: list[int] = []
     channel.on("tick", seen.append)
     d.feed({"h": channel.id, "a": ["tick", 60]})
@@ -189,28 +153,104 @@ async def test_what_comes_before_that_is_kept_for_who_listens_in_time() -> None:
     channel.close()
 
 
-async def test_requests_that_nobody_handles_are_rejected_then() -> None:
-    d = Driven(dialer=True)
-    tick, requests = {"a": ["tick"]}, [{"i": i, "a": ["q"]} for i in (7, 9, 11)]
-    channel = await used(d, "emit", tick, requests[0], tick, tick, requests[1], requests[2])
-    assert d.take() == []
-    d.clock.advance(UNREAD)
-    await turns()
-    sent = d.take()
-    assert [message["i"] for message in sent] == [7, 9, 11]
-    assert {rejection([message], message["i"])["code"] for message in sent} == {"wsrpc.unknown_event"}
-    assert not channel.closed and d.ignored == {"unread event": 3}
-    channel.close()
-
-
 async def test_a_channel_in_use_drops_what_is_more_than_may_wait() -> None:
     d = Driven(dialer=True)
     channel = await used(d, "emit")
-    block = "x" * 100_000
-    for _ in range(15):
-        d.feed({"h": channel.id, "a": ["e", block]})
+    d.feed(*[{"h": channel.id, "a": ["e", "x" * 100_000]}] * 15)
     assert not channel.closed
     assert d.ignored == {"unread event": 10, "unknown event": 5}
+    channel.close()
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def test_small_messages_on_many_channels_count_with_the_memory_that_they_take() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
+    channels = [await requested(d) for _ in range(3)]
+    kept = 0
+    while not channels[1].closed and kept < 10_000:
+        for channel in channels[:2]:
+            d.feed({"h": channel.id, "a": ["x"]})
+            kept += not channel.closed
+    assert 400 < kept < 600, "each of about 20 bytes takes about 200"
+    [over] = [channel for channel in channels if channel.closed]
+    assert "unread_bytes=100000" in str(over.close_reason)
+    for channel in channels:
+        if channel is not over:
+            d.feed({"h": channel.id, "a": ["x", 1]})
+            assert not channel.closed, "what the other one had taken is free"
+            assert await anext(channel.events("x")) in (1, None)
+            channel.close()
+    assert unread_at(d.peer) == 0
+
+
+@pytest.mark.parametrize("reads", ["events", "items"])
+async def test_unread_messages_of_readers_count_too(reads: str) -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
+    channel, other = await requested(d), await requested(d)
+    name = "next" if reads == "items" else "e"
+    stream = channel.items() if reads == "items" else channel.events("e")
+    others = other.events("e")
+    count = 0
+    while not channel.closed and count < 10_000:
+        d.feed({"h": channel.id, "a": [name, {"value": count}]})
+        count += 1
+    assert 300 < count < 600
+    d.feed({"h": other.id, "a": ["e", "still"]})
+    assert await anext(others) == "still"
+    got: list[Any] = []
+    with pytest.raises(StreamOverflow, match=r"Limits\.unread_bytes=100000"):
+        await collect(stream, got)
+    assert len(got) == count - 1, "what fitted is read first"
+    assert got[-1] == (count - 2 if reads == "items" else {"value": count - 2})
+    other.close()
+    assert unread_at(d.peer) == 0
+
+
+async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
+    hoard, busy = await requested(d, {"a": ["e", "x" * 6000]}), await requested(d)
+    events = busy.events("e")
+    for number in range(20):
+        reading = start(anext(events))
+        await turns()
+        d.feed({"h": busy.id, "a": ["e", "x" * 4000, number]})
+        assert (await reading)[1] == number
+    assert not hoard.closed and not busy.closed
+    assert len(await anext(hoard.events("e"))) == 6000, "one that is larger than all may be is kept alone"
+    hoard.close()
+    busy.close()
+    assert unread_at(d.peer) == 0
+
+
+@pytest.mark.parametrize("size", [1, 400])
+async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
+    d, stream, h = await consuming(limits=Limits(unread_bytes=1_000))
+    d.take()
+    d.feed(*({"h": h, "a": ["next", {"value": [number, "x" * size], "done": False}]} for number in range(64)))
+    d.feed({"h": h, "a": ["next", {"done": True}]})
+    assert [number async for number, _ in stream] == list(range(64))
+    assert unread_at(d.peer) == 0
+
+
+@pytest.mark.parametrize("how", ["left", "dropped", "ended", "abandoned"])
+async def test_what_is_thrown_away_does_not_count(how: str) -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d)
+    stream = channel.events("e")
+    if how == "abandoned":
+        await stream.aclose()
+        stream = channel.events("e")
+    d.feed(*[{"h": channel.id, "a": ["e", [1, 2, 3]]}] * 200)
+    assert unread_at(d.peer) > 20_000
+    if how == "left":
+        await stream.aclose()
+    elif how == "ended":
+        d.feed({"h": channel.id, "x": "bye"})
+    del stream
+    await turns()
+    assert unread_at(d.peer) == 0
     channel.close()
 
 
@@ -231,113 +271,3 @@ async def test_a_body_that_sends_and_listens_to_nothing_goes_on() -> None:
     go.set()
     await turns()
     assert d.peer.channels == 0
-
-
-# ---------------------------------------------------------------- memory
-
-
-async def test_small_messages_on_many_channels_count_with_the_memory_that_they_take() -> None:
-    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
-    channels = [await requested(d) for _ in range(3)]
-    kept = 0
-    while not channels[1].closed:
-        for channel in channels[:2]:
-            d.feed({"h": channel.id, "a": ["x"]})
-            kept += not channel.closed
-        if kept > 10_000:
-            break
-    assert 400 < kept < 600, "each of about 20 bytes takes about 200"
-    [over] = [channel for channel in channels if channel.closed]
-    assert "unread_bytes=100000" in str(over.close_reason)
-    d.take()
-    d.feed({"h": channels[2].id, "a": ["x"]})
-    assert not channels[2].closed, "one that has kept little so far goes on"
-    others = [channel for channel in channels if channel is not over]
-    for channel in others:
-        d.feed({"h": channel.id, "a": ["x", 1]})
-        assert not channel.closed, "what the other one had taken is free"
-        assert await anext(channel.events("x")) in (1, None)
-        channel.close()
-    assert d.peer._core.channels.unread.used == 0
-
-
-@pytest.mark.parametrize("reads", ["events", "items"])
-async def test_unread_messages_of_readers_count_too(reads: str) -> None:
-    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
-    channel, other = await requested(d), await requested(d)
-    name = "next" if reads == "items" else "e"
-    stream = channel.__aiter__() if reads == "items" else channel.events("e")
-    others = other.events("e")
-    count = 0
-    while not channel.closed and count < 10_000:
-        d.feed({"h": channel.id, "a": [name, {"value": count}]})
-        count += 1
-    assert 300 < count < 600
-    d.feed({"h": other.id, "a": ["e", "still"]})
-    assert await anext(others) == "still"
-    got: list[Any] = []
-    with pytest.raises(StreamOverflow, match=r"Limits\.unread_bytes=100000"):
-        await collect(stream, got)
-    assert len(got) == count - 1, "what fitted is read first"
-    assert got[-1] == (count - 2 if reads == "items" else {"value": count - 2})
-    other.close()
-    assert d.peer._core.channels.unread.used == 0
-
-
-async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
-    d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
-    hoard, busy = await requested(d), await requested(d)
-    events = busy.events("e")
-    reading = start(anext(events))
-    await turns()
-    for _ in range(20):
-        d.feed({"h": hoard.id, "a": ["e"]})
-    for number in range(20):
-        d.feed({"h": busy.id, "a": ["e", "x" * 4000, number]})
-        assert (await reading)[1] == number
-        reading = start(anext(events))
-        await turns()
-    assert not hoard.closed and not busy.closed
-    reading.cancel()
-    hoard.close()
-    busy.close()
-
-
-async def test_one_message_larger_than_all_may_take_is_kept_alone() -> None:
-    d = Driven(dialer=True, limits=Limits(unread_bytes=1_000))
-    channel = await requested(d, {"a": ["e", "x" * 5000]})
-    assert len(await anext(channel.events("e"))) == 5000
-    channel.close()
-    assert d.peer._core.channels.unread.used == 0
-
-
-@pytest.mark.parametrize("size", [1, 400])
-async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
-    d, stream, h = await consuming(limits=Limits(unread_bytes=1_000))
-    d.take()
-    for number in range(64):
-        d.feed({"h": h, "a": ["next", {"value": [number, "x" * size], "done": False}]})
-    d.feed({"h": h, "a": ["next", {"done": True}]})
-    assert [number async for number, _ in stream] == list(range(64))
-    assert d.peer._core.channels.unread.used == 0
-
-
-async def test_what_is_thrown_away_does_not_count() -> None:
-    d = Driven(dialer=True)
-    for how in ("left", "dropped", "ended", "abandoned"):
-        channel = await requested(d)
-        stream = channel.events("e")
-        if how == "abandoned":
-            await stream.aclose()
-            stream = channel.events("e")
-        for _ in range(200):
-            d.feed({"h": channel.id, "a": ["e", [1, 2, 3]]})
-        assert d.peer._core.channels.unread.used > 20_000
-        if how == "left":
-            await stream.aclose()
-        elif how == "ended":
-            d.feed({"h": channel.id, "x": "bye"})
-        del stream
-        await turns()
-        assert d.peer._core.channels.unread.used == 0
-        channel.close()
