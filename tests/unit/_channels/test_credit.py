@@ -161,12 +161,13 @@ async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
     assert decoded(await d.fed(credit(5, 3))) == [item(5, 1), done(5)]
 
 
+CHANNELS: list[Any] = [6, 0, -5, 2**60, True, "5", 5.5, None, [5], {}]
 NONSENSE: list[dict[str, Any]] = [
     *({"h": 5, "n": n, "bytes": 10} for n in (-1, 2**53, True, "10", 1.5, None)),
     *({"h": 5, "n": n, "bytes": size} for n, size in ((10, -1), (2**200, 2**200), ([10], {}))),
     {"h": 5, "n": 10},
     {"h": 5, "bytes": 10},
-    *({"h": h, "n": 100, "bytes": PLENTY} for h in (6, 0, -5, 2**60, True, "5", 5.5, None, [5], {})),
+    *({"h": h, "n": 100, "bytes": PLENTY} for h in CHANNELS),
 ]
 
 

@@ -41,7 +41,8 @@ async def test_items_before_start_are_read_and_after_the_end_answered_with_one_a
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
-        *(([*given], None) for given in ([], [None], [5], ["text"], [[]], [{}], [{"done": False}])),
+        ([], None),
+        *(([given], None) for given in (None, 5, "text", [], {}, {"done": False})),
         *(([{"value": 1, "done": flag}], 1) for flag in (None, 0, False)),
         ([{"value": 1}], 1),
         ([{"value": 1, "done": False, "more": 2}, "extra"], 1),

@@ -119,7 +119,8 @@ async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_ot
     def channel(ctx: Context) -> AnonymousChannel:
         return ctx.channel()
 
-    d.peer.on("c", {"stream": Feed().__call__, "conversation": conversation, "channel": channel}[handler])
+    handlers: dict[str, Any] = {"stream": Feed().__call__, "conversation": conversation, "channel": channel}
+    d.peer.on("c", handlers[handler])
     if wsrpc:
         await d.fed(hello())
     assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, "h": 1}]

@@ -6,10 +6,10 @@ import asyncio
 import inspect
 import threading
 from collections import ChainMap, UserDict, UserList, deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from core_driver import messages, start, turns
@@ -288,7 +288,7 @@ class Call:
 
     async def streams(self) -> AsyncIterator[int]:
         with self.handling():
-            async with aclosing(self.source.items()) as items:
+            async with aclosing(cast("AsyncGenerator[int]", self.source.items())) as items:
                 async for item in items:
                     yield item
 

@@ -294,7 +294,7 @@ async def test_where_users_stream(where: str) -> None:
         here, there = (client, server) if where == "open handler" else (server, client)
         serve_all(there)
 
-        @here.on("open")  # type: ignore[attr-defined]
+        @here.on("open")
         async def on_open(peer: Peer) -> None:
             got.extend(await use_all(peer))
 

@@ -49,7 +49,7 @@ AT_ONCE = Reconnect(initial=0.001, max=0.001)
 @pytest.mark.parametrize("where", ["client", "peer", "channel of the client", "channel of the peer"])
 async def test_events_are_read_where_they_arrive(where: str) -> None:
     server = Server()
-    handled: list[int] = []
+    handled: list[str] = []
     server.once("said", handled.append)
     async with connect(server) as client:
         [peer] = server.peers
