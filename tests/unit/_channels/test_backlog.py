@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 import pytest
 from core_driver import Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import collect
 from stream_sides import consuming, requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, StreamOverflow
+from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -185,29 +183,6 @@ async def test_small_messages_on_many_channels_count_with_the_memory_that_they_t
     assert unread_at(d.peer) == 0
 
 
-@pytest.mark.parametrize("reads", ["events", "items"])
-async def test_unread_messages_of_readers_count_too(reads: str) -> None:
-    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
-    channel, other = await requested(d), await requested(d)
-    name = "next" if reads == "items" else "e"
-    stream = channel.items() if reads == "items" else channel.events("e")
-    others = other.events("e")
-    count = 0
-    while not channel.closed and count < 10_000:
-        d.feed({"h": channel.id, "a": [name, {"value": count}]})
-        count += 1
-    assert 300 < count < 600
-    d.feed({"h": other.id, "a": ["e", "still"]})
-    assert await anext(others) == "still"
-    got: list[Any] = []
-    with pytest.raises(StreamOverflow, match=r"Limits\.unread_bytes=100000"):
-        await collect(stream, got)
-    assert len(got) == count - 1, "what fitted is read first"
-    assert got[-1] == (count - 2 if reads == "items" else {"value": count - 2})
-    other.close()
-    assert unread_at(d.peer) == 0
-
-
 async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
     d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
     hoard, busy = await requested(d, {"a": ["e", "x" * 6000]}), await requested(d)
@@ -252,22 +227,3 @@ async def test_what_is_thrown_away_does_not_count(how: str) -> None:
     await turns()
     assert unread_at(d.peer) == 0
     channel.close()
-
-
-async def test_a_body_that_sends_and_listens_to_nothing_goes_on() -> None:
-    d = Driven()
-    go = asyncio.Event()
-
-    async def watch(channel: AnonymousChannel) -> None:
-        await channel.emit("temp", 1)
-        await go.wait()
-
-    d.peer.on("watch", watch)
-    await d.fed({"i": 5, "a": ["watch"]})
-    d.feed({"h": 5, "a": ["start"]})
-    d.clock.advance(2 * UNREAD)
-    await turns()
-    assert d.peer.channels == 1 and d.ignored == {"unread event": 1}
-    go.set()
-    await turns()
-    assert d.peer.channels == 0

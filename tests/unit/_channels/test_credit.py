@@ -181,21 +181,6 @@ async def test_credit_of_no_sense_or_for_no_channel_is_ignored_and_counted(field
     await lost(d)
 
 
-async def test_all_the_credit_in_the_world_is_bounded_by_the_connection() -> None:
-    feed = Feed()
-    d = await producing(feed.__call__)
-    d.transport.pause()
-    assert await started(d, 2**53 - 1, 2**53 - 1) == []
-    await turns(50)
-    assert feed.made <= 1
-    d.feed({"h": 5, "x": "bye"})
-    await turns()
-    d.transport.resume()
-    await turns()
-    d.expect()
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- what travels together
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, redialing, start, turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
-from stream_driver import Feed, collect, credit, emptied, hello, welcome
+from stream_driver import collect, credit, emptied, hello, welcome
 from stream_sides import requested
 from stream_uses import USES, serve
 
@@ -69,26 +68,6 @@ async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(
             elif not task.cancelled():
                 assert isinstance(task.exception(), (ConnectionLost, ChannelClosed)), task.exception()
             await emptied(left, right)
-
-
-async def test_a_thousand_streams_at_once_and_all_are_dropped() -> None:
-    async with pair() as (left, right):
-        feeds = [Feed(gate=2) for _ in range(1000)]
-        waiting = iter(feeds)
-
-        async def feed() -> AsyncIterator[int]:
-            async for number in next(waiting)():
-                yield number
-
-        right.on("feed", feed)
-        tasks = [start(collect(left.stream("feed"))) for _ in feeds]
-        await turns_until(lambda: all(feed.waiting.is_set() for feed in feeds), patience=25)
-        assert left.channels == right.channels == right.active == 1000
-        drop_left(tasks[0], left, right)
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(isinstance(result, ConnectionLost) for result in results)
-        await emptied(left, right)
-        await turns_until(lambda: all(feed.finished.is_set() for feed in feeds), patience=25)
 
 
 @pytest.mark.parametrize("kind", ["plain", "conversation", "stream"])
@@ -196,30 +175,6 @@ async def test_what_waits_for_the_connection_leaves_in_order_but_not_after_the_e
     assert [message["a"][1] for message in d.take()] == [0, 2, 4, 6, 8]
     assert all(isinstance(task.exception(), ChannelClosed) for task in (*tasks[1::2], *waiting))
     d.assert_empty()
-
-
-async def test_a_stream_whose_connection_is_held_can_be_left() -> None:
-    async with pair(limits=Limits(high_water=1000)) as (left, right):
-
-        async def blocks() -> AsyncIterator[str]:
-            while True:
-                yield "x" * 500
-
-        right.on("blocks", blocks)
-        async with left.stream("blocks") as stream:
-            await anext(stream)
-            right.transport.hold()  # type: ignore[union-attr]
-            for _ in range(70):
-                reading = start(anext(stream))
-                await turns(3)
-                if not reading.done():
-                    break
-            reading.cancel()
-            await asyncio.wait([reading])
-        await turns(20)
-        assert right.channels == right.active == 0, "the abort came through: that line is free"
-        right.transport.release()  # type: ignore[union-attr]
-        await emptied(left, right)
 
 
 # ---------------------------------------------------------------- the next connection

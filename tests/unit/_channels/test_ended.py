@@ -11,9 +11,9 @@ import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import CLOSED, Both, emptied, item
+from stream_driver import CLOSED, emptied, item
 from stream_driver import both as both
-from stream_sides import requested, start_opening
+from stream_sides import requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, Context, Limits, Server, WsrpcError
 
@@ -108,35 +108,6 @@ async def test_every_listener_gets_all_that_came_before_the_end(moment: str, end
         channel.events("late")
     assert channel.closed and unread_at(d.peer) == 0
     d.assert_empty()
-
-
-@pytest.mark.parametrize("count", [1, 17, 100])
-async def test_what_a_body_emits_before_it_returns_arrives(both: Both, count: int) -> None:
-    left, right = both
-
-    async def say(channel: AnonymousChannel) -> None:
-        for number in range(count):
-            await channel.emit("data", number, "x" * 1000)
-
-    right.on("say", say)
-    for _ in range(5):
-        channel = await left.open_channel("say")
-        got: list[Any] = []
-        channel.on("data", lambda number, _, got=got: got.append(number))
-        await channel.wait_closed()
-        await turns()
-        assert got == list(range(count))
-        async with await left.open_channel("say") as channel:
-            assert [n async for n, _ in channel.events("data")] == list(range(count))
-
-
-async def test_a_hundred_that_ended_before_their_openers_had_a_turn() -> None:
-    d = Driven(dialer=True)
-    opening = [await start_opening(d) for _ in range(100)]
-    for _, i in opening:
-        d.feed({"i": i, "h": 1}, {"h": i, "a": ["e", i]}, {"h": i, "x": CLOSED, "_": 1})
-    for task, i in opening:
-        assert [value async for value in (await task).events("e")] == [i]
 
 
 async def test_the_next_channel_of_that_id_gets_nothing_of_the_one_before() -> None:
@@ -322,22 +293,6 @@ async def test_a_body_gets_what_came_before_the_end_and_is_cancelled_when_it_ask
     assert messages(caplog, logging.ERROR) == []
 
 
-@pytest.mark.parametrize("together", [True, False])
-@pytest.mark.parametrize("after", [1, 2, 10])
-async def test_at_whatever_moment_lines_and_end_arrive_a_body_reads_all(after: int, together: bool) -> None:
-    d, talk = Driven(), Talk(reads)
-    d.peer.on("talk", talk.talk)
-    d.feed({"i": 5, "a": ["talk"]})
-    await turns(after)
-    for line in LINES:
-        d.feed(line)
-        await turns(not together)
-    await end(d, "good")
-    await turns(20)
-    assert " ".join(talk.got) == "a b c cancelled"
-    await emptied(d.peer)
-
-
 async def never_reads(talk: Talk, channel: AnonymousChannel) -> None:
     await asyncio.Event().wait()
 
@@ -370,19 +325,6 @@ async def test_an_end_of_its_own_cancels_a_body_at_once() -> None:
     await d.fed({"i": 5, "a": ["talk"]})
     await d.fed(*LINES, {"h": 5, "a": ["stop"]})
     assert talk.got == ["cancelled"]
-    await emptied(d.peer)
-
-
-async def test_who_opened_it_waits_for_the_end_and_so_for_the_handlers_of_what_came_before() -> None:
-    d = Driven(dialer=True)
-    channel = await requested(d)
-    d.feed(*({**line, "h": channel.id} for line in LINES))
-    await end(d, "good", h=channel.id)
-    got: list[str] = []
-    async with channel:
-        channel.on("line", got.append)
-        await channel.wait_closed()
-    assert got == ["a", "b", "c"]
     await emptied(d.peer)
 
 

@@ -251,34 +251,6 @@ async def test_an_event_name_that_is_no_text_on_a_channel(name: Any) -> None:
 # ---------------------------------------------------------------- how many
 
 
-async def test_the_1025th_channel_is_refused_as_overloaded() -> None:
-    limit = Limits().channels
-    d = Driven()
-
-    def by_hand(ctx: Context) -> AnonymousChannel:
-        return ctx.channel()
-
-    async def talk(channel: AnonymousChannel) -> None:
-        await asyncio.Event().wait()
-
-    for name, handler in (("s", Feed().__call__), ("by_hand", by_hand), ("talk", talk)):
-        d.peer.on(name, handler)
-    sent = await d.fed(*({"i": i, "a": [("s", "by_hand", "talk", "s")[i % 4]]} for i in range(1, limit + 1)))
-    assert len(sent) == d.peer.channels == limit
-    for i, name, code in (
-        (5000, "s", "wsrpc.overloaded"),
-        (5001, "by_hand", "wsrpc.too_many_channels"),  # its handler ran, until it asked for the channel
-        (5002, "talk", "wsrpc.overloaded"),
-    ):
-        error = rejection(await d.fed({"i": i, "a": [name]}), i)
-        assert error["code"] == code and "1024" in error["message"]
-    assert d.peer.channels == limit
-    await d.fed({"h": 1, "x": "bye"})
-    assert await d.fed({"i": 5003, "a": ["s"]}) == [{"i": 5003, "h": 1}]
-    d.transport.lose()
-    await emptied(d.peer)
-
-
 async def test_a_handler_that_will_not_end_takes_the_place_of_a_handler_but_not_of_a_channel() -> None:
     d = Driven(limits=Limits(channels=1, running=1))
     stubborn = Blocked()

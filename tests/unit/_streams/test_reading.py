@@ -119,14 +119,6 @@ async def test_one_that_is_given_up_while_it_is_opened_is_cancelled_and_not_open
     d.assert_empty()
 
 
-async def test_without_a_connection_it_is_a_lost_connection() -> None:
-    d = Driven(dialer=True)
-    d.transport.lose()
-    with pytest.raises(ConnectionLost) as caught:
-        await collect(d.peer.stream("s"))
-    assert caught.value.outcome == "not_sent"
-
-
 # ---------------------------------------------------------------- reads
 
 
@@ -145,23 +137,6 @@ async def test_one_task_reads_and_another_does_not_end_it() -> None:
     failed = [task.exception() for task in (first, second) if task.exception() is not None]
     assert all(isinstance(error, RuntimeError) for error in failed)
     assert sorted(got + await collect(stream)) == [1, 2], "no item is lost, and no reader told of an end"
-
-
-async def test_cancelling_each_read_at_any_turn_loses_nothing(both: Both) -> None:
-    left, right = both
-    right.on("feed", Feed(limit=200).__call__)
-    got: list[Any] = []
-    async with left.stream("feed") as stream:
-        patience = 0
-        while len(got) < 200:
-            read = start(anext(stream))
-            await turns(patience % 5)
-            patience += 1
-            read.cancel()
-            await asyncio.wait([read])
-            if not read.cancelled():
-                got.append(read.result())
-    assert got == list(range(200))
 
 
 async def test_cancelling_a_read_in_the_turn_in_which_items_arrive_loses_nothing() -> None:
