@@ -36,11 +36,14 @@ async def test_items_before_start_are_read_and_after_the_end_answered_with_one_a
     await emptied(d.peer)
 
 
+ODD: list[Any] = [None, 5, "text", [], {}, {"done": False}]
+
+
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [
         ([], None),
-        *(([given], None) for given in (None, 5, "text", [], {}, {"done": False})),
+        *(([odd], None) for odd in ODD),
         *(([{"value": 1, "done": flag}], 1) for flag in (None, 0, False)),
         ([{"value": 1}], 1),
         ([{"value": 1, "done": False, "more": 2}, "extra"], 1),
