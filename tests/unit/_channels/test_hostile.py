@@ -199,9 +199,9 @@ async def test_pulls_are_answered_in_order_and_at_the_end_with_what_is_left() ->
     assert 11 in {message.get("i") for message in sent}, "somebody waits for that one, too"
     assert d.peer.channels == 0
     d.assert_empty()
-    d = await serving(Feed(limit=2, error=RemoteError("x")).__call__)
-    sent = await d.fed(pull(7, 2), pull(9, 2))
-    assert sent[0] == pulled(7, 0, 1) and rejection(sent, 9)
+    d = await serving(Feed(limit=3, error=RemoteError("x")).__call__)
+    sent = await d.fed(pull(7, 2), pull(9, 2), pull(11, 2))
+    assert sent[:2] == [pulled(7, 0, 1), pulled(9, 2)] and rejection(sent, 11), "items before an error are not lost"
     d.assert_empty()
 
 
