@@ -122,24 +122,6 @@ async def test_items_are_events_and_so_is_the_end() -> None:
     assert d.ignored == {"credit for no channel": 1}, "nothing was produced on that one"
 
 
-async def test_credit_before_the_channel_is_made_is_for_no_channel() -> None:
-    d = Driven(extensions=True)
-    await agreed(d, "credit")
-    gate = asyncio.Event()
-
-    async def slow() -> AsyncIterator[int]:
-        await gate.wait()
-        return Feed()()
-
-    d.peer.on("s", slow)
-    await d.fed({"i": 5, "a": ["s"]}, credit(5, 10))
-    assert d.ignored == {"credit for no channel": 1}
-    gate.set()
-    await turns()
-    d.expect({"i": 5, "h": 1})
-    await lost(d)
-
-
 async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
     d = await producing(Feed().__call__)
     [first] = await d.fed({"h": 5, "a": ["start"]})

@@ -1,4 +1,4 @@
-"""Calls that open streams and uploads: mistaken and refused ones, their timeouts, and where users make them."""
+"""Calls that open streams and uploads: mistaken and refused ones, and where users make them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,11 @@ from wsrpc import (
     Limits,
     Peer,
     RemoteError,
-    RequestTimeout,
     RpcError,
     Server,
     UnknownEvent,
-    current_context,
 )
-from wsrpc.testing import Clock, connect, pair
+from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -151,47 +149,7 @@ async def test_two_tasks_of_a_handler_that_read_are_one_too_many_and_none_reads_
     assert await collect(kept[0]) == []
 
 
-# ---------------------------------------------------------------- timeouts and places
-
-
-@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
-async def test_the_timeout_of_an_upload_counts_again_after_the_last_item(extensions: bool) -> None:
-    reasons: list[Any] = []
-    began, go = asyncio.Event(), asyncio.Event()
-
-    async def slow(chunks: AsyncIterator[int]) -> None:
-        try:
-            await collect(chunks)
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            reasons.append(current_context().cancel_reason)
-            raise
-
-    async def slow_source() -> AsyncIterator[int]:
-        yield 1
-        began.set()
-        await go.wait()
-        yield 2
-
-    clock = Clock()
-    async with pair(clock=clock, extensions=extensions) as (left, right):
-        right.on("slow", slow)
-        patient = start(left.request("slow", send=[1], timeout=None))
-        task = start(left.request("slow", send=slow_source(), timeout=45.0))
-        await began.wait()
-        clock.advance(3600)  # items have no timeout
-        go.set()
-        await turns(50)
-        clock.advance(44.9)
-        await turns()
-        assert not task.done()
-        clock.advance(0.2)
-        with pytest.raises(RequestTimeout, match="no response to 'slow' within 45 s"):
-            await task
-        assert not patient.done()
-        patient.cancel()
-        await emptied(left, right)
-    assert len(reasons) == 2 and "source" not in str(reasons[0]), "the source did not fail"
+# ---------------------------------------------------------------- places
 
 
 async def test_an_upload_takes_no_place_that_a_request_needs() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import WINDOW, Both, agreed, collect, credit, done, emptied, item, welcome
+from stream_driver import WINDOW, Both, collect, credit, done, emptied, item, welcome
 from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, entered, granted
 
@@ -99,24 +98,6 @@ async def test_nothing_is_granted_after_the_end_or_after_leaving(end: str) -> No
         assert len(await collect(stream)) == WINDOW
     await stream.aclose()
     assert [message.keys() for message in d.take()] == ([] if end == "the end" else [{"h", "x", "_"}])
-
-
-async def test_a_handler_that_reads_what_is_sent_grants_as_well() -> None:
-    d = Driven(extensions=True)
-    await agreed(d, "credit")
-    go = asyncio.Event()
-
-    async def up(chunks: AsyncIterator[int]) -> int:
-        await go.wait()
-        return sum([chunk async for chunk in chunks])
-
-    d.peer.on("up", up)
-    assert await d.fed({"i": 5, "a": ["up"]}) == [{"i": 5, "h": 1}]
-    go.set()
-    await turns()
-    d.expect(credit(5, WINDOW, SMALLEST_SHARE), {"h": 5, "a": ["start"]})
-    assert await d.fed(item(5, 1), item(5, 2), done(5, 7)) == [{"i": 7, "d": 3}]
-    d.assert_empty()
 
 
 async def endless(outstanding: list[int], size: int) -> AsyncIterator[str]:
