@@ -14,10 +14,8 @@ from stream_sides import over, serving, start_opening
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
-    ConnectionLost,
     Context,
     Limits,
-    RemoteError,
     RequestTimeout,
     RpcError,
 )
@@ -153,23 +151,6 @@ async def test_a_channel_that_comes_too_late_is_aborted_once(how: str) -> None:
     assert abort["h"] == i and (abort["x"] == "bored" or abort["_"] == 1)
     assert await d.fed({"h": i, "a": ["e"]}) == []
     assert task.done()
-    await emptied(d.peer)
-
-
-@pytest.mark.parametrize("what", ["abort", "drop"])
-async def test_one_that_ends_in_the_read_that_brings_it_is_closed_with_the_reason(what: str) -> None:
-    d = Driven(dialer=True)
-    task, i = await start_opening(d)
-    d.feed({"i": i, "h": 1}, *([{"h": i, "x": {"message": "full"}, "_": 1}] if what == "abort" else []))
-    if what == "drop":
-        d.transport.lose()
-    channel: AnonymousChannel = await task
-    assert channel.closed
-    assert isinstance(channel.close_reason, RemoteError if what == "abort" else ConnectionLost)
-    with pytest.raises(type(channel.close_reason)):
-        await anext(channel.items())
-    with pytest.raises(ChannelClosed):
-        await channel.emit("e")
     await emptied(d.peer)
 
 
