@@ -314,6 +314,29 @@ async def test_a_body_that_does_not_come_back_for_more_is_cancelled_in_the_end(b
     assert d.clock.next_deadline is None
 
 
+async def test_channels_that_keep_messages_beyond_their_end_are_bounded_as_open_ones_are() -> None:
+    d = Driven(limits=Limits(channels=2))
+    talks: list[Talk] = []
+
+    async def begin(channel: AnonymousChannel) -> None:
+        talks.append(Talk(begins_late))
+        await talks[-1].talk(channel)
+
+    d.peer.on("talk", begin)
+    for first, count in ((1, 3), (4, 2)):
+        for i in range(first, first + count):
+            await d.fed({"i": i, "a": ["talk"]})
+            d.feed({"h": i, "a": ["line", "a"]})
+            await end(d, "good", h=i)
+            await turns()
+        assert [talk.got for talk in talks[-2:]] == [[], []] and talks[0].got == ["cancelled"], "the oldest goes first"
+        for talk in talks:
+            talk.go.set()
+        await turns(20)
+        assert [talk.got for talk in talks[-2:]] == [["a", "cancelled"]] * 2
+    await emptied(d.peer)
+
+
 async def test_an_end_of_its_own_cancels_a_body_at_once() -> None:
     d, talk = Driven(), Talk(works_on_each_line)
 

@@ -308,7 +308,7 @@ async def test_a_stream_that_was_left_neither_takes_items_nor_disturbs_the_one_t
         assert await collect(second) == [1, 2, 3]
 
 
-@pytest.mark.parametrize("left", ["anext", "break", "aclose"])
+@pytest.mark.parametrize("left", ["anext", "break", "aclose", "anext, and the next keeps the newest"])
 async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left: str) -> None:
     d = Driven(dialer=True)
     channel = await requested(d)
@@ -325,9 +325,9 @@ async def test_the_next_loop_goes_on_with_the_events_that_the_last_one_left(left
         await stream.aclose()
         assert await collect(stream) == []
     del stream
-    lines = channel.events("line")
+    lines = channel.events("line", keep="newest" if "newest" in left else "all")
     d.feed({"h": channel.id, "a": ["line", "d"]})
-    expected = ["d"] if left == "aclose" else ["b", "c", "d"]
+    expected = ["b", "c", "d"] if left in ("anext", "break") else ["d"]
     assert [await anext(lines) for _ in expected] == expected
     d.feed({"h": channel.id, "a": ["line", "e"]})
     del lines
