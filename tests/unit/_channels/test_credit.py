@@ -88,8 +88,9 @@ async def lost(d: Driven) -> None:
     ],
 )
 @KINDS
+@BATCHES
 async def test_the_producer_makes_and_sends_what_was_granted(
-    kind: str, size: int, grants: list[tuple[int, int, int]]
+    kind: str, size: int, grants: list[tuple[int, int, int]], features: tuple[str, ...]
 ) -> None:
     made = 0
 
@@ -99,14 +100,14 @@ async def test_the_producer_makes_and_sends_what_was_granted(
             made += 1
             yield [made, "x" * size]
 
-    d = await producing(of_kind(kind, blocks), "credit")
+    d = await producing(of_kind(kind, blocks), *features)
     total = 0
     for number, (n, bound, expected) in enumerate(grants):
         sent = await d.fed(credit(5, n, bound))
         if number == 0:
             assert sent == [], "credit alone does not start it"
             sent = await d.fed({"h": 5, "a": ["start"]})
-        assert [value[0] for value in values(sent)] == list(range(total + 1, total + expected + 1))
+        assert [value[0] for value in values(as_single(sent))] == list(range(total + 1, total + expected + 1))
         total += expected
         assert made == total, "an item is made when there is room for it"
     await lost(d)

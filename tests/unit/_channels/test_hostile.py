@@ -210,7 +210,7 @@ async def test_pull_or_start_whichever_comes_first() -> None:
     assert await d.fed(pull(7, 1), {"h": 5, "a": ["start"]}, pull(9, 1)) == [pulled(7, 0), pulled(9, 1)]
     await over(d)
     d = await serving(Feed().__call__)
-    sent = await d.fed({"h": 5, "a": ["start"]}, pull(7, 1))
+    sent = await d.fed({"h": 5, "a": ["pull", 1]}, {"h": 5, "a": ["start"]}, pull(7, 1))
     assert values(sent) == [0] and "started" in rejection(sent, 7)["message"]
     await over(d)
 
