@@ -428,6 +428,7 @@ async def test_wait_for_that_is_cancelled_or_never_awaited_leaves_nothing(how: s
         assert task.cancelled()
     elif how == "closed":
         waiting.close()
+        del waiting
     else:
         with pytest.warns(RuntimeWarning, match=r"^coroutine 'wait_for' was never awaited"):
             del waiting
