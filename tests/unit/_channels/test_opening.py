@@ -86,7 +86,7 @@ async def test_an_event_cannot_open_a_channel(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_request_that_is_cancelled_while_its_handler_makes_the_channel() -> None:
-    d = Driven()
+    d = Driven(limits=Limits(channels=1))
     made: list[AnonymousChannel] = []
 
     async def handler(ctx: Context) -> AnonymousChannel:
@@ -97,6 +97,8 @@ async def test_a_request_that_is_cancelled_while_its_handler_makes_the_channel()
 
     d.peer.on("c", handler)
     await d.fed({"i": 5, "a": ["c"]})
+    error = rejection(await d.fed({"i": 7, "a": ["c"]}), 7)
+    assert error["code"] == "wsrpc.too_many_channels", "one that is not delivered yet counts"
     assert await d.fed({"i": 5, "x": "bored"}) == [{"i": 5, "e": ABORTED, "_": 1}]
     assert made[0].closed
     await emptied(d.peer)
