@@ -41,10 +41,11 @@ async def test_it_tops_up_when_half_is_read() -> None:
     await stream.aclose()
 
 
-async def test_it_tops_up_when_half_of_the_bytes_are_read() -> None:
-    d, stream, h = await consuming(Limits(stream_window=8))
+@pytest.mark.parametrize("together", [False, True])
+async def test_it_tops_up_when_half_of_the_bytes_are_read(together: bool) -> None:
+    d, stream, h = await reading(Limits(stream_window=8))
     assert d.take()[0] == credit(h, 8, 4096)
-    d.feed(*(item(h, "x" * 1100) for _ in range(3)))
+    d.feed(*([batch(h, *["x" * 1100] * 3)] if together else [item(h, "x" * 1100)] * 3))
     await anext(stream)
     d.expect()
     await anext(stream)
@@ -174,11 +175,12 @@ async def test_an_array_in_a_request_is_one_item(unread_bytes: int) -> None:
     await emptied(d.peer)
 
 
-async def test_more_items_than_were_granted_end_the_stream() -> None:
+@pytest.mark.parametrize(("first", "then"), [([1, 2], [3, 4, 5]), (["x" * 5000], [1, 2, 3])], ids=["items", "bytes"])
+async def test_more_than_was_granted_ends_the_stream(first: list[Any], then: list[Any]) -> None:
     d, stream, h = await reading(Limits(stream_window=4))
-    d.feed(batch(h, 1, 2), batch(h, 3, 4, 5))
+    d.feed(batch(h, *first), batch(h, *then))
     got: list[Any] = []
     with pytest.raises(StreamOverflow, match="3 items came at once"):
         await collect(stream, got)
-    assert got == [1, 2]
+    assert got == first
     await emptied(d.peer)
