@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from wsrpc import Peer
-from wsrpc._api.peer import core_of
+from wsrpc import AnonymousChannel, Peer
+from wsrpc._api.anonymous import core_of as core_of_channel
+from wsrpc._api.peer import core_of, life_of
+from wsrpc._channels.core import ChannelCore
 from wsrpc._sending.outbound import Outbound
 from wsrpc._sending.slow_readers import SlowReaderQueue
 
@@ -18,3 +20,18 @@ def slow_reader_of(peer: Peer) -> SlowReaderQueue:
     queue = out_of(peer).slow_reader
     assert queue is not None
     return queue
+
+
+def inside(channel: AnonymousChannel) -> ChannelCore:
+    """The core of a channel."""
+    return core_of_channel(channel)
+
+
+def unread_at(peer: Peer) -> int:
+    """How many bytes of memory unread messages count for, on all channels of a peer."""
+    return core_of(peer).channels.unread.used
+
+
+def reads_nothing(peer: Peer) -> bool:
+    """Whether nothing of any reader is left, and messages go the short way again."""
+    return not (life_of(peer).readers.channels or core_of(peer).dispatcher.admission.needs_checks or unread_at(peer))

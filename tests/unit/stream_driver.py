@@ -113,7 +113,6 @@ class Feed:
         self.error = error
         self.made = 0
         self.finished = asyncio.Event()
-        self.cancelled: list[Any] = []
         self.waiting = asyncio.Event()
 
     async def __call__(self) -> AsyncIterator[int]:
@@ -126,9 +125,6 @@ class Feed:
                 yield number
             if self.error is not None:
                 raise self.error
-        except asyncio.CancelledError as exc:
-            self.cancelled.append(exc.args[0] if exc.args else None)
-            raise
         finally:
             self.finished.set()
 

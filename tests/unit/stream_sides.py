@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from core_driver import Driven, start, turns
-from stream_driver import Both, agreed, emptied, welcome
+from stream_driver import Both, emptied, welcome
 
 from wsrpc import AnonymousChannel, Context, Limits, Server, Stream
 
@@ -23,19 +23,6 @@ async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
     channel: AnonymousChannel = task.result()
     assert channel.id == i
     return channel
-
-
-async def served(d: Driven, i: int = 5) -> AnonymousChannel:
-    """A channel that the other side asked ``d`` for."""
-    made: list[AnonymousChannel] = []
-
-    def handler(ctx: Context) -> AnonymousChannel:
-        made.append(ctx.channel())
-        return made[0]
-
-    d.peer.on("c", handler)
-    assert await d.fed({"i": i, "a": ["c"]}) == [{"i": i, "h": 1}]
-    return made[0]
 
 
 async def opened(both: Both) -> tuple[AnonymousChannel, AnonymousChannel]:
@@ -119,15 +106,6 @@ async def over(d: Driven) -> None:
 
 
 WINDOW_BYTES = Limits().stream_window_bytes
-
-
-async def producing(handler: Any, h: int = 5, limits: Limits | None = None) -> Driven:
-    """A peer that has opened stream ``h`` and waits for the consumer's first act."""
-    d = Driven(extensions=True, limits=limits)
-    await agreed(d, "credit")
-    d.peer.on("s", handler)
-    assert await d.fed({"i": h, "a": ["s"]}) == [{"i": h, "h": 1}]
-    return d
 
 
 async def consuming(limits: Limits | None = None) -> tuple[Driven, Stream[Any], int]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import hello
+from stream_driver import Feed, hello, total
 
 from wsrpc import AnonymousChannel, Limits
 
@@ -21,24 +20,16 @@ PATIENCE = 5.0
 def serving(**options: Any) -> Driven:
     d = Driven(**options)
 
-    @d.peer.on("stream")
-    async def stream() -> AsyncIterator[int]:
-        yield 1
-
-    @d.peer.on("upload")
-    async def upload(items: AsyncIterator[int]) -> int:
-        return sum([item async for item in items])
-
-    @d.peer.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
         channel.on("said", lambda: None)
         await asyncio.get_running_loop().create_future()
 
-    @d.peer.on("tell")
     async def tell(channel: AnonymousChannel) -> None:
         await channel.emit("tick")
         await asyncio.get_running_loop().create_future()
 
+    for name, handler in (("stream", Feed(limit=1).__call__), ("upload", total), ("talk", talk), ("tell", tell)):
+        d.peer.on(name, handler)
     return d
 
 
@@ -82,43 +73,25 @@ async def test_it_is_said_before_a_short_unread_limit_ends_the_stream(caplog: py
 
 
 SAYS: dict[str, list[dict[str, Any]]] = {
-    "start": [{"i": 1, "a": ["stream"]}, {"h": 1, "a": ["start"]}],
+    "start, once": [{"i": 1, "a": ["stream"]}, {"h": 1, "a": ["start"]}, {"i": 9, "a": ["stream"]}],
     "pull": [{"i": 1, "a": ["stream"]}, {"i": 2, "h": 1, "a": ["pull", 1]}],
     "an item": [{"i": 1, "a": ["upload"]}, {"i": 2, "h": 1, "a": ["next", {"value": 1}]}],
     "an event": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["said"]}],
     "an event that nobody knows": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["what"]}],
     "an abort": [{"i": 1, "a": ["talk"]}, {"h": 1, "x": "enough"}],
     "nothing, but it is spoken to": [{"i": 1, "a": ["tell"]}],
+    "nothing, but is a wsrpc peer": [hello("credit"), {"i": 1, "a": ["stream"]}],
 }
 
 
 @pytest.mark.parametrize("says", SAYS)
-async def test_a_plain_peer_that_uses_its_channel_or_may_just_listen(
+async def test_a_peer_that_uses_its_channel_or_may_just_listen_or_be_late(
     says: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    d = serving()
+    d = serving(extensions="wsrpc" in says)
     for message in SAYS[says]:
         await d.fed(message)
     caplog.clear()  # the event that nobody knows
-    await over(d)
-    assert messages(caplog) == []
-    await ended(d)
-
-
-async def test_who_has_used_one_channel_is_not_watched_any_more(caplog: pytest.LogCaptureFixture) -> None:
-    d = serving()
-    await d.fed({"i": 1, "a": ["stream"]})
-    await d.fed({"h": 1, "a": ["start"]})
-    await over(d)
-    await d.fed({"i": 2, "a": ["stream"]})
-    await over(d)
-    assert messages(caplog) == []
-    await ended(d)
-
-
-async def test_a_wsrpc_peer_may_be_late(caplog: pytest.LogCaptureFixture) -> None:
-    d = serving(extensions=True)
-    await d.fed(hello("credit"), {"i": 1, "a": ["stream"]})
     await over(d)
     assert messages(caplog) == []
     await ended(d)

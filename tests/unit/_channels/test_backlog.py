@@ -1,0 +1,229 @@
+"""What arrives before anybody listens is kept, within bounds, for the first handler or the first read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from core_driver import Driven, messages, rejection, start, turns
+from leftovers import nothing_left as nothing_left
+from peers_inside import unread_at
+from stream_sides import consuming, requested
+
+from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+UNREAD = Limits().unread
+
+
+async def test_what_arrives_with_the_creation_is_kept_for_the_first_handler_in_order() -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d, {"a": ["e", 1]}, {"i": 7, "a": ["q", 2]}, {"a": ["f", 3]}, {"a": ["e", 4]})
+    d.feed({"h": channel.id, "a": ["e", 5]})
+    around: list[Any] = []
+    seen: list[Any] = []
+
+    @channel.use
+    async def note(ctx: Context, call_next: Any) -> Any:
+        around.append(ctx.args[0])
+        return await call_next(ctx)
+
+    await turns()
+    assert around == [], "middleware alone does not count as listening"
+    channel.on("e", lambda n: seen.append(("e", n)))
+    channel.on("q", lambda n: seen.append(("q", n)))
+    channel.on("f", lambda n: seen.append(("f", n)))
+    d.feed({"h": channel.id, "a": ["e", 6]})  # in the same turn as the registering
+    await turns()
+    assert seen == [("e", 1), ("q", 2), ("f", 3), ("e", 4), ("e", 5), ("e", 6)]
+    assert around == [1, 2, 3, 4, 5, 6]
+    d.expect({"i": 7, "d": None})
+    channel.close()
+    d.assert_empty()
+
+
+async def test_what_nobody_reads_for_30_seconds_aborts_the_channel_and_no_other() -> None:
+    d = Driven(dialer=True)
+    silent, read = await requested(d), await requested(d, {"a": ["e"]})
+    events = read.events("e")
+    channel = await requested(d, {"i": 7, "a": ["q"]}, {"a": ["e"]})
+    d.clock.advance(UNREAD - 1)
+    assert not channel.closed
+    d.clock.advance(1)
+    await turns()
+    assert channel.closed
+    sent = d.take()
+    [abort] = [message for message in sent if "x" in message]
+    assert abort["h"] == channel.id and abort["_"] == 1 and "30 s" in abort["x"]["message"]
+    rejection(sent, 7)
+    with pytest.raises(ChannelClosed, match="30 s"):
+        channel.events("e")
+    d.clock.advance(100 * UNREAD)
+    assert not silent.closed and not read.closed
+    await events.aclose()
+    silent.close()
+    read.close()
+    d.assert_empty()
+
+
+async def test_more_than_a_mebibyte_that_nobody_reads_aborts_the_channel() -> None:
+    d = Driven(dialer=True)
+    block = "x" * 100_000
+    channel = await requested(d, *[{"a": ["e", block]}] * 10)
+    assert not channel.closed
+    d.feed({"h": channel.id, "a": ["e", block]})
+    await turns()
+    assert channel.closed and "nobody reads" in str(channel.close_reason)
+    [abort] = d.take()
+    assert abort["h"] == channel.id and abort["_"] == 1
+
+
+async def test_requests_that_were_kept_are_answered_though_a_handler_closes_the_channel_before() -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d, {"a": ["stop"]}, {"i": 7, "a": ["q"]}, {"i": 9, "a": ["q"]})
+    channel.on("stop", lambda: channel.close("enough"))
+    channel.on("q", lambda: "answer")
+    await turns()
+    sent = d.take()
+    rejection(sent, 7)
+    rejection(sent, 9)
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- channels in use
+
+
+async def used(d: Driven, how: str, *with_it: Any) -> AnonymousChannel:
+    """A channel on which this side sends, and listens to nothing."""
+    channel = await requested(d, *with_it)
+    if how == "emit_nowait":
+        channel.emit_nowait("start")
+    elif how == "emit":
+        await channel.emit("start")
+    else:
+        using = start(channel.request("add", 1) if how == "request" else channel.open_channel("more"))
+        await turns()
+        i = d.take()[0]["i"]
+        d.feed({"i": i, "d": 3} if how == "request" else {"i": i, "h": 1})
+        opened = await using
+        if how == "open_channel":
+            opened.close()
+    d.take()
+    return channel
+
+
+@pytest.mark.parametrize("how", ["emit", "emit_nowait", "request", "open_channel"])
+async def test_a_channel_in_use_goes_on_whatever_comes_that_nobody_listens_to(
+    how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    d = Driven(dialer=True)
+    tick, requests = {"a": ["tick", 0]}, [{"i": i, "a": ["q"]} for i in (7, 9)]
+    channel = await used(d, how, tick, requests[0], tick, requests[1])
+    assert d.take() == []
+    for number in range(2, 60):
+        d.clock.advance(1)
+        d.feed({"h": channel.id, "a": ["tick", number]})
+    await turns()
+    sent = d.take()
+    assert [message["i"] for message in sent] == [7, 9]
+    assert {rejection([message], message["i"])["code"] for message in sent} == {"wsrpc.unknown_event"}
+    assert not channel.closed
+    assert sum(d.ignored.values()) == 60 and d.ignored["unread event"] == 31, "those of the first 30 s were kept"
+    assert len([text for text in messages(caplog) if "tick" in text or "events on channel" in text]) == 2
+    assert unread_at(d.peer) == 0
+    seen: list[int] = []
+    channel.on("tick", seen.append)
+    d.feed({"h": channel.id, "a": ["tick", 60]})
+    assert seen == [60], "who begins to listen gets what comes from now on"
+    channel.close()
+
+
+async def test_what_comes_before_that_is_kept_for_who_listens_in_time() -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, "emit", {"a": ["tick", 0]})
+    d.clock.advance(UNREAD - 1)
+    d.feed({"h": channel.id, "a": ["tick", 1]})
+    ticks = channel.events("tick")
+    assert [await anext(ticks) for _ in range(2)] == [0, 1]
+    d.clock.advance(UNREAD)
+    assert not channel.closed and d.ignored == {}
+    channel.close()
+
+
+async def test_a_channel_in_use_drops_what_is_more_than_may_wait() -> None:
+    d = Driven(dialer=True)
+    channel = await used(d, "emit")
+    d.feed(*[{"h": channel.id, "a": ["e", "x" * 100_000]}] * 15)
+    assert not channel.closed
+    assert d.ignored == {"unread event": 10, "unknown event": 5}
+    channel.close()
+
+
+# ---------------------------------------------------------------- memory
+
+
+async def test_small_messages_on_many_channels_count_with_the_memory_that_they_take() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=100_000))
+    channels = [await requested(d) for _ in range(3)]
+    kept = 0
+    while not channels[1].closed and kept < 10_000:
+        for channel in channels[:2]:
+            d.feed({"h": channel.id, "a": ["x"]})
+            kept += not channel.closed
+    assert 400 < kept < 600, "each of about 20 bytes takes about 200"
+    [over] = [channel for channel in channels if channel.closed]
+    assert "unread_bytes=100000" in str(over.close_reason)
+    for channel in channels:
+        if channel is not over:
+            d.feed({"h": channel.id, "a": ["x", 1]})
+            assert not channel.closed, "what the other one had taken is free"
+            assert await anext(channel.events("x")) in (1, None)
+            channel.close()
+    assert unread_at(d.peer) == 0
+
+
+async def test_a_message_for_which_somebody_waits_always_arrives() -> None:
+    d = Driven(dialer=True, limits=Limits(unread_bytes=5_000))
+    hoard, busy = await requested(d, {"a": ["e", "x" * 6000]}), await requested(d)
+    events = busy.events("e")
+    for number in range(20):
+        reading = start(anext(events))
+        await turns()
+        d.feed({"h": busy.id, "a": ["e", "x" * 4000, number]})
+        assert (await reading)[1] == number
+    assert not hoard.closed and not busy.closed
+    assert len(await anext(hoard.events("e"))) == 6000, "one that is larger than all may be is kept alone"
+    hoard.close()
+    busy.close()
+    assert unread_at(d.peer) == 0
+
+
+@pytest.mark.parametrize("size", [1, 400])
+async def test_credit_is_kept_whatever_else_waits(size: int) -> None:
+    d, stream, h = await consuming(limits=Limits(unread_bytes=1_000))
+    d.take()
+    d.feed(*({"h": h, "a": ["next", {"value": [number, "x" * size], "done": False}]} for number in range(64)))
+    d.feed({"h": h, "a": ["next", {"done": True}]})
+    assert [number async for number, _ in stream] == list(range(64))
+    assert unread_at(d.peer) == 0
+
+
+@pytest.mark.parametrize("how", ["left", "dropped", "ended", "abandoned"])
+async def test_what_is_thrown_away_does_not_count(how: str) -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d)
+    stream = channel.events("e")
+    if how == "abandoned":
+        await stream.aclose()
+        stream = channel.events("e")
+    d.feed(*[{"h": channel.id, "a": ["e", [1, 2, 3]]}] * 200)
+    assert unread_at(d.peer) > 20_000
+    if how == "left":
+        await stream.aclose()
+    elif how == "ended":
+        d.feed({"h": channel.id, "x": "bye"})
+    del stream
+    await turns()
+    assert unread_at(d.peer) == 0
+    channel.close()

@@ -1,0 +1,392 @@
+"""A producer with credit: how far it goes, which items travel together, and what else it sends in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from core_driver import Driven, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Feed, agreed, collect, control, credit, decoded, done, hello, item, values
+from stream_sides import consuming
+
+from wsrpc import Context
+from wsrpc.codecs import MsgpackCodec
+from wsrpc.testing import pair
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+PLENTY = 2**40
+BATCHES = pytest.mark.parametrize("features", [("batches", "credit"), ("credit",)], ids=["batches", "single"])
+KINDS = pytest.mark.parametrize("kind", ["def", "async"])
+Make = Callable[[Context], Iterator[Any]]
+
+
+def of_kind(kind: str, make: Make) -> Callable[..., Any]:
+    """A handler that streams what ``make`` yields, as a generator or as an asynchronous one."""
+
+    async def made(ctx: Context) -> AsyncIterator[Any]:
+        for value in make(ctx):
+            yield value
+
+    return make if kind == "def" else made
+
+
+async def producing(handler: Any, *features: str) -> Driven:
+    """A peer that streams on channel 5. The other side has these features, and has sent nothing on the channel."""
+    d = Driven(extensions=True)
+    await agreed(d, *(features or ("batches", "credit")))
+    d.peer.on("s", handler)
+    assert await d.fed({"i": 5, "a": ["s"]}) == [{"i": 5, "h": 1}]
+    return d
+
+
+async def started(d: Driven, n: int = 1000, size: int = PLENTY) -> list[Any]:
+    """Grant credit and start the stream; return what is sent."""
+    return await d.fed(credit(5, n, size), {"h": 5, "a": ["start"]})
+
+
+def as_single(sent: list[Any]) -> list[Any]:
+    """``sent`` with each message of several items replaced by one message for each item."""
+    single: list[Any] = []
+    for message in sent:
+        a = message.get("a", [])
+        if a[:1] == ["next"] and isinstance(a[1], list):
+            single += [item(message["h"], value) for value in a[1]]
+        else:
+            single.append(message)
+    return single
+
+
+async def lost(d: Driven) -> None:
+    d.transport.lose()
+    await turns()
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- how far it goes
+
+
+@pytest.mark.parametrize(
+    ("size", "grants"),
+    [
+        # the size of each item; totals that are granted, in items and bytes; how many items are sent then
+        pytest.param(0, [(3, PLENTY, 3), (10, PLENTY, 7), (11, PLENTY, 1)], id="exactly what was granted"),
+        pytest.param(
+            0,
+            [(3, PLENTY, 3), (3, PLENTY, 0), (2, PLENTY, 0), (0, 0, 0), (3, 1, 0), (0, PLENTY, 0), (4, PLENTY, 1)],
+            id="totals that are repeated or late change nothing",
+        ),
+        pytest.param(0, [(0, 0, 0), (2, PLENTY, 2)], id="a grant of nothing is credit all the same"),
+        pytest.param(0, [(0, 100, 0), (2, PLENTY, 2)], id="a grant of no items"),
+        pytest.param(0, [(5, 0, 0), (2, PLENTY, 5)], id="a grant of no bytes"),
+        pytest.param(1000, [(1000, 2500, 3), (1000, 3000, 0), (1000, 3500, 1)], id="bytes, and one item may overdraw"),
+        pytest.param(100_000, [(64, 1000, 1), (65, 2000, 0), (66, 101_000, 1)], id="one huge item overdraws alone"),
+    ],
+)
+@KINDS
+@BATCHES
+async def test_the_producer_makes_and_sends_what_was_granted(
+    kind: str, size: int, grants: list[tuple[int, int, int]], features: tuple[str, ...]
+) -> None:
+    made = 0
+
+    def blocks(ctx: Context) -> Iterator[list[Any]]:
+        nonlocal made
+        while True:
+            made += 1
+            yield [made, "x" * size]
+
+    d = await producing(of_kind(kind, blocks), *features)
+    total = 0
+    for number, (n, bound, expected) in enumerate(grants):
+        sent = await d.fed(credit(5, n, bound))
+        if number == 0:
+            assert sent == [], "credit alone does not start it"
+            sent = await d.fed({"h": 5, "a": ["start"]})
+        assert [value[0] for value in values(as_single(sent))] == list(range(total + 1, total + expected + 1))
+        total += expected
+        assert made == total, "an item is made when there is room for it"
+    await lost(d)
+
+
+async def test_items_are_events_and_so_is_the_end() -> None:
+    d = await producing(Feed(limit=2).__call__)
+    assert await started(d) == [item(5, 0), item(5, 1), done(5)]
+    assert d.peer.channels == d.peer.active == 0
+    assert await d.fed(credit(5, 2000)) == [] and d.ignored == {}, "credit that crosses the end is not counted"
+    d, _, h = await consuming()
+    d.feed(done(h), credit(h, 20))
+    assert d.ignored == {"credit for no channel": 1}, "nothing was produced on that one"
+
+
+async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
+    d = await producing(Feed().__call__)
+    [first] = await d.fed({"h": 5, "a": ["start"]})
+    assert first == item(5, 0, first["i"])
+    assert await d.fed(credit(5, 100)) == [], "the kind is fixed by the first act"
+    [second] = await d.fed({"i": first["i"]})
+    assert second == item(5, 1, second["i"])
+    await lost(d)
+
+
+async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
+    d = Driven(codec=MsgpackCodec(), extensions=True)
+    [answer] = await d.fed(hello("credit", "msgpack"))
+    assert answer["wsrpc"]["t"] == "welcome" and answer["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
+    d.peer.on("s", Feed(limit=2).__call__)
+    encode = MsgpackCodec().encode
+    assert decoded(await d.fed(encode({"i": 5, "a": ["s"]}))) == [{"i": 5, "h": 1}]
+    assert decoded(await d.fed(credit(5, 1), encode({"h": 5, "a": ["start"]}))) == [item(5, 0)]
+    assert decoded(await d.fed(credit(5, 3))) == [item(5, 1), done(5)]
+
+
+CHANNELS: list[Any] = [6, 0, -5, 2**60, True, "5", 5.5, None, [5], {}]
+NONSENSE: list[dict[str, Any]] = [
+    *({"h": 5, "n": n, "bytes": 10} for n in (-1, 2**53, True, "10", 1.5, None)),
+    *({"h": 5, "n": n, "bytes": size} for n, size in ((10, -1), (2**200, 2**200), ([10], {}))),
+    {"h": 5, "n": 10},
+    {"h": 5, "bytes": 10},
+    *({"h": h, "n": 100, "bytes": PLENTY} for h in CHANNELS),
+]
+
+
+@pytest.mark.parametrize("fields", NONSENSE, ids=repr)
+async def test_credit_of_no_sense_or_for_no_channel_is_ignored_and_counted(fields: dict[str, Any]) -> None:
+    d = await producing(Feed().__call__)
+    await started(d, 2)
+    assert await d.fed(control("credit", **fields)) == []
+    assert sum(d.ignored.values()) == 1
+    assert values(await d.fed(credit(5, 3))) == [2]
+    await lost(d)
+
+
+# ---------------------------------------------------------------- what travels together
+
+
+class Numbers:
+    """An asynchronous iterator that is not a generator, as a `Stream` is that a handler passes on."""
+
+    def __init__(self) -> None:
+        self.rest = iter(range(200))
+
+    def __aiter__(self) -> AsyncIterator[int]:
+        return self
+
+    async def __anext__(self) -> int:
+        for number in self.rest:
+            return number
+        raise StopAsyncIteration
+
+
+def numbers(ctx: Context) -> Iterator[int]:
+    yield from range(200)
+
+
+@pytest.mark.parametrize("source", ["def", "async", Numbers, lambda: iter(list(range(200)))])
+@BATCHES
+async def test_small_items_travel_together_with_the_feature(source: Any, features: tuple[str, ...]) -> None:
+    d = await producing(of_kind(source, numbers) if isinstance(source, str) else source, *features)
+    sent = await started(d)
+    await turns(20)
+    sent += d.take()
+    assert as_single(sent) == [*(item(5, n) for n in range(200)), done(5)]
+    assert len(sent) < 10 if "batches" in features else len(sent) == 201
+    assert sent[0] == item(5, 0), "nothing is known about the size of items before the first one"
+    d.assert_empty()
+
+
+async def test_large_items_travel_alone() -> None:
+    d = await producing(lambda: iter(["x" * 5000] * 4))
+    assert await started(d) == [*[item(5, "x" * 5000)] * 4, done(5)]
+    d.assert_empty()
+
+
+async def test_an_item_does_not_wait_for_one_that_is_not_there() -> None:
+    gate = asyncio.Event()
+
+    async def slow() -> AsyncIterator[int]:
+        for n in range(7):
+            if n == 5:
+                await gate.wait()
+            yield n
+
+    d = await producing(slow)
+    assert as_single(await started(d)) == [item(5, n) for n in range(5)]
+    gate.set()
+    await turns()
+    assert as_single(d.take()) == [item(5, 5), item(5, 6), done(5)]
+    d.assert_empty()
+
+
+async def test_an_item_that_travels_as_json_changes_no_other_one() -> None:
+    sent = [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {b"key": 6}, b"7"]
+    async with pair() as (left, right):
+        right.on("s", lambda: iter(sent))
+        got = await collect(left.stream("s"))
+    assert got == [b"1", b"2", 2**70, b"3", {"key": b"4"}, b"5", {"a2V5": 6}, b"7"]
+
+
+@KINDS
+async def test_items_that_grow_keep_to_the_bytes(kind: str) -> None:
+    made = 0
+
+    def growing(ctx: Context) -> Iterator[str]:
+        nonlocal made
+        for n in range(50):
+            made += 1
+            yield "x" * (1 if n < 5 else 1000)
+
+    d = await producing(of_kind(kind, growing))
+    size = 3000
+    sent = as_single(await started(d, size=size))
+    assert len(sent) < 9
+    while len(sent) < 51:
+        assert made == len(sent) if kind == "async" else made <= 64, "only a plain generator may make more at once"
+        size += 3000
+        sent += as_single(await d.fed(credit(5, 1000, size)))
+        assert size < 100_000
+    assert sent == [*(item(5, "x" * (1 if n < 5 else 1000)) for n in range(50)), done(5)]
+    d.assert_empty()
+
+
+async def test_a_source_that_waits_behind_items_that_wait_is_closed_with_its_channel() -> None:
+    closed: list[str] = []
+
+    async def growing() -> AsyncIterator[str]:
+        try:
+            for n in range(20):
+                yield "x" * (1 if n < 5 else 1000)
+            await asyncio.Event().wait()
+        finally:
+            await asyncio.sleep(0)
+            closed.append("closed")
+
+    d = await producing(growing)
+    await started(d, size=3000)
+    assert d.peer.channels == 1 and not closed
+    await d.fed({"h": 5, "x": None})
+    await turns()
+    assert closed == ["closed"]
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- what a source does between its items
+
+PAUSE = object()
+"""The connection is full from here on."""
+GROWING = ["x" * (1 if n < 5 else 1000) for n in range(20)]
+STEPS: dict[str, tuple[int, list[Any]]] = {
+    # the bytes that are granted at a time; numbers and "x…" are items, other texts are events that the source sends
+    "a few events": (PLENTY, [0, 1, 2, 3, "nowait", 4, "again", 5]),
+    "many events": (PLENTY, [step for n in range(200) for step in ([n, f"after {n}"] if n % 5 == 4 else [n])]),
+    "items that wait for credit": (3000, [step for value in GROWING for step in (value, "after")]),
+    "a full connection": (PLENTY, [0, 1, 2, 3, "ends the batch", 4, "fills it", PAUSE, 5, 6, "after", 7]),
+}
+
+
+def is_event(step: Any) -> bool:
+    return isinstance(step, str) and step[0] != "x"
+
+
+@pytest.mark.parametrize("script", STEPS)
+@KINDS
+@BATCHES
+async def test_what_a_source_sends_keeps_its_place_among_the_items(
+    script: str, kind: str, features: tuple[str, ...]
+) -> None:
+    granted, steps = STEPS[script]
+    d: Driven
+
+    def talks(ctx: Context) -> Iterator[Any]:
+        for step in steps:
+            if step is PAUSE:
+                d.transport.pause()
+            elif is_event(step):
+                ctx.peer.emit_nowait(step)
+            else:
+                yield step
+
+    d = await producing(of_kind(kind, talks), *features)
+    sent: list[Any] = []
+    more, size = await started(d, size=granted), granted
+    while more:
+        sent += more
+        d.transport.resume()
+        await turns(20)
+        size += granted
+        more = d.take() + await d.fed(credit(5, 1000, min(size, PLENTY)))
+    expected = [
+        {"a": [step]} if isinstance(step, str) and step[0] != "x" else item(5, step)
+        for step in steps
+        if step is not PAUSE
+    ]
+    assert as_single(sent) == [*expected, done(5)]
+    d.assert_empty()
+
+
+@BATCHES
+@pytest.mark.parametrize(
+    ("end", "kind"),
+    [("abort", "async"), ("close", "async"), ("close", "def"), ("close it", "async"), ("bind", "async")],
+)
+async def test_items_before_an_end_that_the_source_itself_makes_are_sent(
+    end: str, kind: str, features: tuple[str, ...]
+) -> None:
+    """They are sent on the connection on which they were made, and nothing after them."""
+    d: Driven
+
+    def ends(ctx: Context) -> Iterator[int]:
+        for n in range(20):
+            yield n
+            if n == 7 and end == "close":
+                ctx.channel().close("enough")
+            elif n == 7 and end == "bind":
+                d.rebind()
+
+    async def ends_async(ctx: Context) -> AsyncIterator[int]:
+        for n in ends(ctx):
+            if n == 8 and end == "abort":
+                await ctx.channel().abort("enough")
+            elif n == 8 and end == "close it":
+                await ctx.peer.close()
+            yield n
+
+    d = await producing(ends if kind == "def" else ends_async, *features)
+    first = d.transport
+    d.feed(credit(5, 1000), {"h": 5, "a": ["start"]})
+    await turns()
+    sent = as_single(first.take())
+    assert sent == [*(item(5, n) for n in range(8)), *([{"h": 5, "x": "enough"}] if end == "abort" else [])]
+    assert d.close_code == (1000 if end == "close it" else None)
+    if end == "bind":
+        assert [message for message in d.take() if "h" in message] == []
+    await lost(d)
+
+
+@pytest.mark.parametrize(
+    "last", [ValueError("a bug"), object(), {None: "of a known size"}], ids=lambda x: type(x).__name__
+)
+@KINDS
+@BATCHES
+async def test_an_error_comes_after_the_items_before_it_and_is_logged_once(
+    last: Any, kind: str, features: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(ctx: Context) -> Iterator[Any]:
+        yield from range(4)
+        if isinstance(last, Exception):
+            raise last
+        yield last
+
+    d = await producing(of_kind(kind, fails), *features)
+    *items, abort = await started(d)
+    assert as_single(items) == [item(5, n) for n in range(4)]
+    assert abort["x"]["message"] == "internal error" and abort["h"] == 5
+    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert record.exc_info is not None and record.exc_info[1] is not None
+    assert isinstance(record.exc_info[1], type(last) if isinstance(last, Exception) else TypeError)
+    assert record.exc_info[1].__context__ is None
+    d.assert_empty()

@@ -1,0 +1,361 @@
+"""Producers and consumers that follow no rules, and pulls: no crash, no leak, no silence, all within bounds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from core_driver import Driven, rejection, start, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Feed, agreed, collect, credit, done, emptied, hello, item, values
+from stream_sides import over, reading, requested, serving
+
+from wsrpc import Context, Limits, Overloaded, RemoteError, RpcError, StreamOverflow
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+# ---------------------------------------------------------------- producers
+
+
+async def test_items_before_start_are_read_and_after_the_end_answered_with_one_abort() -> None:
+    d, stream, h = await reading()
+    await d.fed(item(h, 1), item(h, 2))
+    assert [await anext(stream), await anext(stream)] == [1, 2]
+    d.expect({"h": h, "a": ["start"]})
+    sent = await d.fed({"h": h, "a": ["what"]}, {"h": h, "i": 7, "a": ["what"]}, item(h, 1))
+    assert rejection(sent, 7)["code"] == "wsrpc.unknown_event"
+    task = start(collect(stream))
+    sent = await d.fed(done(h, 9), item(h, 2), item(h, 3, 11), done(h))
+    assert await task == [1]
+    assert {"i": 9, "d": None} in sent
+    assert "does not exist" in rejection(sent, 11)["message"]
+    assert [message["h"] for message in sent if "x" in message] == [h]
+    await emptied(d.peer)
+
+
+ODD: list[Any] = [None, 5, "text", [], {}, {"done": False}]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ([], None),
+        *(([odd], None) for odd in ODD),
+        *(([{"value": 1, "done": flag}], 1) for flag in (None, 0, False)),
+        ([{"value": 1}], 1),
+        ([{"value": 1, "done": False, "more": 2}, "extra"], 1),
+        *(([{"value": 1, "done": flag}], "the end") for flag in (True, 1, "yes", [0], {"a": 1})),
+    ],
+    ids=repr,
+)
+async def test_items_of_odd_shapes(arguments: list[Any], value: Any) -> None:
+    d, stream, h = await reading()
+    d.feed({"h": h, "a": ["next", *arguments]})
+    assert await anext(stream, "the end") == value
+    await stream.aclose()
+
+
+async def test_an_upload_that_its_handler_reads_too_slowly_overflows_after_what_was_queued() -> None:
+    d = Driven()
+    given: list[AsyncIterator[Any]] = []
+
+    async def up(items: AsyncIterator[Any]) -> None:
+        given.append(items)
+        await asyncio.Event().wait()
+
+    d.peer.on("up", up)
+    await d.fed({"i": 5, "a": ["up"]})
+    d.feed(*(item(5, [n, "x" * 100_000]) for n in range(30)))
+    [abort] = d.take()
+    assert abort["h"] == 5 and abort["_"] == 1
+    got: list[Any] = []
+    with pytest.raises(StreamOverflow):
+        await collect(given[0], got)
+    assert [n for n, _ in got] == list(range(len(got))) and 9 <= len(got) <= 11
+    await emptied(d.peer)
+
+
+async def test_the_bounds_of_names_and_arguments_hold_on_channels() -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d)
+    seen: list[Any] = []
+    long, many, h = "n" * 257, list(range(65)), channel.id
+    for name in ("e", long):
+        channel.on(name, lambda *args: seen.append(args))
+    sent = await d.fed({"h": h, "i": 7, "a": ["e", *many]}, {"h": h, "i": 9, "a": [long]})
+    assert "64" in rejection(sent, 7)["message"] and "256" in rejection(sent, 9)["message"]
+    await d.fed({"h": h, "a": ["e", *many]}, {"h": h, "a": [long]}, {"h": h, "a": ["e", *many[1:]]})
+    assert d.ignored == {"too many arguments": 1, "name too long": 1} and seen == [tuple(many[1:])]
+    channel.close()
+
+
+async def test_one_item_larger_than_the_queue_is_an_item() -> None:
+    d, stream, h = await reading()
+    d.feed(item(h, "x" * 2_000_000))
+    assert len(await anext(stream)) == 2_000_000
+    await stream.aclose()
+
+
+async def test_a_producer_that_requests_goes_no_faster_than_the_reader() -> None:
+    d, stream, h = await reading()
+    sent = await d.fed(*(item(h, n, 1000 + n) for n in range(1000)))
+    answered = len(sent)
+    assert answered == Limits().stream_window
+    for n in range(100):
+        assert await anext(stream) == n
+    later = len([message for message in d.take() if "i" in message])
+    assert 100 - answered <= later <= 100
+    await stream.aclose()
+    assert len({message["i"] for message in d.take() if "i" in message}) == 1000 - answered - later
+
+
+async def test_items_that_were_requested_are_answered_though_the_end_has_come() -> None:
+    """A plain producer that does not wait for each answer: what is still to be read is not refused at a good end."""
+    d, stream, h = await reading(limits=Limits(stream_window=2))
+    read = start(collect(stream))
+    await turns()
+    d.take()
+    sent = await d.fed(*(item(h, n, n) for n in range(1, 6)), done(h))
+    assert await read == [1, 2, 3, 4, 5]
+    assert sent + d.take() == [{"i": n, "d": None} for n in range(1, 6)]
+
+
+# ---------------------------------------------------------------- callers that upload by hand
+
+
+async def listing(chunks: AsyncIterator[Any]) -> list[Any]:
+    return [chunk async for chunk in chunks]
+
+
+async def first(chunks: AsyncIterator[int]) -> int:
+    return await anext(chunks)
+
+
+@pytest.mark.parametrize(
+    ("handler", "steps"),
+    [
+        (listing, [([item(5, 1), item(5, 2, 7)], [{"i": 7, "d": None}]), ([done(5, 9)], [{"i": 9, "d": [1, 2]}])]),
+        (listing, [([done(5, 7), done(5, 9)], [{"i": 9, "d": None}, {"i": 7, "d": []}])]),
+        # Nobody waits for the result: it just ends.
+        (listing, [([item(5, 1), done(5)], [{"h": 5, "x": "closed"}])]),
+        # JavaScript may not have heard the first `stop` (see `Upload`), so a request has it said again.
+        (
+            first,
+            [
+                ([item(5, 1)], [{"h": 5, "a": ["stop"]}]),
+                ([item(5, n) for n in range(50)], []),
+                ([item(5, 2, 7)], [{"i": 7, "d": None}, {"h": 5, "a": ["stop"]}]),
+                ([done(5, 9)], [{"i": 9, "d": 1}]),
+            ],
+        ),
+        (first, [([item(5, 1)], [{"h": 5, "a": ["stop"]}]), ([], [{"h": 5, "x": "within 30 s"}])]),
+    ],
+    ids=["well", "the end twice", "the end as an event", "does not stop when told", "says nothing more"],
+)
+async def test_an_upload_by_hand(handler: Any, steps: list[tuple[list[Any], list[Any]]]) -> None:
+    d = Driven()
+    d.peer.on("up", handler)
+    assert await d.fed({"i": 5, "a": ["up"]}) == [{"i": 5, "h": 1}, {"h": 5, "a": ["start"]}]
+    for fed, expected in steps:
+        if not fed:
+            d.clock.advance(Limits().unread)
+        sent = await d.fed(*fed)
+        for message, wanted in zip(sent, expected, strict=True):
+            for key in ("e", "x"):
+                if key in message:
+                    assert wanted.pop(key) in message.pop(key)["message"] and message.pop("_") == 1
+        assert sent == expected
+    d.assert_empty()
+    assert d.peer.channels == 0
+
+
+# ---------------------------------------------------------------- pulls
+
+
+def pull(i: int, *n: Any) -> dict[str, Any]:
+    return {"h": 5, "i": i, "a": ["pull", *n]}
+
+
+def pulled(i: int, *values: Any, done: bool = False) -> dict[str, Any]:
+    return {"i": i, "d": {"values": [*values], "done": done}}
+
+
+@pytest.mark.parametrize("n", [0, -1, 10**9, 2**200, 1.5, True, "5", None, [], {}], ids=repr)
+async def test_a_pull_of_nonsense_is_rejected_and_the_stream_goes_on(n: Any) -> None:
+    d = await serving(Feed().__call__)
+    assert "pull" in rejection(await d.fed(pull(7, n)), 7)["message"]
+    assert await d.fed(pull(9, 2)) == [pulled(9, 0, 1)]
+    await over(d)
+
+
+async def test_pulls_are_answered_in_order_and_at_the_end_with_what_is_left() -> None:
+    d = await serving(Feed(limit=5).__call__)
+    assert await d.fed({"h": 5, "a": ["pull", 5]}) == [], "without a request it gives nothing"
+    sent = await d.fed(pull(3), pull(7, 2), pull(9, 10), pull(11, 1))
+    assert sent[:3] == [pulled(3, 0), pulled(7, 1, 2), pulled(9, 3, 4, done=True)]
+    assert 11 in {message.get("i") for message in sent}, "somebody waits for that one, too"
+    assert d.peer.channels == 0
+    d.assert_empty()
+    d = await serving(Feed(limit=3, error=RemoteError("x")).__call__)
+    sent = await d.fed(pull(7, 2), pull(9, 2), pull(11, 2))
+    assert sent[:2] == [pulled(7, 0, 1), pulled(9, 2)] and rejection(sent, 11), "items before an error are not lost"
+    d.assert_empty()
+
+
+async def test_pull_or_start_whichever_comes_first() -> None:
+    d = await serving(Feed().__call__)
+    assert await d.fed(pull(7, 1), {"h": 5, "a": ["start"]}, pull(9, 1)) == [pulled(7, 0), pulled(9, 1)]
+    await over(d)
+    d = await serving(Feed().__call__)
+    sent = await d.fed({"h": 5, "a": ["pull", 1]}, {"h": 5, "a": ["start"]}, pull(7, 1))
+    assert values(sent) == [0] and "started" in rejection(sent, 7)["message"]
+    await over(d)
+
+
+async def test_pulls_are_bounded() -> None:
+    d = await serving(Feed(gate=0).__call__)
+    sent = await d.fed(*(pull(i, 1) for i in range(10, 80)))
+    assert [rejection([message], message["i"])["code"] for message in sent] == [Overloaded.code] * 6
+    await over(d)
+
+
+# ---------------------------------------------------------------- consumers
+
+
+async def test_a_rejected_item_ends_the_stream_and_an_odd_start_or_answer_does_not() -> None:
+    feed = Feed()
+    d = await serving(feed.__call__)
+    sent = await d.fed({"h": 5, "a": ["start"]}, {"h": 5, "a": ["start"]}, {"h": 5, "i": 7, "a": ["start"]})
+    assert values(sent) == [0] and {"i": 7, "d": None} in sent
+    i = next(message["i"] for message in sent if "a" in message)
+    abort, following = await d.fed({"i": i, "h": 1})
+    assert abort["h"] == i and "x" in abort
+    [abort] = await d.fed({"i": following["i"], "e": "no more"})
+    assert abort["h"] == 5 and "x" in abort
+    assert feed.finished.is_set()
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("mode", ["waiting for start", "paced", "between items", "pull", "credit", "line full"])
+@pytest.mark.parametrize("end", ["abort", "drop"])
+async def test_an_end_in_every_mode_stops_the_producer_and_sends_no_item_more(mode: str, end: str) -> None:
+    d = Driven(extensions=True)
+    await agreed(d, "credit")
+    feed = Feed()
+    d.peer.on("s", feed.__call__)
+    await d.fed({"i": 5, "a": ["s"]})
+    if mode == "line full":
+        d.transport.pause()
+    acts: dict[str, list[Any]] = {
+        "pull": [pull(7, 3)],
+        "credit": [credit(5, 3), {"h": 5, "a": ["start"]}],
+        "line full": [credit(5, 3), {"h": 5, "a": ["start"]}],
+        "waiting for start": [],
+    }
+    sent = await d.fed(*acts.get(mode, [{"h": 5, "a": ["start"]}]))
+    # In one read: the answer, which lets the next item go, and the end.
+    d.feed(
+        *([{"i": sent[0]["i"]}] if mode == "between items" else []), *([{"h": 5, "x": "bye"}] if end == "abort" else [])
+    )
+    if end == "drop":
+        d.transport.lose()
+    elif mode == "line full":
+        d.transport.resume()
+    await turns()
+    assert values(d.take()) == [] or (mode, end) == ("between items", "drop")
+    assert feed.finished.is_set() or mode == "waiting for start"
+    await emptied(d.peer)
+    d.assert_empty()
+
+
+async def gives_up_in_time(d: Driven) -> str:
+    """The consumer has said nothing for as long as it may."""
+    d.peer.on("s", Feed().__call__)
+    await d.fed({"i": 5, "a": ["s"]})
+    d.clock.advance(Limits().unread - 1)
+    assert d.peer.channels == 1
+    d.clock.advance(1)
+    return "within 30 s"
+
+
+async def gives_up_in_middleware(d: Driven) -> str:
+    limits: list[asyncio.Timeout] = []
+
+    @d.peer.use
+    async def limit(ctx: Context, call_next: Any) -> Any:
+        try:
+            async with asyncio.timeout(None) as timeout:
+                limits.append(timeout)
+                return await call_next(ctx)
+        except TimeoutError:
+            raise RpcError("took too long", code="slow") from None
+
+    d.peer.on("s", Feed().__call__)
+    await d.fed({"i": 5, "a": ["s"]})
+    limits[0].reschedule(0)
+    return "took too long"
+
+
+@pytest.mark.parametrize("gives_up", [gives_up_in_time, gives_up_in_middleware])
+@pytest.mark.parametrize("says", [{"a": ["start"]}, {"a": ["anything"]}, {"i": 6, "a": ["pull", 3]}, None])
+async def test_a_consumer_that_starts_too_late_is_told_then_if_it_is_plain(gives_up: Any, says: Any) -> None:
+    """JavaScript's iterator takes a channel that has ended before it starts for a stream without items."""
+    d = Driven(extensions=True)
+    if says is None:
+        await d.fed(hello("credit"))
+    text = await gives_up(d)
+    await turns()
+    abort, *rest = d.take() if says is None else d.take() + await d.fed({**says, "h": 5})
+    assert d.peer.channels == 0
+    assert abort["h"] == 5 and text in abort["x"]["message"]
+    if says is not None and "i" in says:
+        assert text in rejection(rest, 6)["message"]
+    assert await d.fed({"h": 5, "a": ["start"]}) == [], "an abort is said once"
+    if says is not None:
+        assert "does not exist" in rejection(await d.fed(pull(7, 1)), 7)["message"]
+    d.assert_empty()
+
+
+async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
+    d = Driven()
+    d.peer.on("s", Feed().__call__)
+    for i in range(1, 1101):
+        await d.fed({"i": i, "a": ["s"]})
+        if i % 100 == 0:
+            d.clock.advance(Limits().unread)
+            await turns()
+    [first] = await d.fed({"h": 1, "a": ["start"]})
+    [last] = await d.fed({"h": 1100, "a": ["start"]})
+    assert "does not exist" in first["x"]["message"] and "within 30 s" in last["x"]["message"]
+
+
+async def test_one_that_started_may_take_its_time() -> None:
+    d = await serving(Feed().__call__)
+    [first] = await d.fed({"h": 5, "a": ["start"]})
+    d.clock.advance(3600)
+    assert values(await d.fed({"i": first["i"]})) == [1]
+    await over(d)
+
+
+async def test_neither_a_source_nor_a_consumer_that_never_waits_keeps_the_loop() -> None:
+    """Credit without end and items without end: the others still have their turn, and the end is noticed."""
+    d = Driven(extensions=True)
+    made = 0
+
+    def endless() -> Iterator[int]:
+        nonlocal made
+        while True:
+            made += 1
+            yield made
+
+    d.peer.on("s", endless)
+    await d.fed(hello("credit"), {"i": 5, "a": ["s"]})
+    d.feed(credit(5, 2**53 - 1, 2**53 - 1), {"h": 5, "a": ["start"]})
+    await turns(3)
+    assert 0 < made <= 5 * 64
+    d.transport.lose()
+    await turns()
+    d.assert_empty()

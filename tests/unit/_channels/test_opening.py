@@ -1,0 +1,256 @@
+"""How a channel comes about, message by message; what keeps it from doing so; and its id."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from core_driver import ABORTED, Blocked, Driven, messages, rejection, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import Feed, emptied, hello, values
+from stream_sides import over, serving, start_opening
+
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    Context,
+    Limits,
+    RequestTimeout,
+    RpcError,
+)
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+# ---------------------------------------------------------------- by a handler
+
+
+@pytest.mark.parametrize("waits", [False, True])
+@pytest.mark.parametrize(
+    ("result", "reason", "answer"),
+    [
+        ("something else", None, {"d": "something else"}),
+        (RpcError("no"), None, {"e": {"message": "no"}, "_": 1}),
+        ("the channel", "no", {"e": "no"}),
+        ("the channel", {"n": 1}, {"e": {"n": 1}}),
+        ("the channel", RpcError("no", code="E"), {"e": {"message": "no", "code": "E"}, "_": 1}),
+        ("the channel", ValueError("no"), {"e": {"message": "no"}, "_": 1}),
+    ],
+    ids=str,
+)
+async def test_a_channel_that_is_not_returned_or_that_was_aborted_before_is_never_heard_of(
+    result: Any, reason: Any, answer: dict[str, Any], waits: bool
+) -> None:
+    d = Driven()
+    made: list[AnonymousChannel] = []
+
+    async def handler(ctx: Context) -> Any:
+        channel = ctx.channel()
+        made.append(channel)
+        await turns(waits)
+        if reason is not None:
+            await channel.abort(reason)
+        if isinstance(result, RpcError):
+            raise result
+        return channel if result == "the channel" else result
+
+    d.peer.on("c", handler)
+    assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, **answer}]
+    with pytest.raises(ChannelClosed):
+        await made[0].emit("e")
+    assert made[0].closed and d.peer.channels == 0
+    d.assert_empty()
+
+
+async def test_an_event_cannot_open_a_channel(caplog: pytest.LogCaptureFixture) -> None:
+    bodies: list[str] = []
+
+    def by_hand(ctx: Context) -> AnonymousChannel:
+        return ctx.channel()
+
+    async def talk(channel: AnonymousChannel) -> None:
+        bodies.append("talk")
+
+    async def items() -> Any:
+        bodies.append("items")
+        yield 1
+
+    for name, handler in (("by_hand", by_hand), ("talk", talk), ("items", items)):
+        d = Driven()  # for which it is the first event that does not fit
+        d.peer.on(name, handler)
+        assert await d.fed({"a": [name]}) == []
+        assert f"'{name}' opens a channel, so it has to be requested" in messages(caplog)[-1]
+        assert bodies == [] and d.peer.channels == 0
+        d.assert_empty()
+
+
+async def test_a_request_that_is_cancelled_while_its_handler_makes_the_channel() -> None:
+    d = Driven(limits=Limits(channels=1))
+    made: list[AnonymousChannel] = []
+
+    async def handler(ctx: Context) -> AnonymousChannel:
+        made.append(ctx.channel())
+        made[0].on("e", print)
+        await asyncio.Event().wait()
+        return made[0]
+
+    d.peer.on("c", handler)
+    await d.fed({"i": 5, "a": ["c"]})
+    error = rejection(await d.fed({"i": 7, "a": ["c"]}), 7)
+    assert error["code"] == "wsrpc.too_many_channels", "one that is not delivered yet counts"
+    assert await d.fed({"i": 5, "x": "bored"}) == [{"i": 5, "e": ABORTED, "_": 1}]
+    assert made[0].closed
+    await emptied(d.peer)
+
+
+@pytest.mark.parametrize("wsrpc", [False, True], ids=["plain", "wsrpc"])
+@pytest.mark.parametrize("handler", ["stream", "conversation", "channel"])
+async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_other_side_is_wsrpc(
+    handler: str, wsrpc: bool
+) -> None:
+    """Others may cancel a request that was answered long ago."""
+    d = Driven(extensions=True)
+    blocked = Blocked()
+
+    async def conversation(channel: AnonymousChannel) -> None:
+        await blocked()
+
+    def channel(ctx: Context) -> AnonymousChannel:
+        return ctx.channel()
+
+    handlers: dict[str, Any] = {"stream": Feed().__call__, "conversation": conversation, "channel": channel}
+    d.peer.on("c", handlers[handler])
+    if wsrpc:
+        await d.fed(hello())
+    assert await d.fed({"i": 5, "a": ["c"]}) == [{"i": 5, "h": 1}]
+    assert await d.fed({"i": 5, "x": ABORTED, "_": 1}) == []
+    assert d.peer.channels == (not wsrpc)
+    assert d.ignored == ({} if wsrpc else {"cancellation of no request": 1})
+    assert len(blocked.cancelled) == (wsrpc and handler == "conversation")
+    await over(d)
+
+
+# ---------------------------------------------------------------- by a caller
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timeout", "cancelled in the very turn in which it comes"])
+async def test_a_channel_that_comes_too_late_is_aborted_once(how: str) -> None:
+    d = Driven(dialer=True)
+    task, i = await start_opening(d, timeout=2.0)
+    if how == "timeout":
+        d.clock.advance(2.0)
+        with pytest.raises(RequestTimeout):
+            await task
+        assert [message["i"] for message in d.take()] == [i]
+    elif how == "cancelled":
+        task.cancel("bored")
+        await turns()
+        d.expect({"i": i, "x": "bored"})
+    d.feed({"i": i, "h": 1}, {"h": i, "a": ["e"]}, {"i": i, "h": 1})
+    task.cancel("bored")
+    [abort] = await d.fed()
+    assert abort["h"] == i and (abort["x"] == "bored" or abort["_"] == 1)
+    assert await d.fed({"h": i, "a": ["e"]}) == []
+    assert task.done()
+    await emptied(d.peer)
+
+
+@pytest.mark.parametrize("h", ["5", "x", 5, -1, 1.5, True, [1], {"a": 1}, 2**200, 0, False, "", None], ids=repr)
+async def test_an_answer_with_any_truthy_h_is_the_channel(h: Any) -> None:
+    d = Driven(dialer=True)
+    if h:
+        task, i = await start_opening(d)
+        d.feed({"i": i, "h": h})
+        channel = await task
+        assert channel.id == i, "it is the request that names it"
+        channel.close()
+    else:
+        task, i = await d.asks("q")
+        await d.fed({"i": i, "h": h, "d": 5})
+        assert task.result() == 5
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- ids
+
+WRONG_IDS = [0, -1, 1.5, True, False, "", "x", "5x", "-5", "5.0", "+5", " 5", "٥", [], [5], {}, {"h": 5}, 2**53, 2**200]
+
+
+@pytest.mark.parametrize("h", [5, "5", "05"], ids=repr)
+async def test_a_channel_is_known_by_number_and_by_digits(h: Any) -> None:
+    d = await serving(Feed().__call__)
+    [first] = await d.fed({"h": h, "a": ["start"]})
+    assert first["h"] == 5
+    await d.fed({"h": h, "x": "bye"})
+    await emptied(d.peer)
+    d.assert_empty()
+
+
+@pytest.mark.parametrize("h", WRONG_IDS, ids=repr)
+async def test_a_channel_id_of_the_wrong_kind_names_no_channel(h: Any) -> None:
+    d = await serving(Feed().__call__)
+    ran: list[Any] = []
+    d.peer.on("e", lambda: ran.append(h))
+    sent = await d.fed({"h": h, "a": ["e"]}, {"h": h, "x": "bye"}, {"h": h, "i": 7, "a": ["e"]})
+    assert ran == [], "least of all the main one"
+    assert "does not exist" in rejection(sent, 7)["message"]
+    assert d.peer.channels == 1 and d.peer.connected
+    await over(d)
+
+
+async def test_events_for_an_unknown_channel_are_answered_with_one_abort_and_remembered_within_bounds() -> None:
+    d = Driven()
+    [abort] = await d.fed({"h": 9, "a": ["e"]}, {"h": 9, "a": ["e"]}, {"h": "9", "a": ["e"]})
+    assert abort == {"h": 9, "x": {"message": "Anonymous channel '9' does not exist"}, "_": 1}
+    assert await d.fed({"h": 9, "a": ["e"]}, {"h": 9, "x": "bye"}) == [], "an abort is never answered"
+    for i in (1, 3):
+        assert "does not exist" in rejection(await d.fed({"h": 9, "i": i, "a": ["e"]}), i)["message"]
+    d.feed(*({"h": h, "a": ["e"]} for h in range(10, 3000)))
+    assert len(d.take()) == 2990
+    assert len(await d.fed({"h": 10, "a": ["e"]})) == 1, "the first one was forgotten"
+    assert await d.fed({"h": 2999, "a": ["e"]}) == []
+
+
+async def test_a_request_with_the_id_of_an_open_channel_is_rejected_and_harms_nothing() -> None:
+    d = await serving(Feed().__call__)
+    assert "still open" in rejection(await d.fed({"i": 5, "a": ["s"]}), 5)["message"]
+    assert (d.peer.channels, d.peer.active) == (1, 1)
+    assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
+    await over(d)
+    assert await d.fed({"i": 5, "a": ["s"]}) == [{"i": 5, "h": 1}], "now it is free again"
+    assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
+    await over(d)
+    assert [message["h"] for message in await d.fed({"h": 5, "a": ["start"]})] == [5], "and told of once more"
+
+
+@pytest.mark.parametrize("name", [5, None, [], {}, True], ids=repr)
+async def test_an_event_name_that_is_no_text_on_a_channel(name: Any) -> None:
+    d = await serving(Feed().__call__)
+    assert rejection(await d.fed({"h": 5, "i": 7, "a": [name]}), 7)["code"] == "wsrpc.bad_arguments"
+    await over(d)
+
+
+# ---------------------------------------------------------------- how many
+
+
+async def test_a_handler_that_will_not_end_takes_the_place_of_a_handler_but_not_of_a_channel() -> None:
+    d = Driven(limits=Limits(channels=1, running=1))
+    stubborn = Blocked()
+
+    async def talk(channel: AnonymousChannel) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await stubborn()
+
+    d.peer.on("s", talk)
+    await d.fed({"i": 1, "a": ["s"]})
+    await d.fed({"h": 1, "x": "bye"})
+    assert (d.peer.channels, d.peer.active) == (0, 1)
+    assert await d.fed({"i": 3, "a": ["s"]}) == []  # it waits, as for any other handler
+    stubborn.go.set()
+    await turns()
+    d.expect({"i": 3, "h": 1})
+    d.transport.lose()
+    await emptied(d.peer)
