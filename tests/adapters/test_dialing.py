@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,7 @@ from dialings import DIALINGS, Dialing
 from raw_websocket import raw_server
 from served import LIMITS, echo_server
 
+import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Server, is_transient
 
 PEM = Path(__file__).parent / "localhost.pem"
@@ -172,3 +176,55 @@ async def test_tls(dialing: Dialing) -> None:
         assert not is_transient(caught.value)
         with pytest.raises((ConnectFailed, ssl.SSLError)):
             await Client(url, dial=dialing.dial, limits=LIMITS).connect()
+
+
+async def test_picows_refuses_a_subprotocol_that_nobody_offered() -> None:
+    async with raw_server() as server, asyncio.TaskGroup() as group:
+        accepting = group.create_task(server.accept("Sec-WebSocket-Protocol: surprise"))
+        with pytest.raises(ConnectionError, match="not offered"):
+            await wsrpc_adapters.picows.dial(server.url)
+        assert await (await accepting).read_to_end() == b""
+
+
+@asynccontextmanager
+async def http_proxy() -> AsyncGenerator[tuple[str, list[str]]]:
+    """A proxy that tunnels; gives its URL and the requests that it got."""
+    asked: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[0])
+        host, _, port = asked[-1].split(" ")[1].rpartition(":")
+        there, to = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        tasks.append(asyncio.create_task(pump(there, writer)))
+        await pump(reader, to)
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+        await asyncio.gather(*tasks)
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
+async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
+    dialing: Dialing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp has rules of its own."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "ws_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with http_proxy() as (proxy, asked), echo_server().listen() as listener:
+        monkeypatch.setenv("http_proxy", proxy)
+        for setting, count in ((True, 1), (None, 1), (proxy, 2)):
+            async with Client(listener.url, dial=dialing.dial, proxy=setting, limits=LIMITS) as client:
+                assert await client.request("echo", 1) == 1
+            assert asked == [f"CONNECT 127.0.0.1:{listener.port} HTTP/1.1"] * count
