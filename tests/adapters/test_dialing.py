@@ -8,18 +8,15 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
 from raw_websocket import raw_server
-from served import LIMITS, echo_server
+from served import LIMITS, echo_server, tls
 
 import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Server, is_transient
-
-PEM = Path(__file__).parent / "localhost.pem"
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
@@ -163,12 +160,10 @@ async def test_cancelling_leaves_nothing(dialing: Dialing) -> None:
 
 @dialings
 async def test_tls(dialing: Dialing) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
+    context, trusting = tls()
     server = echo_server()
     async with server.listen(ssl=context) as listener:
         url = f"wss://localhost:{listener.port}/"
-        trusting = ssl.create_default_context(cafile=str(PEM))
         async with Client(url, dial=dialing.dial, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 300_000) == "x" * 300_000
         with pytest.raises(ssl.SSLError) as caught:

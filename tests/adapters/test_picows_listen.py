@@ -8,17 +8,14 @@ import resource
 import socket
 import ssl
 import sys
-from pathlib import Path
 
 import pytest
 from leftovers import turns_until
 from raw_websocket import TEXT, ask, asking, handshake, raw_client
-from served import LIMITS, echo_server, port_of
+from served import LIMITS, echo_server, port_of, tls
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
 from wsrpc_adapters import picows
-
-PEM = Path(__file__).parent / "localhost.pem"
 
 
 async def test_one_server_may_listen_with_several_libraries() -> None:
@@ -38,10 +35,18 @@ async def test_all_addresses_and_a_host_name(host: str | None) -> None:
         assert await client.request("echo", 1) == 1
 
 
+async def test_over_ipv6() -> None:
+    server = echo_server()
+    async with picows.listen(server, "::1") as listener:
+        async with Client(listener.url + "a%2Fb?x=1", dial=picows.dial, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            info = server.peers[0].info
+            assert (info.target, info.path, info.local) == ("/a%2Fb?x=1", "/a/b", ("::1", listener.port))
+            assert info.remote is not None
+
+
 async def test_over_tls() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    context, trusting = tls()
     server = echo_server()
     seen: list[Handshake] = []
     server.on_handshake(seen.append)

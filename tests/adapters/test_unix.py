@@ -13,14 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 from dialings import DIALINGS, Dialing
-from served import LIMITS, echo_server
+from served import LIMITS, echo_server, tls
 
 import wsrpc_adapters.aiohttp
 import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, HandshakeRejected, is_transient
 from wsrpc import dial as default_dial
 
-PEM = Path(__file__).parent / "localhost.pem"
 URL = "ws://localhost/path?a=b"
 
 dialings = pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "picows"], ids=repr)
@@ -126,9 +125,7 @@ async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, lo
 
 
 async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    context, trusting = tls()
     path = str(tmp_path / "socket")
     async with echo_server().listen(unix=path, ssl=context):
         async with Client("wss://localhost/", unix=path, ssl=trusting, limits=LIMITS) as client:
