@@ -98,7 +98,7 @@ async def test_what_is_published_in_one_turn_is_written_together(
 
 
 async def test_much_is_written_in_parts(connection: BrokerConnection, broker: PlayedBroker) -> None:
-    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5]
+    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5, 2 * BATCH]
     for number, size in enumerate(sizes):
         connection.publish("a", bytes([number]) * size)
     broker.release(100)
@@ -109,8 +109,9 @@ async def test_much_is_written_in_parts(connection: BrokerConnection, broker: Pl
         [3 * BATCH],
         [BATCH],
         [5],
+        [2 * BATCH],
     ]
-    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(6))
+    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(7))
     assert connection.unsent == 0
 
 
