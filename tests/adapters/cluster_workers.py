@@ -9,7 +9,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 from programs import printed_by
@@ -18,7 +18,7 @@ from interop.installed import install
 from interop.node import find_node
 from wsrpc import Client, CloseInfo, Peer, Reconnect
 
-__all__ = ["EXAMPLE", "JavaScriptUser", "User", "Worker", "announce", "javascript_user", "uvicorn"]
+__all__ = ["EXAMPLE", "JavaScriptUser", "User", "Worker", "announce", "javascript_user", "running", "uvicorn"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cluster"
@@ -68,13 +68,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def uvicorn(engine: str, *options: str, port: int = 0) -> AsyncGenerator[Worker]:
-    """Run the example with an engine."""
-    command = ["-m", "uvicorn", "lobby:app", "--port", str(port), "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
+async def running(folder: Path, app: str, *options: str, env: dict[str, str] | None = None) -> AsyncGenerator[Worker]:
+    """Run uvicorn with an application of a folder."""
+    command = ["-m", "uvicorn", app, "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol", *options]
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *command, *options),
-        cwd=EXAMPLE,
-        env=environment(engine),
+        *(sys.executable, *command),
+        cwd=folder,
+        env=env,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
     )
@@ -84,6 +84,11 @@ async def uvicorn(engine: str, *options: str, port: int = 0) -> AsyncGenerator[W
             yield worker
     finally:
         await worker.end()
+
+
+def uvicorn(engine: str, *options: str, port: int = 0) -> AbstractAsyncContextManager[Worker]:
+    """Run the example with an engine."""
+    return running(EXAMPLE, "lobby:app", "--port", str(port), *options, env=environment(engine))
 
 
 async def announce(engine: str, *arguments: str) -> str:

@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
+from ssl import SSLContext
 from typing import Any, ClassVar
 
 from aiohttp import web
@@ -108,13 +109,20 @@ def application(server: Server, handler: Handler | None = None, *, drain: float 
 
 
 @asynccontextmanager
-async def running(app: web.Application, **options: Any) -> AsyncGenerator[str]:
+async def running(
+    app: web.Application, ssl: SSLContext | None = None, unix: str | None = None, **options: Any
+) -> AsyncGenerator[str]:
     """The URL of the ``/ws`` of an aiohttp application; at the end it is shut down."""
     runner = web.AppRunner(app, access_log=None, **options)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
+        if unix is not None:
+            await web.UnixSite(runner, unix).start()
+            yield "ws://localhost/ws"
+        else:
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=ssl).start()
+            port = runner.addresses[0][1]
+            yield f"wss://localhost:{port}/ws" if ssl else f"ws://127.0.0.1:{port}/ws"
     finally:
         await runner.cleanup()
 

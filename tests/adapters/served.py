@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,7 +20,16 @@ from wsrpc import Client, CloseInfo, Limits, Peer, Reconnect, Server
 LIMITS = Limits(close_timeout=2.0)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
+PEM = Path(__file__).parent / "localhost.pem"
+
 hosts = pytest.mark.parametrize("host", HOSTS, ids=repr)
+
+
+def tls() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    """The context of a server at localhost, and that of a client that trusts it."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(PEM)
+    return context, ssl.create_default_context(cafile=str(PEM))
 
 
 def port_of(url: str) -> int:

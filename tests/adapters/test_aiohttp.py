@@ -12,10 +12,11 @@ from pathlib import Path
 import aiohttp
 import pytest
 from aiohttp import web
+from dialings import DIALINGS, Dialing
 from hosts import Handler, application, running
 from leftovers import turns_until
 from raw_websocket import ask, handshake, head_of
-from served import LIMITS, Observed, echo_server, port_of
+from served import LIMITS, Observed, echo_server, port_of, tls
 
 from wsrpc import Client, Handshake, Server
 from wsrpc.adapting import ServerUpgrade
@@ -133,14 +134,22 @@ async def test_a_client_that_leaves_while_on_handshake_waits_where_its_handler_i
 
 async def test_on_a_unix_socket(tmp_path: Path) -> None:
     server, path = echo_server(), str(tmp_path / "socket")
-    runner = web.AppRunner(application(server), access_log=None)
-    await runner.setup()
-    await web.UnixSite(runner, path).start()
-    async with Client("ws://localhost/ws?a=b", unix=path, dial=dial, limits=LIMITS) as client:
-        assert await client.request("echo", 1) == 1
-        info = server.peers[0].info
-        assert (info.path, dict(info.query), info.remote, info.local) == ("/ws", {"a": "b"}, None, None)
-    await runner.cleanup()
+    async with running(application(server), unix=path) as url:
+        async with Client(f"{url}?a=b", unix=path, dial=dial, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            info = server.peers[0].info
+            assert (info.path, dict(info.query), info.remote, info.local) == ("/ws", {"a": "b"}, None, None)
+
+
+@pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
+async def test_over_tls(dialing: Dialing) -> None:
+    context, trusting = tls()
+    server = echo_server()
+    async with running(application(server), context) as url:
+        async with Client(url, ssl=trusting, dial=dialing.dial, limits=LIMITS) as client:
+            assert await client.request("echo", "x" * 3_000_000) == "x" * 3_000_000
+            remote = server.peers[0].info.remote
+            assert remote is not None and remote[0] == "127.0.0.1"
 
 
 @pytest.mark.parametrize("value", [b"\xe4\xb8\xad", b"\xff"], ids=["utf-8", "bytes"])

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
-from asgi_servers import SERVERS, uvicorn_serving
+import uvicorn
+from asgi_servers import SERVERS, Uvicorn, uvicorn_serving
 from leftovers import turns_until
 from raw_websocket import PING, PONG, raw_client
 from served import Endings, Observed, echo_server
 
-from wsrpc import Handshake, Limits, Server
+from wsrpc import Client, Handshake, Limits, Server
 from wsrpc_adapters.asgi import asgi
 
 LIMITS = Limits(close_timeout=2.0)
@@ -46,6 +48,21 @@ async def test_calls_and_ends_under_every_server(run: str) -> None:
         await last.client.connect()
     assert (await last.ended).code == (await endings.next()).code == 1012
     await last.client.close()
+
+
+@pytest.mark.parametrize("ws", ["websockets-sansio", "wsproto"])
+async def test_uvicorn_on_a_unix_socket(tmp_path: Path, ws: str) -> None:
+    server = echo_server()
+    path = str(tmp_path / "socket")
+    server_of_asgi = Uvicorn(uvicorn.Config(asgi(server), uds=path, log_config=None, ws=ws))
+    serving = asyncio.create_task(server_of_asgi.serve())
+    await turns_until(lambda: server_of_asgi.started)
+    async with Client("ws://localhost/a%2Fb?x=1", unix=path, limits=LIMITS) as client:
+        assert await client.request("echo", 1) == 1
+        info = server.peers[0].info
+        assert (info.target, info.path, info.remote, info.local) == ("/a%2Fb?x=1", "/a/b", None, None)
+    server_of_asgi.should_exit = True
+    await serving
 
 
 @pytest.mark.parametrize("answers", [b"wrong", None])

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import warnings
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import litestar
 import pytest
-from fastapi import Depends, FastAPI, Request, WebSocket
+from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
-from wsrpc import Key, Limits, Peer, Router, Server
+from wsrpc import Key, Limits, Peer, Server
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 
 with warnings.catch_warnings():  # of Starlette, because of the HTTP library that is installed
@@ -23,51 +23,31 @@ with warnings.catch_warnings():  # of Starlette, because of the HTTP library tha
     from starlette.testclient import TestClient, WebSocketDenialResponse
 
 LIMITS = Limits(close_timeout=2.0)
+ROWS = Key[list[str]]("rows")
 
 
-class Database:
-    def __init__(self) -> None:
-        self.rows: list[str] = []
-        self.is_open = True
-
-
-DATABASE = Key[Database]("database")
-
-router = Router()
-
-
-@router.on("add")
-async def add(peer: Peer, row: str) -> int:
-    database = peer.server.state[DATABASE]
-    assert database.is_open
-    database.rows.append(row)
-    await peer.server.emit("added", row, skip=peer)
-    return len(database.rows)
-
-
-def make_app() -> FastAPI:
-    """The application, as a factory: ``uvicorn --factory module:make_app``."""
-    server = Server(limits=LIMITS)
-    server.include(router)
+def make_app(server: Server) -> FastAPI:
+    """An application with something that lives as long as it does, and that handlers and HTTP routes use."""
 
     @asynccontextmanager
     async def living(app: FastAPI) -> AsyncGenerator[None]:
-        database = server.state[DATABASE] = Database()
+        server.state[ROWS] = []
         async with lifespan(server)(app):
             yield
         assert server.peers == ()
-        database.is_open = False
 
     app = FastAPI(lifespan=living)
-    app.state.server = server
 
-    def get_server(request: Request) -> Server:
-        found: Server = request.app.state.server
-        return found
+    @server.on("add")
+    async def add(peer: Peer, row: str) -> int:
+        rows = peer.server.state[ROWS]
+        rows.append(row)
+        await peer.server.emit("added", row, skip=peer)
+        return len(rows)
 
     @app.get("/rows")
-    async def rows(server: Server = Depends(get_server)) -> list[str]:  # noqa: B008 - FastAPI's way
-        return server.state[DATABASE].rows
+    async def rows() -> list[str]:
+        return server.state[ROWS]
 
     @app.websocket("/ws")
     async def ws(websocket: WebSocket) -> None:
@@ -86,13 +66,13 @@ def answer(websocket: Any, request: int, *args: object) -> Any:
 
 
 def test_one_application_and_two_test_clients() -> None:
-    app = make_app()
-    server: Server = app.state.server
+    server = Server(limits=LIMITS)
+    app = make_app(server)
     for _ in range(3):
         with TestClient(app) as client:
             assert server.healthy and server.stats().accepted == 0
             with client.websocket_connect("/ws") as one, client.websocket_connect("/ws") as two:
-                assert answer(one, 1, "add", "a") == 1, "the database is new"
+                assert answer(one, 1, "add", "a") == 1, "the rows are new"
                 assert json.loads(two.receive_text())["a"] == ["added", "a"]
                 assert client.get("/rows").json() == ["a"]
                 assert len(server.peers) == 2
@@ -120,27 +100,21 @@ def test_without_the_lifespan_a_closed_server_refuses() -> None:
     assert caught.value.status_code == 503
 
 
-def test_litestar_takes_it_as_it_is() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-
+def litestar_app(server: Server) -> Any:
     @litestar.websocket("/ws")
     async def ws(socket: litestar.WebSocket[Any, Any, Any]) -> None:
         await serve_websocket(server, socket)
 
-    asgi_app: Any = litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
-    for _ in range(2):
-        with TestClient(asgi_app) as client, client.websocket_connect("/ws") as websocket:
-            assert answer(websocket, 1, "echo", "x") == "x"
-        assert not server.healthy
+    return litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
 
 
-def test_the_server_as_the_application() -> None:
+@pytest.mark.parametrize("make", [litestar_app, asgi])
+def test_litestar_and_the_server_as_the_application(make: Callable[[Server], Any]) -> None:
     server = Server(limits=LIMITS)
     server.on("echo", lambda value: value)
-    app = asgi(server)
+    app = make(server)
     for _ in range(2):
-        with TestClient(app) as client, client.websocket_connect("/") as websocket:
+        with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
             assert answer(websocket, 1, "echo", "x") == "x"
         assert not server.healthy
 

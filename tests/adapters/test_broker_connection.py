@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 
 import pytest
+from core_driver import turns
 from engines_in_use import Recorder, check_over
 from leftovers import turns_until
 
@@ -76,11 +77,6 @@ async def connection(broker: PlayedBroker, recorder: Recorder) -> AsyncGenerator
     assert len(recorder.reasons) == broker.dropped == 1
 
 
-async def turns() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def test_what_is_published_in_one_turn_is_written_together(
     connection: BrokerConnection, broker: PlayedBroker
 ) -> None:
@@ -102,7 +98,7 @@ async def test_what_is_published_in_one_turn_is_written_together(
 
 
 async def test_much_is_written_in_parts(connection: BrokerConnection, broker: PlayedBroker) -> None:
-    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5]
+    sizes = [BATCH // 2, BATCH // 2, 1, 3 * BATCH, BATCH, 5, 2 * BATCH]
     for number, size in enumerate(sizes):
         connection.publish("a", bytes([number]) * size)
     broker.release(100)
@@ -113,8 +109,9 @@ async def test_much_is_written_in_parts(connection: BrokerConnection, broker: Pl
         [3 * BATCH],
         [BATCH],
         [5],
+        [2 * BATCH],
     ]
-    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(6))
+    assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(7))
     assert connection.unsent == 0
 
 
@@ -131,52 +128,26 @@ async def test_nothing_is_told_after_the_end_nor_from_within_a_call(
     await check_over(connection, recorder)
 
 
-async def test_what_a_write_raises_ends_the_connection(
-    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder
+@pytest.mark.parametrize("call", ["publish", "subscribe"])
+async def test_what_the_broker_raises_ends_the_connection(
+    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder, call: str
 ) -> None:
     broker.error = OSError("the pipe is\nbroken")
-    connection.publish("a", b"")
+    if call == "publish":
+        connection.publish("a", b"")
+    else:
+        with pytest.raises(EngineLost, match=r"the pipe is\\nbroken"):
+            await connection.subscribe("a")
     assert await recorder.ended() == r"the pipe is\nbroken"
     await check_over(connection, recorder)
-
-
-async def test_what_subscribing_raises_ends_the_connection(
-    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder
-) -> None:
-    broker.error = OSError("refused")
-    with pytest.raises(EngineLost) as caught:
-        await connection.subscribe("a")
-    assert caught.value.reason == await recorder.ended() == "refused"
 
 
 async def test_messages_show_that_a_broker_is_alive_which_answers_late(
     broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """It is asked again and again, and given up when neither an answer nor a message comes."""
     for name in ("PROBE", "PATIENCE", "GRACE"):
         monkeypatch.setattr(_broker_connection, name, 0.01)
-    broker.answers = False
-
-    async def connecting() -> PlayedBroker:
-        return broker
-
-    connection = BrokerConnection(recorder)
-    await connection.open(connecting())
-    loop = asyncio.get_running_loop()
-    until: float | None = None
-    while until is None or loop.time() < until:
-        connection.received("a", b"")
-        await asyncio.sleep(0)
-        if until is None and broker.asked:
-            until = loop.time() + 0.2
-    assert (recorder.reasons, broker.asked) == ([], 1)
-    assert await recorder.ended() == "no response within 0.01 s"
-    await connection.close()
-
-
-async def test_the_broker_is_asked_again_and_again(
-    broker: PlayedBroker, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(_broker_connection, "PROBE", 0.001)
 
     async def connecting() -> PlayedBroker:
         return broker
@@ -185,4 +156,12 @@ async def test_the_broker_is_asked_again_and_again(
     await connection.open(connecting())
     await turns_until(lambda: broker.asked >= 5)
     assert recorder.reasons == []
+    broker.answers = False
+    loop = asyncio.get_running_loop()
+    before, until = broker.asked, loop.time() + 0.2
+    while loop.time() < until:
+        connection.received("a", b"")
+        await asyncio.sleep(0)
+    assert recorder.reasons == [] and broker.asked <= before + 1
+    assert await recorder.ended() == "no response within 0.01 s"
     await connection.close()

@@ -22,7 +22,7 @@ from wsrpc import Client, HandshakeRejected
 NAMES = ("ada", "bob", "eve", "joe")
 
 
-@pytest.fixture(params=[nats_server, redis_server], ids=["nats", "redis"])
+@pytest.fixture
 def engine(request: pytest.FixtureRequest) -> Iterator[EngineServer]:
     server: EngineServer = request.param()
     yield server
@@ -43,6 +43,7 @@ async def health(worker: Worker) -> str:
         return said
 
 
+@pytest.mark.parametrize("engine", [redis_server], indirect=True, ids=["redis"])
 async def test_four_uvicorns_are_one_chat(engine: EngineServer, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         workers = [await stack.enter_async_context(uvicorn(engine.url)) for _ in NAMES]
@@ -109,38 +110,35 @@ async def one_user_at_each_worker(running: Worker, stack: AsyncExitStack) -> lis
     return users
 
 
-async def test_the_workers_of_one_uvicorn_are_one_chat() -> None:
-    engine = nats_server()
-    try:
-        async with uvicorn(engine.url, "--workers", "4") as running, AsyncExitStack() as stack:
-            await running.logged("is connected to its engine", 4)
-            users = await one_user_at_each_worker(running, stack)
-            ada, bob, *_ = users
-            pids = [await user.worker() for user in users]
-            assert len({*pids}) == 4
-            for user in users:
-                await user.sees(*NAMES)
-            await all_hear(ada, [*users], "hello")
-            for user in users:
-                for to in NAMES:
-                    assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
+@pytest.mark.parametrize("engine", [nats_server], indirect=True, ids=["nats"])
+async def test_the_workers_of_one_uvicorn_are_one_chat(engine: EngineServer) -> None:
+    async with uvicorn(engine.url, "--workers", "4") as running, AsyncExitStack() as stack:
+        await running.logged("is connected to its engine", 4)
+        users = await one_user_at_each_worker(running, stack)
+        ada, bob, *_ = users
+        pids = [await user.worker() for user in users]
+        assert len({*pids}) == 4
+        for user in users:
+            await user.sees(*NAMES)
+        await all_hear(ada, [*users], "hello")
+        for user in users:
+            for to in NAMES:
+                assert await user.whisper(to, "psst") == f"{to} heard psst from {user.name}"
 
-            os.kill(pids[0], signal.SIGTERM)  # uvicorn starts another one in its place
-            assert (await ada.closed.get()).code == 1012
-            assert await ada.worker() != pids[0]
-            await running.logged("is connected to its engine", 5)
-            for user in users:
-                await user.sees(*NAMES)
-            await all_hear(ada, [*users], "I am back")
-            assert await bob.whisper("ada", "psst") == "ada heard psst from bob"
-            assert [user.closed.empty() for user in users] == [True] * 4
+        os.kill(pids[0], signal.SIGTERM)  # uvicorn starts another one in its place
+        assert (await ada.closed.get()).code == 1012
+        assert await ada.worker() != pids[0]
+        await running.logged("is connected to its engine", 5)
+        for user in users:
+            await user.sees(*NAMES)
+        await all_hear(ada, [*users], "I am back")
+        assert await bob.whisper("ada", "psst") == "ada heard psst from bob"
+        assert [user.closed.empty() for user in users] == [True] * 4
 
-            for user in users:
-                await user.client.close()
-            await running.end()
-            assert "Traceback" not in running.log
-    finally:
-        engine.kill()
+        for user in users:
+            await user.client.close()
+        await running.end()
+        assert "Traceback" not in running.log
 
 
 def test_the_pages_show_the_configuration_of_nginx() -> None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import ssl
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -15,7 +14,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
 from itertools import count
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -27,7 +25,7 @@ from dialings import DIALINGS, Dialing
 from hosts import HOSTS, Default, Host, application, running
 from leftovers import turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
-from served import hosts, raw
+from served import hosts, raw, tls
 
 from wsrpc import (
     AnonymousChannel,
@@ -47,7 +45,6 @@ from wsrpc.testing import FaultProxy, Line
 from wsrpc_adapters.aiohttp import serve
 from wsrpc_adapters.asgi import asgi
 
-PEM = Path(__file__).parent / "localhost.pem"
 LIMITS = Limits(close_timeout=1.0)
 SOON = Reconnect(initial=0.001, max=0.005)
 RESUMES = "Wsrpc-Resume: 1"
@@ -109,9 +106,7 @@ class Tls(Way):
 
     @asynccontextmanager
     async def reach(self, server: Server) -> AsyncGenerator[Reached]:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(PEM)
-        trusting = ssl.create_default_context(cafile=str(PEM))
+        context, trusting = tls()
         async with server.listen("127.0.0.1", 0, ssl=context) as listener:
             async with FaultProxy(f"wss://localhost:{listener.port}/") as proxy:
                 yield Reached(proxy.url, proxy.drop, proxy, ssl=trusting, dial=self._dialing.dial)

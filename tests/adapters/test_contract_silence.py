@@ -7,22 +7,19 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from flavours import OVER_SOCKETS, OverSockets, able, unable
 from leftovers import timers_due
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, handshake
 from recorder import Recorder
+from served import tls
 
 from wsrpc import CloseInfo, Limits
 from wsrpc._transports.listener import listen
 from wsrpc.transport import Transport
-
-PEM = Path(__file__).parent / "localhost.pem"
 
 LIMITS = Limits(ping_interval=0.05, ping_timeout=0.2, close_timeout=60.0, stall=60.0)
 """Whatever waits for the closing handshake, or for a stall alone, comes far too late."""
@@ -176,10 +173,8 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     async def accept(transport: Transport, handshake: object) -> None:
         accepted.set_result(transport)
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
+    context, trusting = tls()
     listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall=1.0), ssl=context)
-    trusting = ssl.create_default_context(cafile=str(PEM))
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
         sock.setblocking(False)

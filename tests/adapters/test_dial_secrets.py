@@ -7,8 +7,8 @@ import logging
 import ssl
 import traceback
 from base64 import b64encode
-from collections.abc import Awaitable, Callable, Iterator
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -22,6 +22,7 @@ from wsrpc import Client, ConnectFailed, Reconnect
 SECRET = "s3cr3t-of-mine"
 BASIC = b64encode(f"user:{SECRET}".encode()).decode()
 SECRETS = (SECRET, BASIC)
+TRUSTING = ssl.create_default_context()
 LAST = Reconnect(initial=0.001, max=0.001, stop=stop_after_attempt(2))
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
@@ -76,162 +77,109 @@ def secretive(url: str, dialing: Dialing, **options: Any) -> Client:
         "reconnect": LAST,
         **options,
     }
+    if url.startswith("wss:"):
+        given["ssl"] = TRUSTING
     return Client(url, dial=dialing.dial, **given)
-
-
-Answer = Callable[[RawServer], Awaitable[object]]
-
-
-def saying(answer: str) -> Answer:
-    """``answer`` is what the server sends, each character one byte."""
-
-    async def say(server: RawServer) -> None:
-        sock = await server.accept_tcp()
-        loop = asyncio.get_running_loop()
-        head = await loop.sock_recv(sock, 1 << 16)
-        said = answer.replace("ECHO", f"bearer.{SECRET}, json").replace("TOKEN", f"bearer.{SECRET}x")
-        if said.startswith("101"):
-            said = accept_response(head, "MORE").decode().replace("MORE", said[4:])
-        await loop.sock_sendall(sock, said.encode("latin-1"))
-        sock.close()
-
-    return say
-
-
-ANSWERS: dict[str, Callable[[RawServer], Awaitable[object]]] = {
-    "closes": saying(""),
-    "garbage": saying("SSH-2.0-OpenSSH_9.6\r\n"),
-    "half an answer": saying("HTTP/1.1 101 Swi"),
-    "refuses": saying("HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno"),
-    "is busy": saying("HTTP/1.1 503 Later\r\nContent-Length: 2\r\n\r\nno"),
-    "redirects": saying("HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n"),
-    "redirects to itself": saying("HTTP/1.1 302 Found\r\nLocation: \r\nContent-Length: 0\r\n\r\n"),
-    "no accept key": saying("HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n"),
-    "wrong accept key": saying(
-        "HTTP/1.1 101 Yes\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: x\r\n\r\n"
-    ),
-    "all subprotocols": saying("101 Sec-WebSocket-Protocol: ECHO"),
-    "another subprotocol": saying("101 Sec-WebSocket-Protocol: TOKEN"),
-    "bytes behind a subprotocol": saying("101 Sec-WebSocket-Protocol: TOKEN\xff"),
-    "says nothing": lambda server: server.accept_tcp(),
-}
-
-
-async def attempts_fail(client: Client, log: Capture) -> None:
-    try:
-        with pytest.raises((ConnectionError, ValueError, ssl.SSLError, TypeError)) as caught:
-            await client.connect()
-        text = all_text_of(caught.value) + repr(client) + log.text
-        assert [secret for secret in SECRETS if secret in text] == [], text
-    finally:
-        await client.close()
-
-
-@dialings
-@pytest.mark.parametrize("answer", ANSWERS)
-async def test_a_server_that_refuses_or_is_broken(dialing: Dialing, answer: str, log: Capture) -> None:
-    async with raw_server() as server:
-
-        async def answer_all() -> None:
-            while True:
-                with suppress(OSError):
-                    await ANSWERS[answer](server)
-
-        limits = LIMITS.replace(open_timeout=0.05 if answer == "says nothing" else 8.0)
-        for auth in (None, SECRET):
-            answering = asyncio.create_task(answer_all())
-            await attempts_fail(secretive(server.url, dialing, auth=auth, limits=limits), log)
-            answering.cancel()
-            await asyncio.wait([answering])
 
 
 RAW = "\x9b31mred\xff" * 100
 """What a terminal takes for a command, if it is written as it is."""
 
 UPGRADE = "HTTP/1.1 101 Yes\r\nConnection: Upgrade\r\nUpgrade"
-RUDE = {
-    "status line": f"{RAW}\r\n",
-    "status": f"HTTP/1.1 {RAW}\r\n\r\n",
-    "reason": f"HTTP/1.1 400 {RAW}\r\nContent-Length: 0\r\n\r\n",
-    "body": f"HTTP/1.1 400 No\r\nContent-Length: {len(RAW)}\r\n\r\n{RAW}",
-    "a header": f"HTTP/1.1 400 No\r\nX-Y: {RAW}\x1b\r\nContent-Length: 0\r\n\r\n",
-    "upgrade": f"{UPGRADE}: {RAW}\r\n\r\n",
-    "accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: {RAW}\r\n\r\n",
-    "extension": f"101 Sec-WebSocket-Extensions: {RAW}",
-    "parameter": f"101 Sec-WebSocket-Extensions: permessage-deflate; a{'b' * 2000}",
-    "subprotocol": f"101 Sec-WebSocket-Protocol: {RAW}",
+NOBODY, NOTHING = "nobody is there", "says nothing"
+ANSWERS = {
+    NOBODY: "",
+    NOTHING: "",
+    "closes": "",
+    "garbage": "SSH-2.0-OpenSSH_9.6\r\n",
+    "half an answer": "HTTP/1.1 101 Swi",
+    "refuses": "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno",
+    "asks who it is": "HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n",
+    "is busy": "HTTP/1.1 503 Later\r\nContent-Length: 2\r\n\r\nno",
+    "redirects": "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
+    "redirects to itself": "HTTP/1.1 302 Found\r\nLocation: \r\nContent-Length: 0\r\n\r\n",
+    "no accept key": f"{UPGRADE}: websocket\r\n\r\n",
+    "wrong accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n",
+    "all subprotocols": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}, json",
+    "another subprotocol": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}x",
+    "bytes behind a subprotocol": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}x\xff",
+    "rude status line": f"{RAW}\r\n",
+    "rude status": f"HTTP/1.1 {RAW}\r\n\r\n",
+    "rude reason": f"HTTP/1.1 400 {RAW}\r\nContent-Length: 0\r\n\r\n",
+    "rude body": f"HTTP/1.1 400 No\r\nContent-Length: {len(RAW)}\r\n\r\n{RAW}",
+    "rude header": f"HTTP/1.1 400 No\r\nX-Y: {RAW}\x1b\r\nContent-Length: 0\r\n\r\n",
+    "rude upgrade": f"{UPGRADE}: {RAW}\r\n\r\n",
+    "rude accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: {RAW}\r\n\r\n",
+    "rude extension": f"101 Sec-WebSocket-Extensions: {RAW}",
+    "long parameter": f"101 Sec-WebSocket-Extensions: permessage-deflate; a{'b' * 2000}",
+    "rude subprotocol": f"101 Sec-WebSocket-Protocol: {RAW}",
 }
+"""What a server or a proxy sends, each character one byte; 101 and a header are completed to open the connection."""
 
 
-@dialings
-@pytest.mark.parametrize("through", ["server", "proxy"])
-@pytest.mark.parametrize("answer", RUDE)
-async def test_errors_show_what_a_server_said_in_one_short_line(dialing: Dialing, answer: str, through: str) -> None:
-    said = RUDE[answer]
+@asynccontextmanager
+async def answering(answer: str) -> AsyncGenerator[int]:
+    """Answer each connection with one of `ANSWERS`; gives the port."""
+
+    async def say(server: RawServer) -> None:
+        sock, loop = await server.accept_tcp(), asyncio.get_running_loop()
+        if answer == NOTHING:
+            return
+        head, said = await loop.sock_recv(sock, 1 << 16), ANSWERS[answer]
+        if said.startswith("101"):
+            opens = b"Sec-WebSocket-Key" in head
+            said = accept_response(head, "MORE").decode().replace("MORE", said[4:]) if opens else "garbage"
+        await loop.sock_sendall(sock, said.encode("latin-1"))
+        sock.close()
+
+    async def say_to_all(server: RawServer) -> None:
+        while True:
+            with suppress(OSError):
+                await say(server)
+
     async with raw_server() as server:
-
-        async def answer_all() -> None:
-            while True:
-                with suppress(OSError):
-                    await saying(said)(server)
-
-        answering = asyncio.create_task(answer_all())
-        client = secretive(server.url, dialing)
-        if through == "proxy":
-            client = secretive("wss://192.0.2.1/", dialing, proxy=f"http://127.0.0.1:{server.port}")
+        saying = asyncio.create_task(say_to_all(server))
         try:
-            with pytest.raises(ConnectionError) as caught:
-                await client.connect()
+            yield 1 if answer == NOBODY else server.port
         finally:
-            await client.close()
-            answering.cancel()
-            await asyncio.wait([answering])
-    error: BaseException | None = caught.value
-    while error is not None:
-        text = str(error)
-        assert text.isprintable() and len(text) <= 1100, repr(text)
-        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+            saying.cancel()
+            await asyncio.wait([saying])
+
+
+async def attempts_fail(client: Client, log: Capture) -> BaseException:
+    try:
+        with pytest.raises((ConnectionError, ValueError, ssl.SSLError, TypeError)) as caught:
+            await client.connect()
+        text = all_text_of(caught.value) + repr(client) + log.text
+        assert [secret for secret in SECRETS if secret in text] == [], text
+        return caught.value
+    finally:
+        await client.close()
 
 
 @dialings
-async def test_nobody_there(dialing: Dialing, log: Capture) -> None:
-    await attempts_fail(secretive("ws://127.0.0.1:1/", dialing), log)
-
-
-@dialings
-async def test_tls_with_what_speaks_none(dialing: Dialing, log: Capture) -> None:
-    async with raw_server() as server:
-
-        async def answer_all() -> None:
-            while True:
-                (await server.accept_tcp()).send(b"HTTP/1.1 400 Bad\r\n\r\n")
-
-        answering = asyncio.create_task(answer_all())
-        await attempts_fail(secretive(server.url.replace("ws://", "wss://"), dialing), log)
-        answering.cancel()
-        await asyncio.wait([answering])
-
-
-@dialings
-@pytest.mark.parametrize("scheme", ["http", "socks5"])
-@pytest.mark.parametrize("answer", ["garbage", "HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n", None])
-async def test_a_proxy_that_refuses_or_is_broken(
-    dialing: Dialing, scheme: str, answer: str | None, log: Capture
-) -> None:
-    async with raw_server() as server:
-
-        async def answer_all() -> None:
-            while answer is not None:
-                with suppress(OSError):
-                    await (ANSWERS.get(answer) or saying(answer))(server)
-
-        port = 1 if answer is None else server.port
-        answering = asyncio.create_task(answer_all())
-        proxy = f"{scheme}://user:{SECRET}@127.0.0.1:{port}"
-        await attempts_fail(secretive("ws://192.0.2.1/", dialing, proxy=proxy), log)
-        await attempts_fail(secretive("wss://192.0.2.1/", dialing, proxy=proxy), log)
-        answering.cancel()
-        await asyncio.wait([answering])
+@pytest.mark.parametrize("through", ["", "http", "socks5"], ids=["server", "http-proxy", "socks-proxy"])
+@pytest.mark.parametrize("answer", ANSWERS)
+async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through: str, log: Capture) -> None:
+    """Errors show what it said in one short line, and no secret."""
+    limits = LIMITS.replace(open_timeout=0.05 if answer == NOTHING else 8.0)
+    async with answering(answer) as port:
+        if through:
+            proxy = f"{through}://user:{SECRET}@127.0.0.1:{port}"
+            clients = [
+                secretive(f"{scheme}://192.0.2.1/", dialing, proxy=proxy, limits=limits) for scheme in ("ws", "wss")
+            ]
+        else:
+            clients = [
+                secretive(f"{scheme}://127.0.0.1:{port}/", dialing, auth=auth, limits=limits)
+                for scheme, auth in (("ws", None), ("ws", SECRET), ("wss", SECRET))
+            ]
+        for client in clients:
+            error: BaseException | None = await attempts_fail(client, log)
+            while error is not None:
+                text = str(error)
+                assert text.isprintable() and len(text) <= 1100, repr(text)
+                error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
 
 
 @dialings

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
-from pathlib import Path
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
 from raw_websocket import raw_server
-from served import LIMITS, echo_server
+from served import LIMITS, echo_server, tls
 
+import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Server, is_transient
-
-PEM = Path(__file__).parent / "localhost.pem"
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
@@ -159,12 +160,10 @@ async def test_cancelling_leaves_nothing(dialing: Dialing) -> None:
 
 @dialings
 async def test_tls(dialing: Dialing) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
+    context, trusting = tls()
     server = echo_server()
     async with server.listen(ssl=context) as listener:
         url = f"wss://localhost:{listener.port}/"
-        trusting = ssl.create_default_context(cafile=str(PEM))
         async with Client(url, dial=dialing.dial, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 300_000) == "x" * 300_000
         with pytest.raises(ssl.SSLError) as caught:
@@ -172,3 +171,55 @@ async def test_tls(dialing: Dialing) -> None:
         assert not is_transient(caught.value)
         with pytest.raises((ConnectFailed, ssl.SSLError)):
             await Client(url, dial=dialing.dial, limits=LIMITS).connect()
+
+
+async def test_picows_refuses_a_subprotocol_that_nobody_offered() -> None:
+    async with raw_server() as server, asyncio.TaskGroup() as group:
+        accepting = group.create_task(server.accept("Sec-WebSocket-Protocol: surprise"))
+        with pytest.raises(ConnectionError, match="not offered"):
+            await wsrpc_adapters.picows.dial(server.url)
+        assert await (await accepting).read_to_end() == b""
+
+
+@asynccontextmanager
+async def http_proxy() -> AsyncGenerator[tuple[str, list[str]]]:
+    """A proxy that tunnels; gives its URL and the requests that it got."""
+    asked: list[str] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65536):
+                writer.write(data)
+        writer.close()
+
+    async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")[0])
+        host, _, port = asked[-1].split(" ")[1].rpartition(":")
+        there, to = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 OK\r\n\r\n")
+        tasks.append(asyncio.create_task(pump(there, writer)))
+        await pump(reader, to)
+
+    server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", asked
+    finally:
+        server.close()
+        await asyncio.gather(*tasks)
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)
+async def test_through_a_proxy_of_the_environment_or_of_one_s_own(
+    dialing: Dialing, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiohttp has rules of its own."""
+    for name in ("no_proxy", "NO_PROXY", "all_proxy", "ALL_PROXY", "ws_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    async with http_proxy() as (proxy, asked), echo_server().listen() as listener:
+        monkeypatch.setenv("http_proxy", proxy)
+        for setting, count in ((True, 1), (None, 1), (proxy, 2)):
+            async with Client(listener.url, dial=dialing.dial, proxy=setting, limits=LIMITS) as client:
+                assert await client.request("echo", 1) == 1
+            assert asked == [f"CONNECT 127.0.0.1:{listener.port} HTTP/1.1"] * count

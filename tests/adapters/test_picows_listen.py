@@ -8,17 +8,14 @@ import resource
 import socket
 import ssl
 import sys
-from pathlib import Path
 
 import pytest
 from leftovers import turns_until
-from raw_websocket import TEXT, handshake, raw_client
-from served import LIMITS, echo_server, port_of
+from raw_websocket import TEXT, ask, asking, handshake, raw_client
+from served import LIMITS, echo_server, port_of, tls
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
 from wsrpc_adapters import picows
-
-PEM = Path(__file__).parent / "localhost.pem"
 
 
 async def test_one_server_may_listen_with_several_libraries() -> None:
@@ -38,10 +35,18 @@ async def test_all_addresses_and_a_host_name(host: str | None) -> None:
         assert await client.request("echo", 1) == 1
 
 
+async def test_over_ipv6() -> None:
+    server = echo_server()
+    async with picows.listen(server, "::1") as listener:
+        async with Client(listener.url + "a%2Fb?x=1", dial=picows.dial, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+            info = server.peers[0].info
+            assert (info.target, info.path, info.local) == ("/a%2Fb?x=1", "/a/b", ("::1", listener.port))
+            assert info.remote is not None
+
+
 async def test_over_tls() -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    context, trusting = tls()
     server = echo_server()
     seen: list[Handshake] = []
     server.on_handshake(seen.append)
@@ -57,24 +62,21 @@ async def test_over_tls() -> None:
             await picows.dial(url)
 
 
-async def test_another_path_is_not_found() -> None:
-    async with picows.listen(Server(), path="/ws") as listener:
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(f"ws://127.0.0.1:{listener.port}/other")
-        assert (caught.value.status, caught.value.body) == (404, "nothing here, the WebSocket is at /ws\n")
-
-
-async def test_the_connection_header_of_firefox() -> None:
+async def test_its_path_and_the_connection_header_of_firefox() -> None:
+    with pytest.raises(ValueError, match="begins with a slash"):
+        picows.listen(Server(), path="ws")
     server = echo_server()
-    async with picows.listen(server) as listener:
-        request = handshake().replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade")
-        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-        writer.write(request)
-        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-        await turns_until(lambda: server.peers)
-        assert server.peers[0].info.headers["connection"] == "keep-alive, Upgrade"
-        writer.close()
-        await writer.wait_closed()
+    async with picows.listen(server, path="/café 1") as listener:
+        async with Client(listener.url, limits=LIMITS) as client:
+            assert await client.request("echo", 1) == 1
+        answer = await ask(listener.port, handshake("/other"))
+        assert answer.startswith(b"HTTP/1.1 404") and "nothing here, the WebSocket is at /café 1\n".encode() in answer
+        request = handshake("/caf%C3%A9%201").replace(b"Connection: Upgrade", b"Connection: keep-alive, Upgrade")
+        async with asking(listener.port, request) as (head, _):
+            assert head.startswith(b"HTTP/1.1 101 ")
+            await turns_until(lambda: server.peers)
+            assert server.peers[0].info.headers["connection"] == "keep-alive, Upgrade"
+            assert server.peers[0].info.path == "/café 1"
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -108,18 +110,6 @@ async def test_limits_can_only_be_lowered(caplog: pytest.LogCaptureFixture) -> N
             await dial(listener.url)
         assert caught.value.status == 500
     assert "only lower limits.message" in caplog.text
-
-
-async def test_a_path_begins_with_a_slash() -> None:
-    with pytest.raises(ValueError, match="begins with a slash"):
-        picows.listen(Server(), path="ws")
-
-
-async def test_a_path_may_need_to_be_encoded() -> None:
-    server = echo_server()
-    async with picows.listen(server, path="/café 1") as listener, Client(listener.url, limits=LIMITS) as client:
-        assert await client.request("echo", 1) == 1
-        assert server.peers[0].info.path == "/café 1"
 
 
 async def test_a_port_in_use_leaves_nothing() -> None:

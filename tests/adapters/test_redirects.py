@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import ssl
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,13 +17,12 @@ import pytest
 from dialings import DIALINGS, Dialing
 from leftovers import turns_until
 from raw_websocket import TEXT, accept_response, raw_server
-from served import AT_ONCE, LIMITS, port_of
+from served import AT_ONCE, LIMITS, port_of, tls
 
 import wsrpc_adapters.aiohttp
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Peer, ReconnectInfo, Server, SessionLost
 from wsrpc.transport import Transport
 
-PEM = Path(__file__).parent / "localhost.pem"
 SECRET = "s3cr3t-of-mine"
 BASIC = b64encode(f"user:{SECRET}".encode()).decode()
 OPTIONS: dict[str, Any] = {
@@ -181,8 +178,7 @@ async def tls_server(answers: list[bytes]) -> AsyncGenerator[tuple[int, list[str
         with contextlib.suppress(OSError):
             await writer.wait_closed()
 
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
+    context, _ = tls()
     server = await asyncio.start_server(answer, "localhost", 0, ssl=context, family=2)
     async with server:
         yield server.sockets[0].getsockname()[1], heads
@@ -194,7 +190,7 @@ def redirect_to(location: str) -> bytes:
 
 @dialings
 async def test_never_from_tls_to_clear_text(dialing: Dialing) -> None:
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    _, trusting = tls()
     async with raw_server() as plain:
         for scheme in ("ws", "http"):
             async with tls_server([redirect_to(f"{scheme}://localhost:{plain.port}/")]) as (port, _):
@@ -207,7 +203,7 @@ async def test_never_from_tls_to_clear_text(dialing: Dialing) -> None:
 
 @dialings
 async def test_over_tls_to_another_port(dialing: Dialing) -> None:
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    _, trusting = tls()
     async with tls_server([b""]) as (there, got):
         async with tls_server([redirect_to(f"wss://localhost:{there}/"), redirect_to("/x"), b""]) as (port, own):
             headers = {"Authorization": SECRET}

@@ -13,14 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 from dialings import DIALINGS, Dialing
-from served import LIMITS, echo_server
+from served import LIMITS, echo_server, tls
 
 import wsrpc_adapters.aiohttp
 import wsrpc_adapters.picows
 from wsrpc import Client, ConnectFailed, HandshakeRejected, is_transient
 from wsrpc import dial as default_dial
 
-PEM = Path(__file__).parent / "localhost.pem"
 URL = "ws://localhost/path?a=b"
 
 dialings = pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "picows"], ids=repr)
@@ -86,6 +85,7 @@ async def test_where_nobody_listens_another_attempt_may_go_better(
         await client.connect()
     error = caught.value.last_error
     assert isinstance(error, FileNotFoundError if missing else ConnectionRefusedError) and is_transient(error)
+    assert dialing.dial is not default_dial or error.filename == str(path), "it is named"
     await client.close()
 
 
@@ -100,12 +100,6 @@ async def test_a_proxy_of_the_environment_is_not_asked(
     async with echo_server().listen(unix=path):
         async with Client("ws://example.com/", unix=path, dial=dialing.dial, limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
-
-
-@dialings
-async def test_a_proxy_besides_is_refused(dialing: Dialing) -> None:
-    with pytest.raises(ValueError, match="unix= or proxy=, not both"):
-        await dialing.dial(URL, unix="socket", proxy="http://127.0.0.1:1")
 
 
 @dialings
@@ -131,9 +125,7 @@ async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, lo
 
 
 async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    context, trusting = tls()
     path = str(tmp_path / "socket")
     async with echo_server().listen(unix=path, ssl=context):
         async with Client("wss://localhost/", unix=path, ssl=trusting, limits=LIMITS) as client:
@@ -144,17 +136,39 @@ async def test_tls_is_for_the_host_of_the_url(tmp_path: Path) -> None:
             await default_dial("wss://localhost/", unix=path, limits=LIMITS)
 
 
-async def test_picows_refuses_and_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"picows does not connect to Unix sockets: dial with wsrpc\.dial") as caught:
-        await Client(URL, unix=tmp_path / "socket", dial=wsrpc_adapters.picows.dial, limits=LIMITS).connect()
-    assert not is_transient(caught.value)
+NOT_PATHS = [(b"socket", "got bytes"), (8080, "got int"), ("", "an empty one")]
 
 
-async def test_aiohttp_does_no_tls_there_and_says_so(tmp_path: Path) -> None:
-    dial = wsrpc_adapters.aiohttp.dial
-    with pytest.raises(ValueError, match=r"no TLS on Unix sockets: use a ws:// URL") as caught:
-        await Client("wss://localhost/", unix=tmp_path / "socket", dial=dial, limits=LIMITS).connect()
-    assert not is_transient(caught.value)
+@pytest.mark.parametrize(
+    ("dial", "url", "options", "text"),
+    [
+        *((one.dial, URL, {"proxy": "http://127.0.0.1:1"}, "unix= or proxy=, not both") for one in DIALINGS[:2]),
+        (wsrpc_adapters.picows.dial, URL, {}, r"picows does not connect to Unix sockets: dial with wsrpc\.dial"),
+        (wsrpc_adapters.aiohttp.dial, "wss://localhost/", {}, "no TLS on Unix sockets: use a ws:// URL"),
+        *((default_dial, URL, {"unix": wrong}, text) for wrong, text in NOT_PATHS),
+    ],
+)
+async def test_what_cannot_be_dialed_is_refused(dial: Any, url: str, options: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=text) as caught:
+        await dial(url, **{"unix": "socket", "limits": LIMITS, **options})
+    assert options or not is_transient(caught.value), "a client cannot know these before it dials"
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        *(
+            ({"url": URL, "unix": wrong}, f"unix= is the path of a Unix socket, {text}")
+            for wrong, text in NOT_PATHS[:2]
+        ),
+        ({"url": URL, "unix": ""}, "an empty one"),
+        ({"unix": "socket"}, "unix= goes with a url"),
+        ({"url": URL, "unix": "socket", "proxy": "socks5://127.0.0.1:1"}, "unix= or proxy=, not both"),
+    ],
+)
+def test_a_client_refuses_at_once_what_it_cannot_dial(options: dict[str, Any], text: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=text):
+        Client(**options)
 
 
 async def test_a_session_of_aiohttp_has_a_connector_of_its_own(tmp_path: Path) -> None:
@@ -166,29 +180,3 @@ async def test_a_session_of_aiohttp_has_a_connector_of_its_own(tmp_path: Path) -
                 await Client(URL, unix=path, dial=dial, limits=LIMITS).connect()
             async with Client(URL, dial=dial, limits=LIMITS) as client:
                 assert await client.request("echo", 1) == 1
-
-
-@pytest.mark.parametrize(("wrong", "text"), [(b"socket", "got bytes"), (8080, "got int"), ("", "an empty one")])
-async def test_what_is_not_a_path_is_refused_at_once(wrong: Any, text: str) -> None:
-    with pytest.raises((TypeError, ValueError), match=f"unix= is the path of a Unix socket, {text}|{text}"):
-        Client(URL, unix=wrong)
-    with pytest.raises((TypeError, ValueError), match=text):
-        await default_dial(URL, unix=wrong)
-
-
-def test_it_goes_with_a_url_and_without_a_proxy() -> None:
-    with pytest.raises(ValueError, match=r"unix= goes with a url"):
-        Client(unix="socket")
-    with pytest.raises(ValueError, match="unix= or proxy=, not both"):
-        Client(URL, unix="socket", proxy="socks5://127.0.0.1:1")
-
-
-@pytest.mark.parametrize("there", [False, True])
-async def test_a_socket_where_nobody_listens_is_named(there: bool, tmp_path: Path) -> None:
-    path = tmp_path / "socket"
-    if there:
-        (await asyncio.start_unix_server(lambda *_: None, path)).close()
-    with pytest.raises(OSError, match="socket") as caught:
-        await default_dial(URL, unix=path, limits=LIMITS)
-    assert type(caught.value) is (ConnectionRefusedError if there else FileNotFoundError)
-    assert caught.value.filename == str(path)

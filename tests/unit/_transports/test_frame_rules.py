@@ -9,12 +9,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 from raw_websocket import CLOSE, CONT, build_frame
+from recorder import Recorder
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
-from wsrpc import CloseInfo, Limits
+from wsrpc import Limits
 from wsrpc._transports.output import Opened
 from wsrpc._transports.websocket import WebSocketConnection
 from wsrpc.transport import ConnectionInfo
@@ -55,24 +56,6 @@ class Wire(asyncio.Transport):
     def resume_reading(self) -> None: ...
 
 
-class Inbox:
-    """A receiver that keeps the messages."""
-
-    def __init__(self) -> None:
-        self.messages: list[tuple[bytes, bool]] = []
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        self.messages.append((bytes(payload), text))
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: CloseInfo, /) -> None: ...
-
-
 def compression() -> PerMessageDeflate:
     return PerMessageDeflate(True, True, 12, 12, {"memLevel": 5})
 
@@ -104,7 +87,7 @@ def shortened(answers: bytes) -> bytes:
 
 
 async def by_a_connection(pieces: list[bytes], compressed: bool) -> tuple[list[tuple[bytes, bool]], bytes, bool]:
-    wire, inbox = Wire(), Inbox()
+    wire, inbox = Wire(), Recorder()
     opened = Opened(client=False, info=ConnectionInfo(), compression=compression() if compressed else None)
     connection = WebSocketConnection(wire, opened, LIMITS)
     connection.start(inbox)

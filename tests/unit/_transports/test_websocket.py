@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, CONT, PING, PONG, TEXT, build_frame, raw_client, raw_server
+from recorder import Recorder
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server, dial
-from wsrpc._transports.listener import listen
+from wsrpc._transports.listener import Listener, listen
 from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -20,93 +24,73 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 LIMITS = Limits(close_timeout=2.0, ping_interval=None)
 
 
-class Inbox:
-    """A receiver with a queue."""
-
-    def __init__(self) -> None:
-        self.messages: asyncio.Queue[bytes] = asyncio.Queue()
-        self.ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        self.messages.put_nowait(bytes(payload))
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: CloseInfo, /) -> None:
-        self.ended.set_result(info)
-
-
-async def test_a_port_waits_for_its_open_connections() -> None:
+@asynccontextmanager
+async def listening() -> AsyncGenerator[tuple[Listener, asyncio.Queue[WebSocketTransport]]]:
+    """A listener, and the transports that it has accepted."""
     accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
 
     async def accept(transport: WebSocketTransport, handshake: object) -> None:
-        transport.start(Inbox())
+        transport.start(Recorder())
         accepted.put_nowait(transport)
 
-    before = len(asyncio.all_tasks())
     listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    async with raw_client(listener.port), raw_client(listener.port):
+    yield listener, accepted
+    listener.stop()
+    await listener.wait_closed()  # at once
+
+
+async def test_a_port_waits_for_its_open_connections() -> None:
+    before = len(asyncio.all_tasks())
+    async with listening() as (listener, accepted), raw_client(listener.port), raw_client(listener.port):
         transports = [await accepted.get() for _ in range(2)]
         await turns_until(lambda: len(asyncio.all_tasks()) == before)  # an open connection has no task
         listener.stop()
         waiting = [asyncio.create_task(listener.wait_closed()) for _ in range(2)]
         for transport in transports:
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await turns(10)
             assert not any(task.done() for task in waiting)
             transport.abort()
         waiting.pop().cancel()
         await asyncio.gather(*waiting)
-    await listener.wait_closed()  # at once
 
 
 async def test_a_connection_without_room_is_drained_by_all_who_wait() -> None:
-    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
-
-    async def accept(transport: WebSocketTransport, handshake: object) -> None:
-        transport.start(Inbox())
-        accepted.put_nowait(transport)
-
-    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    async with raw_client(listener.port) as raw:
+    async with listening() as (listener, accepted), raw_client(listener.port) as raw:
         transport = await accepted.get()
         for _ in range(2):  # what they wait for is made anew
             while transport.unsent <= LIMITS.high_water:
                 transport.send(bytes(100_000), False)
                 transport.flush()
             draining = [asyncio.create_task(transport.drain()) for _ in range(2)]
-            for _ in range(10):
-                await asyncio.sleep(0)
+            await turns(10)
             assert not any(task.done() for task in draining)
             while not all(task.done() for task in draining):
                 await raw.read()
             await asyncio.gather(*draining)
-    listener.stop()
-    await listener.wait_closed()
+
+
+def frame(opcode: int, payload: bytes, **options: Any) -> bytes:
+    return build_frame(opcode, payload, **{"masked": True, **options})
 
 
 @pytest.mark.parametrize(
     ("frames", "code", "reason"),
     [
-        ([build_frame(0x3, b"x", masked=True)], 1002, "invalid opcode"),
-        ([build_frame(TEXT, b"x", masked=False)], 1002, "incorrect masking"),
-        ([build_frame(PING, b"x" * 126, masked=True)], 1002, "control frame too long"),
+        ([frame(0x3, b"x")], 1002, "invalid opcode"),
+        ([frame(TEXT, b"x", masked=False)], 1002, "incorrect masking"),
+        ([frame(PING, b"x" * 126)], 1002, "control frame too long"),
         ([b"\x82\xfe\x00\x05" + bytes(9)], 1002, "invalid payload length"),
-        ([build_frame(PING, b"x", masked=True, fin=False)], 1002, "fragmented control frame"),
-        ([build_frame(PING, b"x", masked=True, rsv=4)], 1002, "reserved bits must be 0"),
-        ([build_frame(TEXT, b"x", masked=True, rsv=1)], 1002, "reserved bits must be 0"),
-        ([build_frame(CONT, b"x", masked=True)], 1002, "unexpected continuation frame"),
-        ([build_frame(TEXT, b"x", masked=True, fin=False)] * 2, 1002, "expected a continuation frame"),
-        ([build_frame(CLOSE, b"\x03", masked=True)], 1002, "close frame too short"),
-        ([build_frame(CLOSE, b"\x03\xed", masked=True)], 1002, "invalid status code"),
-        ([build_frame(CLOSE, b"\x03\xe8\xff", masked=True)], 1007, "invalid start byte at position 0"),
-        ([build_frame(TEXT, b"x" * 601, masked=True)], 1009, "frame with 601 bytes exceeds limit of 600 bytes"),
+        ([frame(PING, b"x", fin=False)], 1002, "fragmented control frame"),
+        ([frame(PING, b"x", rsv=4)], 1002, "reserved bits must be 0"),
+        ([frame(TEXT, b"x", rsv=1)], 1002, "reserved bits must be 0"),
+        ([frame(CONT, b"x")], 1002, "unexpected continuation frame"),
+        ([frame(TEXT, b"x", fin=False)] * 2, 1002, "expected a continuation frame"),
+        ([frame(CLOSE, b"\x03")], 1002, "close frame too short"),
+        ([frame(CLOSE, b"\x03\xed")], 1002, "invalid status code"),
+        ([frame(CLOSE, b"\x03\xe8\xff")], 1007, "invalid start byte at position 0"),
+        ([frame(TEXT, b"x" * 601)], 1009, "frame with 601 bytes exceeds limit of 600 bytes"),
         (
-            [build_frame(TEXT, b"x" * 500, masked=True, fin=False), build_frame(CONT, b"x" * 101, masked=True)],
+            [frame(TEXT, b"x" * 500, fin=False), frame(CONT, b"x" * 101)],
             1009,
             "frame with 101 bytes after reading 500 bytes exceeds limit of 600 bytes",
         ),
@@ -125,7 +109,7 @@ async def test_a_large_message_is_on_its_way_before_the_turn_ends() -> None:
         dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
         peer = await server.accept()
         transport = await dialing
-        transport.start(Inbox())
+        transport.start(Recorder())
         for _ in range(10):
             transport.send(b"x" * 20_000)
         # No turn of the loop since: what fills a piece does not wait for it.
