@@ -158,6 +158,14 @@ async def test_what_becomes_of_bad_input(fate: str, message: Any, caplog: pytest
     assert ran == [] and (told == []) is (fate not in ("malformed", "closes"))
 
 
+@pytest.mark.parametrize("h", ["x", [], {}, 1.5, -1, True, 0])
+async def test_a_channel_that_there_cannot_be_runs_nothing_and_a_request_is_rejected(h: Any) -> None:
+    d, ran = echoing()
+    assert "does not exist" in rejection(await d.fed({"i": 7, "a": ["echo"], "h": h}), 7)["message"]
+    assert await d.fed({"a": ["echo"], "h": h}) == [] and ran == []
+    await works(d)
+
+
 async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connection() -> None:
     d = Driven()
     for _ in range(100):  # one each 6.01 s: never more than ten within a minute
