@@ -45,7 +45,8 @@ async def iterate_in_thread(source: Iterable[Any]) -> AsyncGenerator[Any]:
             # It was cancelled, but the thread goes on. A generator can be closed when the thread is done.
             making.add_done_callback(lambda done: done.exception() or loop.run_in_executor(None, context.run, close))
         elif close is not None:
-            await loop.run_in_executor(None, context.run, close)
+            # Even if the task is cancelled before a thread has begun with it.
+            await asyncio.shield(loop.run_in_executor(None, context.run, close))
 
 
 def as_source(value: Any, *, thread: bool = False) -> Source | None:

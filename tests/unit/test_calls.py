@@ -1,0 +1,731 @@
+"""Place x ending: how a call ends for its caller and for the other side, wherever its messages are at that moment.
+
+`TABLE` holds for all kinds of calls and for all callers. `EXCEPTIONS` has the few cells in which a kind or a caller
+differs, each with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+
+import pytest
+from cluster_servers import servers
+from core_driver import start, turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    HandlerFailed,
+    Limits,
+    Peer,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    Server,
+    SessionLost,
+    blocking,
+)
+from wsrpc.testing import Clock, Line, connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+KINDS = {
+    "request": "runs",
+    "stream": "runs, between, parked",
+    "upload": "runs, between, parked",
+    "conversation": "runs, between",
+}
+"""Where a call of each kind can be after its handler has begun.
+
+- runs: the handler has what it needs, and has sent nothing yet
+- between: it has sent or received the first item, and waits
+- parked: the producer of items waits for credit
+"""
+
+CALLERS = {
+    "client": "not connected, detached, opening, full line, waits there, runs, between, parked",
+    # Without wsrpc's extensions there are no sessions that could be detached, and no credit.
+    "plain client": "not connected, opening, full line, waits there, runs, between",
+    # A server's peer begins with its connection, and the `open` handlers of its side do not hold back its requests.
+    "peer": "detached, full line, waits there, runs, between, parked",
+    # Its connection is a socket, which cannot be held back. What waits is a client's: threads only wait for it.
+    "blocking": "not connected, opening, runs, between, parked",
+    # It has no connection of its own. What happens between the processes has tests in `_cluster`.
+    "cluster": "waits there, runs, between, parked",
+}
+"""Where the calls of each caller can be when they end.
+
+- detached: the connection has dropped, and the session waits for another one
+- opening: an `open` handler of this side runs
+- full line: the connection has no room for the message
+- waits there: the message has arrived, and waits until another handler has exited
+"""
+
+# What the caller gets: "?" after an error is the outcome "unknown", and "!" is "not_sent".
+# What the handler does: it is done, is stopped, or "-": it never began.
+# A cell without an entry cannot happen: no connection can drop or be closed remotely where there is none, and no
+# session can be lost before the first connection.
+TABLE = """
+           | not connected | detached    | opening     | full line   | waits there | runs, between, parked
+result     | ok done       | ok done     | ok done     | ok done     | ok done     | ok done
+rejection  | Remote done   | Remote done | Remote done | Remote done | Remote done | Remote done
+failure    | Failed done   | Failed done | Failed done | Failed done | Failed done | Failed done
+gives up   | Failed stop   | Failed stop | Failed stop | Failed stop | Failed stop | Failed stop
+timeout    | Timeout! -    | Timeout! -  | Timeout! -  | Timeout! -  | Timeout? -  | Timeout? stop
+cancel     | Cancelled -   | Cancelled - | Cancelled - | Cancelled - | Cancelled - | Cancelled stop
+drop       |               |             | ok done     | ok done     | Lost? -     | Lost? stop
+resume     |               |             | ok done     | ok done     | ok done     | ok done
+lost       |               | ok done     | ok done     | ok done     | Session? -  | Session? stop
+close      | Lost! -       | Lost! -     | Lost? stop  | Lost! -     | Lost? -     | Lost? stop
+closed     |               |             | ok done     | ok done     | Lost? -     | Lost? stop
+leave      |               |             |             |             |             |
+"""
+"""How the calls end at each place.
+
+- result, rejection, failure: the handler returns, raises `RpcError`, or raises another exception
+- gives up: the handler is cancelled on its own side
+- timeout, cancel: the caller's time limit is over, or its task is cancelled
+- drop: the connection drops, without a session that could continue; a client connects again
+- resume, lost: the connection drops, and the session continues on another one, or is lost
+- close, closed: the caller's side or the other side closes the connection; a client connects again when it was closed
+- leave: who reads items has enough of them
+"""
+
+EXCEPTIONS = {
+    # What could not be sent waits for a client's next connection. A server's peer has none after its session.
+    ("peer", "", "full line", "drop"): "Lost! -",
+    ("peer", "", "full line", "closed"): "Lost! -",
+    ("peer", "", "full line", "lost"): "Session! -",
+    ("peer", "", "detached", "lost"): "Session! -",
+    ("peer", "", "detached", "close"): "Session! -",
+    # The session that is lost is that of another process.
+    ("cluster", "", "waits there", "lost"): "Lost? -",
+    ("cluster", "", "runs", "lost"): "Lost? stop",
+    ("cluster", "", "between", "lost"): "Lost? stop",
+    ("cluster", "", "parked", "lost"): "Lost? stop",
+    # A generator runs only when its channel is open, which the close came before.
+    ("", "stream", "opening", "close"): "Lost? -",
+    # The items take as long as they take.
+    ("", "upload", "between", "timeout"): "ok done",
+    ("", "upload", "parked", "timeout"): "ok done",
+    # The reader of a stream is the caller; that of an upload is the handler.
+    ("", "stream", "parked", "leave"): "part stop",
+    ("", "upload", "between", "leave"): "part done",
+    ("", "upload", "parked", "leave"): "part done",
+    ("", "conversation", "runs", "leave"): "Closed stop",
+    ("", "conversation", "between", "leave"): "Closed stop",
+}
+
+CANNOT = {
+    ("", "stream", "runs", "timeout"): "the time limit is over when the stream is open",
+    ("", "stream", "between", "timeout"): "the same",
+    ("", "stream", "parked", "timeout"): "the same",
+    ("", "conversation", "runs", "timeout"): "the time limit is over when the channel is open",
+    ("", "conversation", "between", "timeout"): "the same",
+    ("blocking", "", "", "cancel"): "a thread cannot be cancelled; Ctrl-C has tests in `blocking`",
+    ("blocking", "", "opening", "timeout"): "it has no clock that a test could advance",
+    ("blocking", "", "runs", "timeout"): "the same",
+    ("cluster", "", "waits there", "timeout"): "the same",
+    ("cluster", "", "runs", "timeout"): "the same",
+    ("cluster", "upload", "", "timeout"): "the same",
+    ("blocking", "upload", "between", "timeout"): "the same",
+    ("blocking", "upload", "parked", "timeout"): "the same",
+    ("blocking", "stream", "parked", "close"): "a read after close() fails like every call of a closed client",
+    ("blocking", "upload", "between", "close"): "a source that blocks its thread then is not waited for, nor closed",
+    ("plain client", "", "", "resume"): "no session",
+    ("plain client", "", "", "lost"): "no session",
+}
+
+ERRORS: dict[str, type[BaseException]] = {
+    "Remote": RemoteError,
+    "Failed": HandlerFailed,
+    "Timeout": RequestTimeout,
+    "Cancelled": asyncio.CancelledError,
+    "Lost": ConnectionLost,
+    "Session": SessionLost,
+    "Closed": ChannelClosed,
+}
+OUTCOMES = {"!": "not_sent", "?": "unknown", "": None}
+CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001}
+
+WINDOW = 4
+ITEMS = [*range(1, 2 * WINDOW + 2)]
+LIMITS = Limits(ping_interval=None, stream_window=WINDOW, close_timeout=2.0)
+TIMEOUT = 7.0  # of the clock that stands still
+
+
+class Cell(NamedTuple):
+    caller: str
+    kind: str
+    place: str
+    ending: str
+
+    def find(self, table: dict[tuple[str, str, str, str], str]) -> str | None:
+        """Return the first entry for this cell; an empty string in a key stands for anything."""
+        for key, text in table.items():
+            if all(part in ("", own) for part, own in zip(key, self, strict=True)):
+                return text
+        return None
+
+
+def cells() -> Iterator[Any]:
+    head, *rows = ([cell.strip() for cell in line.split("|")] for line in TABLE.strip("\n").splitlines())
+    table = {
+        (place, row[0]): expected
+        for row in rows
+        for places, expected in zip(head[1:], row[1:], strict=True)
+        for place in places.split(", ")
+    }
+    for caller, places in CALLERS.items():
+        for kind, begun in KINDS.items():
+            for place, ending in table:
+                if place not in places.split(", ") or (place in "runs, between, parked" and place not in begun):
+                    continue
+                cell = Cell(caller, kind, place, ending)
+                expected = cell.find(EXCEPTIONS) or table[place, ending]
+                if expected and cell.find(CANNOT) is None:
+                    yield pytest.param(cell, expected, id="-".join(cell))
+
+
+class Scene(ABC):
+    """One call at its place. Subclasses connect the caller with the other side."""
+
+    caller: Any
+    client: Any
+    server: Server
+    server_peer: Peer
+    blocks = False
+
+    def __init__(self, cell: Cell) -> None:
+        _, self.kind, self.place, self.ending = cell
+        self.clock = Clock()
+        self.stack = AsyncExitStack()
+        self.others: list[asyncio.Task[Any]] = []
+        self.limits = LIMITS.replace(replay=0) if self.ending == "drop" else LIMITS
+        self.far_limits = self.limits.replace(running=1) if self.place == "waits there" else self.limits
+        self.detached = 0.001 if self.ending == "lost" else 60.0
+        self.options: dict[str, Any] = {}
+        if self.ending == "timeout":
+            self.options["timeout"] = 0.01 if self.place == "not connected" else TIMEOUT
+        # What the other side does and sees.
+        self.answer: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.seen = "-"
+        self.reason: tuple[object, ...] = ()
+        self.occupied = asyncio.Event()
+        self.vacate = asyncio.Event()
+        # What this side does.
+        self.opened, self.read_on, self.source_goes_on = threading.Event(), threading.Event(), threading.Event()
+        if self.place != "parked" or self.kind == "upload":
+            self.read_on.set()
+        if self.place != "between" or self.kind != "upload":
+            self.source_goes_on.set()
+        self.produced = self.arrived = 0
+        self.source_runs = False
+        self.channel: Any = None
+
+    # ------------------------------------------------ the other side
+
+    def serve(self, far: Client | Server) -> None:
+        for handler in (self.request, self.stream, self.upload, self.conversation, self.occupy, self.noise):
+            far.on(handler.__name__, handler)
+
+    async def occupy(self) -> None:
+        self.occupied.set()
+        await self.vacate.wait()
+
+    def noise(self, text: str) -> str:
+        return text
+
+    @asynccontextmanager
+    async def watched(self) -> AsyncGenerator[None]:
+        assert self.seen == "-", "the handler runs a second time"
+        self.seen = "runs"
+        try:
+            yield
+        except (asyncio.CancelledError, GeneratorExit) as exc:
+            self.seen, self.reason = "stop", exc.args
+            raise
+        except BaseException:
+            self.seen = "done"
+            raise
+        self.seen = "done"
+
+    async def request(self) -> list[int]:
+        async with self.watched():
+            await self.answer
+            return ITEMS
+
+    async def stream(self) -> AsyncIterator[int]:
+        async with self.watched():
+            if self.place == "runs":
+                await self.answer
+            for item in ITEMS:
+                self.produced = item
+                yield item
+                if self.place == "between":
+                    await self.answer
+            await self.answer
+
+    async def upload(self, items: AsyncIterator[int]) -> list[int]:
+        async with self.watched():
+            got: list[int] = []
+            async for item in items:
+                got.append(item)
+                if item == 1 and self.place in ("between", "parked"):
+                    await self.answer
+                    if self.ending == "leave":
+                        break
+            await self.answer
+            return got
+
+    async def conversation(self, channel: AnonymousChannel) -> None:
+        async with self.watched():
+            await channel.wait_for("go")
+            self.produced = 1
+            if self.place != "between":
+                await self.answer
+            for item in ITEMS:
+                await channel.emit("line", item)
+                await self.answer
+
+    # ------------------------------------------------ the caller
+
+    async def source(self) -> AsyncIterator[int]:
+        self.source_runs = True
+        try:
+            for item in ITEMS:
+                self.produced = item
+                yield item
+                await turns_until(self.source_goes_on.is_set)
+        finally:
+            self.source_runs = False
+
+    async def call(self) -> list[int]:
+        got: list[int] = []
+        if self.kind == "request":
+            got = await self.caller.request("request", returns=list[int], **self.options)
+        elif self.kind == "upload":
+            got = await self.caller.request("upload", send=self.source(), returns=list[int], **self.options)
+        elif self.kind == "stream":
+            async with self.caller.stream("stream", returns=int, **self.options) as items:
+                async for self.arrived in items:
+                    got.append(self.arrived)
+                    await turns_until(self.read_on.is_set)
+                    if self.ending == "leave":
+                        break
+        else:
+            async with await self.caller.open_channel("conversation", **self.options) as self.channel:
+                async with self.channel.events("line", returns=int) as items:
+                    await self.channel.emit("go")
+                    async for self.arrived in items:
+                        got.append(self.arrived)
+        return got
+
+    # ------------------------------------------------ places
+
+    async def reach(self) -> asyncio.Task[Any]:
+        if self.place != "not connected":
+            await self.connect()
+        if self.place == "waits there":
+            self.others.append(start(self.caller.request("occupy")))
+            await turns_until(self.occupied.is_set)
+        elif self.place == "full line":
+            self.held = self.near.transport
+            self.held.hold()
+            self.caller.emit_nowait("noise", "x" * self.limits.high_water)
+        elif self.place == "detached":
+            await self.cut()
+        task = start(self.begin_call())
+        if self.place not in ("runs", "between", "parked"):
+            await turns_until(lambda: task.done() or any(peer.pending for peer in self.peers))
+        elif self.place == "parked":
+            await turns_until(lambda: self.produced >= WINDOW)
+        elif self.place == "between":
+            await turns_until(lambda: self.produced if self.kind == "upload" else self.arrived)
+        elif self.kind == "conversation":
+            await turns_until(lambda: self.produced)
+        elif self.kind == "upload":
+            await turns_until(lambda: self.produced == ITEMS[-1])
+        if self.place in ("runs", "between", "parked"):
+            await turns_until(lambda: self.seen != "-")
+        await turns(20)
+        assert not task.done() or self.ending == "timeout"
+        assert self.seen == ("runs" if self.place in ("runs", "between", "parked") else "-")
+        return task
+
+    async def begin_call(self) -> list[int]:
+        return await self.call()
+
+    async def let_go(self) -> None:
+        """Let everything go on that the place holds back."""
+        for held_back in (self.opened, self.vacate, self.read_on, self.source_goes_on):
+            held_back.set()
+        self.let_dial(True)
+        if self.place == "not connected" and self.ending != "close":
+            await self.connect()
+        if self.place == "full line":
+            self.held.release()
+        await self.some_time()
+        if not self.answer.done():
+            self.answer.set_result(None)
+
+    async def some_time(self) -> None:
+        for _ in range(5):
+            self.clock.advance(0.01)
+            await turns(20)
+
+    # ------------------------------------------------ endings
+
+    async def end(self, task: asyncio.Task[Any]) -> None:
+        match self.ending:
+            case "result":
+                self.answer.set_result(None)
+            case "rejection":
+                self.answer.set_exception(RpcError("no", "mine"))
+            case "failure":
+                self.answer.set_exception(ValueError("not for callers"))
+            case "gives up":
+                self.answer.cancel()
+            case "timeout" if self.place == "not connected":
+                await asyncio.wait([task])
+            case "timeout":
+                self.clock.advance(TIMEOUT - 0.1)
+                await turns()
+                assert not task.done()
+                self.clock.advance(0.1)
+            case "cancel":
+                task.cancel("bored")
+            case "drop" | "resume" | "lost":
+                await self.cut()
+                if self.ending == "lost":
+                    await self.until(lambda: not self.server.peers)
+                self.let_dial(True)
+                await self.until(lambda: self.client.state in ("opening", "connected"))
+            case "close" | "closed":
+                closing = start(self.close_near() if self.ending == "close" else self.close_far())
+                self.others.append(closing)
+                if self.place != "not connected":
+                    await self.until(lambda: closing.done() or self.server_peer.transport is None)
+            case "leave" if self.kind == "stream":
+                self.read_on.set()
+            case "leave" if self.kind == "upload":
+                self.answer.set_result(None)
+            case _:
+                await self.leave_channel()
+        await self.some_time()
+
+    async def until(self, condition: Any) -> None:
+        """Wait until a condition holds, while the clock goes on."""
+
+        def holds() -> Any:
+            self.clock.advance(0.001)
+            return condition()
+
+        await turns_until(holds)
+
+    async def cut(self) -> None:
+        self.let_dial(False)
+        if self.server_peer.transport is not None:
+            self.server_peer.transport.abort()
+        await turns_until(lambda: self.client.state not in ("opening", "connected"))
+
+    async def leave_channel(self) -> None:
+        await self.channel.abort("bored")
+
+    # ------------------------------------------------ the connection
+
+    @property
+    def peers(self) -> list[Peer]:
+        return [self.client.peer, *self.server.peers]
+
+    @property
+    @abstractmethod
+    def near(self) -> Any:
+        """The caller's peer."""
+
+    @abstractmethod
+    async def connect(self) -> None: ...
+
+    @abstractmethod
+    def let_dial(self, may: bool) -> None: ...
+
+    @abstractmethod
+    async def close_near(self) -> None: ...
+
+    @abstractmethod
+    async def close_far(self) -> None: ...
+
+    # ------------------------------------------------ all of it
+
+    async def play(self, expected: str) -> None:
+        expected_error, _, expected_seen = expected.partition(" ")
+        async with asyncio.timeout(8), self.stack:
+            task = await self.reach()
+            await self.end(task)
+            await self.let_go()
+            await asyncio.wait([task])
+            await turns_until(lambda: self.seen != "runs" and not self.source_runs)
+            assert self.seen == expected_seen
+            self.check_caller(task, expected_error)
+            if self.ending in ("cancel", "leave") and self.seen == "stop" and self.kind != "stream":
+                assert self.reason == ("bored",)
+            await turns_until(lambda: not any(p.pending or p.active or p.channels for p in self.peers))
+            late = {"response to no request", "cancellation of no request", "dropped at the end"}
+            ended_here = self.ending in ("timeout", "cancel", "close", "closed")
+            assert {name for peer in self.peers for name in peer.ignored} <= (late if ended_here else set())
+            if self.ending not in ("drop", "lost", "close", "closed"):
+                await self.check_connection()
+            await asyncio.gather(*self.others, return_exceptions=True)
+
+    def check_caller(self, task: asyncio.Task[Any], expected: str) -> None:
+        name = expected.rstrip("!?")
+        if name in ("ok", "part"):
+            assert task.result() == (ITEMS if name == "ok" else ITEMS[:1])
+            return
+        error: Any = asyncio.CancelledError() if task.cancelled() else task.exception()
+        expected_class: Any = ERRORS[name]
+        assert type(error) is expected_class, repr(error)
+        assert getattr(error, "outcome", None) == OUTCOMES[expected[len(name) :]]
+        if name == "Remote":
+            assert (error.message, error.code) == ("no", "mine")
+        elif name == "Timeout":
+            assert (error.event, error.timeout) == (self.kind, self.options["timeout"])
+        elif name in ("Lost", "Session"):
+            self.check_lost(error)
+
+    def check_lost(self, error: ConnectionLost) -> None:
+        assert error.code == CODES[self.ending]
+        if self.ending in ("close", "closed"):
+            assert error.reason.endswith("enough")
+
+    async def check_connection(self) -> None:
+        assert await self.caller.request("noise", "still here") == "still here"
+
+
+class ByClient(Scene):
+    """A client calls its server."""
+
+    extensions = True
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(cell)
+        self.prepare(self.limits, self.far_limits)
+        self.serve(self.server)
+        self.caller = self.client
+
+    def prepare(self, client: Limits, server: Limits) -> None:
+        self.server = Server(limits=server, detached=self.detached, extensions=self.extensions)
+        self.line = Line(self.server, clock=self.clock)
+        self.client = Client(
+            "ws://server/",
+            dial=self.line.dial,
+            limits=client,
+            reconnect=Reconnect(initial=0.001),
+            extensions=self.extensions,
+        )
+        if self.place == "opening":
+            self.client.on("open", self.open_handler)
+
+    async def open_handler(self) -> None:
+        await turns_until(self.opened.is_set)
+
+    @property
+    def near(self) -> Any:
+        return self.client.peer
+
+    async def connect(self) -> None:
+        entering = start(self.stack.enter_async_context(connect(self.server, client=self.client, clock=self.clock)))
+        if self.place == "opening":
+            self.others.append(entering)
+            await turns_until(lambda: self.server.peers and self.client.state == "opening")
+        else:
+            await entering
+        await turns(20)
+        self.server_peer = self.server.peers[0]
+
+    def let_dial(self, may: bool) -> None:
+        self.line.down = not may
+
+    async def close_near(self) -> None:
+        await self.client.close(CODES["close"], "enough")
+
+    async def close_far(self) -> None:
+        await self.server_peer.close(CODES["closed"], "enough")
+
+
+class ByPlainClient(ByClient):
+    """A client without wsrpc's extensions calls its server."""
+
+    extensions = False
+
+
+class ByPeer(ByClient):
+    """A server calls one of its clients."""
+
+    def __init__(self, cell: Cell) -> None:
+        Scene.__init__(self, cell)
+        self.prepare(self.far_limits, self.limits)
+        self.serve(self.client)
+
+    @property
+    def near(self) -> Any:
+        return self.server_peer
+
+    async def connect(self) -> None:
+        await super().connect()
+        self.caller = self.server_peer
+
+    async def close_near(self) -> None:
+        await self.server_peer.close(CODES["close"], "enough")
+
+    async def close_far(self) -> None:
+        await self.client.close(CODES["closed"], "enough")
+
+
+class ByCluster(ByPeer):
+    """A server calls a client of another server of its cluster."""
+
+    def __init__(self, cell: Cell) -> None:
+        Scene.__init__(self, cell)
+
+    async def reach(self) -> asyncio.Task[Any]:
+        self.servers = await self.stack.enter_async_context(servers(limits=self.limits, detached=self.detached))
+        self.server = self.servers[1]
+        self.line = Line(self.server)
+        self.client = Client(
+            "ws://server/?who=ada", dial=self.line.dial, limits=self.far_limits, reconnect=Reconnect(initial=0.001)
+        )
+        self.serve(self.client)
+        return await super().reach()
+
+    async def connect(self) -> None:
+        await self.servers.join(1, "ada", self.client)
+        self.server_peer = self.servers.peer(1, "ada")
+        self.caller = self.servers[0].cluster.peer("ada")
+
+    async def close_near(self) -> None:
+        await self.servers[0].close()
+
+    def check_lost(self, error: ConnectionLost) -> None:
+        if self.ending != "close":  # the process may see the end of its session, or of its engine, first
+            super().check_lost(error)
+
+
+class ByBlocking(Scene):
+    """A client that blocks calls its server from a thread, on a socket."""
+
+    blocks = True
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__(cell)
+        self.server = Server(limits=self.far_limits, detached=self.detached)
+        self.serve(self.server)
+        self.may_dial = threading.Event()
+        self.caller = self.client = blocking.Client(self.url, limits=self.limits, reconnect=Reconnect(initial=0.001))
+        if self.place == "opening":
+            self.client.on("open", self.open_handler)
+
+    def url(self) -> str:
+        self.may_dial.wait()
+        return self.listener.url
+
+    def open_handler(self) -> None:
+        self.opened.wait()
+
+    @property
+    def near(self) -> Any:
+        return self.client.peer
+
+    async def reach(self) -> asyncio.Task[Any]:
+        self.listener = await self.stack.enter_async_context(self.server.listen("127.0.0.1", 0))
+        self.stack.push_async_callback(asyncio.to_thread, self.client.close)
+        self.connecting = start(asyncio.to_thread(self.client.connect))
+        self.others.append(self.connecting)
+        return await super().reach()
+
+    async def connect(self) -> None:
+        self.let_dial(True)
+        if self.place == "opening":
+            await turns_until(lambda: self.client.state == "opening")
+        else:
+            await self.connecting
+        await turns_until(lambda: self.server.peers)
+        self.server_peer = self.server.peers[0]
+
+    def let_dial(self, may: bool) -> None:
+        if may:
+            self.may_dial.set()
+        else:
+            self.may_dial.clear()
+
+    async def close_near(self) -> None:
+        await asyncio.to_thread(self.client.close, CODES["close"], "enough")
+
+    async def close_far(self) -> None:
+        await self.server_peer.close(CODES["closed"], "enough")
+
+    async def leave_channel(self) -> None:
+        await asyncio.to_thread(self.channel.abort, "bored")
+
+    async def check_connection(self) -> None:
+        assert await asyncio.to_thread(self.caller.request, "noise", "still here") == "still here"
+
+    def blocking_source(self) -> Iterator[int]:
+        self.source_runs = True
+        try:
+            for item in ITEMS:
+                self.produced = item
+                yield item
+                self.source_goes_on.wait()
+        finally:
+            self.source_runs = False
+
+    async def begin_call(self) -> list[int]:
+        return await asyncio.to_thread(self.call_in_thread)
+
+    def call_in_thread(self) -> list[int]:
+        """Do what `call` does."""
+        call: Any = self.caller
+        got: list[int] = []
+        if self.kind == "request":
+            got = call.request("request", returns=list[int], **self.options)
+        elif self.kind == "upload":
+            got = call.request("upload", send=self.blocking_source(), returns=list[int], **self.options)
+        elif self.kind == "stream":
+            with call.stream("stream", returns=int, **self.options) as items:
+                for self.arrived in items:
+                    got.append(self.arrived)
+                    self.read_on.wait()
+                    if self.ending == "leave":
+                        break
+        else:
+            with call.open_channel("conversation", **self.options) as self.channel:
+                with self.channel.events("line", returns=int) as items:
+                    self.channel.emit("go")
+                    for self.arrived in items:
+                        got.append(self.arrived)
+        return got
+
+
+SCENES: dict[str, type[Scene]] = {
+    "client": ByClient,
+    "plain client": ByPlainClient,
+    "peer": ByPeer,
+    "blocking": ByBlocking,
+    "cluster": ByCluster,
+}
+
+
+@pytest.mark.parametrize(("cell", "expected"), [*cells()])
+async def test_a_call_ends_once_and_leaves_nothing(cell: Cell, expected: str) -> None:
+    await SCENES[cell.caller](cell).play(expected)
