@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -88,5 +87,5 @@ async def test_an_answer_is_ahead_of_all_items_that_have_not_left_when_there_is_
         await turns(20)
         held, before = line.unsent, len(read)
         line.release()
-        assert await asyncio.gather(*answers) == [0, 1, 2]
+        assert [await answer for answer in answers] == [0, 1, 2]
         assert (len(read) - before) * size <= held
