@@ -11,7 +11,7 @@ from core_driver import turns
 from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
-from wsrpc.testing import Line, MemoryTransport
+from wsrpc.testing import Clock, Line, MemoryTransport
 
 SMALL = 128 * 1024
 """The smallest `Limits.replay`."""
@@ -21,11 +21,19 @@ SOON = Reconnect(initial=0.001, max=0.001)
 class Story:
     """A client and a server, the line between them, and what their lifecycle handlers were told."""
 
-    def __init__(self, *, server: Limits | None = None, client: Limits | None = None, **options: Any) -> None:
-        self.server = Server(limits=server)
-        self.line = Line(self.server)
+    def __init__(
+        self,
+        *,
+        server: Server | Limits | None = None,
+        client: Limits | None = None,
+        clock: Clock | None = None,
+        **options: Any,
+    ) -> None:
+        self.server = server if isinstance(server, Server) else Server(limits=server)
+        self.clock = clock or Clock()
+        self.line = Line(self.server, clock=clock)
         given = {"reconnect": SOON, "limits": client} | options
-        self.client = Client("ws://server/", dial=self.line.dial, **given)
+        self.client = Client("ws://server/", dial=lambda url, **dialing: self.line.dial(url, **dialing), **given)
         self.told: list[str] = []
         self.back: list[ReconnectInfo] = []
         self.closed: list[CloseInfo] = []

@@ -203,6 +203,7 @@ RECEIVED: dict[str, Received] = {
     "name: request": Received(
         {"name": 8}, [request(1, to=NAME)], [request(2, to=NAME + "x")], {2: BAD}, says="8 bytes"
     ),
+    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
     "name: channel": Received({"name": 8}, [request(1, c=NAME)], [request(2, c=NAME + "x")], {2: BAD}, says="8 bytes"),
     "name: event": Received(
         {"name": 8},

@@ -65,7 +65,8 @@ class ClientSession(Session):
         """Say hello before anything else. Do not wait for an answer: a plain peer sends none."""
         super().begin(connection, can_resume=can_resume)
         # Where another session has asked to resume, that was in place of a hello.
-        if self._settings.extensions and not connection.started:
+        self._features = connection.offered
+        if self._settings.extensions and self._features is None:
             self.say(Hello(VERSION, self.offer(), announce(self.limits)))
 
     def binary_is_free(self) -> bool:
@@ -96,8 +97,9 @@ class ClientSession(Session):
         self._answer_timer = self._loop.call_at(
             self._loop.time() + ANSWER_TIMEOUT, partial(self._unanswered, connection)
         )
-        offer, limits = self.offer(), announce(self._settings.limits)
-        received = self.received
+        # If the server refuses, it takes these for the hello of the next session.
+        offer = connection.offered = self._new_offer()
+        limits, received = announce(self._settings.limits), self.received
         asked = Resume(VERSION, offer, limits, self.sid, self._token, self._gen, received.n, received.bytes)
         connection.start(partial(self._answered, connection), ignore_end)
         with suppress(ConnectionLost):  # the connection reports that itself

@@ -32,7 +32,18 @@ class Connection:
         TypeError: ``transport`` is not a transport.
     """
 
-    __slots__ = ("crowded", "dead", "ended", "owner", "read_ended", "receive", "send", "started", "transport")
+    __slots__ = (
+        "crowded",
+        "dead",
+        "ended",
+        "offered",
+        "owner",
+        "read_ended",
+        "receive",
+        "send",
+        "started",
+        "transport",
+    )
 
     def __init__(self, transport: Transport) -> None:
         self.transport = transport
@@ -46,6 +57,8 @@ class Connection:
         self.read_ended: Callable[[], None] = ignore_end
         self.owner: ConnectionOwner | None = None
         self.started = False
+        self.offered: list[str] | None = None
+        """The features that this side has offered on it, when it asked to resume a session."""
         self.crowded = False
         """The transport holds more unsent bytes than its high-water mark."""
         self.dead = False

@@ -586,12 +586,17 @@ class Session:
         """Return the features of this side."""
         if self._features is None:
             # An `on_raw` function that is registered later must not get the other's MessagePack.
-            features = self._features = [BATCHES, CREDIT, DRAIN, STOP]
-            if self._wants_msgpack:
-                features.append(MSGPACK)
-            if self._can_resume:
-                features.append(RESUME)
+            self._features = self._new_offer()
         return self._features
+
+    def _new_offer(self) -> list[str]:
+        """Return the features that this side has in a session that begins now."""
+        features = [BATCHES, CREDIT, DRAIN, STOP]
+        if self._wants_msgpack:
+            features.append(MSGPACK)
+        if self._can_resume:
+            features.append(RESUME)
+        return features
 
     @property
     def _wants_msgpack(self) -> bool:

@@ -13,7 +13,6 @@ import msgspec
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from peers_inside import out_of
 
 from wsrpc import Client, Limits, RpcError, Server
 from wsrpc.codecs import MsgpackCodec
@@ -55,18 +54,6 @@ def serving(**options: Any) -> Server:
             yield n
 
     return server
-
-
-async def test_off_nothing_stands_between_a_peer_and_its_transport(caplog: pytest.LogCaptureFixture) -> None:
-    async with connect(serving()) as client:
-        assert await client.request("echo", SECRET) == SECRET
-        link, inbound = out_of(client.peer), client.peer._core._inbound
-        assert inbound is not None
-        connection = link.session.connection
-        assert connection is not None
-        assert link.session.send == connection.transport.send
-        assert connection.receive == inbound.receive
-    assert lines(caplog) == []
 
 
 async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCaptureFixture) -> None:
@@ -142,14 +129,13 @@ async def test_what_a_request_opens_goes_by_its_name(caplog: pytest.LogCaptureFi
     def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
         return () if event == "secrets" else args
 
-    server = serving(log_payloads=redact)
+    server, client = serving(log_payloads=redact), Client(log_payloads=redact)
 
     @server.on("secrets")
     async def secrets() -> AsyncIterator[str]:
         yield SECRET
         raise RpcError(SECRET)
 
-    client = Client(log_payloads=redact)
     async with asyncio.timeout(PATIENCE), connect(server, client=client):
         stream = client.stream("secrets")
         assert await anext(stream) == SECRET
@@ -210,14 +196,21 @@ async def test_a_line_is_bounded_and_one_line(caplog: pytest.LogCaptureFixture) 
     assert all(len(line) < 800 and line.isprintable() for line in lines(caplog))
 
 
-async def test_below_debug_nothing_is_decoded_for_it(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
+@pytest.mark.parametrize("level", [logging.INFO, logging.DEBUG])
+async def test_below_debug_or_without_it_nothing_is_decoded_or_logged(
+    level: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(level, "wsrpc")
 
     def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
         pytest.fail("asked")
 
-    async with asyncio.timeout(PATIENCE), connect(serving(log_payloads=redact)) as client:
-        assert await client.request("echo", 1) == 1
+    async with (
+        asyncio.timeout(PATIENCE),
+        connect(serving(log_payloads=redact if level > logging.DEBUG else False)) as c,
+    ):
+        assert await c.request("echo", SECRET) == SECRET
+    assert lines(caplog) == []
 
 
 async def later(direction: str, event: str, args: Sequence[Any]) -> Any:
@@ -235,8 +228,7 @@ def test_anything_else_is_refused(given: Any) -> None:
 async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(
     c: object, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(log_payloads=True)
-    line = ScriptedTransport()
+    server, line = Server(log_payloads=True), ScriptedTransport()
     await server.accept(line)
     line.feed({"h": 7, "c": c, "a": ["wipe"]})
     [shown] = [text for text in lines(caplog) if "wipe" in text]
@@ -248,17 +240,15 @@ async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(
 async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(
     codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(log_payloads=True) if codec is None else Server(log_payloads=True, codec=codec)
-    line = ScriptedTransport()
+    server, line = Server(log_payloads=True, codec=codec), ScriptedTransport()
     await server.accept(line)
-    assert line._receiver is not None
-    payload = b'{"i":1,"a":["e"' + b",[]" * 400_000 + b"]}"
+    payload: str | bytes = '{"i":1,"a":["e"' + ",[]" * 400_000 + "]}"
     if codec is not None:
         payload = b"\x82\xa1i\x01\xa1a\xdd\x00\x06\x00\x00\xa1e" + b"\x90" * (0x60000 - 1)
     tracemalloc.start()
     try:
-        line._receiver.receive(payload, codec is None)
-        assert tracemalloc.get_traced_memory()[1] < 5 * len(payload), "decoding it takes 60 times as much"
+        line.feed(payload)
+        assert tracemalloc.get_traced_memory()[1] < 6 * len(payload), "decoding it takes 60 times as much"
     finally:
         tracemalloc.stop()
     assert any(f"received {len(payload)} bytes that are no event" in text for text in lines(caplog))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,48 +23,117 @@ FOREIGN: list[Any] = ["hello", "", b"\x00\x81", b"", '[1,{"a":2}]', '{"type":"he
 FOREIGN += ['{"ws-wrapper":false,"x":1}', '{"a":["x"],"i":-5}', '{"broken', '{"a":["x"],"c":7}']
 
 
-async def scripted(server: Server) -> tuple[Peer, ScriptedTransport]:
+@asynccontextmanager
+async def scripted(server: Server) -> AsyncIterator[tuple[Peer, ScriptedTransport]]:
     transport = ScriptedTransport()
     peer = await server.accept(transport)
     assert isinstance(peer, Peer)
-    return peer, transport
+    yield peer, transport
+    await server.close()
 
 
-async def test_a_function_gets_what_is_not_protocol_in_order_and_it_is_not_counted() -> None:
-    server = Server()
-    got: list[Any] = []
+@pytest.mark.parametrize("registered", [True, False])
+async def test_a_function_gets_what_is_not_protocol_in_order_and_without_one_it_is_counted(registered: bool) -> None:
+    server, got = Server(), list[Any]()
 
-    @server.on_raw
     def raw(peer: Peer, message: str | bytes) -> None:
         assert current_peer() is peer
         got.append(message)
 
+    if registered:
+        server.on_raw(raw)
     server.on("add", lambda a, b: a + b)
-    peer, transport = await scripted(server)
-    transport.feed(*FOREIGN, '{"a":["add",1,2],"i":1}')
-    assert got == FOREIGN
-    transport.expect({"i": 1, "d": 3})
-    assert not peer.ignored
-    await server.close()
+    async with scripted(server) as (peer, transport):
+        transport.feed(*FOREIGN, '{"a":["add",1,2],"i":1}')
+        assert got == (FOREIGN if registered else []) and (not peer.ignored) is registered
+        transport.expect({"i": 1, "d": 3})
+        got.clear()
+        transport.feed('{"i":5,"d":1}', '{"i":7,"x":null}', '{"ws-wrapper":false,"wsrpc":{"t":"newer"}}')
+        transport.feed('{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"bytes":1}}')
+        assert got == [], "the protocol knows these"
 
 
-async def test_without_a_function_it_is_ignored_and_counted() -> None:
-    server = Server()
-    peer, transport = await scripted(server)
-    transport.feed("hello", b"\x00", '{"type":"hello"}')
-    assert peer.ignored == {"foreign": 3}
-    await server.close()
+@pytest.mark.parametrize("codec", [None, MsgpackCodec()])
+async def test_text_that_is_not_utf8_closes_the_connection(codec: Any) -> None:
+    server = Server(codec=codec)
+    server.on_raw(lambda peer, message: None)
+    async with scripted(server) as (_, transport):
+        transport.feed("hi \ud800")  # encoded as it is
+        await turns_until(lambda: transport.closed)
+        assert transport.closed is not None and transport.closed.code == 1007
 
 
-async def test_what_the_protocol_knows_and_what_wsrpc_says_is_not_raw() -> None:
-    server = Server()
-    got: list[Any] = []
-    server.on_raw(lambda peer, message: got.append(message))
-    _, transport = await scripted(server)
-    transport.feed('{"i":5,"d":1}', '{"i":7,"x":null}', '{"ws-wrapper":false,"wsrpc":{"t":"newer"}}')
-    transport.feed('{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"bytes":1}}')
-    assert got == []
-    await server.close()
+async def test_an_async_function_has_one_message_of_a_peer_at_a_time_and_what_waits_is_bounded(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    server, log, go = Server(limits=Limits(waiting=2)), list[str](), asyncio.Semaphore(0)
+
+    @server.on_raw
+    async def raw(peer: Peer, message: str) -> None:
+        log.append(f"{message} begins")
+        await go.acquire()
+        log.append(f"{message} ends")
+
+    async with scripted(server) as (peer, transport):
+        transport.feed("one", "two")
+        await turns_until(lambda: log)
+        assert log == ["one begins"]
+        go.release()
+        await turns_until(lambda: len(log) == 3)
+        assert log == ["one begins", "one ends", "two begins"]
+        go.release()
+        await turns_until(lambda: len(log) == 4)
+    log.clear()
+    server = Server(limits=Limits(running=2, waiting=3))
+    server.on_raw(raw)
+    async with scripted(server) as (peer, transport):
+        transport.feed(*map(str, range(10)))
+        assert peer.ignored == {"event dropped, too many wait": 5}
+        for _ in range(5):
+            go.release()
+        await turns_until(lambda: len(log) == 10)
+        assert [line[0] for line in log[::2]] == ["0", "1", "2", "3", "4"]
+    assert "messages wait already" in caplog.text
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_what_it_raises_goes_to_error_handlers_and_the_log(
+    is_async: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, errors = Server(), list[BaseException]()
+    server.on("error", lambda peer, error: errors.append(error))
+
+    async def later(peer: Peer, message: str | bytes) -> None:
+        raise KeyError("here")
+
+    def plain(peer: Peer, message: str | bytes) -> None:
+        raise KeyError("here")
+
+    server.on_raw(later if is_async else plain)
+    async with scripted(server) as (_, transport):
+        transport.feed("hi")
+        await turns_until(lambda: errors and "a raw message" in caplog.text)
+        assert isinstance(errors[0], KeyError) and transport.closed is None
+        assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+async def test_middleware_sees_raw_messages_and_a_peers_own_function_goes_before_the_servers() -> None:
+    server, seen, got = Server(), list[Any](), list[str]()
+
+    @server.use
+    async def guard(ctx: Context, call_next: Any) -> Any:
+        seen.append((ctx.event, ctx.args, ctx.id, ctx.channel_name))
+        return await call_next(ctx)
+
+    server.on_raw(lambda peer, message: got.append(f"server {message}"))
+    async with scripted(server) as (peer, transport):
+        transport.feed("one")
+        await turns_until(lambda: got)
+        peer.on_raw(lambda peer, message: got.append(f"peer {message}"))
+        transport.feed("two")
+        await turns_until(lambda: len(got) == 2)
+    assert got == ["server one", "peer two"]
+    assert seen == [("", ("one",), None, None), ("", ("two",), None, None)]
 
 
 async def test_json_both_ways() -> None:
@@ -82,135 +153,6 @@ async def test_json_both_ways() -> None:
             await plain.send_json(object())
     assert got == ['{"to":[1,null]}']
     assert heard == ['{"path":"a"}', '"all"']
-
-
-async def test_a_function_that_comes_after_the_hello_gets_nothing_of_the_protocol() -> None:
-    """Both sides have said by then that binary messages are MessagePack."""
-    server = Server()
-    server.on("add", lambda a, b: a + b)
-    got: list[Any] = []
-    client = Client()
-    client.on("open", lambda peer: peer.on_raw(lambda peer, message: got.append(message)))
-    async with connect(server, client=client):
-        assert await client.request("add", 1, 2) == 3
-        with pytest.raises(ValueError, match="binary messages are MessagePack"):
-            await client.send_raw(b"bytes")
-        await server.send_raw("text")
-        assert await client.request("add", 1, 2) == 3
-    assert got == ["text"]
-
-
-@pytest.mark.parametrize("codec", [None, MsgpackCodec()])
-async def test_text_that_is_not_utf8_closes_the_connection(codec: Any) -> None:
-    server = Server(codec=codec)
-    server.on_raw(lambda peer, message: None)
-    _, transport = await scripted(server)
-    assert transport._receiver is not None
-    transport._receiver.receive(b"hi \xff", True)
-    await turns_until(lambda: transport.closed)
-    assert transport.closed is not None
-    assert transport.closed.code == 1007
-    await server.close()
-
-
-async def test_an_async_function_has_one_message_of_a_peer_at_a_time() -> None:
-    server = Server()
-    log: list[str] = []
-    go_on: dict[str, asyncio.Event] = {name: asyncio.Event() for name in ("one", "two")}
-
-    @server.on_raw
-    async def raw(peer: Peer, message: str) -> None:
-        log.append(f"{message} begins")
-        await go_on[message].wait()
-        log.append(f"{message} ends")
-
-    _, transport = await scripted(server)
-    transport.feed("one", "two")
-    go_on["two"].set()
-    await turns_until(lambda: log)
-    assert log == ["one begins"]
-    go_on["one"].set()
-    await turns_until(lambda: len(log) == 4)
-    assert log == ["one begins", "one ends", "two begins", "two ends"]
-    await server.close()
-
-
-async def test_what_waits_is_bounded_as_events_are(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(limits=Limits(running=2, waiting=3))
-    go_on = asyncio.Event()
-    got: list[str] = []
-
-    @server.on_raw
-    async def raw(peer: Peer, message: str) -> None:
-        await go_on.wait()
-        got.append(message)
-
-    peer, transport = await scripted(server)
-    transport.feed(*map(str, range(10)))
-    assert peer.ignored == {"event dropped, too many wait": 5}
-    go_on.set()
-    await turns_until(lambda: len(got) == 5)
-    assert got == ["0", "1", "2", "3", "4"]
-    assert "messages wait already" in caplog.text
-    await server.close()
-
-
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_what_it_raises_goes_to_error_handlers_and_the_log(
-    is_async: bool, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-    errors: list[BaseException] = []
-    server.on("error", lambda peer, error: errors.append(error))
-    if is_async:
-
-        @server.on_raw
-        async def raw(peer: Peer, message: str | bytes) -> None:
-            raise KeyError("here")
-    else:
-
-        @server.on_raw
-        def plain(peer: Peer, message: str | bytes) -> None:
-            raise KeyError("here")
-
-    _, transport = await scripted(server)
-    transport.feed("hi")
-    await turns_until(lambda: errors)
-    assert isinstance(errors[0], KeyError)
-    await turns_until(lambda: "a raw message" in caplog.text)
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert transport.closed is None
-    await server.close()
-
-
-async def test_middleware_sees_raw_messages_without_an_event() -> None:
-    server = Server()
-    seen: list[Any] = []
-
-    @server.use
-    async def guard(ctx: Context, call_next: Any) -> Any:
-        seen.append((ctx.event, ctx.args, ctx.id, ctx.channel_name))
-        return await call_next(ctx)
-
-    got: list[Any] = []
-    server.on_raw(lambda peer, message: got.append(message))
-    _, transport = await scripted(server)
-    transport.feed("hi")
-    await turns_until(lambda: got)
-    assert seen == [("", ("hi",), None, None)]
-    await server.close()
-
-
-async def test_a_peer_s_own_function_goes_before_the_server_s() -> None:
-    server = Server()
-    got: list[str] = []
-    server.on_raw(lambda peer, message: got.append(f"server {message}"))
-    peer, transport = await scripted(server)
-    transport.feed("one")
-    peer.on_raw(lambda peer, message: got.append(f"peer {message}"))
-    transport.feed("two")
-    assert got == ["server one", "peer two"]
-    await server.close()
 
 
 @pytest.mark.parametrize("function", [None, 5, lambda: None, lambda message: None, lambda a, b, c: None])
@@ -244,26 +186,30 @@ async def test_raw_messages_travel_both_ways_between_wsrpc_peers_binary_too() ->
 
 
 async def test_binary_is_refused_where_it_would_be_taken_for_messagepack() -> None:
-    server = Server()
+    server, client, got = Server(), Client(), list[Any]()
     server.on("add", lambda a, b: a + b)
-    client = Client()
-    with pytest.raises(ValueError, match="use on_raw here"):
-        await client.send_raw(b"\x80")  # nobody knows to whom it will go
+
+    async def refuses(send: Callable[[bytes], Awaitable[None]]) -> None:
+        with pytest.raises(ValueError, match=r"binary messages are MessagePack.*use on_raw here"):
+            await send(b"\x80")
+
+    await refuses(client.send_raw)  # nobody knows to whom it will go
 
     @client.on("open")
     async def too_early(peer: Peer) -> None:
-        with pytest.raises(ValueError, match="use on_raw here"):
-            await peer.send_raw(b"\x80")  # the server may have read the hello by then
+        await refuses(peer.send_raw)  # the server may have read the hello by then
+        peer.on_raw(lambda peer, message: got.append(message))
 
     async with connect(server, client=client):
-        assert await client.request("add", 1, 2) == 3
-        with pytest.raises(ValueError, match="use on_raw here"):
-            await client.send_raw(b"\x80")
-        with pytest.raises(ValueError, match="use on_raw here"):
-            await server.peers[0].send_raw(b"\x80")
-        await client.send_raw("text")
         [peer] = server.peers
+        assert await client.request("add", 1, 2) == 3
+        await refuses(client.send_raw)
+        await refuses(peer.send_raw)
+        await client.send_raw("text")
         await turns_until(lambda: peer.ignored["foreign"])
+        await server.send_raw("text")
+        assert await client.request("add", 1, 2) == 3
+    assert got == ["text"], "a function that comes after the hello gets nothing of the protocol"
 
 
 async def test_binary_is_free_where_one_side_takes_raw_messages_or_nothing_is_agreed() -> None:
@@ -295,34 +241,29 @@ async def test_raw_messages_are_in_order_with_the_others() -> None:
 
 
 async def test_while_open_handlers_run_it_waits_its_turn() -> None:
-    server, client = Server(), Client()
-    log: list[Any] = []
+    server, client, log, go = Server(), Client(), list[Any](), asyncio.Event()
     server.on_raw(lambda peer, message: log.append(message))
-    server.on("event", lambda text: log.append(text))
-    go_on = asyncio.Event()
+    server.on("event", log.append)
 
     @client.on("open")
     async def opened(peer: Peer) -> None:
         await peer.send_raw("from open")
-        await go_on.wait()
+        await go.wait()
+
+    async def meanwhile() -> None:
+        await turns_until(lambda: log == ["from open"])
+        sends = [client.emit("event", "one"), client.send_raw("two"), client.emit("event", "three")]
+        sending = asyncio.gather(*sends)
+        await asyncio.sleep(0)
+        client.send_raw_nowait("four")
+        assert log == ["from open"]
+        go.set()
+        await sending
 
     async with asyncio.timeout(8):
-        tasks: list[Any] = []
-
-        async def meanwhile() -> None:
-            await turns_until(lambda: log == ["from open"])
-            tasks.append(asyncio.create_task(client.emit("event", "one")))
-            tasks.append(asyncio.create_task(client.send_raw("two")))
-            tasks.append(asyncio.create_task(client.emit("event", "three")))
-            await asyncio.sleep(0)
-            client.send_raw_nowait("four")
-            assert log == ["from open"]
-            go_on.set()
-
         waiting = asyncio.create_task(meanwhile())
         async with connect(server, client=client):
             await waiting
-            await asyncio.gather(*tasks)
             await turns_until(lambda: len(log) == 5)
     assert log == ["from open", "one", "two", "three", "four"]
 
@@ -352,50 +293,39 @@ async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
 
 
 async def test_a_full_connection_is_waited_for_and_nowait_says_so_at_the_cap() -> None:
-    server = Server(limits=Limits(hard_cap=1000))
-    peer, transport = await scripted(server)
-    transport.pause()
-    transport.unsent = 990
-    sending = asyncio.create_task(peer.send_raw("waits"))
-    await asyncio.sleep(0)
-    peer.send_raw_nowait("x" * 10)
-    with pytest.raises(QueueFull, match="hard_cap=1000"):
-        peer.send_raw_nowait("x" * 11)
-    assert not sending.done()
-    transport.unsent = 0
-    transport.resume()
-    await sending
-    assert [payload for payload, _ in transport._sent] == [b"x" * 10, b"waits"]
-    lost = asyncio.create_task(peer.send_raw("lost"))
-    transport.pause()
-    await asyncio.sleep(0)
-    transport.lose()
-    with pytest.raises(ConnectionLost):
-        await lost
-    await server.close()
+    async with scripted(Server(limits=Limits(hard_cap=1000))) as (peer, transport):
+        transport.pause()
+        transport.unsent = 990
+        sending = asyncio.create_task(peer.send_raw(b"waits"))
+        await asyncio.sleep(0)
+        peer.send_raw_nowait(b"x" * 10)
+        with pytest.raises(QueueFull, match="hard_cap=1000"):
+            peer.send_raw_nowait(b"x" * 11)
+        assert not sending.done()
+        transport.unsent = 0
+        transport.resume()
+        await sending
+        assert transport.take() == [b"x" * 10, b"waits"]
+        lost = asyncio.create_task(peer.send_raw("lost"))
+        transport.pause()
+        await asyncio.sleep(0)
+        transport.lose()
+        with pytest.raises(ConnectionLost):
+            await lost
 
 
-async def test_more_than_the_other_side_takes_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [(5, TypeError), (None, TypeError), (["a"], TypeError), ("\ud800", ValueError), ("x" * 1001, MessageTooBig)],
+)
+async def test_what_cannot_be_sent_is_refused(message: Any, error: type[Exception]) -> None:
     server = Server(limits=Limits(message=1000))
     server.on("hi", lambda: None)
     async with connect(server) as client:
         await client.request("hi")
-        with pytest.raises(MessageTooBig):
-            await client.send_raw("x" * 1001)
-
-
-@pytest.mark.parametrize(
-    ("message", "error"), [(5, TypeError), (None, TypeError), (["a"], TypeError), ("\ud800", ValueError)]
-)
-async def test_what_is_no_message_is_refused(message: Any, error: type[Exception]) -> None:
-    async with connect(Server()) as client:
         with pytest.raises(error):
             await client.send_raw(message)
         with pytest.raises(error):
             client.send_raw_nowait(message)
-
-
-async def test_another_thread_is_refused() -> None:
-    async with connect(Server()) as client:
         with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
             await asyncio.to_thread(client.send_raw_nowait, "hi")

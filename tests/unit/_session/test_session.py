@@ -142,18 +142,6 @@ async def test_what_is_sent_without_a_connection_waits_and_can_be_taken_back() -
     assert story.server.told == ["agreed", "detached", "resumed", "goes on"]
 
 
-async def test_what_was_lost_is_sent_again_once_however_often_the_connection_drops() -> None:
-    story = Story()
-    near = await story.begin()
-    for number in range(5):
-        story.client.session.send(b"%d" % number, True)
-        story.server.session.send(b"%d" % number, False)
-        near.abort()  # nothing of this turn arrives
-        await turns(10)
-        near = await story.resume()
-    assert story.server.got == story.client.got == [b"0", b"1", b"2", b"3", b"4"]
-
-
 async def test_a_refused_message_waits_before_the_end_is_reported() -> None:
     story = Story()
     near = await story.begin()

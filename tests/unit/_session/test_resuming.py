@@ -1,0 +1,314 @@
+"""Sessions that go on over another connection: what rides through a drop, is sent again, or ends with the session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, NamedTuple
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
+from session_story import SOON, Story, story
+
+from wsrpc import (
+    AnonymousChannel,
+    ChannelClosed,
+    Client,
+    ConnectionLost,
+    Limits,
+    MessageTooBig,
+    Peer,
+    RequestTimeout,
+    Server,
+    SessionLost,
+)
+from wsrpc.testing import Clock, Line
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+# ---------------------------------------------------------------- what rides through
+
+
+class Ride:
+    """Handlers on both sides of a story. They wait for a gate, so that a drop finds them at work."""
+
+    def __init__(self, s: Story) -> None:
+        self.s = s
+        self.gate = asyncio.Event()
+        self.ran: list[Any] = []
+        """What ran or was heard, on both sides."""
+        s.server.on("numbers", self.numbers)
+        s.server.on("total", self.total)
+        s.server.on("talk", self.talk)
+        for side in (s.client, s.server):
+            side.on("wait", self.wait)
+            side.on("note", self.ran.append)
+            side.on_raw(lambda peer, message: self.ran.append(message))
+
+    async def wait(self, number: int) -> int:
+        self.ran.append(number)
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.ran.append("cancelled")
+            raise
+        return number
+
+    async def numbers(self, count: int = 6) -> AsyncIterator[int]:
+        try:
+            for number in range(count):
+                if number == 3:
+                    await self.gate.wait()
+                yield number
+        finally:
+            self.ran.append("closed")
+
+    async def total(self, items: AsyncIterator[int]) -> int:
+        return sum([number async for number in items])
+
+    async def talk(self, channel: AnonymousChannel) -> None:
+        async for word in channel.events("word"):
+            await channel.emit("echo", word)
+            if word == 5:
+                return
+
+    async def heard(self, *expected: Any) -> None:
+        await turns_until(lambda: len(self.ran) == len(expected))
+        assert self.ran == [*expected]
+
+
+async def requests(ride: Ride) -> None:
+    asked = [ride.s.client.request("wait", 1), ride.s.peer.request("wait", 2), ride.s.client.request("wait", 3)]
+    assert await asyncio.gather(*asked) == [1, 2, 3]
+    assert sorted(ride.ran) == [1, 2, 3], "each once"
+
+
+async def a_stream(ride: Ride) -> None:
+    assert [number async for number in ride.s.client.stream("numbers")] == [*range(6)]
+
+
+async def an_upload(ride: Ride) -> None:
+    assert await ride.s.client.request("total", send=ride.numbers()) == 15
+
+
+async def a_conversation(ride: Ride) -> None:
+    async with await ride.s.client.open_channel("talk") as channel:
+        echoes = channel.events("echo")
+        for word in range(6):
+            if word == 3:
+                await ride.gate.wait()
+            await channel.emit("word", word)
+            assert await anext(echoes) == word
+
+
+async def events(ride: Ride) -> None:
+    for number in range(6):
+        if number == 3:
+            await ride.gate.wait()
+        await ride.s.client.emit("note", number)
+    await ride.heard(*range(6))
+
+
+async def events_raw_messages_and_broadcasts(ride: Ride) -> None:
+    room = ride.s.server.room("all")
+    room.add(ride.s.peer)
+    await ride.s.peer.emit("note", 0)
+    await ride.s.peer.send_raw("1")
+    await ride.gate.wait()
+    assert (await room.emit("note", 2)).sent == room.emit_nowait("note", 3).sent == 1
+    await ride.s.peer.send_raw("4")
+    assert (await ride.s.server.emit("note", 5)).sent == 1
+    await ride.heard(0, "1", 2, 3, "4", 5)
+    assert ride.s.peer in room
+
+
+LOSSES = {"what the client sends is lost": 0, "what the server sends is lost": 1}
+
+
+@pytest.mark.parametrize("drop", ["a cut", "half open", *LOSSES, "three cuts"])
+@pytest.mark.parametrize(
+    "doing", [requests, a_stream, an_upload, a_conversation, events, events_raw_messages_and_broadcasts]
+)
+async def test_what_was_begun_goes_on_over_another_connection(
+    doing: Callable[[Ride], Awaitable[None]], drop: str
+) -> None:
+    async with story(client=Limits(stream_window=4)) as s:
+        ride, peer, drops = Ride(s), s.peer, 3 if drop == "three cuts" else 1
+        if drop in LOSSES:
+            s.ends[LOSSES[drop]].hold()
+        task = asyncio.ensure_future(doing(ride))
+        await turns(20)
+        for number in range(drops):
+            await s.cut(half_open=drop == "half open")
+            assert s.server.peers == (peer,) and peer.connected is (drop == "half open")
+            if number == drops - 1:
+                ride.gate.set()
+            await turns(20)
+            assert not task.done()
+            await s.repair()
+        await task
+        assert s.server.peers == (peer,) and sorted(s.told) == ["client opened", "server opened"]
+        assert [(info.resumed, info.lost) for info in s.back] == [(True, None)] * drops
+        await turns_until(lambda: (peer.active, peer.channels, s.client.peer.pending) == (0, 0, 0))
+        await turns_until(lambda: [repr(theirs).count("open") for _, theirs in s.line.connections] == [0] * drops + [1])
+
+
+async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_goes_on() -> None:
+    async with story() as s:
+        ride = Ride(s)
+        cancelled = asyncio.create_task(s.client.request("wait", 1))
+        late = asyncio.create_task(s.client.request("wait", 1, timeout=0.05))
+        async with s.client.stream("numbers") as stream:
+            assert await anext(stream) == 0
+            await s.cut()
+            cancelled.cancel()
+        with pytest.raises(RequestTimeout):
+            await late
+        await turns(20)
+        assert ride.ran == [1, 1], "nobody could tell the server yet"
+        await s.repair()
+        await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
+        assert sorted(ride.ran[2:]) == ["cancelled", "cancelled", "closed"]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+@pytest.mark.parametrize("when", ["connected", "in an open handler, detached"])
+async def test_limits_that_were_changed_hold_on(side: str, when: str) -> None:
+    async with asyncio.timeout(20):
+        server, opened, gate = Server(), asyncio.Event(), asyncio.Event()
+        line = Line(server)
+        client = Client("ws://server/", dial=line.dial, reconnect=SOON)
+
+        async def change(peer: Peer) -> None:
+            opened.set()
+            await gate.wait()
+            peer.limits = peer.limits.replace(message=4096)
+
+        changes = client if side == "client" else server
+        if when != "connected":
+            changes.on("open", change)
+        for end in (client, server):
+            end.on("size", len)
+        connecting = asyncio.create_task(client.connect())
+        if when == "connected":
+            await connecting
+            gate.set()
+            await change(client.peer if side == "client" else server.peers[0])
+        else:
+            await opened.wait()
+            await turns(20)
+            line.down = True
+            line.cut()
+            await turns(5)
+            gate.set()
+            await turns(5)
+            line.down = False
+            await connecting
+        await client.wait_connected()
+        for _ in range(2):
+            await turns(20)
+            peer = server.peers[0] if side == "client" else client.peer
+            assert await peer.request("size", "x" * 1000) == 1000
+            with pytest.raises(MessageTooBig):
+                await peer.request("size", "x" * 5000)
+            assert line.connections[-1][side == "server"].largest == 4096
+            line.cut()
+            await turns(20)
+            await client.wait_connected()
+        await client.close()
+        await server.close()
+
+
+# ---------------------------------------------------------------- how it ends
+
+
+class Ended(NamedTuple):
+    """How a session ends, and what a request that was sent gets."""
+
+    how: Callable[[Story], Awaitable[None]]
+    error: type[ConnectionLost]
+    says: str
+    detached: bool = True
+    """Whether it ends while it has no connection."""
+    extensions: bool = True
+
+
+async def close(s: Story) -> None:
+    await s.peer.close()
+
+
+async def restart(s: Story) -> None:
+    await s.peer.close(1012, "restart")
+
+
+async def go_elsewhere(s: Story) -> None:
+    """As a balancer does that does not know of sessions.
+
+    This server takes no raw messages. Its answers went to an `on_raw` function that the client had registered since the
+    first session began, because the attempt to resume offered the features of that session.
+    """
+    other = Server()
+    other.on("add", lambda a, b: a + b)
+    s.line = Line(other)
+
+
+async def wait_too_long(s: Story) -> None:
+    s.clock.advance(29.0)
+    await turns(10)
+    assert s.peer.detached and s.peer.active == 2
+    s.clock.advance(2.0)
+    await turns_until(lambda: not s.server.peers)
+
+
+async def cut(s: Story) -> None:
+    s.line.cut()
+
+
+ENDED = {
+    "the server has closed it": Ended(close, SessionLost, "no such session any more"),
+    "its time is over": Ended(wait_too_long, SessionLost, "no such session any more"),
+    "another process of the same service": Ended(go_elsewhere, SessionLost, "a session of another server process"),
+    "a Close frame": Ended(restart, ConnectionLost, "1012 restart", detached=False),
+    "a plain peer": Ended(cut, ConnectionLost, "1006", detached=False, extensions=False),
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in ENDED.items()])
+async def test_a_session_that_ends_takes_with_it_what_was_sent_and_nothing_else(row: Ended) -> None:
+    clock = Clock()
+    async with story(server=Server(detached=30.0), clock=clock, extensions=row.extensions) as s:
+        s.server.on("add", lambda a, b: a + b)
+        ride, peer = Ride(s), s.peer
+        sent = asyncio.create_task(s.client.request("wait", 1))
+        channel = await s.client.open_channel("talk")
+        await turns(10)
+        waiting: tuple[asyncio.Task[Any], ...] = ()
+        not_sent: tuple[asyncio.Future[Any], ...] = ()
+        if row.detached:
+            await s.cut()
+            waiting = (asyncio.create_task(s.client.request("add", 1, 2)),)
+            bound = s.client.request("add", 1, 2, offline="fail")
+            not_sent = tuple(map(asyncio.ensure_future, (bound, channel.request("anything"))))
+            await turns(10)
+        await row.how(s)
+        s.line.down = False
+        with pytest.raises(row.error, match=row.says) as caught:
+            await sent
+        assert type(caught.value) is row.error and caught.value.outcome == "unknown"
+        for each in not_sent:
+            with pytest.raises(ConnectionLost) as refused:
+                await each
+            assert refused.value.outcome == "not_sent"
+        assert await asyncio.gather(*waiting) == [3] * len(waiting), "never written, so it waits for the next session"
+        assert isinstance(channel.close_reason, row.error)
+        with pytest.raises(ChannelClosed):
+            await channel.emit("anything")
+        await turns_until(lambda: s.back)
+        assert [info.resumed for info in s.back] == [False] and [info.will_reconnect for info in s.closed] == [True]
+        assert type(s.back[0].lost) is (SessionLost if row.detached else type(None))
+        clock.advance(31.0)  # the first server knows nothing of the second
+        await turns_until(lambda: peer.active == 0)
+        assert peer not in s.server.peers and ride.ran == [1, "cancelled"]

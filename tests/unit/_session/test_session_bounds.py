@@ -1,0 +1,288 @@
+"""What sessions keep for another connection: each session is bounded, and all those without a connection together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from core_driver import turns
+from leftovers import nothing_left as nothing_left
+from leftovers import timers_due, turns_until
+from session_story import SMALL, SOON, refuse, story
+from tenacity import wait_fixed
+
+from wsrpc import (
+    AnonymousChannel,
+    Client,
+    Handshake,
+    Limits,
+    Peer,
+    QueueFull,
+    Reconnect,
+    RequestTimeout,
+    Server,
+    SessionLost,
+)
+from wsrpc.testing import Line
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
+# ---------------------------------------------------------------- one session
+
+
+async def emit(peer: Peer, number: int) -> None:
+    await peer.emit("note", number, "x" * 1000)
+
+
+async def emit_on_channel(peer: Peer, number: int) -> None:
+    await peer.of("named").emit("note", number, "x" * 1000)
+
+
+async def send_raw(peer: Peer, number: int) -> None:
+    await peer.send_raw(f"{number} {'x' * 1000}")
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["no connection", "the transport refuses"])
+@pytest.mark.parametrize("send", [emit, emit_on_channel, send_raw])
+async def test_senders_wait_when_as_much_is_kept_as_may_be(
+    send: Callable[[Peer, int], Awaitable[None]], refused: bool
+) -> None:
+    """Also one that leaves the event loop no turn while there is room, and before the transport tells of its end."""
+    async with story(server=Limits(replay=SMALL)) as s:
+        peer, heard, sent = s.peer, list[int](), 0
+        for end in (s.client, s.client.of("named")):
+            end.on("note", lambda number, filling: heard.append(number))
+        s.client.on_raw(lambda peer, message: heard.append(int(str(message).split()[0])))
+
+        async def send_all() -> None:
+            nonlocal sent
+            for number in range(500):
+                await send(peer, number)
+                sent += 1
+
+        if refused:
+            s.line.down = True
+            refuse(s.ends[1])
+        else:
+            await s.cut()
+        sending = asyncio.create_task(send_all())
+        for _ in range(2):
+            await turns(20)
+            assert 100 < sent < 140 and peer.stats().kept < SMALL + 2000
+            if not peer.detached:
+                await s.cut()
+        await s.repair()
+        await sending
+        await turns_until(lambda: heard == [*range(500)])
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["no connection", "the transport refuses"])
+async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session(refused: bool) -> None:
+    async with story(server=Limits(replay=SMALL, hard_cap=200_000)) as s:
+        peer = s.peer
+        s.line.down = True
+        if refused:
+            refuse(s.ends[1])
+        else:
+            await s.cut()
+
+        def emit_on() -> None:
+            for _ in range(1000):
+                peer.emit_nowait("n", "x" * 1000)
+
+        with pytest.raises(QueueFull, match=r"^\d{6} bytes are unsent"):
+            emit_on()
+        assert SMALL < peer.stats().kept <= 200_000 and s.server.peers == (peer,)
+        assert (await s.server.emit("n", "x" * 1000)).sent == 0
+        await turns_until(lambda: not s.server.peers)
+        if refused:
+            s.line.cut()
+        await s.repair()
+        assert not s.back[0].resumed
+
+
+async def test_what_cannot_be_kept_ends_a_session_with_its_connection_and_not_before() -> None:
+    async with story(server=Limits(replay=SMALL, hard_cap=SMALL, stall=0.1)) as s:
+        peer, heard = s.peer, list[int]()
+        s.client.on("n", lambda filling: heard.append(len(filling)))
+        s.ends[0].hold()  # the acknowledgements do not come
+        for _ in range(40):
+            peer.emit_nowait("n", "x" * 10_000)
+            await turns(3)
+        assert peer.stats().kept == 0, "nothing is kept any more"
+        s.ends[0].release()
+        await timers_due(0.2)  # twice `Limits.stall`
+        await peer.emit("n", "")
+        await turns_until(lambda: heard[-1:] == [0])
+        assert peer.connected and s.closed == [] and len(heard) == 41
+        s.line.cut()
+        await turns_until(lambda: s.back)
+        assert not s.back[0].resumed
+
+
+async def test_the_users_messages_and_those_of_the_session_take_no_room_from_each_other() -> None:
+    """An answer for which there was no room would end the session."""
+    async with story(client=Limits(offline=20, replay=SMALL, hard_cap=200_000)) as s:
+        go, heard, produced = asyncio.Event(), list[int](), list[int]()
+
+        async def total(items: AsyncIterator[int]) -> int:
+            return sum([number async for number in items])
+
+        async def source() -> AsyncIterator[int]:
+            for number in range(500):
+                if number == 1:
+                    await go.wait()
+                produced.append(number)
+                yield number
+
+        async def slow() -> str:
+            await go.wait()
+            return "x" * 1000
+
+        s.client.on("slow", slow)
+        s.server.on("total", total)
+        s.server.on("note", lambda number, filling: heard.append(number))
+        uploading = asyncio.create_task(s.client.request("total", send=source()))
+        asked = [asyncio.create_task(s.peer.request("slow")) for _ in range(2)]
+        await turns_until(lambda: (s.peer.active, s.client.peer.channels, s.client.peer.active) == (1, 1, 2))
+        await s.cut()
+        for number in range(20):
+            s.client.emit_nowait("note", number, "x" * 16_000)
+        with pytest.raises(QueueFull, match=r"not connected, and 20 messages \(\d+ bytes\) wait already"):
+            await s.client.emit("note", 20, "")
+        assert not s.client.peer.stats().slow
+        go.set()
+        await turns_until(lambda: s.client.peer.active == 0 and len(produced) > 100)
+        await s.repair()
+        assert s.back[0].resumed and [len(await each) for each in asked] == [1000, 1000]
+        assert await uploading == sum(range(500)) and heard == [*range(20)]
+
+
+async def test_a_message_that_is_too_large_does_not_wait() -> None:
+    async with story(client=Limits(message=100_000)) as s:
+        s.line.down = True
+        refuse(s.ends[1])
+        s.peer.emit_nowait("n", "refused")
+        report = s.server.emit_nowait("n", "x" * 200_000)
+        assert report.sent == 0 and len(report.errors) == 1
+        await s.cut()
+        await s.repair()
+        assert s.back[0].resumed and s.client.connected
+
+
+# ---------------------------------------------------------------- all sessions without a connection
+
+
+async def test_they_are_bounded_together_and_the_oldest_and_then_the_largest_end() -> None:
+    server = Server(detached_bytes=200_000)
+    line = Line(server)
+    async with asyncio.timeout(20):
+        clients = [Client("ws://server/", dial=line.dial, reconnect=SOON) for _ in range(20)]
+        for client in clients:
+            await client.connect()
+        await turns(20)
+        peers = server.peers
+        line.down = True
+        line.cut()
+        await turns_until(lambda: not any(peer.connected for peer in peers))
+        left = server.peers
+        assert 8 <= len(left) <= 12, "each counts 16 KiB"
+        assert left == peers[-len(left) :], "of sessions that take as much the oldest end"
+        await left[-1].emit("n", "x" * 30_000)
+        assert server.peers == left[:-1], "then the largest"
+        for client in clients:
+            await client.close()
+        await server.close()
+
+
+async def test_broadcasts_that_wait_count_and_requests_that_are_taken_back_do_not() -> None:
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL))
+    async with story(server=server) as s, Client("ws://server/", dial=s.line.dial, reconnect=SOON):
+        await s.settled()
+        busy, quiet = server.peers
+        server.room("news").add(busy)
+        await s.cut()
+        await turns_until(lambda: quiet.detached)
+        for _ in range(40):
+            with pytest.raises(RequestTimeout):
+                await busy.request("n", "x" * 100_000, timeout=0.001)
+        assert busy.detached and busy.stats().kept == 0
+        for _ in range(9):
+            report = await server.room("news").emit("n", "x" * 100_000)
+            assert (report.sent, report.dropped) == (1, 0) and busy.detached
+        for _ in range(2):
+            await server.room("news").emit("n", "x" * 100_000)
+        assert not busy.detached and server.peers == (quiet,), "the policy still has room for it, but all together not"
+        s.line.down = False
+
+
+async def test_a_conversation_that_ends_its_own_session_as_it_begins_is_cancelled() -> None:
+    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL, running=1))
+    go, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def talk(channel: AnonymousChannel, peer: Peer) -> None:
+        assert peer.detached
+        for _ in range(12):
+            server.room("news").emit_nowait("n", "x" * 100_000)
+        assert not peer.detached and not peer.connected
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+
+    server.on("first", go.wait)
+    server.on("talk", talk)
+    async with story(server=server) as s:
+        server.room("news").add(s.peer)
+        asking = [asyncio.create_task(s.client.request("first")), asyncio.create_task(s.client.open_channel("talk"))]
+        await turns(20)
+        await s.cut()
+        go.set()
+        await cancelled.wait()
+        s.line.down = False
+        for each in asking:
+            with pytest.raises(SessionLost):
+                await each
+
+
+async def test_what_handlers_have_done_with_counts_no_more() -> None:
+    """A client whose handlers have ended costs neither itself nor another client a session."""
+    server, go, clients = Server(detached_bytes=1024 * 1024), asyncio.Event(), list[Client]()
+
+    @server.on_handshake
+    def name(handshake: Handshake) -> None:
+        handshake.principal = handshake.query["user"]
+
+    @server.on("work")
+    async def work(data: str) -> None:
+        await go.wait()
+
+    line = Line(server)
+
+    async def leave(user: str, size: int) -> Peer:
+        """Lose a connection while a handler works on ``size`` bytes."""
+        client = Client(f"ws://server/?user={user}", dial=line.dial, reconnect=Reconnect(wait=wait_fixed(3600)))
+        clients.append(client)
+        await client.connect()
+        peer = server.peers[-1]
+        await client.emit("work", "x" * size)
+        await turns_until(lambda: peer.active == 1)
+        line.connections[-1][0].abort()
+        await turns_until(lambda: not peer.connected)
+        return peer
+
+    async with asyncio.timeout(20):
+        ada = [await leave("ada", 300_000), await leave("ada", 200_000)]
+        go.set()
+        await turns_until(lambda: not any(peer.active for peer in ada))
+        go.clear()
+        bob = [await leave("bob", 300_000), await leave("bob", 310_000)]
+        assert server.peers == (*ada, *bob), "they take less than the limit"
+        last = await leave("bob", 400_000)
+        assert server.peers == (*ada, *bob) and not last.detached, "the largest of the client that takes most"
+        go.set()
+        for client in clients:
+            await client.close()
+        await server.close()
