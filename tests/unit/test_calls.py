@@ -231,6 +231,7 @@ class Scene(ABC):
             self.source_goes_on.set()
         self.produced = self.arrived = 0
         self.source_runs = False
+        self.items: Any = self.source()  # referred to from here, so that only the call closes it
         self.channel: Any = None
 
     # ------------------------------------------------ the other side
@@ -315,7 +316,7 @@ class Scene(ABC):
         if self.kind == "request":
             got = await self.caller.request("request", returns=list[int], **self.options)
         elif self.kind == "upload":
-            got = await self.caller.request("upload", send=self.source(), returns=list[int], **self.options)
+            got = await self.caller.request("upload", send=self.items, returns=list[int], **self.options)
         elif self.kind == "stream":
             async with self.caller.stream("stream", returns=int, **self.options) as items:
                 async for self.arrived in items:
@@ -631,6 +632,7 @@ class ByBlocking(Scene):
         self.server = Server(limits=self.far_limits, detached=self.detached)
         self.serve(self.server)
         self.may_dial = threading.Event()
+        self.items = self.blocking_source()
         self.caller = self.client = blocking.Client(self.url, limits=self.limits, reconnect=Reconnect(initial=0.001))
         if self.place == "opening":
             self.client.on("open", self.open_handler)
@@ -700,7 +702,7 @@ class ByBlocking(Scene):
         if self.kind == "request":
             got = call.request("request", returns=list[int], **self.options)
         elif self.kind == "upload":
-            got = call.request("upload", send=self.blocking_source(), returns=list[int], **self.options)
+            got = call.request("upload", send=self.items, returns=list[int], **self.options)
         elif self.kind == "stream":
             with call.stream("stream", returns=int, **self.options) as items:
                 for self.arrived in items:
