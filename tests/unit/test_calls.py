@@ -88,6 +88,7 @@ resume     |               |             | ok done     | ok done     | ok done  
 lost       |               | ok done     | ok done     | ok done     | Session? -  | Session? stop
 close      | Lost! -       | Lost! -     | Lost? stop  | Lost! -     | Lost? -     | Lost? stop
 closed     |               |             | ok done     | ok done     | Lost? -     | Lost? stop
+bind       |               |             |             | ok done     | Lost? -     | Lost? stop
 leave      |               |             |             |             |             |
 """
 """How the calls end at each place.
@@ -98,6 +99,7 @@ leave      |               |             |             |             |          
 - drop: the connection drops, without a session that could continue; a client connects again
 - resume, lost: the connection drops, and the session continues on another one, or is lost
 - close, closed: the caller's side or the other side closes the connection; a client connects again when it was closed
+- bind: the client goes on with another connection, with which another session begins
 - leave: who reads items has enough of them
 """
 
@@ -105,6 +107,7 @@ EXCEPTIONS = {
     # What could not be sent waits for a client's next connection. A server's peer has none after its session.
     ("peer", "", "full line", "drop"): "Lost! -",
     ("peer", "", "full line", "closed"): "Lost! -",
+    ("peer", "", "full line", "bind"): "Lost! -",
     ("peer", "", "full line", "lost"): "Session! -",
     ("peer", "", "detached", "lost"): "Session! -",
     ("peer", "", "detached", "close"): "Session! -",
@@ -142,6 +145,8 @@ CANNOT = {
     ("blocking", "upload", "parked", "timeout"): "the same",
     ("blocking", "stream", "parked", "close"): "a read after close() fails like every call of a closed client",
     ("blocking", "upload", "between", "close"): "a source that blocks its thread then is not waited for, nor closed",
+    ("blocking", "", "", "bind"): "it has no `bind`",
+    ("cluster", "", "", "bind"): "as for a peer",
     ("plain client", "", "", "resume"): "no session",
     ("plain client", "", "", "lost"): "no session",
 }
@@ -156,7 +161,7 @@ ERRORS: dict[str, type[BaseException]] = {
     "Closed": ChannelClosed,
 }
 OUTCOMES = {"!": "not_sent", "?": "unknown", "": None}
-CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001}
+CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001, "bind": 1001}
 
 WINDOW = 4
 ITEMS = [*range(1, 2 * WINDOW + 2)]
@@ -417,6 +422,8 @@ class Scene(ABC):
                 self.others.append(closing)
                 if self.place != "not connected":
                     await self.until(lambda: closing.done() or self.server_peer.transport is None)
+            case "bind":
+                await self.connect()
             case "leave" if self.kind == "stream":
                 self.read_on.set()
             case "leave" if self.kind == "upload":
@@ -484,7 +491,7 @@ class Scene(ABC):
             late = {"response to no request", "cancellation of no request", "dropped at the end"}
             ended_here = self.ending in ("timeout", "cancel", "close", "closed")
             assert {name for peer in self.peers for name in peer.ignored} <= (late if ended_here else set())
-            if self.ending not in ("drop", "lost", "close", "closed"):
+            if self.ending not in ("drop", "lost", "close", "closed", "bind"):
                 await self.check_connection()
             await asyncio.gather(*self.others, return_exceptions=True)
 
@@ -501,6 +508,7 @@ class Scene(ABC):
             assert (error.message, error.code) == ("no", "mine")
         elif name == "Timeout":
             assert (error.event, error.timeout) == (self.kind, self.options["timeout"])
+            assert str(error).endswith("; nothing was sent") == (error.outcome == "not_sent")
         elif name in ("Lost", "Session"):
             self.check_lost(error)
 
