@@ -42,7 +42,7 @@ async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: list[str
                 d.clock.advance(2)
             case _:
                 d.transport.lose()
-    [outcome] = await asyncio.gather(task, return_exceptions=True)
+    outcome: Any = (await asyncio.gather(task, return_exceptions=True))[0]
     assert outcome == ends or type(outcome) is ends
     d.expect()
     d.assert_empty()
