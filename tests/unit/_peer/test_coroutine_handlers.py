@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Driven, turns
+from core_driver import Driven, turns
 
-from wsrpc import CloseInfo, ConnectionLost, Context, Limits, RpcError, current_context
+from wsrpc import CloseInfo, ConnectionLost, Context, Limits, RpcError
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
@@ -180,43 +180,7 @@ async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) ->
     assert VALUE.get() == "nothing"
 
 
-async def test_the_context_is_there_from_the_first_step_on_and_in_tasks_that_it_starts() -> None:
-    d = Driven()
-    seen: list[Any] = []
-
-    async def handler(ctx: Context) -> None:
-        seen.append(current_context() is ctx)
-        await asyncio.create_task(inner(ctx))
-        seen.append(current_context() is ctx)
-
-    async def inner(ctx: Context) -> None:
-        seen.append(current_context() is ctx)
-
-    d.peer.on("handler", handler)
-    await read(d, {"a": ["handler"]})
-    assert seen == [True, True, True]
-
-
 # ---------------------------------------------------------------- once it waits
-
-
-async def test_a_handler_counts_as_running_once_it_waits() -> None:
-    d = Driven(limits=Limits(running=1))
-    gate = asyncio.Event()
-    began: list[int] = []
-
-    async def handler(number: int) -> None:
-        began.append(number)
-        await gate.wait()
-
-    d.peer.on("handler", handler)
-    assert await read(d, *({"i": number, "a": ["handler", number]} for number in (1, 2, 3))) == []
-    assert began == [1]
-    assert d.peer._core.dispatcher.running.count == 1
-    gate.set()
-    await turns()
-    d.expect({"i": 1, "d": None}, {"i": 2, "d": None}, {"i": 3, "d": None})
-    assert d.peer._core.dispatcher.running.count == 0
 
 
 @pytest.mark.parametrize("within_task", [False, True])
@@ -244,86 +208,6 @@ async def test_a_handler_is_active_from_its_first_step_to_its_last(within_task: 
     assert d.peer.active == 0
 
 
-async def test_a_handler_that_waits_can_be_cancelled_with_a_reason() -> None:
-    d = Driven()
-    reasons: list[Any] = []
-
-    async def handler(ctx: Context) -> None:
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            reasons.append(ctx.cancel_reason)
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"i": 1, "a": ["handler"]}) == []
-    assert await read(d, {"i": 1, "x": "enough"}) == [{"i": 1, "e": ABORTED, "_": 1}]
-    assert reasons == ["enough"]
-
-
-async def test_an_id_is_taken_once_its_handler_waits() -> None:
-    d = Driven()
-
-    async def handler() -> None:
-        await asyncio.sleep(3600)
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"i": 1, "a": ["handler"]}, {"i": 1, "a": ["handler"]}) == []
-    assert d.ignored == {"duplicate id": 1}
-
-
-def ends_connection(d: Driven) -> None:
-    d.transport.lose(CloseInfo(1001, "gone"))
-
-
-@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
-async def test_a_request_that_ends_its_connection_is_cancelled_when_it_waits(limits: Limits) -> None:
-    d = Driven(limits=limits)
-    seen: list[Any] = []
-
-    async def handler(ctx: Context) -> None:
-        ends_connection(d)
-        try:
-            await asyncio.sleep(3600)
-        finally:
-            seen.append(ctx.cancel_reason)
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"i": 1, "a": ["handler"]}) == []
-    (reason,) = seen
-    assert isinstance(reason, ConnectionLost)
-    assert (reason.code, reason.reason) == (1001, "gone")
-
-
-@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
-async def test_an_event_that_ends_its_connection_goes_on(limits: Limits) -> None:
-    d = Driven(limits=limits)
-    seen: list[str] = []
-
-    async def handler() -> None:
-        ends_connection(d)
-        await asyncio.sleep(0)
-        seen.append("the end")
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"a": ["handler"]}) == []
-    assert seen == ["the end"]
-
-
-@pytest.mark.parametrize("fails", [False, True])
-async def test_the_answer_of_a_request_that_ends_its_connection_is_sent_to_nobody(fails: bool) -> None:
-    d = Driven()
-
-    async def handler() -> str:
-        ends_connection(d)
-        if fails:
-            raise RpcError("no")
-        return "answer"
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"i": 1, "a": ["handler"]}) == []
-    assert d.ignored == {}
-
-
 async def test_a_coroutine_registered_with_once_gets_the_next_message_if_arguments_do_not_fit() -> None:
     d = Driven()
     seen: list[int] = []
@@ -338,44 +222,34 @@ async def test_a_coroutine_registered_with_once_gets_the_next_message_if_argumen
     assert d.ignored == {"wrong arguments": 1, "unknown event": 1}
 
 
-@pytest.mark.parametrize("waits", [False, True])
-async def test_a_message_is_processed_when_its_coroutine_has_returned(waits: bool) -> None:
-    d = Driven()
-    order: list[str] = []
+@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
+@pytest.mark.parametrize(
+    ("message", "then", "reaches_its_end"),
+    [
+        ({"i": 1, "a": ["handler"]}, "waits", False),
+        ({"i": 1, "a": ["handler"]}, "answers", True),
+        ({"i": 1, "a": ["handler"]}, "fails", True),
+        ({"a": ["handler"]}, "waits", True),
+    ],
+)
+async def test_a_request_that_ends_its_connection_is_cancelled_if_it_waits_and_answers_nobody(
+    message: dict[str, Any], then: str, reaches_its_end: bool, limits: Limits
+) -> None:
+    d = Driven(limits=limits)
+    seen: list[Any] = []
 
-    async def handler() -> None:
-        if waits:
+    async def handler(ctx: Context) -> str:
+        d.transport.lose(CloseInfo(1001, "gone"))
+        seen.append(repr(ctx.cancel_reason))
+        if then == "waits":
             await asyncio.sleep(0)
-        order.append("handler")
-
-    async def observe(_peer: Any, message: Any) -> None:
-        await message.processed()
-        order.append("processed")
+        seen.append("the end")
+        if then == "fails":
+            raise RpcError("no")
+        return "answer"
 
     d.peer.on("handler", handler)
-    d.peer.on("message", observe)
-    await read(d, {"a": ["handler"]})
-    assert order == ["handler", "processed"]
-
-
-@pytest.mark.parametrize("way", [lambda d: None, lambda d: d.peer._life.running.run_in_tasks(True)])
-async def test_coroutines_and_plain_functions_start_in_order(way: Callable[[Driven], None]) -> None:
-    d = Driven()
-    way(d)
-    order: list[int] = []
-
-    async def brief(number: int) -> None:
-        order.append(number)
-
-    async def slow(number: int) -> None:
-        order.append(number)
-        await asyncio.sleep(0)
-
-    d.peer.on("brief", brief)
-    d.peer.on("slow", slow)
-    d.peer.on("plain", lambda number: order.append(number))
-    names = ["brief", "slow", "plain", "slow", "brief", "plain", "plain", "brief"]
-    for within_task in (False, True):
-        order.clear()
-        await read(d, *({"a": [name, n]} for n, name in enumerate(names)), within_task=within_task)
-        assert order == list(range(len(names)))
+    assert await read(d, message) == []
+    assert seen[0] == repr(ConnectionLost(1001, "gone") if "i" in message else None)
+    assert ("the end" in seen) == reaches_its_end
+    assert d.ignored == {}

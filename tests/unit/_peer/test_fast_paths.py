@@ -248,31 +248,19 @@ async def answers(d: Driven, a: list[Any]) -> tuple[list[Any], list[Any], dict[s
     return await d.fed({"i": 3, "a": a}), await d.fed({"a": a}), d.ignored
 
 
-@pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_plain_function_gives_the_same_inline_and_in_a_task(a: list[Any]) -> None:
-    inline, in_task = Driven(expose_errors=True), Driven(expose_errors=True)
-    for d in (inline, in_task):
-        register(d, plain=True)
-    in_task.peer._life.running.run_in_tasks(True)
-    assert await answers(inline, a) == await answers(in_task, a)
-
-
-@pytest.mark.parametrize("plain", [True, False])
-@pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_handler_gives_the_same_with_and_without_layers(a: list[Any], plain: bool) -> None:
-    async def through(ctx: Context, call_next: CallNext) -> Any:
-        return await call_next(ctx)
-
-    bare, layered = Driven(expose_errors=True), Driven(expose_errors=True)
-    for d in (bare, layered):
-        register(d, plain)
-    layered.peer.use(through)
-    assert await answers(bare, a) == await answers(layered, a)
+async def through(ctx: Context, call_next: CallNext) -> Any:
+    return await call_next(ctx)
 
 
 @pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_coroutine_gives_what_a_plain_function_gives(a: list[Any]) -> None:
-    plain, coroutine = Driven(expose_errors=True), Driven(expose_errors=True)
-    register(plain, plain=True)
-    register(coroutine, plain=False)
-    assert await answers(plain, a) == await answers(coroutine, a)
+async def test_a_handler_gives_the_same_whichever_way_it_is_called(a: list[Any]) -> None:
+    """In place, in a task, with middleware around it, as a coroutine, and as one with middleware around it."""
+    outcomes = []
+    for plain, layered, in_task in ((1, 0, 0), (1, 0, 1), (1, 1, 0), (0, 0, 0), (0, 1, 0)):
+        d = Driven(expose_errors=True)
+        register(d, bool(plain))
+        if layered:
+            d.peer.use(through)
+        d.peer._life.running.run_in_tasks(bool(in_task))
+        outcomes.append(await answers(d, a))
+    assert all(outcome == outcomes[0] for outcome in outcomes)
