@@ -145,29 +145,6 @@ async def test_a_value_is_encoded_alike_in_a_negotiated_message(value: Any, monk
     assert await effect() == at_once
 
 
-async def test_a_request_that_cannot_be_encoded_leaves_nothing_behind() -> None:
-    d = Driven(dialer=True, limits=Limits(pending=1))
-    for _ in range(3):
-        with pytest.raises(TypeError):
-            await d.peer.request("add", object())
-    requests = d.peer._core.out.requests
-    assert (len(requests), requests.flight.requests, d.take()) == (0, 0, [])
-
-
-async def test_the_limit_of_pending_requests_holds() -> None:
-    async def refused(times: int) -> str:
-        d = Driven(dialer=True, limits=Limits(pending=2))
-        tasks = [start(d.peer.request("add")) for _ in range(times)]
-        await turns()
-        assert len(d.take()) == 2
-        (error,) = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        return repr(error)
-
-    assert "Limits.pending=2" in await refused(3)
-
-
 @pytest.mark.parametrize("event", ["said", "open", "disconnect", "", NOT_TEXT])
 async def test_an_event_is_sent_alike_by_emit_and_the_general_way(event: Any) -> None:
     d = Driven(dialer=True)
