@@ -26,7 +26,7 @@
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
-# (and for the benchmarks: make bench ARGS=--plan says what they do; --idle, --floods and others: --help).
+# (and for the benchmarks: make bench ARGS=--plan says what they do, and ARGS="--against main" compares with a commit).
 
 PYTHON ?= python3
 ARGS ?=
@@ -59,7 +59,7 @@ quick: $(STAMPS)/dev $(STAMPS)/browser $(STAMPS)/docs
 	  tests/unit tests/test_structure.py $(ARGS)
 
 test: $(STAMPS)/docs $(STAMPS)/npm go engines
-	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal $(ARGS)
+	$(WITH_VENV) $(BIN)/python -m pytest -n auto --maxprocesses=4 --dist=worksteal --durations=20 $(ARGS)
 
 # Those on the PATH, and pyenv's and uv's: python scripts/test_pythons.py names them.
 test-pythons: $(STAMPS)/venv
@@ -74,7 +74,7 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
-	  $(WITH_VENV) $(BIN)/python -m pytest tests/browser $(ARGS)
+	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=loadfile tests/browser $(ARGS)
 
 pictures: test-browser
 	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done

@@ -27,7 +27,9 @@ What comes of it:
     results      the document of a run
     report       tables for the terminal, the pages and their plots
 
-Measurements with an answer of their own, yes or no, are packages of their own: `idle`, `floods`, `herd`, `broadcast`,
-`streams`, and `latency`, which has a generator of its own: requests at fixed times, whatever becomes of earlier ones.
-Its table is a part of the run, too.
+Beside the rounds:
+
+    latency      requests at fixed times, whatever becomes of earlier ones; a table of the run
+    cuts         sessions that are cut, beside Socket.IO's; a run of its own: --cuts
+    against      wsrpc beside wsrpc of another commit; a run of its own: --against COMMIT
 """

@@ -7,105 +7,26 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import results
-from .blocking import run_blocking
-from .broadcast.run import run_broadcast
-from .cluster.calls import run_calls
-from .cluster.directory import run_directory
-from .cluster.emits import run_emits
+from . import against, results
 from .cuts import outcome
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
-from .floods.run import run_floods
 from .generator import compile_load
 from .go import build as build_go
-from .herd.run import run_herd
-from .idle.run import run_idle
-from .latency.report import measure_table, print_latency
-from .latency.run import QUICK_SECONDS_IN_RUN, SECONDS_IN_RUN
+from .latency.report import measure_table
+from .latency.run import DEFAULT_SECONDS, QUICK_SECONDS
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
 from .other_python import subject_on
 from .processes import BenchmarkError
-from .proxies import run_proxies
 from .report import files, text
 from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
-from .streams.run import print_streams
 from .subjects import SUBJECTS, Subject
-from .workloads import CURVES, SECTIONS, Curve, Section
-
-SPECIAL: dict[str, tuple[str, Callable[[argparse.Namespace, Cores], bool]]] = {
-    "streams": (
-        "only small requests beside three streams, about 40 s",
-        lambda options, cores: print_streams(
-            QUICK if options.quick else DEFAULT, server_core=cores.server, load_core=cores.load
-        ),
-    ),
-    "latency": (
-        "only percentiles at fixed rates, about 4 min",
-        lambda options, cores: (
-            not any(row.bad for row in print_latency(options.quick, server_core=cores.server, load_core=cores.load))
-        ),
-    ),
-    "herd": (
-        "only a thousand clients that are cut at once, about 30 s",
-        lambda options, cores: run_herd(1 if options.quick else 5, server_core=cores.server, load_core=cores.load),
-    ),
-    "idle": (
-        "only 10,000 connections that say nothing but pings, and 1,000 with TLS and compression, about 3 min",
-        lambda options, cores: run_idle(
-            1000 if options.quick else 10_000,
-            10.0 if options.quick else 30.0,
-            server_core=cores.server,
-            load_core=cores.load,
-        ),
-    ),
-    "floods": (
-        "only a client beside floods, about 4 min",
-        lambda options, cores: run_floods(
-            2.0 if options.quick else 10.0, server_core=cores.server, load_core=cores.load
-        ),
-    ),
-    "broadcast": (
-        "only a broadcast with one that never reads, about 30 s",
-        lambda options, cores: run_broadcast(
-            200 if options.quick else 1000, server_core=cores.server, load_core=cores.load
-        ),
-    ),
-    "cuts": (
-        "only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json FILE works here, too",
-        lambda options, cores: run_cuts(QUICK_CUTS if options.quick else CUTS, options.json),
-    ),
-    "cluster-calls": (
-        "only calls and streams between two processes, over NATS and Redis, about 3 min",
-        lambda options, cores: run_calls(
-            1 if options.quick else 5, 0.5 if options.quick else 2.0, cores.server, cores.load
-        ),
-    ),
-    "cluster-emits": (
-        "only emits to a room with members at four processes, beside python-socketio's, about 2 min",
-        lambda options, cores: run_emits(
-            1 if options.quick else 5, 16 if options.quick else 64, cores.server, cores.load
-        ),
-    ),
-    "cluster-directory": (
-        "only what a process must know of 15 others and their 50,000 addresses, about 30 s",
-        lambda options, cores: run_directory(1 if options.quick else 5, cores.server, cores.load),
-    ),
-    "proxies": (
-        "only calls of a proxy beside the requests that they stand for, about 20 s",
-        lambda options, cores: run_proxies(5 if options.quick else 15, 1000 if options.quick else 4000),
-    ),
-    "blocking": (
-        "only calls of the blocking client beside python-socketio's, about 40 s",
-        lambda options, cores: run_blocking(3 if options.quick else 9, 500 if options.quick else 2000, cores.server),
-    ),
-}
-"""Measurements with an answer of their own, yes or no. Each is an option."""
+from .workloads import CURVES, SECTIONS, Accepts, Curve, Section
 
 
 @dataclass(frozen=True)
@@ -162,7 +83,7 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
 def plan_text(choice: Choice, plan: Plan) -> str:
     slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
     if choice.latency:
-        seconds += QUICK_SECONDS_IN_RUN if plan.quick else SECONDS_IN_RUN
+        seconds += QUICK_SECONDS if plan.quick else DEFAULT_SECONDS
     rounds = f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}"
     each = f"{plan.seconds:g} s ({plan.curve_seconds:g} s in the curves)"
     return f"{len(choice.subjects)} subjects; {slots} slots of {each}, {rounds}: about {seconds / 60:.1f} min"
@@ -228,8 +149,16 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--python", type=Path, metavar="PATH", help="another Python with wsrpc's dependencies, for `async def` handlers"
     )
-    for name, (about, _) in SPECIAL.items():
-        parser.add_argument(f"--{name}", dest="special", action="store_const", const=name, help=about)
+    parser.add_argument(
+        "--against",
+        metavar="COMMIT",
+        help="only wsrpc of the working tree beside wsrpc of that commit, about 4 min; --only chooses here, too",
+    )
+    parser.add_argument(
+        "--cuts",
+        action="store_true",
+        help="only sessions that are cut 1,000 times, beside Socket.IO's on Node, about 3 min; --json, too",
+    )
     return parser.parse_args(arguments)
 
 
@@ -254,6 +183,21 @@ def run_all(options: argparse.Namespace, cores: Cores) -> int:
     if options.json is not None:
         results.save(run, options.json)
     print(text.render(run))
+    return 1 if anything_wrong(run) else 0
+
+
+def run_against(options: argparse.Namespace, cores: Cores) -> int:
+    sections, subjects = against.choice_of(against.subject_at(options.against), choose(options.only, []).sections)
+    choice = Choice(sections, latency=False, curves=(), subjects=subjects)
+    plan = QUICK if options.quick else against.PLAN
+    print(plan_text(choice, plan), flush=True)
+    if options.plan:
+        return 0
+    compile_load()
+    if any(isinstance(workload, Accepts) for section in sections for workload in section.workloads):
+        build_go()
+    run = measure(choice, plan, cores)
+    print(against.render(run))
     return 1 if anything_wrong(run) else 0
 
 
@@ -285,8 +229,10 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         cores = Cores(*pick_cores())
-        if options.special is not None:
-            return 0 if SPECIAL[options.special][1](options, cores) else 1
+        if options.cuts:
+            return 0 if run_cuts(QUICK_CUTS if options.quick else CUTS, options.json) else 1
+        if options.against is not None:
+            return run_against(options, cores)
         return run_all(options, cores)
     except BenchmarkError as error:
         print(f"benchmarks: {error}", file=sys.stderr)

@@ -10,6 +10,17 @@ from statistics import median
 import msgspec
 
 
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """Percentiles of the requests of one slot that were sent at fixed times, in seconds."""
+
+    p50: float
+    p99: float
+    p999: float
+    longest: float
+    late: float
+    """99th percentile of how late the generator itself has sent. It is part of the other figures."""
+
+
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """One slot of one round. CPU figures are shares of one core: 1.0 is all of it.
 
@@ -26,6 +37,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     wrong: int = 0
     unanswered: int = 0
     answers_per_read: float | None = None
+    latency: Latency | None = None
+    """Of a load with a rate."""
 
     @property
     def rate(self) -> float:

@@ -23,7 +23,7 @@ from .measure import Sample, resident_bytes
 from .processes import BenchmarkError, Child, start
 from .protocols import ADD, Grpc, Texts
 from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
-from .subjects import Subject
+from .subjects import Subject, python_program
 from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
 
 START_SECONDS = 30.0
@@ -85,14 +85,15 @@ class Fleet:
         finally:
             found[0].pause()
 
-    def client(self, kind: str, server: Child, port: int) -> Child:
-        """A Python client of that server, which waits for tasks."""
-        if kind not in self._clients:
-            command = [sys.executable, "-m", "benchmarks.clients", kind, str(port), str(server.pid)]
-            child = self._stack.enter_context(start(f"the Python client {kind}", command, self._cores.load))
+    def client(self, subject: Subject, server: Child, port: int) -> Child:
+        """The Python client of a subject, with its server. It waits for tasks."""
+        if subject.key not in self._clients:
+            program = python_program("benchmarks.clients", source=subject.source)
+            command = [*program, subject.client, str(port), str(server.pid)]
+            child = self._stack.enter_context(start(f"the client of {subject.title}", command, self._cores.load))
             child.read_line(START_SECONDS)
-            self._clients[kind] = child
-        return self._clients[kind]
+            self._clients[subject.key] = child
+        return self._clients[subject.key]
 
 
 def start_server(subject: Subject, core: int, setup: tuple[str, ...] = ()) -> AbstractContextManager[Child]:
@@ -209,7 +210,7 @@ class Bench:
     def _python_client(
         self, server: Child, port: int, subject: Subject, workload: PythonClient, seconds: float
     ) -> Sample:
-        client = self._fleet.client(subject.client, server, port)
+        client = self._fleet.client(subject, server, port)
         size = int(workload.size * self._plan.transfer_share)
         task = Task(workload.task, self._plan.warm, seconds, workload.variant, size)
         client.write_line(msgspec.json.encode(task).decode())

@@ -6,11 +6,13 @@ Python client belongs to it, if any (`client`), and what must be installed (`nee
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .processes import ROOT
 from .protocols import Echo, FastapiRpc, Grpc, SocketIO, Speaks, WsWrapper
 
 HERE = Path(__file__).parent
@@ -18,9 +20,19 @@ HERE = Path(__file__).parent
 Command = list[str | Path]
 
 
-def python_server(kind: str, *, python: str | Path = sys.executable) -> Callable[[], Command]:
+def python_program(module: str, *, python: str | Path = sys.executable, source: Path | None = None) -> Command:
+    """A module of the benchmarks, with the wsrpc of the working tree, or with that in the folder ``source``."""
+    if source is None:
+        return [python, "-m", module]
+    # With -P the working directory, which has a wsrpc of its own, is not searched first.
+    return ["env", f"PYTHONPATH={source}{os.pathsep}{ROOT}", python, "-P", "-m", module]
+
+
+def python_server(
+    kind: str, *, python: str | Path = sys.executable, source: Path | None = None
+) -> Callable[[], Command]:
     """A server of the package `benchmarks.servers`."""
-    return lambda: [python, "-m", "benchmarks.servers", kind]
+    return lambda: [*python_program("benchmarks.servers", python=python, source=source), kind]
 
 
 def javascript_server() -> Command:
@@ -72,6 +84,8 @@ class Subject:
     """Whether its server takes ``--tls``."""
     opening: bool = True
     """Whether opening connections to it, and what they take, is measured: not where another has the same server."""
+    source: Path | None = None
+    """The folder with its wsrpc, if that is not the working tree's."""
     aside: bool = False
     """Whether it is measured only under workloads that name it (`Workload.only`)."""
 

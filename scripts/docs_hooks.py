@@ -1,4 +1,4 @@
-"""What the site needs beyond MkDocs: diagrams, and pages for files of the repository that the documentation links to.
+"""What the site needs beyond MkDocs: diagrams, tables that are made from the code, and pages of files outside of docs/.
 
 MkDocs calls the functions ``on_…`` while it builds the site; mkdocs.yml names this module.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+from scripts import modules
 from scripts.sequence_diagrams import BadDiagram, draw
 
 ROOT = Path(__file__).parent.parent
@@ -26,6 +28,9 @@ FOLDER = "files"
 LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go": "go", ".ts": "ts", ".conf": "nginx"}
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
+MADE = re.compile(r"^\*\(made when the site is built: ([\w ]+)\)\*$", re.MULTILINE)
+MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables}
+"""What is put in the place of such a line."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
 
@@ -100,7 +105,8 @@ def _file(path: Path) -> Path:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Let links to files of the repository lead to their pages."""
+    """Put in what is made from the code, and let links to files of the repository lead to their pages."""
+    markdown = MADE.sub(lambda match: MAKERS[match[1]](), markdown)
     if page.file.src_uri.startswith(f"{FOLDER}/"):
         return markdown
     source = DOCS / page.file.src_uri

@@ -12,7 +12,7 @@ import hashlib
 import os
 import socket
 import struct
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -253,6 +253,31 @@ def handshake(path: str = "/", *headers: str, host: str = "127.0.0.1") -> bytes:
 
 
 @asynccontextmanager
+async def asking(
+    port: int,
+    request: bytes,
+    *,
+    meanwhile: Callable[[socket.socket], Awaitable[object]] | None = None,
+    receive_buffer: int | None = None,
+) -> AsyncGenerator[tuple[bytes, RawPeer]]:
+    """Connect, send a request, do something ``meanwhile``, and read the head of the response.
+
+    The socket is closed at the end.
+    """
+    loop = asyncio.get_running_loop()
+    with socket.socket() as sock:
+        if receive_buffer is not None:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        _prepare(sock)
+        await loop.sock_connect(sock, ("127.0.0.1", port))
+        await loop.sock_sendall(sock, request)
+        if meanwhile is not None:
+            await meanwhile(sock)
+        head, rest = await _head(sock)
+        yield head, RawPeer(sock, client=True, request=request, received=rest)
+
+
+@asynccontextmanager
 async def raw_client(
     port: int,
     path: str = "/",
@@ -261,18 +286,11 @@ async def raw_client(
     receive_buffer: int | None = None,
 ) -> AsyncGenerator[RawPeer]:
     """Connect and open; ``early`` bytes leave with the request. The socket is closed at the end."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as sock:
-        if receive_buffer is not None:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-        _prepare(sock)
-        await loop.sock_connect(sock, ("127.0.0.1", port))
-        request = handshake(path, *headers, host=f"127.0.0.1:{port}")
-        await loop.sock_sendall(sock, request + early)
-        answer, rest = await _head(sock)
-        if not answer.startswith(b"HTTP/1.1 101"):
-            raise ConnectionError(answer.split(b"\r\n")[0].decode())
-        yield RawPeer(sock, client=True, request=request, received=rest)
+    request = handshake(path, *headers, host=f"127.0.0.1:{port}")
+    async with asking(port, request + early, receive_buffer=receive_buffer) as (head, peer):
+        if not head.startswith(b"HTTP/1.1 101"):
+            raise ConnectionError(head.split(b"\r\n")[0].decode())
+        yield peer
 
 
 async def ask(port: int, request: bytes) -> bytes:
@@ -287,10 +305,5 @@ async def ask(port: int, request: bytes) -> bytes:
 
 async def head_of(port: int, request: bytes) -> bytes:
     """Send a request, return the head of the answer and drop the connection."""
-    loop = asyncio.get_running_loop()
-    with socket.socket() as sock:
-        sock.setblocking(False)
-        await loop.sock_connect(sock, ("127.0.0.1", port))
-        await loop.sock_sendall(sock, request)
-        head, _ = await _head(sock)
+    async with asking(port, request) as (head, _):
         return head

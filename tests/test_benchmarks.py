@@ -1,43 +1,35 @@
-"""The benchmarks: their lists, their load generator, what they compute, and the pages that are made of a run."""
+"""The benchmarks: their lists, their load generator, and what they compute."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
-from benchmarks import blocking, results
-from benchmarks.__main__ import SPECIAL, anything_wrong, choose, parse, plan_text
+from benchmarks import against, results
+from benchmarks.__main__ import anything_wrong, choose, main
 from benchmarks.clients.__main__ import KINDS as CLIENT_KINDS
 from benchmarks.clients.__main__ import can
 from benchmarks.clients.tasks import TASKS, Task
 from benchmarks.cuts.ends import on_socketio, on_wsrpc
-from benchmarks.cuts.outcome import Seen
 from benchmarks.cuts.outcome import load as load_cuts
-from benchmarks.cuts.outcome import save as save_cuts
 from benchmarks.cuts.run import cut
 from benchmarks.generator import compile_load, held, run_load
 from benchmarks.machine import require
 from benchmarks.measure import Sample, rate
 from benchmarks.processes import BenchmarkError, Child, start
 from benchmarks.protocols import ADD, BROADCAST, Echo, Texts, echo, echo_bytes
-from benchmarks.proxies import measure
-from benchmarks.report import analysis, files, plots, text
-from benchmarks.report.cuts import EXPLAINED
-from benchmarks.report.markdown import ratio_cell
-from benchmarks.runner import DEFAULT, QUICK, able
+from benchmarks.report import analysis, files, text
+from benchmarks.runner import able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
-from benchmarks.workloads import CURVES, SECTIONS, PythonClient, Requests
-from wsrpc.blocking import Client as BlockingClient
+from benchmarks.workloads import CURVES, SECTIONS, PythonClient
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -50,15 +42,6 @@ needs_linux = pytest.mark.skipif(
 
 
 # ---------------------------------------------------------------- the pages
-
-
-def test_the_pages_are_what_the_results_make() -> None:
-    """Do not edit them by hand: `python -m benchmarks report` writes it."""
-    made = files.render(results.load(files.RESULTS), load_cuts(files.CUTS))
-    for path, expected in made.items():
-        assert path.read_text("utf-8") == expected, f"{path.name}: python -m benchmarks report"
-    plots_there = {path for path in files.FOLDER.iterdir() if path.suffix == ".svg"}
-    assert plots_there == {path for path in made if path.suffix == ".svg"}
 
 
 def _times_ahead(run: results.Run, other: str) -> float:
@@ -108,37 +91,6 @@ def _three_digits(value: float) -> str:
     return f"{round(value / step) * step:,}"
 
 
-def test_saving_and_loading_changes_nothing(tmp_path: Path) -> None:
-    run = results.load(files.RESULTS)
-    results.save(run, tmp_path / "run.json")
-    assert results.load(tmp_path / "run.json") == run
-    cuts = load_cuts(files.CUTS)
-    save_cuts(cuts, tmp_path / "cuts.json")
-    assert load_cuts(tmp_path / "cuts.json") == cuts
-
-
-def test_the_page_explains_the_version_that_was_cut() -> None:
-    machine = load_cuts(files.CUTS).machine
-    assert {machine["socket.io"], machine["socket.io-client"]} == {EXPLAINED}
-
-
-def test_the_text_has_a_row_for_each_system() -> None:
-    run = results.load(files.RESULTS)
-    rendered = text.render(run)
-    assert all(info.title in rendered for info in run.subjects.values())
-
-
-def test_plots_are_xml_with_a_name_for_each_line() -> None:
-    lines = [plots.Line("one & two", 1, {1: 10.0, 1000: 4e6}), plots.Line("other", 2, {1: 10.0, 1000: 4e6})]
-    drawn = ElementTree.fromstring(plots.curve("Title", "bytes", "requests/s", lines, bytes_on_x=True))
-    written = [element.text for element in drawn.iter() if element.tag.endswith("text")]
-    assert {"one & two", "other", "Title", "requests/s", "1 B", "10M"} <= set(written)
-    names = [element for element in drawn.iter() if element.get("class") == "name"]
-    places = sorted(float(element.attrib["y"]) for element in names)
-    assert places[1] - places[0] >= plots.LABEL_HEIGHT, "two names do not cover each other"
-    assert "prefers-color-scheme: dark" in plots.bars("Title", {1: "ours"}, [plots.Bar("one", 1, 2.0, "2.0")])
-
-
 # ---------------------------------------------------------------- what is computed
 
 
@@ -163,17 +115,6 @@ def _run(rates: dict[str, tuple[str, float]], *, lower_is_better: bool = False) 
     )
 
 
-def test_a_row_near_the_ceiling_is_generator_bound() -> None:
-    run = _run({"bare": ("bare", 100), "wsrpc": ("wsrpc", 399), "other": ("rpc", 400), "ceiling": ("ceiling", 500)})
-    (section,) = run.sections
-    (column,) = section.columns
-    found = {key: analysis.cell(run, section, column, key) for key in run.subjects}
-    assert found["wsrpc"] is not None and found["wsrpc"].ratio == 3.99 and not found["wsrpc"].bound
-    assert found["other"] is not None and found["other"].bound
-    assert found["ceiling"] is not None and found["ceiling"].of_ceiling is None
-    assert "4.00*" in text.render(run)
-
-
 @pytest.mark.parametrize(("lower_is_better", "ahead"), [(False, ["fast"]), (True, ["slow"])])
 def test_who_is_ahead_is_computed(lower_is_better: bool, ahead: list[str]) -> None:
     rates = {
@@ -186,14 +127,6 @@ def test_who_is_ahead_is_computed(lower_is_better: bool, ahead: list[str]) -> No
     run = _run(rates, lower_is_better=lower_is_better)
     (faster,) = analysis.where_others_are_faster(run, "rpc")
     assert faster.best == "wsrpc" and [key for key, _ in faster.ahead] == ahead
-
-
-def test_what_cannot_be_done_is_a_dash() -> None:
-    run = _run({"bare": ("bare", 100), "wsrpc": ("wsrpc", 200)})
-    run.subjects["other"] = results.SubjectInfo(title="the other", kind="rpc")
-    (section,) = run.sections
-    assert analysis.cell(run, section, section.columns[0], "other") is None
-    assert ratio_cell(None) == "–"
 
 
 def test_a_slot_in_which_nothing_happened_is_no_accident() -> None:
@@ -241,15 +174,6 @@ def _command(subject: Subject) -> list[str]:
     return [] if {"node", "go"} & set(subject.needs) and subject.key != "grpc" else list(map(str, subject.command()))
 
 
-@pytest.mark.parametrize(("plan", "minutes"), [(DEFAULT, 15), (QUICK, 2)])
-def test_a_run_takes_no_longer_than_it_says(plan: object, minutes: int) -> None:
-    assert plan in (DEFAULT, QUICK)
-    choice = choose([], [], quick=plan is QUICK)
-    said = plan_text(choice, DEFAULT if plan is DEFAULT else QUICK)
-    assert float(said.split()[-2]) <= minutes, said
-    assert DEFAULT.rounds >= 3
-
-
 def test_only_and_without_choose() -> None:
     chosen = choose(["echo-"], ["go", "js"])
     assert [workload.key for section in chosen.sections for workload in section.workloads] == ["echo-1k", "echo-64k"]
@@ -271,30 +195,6 @@ def test_what_is_missing_is_said_with_what_to_do() -> None:
     assert "no_such_module_anywhere, google.no_such_module" in str(caught.value)
     assert "pip install --group bench" in str(caught.value)
     assert "--without no_such_module_anywhere" in str(caught.value)
-
-
-def test_the_special_runs_are_options() -> None:
-    for name in SPECIAL:
-        assert parse([f"--{name}"]).special == name
-
-
-# ---------------------------------------------------------------- the texts of the protocols
-
-
-@pytest.mark.parametrize(
-    "subject", [subject for subject in SUBJECTS if subject.speaks], ids=lambda subject: subject.key
-)
-@pytest.mark.parametrize("call", [ADD, echo(1024), echo_bytes(1024), BROADCAST], ids=lambda call: call.name)
-def test_a_request_has_its_id_where_it_is_written(subject: Subject, call: object) -> None:
-    assert subject.speaks is not None
-    texts = subject.speaks.texts(call)  # type: ignore[arg-type]
-    if texts is None or texts.id_offset == 0:
-        return
-    packed = "msgpack_id=1" in texts.options
-    there = texts.request[texts.id_offset :][: 4 if packed else 6]
-    assert (int.from_bytes(there) if packed else int(there)) == 100000
-    if texts.request[:1] == b"{":
-        json.loads(texts.request)
 
 
 # ---------------------------------------------------------------- measuring, for a moment
@@ -328,14 +228,51 @@ def test_the_generator_and_its_ceiling() -> None:
 
 @needs_linux
 def test_the_generator_notices_wrong_answers() -> None:
-    texts = Echo().texts(ADD)
-    assert texts is not None
+    texts = _echoed()
     with _server(BY_KEY["ceiling"]) as (server, port):
         assert _load(server, port, _with(texts, b'"a":["add",1')).wrong == 0
         # The echo sends 2 where 3 is expected; and the beginning of a longer number, as ids are, is not the number.
         for result in (b'"a":["add",1,3]', b'"i":10'):
             sample = _load(server, port, _with(texts, result))
             assert sample.wrong > 0
+
+
+PAUSE = 0.2
+PAUSING = f"""
+import sys, threading, time
+from websockets.sync.server import serve
+
+def echo(connection):
+    for number, message in enumerate(connection):
+        if number == 200:
+            time.sleep({PAUSE})
+        connection.send(message)
+
+with serve(echo, "127.0.0.1", 0, compression=None) as server:
+    print(server.socket.getsockname()[1], flush=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    sys.stdin.read()
+"""
+
+
+@needs_linux
+def test_at_a_fixed_rate_a_server_that_stands_still_is_charged_with_every_request_of_that_time() -> None:
+    """A generator that waits for answers would have one slow request among all."""
+    compile_load()
+    with start("a server", [sys.executable, "-c", PAUSING], SERVER_CORE) as server:
+        port = int(server.read_line(30))
+        sample = run_load(server, port, _echoed(), LOAD_CORE, warm=0.02, seconds=1.0, rate=500.0)
+    assert sample.checked == 509 and sample.wrong == sample.unanswered == 0
+    assert sample.latency is not None
+    # A hundred of five hundred requests were to be sent meanwhile: the slowest five are in its first tenth.
+    assert sample.latency.p50 <= sample.latency.p99 <= sample.latency.p999 <= sample.latency.longest
+    assert sample.latency.p99 > 0.8 * PAUSE
+
+
+def _echoed() -> Texts:
+    texts = Echo().texts(ADD)
+    assert texts is not None
+    return texts
 
 
 def _with(texts: Texts, result: bytes) -> Texts:
@@ -373,19 +310,20 @@ def test_the_python_clients_do_every_task(key: str) -> None:
                 assert sample.wrong == 0, task
 
 
-def test_what_is_measured_aside_has_no_row_elsewhere() -> None:
-    measured = {
-        section.key: [subject.key for subject in SUBJECTS if any(able(subject, one) for one in section.workloads)]
-        for section in SECTIONS
-    }
-    assert set(measured.pop("sessions")) == {"wsrpc", "wsrpc-off"}
-    assert measured and not any("wsrpc-off" in subjects for subjects in measured.values())
-
-
-def test_events_that_are_lost_doubled_or_out_of_order_are_counted() -> None:
-    seen = Seen()
-    seen.add(6, [0, 1, 1, 4, 3])
-    assert seen == Seen(sent=6, lost=2, doubled=1, out_of_order=1)
+@needs_linux
+def test_the_working_tree_is_measured_against_a_commit(capsys: pytest.CaptureFixture[str]) -> None:
+    """How fast it is depends on the machine; that the older code runs, on the programs that it is named by."""
+    before = against.subject_at("HEAD")
+    assert before.source is not None and (before.source / "wsrpc" / "__init__.py").exists()
+    with _server(before) as (server, _):
+        environment = Path(f"/proc/{server.pid}/environ").read_bytes()
+        assert f"PYTHONPATH={before.source}".encode() in environment
+    assert main(["--against", "HEAD", "--quick", "--only", "async", "--only", "one"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("Small requests: `async def`", "Python clients: one at a time"):
+        [line] = [line for line in lines if name in line]
+        assert float(line.removeprefix(f"  {name}").split()[1]) > 0
+    assert main(["--against", "no-such-commit"]) == 2
 
 
 async def test_wsrpc_goes_on_after_each_kind_of_cut() -> None:
@@ -403,39 +341,3 @@ async def test_socketio_is_cut_in_the_same_ways(advised: bool) -> None:
     assert outcome.recovered["before any event"] == (2 if advised else 0), "it needs an event first"
     assert outcome.up.sent > outcome.up.lost and outcome.down.sent > outcome.down.lost
     assert not (advised and outcome.up.lost), "the client has `retries`"
-
-
-@needs_linux
-def test_a_paused_server_goes_on() -> None:
-    with _server(BY_KEY["ceiling"]) as (server, port):
-        server.pause()
-        server.resume()
-        assert _load(server, port, Echo().texts(ADD), pending=1).checked > 0
-        server.pause()  # it is ended all the same
-
-
-def test_curves_change_what_their_axis_names() -> None:
-    grown = {curve.key: curve.workload(100) for curve in CURVES}
-    pending, connections, payload = grown["pending"], grown["connections"], grown["payload"]
-    assert isinstance(pending, Requests) and pending.pending == 100
-    assert isinstance(connections, Requests) and connections.connections == 100
-    assert isinstance(payload, Requests) and payload.call == echo(100)
-    assert grown["rooms"].setup == ("--rooms", "100") and grown["handlers"].setup == ("--handlers", "100")
-
-
-async def test_a_proxy_is_measured_beside_the_request() -> None:
-    """The answers are checked, too; how fast it is depends on the machine."""
-    assert all(ratio > 0 for ratio in await measure(1, 100))
-
-
-def test_the_blocking_client_is_measured() -> None:
-    """Without python-socketio, which may not be installed; how fast it is depends on the machine."""
-    with blocking.server("wsrpc", SERVER_CORE) as port, BlockingClient(f"ws://127.0.0.1:{port}/") as client:
-
-        def add(a: int, b: int) -> int:
-            return client.request("add", a, b, returns=int)
-
-        one, many = blocking.measure([blocking.Calls("one", add), blocking.Calls("many", add, 50)], 1, 100)
-        assert len(one) == len(many) == 1 and min(*one, *many) > 0
-        with pytest.raises(BenchmarkError, match="a wrong answer"):
-            blocking.one_after_another(lambda a, b: 0, 1)

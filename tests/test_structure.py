@@ -9,34 +9,10 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
-from scripts import module_table
+from scripts.modules import LAYERS
 
 ROOT = Path(__file__).parent.parent
 
-LAYERS = [
-    ["errors", "headers", "limits", "stats"],
-    ["_base"],
-    ["engine", "transport", "handshake"],
-    ["_conversion"],
-    ["_protocol"],
-    ["_session", "_streams"],
-    ["_handlers"],
-    ["_schema", "_sending"],
-    ["_channels"],
-    ["_peer"],
-    ["_api"],
-    ["_entrance", "_raw", "_transports"],
-    ["_client", "_server"],
-    ["_cluster"],
-    ["_codegen"],
-    ["adapting", "blocking", "python_client", "schema", "testing", "typescript"],
-    ["__init__", "cluster", "codecs", "types"],
-    ["_command"],
-    ["__main__"],
-]
-"""Lowest first. A package imports from itself and from lower layers; the modules of a layer from each other, too."""
 LAYER_OF = {name: number for number, layer in enumerate(LAYERS) for name in layer}
 
 FOR_TYPES_ONLY = {
@@ -77,12 +53,17 @@ def part_of(module: str) -> str:
     return module.partition(".")[0]
 
 
+@cache
+def tree_of(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"), str(path))
+
+
 def imports_of(path: Path, package_root: Path) -> Iterator[Import]:
     """Each import of a file, those inside functions and type-only blocks too.
 
     ``from a import b`` gives ``a.b``, because ``b`` may be a module.
     """
-    tree = ast.parse(path.read_text("utf-8"), str(path))
+    tree = tree_of(path)
     only_types = {
         inner
         for node in ast.walk(tree)
@@ -115,16 +96,14 @@ def module_imported(name: str) -> str | None:
     return module if module in modules() else "__init__"
 
 
-@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
-def test_a_module_imports_only_from_lower_layers(path: Path) -> None:
-    module = module_of(path)
-    part = part_of(module)
-    assert part in LAYER_OF, f"{name_of(path)} has no layer: give it one in this file"
+def test_a_module_imports_only_from_lower_layers() -> None:
+    assert {part_of(module) for module in modules()} == LAYER_OF.keys(), "scripts/modules.py has the layers"
     upwards = [
         f"{name_of(path)}:{found.line}, of layer {LAYER_OF[part]}, imports {found.name}"
+        for module, path in modules().items()
         for found in imports_of(path, ROOT)
         if (target := module_imported(found.name)) is not None
-        and part_of(target) != part
+        and part_of(target) != (part := part_of(module))
         and not LAYER_OF[part_of(target)] < LAYER_OF[part]
         and not (LAYER_OF[part_of(target)] == LAYER_OF[part] and not part.startswith("_"))
         and not (found.for_types and (module, found.name) in FOR_TYPES_ONLY)
@@ -164,29 +143,25 @@ def test_no_import_goes_round_in_a_circle() -> None:
 def test_every_package_says_what_it_is_for() -> None:
     for path in files("wsrpc"):
         if path.name == "__init__.py":
-            assert ast.get_docstring(ast.parse(path.read_text("utf-8"))), name_of(path)
+            assert ast.get_docstring(tree_of(path)), name_of(path)
 
 
-def test_the_tables_of_modules_in_the_docs_are_those_of_the_docstrings() -> None:
-    assert module_table.PAGE.read_text("utf-8") == module_table.page(LAYERS), "run python scripts/module_table.py"
+def test_wsrpc_never_imports_an_adapter() -> None:
+    names = {f"{name_of(path)}: {found.name}" for path in files("wsrpc") for found in imports_of(path, ROOT)}
+    assert not [name for name in names if "wsrpc_adapters" in name]
 
 
-@pytest.mark.parametrize("path", files("wsrpc"), ids=name_of)
-def test_wsrpc_never_imports_an_adapter(path: Path) -> None:
-    assert not [found.name for found in imports_of(path, ROOT) if found.name.partition(".")[0] == "wsrpc_adapters"]
+def test_an_adapter_imports_only_public_names() -> None:
+    names = {(name_of(path), found.name) for path in files("adapters") for found in imports_of(path, ROOT / "adapters")}
+    assert not [(file, name) for file, name in names if name.startswith("wsrpc.") and "._" in name]
 
 
-@pytest.mark.parametrize("path", files("adapters"), ids=name_of)
-def test_an_adapter_imports_only_public_names(path: Path) -> None:
-    names = [found.name for found in imports_of(path, ROOT / "adapters") if found.name.partition(".")[0] == "wsrpc"]
-    private = [name for name in names if any(part.startswith("_") for part in name.split("."))]
-    assert not private, f"{name_of(path)} imports {', '.join(private)}"
-
-
-@pytest.mark.parametrize("path", [*files("wsrpc"), *files("adapters")], ids=name_of)
-def test_a_module_assigns_private_attributes_of_its_own_objects_only(path: Path) -> None:
-    nodes = ast.walk(ast.parse(path.read_text("utf-8")))
-    assigned = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
-    own = {node.attr for node in assigned if ast.unparse(node.value) in ("self", "cls")}
-    outside = [node for node in assigned if re.match(r"_(?!_)", node.attr) and node.attr not in own]
-    assert not [f"{name_of(path)}:{node.lineno} {ast.unparse(node)}" for node in outside]
+def test_a_module_assigns_private_attributes_of_its_own_objects_only() -> None:
+    outside: list[str] = []
+    for path in [*files("wsrpc"), *files("adapters")]:
+        nodes = ast.walk(tree_of(path))
+        assigned = [node for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)]
+        own = {node.attr for node in assigned if ast.unparse(node.value) in ("self", "cls")}
+        others = [node for node in assigned if re.match(r"_(?!_)", node.attr) and node.attr not in own]
+        outside += [f"{name_of(path)}:{node.lineno} {ast.unparse(node)}" for node in others]
+    assert not outside, "\n".join(outside)

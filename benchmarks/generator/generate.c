@@ -1,5 +1,5 @@
 /* The load generator of the benchmarks: WebSocket connections that always have the same number of requests pending,
- * refilled as answers come. Linux only.
+ * refilled as answers come; or one connection with requests at fixed times. Linux only.
  *
  *   load run NAME=VALUE... < TEXTS
  *   load echo
@@ -13,6 +13,12 @@
  *   mode=hold        opens the connections, prints "ready", and answers pings until stdin ends
  *
  * With separate=1 each request is a send() of its own, as browsers do; else what one read caused is written together.
+ *
+ * With rate=N, one connection sends N requests per second, evenly spaced, whatever becomes of earlier ones. The latency
+ * of a request counts from the time at which it was to be sent, not from when it was: a server (or a generator) that
+ * stands still for a moment delays all that were to be sent meanwhile, and is charged with each of them. A generator
+ * that waits for answers before it sends on would leave those out ("coordinated omission"). Only requests that were to
+ * be sent after the warm-up count. How late the generator's own sends were is in the outcome.
  *
  * Both ends poll their sockets instead of sleeping. A server then never pays for waking the generator up, which would
  * cost most to the one that makes the most send() calls; and the generator can tell how much of the time it had
@@ -54,7 +60,7 @@ static struct {
     int port, pid;
     const char *path, *mode;
     uint32_t connections, pending, receivers;
-    double warm, seconds;
+    double warm, seconds, rate;
     int opcode;
     bool separate, msgpack_id, socketio;
     size_t id_offset;
@@ -68,6 +74,13 @@ static size_t header_size;
 static uint32_t owner[ID_COUNT]; /* 0, or which connection asked, counted from 1 */
 static uint32_t next_id, requests_pending;
 static uint64_t answers, wrong, reads, rounds, deliveries;
+
+/* With a rate: when the request with that id was to be sent, and what came of those that count. */
+static double due[ID_COUNT], counts_from, last_read;
+static struct values {
+    double *seconds;
+    size_t count, room;
+} took_each, late_each;
 
 /* ---- options ---- */
 
@@ -85,6 +98,7 @@ static void take_option(const char *option) {
     else if (IS("receivers")) plan.receivers = (uint32_t)atoi(value);
     else if (IS("warm")) plan.warm = atof(value);
     else if (IS("seconds")) plan.seconds = atof(value);
+    else if (IS("rate")) plan.rate = atof(value);
     else if (IS("binary")) plan.opcode = atoi(value) ? BINARY : TEXT;
     else if (IS("separate")) plan.separate = atoi(value);
     else if (IS("msgpack_id")) plan.msgpack_id = atoi(value);
@@ -217,6 +231,17 @@ static void append_request(struct connection *one) {
     if (plan.separate) flush(one->socket, &one->out);
 }
 
+static void keep(struct values *values, double seconds) {
+    if (values->count < values->room) values->seconds[values->count++] = seconds;
+}
+
+static struct values new_values(size_t room) {
+    struct values values = {.seconds = malloc(room * sizeof(double)), .room = room};
+    if (values.seconds == NULL) fail("out of memory");
+    memset(values.seconds, 0, room * sizeof(double)); /* so that no page is missing while it is measured */
+    return values;
+}
+
 /* The id after the mark, or 0. */
 static uint32_t read_id(const unsigned char *text, size_t length) {
     const unsigned char *end = text + length, *at = memmem(text, length, plan.mark.bytes, plan.mark.size);
@@ -254,7 +279,42 @@ static bool take_answer(struct connection *one, const unsigned char *text, size_
     requests_pending--;
     answers++;
     if (!has_result(text, length)) wrong++;
+    else if (plan.rate > 0 && due[id - FIRST_ID] >= counts_from) keep(&took_each, last_read - due[id - FIRST_ID]);
     return true;
+}
+
+/* ---- requests at fixed times ---- */
+
+/* Sends what was to be sent by now on the first connection, which is the only one. */
+static void send_due(double began, double now, double end) {
+    static uint64_t sent;
+    for (double when; (when = began + (double)(sent + 1) / plan.rate) <= now && when < end; sent++) {
+        if (requests_pending == ID_COUNT / 2) return; /* the ids are used up: the rest is late */
+        while (owner[next_id] != 0) next_id = (next_id + 1) % ID_COUNT;
+        due[next_id] = when;
+        append_request(&connections[0]);
+        flush(connections[0].socket, &connections[0].out);
+        if (when >= counts_from) keep(&late_each, seconds_now() - when);
+    }
+}
+
+static int compare(const void *left, const void *right) {
+    double a = *(const double *)left, b = *(const double *)right;
+    return (a > b) - (a < b);
+}
+
+/* Of sorted values, the smallest that is not below that share of them. */
+static double percentile(const struct values *values, double share) {
+    size_t rank = (size_t)(share * (double)values->count);
+    return values->count == 0 ? 0 : values->seconds[rank < values->count ? rank : values->count - 1];
+}
+
+static void print_latency(void) {
+    qsort(took_each.seconds, took_each.count, sizeof(double), compare);
+    qsort(late_each.seconds, late_each.count, sizeof(double), compare);
+    printf(",\"latency\":{\"p50\":%.9f,\"p99\":%.9f,\"p999\":%.9f,\"longest\":%.9f,\"late\":%.9f}",
+           percentile(&took_each, 0.5), percentile(&took_each, 0.99), percentile(&took_each, 0.999),
+           percentile(&took_each, 1), percentile(&late_each, 0.99));
 }
 
 /* ---- broadcasts ---- */
@@ -324,6 +384,7 @@ static bool serve(struct connection *one, bool refill) {
     if (got < 0) fail("the other end went away without a Close frame");
     if (got > 0) {
         reads++;
+        if (plan.rate > 0) last_read = seconds_now();
         while (next_frame(&seen, &frame)) take_frame(one, &frame, refill);
         keep_rest(&one->in, &seen);
     }
@@ -354,6 +415,9 @@ static void measure(void) {
     if (clock_getcpuclockid(plan.pid, &server_clock) != 0) fail("cannot see the CPU time of process %d", plan.pid);
     if (broadcasts) {
         ask_for_broadcasts();
+    } else if (plan.rate > 0) {
+        took_each = new_values((size_t)(plan.rate * plan.seconds) + 2);
+        late_each = new_values(took_each.room);
     } else {
         for (uint32_t at = 0; at < plan.connections; at++) {
             for (uint32_t count = 0; count < plan.pending; count++) append_request(&connections[at]);
@@ -362,13 +426,15 @@ static void measure(void) {
         }
     }
     enum { WARMING, MEASURING, DRAINING } phase = WARMING;
-    double now = seconds_now(), next = now + plan.warm, last_data = now;
+    double started = seconds_now(), now = started, next = now + plan.warm, last_data = now;
+    counts_from = next;
     double began = 0, took = 0, server = 0, idle = 0, idle_before = 0;
     uint64_t counted = 0, counted_reads = 0;
     bool waiting = false;
     while (phase != DRAINING || missing() > 0) {
-        bool data = serve_all(phase != DRAINING);
+        bool data = serve_all(phase != DRAINING && plan.rate == 0);
         now = seconds_now();
+        if (plan.rate > 0) send_due(started, now, counts_from + plan.seconds);
         if (data) {
             if (waiting) idle += now - last_data;
             waiting = false;
@@ -377,7 +443,7 @@ static void measure(void) {
             /* last_data is when waiting began: the moment of the first empty read. */
             if (!waiting) last_data = now;
             waiting = true;
-            if (now - last_data > STALL_SECONDS) {
+            if (now - last_data > STALL_SECONDS && missing() > 0) {
                 if (phase == DRAINING) break;
                 fail("no answer for %.0f s, with %" PRIu64 " missing", STALL_SECONDS, missing());
             }
@@ -404,9 +470,11 @@ static void measure(void) {
     uint64_t unanswered = missing();
     hang_up();
     printf("{\"answers\":%" PRIu64 ",\"checked\":%" PRIu64 ",\"seconds\":%.6f,\"wrong\":%" PRIu64 ",\"unanswered\":%" PRIu64
-           ",\"server_cpu\":%.4f,\"load_busy\":%.4f,\"answers_per_read\":%.2f}\n",
+           ",\"server_cpu\":%.4f,\"load_busy\":%.4f,\"answers_per_read\":%.2f",
            counted, answers, took, wrong, unanswered, server / took, 1 - idle_before / took,
            counted_reads == 0 ? 0.0 : (double)counted / (double)counted_reads);
+    if (plan.rate > 0) print_latency();
+    puts("}");
 }
 
 static void hold(void) {
@@ -438,6 +506,7 @@ static int generate(int count, char **options) {
     if (plan.receivers == 0) plan.receivers = plan.connections;
     if (plan.connections < 1 || plan.pending < 1 || (uint64_t)plan.connections * plan.pending > ID_COUNT / 2)
         fail("connections times pending must be from 1 to %u", ID_COUNT / 2);
+    if (plan.rate > 0 && plan.connections > 1) fail("a rate is for one connection");
     prepare();
     open_connections();
     if (strcmp(plan.mode, "hold") == 0) hold();

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import median
 
-from ..machine import require
-from ..report.text import table
 from ..results import TableResult
 from ..subjects import Subject
-from .run import DEFAULT, ENOUGH_FOR_P999, IN_RUN, QUICK, QUICK_IN_RUN, Row, run_latency
+from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
 from .subjects import lines
 
 ABOUT = """\
@@ -35,20 +33,11 @@ LATE = 0.0002
 """Seconds that the generator is never late if it has its core to itself: it polls, and is 10 to 40 µs late."""
 
 
-def print_latency(quick: bool, without: tuple[str, ...] = (), *, server_core: int, load_core: int) -> list[Row]:
-    """Measure and print. Raises BenchmarkError."""
-    chosen = lines(without)
-    require([line.subject for line in chosen])
-    rows = run_latency(chosen, QUICK if quick else DEFAULT, server_core=server_core, load_core=load_core)
-    print(render(rows))
-    return rows
-
-
 def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, load_core: int) -> TableResult:
     """Measure the lines of the chosen subjects, for the report of a whole run. Raises BenchmarkError."""
     keys = {subject.key for subject in chosen}
     found = [line for line in lines() if {line.subject.key, line.base} <= keys]
-    plan = QUICK_IN_RUN if quick else IN_RUN
+    plan = QUICK if quick else DEFAULT
     rows = run_latency(found, plan, server_core=server_core, load_core=load_core)
     return TableResult(
         key="latency",
@@ -60,22 +49,18 @@ def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, l
     )
 
 
-def render(rows: Sequence[Row]) -> str:
-    return table(ABOUT, COLUMNS, [_cells(row) for row in rows])
-
-
 def _cells(row: Row) -> list[str]:
     enough = min(sample.answers for sample in row.samples) >= ENOUGH_FOR_P999
-    ratios = row.ratios
+    ratios, latencies = row.ratios, row.latencies
     return [
         row.title,
         f"{row.rate / row.saturation:.0%}",
         f"{row.rate:,.0f}",
-        _micro([sample.p50 for sample in row.samples]),
-        _micro([sample.p99 for sample in row.samples]),
-        _micro([sample.p999 for sample in row.samples]) if enough else "-",
-        _micro([sample.longest for sample in row.samples]),
-        _micro([sample.late for sample in row.samples]),
+        _micro([each.p50 for each in latencies]),
+        _micro([each.p99 for each in latencies]),
+        _micro([each.p999 for each in latencies]) if enough else "-",
+        _micro([each.longest for each in latencies]),
+        _micro([each.late for each in latencies]),
         f"{median(ratios):.2f}" if ratios else "",
         f"({min(ratios):.2f}-{max(ratios):.2f})" if ratios else "",
         _remark(row),
@@ -85,7 +70,7 @@ def _cells(row: Row) -> list[str]:
 def _remark(row: Row) -> str:
     if row.bad:
         return f"{row.bad:,} WRONG OR MISSING ANSWERS"
-    if any(sample.late > LATE for sample in row.samples):
+    if any(each.late > LATE for each in row.latencies):
         return "disturbed: other programs used the core of the generator"
     return f"relative to {row.base}" if row.ratios and row.share is None else ""
 

@@ -8,12 +8,15 @@ from statistics import median
 
 import msgspec
 
+from ..generator import run_load
+from ..measure import Latency, Sample
 from ..processes import Child, start
 from ..runner import say
-from .generator import Latency, compile_generator, run_generator
 from .subjects import Line
 
 START_SECONDS = 15.0
+PENDING = 64
+"""Requests in flight when the saturation of a server is measured."""
 
 SHARES = (0.1, 0.5, 0.8)
 """Rates, as shares of the saturation of each server."""
@@ -38,13 +41,9 @@ class Plan:
     samples: int
 
 
-DEFAULT = Plan(rounds=3, warm=0.3, seconds=1.0, samples=ENOUGH_FOR_P999 + 1000)
-QUICK = Plan(rounds=1, warm=0.1, seconds=0.4, samples=2000)
-
-# The same as a part of the whole run, which has 15 minutes for everything.
-IN_RUN = Plan(rounds=3, warm=0.15, seconds=0.5, samples=ENOUGH_FOR_P999 + 1000)
-QUICK_IN_RUN = Plan(rounds=1, warm=0.05, seconds=0.1, samples=500)
-SECONDS_IN_RUN, QUICK_SECONDS_IN_RUN = 120.0, 9.0
+DEFAULT = Plan(rounds=3, warm=0.15, seconds=0.5, samples=ENOUGH_FOR_P999 + 1000)
+QUICK = Plan(rounds=1, warm=0.05, seconds=0.1, samples=500)
+DEFAULT_SECONDS, QUICK_SECONDS = 120.0, 9.0
 """About how long these take."""
 
 
@@ -60,9 +59,13 @@ class Row(msgspec.Struct, kw_only=True):
     rate: float
     base: str = ""
     """Title of the line that it is compared with."""
-    samples: list[Latency]
+    samples: list[Sample]
     ratios: list[float]
     """Its p99 to that of its base at the same rate, round by round: lower is better."""
+
+    @property
+    def latencies(self) -> list[Latency]:
+        return [sample.latency for sample in self.samples if sample.latency is not None]
 
     @property
     def bad(self) -> int:
@@ -71,7 +74,6 @@ class Row(msgspec.Struct, kw_only=True):
 
 def run_latency(lines: list[Line], plan: Plan, *, server_core: int, load_core: int) -> list[Row]:
     """Measure all lines, each of whose bases must be among them. Raises BenchmarkError."""
-    compile_generator()
     with ExitStack() as stack:
         servers: dict[str, tuple[Child, int]] = {}
         for subject in {line.subject.key: line.subject for line in lines}.values():
@@ -79,30 +81,31 @@ def run_latency(lines: list[Line], plan: Plan, *, server_core: int, load_core: i
             servers[subject.key] = server, int(server.read_line(START_SECONDS))
             server.pause()
 
-        def measure(line: Line, rate: float) -> Latency:
-            seconds = plan.seconds if rate == 0 else max(plan.seconds, plan.samples / rate)
+        def measure(line: Line, seconds: float, **options: object) -> Sample:
             server, port = servers[line.subject.key]
             server.resume()
-            sample = run_generator(server, port, line.texts, rate, warm=plan.warm, seconds=seconds, core=load_core)
+            sample = run_load(
+                server, port, line.texts, load_core, warm=plan.warm, seconds=seconds, separate=True, **options
+            )
             server.pause()
             return sample
 
         saturations: dict[str, list[float]] = {line.key: [] for line in lines}
         for _ in range(plan.rounds):
             for line in lines:
-                saturations[line.key].append(measure(line, 0).rate)
+                saturations[line.key].append(measure(line, plan.seconds, pending=PENDING).rate)
         rows = {line.key: _rows(line, lines, saturations) for line in lines}
         for number in range(1, plan.rounds + 1):
             say(f"latency, round {number} of {plan.rounds}")
             for line in lines:
                 for row in rows[line.key]:
-                    row.samples.append(measure(line, row.rate))
+                    row.samples.append(measure(line, max(plan.seconds, plan.samples / row.rate), rate=row.rate))
     for line in lines:
         base = next(row for row in rows[_base(line, lines).key] if row.share == SAME)
         for row in rows[line.key]:
             if row.share is None or row is base:
                 row.base = base.title
-                row.ratios = [ours.p99 / theirs.p99 for ours, theirs in zip(row.samples, base.samples, strict=True)]
+                row.ratios = [ours.p99 / theirs.p99 for ours, theirs in zip(row.latencies, base.latencies, strict=True)]
     return [row for line in lines for row in rows[line.key]]
 
 

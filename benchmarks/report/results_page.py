@@ -10,7 +10,6 @@ from ..measure import rate
 from ..results import Column, CurveResult, Run, SectionResult
 from .analysis import Cell, amount, async_to_def, cell, ratio, subjects_of
 from .cuts import sessions_that_are_cut
-from .limits import LIMITS
 from .markdown import QUICK, ratio_cell, rounds, table
 
 INTRODUCTION = """\
@@ -71,7 +70,6 @@ def blocks(run: Run, cuts: Cuts) -> Iterator[str]:
             yield f"*{curve.about}.*\n"
     yield from _rates(run)
     yield from _machine(run)
-    yield LIMITS
 
 
 def _section(run: Run, section: SectionResult) -> Iterator[str]:

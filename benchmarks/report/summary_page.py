@@ -76,8 +76,18 @@ $ make bench ARGS=--plan                       # shows the number of measurement
 $ make bench ARGS=--quick                      # about 2 minutes; the figures are too rough to quote
 $ make bench ARGS="--only requests"            # measures only workloads and sections whose keys begin with "requests"
 $ make bench ARGS="--without go"               # leaves out everything that needs Go
-$ make bench ARGS=--help                       # shows all options, and further benchmarks
+$ make bench ARGS=--help                       # shows all options
 ```
+
+If you change code that runs for each message, compare your working tree with another commit:
+
+```console
+$ make bench ARGS="--against main"                    # about 4 minutes
+$ make bench ARGS="--against main --only requests"    # less than a minute
+```
+
+This runs the servers and clients of the working tree once with its own `wsrpc` and once with the `wsrpc` of the commit,
+in turns. It prints one line for each workload. A ratio below 0.95 in "by CPU" is a loss that you should explain.
 
 The pages Benchmarks and Benchmark results are generated from `docs/performance/results.json` and
 `docs/performance/cuts.json`. Do not edit the pages by hand. To change their text, edit the generator in

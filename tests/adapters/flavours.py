@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import pytest
 from aiohttp import web
 from asgi_servers import SERVERS
-from hosts import Asgi, AsgiHypercorn, Host, Uvicorn
+from hosts import Asgi, AsgiHypercorn, Host, Uvicorn, running
 from raw_websocket import RawPeer, build_frame, raw_client, raw_server
 
 import wsrpc_adapters.aiohttp
@@ -215,19 +215,8 @@ class PicowsAccepts(Accepts):
 
     @asynccontextmanager
     async def serve(self, limits: Limits, accept: Callable[[Transport], None]) -> AsyncGenerator[str]:
-        async with picows.listen(HandsOver(limits, accept)) as listener:
+        async with picows.listen(Accepting(limits, accept)) as listener:
             yield listener.url
-
-
-class HandsOver(Server):
-    """Has no peers: whatever connects goes to a function."""
-
-    def __init__(self, limits: Limits, accept: Callable[[Transport], None]) -> None:
-        super().__init__(limits=limits)
-        self._hand_over = accept
-
-    async def accept(self, transport: Transport, handshake: Handshake | None = None) -> Any:
-        self._hand_over(transport)
 
 
 class Memory(Flavour):
@@ -292,13 +281,8 @@ class AiohttpAccepts(Accepts):
 
         app = web.Application()
         app.router.add_get("/", handler)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"ws://127.0.0.1:{runner.addresses[0][1]}/"
-        finally:
-            await runner.cleanup()
+        async with running(app, shutdown_timeout=2.0) as url:
+            yield url.removesuffix("ws")
 
 
 FLAVOURS: list[Flavour] = [

@@ -7,10 +7,10 @@ ability: the tests look there, and the table in docs/reference/adapters.md is ma
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager as Context
 from contextlib import asynccontextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from aiohttp import web
 from asgi_servers import SERVERS
@@ -49,6 +49,8 @@ ABILITIES: dict[str, str] = {
 }
 """What a host may be unable to do."""
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 EARLY = "uvicorn discards data that arrives with the request. RFC 6455 does not allow clients to send data so early."
 
 
@@ -85,24 +87,36 @@ class Aiohttp(Host):
 
     @asynccontextmanager
     async def serving(self, server: Server) -> AsyncGenerator[str]:
-        app = web.Application()
-        app.router.add_get("/ws", aiohttp_handler(server))
+        async with running(application(server)) as url:
+            yield url
 
-        async def close(app: web.Application) -> None:
-            await server.close()
 
-        async def start(app: web.Application) -> None:
-            await server.open()
+def application(server: Server, handler: Handler | None = None, *, drain: float = 0.0) -> web.Application:
+    """An aiohttp application with the route ``/ws``, which opens and closes the server."""
+    app = web.Application()
+    app.router.add_get("/ws", handler or aiohttp_handler(server))
 
-        app.on_startup.append(start)
-        app.on_shutdown.append(close)
-        runner = web.AppRunner(app, access_log=None)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
-            yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
-        finally:
-            await runner.cleanup()
+    async def start(app: web.Application) -> None:
+        await server.open()
+
+    async def close(app: web.Application) -> None:
+        await server.close(drain)
+
+    app.on_startup.append(start)
+    app.on_shutdown.append(close)
+    return app
+
+
+@asynccontextmanager
+async def running(app: web.Application, **options: Any) -> AsyncGenerator[str]:
+    """The URL of the ``/ws`` of an aiohttp application; at the end it is shut down."""
+    runner = web.AppRunner(app, access_log=None, **options)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/ws"
+    finally:
+        await runner.cleanup()
 
 
 class Picows(Host):

@@ -6,105 +6,59 @@ import asyncio
 from typing import Any
 
 import pytest
-import uvicorn
-from asgi_servers import SERVERS, Uvicorn, uvicorn_serving
+from asgi_servers import SERVERS, uvicorn_serving
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, handshake, raw_client
+from raw_websocket import PING, PONG, raw_client
 from served import Endings, Observed, echo_server
 
-from wsrpc import Client, CloseInfo, Handshake, Limits, Server
+from wsrpc import Handshake, Limits, Server
 from wsrpc_adapters.asgi import asgi
 
 LIMITS = Limits(close_timeout=2.0)
-every_server = pytest.mark.parametrize("run", SERVERS)
 
 
-@every_server
+@pytest.mark.parametrize("run", SERVERS)
 async def test_calls_and_ends_under_every_server(run: str) -> None:
     server = echo_server()
     endings = Endings(server)
+    closed = (1006, "", False) if run == "hypercorn" else (4001, "bye", True)
     async with SERVERS[run](asgi(server)) as port:
-        url = f"ws://127.0.0.1:{port}/a%20b?x=1"
-        async with Observed(url) as seen:
-            numbers = range(200)
-            assert await asyncio.gather(*(seen.client.request("echo", n) for n in numbers)) == list(numbers)
-            assert server.peers[0].info.path == "/a b" and server.peers[0].info.target == "/a%20b?x=1"
-            await seen.client.close(4001, "bye")
-        info = await endings.next()
-        expected = (1006, "", False) if run == "hypercorn" else (4001, "bye", True)
-        assert (info.code, info.reason, info.was_clean) == expected
-        async with Observed(url) as seen:
-            await server.peers[0].close(4002, "enough")
-            ended = await seen.ended
-            assert (ended.code, ended.reason) == (4002, "enough")
-            info = await endings.next()
-            assert (info.code, info.reason, info.was_clean) == (4002, "enough", True)
-        async with Observed(url) as seen:
-            assert seen.client.peer.transport is not None
-            seen.client.peer.transport.abort()
-            info = await endings.next()
-            assert (info.code, info.was_clean) == (1006, False)
-        await server.close()
+        url = f"ws://127.0.0.1:{port}/a%2Fb%20%C3%BC?x=%C3%BC&y=1+2&z"
+        for end, expected in (("client", closed), ("server", (4002, "enough", True)), ("abort", (1006, "", False))):
+            async with Observed(url) as seen:
+                [peer] = server.peers
+                numbers = range(200)
+                assert await asyncio.gather(*(seen.client.request("echo", n) for n in numbers)) == list(numbers)
+                assert peer.info.target == url.partition(str(port))[2]
+                assert (peer.info.path, dict(peer.info.query)) == ("/a/b ü", {"x": "ü", "y": "1 2", "z": ""})
+                transport = seen.client.peer.transport
+                assert transport is not None
+                if end == "abort":
+                    transport.abort()
+                else:
+                    await (seen.client.close(4001, "bye") if end == "client" else peer.close(4002, "enough"))
+                info = await endings.next()
+                assert (info.code, info.reason if end != "abort" else "", info.was_clean) == expected
+        if run == "hypercorn":
+            await server.close()
+            return
+        last = Observed(url)
+        await last.client.connect()
+    assert (await last.ended).code == (await endings.next()).code == 1012
+    await last.client.close()
 
 
-@pytest.mark.parametrize("run", ["uvicorn", "uvicorn-wsproto", "uvicorn-websockets"])
-async def test_uvicorn_s_shutdown_closes_with_1012(run: str) -> None:
+@pytest.mark.parametrize("answers", [b"wrong", None])
+async def test_uvicorn_finds_a_dead_connection(answers: bytes | None) -> None:
     server = echo_server()
     endings = Endings(server)
-    async with SERVERS[run](asgi(server)) as port:
-        client = Client(f"ws://127.0.0.1:{port}/", limits=LIMITS, reconnect=None)
-        ended: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
-        client.on("close", lambda peer, info: ended.set_result(info))
-        await client.connect()
-    assert (await ended).code == 1012
-    assert (await endings.next()).code == 1012
-    await client.close()
-
-
-async def test_draining_before_uvicorn_shuts_down() -> None:
-    server = Server(limits=LIMITS)
-    go, started = asyncio.Event(), asyncio.Event()
-
-    @server.on("slow")
-    async def slow() -> str:
-        started.set()
-        await go.wait()
-        return "done"
-
-    class DrainingUvicorn(Uvicorn):
-        async def shutdown(self, sockets: Any = None) -> None:
-            await server.close(drain=20)
-            await super().shutdown(sockets)
-
-    web = DrainingUvicorn(uvicorn.Config(asgi(server), port=0, log_config=None))
-    serving = asyncio.create_task(web.serve())
-    await turns_until(lambda: web.started)
-    port = web.servers[0].sockets[0].getsockname()[1]
-    async with Client(f"ws://127.0.0.1:{port}/", limits=LIMITS, reconnect=None) as client:
-        request = asyncio.create_task(client.request("slow"))
-        await started.wait()
-        web.should_exit = True
-        await turns_until(lambda: not server.healthy)
-        go.set()
-        assert await request == "done"
-        await serving
-
-
-async def test_an_application_that_uvicorn_cancels_in_its_handshake() -> None:
-    server = Server(limits=LIMITS)
-    asked = asyncio.Event()
-
-    @server.on_handshake
-    async def gate(given: Handshake) -> None:
-        asked.set()
-        await asyncio.Event().wait()
-
-    async with uvicorn_serving(asgi(server), timeout_graceful_shutdown=0) as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
-        await asked.wait()
-    writer.transport.abort()
-    assert server.peers == ()
+    async with uvicorn_serving(asgi(server), ws_ping_interval=0.05, ws_ping_timeout=0.1) as port:
+        async with raw_client(port) as peer:
+            await peer.next_of(PING)
+            if answers is not None:
+                await peer.send(peer.frame(PONG, answers))
+            info = await endings.next()
+            assert (info.code, info.was_clean) == (1006, False)  # uvicorn says 1011 to the other side alone
 
 
 # ---------------------------------------------------------------- an ASGI server that the test plays
@@ -139,6 +93,10 @@ class Played:
         async with asyncio.timeout(8):
             return await self.said.get()
 
+    async def leaves(self) -> None:
+        self.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
+        await self.running
+
     def text(self, text: str) -> None:
         self.events.put_nowait({"type": "websocket.receive", "text": text})
 
@@ -151,8 +109,7 @@ async def test_a_scope_with_nothing_but_what_the_specification_demands() -> None
     assert (await played.next())["type"] == "websocket.send"
     info = server.peers[0].info
     assert (info.path, info.remote, info.local) == ("/café", None, None)
-    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
-    await played.running
+    await played.leaves()
 
 
 async def test_a_server_that_cannot_refuse_with_a_response_closes() -> None:
@@ -280,30 +237,25 @@ def answer(number: int) -> str:
     return f'{{"i":{number},"d":{number}}}'
 
 
-async def answers_to(batches: list[int], *, waits: bool) -> list[str]:
-    """What is sent in answer to requests that come in batches; each ``send()`` may wait for a turn of the loop."""
-    server = echo_server()
-    played = Played(asgi(server))
+@pytest.mark.parametrize("waits", [False, True], ids=["at-once", "waits"])
+@pytest.mark.parametrize("batches", [[1] * 6, [6], [1, 1, 4], [3, 1, 1, 1]], ids=str)
+async def test_answers_are_the_same_however_they_are_written(batches: list[int], waits: bool) -> None:
+    """By the task that reads, where each read brings one message, and by a task of their own.
+
+    Each ``send()`` may wait for a turn of the loop.
+    """
+    played = Played(asgi(echo_server()))
     await played.next()
     answers: list[str] = []
     for size in batches:
         played.blocked = asyncio.get_running_loop().create_future() if waits else None
         for number in range(len(answers) + 1, len(answers) + size + 1):
             played.text(request(number))
-        if waits:
-            assert played.blocked is not None
+        if played.blocked is not None:
             asyncio.get_running_loop().call_later(0, played.blocked.set_result, None)
         answers += [(await played.next())["text"] for _ in range(size)]
-    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
-    await played.running
-    return answers
-
-
-@pytest.mark.parametrize("waits", [False, True], ids=["at-once", "waits"])
-@pytest.mark.parametrize("batches", [[1] * 6, [6], [1, 1, 4], [3, 1, 1, 1]], ids=str)
-async def test_answers_are_the_same_however_they_are_written(batches: list[int], waits: bool) -> None:
-    """By the task that reads, where each read brings one message, and by a task of their own."""
-    assert await answers_to(batches, waits=waits) == [answer(number) for number in range(1, 7)]
+    await played.leaves()
+    assert answers == [answer(number) for number in range(1, 7)]
 
 
 async def test_a_single_answer_is_written_by_the_task_that_reads() -> None:
@@ -326,8 +278,7 @@ async def test_a_single_answer_is_written_by_the_task_that_reads() -> None:
         played.text(request(number))
         await played.next()
     assert writers[4] is writers[5] is readers[1]
-    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
-    await played.running
+    await played.leaves()
 
 
 async def test_a_send_that_waits_in_the_task_that_reads_leaves_the_reading_to_another() -> None:
@@ -348,15 +299,4 @@ async def test_a_send_that_waits_in_the_task_that_reads_leaves_the_reading_to_an
     assert played.said.empty()
     played.blocked.set_result(None)
     assert [(await played.next())["text"] for _ in range(2)] == [answer(4), answer(5)]
-    played.events.put_nowait({"type": "websocket.disconnect", "code": 1000})
-    await played.running
-
-
-async def test_what_is_too_large_for_this_connection_closes_with_1009() -> None:
-    server = echo_server(limits=LIMITS.replace(message=1024))
-    endings = Endings(server)
-    async with uvicorn_serving(asgi(server)) as port, raw_client(port) as peer:
-        await peer.send(peer.frame(TEXT, "x" * 1025), peer.frame(TEXT, '{"i":1,"a":["echo",1]}'))
-        frame = await peer.next_frame()
-        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1009, "1025 bytes, the limit is 1024")
-        assert (await endings.next()).code == 1009
+    await played.leaves()

@@ -11,12 +11,11 @@ from typing import Any
 
 import litestar
 import pytest
-from asgi_servers import uvicorn_serving
 from fastapi import Depends, FastAPI, Request, WebSocket
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
 
-from wsrpc import Client, Key, Limits, Peer, Router, Server
+from wsrpc import Key, Limits, Peer, Router, Server
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 
 with warnings.catch_warnings():  # of Starlette, because of the HTTP library that is installed
@@ -86,13 +85,6 @@ def answer(websocket: Any, request: int, *args: object) -> Any:
             return message["d"]
 
 
-def test_a_factory_and_two_test_clients() -> None:
-    for _ in range(2):
-        with TestClient(make_app()) as client, client.websocket_connect("/ws") as one:
-            assert answer(one, 1, "add", "a") == 1
-            assert client.get("/rows").json() == ["a"]
-
-
 def test_one_application_and_two_test_clients() -> None:
     app = make_app()
     server: Server = app.state.server
@@ -158,16 +150,3 @@ def test_a_lifespan_that_was_not_called_says_how_to() -> None:
     text = r"^lifespan\(\) takes a wsrpc Server, as in FastAPI\(lifespan=lifespan\(server\)\); got a Starlette$"
     with pytest.raises(TypeError, match=text), TestClient(Starlette(lifespan=wrong)):
         pass
-
-
-async def test_under_uvicorn_twice() -> None:
-    app = make_app()
-    for _ in range(2):
-        async with uvicorn_serving(app) as port:
-            url = f"ws://127.0.0.1:{port}/ws"
-            async with Client(url, limits=LIMITS) as one, Client(url, limits=LIMITS) as two:
-                added: asyncio.Queue[str] = asyncio.Queue()
-                two.on("added", added.put_nowait)
-                assert await one.request("add", "row") == 1
-                assert await added.get() == "row"
-        assert app.state.server.peers == ()

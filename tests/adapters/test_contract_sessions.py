@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager as Context
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,7 +24,7 @@ from aiohttp import web
 from asgi_servers import SERVERS
 from core_driver import turns
 from dialings import DIALINGS, Dialing
-from hosts import HOSTS, Default, Host
+from hosts import HOSTS, Default, Host, application, running
 from leftovers import turns_until
 from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer
 from served import hosts, raw
@@ -264,6 +264,16 @@ class Both:
         """Wait until the client has come back so often, at least."""
         await turns_until(lambda: len(self.back) >= times)
 
+    async def drops(self, times: int) -> None:
+        """Drop the connection in the middle of so many exchanges, each time a bit later."""
+        for drops in range(1, times + 1):
+            running = asyncio.create_task(self.exchange())
+            await turns(3 * drops)
+            self.reached.drop()
+            await self.came_back(drops)
+            await running
+        await self.went_on(times)
+
     async def cut_or_over(self, running: asyncio.Task[None]) -> None:
         """Wait until the connection drops, or ``running`` has ended without that."""
         await turns_until(lambda: self.client.state != "connected" or running.done())
@@ -281,12 +291,13 @@ class Both:
 
 
 @asynccontextmanager
-async def session(way: Way, limits: Limits = LIMITS, **options: Any) -> AsyncGenerator[Both]:
+async def session(
+    way: Way, limits: Limits = LIMITS, client: dict[str, Any] | None = None, **options: Any
+) -> AsyncGenerator[Both]:
     server = Server(limits=limits, **options)
     async with asyncio.timeout(60), way.reach(server) as reached:
-        client = reached.client(limits=limits)
-        both = Both(server, client, reached)
-        async with client:
+        both = Both(server, reached.client(limits=limits, **client or {}), reached)
+        async with both.client:
             await both.complete()
             yield both
 
@@ -295,15 +306,8 @@ async def session(way: Way, limits: Limits = LIMITS, **options: Any) -> AsyncGen
 async def test_everything_goes_on_after_each_drop(way: Way) -> None:
     async with session(way) as s:
         peer = s.peer
-        for drops in range(1, 6):
-            running = asyncio.create_task(s.exchange())
-            for _ in range(3 * drops):
-                await asyncio.sleep(0)
-            s.reached.drop()
-            await s.came_back(drops)
-            await running
-            assert s.peer is peer and s.client.peer.connected
-        await s.went_on(5)
+        await s.drops(5)
+        assert s.peer is peer and s.client.peer.connected
 
 
 @proxied
@@ -438,68 +442,30 @@ async def test_a_half_open_connection_is_fenced(host: Host) -> None:
 
 
 @hosts
-async def test_ten_resumes_in_a_row_while_each_old_connection_is_open(host: Host) -> None:
-    server, notes, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url, AsyncExitStack() as sockets:
-        old = await sockets.enter_async_context(raw(url))
-        resume = await begin(old)
-        (peer,) = server.peers
-        await turns_until(lambda: notes == [1])
-        for gen in range(1, 11):
-            new = await sockets.enter_async_context(raw(url, RESUMES))
-            await say(new, resume | {"gen": gen})
-            answer = await hear(new)
-            assert answer["t"] == "resumed"
-            resume["token"] = answer["token"]
-            assert await ends_with(old) == 4409
-            old.drop()
-            old = new
-        assert server.peers == (peer,) and peer.connected and told == ["open"]
-
-
-@hosts
 async def test_a_client_that_means_to_resume_gets_a_peer_with_its_first_message(host: Host) -> None:
+    """Also after a session that is gone."""
     server, _, told = noting()
     async with asyncio.timeout(30), host.serving(server) as url, raw(url, RESUMES) as peer:
         await peer.send(peer.frame(PING, "there"))
         assert (await peer.next_frame()).opcode == PONG  # so the server has begun to read
         await turns(20)
         assert server.peers == () and told == []
-        # Two messages in one write, of which the first begins a session like any other.
-        await peer.send(
-            *(peer.frame(TEXT, text) for text in ('{"i":1,"a":["echo","one"]}', '{"i":2,"a":["echo","two"]}'))
-        )
-        answers = [json.loads((await peer.next_of(TEXT)).payload) for _ in range(2)]
-        assert answers == [{"i": 1, "d": "one"}, {"i": 2, "d": "two"}]
+        gone = HELLO | {"t": "resume", "gen": 1, "rx": 0, "bytes": 0, "sid": "x" * 22, "token": "x" * 43}
+        control = {"ws-wrapper": False, "wsrpc": gone}
+        echo = {"i": 1, "a": ["echo", "x"]}
+        await peer.send(*(peer.frame(TEXT, json.dumps(message)) for message in (control, echo)))
+        assert await hear(peer) == {"t": "gone", "why": "expired"}
+        assert (await hear(peer))["t"] == "welcome"
+        assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
         assert len(server.peers) == 1 and told == ["open"]
 
 
-@hosts
-async def test_a_client_that_says_nothing_gets_a_peer_after_a_while(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_client_that_says_nothing_gets_a_peer_after_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sessions, "FIRST_MESSAGE", 0.01)
     server, _, told = noting()
-    async with asyncio.timeout(30), host.serving(server) as url, raw(url, RESUMES) as peer:
+    async with asyncio.timeout(30), Default().serving(server) as url, raw(url, RESUMES):
         await turns_until(lambda: len(server.peers) == 1)
-        await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","one"]}'))
-        assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "one"}
         assert told == ["open"]
-
-
-@hosts
-async def test_a_client_that_has_not_said_what_it_resumes_does_not_delay_the_end(
-    host: Host, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sessions, "FIRST_MESSAGE", 1000.0)
-    server, _, told = noting()
-    async with asyncio.timeout(30):
-        async with host.serving(server) as url, raw(url, RESUMES) as peer:
-            closing = asyncio.create_task(server.close())
-            assert await ends_with(peer) == 1012
-            peer.drop()
-            await closing
-        assert told == []
 
 
 @hosts
@@ -521,25 +487,6 @@ async def test_messages_in_the_same_read_as_the_resume(host: Host) -> None:
             assert notes == list(range(1, 13))
             await new.send(new.frame(TEXT, '{"i":1,"a":["echo","x"]}'))
             assert json.loads((await new.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
-
-
-@hosts
-async def test_gone_and_then_a_new_session(host: Host) -> None:
-    server, notes, _ = noting()
-    async with asyncio.timeout(30), host.serving(server) as url:
-        async with raw(url) as old:
-            resume = await begin(old)
-            await turns_until(lambda: notes == [1])
-        (peer,) = server.peers
-        async with raw(url, RESUMES) as new:
-            echo = new.frame(TEXT, '{"i":1,"a":["echo","x"]}')
-            wrong = {"ws-wrapper": False, "wsrpc": resume | {"token": "x" * 43}}
-            await new.send(new.frame(TEXT, json.dumps(wrong)), echo)
-            assert await hear(new) == {"t": "gone", "why": "expired"}
-            assert (await hear(new))["t"] == "welcome"
-            assert json.loads((await new.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
-            await turns_until(lambda: peer.detached)
-            assert len(server.peers) == 2
 
 
 # ---------------------------------------------------------------- ends of connections
@@ -619,15 +566,14 @@ class Calls:
     """How many calls of an application run, or of an HTTP handler."""
 
     def __init__(self) -> None:
-        self.running = 0
-        self.failed: list[BaseException] = []
+        self.running = self.failed = 0
 
     async def run(self, call: Awaitable[Any]) -> Any:
         self.running += 1
         try:
             return await call
-        except BaseException as exc:
-            self.failed.append(exc)
+        except BaseException:
+            self.failed += 1
             raise
         finally:
             self.running -= 1
@@ -636,57 +582,54 @@ class Calls:
 @asynccontextmanager
 async def serving_calls(server: Server, by: str) -> AsyncGenerator[tuple[str, Calls]]:
     """Serve by the aiohttp handler, or by the ASGI application under the server ``by``."""
-    calls = Calls()
-    if by != "aiohttp":
-        application = asgi(server)
+    calls, application_of_asgi = Calls(), asgi(server)
 
-        async def counted(scope: Any, receive: Any, send: Any) -> None:
-            if scope["type"] == "websocket":
-                await calls.run(application(scope, receive, send))
-            else:
-                await application(scope, receive, send)
-
-        async with SERVERS[by](counted) as port:
-            yield f"ws://127.0.0.1:{port}/", calls
-        return
+    async def counted(scope: Any, receive: Any, send: Any) -> None:
+        call = application_of_asgi(scope, receive, send)
+        await (calls.run(call) if scope["type"] == "websocket" else call)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         response: web.StreamResponse = await calls.run(serve(server, request))
         return response
 
-    async def close(app: web.Application) -> None:
-        await server.close()
-
-    app = web.Application()
-    app.router.add_get("/", handler)
-    app.on_shutdown.append(close)
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        yield f"ws://127.0.0.1:{runner.addresses[0][1]}/", calls
-    finally:
-        await runner.cleanup()
+    if by == "aiohttp":
+        async with running(application(server, handler)) as url:
+            yield url, calls
+    else:
+        async with SERVERS[by](counted) as port:
+            yield f"ws://127.0.0.1:{port}/", calls
 
 
 @pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
-async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(by: str) -> None:
+@pytest.mark.parametrize("opening", [False, True])
+async def test_the_call_of_a_connection_returns_with_it_although_its_session_goes_on(by: str, opening: bool) -> None:
+    """Also while the `open` handlers of the session run."""
     server, notes, told = noting()
+    go_on = asyncio.Event()
+
+    @server.on("open")
+    async def opened() -> None:
+        told.append("open")
+        await go_on.wait()
+
+    if not opening:
+        go_on.set()
     began = 0.0
     async with asyncio.timeout(30):
         async with serving_calls(server, by) as (url, calls):
             async with raw(url) as first:
                 resume = await begin(first)
-                await turns_until(lambda: notes == [1])
+                await turns_until(lambda: server.peers and server.peers[0].stats().messages_in == 3)
+                (peer,) = server.peers
                 assert calls.running == 1
                 first.reset()
-            await turns_until(lambda: calls.running == 0)
-            (peer,) = server.peers
-            assert peer.detached
+            await turns_until(lambda: peer.detached and calls.running == 0)
             async with raw(url, RESUMES) as second:
                 await say(second, resume)
                 resume |= {"gen": 2, "token": (await hear(second))["token"]}
                 await turns_until(lambda: peer.connected and calls.running == 1)
+                go_on.set()
+                await turns_until(lambda: notes == [1])
                 async with raw(url, RESUMES) as third:
                     await say(third, resume)
                     assert (await hear(third))["t"] == "resumed"
@@ -703,60 +646,10 @@ async def test_the_call_of_a_connection_returns_with_it_although_its_session_goe
     assert not calls.failed and list(server.peers) == [] and told == ["open", "close"]
 
 
-@pytest.mark.parametrize("by", ["aiohttp", "uvicorn", "uvicorn-wsrpc", "hypercorn"])
-async def test_it_returns_also_while_the_open_handlers_of_the_session_run(by: str) -> None:
-    server, notes, _ = noting()
-    go_on = asyncio.Event()
-    server.on("open", lambda: go_on.wait())
-    async with asyncio.timeout(30), serving_calls(server, by) as (url, calls):
-        async with raw(url) as first:
-            resume = await begin(first)
-            await turns_until(lambda: len(server.peers) == 1)
-            (peer,) = server.peers
-            await turns_until(lambda: peer.stats().messages_in == 3)
-            first.reset()
-        await turns_until(lambda: peer.detached)
-        await turns_until(lambda: calls.running == 0)
-        async with raw(url, RESUMES) as second:
-            await say(second, resume)
-            assert (await hear(second))["t"] == "resumed"
-            go_on.set()
-            await turns_until(lambda: notes == [1])
-        await turns_until(lambda: calls.running == 0)
-
-
-@hosts
-async def test_a_host_ends_with_sessions_that_have_no_connection(host: Host) -> None:
-    server, notes, told = noting()
-    began = 0.0
-    async with asyncio.timeout(30):
-        async with host.serving(server) as url:
-            for _ in range(3):
-                async with raw(url) as one:
-                    await begin(one)
-                    one.drop()
-            await turns_until(lambda: len(server.peers) == 3 and all(peer.detached for peer in server.peers))
-            began = asyncio.get_running_loop().time()
-        assert asyncio.get_running_loop().time() - began < 10.0
-    assert server.peers == () and told == ["open"] * 3 + ["close"] * 3 and notes == [1, 1, 1]
-
-
 @hosts
 async def test_compressed_messages_go_on(host: Host) -> None:
-    server = Server(limits=LIMITS, compression=True)
-    async with asyncio.timeout(60), Through(host).reach(server) as reached:
-        client = reached.client(compression=True)
-        both = Both(server, client, reached)
-        async with client:
-            await both.complete()
-            for drops in range(1, 4):
-                running = asyncio.create_task(both.exchange())
-                for _ in range(4 * drops):
-                    await asyncio.sleep(0)
-                reached.drop()
-                await both.came_back(drops)
-                await running
-            await both.went_on(3)
+    async with session(Through(host), compression=True, client={"compression": True}) as s:
+        await s.drops(3)
 
 
 @ways

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from flavours import OVER_SOCKETS, OverSockets, able
-from raw_websocket import CLOSE, PING, PONG, TEXT, handshake
+from flavours import OVER_SOCKETS, OverSockets, able, unable
+from leftovers import timers_due
+from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, handshake
 from recorder import Recorder
 
 from wsrpc import CloseInfo, Limits
@@ -42,13 +43,12 @@ over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 
 
 @asynccontextmanager
-async def doing(*what: Callable[[], object], every: float = 0.0) -> AsyncGenerator[None]:
+async def doing(call: Callable[[], object], every: float = 0.0) -> AsyncGenerator[None]:
     """Call it again and again meanwhile."""
 
     async def go_on() -> None:
         while True:
-            for call in what:
-                call()
+            call()
             await asyncio.sleep(every)
 
     task = asyncio.create_task(go_on())
@@ -79,69 +79,32 @@ def sender(transport: Transport, recorder: Recorder, payload: bytes, *, always: 
 
 
 @able("heartbeat")
-async def test_an_idle_connection(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
+@pytest.mark.parametrize("what", ["nothing", "we send", "we send without end", "they send"])
+async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSockets, what: str) -> None:
+    """What comes in proves only that the other side's messages arrive."""
+    without_end = what == "we send without end"  # it is never full, so that only the ping finds it, behind all that
+    limits = LIMITS.replace(high_water=1 << 30) if without_end else LIMITS
+    async with flavour.raw(limits, receive_buffer=4096 if without_end else None) as (transport, raw):
         recorder = Recorder.of(transport)
-        info = await found(recorder)
+        message = raw.frame(TEXT, "are you there?")
+        send = {
+            "nothing": lambda: None,
+            "we send": sender(transport, recorder, b"x"),
+            "we send without end": sender(transport, recorder, PIECE, always=True),
+            "they send": lambda: raw.sock.send(message),
+        }[what]
+        async with doing(send, every=0.005):
+            info = await found(recorder)
         assert (info.code, info.reason) == (1011, "no response to a ping within 0.2 s")
-        # Should somebody be there after all, it is told why.
-        assert (await raw.next_frame()).opcode == PING
-        frame = await raw.next_frame()
-        assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1011, info.reason)
-
-
-@able("heartbeat")
-async def test_a_connection_that_is_found_dead_takes_nothing_any_more(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, _):
-        recorder = Recorder.of(transport)
-        await found(recorder)
+        assert not recorder.paused and bool(recorder.messages) is (what == "they send")
+        if what == "nothing":  # should somebody be there after all, it is told why
+            assert (await raw.next_frame()).opcode == PING
+            frame = await raw.next_frame()
+            assert (frame.opcode, frame.code, frame.reason) == (CLOSE, 1011, info.reason)
         with pytest.raises(ConnectionError):
             transport.send(b"too late")
         await transport.close()
         transport.abort()
-
-
-@over_sockets
-@pytest.mark.parametrize(
-    "limits", [LIMITS, LIMITS.replace(ping_interval=0.2, stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.25)]
-)
-async def test_a_connection_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
-    async with flavour.raw(limits) as (transport, _):
-        recorder = Recorder.of(transport)
-        async with doing(sender(transport, recorder, PIECE)):
-            info = await found(recorder)
-        assert info.code in (1006, 1011) and info.reason
-        if limits.stall == 0.1:
-            assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
-
-
-@able("heartbeat")
-async def test_a_connection_on_which_sending_never_stops(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(high_water=1 << 30), receive_buffer=4096) as (transport, _):
-        recorder = Recorder.of(transport)
-        # It is never full, so that only the ping finds it, which is behind all that.
-        async with doing(sender(transport, recorder, PIECE, always=True), every=0.001):
-            assert (await found(recorder)).code == 1011
-
-
-@able("heartbeat")
-async def test_a_connection_whose_buffer_in_the_system_never_fills(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, _):
-        recorder = Recorder.of(transport)
-        async with doing(sender(transport, recorder, b"x"), every=0.005):
-            assert (await found(recorder)).code == 1011
-        assert not recorder.paused
-
-
-@able("heartbeat")
-async def test_a_connection_that_is_dead_in_one_direction(flavour: OverSockets) -> None:
-    """What comes in proves only that the other side's messages arrive."""
-    async with flavour.raw(LIMITS) as (transport, raw):
-        recorder = Recorder.of(transport)
-        message = raw.frame(TEXT, "are you there?")
-        async with doing(lambda: raw.sock.send(message), every=0.005):
-            assert (await found(recorder)).code == 1011
-        assert recorder.messages
 
 
 @able("heartbeat")
@@ -158,23 +121,49 @@ async def test_a_wrong_answer(flavour: OverSockets, kind: str) -> None:
 
 
 @over_sockets
+@pytest.mark.parametrize(
+    "limits", [LIMITS, LIMITS.replace(ping_interval=0.2, stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.25)]
+)
+async def test_a_connection_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
+    async with flavour.raw(limits) as (transport, _):
+        recorder = Recorder.of(transport)
+        async with doing(sender(transport, recorder, PIECE)):
+            info = await found(recorder)
+        assert info.code in (1006, 1011) and info.reason
+        if limits.stall == 0.1:
+            assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
+
+
+async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder) -> None:
+    """Read for longer than a ping may take, each time a little."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + 1.2
+    while loop.time() < end:
+        await take()
+        await asyncio.sleep(0.01)
+    assert recorder.lost is None
+
+
+@over_sockets
 async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
     async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=RECEIVES) as (transport, raw):
         recorder = Recorder.of(transport)
         for number in range(600):  # 36 MB, which the ping waits behind
             transport.send(b"%d " % number + PIECE)
-        loop = asyncio.get_running_loop()
-        start, number = loop.time(), 0
-        while loop.time() < start + 1.5:
-            assert (await raw.next_of(TEXT)).payload.startswith(b"%d " % number)
-            number += 1
-            await asyncio.sleep(0.01)
-        assert recorder.lost is None and transport.unsent
-        while number < 600:
+        seen: list[bytes] = []
+
+        async def take() -> None:
             frame = await raw.next_frame()
-            number += frame.opcode == TEXT
             if frame.opcode == PING:
                 await raw.send(raw.frame(PONG, frame.payload))
+            else:
+                seen.append(frame.payload.partition(b" ")[0])
+
+        await read_slowly(take, recorder)
+        assert transport.unsent
+        while len(seen) < 600:
+            await take()
+        assert seen == [b"%d" % number for number in range(600)]
         await raw.send(raw.frame(TEXT, "still here"))
         await recorder.count(1)
         assert recorder.lost is None
@@ -201,12 +190,7 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
         transport = await accepted
         recorder = Recorder.of(transport)
         transport.send(b"x" * 36_000_000)
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        while loop.time() < start + 1.5:
-            await reader.readexactly(100_000)
-            await asyncio.sleep(0.01)
-        assert recorder.lost is None
+        await read_slowly(lambda: reader.readexactly(100_000), recorder)
         transport.abort()
         await recorder.end()
         writer.transport.abort()
@@ -216,36 +200,52 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     await listener.wait_closed()
 
 
-@able("heartbeat")
-async def test_without_a_timeout_nobody_need_answer(flavour: OverSockets) -> None:
-    limits = LIMITS.replace(ping_interval=0.02, ping_timeout=None)
-    async with flavour.raw(limits) as (transport, raw):
-        recorder = Recorder.of(transport)
-        for _ in range(10):
-            assert (await raw.next_frame()).opcode == PING
-        assert recorder.lost is None
+async def answer(raw: RawPeer, pings: int) -> list[bytes]:
+    """Answer so many pings, and return the messages between them."""
+    texts: list[bytes] = []
+    while pings:
+        frame = await raw.next_frame()
+        if frame.opcode == PING:
+            pings -= 1
+            await raw.send(raw.frame(PONG, frame.payload))
+        else:
+            texts.append(frame.payload)
+    return texts
 
 
 @able("heartbeat")
-async def test_pings_keep_their_place_among_messages(flavour: OverSockets) -> None:
+async def test_a_ping_that_is_answered_keeps_the_connection_and_its_place_among_messages(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.01, ping_timeout=8.0)) as (transport, raw):
         recorder = Recorder.of(transport)
         sent = iter(range(1_000_000))
-        pings, expected = 0, 0
 
         def send_more() -> None:
             if not recorder.paused:
                 transport.send(b"%d" % next(sent))
 
         async with doing(send_more):
-            while pings < 10:
-                frame = await raw.next_frame()
-                if frame.opcode == PING:
-                    pings += 1
-                    await raw.send(raw.frame(PONG, frame.payload))
-                else:
-                    assert frame.payload == b"%d" % expected
-                    expected += 1
+            texts = await answer(raw, 10)
+        assert texts == [b"%d" % number for number in range(len(texts))]
+        assert recorder.lost is None
+
+
+@able("heartbeat")
+async def test_without_a_timeout_nobody_need_answer(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=None)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        for _ in range(10):
+            assert (await raw.next_frame()).opcode == PING
+        assert recorder.lost is None
+
+
+@unable("heartbeat")
+async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.02)) as (transport, raw):
+        recorder = Recorder.of(transport)
+        await timers_due(0.2)
+        transport.send(b"the first frame")
+        frame = await raw.next_frame()
+        assert (frame.opcode, frame.payload) == (TEXT, b"the first frame")
         assert recorder.lost is None
 
 

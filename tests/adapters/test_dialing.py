@@ -10,31 +10,14 @@ from typing import Any
 
 import pytest
 from dialings import DIALINGS, Dialing
-from leftovers import turns_until
-from raw_websocket import CLOSE, PING, PONG, TEXT, build_frame, raw_server
-from served import AT_ONCE, LIMITS, Endings, Observed, echo_server
+from raw_websocket import raw_server
+from served import LIMITS, echo_server
 
 from wsrpc import Client, ConnectFailed, Handshake, HandshakeRejected, Server, is_transient
-from wsrpc.testing import FaultProxy
 
 PEM = Path(__file__).parent / "localhost.pem"
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
-
-
-@dialings
-async def test_requests_both_ways(dialing: Dialing) -> None:
-    server = echo_server()
-    async with server.listen() as listener, Client(listener.url + "a?b=c", dial=dialing.dial, limits=LIMITS) as client:
-        client.on("double", lambda number: 2 * number)
-        assert await client.request("echo", "ü" * 300_000) == "ü" * 300_000
-        [peer] = server.peers
-        assert await peer.request("double", 21) == 42
-        assert (peer.info.path, dict(peer.info.query)) == ("/a", {"b": "c"})
-        mine = client.peer.info
-        assert (mine.path, mine.remote, mine.local) == ("/a", peer.info.local, peer.info.remote)
-        answers = await asyncio.gather(*(client.request("echo", n) for n in range(200)))
-        assert answers == list(range(200))
 
 
 @dialings
@@ -189,93 +172,3 @@ async def test_tls(dialing: Dialing) -> None:
         assert not is_transient(caught.value)
         with pytest.raises((ConnectFailed, ssl.SSLError)):
             await Client(url, dial=dialing.dial, limits=LIMITS).connect()
-
-
-@dialings
-async def test_it_comes_back_after_a_drop(dialing: Dialing) -> None:
-    server = echo_server()
-    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
-        async with Client(proxy.url, dial=dialing.dial, reconnect=AT_ONCE, limits=LIMITS) as client:
-            for number in range(3):
-                assert await client.request("echo", number) == number
-                proxy.drop()
-                await turns_until(lambda: not client.connected)
-                await client.wait_connected()
-
-
-@dialings
-@pytest.mark.parametrize(("code", "reason"), [(1000, "bye"), (1001, ""), (4321, "für immer")])
-async def test_close_codes_both_ways(dialing: Dialing, code: int, reason: str) -> None:
-    server = echo_server()
-    endings = Endings(server)
-    async with server.listen() as listener:
-        async with Observed(listener.url, dial=dialing.dial) as seen:
-            await seen.client.close(code, reason)
-            assert (await seen.ended).was_clean
-        info = await endings.next()
-        assert (info.code, info.reason, info.was_clean) == (code, reason, True)
-        async with Observed(listener.url, dial=dialing.dial) as seen:
-            await server.peers[0].close(code, reason)
-            info = await seen.ended
-            assert (info.code, info.reason, info.was_clean) == (code, reason, True)
-
-
-@dialings
-async def test_close_without_a_code_both_ways(dialing: Dialing) -> None:
-    server = echo_server()
-    endings = Endings(server)
-    async with server.listen() as listener:
-        async with Observed(listener.url, dial=dialing.dial) as seen:
-            await seen.client.close(None)
-            assert ((await seen.ended).code, (await endings.next()).code) == (1005, 1005)
-        async with Observed(listener.url, dial=dialing.dial) as seen:
-            await server.peers[0].close(None)
-            assert ((await seen.ended).code, (await endings.next()).code) == (1005, 1005)
-
-
-@dialings
-async def test_a_message_over_the_limit(dialing: Dialing) -> None:
-    async with raw_server() as server:
-        seen = Observed(server.url, dial=dialing.dial, limits=LIMITS.replace(message=1000))
-        connecting = asyncio.create_task(seen.__aenter__())
-        raw = await server.accept()
-        await connecting
-        await raw.send(raw.frame(TEXT, "x" * 1001))
-        assert (await raw.next_of(CLOSE)).code == 1009
-        raw.drop()
-        assert (await seen.ended).code == 1009
-        await seen.client.close()
-
-
-@dialings
-async def test_a_silent_connection_is_found(dialing: Dialing) -> None:
-    limits = LIMITS.replace(ping_interval=0.1, ping_timeout=0.2)
-    async with raw_server() as server:
-        seen = Observed(server.url, dial=dialing.dial, limits=limits)
-        connecting = asyncio.create_task(seen.__aenter__())
-        raw = await server.accept()
-        await connecting
-        await raw.send(raw.frame(PONG, (await raw.next_of(PING)).payload))
-        await raw.next_of(PING)
-        info = await seen.ended
-        assert (info.code, info.was_clean) == (1011, False)
-        await seen.client.close()
-
-
-@dialings
-async def test_what_comes_together_with_the_handshake_is_kept(dialing: Dialing) -> None:
-    async with raw_server() as server:
-        client = Client(server.url, dial=dialing.dial, reconnect=None, limits=LIMITS)
-        said: asyncio.Queue[str] = asyncio.Queue()
-        client.on("say", said.put_nowait)
-        connecting = asyncio.create_task(client.connect())
-        frames = [build_frame(TEXT, b'{"a":["say","%d"]}' % n, masked=False) for n in range(3)]
-        raw = await server.accept(early=lambda _: b"".join(frames)[:-3])
-        await connecting
-        await raw.send(frames[-1][-3:])
-        assert [await said.get() for _ in range(3)] == ["0", "1", "2"]
-        closing = asyncio.create_task(client.close())
-        await raw.next_of(CLOSE)
-        await raw.send(raw.close_frame())
-        raw.drop()
-        await closing

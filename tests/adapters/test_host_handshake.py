@@ -1,4 +1,8 @@
-"""Every place where a server runs: who may connect, and as what."""
+"""The rules of the opening handshake, in every place where a server runs: who may connect, as what, and what is said.
+
+`RULES` has a row for each rule, and every host a column. What does not depend on a host, such as which origins are
+equal and where a token is found, is tested in ``tests/unit/_server``.
+"""
 
 from __future__ import annotations
 
@@ -6,475 +10,528 @@ import asyncio
 import contextlib
 import json
 import logging
+import math
 import socket
+from collections.abc import Callable, Mapping
+from inspect import iscoroutinefunction
+from typing import Any, NamedTuple
 
 import pytest
-from hosts import Host
-from raw_websocket import BINARY, CLOSE, PING, TEXT, ask, build_frame, handshake, head_of
-from served import LIMITS, echo_server, hosts, keeps_working, port_of, raw
+from core_driver import turns
+from hosts import HOSTS, Asgi, Host
+from leftovers import turns_until
+from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake, head_of
+from served import LIMITS, echo_server, hosts, keeps_working, port_of
 
-from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
+from wsrpc import ANY_ORIGIN, Handshake, Peer
+
+TOKEN = "hidden-5e3a"
+"""Is in requests, and must be in no answer and in no line of the log."""
+OFFER = ("Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits",)
+COOKIES = [("Set-Cookie", "a=1; Expires=Thu, 01 Jan 2099 00:00:00 GMT"), ("Set-Cookie", "b=2")]
+ODD = "/ws?tag=%C3%BC&tag=1+2&none&tag=&x=%26"
+
+Gate = Callable[[Handshake], Any]
+
+
+def lets_in(given: Handshake) -> None: ...
+
+
+class Rule(NamedTuple):
+    """A request, how the server decides, and what both sides then know."""
+
+    gate: Gate = lets_in
+    """The `on_handshake` function."""
+    asks: tuple[str, ...] = ()
+    """More header lines of the request; HOST is the address of the server."""
+    target: str = "/ws"
+    options: Mapping[str, Any] = {}
+    """Of the server."""
+    status: int = 101
+    body: str | None = None
+    answer: Mapping[str, list[str]] = {}
+    """Headers of the response, by name, each with all its values."""
+    seen: Mapping[str, object] = {}
+    """Attributes of the `Handshake`, once it is decided."""
+    headers: Mapping[str, str] = {}
+    """Headers of the request, as the `Handshake` has them."""
+    logged: str | None = None
+    """What the only record above INFO says, or the exception in it. None if there is none."""
+    compressed: bool = False
+    """Whether the connection compresses messages."""
+    too_large: bool = False
+    """Whether a message of 10,000 bytes is."""
+    needs: str = ""
+    """The ability of the host without which this is not so."""
+
+
+def rejects(*args: Any, **kwargs: Any) -> Gate:
+    return lambda given: given.reject(*args, **kwargs)
+
+
+def sets(**attributes: Any) -> Gate:
+    def gate(given: Handshake) -> None:
+        for name, value in attributes.items():
+            setattr(given, name, value)
+
+    return gate
+
+
+def answers(*headers: tuple[Any, Any]) -> Gate:
+    def gate(given: Handshake) -> None:
+        for name, value in headers:
+            given.response_headers[name] = value
+
+    return gate
+
+
+def raises(error: BaseException) -> Gate:
+    def gate(given: Handshake) -> None:
+        raise error
+
+    return gate
+
+
+def later(gate: Gate) -> Gate:
+    """The same as an ``async def`` function."""
+
+    async def waits(given: Handshake) -> None:
+        await asyncio.sleep(0)
+        gate(given)
+
+    return waits
+
+
+def adds_cookies(given: Handshake) -> None:
+    for name, value in COOKIES:
+        given.response_headers.add(name, value)
+
+
+def answers_and_rejects(given: Handshake) -> None:
+    given.response_headers["X-Accepted"] = "yes"
+    headers = [("CONTENT-TYPE", "text/x-bill"), ("Content-Length", "999"), ("X-Price", "7"), ("x-price", "8"), *COOKIES]
+    given.reject(402, "päy first", headers)
+
+
+def knows_the_user(given: Handshake) -> None:
+    given.state["user"] = given.bearer_token
+    given.principal = f"user/{given.bearer_token}"
+
+
+def reads_the_query(given: Handshake) -> None:
+    assert given.query.get_all("tag") == ["ü", "1 2", ""] and given.query["tag"] == ""
+    assert given.query.get_all("x") == ["&"] and given.query.get_all("y") == []
+
+
+def small_messages(given: Handshake) -> None:
+    given.limits = given.limits.replace(message=4096)
+
+
+async def never_ends(given: Handshake) -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+async def rejects_at_the_end(given: Handshake) -> None:
+    try:
+        await never_ends(given)
+    except asyncio.CancelledError:
+        given.reject(429, "too many of you")
+
+
+class Odd(BaseException):
+    """Is no `Exception`."""
+
+
+def failing(gate: Gate, logged: str, **fields: Any) -> Rule:
+    return Rule(gate, status=500, body="internal error\n", logged=logged, **fields)
+
+
+def offers(
+    *subprotocols: str, chosen: str | None, gate: Gate = lets_in, token: str | None = None, needs: str = ""
+) -> Rule:
+    said = {"sec-websocket-protocol": [] if chosen is None else [chosen]}
+    seen = {"subprotocols": subprotocols, "subprotocol": chosen, "bearer_token": token}
+    return Rule(gate, (f"Sec-WebSocket-Protocol: {', '.join(subprotocols)}",), answer=said, seen=seen, needs=needs)
+
+
+LISTED = {"origins": ["https://app.example"]}
+FROM_APP, FROM_EVIL = ("Origin: https://app.example",), ("Origin: https://evil.example",)
+UTF_8 = "中".encode().decode("latin-1")
+"""As any text of a header, a character for each byte."""
+COMPRESSES = {"compression": True}
+SHORT = {"limits": LIMITS.replace(open_timeout=0.1)}
+NOT_ALLOWED = "this origin is not allowed\n"
+
+RULES: dict[str, Rule] = {
+    # Origins.
+    "no origin": Rule(seen={"origin": None}),
+    "own origin": Rule(asks=("Origin: http://HOST",)),
+    "own origin besides others": Rule(asks=("Origin: http://HOST",), options=LISTED),
+    "listed origin": Rule(asks=FROM_APP, options=LISTED, seen={"origin": "https://app.example"}),
+    "another origin": Rule(
+        asks=FROM_EVIL, options=LISTED, status=403, body=NOT_ALLOWED, logged="origins=['https://evil.example']"
+    ),
+    "origin null": Rule(asks=("Origin: null",), status=403, body=NOT_ALLOWED, logged="origins=['null']"),
+    "any origin": Rule(asks=FROM_EVIL, options={"origins": ANY_ORIGIN}, logged="pages of any site may connect"),
+    "function of origins": Rule(asks=FROM_EVIL, options={"origins": lambda given: given.path == "/ws"}),
+    "function of origins refuses": Rule(
+        asks=("Origin: http://HOST",),
+        options={"origins": lambda given: False},
+        status=403,
+        body=NOT_ALLOWED,
+        logged="the function of origins= refused it",
+    ),
+    "function of origins fails": failing(
+        rejects(401), "no such table", asks=FROM_APP, options={"origins": raises(LookupError("no such table"))}
+    ),
+    # Tokens, and who the client is.
+    "token in a header": Rule(
+        knows_the_user,
+        (f"Authorization: Bearer {TOKEN}",),
+        seen={"state": {"user": TOKEN}, "principal": f"user/{TOKEN}"},
+    ),
+    "token in the query": Rule(target=f"/ws?access_token={TOKEN}", seen={"bearer_token": TOKEN}),
+    "token in a subprotocol": offers("json", f"bearer.{TOKEN}", chosen="json", token=TOKEN),
+    "only a token for a subprotocol": offers(f"bearer.{TOKEN}", chosen=None, token=TOKEN),
+    "refused token": Rule(
+        rejects(401, "bad token", {"WWW-Authenticate": "Bearer"}),
+        (f"Authorization: Bearer {TOKEN}",),
+        status=401,
+        body="bad token",
+        answer={"www-authenticate": ["Bearer"], "content-type": ["text/plain; charset=utf-8"]},
+    ),
+    "a proxy that is not trusted": Rule(asks=("X-Forwarded-Host: app.example", "X-Forwarded-Proto: gopher")),
+    "a trusted proxy": Rule(
+        asks=("X-Forwarded-For: 6.6.6.6", "X-Forwarded-For: 1.2.3.4:77"),
+        options={"trusted_proxies": ["127.0.0.0/8"]},
+        seen={"remote": ("1.2.3.4", 77)},
+    ),
+    # What is asked for.
+    "target": Rule(reads_the_query, target=ODD, seen={"target": ODD, "path": "/ws"}),
+    "names of headers in any case": Rule(
+        asks=("X-Team: red", "x-team: blue", "X-EMPTY:"), headers={"X-Team": "red, blue", "x-empty": ""}
+    ),
+    "header of UTF-8": Rule(asks=(f"X-Name: {UTF_8}",), headers={"x-name": UTF_8}),
+    "header of bytes": Rule(asks=("Cookie: a=\xff\xfe",), headers={"cookie": "a=\xff\xfe"}),
+    "token that is not ASCII": Rule(asks=("Authorization: Bearer \xfc",), seen={"bearer_token": "\xfc"}),
+    # Subprotocols.
+    "first subprotocol": offers("a", "b", chosen="a"),
+    "chosen subprotocol": offers("a", "b", chosen="b", gate=sets(subprotocol="b"), needs="subprotocol"),
+    "no subprotocol": offers("a", "b", chosen=None, gate=sets(subprotocol=None)),
+    # Compression.
+    "compression that is not offered": Rule(options=COMPRESSES),
+    "compression that nobody turned on": Rule(asks=OFFER),
+    "compression": Rule(asks=OFFER, options=COMPRESSES, compressed=True),
+    "compression of one connection": Rule(sets(compression=True), OFFER, compressed=True),
+    "no compression of one connection": Rule(sets(compression=False), OFFER, options=COMPRESSES),
+    # Limits.
+    "size of messages": Rule(small_messages, too_large=True, needs="limits per connection"),
+    "size of messages, compressed": Rule(small_messages, OFFER, options=COMPRESSES, too_large=True),
+    # The response of who may connect.
+    "headers of the response": Rule(
+        answers(("X-Served-By", "me"), ("x-served-by", "you"), ("X-Empty", "")),
+        answer={"x-served-by": ["you"], "x-empty": [""]},
+        needs="response headers",
+    ),
+    "header that is repeated": Rule(
+        adds_cookies, answer={"set-cookie": [value for _, value in COOKIES]}, needs="response headers"
+    ),
+    # The response of who may not.
+    "refusal": Rule(
+        answers_and_rejects,
+        status=402,
+        body="päy first",
+        answer={
+            "content-type": ["text/x-bill"],
+            "x-price": ["7", "8"],
+            "set-cookie": [value for _, value in COOKIES],
+            "x-accepted": [],
+        },
+        needs="refusal body",
+    ),
+    "status without a name": Rule(rejects(499, "no"), status=499, body="no"),
+    "async refusal": Rule(later(rejects(401, "no")), status=401, body="no"),
+    "async entrance": Rule(
+        later(knows_the_user), (f"Authorization: Bearer {TOKEN}",), seen={"principal": f"user/{TOKEN}"}
+    ),
+    # Functions that fail.
+    "error": failing(raises(LookupError("why")), "why"),
+    "async error": failing(later(raises(LookupError("why"))), "why"),
+    "cancellation of something else": failing(raises(asyncio.CancelledError("why")), "why"),
+    "async cancellation of something else": failing(later(raises(asyncio.CancelledError("why"))), "why"),
+    "error that is no Exception": failing(raises(Odd("why")), "why"),
+    "False": failing(lambda given: False, "to refuse a connection, call handshake.reject(401, ...)"),
+    "status that is no refusal": failing(rejects(200), "must be from 400 to 599, got 200"),
+    "body that is no text": failing(rejects(401, b"bytes"), "the body of a refusal must be text"),
+    "line break in a header of a refusal": failing(
+        rejects(401, headers={"X-A": "a\r\nX-B: b"}), "'x-a' has a character"
+    ),
+    "line break in a header": failing(answers(("X-A", f"{TOKEN}\r\nX-B: b")), "'X-A' has a character"),
+    "name that is none": failing(answers(("X A", "a")), "the name of a header is a word"),
+    "header of the handshake itself": failing(answers(("upgrade", "h2c")), "belongs to the handshake itself"),
+    "subprotocol that is not offered": failing(sets(subprotocol="c"), "offers the subprotocols"),
+    "limits that are none": failing(sets(limits=None), "handshake.limits must be a wsrpc.Limits"),
+    "expiry that is no time": failing(sets(expires=math.nan), "handshake.expires is a time in seconds"),
+    # Functions that never end.
+    "function that never ends": Rule(
+        never_ends, options=SHORT, status=503, body="the handshake timed out\n", logged="did not finish within 0.1 s"
+    ),
+    "refusal at the last moment": Rule(rejects_at_the_end, options=SHORT, status=429, body="too many of you"),
+}
+"""By what is special about the request or the server."""
 
 
 def cannot(host: Host, ability: str) -> bool:
     return ability in host.cannot
 
 
-@hosts
-async def test_state_comes_from_on_handshake(host: Host) -> None:
-    server = Server(limits=LIMITS)
-    seen: list[Handshake] = []
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        seen.append(given)
-        given.state["user"] = given.bearer_token
-
-    server.on("who", lambda: current_peer().state["user"])
-    async with host.serving(server) as url, Client(url + "?x=1&y=%C3%BC", auth="ada", limits=LIMITS) as client:
-        assert await client.request("who") == "ada"
-        [peer] = server.peers
-        assert (peer.info.path, dict(peer.info.query)) == ("/ws", {"x": "1", "y": "ü"})
-        assert peer.info.headers["authorization"] == "Bearer ada"
-        assert peer.info.origin is None and peer.info.subprotocol is None
-        assert peer.info.underlying is not None
-        for address in (peer.info.remote, seen[0].remote):
-            assert address is not None and address[0] == "127.0.0.1" and address[1] > 0
-        assert client.peer.info.local == peer.info.remote
-        assert seen[0].host == f"127.0.0.1:{port_of(url)}" and not seen[0].secure
+CELLS = [
+    pytest.param(host, name, id=f"{host}-{name}")
+    for name, rule in RULES.items()
+    for host in HOSTS
+    if not cannot(host, "async handshake" if iscoroutinefunction(rule.gate) else rule.needs)
+]
 
 
-@hosts
-async def test_on_handshake_may_be_async(host: Host) -> None:
-    server = echo_server()
+def compresses(host: Host, rule: Rule) -> bool:
+    if "compression" not in host.cannot:
+        return rule.compressed
+    return OFFER[0] in rule.asks and host.name != "picows"  # ASGI servers decide by themselves
 
-    @server.on_handshake
-    async def gate(given: Handshake) -> None:
-        await asyncio.sleep(0.001)
-        if given.bearer_token != "ada":
-            given.reject(401, "who are you?")
 
-    if cannot(host, "async handshake"):
-        with pytest.raises(TypeError, match="plain function"):
-            async with host.serving(server):
-                pytest.fail("it listens")
-        return
+def values(head: bytes, name: str) -> list[str]:
+    """The values of a header in a response."""
+    lines = [line.partition(":") for line in head.decode("latin-1").split("\r\n")]
+    return [value.strip() for found, _, value in lines if found.lower() == name]
+
+
+async def body_of(head: bytes, peer: RawPeer) -> str:
+    length, body = values(head, "content-length"), b""
+    while len(body) < int(length[0]) if length else not body.endswith(b"0\r\n\r\n"):
+        body += await peer.read()
+    return (body if length else body.split(b"\r\n")[1]).decode()  # hypercorn sends one chunk, and the last
+
+
+@pytest.mark.parametrize(("host", "name"), CELLS)
+async def test_a_rule_of_the_handshake(host: Host, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "wsrpc")
+    rule, asked = RULES[name], list[Handshake]()
+    server = echo_server(**rule.options)
+
+    def decides(given: Handshake) -> Any:
+        asked.append(given)
+        return rule.gate(given)
+
+    async def waits(given: Handshake) -> None:
+        await decides(given)
+
+    server.on_handshake(waits if iscoroutinefunction(rule.gate) else decides)
     async with host.serving(server) as url:
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(url, limits=LIMITS)
-        assert caught.value.status == 401
-        async with Client(url, auth="ada", limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
+        own = f"127.0.0.1:{port_of(url)}"
+        lines = "".join(f"{line.replace('HOST', own)}\r\n" for line in rule.asks)
+        request = handshake(rule.target, host=own)[:-2] + lines.encode("latin-1") + b"\r\n"
+        async with asking(port_of(url), request) as (head, peer):
+            assert int(head.split()[1]) == rule.status
+            assert {header: values(head, header) for header in rule.answer} == rule.answer
+            body = "" if rule.status == 101 else await body_of(head, peer)
+            assert rule.body is None or body == rule.body
+            assert TOKEN not in head.decode("latin-1") + body + caplog.text
+            if rule.status == 101:
+                await turns_until(lambda: server.peers)
+                expected = {"path": "/ws", "host": own, "secure": False, "remote": peer.sock.getsockname(), **rule.seen}
+                assert {attribute: getattr(asked[0], attribute) for attribute in expected} == expected
+                assert {header: asked[0].headers[header] for header in rule.headers} == rule.headers
+                (only,) = server.peers
+                check_peer(only, asked[0])
+                await check_messages(peer, compresses(host, rule), rule.too_large)
+            else:
+                assert server.peers == ()
+    records = [record for record in caplog.records if record.levelno > logging.INFO]
+    said = [record for record in records if record.name == "wsrpc"]
+    assert [record.getMessage() for record in records if record.name != "wsrpc"] == (
+        ["ASGI callable returned without completing handshake."] * (rule.status != 101 and cannot(host, "refusal log"))
+    )
+    assert len(said) == (rule.logged is not None)
+    assert rule.logged is None or rule.logged in f"{said[0].getMessage()} {said[0].exc_info}"
 
 
-@hosts
-async def test_what_arrives_while_on_handshake_waits_is_kept(host: Host) -> None:
-    server = echo_server()
-    go, asked = asyncio.Event(), asyncio.Event()
+def check_peer(peer: Peer, given: Handshake) -> None:
+    """What was settled in the handshake is known of the peer."""
+    names = ("target", "path", "query", "origin", "subprotocol", "remote", "local", "headers")
+    assert [getattr(peer.info, name) for name in names] == [getattr(given, name) for name in names]
+    assert (peer.state, peer.principal, peer.limits) == (given.state, given.principal, given.limits)
+    assert peer.info.underlying is not None
 
-    @server.on_handshake
-    async def gate(given: Handshake) -> None:
+
+async def check_messages(peer: RawPeer, compressed: bool, too_large: bool) -> None:
+    text = "x" * 10_000
+    await peer.send(peer.frame(TEXT, json.dumps({"i": 1, "a": ["echo", text]})))
+    if too_large:
+        assert (await peer.next_of(CLOSE)).code == 1009
+        return
+    payload = (await peer.next_of(TEXT)).payload
+    assert len(payload) < 1000 if compressed else json.loads(payload)["d"] == text
+
+
+# ---------------------------------------------------------------- what comes before the response
+
+REQUEST = build_frame(TEXT, json.dumps({"i": 1, "a": ["echo", "x" * 5000]}).encode(), masked=True)
+FORGED = b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n"
+"""A pong has what its ping had: an attacker's bytes, where a proxy reads the response to the handshake."""
+EARLY = build_frame(PING, FORGED, masked=True) + REQUEST
+
+WITH_REQUEST, MEANWHILE = "with the request", "while the function waits"
+MOMENTS = [(host, WITH_REQUEST) for host in HOSTS if "early" not in host.cannot]
+# Until the application has decided, uvicorn's own protocol answers pings, and hypercorn refuses what comes with 400.
+MOMENTS += [(host, MEANWHILE) for host in HOSTS if not (isinstance(host, Asgi) or cannot(host, "async handshake"))]
+DECISIONS: dict[str, tuple[Gate, list[int]]] = {
+    "in": (lets_in, [PONG, TEXT]),
+    "in, within limits": (small_messages, [PONG, CLOSE]),
+    "refused": (rejects(401, "no"), []),
+}
+"""With the frames that follow the response."""
+
+
+@pytest.mark.parametrize("decision", DECISIONS)
+@pytest.mark.parametrize(("host", "moment"), MOMENTS)
+async def test_what_comes_before_the_response_waits_for_it(host: Host, moment: str, decision: str) -> None:
+    server, asked, go = echo_server(), asyncio.Event(), asyncio.Event()
+    gate, frames = DECISIONS[decision]
+
+    async def waits(given: Handshake) -> None:
         asked.set()
         await go.wait()
+        gate(given)
 
-    if cannot(host, "async handshake"):
-        assert server.handshakes_wait
-        return
-    async with host.serving(server) as url, asyncio.TaskGroup() as group:
-
-        async def impatient() -> None:
-            frame = build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
-            async with raw(url, early=b"" if cannot(host, "early") else frame) as peer:
-                if cannot(host, "early"):
-                    await peer.send(frame)
-                assert json.loads((await peer.next_of(TEXT)).payload) == {"i": 1, "d": "x"}
-
-        group.create_task(impatient())
+    async def send(sock: socket.socket) -> None:
         await asked.wait()
+        for part in (EARLY[:1000], EARLY[1000:]):  # in two reads
+            await asyncio.get_running_loop().sock_sendall(sock, part)
+            await turns(10)
         go.set()
 
-
-@hosts
-async def test_limits_of_a_connection_hold_for_what_came_before_the_answer(host: Host) -> None:
-    server = Server(limits=LIMITS)
-    ran: list[int] = []
-    server.on("size", lambda text: ran.append(len(text)))
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        given.limits = given.limits.replace(message=4096)
-
-    frame = build_frame(TEXT, b'{"i":1,"a":["size","%s"]}' % (b"x" * 50_000), masked=True)
+    server.on_handshake(gate if moment == WITH_REQUEST else waits)
+    request = handshake("/ws") + (EARLY if moment == WITH_REQUEST else b"")
     async with host.serving(server) as url:
-        async with raw(url, early=b"" if cannot(host, "early") else frame) as peer:
-            if cannot(host, "early"):
-                await peer.send(frame)
-            assert (await peer.next_frame()).code == 1009
-        assert ran == []
+        async with asking(port_of(url), request, meanwhile=send if moment == MEANWHILE else None) as (head, peer):
+            assert head.split()[1] == (b"101" if frames else b"401") and FORGED not in head
+            if frames:
+                seen = [await peer.next_frame() for _ in frames]
+                assert sorted(frame.opcode for frame in seen) == sorted(frames)
+                assert {frame.code for frame in seen if frame.opcode == CLOSE} <= {1009}
+            else:
+                assert FORGED not in await peer.read_to_end()
 
 
-@hosts
-@pytest.mark.parametrize("together", [True, False])
-async def test_nothing_is_said_before_the_answer(host: Host, together: bool) -> None:
-    """A pong has what its ping had: an attacker's bytes, where a proxy reads the answer to the handshake."""
-    server = Server(limits=LIMITS)
-    asked, go = asyncio.Event(), asyncio.Event()
-
-    def refuse(given: Handshake) -> None:
-        given.reject(401, "no")
-
-    @server.on_handshake
-    async def gate(given: Handshake) -> None:
-        asked.set()
-        await go.wait()
-        refuse(given)
-
-    if cannot(host, "async handshake"):
-        server.on_handshake(refuse)
-        asked.set()
-    ping = build_frame(PING, b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\n", masked=True)
-    async with host.serving(server) as url:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
-        try:
-            request = handshake("/ws")
-            writer.write(request + ping if together else request)
-            if not (together and "400" in host.cannot.get("early", "")):
-                await asked.wait()
-            if not together:
-                writer.write(ping)
-            go.set()
-            answer = await reader.readuntil(b"\r\n\r\n")
-            assert answer.startswith(b"HTTP/1.1 40") and b"200 OK" not in answer
-            if not cannot(host, "early"):
-                assert b"200 OK" not in await reader.read()
-        except (asyncio.IncompleteReadError, OSError) as exc:  # uvicorn drops the connection
-            if not cannot(host, "early") or (isinstance(exc, asyncio.IncompleteReadError) and exc.partial):
-                raise
-        finally:
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+@pytest.mark.parametrize("host", [host for host in HOSTS if "early" in host.cannot], ids=repr)
+async def test_what_comes_with_the_request_is_lost(host: Host) -> None:
+    server = echo_server()
+    server.on_handshake(lambda given: given.reject(401, "no") if "no" in given.query else None)
+    async with host.serving(server) as url, asking(port_of(url), handshake("/ws") + EARLY) as (head, peer):
+        if "400" in host.cannot["early"]:
+            assert head.split()[1] == b"400"
+            return
+        await peer.send(peer.frame(TEXT, '{"i":2,"a":["echo",1]}'))
+        assert (await peer.next_frame()).payload == b'{"i":2,"d":1}'
+        with contextlib.suppress(OSError):  # the connection is dropped
+            assert FORGED not in await ask(port_of(url), handshake("/ws?no") + EARLY)
 
 
-@hosts
+@pytest.mark.parametrize("host", [host for host in HOSTS if "early" not in host.cannot], ids=repr)
 async def test_a_request_may_end_anywhere_in_a_read(host: Host) -> None:
-    if cannot(host, "early"):
-        return  # `test_what_comes_together_with_the_handshake` shows what it does instead
-    frame = build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
     async with host.serving(echo_server()) as url:
         request = handshake("/ws")
+        whole = request + build_frame(TEXT, b'{"i":1,"a":["echo","x"]}', masked=True)
         for end in range(len(request) - 5, len(request) + 4):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
-            writer.transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            whole = request + frame
-            writer.write(whole[:end])
-            for _ in range(5):
-                await asyncio.sleep(0)
-            writer.write(whole[end:])
-            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101 ")
-            assert await reader.readuntil(b"}") == build_frame(TEXT, b'{"i":1,"d":"x"}', masked=False)
-            writer.transport.abort()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+
+            async def send_rest(sock: socket.socket, end: int = end) -> None:
+                await turns(5)
+                await asyncio.get_running_loop().sock_sendall(sock, whole[end:])
+
+            async with asking(port_of(url), whole[:end], meanwhile=send_rest) as (head, peer):
+                assert head.startswith(b"HTTP/1.1 101 ")
+                assert (await peer.next_frame()).payload == b'{"i":1,"d":"x"}'
 
 
-@hosts
-async def test_what_comes_before_the_answer_is_bounded(host: Host) -> None:
-    server = Server(limits=LIMITS)
-    asked, go = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize(
+    "host", [host for host in HOSTS if not {"early", "async handshake"} & host.cannot.keys()], ids=repr
+)
+async def test_what_comes_before_the_response_is_bounded(host: Host) -> None:
+    server, asked = echo_server(limits=LIMITS.replace(open_timeout=1000.0)), asyncio.Event()
 
     @server.on_handshake
     async def gate(given: Handshake) -> None:
         asked.set()
-        await go.wait()
-        given.reject(401, "no")
+        await never_ends(given)
 
-    if cannot(host, "async handshake") or cannot(host, "early"):
-        return  # there is no time between the two, or the library drops it
-    piece = build_frame(BINARY, bytes(1 << 16), masked=True)
+    piece, most = build_frame(BINARY, bytes(1 << 16), masked=True), 64 << 20
     async with host.serving(server) as url:
         with socket.create_connection(("127.0.0.1", port_of(url))) as sock:
             sock.setblocking(False)
             sock.send(handshake("/ws"))
             await asked.wait()
             sent = stuck = 0
-            while stuck < 200 and sent < 64 << 20:
+            while stuck < 200 and sent < most:
                 try:
-                    sent += sock.send(piece)
-                    stuck = 0
+                    sent, stuck = sent + sock.send(piece), 0
                 except BlockingIOError:
                     stuck += 1
                     await asyncio.sleep(0)
-        assert sent < 64 << 20
-        go.set()
+        assert sent < most
 
 
-@hosts
-async def test_a_refusal_has_status_body_and_headers(host: Host) -> None:
-    server = echo_server()
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        if "no" in given.query:
-            given.reject(402, "päy first", {"X-Price": "7", "Content-Type": "text/x-bill"})
-
-    async with host.serving(server) as url, keeps_working(url):
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(url + "?no", limits=LIMITS)
-        if cannot(host, "refusal body"):
-            assert caught.value.status == 403
-        else:
-            assert (caught.value.status, caught.value.body) == (402, "päy first")
-            assert caught.value.headers["x-price"] == "7"
-            assert caught.value.headers["content-type"] == "text/x-bill"
-        assert len(server.peers) == 1
-
-
-@hosts
-async def test_a_refusal_is_no_error_in_the_log(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(limits=LIMITS)
-    server.on_handshake(lambda given: given.reject(401, "no"))
-    async with host.serving(server) as url:
-        for _ in range(3):
-            with pytest.raises(HandshakeRejected):
-                await dial(url, limits=LIMITS)
-    logged = {(record.name, record.getMessage()) for record in caplog.records if record.levelno > logging.INFO}
-    said = "ASGI callable returned without completing handshake."
-    assert logged == ({("uvicorn.error", said)} if cannot(host, "refusal log") else set())
-
-
-@hosts
-async def test_names_of_headers_ignore_case(host: Host) -> None:
-    server = echo_server()
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        assert given.headers.get("X-Team") == given.headers["x-team"] == "red, blue"
-        assert "X-TEAM" in given.headers and "x-team" in list(given.headers)
-        given.response_headers["X-Served-By"] = "me"
-        given.response_headers["x-served-by"] = "you"
-        if "no" in given.query:
-            given.reject(402, "no", {"CONTENT-TYPE": "text/x-bill", "X-Price": "7", "x-price": "8"})
-
-    team = ("X-Team: red", "x-team: blue")
-    async with host.serving(server) as url:
-        accepted = await head_of(port_of(url), handshake("/ws", *team))
-        refused = await head_of(port_of(url), handshake("/ws?no", *team))
-    assert values(accepted, b"x-served-by") == ([] if cannot(host, "response headers") else [b"you"])
-    if not cannot(host, "refusal body"):
-        assert values(refused, b"content-type") == [b"text/x-bill"]
-        assert values(refused, b"x-price") == [b"7", b"8"]
-
-
-def values(head: bytes, name: bytes) -> list[bytes]:
-    """The values of a header in a response."""
-    lines = [line.partition(b": ") for line in head.split(b"\r\n")]
-    return [value for found, _, value in lines if found.lower() == name]
-
-
-@hosts
-async def test_a_header_of_a_response_may_be_repeated(host: Host) -> None:
-    server = echo_server()
-    cookies = [("Set-Cookie", "a=1; Expires=Thu, 01 Jan 2099 00:00:00 GMT"), ("Set-Cookie", "b=2")]
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        if "no" in given.query:
-            given.reject(401, "no", [("X-Why", "age"), *cookies])
-        for name, value in cookies:
-            given.response_headers.add(name, value)
-
-    async with host.serving(server) as url:
-        accepted = await head_of(port_of(url), handshake("/ws"))
-        refused = await head_of(port_of(url), handshake("/ws?no"))
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(url + "?no", limits=LIMITS)
-    expected = [value.encode() for _, value in cookies]
-    assert values(accepted, b"set-cookie") == ([] if cannot(host, "response headers") else expected)
-    if not cannot(host, "refusal body"):
-        assert values(refused, b"set-cookie") == expected and values(refused, b"x-why") == [b"age"]
-        assert caught.value.headers.get_all("Set-Cookie") == [value for _, value in cookies]
-
-
-@hosts
-async def test_the_target_of_the_request(host: Host) -> None:
-    server = echo_server()
-    seen: list[Handshake] = []
-    server.on_handshake(seen.append)
-    target = "/ws?tag=%C3%BC&tag=1+2&none&tag=&x=%26"
-    async with host.serving(server) as url, Client(url.replace("/ws", target), limits=LIMITS) as client:
-        await client.request("echo", 1)
-        for told in (seen[0], server.peers[0].info):
-            assert (told.target, told.path) == (target, "/ws")
-            assert told.query.get_all("tag") == ["ü", "1 2", ""] and told.query["tag"] == ""
-            assert told.query.get_all("x") == ["&"] and told.query.get_all("y") == []
-
-
-@hosts
-async def test_a_target_with_other_characters_than_ascii_is_encoded(host: Host) -> None:
-    server = echo_server()
-    seen: list[Handshake] = []
-    server.on_handshake(seen.append)
-    request = handshake("/ws?x=caf~&y=~2").replace(b"caf~", "café".encode()).replace(b"~2", b"\xff")
-    answer = b""
-    async with host.serving(server) as url, keeps_working(url):
-        with contextlib.suppress(EOFError):  # `Server.listen` drops the connection, as after anything that is not HTTP
-            answer = await head_of(port_of(url), request)
-    if b" 101 " not in answer:
-        assert answer == b"" or b" 400 " in answer
-        assert len(seen) == 1
-        return
-    assert seen[-1].target == "/ws?x=caf%C3%A9&y=%FF"
-    assert dict(seen[-1].query) == {"x": "café", "y": "\ufffd"}
-
-
-@hosts
-async def test_a_failing_on_handshake_refuses_and_is_logged(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    server = Server(limits=LIMITS)
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        raise LookupError("a secret")
-
-    async with host.serving(server) as url:
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(url, limits=LIMITS)
-        assert caught.value.status == (403 if cannot(host, "refusal body") else 500)
-        assert "secret" not in caught.value.body
-    errors = [record for record in caplog.records if (record.name, record.levelno) == ("wsrpc", logging.ERROR)]
-    assert len(errors) == 1 and errors[0].exc_info is not None
-
-
-@hosts
-async def test_headers_of_the_response(host: Host) -> None:
-    server = Server(limits=LIMITS)
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        given.response_headers["X-Served-By"] = "me"
-        given.response_headers["Set-Cookie"] = "a=b"
-
-    async with host.serving(server) as url, Client(url, limits=LIMITS) as client:
-        said = client.peer.info.underlying.response.headers
-        expected = [None, None] if cannot(host, "response headers") else ["me", "a=b"]
-        assert [said.get(name) for name in ("X-Served-By", "Set-Cookie")] == expected
-
-
-@hosts
-@pytest.mark.parametrize(
-    "value", ["中".encode(), b"\xff\xfe", "ü".encode("latin-1")], ids=["utf-8", "bytes", "latin-1"]
-)
-async def test_headers_with_other_characters_than_ascii(
-    host: Host, value: bytes, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server(limits=LIMITS)
-    seen: list[Handshake] = []
-    server.on_handshake(seen.append)
-    request = handshake("/ws", "Authorization: Bearer VALUE", "X-User-Name: VALUE", "Cookie: a=VALUE")
-    async with host.serving(server) as url:
-        head = await head_of(port_of(url), request.replace(b"VALUE", value))
-        assert head.startswith(b"HTTP/1.1 101 "), head
-    text = value.decode("latin-1")  # the same text in every host
-    assert seen[0].bearer_token == seen[0].headers["x-user-name"] == text
-    assert seen[0].headers["cookie"] == f"a={text}"
-    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
-
-
-@hosts
-async def test_the_subprotocol(host: Host) -> None:
-    server = echo_server()
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        given.state["offered"] = given.subprotocols
-        if "b" in given.subprotocols:
-            given.subprotocol = "b"
-        elif "c" in given.subprotocols:
-            given.subprotocol = None
-
-    server.on("offered", lambda: current_peer().state["offered"])
-    async with host.serving(server) as url:
-        async with Client(url, subprotocols=["a", "b", "bearer.t"], limits=LIMITS) as client:
-            assert await client.request("offered") == ["a", "b", "bearer.t"]
-            chosen = None if cannot(host, "subprotocol") else "b"
-            assert client.peer.info.subprotocol == server.peers[0].info.subprotocol == chosen
-        for offered in (["bearer.t", "a"], ["c"]):  # the first one that is no token, unless the function says otherwise
-            async with Client(url, subprotocols=offered, limits=LIMITS) as client:
-                assert await client.request("offered") == offered
-                chosen = "a" if "a" in offered and not cannot(host, "subprotocol") else None
-                assert client.peer.info.subprotocol == server.peers[0].info.subprotocol == chosen
-
-
-@hosts
-async def test_another_origin_is_refused(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    server = echo_server(origins=["https://app.example"])
-    async with host.serving(server) as url:
-        own = f"http://127.0.0.1:{port_of(url)}"
-        for origin in ("https://app.example", own):
-            async with Client(url, headers={"Origin": origin}, limits=LIMITS) as client:
-                assert await client.request("echo", 1) == 1
-                assert server.peers[0].info.origin == origin
-        with pytest.raises(HandshakeRejected) as caught:
-            await dial(url, limits=LIMITS, headers={"Origin": "https://evil.example"})
-        assert caught.value.status == 403
-    assert "origins=['https://evil.example']" in caplog.text
-
-
-@hosts
-async def test_the_size_of_messages_may_differ_per_connection(host: Host) -> None:
-    server = echo_server()
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        if "small" in given.query:
-            given.limits = given.limits.replace(message=1024)
-
-    async with host.serving(server) as url, keeps_working(url), raw(url + "?small") as small, raw(url) as large:
-        for peer in (small, large):
-            await peer.send(peer.frame(TEXT, '{"i":1,"a":["echo","%s"]}' % ("x" * 2000)))
-        assert json.loads((await large.next_of(TEXT)).payload)["i"] == 1
-        if not cannot(host, "limits per connection"):
-            assert (await small.next_of(CLOSE)).code == 1009
-        else:
-            assert (await small.next_frame()).opcode in (TEXT, CLOSE)
-
-
-@hosts
-async def test_compression_is_off_unless_asked_for(host: Host) -> None:
-    offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
-    text = "x" * 10_000
-    for compression in (False, True):
-        server = echo_server(compression=compression)
-        async with host.serving(server) as url, raw(url, offer) as peer:
-            await peer.send(peer.frame(TEXT, json.dumps({"i": 1, "a": ["echo", text]})))
-            frame = await peer.next_of(TEXT)
-            if cannot(host, "compression"):  # it may be on all the same
-                assert frame.payload
-            elif compression:
-                assert len(frame.payload) < 1000
-            else:
-                assert json.loads(frame.payload)["d"] == text
+# ---------------------------------------------------------------- what is no handshake
 
 
 @hosts
 async def test_what_is_no_handshake_harms_nobody(host: Host) -> None:
+    requests = [
+        b"GET /ws HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+        handshake("/ws").replace(b"Version: 13", b"Version: 12\r\nConnection: close"),
+        b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n",
+    ]
     async with host.serving(echo_server()) as url, keeps_working(url):
-        for request in (
-            f"GET /ws HTTP/1.1\r\nHost: 127.0.0.1:{port_of(url)}\r\nConnection: close\r\n\r\n".encode(),
-            b"POST /ws HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
-            handshake("/ws").replace(b"Version: 13", b"Version: 12\r\nConnection: close"),
-            b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\n\r\n",
-            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 200 + b"\r\n\r\n",
-        ):
-            answer = await ask(port_of(url), request)
-            assert not answer.startswith(b"HTTP/1.1 101"), request[:100]
+        for request in requests:
+            assert not (await ask(port_of(url), request)).startswith(b"HTTP/1.1 101"), request[:100]
 
 
 @hosts
-async def test_somebody_who_leaves_in_the_handshake_harms_nobody(host: Host) -> None:
-    async with host.serving(echo_server()) as url, keeps_working(url):
-        for size in (1, 40, 10_000):
-            _, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
-            writer.write(handshake("/ws")[:size])
+async def test_a_target_with_other_characters_than_ascii_is_refused_or_encoded(host: Host) -> None:
+    server, seen, answer = echo_server(), list[Handshake](), b""
+    server.on_handshake(seen.append)
+    request = handshake("/ws?x=caf~&y=~2").replace(b"caf~", "café".encode()).replace(b"~2", b"\xff")
+    async with host.serving(server) as url, keeps_working(url):
+        with contextlib.suppress(EOFError):  # `Server.listen` drops the connection, as after anything that is not HTTP
+            answer = await head_of(port_of(url), request)
+    if b" 101 " in answer:
+        assert seen[-1].target == "/ws?x=caf%C3%A9&y=%FF"
+        assert dict(seen[-1].query) == {"x": "café", "y": "\ufffd"}
+    else:
+        assert (answer == b"" or b" 400 " in answer) and len(seen) == 1
+
+
+@hosts
+async def test_somebody_who_leaves_in_the_handshake_gets_no_peer_and_harms_nobody(host: Host) -> None:
+    server, asked, go = echo_server(), asyncio.Event(), asyncio.Event()
+
+    async def waits(given: Handshake) -> None:
+        if "leaves" in given.query:
+            asked.set()
+            await go.wait()
+
+    if not cannot(host, "async handshake"):
+        server.on_handshake(waits)
+    async with host.serving(server) as url, keeps_working(url):
+        for path, size in (("/ws", 1), ("/ws", 40), ("/ws?leaves", 10_000)):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port_of(url))
+            writer.write(handshake(path)[:size])
             await writer.drain()
+            if size == 10_000 and server.handshakes_wait:
+                await asked.wait()
             writer.transport.abort()
+            with pytest.raises((OSError, EOFError)):
+                await reader.readexactly(1)
+        go.set()
+        await turns_until(lambda: len(server.peers) == 1)

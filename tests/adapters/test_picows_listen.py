@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from leftovers import turns_until
-from raw_websocket import TEXT, ask, handshake, raw_client
+from raw_websocket import TEXT, handshake, raw_client
 from served import LIMITS, echo_server, port_of
 
 from wsrpc import Client, Handshake, HandshakeRejected, Server, current_peer, dial
@@ -32,13 +32,9 @@ async def test_one_server_may_listen_with_several_libraries() -> None:
             assert tuple(await two.request("from")) == two.peer.info.local
 
 
-async def test_all_addresses() -> None:
-    async with picows.listen(echo_server(), None) as listener, Client(listener.url) as client:
-        assert await client.request("echo", 1) == 1
-
-
-async def test_a_host_name() -> None:
-    async with picows.listen(echo_server(), "localhost") as listener, Client(listener.url) as client:
+@pytest.mark.parametrize("host", [None, "localhost"])
+async def test_all_addresses_and_a_host_name(host: str | None) -> None:
+    async with picows.listen(echo_server(), host) as listener, Client(listener.url) as client:
         assert await client.request("echo", 1) == 1
 
 
@@ -79,17 +75,6 @@ async def test_the_connection_header_of_firefox() -> None:
         assert server.peers[0].info.headers["connection"] == "keep-alive, Upgrade"
         writer.close()
         await writer.wait_closed()
-
-
-async def test_a_status_without_a_name() -> None:
-    server = Server()
-
-    @server.on_handshake
-    def gate(given: Handshake) -> None:
-        given.reject(499)
-
-    async with picows.listen(server) as listener:
-        assert (await ask(listener.port, handshake())).startswith(b"HTTP/1.1 499 Refused\r\n")
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -12,12 +12,13 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import pytest
 from dialings import DIALINGS, Dialing
 from leftovers import turns_until
-from raw_websocket import TEXT, RawServer, accept_response, raw_server
+from raw_websocket import TEXT, accept_response, raw_server
 from served import AT_ONCE, LIMITS, port_of
 
 import wsrpc_adapters.aiohttp
@@ -36,81 +37,59 @@ OPTIONS: dict[str, Any] = {
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
 
 
-async def connected_after(server: RawServer, dialing: Dialing, *servers: tuple[RawServer, str]) -> list[str]:
-    """Connect by way of redirects, each from the server before to ``(server, location)``; returns their requests."""
-    client = Client(server.url, dial=dialing.dial, limits=LIMITS, reconnect=None, **OPTIONS)
-    connecting = asyncio.create_task(client.connect())
-    heads: list[str] = []
-    asked = server
-    for following, location in servers:
-        heads.append((await asked.refuse("302 Found", "", f"Location: {location}")).decode())
-        asked = following
-    peer = await asked.accept("Sec-WebSocket-Protocol: json")
-    heads.append(peer.request.decode())
-    await connecting
-    peer.drop()
-    await client.close()
-    return heads
+CHAINS: dict[str, tuple[list[str], list[bool]]] = {
+    "within the origin": (["d?e=f"], [True, True]),
+    "to another origin": (["ws://OTHER/x"], [True, False]),
+    "back from another origin": (["ws://OTHER/", "ws://OWN/delete-all"], [True, False, False]),
+    "with other credentials": (["ws://you:yours@OWN/"], [True, True]),
+    "with other credentials to another origin": (["ws://you:yours@OTHER/"], [True, False]),
+}
+"""Where a server redirects to, and which requests have what the user gave."""
 
 
 @dialings
-@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"])
-async def test_within_the_origin_everything_is_sent_again(dialing: Dialing, status: str) -> None:
+@pytest.mark.parametrize("chain", CHAINS)
+@pytest.mark.parametrize("given", ["options", "url"])
+async def test_what_the_user_gave_is_sent_within_the_origin_and_nowhere_else(
+    dialing: Dialing, given: str, chain: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    locations, kept = CHAINS[chain]
+    async with raw_server() as own, raw_server() as other:
+        url = own.url if given == "options" else own.url.replace("//", f"//user:{SECRET}@")
+        options = OPTIONS if given == "options" else {"subprotocols": ["json"]}
+        client = Client(url + "a?b=c", dial=dialing.dial, limits=LIMITS, reconnect=None, **options)
+        connecting = asyncio.create_task(client.connect())
+        asked, heads = own, list[str]()
+        for location in locations:
+            location = location.replace("OWN", f"127.0.0.1:{own.port}").replace("OTHER", f"127.0.0.1:{other.port}")
+            heads.append((await asked.refuse("302 Found", "", f"Location: {location}")).decode())
+            asked = other if str(other.port) in location else own
+        peer = await asked.accept("Sec-WebSocket-Protocol: json")
+        heads.append(peer.request.decode())
+        await connecting
+        path = urlsplit(locations[-1])
+        assert heads[-1].startswith(f"GET /{path.path.lstrip('/')}{'?' if path.query else ''}{path.query} HTTP/1.1\r\n")
+        assert client.peer.info.path == "/" + path.path.lstrip("/")
+        peer.drop()
+        await client.close()
+    for head, with_secrets in zip(heads, kept, strict=True):
+        assert head.count(SECRET) + head.count(BASIC) == ((6 if given == "options" else 1) if with_secrets else 0)
+        assert with_secrets or not ("X-Api-Key" in head or "authorization:" in head.lower())
+        assert b64encode(b"you:yours").decode() not in head and "\r\nSec-WebSocket-Protocol: " in head
+    assert f"\r\nHost: 127.0.0.1:{asked.port}\r\n" in heads[-1] + "\r\n"
+    lines = [record.getMessage() for record in caplog.records if "another origin" in record.getMessage()]
+    assert len(lines) == (asked is other or len(kept) == 3) and SECRET not in caplog.text
+    assert all(f"127.0.0.1:{other.port}/" in line for line in lines)
+
+
+@dialings
+@pytest.mark.parametrize("status", ["301 Moved", "303 See Other", "307 Temporary", "308 Permanent"])
+async def test_every_status_of_a_redirect_is_followed(dialing: Dialing, status: str) -> None:
     async with raw_server() as server:
-        url = server.url.replace("//", f"//user:{SECRET}@") + "a?b=c"
-        dialed = asyncio.create_task(dialing.dial(url, limits=LIMITS, headers={"X-Name": "Ada"}, subprotocols=["json"]))
-        await server.refuse(status, "", "Location: d?e=f")
-        peer = await server.accept("Sec-WebSocket-Protocol: json")
-        transport = await dialed
-        lines = peer.request.decode().split("\r\n")
-        assert lines[0] == "GET /d?e=f HTTP/1.1"
-        assert {"X-Name: Ada", "Sec-WebSocket-Protocol: json", f"Authorization: Basic {BASIC}"} < set(lines)
-        assert f"Host: 127.0.0.1:{server.port}" in lines
-        assert (transport.info.path, dict(transport.info.query)) == ("/d", {"e": "f"})
-        transport.abort()
-
-
-@dialings
-async def test_nothing_of_the_user_s_goes_to_another_origin(dialing: Dialing, caplog: pytest.LogCaptureFixture) -> None:
-    async with raw_server() as server, raw_server() as other:
-        first, second = await connected_after(server, dialing, (other, f"{other.url}x"))
-        assert first.count(SECRET) == 6
-        assert SECRET not in second and "X-Api-Key" not in second
-        assert "Sec-WebSocket-Protocol: json\r\n" in second + "\r\n"
-        assert f"Host: 127.0.0.1:{other.port}\r\n" in second + "\r\n"
-    [line] = [record.getMessage() for record in caplog.records if "another origin" in record.getMessage()]
-    assert SECRET not in caplog.text and f"127.0.0.1:{other.port}/x" in line
-
-
-@dialings
-async def test_credentials_of_the_url_do_not_go_to_another_origin(dialing: Dialing) -> None:
-    async with raw_server() as server, raw_server() as other:
-        dialed = asyncio.create_task(dialing.dial(server.url.replace("//", f"//user:{SECRET}@"), limits=LIMITS))
-        assert BASIC in (await server.refuse("302 Found", "", f"Location: {other.url}")).decode()
-        peer = await other.accept()
+        dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS))
+        await server.refuse(status, "", "Location: d")
+        assert (await server.accept()).request.startswith(b"GET /d HTTP/1.1")
         (await dialed).abort()
-        assert "authorization" not in peer.request.decode().lower()
-
-
-@dialings
-async def test_a_redirect_that_comes_back_does_not_bring_the_credentials_back(dialing: Dialing) -> None:
-    async with raw_server() as server, raw_server() as other:
-        heads = await connected_after(server, dialing, (other, other.url), (server, f"{server.url}delete-all"))
-        assert SECRET in heads[0] and heads[2].startswith("GET /delete-all ")
-        assert SECRET not in heads[1] + heads[2]
-
-
-@dialings
-async def test_a_server_does_not_choose_our_credentials(dialing: Dialing) -> None:
-    async with raw_server() as server, raw_server() as other:
-        for target in (server, other):
-            dialed = asyncio.create_task(dialing.dial(server.url.replace("//", "//me:mine@"), limits=LIMITS))
-            await server.refuse("302 Found", "", f"Location: ws://you:yours@127.0.0.1:{target.port}/")
-            peer = await target.accept()
-            (await dialed).abort()
-            sent = [line for line in peer.request.decode().split("\r\n") if line.startswith("Authorization")]
-            mine = b64encode(b"me:mine").decode()
-            assert sent == ([f"Authorization: Basic {mine}"] if target is server else [])
 
 
 @dialings
@@ -324,7 +303,6 @@ class Sessions:
         server.on("login", self.login)
         server.on("whoami", self.whoami)
         server.on("slow", self.slow)
-        server.on("peers", lambda: len(server.peers))
 
     def login(self, peer: Peer, user: str) -> None:
         peer.state["user"] = user
@@ -396,7 +374,7 @@ async def test_after_a_redirect_to_another_origin_a_new_session_begins_at_once(
             info = await infos.get()
             assert not info.resumed and info.attempts == 1
             assert await client.request("whoami") is None
-            assert await client.request("peers") == 1, "the server has no peer but the client's"
+            assert len(mine.server.peers) == 1, "the server has no peer but the client's"
     assert len(mine.requests) == 3 and not any("wsrpc-resume" in headers for headers in mine.requests)
     assert not [record for record in caplog.records if "auth=" in record.getMessage()]
 
@@ -419,34 +397,22 @@ async def test_a_redirect_that_comes_back_does_not_bring_the_session_back(dialin
 
 
 @dialings
-async def test_a_session_resumes_after_a_redirect_within_its_origin(dialing: Dialing) -> None:
-    async with asyncio.timeout(8), AsyncExitStack() as stack:
-        mine = Sessions()
-        listener = await stack.enter_async_context(mine.server.listen())
-        front = await stack.enter_async_context(Front(listener.url))
-        client = await stack.enter_async_context(Client(front.url, dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE))
-        slow = await started(mine.server, client)
-        front.answers = ["/elsewhere", None]
-        front.drop()
-        mine.gate.set()
-        assert await slow == "done"
-        assert await client.request("whoami") == "ada"
-        assert client.peer.info.path == "/elsewhere" and len(mine.server.peers) == 1
-
-
-@dialings
-async def test_a_session_resumes_at_each_address_that_the_url_function_returns(dialing: Dialing) -> None:
-    """The user chooses these addresses, and not a server."""
+@pytest.mark.parametrize("how", ["redirect", "url function"])
+async def test_a_session_resumes_within_the_origin_and_at_each_address_that_the_user_chose(
+    dialing: Dialing, how: str
+) -> None:
     async with asyncio.timeout(8), AsyncExitStack() as stack:
         mine = Sessions()
         listener = await stack.enter_async_context(mine.server.listen())
         front, second = [await stack.enter_async_context(Front(listener.url)) for _ in range(2)]
-        urls = [second.url, front.url]
-        client = await stack.enter_async_context(
-            Client(lambda: urls.pop(), dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE)
-        )
+        urls = [second.url if how == "url function" else front.url, front.url]
+        client = Client(lambda: urls.pop(), dial=dialing.dial, limits=LIMITS, reconnect=AT_ONCE)
+        await stack.enter_async_context(client)
         slow = await started(mine.server, client)
+        if how == "redirect":
+            front.answers = ["/elsewhere", None]
         front.drop()
         mine.gate.set()
         assert await slow == "done"
         assert await client.request("whoami") == "ada" and urls == []
+        assert client.peer.info.path == ("/elsewhere" if how == "redirect" else "/") and len(mine.server.peers) == 1

@@ -13,11 +13,11 @@ from typing import Any
 import aiohttp
 import pytest
 from dialings import DIALINGS, Dialing
-from served import AT_ONCE, LIMITS, echo_server
+from served import LIMITS, echo_server
 
 import wsrpc_adapters.aiohttp
 import wsrpc_adapters.picows
-from wsrpc import Client, ConnectFailed, HandshakeRejected, ReconnectInfo, is_transient
+from wsrpc import Client, ConnectFailed, HandshakeRejected, is_transient
 from wsrpc import dial as default_dial
 
 PEM = Path(__file__).parent / "localhost.pem"
@@ -71,20 +71,6 @@ async def test_calls_over_a_unix_socket(dialing: Dialing, kind: Any, tmp_path: P
             assert (client.peer.info.path, client.peer.info.remote) == ("/path", None)
         transport = await dialing.dial(URL, unix=kind(path), limits=LIMITS)
         transport.abort()
-
-
-@dialings
-async def test_it_comes_back_to_the_same_socket(dialing: Dialing, tmp_path: Path) -> None:
-    path = str(tmp_path / "socket")
-    back: asyncio.Queue[ReconnectInfo] = asyncio.Queue()
-    async with echo_server().listen(unix=path):
-        client = Client(URL, unix=path, dial=dialing.dial, reconnect=AT_ONCE, limits=LIMITS)
-        client.on_reconnect(back.put_nowait)
-        await client.connect()
-    async with echo_server().listen(unix=path):
-        await back.get()
-        assert await client.request("echo", 1) == 1
-        await client.close()
 
 
 @dialings

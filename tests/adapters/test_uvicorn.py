@@ -5,27 +5,29 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import re
 import socket
 import ssl
 import subprocess
 import sys
 import warnings
 import weakref
-from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
 from asgi_servers import Uvicorn, uvicorn_serving
+from core_driver import turns
 from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from leftovers import turns_until
-from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, ask, build_frame, handshake, raw_client
-from served import LIMITS, Endings, Observed, echo_server
+from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer, ask, build_frame, handshake, head_of, raw_client
+from served import LIMITS, Endings, echo_server
 from uvicorn import Config
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server
+from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, dial
 from wsrpc.types import WebSocketTransport
 from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 from wsrpc_adapters.uvicorn import WebSocketProtocol
@@ -46,10 +48,6 @@ implementations = pytest.mark.parametrize("ws", [UVICORN_S_OWN, OURS], ids=["own
 REQUEST: ContextVar[str] = ContextVar("REQUEST", default="none")
 
 
-def url_of(port: int, path: str = "/ws") -> str:
-    return f"ws://127.0.0.1:{port}{path}"
-
-
 async def current_user(websocket: WebSocket, access_token: str = "") -> str:
     if access_token != "t1":
         raise WebSocketException(1008, "who are you?")
@@ -57,25 +55,24 @@ async def current_user(websocket: WebSocket, access_token: str = "") -> str:
     return "ada"
 
 
-class AddsHeader:
+def adds_header(app: Any) -> Any:
     """A middleware that adds a header to each answer, to those of WebSockets, too."""
 
-    def __init__(self, app: Any) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def middleware(scope: Scope, receive: Receive, send: Send) -> None:
         async def adding(message: Any) -> None:
             if message["type"] in ("websocket.accept", "http.response.start"):
                 message["headers"] = [*message.get("headers", []), (b"x-seen", b"yes")]
             await send(message)
 
-        await self.app(scope, receive, adding)
+        await app(scope, receive, adding)
+
+    return middleware
 
 
 def make_app(server: Server) -> FastAPI:
     """HTTP routes, a plain WebSocket route and a server side by side, with a dependency and a middleware."""
     app = FastAPI(lifespan=lifespan(server))
-    app.add_middleware(AddsHeader)
+    app.add_middleware(adds_header)
 
     @server.on("whoami")
     def whoami(peer: Peer) -> list[str]:
@@ -92,13 +89,16 @@ def make_app(server: Server) -> FastAPI:
     @app.websocket("/plain")
     async def plain(websocket: WebSocket) -> None:
         await websocket.accept()
-        try:
+        with suppress(WebSocketDisconnect):
             while True:
                 await websocket.send_text(await websocket.receive_text())
-        except WebSocketDisconnect:
-            pass
 
     return app
+
+
+def client(port: int, **options: Any) -> Client:
+    url = f"ws://127.0.0.1:{port}/ws?access_token=t1"
+    return Client(url, **{"reconnect": None, "limits": LIMITS} | options)
 
 
 async def get(port: int, path: str) -> bytes:
@@ -111,20 +111,21 @@ async def get(port: int, path: str) -> bytes:
 @pytest.mark.parametrize("http", ["auto", "h11"])  # auto is httptools where it is installed
 async def test_a_server_beside_routes_of_fastapi(http: str) -> None:
     server = echo_server()
-    async with uvicorn_serving(make_app(server), OURS, http=http) as port:
-        async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS) as client:
+    async with uvicorn_serving(make_app(server), OURS, http=http, root_path="/api") as port:
+        async with client(port, headers={"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}) as ada:
             [peer] = server.peers
             assert isinstance(peer.transport, WebSocketTransport)
-            assert await client.request("whoami") == ["ada", "of t1"]
-            assert client.peer.info.underlying.response.headers["x-seen"] == "yes"
-            assert isinstance(peer.info.underlying, WebSocket) and peer.info.path == "/ws"
+            assert await ada.request("whoami") == ["ada", "of t1"]
+            assert ada.peer.info.underlying.response.headers["x-seen"] == "yes"
+            assert isinstance(peer.info.underlying, WebSocket) and peer.info.path == "/api/ws"
+            assert peer.info.remote is not None and peer.info.remote[0] == "203.0.113.7"
             async with raw_client(port, "/plain") as raw:
                 await raw.send(raw.frame(TEXT, b"plain"))
                 assert (await raw.next_of(TEXT)).payload == b"plain"
             answer = await get(port, "/hello")
             assert answer.startswith(b"HTTP/1.1 200") and b"x-seen: yes" in answer
         with pytest.raises(HandshakeRejected, match="403"):
-            await Client(url_of(port), reconnect=None, limits=LIMITS).connect()
+            await dial(f"ws://127.0.0.1:{port}/ws", limits=LIMITS)
 
 
 async def test_over_tls() -> None:
@@ -146,28 +147,10 @@ async def test_small_messages_are_sent_at_once_whatever_socket_uvicorn_listens_o
             super().connection_made(transport)
             sockets.append(transport.get_extra_info("socket"))
 
-    async with uvicorn_serving(asgi(echo_server()), Remembers) as port:
-        async with Client(url_of(port, "/"), reconnect=None, limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
-            [sock] = sockets
-            assert sock.proto == 0, "asyncio would have set the option itself"
-            assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_behind_a_proxy_the_scope_says_who_it_is() -> None:
-    server = echo_server()
-    async with uvicorn_serving(asgi(server), OURS) as port:
-        headers = {"X-Forwarded-For": "203.0.113.7", "X-Forwarded-Proto": "https"}
-        async with Client(url_of(port), headers=headers, reconnect=None, limits=LIMITS):
-            remote = server.peers[0].info.remote
-            assert remote is not None and remote[0] == "203.0.113.7"
-
-
-async def test_the_path_has_uvicorn_s_root_path() -> None:
-    server = echo_server()
-    async with uvicorn_serving(make_app(server), OURS, root_path="/api") as port:
-        async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS):
-            assert server.peers[0].info.path == "/api/ws"
+    async with uvicorn_serving(asgi(echo_server()), Remembers) as port, client(port):
+        [sock] = sockets
+        assert sock.proto == 0, "asyncio would have set the option itself"
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 @implementations
@@ -184,30 +167,17 @@ async def test_the_server_decides_about_compression_of_its_own_connections(compr
     server = echo_server(compression=compression)
     async with uvicorn_serving(make_app(server), OURS) as port:
         offer = "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits"
-        head = handshake("/ws?access_token=t1", offer)
-        assert (b"permessage-deflate" in await answer_to(port, head)) is compression
-        assert b"permessage-deflate" in await answer_to(port, handshake("/plain", offer))
-        url = url_of(port) + "?access_token=t1"
-        async with Client(url, compression=True, reconnect=None, limits=LIMITS) as client:
-            assert await client.request("echo", "x" * 10_000) == "x" * 10_000
-
-
-async def answer_to(port: int, request: bytes) -> bytes:
-    """The head of the answer; the connection is dropped."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
-        writer.write(request)
-        return await reader.readuntil(b"\r\n\r\n")
-    finally:
-        writer.close()
-        await writer.wait_closed()
+        for path, agreed in (("/ws?access_token=t1", compression), ("/plain", True)):
+            assert (b"permessage-deflate" in await head_of(port, handshake(path, offer))) is agreed
+        async with client(port, compression=True) as ada:
+            assert await ada.request("echo", "x" * 10_000) == "x" * 10_000
 
 
 async def test_the_size_of_messages_is_the_server_s() -> None:
-    server = echo_server(limits=Limits(message=100_000, close_timeout=2.0))
+    server = echo_server(limits=LIMITS.replace(message=100_000))
     async with uvicorn_serving(make_app(server), OURS, ws_max_size=1000) as port:
-        async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS) as client:
-            assert await client.request("echo", "x" * 50_000) == "x" * 50_000
+        async with client(port) as ada:
+            assert await ada.request("echo", "x" * 50_000) == "x" * 50_000
         for path, size in [("/ws?access_token=t1", 100_001), ("/plain", 1001)]:
             async with raw_client(port, path) as raw:
                 await raw.send(raw.frame(TEXT, b"x" * size))
@@ -215,23 +185,15 @@ async def test_the_size_of_messages_is_the_server_s() -> None:
 
 
 async def test_the_access_log_is_as_with_uvicorn_s_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "uvicorn.error")
     logs: list[list[str]] = []
     for ws in (UVICORN_S_OWN, OURS):
         server = echo_server()
-
-        @server.on_handshake
-        def gate(given: Handshake) -> None:
-            if "refused" in given.query:
-                given.reject(404, "no such room")
-
+        server.on_handshake(lambda given: given.reject(404, "no such room") if "refused" in given.query else None)
         caplog.clear()
-        with caplog.at_level(logging.INFO, "uvicorn.error"):
-            async with uvicorn_serving(make_app(server), ws) as port:
-                async with Client(url_of(port) + "?access_token=t1", reconnect=None, limits=LIMITS):
-                    pass
-                for query in ("", "?access_token=t1&refused=1"):  # by the dependency, by on_handshake
-                    with pytest.raises(HandshakeRejected):
-                        await Client(url_of(port) + query, reconnect=None, limits=LIMITS).connect()
+        async with uvicorn_serving(make_app(server), ws) as port:
+            for query in ("?access_token=t1", "", "?access_token=t1&refused=1"):  # by the dependency, by on_handshake
+                await head_of(port, handshake(f"/ws{query}"))
         lines = [record.getMessage() for record in caplog.records if '"WebSocket' in record.getMessage()]
         logs.append([line.partition(" - ")[2] for line in lines])  # without the client's port
     assert logs[0] == logs[1] and [line.split()[-1] for line in logs[0]] == ["[accepted]", "403", "404"]
@@ -245,11 +207,10 @@ def record(said: list[Any], app: Any) -> Any:
 
     async def recording(scope: Scope, receive: Receive, send: Send) -> None:
         async def receiving() -> Any:
-            message = await receive()
-            said.append(message)
-            return message
+            said.append(await receive())
+            return said[-1]
 
-        await app(scope, receiving if scope["type"] == "websocket" else receive, send)
+        await app(scope, receiving, send)
 
     return recording
 
@@ -268,46 +229,48 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
             await send({"type": "websocket.send", **{key: message[key] for key in ("text", "bytes") if key in message}})
 
 
-async def never_accepts(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "websocket.close"})
+def answers(*messages: Any) -> Any:
+    """An application that accepts nobody."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        for message in messages:
+            await send(message)
+        if not messages:
+            raise ValueError("as told")
+
+    return app
 
 
-async def denies(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    await send({"type": "websocket.http.response.start", "status": 418, "headers": [(b"x-why", b"tea")]})
-    await send({"type": "websocket.http.response.body", "body": b"short and stout"})
+CLOSES = [{"type": "websocket.close"}]
+DENIES = [
+    {"type": "websocket.http.response.start", "status": 418, "headers": [(b"x-why", b"tea")]},
+    {"type": "websocket.http.response.body", "body": b"short and stout"},
+]
 
 
 async def only_returns(scope: Scope, receive: Receive, send: Send) -> None:
     await receive()
 
 
-async def only_raises(scope: Scope, receive: Receive, send: Send) -> None:
-    await receive()
-    raise ValueError("as told")
+def frame(opcode: int, payload: bytes, **options: Any) -> bytes:
+    return build_frame(opcode, payload, **{"masked": True, **options})
 
 
 PLAIN: dict[str, tuple[Any, list[bytes]]] = {
-    "text and binary": (echo, [build_frame(TEXT, b"a", masked=True), build_frame(BINARY, b"\x00", masked=True)]),
-    "fragments": (
-        echo,
-        [
-            build_frame(TEXT, b"a", masked=True, fin=False) + build_frame(PING, b"p", masked=True),
-            build_frame(CONT, b"b", masked=True),
-        ],
-    ),
-    "close": (echo, [build_frame(TEXT, b"a", masked=True) + build_frame(CLOSE, b"\x0f\xa1bye", masked=True)]),
-    "too large": (echo, [build_frame(TEXT, b"x" * 2000, masked=True)]),
-    "not UTF-8": (echo, [build_frame(TEXT, b"\xff", masked=True)]),
-    "not masked": (echo, [build_frame(TEXT, b"a", masked=False)]),
-    "closes": (echo, [build_frame(TEXT, b"leave", masked=True), build_frame(CLOSE, b"\x0f\xa0", masked=True)]),
-    "raises": (echo, [build_frame(TEXT, b"raise", masked=True)]),
-    "returns": (echo, [build_frame(TEXT, b"return", masked=True)]),
-    "never accepts": (never_accepts, []),
-    "denies": (denies, []),
+    "text and binary": (echo, [frame(TEXT, b"a"), frame(BINARY, b"\x00")]),
+    "fragments": (echo, [frame(TEXT, b"a", fin=False) + frame(PING, b"p"), frame(CONT, b"b")]),
+    "close": (echo, [frame(TEXT, b"a") + frame(CLOSE, b"\x0f\xa1bye")]),
+    "too large": (echo, [frame(TEXT, b"x" * 2000)]),
+    "not UTF-8": (echo, [frame(TEXT, b"\xff")]),
+    "not masked": (echo, [frame(TEXT, b"a", masked=False)]),
+    "closes": (echo, [frame(TEXT, b"leave"), frame(CLOSE, b"\x0f\xa0")]),
+    "raises": (echo, [frame(TEXT, b"raise")]),
+    "returns": (echo, [frame(TEXT, b"return")]),
+    "never accepts": (answers(*CLOSES), []),
+    "denies": (answers(*DENIES), []),
     "only returns": (only_returns, []),
-    "only raises": (only_raises, []),
+    "only raises": (answers(), []),
 }
 """An application, and what a client sends to it, piece by piece."""
 
@@ -315,32 +278,31 @@ PLAIN: dict[str, tuple[Any, list[bytes]]] = {
 @pytest.mark.parametrize("case", PLAIN)
 async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pytest.LogCaptureFixture) -> None:
     """What the client gets, what the application is told, and what is logged, with both."""
+    caplog.set_level(logging.INFO)
     app, pieces = PLAIN[case]
-    seen = []
+    seen: list[Any] = []
     for ws in (UVICORN_S_OWN, OURS):
         told: list[Any] = []
         caplog.clear()
-        with caplog.at_level(logging.INFO):
-            async with uvicorn_serving(record(told, app), ws, ws_max_size=1000, lifespan="off") as port:
-                reader, writer = await asyncio.open_connection("127.0.0.1", port)
-                key = "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA=="
-                lines = ["GET /a?b=c HTTP/1.1", "Host: x", "Upgrade: websocket", "Connection: Upgrade", key]
-                lines += ["Sec-WebSocket-Version: 13", "Sec-WebSocket-Protocol: p, q"]
-                lines += ["Sec-WebSocket-Extensions: permessage-deflate"]
-                writer.write("\r\n".join([*lines, "", ""]).encode())
-                head = await reader.readuntil(b"\r\n\r\n")
-                own_port = writer.get_extra_info("sockname")[1]
-                for piece in pieces:
-                    writer.write(piece)
-                    if piece is not pieces[-1]:
-                        await reader.read(1)  # it was seen
-                if case in ("text and binary", "fragments"):
-                    writer.write_eof()
-                async with asyncio.timeout(8):
-                    rest = await reader.read()
-                writer.close()
+        async with uvicorn_serving(record(told, app), ws, ws_max_size=1000, lifespan="off") as port:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            request = handshake(
+                "/a?b=c", "Sec-WebSocket-Protocol: p, q", "Sec-WebSocket-Extensions: permessage-deflate"
+            )
+            writer.write(re.sub(rb"Key: .*==", b"Key: AAAAAAAAAAAAAAAAAAAAAA==", request))
+            head = await reader.readuntil(b"\r\n\r\n")
+            own_port = str(writer.get_extra_info("sockname")[1])
+            for piece in pieces:
+                writer.write(piece)
+                if piece is not pieces[-1]:
+                    await reader.read(1)  # it was seen
+            if case in ("text and binary", "fragments"):
+                writer.write_eof()
+            async with asyncio.timeout(8):
+                rest = await reader.read()
+            writer.close()
         headers = sorted(line for line in head.split(b"\r\n") if not line.lower().startswith(b"date:"))
-        logged = [record.getMessage().replace(str(own_port), "PORT") for record in caplog.records]
+        logged = [record.getMessage().replace(own_port, "PORT") for record in caplog.records]
         logged = [line for line in logged if "WebSocket" in line or "ASGI" in line]
         if case == "denies" and ws == UVICORN_S_OWN:
             logged.remove("ASGI callable returned without completing handshake.")  # which it does after any refusal
@@ -364,7 +326,7 @@ async def test_what_is_sent_before_the_answer_waits_for_it(ws: str) -> None:
         writer.write(handshake("/"))
         await asked.wait()
         writer.write(build_frame(TEXT, b"early", masked=True))
-        await some_turns()
+        await turns(4)  # the event loop reads it
         answered.set()
         await reader.readuntil(b"\r\n\r\n")
         assert await reader.readexactly(7) == build_frame(TEXT, b"early", masked=False)
@@ -374,104 +336,59 @@ async def test_what_is_sent_before_the_answer_waits_for_it(ws: str) -> None:
         await writer.wait_closed()
 
 
-async def test_what_is_sent_before_the_answer_is_taken_over() -> None:
-    server = echo_server()
-    answered, asked = asyncio.Event(), asyncio.Event()
-
-    @server.on_handshake
-    async def gate(given: Handshake) -> None:
-        asked.set()
-        await answered.wait()
-
-    first, second = (
-        build_frame(TEXT, b'{"i":%d,"a":["echo",%d]}' % (number, number), masked=True) for number in (1, 2)
-    )
-    async with uvicorn_serving(asgi(server), OURS) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
-        await asked.wait()
-        writer.write(first + second[:5])
-        await some_turns()
-        writer.write(second[5:10])  # not read: one read is kept
-        await some_turns()
-        answered.set()
-        await reader.readuntil(b"\r\n\r\n")
-        assert b'{"i":1,"d":1}' in await reader.readuntil(b"}")
-        writer.write(second[10:])
-        assert b'{"i":2,"d":2}' in await reader.readuntil(b"}")
-        writer.close()
-        await writer.wait_closed()
-
-
-async def some_turns() -> None:
-    """Let the event loop read what was written to a connection within this process."""
-    for _ in range(4):
-        await asyncio.sleep(0)
-
-
 # ---------------------------------------------------------------- the extension, as its contract says
 
 
-class TakesOver:
-    """An application that takes its connection over, and then does what the test says."""
+@asynccontextmanager
+async def taking_over(then: Callable[[Any, Receive, Send], Awaitable[None]]) -> AsyncGenerator[RawPeer]:
+    """Serve an application that takes its connection over, and then does what the test says with the transport."""
+    lost = asyncio.Event()
 
-    def __init__(self, then: Callable[[Any, Receive, Send], Awaitable[None]]) -> None:
-        self.then = then
-        self.lost = asyncio.Event()
-        self.transport: Any = None
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        take_over = scope["extensions"]["wsrpc"]["reserve"](Handshake("/", request_headers(scope)), scope)
+        take_over = reserved(scope)
         await send({"type": "websocket.accept"})
-        self.transport = take_over(self.lost.set)
-        await self.then(self, receive, send)
+        await then(take_over(lost.set), receive, send)
 
-
-def request_headers(scope: Scope) -> dict[str, str]:
-    return {name.decode(): value.decode() for name, value in scope["headers"]}
-
-
-async def test_an_application_that_takes_over_and_returns() -> None:
-    async def returns(app: Any, receive: Receive, send: Send) -> None:
-        app.transport.send(b"all")
-        app.transport.flush()
-
-    app = TakesOver(returns)
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
         async with raw_client(port) as raw:
-            assert await raw.read_to_end() == build_frame(TEXT, b"all", masked=False)
-        await app.lost.wait()
+            yield raw
+        await lost.wait()
 
 
-async def test_an_application_that_takes_over_and_raises(caplog: pytest.LogCaptureFixture) -> None:
-    async def raises(app: Any, receive: Receive, send: Send) -> None:
-        raise ValueError("as told")
+def reserved(scope: Scope, headers: dict[str, str] | None = None) -> Any:
+    given = headers or {name.decode(): value.decode() for name, value in scope["headers"]}
+    return scope["extensions"]["wsrpc"]["reserve"](Handshake("/", given), scope)
 
-    app = TakesOver(raises)
-    async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        async with raw_client(port) as raw:
-            assert await raw.read_to_end() == b""
-        await app.lost.wait()
-    assert "Exception in ASGI application" in caplog.text and "as told" in caplog.text
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_an_application_that_takes_over_and_ends(fails: bool, caplog: pytest.LogCaptureFixture) -> None:
+    async def then(transport: Any, receive: Receive, send: Send) -> None:
+        if fails:
+            raise ValueError("as told")
+        transport.send(b"all")
+        transport.flush()
+
+    async with taking_over(then) as raw:
+        assert await raw.read_to_end() == (b"" if fails else build_frame(TEXT, b"all", masked=False))
+    assert ("Exception in ASGI application" in caplog.text and "as told" in caplog.text) is fails
 
 
 async def test_the_application_s_own_send_and_receive_once_it_has_taken_over() -> None:
     told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    async def goes_on(app: Any, receive: Receive, send: Send) -> None:
+    async def goes_on(transport: Any, receive: Receive, send: Send) -> None:
         with pytest.raises(RuntimeError, match=r"taken this connection over.*'websocket\.send'"):
             await send({"type": "websocket.send", "text": "no"})
-        app.transport.send(b"yes")
-        app.transport.flush()
+        transport.send(b"yes")
+        transport.flush()
         told.set_result((await receive())["type"])
         with pytest.raises(OSError):  # as on all connections of uvicorn that have ended
             await send({"type": "websocket.close"})
 
-    async with uvicorn_serving(TakesOver(goes_on), OURS, lifespan="off") as port:
-        async with raw_client(port) as raw:
-            assert (await raw.next_frame()).payload == b"yes"
-        assert await told == "websocket.disconnect"
+    async with taking_over(goes_on) as raw:
+        assert (await raw.next_frame()).payload == b"yes"
+    assert await told == "websocket.disconnect"
 
 
 async def test_a_client_that_leaves_before_it_is_taken_over() -> None:
@@ -480,7 +397,7 @@ async def test_a_client_that_leaves_before_it_is_taken_over() -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        take_over = scope["extensions"]["wsrpc"]["reserve"](Handshake("/", request_headers(scope)), scope)
+        take_over = reserved(scope)
         await send({"type": "websocket.accept"})
         accepted.set()
         await left.wait()
@@ -521,17 +438,19 @@ async def test_a_client_that_leaves_while_it_is_accepted_is_not_logged(caplog: p
 class AroundAccept:
     """A middleware that does something of its own around ``websocket.accept``."""
 
-    def __init__(self, app: Any, accept: Callable[[Any, Send], Awaitable[None]]) -> None:
+    def __init__(self, app: Any, *instead: Any, accepts: bool = False) -> None:
         self.app = app
-        self.accept = accept
+        self.instead = instead
+        self.accepts = accepts
         self.over = asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Any) -> None:
-            if message["type"] == "websocket.accept":
-                await self.accept(message, send)
-            else:
+            is_accept = message["type"] == "websocket.accept"
+            if not is_accept or self.accepts:
                 await send(message)
+            for other in self.instead if is_accept else ():
+                await send(other)
 
         try:
             await self.app(scope, receive, sending)
@@ -539,34 +458,15 @@ class AroundAccept:
             self.over.set()
 
 
-async def accepts_and_greets(accept: Any, send: Send) -> None:
-    await send(accept)
-    await send({"type": "websocket.send", "text": "x" * 100})
-
-
-async def accepts_and_closes(accept: Any, send: Send) -> None:
-    await send(accept)
-    await send({"type": "websocket.close", "code": 4003, "reason": "not you"})
-
-
-async def closes_instead(accept: Any, send: Send) -> None:
-    await send({"type": "websocket.close"})
-
-
-async def denies_instead(accept: Any, send: Send) -> None:
-    await send({"type": "websocket.http.response.start", "status": 418, "headers": []})
-    await send({"type": "websocket.http.response.body", "body": b"short and stout"})
-
-
-async def keeps_back(accept: Any, send: Send) -> None:
-    pass
+GREETING = {"type": "websocket.send", "text": "x" * 100}
+NOT_YOU = {"type": "websocket.close", "code": 4003, "reason": "not you"}
 
 
 @pytest.mark.parametrize("compression", [False, True])
 async def test_what_a_middleware_sends_before_the_connection_is_taken_over_can_be_read(compression: bool) -> None:
     """uvicorn would compress it, and the answer no longer says so."""
     server = echo_server(compression=compression)
-    async with uvicorn_serving(AroundAccept(asgi(server), accepts_and_greets), OURS, lifespan="off") as port:
+    async with uvicorn_serving(AroundAccept(asgi(server), GREETING, accepts=True), OURS, lifespan="off") as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(handshake("/", "Sec-WebSocket-Extensions: permessage-deflate"))
         assert (b"permessage-deflate" in await reader.readuntil(b"\r\n\r\n")) is compression
@@ -582,7 +482,7 @@ async def test_what_a_middleware_sends_before_the_connection_is_taken_over_can_b
 async def test_a_middleware_that_accepts_and_closes_is_obeyed() -> None:
     """It is how a browser gets to know why; of a refused handshake it learns nothing."""
     server = echo_server()
-    app = AroundAccept(asgi(server), accepts_and_closes)
+    app = AroundAccept(asgi(server), NOT_YOU, accepts=True)
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
         async with raw_client(port) as raw:
             close = await raw.next_of(CLOSE)
@@ -593,33 +493,21 @@ async def test_a_middleware_that_accepts_and_closes_is_obeyed() -> None:
     assert server.stats().accepted == 0
 
 
-@pytest.mark.parametrize(("instead", "status"), [(closes_instead, b"403"), (denies_instead, b"418")])
+@pytest.mark.parametrize(("instead", "status"), [(CLOSES, b"403"), (DENIES, b"418")])
 async def test_a_middleware_that_refuses_what_the_server_has_let_in(instead: Any, status: bytes) -> None:
     server = echo_server()
-    app = AroundAccept(asgi(server), instead)
+    app = AroundAccept(asgi(server), *instead)
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        assert (await answer_to(port, handshake("/"))).startswith(b"HTTP/1.1 " + status)
+        assert (await head_of(port, handshake("/"))).startswith(b"HTTP/1.1 " + status)
         await app.over.wait()
     assert server.stats().accepted == 0
 
 
 async def test_a_middleware_that_keeps_the_answer_back_is_told_what_to_do(caplog: pytest.LogCaptureFixture) -> None:
-    app = AroundAccept(asgi(echo_server()), keeps_back)
+    app = AroundAccept(asgi(echo_server()))
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        assert (await answer_to(port, handshake("/"))).startswith(b"HTTP/1.1 500")
+        assert (await head_of(port, handshake("/"))).startswith(b"HTTP/1.1 500")
     assert "scope['extensions'].pop('wsrpc', None)" in caplog.text
-
-
-async def refuses(case: str, scope: Scope, receive: Receive, send: Send) -> bool:
-    """Whether a reservation is refused in this state of the connection."""
-    reserve, given = scope["extensions"]["wsrpc"]["reserve"], Handshake("/", request_headers(scope))
-    if case == "reserved":
-        reserve(given, scope)
-    elif case == "accepted":
-        await send({"type": "websocket.accept"})
-    elif case == "another request":
-        given = Handshake("/", {"upgrade": "h2c"})
-    return reserve(given, scope) is None
 
 
 @pytest.mark.parametrize("case", ["reserved", "accepted", "another request", "none of these"])
@@ -628,7 +516,11 @@ async def test_when_a_connection_cannot_be_reserved(case: str) -> None:
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
-        answer.set_result(await refuses(case, scope, receive, send))
+        if case == "reserved":
+            reserved(scope)
+        elif case == "accepted":
+            await send({"type": "websocket.accept"})
+        answer.set_result(reserved(scope, {"upgrade": "h2c"} if case == "another request" else None) is None)
 
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
         _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -638,33 +530,19 @@ async def test_when_a_connection_cannot_be_reserved(case: str) -> None:
         await writer.wait_closed()
 
 
-class WithoutExtension:
-    """A middleware that wants to see each message."""
-
-    def __init__(self, app: Any) -> None:
-        self.app = app
-        self.seen: list[str] = []
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        scope["extensions"].pop("wsrpc")
-
-        async def seeing() -> Any:
-            message = await receive()
-            self.seen.append(message["type"])
-            return message
-
-        await self.app(scope, seeing, send)
-
-
 async def test_a_middleware_that_removes_the_extension_sees_each_message() -> None:
-    server = echo_server()
-    app = WithoutExtension(asgi(server))
+    server, seen = echo_server(), list[Any]()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["extensions"].pop("wsrpc")
+        await record(seen, asgi(server))(scope, receive, send)
+
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        async with Client(url_of(port), reconnect=None, limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
+        async with client(port) as ada:
+            assert await ada.request("echo", 1) == 1
             assert not isinstance(server.peers[0].transport, WebSocketTransport)
-    assert app.seen[0] == "websocket.connect" and app.seen[-1] == "websocket.disconnect"
-    assert "websocket.receive" in app.seen
+    types = [message["type"] for message in seen]
+    assert types[0] == "websocket.connect" and types[-1] == "websocket.disconnect" and "websocket.receive" in types
 
 
 async def test_a_client_that_has_not_read_earlier_answers_is_served_without_taking_over() -> None:
@@ -699,39 +577,25 @@ async def test_a_client_that_has_not_read_earlier_answers_is_served_without_taki
 # ---------------------------------------------------------------- the end
 
 
-async def test_uvicorn_s_shutdown_closes_with_1012_and_waits_for_the_answer() -> None:
-    server = echo_server()
-    endings = Endings(server)
-    async with uvicorn_serving(make_app(server), OURS) as port:
-        seen = Observed(url_of(port) + "?access_token=t1")
-        await seen.client.connect()
-    ended, info = await seen.ended, await endings.next()
-    assert (ended.code, info.code, info.was_clean) == (1012, 1012, True)
-    await seen.client.close()
-
-
-async def test_uvicorn_s_shutdown_drops_who_does_not_answer_after_close_timeout() -> None:
-    server = echo_server(limits=Limits(close_timeout=0.05))
+@pytest.mark.parametrize(
+    ("who", "close_timeout", "options"),
+    [("client", 2.0, {}), ("raw", 0.05, {}), ("raw", 60.0, {"timeout_graceful_shutdown": 0})],
+    ids=["answers", "close_timeout", "uvicorn's own patience"],
+)
+async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: float, options: dict[str, Any]) -> None:
+    """It waits for the answer, for at most the shorter of both times."""
+    server = echo_server(limits=Limits(close_timeout=close_timeout))
     endings = Endings(server)
     async with AsyncExitStack() as left:
-        async with uvicorn_serving(asgi(server), OURS) as port:
-            await left.enter_async_context(raw_client(port))
+        async with uvicorn_serving(asgi(server), OURS, **options) as port:
+            await left.enter_async_context(client(port) if who == "client" else raw_client(port))
             await turns_until(lambda: server.peers)
         info = await endings.next()
-        assert (info.code, info.was_clean) == (1012, False)
+        assert info.code == 1012 and (info.was_clean is (who == "client") or options)
 
 
-async def test_uvicorn_s_own_patience_ends_before_close_timeout() -> None:
-    server = echo_server(limits=Limits(close_timeout=60.0))
-    endings = Endings(server)
-    async with AsyncExitStack() as left:
-        async with uvicorn_serving(asgi(server), OURS, timeout_graceful_shutdown=0) as port:
-            await left.enter_async_context(raw_client(port))
-            await turns_until(lambda: server.peers)
-        assert (await endings.next()).code == 1012
-
-
-async def test_shutdown_in_the_handshake_is_uvicorn_s() -> None:
+@implementations
+async def test_shutdown_in_the_handshake_is_uvicorn_s(ws: str) -> None:
     server, asked = Server(limits=LIMITS), asyncio.Event()
 
     @server.on_handshake
@@ -739,7 +603,7 @@ async def test_shutdown_in_the_handshake_is_uvicorn_s() -> None:
         asked.set()
         await asyncio.Event().wait()
 
-    async with uvicorn_serving(asgi(server), OURS, timeout_graceful_shutdown=0) as port:
+    async with uvicorn_serving(asgi(server), ws, timeout_graceful_shutdown=0) as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(handshake("/"))
         await asked.wait()
@@ -772,8 +636,8 @@ async def test_uvicorn_counts_the_connection_until_its_end() -> None:
     serving = asyncio.create_task(web.serve())
     await turns_until(lambda: web.started)
     port = web.servers[0].sockets[0].getsockname()[1]
-    async with Client(url_of(port), reconnect=None, limits=LIMITS) as client:
-        await client.request("echo", 1)
+    async with client(port) as ada:
+        await ada.request("echo", 1)
         assert len(web.server_state.connections) == len(web.server_state.tasks) == 1
     await turns_until(lambda: not web.server_state.connections and not web.server_state.tasks)
     web.should_exit = True

@@ -1,7 +1,4 @@
-"""Floods of every kind beside a client that behaves well: it is served, and afterwards nothing is left.
-
-How soon it is served is measured by ``make bench ARGS=--floods``, with more of everything.
-"""
+"""Floods of every kind beside a client that behaves well: it is served, and afterwards nothing is left."""
 
 from __future__ import annotations
 
@@ -12,12 +9,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from attacks import ATTACKS
 from leftovers import living_objects, turns_until
 
-from benchmarks.floods.attacks import ATTACKS
 from wsrpc import Client, Limits, Server
 
-ROOT = Path(__file__).parent.parent.parent
+TESTS = Path(__file__).parent.parent
 MOST = 40
 """Attackers of a kind."""
 CALLS = 10
@@ -28,9 +25,10 @@ SPARE = 40
 @asynccontextmanager
 async def attacked(name: str, port: int) -> AsyncGenerator[None]:
     """While all attackers are at it, in a process of their own."""
-    command = [sys.executable, "-m", "benchmarks.floods.attacks", name, str(port), str(MOST)]
     pipe = asyncio.subprocess.PIPE
-    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdin=pipe, stdout=pipe)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, TESTS / "attacks.py", name, str(port), str(MOST), stdin=pipe, stdout=pipe
+    )
     try:
         assert process.stdout is not None
         assert await process.stdout.readline() == b"ready\n"

@@ -1,6 +1,6 @@
 """A thousand clients are cut at once: with the default `Reconnect` they do not come back at once.
 
-Here on a clock that leaves the machine out of it; ``make bench ARGS=--herd`` does it by the clock on the wall.
+The clock is simulated, so the machine does not matter.
 """
 
 from __future__ import annotations

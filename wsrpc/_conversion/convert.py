@@ -148,7 +148,7 @@ class Prepared(NamedTuple):
     type: Any
     needs_options: bool
     """msgspec calls the hook for a class in the type, or the type has mappings with keys that are not text, which JSON
-    has only as text. msgspec takes 0.3 microseconds for options, so they are passed only if they are necessary."""
+    has only as text. msgspec takes its time for options, so they are passed only if they are necessary."""
 
 
 def _cached_without_hook(make: Callable[[Any, DecHook | None, bool], _R]) -> Callable[[Any, DecHook | None, bool], _R]:

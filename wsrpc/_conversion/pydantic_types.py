@@ -137,8 +137,8 @@ def _from_decoded(validate_json: Callable[[bytes], Any]) -> Callable[[Any], Any]
     """Make a function that validates a decoded value of a function that validates JSON."""
     from pydantic_core import to_json
 
-    # pydantic accepts JSON only as text, so the value is encoded again, which takes 1 to 2 microseconds. Values that
-    # only MessagePack has (bytes, datetimes, keys that are not text, NaN) are validated as their JSON.
+    # pydantic accepts JSON only as text, so the value is encoded again. Values that only MessagePack has (bytes,
+    # datetimes, keys that are not text, NaN) are validated as their JSON.
     return lambda value: validate_json(to_json(value, bytes_mode="base64", inf_nan_mode="constants"))
 
 

@@ -250,7 +250,7 @@ class Dispatcher:
 
     def _warn_slow(self, handler: Handler | None, seconds: float) -> None:
         """Warn of a plain function that held the event loop for more than `SLOW_HANDLER` seconds."""
-        # The callers compare: a call for each message would cost 3.5 % of the time of a small request, or an event.
+        # The callers compare: a call for each message would show in the time of small requests and events.
         if handler is not None:
             text = "%s held the event loop for %.0f ms: make it async, or register it with thread=True"
             self.answers.log(logging.WARNING, text, handler.name, seconds * 1000)

@@ -43,8 +43,8 @@ SHARE = 4
 ten times the memory."""
 
 SLOW_FLOATS = 4096
-"""Slow floats that JSON text may hold. msgspec takes 7 to 20 microseconds to read one, 100 to 300 times as long as for
-other floats: 580,000 of them, 4 MiB, take 5 s, and 4,096 take 50 ms."""
+"""Slow floats that JSON text may hold. msgspec takes 100 to 300 times as long for one as for other floats: the
+580,000 that fit into 4 MiB take seconds, and 4,096 a fraction of a second."""
 
 NUMBER_KEYS = 8192
 """Keys of one map, in MessagePack, that may be numbers, booleans or nil. Python's hash of a number is the same in all
@@ -124,8 +124,8 @@ def _outside_few_texts(payload: bytes | bytearray) -> bytes | None:
     """Return the JSON text outside of its strings if it has few of them, and no quote in any; None otherwise.
 
     The fast path before `_outside_texts`, for messages that are mostly long text. It leaves out every character inside
-    of the strings: searching for a quote is 30 times as fast as counting a character, up to Python 3.12. (Three
-    counts of 64 KiB took 57 µs, and this takes 3 µs.) Quotes that follow a backslash are left to `_outside_texts`.
+    of the strings: searching for a quote is 30 times as fast as counting a character, up to Python 3.12. Quotes that
+    follow a backslash are left to `_outside_texts`.
     """
     outside: list[bytes | bytearray] = []
     position = 0
@@ -197,8 +197,8 @@ _SLOW_FLOAT = re.compile(
 
 def _has_slow_floats(payload: bytes | bytearray) -> bool:
     """Whether JSON text holds more than `SLOW_FLOATS` floats that msgspec reads slowly."""
-    # Few messages have so many digits followed by an "e". Counting these takes 6 ms for 4 MiB. Counting the letters
-    # takes half of that, and is enough for messages that are nearly all numbers.
+    # Few messages have so many digits followed by an "e". Counting the letters takes half as long as counting
+    # these, and is enough for messages that are nearly all numbers.
     if _count(payload, b"e") <= SLOW_FLOATS // 2 and _count(payload, b"E") <= SLOW_FLOATS // 2:
         return False
     if payload.translate(_EXPONENTS).count(b"0e") <= SLOW_FLOATS:
@@ -249,7 +249,7 @@ def _has_openings(payload: bytes | bytearray, most: int) -> bool:
 def _closes_within(brackets: bytes, levels: int) -> bool:
     """Whether the brackets are balanced and nested at most ``levels`` deep.
 
-    The fast path before the exact depth, which takes 50 ns for each bracket: this takes 1 to 3 ns for each level.
+    The fast path before the exact depth, which takes 20 times as long.
     """
     left = brackets.translate(_SQUARE)
     for _ in range(levels):
@@ -286,8 +286,10 @@ _LENGTHS = {
     0xD9: (1, 0), 0xDA: (2, 0), 0xDB: (4, 0),
 }  # fmt: skip
 _STEPPING = {1: 1, 2: 16, 4: 256}
-"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one. (Encoders
-use two bytes from 256 bytes of contents on, and four from 64 KiB on, so that no honest message is refused.)"""
+"""For how many arrays a text counts, by the bytes of its length, since stepping over it takes as long as one."""
+_SHORTEST = {1: 0, 2: 1 << 8, 4: 1 << 16}
+"""The shortest contents for which encoders use a length of so many bytes. Such a text counts for one array only: an
+honest message must not be refused, and few of these texts fit into a message."""
 _COUNTS = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}
 _ARRAYS = frozenset({*range(0x90, 0xA0), 0xDC, 0xDD})
 _MAPS = frozenset({*range(0x80, 0x90), 0xDE, 0xDF})
@@ -303,7 +305,7 @@ def msgpack_objection(payload: bytes | bytearray, values: int) -> str | None:
     if not suspect and len(payload) <= values // SHARE:
         return None
     # The fast path for messages that are mostly long text or bytes: if they hold few values and no large map, the
-    # general one would find that, too. It leaves out the quick look, which takes 80 µs for 64 KiB of random bytes.
+    # general one would find that, too. It leaves out the quick look, which is slow for random bytes.
     exceeds, squares = _walk(payload, values, min(values, _FEW))
     if not (exceeds or squares):
         return None
@@ -350,7 +352,7 @@ def _may_collide(payload: bytes | bytearray) -> bool:
     if len(heads) > ARRAY_KEYS or heads.count(b"\xdc") + heads.count(b"\xdd") > _LONG_ARRAYS:
         return True
     try:
-        _skip(payload)  # 15 µs for 300 records. The decoder would read the keys of a map that is cut off, too.
+        _skip(payload)  # the decoder would read the keys of a map that is cut off, too.
     except (ValueError, RecursionError):
         return True
     return False
@@ -384,8 +386,9 @@ def _walk(payload: bytes | bytearray, values: int, visits: int | None = None) ->
             elif (width := _COUNTS.get(first)) is None:
                 width, more = _LENGTHS[first]
                 start = pos + 1 + width
-                pos = start + more + int.from_bytes(payload[pos + 1 : start], "big")
-                looked += _STEPPING[width]
+                size = int.from_bytes(payload[pos + 1 : start], "big")
+                pos = start + more + size
+                looked += 1 if size >= _SHORTEST[width] else _STEPPING[width]
             else:
                 start = pos + 1 + width
                 count = int.from_bytes(payload[pos + 1 : start], "big")

@@ -110,7 +110,7 @@ def is_flat(message: WireMessage) -> bool:
     """Return whether a message is an event or a request of few values, of which the containers are small and flat.
 
     The fast path of the items of streams, ``["next", {"value": item}]``, where it takes a third of the time of the
-    walk, and saves 5 % of the CPU time of items of 16 KiB. Where it returns False the walk finds out.
+    walk. Where it returns False the walk finds out.
     """
     a = message.a
     if a.__class__ is not list or len(a) > _FEW or not (message.d is message.e is message.x is UNSET):

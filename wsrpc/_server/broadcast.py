@@ -195,8 +195,8 @@ class Audience:
                         terms = out.terms
                         at_once = len(payload) <= terms.unchecked
                     if at_once and out.clear:
-                        # What `_deliver` does for a connection that has room: nearly all of them, nearly always. In
-                        # `benchmarks/broadcast` the call would take a third of the time of a broadcast.
+                        # What `_deliver` does for a connection that has room: nearly all of them, nearly always. A
+                        # call for each would be a large part of the time of a broadcast.
                         out.session.send(payload, text)
                         sent += 1
                         continue

@@ -1,7 +1,7 @@
 """Time limits that nearly always end before they are over: those of opening and of closing handshakes.
 
-A timer of the event loop for each costs 4 µs, most of which is spent on those that were cancelled. Limits of the same
-length end in the order in which they began, so one timer serves all of them.
+With a timer of the event loop for each, most of the time would be spent on timers that were cancelled. Limits of the
+same length end in the order in which they began, so one timer serves all of them.
 """
 
 from __future__ import annotations

@@ -19,8 +19,7 @@ __all__ = ["MUCH", "READ", "Loop", "Turns", "next_read", "turns_of"]
 
 READ = 16 * 1024
 """Maximum number of bytes of one read while messages are small. (asyncio itself reads up to 256 KiB, which can be ten
-thousand small messages. With four connections that sent without a pause, other connections waited for a third of a
-second.)"""
+thousand small messages: other connections would wait noticeably for a few that send without a pause.)"""
 
 READ_OF_LARGE = 128 * 1024
 """Bytes that one read takes at most, however large messages are."""
@@ -41,7 +40,7 @@ def next_read(size: int, messages: int) -> int:
     """Return the maximum number of bytes to read next, after ``size`` bytes that completed ``messages`` messages.
 
     The number is large enough for about 64 messages of the same size. It is a power of two, from `READ` (16 KiB) to 128
-    KiB. Each read costs about 10 µs, regardless of the number of bytes.
+    KiB. A read has a cost of its own, regardless of the number of bytes.
     """
     wanted = size * IN_ONE_READ // (messages or 1)
     if wanted < 2 * READ:

@@ -199,7 +199,7 @@ class FrameWriter(ABC):
         """Write the frames that were kept back.
 
         With ``in_burst``, the next piece is not made small. The remote peer is still handling the previous piece, so
-        small writes would only cost time. (64 echoes of 1 KiB: 10 µs for each echo instead of 12 µs.)
+        small writes would only cost time.
         """
         self.held = False
         if not in_burst:
@@ -375,7 +375,7 @@ class FrameReader:
             return b""
         self._missing = 0
         if len(rest) < COPIED:
-            return b"".join((rest, data))  # parts of bytes are read in half the time of parts of a bytearray
+            return b"".join((rest, data))  # parts of bytes are read faster than parts of a bytearray
         rest += data
         return rest
 

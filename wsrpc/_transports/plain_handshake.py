@@ -1,7 +1,7 @@
 """Plain opening handshakes: requests that came in one piece and ask for nothing but a WebSocket.
 
-Nearly all clients send such requests. For them these functions do what the `websockets` library does, in a third of the
-time; everything else they leave to the library.
+Nearly all clients send such requests. For them these functions do what the `websockets` library does, in less time;
+everything else they leave to the library.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def plain_answer(request: Request) -> bytes | None:
 
 
 _dates: dict[int, str] = {}
-"""The present second, and its text for a header, which takes 5 µs to make."""
+"""The present second, and its text for a header, which is made once a second."""
 
 
 def _date() -> str:

@@ -14,10 +14,9 @@ from typing import Any, Literal
 
 import pytest
 from core_driver import Driven, messages, rejection, turns
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, raw_client
+from raw_websocket import TEXT, raw_client
 
 from wsrpc import (
     BadArguments,
@@ -29,7 +28,6 @@ from wsrpc import (
     Context,
     Handshake,
     HandshakeRejected,
-    Limits,
     Peer,
     RemoteError,
     RequestTimeout,
@@ -38,8 +36,8 @@ from wsrpc import (
     WsrpcError,
 )
 from wsrpc._base import logs
-from wsrpc._base.logs import for_log
 from wsrpc.errors import PeerError, ProtocolError, short
+from wsrpc.testing import ScriptedTransport
 from wsrpc.transport import ConnectionInfo
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"
@@ -73,56 +71,45 @@ ERRORS: dict[str, Callable[[Any], WsrpcError]] = {
 }
 
 
-@pytest.mark.parametrize("text", [EVIL, LONG], ids=["evil", "long"])
-@pytest.mark.parametrize("kind", ERRORS)
-def test_what_an_error_says_is_one_short_line(kind: str, text: str) -> None:
-    error = ERRORS[kind](text)
-    back = pickle.loads(pickle.dumps(error)) if kind != "ConnectFailed" else error
-    for one in (error, back):
-        assert is_safe(str(one)) and is_safe(repr(one))
-        assert type(error).__name__ in repr(one)
-    assert is_safe(str(Exception(error)))  # within another one's arguments
+@given(st.text(st.characters(), max_size=3000))
+@example(EVIL)
+@example(LONG)
+@settings(max_examples=60)
+def test_any_text_becomes_one_bounded_line(text: str) -> None:
+    for kind, make in ERRORS.items():
+        error = make(text)
+        back = pickle.loads(pickle.dumps(error)) if kind != "ConnectFailed" else error
+        for one in (error, back):
+            assert is_safe(str(one)) and is_safe(repr(one)) and type(error).__name__ in repr(one)
+        assert is_safe(str(Exception(error)))  # within another one's arguments
+        stream = io.StringIO()
+        record = logging.LogRecord("wsrpc", logging.ERROR, "", 1, "%s: %s", (text, error), (type(error), error, None))
+        assert logging.getLogger("wsrpc").filter(record)
+        logging.StreamHandler(stream).emit(record)
+        lines = stream.getvalue().removesuffix("\n").split("\n")
+        assert len(lines) == 2  # the message, and the exception
+        assert all(len(line) <= 2 * LONGEST and UNSAFE.search(line) is None for line in lines)
 
 
-@given(st.text(st.characters(), max_size=3000), st.sampled_from(sorted(ERRORS)))
-@settings(max_examples=300)
-def test_any_text_becomes_one_bounded_line(text: str, kind: str) -> None:
-    error = ERRORS[kind](text)
-    stream = io.StringIO()
-    record = logging.LogRecord("wsrpc", logging.ERROR, __file__, 1, "%s: %s", (text, error), (type(error), error, None))
-    handler = logging.StreamHandler(stream)
-    assert logging.getLogger("wsrpc").filter(record)
-    handler.emit(record)
-    written = stream.getvalue()
-    lines = written.removesuffix("\n").split("\n")
-    assert len(lines) == 2  # the message, and the exception
-    assert all(len(line) <= 2 * LONGEST and UNSAFE.search(line) is None for line in lines)
-    assert is_safe(str(error)) and is_safe(repr(error))
+HONEST = [
+    "too much",
+    "Prix\u202f: 10\xa0€",
+    "👩‍💻 شكرا, שלום, ありがとう",
+    r"C:\new",
+    "x" * 1000,
+    "wss://h/?a=b",
+    "{0} %s",
+]
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "too much",
-        "Prix\u202f: 10\xa0€",
-        "👩‍💻 شكرا, שלום, ありがとう",
-        r"C:\new",
-        "x" * 1000,
-        "wss://host/?a=b",
-        "{0} %s",
-    ],
-)
-def test_an_honest_text_stays_as_it_is(text: str) -> None:
-    for error in (RpcError(text), RemoteError(text), BadArguments(text), RemoteError.of_value(text)):
-        assert str(error) == error.message == text
-
-
-def test_the_attributes_hold_everything_as_it_came() -> None:
+def test_an_honest_text_stays_as_it_is_and_attributes_hold_any_text_as_it_came() -> None:
+    for text in HONEST:
+        for error in (RpcError(text), RemoteError(text), BadArguments(text), RemoteError.of_value(text)):
+            assert str(error) == error.message == text
     error = RemoteError(LONG, "c", LONG, {"stack": LONG})
     assert (error.message, error.data, error.fields["stack"]) == (LONG, LONG, LONG)
-    assert ConnectionLost(4000, EVIL).reason == EVIL
+    assert ConnectionLost(4000, EVIL).reason == HandshakeRejected(403, EVIL).body == EVIL
     assert ChannelClosed("room", LONG).reason == LONG
-    assert HandshakeRejected(403, EVIL).body == EVIL
     assert str(RemoteError("x" * 1500)).endswith("x… (500 more characters)")
     assert str(RemoteError("a\tb\n")) == r"a\tb\n"
 
@@ -197,10 +184,11 @@ async def test_an_error_that_a_handler_lets_through(written: io.StringIO) -> Non
     assert "in greet" in everything  # it is a traceback
 
 
-@pytest.mark.parametrize("end", ["reject", "cancel with text", "cancel with a value", "cancel with an error"])
+@pytest.mark.parametrize("end", ["reject", "text", "value", "error"])
 async def test_whatever_ends_a_call_and_is_not_caught(end: str, written: io.StringIO) -> None:
     """In a task of the user's own: the event loop writes the traceback, and the representation of the task."""
     d = Driven()
+    evil = EVIL[:-1]
     keep: list[asyncio.Task[Any]] = []
 
     async def ask() -> None:
@@ -217,19 +205,17 @@ async def test_whatever_ends_a_call_and_is_not_caught(end: str, written: io.Stri
     if end == "reject":
         keep.append(asyncio.create_task(ask()))
         await turns()
-        d.feed({"i": d.take()[-1]["i"], "_": 1, "e": {"message": EVIL[:-1], "code": "c", "more": EVIL[:-1]}})
+        d.feed({"i": d.take()[-1]["i"], "_": 1, "e": {"message": evil, "code": "c", "more": evil}})
         await turns()
         keep.clear()
         gc.collect()
         await turns()
         assert "exception was never retrieved" in check(written)
     else:
-        reason: Any = {"cancel with text": EVIL[:-1], "cancel with a value": [EVIL[:-1]] * 5000}.get(end)
         d.feed({"i": 1, "a": ["work"]})
         await turns()
-        flagged = {} if reason is not None else {"_": 1}
-        d.feed({"i": 1, "x": {"message": EVIL[:-1]} if reason is None else reason, **flagged})
-        await turns()
+        reason: Any = {"text": evil, "value": [evil] * 5000, "error": {"message": evil}}[end]
+        await d.fed({"i": 1, "x": reason, **({"_": 1} if end == "error" else {})})
         assert "stopped: " in check(written)
 
 
@@ -254,61 +240,30 @@ async def test_a_short_reason_is_what_the_cancelled_handler_gets() -> None:
 
 
 async def test_an_error_that_is_shown_to_the_caller_is_shown_as_it_is() -> None:
-    d = Driven(expose_errors=True)
-
-    @d.peer.on("relay")
-    async def relay(peer: Peer) -> None:
-        await peer.request("name")
-
-    @d.peer.on("relay by hand")
-    async def relay_by_hand(peer: Peer) -> None:
-        try:
-            await peer.request("name")
-        except RemoteError as error:
-            raise RpcError(error.message, error.code, error.data) from error
-
     text = "two\nlines, and " + "z" * 5000
-    for number, event in enumerate(("relay", "relay by hand"), 1):
-        d.feed({"i": number, "a": [event]})
-        await turns()
-        [asked] = d.take()
-        sent = await d.fed({"i": asked["i"], "_": 1, "e": {"message": text}})
-        assert rejection(sent, number)["message"] == text
+
+    def relay() -> None:
+        raise RemoteError(text)
+
+    d = Driven(expose_errors=True)
+    d.peer.on("relay", relay)
+    assert rejection(await d.fed({"i": 1, "a": ["relay"]}), 1)["message"] == text
 
 
 async def test_values_in_texts_about_arguments(written: io.StringIO) -> None:
-    d = Driven()
-
     def typed(size: Literal["s", "m"], more: dict[str, int] | None = None) -> None: ...
 
+    d = Driven()
     d.peer.on("typed", typed)
     evil = EVIL[:-1]
     d.feed({"a": ["typed", evil]})
-    for message in (
-        ["typed", LONG[:-1].replace("\ud800", "")],
+    for args in (
+        ["typed", LONG.replace("\ud800", "")],
         ["typed", "s", {evil: "no"}],
         [evil],
         ["typed", "s", {evil: evil}],
     ):
-        sent = await d.fed({"i": 1, "a": message})
-        assert len(rejection(sent, 1)["message"]) < LONGEST
-    check(written)
-
-
-async def test_raw_functions_may_let_an_error_through(written: io.StringIO) -> None:
-    server = Server()
-
-    @server.serve_raw
-    async def serve(connection: Any) -> None:
-        await connection.receive()
-        raise RpcError(EVIL)
-
-    async with asyncio.timeout(8), server.listen() as listener, raw_client(listener.port) as raw:
-        await raw.send(raw.frame(TEXT, "go"))
-        assert (await raw.next_of(CLOSE)).code == 1008
-        await raw.send(raw.close_frame())
-        raw.drop()
-        await turns_until(lambda: not server.raw_connections)
+        assert len(rejection(await d.fed({"i": 1, "a": args}), 1)["message"]) < LONGEST
     check(written)
 
 
@@ -356,28 +311,6 @@ def test_a_traceback_is_python_s_own_but_for_texts_of_several_lines() -> None:
 # ---------------------------------------------------------------- how often
 
 
-async def test_the_first_event_with_wrong_arguments_is_a_warning_and_further_ones_are_counted(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    d = Driven()
-
-    def add(a: int, b: int) -> int:
-        return a + b
-
-    d.peer.on("add", add)
-    d.peer.on("other", add)
-    for _ in range(50):
-        d.feed({"a": ["add", 1, "2"]}, {"a": ["other"]}, {"a": ["add", 1, None]})
-    await turns()
-    [text] = messages(caplog)
-    assert "event 'add' was dropped: add(): argument 'b' (2nd): expected int, got str" in text
-    assert "peer.ignored" in text
-    assert d.ignored == {"wrong arguments": 150}
-    sent = await d.fed({"i": 1, "a": ["add", 1]})
-    assert rejection(sent, 1)["code"] == "wsrpc.bad_arguments"
-    assert d.ignored == {"wrong arguments": 150} and len(messages(caplog)) == 1
-
-
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time of the log, which stands still."""
@@ -390,13 +323,8 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     d = Driven()
-
-    @d.peer.on("fail")
-    def fail() -> None:
-        raise ValueError("mine")
-
-    for _ in range(1000):
-        d.feed({"a": ["fail"]})
+    d.peer.on("fail", lambda: 1 / 0)
+    d.feed(*[{"a": ["fail"]}] * 1000)
     assert len(messages(caplog)) == 100
     assert d.peer.stats().errors == 1000  # what is not written is counted
     clock[0] += 2.0
@@ -408,104 +336,62 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
     caplog.clear()
     d.transport.lose()  # the end is always written, and what was left out before it
     await turns()
-    caplog.set_level(logging.INFO, "wsrpc")
     assert messages(caplog) == ["1 log lines were left out: too many in a short time"]
-
-
-async def test_connections_that_come_again_and_again_cannot_either(
-    clock: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-    for _ in range(3000):
-        with pytest.raises(HandshakeRejected):
-            await server.handshake(Handshake("/", {"host": "here", "origin": f"https://{'x' * 5000}.example"}))
-    assert len(messages(caplog)) == 1000
-    assert all(len(text) < LONGEST for text in messages(caplog))
-    assert server.stats().refused == {403: 3000}
-    clock[0] += 1.0
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        raise LookupError("mine")
-
-    caplog.clear()
-    for _ in range(3000):
-        with pytest.raises(HandshakeRejected):
-            await server.handshake(Handshake("/", {"host": "here"}))
-    assert len(messages(caplog)) == 101
-    assert messages(caplog)[0] == "2000 log lines were left out: too many in a short time"
 
 
 async def test_many_connections_share_what_their_server_may_write(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(limits=Limits(close_timeout=2.0))
+    server = Server()
+    server.on("fail", lambda: 1 / 0)
+    for _ in range(15):
+        transport = ScriptedTransport()
+        await server.accept(transport)
+        transport.feed(*[{"a": ["fail"]}] * 100)
+    assert len(messages(caplog)) == 1000 and server.stats().errors == 1500
+    await server.close()
 
-    @server.on("fail")
-    def fail() -> None:
-        raise ValueError("mine")
 
-    async with asyncio.timeout(30), server.listen() as listener:
-        for _ in range(15):
-            async with raw_client(listener.port) as raw:
-                await raw.send(raw.frame(TEXT, '{"a":["fail"]}') * 100, raw.frame(TEXT, '{"i":1,"a":["nobody"]}'))
-                await raw.next_of(TEXT)
-    # Where that takes long, some of the lines are about handlers that hold the event loop.
-    assert 900 <= sum("failed [" in text for text in messages(caplog)) <= 1000
-    assert server.stats().errors == 1500
+async def test_handshakes_that_come_again_and_again_cannot_flood_it_either(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    server = Server()
+
+    async def shake_hands(headers: dict[str, str]) -> list[str]:
+        caplog.clear()
+        for _ in range(3000):
+            with pytest.raises(HandshakeRejected):
+                await server.handshake(Handshake("/", {"host": "here", **headers}))
+        return messages(caplog)
+
+    refused = await shake_hands({"origin": f"https://{'x' * 5000}.example"})
+    assert len(refused) == 1000 and all(len(text) < LONGEST for text in refused)
+    assert server.stats().refused == {403: 3000}
+    clock[0] += 1.0
+    server.on_handshake(lambda handshake: 1 / 0)
+    failed = await shake_hands({})
+    assert len(failed) == 101
+    assert failed[0] == "2000 log lines were left out: too many in a short time"
 
 
 # ---------------------------------------------------------------- how long it takes
 
 
-class Counted(list[Any]):
-    """A list that counts how often it or a list inside of it is looked through."""
-
-    looks = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        Counted.looks += 1
-        return super().__iter__()
-
-
 def test_only_as_much_of_a_value_is_looked_at_as_is_shown() -> None:
-    value: Any = 0
-    for _ in range(6):
-        value = [value] * 29
-    shown = short(value)
-    assert shown.startswith("[[[[[") and len(shown) <= 200
+    looks: list[object] = []
 
-    wide: Any = Counted()
-    wide = Counted([Counted([Counted([1] * 30)] * 30)] * 30)
-    Counted.looks = 0
-    assert len(short({"key": [wide] * 30})) <= 200
-    assert Counted.looks < 300, "not 30 x 30 x 30"
+    class Counted(list[Any]):
+        def __iter__(self) -> Iterator[Any]:
+            looks.append(self)
+            return super().__iter__()
 
-
-def test_the_keys_of_a_large_object_are_not_sorted_to_show_the_first() -> None:
     class Key(str):
-        compared = 0
-
         def __lt__(self, other: str) -> bool:
-            Key.compared += 1
-            return super().__lt__(other)
+            return pytest.fail("the keys of a large object were sorted")
 
         __hash__ = str.__hash__
 
+    wide = Counted([Counted([Counted([1] * 30)] * 30)] * 30)
+    assert len(short({"key": [wide] * 30})) <= 200
+    assert len(looks) < 300, "not 30 x 30 x 30"
     assert short({Key(f"k{n}"): n for n in range(1000)}).startswith("{'k0': 0, 'k1': 1, ")
-    assert Key.compared == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [
-        ("ws://h/p?token=abc", "ws://h/p?…"),
-        ("'wss://u:secret@h/p?secret', then what?", "'wss://…@h/p?… then what?"),
-        ("/p?a=1&b=2 and ?b=3", "/p?… and ?…"),
-        ("really? yes", "really? yes"),
-        ("who?me", "who?me"),
-        ("://" * 100, "://" * 100),
-    ],
-)
-def test_queries_and_passwords_of_urls_are_left_out(text: str, shown: str) -> None:
-    assert for_log(text) == shown

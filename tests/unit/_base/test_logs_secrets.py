@@ -13,6 +13,7 @@ import pytest
 from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from websockets.asyncio.client import connect as open_websocket
 
 from wsrpc import (
     Client,
@@ -24,16 +25,21 @@ from wsrpc import (
     Peer,
     Reconnect,
     RequestTimeout,
+    RpcError,
     Server,
+    Service,
     WsrpcError,
     dial,
 )
 from wsrpc._base.logs import for_log
 from wsrpc.testing import connect
+from wsrpc.transport import ConnectionInfo
+from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECRET = "s3cr3t-of-mine"
+FAKE = "x\nERROR all is lost"
 LIMITS = Limits(close_timeout=2.0, message=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
@@ -278,11 +284,62 @@ async def test_drops_and_draining(log: Capture) -> None:
     assert log.saw("draining: 1 connections") and log.saw("draining timed out") and log.saw("next attempt")
 
 
-async def test_a_close_reason_cannot_write_lines_of_its_own(log: Capture) -> None:
-    driven = Driven()
-    await driven.peer.close(4000, "bye\nERROR:wsrpc:all is lost \x1b[2J")
+async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(log: Capture) -> None:
+    server = Server(limits=LIMITS)
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        async for message in connection:
+            if message == "refused":
+                raise RpcError(FAKE)
+            if message == "not mine":
+                waiting = asyncio.get_running_loop().create_future()
+                waiting.cancel()
+                await waiting
+            raise ValueError(message)
+
+    codes: list[int | None] = []
+    async with asyncio.timeout(PATIENCE), server.listen() as listener:
+        async with open_websocket(listener.url) as websocket:
+            await websocket.close(4000, FAKE)
+        for message in ("refused", FAKE, "not mine"):
+            async with open_websocket(listener.url) as websocket:
+                await websocket.send(message)
+                await websocket.wait_closed()
+                codes.append(websocket.close_code)
+        await turns_until(lambda: not server.raw_connections)
+    await Driven().peer.close(4000, FAKE)
     log.check()
-    assert log.saw(r"disconnected: 4000 bye\nERROR:wsrpc:all is lost \x1b[2J")
+    assert codes == [1008, 1011, 1011]
+    failed = [record.levelno for record in log.records if "failed" in record.getMessage()]
+    assert failed == [logging.INFO, logging.ERROR, logging.ERROR]
+    ended = [text for record in log.records if (text := record.getMessage()).endswith(r"4000 x\nERROR all is lost")]
+    assert len(ended) == 2
+
+
+@pytest.mark.parametrize("where", ["room_from", "factory"])
+async def test_a_connection_that_is_refused_after_its_handshake_is_named(where: str, log: Capture) -> None:
+    def name(info: ConnectionInfo) -> str:
+        if where == "room_from":
+            raise ValueError("no room")
+        return "room"
+
+    class Desk(Service):
+        def on_open(self) -> None:
+            raise AssertionError("it was refused")
+
+        def __init__(self) -> None:
+            if where == "factory":
+                raise ValueError("no desk")
+
+    server = Server(room_from=name)
+    server.add_service(Desk)
+    async with server.listen() as listener, open_websocket(listener.url) as websocket:
+        await websocket.wait_closed()
+        assert websocket.close_code == 1011
+    log.check()
+    [record] = [record for record in log.records if record.levelno == logging.ERROR]
+    assert where in record.getMessage()
 
 
 @pytest.mark.parametrize(
@@ -297,6 +354,10 @@ async def test_a_close_reason_cannot_write_lines_of_its_own(log: Capture) -> Non
         ("'wss://host?token=x'", "'wss://host?…"),
         ("GET /ws?token=x HTTP/1.1", "GET /ws?… HTTP/1.1"),
         ("who are you? a=b", "who are you? a=b"),
+        ("'wss://u:secret@h/p?secret', then what?", "'wss://…@h/p?… then what?"),
+        ("/p?a=1&b=2 and ?b=3", "/p?… and ?…"),
+        ("who?me", "who?me"),
+        ("://" * 100, "://" * 100),
         (ValueError("http://u:p@proxy isn't valid"), "http://…@proxy isn't valid"),
     ],
 )

@@ -103,28 +103,6 @@ async def test_two_handlers_that_close_the_client_do_not_wait_for_each_other() -
             assert [await ended.get(), await ended.get()] == ["in order", "in order"]
 
 
-async def test_an_open_and_a_close_handler_that_both_close_the_client() -> None:
-    server = Server(limits=PATIENT)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT)
-            ended: asyncio.Queue[str] = asyncio.Queue()
-
-            @client.on("open")
-            async def opened() -> None:
-                await client.close()
-                ended.put_nowait("open")
-
-            @client.on("close")
-            async def closed() -> None:
-                await client.close()
-                ended.put_nowait("close")
-
-            with pytest.raises(ConnectionLost):
-                await client.connect()
-            assert {await ended.get(), await ended.get()} == {"open", "close"}
-
-
 async def test_handlers_of_two_peers_that_both_close_the_server() -> None:
     server = Server(limits=PATIENT)
     ended: asyncio.Queue[str] = asyncio.Queue()

@@ -418,20 +418,6 @@ async def test_a_handler_is_active_from_its_first_step_to_its_last(within_task: 
     assert d.peer.active == 0
 
 
-async def test_a_coroutine_registered_with_once_gets_the_next_message_if_arguments_do_not_fit() -> None:
-    d = Driven()
-    seen: list[int] = []
-
-    async def handler(number: int) -> None:
-        seen.append(number)
-
-    d.peer.once("handler", handler)
-    for number in ("one", 2, 3):
-        await read(d, {"a": ["handler", number]})
-    assert seen == [2]
-    assert d.ignored == {"wrong arguments": 1, "unknown event": 1}
-
-
 @pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
 @pytest.mark.parametrize(
     ("message", "then", "reaches_its_end"),

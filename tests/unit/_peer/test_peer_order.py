@@ -15,19 +15,6 @@ from wsrpc import Context, Limits, Peer
 from wsrpc.testing import pair
 
 
-async def test_messages_leave_in_the_order_in_which_they_were_accepted() -> None:
-    d = Driven(dialer=True)
-    await d.peer.emit("one")
-    request = start(d.peer.request("two", timeout=None))
-    await turns(1)
-    d.peer.emit_nowait("three")
-    await d.peer.of("room").emit("four")
-    sent = d.take()
-    assert [message["a"][0] for message in sent] == ["one", "two", "three", "four"]
-    d.feed({"i": sent[1]["i"]})
-    assert await request is None
-
-
 @pytest.mark.parametrize("limits", [Limits(), Limits(high_water=200)], ids=["room for all", "full line"])
 async def test_many_tasks_that_emit_keep_the_order_in_which_they_ran(limits: Limits) -> None:
     async with pair(limits=limits) as (a, b):
@@ -101,26 +88,6 @@ async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_
     await turns()
     d.expect({"i": 1, "d": "late"})
     d.assert_empty()
-
-
-async def test_async_handlers_overlap_and_answer_as_they_finish() -> None:
-    d = Driven()
-    gates = {1: asyncio.Event(), 2: asyncio.Event()}
-
-    async def wait(n: int) -> int:
-        await gates[n].wait()
-        return n
-
-    d.peer.on("wait", wait)
-    d.feed({"i": 1, "a": ["wait", 1]}, {"i": 2, "a": ["wait", 2]})
-    await turns()
-    assert d.peer.active == 2
-    gates[2].set()
-    await turns()
-    d.expect({"i": 2, "d": 2})
-    gates[1].set()
-    await turns()
-    d.expect({"i": 1, "d": 1})
 
 
 async def test_two_ordered_handlers_do_not_wait_for_each_other() -> None:

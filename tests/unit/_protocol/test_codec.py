@@ -2,91 +2,22 @@
 
 from __future__ import annotations
 
-import datetime
-import enum
 import itertools
 import json
-import math
 from contextlib import suppress
-from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
 import msgspec
 import pytest
 from msgspec import UNSET
 
 from wsrpc._protocol import codecs, counting
-from wsrpc._protocol.codecs import NegotiatedCodec, strict_decoder
+from wsrpc._protocol.codecs import strict_decoder
 from wsrpc._protocol.counting import json_nests_deeper
-from wsrpc._protocol.messages import Event, Item, Request, WireMessage
+from wsrpc._protocol.messages import Event, WireMessage
 from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
-from wsrpc.testing import pair
 
 CODECS: list[Codec] = [JsonCodec(), MsgpackCodec()]
-
-
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-def test_there_and_back(codec: Codec) -> None:
-    message = Request(7, ("e", 1, "ü", None, [True, {"k": 1.5}]), "room")
-    back = codec.decode(codec.encode(message))
-    assert back == WireMessage(a=["e", 1, "ü", None, [True, {"k": 1.5}]], i=7, c="room")
-
-
-@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
-async def test_two_peers_speak_it(codec: Codec) -> None:
-    async with pair(codec=codec) as (a, b):
-        b.on("add", lambda x, y: x + y)
-        assert await a.request("add", 1, 2) == 3
-        with pytest.raises(Exception, match="No event listener for 'nobody'"):
-            await a.request("nobody")
-
-
-class Colour(enum.Enum):
-    RED = "red"
-
-
-@pytest.mark.parametrize(
-    ("value", "on_wire"),
-    [
-        (float("nan"), None),
-        (float("inf"), None),
-        (b"\x00\xff", "AP8="),
-        (datetime.datetime(2024, 1, 2, 3, 4, 5, tzinfo=datetime.UTC), "2024-01-02T03:04:05Z"),
-        (UUID(int=1), "00000000-0000-0000-0000-000000000001"),
-        (Decimal("1.50"), "1.50"),
-        (Colour.RED, "red"),
-        (
-            {
-                1,
-            },
-            [1],
-        ),
-        (2**64 - 1, 2**64 - 1),
-    ],
-)
-def test_what_json_makes_of_rich_values(value: Any, on_wire: Any) -> None:
-    assert json.loads(JsonCodec().encode(Event(("e", value)))) == {"a": ["e", on_wire]}
-
-
-def test_enc_hook_turns_other_types_into_those() -> None:
-    def hook(value: object) -> Any:
-        if isinstance(value, complex):
-            return [value.real, value.imag]
-        raise NotImplementedError
-
-    for codec in (JsonCodec(enc_hook=hook), MsgpackCodec(enc_hook=hook)):
-        assert codec.decode(codec.encode(Event(("e", 1 + 2j)))).a == ["e", [1.0, 2.0]]
-        with pytest.raises(NotImplementedError):
-            codec.encode(Event(("e", object())))
-    for plain in CODECS:
-        with pytest.raises(TypeError):
-            plain.encode(Event(("e", object())))
-
-
-def test_messagepack_keeps_bytes() -> None:
-    codec = MsgpackCodec()
-    assert codec.decode(codec.encode(Event(("e", b"\x00\xff")))).a == ["e", b"\x00\xff"]
 
 
 @pytest.mark.parametrize(
@@ -326,42 +257,6 @@ def test_text_is_left_out_of_the_count_wherever_it_has_few_strings() -> None:
         assert JsonCodec().objection(payload, 100) is None
         assert not JsonCodec().nests_deeper(payload, WireMessage(), 4)
         assert JsonCodec().nests_deeper(payload, WireMessage(), 2)
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        *(
-            None,
-            1,
-            -1.5,
-            2**70,
-            math.nan,
-            math.inf,
-            "ü",
-            b"x",
-            [],
-            [1.5, math.nan],
-            {"n": 1, "x": 1.5},
-            {"x": -math.inf},
-            {1: 2},
-            [[math.nan]],
-        ),
-        *({"n": [1, {2: math.inf}]}, datetime.date(2024, 1, 1), list(range(20)), {str(n): n / 2 for n in range(20)}),
-    ],
-    ids=repr,
-)
-def test_an_item_travels_as_the_same_value_does_as_an_argument(value: Any) -> None:
-    """Items are looked at on a path of their own."""
-    negotiated = NegotiatedCodec(JsonCodec())
-
-    def arrives(message: Any) -> tuple[bool, Any]:
-        payload = negotiated.encode(message)
-        is_json = payload.startswith(b"{")
-        return is_json, (JsonCodec() if is_json else negotiated).decode(payload).a[1]
-
-    by_json, item = arrives(Event(("next", Item(value)), h=1))
-    assert (by_json, item["value"]) == arrives(Event(("next", value), h=1))
 
 
 def test_looking_at_depth_takes_time_in_proportion() -> None:

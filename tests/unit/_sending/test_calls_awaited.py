@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Driven, turns
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
-from stream_sides import requested, served
+from stream_sides import requested
 
 from wsrpc import AnonymousChannel, ChannelClosed, Client, Context, Retry, Server, WsrpcError
 from wsrpc.errors import ChannelNotReady
@@ -89,12 +89,3 @@ async def test_on_a_peer_a_client_and_a_named_channel(state: str) -> None:
         wrong = {name: given for name, given in WRONG.items() if name not in ("nothing", "send")}
         for caller in callers:
             await each_raises(caller, wrong, (TypeError, ValueError, WsrpcError))
-
-
-async def test_a_channel_may_be_closed_by_an_event() -> None:
-    d = Driven()
-    channel = await served(d)
-    channel.on("stop", channel.close)
-    await d.fed({"h": 5, "a": ["stop", "that will do"]})
-    assert channel.closed and channel.close_reason == "that will do"
-    await turns()

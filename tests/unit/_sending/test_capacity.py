@@ -9,48 +9,62 @@ from core_driver import Blocked, redialing, start, turns
 from session_story import story
 from stream_driver import welcome
 
-from wsrpc import ConnectionLost, Limits, Overloaded, Peer, RequestTimeout
+from wsrpc import ConnectionLost, Limits, Overloaded, RequestTimeout
 from wsrpc.testing import Clock, pair
 
 TIGHT = Limits(running=2, waiting=3)
 
 
-async def test_a_caller_waits_for_a_place_and_nothing_is_refused() -> None:
+@pytest.mark.parametrize(
+    ("limits", "size", "waiting", "extensions"),
+    [(TIGHT, 0, 3, True), (TIGHT, 0, 3, False), (Limits(running=2, waiting=100, message=25_000), 10_000, 2, True)],
+    ids=["places", "plain", "bytes"],
+)
+async def test_a_caller_waits_for_a_place_and_nothing_is_refused(
+    limits: Limits, size: int, waiting: int, extensions: bool
+) -> None:
+    """A plain peer cannot know, and is refused."""
     work = Blocked()
-    async with pair(limits=TIGHT) as (a, b):
+    async with pair(limits=limits, extensions=extensions) as (a, b):
         b.on("work", work)
         await turns()  # until each knows the other
-        tasks = [start(a.request("work", n)) for n in range(20)]
+        tasks = [start(a.request("work", n, "x" * size)) for n in range(20)]
         await turns()
-        assert len(work.started) == 2
-        assert b.stats().waiting == 3  # the others are still on the caller's side
+        assert (len(work.started), b.stats().waiting) == (2, waiting)
         work.go.set()
-        assert await asyncio.gather(*tasks) == [[n] for n in range(20)]
-        assert work.started == [(n,) for n in range(20)]
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        done = 20 if extensions else 2 + waiting
+        assert results[:done] == [[n, "x" * size] for n in range(done)]
+        assert [type(result) for result in results[done:]] == [Overloaded] * (20 - done)
         assert (a.pending, b.active) == (0, 0)
 
 
-async def test_plain_peers_are_refused() -> None:
-    work = Blocked()
-    async with pair(limits=TIGHT, extensions=False) as (a, b):
-        b.on("work", work)
-        tasks = [start(a.request("work", n)) for n in range(8)]
-        await turns()
-        work.go.set()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        assert [type(result) for result in results] == [list] * 5 + [Overloaded] * 3
-
-
-async def test_bytes_that_wait_there_are_bounded_too() -> None:
-    work = Blocked()
-    async with pair(limits=Limits(running=1, waiting=100, message=25_000)) as (a, b):
-        b.on("work", work)
-        await turns()
-        tasks = [start(a.request("work", "x" * 10_000, n)) for n in range(10)]
-        await turns()
-        assert b.stats().waiting == 2
-        work.go.set()
-        assert [last for _, last in await asyncio.gather(*tasks)] == list(range(10))
+@pytest.mark.parametrize("first", ["times out", "waits"])
+async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connection(first: str) -> None:
+    room = {"running": 1, "waiting": 100, "running_bytes": 10_000, "waiting_bytes": 1_000}
+    d = redialing(extensions=True)
+    await d.fed(welcome(**room))
+    runs = start(d.peer.request("work", timeout=None))
+    await turns()
+    d.transport.pause()
+    waits = start(d.peer.request("work", "x" * 600, timeout=1.0))
+    await turns()
+    if first == "times out":
+        d.clock.advance(2.0)
+    d.transport.lose()
+    await turns()
+    d.rebind()
+    await turns()
+    d.feed(*({"i": message["i"], "d": "done"} for message in d.take() if "a" in message))
+    results = await asyncio.gather(runs, waits, return_exceptions=True)
+    assert [type(result) for result in results] == [ConnectionLost, RequestTimeout if first == "times out" else str]
+    await d.fed(welcome(**room))
+    tasks = [start(d.peer.request("work", "x" * 600, timeout=None)) for _ in range(3)]
+    await turns()
+    assert sum("work" in message.get("a", ()) for message in d.take()) == 2, "one runs, one waits there"
+    for task in tasks:
+        task.cancel()
+    await turns()
 
 
 async def test_a_request_that_waits_for_capacity_can_be_cancelled_time_out_or_lose_the_connection() -> None:
@@ -77,44 +91,6 @@ async def test_a_request_that_waits_for_capacity_can_be_cancelled_time_out_or_lo
         results = await asyncio.gather(*first[1:], stays, return_exceptions=True)
         assert all(isinstance(result, ConnectionLost) for result in results)
         assert a.pending == 0
-
-
-ROOM = {"running": 1, "waiting": 100, "running_bytes": 10_000, "waiting_bytes": 1_000}
-
-
-def waiting_there(peer: Peer) -> int:
-    return peer._out.requests.flight.waiting
-
-
-@pytest.mark.parametrize("when", ["drops", "times out and drops"])
-async def test_a_drop_forgets_the_capacity_of_requests_that_wait_for_the_connection(when: str) -> None:
-    d = redialing(extensions=True)
-    await d.fed(welcome(**ROOM))
-    runs = start(d.peer.request("work", timeout=None))
-    await turns()
-    d.transport.pause()
-    tasks = [start(d.peer.request("work", "x" * 600, timeout=1.0)) for _ in range(2)]
-    await turns()
-    assert waiting_there(d.peer) > 600
-    if when == "times out and drops":
-        d.clock.advance(2.0)
-    d.transport.lose()
-    assert waiting_there(d.peer) == 0
-    await turns()
-    assert waiting_there(d.peer) == 0
-    d.rebind()
-    await turns()
-    for message in d.take():
-        if "a" in message:
-            d.feed({"i": message["i"], "d": "done"})
-    results = await asyncio.gather(*tasks, return_exceptions=True)
-    assert waiting_there(d.peer) == 0 and d.peer._out.requests.flight.requests == 0
-    if when == "drops":
-        assert results == ["done", "done"]
-    else:
-        assert all(isinstance(result, RequestTimeout) for result in results)
-    with pytest.raises(ConnectionLost):
-        await runs
 
 
 async def test_a_request_that_may_not_wait_for_another_connection_leaves_when_the_connection_drops() -> None:
@@ -158,28 +134,3 @@ async def test_a_cancelled_request_keeps_its_place_until_its_handler_exits() -> 
         assert not second.done()
         gone.set()
         assert await second == 2
-
-
-async def test_a_request_that_cannot_be_encoded_leaves_its_turn_to_the_next_one() -> None:
-    work = Blocked()
-    async with pair(limits=Limits(running=1, waiting=1)) as (a, b):
-        b.on("work", work)
-        await turns()
-        first = [start(a.request("work", n, timeout=None)) for n in range(3)]
-        await turns()
-        flight = a._out.requests.flight
-        assert flight.awaited  # the third one waits on this side
-        flight.awaited = False
-        first[0].cancel()
-        first[1].cancel()
-        await turns()
-        flight.awaited = True
-        # There will be a place for these, too, but not their turn. When that comes the place is taken, so that the size
-        # counts, for which the request is encoded.
-        mistaken = start(a.request("work", object(), timeout=None))
-        last = start(a.request("work", "last", timeout=None))
-        flight.freed()  # both places are free at once, and the third request is woken
-        work.go.set()
-        with pytest.raises(TypeError):
-            await mistaken
-        assert [await first[2], await last] == [[2], ["last"]]

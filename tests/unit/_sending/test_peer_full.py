@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, closes_with, start, turns
-from peers_inside import out_of
 
-from wsrpc import ConnectionLost, Limits, Peer, QueueFull
+from wsrpc import Limits, Peer, QueueFull
 from wsrpc.testing import pair
 
 
@@ -31,76 +30,6 @@ async def test_awaiting_senders_wait_in_turn_and_encode_only_then() -> None:
     assert [m["a"] for m in sent] == [["first", [1]], ["second", [1]], ["third", [1]]]
     d.feed({"i": sent[1]["i"]})
     await second
-
-
-async def test_a_connection_that_fills_again_stops_those_behind() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    tasks = [start(d.peer.emit("n", n)) for n in range(4)]
-    await turns()
-    send = d.transport.send
-
-    def send_and_fill(payload: bytes, text: bool = True, /) -> None:
-        send(payload, text)
-        d.transport.pause()
-
-    out_of(d.peer).session.send = send_and_fill  # each message fills the line at once
-    for n in range(4):
-        d.transport.resume()
-        await turns()
-        assert [m["a"][1] for m in d.take()] == [n]
-        assert [task.done() for task in tasks] == [m <= n for m in range(4)]
-
-
-async def test_one_that_leaves_the_queue_lets_the_next_one_go() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    tasks = [start(d.peer.emit("n", n)) for n in range(5)]
-    await turns()
-    tasks[1].cancel()
-    await turns()
-    d.transport.resume()
-    tasks[0].cancel()  # it was woken and leaves before it has sent
-    tasks[2].cancel()
-    await turns()
-    assert [m["a"][1] for m in d.take()] == [3, 4]
-    await d.peer.emit("n", 5)
-    d.expect({"a": ["n", 5]})
-    d.assert_empty()
-
-
-async def test_one_that_was_woken_twice_and_leaves_lets_only_the_next_one_go() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    tasks = [start(d.peer.emit("n", n)) for n in range(4)]
-    await turns()
-    d.transport.resume()
-    d.transport.pause()  # the first one is woken, and finds the line full again
-    await turns()
-    d.transport.resume()
-    tasks[0].cancel()  # it is woken once more, and leaves in that very turn
-    asyncio.get_running_loop().call_soon(d.transport.pause)  # something else fills the line before the next one sends
-    await turns()
-    d.expect()
-    d.transport.resume()
-    await asyncio.gather(*tasks[1:])
-    assert [m["a"][1] for m in d.take()] == [1, 2, 3]
-    d.assert_empty()
-
-
-async def test_a_timeout_in_the_queue_lets_the_next_one_go() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    late = start(d.peer.request("late", timeout=1))
-    fine = start(d.peer.emit("fine"))
-    await turns()
-    d.transport.resume()
-    d.clock.advance(1)
-    await turns()
-    assert isinstance(late.exception(), TimeoutError)
-    await fine
-    d.expect({"a": ["fine"]})
-    d.assert_empty()
 
 
 async def test_new_requests_are_not_started_but_answers_and_cancels_are_processed() -> None:
@@ -181,19 +110,6 @@ async def test_emit_nowait_goes_on_to_the_hard_cap_then_raises() -> None:
     assert d.peer.connected
 
 
-async def test_a_full_line_of_the_old_connection_does_not_stop_the_new_one() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    waiting = start(d.peer.emit("waits"))
-    await turns()
-    d.rebind()
-    await turns()
-    await d.peer.emit("clear")
-    assert [m["a"][0] for m in d.take()][-1] == "clear"
-    assert waiting.done() and (waiting.exception() is None or isinstance(waiting.exception(), ConnectionLost))
-    d.assert_empty()
-
-
 async def test_senders_wait_while_the_other_side_does_not_read() -> None:
     async with pair(limits=Limits(high_water=1000)) as (a, b):
         arrived: list[int] = []
@@ -210,27 +126,6 @@ async def test_senders_wait_while_the_other_side_does_not_read() -> None:
         await asyncio.gather(*tasks)
         await turns()
     assert arrived == list(range(50))
-
-
-async def test_two_peers_that_flood_each_other_do_not_block() -> None:
-    """Both lines are full of requests most of the time, and every answer still gets through."""
-    async with pair(limits=Limits(high_water=500)) as (a, b):
-
-        async def echo(peer: Peer, text: str) -> str:
-            return text
-
-        for peer in (a, b):
-            peer.on("echo", echo)
-            peer.on("inline", lambda text: text)
-
-        async def flood(peer: Peer, name: str) -> int:
-            calls = (peer.request("echo" if n % 2 else "inline", f"{name}{n}" * 20, timeout=None) for n in range(300))
-            answers = await asyncio.gather(*calls)
-            return sum(answer == f"{name}{n}" * 20 for n, answer in enumerate(answers))
-
-        of_a, of_b = await asyncio.gather(flood(a, "a"), flood(b, "b"))
-        assert (of_a, of_b) == (300, 300)
-        assert (a.pending, a.active, b.pending, b.active) == (0, 0, 0, 0)
 
 
 async def test_peers_that_answer_by_asking_back_do_not_block() -> None:

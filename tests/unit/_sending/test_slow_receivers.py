@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -65,50 +64,38 @@ async def numbers_sent(emit: Any, count: int) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize("where", ["server", "room"])
-async def test_drop_newest(where: str, caplog: pytest.LogCaptureFixture) -> None:
-    options = {"slow": "drop_newest"} if where == "server" else {}
-    async with one_slow(**options) as (server, ear, peer, line):
-        room = server.room("lobby", slow="drop_newest")
+@pytest.mark.parametrize(
+    ("slow", "sent", "heard"),
+    [
+        ("close", [(1, 0)] * 20, range(20)),
+        ("drop_newest", [(1, 0)] * 10 + [(0, 1)] * 10, range(10)),
+        ("drop_oldest", [(1, 0)] * 20, range(10, 20)),
+        # Each is where the first of its kind was, so that one that changes all the time gets its turn, too.
+        (KeepLatest(lambda text: int(text) % 3), [(1, 0)] * 20, [18, 19, 17]),
+    ],
+    ids=["close", "drop_newest", "drop_oldest", "keep latest"],
+)
+async def test_what_a_slow_reader_gets(
+    slow: Any, sent: list[tuple[int, int]], heard: Any, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with one_slow(**({"slow": slow} if where == "server" else {})) as (server, ear, peer, line):
+        room = server.room("lobby", slow=slow)
         room.add(peer)
         emit = server.emit if where == "server" else room.emit
-        assert await numbers_sent(emit, 20) == [(1, 0)] * 10 + [(0, 1)] * 10
-        assert peer.dropped == 10
-        assert peer.connected
+        assert await numbers_sent(emit, 20) == sent
+        assert peer.dropped == 20 - len(heard) and peer.connected
         line.release()
         await turns_until(lambda: not line.unsent)
         assert await numbers_sent(emit, 1) == [(1, 0)]
         await peer.emit("say", "end")
-        assert await heard_until(ear, "end") == [*range(10), 0]
-        assert messages(caplog) == [
-            "reads too slowly: until its connection has drained, broadcasts are dropped (drop_newest)"
-        ]
-
-
-async def test_drop_oldest(caplog: pytest.LogCaptureFixture) -> None:
-    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
-        assert await numbers_sent(server.emit, 20) == [(1, 0)] * 20
-        assert peer.dropped == 10
-        line.release()
-        await peer.emit("say", "end")
-        assert await heard_until(ear, "end") == [*range(10, 20)]
-        # Another episode is another line in the log.
-        line.hold()
-        peer.emit_nowait("say", "x" * 2000)
-        await numbers_sent(server.emit, 12)
-        assert peer.dropped == 12
-        assert len(messages(caplog)) == 2
-
-
-async def test_keep_latest_by_key() -> None:
-    async with one_slow() as (server, ear, peer, line):
-        prices = server.room("prices", slow=KeepLatest(lambda text: int(text) % 3))
-        prices.add(peer)
-        assert await numbers_sent(prices.emit, 20) == [(1, 0)] * 20
-        assert peer.dropped == 17
-        line.release()
-        await peer.emit("say", "end")
-        # Each is where the first of its kind was, so that one that changes all the time gets its turn, too.
-        assert await heard_until(ear, "end") == [18, 19, 17]
+        assert await heard_until(ear, "end") == [*heard, 0]
+        if slow != "close":
+            [text] = messages(caplog)
+            assert text.startswith("reads too slowly: until its connection has drained, broadcasts are ")
+            line.hold()  # another episode is another line in the log
+            peer.emit_nowait("say", "x" * 2000)
+            await numbers_sent(emit, 12)
+            assert len(messages(caplog)) == 2
 
 
 async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
@@ -171,61 +158,11 @@ async def test_the_latest_that_does_not_fit_in_the_place_of_the_one_before_is_re
         assert [await ear.heard.get() for _ in range(2)] == ["x" * 2000, "b"]
 
 
-async def test_what_is_awaited_does_not_overtake() -> None:
-    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
-        await numbers_sent(server.emit, 5)
-        emitting = asyncio.create_task(peer.emit("say", "end"))
-        await asyncio.sleep(0)
-        await server.emit("say", word(5))
-        assert not emitting.done()
-        line.release()
-        await emitting
-        assert await heard_until(ear, "end") == [*range(6)]
-
-
-async def test_a_connection_that_fills_up_again_by_what_waited() -> None:
-    async with one_slow(slow="drop_oldest") as (server, ear, peer, line):
-        for _ in range(2):
-            await server.send_raw("x" * 1100)
-        emitting = asyncio.create_task(peer.emit("say", "end"))
-        await asyncio.sleep(0)
-        for left in (1, 0):  # one fills the line
-            line.release()
-            await asyncio.sleep(0)
-            line.hold()
-            assert out_of(peer).slow_reader is not None
-            assert len(slow_reader_of(peer)) == left
-            assert not emitting.done()
-        line.release()
-        await emitting
-        assert await heard_until(ear, "end") == []
-
-
-async def test_what_must_not_be_dropped_sends_what_waits_before_it() -> None:
-    async with one_slow() as (server, ear, peer, line):
-        prices = server.room("prices", slow="drop_oldest")
-        prices.add(peer)
-        await numbers_sent(prices.emit, 3)
-        assert (await server.emit("say", "99")).sent == 1
-        await prices.emit("say", word(3))
-        line.release()
-        await peer.emit("say", "end")
-        assert await heard_until(ear, "end") == [0, 1, 2, 99, 3]
-
-
 async def test_what_waits_leaves_before_the_close_frame() -> None:
     async with one_slow(slow="drop_oldest") as (server, ear, peer, _):
         await numbers_sent(server.emit, 3)
         await peer.close()
         assert [await ear.heard.get() for _ in range(4)] == ["x" * 2000, *map(word, range(3))]
-
-
-async def test_what_waits_goes_with_the_connection() -> None:
-    async with one_slow(slow="drop_newest") as (server, _, peer, line):
-        await numbers_sent(server.emit, 12)
-        line.abort()
-        await turns_until(lambda: not server.peers)
-        assert (out_of(peer).session.lives, peer.dropped) == (False, 2)
 
 
 async def test_policies_that_are_none() -> None:

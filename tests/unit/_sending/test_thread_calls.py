@@ -112,54 +112,55 @@ async def world() -> AsyncGenerator[World]:
                 yield made
 
 
+SENDING: dict[str, Callable[[Any], Any]] = {
+    "emit": lambda caller: caller.emit("n"),
+    "emit_nowait": lambda caller: caller.emit_nowait("n"),
+    "send_json": lambda caller: caller.send_json(1),
+    "send_raw": lambda caller: caller.send_raw("x"),
+    "send_raw_nowait": lambda caller: caller.send_raw_nowait("x"),
+    "request": lambda caller: caller.request("echo", 1),
+    "stream": lambda caller: anext(caller.stream("count")),
+    "open_channel": lambda caller: caller.open_channel("converse"),
+    "events": lambda caller: caller.events("n"),
+    "wait_for": lambda caller: caller.wait_for("n"),
+    "items": lambda caller: caller.items(),
+    "__aiter__": aiter,
+}
+"""What several classes have."""
+SENDERS: dict[str, Callable[[World], Any]] = {
+    "Peer": lambda w: w.peer,
+    "Client": lambda w: w.client,
+    "Channel": lambda w: w.client.of("named"),
+    "AnonymousChannel": lambda w: w.channel,
+    "Server": lambda w: w.server,
+    "ServerChannel": lambda w: w.server.of("named"),
+    "Room": lambda w: w.room,
+    "RoomChannel": lambda w: w.room.of("named"),
+}
+
+
+def calling(cls: str, call: Callable[[Any], Any]) -> Callable[[World], Any]:
+    return lambda w: call(SENDERS[cls](w))
+
+
 REFUSED: dict[str, Callable[[World], Any]] = {
-    "Peer.emit": lambda w: w.peer.emit("n"),
-    "Peer.emit_nowait": lambda w: w.peer.emit_nowait("n"),
-    "Peer.request": lambda w: w.peer.request("echo", 1),
-    "Peer.stream": lambda w: anext(w.peer.stream("count")),
-    "Peer.open_channel": lambda w: w.peer.open_channel("converse"),
-    "Peer.events": lambda w: w.peer.events("n"),
-    "Peer.wait_for": lambda w: w.peer.wait_for("n"),
-    "Peer.send_json": lambda w: w.peer.send_json(1),
-    "Peer.send_raw": lambda w: w.peer.send_raw("x"),
-    "Peer.send_raw_nowait": lambda w: w.peer.send_raw_nowait("x"),
+    **{
+        f"{cls.__name__}.{name}": calling(cls.__name__, call)
+        for cls in (Peer, Client, Channel, AnonymousChannel, Server, ServerChannel, Room, RoomChannel)
+        for name, call in SENDING.items()
+        if hasattr(cls, name)
+    },
     "Peer.bind": lambda w: w.peer.bind(w.peer.transport),  # type: ignore[arg-type]
     "Peer.close": lambda w: w.peer.close(),
     "Peer.wait_opened": lambda w: w.peer.wait_opened(),
     "Peer.wait_closed": lambda w: w.peer.wait_closed(),
     "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message=1000)),
-    "Client.emit": lambda w: w.client.emit("n"),
-    "Client.emit_nowait": lambda w: w.client.emit_nowait("n"),
-    "Client.request": lambda w: w.client.request("echo", 1),
-    "Client.stream": lambda w: anext(w.client.stream("count")),
-    "Client.open_channel": lambda w: w.client.open_channel("converse"),
-    "Client.events": lambda w: w.client.events("n"),
-    "Client.wait_for": lambda w: w.client.wait_for("n"),
-    "Client.send_json": lambda w: w.client.send_json(1),
-    "Client.send_raw": lambda w: w.client.send_raw("x"),
-    "Client.send_raw_nowait": lambda w: w.client.send_raw_nowait("x"),
     "Client.connect": lambda w: w.client.connect(),
     "Client.wait_connected": lambda w: w.client.wait_connected(),
     "Client.bind": lambda w: w.client.bind(w.peer.transport),  # type: ignore[arg-type]
     "Client.close": lambda w: w.client.close(),
     "Client.__aenter__": lambda w: w.client.__aenter__(),
-    "Channel.emit": lambda w: w.client.of("named").emit("n"),
-    "Channel.emit_nowait": lambda w: w.client.of("named").emit_nowait("n"),
-    "Channel.request": lambda w: w.client.of("named").request("echo", 1),
-    "Channel.stream": lambda w: anext(w.client.of("named").stream("count")),
-    "Channel.open_channel": lambda w: w.client.of("named").open_channel("converse"),
-    "Channel.events": lambda w: w.client.of("named").events("n"),
-    "Channel.wait_for": lambda w: w.client.of("named").wait_for("n"),
-    "Channel.items": lambda w: w.client.of("named").items(),
-    "Channel.__aiter__": lambda w: aiter(w.client.of("named")),
-    "AnonymousChannel.emit": lambda w: w.channel.emit("n"),
-    "AnonymousChannel.emit_nowait": lambda w: w.channel.emit_nowait("n"),
-    "AnonymousChannel.request": lambda w: w.channel.request("echo", 1),
-    "AnonymousChannel.open_channel": lambda w: w.channel.open_channel("converse"),
-    "AnonymousChannel.wait_for": lambda w: w.channel.wait_for("n"),
-    "AnonymousChannel.items": lambda w: w.channel.items(),
     "AnonymousChannel.events": lambda w: w.channel.events("other"),
-    "AnonymousChannel.__aiter__": lambda w: aiter(w.channel),
     "AnonymousChannel.__aexit__": lambda w: w.channel.__aexit__(None, None, None),
     "AnonymousChannel.close": lambda w: w.conversation.close(),
     "AnonymousChannel.abort": lambda w: w.conversation.abort(),
@@ -167,25 +168,13 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Stream.__anext__": lambda w: anext(w.talk),
     "Stream.aclose": lambda w: w.items.aclose(),
     "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
-    "Server.emit": lambda w: w.server.emit("n"),
-    "Server.emit_nowait": lambda w: w.server.emit_nowait("n"),
-    "Server.send_json": lambda w: w.server.send_json(1),
-    "Server.send_raw": lambda w: w.server.send_raw("x"),
     "Server.accept": lambda w: w.server.accept(w.peer.transport),  # type: ignore[arg-type]
     "Server.listen": lambda w: w.server.listen().__aenter__(),
     "Server.listening": lambda w: w.server.listening(pytest.fail).__aenter__(),
     "Server.serve_forever": lambda w: w.server.serve_forever(),
     "Server.close": lambda w: w.server.close(),
-    "ServerChannel.emit": lambda w: w.server.of("named").emit("n"),
-    "ServerChannel.emit_nowait": lambda w: w.server.of("named").emit_nowait("n"),
-    "Room.emit": lambda w: w.room.emit("n"),
-    "Room.emit_nowait": lambda w: w.room.emit_nowait("n"),
-    "Room.send_json": lambda w: w.room.send_json(1),
-    "Room.send_raw": lambda w: w.room.send_raw("x"),
     "Room.add": lambda w: w.server.room("other").add(w.peer),
     "Room.discard": lambda w: w.room.discard(w.peer),
-    "RoomChannel.emit": lambda w: w.room.of("named").emit("n"),
-    "RoomChannel.emit_nowait": lambda w: w.room.of("named").emit_nowait("n"),
 }
 
 HARMLESS: dict[str, Callable[[World], Any]] = {

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
+from raw_websocket import ask
 from websockets.utils import accept_key
 
 from wsrpc import Client, Handshake, Limits, Peer, Server, Service
@@ -171,6 +172,15 @@ async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection
     assert seen == {name: name for name in names}
 
 
+async def sends_and_reads(accept: Callable[[WebSocketTransport, Handshake], Any], data: bytes) -> None:
+    """Connect to a listener with ``accept``, send ``data``, and read until the connection ends."""
+    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
+    with suppress(ConnectionError):  # a reset
+        await ask(listener.port, data)
+    listener.stop()
+    await listener.wait_closed()
+
+
 @pytest.mark.parametrize("awaited", [False, True])
 async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
     awaited: bool, caplog: pytest.LogCaptureFixture
@@ -183,14 +193,7 @@ async def test_a_connection_that_cannot_be_accepted_is_dropped_and_logged(
             return fail_later()
         raise ValueError("no")
 
-    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-    writer.write(REQUEST)
-    with suppress(ConnectionError):  # a reset
-        await reader.read()
-    writer.close()
-    listener.stop()
-    await listener.wait_closed()
+    await sends_and_reads(accept, REQUEST)
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert record.getMessage() == "accepting a connection failed"
 
@@ -203,14 +206,7 @@ async def test_what_comes_with_a_request_is_not_read_before_the_transport_is_sta
         read.append(transport.traffic.messages_in)
         transport.abort()
 
-    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-    writer.write(REQUEST + FRAME)
-    with suppress(ConnectionError):  # a reset
-        await reader.read()
-    writer.close()
-    listener.stop()
-    await listener.wait_closed()
+    await sends_and_reads(accept, REQUEST + FRAME)
     assert read == [0]
 
 

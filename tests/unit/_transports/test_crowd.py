@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+from attacks import opening
 from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from benchmarks.floods.attacks import opening
 from wsrpc import Client, Handshake, Limits, Server
 from wsrpc._transports.accepted import HANDSHAKE
 from wsrpc._transports.fairness import AT_ONCE

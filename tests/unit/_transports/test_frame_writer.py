@@ -51,12 +51,20 @@ def build(writer: Writer, payload: bytes, text: bool) -> bytes:
     return writer.written.pop()
 
 
+@pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("text", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_plain(size: int, text: bool) -> None:
+def test_a_frame(size: int, text: bool, masked: bool) -> None:
     payload = bytes(number % 251 for number in range(size))
-    frame = build(Writer(masked=False), payload, text)
-    assert frame == bytes([0x81 if text else 0x82]) + header(size) + payload
+    length = header(size)
+    start = bytes([0x81 if text else 0x82, length[0] | (0x80 if masked else 0)]) + length[1:]
+    frame = build(Writer(masked=masked), payload, text)
+    assert frame.startswith(start)
+    if not masked:
+        assert frame[len(start) :] == payload
+        return
+    mask, rest = frame[len(start) :][:4], frame[len(start) + 4 :]
+    assert len(mask) == 4 and bytes(byte ^ mask[position % 4] for position, byte in enumerate(rest)) == payload
 
 
 @pytest.mark.parametrize("masked", [True, False])
@@ -78,33 +86,14 @@ def test_what_is_diverted_gets_no_frame(masked: bool) -> None:
     assert build(writer, b"three", True).endswith(b"three") is not masked
 
 
-@pytest.mark.parametrize("text", [True, False])
-@pytest.mark.parametrize("size", SIZES)
-def test_masked(size: int, text: bool) -> None:
-    payload = bytes(number % 251 for number in range(size))
-    frame = build(Writer(masked=True), payload, text)
-    head = header(size)
-    head = bytes([head[0] | 0x80]) + head[1:]
-    assert frame[0] == (0x81 if text else 0x82)
-    assert frame[1 : 1 + len(head)] == head
-    mask, masked = frame[1 + len(head) :][:4], frame[1 + len(head) + 4 :]
-    assert len(mask) == 4
-    assert bytes(byte ^ mask[position % 4] for position, byte in enumerate(masked)) == payload
-
-
 def test_every_frame_has_a_mask_of_its_own() -> None:
-    # Also where the stock of random bytes ends and the next one begins.
+    # Also where the stock of random bytes ends and the next one begins, and of two connections.
     writer = Writer(masked=True)
-    count = MASKS * 3 + 1
-    masks = [build(writer, b"", True)[2:6] for _ in range(count)]
+    masks = [build(writer, b"", True)[2:6] for _ in range(MASKS * 3 + 1)]
+    masks += [build(Writer(masked=True), b"", True)[2:6] for _ in range(50)]
     assert all(len(mask) == 4 for mask in masks)
     # Four random bytes each: a few may meet by chance, not many (200 of 4,000,000,000).
-    assert len(set(masks)) > count - 5
-
-
-def test_two_connections_share_no_masks() -> None:
-    first = [build(Writer(masked=True), b"", True)[2:6] for _ in range(50)]
-    assert len(set(first)) > 45
+    assert len(set(masks)) > len(masks) - 5
 
 
 def test_what_one_turn_adds_is_written_together_at_its_end() -> None:

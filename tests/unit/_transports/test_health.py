@@ -13,7 +13,6 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Reconnect, Server
-from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -40,37 +39,17 @@ async def ask(port: int, target: str = "/healthz", method: str = "GET", pieces: 
 
 @pytest.mark.parametrize("path", [None, "/ws"])
 async def test_it_says_ok_without_asking_who_asks(path: str | None, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, "wsrpc")
     server = Server(limits=LIMITS)
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.reject(401)
-
+    server.on_handshake(lambda handshake: handshake.reject(401))
     async with asyncio.timeout(PATIENCE), server.listen(path=path, healthz="/healthz") as listener:
         for target in ("/healthz", "/healthz?from=balancer"):
-            status, headers, body = await ask(listener.port, target)
-            assert (status, body) == (200, "ok\n")
-            assert "content-length: 3\r\n" in headers and "cache-control: no-store" in headers
+            for method, pieces in (("GET", 1), ("GET", 7), ("HEAD", 1)):
+                status, headers, body = await ask(listener.port, target, method, pieces)
+                assert (status, body) == (200, "ok\n" if method == "GET" else "")
+                assert "content-length: 3\r\n" in headers and "cache-control: no-store" in headers
         assert server.stats().refused == {}
-        assert [
-            record for record in caplog.records if record.name.startswith("wsrpc")
-        ] == []  # it is asked every few seconds
-
-
-async def test_head_is_answered_without_a_body() -> None:
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(PATIENCE), server.listen(healthz="/healthz") as listener:
-        for target in ("/healthz", "/healthz?a=b"):
-            status, headers, body = await ask(listener.port, target, "HEAD")
-            assert (status, body) == (200, "")
-            assert "content-length: 3" in headers
-
-
-async def test_a_question_may_come_in_pieces() -> None:
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(PATIENCE), server.listen(healthz="/healthz") as listener:
-        assert (await ask(listener.port, pieces=7))[0] == 200
+        assert [record for record in caplog.records if record.name == "wsrpc"] == []  # it is asked every few seconds
 
 
 async def test_other_paths_are_no_answer() -> None:
@@ -79,12 +58,8 @@ async def test_other_paths_are_no_answer() -> None:
         for target in ("/", "/healthz/", "/healthzz"):
             assert (await ask(listener.port, target))[0] == 404
         assert (await ask(listener.port, "/ws"))[0] == 403  # by its origin
-
-
-async def test_without_healthz_nobody_answers() -> None:
-    server = Server(limits=LIMITS)
-    async with asyncio.timeout(PATIENCE), server.listen(healthz=None) as listener:
-        assert (await ask(listener.port))[0] == 403  # by its origin
+        async with Server(limits=LIMITS).listen(healthz=None) as without:
+            assert (await ask(without.port))[0] == 403
 
 
 async def test_clients_connect_beside_it_and_even_there() -> None:
@@ -156,18 +131,6 @@ async def test_without_healthz_or_shared_the_port_is_free_as_soon_as_draining_be
                 await ask(listener.port)
             release.set()
             await asyncio.gather(working, closing)
-
-
-async def test_healthy_until_it_is_closed_on_every_host() -> None:
-    server = Server(limits=LIMITS)
-    assert server.healthy
-    async with connect(server):
-        assert server.healthy
-    await server.close()
-    assert not server.healthy
-    async with asyncio.timeout(PATIENCE):
-        with pytest.raises(HandshakeRejected, match="503"):
-            await server.handshake(Handshake("/", {}))
 
 
 @pytest.mark.parametrize("path", ["healthz", "", "/health z", "/healthz?a", "/h#z", "/h\n"])

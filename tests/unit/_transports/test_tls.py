@@ -120,14 +120,6 @@ async def test_files_are_tried_before_the_context_in_use_gets_them() -> None:
             await dial(listener.url, ssl=trusting(), limits=LIMITS)
 
 
-async def test_a_server_listens_again_with_tls() -> None:
-    server = echo_server()
-    for _ in range(2):
-        async with server.listen(ssl=serving()) as listener:
-            async with Client(listener.url, ssl=trusting(), limits=LIMITS) as client:
-                assert await client.request("echo", "x") == "x"
-
-
 async def test_in_memory_a_wss_url_counts_as_tls() -> None:
     server = echo_server()
     seen: list[Handshake] = []

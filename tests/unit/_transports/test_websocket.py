@@ -10,9 +10,8 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, CONT, PING, PONG, TEXT, build_frame, raw_client, raw_server
-from websockets.exceptions import InvalidHandshake
 
-from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Server, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server, dial
 from wsrpc._transports.listener import listen
 from wsrpc.types import WebSocketTransport
 
@@ -39,113 +38,6 @@ class Inbox:
 
     def connection_lost(self, info: CloseInfo, /) -> None:
         self.ended.set_result(info)
-
-
-async def test_limits_have_a_default() -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url))
-        await server.accept()
-        transport = await dialing
-        assert "open" in repr(transport)
-        transport.abort()
-
-
-@pytest.mark.parametrize("status", [200, 400, 401, 403, 404, 500, 503])
-async def test_a_refusal_has_status_and_body(status: int) -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
-        await server.refuse(f"{status} Whatever", "because\n")
-        with pytest.raises(HandshakeRejected) as caught:
-            await dialing
-        assert (caught.value.status, caught.value.body) == (status, "because\n")
-
-
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "ws://", "ws:///x", ""])
-async def test_a_url_that_is_none(url: str) -> None:
-    with pytest.raises(ValueError):
-        await dial(url, limits=LIMITS)
-
-
-async def test_open_timeout() -> None:
-    async with raw_server() as server:
-        with pytest.raises(TimeoutError):
-            await dial(server.url, limits=LIMITS.replace(open_timeout=0.02))
-
-
-async def test_cancelling_dial_leaves_nothing() -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
-        await server.accept_tcp()
-        dialing.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await dialing
-
-
-@pytest.mark.parametrize(
-    "answer",
-    [
-        b"HTTP/1.1 101 OK\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: wrong\r\n\r\n",
-        b"HTTP/1.1 101 Switching Protocols\r\n\r\n",
-        b"garbage\r\n\r\n",
-        b"",
-    ],
-    ids=["wrong key", "no upgrade", "garbage", "nothing"],
-)
-async def test_an_answer_that_is_no_handshake(answer: bytes) -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
-        sock = await server.accept_tcp()
-        await asyncio.get_running_loop().sock_recv(sock, 10_000)
-        await asyncio.get_running_loop().sock_sendall(sock, answer)
-        sock.close()
-        with pytest.raises((InvalidHandshake, OSError, EOFError)):
-            await dialing
-
-
-async def test_what_it_asks_for() -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(
-            dial(server.url + "a?b=c", limits=LIMITS, headers={"X-One": "1"}, subprotocols=["p", "q"])
-        )
-        peer = await server.accept("Sec-WebSocket-Protocol: q")
-        transport = await dialing
-        lines = peer.request.decode().split("\r\n")
-        assert lines[0] == "GET /a?b=c HTTP/1.1"
-        assert "X-One: 1" in lines
-        assert "Sec-WebSocket-Protocol: p, q" in lines
-        assert not any(line.lower().startswith(("origin:", "sec-websocket-extensions:")) for line in lines)
-        assert transport.info.subprotocol == "q"
-        assert (transport.info.path, dict(transport.info.query)) == ("/a", {"b": "c"})
-        transport.abort()
-
-
-async def test_what_the_accepting_side_knows() -> None:
-    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
-
-    async def accept(transport: WebSocketTransport, handshake: object) -> None:
-        accepted.put_nowait(transport)
-
-    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    headers = ("X-Two: a", "X-Two: b", f"Origin: http://127.0.0.1:{listener.port}", "Sec-WebSocket-Protocol: p")
-    offer = "Sec-WebSocket-Extensions: permessage-deflate"
-    async with raw_client(listener.port, "/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", *headers, offer) as raw:
-        transport = await accepted.get()
-        info = transport.info
-        assert (info.target, info.path) == ("/a%20b/c?x=1&y=%C3%A4&x=2&z=&w#f", "/a b/c")
-        assert info.query["y"] == "ä"
-        assert info.query["z"] == ""
-        assert info.query["x"] == "2" and info.query.get_all("x") == ["1", "2"]
-        assert info.headers["x-two"] == "a, b"
-        assert info.origin == f"http://127.0.0.1:{listener.port}"
-        assert info.remote == raw.sock.getsockname()
-        assert info.subprotocol == "p"
-        inbox = Inbox()
-        transport.start(inbox)
-        await raw.send(raw.frame(TEXT, "hello"))
-        assert await inbox.messages.get() == b"hello"
-    assert (await inbox.ended).code == 1006
-    listener.stop()
-    await listener.wait_closed()
 
 
 async def test_a_port_waits_for_its_open_connections() -> None:
@@ -197,14 +89,6 @@ async def test_a_connection_without_room_is_drained_by_all_who_wait() -> None:
     await listener.wait_closed()
 
 
-async def test_a_compressed_frame_that_nobody_agreed_on_is_a_violation() -> None:
-    server = Server(limits=LIMITS.replace(close_timeout=0.1))
-    async with server.listen() as listener:
-        async with raw_client(listener.port, "/", "Sec-WebSocket-Extensions: permessage-deflate") as raw:
-            await raw.send(raw.frame(TEXT, "\xca", rsv=4))
-            assert (await raw.next_of(CLOSE)).code == 1002
-
-
 @pytest.mark.parametrize(
     ("frames", "code", "reason"),
     [
@@ -234,33 +118,6 @@ async def test_a_close_frame_says_what_was_wrong(frames: list[bytes], code: int,
         await raw.send(*frames)
         frame = await raw.next_of(CLOSE)
         assert (frame.code, frame.payload[2:].decode()) == (code, reason)
-
-
-async def test_a_handler_that_sends_as_it_opens_is_not_too_early() -> None:
-    server = Server(limits=LIMITS)
-    server.on("open", lambda peer: peer.emit("hello", "x" * 100_000))
-    heard: asyncio.Queue[int] = asyncio.Queue()
-    async with server.listen() as listener:
-        for _ in range(5):
-            client = Client(listener.url, limits=LIMITS)
-            client.on("hello", lambda text: heard.put_nowait(len(text)))
-            async with client:
-                assert await heard.get() == 100_000
-
-
-async def test_what_arrives_with_the_handshake_and_a_close_right_behind() -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
-        peer = await server.accept(
-            early=lambda raw: raw.frame(TEXT, "1") + raw.frame(TEXT, "2") + raw.close_frame(4000, "bye")
-        )
-        transport = await dialing
-        peer.drop()
-        inbox = Inbox()
-        transport.start(inbox)
-        info = await inbox.ended
-        assert inbox.messages.qsize() == 2
-        assert (info.code, info.reason, info.was_clean) == (4000, "bye", True)
 
 
 async def test_a_large_message_is_on_its_way_before_the_turn_ends() -> None:

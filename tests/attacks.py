@@ -1,7 +1,7 @@
-"""The attackers: ``python -m benchmarks.floods.attacks NAME PORT [MOST [NICE]]`` floods until its stdin ends.
+"""The attackers: ``python tests/attacks.py NAME PORT MOST`` floods until its stdin ends.
 
-All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too. ``NICE`` is 19 unless
-it is given: the attackers of a real server do not share a core with its clients.
+All on bare sockets of 127.0.0.1, with a number of connections that is bounded, by ``MOST``, too. They run at the lowest
+priority: the attackers of a real server do not share a core with its clients.
 """
 
 from __future__ import annotations
@@ -204,7 +204,6 @@ async def main(name: str, port: int, most: int) -> None:
 
 
 if __name__ == "__main__":
-    name, port, *given = sys.argv[1:]
-    most, nice = [*map(int, given), *(SLOW, 19)[len(given) :]]
-    os.nice(nice)
-    asyncio.run(main(name, int(port), most))
+    name, port, most = sys.argv[1:]
+    os.nice(19)
+    asyncio.run(main(name, int(port), int(most)))

@@ -1,1 +1,0 @@
-"""A broadcast to a thousand connections, of which one never reads."""

@@ -1,1 +1,0 @@
-"""What many connections cost on which nothing is said but pings: wsrpc beside bare `websockets`."""

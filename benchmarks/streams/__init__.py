@@ -1,1 +1,0 @@
-"""A connection that three streams fill, and small requests beside them: wsrpc beside a bare ``websockets`` echo."""

@@ -1,0 +1,1022 @@
+"""Limits × what exceeds them: what happens to the message and to its connection, and that nothing else is hurt.
+
+docs/reference/limits.md is the same table for users, and a test at the end compares the two.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import zlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import msgspec
+import pytest
+from beside import AMPLE, beside
+from core_driver import ABORTED, Blocked, Driven, messages, start, turns
+from raw_websocket import CLOSE, CONT, TEXT, build_frame, raw_client, raw_server
+from tenacity import wait_fixed
+
+from wsrpc import (
+    AnonymousChannel,
+    BadArguments,
+    BadResult,
+    Client,
+    CloseInfo,
+    ConnectFailed,
+    ConnectionLost,
+    Limits,
+    MessageTooBig,
+    Overloaded,
+    Peer,
+    QueueFull,
+    Reconnect,
+    RemoteError,
+    RequestTimeout,
+    RpcError,
+    Server,
+    StreamOverflow,
+    TooManyRequests,
+)
+from wsrpc.codecs import JsonCodec, MsgpackCodec
+from wsrpc.testing import Clock, Line, MemoryTransport, connect
+
+BAD, OVERLOADED, OPENED = "wsrpc.bad_arguments", "wsrpc.overloaded", "wsrpc.too_many_channels"
+NONE: Mapping[Any, Any] = MappingProxyType({})
+NAME = "ab日語"
+"""8 bytes."""
+KILO = "x" * 1000
+
+
+# ---------------------------------------------------------------- what the remote peer sends
+
+
+class Scene:
+    """A peer with a handler of each kind. The test plays the remote peer, which knows no limits."""
+
+    def __init__(self, codec: str, limits: dict[str, Any]) -> None:
+        self.text = codec == "JSON"
+        self.d = Driven(limits=Limits(**limits), codec=JsonCodec() if self.text else MsgpackCodec())
+        self.began: list[int] = []
+        """The numbers of the messages whose handlers were called."""
+        self.go = asyncio.Event()
+        self.d.peer.of(NAME).on("echo", self.echo)
+        for name in ("echo", NAME):
+            self.d.peer.on(name, self.echo)
+        for handler in (self.wait, self.talk, self.tell, self.count, self.late):
+            self.d.peer.on(handler.__name__, handler)
+
+    def echo(self, number: int, *rest: Any) -> int:
+        self.began.append(number)
+        return number
+
+    async def wait(self, number: int, *rest: Any) -> None:
+        self.began.append(number)
+        await self.go.wait()
+
+    async def talk(self, number: int, text: str, channel: AnonymousChannel) -> None:
+        self.began.append(number)
+        await self.go.wait()
+
+    async def tell(self, number: int, text: str, channel: AnonymousChannel) -> None:
+        await channel.emit("told")
+        await self.talk(number, text, channel)
+
+    async def count(self, number: int) -> AsyncIterator[int]:
+        self.began.append(number)
+        yield number
+
+    def late(self, number: int, text: str = "") -> Iterator[int]:
+        """Nothing says before it has run that it opens a channel."""
+        self.began.append(number)
+        return iter([number])
+
+    async def fed(self, *given: Any) -> list[Any]:
+        """Feed messages, let everything happen, and return what was sent."""
+        for message in given:
+            if isinstance(message, str):
+                self.d.raw(message.encode())
+            elif self.text:
+                self.d.raw(msgspec.json.encode(message))
+            else:
+                self.d.raw(msgspec.msgpack.encode(message), text=False)
+        await turns()
+        sent = self.d.take()
+        return sent if self.text else [msgspec.msgpack.decode(payload) for payload in sent]
+
+
+class Received(NamedTuple):
+    """Messages of the remote peer: those within a limit, and then those that exceed it."""
+
+    limits: dict[str, Any]
+    within: list[Any]
+    above: list[Any]
+    rejected: Mapping[int, str] = NONE
+    """The code with which each request is rejected, by its number."""
+    ignored: Mapping[str, int] = NONE
+    """What `Peer.ignored` counts; each is logged once."""
+    runs: Sequence[int] = ()
+    """The numbers of those that run nevertheless."""
+    waits: int = 0
+    """How many of them run only when others have exited."""
+    says: str = ""
+    """What each rejection and the Close frame say."""
+    closes: int | None = None
+
+
+def request(number: int, *args: Any, to: str = "echo", **fields: Any) -> dict[str, Any]:
+    return {"i": number, **event(number, *args, to=to), **fields}
+
+
+def event(number: int, *args: Any, to: str = "echo", **fields: Any) -> dict[str, Any]:
+    return {"a": [to, number, *args], **fields}
+
+
+def nested(levels: int, kind: str = "array") -> Any:
+    """A value that is nested so deep; as an argument it is two levels deeper."""
+    value: Any = 1
+    for _ in range(levels):
+        value = [value] if kind == "array" else {"k": value}
+    return value
+
+
+FOUR = {"message": 10_000, "running": 8}
+"""`Limits.running_bytes` is 40,000: there is room for four messages with `LARGE`, and for small ones."""
+LARGE = "x" * 9000
+DEEPER, MORE = "nested more than 5 deep", "more than 64 values"
+DEEP, MANY = {"nested too deep": 1}, {"too many values": 1}
+DROPPED = {"event dropped, too many wait": 1}
+
+RECEIVED: dict[str, Received] = {
+    "depth: array": Received(
+        {"depth": 5}, [request(1, nested(3))], [request(2, nested(4))], {2: BAD}, DEEP, says=DEEPER
+    ),
+    "depth: object": Received(
+        {"depth": 5}, [request(1, nested(3, "object"))], [request(2, nested(4, "object"))], {2: BAD}, DEEP, says=DEEPER
+    ),
+    "depth: unknown key": Received(
+        {"depth": 3},
+        [request(1)],
+        ['{"i":2,"a":["echo",2],"z":[[[]]]}'],
+        {2: BAD},
+        DEEP,
+        says="nested more than 3 deep",
+    ),
+    "depth: event": Received({"depth": 5}, [event(1, nested(3))], [event(2, nested(4))], {}, DEEP, says=DEEPER),
+    "depth: 512 levels": Received(
+        {}, [request(1, nested(62))], [request(2, nested(510))], {2: BAD}, DEEP, says="nested more than 64 deep"
+    ),
+    "depth: 513 levels": Received(
+        {}, [event(1)], [event(2, nested(511)), event(3)], closes=1007, says="nested more than 64 deep"
+    ),
+    "depth: 601 levels of 600": Received(
+        {"depth": 600}, [event(1, nested(598))], [event(2, nested(599))], closes=1007, says="nested more than 600 deep"
+    ),
+    "values: request": Received(
+        {"values": 64}, [request(1, [7] * 50)], [request(2, [7] * 64)], {2: BAD}, MANY, says=MORE
+    ),
+    "values: event": Received({"values": 64}, [event(1, [7] * 50)], [event(2, [7] * 64)], {}, MANY, says=MORE),
+    "values: text is one value": Received(
+        {"values": 64},
+        [request(1, "x" * 300), event(2, "x" * 70_000)],
+        [request(3, [7] * 64)],
+        {3: BAD},
+        MANY,
+        says=MORE,
+    ),
+    "values: keys": Received(
+        {"values": 64},
+        [request(1, {str(n): n for n in range(20)})],
+        [request(2, {str(n): n for n in range(32)})],
+        {2: BAD},
+        MANY,
+        says=MORE,
+    ),
+    "values: arrays": Received(
+        {"values": 64}, [request(1, [[]] * 12)], [request(2, [[]] * 16)], {2: BAD}, MANY, says="16 arrays and objects"
+    ),
+    "name: request": Received(
+        {"name": 8}, [request(1, to=NAME)], [request(2, to=NAME + "x")], {2: BAD}, says="8 bytes"
+    ),
+    "name: channel": Received({"name": 8}, [request(1, c=NAME)], [request(2, c=NAME + "x")], {2: BAD}, says="8 bytes"),
+    "name: event": Received(
+        {"name": 8},
+        [event(1, to=NAME)],
+        [event(2, to=NAME + "x"), event(3, c=NAME + "x")],
+        {},
+        {"name too long": 2},
+        says="8 bytes",
+    ),
+    "rate": Received(
+        {"rate": 3},
+        [request(1), event(2), request(3, c=NAME)],
+        [request(4), event(5), event(6, to="nobody"), request(7, c=NAME)],
+        {4: OVERLOADED, 7: OVERLOADED},
+        {"above the rate": 4},
+        says="more than 3 requests and events per second",
+    ),
+    "arguments: request": Received(
+        {}, [request(1, *range(62))], [request(2, *range(64))], {2: BAD}, says="got 65 arguments, at most 64"
+    ),
+    "arguments: event": Received(
+        {},
+        [event(1, *range(62))],
+        [event(2, *range(64))],
+        {},
+        {"too many arguments": 1},
+        says="got 65 arguments, at most 64",
+    ),
+    "malformed: 10 in a minute": Received({}, [event(1)], ["{"] * 10, {}, {"malformed": 10}),
+    "malformed: 11 in a minute": Received(
+        {}, [event(1)], ["{"] * 11, {}, {"malformed": 11}, closes=1007, says="more than 10 malformed messages a minute"
+    ),
+    "running": Received(
+        {"running": 2},
+        [request(1, to="wait"), event(2, to="wait")],
+        [request(3), event(4), request(5, to="wait")],
+        runs=[3, 4, 5],
+        waits=3,
+    ),
+    "running: streams and conversations do not count": Received(
+        {"running": 1},
+        [request(1, "", to="talk"), request(2, to="count"), request(3, to="wait")],
+        [request(4)],
+        runs=[4],
+        waits=1,
+    ),
+    "running_bytes: requests": Received(
+        FOUR,
+        [request(n, LARGE, to="wait") for n in range(1, 5)],
+        [request(5, LARGE, to="wait"), event(6)],
+        runs=[5, 6],
+        waits=2,
+    ),
+    "running_bytes: events": Received(
+        FOUR,
+        [event(n, LARGE, to="wait") for n in range(1, 5)],
+        [event(5, LARGE, to="wait"), request(6)],
+        runs=[5, 6],
+        waits=2,
+    ),
+    "running_bytes: conversations": Received(
+        FOUR,
+        [request(n, LARGE, to="talk") for n in range(1, 5)],
+        [request(5, LARGE, to="talk"), request(6, LARGE)],
+        {5: OVERLOADED},
+        runs=[6],
+        says="running_bytes",
+    ),
+    "running_bytes: streams that are seen late": Received(
+        FOUR,
+        [request(n, LARGE, to="late") for n in range(1, 5)],
+        [request(5, LARGE, to="late"), request(6, LARGE)],
+        {5: OPENED},
+        runs=[5, 6],
+        says="running_bytes",
+    ),
+    "waiting": Received(
+        {"running": 1, "waiting": 2},
+        [request(1, to="wait")],
+        [request(2), event(3), request(4), event(5)],
+        {4: OVERLOADED},
+        DROPPED,
+        runs=[2, 3],
+        waits=2,
+        says="2 messages wait already",
+    ),
+    "waiting_bytes": Received(
+        {"running": 1, "waiting": 2, "message": 512},
+        [event(1, to="wait")],
+        [request(2, "x" * 300), request(3, "x" * 300), event(4, "x" * 300), request(5)],
+        {3: OVERLOADED},
+        DROPPED,
+        runs=[2, 5],
+        waits=2,
+        says="1 messages wait already",
+    ),
+    "channels": Received(
+        {"channels": 2},
+        [request(1, "", to="talk"), request(2, to="count")],
+        [request(3, "", to="talk"), request(4, to="count"), request(5, to="late"), request(6)],
+        {3: OVERLOADED, 4: OVERLOADED, 5: OPENED},
+        runs=[5, 6],
+        says="2 channels are open already (Limits.channels)",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "codec"),
+    [
+        pytest.param(row, codec, id=f"{name}, {codec}")
+        for name, row in RECEIVED.items()
+        for codec in ("JSON", "MessagePack")
+        if codec == "JSON" or not any(isinstance(message, str) for message in row.above)
+    ],
+)
+async def test_messages_above_a_limit_are_refused_or_wait(
+    row: Received, codec: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene = Scene(codec, row.limits)
+    d = scene.d
+    assert not [message for message in await scene.fed(*row.within) if "e" in message or "x" in message]
+    began = [*scene.began]
+    assert len(began) + d.peer.channels >= len(row.within)
+    assert not d.ignored and not messages(caplog) and d.peer.stats().waiting == 0
+    rejections = {message["i"]: message["e"] for message in await scene.fed(*row.above) if "e" in message}
+    assert {number: error["code"] for number, error in rejections.items()} == row.rejected
+    assert d.ignored == row.ignored and d.close_code == row.closes
+    said = messages(caplog)
+    assert len(said) == bool(row.closes or row.ignored.keys() - {"malformed"})
+    assert all(row.says in text for text in [*said, *(error["message"] for error in rejections.values())])
+    if row.closes:
+        assert d.transport.closed is not None and row.says in d.transport.closed.reason
+        assert scene.began == began
+        return
+    assert (len(scene.began), d.peer.stats().waiting) == (len(began) + len(row.runs) - row.waits, row.waits)
+    answer = start(d.peer.request("q"))
+    [asked] = await scene.fed()
+    await scene.fed({"i": asked["i"], "d": "the connection goes on"})
+    assert await answer == "the connection goes on"
+    scene.go.set()
+    d.clock.advance(1)
+    await scene.fed()
+    assert scene.began == [*began, *row.runs]
+    assert await scene.fed(request(99)) == [{"i": 99, "d": 99}]
+    await scene.fed(*({"h": n, "x": "enough"} for n in range(1, 6)))
+    assert d.peer.channels == 0 and all(kind == "abort of no channel" for kind in d.ignored.keys() - row.ignored.keys())
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- values that a client and a server send each other
+
+
+class Sent(NamedTuple):
+    """A value above a limit, which both sides have. With ``wsrpc`` each side knows the limits of the other."""
+
+    limits: dict[str, Any]
+    wsrpc: bool
+    above: Any
+    refused_by: str
+    says: str
+    counted: str = ""
+
+
+DEEP_ONE, LONG_TEXT, MANY_VALUES = nested(6), "x" * 1000, [7] * 64
+SENT: dict[str, Sent] = {
+    "message": Sent({"message": 1000}, True, LONG_TEXT, "sender", "the other side takes at most 1000"),
+    "message, plain": Sent({"message": 1000}, False, LONG_TEXT, "connection", "1009"),
+    "sent_message": Sent({"sent_message": 1000}, True, LONG_TEXT, "sender", "at most 1000 may be sent"),
+    "sent_message, plain": Sent({"sent_message": 1000}, False, LONG_TEXT, "sender", "at most 1000 may be sent"),
+    "values": Sent({"values": 64}, True, MANY_VALUES, "sender", "it has announced 64 values"),
+    "values, plain": Sent({"values": 64}, False, MANY_VALUES, "receiver", "more than 64 values", "too many values"),
+    "depth": Sent({"depth": 5}, True, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
+    "depth, plain": Sent({"depth": 5}, False, DEEP_ONE, "receiver", "nested more than 5 deep", "nested too deep"),
+}
+REFUSED: dict[str, dict[str, type[Exception] | None]] = {
+    "sender": {
+        "request": MessageTooBig,
+        "response": RemoteError,
+        "rejection": RemoteError,
+        "item": RemoteError,
+        "item of an upload": MessageTooBig,
+        "emit": MessageTooBig,
+        "emit_nowait": MessageTooBig,
+        "broadcast": None,
+    },
+    "receiver": {
+        "request": BadArguments,
+        "response": BadResult,
+        "rejection": BadResult,
+        "item": BadResult,
+        "item of an upload": RemoteError,
+        "emit": None,
+        "emit_nowait": None,
+        "broadcast": None,
+    },
+    "connection": dict.fromkeys(["request", "response", "rejection", "item", "item of an upload"], ConnectionLost),
+}
+"""What the caller gets, by who refuses the value and how it is sent. An event has no caller."""
+TO_CLIENT = ("response", "rejection", "item", "broadcast")
+
+
+@pytest.mark.parametrize(
+    ("row", "how", "error"),
+    [
+        pytest.param(row, how, error, id=f"{name}: {how}")
+        for name, row in SENT.items()
+        for how, error in REFUSED[row.refused_by].items()
+    ],
+)
+async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
+    row: Sent, how: str, error: type[Exception] | None
+) -> None:
+    limits, go, noted = Limits(**row.limits), asyncio.Event(), asyncio.Queue[Any]()
+    server = Server(limits=limits, extensions=row.wsrpc)
+    client = Client(limits=limits, extensions=row.wsrpc)
+
+    def reject() -> None:
+        raise RpcError("no", data=row.above)
+
+    async def items() -> AsyncIterator[Any]:
+        yield 1
+        yield row.above
+
+    async def last(values: AsyncIterator[Any]) -> Any:
+        return [value async for value in values][-1]
+
+    handlers: dict[str, Any] = {"echo": lambda value: value, "get": lambda: row.above, "reject": reject}
+    for name, handler in (handlers | {"items": items, "last": last, "wait": go.wait, "note": noted.put_nowait}).items():
+        server.on(name, handler)
+    client.on("note", noted.put_nowait)
+    async with connect(server, client=client):
+        [peer] = server.peers
+        waiting = start(client.request("wait"))
+        assert await client.request("echo", 1) == 1
+        report = None
+
+        async def exceed() -> None:
+            nonlocal report
+            match how:
+                case "request":
+                    await client.request("echo", row.above)
+                case "response":
+                    await client.request("get")
+                case "rejection":
+                    await client.request("reject")
+                case "item":
+                    async for item in client.stream("items"):
+                        assert item == 1
+                case "item of an upload":
+                    await client.request("last", send=[1, row.above])
+                case "emit":
+                    await client.emit("note", row.above)
+                case "emit_nowait":
+                    client.emit_nowait("note", row.above)
+                case "broadcast":
+                    report = await server.emit("note", row.above)
+
+        if error is None:
+            await exceed()
+        else:
+            with pytest.raises(error, match=row.says) as caught:
+                await exceed()
+            assert type(caught.value) is error
+        if report is not None:
+            assert (report.sent, len(report.errors)) == ((0, 1) if row.refused_by == "sender" else (1, 0))
+        if row.refused_by == "connection":
+            with pytest.raises(ConnectionLost, match="1009"):
+                await waiting
+            return
+        await (server if how == "broadcast" else client).emit("note", "the next one")
+        assert await noted.get() == "the next one"
+        go.set()
+        assert await waiting is True
+        receiver, sender = (client.peer, peer) if how in TO_CLIENT else (peer, client.peer)
+        assert receiver.ignored == ({row.counted: 1} if row.counted else {})
+        assert not sender.ignored.keys() - {"abort of no channel"}
+
+
+# ---------------------------------------------------------------- how many calls there may be
+
+
+class Counted(NamedTuple):
+    """Calls of a client that go on at the same time: so many are within a limit, and one more is not."""
+
+    how: str
+    within: int
+    error: type[Exception] | None
+    says: str = ""
+    client: Mapping[str, Any] = NONE
+    server: Mapping[str, Any] = NONE
+    wsrpc: bool = True
+    begin: int | None = None
+    """How many handlers begin while the others wait."""
+
+
+COUNTED: dict[str, Counted] = {
+    "rate": Counted("echo", 3, Overloaded, "more than 3 requests and events", server={"rate": 3}),
+    "pending": Counted("wait", 2, TooManyRequests, "Limits.pending=2", {"pending": 2}),
+    "running": Counted("wait", 9, None, server={"running": 2}, begin=2),
+    "running_bytes": Counted("wait", 9, None, server=FOUR, begin=4),
+    "waiting": Counted("wait", 9, None, server={"running": 1, "waiting": 1}, begin=1),
+    "waiting, plain": Counted("wait", 3, Overloaded, "2 messages", server={"running": 1, "waiting": 2}, wsrpc=False),
+    "channels: streams": Counted("count", 2, Overloaded, "2 channels are open", server={"channels": 2}),
+    "channels: conversations": Counted("talk", 2, Overloaded, "2 channels are open", server={"channels": 2}),
+    "rooms": Counted("join", 2, RpcError, "in 2 rooms already", server={"rooms": 2}),
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in COUNTED.items()])
+async def test_one_call_too_many_waits_or_raises_and_the_others_go_on(row: Counted) -> None:
+    server = Server(limits=Limits(**row.server))
+    client = Client(limits=Limits(**row.client), extensions=row.wsrpc)
+    go, began = asyncio.Event(), list[int]()
+
+    @server.on("wait")
+    async def wait(number: int, text: str) -> int:
+        began.append(number)
+        await go.wait()
+        return number
+
+    @server.on("count")
+    async def count(number: int) -> AsyncIterator[int]:
+        yield number
+        await go.wait()
+
+    @server.on("talk")
+    async def talk(number: int, channel: AnonymousChannel) -> None:
+        await channel.emit("number", number)
+        await channel.wait_closed()
+
+    server.on("echo", lambda number: number)
+    server.on_join(lambda peer, room: True)
+
+    async def call(number: int) -> Any:
+        match row.how:
+            case "count":
+                async with client.stream("count", number) as items:
+                    received = await anext(items)
+                    await go.wait()
+                    return received
+            case "talk":
+                async with await client.open_channel("talk", number) as channel:
+                    received = await anext(channel.events("number"))
+                    await go.wait()
+                    return received
+            case "join":
+                await client.of("rooms").request("join", str(number))
+                return number
+            case "wait":
+                return await client.request("wait", number, LARGE)
+        return await client.request("echo", number)
+
+    async with connect(server, client=client, clock=Clock()):
+        calls = [start(call(number)) for number in range(row.within)]
+        await turns(30)
+        if row.error is not None:
+            with pytest.raises(row.error, match=row.says):
+                await call(row.within)
+        if row.begin is not None:
+            assert len(began) == row.begin
+        assert server.peers[0].stats().waiting <= row.server.get("waiting", 10_000)
+        await client.emit("echo", 0)
+        go.set()
+        assert await asyncio.gather(*calls) == [*range(row.within)]
+        assert client.peer.pending == 0
+
+
+@pytest.mark.parametrize(
+    ("how", "offline", "text"),
+    [("emit", 2, ""), ("emit_nowait", 2, ""), ("request", 2, ""), ("emit", 256, "x" * 400_000)],
+    ids=["emit", "emit_nowait", "request", "bytes"],
+)
+async def test_what_a_client_queues_while_it_is_not_connected_is_bounded(how: str, offline: int, text: str) -> None:
+    server, heard = Server(), list[int]()
+    client = Client(limits=Limits(offline=offline))
+    server.on("note", lambda number, text: heard.append(number))
+
+    async def queue(number: int) -> None:
+        sending = getattr(client, how)("note", number, text)
+        if sending is not None:
+            await sending
+
+    calls = [start(queue(number)) for number in range(2)]
+    await turns()
+    with pytest.raises(QueueFull, match=rf"2 messages .*\(Limits.offline={offline}, Limits.offline_bytes=1048576"):
+        await queue(2)
+    async with connect(server, client=client):
+        await asyncio.gather(*calls)
+        await queue(3)
+        await client.request("note", 4, "")
+    assert heard == [0, 1, 3, 4]
+
+
+# ---------------------------------------------------------------- how long things may take
+
+
+class Timed(NamedTuple):
+    """What the remote peer begins, and what is sent when its time is over."""
+
+    limits: dict[str, Any]
+    given: list[Any]
+    says: str
+    """What is sent; nothing if empty."""
+    ignored: Mapping[str, int] = NONE
+    then: Sequence[Any] = ()
+    """What the remote peer sends too late."""
+
+
+TIMED: dict[str, Timed] = {
+    "handler": Timed({"handler": 5.0}, [request(1, to="wait")], "wsrpc.handler_timeout"),
+    "unread: a stream that nobody starts": Timed(
+        {"unread": 5.0}, [request(1, to="count")], "Limits.unread", then=[{"h": 1, "a": ["start"]}]
+    ),
+    "unread: a channel that nobody reads": Timed(
+        {"unread": 5.0}, [request(1, "", to="talk"), {"h": 1, "a": ["tick"]}], "Limits.unread"
+    ),
+    "unread: a channel that is in use": Timed(
+        {"unread": 5.0}, [request(1, "", to="tell"), {"h": 1, "a": ["tick"]}], "", {"unread event": 1}
+    ),
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in TIMED.items()])
+async def test_what_takes_too_long_ends_alone(row: Timed) -> None:
+    scene = Scene("JSON", row.limits)
+    d = scene.d
+    waiting = start(d.peer.request("q"))
+    for message in row.given:
+        await scene.fed(message)
+    d.clock.advance(4.9)
+    assert await scene.fed() == [] and not d.ignored and d.peer.active + d.peer.channels > 0
+    d.clock.advance(0.2)
+    sent = await scene.fed(*row.then)
+    assert len(sent) == bool(row.says) and row.says in str(sent) and d.ignored == row.ignored
+    if row.says:
+        assert (d.peer.active, d.peer.channels) == (0, 0)
+    assert await scene.fed(request(99)) == [{"i": 99, "d": 99}] and not waiting.done()
+    scene.go.set()
+    waiting.cancel()
+
+
+async def test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely() -> None:
+    d = Driven(limits=Limits(timeout=5.0))
+    task, i = await d.asks("q")
+    d.clock.advance(4.9)
+    await turns()
+    assert not task.done()
+    d.clock.advance(0.2)
+    with pytest.raises(RequestTimeout):
+        await task
+    d.expect({"i": i, "x": ABORTED, "_": 1})
+    d.assert_empty()
+
+
+async def test_messages_wait_for_open_handlers_only_so_long(caplog: pytest.LogCaptureFixture) -> None:
+    d = Driven(limits=Limits(open_handlers=5.0), bind=False)
+    opened, ran = Blocked(), list[int]()
+    d.peer.on("open", opened)
+    d.peer.on("echo", ran.append)
+    d.peer.bind(d.transport)
+    await d.fed(event(1), request(2))
+    d.clock.advance(4.9)
+    await turns()
+    assert ran == [] and not messages(caplog)
+    d.clock.advance(0.2)
+    assert await d.fed() == [{"i": 2, "d": None}]
+    assert ran == [1, 2] and not opened.cancelled and len(messages(caplog)) == 1
+    opened.go.set()
+    await turns()
+    d.assert_empty()
+
+
+# ---------------------------------------------------------------- what nobody reads
+
+
+class Unread(NamedTuple):
+    """A reader that does not read, and what overflows: about ten items of 1,000 bytes fit."""
+
+    limits: dict[str, Any]
+    reader: str
+    says: str
+
+
+UNREAD: dict[str, Unread] = {
+    f"{limit}: {reader}": Unread({limit: 10_000 if limit == "stream_queue" else 14_000}, reader, limit)
+    for limit in ("stream_queue", "unread_bytes")
+    for reader in ("stream", "events", "events on a named channel", "events on an anonymous channel")
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in UNREAD.items()])
+async def test_a_reader_that_does_not_read_gets_what_fits_and_then_an_error(row: Unread) -> None:
+    d, go, read = Driven(limits=Limits(**row.limits)), asyncio.Event(), list[Any]()
+
+    async def consume(items: AsyncIterator[Any]) -> None:
+        async for item in items:
+            read.append(item)
+            await go.wait()
+
+    message: dict[str, Any] = {"a": ["tick", KILO]}
+    match row.reader:
+        case "stream":
+            reading = start(consume(d.peer.stream("items")))
+            await turns()
+            h = d.take()[0]["i"]
+            assert await d.fed({"i": h, "h": h}) == [{"h": h, "a": ["start"]}]
+            message = {"h": h, "a": ["next", {"value": KILO, "done": False}]}
+        case "events on an anonymous channel":
+            opening = start(d.peer.open_channel("talk"))
+            await turns()
+            message["h"] = h = d.take()[0]["i"]
+            await d.fed({"i": h, "h": h})
+            reading = start(consume((await opening).events("tick")))
+        case "events on a named channel":
+            message["c"] = "named"
+            reading = start(consume(d.peer.of("named").events("tick")))
+        case _:
+            reading = start(consume(d.peer.events("tick")))
+    other = d.peer.of("other").events("tick")
+    await turns()
+    sent = await d.fed(*[message] * 30)
+    assert [abort["h"] for abort in sent] == ([message["h"]] if "h" in message else [])
+    assert all(row.says in abort["x"]["message"] for abort in sent)
+    go.set()
+    with pytest.raises(StreamOverflow, match=row.says):
+        await reading
+    assert 8 <= len(read) <= 12
+    d.feed({"c": "other", "a": ["tick", 1]})
+    assert await anext(other) == 1
+    await other.aclose()
+
+
+@pytest.mark.parametrize(
+    ("bound", "most"), [({"stream_window": 4}, 4), ({"stream_window": 128}, 8)], ids=["items", "bytes"]
+)
+async def test_the_producer_of_a_stream_waits_for_its_reader(bound: dict[str, int], most: int) -> None:
+    server, produced = Server(), 0
+
+    @server.on("fill")
+    async def fill() -> AsyncIterator[str]:
+        nonlocal produced
+        for _ in range(100):
+            produced += 1
+            yield "x" * 10_000
+
+    server.on("echo", lambda number: number)
+    async with connect(server, client=Client(limits=Limits(**bound))) as client:
+        stream = client.stream("fill", returns=str)
+        await anext(stream)
+        for number in range(20):
+            assert await client.request("echo", number) == number
+        assert produced <= most + 2, "those on the way, the one that was read and the one that waits"
+        assert len([item async for item in stream]) == 99
+
+
+# ---------------------------------------------------------------- a connection that takes no more
+
+
+@asynccontextmanager
+async def stuck(server: Server, clock: Clock | None = None) -> AsyncIterator[tuple[Client, Peer, MemoryTransport]]:
+    """A client that reads nothing: its peer, and the server's end of its line. Another client goes on."""
+    line = Line(server, clock=clock)
+    server.on("echo", lambda number: number)
+    async with Client("ws://server/", dial=line.dial, reconnect=Reconnect(wait=wait_fixed(3600))) as client:
+        async with Client("ws://server/", dial=line.dial, reconnect=None) as other:
+            assert [await each.request("echo", 1) for each in (client, other)] == [1, 1]
+            await turns(20)
+            line.connections[0][1].hold()
+            yield client, server.peers[0], line.connections[0][1]
+            line.connections[0][1].release()
+            assert await other.request("echo", 2) == 2
+    await server.close()
+
+
+async def test_above_the_high_water_mark_senders_wait_in_order() -> None:
+    server, heard, sent = Server(limits=Limits(high_water=10_000)), list[int](), 0
+    async with stuck(server) as (client, peer, line):
+        client.on("note", lambda number, text: heard.append(number))
+
+        async def send() -> None:
+            nonlocal sent
+            for number in range(50):
+                await peer.emit("note", number, KILO)
+                sent += 1
+
+        sending = start(send())
+        await turns(100)
+        assert peer.stats().slow and 10_000 < line.unsent < 12_000 and sent in (9, 10)
+        line.release()
+        await sending
+        await turns(20)
+        assert heard == [*range(50)]
+
+
+async def test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost() -> None:
+    server, heard = Server(limits=Limits(high_water=2000, hard_cap=10_000)), list[int]()
+    async with stuck(server) as (client, peer, line):
+        client.on("note", lambda number, text: heard.append(number))
+
+        def fill() -> None:
+            for number in range(50):
+                peer.emit_nowait("note", number, KILO)
+
+        with pytest.raises(QueueFull, match="hard_cap=10000"):
+            fill()
+        assert 9000 < line.unsent <= 10_000
+        line.release()
+        await turns(20)
+        assert heard == [*range(9)]
+
+
+async def test_responses_above_the_hard_cap_close_with_4408() -> None:
+    server, go = Server(limits=Limits(high_water=2000, hard_cap=10_000, close_timeout=0.01)), asyncio.Event()
+
+    @server.on("much")
+    async def much() -> str:
+        await go.wait()
+        return KILO
+
+    async with stuck(server) as (client, _, line):
+        calls = [start(client.request("much")) for _ in range(20)]
+        await turns(20)
+        go.set()
+        await turns(20)
+        line.release()
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        lost = [answer for answer in answers if isinstance(answer, ConnectionLost)]
+        assert answers == [KILO] * 9 + lost and all("4408 slow consumer" in str(error) for error in lost)
+
+
+async def test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says() -> None:
+    server, heard = Server(limits=Limits(high_water=2000, behind=5000), slow="drop_newest"), list[int]()
+    async with stuck(server) as (client, _, line):
+        client.on("note", lambda number, text: heard.append(number))
+        for number in range(50):
+            report = await server.emit("note", number, KILO)
+            if report.dropped:
+                break
+        assert (report.sent, report.dropped) == (1, 1) and line.unsent < 4000 and 4 <= number <= 7
+        line.release()
+        await turns(20)
+        assert heard == [*range(number)]
+
+
+@pytest.mark.parametrize(("text", "most"), [("x" * 10_000, 14), ("", 512)], ids=["replay", "replay_messages"])
+async def test_messages_that_are_not_acknowledged_are_bounded(text: str, most: int) -> None:
+    clock = Clock()
+    server, heard, sent = Server(limits=Limits(replay=128 * 1024, stall=5.0)), list[int](), 0
+    closed: list[CloseInfo] = []
+    server.on("close", lambda peer, info: closed.append(info))
+    async with stuck(server, clock) as (client, peer, line):
+        client.on("note", lambda number, text: heard.append(number))
+        line.release()
+        ours = client.peer.transport
+        assert isinstance(ours, MemoryTransport)
+        ours.hold()
+
+        async def send() -> None:
+            nonlocal sent
+            for number in range(3 * most):
+                await peer.emit("note", number, text)
+                sent += 1
+
+        sending = start(send())
+        await turns(50)
+        assert most - 1 <= sent == len(heard) <= most and peer.stats().slow and line.unsent == 0
+        ours.release()
+        await turns(1)
+        ours.hold()
+        await turns(50)
+        assert sent == len(heard) > most
+        clock.advance(5.1)
+        ours.release()
+        with pytest.raises(ConnectionLost):
+            await sending
+        await turns(20)
+        assert heard == [*range(len(heard))]
+        assert [info.code for info in closed] == [4408] and "acknowledged" in closed[0].reason
+
+
+# ---------------------------------------------------------------- limits of transports, on sockets
+
+
+class Closed(NamedTuple):
+    """What a client sends as frames, and how its connection ends. Adapters: tests/adapters/test_contract_*.py."""
+
+    limits: dict[str, Any]
+    frames: list[dict[str, Any]]
+    code: int
+    reason: str
+    compression: bool = False
+
+
+SQUEEZED = b"".join([(squeeze := zlib.compressobj(wbits=-15)).compress(b"x" * 2000), squeeze.flush(zlib.Z_SYNC_FLUSH)])[
+    :-4
+]
+"""2,000 bytes as the payload of one compressed frame."""
+CLOSED: dict[str, Closed] = {
+    # The head is enough: nothing of it is waited for, or kept.
+    "message": Closed({"message": 1000}, [{"opcode": TEXT, "size": 2**40}], 1009, ""),
+    "message: fragments": Closed(
+        {"message": 1000},
+        [{"opcode": TEXT, "payload": b"x" * 600, "fin": False}, {"opcode": CONT, "payload": b"x" * 500}],
+        1009,
+        "frame with 500 bytes after reading 600 bytes exceeds limit of 1000 bytes",
+    ),
+    "message: compressed": Closed({"message": 1000}, [{"opcode": TEXT, "payload": SQUEEZED, "rsv": 4}], 1009, "", True),
+    "compression is off by default": Closed({}, [{"opcode": TEXT, "payload": SQUEEZED, "rsv": 4}], 1002, ""),
+    "ping_interval, ping_timeout": Closed(
+        {"ping_interval": 0.1, "ping_timeout": 0.2}, [], 1011, "no response to a ping within 0.2 s"
+    ),
+}
+
+
+@pytest.mark.parametrize("row", [pytest.param(row, id=name) for name, row in CLOSED.items()])
+async def test_a_connection_that_exceeds_a_limit_is_closed_and_no_other(row: Closed) -> None:
+    server = Server(limits=AMPLE.replace(**row.limits), compression=row.compression)
+    offer = "Sec-WebSocket-Extensions: permessage-deflate"
+    async with beside(AMPLE, server) as world, raw_client(world.port, "/", offer) as raw:
+        await world.newest()
+        await raw.send(*(build_frame(masked=True, **frame) for frame in row.frames))
+        close = await raw.next_of(CLOSE)
+        raw.drop()
+        assert (close.code, row.reason in close.reason) == (row.code, True)
+        await world.ends(row.code)
+
+
+async def test_a_full_connection_that_does_not_move_is_dropped() -> None:
+    limits = AMPLE.replace(high_water=10_000, stall=0.2, ping_interval=None)
+    async with beside(limits) as world, raw_client(world.port, receive_buffer=4096):
+        peer = await world.newest()
+        while not peer.stats().slow:
+            peer.emit_nowait("n", "x" * 100_000)
+        await world.goes_on()
+        assert "nothing could be written for 0.2 s" in (await world.ends(1006)).reason
+
+
+async def test_an_opening_handshake_that_takes_too_long_is_dropped() -> None:
+    loop = asyncio.get_running_loop()
+    async with beside(AMPLE.replace(open_timeout=0.1)) as world:
+        for sent in (b"", b"GET / HTTP/1.1\r\nHost:"):
+            with socket.socket() as slow:
+                slow.setblocking(False)
+                await loop.sock_connect(slow, ("127.0.0.1", world.port))
+                await loop.sock_sendall(slow, sent)
+                await world.goes_on()
+                while await loop.sock_recv(slow, 1000):
+                    pass
+        assert len(world.server.peers) == 1
+
+
+async def test_an_attempt_to_connect_that_takes_too_long_is_given_up() -> None:
+    async with beside(AMPLE) as world, raw_server() as deaf:
+        urls = iter([deaf.url, world.url])
+        fast = Reconnect(initial=0.001, max=0.001)
+        limits = AMPLE.replace(open_timeout=0.1)
+        async with Client(lambda: next(urls), limits=limits, reconnect=fast, proxy=None) as client:
+            assert await client.request("echo", 1) == [1]
+        client = Client(deaf.url, limits=AMPLE, connect_timeout=0.1, proxy=None)
+        with pytest.raises(ConnectFailed):
+            await client.connect()
+        await client.close()
+
+
+async def test_a_closing_handshake_that_takes_too_long_is_cut_off() -> None:
+    async with beside(AMPLE.replace(close_timeout=0.1)) as world, raw_client(world.port) as raw:
+        peer = await world.newest()
+        await peer.close(1000, "bye")
+        assert (await raw.next_of(CLOSE)).code == 1000
+        await world.ends(1000)
+        assert await raw.read_to_end() == b""
+
+
+# ---------------------------------------------------------------- the page
+
+PAGE = (Path(__file__).parents[2] / "docs" / "reference" / "limits.md").read_text("utf-8")
+FIELDS = dict(re.findall(r"^\| `(\w+)` \| ([^|]+?) \| [^|]+? \| [^|]+? \|$", PAGE, re.MULTILINE))
+UNITS = {"KiB": 1024, "MiB": 1024 * 1024, "s": 1.0, "": 1}
+ALONE = {
+    "timeout": test_a_request_that_takes_too_long_fails_and_is_cancelled_remotely,
+    "open_handlers": test_messages_wait_for_open_handlers_only_so_long,
+    "offline": test_what_a_client_queues_while_it_is_not_connected_is_bounded,
+    "stream_window": test_the_producer_of_a_stream_waits_for_its_reader,
+    "high_water": test_above_the_high_water_mark_senders_wait_in_order,
+    "hard_cap": test_at_the_hard_cap_emit_nowait_raises_and_nothing_is_lost,
+    "behind": test_broadcasts_that_a_slow_reader_has_not_got_are_dropped_as_the_policy_says,
+    "replay": test_messages_that_are_not_acknowledged_are_bounded,
+    "stall": test_a_full_connection_that_does_not_move_is_dropped,
+    "open_timeout": test_an_opening_handshake_that_takes_too_long_is_dropped,
+    "close_timeout": test_a_closing_handshake_that_takes_too_long_is_cut_off,
+}
+"""Limits that have a test of their own instead of a row in a table."""
+
+
+def default_of(text: str) -> float | None:
+    """``64 KiB``, ``10,000``, ``20 s`` or ``None`` as the value that it stands for."""
+    number, _, unit = text.replace(",", "").partition(" ")
+    return None if text == "None" else int(number) * UNITS[unit]
+
+
+def test_the_page_has_each_limit_with_its_default() -> None:
+    assert {field: default_of(text) for field, text in FIELDS.items()} == msgspec.structs.asdict(Limits())
+
+
+def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:
+    rows = [name for table in (RECEIVED, SENT, COUNTED, TIMED, UNREAD, CLOSED) for name in table]
+    covered = {limit for name in rows for limit in re.split(", ", name.partition(":")[0])} | ALONE.keys()
+    assert FIELDS.keys() <= covered
+    assert covered - FIELDS.keys() == {
+        "arguments",
+        "malformed",
+        "running_bytes",
+        "waiting_bytes",
+        "plain",
+        "compression is off by default",
+    }

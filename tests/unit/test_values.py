@@ -1,0 +1,806 @@
+"""Which values arrive as what: values × formats × directions.
+
+A *format* is how two sides encode: JSON with a plain peer, MessagePack that two wsrpc peers have negotiated, or
+MessagePack that both set as their codec. A *direction* is a place of a value in a message: an argument, a result, the
+data of an error, an item, the reason of a cancellation, and so on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import math
+from base64 import b64encode
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta, timezone
+from decimal import Decimal
+from types import MappingProxyType
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import attrs
+import msgspec
+import pydantic
+import pytest
+from core_driver import Driven, turns
+from leftovers import nothing_left as nothing_left
+from stream_driver import decoded
+
+from wsrpc import (
+    AnonymousChannel,
+    BadArguments,
+    BadResult,
+    Client,
+    Context,
+    HandlerFailed,
+    KeepLatest,
+    Limits,
+    Peer,
+    RemoteError,
+    RpcError,
+    Server,
+)
+from wsrpc.codecs import Codec, JsonCodec, MsgpackCodec
+from wsrpc.testing import connect
+
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+Side = Client | Peer
+
+# ---------------------------------------------------------------- values
+
+
+class Colour(enum.Enum):
+    RED = "red"
+
+
+class Level(enum.IntEnum):
+    HIGH = 3
+
+
+class Blob(enum.Enum):
+    FIRST = b"\xff"
+
+
+@dataclass
+class Cup:
+    drink: str
+    size: int = 2
+
+
+class Point(msgspec.Struct):
+    x: int
+    y: float = 0.5
+
+
+class Packed(msgspec.Struct, array_like=True, tag="packed"):
+    x: int
+
+
+@attrs.define
+class Seat:
+    row: int
+
+
+class Pair(NamedTuple):
+    one: int
+    two: str
+
+
+class Account(pydantic.BaseModel):
+    name: str
+    since: date
+
+
+class Money:
+    """A class that only the application's own hook can encode."""
+
+    def __init__(self, cents: int) -> None:
+        self.cents = cents
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Money) and other.cents == self.cents
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Money({self.cents})"
+
+
+def encode_money(value: object) -> Any:
+    if isinstance(value, Money):
+        if value.cents < 0:
+            raise LookupError("no such money")
+        return {"cents": value.cents}
+    raise NotImplementedError
+
+
+def decode_money(tp: type[Any], value: Any) -> Any:
+    if tp is Money and "cents" in value:
+        return Money(value["cents"])
+    raise ValueError("no money")
+
+
+NAN, INFINITY = math.nan, math.inf
+BLOB = bytes(range(256))
+BASE64 = b64encode(BLOB).decode()
+INSTANT = datetime(2026, 1, 2, 3, 4, 5, 6, UTC)
+
+
+class Row(NamedTuple):
+    """A value, and what arrives of it by JSON, by negotiated MessagePack, and by MessagePack as the codec.
+
+    Without ``negotiated`` and ``msgpack``, the same as by JSON.
+    """
+
+    value: Any
+    json: Any
+    negotiated: Any = ...
+    msgpack: Any = ...
+
+    def arrives(self, format: str) -> Any:
+        cell = getattr(self, format)
+        return self.json if cell is ... else cell
+
+
+def deep(levels: int) -> Any:
+    value: Any = "[{" * 200
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
+    return value
+
+
+def same(value: Any) -> Row:
+    return Row(value, value)
+
+
+def beyond_json(value: Any, json: Any) -> Row:
+    """A row of what only MessagePack as the codec keeps as it is."""
+    return Row(value, json, json, value)
+
+
+VALUES = {
+    "null": same(None),
+    "true": same(True),
+    "false": same(False),
+    "zero": same(0),
+    "minus zero": same(-0.0),
+    "a float that is whole": same(1.0),
+    "2**53 + 1": same(2**53 + 1),
+    "the least of 64 bits": same(-(2**63)),
+    "the largest of 64 bits": same(2**64 - 1),
+    "the least float": same(5e-324),
+    "the largest float": same(1.7976931348623157e308),
+    "nan": beyond_json(NAN, None),
+    "infinity": beyond_json(INFINITY, None),
+    "minus infinity": beyond_json(-INFINITY, None),
+    "nan in an array": beyond_json([1.5, NAN, 1e308, -1e308], [1.5, None, 1e308, -1e308]),
+    "nan in a tuple in an object": Row({"a": (NAN, "x")}, {"a": [None, "x"]}, ..., {"a": [NAN, "x"]}),
+    "nan after many": beyond_json([*map(float, range(20)), NAN], [*map(float, range(20)), None]),
+    "empty text": same(""),
+    "text": same('ü \U0001f375 \x00 \u2028 \ufeff \\ " NaN'),
+    "text like a message": same('{"a":["e"]},[{"'),
+    "bytes": Row(BLOB, BASE64, BLOB, BLOB),
+    "no bytes": Row(b"", "", b"", b""),
+    "a bytearray": Row(bytearray(BLOB), BASE64, BLOB, BLOB),
+    "a memoryview": Row(memoryview(BLOB), BASE64, BLOB, BLOB),
+    "bytes like nan": Row(b"\xcb\x7f\xff", "y3//", b"\xcb\x7f\xff", b"\xcb\x7f\xff"),
+    "text and a number like nan": same([["\u02ff", 0xCB7F]]),
+    "bytes in an object": Row([{"k": b"x"}, 1e308], [{"k": "eA=="}, 1e308], [{"k": b"x"}, 1e308], [{"k": b"x"}, 1e308]),
+    "an empty array": same([]),
+    "an array": same([1, [2, []], {"k": None}]),
+    "a tuple": Row((1, ("x",)), [1, ["x"]]),
+    "a set": Row({1}, [1]),
+    "a frozenset": Row(frozenset({"x"}), ["x"]),
+    "a deque": Row(deque([1, 2]), [1, 2]),
+    "a range": Row(range(3), [0, 1, 2]),
+    "keys": Row({"a": 1}.keys(), ["a"]),
+    "values": Row({"a": 1}.values(), [1]),
+    "items": Row({"a": 1}.items(), [["a", 1]]),
+    "an empty object": same({}),
+    "odd names": same({"": 0, "__proto__": {"x": 1}, "__class__": 1, "constructor": 2, "\x00": 3}),
+    "a mapping": Row(MappingProxyType({"a": range(2)}), {"a": [0, 1]}),
+    "integers as keys": beyond_json({1: "x", -2: "y"}, {"1": "x", "-2": "y"}),
+    "keys that collide": beyond_json({"1": "text", 1: "number"}, {"1": "number"}),
+    "keys that collide, inside": beyond_json([{1: {2: 0, "2": 1}}], [{"1": {"2": 1}}]),
+    "a float as a key": beyond_json({1.5: 0}, {"1.5": 0}),
+    "bytes as a key": beyond_json({b"\xff": 0}, {"/w==": 0}),
+    "a date as a key": Row({date(2026, 1, 2): 0}, {"2026-01-02": 0}),
+    "an instant as a key": beyond_json({INSTANT: 0}, {"2026-01-02T03:04:05.000006Z": 0}),
+    "an enum as a key": Row({Colour.RED: 0}, {"red": 0}),
+    "an enum of integers as a key": Row({Level.HIGH: 0}, {"3": 0}, ..., {3: 0}),
+    "an enum of bytes as a key": Row({Blob.FIRST: 0}, {"/w==": 0}, ..., {b"\xff": 0}),
+    "an instant": beyond_json(INSTANT, "2026-01-02T03:04:05.000006Z"),
+    "an instant elsewhere": Row(
+        datetime(2026, 1, 2, 1, tzinfo=timezone(timedelta(hours=1))),
+        "2026-01-02T01:00:00+01:00",
+        ...,
+        datetime(2026, 1, 2, tzinfo=UTC),
+    ),
+    "a datetime without a zone": Row(datetime(2026, 1, 2), "2026-01-02T00:00:00"),
+    "a date": Row(date(2026, 1, 2), "2026-01-02"),
+    "a time": Row(time(3, 4), "03:04:00"),
+    "a timedelta": Row(timedelta(seconds=90), "PT90S"),
+    "a UUID": Row(UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+    "a Decimal": Row(Decimal("1.50"), "1.50"),
+    "an enum": Row(Colour.RED, "red"),
+    "an enum of integers": Row(Level.HIGH, 3),
+    "an enum of bytes": Row(Blob.FIRST, "/w==", b"\xff", b"\xff"),
+    "a dataclass": Row(Cup("tea"), {"drink": "tea", "size": 2}),
+    "a Struct": Row(Point(1), {"x": 1, "y": 0.5}),
+    "a Struct like an array": Row(Packed(1), ["packed", 1]),
+    "an attrs class": Row(Seat(2), {"row": 2}),
+    "a NamedTuple": Row(Pair(1, "x"), [1, "x"]),
+    "a model": Row(Account(name="x", since=date(2026, 1, 2)), {"name": "x", "since": "2026-01-02"}),
+    "what the hook encodes": Row(Money(5), {"cents": 5}),
+    "what the hook encodes, inside": Row(
+        [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
+    ),
+    "a deep one": same(deep(50)),
+    "many": same([[], {}] * 500),
+}
+ONLY_JSON = {"2**64": same(2**64), "less than 64 bits": same(-(2**63) - 1), "2**100, inside": same([{"k": 2**100}])}
+"""MessagePack as the codec refuses these. Negotiated, they travel as JSON."""
+
+LOOP: list[Any] = []
+LOOP.append(LOOP)
+REFUSED: list[tuple[str, bool, Any, type[Exception]]] = [
+    # whether there is a hook, the value, and what encoding raises in every format
+    ("a class of others", False, Money(1), TypeError),
+    ("one inside", False, {"k": [object()]}, TypeError),
+    ("one that the hook does not know", True, object(), NotImplementedError),
+    ("one that the hook fails for", True, [Money(-1)], LookupError),
+    ("a complex key", False, {1j: 1}, TypeError),
+    ("half a surrogate pair", True, "half \ud800", UnicodeEncodeError),
+    ("half of one after bytes", False, [b"x", {"k": "\udfff"}], UnicodeEncodeError),
+    ("what contains itself", True, LOOP, RecursionError),
+]
+TOO_LARGE = [(name, False, row.value, OverflowError) for name, row in ONLY_JSON.items()]
+ONLY_MSGPACK = [
+    ("an array as a key", False, {(1, 2): 0}, TypeError),
+    ("null as a key", False, {None: 0}, TypeError),
+    ("true as a key", False, {True: 0}, TypeError),
+]
+"""Only MessagePack as the codec can express these."""
+
+# ---------------------------------------------------------------- formats
+
+
+@asynccontextmanager
+async def connected(format: str, *, hooks: bool = True) -> AsyncGenerator[tuple[Server, Client, Peer]]:
+    """A client and a server that have agreed on ``format``."""
+    options: dict[str, Any] = {"dec_hook": decode_money}
+    enc_hook = encode_money if hooks else None
+    if format == "msgpack":
+        options["codec"] = MsgpackCodec(enc_hook=enc_hook)
+    else:
+        options["enc_hook"] = enc_hook
+    server = Server(**options)
+    async with connect(server, client=Client(extensions=format == "negotiated", **options)) as client:
+        [peer] = server.peers
+        server.on("sync", lambda: None)
+        client.on("sync", lambda: None)
+        await client.request("sync")  # from now on both sides know what the other one can
+        yield server, client, peer
+    await server.close()
+
+
+FORMATS = pytest.mark.parametrize("format", ["json", "negotiated", "msgpack"])
+
+# ---------------------------------------------------------------- directions
+#
+# Each sends `value` from `near`, or lets `near` get it from `far`, and returns what arrives.
+
+
+async def argument(near: Side, far: Side, value: Any) -> Any:
+    def take(one: Any, given: Any) -> None:
+        seen.append(given)
+
+    far.on("take", take)
+    seen: list[Any] = []
+    await near.request("take", 1, value)
+    return seen.pop()
+
+
+async def result(near: Side, far: Side, value: Any) -> Any:
+    far.on("give", lambda: value)
+    return await near.request("give")
+
+
+async def later_result(near: Side, far: Side, value: Any) -> Any:
+    async def give() -> Any:
+        await asyncio.sleep(0)
+        return value
+
+    far.on("give", give)
+    return await near.request("give")
+
+
+async def rejected_with(near: Side, far: Side, error: RpcError) -> RemoteError:
+    def refuse() -> None:
+        raise error
+
+    far.on("refuse", refuse)
+    with pytest.raises(RemoteError) as caught:
+        await near.request("refuse")
+    if isinstance(caught.value, HandlerFailed):
+        raise caught.value
+    return caught.value
+
+
+async def error_data(near: Side, far: Side, value: Any) -> Any:
+    error = await rejected_with(near, far, RpcError("no", "E", value))
+    assert (error.message, error.code) == ("no", "E")
+    return error.data
+
+
+async def error_field(near: Side, far: Side, value: Any) -> Any:
+    return (await rejected_with(near, far, RpcError("no", fields={"why": value}))).fields["why"]
+
+
+async def bare_rejection(near: Side, far: Side, value: Any) -> Any:
+    return (await rejected_with(near, far, RpcError.of_value(value))).data
+
+
+async def event(near: Side, far: Side, value: Any) -> Any:
+    seen: list[Any] = []
+    far.on("note", seen.append)
+    await near.emit("note", value)
+    await near.request("sync")
+    return seen.pop()
+
+
+async def event_on_a_named_channel(near: Side, far: Side, value: Any) -> Any:
+    seen: list[Any] = []
+    far.of("news").on("note", seen.append)
+    near.of("news").emit_nowait("note", value)
+    await near.request("sync")
+    return seen.pop()
+
+
+async def event_that_is_awaited(near: Side, far: Side, value: Any) -> Any:
+    waiting = asyncio.ensure_future(far.wait_for("note"))
+    await asyncio.sleep(0)
+    try:
+        await near.emit("note", value)
+        return await waiting
+    finally:
+        waiting.cancel()
+
+
+async def item(near: Side, far: Side, value: Any) -> Any:
+    far.on("items", lambda: iter([value]))
+    [arrived] = [each async for each in near.stream("items")]
+    return arrived
+
+
+async def uploaded_item(near: Side, far: Side, value: Any) -> Any:
+    async def take(items: AsyncIterator[Any]) -> None:
+        seen.extend([each async for each in items])
+
+    far.on("upload", take)
+    seen: list[Any] = []
+    await near.request("upload", send=[value])
+    return seen.pop()
+
+
+async def event_of_a_conversation(near: Side, far: Side, value: Any) -> Any:
+    async def talk(channel: AnonymousChannel) -> None:
+        async for each in channel.events("say"):
+            seen.append(each)
+            await channel.emit("said")
+
+    far.on("talk", talk)
+    seen: list[Any] = []
+    async with await near.open_channel("talk") as channel:
+        await channel.emit("say", value)
+        await channel.wait_for("said")
+    return seen.pop()
+
+
+async def reason_of_a_cancellation(near: Side, far: Side, value: Any) -> Any:
+    async def wait(ctx: Context) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(ctx.cancel_reason)
+
+    far.on("wait", wait)
+    seen: list[Any] = []
+    started = asyncio.Event()
+    asking = asyncio.ensure_future(near.request("wait"))
+    await started.wait()
+    asking.cancel(value)
+    await asyncio.wait([asking])
+    await near.request("sync")
+    return seen.pop()
+
+
+async def reason_of_an_abort(near: Side, far: Side, value: Any) -> Any:
+    async def talk(channel: AnonymousChannel) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append(channel.close_reason)
+
+    far.on("talk", talk)
+    seen: list[Any] = []
+    await (await near.open_channel("talk")).abort(value)
+    await near.request("sync")
+    return seen.pop()
+
+
+Direction = Callable[[Side, Side, Any], Awaitable[Any]]
+RAISES, FAILS, NO_REASON = "the sender gets the error", "the handler has failed", "arrives without it"
+DIRECTIONS: list[tuple[Direction, str]] = [
+    # and what happens with a value that cannot be sent
+    (argument, RAISES),
+    (event, RAISES),
+    (event_on_a_named_channel, RAISES),
+    (event_that_is_awaited, RAISES),
+    (event_of_a_conversation, RAISES),
+    (uploaded_item, RAISES),
+    (result, FAILS),
+    (later_result, FAILS),
+    (error_data, FAILS),
+    (error_field, FAILS),
+    (bare_rejection, FAILS),
+    (item, FAILS),
+    (reason_of_a_cancellation, NO_REASON),
+    (reason_of_an_abort, NO_REASON),
+]
+
+
+def shown(values: dict[str, Any]) -> dict[str, str]:
+    """Values in a form that tells -0.0 from 0, and is equal for two NaNs."""
+    return {name: repr(value) for name, value in values.items()}
+
+
+@FORMATS
+@pytest.mark.parametrize("direction", [direction for direction, _ in DIRECTIONS], ids=lambda each: each.__name__)
+async def test_what_arrives(direction: Direction, format: str) -> None:
+    rows = VALUES if format == "msgpack" else VALUES | ONLY_JSON
+    if direction in (reason_of_a_cancellation, reason_of_an_abort):
+        rows = {name: row for name, row in rows.items() if row.value is not None}  # no reason at all
+    expected = shown({name: row.arrives(format) for name, row in rows.items()})
+    async with connected(format) as (_, client, peer):
+        for near, far in ((client, peer), (peer, client)):
+            assert shown({name: await direction(near, far, row.value) for name, row in rows.items()}) == expected
+
+
+LOGGED = {RAISES: [], FAILS: [logging.ERROR], NO_REASON: [logging.WARNING]}
+"""What is in the log about a value that cannot be sent, where the error has no caller."""
+
+
+@FORMATS
+@pytest.mark.parametrize(("direction", "outcome"), DIRECTIONS, ids=lambda each: getattr(each, "__name__", ""))
+async def test_what_cannot_be_sent(
+    direction: Direction, outcome: str, format: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    rows = [*REFUSED, *(TOO_LARGE if format == "msgpack" else ONLY_MSGPACK)]
+    for hooks in (False, True):
+        async with connected(format, hooks=hooks) as (_, client, peer):
+            for near, far in ((client, peer), (peer, client)):
+                for name, hooked, value, error in rows:
+                    if hooked is not hooks:
+                        continue
+                    caplog.clear()
+                    if outcome is NO_REASON:
+                        reason = await direction(near, far, value)
+                        assert isinstance(reason, RemoteError) and reason.message == "Request aborted", name
+                    else:
+                        with pytest.raises(Exception) as caught:
+                            await direction(near, far, value)
+                        assert type(caught.value) is (error if outcome is RAISES else HandlerFailed), name
+                    assert [record.levelno for record in caplog.records] == LOGGED[outcome], name
+                assert await argument(near, far, "fine") == "fine"
+
+
+async def test_what_arrives_of_a_message_to_many() -> None:
+    """Each gets it in its own format, whatever the others speak."""
+    server = Server(enc_hook=encode_money)
+    seen: dict[str, dict[str, Any]] = {"json": {}, "negotiated": {}}
+    rows = VALUES | ONLY_JSON
+    async with (
+        connect(server, client=Client(extensions=False)) as plain,
+        connect(server, client=Client()) as other,
+    ):
+        server.on("sync", lambda: None)
+        room, waiting_room = server.room("all"), server.room("latest", slow=KeepLatest())
+        for peer in server.peers:
+            room.add(peer)
+            waiting_room.add(peer)
+        for format, client in (("json", plain), ("negotiated", other)):
+            client.on("note", seen[format].__setitem__)
+            client.of("news").on("note", seen[format].__setitem__)
+            await client.request("sync")
+        for emit in (server.emit, room.emit, waiting_room.emit, server.of("news").emit, room.of("news").emit):
+            for name, row in rows.items():
+                report = await emit("note", name, row.value)
+                assert (report.sent, report.errors) == (2, ()), name
+            for name, hooked, value, error in REFUSED:
+                if hooked:
+                    with pytest.raises(error):
+                        await emit("note", name, value)
+            await asyncio.gather(plain.request("sync"), other.request("sync"))
+            for format, arrived in seen.items():
+                assert shown(arrived) == shown({name: row.arrives(format) for name, row in rows.items()})
+                arrived.clear()
+    await server.close()
+
+
+# ---------------------------------------------------------------- types
+#
+# Each sends all of `values` in one direction where `tp` is given as the type, and returns what arrives.
+
+
+async def typed_arguments(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    seen: list[Any] = []
+    far.on("take", noting(seen, tp))
+    for value in values:
+        await near.request("take", value)
+    return seen
+
+
+async def typed_results(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    def give(index: int) -> Any:
+        return values[index]
+
+    far.on("give", give)
+    return [await near.request("give", index, returns=tp) for index in range(len(values))]
+
+
+async def typed_items(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    far.on("items", lambda: iter(values))
+    return [each async for each in near.stream("items", returns=tp)]
+
+
+async def typed_upload(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    async def take(items: Any) -> None:
+        seen.extend([each async for each in items])
+
+    take.__annotations__ = {"items": AsyncIterator[tp]}
+    far.on("upload", take)
+    seen: list[Any] = []
+    await near.request("upload", send=values)
+    return seen
+
+
+async def typed_events(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    seen: list[Any] = []
+    far.on("note", noting(seen, tp))
+    for value in values:
+        await near.emit("note", value)
+    await near.request("sync")
+    return seen
+
+
+async def typed_event_that_is_awaited(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    waiting = asyncio.ensure_future(far.wait_for("note", returns=tp))
+    await asyncio.sleep(0)
+    for value in values:
+        await near.emit("note", value)
+    return [await waiting]
+
+
+async def typed_event_of_a_conversation(near: Side, far: Side, tp: Any, values: list[Any]) -> list[Any]:
+    async def talk(channel: AnonymousChannel) -> None:
+        seen.append(await channel.wait_for("say", returns=tp))
+
+    far.on("talk", talk)
+    seen: list[Any] = []
+    async with await near.open_channel("talk") as channel:
+        for value in values:
+            await channel.emit("say", value)
+        await channel.wait_closed()
+    return seen
+
+
+def noting(seen: list[Any], tp: Any) -> Any:
+    def note(given: Any) -> None:
+        seen.append(given)
+
+    note.__annotations__ = {"given": tp}
+    return note
+
+
+TypedDirection = Callable[[Side, Side, Any, list[Any]], Awaitable[list[Any]]]
+TYPED: list[tuple[TypedDirection, type[Exception] | None]] = [
+    # and what the sender, or who reads, gets if a value does not fit. None: the value is skipped
+    (typed_arguments, BadArguments),
+    (typed_results, BadResult),
+    (typed_items, BadResult),
+    (typed_upload, RemoteError),
+    (typed_events, None),
+    (typed_event_that_is_awaited, None),
+    (typed_event_of_a_conversation, None),
+]
+FITTING: list[tuple[Any, Any, Any]] = [
+    # a type, a value of it, and one that does not fit
+    (bytes, BLOB, 5),
+    (bytearray, bytearray(BLOB), "not base64"),
+    (float, 1.5, "1.5"),
+    (datetime, INSTANT, "soon"),
+    (UUID, UUID(int=1), "1"),
+    (Decimal, Decimal("1.50"), "x"),
+    (Colour, Colour.RED, "blue"),
+    (Cup, Cup("tea"), {"size": 1}),
+    (Point, Point(1), {"x": "1"}),
+    (Pair, Pair(1, "x"), [1]),
+    (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
+    (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),
+    (dict[int, set[str]], {1: {"x"}}, {"x": []}),
+    (Money, Money(5), {"dollars": 5}),
+    (list[Money], [Money(5)], [5]),
+]
+
+
+@FORMATS
+@pytest.mark.parametrize(("direction", "error"), TYPED, ids=lambda each: getattr(each, "__name__", ""))
+async def test_what_arrives_where_a_type_is_given(
+    direction: TypedDirection, error: type[Exception] | None, format: str
+) -> None:
+    async with connected(format) as (_, client, peer):
+        for near, far in ((client, peer), (peer, client)):
+            for tp, value, wrong in FITTING:
+                [arrived] = await direction(near, far, tp, [value])
+                assert type(arrived) is type(value) and arrived == value
+                if error is None:
+                    assert await direction(near, far, tp, [wrong, value]) == [value]
+                    continue
+                with pytest.raises(error) as caught:
+                    await direction(near, far, tp, [wrong])
+                assert type(caught.value) is error, tp
+        skipped = {"wrong arguments": len(FITTING)} if error is None else {}
+        assert client.peer is not None
+        assert client.peer.ignored == peer.ignored == skipped
+
+
+# ---------------------------------------------------------------- what cannot be decoded, or may not
+
+
+def keys(count: int, key: bytes) -> bytes:
+    """A map in MessagePack of so many equal keys."""
+    return b"\xdf" + count.to_bytes(4, "big") + (key + b"\xc0") * count
+
+
+JSON, MSGPACK = JsonCodec(), MsgpackCodec()
+VALUES_LIMIT = 40_000
+UNREADABLE, DEEP, MANY = "unreadable", "nested too deep", "too many values"
+UNDECODED: dict[str, tuple[Codec, bytes, str, str]] = {
+    # the encoded value, as what its message is counted, and what a caller is told
+    "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "does not decode"),
+    "the other half": (JSON, rb'["\ude00"]', UNREADABLE, "does not decode"),
+    "halves the wrong way round": (JSON, rb'{"k":"\uDC00\uD800"}', UNREADABLE, "does not decode"),
+    "half of one as a key": (JSON, rb'{"x\uDBFF":1}', UNREADABLE, "does not decode"),
+    "NaN": (JSON, b"NaN", UNREADABLE, "does not decode"),
+    "-Infinity": (JSON, b"[1,-Infinity]", UNREADABLE, "does not decode"),
+    "beyond a double": (JSON, b"1e400", UNREADABLE, "does not decode"),
+    "too many digits": (JSON, b"9" * 5000, UNREADABLE, "does not decode"),
+    "nested too deep": (JSON, b"[" * 65 + b"]" * 65, DEEP, "nested more than 64 deep"),
+    "too many numbers": (JSON, b"[0" + b",0" * 50_000 + b"]", MANY, "more than 40000 values"),
+    "too many arrays": (JSON, b"[0" + b",[]" * 12_000 + b"]", MANY, "than 10000 arrays and objects"),
+    "floats slow to read": (JSON, b"[0" + b",5e-324" * 5000 + b"]", MANY, "floats that take long to read"),
+    "deep in MessagePack": (MSGPACK, b"\x91" * 65 + b"\xc0", DEEP, "nested more than 64 deep"),
+    "many in MessagePack": (MSGPACK, b"\xdd\x00\x00\xff\xff" + bytes(0xFFFF), MANY, "more than 40000 values"),
+    "numbers as keys": (MSGPACK, keys(8193, b"\x01"), MANY, "more than 8192 numbers as keys"),
+    "arrays as keys": (MSGPACK, keys(2000, b"\x91\x01"), MANY, "more than 256 arrays or timestamps as keys"),
+}
+
+
+class Undecoded:
+    """A peer with running calls of each kind, and the messages with ``value`` that it gets. It reads none of them."""
+
+    def __init__(self, codec: Codec, value: bytes) -> None:
+        self.d = Driven(dialer=True, codec=codec, limits=Limits(values=VALUES_LIMIT))
+        self.codec = codec
+        self.value = value
+
+    async def fed(self, **message: Any) -> list[Any]:
+        """Feed a message, in which ``Undecoded.value`` stands for the value."""
+        encode = msgspec.json.encode if self.codec.text else msgspec.msgpack.encode
+        payload = encode(message, enc_hook=lambda _: msgspec.Raw(self.value))
+        sent = await self.d.fed(payload.decode() if self.codec.text else payload)
+        return decoded(sent)
+
+    async def asks(self, asking: Awaitable[Any]) -> tuple[asyncio.Future[Any], int]:
+        """Begin a call of this side; return its task and the id of its request."""
+        task = asyncio.ensure_future(asking)
+        await turns()
+        return task, decoded(self.d.take())[-1]["i"]
+
+
+VALUE: Any = object()
+"""Stands for the value in a message."""
+
+
+async def request_undecoded(u: Undecoded, said: str) -> None:
+    for message in ({"i": 1, "a": ["take", 1, VALUE]}, {"i": 2, "a": ["take", VALUE], "c": "room"}):
+        [answer] = await u.fed(**message)
+        assert answer["i"] == message["i"] and answer["e"]["code"] == "wsrpc.bad_arguments"
+        assert said in answer["e"]["message"]
+
+
+async def event_undecoded(u: Undecoded, said: str) -> None:
+    assert await u.fed(a=["take", VALUE]) == []
+    assert await u.fed(a=["take", VALUE], c="room") == []
+
+
+async def result_undecoded(u: Undecoded, said: str) -> None:
+    asking, i = await u.asks(u.d.peer.request("ask"))
+    await u.fed(i=i, d=VALUE)
+    with pytest.raises(BadResult, match=f"the response to 'ask' .*{said}"):
+        await asking
+
+
+async def rejection_undecoded(u: Undecoded, said: str) -> None:
+    asking, i = await u.asks(u.d.peer.request("ask"))
+    await u.fed(i=i, e={"message": "no", "data": VALUE}, _=1)
+    with pytest.raises(BadResult, match=f"the response to 'ask' .*{said}"):
+        await asking
+
+
+async def cancellation_undecoded(u: Undecoded, said: str) -> None:
+    await u.fed(i=1, a=["wait"])
+    [answer] = await u.fed(i=1, x=VALUE)
+    assert answer["i"] == 1 and answer["e"]["message"] == "Request aborted"
+
+
+async def item_undecoded(u: Undecoded, said: str) -> None:
+    stream = u.d.peer.stream("numbers")
+    reading, i = await u.asks(anext(stream))
+    await u.fed(i=i, h=1)
+    await u.fed(h=i, a=["next", {"value": 1, "done": False}])
+    assert await reading == 1
+    [abort] = await u.fed(h=i, a=["next", {"value": VALUE, "done": False}])
+    assert abort["h"] == i and said in abort["x"]["message"]
+    with pytest.raises(BadResult, match=said):
+        await anext(stream)
+
+
+async def abort_undecoded(u: Undecoded, said: str) -> None:
+    opening, i = await u.asks(u.d.peer.open_channel("talk"))
+    await u.fed(i=i, h=1)
+    channel = await opening
+    assert await u.fed(h=i, x=VALUE) == []
+    assert channel.closed
+
+
+@pytest.mark.parametrize("case", UNDECODED)
+@pytest.mark.parametrize(
+    "kind",
+    [
+        request_undecoded,
+        event_undecoded,
+        result_undecoded,
+        rejection_undecoded,
+        cancellation_undecoded,
+        item_undecoded,
+        abort_undecoded,
+    ],
+    ids=lambda each: each.__name__,
+)
+async def test_a_message_that_is_not_decoded_ends_what_waits_for_it_and_nothing_else(
+    kind: Callable[[Undecoded, str], Awaitable[None]], case: str
+) -> None:
+    codec, value, counted, said = UNDECODED[case]
+    u = Undecoded(codec, value)
+    ran: list[Any] = []
+
+    def take(*given: Any) -> None:
+        ran.append(given)
+
+    u.d.peer.on("take", take)
+    u.d.peer.of("room").on("take", take)
+    u.d.peer.on("wait", asyncio.Event().wait)
+    u.d.peer.on("fine", lambda: "fine")
+    await kind(u, said)
+    assert ran == []
+    assert u.d.ignored == {counted: 2 if kind in (request_undecoded, event_undecoded) else 1}
+    assert await u.fed(i=9, a=["fine"]) == [{"i": 9, "d": "fine"}]
+    u.d.assert_empty()
