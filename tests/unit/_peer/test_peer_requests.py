@@ -11,8 +11,7 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
 
-from wsrpc import BadResult, Client, ConnectionLost, Limits, RpcError, TooManyRequests
-from wsrpc.codecs import JsonCodec
+from wsrpc import Client, ConnectionLost, RpcError
 from wsrpc.errors import UnexpectedChannel
 from wsrpc.testing import memory_transports, pair
 
@@ -78,34 +77,19 @@ async def test_the_timeout_of_asyncio_cancels_remotely() -> None:
         assert (a.pending, b.active) == (0, 0)
 
 
-class Unlucky:
-    """A value that an `enc_hook` refuses with this error."""
-
-    def __init__(self, error: type[Exception]) -> None:
-        self.error = error
-
-
 @pytest.mark.parametrize(
     ("reason", "on_wire"),
     [
         (None, {"x": ABORTED, "_": 1}),
-        ("bored", {"x": "bored"}),
         (0, {"x": 0}),
         ("", {"x": ""}),
         (False, {"x": False}),
-        ({"why": [1]}, {"x": {"why": [1]}}),
         (ValueError("broken"), {"x": {"message": "broken"}, "_": 1}),
         (RpcError("no", "E", 3), {"x": {"message": "no", "code": "E", "data": 3}, "_": 1}),
-        (object(), {"x": ABORTED, "_": 1}),
-        ("\ud800", {"x": ABORTED, "_": 1}),
-        *((Unlucky(error), {"x": ABORTED, "_": 1}) for error in (NotImplementedError, KeyError, TypeError)),
     ],
 )
 async def test_the_cancel_reason_travels(reason: object, on_wire: dict[str, Any]) -> None:
-    def refuse(value: object) -> Any:
-        raise value.error(value) if isinstance(value, Unlucky) else NotImplementedError
-
-    d = Driven(dialer=True, codec=JsonCodec(enc_hook=refuse))
+    d = Driven(dialer=True)
     task, i = await d.asks("q")
     task.cancel(reason)
     with pytest.raises(asyncio.CancelledError):
@@ -138,46 +122,14 @@ async def test_timeouts_fall_due_in_their_own_order() -> None:
 # ---------------------------------------------------------------- what is refused at once
 
 
-async def test_the_next_request_over_the_bound_is_refused_here() -> None:
-    d = Driven(dialer=True, limits=Limits(pending=2))
-    (first, i), (second, j) = [await d.asks("q") for _ in range(2)]
-    with pytest.raises(TooManyRequests, match=r"2 requests are pending already \(Limits.pending=2\)"):
-        await d.peer.request("q")
-    d.expect()
-    d.feed({"i": i})
-    await first
-    third, k = await d.asks("q")
-    d.feed({"i": j}, {"i": k})
-    await asyncio.gather(second, third)
-    d.assert_empty()
-
-
-LOOP: list[Any] = []
-LOOP.append(LOOP)
-
-
-@pytest.mark.parametrize(
-    ("value", "error"),
-    [(object(), TypeError), ({1j: 1}, TypeError), ("\ud800", UnicodeEncodeError), (LOOP, RecursionError)],
-    ids=["object", "key", "surrogate", "circle"],
-)
-async def test_what_cannot_be_encoded_is_refused_here_and_passes_its_turn_on(
-    value: Any, error: type[Exception]
-) -> None:
-    d = Driven(dialer=True, limits=Limits(pending=2))
-    for _ in range(3):
-        with pytest.raises(error):
-            await d.peer.request("q", value)
-        with pytest.raises(error):
-            await d.peer.emit("q", value)
-        with pytest.raises(error):
-            d.peer.emit_nowait("q", value)
+async def test_what_cannot_be_encoded_passes_its_turn_on() -> None:
+    d = Driven(dialer=True)
     d.transport.pause()
-    broken, fine = start(d.peer.request("q", value)), start(d.peer.emit("fine"))
+    broken, fine = start(d.peer.request("q", object())), start(d.peer.emit("fine"))
     await turns()
     d.transport.resume()
     await fine
-    with pytest.raises(error):
+    with pytest.raises(TypeError):
         await broken
     d.expect({"a": ["fine"]})
     d.assert_empty()
@@ -278,28 +230,6 @@ async def test_what_waits_outlives_a_connection_that_had_ended_when_it_was_bound
 
 
 # ---------------------------------------------------------------- responses that do not fit
-
-
-@pytest.mark.parametrize(
-    ("answer", "returns", "result"),
-    [
-        ({"d": "x"}, int, BadResult),
-        ({"d": None}, int, BadResult),
-        ({"d": [1, "x"]}, list[int], BadResult),
-        ({}, int | None, None),
-        ({"d": [1, "x"]}, tuple[int, str], (1, "x")),
-    ],
-)
-async def test_an_answer_is_what_returns_asks_for(answer: dict[str, Any], returns: Any, result: Any) -> None:
-    d = Driven(dialer=True)
-    task, i = await d.asks("q", returns=returns)
-    d.feed({"i": i, **answer})
-    if result is BadResult:
-        with pytest.raises(BadResult, match="the response to 'q' is not what returns= asks for"):
-            await task
-    else:
-        assert await task == result
-    d.assert_empty()
 
 
 async def test_a_channel_that_nobody_asked_for_is_aborted_and_none_where_none_will_do(
