@@ -16,7 +16,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
-from wsrpc.testing import connect, pair
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -82,46 +82,13 @@ async def test_a_handler_closes_without_waiting_for_itself(
     assert [text for text in messages(caplog) if "connection ended" not in text] == []
 
 
-async def test_two_handlers_that_close_the_client_do_not_wait_for_each_other() -> None:
-    server = Server(limits=PATIENT)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT)
-            ended: asyncio.Queue[str] = asyncio.Queue()
-            both = asyncio.Barrier(2)  # after the first close no handler starts
-
-            @client.on("bye")
-            async def bye() -> None:
-                await both.wait()
-                await client.close()
-                ended.put_nowait("in order")
-
-            await client.connect()
-            (peer,) = server.peers
-            await peer.emit("bye")
-            await peer.emit("bye")
-            assert [await ended.get(), await ended.get()] == ["in order", "in order"]
-
-
-async def test_handlers_of_two_peers_that_both_close_the_server() -> None:
-    server = Server(limits=PATIENT)
-    ended: asyncio.Queue[str] = asyncio.Queue()
-
-    @server.on("stop")
-    async def stop() -> None:
-        await server.close()
-        ended.put_nowait("in order")
-
-    async with asyncio.timeout(8):
-        async with connect(server) as one, connect(server) as two:
-            await asyncio.gather(one.emit("stop"), two.emit("stop"))
-            assert [await ended.get(), await ended.get()] == ["in order", "in order"]
-
-
+@pytest.mark.parametrize("other", ["another handler", "the application"])
 @pytest.mark.parametrize("side", ["client", "server"])
-async def test_a_handler_that_closes_while_a_close_waits_for_it(side: str) -> None:
+async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) -> None:
     server = Server(limits=PATIENT)
-    started, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    both = asyncio.Barrier(2)
+    ended: asyncio.Queue[None] = asyncio.Queue()
+    started = asyncio.Event()
     async with asyncio.timeout(8):
         async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
             target: Client | Server = client if side == "client" else server
@@ -129,21 +96,26 @@ async def test_a_handler_that_closes_while_a_close_waits_for_it(side: str) -> No
             @target.on("last words")
             async def last_words() -> None:
                 started.set()
-                await go_on.wait()
+                await both.wait()
                 await target.close()  # what cleans up may not know that somebody else is closing already
-                ended.set()
+                ended.put_nowait(None)
 
             (peer,) = server.peers
-            await (peer if side == "client" else client).emit("last words")
-            await started.wait()
-            closing = asyncio.create_task(target.close())
-            await peer.wait_closed()
-            await client.peer.wait_closed()
-            for _ in range(20):  # by now the close waits for handlers
-                await asyncio.sleep(0)
-            go_on.set()
-            await closing
-            assert ended.is_set()
+            caller = peer if side == "client" else client
+            await caller.emit("last words")
+            if other == "another handler":
+                await caller.emit("last words")
+                await ended.get()
+            else:
+                await started.wait()
+                closing = asyncio.create_task(target.close())
+                await peer.wait_closed()
+                await client.peer.wait_closed()
+                for _ in range(20):  # by now the close waits for handlers
+                    await asyncio.sleep(0)
+                await both.wait()
+                await closing
+            await ended.get()
 
 
 # ---------------------------------------------------------------- what waits for a place

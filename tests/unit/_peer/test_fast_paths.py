@@ -261,14 +261,6 @@ def register_coroutines(d: Driven) -> None:
         assert task is not None
         task.cancel()
 
-    async def too_late() -> str:
-        try:
-            async with asyncio.timeout(0):
-                await asyncio.sleep(3600)
-        except TimeoutError:
-            return "too late"
-        return "not late"
-
     async def items() -> Any:
         async def numbers() -> AsyncIterator[int]:
             yield 1
@@ -290,14 +282,9 @@ def register_coroutines(d: Driven) -> None:
         ctx.channel()
         return "no channel"
 
-    async def in_group() -> list[int]:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(value(number)) for number in range(3)]
-        return [task.result() for task in tasks]
-
     for function in (
         *(value, nothing, refuse, fail, unfit, gives_up, leaves, waits, waits_and_fails, waits_and_gives_up),
-        *(cancels_itself, too_late, items, items_later, channel, channel_later, channel_for_nothing, in_group),
+        *(cancels_itself, items, items_later, channel, channel_later, channel_for_nothing),
     ):
         d.peer.on(function.__name__, function)
 
@@ -305,8 +292,8 @@ def register_coroutines(d: Driven) -> None:
 CALLS: list[list[Any]] = [
     *(["value", 5], ["value", "five"], ["value"], ["value", 5, 6], ["nothing"], ["refuse"], ["fail"], ["unfit"]),
     *(["gives_up"], ["leaves"], ["waits", 5], ["waits_and_fails"], ["waits_and_gives_up"], ["cancels_itself"]),
-    *(["too_late"], ["items"], ["items_later"], ["channel"], ["channel_later"], ["channel_for_nothing"]),
-    *(["in_group"], ["nobody"]),
+    *(["items"], ["items_later"], ["channel"], ["channel_later"], ["channel_for_nothing"]),
+    ["nobody"],
 ]
 PLAIN = [
     a
