@@ -8,7 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable
 from dataclasses import InitVar, dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import (
     Annotated,
@@ -23,6 +23,7 @@ from typing import (
     TypedDict,
     TypeVar,
 )
+from uuid import UUID
 
 import annotated_types
 import attrs
@@ -198,6 +199,12 @@ class Aliased:
 class IntBox(Box[int]): ...
 
 
+class Percent(annotated_types.GroupedMetadata):
+    def __iter__(self) -> Any:
+        yield annotated_types.Ge(0)
+        yield annotated_types.Le(100)
+
+
 class Row(NamedTuple):
     code: str
     by: str
@@ -287,8 +294,67 @@ MORE = [
     Row("Itself[PositiveInt]", "pydantic", 1, 0),
     Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
+    Row("Annotated[int, Unit('m'), 'text', 5]", "msgspec", 1, "1"),
+    Row("Annotated[int, Percent()]", "pydantic", 100, 101),
 ]
 """Further ones, which are not worth a row in the docs."""
+
+
+class Level(enum.IntEnum):
+    LOW = 1
+
+
+SAME = "00000000-0000-0000-0000-000000000001"
+MOMENT = "2024-01-02T03:04:05Z"
+CONVERSIONS: list[tuple[Any, Any, Any]] = [
+    (Any, {"a": [1]}, {"a": [1]}),
+    (TypeVar("Anything"), [1], [1]),
+    (int, 3, 3),
+    (int, 2**70, 2**70),
+    (float, 3, 3.0),
+    (float, 2.5, 2.5),
+    (str, "x", "x"),
+    (bool, False, False),
+    (None, None, None),
+    (bytes, "YQ==", b"a"),
+    (bytes, b"a", b"a"),
+    (list, [1], [1]),
+    (dict, {1: 2}, {1: 2}),
+    (int | None, None, None),
+    (float | None, 5, 5.0),
+    (int | str, "x", "x"),
+    (list[int], [1, 2], [1, 2]),
+    (set[int], [1, 1], {1}),
+    (frozenset[str], ["a"], frozenset({"a"})),
+    (tuple[int, str], [1, "a"], (1, "a")),
+    (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
+    (dict[str, int], {"a": 1}, {"a": 1}),
+    (dict[int, int], {"1": 1}, {1: 1}),
+    (dict[int, int], {1: 1}, {1: 1}),
+    (list[dict[Level, str]], [{"1": "x"}], [{Level.LOW: "x"}]),
+    (dict[Literal[1, 2], str], {"1": "x"}, {1: "x"}),
+    (dict[UUID, int], {SAME: 1}, {UUID(SAME): 1}),
+    (dict[Size, int], {"s": 1}, {Size.SMALL: 1}),
+    (Limited, {"x": 1}, Limited(1)),
+    (Limited | None, None, None),
+    (list[Limited], [{"x": 1}], [Limited(1)]),
+    (Point, {"x": 1}, Point(1)),
+    (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
+    (Movie, {"title": "Alien"}, {"title": "Alien"}),
+    (Pair, [1, 2], Pair(1, 2)),
+    (Size, "s", Size.SMALL),
+    (Literal["a", "b"], "b", "b"),
+    (datetime, MOMENT, datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    (UUID, SAME, UUID(SAME)),
+    (Decimal, "1.50", Decimal("1.50")),
+    (Annotated[int, Meta(ge=1)], 1, 1),
+    (Annotated[int, ["unhashable"]], 1, 1),
+    (Crow, {"kind": "crow", "age": 1}, Crow(kind="crow", age=1)),
+    (Crow | None, None, None),
+    (list[Crow], [{"kind": "crow", "age": 1}], [Crow(kind="crow", age=1)]),
+    (dict[str, Crow | None], {"a": None}, {"a": None}),
+]
+"""Types, values as they travel, and what these become."""
 
 NAMES = {
     "Size": "an `Enum`, by value",

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import weakref
 from typing import Any
 
+import msgspec
 import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Context, Limits, Peer
-from wsrpc._handlers.invocation import Invocation
-from wsrpc._handlers.observation import mark_processed
-from wsrpc._protocol.messages import WireMessage
 from wsrpc.types import Message
 
 
@@ -92,23 +88,6 @@ async def test_a_channel_name_counts_for_nothing_in_what_was_kept_for_the_first_
     assert seen == [None] and d.take() == [{"i": 5, "d": None}]
 
 
-async def test_arguments_may_be_assigned_and_conversion_sees_the_new_ones() -> None:
-    d = Driven()
-
-    def strict(n: int) -> int:
-        return n
-
-    @d.peer.use
-    async def middleware(ctx: Context, call_next: Any) -> Any:
-        ctx.args = [*ctx.args, 41] if not ctx.args else ["x"]
-        return await call_next(ctx)
-
-    d.peer.on("strict", strict)
-    sent = await d.fed({"i": 1, "a": ["strict"]}, {"i": 2, "a": ["strict", 5]})
-    assert sent[0] == {"i": 1, "d": 41}
-    assert sent[1]["e"]["code"] == "wsrpc.bad_arguments"
-
-
 async def test_the_context_has_the_message_where_one_observes() -> None:
     d = Driven()
     seen: list[Message | None] = []
@@ -123,75 +102,68 @@ async def test_the_context_has_the_message_where_one_observes() -> None:
     assert seen[0] is None and seen[1] is seen[2] is not None
 
 
-def test_a_context_shows_its_invocation_and_is_no_reference_cycle() -> None:
-    peer: Any = "the peer"
-    invocation = Invocation(peer, WireMessage(i=7, a=["say", 1]))
-    context = invocation.context
-    assert context is invocation.context and context.peer is peer and (context.id, context.event) == (7, "say")
-    context.args = [1, 2]
-    invocation.cancel_reason = "enough"
-    assert invocation.inbound.a == ["say", 1, 2] and context.cancel_reason == "enough"
-    gone = weakref.ref(context)
-    del context
-    assert gone() is None
-    assert invocation.context.args == (1, 2)
+# ---------------------------------------------------------------- messages
+
+
+async def observed(*payloads: bytes | dict[str, Any]) -> list[Message]:
+    """What an observer gets of these messages."""
+    d = Driven()
+    seen: list[Message] = []
+    d.peer.on("message", lambda peer, message: seen.append(message))
+    for payload in payloads:
+        d.raw(payload if isinstance(payload, bytes) else msgspec.json.encode(payload))
+    await turns()
+    return seen
 
 
 async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
-    message = Message(b"x", True, None)
-    first, second = (asyncio.ensure_future(message.processed()) for _ in range(2))
-    await turns(2)
+    d = Driven()
+    seen: list[Message] = []
+    work = Blocked()
+    d.peer.on("message", lambda peer, message: seen.append(message))
+    d.peer.on("work", work)
+    d.feed({"a": ["work"]})
+    first, second = (start(seen[0].processed()) for _ in range(2))
+    await turns()
     first.cancel()
-    await turns(2)
-    mark_processed(message)
-    mark_processed(message)
+    await turns()
+    assert first.cancelled() and not second.done()
+    work.go.set()
     await second
-    assert first.cancelled()
 
 
-def observed(payload: bytes, decode: Any = None) -> Message:
-    return Message(payload, True, decode)
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ({"a": ["say", 1, "x"]}, "event say(1, 'x')"),
+        ({"a": ["say"], "i": 7, "c": "room"}, "request #7 room: say()"),
+        ({"a": ["say", 1], "h": 7}, "event channel 7: say(1)"),
+        ({"i": 7}, "result #7, 7 bytes"),
+        ({"i": 7, "d": "secret"}, "result #7, 20 bytes"),
+        ({"i": 7, "e": "secret"}, "error #7, 20 bytes"),
+        ({"i": 7, "h": 1}, "channel #7, 13 bytes"),
+        ({"i": 7, "x": "secret"}, "cancellation #7, 20 bytes"),
+        ({"h": 7, "x": "secret"}, "abort of channel 7, 20 bytes"),
+        ({"a": [5]}, "malformed message, 9 bytes"),
+        ({"a": [5], "i": 7}, "malformed message #7, 15 bytes"),
+        ({"d": 1}, "malformed message, 7 bytes"),
+        (b"hello", "foreign message, 5 bytes"),
+    ],
+)
+async def test_a_message_in_words(message: Any, words: str) -> None:
+    [seen] = await observed(message)
+    assert str(seen) == words and repr(seen) == f"<Message {words}>"
 
 
-def described(a: list[Any], **fields: Any) -> Message:
-    return observed(b"{}", lambda payload: WireMessage(a=a, **fields))
-
-
-def test_a_message_in_words() -> None:
-    assert str(described(["say", 1, "x"])) == "event say(1, 'x')"
-    assert str(described(["say"], i=7, c="room")) == "request #7 room: say()"
-    assert str(observed(b"hello")) == "foreign message, 5 bytes"
-    for fields, words in (
-        ({"i": 7}, "result #7"),
-        ({"i": 7, "d": "secret"}, "result #7"),
-        ({"i": 7, "e": "secret"}, "error #7"),
-        ({"i": 7, "h": 1}, "channel #7"),
-        ({"i": 7, "x": "secret"}, "cancellation #7"),
-        ({"h": 7, "x": "secret"}, "abort of channel 7"),
-        ({"a": [5]}, "malformed message"),
-        ({"a": [5], "i": 7}, "malformed message #7"),
-        ({"d": 1}, "malformed message"),
-    ):
-        assert str(observed(b"{}", lambda payload, fields=fields: WireMessage(**fields))) == f"{words}, 2 bytes"
-    assert str(described(["say", 1], h=7)) == "event channel 7: say(1)"
-    assert repr(described(["say", "x"])) == "<Message event say('x')>"
-
-
-def test_a_message_in_the_log_is_one_line() -> None:
+async def test_a_message_in_the_log_is_one_line() -> None:
     hostile = "x\n2024-01-01 ERROR forged\r\x1b[31m"
-    for message in (
-        described(["say", hostile]),
-        described([hostile]),
-        described(["say"], c=hostile),
-        described(["e", [hostile]]),
-    ):
-        text = str(message)
-        assert text.isprintable(), text
-        assert repr(message).isprintable()
+    for a in (["say", hostile], [hostile], ["e", [hostile]], ["say"]):
+        [message] = await observed({"a": a} if a != ["say"] else {"a": a, "c": hostile})
+        assert str(message).isprintable() and repr(message).isprintable()
 
 
-def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
-    message = described(["login", "ada", "x" * 1_000_000, ["y" * 1000]])
+async def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
+    [message] = await observed({"a": ["login", "ada", "x" * 1_000_000, ["y" * 1000]]})
     assert len(str(message)) < 300 and str(message).endswith("…)")
     assert len(message.describe(limit=20)) < 60
     assert message.describe(redact=lambda event, args: (*args[:1], "***")) == "event login('ada', '***')"
@@ -199,8 +171,8 @@ def test_long_arguments_are_cut_and_secrets_can_be_left_out() -> None:
 
 
 @pytest.mark.parametrize("a", [[], None, 5, [5], [None, 1]])
-def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
-    message = observed(b"", lambda payload: WireMessage(a=a, i=True, c=5))
-    assert message.event is None and message.id is None and message.channel_name is None
+async def test_a_message_that_is_no_event_has_no_name(a: Any) -> None:
+    [message] = await observed({"a": a, "i": True, "c": 5})
+    assert (message.event, message.id, message.channel_name) == (None, None, None)
     assert isinstance(message.args, tuple)
     str(message)

@@ -4,115 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import math
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, NewType, Protocol, TypedDict
 
 import msgspec
 import pytest
+from chat_contract import Chat, ChatImplementation, Line, LongLine, try_out
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, BadArguments, Client, Context, Peer, Router, Server, Service, Stream
+from wsrpc import AnonymousChannel, BadArguments, Client, Peer, Router, Server, Service, Stream
 from wsrpc.schema import describe
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Line(msgspec.Struct):
-    who: str
-    text: str
-
-
-class LongLine(Line):
-    more: str = ""
-
-
-class Chat(Protocol):
-    async def say(self, text: str, *, urgent: bool = False) -> int: ...
-
-    def history(self, since: int) -> Stream[Line]: ...
-
-    async def upload(self, name: str, chunks: AsyncIterable[bytes]) -> int: ...
-
-    def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
-
-    async def talk(self, name: str) -> AnonymousChannel: ...
-
-
-class ChatImplementation:
-    """Plain and async, with injected parameters and options, as handlers may be."""
-
-    def say(self, text: str, urgent: bool = False, *, peer: Peer | None = None) -> int:
-        assert peer is not None
-        return len(text) + 100 * urgent
-
-    async def history(self, since: int) -> AsyncGenerator[LongLine]:
-        yield LongLine("Ada", f"{since}")
-
-    async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> int:
-        return sum([len(chunk) async for chunk in chunks])
-
-    async def shout(self, words: AsyncIterator[str], ctx: Context | None = None) -> AsyncIterator[str]:
-        async for word in words:
-            yield word.upper()
-
-    async def talk(self, name: str, channel: AnonymousChannel) -> None:
-        await channel.emit("hello", name)
-
-    async def not_in_the_contract(self, secret: str) -> str:
-        return secret
-
-
-async def parts(*given: Any) -> AsyncIterator[Any]:
-    for each in given:
-        yield each
-
-
-async def try_out(chat: Chat) -> None:
-    assert await chat.say("hi") == 2
-    assert await chat.say("hi", urgent=True) == 102
-    async with chat.history(7) as lines:
-        assert [line.text async for line in lines] == ["7"]
-    assert await chat.upload("f", parts(b"abc", b"d")) == 4
-    async with chat.shout(parts("a", "b")) as shouted:
-        assert [word async for word in shouted] == ["A", "B"]
-    async with await chat.talk("Ada") as channel:
-        assert await channel.wait_for("hello", timeout=10) == "Ada"
-
-
 # ------------------------------------------------------------ where
-
-
-async def test_on_a_server_and_on_its_channel() -> None:
-    server = Server()
-    server.implement(Chat, ChatImplementation())
-    server.of("chat").implement(Chat, ChatImplementation())
-    async with connect(server) as client:
-        await try_out(client.proxy(Chat))
-        await try_out(client.of("chat").proxy(Chat))
-        with pytest.raises(wsrpc.UnknownEvent):
-            await client.request("not_in_the_contract", "x")
-
-
-async def test_on_a_client_and_on_one_peer() -> None:
-    server = Server()
-    async with connect(server) as client:
-        client.implement(Chat, ChatImplementation())
-        await try_out(server.peers[0].proxy(Chat))
-        server.peers[0].of("chat").implement(Chat, ChatImplementation())
-        await try_out(client.of("chat").proxy(Chat))
-
-
-async def test_on_a_router() -> None:
-    router = Router()
-    router.implement(Chat, ChatImplementation())
-    server = Server()
-    server.include(router, channel="chat")
-    async with connect(server) as client:
-        await try_out(client.of("chat").proxy(Chat))
 
 
 class ChatService(ChatImplementation, Service):
@@ -123,6 +34,28 @@ class ChatService(ChatImplementation, Service):
     @wsrpc.method
     def extra(self) -> str:
         return "extra"
+
+
+WHERE: dict[str, Callable[[Server, Client], tuple[Any, Any]]] = {
+    "server": lambda server, client: (server, client),
+    "server's channel": lambda server, client: (server.of("chat"), client.of("chat")),
+    "client": lambda server, client: (client, server.peers[0]),
+    "peer's channel": lambda server, client: (server.peers[0].of("chat"), client.of("chat")),
+    "router": lambda server, client: (Router(), client.of("chat")),
+}
+
+
+@pytest.mark.parametrize("where", WHERE)
+async def test_where_a_contract_is_implemented(where: str) -> None:
+    server = Server()
+    async with connect(server) as client:
+        registrar, caller = WHERE[where](server, client)
+        registrar.implement(Chat, ChatImplementation())
+        if where == "router":
+            server.include(registrar, channel="chat")
+        await try_out(caller.proxy(Chat))
+        with pytest.raises(wsrpc.UnknownEvent):
+            await caller.request("not_in_the_contract", "x")
 
 
 async def test_by_a_service() -> None:
@@ -165,10 +98,8 @@ async def test_attributes_implement_the_channels() -> None:
 
 
 class Options:
-    order: list[str]
-
     def __init__(self) -> None:
-        self.order = []
+        self.order: list[str] = []
 
     @wsrpc.method(ordered=True, lax=True)
     async def add(self, a: int, b: int = 1) -> int:
@@ -178,14 +109,10 @@ class Options:
         return a + b
 
 
-class Adding(Protocol):
-    async def add(self, a: int, b: int = 1) -> int: ...
-
-
 async def test_method_gives_the_options_of_a_handler() -> None:
     server = Server()
     options = Options()
-    server.implement(Adding, options)
+    server.implement(Adds, options)
     async with connect(server) as client:
         await asyncio.gather(client.request("add", "1"), client.request("add", 2))
         assert options.order == ["begin 1", "end 1", "begin 2", "end 2"]
@@ -197,7 +124,7 @@ async def test_method_gives_the_options_of_a_handler() -> None:
 Id = NewType("Id", int)
 
 
-class Options2(TypedDict):
+class Keys(TypedDict):
     loud: bool
 
 
@@ -246,7 +173,7 @@ SAME: list[tuple[Any, Any]] = [
     (int | None, None | int),
     (Line, Line),
     (tuple[int, ...], tuple[int, ...]),
-    (Options2, Options2),
+    (Keys, Keys),
 ]
 DIFFERENT: list[tuple[Any, Any]] = [
     (int, str),
@@ -259,7 +186,7 @@ DIFFERENT: list[tuple[Any, Any]] = [
     (tuple[int, ...], tuple[str, ...]),
     (tuple[int, str], tuple[int, str, int]),
     (tuple[int, str], tuple[int, ...]),
-    (Options2, Line),
+    (Keys, Line),
     (str, bytes),
 ]
 
@@ -338,15 +265,6 @@ async def test_what_is_not_annotated_has_the_types_of_the_contract(by_service: b
     assert (all_.kind, all_.items, talk.kind) == ("stream", {"$ref": "#/$defs/Line"}, "conversation")
 
 
-class Numbers(Protocol):
-    async def sum(self, first: int, *more: int) -> int: ...
-
-
-class AnyNumbers:
-    def sum(self, *numbers: int) -> int:
-        return sum(numbers)
-
-
 class CupsAndNumbers(Protocol):
     async def order(self, line: Line, *more: int) -> list[str]: ...
 
@@ -356,13 +274,26 @@ class AnyOrder:
         return [repr(arg) for arg in args]
 
 
-async def test_args_without_an_annotation_have_the_types_of_the_contract() -> None:
+class Numbers(Protocol):
+    async def sum(self, first: int, *more: int) -> int: ...
+
+
+class AnyNumbers:
+    def sum(self, *numbers: int) -> int:
+        return sum(numbers)
+
+
+async def test_args_take_the_place_of_parameters_and_have_the_types_of_the_contract() -> None:
     server = Server()
     server.implement(CupsAndNumbers, AnyOrder())
+    server.implement(Numbers, AnyNumbers())
     async with connect(server) as client:
         assert await client.proxy(CupsAndNumbers).order(Line("Ada", "a"), 1, 2) == [repr(Line("Ada", "a")), "1", "2"]
         with pytest.raises(BadArguments, match="argument 'line'"):
             await client.request("order", 5)
+        assert await client.proxy(Numbers).sum(1, 2, 3) == 6
+        with pytest.raises(BadArguments):
+            await client.request("sum", "1")
 
 
 class Trusted:
@@ -432,15 +363,6 @@ async def test_a_proxy_can_implement_what_it_calls() -> None:
                 assert [line.text async for line in lines] == ["7"]
 
 
-async def test_args_take_the_place_of_parameters() -> None:
-    server = Server()
-    server.implement(Numbers, AnyNumbers())
-    async with connect(server) as client:
-        assert await client.proxy(Numbers).sum(1, 2, 3) == 6
-        with pytest.raises(BadArguments):
-            await client.request("sum", "1")
-
-
 # ------------------------------------------------------------ what does not
 
 
@@ -460,108 +382,72 @@ def test_defaults_that_travel_alike_are_the_same() -> None:
     Server().implement(SameDefaults, Defaults())
 
 
-class Missing:
-    def add_(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
-
-
-class WrongType:
-    def add(self, a: str, b: int = 1) -> int: ...  # type: ignore[empty-body]
-
-
-class WrongResult:
-    def add(self, a: int, b: int = 1) -> str: ...  # type: ignore[empty-body]
-
-
-class TooFew:
-    def add(self, a: int) -> int: ...  # type: ignore[empty-body]
-
-
-class TooMany:
-    def add(self, a: int, b: int = 1, *, c: int) -> int: ...  # type: ignore[empty-body]
-
-
-class Required:
-    def add(self, a: int, b: int) -> int: ...  # type: ignore[empty-body]
-
-
-class OtherDefault:
-    def add(self, a: int, b: int = 2) -> int: ...  # type: ignore[empty-body]
-
-
-class Turned:
-    def add(self, b: int, a: int = 1) -> int: ...  # type: ignore[empty-body]
-
-
-class Streams:
-    def add(self, a: int, b: int = 1) -> Iterator[int]:
-        yield a
-
-
-class Uploads:
-    async def add(self, a: AsyncIterator[int], b: int = 1) -> int: ...  # type: ignore[empty-body]
-
-
-class Talks:
-    async def add(self, a: int, b: int = 1, *, channel: AnonymousChannel) -> int: ...  # type: ignore[empty-body]
-
-
-class Named:
-    @wsrpc.method("plus")
-    def add(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
-
-
-class CannotBeAHandler:
-    @wsrpc.method(thread=True)
-    async def add(self, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
+class Mine:
+    """Implements `Adds` by the function of a row."""
 
 
 class DerivedOnly(Adds):
     """Has the method only as the contract declares it."""
 
 
-class NotAFunction:
-    add = None
+def wrong_type(self: Any, a: str, b: int = 1) -> int: ...  # type: ignore[empty-body]
+def wrong_result(self: Any, a: int, b: int = 1) -> str: ...  # type: ignore[empty-body]
+def too_few(self: Any, a: int) -> int: ...  # type: ignore[empty-body]
+def too_many(self: Any, a: int, b: int = 1, *, c: int) -> int: ...  # type: ignore[empty-body]
+def required(self: Any, a: int, b: int) -> int: ...  # type: ignore[empty-body]
+def other_default(self: Any, a: int, b: int = 2) -> int: ...  # type: ignore[empty-body]
+def turned(self: Any, b: int, a: int = 1) -> int: ...  # type: ignore[empty-body]
+def streams(self: Any, a: int, b: int = 1) -> Iterator[int]:
+    yield a
+
+
+async def uploads(self: Any, a: AsyncIterator[int], b: int = 1) -> int: ...  # type: ignore[empty-body]
+async def talks(self: Any, a: int, b: int = 1, *, channel: AnonymousChannel) -> int: ...  # type: ignore[empty-body]
+@wsrpc.method("plus")
+def named(self: Any, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
+@wsrpc.method(thread=True)
+async def no_handler(self: Any, a: int, b: int = 1) -> int: ...  # type: ignore[empty-body]
 
 
 MISMATCHES: list[tuple[Any, str]] = [
-    (Missing(), r"Missing does not implement .*Adds: it has no add"),
-    (WrongType(), r"parameter 'a' is int in the contract, and str here"),
-    (WrongResult(), r"the result is int in the contract, and str here"),
-    (TooFew(), r"it has no parameter for 'b'"),
-    (TooMany(), r"it requires 'c', which the contract does not have"),
-    (Required(), r"parameter 'b' is optional in the contract, and required here"),
-    (OtherDefault(), r"parameter 'b' has the default 1 in the contract, and 2 here"),
-    (Turned(), r"parameter 'a' is in another place"),
-    (Streams(), r"the contract declares a request, and this is a stream"),
-    (Uploads(), r"the contract declares a request, and this is an upload"),
-    (Talks(), r"the contract declares a request, and this is a conversation"),
-    (Named(), r"its event is 'add', and @wsrpc\.method names it 'plus'"),
-    (CannotBeAHandler(), r"CannotBeAHandler\.add .*thread=True is for plain functions"),
+    (wrong_type, r"parameter 'a' is int in the contract, and str here"),
+    (wrong_result, r"the result is int in the contract, and str here"),
+    (too_few, r"it has no parameter for 'b'"),
+    (too_many, r"it requires 'c', which the contract does not have"),
+    (required, r"parameter 'b' is optional in the contract, and required here"),
+    (other_default, r"parameter 'b' has the default 1 in the contract, and 2 here"),
+    (turned, r"parameter 'a' is in another place"),
+    (streams, r"the contract declares a request, and this is a stream"),
+    (uploads, r"the contract declares a request, and this is an upload"),
+    (talks, r"the contract declares a request, and this is a conversation"),
+    (named, r"its event is 'add', and @wsrpc\.method names it 'plus'"),
+    (no_handler, r"no_handler .*thread=True is for plain functions"),
+    (None, r"Mine\.add implements Adds\.add, and is not a function: it is None"),
+    (Mine(), r"Mine does not implement .*Adds: it has no add"),
     (DerivedOnly(), r"DerivedOnly does not implement .*Adds: it has no add"),  # type: ignore[abstract]
-    (NotAFunction(), r"NotAFunction\.add implements Adds\.add, and is not a function: it is None"),
-    (TooFew, r"takes an object that has the methods of .*Adds: TooFew\(\), not the class"),
+    (Mine, r"takes an object that has the methods of .*Adds: Mine\(\), not the class"),
 ]
 
 
-@pytest.mark.parametrize(("implementation", "text"), MISMATCHES, ids=lambda value: type(value).__name__)
-def test_a_mismatch_is_refused_and_nothing_is_registered(implementation: Any, text: str) -> None:
+@pytest.mark.parametrize(("wrong", "text"), MISMATCHES, ids=lambda value: getattr(value, "__name__", None))
+def test_a_mismatch_is_refused_and_nothing_is_registered(wrong: Any, text: str) -> None:
     class Both(Protocol):
         add: Adds
 
         async def fine(self) -> int: ...
 
     class Implementation:
-        add = implementation
-
         def fine(self) -> int:
             return 1
 
+    implementation = type("Mine", (), {"add": wrong})() if wrong is None or inspect.isfunction(wrong) else wrong
+    Implementation.add = implementation  # type: ignore[attr-defined]
     server = Server()
     with pytest.raises(TypeError, match=text) as caught:
         server.implement(Adds, implementation)
-    if "does not implement" in str(caught.value) and not isinstance(implementation, (Missing, DerivedOnly)):
+    if inspect.isfunction(wrong) and "does not implement" in str(caught.value):
         assert "Adds.add(self, a: int, b: int = 1) -> int" in str(caught.value)
-        assert f"{type(implementation).__name__}.add(" in str(caught.value) and __file__ in str(caught.value)
+        assert f"{wrong.__name__}(" in str(caught.value) and __file__ in str(caught.value)
     with pytest.raises(TypeError):
         server.implement(Both, Implementation())
     assert describe(server).events == ()
@@ -581,48 +467,44 @@ class OtherItems:
         return 0
 
 
-def test_items_are_compared_too() -> None:
+class Uploading(Protocol):
+    async def count(self, items: AsyncIterable[int]) -> int: ...
+
+
+class Door(Protocol):
+    async def close(self) -> str: ...
+
+
+class Closes:
+    def close(self) -> str:
+        return "closed"
+
+
+class Twice(ChatImplementation, Service):
+    @wsrpc.method("say")
+    def other(self) -> None: ...
+
+
+class Less(Service):
+    def say(self) -> int:
+        return 1
+
+
+def test_what_else_is_refused() -> None:
     with pytest.raises(TypeError, match="each item is int in the contract, and str here"):
         Server().implement(Items, OtherItems())
-
-    class Uploading(Protocol):
-        async def count(self, items: AsyncIterable[int]) -> int: ...
-
     with pytest.raises(TypeError, match="the items of 'items' are int in the contract, and str here"):
         Server().implement(Uploading, OtherItems())
-
-
-def test_a_handler_of_the_main_channel_cannot_have_a_lifecycle_name() -> None:
-    class Door(Protocol):
-        async def close(self) -> str: ...
-
-    class Implementation:
-        def close(self) -> str:
-            return "closed"
-
     with pytest.raises(TypeError, match="'close' is a lifecycle event on the main channel"):
-        Server().implement(Door, Implementation())
-
-
-def test_a_service_and_an_implementation_cannot_share_an_event() -> None:
+        Server().implement(Door, Closes())
+    with pytest.raises(ValueError, match=r"are both for the event 'say'"):
+        Server().add_service(Twice, implements=Chat)
+    with pytest.raises(TypeError, match=r"Less does not implement .*Chat: it has no history, upload, shout, talk"):
+        Server().add_service(Less, implements=Chat)
     server = Server()
     server.add_service(ChatService, implements=Chat)
     with pytest.raises(ValueError, match="'say' is a method of a service"):
         server.implement(Chat, ChatImplementation())
-
-    class Twice(ChatImplementation, Service):
-        @wsrpc.method("say")
-        def other(self) -> None: ...
-
-    with pytest.raises(ValueError, match=r"are both for the event 'say'"):
-        Server().add_service(Twice, implements=Chat)
-
-    class Less(Service):
-        def say(self) -> int:
-            return 1
-
-    with pytest.raises(TypeError, match=r"Less does not implement .*Chat: it has no history, upload, shout, talk"):
-        Server().add_service(Less, implements=Chat)
 
 
 async def test_a_closed_channel_takes_no_implementation() -> None:

@@ -1,9 +1,7 @@
 # No `from __future__ import annotations` here, as in test_signature.py; annotations that are text are tried one by one.
-import asyncio
 import functools
 from collections.abc import AsyncIterable, AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import msgspec
@@ -12,7 +10,7 @@ from core_driver import Driven, rejection
 from leftovers import nothing_left as nothing_left
 from stream_driver import collect, emptied, item
 
-from wsrpc import AnonymousChannel, BadArguments, Context, Peer, Router, Server, Stream
+from wsrpc import AnonymousChannel, Context, Peer, Server, Stream
 from wsrpc.testing import connect, pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -100,54 +98,19 @@ async def test_a_parameter_that_reads_what_is_sent(handler: Any) -> None:
         await emptied(left, right)
 
 
-async def test_without_an_item_type_the_items_come_as_they_are() -> None:
+async def test_items_are_converted_as_arguments_are() -> None:
     async def bare(chunks: AsyncIterator) -> list[Any]:  # type: ignore[type-arg]
         return [chunk async for chunk in chunks]
 
-    async def of_any(chunks: AsyncIterator[Any]) -> list[Any]:
+    async def numbers(chunks: AsyncIterator[int | None]) -> list[Any]:
         return [chunk async for chunk in chunks]
 
-    async with pair() as (left, right):
-        for handler in (bare, of_any):
-            right.on(handler.__name__, handler)
-            assert await left.request(handler.__name__, send=[1, "a", None]) == [1, "a", None]
-
-
-async def test_items_are_converted_as_arguments_are() -> None:
-    seen: list[Any] = []
-
-    async def dates(chunks: AsyncIterator[datetime | None]) -> None:
-        seen.extend([chunk async for chunk in chunks])
-
-    async with pair(extensions=False) as (left, right):
-        right.on("dates", dates)
-        moment = datetime(2026, 1, 2, tzinfo=UTC)
-        await left.request("dates", send=[moment, None])
-        assert seen == [moment, None]
-
-
-async def test_laxly_where_the_server_says_so() -> None:
-    async def total(chunks: AsyncIterator[int]) -> int:
-        return sum([chunk async for chunk in chunks])
-
     server = Server(lax=True)
-    server.on("total", total)
+    server.on("bare", bare)
+    server.on("numbers", numbers)
     async with connect(server) as client:
-        assert await client.request("total", send=["1", 2.0, 3]) == 6
-
-
-async def test_the_hook_for_unknown_types_is_asked() -> None:
-    class Money:
-        def __init__(self, cents: int) -> None:
-            self.cents = cents
-
-    async def total(chunks: AsyncIterator[Money]) -> int:
-        return sum([chunk.cents async for chunk in chunks])
-
-    server = Server(dec_hook=lambda tp, value: tp(value) if tp is Money else NotImplemented)
-    server.on("total", total)
-    async with connect(server) as client:
-        assert await client.request("total", send=[1, 2]) == 3
+        assert await client.request("bare", send=[1, "a", None]) == [1, "a", None]
+        assert await client.request("numbers", send=["1", 2.0, None]) == [1, 2, None]
 
 
 async def test_the_other_arguments_are_checked_before_anything_opens() -> None:
@@ -180,36 +143,6 @@ async def test_conversations_take_their_channel_wherever_it_stands() -> None:
         await emptied(left, right)
 
 
-async def test_registered_everywhere_alike() -> None:
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.emit("line", 1)
-
-    router = Router()
-    router.on("talk", talk)
-    router.on("up", by_iterator)
-    server = Server()
-    server.include(router, channel="chat")
-    async with connect(server) as client:
-        chat = client.of("chat")
-        assert await collect((await chat.open_channel("talk")).events("line")) == [1]
-        assert (await chat.request("up", "n", send=[]))[0] == "n"
-
-
-async def test_decorators_return_the_function_so_it_can_be_tested_without_a_server() -> None:
-    server = Server()
-
-    @server.on("total")
-    async def total(chunks: AsyncIterator[int]) -> int:
-        return sum([chunk async for chunk in chunks])
-
-    @server.on("feed")
-    async def feed(n: int) -> AsyncIterator[int]:
-        for number in range(n):
-            yield number
-
-    assert await total(feed(4)) == 6
-
-
 async def test_an_item_that_does_not_fit_names_what_was_expected() -> None:
     async def up(chunks: AsyncIterator[Annotated[int, msgspec.Meta(ge=0)]]) -> int:
         return sum([chunk async for chunk in chunks])
@@ -233,13 +166,3 @@ async def test_an_event_for_a_handler_that_reads_is_dropped_with_a_warning(caplo
     assert await d.fed({"a": ["up"]}) == []
     assert ran == [] and "has to be requested" in caplog.text
     d.assert_empty()
-
-
-async def test_bad_arguments_name_the_parameter_not_the_stream() -> None:
-    async with pair() as (left, right):
-        right.on("up", first_of_all)
-        with pytest.raises(BadArguments, match="'name'"):
-            await left.request("up", 5, send=[])
-        with pytest.raises(BadArguments, match=r"missing|expected|takes"):
-            await left.request("up", send=[])
-        await asyncio.sleep(0)

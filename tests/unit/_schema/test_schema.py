@@ -77,50 +77,29 @@ def test_the_order_is_that_of_names() -> None:
     assert describe(second) == describe(first)
 
 
-def test_routers_services_and_what_is_once() -> None:
-    class Clock(Service):
-        @method("tick")
-        def count(self, by: int) -> int:
-            """Moves on."""
-            return by
+class Clock(Service):
+    @method("tick")
+    def count(self, by: int) -> int:
+        """Moves on."""
+        return by
 
-    router = Router()
-    router.on("say", lambda text: text)
-    server = Server()
-    server.include(router, channel="chat")
-    server.add_service(Clock)
-    server.once("hello", lambda: None)
-    server.on("open", lambda peer: None)  # not an event that anybody calls
-    server.on_raw(lambda peer, message: None)
-    assert [(event.channel, event.event) for event in describe(server).events] == [
-        (None, "hello"),
-        (None, "tick"),
-        ("chat", "say"),
-    ]
-    tick = describe(server).events[1]
-    assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
-    assert [event.event for event in describe(router).events] == ["say"]
+    @method(hidden=True)
+    def reset(self) -> None: ...
 
 
-def test_hidden_handlers_are_in_no_description() -> None:
-    class Clock(Service):
-        @method("tick")
-        def count(self, by: int) -> int:
-            return by
+class Doors(Protocol):
+    async def unlock(self) -> None: ...
+    async def lock(self) -> None: ...
 
-        @method(hidden=True)
-        def reset(self) -> None: ...
 
-    class Doors(Protocol):
-        async def unlock(self) -> None: ...
-        async def lock(self) -> None: ...
+class Lock:
+    @method(hidden=True)
+    def unlock(self) -> None: ...
 
-    class Lock:
-        @method(hidden=True)
-        def unlock(self) -> None: ...
+    async def lock(self) -> None: ...
 
-        async def lock(self) -> None: ...
 
+async def test_hidden_handlers_are_in_no_description() -> None:
     router = Router()
     router.on("say", lambda text: text)
     router.on("spy", lambda text: text, hidden=True)
@@ -128,7 +107,12 @@ def test_hidden_handlers_are_in_no_description() -> None:
     server.include(router, channel="chat")
     server.add_service(Clock)
     server.of("doors").implement(Doors, Lock())
-    server.once("first", lambda: None, hidden=True)
+    server.once("first", lambda: None)
+    server.once("hidden once", lambda: None, hidden=True)
+    server.on_join(lambda peer, room: True)  # rooms that clients may join
+    server.on("open", lambda peer: None)  # not an event that anybody calls
+    server.on("replaced", lambda: 3, hidden=True)
+    server.on("replaced", lambda: 4)
 
     @server.on("debug", hidden=True)
     def debug(secret: Silent) -> Silent:
@@ -136,23 +120,20 @@ def test_hidden_handlers_are_in_no_description() -> None:
 
     description = describe(server)
     assert [(event.channel, event.event) for event in description.events] == [
-        (None, "tick"),
+        *((None, event) for event in ("first", "replaced", "tick")),
         ("chat", "say"),
         ("doors", "lock"),
+        *(("rooms", event) for event in ("join", "leave")),
     ]
+    tick = description.events[2]
+    assert [parameter.name for parameter in tick.parameters] == ["by"] and tick.doc == "Moves on."
     assert description.definitions == {}
     assert [event.event for event in describe(router).events] == ["say"]
-
-
-async def test_a_hidden_handler_is_called_like_any_other() -> None:
-    server = Server()
-    server.on("shown", lambda: 1)
-    server.on("hidden", lambda: 2, hidden=True)
-    server.on("replaced", lambda: 3, hidden=True)
-    server.on("replaced", lambda: 4)
-    async with connect(server) as client:
-        assert await client.request("hidden") == 2
-    assert [event.event for event in describe(server).events] == ["replaced", "shown"]
+    client = Client()
+    client.on("getName", lambda: "Ada")
+    assert [event.event for event in describe(client).events] == ["getName"]
+    async with connect(server, client=client):  # a hidden one is called like any other
+        assert await client.request("debug", {"x": 1}) == {"x": 1}
 
 
 @pytest.mark.parametrize("wrong", [1, None, "yes"])
@@ -178,21 +159,6 @@ def test_what_is_never_described_cannot_be_hidden() -> None:
         Server().of("x").implement(Contract, object())
 
 
-def test_rooms_that_clients_may_join() -> None:
-    server = Server()
-    server.on_join(lambda peer, room: True)
-    assert [(event.channel, event.event) for event in describe(server).events] == [
-        ("rooms", "join"),
-        ("rooms", "leave"),
-    ]
-
-
-def test_a_client_has_handlers_too() -> None:
-    client = Client("ws://127.0.0.1:1")
-    client.on("getName", lambda: "Ada")
-    assert [event.event for event in describe(client).events] == ["getName"]
-
-
 @pytest.mark.parametrize("other", [None, "server", Server().of("chat"), Server])
 def test_nothing_else_can_be_described(other: Any) -> None:
     with pytest.raises(TypeError, match=r"describe\(\) takes a Server, a Client or a Router, got"):
@@ -214,12 +180,6 @@ def nested() -> Annotated[Coroutine[Any, Any, int], "in a task"]:
     return coroutine()
 
 
-@pytest.mark.parametrize("function", [coroutine, awaitable, nested, functools.partial(coroutine)])
-def test_a_value(function: Any) -> None:
-    event = described(function)
-    assert (event.kind, event.result) == ("value", INTEGER)
-
-
 async def yields() -> AsyncIterator[int]:
     yield 1
 
@@ -236,19 +196,8 @@ async def gives_an_iterable() -> AsyncIterable[int]:
     return yields()
 
 
-@pytest.mark.parametrize("function", [yields, yields_plainly, gives_an_iterator, gives_an_iterable])
-def test_a_stream(function: Any) -> None:
-    event = described(function)
-    assert (event.kind, event.items, event.result) == ("stream", INTEGER, None)
-
-
-def test_a_generator_without_annotation_is_a_stream_of_anything() -> None:
-    def letters(text):  # type: ignore[no-untyped-def]
-        yield from text
-
-    event = described(letters)
-    assert (event.kind, event.items) == ("stream", {})
-    assert event.parameters[0].schema == {}
+def letters(text):  # type: ignore[no-untyped-def]
+    yield from text
 
 
 async def upload(name: str, pieces: AsyncIterator[int]) -> str:
@@ -266,21 +215,6 @@ def open_channel(room: str, ctx: Context) -> AnonymousChannel:
     return ctx.channel()
 
 
-def test_items_that_are_sent() -> None:
-    event = described(upload)
-    assert (event.kind, event.sends, event.items, event.result) == ("upload", INTEGER, None, STRING)
-    assert [parameter.name for parameter in event.parameters] == ["name"]
-    event = described(exchange)
-    assert (event.kind, event.sends, event.items, event.result) == ("exchange", INTEGER, STRING, None)
-
-
-@pytest.mark.parametrize("function", [converse, open_channel])
-def test_a_conversation(function: Any) -> None:
-    event = described(function)
-    assert (event.kind, event.result) == ("conversation", None)
-    assert [parameter.name for parameter in event.parameters] == ["room"]
-
-
 @dataclass
 class Point:
     """A place."""
@@ -288,9 +222,28 @@ class Point:
     x: int
 
 
-def test_a_class_gives_its_objects() -> None:
-    event = described(Point)
-    assert event.result == {"$ref": "#/$defs/Point"} and event.doc == "A place."
+STREAM = ("stream", INTEGER, None, None)
+CONVERSATION = ("conversation", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("function", "kind", "parameters"),
+    [
+        *((function, ("value", None, INTEGER, None), []) for function in (coroutine, awaitable, nested)),
+        (functools.partial(coroutine), ("value", None, INTEGER, None), []),
+        *((function, STREAM, []) for function in (yields, yields_plainly, gives_an_iterator, gives_an_iterable)),
+        (letters, ("stream", {}, None, None), ["text"]),
+        (upload, ("upload", None, STRING, INTEGER), ["name"]),
+        (exchange, ("exchange", STRING, None, INTEGER), []),
+        (converse, CONVERSATION, ["room"]),
+        (open_channel, CONVERSATION, ["room"]),
+        (Point, ("value", None, {"$ref": "#/$defs/Point"}, None), ["x"]),
+    ],
+)
+def test_what_a_handler_gives_and_takes(function: Any, kind: tuple[Any, ...], parameters: list[str]) -> None:
+    event = described(function)
+    assert (event.kind, event.items, event.result, event.sends) == kind
+    assert [parameter.name for parameter in event.parameters] == parameters
 
 
 class Silent(msgspec.Struct):
@@ -310,10 +263,25 @@ class Callable:
         return x
 
 
-def test_docstrings_are_the_handlers_own() -> None:
-    assert described(Silent).doc == described(Quiet).doc == described(lambda: 1).doc == ""
-    assert described(Callable()).doc == "Called like a function."
-    assert described(functools.partial(Callable())).doc == "Called like a function."
+def odd() -> None: ...
+
+
+odd.__doc__ = "half \ud800 of it"
+
+
+@pytest.mark.parametrize(
+    ("function", "doc"),
+    [
+        (Silent, ""),
+        (Quiet, ""),
+        (Point, "A place."),
+        (Callable(), "Called like a function."),
+        (functools.partial(Callable()), "Called like a function."),
+        (odd, "half ? of it"),  # which is no Unicode
+    ],
+)
+def test_docstrings_are_the_handlers_own(function: Any, doc: str) -> None:
+    assert described(function).doc == doc
 
 
 # ---------------------------------------------------------------- what has no schema
@@ -341,19 +309,6 @@ def mixed(value: int) -> Mixed:
 
 def hidden(value: int) -> Decimal:
     raise NotImplementedError
-
-
-def test_a_docstring_that_is_no_unicode_can_be_written() -> None:
-    server = Server()
-
-    def odd() -> None: ...
-
-    class Odd: ...
-
-    for number, handler in enumerate((odd, Odd)):
-        handler.__doc__ = "half \ud800 of it"
-        server.on(f"odd {number}", handler)
-    assert [event.doc for event in describe(server).events] == ["half ? of it"] * 2
 
 
 def test_types_that_only_hooks_know() -> None:
