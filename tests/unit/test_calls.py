@@ -209,7 +209,6 @@ class Scene(ABC):
     client: Any
     server: Server
     server_peer: Peer
-    blocks = False
 
     def __init__(self, cell: Cell) -> None:
         _, self.kind, self.place, self.ending = cell
@@ -632,8 +631,6 @@ class ByCluster(ByPeer):
 
 class ByBlocking(Scene):
     """A client that blocks calls its server from a thread, on a socket."""
-
-    blocks = True
 
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
