@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -13,7 +11,7 @@ import pytest
 from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Limits, Peer, Reconnect, RemoteError, Server, current_context, current_peer
+from wsrpc import Client, Limits, Peer, RemoteError, Server, current_context, current_peer
 from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -23,8 +21,6 @@ LIMITS = Limits(close_timeout=2.0)
 LIFECYCLE = ["open", "message", "error", "close"]
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
-
-WAYS = ["inline", "async", "inline awaitable"]
 
 
 def serving() -> Server:
@@ -72,20 +68,10 @@ async def test_an_event_that_outlives_its_session_is_handled_in_the_context_of_t
     await client.close()
 
 
-@asynccontextmanager
-async def three_clients(server: Server, network: bool) -> AsyncIterator[list[Client]]:
-    async with asyncio.timeout(PATIENCE), AsyncExitStack() as stack:
-        if network:
-            listener = await stack.enter_async_context(server.listen())
-            made = [Client(listener.url, limits=LIMITS) for _ in range(3)]
-        yield [await stack.enter_async_context(made[n] if network else connect(server)) for n in range(3)]
-    await server.close()
-
-
-@pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("network", [True, False])
-async def test_what_an_inline_handler_sets_is_gone_with_it(way: str, network: bool) -> None:
-    async with three_clients(serving(), network) as (one, two, three):
+@pytest.mark.parametrize("way", ["inline", "async", "inline awaitable"])
+async def test_what_an_inline_handler_sets_is_gone_with_it(way: str) -> None:
+    server = serving()
+    async with asyncio.timeout(PATIENCE), connect(server) as one, connect(server) as two:
         for client in (one, two):
             assert await one.request("login", "ada") == "ada"
             assert await client.request(way) == "nobody"
@@ -94,7 +80,6 @@ async def test_what_an_inline_handler_sets_is_gone_with_it(way: str, network: bo
             assert await client.request(way) == "nobody"
             # Also in one read.
             assert [*await asyncio.gather(one.request("login", "ada"), client.request(way))] == ["ada", "nobody"]
-        assert await three.request(way) == "nobody"
     assert user.get() == "nobody"
 
 
@@ -123,21 +108,10 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
     assert user.get() == "nobody"
 
 
-async def test_what_was_set_before_the_connection_is_seen_by_its_handlers() -> None:
-    server = serving()
-    token = user.set("whoever accepted")
-    try:
-        async with asyncio.timeout(PATIENCE), connect(server) as client:
-            assert [await client.request(way) for way in WAYS] == ["whoever accepted"] * 3
-    finally:
-        user.reset(token)
-        await server.close()
-
-
 # ---------------------------------------------------------------- a handler that binds another connection
 
 
-@pytest.mark.parametrize("kind", ["result", "error", "async result", "async error", "async waits"])
+@pytest.mark.parametrize("kind", ["result", "error", "async result", "async waits"])
 async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind: str) -> None:
     d = Driven()
     other = ScriptedTransport()
@@ -174,15 +148,9 @@ async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind
 # ---------------------------------------------------------------- lifecycle handlers
 
 
-class Odd(BaseException):
-    """What is no Exception, as some libraries have it."""
-
-
 @pytest.mark.parametrize("event", LIFECYCLE)
 @pytest.mark.parametrize("kind", ["sync", "async"])
-@pytest.mark.parametrize(
-    "error", [ValueError("odd"), Odd("odd"), asyncio.CancelledError("odd")], ids=["plain", "odd", "cancelled"]
-)
+@pytest.mark.parametrize("error", [ValueError("odd"), BaseException("odd"), asyncio.CancelledError("odd")], ids=repr)
 async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_connection(
     event: str, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -193,17 +161,16 @@ async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_con
         await asyncio.sleep(0)
         raise error
 
-    server = serving()
-    server.on(event, sync if kind == "sync" else later)
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        for _ in range(2):
-            async with Client(listener.url, limits=LIMITS, reconnect=None) as client:
-                if event == "error":  # handlers of which are told of malformed messages
-                    assert client.peer.transport is not None
-                    client.peer.transport.send(b"{")
-                assert await client.request("login", "ada", timeout=None) == "ada"
-                (peer,) = server.peers
-            await peer.wait_closed()
+    d = Driven(bind=False)
+    d.peer.on(event, sync if kind == "sync" else later)
+    d.peer.on("echo", lambda value: value)
+    for _ in range(2):
+        d.rebind()
+        await turns()
+        # Handlers of "error" are told of malformed messages.
+        assert await d.fed("{", {"i": 1, "a": ["echo", "mine"]}) == [{"i": 1, "d": "mine"}]
+        d.transport.lose()
+        await turns()
     assert sum(f"handler of '{event}'" in text for text in messages(caplog, logging.ERROR)) >= 2
 
 
@@ -234,25 +201,3 @@ async def test_current_peer_works_in_all_lifecycle_handlers_to_their_end(kind: s
     assert sorted(seen) == ["close", "error", "error", "message", "message", "open"]
     if kind == "sync":
         assert seen == ["open", "message", "error", "message", "error", "close"]
-
-
-@pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_current_peer_works_in_on_reconnect(kind: str) -> None:
-    server = serving()
-    found: asyncio.Queue[Peer] = asyncio.Queue()
-
-    def sync() -> None:
-        found.put_nowait(current_peer())
-
-    async def later() -> None:
-        sync()
-
-    async with (
-        asyncio.timeout(PATIENCE),
-        server.listen() as listener,
-        Client(listener.url, limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001)) as client,
-    ):
-        client.on_reconnect(lambda info: sync() if kind == "sync" else later())
-        (peer,) = server.peers
-        await peer.close(1012)
-        assert await found.get() is client.peer

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, Stubborn, idle, messages, rejection, turns
+from core_driver import Blocked, Driven, idle, messages, rejection, turns
 from leftovers import turns_until
 
 from wsrpc import (
@@ -18,14 +18,12 @@ from wsrpc import (
     BadArguments,
     Context,
     HandlerFailed,
-    Limits,
     Peer,
     RemoteError,
     RpcError,
     Server,
     UnknownEvent,
 )
-from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect, pair
 from wsrpc.types import Message
 
@@ -35,17 +33,6 @@ async def pass_on(ctx: Context, call_next: Any) -> Any:
 
 
 # ---------------------------------------------------------------- which one runs
-
-
-async def test_precedence_on_a_named_channel() -> None:
-    shared = Registry()
-    d = Driven(shared=shared)
-    shared.add("c", "e", lambda: "server")
-    shared.add("c", "only", lambda: "server")
-    d.peer.of("c").on("e", lambda: "peer")
-    d.peer.on("only", lambda: "main channel")
-    sent = await d.fed({"i": 1, "c": "c", "a": ["e"]}, {"i": 2, "c": "c", "a": ["only"]})
-    assert [m["d"] for m in sent] == ["peer", "server"]
 
 
 async def test_once_runs_once_for_a_burst() -> None:
@@ -63,10 +50,9 @@ async def test_once_runs_once_for_a_burst() -> None:
     assert "d" in sent[0] and sent[1]["e"]["code"] == "wsrpc.unknown_event"
 
 
-@pytest.mark.parametrize("limit", [None, 5.0])
-@pytest.mark.parametrize("kind", ["coroutine", "generator", "async generator"])
-async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(kind: str, limit: float | None) -> None:
-    d = Driven(limits=Limits(handler=limit))
+@pytest.mark.parametrize("kind", ["coroutine", "generator"])
+async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(kind: str) -> None:
+    d = Driven()
     ran: list[int] = []
 
     async def coroutine(n: int) -> None:
@@ -77,11 +63,7 @@ async def test_once_stays_if_its_request_is_cancelled_before_the_handler_begins(
         ran.append(n)
         yield n
 
-    async def async_generator(n: int) -> AsyncIterator[int]:
-        ran.append(n)
-        yield n
-
-    d.peer.once("e", {"coroutine": coroutine, "generator": generator, "async generator": async_generator}[kind])
+    d.peer.once("e", coroutine if kind == "coroutine" else generator)
     await d.fed({"i": 1, "a": ["e", 1]}, {"i": 1, "x": "enough"})
     [answer] = await d.fed({"i": 2, "a": ["e", 2]})
     called_at_once = sys.version_info >= (3, 12)  # in the first step of its task
@@ -112,17 +94,6 @@ async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplo
     assert record.levelno == logging.WARNING and "room:e" in text
     assert text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
     assert await d.fed({"i": 1, "c": "room", "a": ["e"]}) == [{"i": 1, "d": 2}]
-
-
-async def test_none_removes_and_removing_nothing_is_fine() -> None:
-    d = Driven()
-    d.peer.on("e", None)
-    d.peer.of("nowhere").on("e", None)
-    d.peer.once("e", lambda: 1)
-    d.peer.on("e", None)  # not that one
-    d.peer.once("e", None)
-    d.peer.once("e", None)
-    assert "e" in rejection(await d.fed({"i": 1, "a": ["e"]}), 1)["message"]
 
 
 async def test_closing_a_channel_removes_its_handlers() -> None:
@@ -163,19 +134,6 @@ async def test_reserved_names_are_refused_inbound_on_main_and_ordinary_elsewhere
 # ---------------------------------------------------------------- arguments and results
 
 
-async def test_an_event_is_not_answered_whatever_becomes_of_it() -> None:
-    d = Driven()
-
-    async def fail() -> None:
-        raise RpcError("no")
-
-    d.peer.on("ok", lambda: 5)
-    d.peer.on("fail", fail)
-    assert await d.fed({"a": ["ok"]}, {"a": ["fail"]}, {"a": ["nobody"]}, {"a": ["ok", 1, 2]}) == []
-    assert d.ignored == {"unknown event": 1, "surplus arguments": 1}
-    d.assert_empty()
-
-
 async def test_a_plain_function_may_return_an_awaitable() -> None:
     d = Driven()
 
@@ -194,50 +152,28 @@ async def test_a_plain_function_may_return_an_awaitable() -> None:
     d.assert_empty()
 
 
-@pytest.mark.parametrize("place", ["plain", "thread", "ordered", "middleware", "named", "injected", "coroutine"])
+@pytest.mark.parametrize("place", ["plain", "thread", "ordered", "middleware"])
 async def test_an_event_with_too_many_arguments_reaches_its_handler_without_them(
     place: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     d = Driven()
     ran: list[Any] = []
-    seen: list[Any] = []
 
-    def takes(a: int, b: float = 7) -> None:
+    def takes(a: int, ctx: Context, b: float = 7) -> None:
         ran.append((a, b))
 
-    def injected(a: int, ctx: Context, b: float = 7) -> None:
-        ran.append((a, b))
-
-    async def coroutine(a: Any, b: Any) -> None:
-        await asyncio.sleep(0)
-        ran.append((a, b))
-
-    async def note(ctx: Context, call_next: Any) -> Any:
-        seen.append(list(ctx.args))
-        return await call_next(ctx)
-
-    handlers: dict[str, Any] = {"injected": injected, "coroutine": coroutine}
-    options: dict[str, Any] = {place: True} if place in ("ordered", "thread") else {}
-    (d.peer.of("chat") if place == "named" else d.peer).on("e", handlers.get(place, takes), **options)
+    d.peer.on("e", takes, **({place: True} if place in ("ordered", "thread") else {}))  # type: ignore[call-overload]
     if place == "middleware":
-        d.peer.use(note)
-    message: dict[str, Any] = {"a": ["e", 1, 2.5, "x", {}], **({"c": "chat"} if place == "named" else {})}
-    await d.fed(message, message)
+        d.peer.use(pass_on)
+    message: dict[str, Any] = {"a": ["e", 1, 2.5, "x", {}]}
+    d.feed(message, message, {"i": 1, **message}, {"a": ["e", "x", 2, 3]})
     await idle(d)
     assert ran == [(1, 2.5)] * 2
-    assert d.ignored == {"surplus arguments": 2}
-    assert seen == ([[1, 2.5, "x", {}]] * 2 if place == "middleware" else []), "middleware sees what came"
-    [line] = messages(caplog, logging.WARNING)
-    assert "came with 4 arguments and its handler takes 2" in line
-
-    d.feed({"i": 1, **message})
-    await idle(d)
     assert "expected at most 2 arguments" in rejection(d.take(), 1)["message"], "who requests is told"
-    if place == "plain":
-        await d.fed({"a": ["e", "x", 2, 3]})
-        dropped = messages(caplog, logging.WARNING)[-1]
-        assert dropped.startswith("event 'e' was dropped: ") and "argument 'a'" in dropped
-    assert len(ran) == 2
+    assert d.ignored == {"surplus arguments": 3, "wrong arguments": 1}
+    first, *_, dropped = messages(caplog, logging.WARNING)
+    assert "came with 4 arguments and its handler takes 2" in first
+    assert dropped.startswith("event 'e' was dropped: ") and "argument 'a'" in dropped
 
 
 # ---------------------------------------------------------------- errors
@@ -271,20 +207,14 @@ INTERNAL: dict[str, BaseException] = {
 
 
 @pytest.mark.parametrize("outcome", INTERNAL)
-@pytest.mark.parametrize(
-    "way", ["inline", "async", "async later", "awaitable", "thread", "middleware", "behind", "ordered"]
-)
+@pytest.mark.parametrize("way", ["inline", "async", "awaitable", "thread", "middleware", "behind", "ordered"])
 async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_has_too(
     way: str, outcome: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def inline() -> None:
         raise INTERNAL[outcome]
 
-    async def at_once() -> None:
-        inline()
-
     async def later() -> None:
-        await asyncio.sleep(0)
         inline()
 
     async def middleware(ctx: Context, call_next: Any) -> Any:
@@ -293,7 +223,7 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
     async with asyncio.timeout(8), pair() as (left, right):
         if way in ("middleware", "behind"):
             right.use(middleware if way == "middleware" else pass_on)
-        handlers: dict[str, Any] = {"async": at_once, "async later": later, "awaitable": lambda: later()}
+        handlers: dict[str, Any] = {"async": later, "awaitable": lambda: later()}
         right.on("echo", lambda value: value)
         right.on("work", handlers.get(way, inline), thread=way == "thread", ordered=way == "ordered")
         with pytest.raises(HandlerFailed) as caught:
@@ -310,29 +240,6 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
         assert await left.request("echo", "still there") == "still there"
         await turns_until(lambda: not right.active)
         assert sum("handling work" in text for text in messages(caplog, logging.ERROR)) == 1
-
-
-@pytest.mark.parametrize("way", ["inline", "async", "thread", "behind"])
-async def test_an_rpc_error_reaches_the_caller_as_it_is(way: str) -> None:
-    """tests/unit/test_values.py has all kinds of data and fields."""
-
-    def fail() -> None:
-        raise RpcError("no such room", "room.unknown", {"room": "x"}, {"retry_after": 5})
-
-    async def fail_async() -> None:
-        fail()
-
-    async with pair() as (a, b):
-        if way == "behind":
-            b.use(pass_on)
-        b.on("fail", fail_async if way == "async" else fail, thread=way == "thread")
-        with pytest.raises(RemoteError) as caught:
-            await a.request("fail")
-        error = caught.value
-        assert type(error) is RemoteError and error.fields == {"retry_after": 5}
-        assert (error.message, error.code, error.data) == ("no such room", "room.unknown", {"room": "x"})
-    with pytest.raises(ValueError, match="reserved"):
-        RpcError("x", "wsrpc.overloaded")
 
 
 @pytest.mark.parametrize(
@@ -384,7 +291,6 @@ def is_lookup(exc: BaseException) -> bool:
     return isinstance(exc, LookupError)
 
 
-@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize(
     ("expose", "error", "expected"),
     [
@@ -398,7 +304,7 @@ def is_lookup(exc: BaseException) -> bool:
     ],
 )
 async def test_expose_errors_sends_the_text(
-    is_async: bool, expose: Any, error: Exception, expected: Any, caplog: pytest.LogCaptureFixture
+    expose: Any, error: Exception, expected: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     # A lone surrogate in the log could not be handed on by what runs tests in several processes.
     caplog.set_level(logging.CRITICAL, "wsrpc")
@@ -406,55 +312,10 @@ async def test_expose_errors_sends_the_text(
     def fail() -> None:
         raise error
 
-    async def fail_later() -> None:
-        fail()
-
     d = Driven(expose_errors=expose)
-    d.peer.on("fail", fail_later if is_async else fail)
+    d.peer.on("fail", fail)
     rejected = rejection(await d.fed({"i": 1, "a": ["fail"]}), 1)
     assert (rejected if isinstance(expected, dict) else rejected["code"]) == expected
-    d.assert_empty()
-
-
-# ---------------------------------------------------------------- cancelling
-
-
-async def test_an_error_as_the_reason_is_a_remote_error() -> None:
-    d = Driven()
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    await d.fed({"i": 1, "a": ["h"]})
-    sent = await d.fed({"i": 1, "x": {"message": "too slow", "code": 3}, "_": 1})
-    [reason] = blocked.cancelled
-    assert isinstance(reason, RemoteError) and (str(reason), reason.code) == ("too slow", 3)
-    assert rejection(sent, 1) == ABORTED
-    d.assert_empty()
-
-
-async def test_cancelled_in_the_read_that_brought_it_goes_no_further_and_is_answered_once() -> None:
-    d = Driven()
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    d.feed({"i": 1, "a": ["h"]}, {"i": 1, "x": "no"}, {"i": 1, "x": "again"})
-    # It has begun where a coroutine's first step is taken at once; elsewhere it never begins.
-    begun = list(blocked.started)
-    await turns()
-    assert blocked.started == begun and blocked.finished == []
-    assert blocked.cancelled == ["no"] * len(begun)
-    assert rejection(d.take(), 1) == ABORTED
-    d.assert_empty()
-
-
-async def test_a_handler_that_answers_in_spite_of_the_cancellation_answers_once() -> None:
-    d = Driven()
-    stubborn = Stubborn()
-    d.peer.on("h", stubborn)
-    await d.fed({"i": 1, "a": ["h"]})
-    await d.fed({"i": 1, "x": "first"}, {"i": 1, "x": "second"})
-    assert stubborn.cancelled == ["first"]  # the second time there is nothing new to say
-    stubborn.go.set()
-    await turns()
-    assert len([m for m in d.take() if m["i"] == 1]) == 1
     d.assert_empty()
 
 
@@ -495,60 +356,7 @@ async def test_a_sync_handler_that_holds_the_loop_is_named(
         assert "sluggish held the event loop for 200 ms" in text and "thread=True" in text
 
 
-async def test_the_time_that_a_message_was_kept_for_the_first_handler_does_not_count(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    d = Driven()
-    d.peer.on("quick", lambda: None)
-    kept = asyncio.Event()
-    heard: list[str] = []
-
-    @d.peer.on("listen")
-    async def listen(channel: AnonymousChannel) -> None:
-        await kept.wait()
-        channel.on("say", heard.append)
-        await channel.wait_closed()
-
-    await d.fed({"i": 1, "a": ["listen"]})
-    d.feed({"h": 1, "a": ["say", "hello"]})
-    kept.set()
-    await turns()
-    d.clock.advance(5)
-    await d.fed({"i": 3, "a": ["quick"]})
-    assert heard == ["hello"] and messages(caplog) == []
-
-
 # ---------------------------------------------------------------- around handlers
-
-
-async def test_middleware_runs_from_the_server_inwards_and_may_change_arguments_and_results() -> None:
-    shared = Registry()
-    d = Driven(shared=shared)
-    log: list[str] = []
-
-    def layer(name: str) -> Any:
-        async def middleware(ctx: Context, call_next: Any) -> Any:
-            log.append(f"> {name}")
-            ctx.args = [*ctx.args, name]
-            result = await call_next(ctx)
-            log.append(f"< {name}")
-            return [*result, name]
-
-        return middleware
-
-    shared.use(None, layer("server"))
-    shared.use("room", layer("server room"))
-    d.peer.use(layer("peer"))
-    d.peer.of("room").use(layer("peer room"))
-    d.peer.of("other").use(layer("other"))
-    d.peer.of("room").on("e", lambda *args: list(args))
-    d.peer.on("e", lambda *args: list(args))
-    names = ["server", "server room", "peer", "peer room"]
-    [answer] = await d.fed({"i": 1, "c": "room", "a": ["e", 0]})
-    assert answer["d"] == [0, *names, *reversed(names)]
-    assert log == [f"> {n}" for n in names] + [f"< {n}" for n in reversed(names)]
-    [answer] = await d.fed({"i": 2, "a": ["e", 0]})
-    assert answer["d"] == [0, "server", "peer", "peer", "server"]
 
 
 async def test_middleware_may_refuse_or_answer_itself_and_sees_unknown_events_and_bad_arguments() -> None:
@@ -562,6 +370,11 @@ async def test_middleware_may_refuse_or_answer_itself_and_sees_unknown_events_an
             raise RpcError("not for you", 403)
         if ctx.event == "cached":
             return "from the cache"
+        if ctx.event == "strict":
+            with pytest.raises(TypeError):
+                ctx.args[0] = 9  # type: ignore[index]
+            ctx.args = [*ctx.args, 5]  # conversion sees the new ones
+            assert type(ctx.args) is tuple
         try:
             result = await call_next(ctx)
         except RpcError as exc:
@@ -569,9 +382,9 @@ async def test_middleware_may_refuse_or_answer_itself_and_sees_unknown_events_an
             raise
         return ["wrapped", result]
 
-    def strict(n: int) -> int:
+    def strict(n: int, added: int) -> int:
         ran.append(n)
-        return n
+        return n + added
 
     d.peer.on("strict", strict)
     d.peer.on("forbidden", strict)
@@ -587,7 +400,7 @@ async def test_middleware_may_refuse_or_answer_itself_and_sees_unknown_events_an
     assert rejection(sent, 1) == {"message": "not for you", "code": 403}
     assert rejection(sent, 2)["code"] == "wsrpc.unknown_event"
     assert rejection(sent, 3)["code"] == "wsrpc.bad_arguments"
-    assert {"i": 4, "d": ["wrapped", 4]} in sent and {"i": 6, "d": "from the cache"} in sent and len(sent) == 6
+    assert {"i": 4, "d": ["wrapped", 9]} in sent and {"i": 6, "d": "from the cache"} in sent and len(sent) == 6
     assert rejection(sent, 5)["message"] == "Channel 'nowhere' does not exist"
     assert ran == [4]
     assert sorted(seen, key=str) == [
@@ -600,34 +413,8 @@ async def test_middleware_may_refuse_or_answer_itself_and_sees_unknown_events_an
     d.assert_empty()
 
 
-async def test_middleware_may_assign_the_arguments_and_cannot_change_them_by_accident() -> None:
-    d = Driven()
-
-    @d.peer.use
-    async def change(ctx: Context, call_next: Any) -> Any:
-        assert ctx.args == (1, 2)
-        with pytest.raises(TypeError):
-            ctx.args[0] = 9  # type: ignore[index]
-        ctx.args = [*ctx.args, 3]
-        assert ctx.args == (1, 2, 3)
-        ctx.args = (7, ctx.event)
-        return await call_next(ctx)
-
-    def times(a: int, b: str) -> str:
-        return a * b
-
-    def strict(a: int, b: int) -> None: ...
-
-    d.peer.on("x", times)
-    d.peer.on("strict", strict)
-    sent = await d.fed({"i": 1, "a": ["x", 1, 2]}, {"i": 2, "a": ["strict", 1, 2]})
-    assert {"i": 1, "d": "x" * 7} in sent
-    assert rejection(sent, 2)["code"] == "wsrpc.bad_arguments", "conversion sees the new ones"
-
-
-@pytest.mark.parametrize("before", [0, 1, 2])
-@pytest.mark.parametrize("after", [0, 1])
-async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once(before: int, after: int) -> None:
+@pytest.mark.parametrize("others", [0, 1])
+async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once(others: int) -> None:
     async with pair() as (left, right):
         ran: list[int] = []
         kept: list[Callable[[], Any]] = []
@@ -637,7 +424,7 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once(b
             await call_next(ctx)
             return await call_next(ctx)
 
-        for middleware in (*[pass_on] * before, twice, *[pass_on] * after):
+        for middleware in (*[pass_on] * others, twice, *[pass_on] * others):
             right.use(middleware)
         right.on("e", ran.append)
         with pytest.raises(HandlerFailed):
@@ -704,14 +491,7 @@ async def test_handler_context_can_be_a_timeout() -> None:
         scopes[0].reschedule(loop.time())
         with pytest.raises(HandlerFailed):
             await task
-        assert len(blocked.cancelled) == 1
-        # And a cancellation by the caller still is one.
-        task = asyncio.ensure_future(client.request("slow"))
-        await turns()
-        task.cancel("bored")
-        await turns()
-        assert blocked.cancelled[-1] == "bored"
-        assert server.peers[0].active == 0
+        assert len(blocked.cancelled) == 1 and server.peers[0].active == 0
 
 
 # ---------------------------------------------------------------- message handlers
@@ -767,7 +547,6 @@ async def test_processed_ends_when_the_handler_is_done(way: str) -> None:
     else:
         blocked.go.set()
     await done
-    await seen[0].processed()
 
 
 async def test_a_message_handler_that_fails_stops_nothing(caplog: pytest.LogCaptureFixture) -> None:

@@ -25,14 +25,11 @@ def keyword_only(*args: int, n: int) -> None: ...
 @pytest.mark.parametrize("wrong", [None, 5, b"x", ("a",)])
 def test_what_is_no_name_and_no_handler_is_refused_when_it_is_registered(wrong: Any) -> None:
     for maker in (Server(), Client(), Router()):
-        for registrar in (maker, maker.of("room")):
-            for register in (registrar.on, registrar.once):
-                with pytest.raises(TypeError, match="an event's name is a string"):
-                    register(wrong, lambda: None)
-                with pytest.raises(TypeError, match="parameter 'n'"):
-                    register("e")(keyword_only)
-            with pytest.raises(TypeError):
-                registrar.on("e", 5)  # type: ignore[call-overload]
+        for register in (maker.on, maker.of("room").once):
+            with pytest.raises(TypeError, match="an event's name is a string"):
+                register(wrong, lambda: None)
+            with pytest.raises(TypeError, match="parameter 'n'"):
+                register("e")(keyword_only)
         for name in (wrong, ""):
             with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
                 maker.of(name)
@@ -156,12 +153,11 @@ async def test_a_router_under_a_channel_keeps_its_middleware_there() -> None:
     server.on("add", lambda a, b: "main")
     router = router_of(seen)
     server.include(router, channel="chat")
-    server.include(router, channel="other")
     async with connect(server) as client:
-        assert await client.of("chat").request("add", 1, 2) == await client.of("other").request("add", 1, 2) == 3
+        assert await client.of("chat").request("add", 1, 2) == 3
         assert await client.request("add", 1, 2) == "main"
         await client.of("chat").request("open", "an ordinary name there")
-    assert seen == ["chat:add", "other:add", "chat:open", "opened"]
+    assert seen == ["chat:add", "chat:open", "opened"]
 
 
 def test_what_a_router_refuses() -> None:
@@ -181,24 +177,20 @@ def test_what_a_router_refuses() -> None:
             call()
 
 
-async def test_lax_conversion_by_handler_router_and_server() -> None:
+async def test_lax_conversion_by_handler_and_router() -> None:
     def double(n: int) -> int:
         return n * 2
 
-    router, server, strict = Router(lax=True), Server(lax=True), Server()
+    router, server = Router(lax=True), Server()
     router.on("lax router", double)
     router.on("strict in it", double, lax=False)
-    server.on("lax server", double)
-    strict.include(router)
-    strict.on("lax handler", double, lax=True)
-    strict.on("strict", double)
-    async with connect(server) as of_lax, connect(strict) as client:
-        assert await of_lax.request("lax server", "4") == 8
+    server.include(router)
+    server.on("lax handler", double, lax=True)
+    async with connect(server) as client:
         for event in ("lax router", "lax handler"):
             assert await client.request(event, "4") == 8
-        for event in ("strict", "strict in it"):
-            with pytest.raises(BadArguments, match="argument 'n'"):
-                await client.request(event, "4")
+        with pytest.raises(BadArguments, match="argument 'n'"):
+            await client.request("strict in it", "4")
 
 
 async def test_a_servers_handlers_are_for_every_peer_until_its_channel_is_closed() -> None:
