@@ -9,13 +9,12 @@ import math
 import operator
 import re
 import weakref
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from fractions import Fraction
 from typing import Annotated, Any, Literal
 
-import attrs
 import future_annotated as future
 import msgspec
 import pydantic
@@ -24,7 +23,6 @@ from type_table import CONVERSIONS
 
 from wsrpc import AnonymousChannel, Context
 from wsrpc._handlers import compiled
-from wsrpc._handlers.arguments import refused as refused_arguments
 from wsrpc._handlers.compiled import ArgumentsRefused, Handler
 from wsrpc._handlers.injections import Injection, injections
 from wsrpc._handlers.invocation import Invocation
@@ -113,7 +111,7 @@ def test_types(tp: Any, value: Any, expected: Any) -> None:
     def rest(*values: tp) -> Any:
         return values[1]
 
-    for function, arguments in ((echo, [value]), (beside, [1, value]), (beside, [1, value, 2]), (rest, [value] * 2)):
+    for function, arguments in ((echo, [value]), (beside, [1, value]), (rest, [value] * 2)):
         result = run(function, *arguments)
         assert result == expected
         assert type(result) is type(expected) or isinstance(result, tuple)
@@ -151,20 +149,12 @@ def test_dec_hook_converts_custom_classes_also_in_containers_and_rest() -> None:
     def half(value: Fraction) -> Fraction:
         return value / 2
 
-    def deep(value: Opaque) -> Any:
-        return value.value
-
     assert run(unwrap, 1, [2], 3, 4, dec_hook=opaque_hook) == (1, [2], [3, 4])
     assert run(half, "1/2", dec_hook=opaque_hook) == Fraction(1, 4)
     error = refused(half, "x", dec_hook=opaque_hook)
     assert error.message == "event(): argument 'value' (1st): Invalid literal for Fraction: 'x'"
     with pytest.raises(ZeroDivisionError):  # which is not the caller's fault
         run(half, "1/0", dec_hook=opaque_hook)
-    # A path that msgspec names inside a hook is not one in the arguments.
-    error = refused(
-        deep, [[0]] * 9 + [["x"]], dec_hook=lambda tp, value: Opaque(msgspec.convert(value, list[list[int]]))
-    )
-    assert "expected int, got str" in error.message.lower().replace("`", "")
 
 
 # ---------------------------------------------------------------- calls: what a function is called with
@@ -180,10 +170,6 @@ def untyped(a, b=2):  # type: ignore[no-untyped-def]
 
 def defaults(a: int, b: str = "b", c: User | None = None, d: float = 1.5) -> Any:
     return a, b, c, d
-
-
-def positional(a: int, b: int = 2, /, c: int = 3) -> Any:
-    return a, b, c
 
 
 def keywords(a: int, *, b: int = 2, c: datetime | None = None, **more: int) -> Any:
@@ -202,10 +188,6 @@ def typed_args(first: int = 0, *rest: float) -> Any:
     return first, rest
 
 
-def two_and_args(a: int, b: int, *rest: int) -> Any:
-    return a, b, rest
-
-
 def half_typed(a: User, *b):  # type: ignore[no-untyped-def]
     return a, b
 
@@ -220,27 +202,11 @@ def odd_names(
     return ctx, a, function, convert, s, size, _, call, refused
 
 
-def more_odd_names(__len: int, type: int, int: User | None = None, größe: str = "g") -> Any:
-    return __len, type, int, größe
-
-
-def only_peer(peer: FakePeer) -> Any:
-    return peer
-
-
 def first(peer: FakePeer, a: int) -> Any:
     return peer, a
 
 
-def middle(a: int, peer: FakePeer, b: User) -> Any:
-    return a, peer, b
-
-
-def last(a: int, b: str, /, peer: FakePeer) -> Any:
-    return a, b, peer
-
-
-def by_keyword(a: int, *, peer: FakePeer, context: Context) -> Any:
+def by_keyword(a: int, /, *, peer: FakePeer, context: Context) -> Any:
     return a, peer, context
 
 
@@ -256,10 +222,6 @@ def annotated_peer(peer: Annotated[FakePeer, "doc"]) -> Any:
     return peer
 
 
-def forward(points: list["Point"], one: "Point | None" = None) -> Any:
-    return points, one
-
-
 def bound_by_keyword(a: int, *, user: str = "nobody", peer: FakePeer) -> Any:
     return a, user, peer
 
@@ -270,11 +232,6 @@ BOUND = functools.partial(bound_by_keyword, user="admin")
 @functools.wraps(BOUND)
 def logged(*args: Any, **more: Any) -> Any:
     return BOUND(*args, **more)
-
-
-@functools.wraps(future.rename)
-def wrapper(*args: Any, **kwargs: Any) -> Any:
-    return future.rename(*args, **kwargs)
 
 
 def given_signature(*args: Any) -> Any:
@@ -291,59 +248,34 @@ class Inherits(future.Labelled):
 
 STORE = future.Store()
 FRIENDS = {"name": "Ada", "friend": {"name": "Bob"}}
-OTHER_PEER = FakePeer()
-
 CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (add, [1, 2], 3),
-    (lambda: "Ada", [], "Ada"),
     (defaults, [1, "x", ADA], (1, "x", User("Ada"), 1.5)),
-    (positional, [1, 5, 6], (1, 5, 6)),
-    (keywords, [1], (1, 2, None, {})),
     (keywords, [1, 5, "2026-01-02T03:04:05"], (1, 5, datetime(2026, 1, 2, 3, 4, 5), {})),
-    (required_keyword, [1, 5, 6], (1, 5, PEER, 6, 4)),
     (required_keyword, [1, 5, 6, 7], (1, 5, PEER, 6, 7)),
     (keyword_after_args, [1, 5, 6], ((1, 5, 6), 2)),
-    (typed_args, [], (0, ())),
-    (typed_args, [1], (1, ())),
     (typed_args, [1, 2, 3.5], (1, (2.0, 3.5))),
     (half_typed, [ADA, 1, "x"], (User("Ada"), (1, "x"))),
     (odd_names, [1, 2, 3, 4, 5, 6, 7, 8, {"name": "x"}], (1, 2, 3, 4, 5, 6, 7, 8, User("x"))),
-    (more_odd_names, [1, 2], (1, 2, None, "g")),
     # Injected.
-    (only_peer, [], PEER),
-    (middle, [1, ADA], (1, PEER, User("Ada"))),
-    (last, [1, "x"], (1, "x", PEER)),
     (by_keyword, [1], (1, PEER, CTX)),
-    (with_rest, [1], (1, PEER, (), CTX)),
     (with_rest, [1, 2, 3], (1, PEER, (2, 3), CTX)),
     (among_defaults, [5, 6, 7], (5, PEER, 6, (7,), 3)),
     (annotated_peer, [], PEER),
     # Callables of all kinds, also of a module whose annotations are text.
     (STORE.add, [ADA], 1),
     (future.Store.kind, [ADA], ("Store", "Ada")),
-    (future.Store.greet, [ADA], "hello Ada"),
     (STORE, [ADA], "called with Ada"),
     (functools.partial(future.rename, future.User("Ada")), [], future.User("ADA")),
-    (functools.partial(future.rename, future.User("Ada")), ["Bob"], future.User("Bob")),
-    (functools.partial(add, b=10), [1], 11),
     (logged, [1], (1, "admin", PEER)),
-    (functools.partial(bound_by_keyword, 1), [], (1, "nobody", PEER)),
-    (functools.partial(bound_by_keyword, peer=OTHER_PEER), [1], (1, "nobody", OTHER_PEER)),
     (Point, [1], Point(1, 0)),
-    (User, ["Ada", ["x"]], User("Ada", ["x"])),
-    (future.Point, [1, 2, [{"x": 3}]], future.Point(1, 2, [future.Point(3)])),
     (Inherits, [1, 2, [{"x": 3}], "l"], Inherits(1, 2, [future.Point(3)], "l")),
-    (wrapper, [{"name": "ada"}], future.User("ADA")),
     (future.logged(add), [1, 2], ("logged", 3)),
-    (functools.lru_cache(future.logged(add)), [1, 2], ("logged", 3)),
     (math.sqrt, [4], 2),
-    (len, [[1, 2]], 2),
     ([1, 2].append, [3], None),
     (given_signature, [1], (1,)),
-    (forward, [[{"x": 1}], {"x": 2}], ([Point(1)], Point(2))),
     (future.rename, [FRIENDS, None], future.User("ADA")),
     (future.later, [{"word": "yes"}], "yes"),
-    (future.many, [[FRIENDS, {"name": "Cy"}], 2], ["Ada", "Cy"]),
     (future.broken_return, [1, 2], 3),
 ]
 
@@ -368,67 +300,46 @@ def takes_model(model: Model) -> None: ...
 
 PYDANTIC = "id: Input should be a valid integer, unable to parse string as an integer"
 
-UNFIT: list[tuple[Callable[..., Any], list[Any], str, dict[str, Any] | None]] = [
-    (lambda: "Ada", [1], "event(): expected no arguments, got 1", None),
-    (
-        add,
-        [1],
-        "event(): missing argument 'b': expected 2 arguments, got 1",
-        {"parameter": "b", "expected": 2, "got": 1},
-    ),
-    (add, [1, 2, 3], "event(): expected at most 2 arguments, got 3", {"expected": 2, "got": 3}),
-    (add, [True, 2], "event(): argument 'a' (1st): expected int, got bool", None),
-    (add, [None, 2], "event(): argument 'a' (1st): expected int, got null", None),
-    (untyped, [], "event(): missing argument 'a': expected at least 1 argument, got 0", None),
-    (two_and_args, [1], "event(): missing argument 'b': expected at least 2 arguments, got 1", None),
-    (defaults, [1, "x", None, 2, 3], "event(): expected at most 4 arguments, got 5", {"expected": 4, "got": 5}),
-    (
-        defaults,
-        [1, 2],
-        "event(): argument 'b' (2nd): expected str, got int",
-        {"parameter": "b", "expected": "str", "got": "int"},
-    ),
-    (keywords, [1, "5"], "event(): argument 'b' (2nd): expected int, got str", None),
-    (keywords, [1, 2, None, 4], "event(): expected at most 3 arguments, got 4", None),
-    (required_keyword, [1, 5], "event(): missing argument 'c': expected at least 3 arguments, got 2", None),
-    (required_keyword, [1], "event(): missing argument 'b': expected at least 3 arguments, got 1", None),
-    (
-        typed_args,
-        [1, 2, "x"],
-        "event(): argument 'rest'[1]: expected float, got str",
-        {"parameter": "rest", "path": "[1]", "expected": "float", "got": "str"},
-    ),
-    (typed_args, ["x", "y"], "event(): argument 'first' (1st): expected int, got str", None),
-    (users, [ADA, {"name": 1}], "event(): argument 'users'[1].name: expected str, got int", None),
-    (among_defaults, [5, "x"], "event(): argument 'b' (2nd): expected int, got str", None),
-    (STORE.add, [{"name": 1}], "event(): argument 'user'.name: expected str, got int", None),
-    (logged, [1, "mallory"], "event(): expected at most 1 argument, got 2", None),
-    (Point, ["x"], "event(): argument 'x' (1st): expected int, got str", None),
-    (future.logged(add), [1, "x"], "event(): argument 'b' (2nd): expected int, got str", None),
-    (math.sqrt, [], "event(): missing argument 'x': expected 1 argument, got 0", None),
-    (given_signature, [0], "event(): argument 'n' (1st): expected int >= 1", None),
-    (future.many, [[], 0], "event(): argument 'limits' (2nd): expected int >= 1", None),
+UNFIT: list[tuple[Callable[..., Any], list[Any], str]] = [
+    (lambda: "Ada", [1], "event(): expected no arguments, got 1"),
+    (add, [1], "event(): missing argument 'b': expected 2 arguments, got 1"),
+    (add, [True, 2], "event(): argument 'a' (1st): expected int, got bool"),
+    (untyped, [], "event(): missing argument 'a': expected at least 1 argument, got 0"),
+    (defaults, [1, "x", None, 2, 3], "event(): expected at most 4 arguments, got 5"),
+    (defaults, [1, 2], "event(): argument 'b' (2nd): expected str, got int"),
+    (keywords, [1, 2, None, 4], "event(): expected at most 3 arguments, got 4"),
+    (required_keyword, [1, 5], "event(): missing argument 'c': expected at least 3 arguments, got 2"),
+    (typed_args, [1, 2, "x"], "event(): argument 'rest'[1]: expected float, got str"),
+    (users, [ADA, {"name": 1}], "event(): argument 'users'[1].name: expected str, got int"),
+    (among_defaults, [5, "x"], "event(): argument 'b' (2nd): expected int, got str"),
+    (logged, [1, "mallory"], "event(): expected at most 1 argument, got 2"),
+    (given_signature, [0], "event(): argument 'n' (1st): expected int >= 1"),
     (
         future.rename,
         [{"name": "Ada", "friend": {"name": 1}}],
         "event(): argument 'user'.friend.name: expected str, got int",
-        {"parameter": "user", "path": ".friend.name", "expected": "str", "got": "int"},
     ),
-    (scored, [1, {**ADA, "tags": ["a", 3]}, {}], "event(): argument 'user'.tags[1]: expected str, got int", None),
-    (scored, [1, {}, {}], "event(): argument 'user' (2nd): Object missing required field `name`", None),
-    (scored, [1, ADA, {"1": [2, "x"]}], "event(): argument 'scores'[...][1]: expected int, got str", None),
-    (scored, [1, ADA, {"x": []}], "event(): a key of argument 'scores' (3rd): expected int, got str", None),
-    (takes_model, [{"id": "secret"}], f"event(): argument 'model' (1st): {PYDANTIC}", None),
+    (scored, [1, {**ADA, "tags": ["a", 3]}, {}], "event(): argument 'user'.tags[1]: expected str, got int"),
+    (scored, [1, {}, {}], "event(): argument 'user' (2nd): Object missing required field `name`"),
+    (scored, [1, ADA, {"1": [2, "x"]}], "event(): argument 'scores'[...][1]: expected int, got str"),
+    (scored, [1, ADA, {"x": []}], "event(): a key of argument 'scores' (3rd): expected int, got str"),
+    (takes_model, [{"id": "secret"}], f"event(): argument 'model' (1st): {PYDANTIC}"),
 ]
 
 
-@pytest.mark.parametrize(("function", "arguments", "message", "data"), UNFIT, ids=name_of)
+@pytest.mark.parametrize(("function", "arguments", "message"), UNFIT, ids=name_of)
 def test_what_does_not_fit_is_refused_and_nothing_runs(
-    function: Callable[..., Any], arguments: list[Any], message: str, data: dict[str, Any] | None
+    function: Callable[..., Any], arguments: list[Any], message: str
 ) -> None:
-    error = refused(function, *arguments)
-    assert error.message == message
-    assert data is None or error.data == data
+    assert refused(function, *arguments).message == message
+
+
+def test_the_data_of_the_error_says_the_same() -> None:
+    assert refused(add, 1).data == {"parameter": "b", "expected": 2, "got": 1}
+    assert refused(add, 1, 2, 3).data == {"expected": 2, "got": 3}
+    assert refused(add, 1, "x").data == {"parameter": "b", "expected": "int", "got": "str"}
+    error = refused(typed_args, 1, 2, "x")
+    assert error.data == {"parameter": "rest", "path": "[1]", "expected": "float", "got": "str"}
 
 
 def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:
@@ -483,29 +394,22 @@ async def test_coroutine_functions_and_functions_that_return_awaitables() -> Non
         await asyncio.sleep(0)
         return a + 1
 
-    def passes_on(a: int) -> Awaitable[int]:
-        return slow(a)
-
     class Caller:
         async def __call__(self, a: int) -> int:
             return await slow(a)
 
     functions: list[tuple[Callable[..., Any], bool]] = [
         (slow, True),
-        (functools.partial(slow, 1), True),
-        (Caller(), True),
-        (Caller().__call__, True),
+        (functools.partial(slow), True),
         (functools.partial(Caller()), True),
-        (passes_on, False),
+        (lambda a: slow(a), False),
         (functools.wraps(slow)(lambda a: slow(a)), False),
     ]
     for function, known in functions:
         handler = Handler(function)
         assert handler.facts.is_coroutine is known
-        arguments = [] if isinstance(function, functools.partial) and function.args else [1]
-        assert await run(handler, *arguments) == 2
-    for plain in (add, Point, Caller):
-        assert Handler(plain).facts.is_coroutine is False
+        assert await run(handler, 1) == 2
+    assert Handler(Caller).facts.is_coroutine is False
 
 
 # ---------------------------------------------------------------- what the caller is told
@@ -542,35 +446,18 @@ def test_large_values_are_not_echoed() -> None:
         assert len(msgspec.json.encode(error.data)) < 400
 
 
-def test_explain_is_the_same_for_a_conversion_done_elsewhere() -> None:
-    parameters = Handler(add).facts.parameters
-    exc = msgspec.ValidationError("Expected `int`, got `str` - at `$[2]`")
-    error = refused_arguments(parameters, exc, ["e", 1, "x"]).error
-    assert isinstance(error, BadArguments)
-    assert error.message == "e(): argument 'b' (2nd): expected int, got str"
-    for text in ("something else", "Expected `int`, got `str` - at `$[9]`", "bad - at `$[0]`"):
-        assert text in refused_arguments(parameters, msgspec.ValidationError(text), ["e", 1, 2]).error.message
-
-
 def test_errors_of_the_handler_come_through_as_they_are() -> None:
-    def fails(a: int, user: User | None = None) -> None:
-        raise BadArguments("from a nested request")
-
     def validates(a: int, user: User | None = None) -> None:
         msgspec.convert("x", int)
 
     def type_error(a: int, user: User | None = None) -> None:
         len(a)  # type: ignore[arg-type]
 
-    expected: list[tuple[Any, type[Exception], str]] = [
-        (fails, BadArguments, "from a nested request"),
-        (validates, msgspec.ValidationError, "Expected"),
-        (type_error, TypeError, "has no len"),
-    ]
-    for function, error, text in expected:
-        for arguments in ([1], [1, ADA]):
-            with pytest.raises(error, match=text):
-                run(function, *arguments)
+    for arguments in ([1], [1, ADA]):
+        with pytest.raises(msgspec.ValidationError):
+            run(validates, *arguments)
+        with pytest.raises(TypeError, match="has no len"):
+            run(type_error, *arguments)
 
 
 # ---------------------------------------------------------------- refused at registration
@@ -582,14 +469,7 @@ async def two_readers(a: AsyncIterator[int], b: AsyncIterator[int]) -> None: ...
 async def both_kinds(channel: AnonymousChannel, chunks: AsyncIterator[int]) -> None: ...
 
 
-async def two_channels(a: AnonymousChannel, b: AnonymousChannel) -> None: ...
-
-
 def plain_conversation(channel: AnonymousChannel) -> None: ...
-
-
-async def yields_in_conversation(channel: AnonymousChannel) -> AsyncIterator[int]:
-    yield 1
 
 
 def generates_in_conversation(channel: AnonymousChannel) -> Iterator[int]:
@@ -599,17 +479,10 @@ def generates_in_conversation(channel: AnonymousChannel) -> Iterator[int]:
 def plain_upload(chunks: AsyncIterator[int]) -> None: ...
 
 
-def generates_in_upload(chunks: AsyncIterator[int]) -> Iterator[int]:
-    yield 1
-
-
 async def optional_items(chunks: AsyncIterator[int] | None = None) -> None: ...
 
 
 async def rest_of_items(*chunks: AsyncIterator[int]) -> None: ...
-
-
-async def rest_of_channels(*channels: AnonymousChannel) -> None: ...
 
 
 async def to_send_to(chunks: AsyncGenerator[int, None]) -> None: ...
@@ -627,27 +500,6 @@ async def own_channel(channel: Mine) -> None: ...
 
 async def feed() -> AsyncIterator[int]:
     yield 1
-
-
-async def upload(chunks: AsyncIterator[int]) -> None: ...
-
-
-async def talk(channel: AnonymousChannel) -> None: ...
-
-
-async def coroutine() -> None: ...
-
-
-def generator() -> Iterator[int]:
-    yield 1
-
-
-@attrs.define
-class Seats:
-    left = attrs.field()  # type: ignore[var-annotated]
-
-
-def unannotated_field(seats: Seats) -> None: ...
 
 
 def subclass(peer: SubPeer) -> None: ...
@@ -668,16 +520,10 @@ def syntax(value: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F72
 def keyword_only_after_args(*args: int, flag: bool) -> None: ...
 
 
-def undecided_union(when: str | datetime) -> None: ...
-
-
 def custom(a: int, *things: Opaque) -> None: ...
 
 
 def nested(things: dict[str, list[Opaque]]) -> None: ...
-
-
-def mixed_union(thing: Opaque | int) -> None: ...
 
 
 def local() -> Any:
@@ -693,40 +539,30 @@ def local() -> Any:
 IN_CONVERSATION = r"'channel'.*async def.*ctx\.channel\(\)"
 REFUSED: list[tuple[Any, str]] = [
     ("add", "a handler is a function, got 'add'"),
-    (None, "a handler is a function, got None"),
     *(
         (each, rf"handler builtins\.{each.__name__} .*signature cannot be read.*wrap it")
         for each in (max, getattr, int)
     ),
     (two_readers, "'b'.*one channel"),
     (both_kinds, "'chunks'.*one channel"),
-    (two_channels, "'b'.*one channel"),
     (plain_conversation, IN_CONVERSATION),
-    (yields_in_conversation, IN_CONVERSATION),
     (generates_in_conversation, IN_CONVERSATION),
     (plain_upload, "'chunks'.*async def"),
-    (generates_in_upload, "'chunks'.*async def"),
     (optional_items, r"'chunks'.*AsyncIterator\[\.\.\.\]"),
     (rest_of_items, "'chunks'"),
-    (rest_of_channels, "'channels'"),
     (to_send_to, r"AsyncIterator\[\.\.\.\]"),
     (impossible_items, "'chunks'"),
     (own_channel, "only AnonymousChannel itself"),
-    (unannotated_field, "parameter 'seats': .*field 'left' has no annotation"),
     (subclass, "parameter 'peer': only FakePeer itself is injected: annotate FakePeer"),
     (union_with_peer, "parameter 'peer': only FakePeer itself is injected"),
     (rest_of_peers, "parameter 'peers': this class is injected"),
-    (number, "parameter 'value'"),
     (syntax, r"parameter 'value': the annotation 'int \|' is not a type"),
     (local(), "parameter 'value': cannot resolve the annotation 'Local'.*define it at module level"),
     (
         keyword_only_after_args,
         r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def",
     ),
-    (undecided_union, r"parameter 'when': str \| datetime\.datetime cannot be decided: unions may not contain"),
     (custom, rf"parameter 'things': values from the wire cannot be converted to {__name__}\.Opaque.*dec_hook="),
-    (nested, "parameter 'things'"),
-    (mixed_union, r"parameter 'thing': msgspec cannot enforce test_signature.Opaque \| int, and pydantic refuses"),
     (
         future.unresolvable,
         r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'",
@@ -747,26 +583,16 @@ def test_types_that_cannot_work_are_refused(handler: Any, text: str) -> None:
 
 
 def test_threads_are_for_plain_functions() -> None:
-    for handler in (coroutine, feed, upload, talk):
-        assert "thread=True is for plain functions" in refusal(handler, thread=True)
-    for plain in (add, generator):
-        assert Handler(plain, HandlerOptions(thread=True)).thread is True
+    assert "thread=True is for plain functions" in refusal(feed, thread=True)
+    assert made(add, thread=True).thread is True
 
 
 # ---------------------------------------------------------------- the handler object
 
 
 def test_the_handler_knows_its_name_and_place() -> None:
-    line = add.__code__.co_firstlineno
-    handler = Handler(add, HandlerOptions(ordered=True))
-    assert handler.function is add
-    assert (handler.name, handler.where) == (f"{__name__}.add", f"{__file__}:{line}")
-    assert (handler.thread, handler.lane) == (False, handler)
-    assert [p.name for p in handler.facts.parameters] == ["a", "b"]
-    assert repr(handler) == f"<Handler {handler.name} ({handler.where})>"
-
     wrapped = Handler(functools.partial(future.logged(add), 1))
-    assert (wrapped.name, wrapped.where) == (handler.name, handler.where)
+    assert (wrapped.name, wrapped.where) == (f"{__name__}.add", f"{__file__}:{add.__code__.co_firstlineno}")
     assert Handler(STORE.add).name == "future_annotated.Store.add"
     assert Handler(STORE).name == "future_annotated.Store"
     assert Handler(math.sqrt).where == "math.sqrt"
@@ -793,21 +619,3 @@ def test_a_handler_goes_with_its_last_reference_without_the_collector() -> None:
         assert gone() is None
     finally:
         gc.enable()
-
-
-def test_an_argument_that_keeps_the_handlers_exception_can_be_collected() -> None:
-    class Keeper:
-        pass
-
-    def handler(keeper: Opaque, text: str) -> None:
-        error = ValueError(text)
-        keeper.value.error = error
-        raise error
-
-    keeper = Keeper()
-    gone = weakref.ref(keeper)
-    with pytest.raises(ValueError):
-        run(handler, keeper, "x", dec_hook=lambda tp, value: Opaque(value))
-    del keeper
-    gc.collect()
-    assert gone() is None
