@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from msgspec import Meta, Struct
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from decimal import Decimal as OnlyForCheckers
@@ -46,10 +46,6 @@ def later(thing: DefinedLater) -> str:
     return thing.word
 
 
-def many(users: list[User], limits: Annotated[int, Meta(ge=1)] = 1) -> list[str]:
-    return [user.name for user in users[:limits]]
-
-
 def broken_return(a: int, b: int) -> DefinedNowhere:  # type: ignore[name-defined]  # noqa: F821
     return a + b
 
@@ -81,10 +77,6 @@ class Store:
     @classmethod
     def kind(cls, user: User) -> tuple[str, str]:
         return cls.__name__, user.name
-
-    @staticmethod
-    def greet(user: User) -> str:
-        return f"hello {user.name}"
 
     def __call__(self, user: User) -> str:
         return f"called with {user.name}"

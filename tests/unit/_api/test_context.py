@@ -8,7 +8,7 @@ import msgspec
 import pytest
 from core_driver import Blocked, Driven, start, turns
 
-from wsrpc import AnonymousChannel, Context, Limits, Peer
+from wsrpc import AnonymousChannel, Context, Peer
 from wsrpc.types import Message
 
 
@@ -31,15 +31,18 @@ async def test_a_context_tells_about_its_call() -> None:
     assert first.state["user"] == "ada" and d.peer.get("user") == "ada" and d.peer.get("x", 1) == 1
     assert repr(first) == f"<Context room:e #7 of {d.peer!r}>"
     assert repr(second) == f"<Context e of {d.peer!r}>"
+    observed: list[Message] = []
+    d.peer.on("message", lambda peer, message: observed.append(message))
+    await d.fed({"a": ["e", 7]})
+    assert seen[2].message is observed[0]
 
 
-@pytest.mark.parametrize("c", ["admin", "x" * 1000, 0, False, ["admin"], {"a": 1}, ""], ids=range(7))
+@pytest.mark.parametrize("c", ["admin", 0, ["admin"], ""], ids=repr)
 async def test_a_channel_name_beside_an_anonymous_channel_counts_for_nothing(c: Any) -> None:
     """As in JavaScript: middleware that goes by the name of the channel cannot be deceived."""
-    d = Driven(limits=Limits(running=1))
+    d = Driven()
     seen: list[tuple[Any, ...]] = []
     observed: list[tuple[Any, ...]] = []
-    work = Blocked()
 
     @d.peer.use
     async def look(ctx: Context, call_next: Any) -> Any:
@@ -55,51 +58,12 @@ async def test_a_channel_name_beside_an_anonymous_channel_counts_for_nothing(c: 
         observed.append((message.channel_name, str(message)))
 
     d.peer.on("session", session)
-    d.peer.on("work", work)
     d.peer.of("admin").on("wipe", lambda: pytest.fail("it is not for that channel"))
     assert await d.fed({"i": 1, "a": ["session"]}) == [{"i": 1, "h": 1}]
     d.peer.on("message", observe)
     assert await d.fed({"i": 2, "h": 1, "c": c, "a": ["wipe"]}) == [{"i": 2, "d": "wiped"}]
     assert seen[1:] == [("wipe", None, "1:wipe #2")]
     assert observed == [(None, "request #2 channel 1: wipe()")]
-
-    await d.fed({"i": 9, "a": ["work"]})
-    assert await d.fed({"i": 2, "h": "1", "c": c, "a": ["wipe"]}) == [], "it waits, undecoded"
-    work.go.set()
-    await turns()
-    assert {"i": 2, "d": "wiped"} in d.take()
-    assert seen[3:] == [("wipe", None, "1:wipe #2")]
-
-
-async def test_a_channel_name_counts_for_nothing_in_what_was_kept_for_the_first_handler() -> None:
-    d = Driven(dialer=True)
-    opening = start(d.peer.open_channel("session"))
-    await turns()
-    h = d.take()[0]["i"]
-    await d.fed({"i": h, "h": h}, {"i": 5, "h": h, "c": "admin", "a": ["wipe"]})
-    channel: AnonymousChannel = await opening
-    seen: list[str | None] = []
-
-    @channel.on("wipe")
-    def wipe(ctx: Context) -> None:
-        seen.append(ctx.channel_name)
-
-    await turns()
-    assert seen == [None] and d.take() == [{"i": 5, "d": None}]
-
-
-async def test_the_context_has_the_message_where_one_observes() -> None:
-    d = Driven()
-    seen: list[Message | None] = []
-
-    def handler(ctx: Context) -> None:
-        seen.append(ctx.message)
-
-    d.peer.on("e", handler)
-    d.feed({"a": ["e"]})
-    d.peer.on("message", lambda peer, message: seen.append(message))
-    d.feed({"a": ["e"]})
-    assert seen[0] is None and seen[1] is seen[2] is not None
 
 
 # ---------------------------------------------------------------- messages
@@ -139,14 +103,11 @@ async def test_waiting_for_a_message_is_safe_to_cancel() -> None:
         ({"a": ["say"], "i": 7, "c": "room"}, "request #7 room: say()"),
         ({"a": ["say", 1], "h": 7}, "event channel 7: say(1)"),
         ({"i": 7}, "result #7, 7 bytes"),
-        ({"i": 7, "d": "secret"}, "result #7, 20 bytes"),
         ({"i": 7, "e": "secret"}, "error #7, 20 bytes"),
         ({"i": 7, "h": 1}, "channel #7, 13 bytes"),
         ({"i": 7, "x": "secret"}, "cancellation #7, 20 bytes"),
         ({"h": 7, "x": "secret"}, "abort of channel 7, 20 bytes"),
-        ({"a": [5]}, "malformed message, 9 bytes"),
         ({"a": [5], "i": 7}, "malformed message #7, 15 bytes"),
-        ({"d": 1}, "malformed message, 7 bytes"),
         (b"hello", "foreign message, 5 bytes"),
     ],
 )
