@@ -146,11 +146,6 @@ class Word(enum.Enum):
     YES = "yes"
 
 
-@dataclass
-class PositiveBox(Generic[P]):
-    value: P
-
-
 class Seat(NamedTuple):
     number: int = Field(default=1, gt=0)
 
@@ -182,17 +177,7 @@ class Frozen(typing_extensions.TypedDict):
     x: typing_extensions.ReadOnly[Annotated[int, Field(gt=0)]]
 
 
-class Open(typing_extensions.TypedDict):
-    x: int
-
-
 Swapped = typing_extensions.TypeAliasType("Swapped", dict[V, K], type_params=(K, V))
-Itself = typing_extensions.TypeAliasType("Itself", K, type_params=(K,))
-
-
-@dataclass
-class Aliased:
-    numbers: Swapped[int, str]
 
 
 @dataclass
@@ -279,22 +264,15 @@ ROWS = [
 MORE = [
     Row("P", "pydantic", 1, 0),
     Row("list[D]", "pydantic", [1], [0]),
-    Row("PositiveBox", "pydantic", {"value": 1}, {"value": 0}),
     Row("Seat", "pydantic", [1], [0]),
-    Row("Guarded", "pydantic", {"x": 2}, {"x": 1}),
     Row("Guarded", "pydantic", {"x": 2, "factor": 1}, {"x": 2, "factor": 0}),
     Row("Exact", "pydantic", {"x": 1}, {"x": 1, "y": 1}),
     Row("Quiet", "msgspec", {"x": -1}, {"x": "1"}),
     Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
-    Row("Open", "msgspec", {"x": 1}, {"x": "1"}),
     Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
     Row("Swapped[PositiveInt, str]", "pydantic", {"a": 1}, {"a": 0}),
-    Row("Swapped[int, str]", "pydantic", {"a": 1}, {"1": "a"}),
-    Row("Aliased", "pydantic", {"numbers": {"a": 1}}, {"numbers": {"1": "a"}}),
-    Row("Itself[PositiveInt]", "pydantic", 1, 0),
     Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
-    Row("Annotated[int, Unit('m'), 'text', 5]", "msgspec", 1, "1"),
     Row("Annotated[int, Percent()]", "pydantic", 100, 101),
 ]
 """Further ones, which are not worth a row in the docs."""
@@ -308,50 +286,30 @@ SAME = "00000000-0000-0000-0000-000000000001"
 MOMENT = "2024-01-02T03:04:05Z"
 CONVERSIONS: list[tuple[Any, Any, Any]] = [
     (Any, {"a": [1]}, {"a": [1]}),
-    (TypeVar("Anything"), [1], [1]),
     (int, 3, 3),
     (int, 2**70, 2**70),
     (float, 3, 3.0),
-    (float, 2.5, 2.5),
-    (str, "x", "x"),
-    (bool, False, False),
     (None, None, None),
     (bytes, "YQ==", b"a"),
     (bytes, b"a", b"a"),
-    (list, [1], [1]),
     (dict, {1: 2}, {1: 2}),
     (int | None, None, None),
-    (float | None, 5, 5.0),
-    (int | str, "x", "x"),
     (list[int], [1, 2], [1, 2]),
     (set[int], [1, 1], {1}),
-    (frozenset[str], ["a"], frozenset({"a"})),
     (tuple[int, str], [1, "a"], (1, "a")),
     (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
-    (dict[str, int], {"a": 1}, {"a": 1}),
     (dict[int, int], {"1": 1}, {1: 1}),
-    (dict[int, int], {1: 1}, {1: 1}),
     (list[dict[Level, str]], [{"1": "x"}], [{Level.LOW: "x"}]),
-    (dict[Literal[1, 2], str], {"1": "x"}, {1: "x"}),
-    (dict[UUID, int], {SAME: 1}, {UUID(SAME): 1}),
     (dict[Size, int], {"s": 1}, {Size.SMALL: 1}),
-    (Limited, {"x": 1}, Limited(1)),
-    (Limited | None, None, None),
     (list[Limited], [{"x": 1}], [Limited(1)]),
-    (Point, {"x": 1}, Point(1)),
     (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
     (Movie, {"title": "Alien"}, {"title": "Alien"}),
     (Pair, [1, 2], Pair(1, 2)),
-    (Size, "s", Size.SMALL),
     (Literal["a", "b"], "b", "b"),
     (datetime, MOMENT, datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
     (UUID, SAME, UUID(SAME)),
-    (Decimal, "1.50", Decimal("1.50")),
-    (Annotated[int, Meta(ge=1)], 1, 1),
     (Annotated[int, ["unhashable"]], 1, 1),
     (Crow, {"kind": "crow", "age": 1}, Crow(kind="crow", age=1)),
-    (Crow | None, None, None),
-    (list[Crow], [{"kind": "crow", "age": 1}], [Crow(kind="crow", age=1)]),
     (dict[str, Crow | None], {"a": None}, {"a": None}),
 ]
 """Types, values as they travel, and what these become."""

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import json
+import re
 from base64 import b64decode
-from collections import OrderedDict, deque
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from ipaddress import IPv4Address
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
@@ -19,9 +16,8 @@ import msgspec
 import pydantic
 import pytest
 
-from wsrpc import BadArguments, BadResult, Client, Server
+from wsrpc import Client, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
-from wsrpc._conversion.pydantic_types import pydantic_validator
 from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import ScriptedTransport, connect
 
@@ -106,41 +102,25 @@ def through(value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
 
 FIELDS: list[tuple[Any, Any]] = [
     (bytes, BLOB),
-    (bytes, b""),
     (bytes, b"AQID"),  # base64 itself
     (Annotated[bytes, pydantic.Field(min_length=3, max_length=3)], b"\xff\xfe\xfd"),
     (bytes | None, BLOB),
-    (Optional[bytes], None),  # noqa: UP045
-    (list[bytes], [BLOB, b"x"]),
     (Sequence[bytes], [BLOB, b"x"]),
     (Sequence[Sequence[bytes] | None] | None, [[BLOB], None]),
-    (deque[bytes], deque([BLOB])),
     (set[bytes], {BLOB}),
     (Mapping[str, bytes], {"a": BLOB}),
-    (OrderedDict[str, bytes], OrderedDict(a=BLOB)),
     (Annotated[bytes, pydantic.PlainValidator(plainly)], BLOB),
     (Annotated[bytes, pydantic.WrapSerializer(through)], BLOB),
-    (Annotated[list[bytes], pydantic.WrapSerializer(through)], [BLOB]),
     (Annotated[bytes | int, pydantic.WrapSerializer(through)], BLOB),
-    (dict[str, bytes], {"a": BLOB}),
     (dict[bytes, int], {b"\xff\x00": 1}),
     (tuple[bytes, int], (BLOB, 1)),
-    (bytes | int, BLOB),
-    (bytes | int, 5),
     (int | bytes, b"\xd7m\xf8"),  # its base64 is "1234"
-    (bytes | UUID, BLOB),
     (bytes | UUID, SAME),
     (bytes | Color, Color.BLUE),
-    (bytes | Literal["blue"], "blue"),
-    (bytes | Decimal, Decimal("1234")),
     (list[bytes] | bytes, [BLOB]),
     (bytes | str, "blue"),
     (pydantic.Base64Bytes, b"Zm9v"),
-    (datetime, datetime(2026, 1, 2, 3, 4, 5, 678, tzinfo=UTC)),
     (timedelta, timedelta(days=-1, seconds=5, microseconds=7)),
-    (UUID, SAME),
-    (Decimal, Decimal("1.50")),
-    (Color, Color.RED),
     (Inner, Inner(data=BLOB, when=datetime(2026, 1, 2, tzinfo=UTC))),
     (StrictInner, StrictInner(data=BLOB, key=SAME)),
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
@@ -148,14 +128,9 @@ FIELDS: list[tuple[Any, Any]] = [
     (Root, Root([BLOB])),
     (Pair, Pair(BLOB)),
     (Logged, Logged(data=BLOB, more={"a": BLOB})),
-    (list[Inner], [Inner(data=BLOB)]),
-    (dict[str, StrictInner], {"a": StrictInner(data=BLOB, key=SAME)}),
     (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
-    (dict[int, str], {1: "x"}),
-    (dict[UUID, int], {SAME: 1}),
     (dict[date, bytes], {date(2026, 1, 2): BLOB}),
     (PurePosixPath, PurePosixPath("/a/b")),
-    (IPv4Address, IPv4Address("10.0.0.1")),
 ]
 
 
@@ -168,12 +143,8 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "messagepack": ({}, {}),  # on which two wsrpc peers agree
     "messagepack throughout": ({"codec": MsgpackCodec()}, {"codec": MsgpackCodec()}),
 }
-INNER, STRICT = Inner(data=BLOB), StrictInner(data=BLOB, key=SAME)
 CONTAINERS: list[tuple[Any, Any]] = [
-    (list[Inner], [INNER, INNER]),
-    (dict[str, StrictInner], {"a": STRICT}),
-    (tuple[Inner, StrictInner], (INNER, STRICT)),
-    (Inner | None, INNER),
+    (tuple[Inner, list[StrictInner]], (Inner(data=BLOB), [StrictInner(data=BLOB, key=SAME)])),
     (Aliased, Aliased(userData=BLOB)),
 ]
 
@@ -199,23 +170,6 @@ async def test_every_type_of_field_arrives_as_it_was(encoding: str, strict: bool
             server.on("echo", echo)
             assert await client.request("echo", value, returns=tp) == value
             assert seen.pop() == value
-
-
-async def test_what_waited_for_the_connection_arrives_as_what_comes_later() -> None:
-    server = Server()
-    seen: list[bytes] = []
-
-    @server.on("save")
-    def save(blob: Inner) -> None:
-        seen.append(blob.data)
-
-    async with server.listen() as listening:
-        client = Client(listening.url)
-        queued = asyncio.create_task(client.request("save", INNER))
-        async with client:
-            await queued
-            await client.request("save", INNER)
-    assert seen == [BLOB, BLOB]
 
 
 async def test_a_plain_peer_sends_and_gets_standard_base64() -> None:
@@ -285,13 +239,6 @@ def test_a_serializer_of_the_users_own_decides() -> None:
 
     assert there_and_back(Whole(data=BLOB)) == Whole(data=BLOB)
 
-    class Typed(Whole):
-        @pydantic.model_serializer
-        def _all(self) -> dict[str, bytes]:
-            return {"data": self.data}
-
-    assert there_and_back(Typed(data=BLOB)) == Typed(data=BLOB)
-
 
 def test_the_handler_of_a_wrap_serializer_gives_base64() -> None:
     class Tagged(pydantic.BaseModel):
@@ -336,30 +283,15 @@ def test_what_else_a_model_may_hold_and_do() -> None:
     class Struct(msgspec.Struct):
         data: bytes
 
-    class Holder(pydantic.BaseModel):
+    class Sparse(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
         inner: Struct
-
-    class Sparse(pydantic.BaseModel):
         a: bytes | None = None
-        b: int = 1
 
         def model_dump(self, **options: Any) -> Any:
             return super().model_dump(exclude_none=True, **options)
 
-    assert as_json(Holder(inner=Struct(b"\x01"))) == {"inner": {"data": "AQ=="}}
-    assert as_json(Sparse()) == {"b": 1}, "its own methods are used"
-
-
-def test_a_validator_is_built_when_the_handler_is_registered() -> None:
-    class Registered(pydantic.BaseModel):
-        data: bytes
-
-    before = pydantic_validator.cache_info().misses
-    convert = converter(list[Registered])
-    assert pydantic_validator.cache_info().misses == before + 1
-    convert([{"data": "AQ=="}])
-    assert pydantic_validator.cache_info().misses == before + 1
+    assert as_json(Sparse(inner=Struct(b"\x01"))) == {"inner": {"data": "AQ=="}}, "its own methods are used"
 
 
 def test_the_users_class_is_left_as_it_was() -> None:
@@ -371,47 +303,21 @@ def test_the_users_class_is_left_as_it_was() -> None:
 
 MANY: list[tuple[Any, Any, str]] = [
     (list[int], ["a"], "value.0: Input should be a valid integer"),
-    (tuple[int, ...], ["a"], "value.0: Input should be a valid integer"),
     (set[int], [str(-number) + "a" for number in range(500)], "value.0: Input should be a valid integer"),
-    (frozenset[int], ["a"], "value.0: Input should be a valid integer"),
-    (deque[int], ["a"], "value.0: Input should be a valid integer"),
     (Sequence[int], ["a"], "value.0: Input should be a valid integer"),
     (list[bytes], ["!"], "value.0: Value error, invalid base64 text"),
-    (list[list[int]], [["a"]], "value.0.0: Input should be a valid integer"),
-    (list[Inner], [{}], "value.0.data: Field required"),
-    (list[int | None], ["a"], "value.0: Input should be a valid integer"),
-    (list[int] | None, ["a"], "value.0: Input should be a valid integer"),
     (dict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
-    (Mapping[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
-    (OrderedDict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
     (list[int] | list[float], ["a"], "value.list[int].0: Input should be a valid integer"),
-    (list[int | float], ["a"], "value.0.int: Input should be a valid integer"),
 ]
 
 
 @pytest.mark.parametrize(("tp", "value", "text"), MANY, ids=[str(tp) for tp, _, _ in MANY])
-async def test_validation_stops_at_the_first_wrong_item(tp: Any, value: Any, text: str) -> None:
+def test_validation_stops_at_the_first_wrong_item(tp: Any, value: Any, text: str) -> None:
     model = model_of(tp, False)
     value = {"value": value * 500 if len(value) == 1 else value}
-    with pytest.raises(pydantic.ValidationError) as found:
-        pydantic_validator(model)(value)
-    assert found.value.error_count() <= 2  # one for each member of a union
-
-    server = Server()
-
-    def save(given: Any) -> Any:
-        return value
-
-    save.__annotations__["given"] = model
-    server.on("save", save)
-    server.on("load", lambda: value)
-    async with connect(server) as client:
-        with pytest.raises(BadArguments) as refused:
-            await client.request("save", value)
-        with pytest.raises(BadResult) as misfit:
-            await client.request("load", returns=model)
-    for error in (refused.value, misfit.value):
-        assert text in str(error) and " more" not in str(error)
+    with pytest.raises(msgspec.ValidationError, match=re.escape(text)) as found:
+        converter(model)(value)
+    assert " more" not in str(found.value)
 
 
 class Form(pydantic.BaseModel):
@@ -427,7 +333,6 @@ class Closed(pydantic.BaseModel):
     [
         (Form, {"numbers": ["a"] * 5}, r"numbers\.1: .*; and 2 more$"),  # the user may ask for all errors
         (Closed, {str(number): 1 for number in range(1000)}, r"^1000 errors$"),
-        (Closed, {str(number): 1 for number in range(100)}, r"and 97 more$"),
     ],
 )
 def test_more_errors_than_anybody_reads_are_only_counted(model: Any, value: Any, text: str) -> None:

@@ -86,14 +86,11 @@ def refusal(tp: Any, hooked: bool = False) -> str:
 @pytest.mark.parametrize(
     ("tp", "where"),
     [
-        (Alias | list[int], ""),
         (New | list[int], ""),
         (Union[Bound, list[int]], ""),  # noqa: UP007
         (Final[Alias | set[int]], ""),
         (dict[Name | tuple[int, ...], int], ""),
         (list[Json], ""),
-        (Box[Name], "Box.value: "),
-        (Outer[New], "Box.value: "),
         (Named, "Box.value: "),
         (list[Node], "Node.names: "),
     ],
@@ -106,8 +103,6 @@ def test_text_with_a_pattern_beside_a_collection_is_refused(tp: Any, where: str,
 @pytest.mark.parametrize(
     ("tp", "where"),
     [
-        (Count | tuple[()], ""),
-        (Keys[Count], "Keys.value: "),
         (Keys[Annotated[dict[str, int], Meta(max_length=2)]], "Keys.value: "),
         (Pair, "Pair.value: "),
     ],
@@ -123,7 +118,6 @@ def test_a_tuple_of_fixed_length_beside_bounds_is_refused(tp: Any, where: str) -
         (Count | Literal[-1], "int"),
         (Annotated[int, Meta(gt=10)] | Annotated[int, Meta(lt=0)], "int"),
         (Annotated[float, Meta(gt=1)] | Annotated[float, Meta(ge=2, le=5)], "float"),
-        (Literal["none"] | Name, "str"),
         (str | New, "str"),
     ],
     ids=str,
@@ -136,13 +130,10 @@ def test_bounds_of_one_of_two_members_of_a_type_are_refused(tp: Any, name: str) 
 @pytest.mark.parametrize(
     ("tp", "good", "bad"),
     [
-        (Box, {"value": "b"}, {}),
         (Box[str], {"value": "b"}, {"value": 1}),
         (Overridden, {"box": None}, {"box": 1}),
         (Name | Point, "a", "b"),
         (Count | list[int] | dict[str, int], 1, 0),
-        (Count | Literal["none"], "none", "some"),
-        (Annotated[list[int], Meta(max_length=2)] | dict[str, int], [1, 2], [1, 2, 3]),
         (Annotated[int, Field(gt=10)] | Literal[-1], -1, 0),  # pydantic decides it
         (Annotated[int, Gt(10)] | Annotated[int, Lt(0)], -1, 0),
         (Annotated[str, MinLen(1)] | tuple[int], "a", ""),
@@ -156,25 +147,15 @@ def test_unions_like_these_are_accepted(tp: Any, good: Any, bad: Any) -> None:
         convert(bad)
 
 
-@pytest.mark.parametrize(
-    "tp",
-    [str | datetime | Any, Box[int] | Outer[int] | Any, Plain | dict[str, int] | Any, list[Plain | Box[int] | Any]],
-)
+@pytest.mark.parametrize("tp", [str | datetime | Any, list[Plain | Box[int] | Any]])
 def test_a_union_with_any_needs_no_decision(tp: Any) -> None:
     value = [1, {"x": 1}]
     assert converter(tp)(value) == value
 
 
-@pytest.mark.parametrize(
-    "tp",
-    [
-        Annotated[int, Gt(0)] | Annotated[float, Meta(gt=0)],
-        Annotated[float, Meta(gt=0)] | Annotated[int, Gt(0)],
-        tuple[Annotated[int, Gt(0)], Annotated[str, Meta(max_length=1)]],
-    ],
-)
-def test_constraints_of_both_libraries_are_refused(tp: Any) -> None:
+def test_constraints_of_both_libraries_are_refused() -> None:
     """In a union, an integer would become a float if the float came first."""
+    tp: Any = Annotated[float, Meta(gt=0)] | Annotated[int, Gt(0)]
     assert "something that only msgspec enforces (msgspec.Meta(" in refusal(tp)
 
 
@@ -183,9 +164,7 @@ def test_a_literal_number_is_neither_a_float_nor_a_truth_value() -> None:
     for tp, good, bad in (
         (Literal[True] | dict[str, int] | Plain, True, 1),
         (Literal[1] | dict[str, int] | Plain, 1, True),
-        (Literal[1] | dict[str, int] | Plain, 1, 1.0),
         (list[Literal[False, 0] | Annotated[str, MinLen(1)]], [False, 0], [0.0]),
-        (Annotated[Literal[1, 2], Gt(1)], 2, 2.0),
     ):
         convert = converter(tp)
         assert repr(convert(good)) == repr(good)

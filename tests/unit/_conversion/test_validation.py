@@ -36,9 +36,9 @@ import pytest
 import typing_extensions
 from msgspec import Meta
 from pydantic import Field, HttpUrl, PositiveInt
-from type_table import MORE, NAMES, ROWS, Account, Crow, Limited, Lion, Row, T, evaluated
+from type_table import MORE, NAMES, ROWS, Account, Row, T, evaluated
 
-from wsrpc import BadArguments, BadResult, Peer, Server, schema, typescript
+from wsrpc import BadArguments, BadResult, Peer, Server, schema
 from wsrpc._conversion.convert import converter, prepare
 from wsrpc._conversion.pydantic_types import is_pydantic
 from wsrpc._conversion.validation import Checked as Substitute
@@ -77,29 +77,24 @@ async def test_the_table_says_who_validates_and_the_wrong_value_is_refused(row: 
         seen.append(given)
         return given
 
-    @typed(given=row.type)
-    def take_all(*given: Any) -> None:
-        seen.extend(given)
-
     @typed(given=GenericAlias(list, row.type))
     def take_list(given: Any) -> None:
         seen.extend(given)
 
-    for handler in (take, take_all, take_list):
+    for handler in (take, take_list):
         server.on(handler.__name__, handler)
     server.on("give", lambda value: value)
     async with connect(server) as client:
         await client.request("take", row.right)
-        await client.request("take_all", row.right)
         await client.request("take_list", [row.right])
         right = await client.request("give", row.right, returns=row.type)
-        assert len(seen) == 3 and {type(item) for item in seen} == {type(right)}
-        for event, argument in [("take", row.wrong), ("take_all", row.wrong), ("take_list", [row.wrong])]:
+        assert len(seen) == 2 and {type(item) for item in seen} == {type(right)}
+        for event, argument in [("take", row.wrong), ("take_list", [row.wrong])]:
             with pytest.raises(BadArguments):
                 await client.request(event, argument)
         with pytest.raises(BadResult):
             await client.request("give", row.wrong, returns=row.type)
-    assert len(seen) == 3
+    assert len(seen) == 2
     [described] = [each for each in schema.describe(server).events if each.event == "take"]
     assert described.notes == () and described.parameters[0].schema and described.result
 
@@ -188,11 +183,6 @@ class Defaulted(msgspec.Struct):
     x: int = Field(default=1, gt=0)
 
 
-@attrs.define
-class Attributes:
-    x: int = Field(default=1, gt=0)
-
-
 class Decorated(msgspec.Struct):
     x: int
 
@@ -204,18 +194,6 @@ class Decorated(msgspec.Struct):
 
 class Ignoring(pydantic.BaseModel):
     numbers: list[Annotated[int, Meta(gt=0)]]
-
-
-class Nested(pydantic.BaseModel):
-    inner: Ignoring | None = None
-    again: Nested | None = None
-
-
-class AnyZone(pydantic.BaseModel):
-    when: Annotated[datetime, annotated_types.Timezone(...)]
-
-
-class Odd(annotated_types.BaseMetadata): ...
 
 
 class Above(annotated_types.Gt): ...
@@ -231,11 +209,6 @@ class NoSuchName:
     x: enum.NoSuchType  # type: ignore[name-defined]  # pyright: ignore
 
 
-@dataclass
-class NoType:
-    x: "1 +"  # type: ignore[valid-type]  # pyright: ignore # noqa: F722
-
-
 class Robin(pydantic.BaseModel):
     name: str
 
@@ -243,24 +216,9 @@ class Robin(pydantic.BaseModel):
 class Wren(Robin): ...
 
 
-@dataclass
-class Left:
-    name: str
-
-
-@dataclass
-class Right:
-    name: str
-
-
-class Incomplete(pydantic.BaseModel):
-    x: NoWhere  # type: ignore[name-defined]  # pyright: ignore # noqa: F821
-
-
 REFUSED = [
     ("Opaque", r"values from the wire cannot be converted to test_validation\.Opaque: make it a dataclass.* dec_hook="),
     ("list[dict[str, Opaque | None]]", r"converted to test_validation\.Opaque"),
-    ("list[Callable[[int], int]]", r"converted to collections\.abc\.Callable"),
     ("int | Opaque", "pydantic refuses the type: Unable to generate"),
     ("3", "'3' is not supported"),
     ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
@@ -268,9 +226,7 @@ REFUSED = [
     ("Converted", "Converted.seats has a converter, which is never called: use __attrs_post_init__"),
     ("Mixed", "something that only msgspec enforces .* something that only pydantic enforces"),
     ("At", r"At.when: neither msgspec nor pydantic enforces Timezone.*: write msgspec.Meta\(tz="),
-    ("Annotated[datetime, annotated_types.Timezone(...)]", "neither msgspec nor pydantic enforces Timezone"),
     ("Annotated[str, Gt(0)]", "str is not comparable with 0"),
-    ("Annotated[list[int], Field(gt=3)]", "list is not comparable with 3"),
     ("Annotated[int, MinLen(3)]", "int has no length"),
     ("Annotated[int, Field(pattern='a')]", "a pattern is for text, not for int"),
     ("Annotated[int, Field(default=5)]", "has a default, which nothing uses: write it in the signature"),
@@ -278,35 +234,18 @@ REFUSED = [
     ("Annotated[int, Field(gt='a')]", "pydantic refuses the type: .*'gt'"),
     ("Annotated[Opaque, Predicate(bool)]", r"msgspec cannot enforce Predicate\(bool\), and pydantic refuses"),
     ("Plain | Other", r"as in class Plain\(msgspec.Struct, tag=True\)"),
-    ("list[Plain | Point]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("str | datetime", "unions may not contain more than one str-like type"),
-    ("tuple[str | datetime, HttpUrl]", "unions may not contain more than one str-like type"),
-    ("Annotated[str, Field(max_length=9)] | Word", "unions may not contain more than one str-like type"),
-    ("tuple[Plain | Other, HttpUrl]", r"as in class Plain\(msgspec.Struct, tag=True\)"),
-    ("Plain | Lion", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("Cat | Lion", "pydantic does not see the fields of Struct types"),
-    ("Room | dict[str, HttpUrl]", "pydantic does not see the fields of Struct types and attrs classes"),
     ("tuple[IntBox, HttpUrl]", r"IntBox derives from .*Box\[int\], and pydantic ignores"),
     ("HoldsPositive", "HoldsPositive.value: msgspec cannot enforce Gt"),
     ("KeepsInt", "KeepsInt derives from .*, and no library looks into the brackets: write its fields out"),
     ("Defaulted", r"Defaulted.x: msgspec cannot enforce Field\(...\)"),
-    ("Attributes", r"Attributes.x: msgspec cannot enforce Field\(...\)"),
     ("Decorated", "Decorated._positive: msgspec cannot enforce a validator of pydantic"),
     ("Ignoring", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
-    ("list[Nested]", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
-    ("AnyZone", "AnyZone.when: neither msgspec nor pydantic enforces Timezone.* or AwareDatetime"),
-    ("Annotated[int, Odd()]", "a constraint that neither msgspec nor pydantic knows"),
     ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
     ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
-    ("Annotated[int | str, Field(gt=0)]", "str is not comparable with 0"),
-    (
-        "Annotated[list[HttpUrl], Meta(max_length=1)]",
-        "something that only msgspec enforces .* something that only pydantic enforces",
-    ),
     ("OwnDefault", "takes_self=True"),
     ("NoSuchName", "NoSuchName has a field whose type cannot be resolved: module 'enum' has no attribute"),
-    ("NoType", "NoType has a field whose type cannot be resolved"),
-    ("Incomplete", "Incomplete has a field whose type cannot be resolved"),
 ]
 
 
@@ -321,12 +260,6 @@ async def test_what_nothing_can_enforce_is_refused(code: str, text: str) -> None
     with pytest.raises(TypeError, match=f"parameter 'given': .*{text}"):
         Server().on("take", take)
 
-    @typed(given=GenericAlias(AsyncIterator, tp))
-    async def upload(given: Any) -> None:
-        pass
-
-    with pytest.raises(TypeError, match=f"parameter 'given': .*{text}"):
-        Server().on("upload", upload)
     async with connect(Server()) as client:
         with pytest.raises(TypeError, match=text):
             await client.request("give", returns=tp)
@@ -359,17 +292,6 @@ class Minus:
 
 
 @dataclass
-class Leaf:
-    leaf: int
-
-
-@dataclass
-class Branch:
-    one: Branch | Leaf
-    two: Branch | Leaf | list[Leaf | Branch]
-
-
-@dataclass
 class Tree:
     kind: Literal["tree"]
     children: list[Annotated[Plant, Field(discriminator="kind")]]
@@ -385,7 +307,7 @@ Plant = typing_extensions.TypeAliasType("Plant", Tree | Fruit)
 
 
 def test_a_union_that_takes_exponential_time_is_refused() -> None:
-    for tp in (Plus, Plus | Minus, list[Plus | Leaf], Branch | Leaf):
+    for tp in (Plus, list[Plus | Minus]):
         with pytest.raises(TypeError, match=r"twice as long with each level: give the union a Field\(discriminator"):
             converter(tp)
     fruit = {"kind": "fruit", "next": {"kind": "fruit"}}
@@ -473,14 +395,6 @@ def test_no_cache_keeps_a_hook() -> None:
     assert kept() is None
 
 
-def test_with_a_hook_a_name_that_is_not_found_gives_the_same_error() -> None:
-    @typed(given=NoSuchName)
-    def take(given: Any) -> None: ...
-
-    with pytest.raises(TypeError, match=r"parameter 'given': .*NoSuchName has a field whose type cannot be resolved"):
-        Server(dec_hook=make).on("take", take)
-
-
 @dataclass
 class Renamed:
     x: Annotated[int, Field(alias="ex")]
@@ -546,36 +460,13 @@ def test_without_pydantic_it_is_said_what_to_install() -> None:
     subprocess.run([sys.executable, "-c", WITHOUT_PYDANTIC], check=True, timeout=20, cwd=ROOT)
 
 
-def test_typescript_and_json_schema_say_the_same() -> None:
-    server = Server()
-
-    @server.on("pay")
-    def pay(
-        amount: Annotated[int, annotated_types.Gt(0)],
-        item: Lion | Crow,
-        pair: tuple[Limited, Annotated[str, Field(max_length=3)]],
-    ) -> Account:
-        raise NotImplementedError
-
-    described = schema.describe(server)
-    [event] = described.events
-    amount, item, pair = (parameter.schema for parameter in event.parameters)
-    assert amount == {"type": "integer", "exclusiveMinimum": 0}
-    assert item == {"anyOf": [{"$ref": "#/$defs/Lion"}, {"$ref": "#/$defs/Crow"}]}
-    assert pair["prefixItems"][0] == {"$ref": "#/$defs/Limited"}
-    assert pair["prefixItems"][1]["maxLength"] == 3
-    assert described.definitions["Limited"]["properties"]["x"]["exclusiveMinimum"] == 0
-    text = typescript.declarations(described)
-    assert "amount: number, item: Lion | Crow, pair: [Limited, string]" in text
-
-
 async def test_the_order_of_a_unions_members_counts_for_each_request() -> None:
     """`Robin | Wren` equals `Wren | Robin` and has its hash, but pydantic takes the first of two models that fit."""
     server = Server()
     server.on("bird", lambda: {"name": "x"})
     server.on("birds", lambda: [{"name": "x"}])
     async with connect(server) as client:
-        pairs: list[tuple[Any, Any]] = [(Robin, Wren), (Wren, Robin), (Left, Right), (Right, Left)]
+        pairs: list[tuple[Any, Any]] = [(Robin, Wren), (Wren, Robin)]
         for first, second in pairs:
             both: list[Any] = [first | second, Union[first, second]]  # noqa: UP007
             for either in both:
