@@ -12,16 +12,9 @@ import pytest
 from hypothesis import given
 
 from wsrpc._codegen.layout import (
-    Keyword,
-    Union,
-    assignment,
-    call,
     comment,
     docstring,
-    import_from,
     literal,
-    subscript,
-    text_of,
 )
 
 ODD = [
@@ -61,14 +54,3 @@ def test_a_comment_is_nothing_but_a_comment(text: str) -> None:
     lines = comment(text, "  ")
     assert all(line.startswith("  #") and line.isprintable() for line in lines)
     assert len(lines) == len(text.splitlines())
-
-
-def test_what_fits_stays_on_one_line() -> None:
-    tp = Union((subscript("list", "int"), subscript("Annotated", "str", call("Meta", Keyword("gt", "1"))), "None"))
-    assert text_of(tp) == "list[int] | Annotated[str, Meta(gt=1)] | None"
-    assert assignment("a", tp, "None") == [f"a: {text_of(tp)} = None"]
-    said = ['  """One.', "", "  Two.", "    Three.", '  """']
-    names = ["a" * 30, "b" * 30, "c" * 30]
-    assert import_from("m", names) == ["from m import (", *(f"    {name}," for name in names), ")"]
-    assert import_from("m", names[:2]) == [f"from m import {names[0]}, {names[1]}"]
-    assert docstring(" One.\n\n      Two.\n        Three.\n ", "  ") == said and docstring(" \n ") == []

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, time, timedelta
-from decimal import Decimal
 from pathlib import Path
-from typing import Any, Literal
-from uuid import UUID
+from typing import Any
 
 import msgspec
 import pytest
@@ -78,7 +75,6 @@ def fields_of(made: Any, definitions: dict[str, Any] | None = None, **options: A
 
 FIELDS = ["class", "a-b", "a b", "_x", "__init__", "1", "", "é", "ﬁ", "Any", "list", "dt", "self", "Names"]
 CUP = definition({"a": {**INTEGER, "default": 1}})
-OTHER = definition({"type": {"const": "other"}}, "type")
 ROW = [{**INTEGER, "title": "x"}, {**STRING, "title": "class"}, {"type": "number", "default": 0.5}]
 DEFINITIONS = {
     "Names": definition(dict.fromkeys(FIELDS, INTEGER), *FIELDS),
@@ -91,34 +87,21 @@ DEFINITIONS = {
     "Mixed": {"enum": ["a", 1]},
     "Row": {"type": "array", "prefixItems": ROW, "minItems": 2},
     "Itself": {"anyOf": [INTEGER, {"type": "array", "items": ref("Itself")}]},
-    # Classes in two forms, as they are sent and as they come back, which differ: in a type, a name, or the title.
+    # Classes in two forms, as they are sent and as they come back, and those in forms that are one class.
     "Cup": definition({"a": STRING}, "a"),
     "CupInput": CUP,
-    "Bowl": definition({"b": INTEGER}, "b"),
-    "BowlInput": CUP,
-    "Mug": definition({"a": INTEGER}, "a", title="Other"),
-    "MugInput": CUP,
     "Box": definition({"cup": ref("Cup")}, "cup"),
     "BoxInput": definition({"cup": ref("CupInput")}, "cup"),
-    # And in forms that are one class.
     "Lid": definition({"box": INTEGER}, "box"),
     "LidInput": definition({"box": {**INTEGER, "default": 1}}),
-    # Classes that a tag tells from others, those that it tells only from some, and those that nothing does.
+    "Holder": definition({"both": union("Cup", "Box")}, "both"),
+    # Classes that a tag tells from others.
     "One": definition({"name": STRING, "kind": {"const": "one"}}, "kind", "name"),
     "Two": definition({"kind": {"enum": ["two"], "default": "two"}}),
-    "Other": OTHER,
-    "Same": definition({"type": {"const": "same"}}, "type"),
-    "Again": definition({"type": {"const": "same"}}, "type"),
-    "Left": definition({"left": INTEGER}, "left"),
-    "Right": definition({"right": INTEGER}, "right"),
-    "Holder": definition({"both": union("Left", "Right")}, "both"),
 }
 EVENTS = [
     *(event(name) for name in ("getName", "list", "get name", "class", "_x", "", "Any", "\u202e\n")),
     event("tagged", result=union("One", "Two")),
-    event("once", result=union("Same", "Other")),
-    event("twice", result=union("Again", "Other")),
-    event("both", result=union("Same", "Again")),
     event("names", *map(parameter, ["self", "class", "a", "a", "__b", "", "1", "items"]), kind="upload", sends={}),
     event(
         "defaults",
@@ -184,12 +167,6 @@ class Words(enum.Enum):
     EMPTY = ""
     VALUE_1ST = "1st"
     DONE = "done"
-class Again(msgspec.Struct, tag="same"):
-    pass
-class Bowl(msgspec.Struct):
-    b: int
-class BowlInput(msgspec.Struct):
-    a: int = 1
 class Box(msgspec.Struct):
     cup: Cup
 class BoxInput(msgspec.Struct):
@@ -202,19 +179,13 @@ class Hides(msgspec.Struct):
     list: builtins.list[builtins.str] = []
     str: builtins.str | msgspec.UnsetType = msgspec.UNSET
 class Holder(msgspec.Struct):
-    # Nothing tells the members of Left | Right apart: it is Any.
+    # Nothing tells the members of Cup | Box apart: it is Any.
     both: Any
 class Late(msgspec.Struct, kw_only=True):
     a: int = 1
     b: int
-class Left(msgspec.Struct):
-    left: int
 class Lid(msgspec.Struct):
     box: int = 1
-class Mug(msgspec.Struct):
-    a: int
-class MugInput(msgspec.Struct):
-    a: int = 1
 class Names(msgspec.Struct):
     class_: int = msgspec.field(name="class")
     a_b: int = msgspec.field(name="a-b")
@@ -232,12 +203,6 @@ class Names(msgspec.Struct):
     Names_: int = msgspec.field(name="Names")
 class One(msgspec.Struct, tag_field="kind", tag="one"):
     name: str
-class Other(msgspec.Struct, tag="other"):
-    pass
-class Right(msgspec.Struct):
-    right: int
-class Same(msgspec.Struct, tag="same"):
-    pass
 class Two(msgspec.Struct, tag_field="kind", tag="two"):
     pass
 class Row(msgspec.Struct, array_like=True):
@@ -265,10 +230,6 @@ class Main(Protocol):
     @wsrpc.method("\\u202e\\n")
     async def event_(self) -> None: ...
     async def tagged(self) -> One | Two: ...
-    async def once(self) -> Same | Other: ...
-    async def twice(self) -> Again | Other: ...
-    # Nothing tells the members of Same | Again apart: it is Any.
-    async def both(self) -> Any: ...
     async def names(
         self,
         self_: int,
@@ -380,42 +341,6 @@ def test_the_page_shows_what_is_made() -> None:
 # ---------------------------------------------------------------- types
 
 
-@pytest.mark.parametrize(
-    ("tp", "expected"),
-    [
-        (int, "int"),
-        (float, "float"),
-        (str, "str"),
-        (bool, "bool"),
-        (None, "None"),
-        (Any, "Any"),
-        (bytes, "bytes"),
-        (datetime, "dt.datetime"),
-        (date, "dt.date"),
-        (time, "dt.time"),
-        (timedelta, "dt.timedelta"),
-        (UUID, "UUID"),
-        (Decimal, "Decimal"),
-        (Literal["a", "b", 1, None], 'Literal[1, "a", "b"] | None'),
-        (set[str], "set[str]"),
-        (set[tuple[int, str]], "list[tuple[int, str]]"),
-        (tuple[int, ...], "list[int]"),
-        (tuple[int, datetime | None], "tuple[int, dt.datetime | None]"),
-        (tuple[()], "tuple[()]"),
-        (dict[int, list[time]], "dict[str, list[dt.time]]"),
-        (dict[str, Any] | list[date] | None, "list[dt.date] | dict[str, Any] | None"),
-    ],
-)
-def test_types_of_a_server(tp: Any, expected: str) -> None:
-    def call() -> Any: ...
-
-    call.__annotations__["return"] = tp
-    server = Server()
-    server.on("call", call)
-    [result] = [event.result for event in describe(server).events]
-    assert result_of(result) == expected
-
-
 ARRAY_CLASS = {"type": "array", "prefixItems": [INTEGER], "minItems": 1}
 ONE = definition({"a": INTEGER}, "a")
 TWO = definition({"b": INTEGER}, "b")
@@ -427,27 +352,18 @@ MANY = {f"c{n}": definition({"kind": {"const": n}}, "kind") for n in range(250)}
     ("schema", "expected"),
     [
         ({}, "Any"),
-        ({"type": "odd"}, "Any"),
         ({"type": ["integer", "null"]}, "int | None"),
-        ({"const": 5}, "Literal[5]"),
-        ({"const": None}, "None"),
         ({"const": 1.5}, "float"),
         ({"enum": [True, "a"]}, 'Literal[True, "a"]'),
-        ({"enum": []}, "Any"),
         ({"enum": [[1], {"a": 1}]}, "list[Any] | dict[str, Any]"),
         ({"enum": [2**70]}, "int"),
-        ({"allOf": [INTEGER]}, "int"),
         ({"allOf": [INTEGER, {"minimum": 1}]}, "Any"),
         ({"anyOf": [INTEGER, {}]}, "Any"),
-        ({"anyOf": [INTEGER, {"type": "number"}]}, "int | float"),
         ({"anyOf": [STRING, {**STRING, "format": "date"}]}, "str"),
         ({"anyOf": [{**STRING, "format": "uuid"}, {**STRING, "format": "date"}]}, "str"),
         ({"anyOf": [{"const": "a"}, {"const": "b"}]}, 'Literal["a", "b"]'),
         ({"anyOf": [{"const": 1}, INTEGER]}, "int"),
-        ({"anyOf": [{"const": True}, {"type": "boolean"}]}, "bool"),
         ({"anyOf": [{"type": "array"}, {"type": "array", "items": INTEGER}]}, "list[Any]"),
-        ({"anyOf": [{"type": "object"}, {"additionalProperties": {}, "type": "object"}]}, "dict[str, Any]"),
-        ({"type": "object", "properties": {"a": {}}}, "dict[str, Any]"),
         ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 1}, "list[Any]"),
         ({"type": "array", "prefixItems": [INTEGER], "items": STRING}, "list[int | str]"),
     ],
@@ -479,53 +395,34 @@ def test_classes_that_only_pydantic_tells_apart_are_dataclasses_to_the_last_one(
     assert "# pydantic must be installed" in text and "Struct" not in text and "Annotated" not in text
 
 
-def test_fields_with_and_without_defaults() -> None:
-    properties = {
-        "a": INTEGER,
-        "b": {**INTEGER, "default": 5},
-        "c": STRING,
-        "d": {**ref("Size"), "default": "s"},
-        "i": {**STRING, "format": "date", "default": "2026-01-01"},
-        "j": {**INTEGER, "default": None},
-        "k": {"anyOf": [STRING, {"type": "null"}], "default": None},
-        "l": {},
-        "m": {**STRING, "default": 'a"b\n'},
-        "n": {"type": "number", "default": 1},
-        "w": {"type": "array", "default": []},
-        "x": {**NUMBERS, "default": [1, 2]},
-        "y": {**NUMBERS, "uniqueItems": True},
-        "z": {"type": "object", "default": {}},
-    }
-    common = [
-        "a: int",
-        "b: int = 5",
-        "c: str | msgspec.UnsetType = msgspec.UNSET",
-        "d: Size = Size.S",
-        "i: dt.date | msgspec.UnsetType = msgspec.UNSET",
-        "j: int | msgspec.UnsetType = msgspec.UNSET",
-        "k: str | None = None",
-        "l: Any | msgspec.UnsetType = msgspec.UNSET",
-        "m: str = 'a\"b\\n'",
-        "n: float = 1",
-    ]
-    made, size = definition(properties, "a"), {"Size": {"enum": ["s", "l"]}}
-    assert fields_of(made, size) == [
-        "class Made(msgspec.Struct):",
-        *common,
-        "w: list[Any] = []",
-        "x: list[int] = msgspec.field(default_factory=lambda: [1, 2])",
-        "y: set[int] = set()",
-        "z: dict[str, Any] = {}",
-    ]
-    assert fields_of(made, size, models="dataclasses") == [
-        "@dataclasses.dataclass(slots=True)",
-        "class Made:",
-        *common,
-        "w: list[Any] = dataclasses.field(default_factory=lambda: [])",
-        "x: list[int] = dataclasses.field(default_factory=lambda: [1, 2])",
-        "y: set[int] = dataclasses.field(default_factory=lambda: set())",
-        "z: dict[str, Any] = dataclasses.field(default_factory=lambda: {})",
-    ]
+UNSET = "msgspec.UnsetType = msgspec.UNSET"
+
+
+@pytest.mark.parametrize(
+    ("schema", "of_struct", "of_dataclass"),
+    [
+        ({**INTEGER, "default": 5}, "int = 5", ...),
+        (STRING, f"str | {UNSET}", ...),
+        ({**ref("Size"), "default": "s"}, "Size = Size.S", ...),
+        ({**STRING, "format": "date", "default": "2026-01-01"}, f"dt.date | {UNSET}", ...),
+        ({**INTEGER, "default": None}, f"int | {UNSET}", ...),
+        ({"anyOf": [STRING, {"type": "null"}], "default": None}, "str | None = None", ...),
+        ({**STRING, "default": 'a"b\n'}, "str = 'a\"b\\n'", ...),
+        ({"type": "number", "default": 1}, "float = 1", ...),
+        ({"type": "array", "default": []}, "list[Any] = []", "list[Any] = {}.field(default_factory=lambda: [])"),
+        ({**NUMBERS, "default": [1, 2]}, *["list[int] = {}.field(default_factory=lambda: [1, 2])"] * 2),
+        ({**NUMBERS, "uniqueItems": True}, "set[int] = set()", "set[int] = {}.field(default_factory=lambda: set())"),
+    ],
+)
+def test_fields_that_are_not_required(schema: Any, of_struct: str, of_dataclass: Any) -> None:
+    made, size = definition({"a": schema}), {"Size": {"enum": ["s", "l"]}}
+    assert fields_of(made, size) == ["class Made(msgspec.Struct):", "a: " + of_struct.format("msgspec")]
+    head = ["@dataclasses.dataclass(slots=True)", "class Made:"]
+    field = of_struct if of_dataclass is ... else of_dataclass.format("dataclasses")
+    assert fields_of(made, size, models="dataclasses") == [*head, f"a: {field}"]
+
+
+def test_what_a_dataclass_cannot_do() -> None:
     late = fields_of(DEFINITIONS["Late"], models="dataclasses")
     assert late[0] == "@dataclasses.dataclass(slots=True, kw_only=True)"
     [head, *_] = fields_of(DEFINITIONS["Names"], models="dataclasses")
@@ -537,14 +434,11 @@ def test_fields_with_and_without_defaults() -> None:
     [
         ({**INTEGER, "exclusiveMinimum": 0, "maximum": 9}, "Annotated[int, msgspec.Meta(gt=0, le=9)]"),
         ({**INTEGER, "minimum": 0, "exclusiveMinimum": 1}, "Annotated[int, msgspec.Meta(gt=1)]"),
-        ({**INTEGER, "minimum": 0.5}, "int"),
         ({**INTEGER, "minimum": 0.0, "multipleOf": 2}, "Annotated[int, msgspec.Meta(ge=0, multiple_of=2)]"),
         ({**INTEGER, "minimum": -(2**70), "multipleOf": -2}, "int"),
         ({"type": "number", "minimum": 0.5, "multipleOf": 0.1}, "Annotated[float, msgspec.Meta(ge=0.5)]"),
         ({**STRING, "minLength": 1, "maxLength": 2**40}, "Annotated[str, msgspec.Meta(min_length=1)]"),
         ({**STRING, "pattern": '^a"'}, "Annotated[str, msgspec.Meta(pattern='^a\"')]"),
-        ({**STRING, "pattern": "\\p{L}("}, "str"),
-        ({**STRING, "pattern": "(" * 400}, "str"),
         ({**STRING, "pattern": "[[a]"}, "str"),  # Python warns of it
         ({**STRING, "pattern": "a" * 501}, "str"),
         ({**STRING, "contentEncoding": "base64", "minLength": 4}, "bytes"),
@@ -579,13 +473,9 @@ NO_TYPE = "'type' in a schema is text, or a list of different texts, got a list"
     [
         (DEEP, "the schema is nested deeper than 40 levels"),
         (ref("None"), "'#/$defs/None' refers to no definition of the description"),
-        ({"$ref": 5}, "'$ref' in a schema is text, got 5"),
         ({"anyOf": []}, "'anyOf' in a schema is a list of schemas, got a list"),
         ({"properties": {"a": 5}}, "'properties' in a schema is an object of schemas, got a dict"),
-        ({"type": []}, NO_TYPE),
         ({"type": ["array", "array"]}, NO_TYPE),
-        ({"type": list("12345678")}, NO_TYPE),
-        ({"minimum": float("inf")}, "'minimum' in a schema is a number, got inf"),
         ({"minLength": -1}, "'minLength' in a schema is a number from 0 on, got -1"),
         ({"minimum": "x" * 100}, f"'minimum' in a schema is a number, got '{'x' * 59}..."),
         ({"const": DEEP}, "'const' in a schema is a value that is not nested deeply, got a dict"),

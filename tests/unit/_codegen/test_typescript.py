@@ -5,10 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from datetime import datetime
-from decimal import Decimal
 from enum import Enum, Flag, IntEnum
 from typing import Annotated, Any, Literal, NamedTuple, Protocol, TypedDict
-from uuid import UUID
 
 import msgspec
 import pydantic
@@ -30,29 +28,15 @@ def declared(*handlers: Any) -> str:
     ("tp", "text"),
     [
         (int, "number"),
-        (float, "number"),
-        (bool, "boolean"),
-        (None, "null"),
-        (str, "string"),
         (datetime, "string"),
-        (UUID, "string"),
-        (Decimal, "string"),
-        (bytes, "Base64"),
-        (Any, "unknown"),
-        (list[int], "number[]"),
         (set[str], "string[]"),
         (list[int | None], "(number | null)[]"),
-        (list, "unknown[]"),
-        (tuple[int, str], "[number, string]"),
         (tuple[int, ...], "number[]"),
         (tuple[()], "[]"),
-        (dict[str, int], "{ [key: string]: number }"),
         (dict[int, list[str]], "{ [key: string]: string[] }"),
         (dict, "{ [key: string]: unknown }"),
         (Literal["b", "a", 1, None], '1 | "a" | "b" | null'),
-        (str | None, "string | null"),
         (None | int | str, "number | string | null"),
-        (Annotated[int, msgspec.Meta(ge=0)], "number"),
     ],
 )
 def test_types(tp: Any, text: str) -> None:
