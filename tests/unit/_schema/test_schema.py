@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Coroutine, Iterable, Iterator
+from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
@@ -61,20 +61,11 @@ def test_a_function() -> None:
 
 
 def test_the_order_is_that_of_names() -> None:
-    first, second = Server(), Server()
-    places = [("b", "x"), (None, "z"), ("a", "x"), (None, "y"), ("b", "w")]
-    for server, order in ((first, places), (second, places[::-1])):
-        for channel, event in order:
-            (server if channel is None else server.of(channel)).on(event, lambda value: value)
-    events = describe(first).events
-    assert [(event.channel, event.event) for event in events] == [
-        (None, "y"),
-        (None, "z"),
-        ("a", "x"),
-        ("b", "w"),
-        ("b", "x"),
-    ]
-    assert describe(second) == describe(first)
+    server = Server()
+    for channel, event in (("b", "x"), (None, "z"), ("a", "x"), (None, "y"), ("b", "w")):
+        (server if channel is None else server.of(channel)).on(event, lambda value: value)
+    places = [(event.channel, event.event) for event in describe(server).events]
+    assert places == [(None, "y"), (None, "z"), ("a", "x"), ("b", "w"), ("b", "x")]
 
 
 class Clock(Service):
@@ -147,18 +138,6 @@ def test_hidden_is_true_or_false(wrong: Any) -> None:
             call()
 
 
-def test_what_is_never_described_cannot_be_hidden() -> None:
-    with pytest.raises(TypeError, match=r"'open' reports on the connection: .* and hidden= do not apply"):
-        Server().on("open", lambda peer: None, hidden=True)
-
-    class Contract(Protocol):
-        @method(hidden=True)
-        async def secret(self) -> None: ...
-
-    with pytest.raises(TypeError, match="options belong to the method that implements it"):
-        Server().of("x").implement(Contract, object())
-
-
 @pytest.mark.parametrize("other", [None, "server", Server().of("chat"), Server])
 def test_nothing_else_can_be_described(other: Any) -> None:
     with pytest.raises(TypeError, match=r"describe\(\) takes a Server, a Client or a Router, got"):
@@ -172,10 +151,6 @@ async def coroutine() -> int:
     return 1
 
 
-def awaitable() -> Awaitable[int]:
-    return coroutine()
-
-
 def nested() -> Annotated[Coroutine[Any, Any, int], "in a task"]:
     return coroutine()
 
@@ -186,10 +161,6 @@ async def yields() -> AsyncIterator[int]:
 
 def yields_plainly() -> Iterable[int]:
     yield 1
-
-
-def gives_an_iterator() -> Iterator[int]:
-    return iter([1])
 
 
 async def gives_an_iterable() -> AsyncIterable[int]:
@@ -211,10 +182,6 @@ async def exchange(pieces: Stream[int]) -> AsyncIterator[str]:
 async def converse(room: str, channel: AnonymousChannel) -> None: ...
 
 
-def open_channel(room: str, ctx: Context) -> AnonymousChannel:
-    return ctx.channel()
-
-
 @dataclass
 class Point:
     """A place."""
@@ -223,20 +190,17 @@ class Point:
 
 
 STREAM = ("stream", INTEGER, None, None)
-CONVERSATION = ("conversation", None, None, None)
 
 
 @pytest.mark.parametrize(
     ("function", "kind", "parameters"),
     [
-        *((function, ("value", None, INTEGER, None), []) for function in (coroutine, awaitable, nested)),
-        (functools.partial(coroutine), ("value", None, INTEGER, None), []),
-        *((function, STREAM, []) for function in (yields, yields_plainly, gives_an_iterator, gives_an_iterable)),
+        *((function, ("value", None, INTEGER, None), []) for function in (coroutine, nested)),
+        *((function, STREAM, []) for function in (yields, yields_plainly, gives_an_iterable)),
         (letters, ("stream", {}, None, None), ["text"]),
         (upload, ("upload", None, STRING, INTEGER), ["name"]),
         (exchange, ("exchange", STRING, None, INTEGER), []),
-        (converse, CONVERSATION, ["room"]),
-        (open_channel, CONVERSATION, ["room"]),
+        (converse, ("conversation", None, None, None), ["room"]),
         (Point, ("value", None, {"$ref": "#/$defs/Point"}, None), ["x"]),
     ],
 )
@@ -275,7 +239,6 @@ odd.__doc__ = "half \ud800 of it"
         (Silent, ""),
         (Quiet, ""),
         (Point, "A place."),
-        (Callable(), "Called like a function."),
         (functools.partial(Callable()), "Called like a function."),
         (odd, "half ? of it"),  # which is no Unicode
     ],
@@ -326,21 +289,12 @@ def test_types_that_only_hooks_know() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("tp", "schema"),
-    [
-        (object, {}),
-        (dict[str, object], {"type": "object", "additionalProperties": {}}),
-        (list[object], {"type": "array", "items": {}}),
-        (Annotated[list[object], msgspec.Meta(max_length=2)], {"type": "array", "items": {}, "maxItems": 2}),
-    ],
-)
-def test_an_object_is_any_value(tp: Any, schema: Any) -> None:
-    def handler(value: Any) -> Any: ...
+def test_an_object_is_any_value() -> None:
+    def handler(value: Annotated[list[object], msgspec.Meta(max_length=2)]) -> object: ...
 
-    handler.__annotations__ = {"value": tp, "return": tp}
     event = described(handler)
-    assert (event.parameters[0].schema, event.result, event.notes) == (schema, schema, ())
+    assert event.parameters[0].schema == {"type": "array", "items": {}, "maxItems": 2}
+    assert (event.result, event.notes) == ({}, ())
 
 
 def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:

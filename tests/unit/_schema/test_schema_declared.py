@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import enum
 import math
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import UTC, datetime
 from ipaddress import IPv4Address
 from typing import Any, Protocol
 
@@ -18,7 +16,6 @@ from wsrpc import Client, Router, Server, method
 from wsrpc.codecs import JsonCodec, MsgpackCodec
 from wsrpc.schema import Description, EventSchema, ParameterSchema, describe
 
-INTEGER = {"type": "integer"}
 STRING = {"type": "string"}
 
 
@@ -43,8 +40,7 @@ class Everything(Protocol):
     async def started(self, at: int = 0, *, by: str) -> None: ...
 
 
-def names(description: Description) -> list[tuple[str | None, str]]:
-    return [(event.channel, event.event) for event in description.emits]
+NEWS = ["said", "served", "wire-name"]
 
 
 def test_declared_events_are_described() -> None:
@@ -90,16 +86,12 @@ def test_declarations_of_channels_routers_and_clients() -> None:
     server = Server()
     server.include(router, channel="included")
     server.declare(Everything)
-    news = ["said", "served", "wire-name"]
-    assert names(describe(server)) == [
-        (None, "started"),
-        *(("included", event) for event in news),
-        *(("news", event) for event in news),
-    ]
-    assert names(describe(router)) == [(None, event) for event in news]
-    client = Client("ws://127.0.0.1:1")
+    client = Client()
     client.declare(News)
-    assert names(describe(client)) == [(None, event) for event in news]
+    places = [(None, "started"), *((at, event) for at in ("included", "news") for event in NEWS)]
+    assert [(event.channel, event.event) for event in describe(server).emits] == places
+    for description in (describe(router), describe(client)):
+        assert [(event.channel, event.event) for event in description.emits] == [(None, event) for event in NEWS]
     # `at` is always sent, because `by` follows it.
     assert [(p.name, p.optional) for p in describe(server).emits[0].parameters] == [("at", False), ("by", False)]
 
@@ -115,13 +107,6 @@ def test_a_type_without_a_schema_is_noted() -> None:
 
 
 # ---------------------------------------------------------------- defaults
-
-
-HERE = IPv4Address("10.0.0.1")
-
-
-class Size(enum.Enum):
-    SMALL = "s"
 
 
 class Point(pydantic.BaseModel):
@@ -149,23 +134,13 @@ def default_of(default: Any, tp: Any = Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("default", "written"),
     [
-        (1, 1),
-        (-0.5, -0.5),
         (2**70, 2**70),
-        ("text", "text"),
         (None, None),
-        (False, False),
         (b"abc", "YWJj"),
         ((1, ("a", None)), [1, ["a", None]]),
-        ({"a": [1]}, {"a": [1]}),
         ({1: 2}, {"1": 2}),
-        (frozenset({1}), [1]),
         (range(3), [0, 1, 2]),
-        (Size.SMALL, "s"),
         (datetime(2026, 1, 2, tzinfo=UTC), "2026-01-02T00:00:00Z"),
-        (timedelta(seconds=1), "PT1S"),
-        (Decimal("1.50"), "1.50"),
-        (Cup("tea"), {"drink": "tea", "size": 200}),
         (Line(), {"ends": [1, 2]}),
         (Point(), {"x": 1}),
     ],
@@ -188,30 +163,4 @@ def test_a_default_that_json_does_not_have_is_left_out(default: Any) -> None:
 @pytest.mark.parametrize("codec", [JsonCodec(enc_hook=str), MsgpackCodec(enc_hook=str), None])
 def test_the_hook_of_the_codec_encodes_defaults(codec: Any) -> None:
     options = {"enc_hook": str} if codec is None else {"codec": codec}
-    assert default_of(HERE, **options) == "10.0.0.1"
-    client = Client("ws://127.0.0.1:1", **options)
-    client.on("event", lambda address=HERE: None)
-    assert describe(client).events[0].parameters[0].schema == {"default": "10.0.0.1"}
-
-
-def test_a_default_stands_beside_a_reference() -> None:
-    def handler(cup: Cup = Cup("tea")) -> None: ...  # noqa: B008
-
-    server = Server()
-    server.on("event", handler)
-    [event] = describe(server).events
-    assert event.parameters[0].schema == {"$ref": "#/$defs/Cup", "default": {"drink": "tea", "size": 200}}
-
-
-def test_what_is_required_or_takes_the_rest_has_no_default() -> None:
-    server = Server()
-
-    @server.on("event")
-    def event(first: int, second: int = 2, *rest: int) -> None: ...
-
-    @server.on("keywords")
-    def keywords(first: int = 1, *, second: int) -> None: ...
-
-    described = {each.event: each for each in describe(server).events}
-    assert [p.schema for p in described["event"].parameters] == [INTEGER, {**INTEGER, "default": 2}, INTEGER]
-    assert [(p.schema, p.optional) for p in described["keywords"].parameters] == [(INTEGER, False)] * 2
+    assert default_of(IPv4Address("10.0.0.1"), **options) == "10.0.0.1"
