@@ -140,24 +140,9 @@ class Branch(msgspec.Struct, tag="branch"):
     right: Leaf | Branch
 
 
-class Menu(pydantic.BaseModel):
-    title: str
-    entries: list[Menu] = []
-
-
-class Nested(typing_extensions.TypedDict):
-    depth: int
-    inner: NotRequired[Nested]
-
-
 class Packed(msgspec.Struct, Generic[T]):
     value: T
     other: T | None = None
-
-
-@attrs.define
-class Kept(Generic[T]):
-    value: T
 
 
 class Wire(msgspec.Struct, tag=1, array_like=True):
@@ -166,17 +151,6 @@ class Wire(msgspec.Struct, tag=1, array_like=True):
 
 class Pipe(msgspec.Struct, tag=2, array_like=True):
     liters: float
-
-
-class Strict(pydantic.BaseModel, strict=True):
-    at: datetime
-    data: bytes = b""
-    pair: tuple[int, str] = (0, "")
-
-
-class Aliased(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(populate_by_name=True)
-    number: int = pydantic.Field(alias="theNumber", ge=0)
 
 
 class Page(pydantic.BaseModel, Generic[T]):
@@ -199,25 +173,7 @@ CLASSES = [
     ),
     _of(generic(Packed, Chain), st.builds(Packed, CHAINS, st.none() | CHAINS), "object"),
     _of(Leaf | Branch, _recursive(LEAVES, lambda inner: st.builds(Branch, inner, inner)), "object"),
-    _of(
-        Menu,
-        _recursive(
-            TEXTS.map(lambda title: Menu(title=title)),
-            lambda inner: st.builds(lambda *given: Menu(title=given[0], entries=given[1]), TEXTS, st.lists(inner)),
-        ),
-        "object",
-    ),
-    _of(
-        Nested,
-        _recursive(
-            st.fixed_dictionaries({"depth": INTEGERS}),
-            lambda inner: st.fixed_dictionaries({"depth": INTEGERS, "inner": inner}),
-        ),
-        "object",
-    ),
     _of(Wire | Pipe, st.builds(Wire, INTEGERS) | st.builds(Pipe, FLOATS), *ARRAY_OF_FIELDS),
-    _of(Strict, st.builds(Strict, at=st.datetimes(EARLIEST, LATEST), data=st.binary(max_size=4))),
-    _of(Aliased, st.builds(Aliased, theNumber=st.integers(0, 9))),
     _of(generic(Page, int), st.builds(generic(Page, int), items=st.lists(INTEGERS, max_size=2))),
     _of(Point | Circle, st.builds(Point, INTEGERS, INTEGERS) | st.builds(Circle, FLOATS)),
 ]
@@ -270,47 +226,52 @@ def fields(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Fields:
     return Fields(found, defaults)
 
 
-@st.composite
-def dataclasses_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    found = draw(fields(inner).filter(lambda each: "self" not in each.types))
+def dataclass_of(draw: st.DrawFn, found: Fields) -> Any:
     given = [(*field[:2], dataclasses.field(default=field[2])) if field[2:] else field for field in found.listed()]
-    cls = dataclasses.make_dataclass("Made", given, slots=draw(st.booleans()), frozen=draw(st.booleans()))
-    return _of(cls, found.instances(cls), "object")
+    return dataclasses.make_dataclass("Made", given, slots=draw(st.booleans()), frozen=draw(st.booleans()))
 
 
-@st.composite
-def attrs_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    found = draw(fields(inner).filter(lambda each: "self" not in each.types))
+def attrs_of(draw: st.DrawFn, found: Fields) -> Any:
     given = {
         name: attrs.field(type=tp if tp is not None else type(None), **dict(zip(["default"], default, strict=False)))
         for name, tp, *default in found.listed()
     }
-    cls = attrs.make_class("Attributes", given, frozen=draw(st.booleans()))
-    return _of(cls, found.instances(cls), "object")
+    return attrs.make_class("Attributes", given, frozen=draw(st.booleans()))
 
 
-@st.composite
-def structs_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    found = draw(fields(inner).filter(lambda each: "self" not in each.types))
-    options: dict[str, Any] = {
-        "array_like": draw(st.booleans()),
-        "omit_defaults": draw(st.booleans()),
-        "forbid_unknown_fields": draw(st.booleans()),
-        "rename": draw(st.sampled_from([None, "camel", "kebab", "upper"])),
-        "frozen": draw(st.booleans()),
-    }
+def struct_of(draw: st.DrawFn, found: Fields) -> Any:
+    options: dict[str, Any] = dict.fromkeys(["array_like", "omit_defaults", "forbid_unknown_fields", "frozen"])
+    options = {name: draw(st.booleans()) for name in options}
+    options["rename"] = draw(st.sampled_from([None, "camel", "kebab", "upper"]))
     if "type" not in found.types:
         options["tag"] = draw(st.sampled_from([None, True, 5, "made"]))
-    cls = msgspec.defstruct("Structure", found.listed(), **options)
-    return _of(cls, found.instances(cls), *(ARRAY_OF_FIELDS if options["array_like"] else ["object"]))
+    return msgspec.defstruct("Structure", found.listed(), **options)
+
+
+def named_tuple_of(_: st.DrawFn, found: Fields) -> Any:
+    made: Any = NamedTuple("Named", [field[:2] for field in found.listed()])  # type: ignore[misc]
+    made.__new__.__defaults__ = tuple(found.defaults.values())
+    made._field_defaults = found.defaults
+    return made
+
+
+def model_of(_: st.DrawFn, found: Fields) -> Any:
+    given: dict[str, Any] = {name: (each.type, found.defaults.get(name, ...)) for name, each in found.types.items()}
+    return pydantic.create_model("Model", **given)
 
 
 @st.composite
-def models_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
+def classes_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed], makers: list[Callable[..., Any]]) -> Typed:
+    make = draw(st.sampled_from(makers))
     found = draw(fields(inner))
-    given: dict[str, Any] = {name: (each.type, found.defaults.get(name, ...)) for name, each in found.types.items()}
-    cls: Any = pydantic.create_model("Model", **given)
-    return Typed(cls, found.instances(cls))
+    if make in (dataclass_of, attrs_of, struct_of):
+        found.types.pop("self", None)
+        found.defaults.pop("self", None)
+    cls = make(draw, found)
+    if make is model_of:
+        return Typed(cls, found.instances(cls))
+    is_array = make is named_tuple_of or (make is struct_of and cls.__struct_config__.array_like)
+    return _of(cls, found.instances(cls), *(ARRAY_OF_FIELDS if is_array else ["object"]))
 
 
 @st.composite
@@ -322,16 +283,6 @@ def dicts_with_keys(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
     values = {name: each.values for name, each in found.items()}
     optional = {name: values.pop(name) for name in missing}
     return _of(make("Keyed", hints), st.fixed_dictionaries(values, optional=optional), "object")
-
-
-@st.composite
-def named_tuples_of(draw: st.DrawFn, inner: st.SearchStrategy[Typed]) -> Typed:
-    found = draw(fields(inner))
-    listed = found.listed()
-    made: Any = NamedTuple("Named", [field[:2] for field in listed])  # type: ignore[misc]
-    made.__new__.__defaults__ = tuple(found.defaults.values())
-    made._field_defaults = found.defaults
-    return _of(made, found.instances(made), *ARRAY_OF_FIELDS)
 
 
 @st.composite
@@ -393,13 +344,9 @@ def containers(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
         unions_of(inner),
         inner.map(lambda each: _of(generic(Box, each.type), st.builds(Box, each.values), "object")),
         inner.map(lambda each: _of(generic(Packed, each.type), st.builds(Packed, each.values, each.values), "object")),
-        inner.map(lambda each: _of(generic(Kept, each.type), st.builds(Kept, each.values), "object")),
         inner.map(lambda each: Typed(NewType("New", each.type), each.values, each.json)),  # pyright: ignore
-        dataclasses_of(inner),
-        attrs_of(inner),
-        structs_of(inner),
+        classes_of(inner, [dataclass_of, attrs_of, struct_of, named_tuple_of]),
         dicts_with_keys(inner),
-        named_tuples_of(inner),
     )
 
 
@@ -413,7 +360,7 @@ def for_models(inner: st.SearchStrategy[Typed]) -> st.SearchStrategy[Typed]:
                 generic(Page, each.type), st.builds(lambda v: generic(Page, each.type)(items=[v]), each.values)
             )
         ),
-        models_of(inner),
+        classes_of(inner, [model_of]),
     )
 
 
@@ -422,16 +369,11 @@ OF_MODELS = [each for each in SCALARS if each.type not in (bytearray, timedelta)
 ]
 """What fields of models have. pydantic writes 365 days as a year, which msgspec does not read."""
 
+LEAF_TYPES = st.one_of(*map(st.sampled_from, (SCALARS, CLASSES, list(ROW_TYPES.values()))))
 types: st.SearchStrategy[Typed] = st.one_of(
-    st.sampled_from(SCALARS),
-    st.sampled_from(CLASSES),
-    st.sampled_from(list(ROW_TYPES.values())),
+    LEAF_TYPES,
     enums(),
-    st.recursive(
-        st.one_of(st.sampled_from(SCALARS), st.sampled_from(CLASSES), st.sampled_from(list(ROW_TYPES.values()))),
-        containers,
-        max_leaves=4,
-    ),
+    st.recursive(LEAF_TYPES, containers, max_leaves=4),
     st.recursive(st.sampled_from(OF_MODELS), for_models, max_leaves=3),
 ).filter(lambda each: accepted(each.type))
 """All kinds of types that a handler accepts, with values."""

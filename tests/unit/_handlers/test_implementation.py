@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 import math
@@ -60,10 +59,8 @@ async def test_where_a_contract_is_implemented(where: str) -> None:
 async def test_by_a_service() -> None:
     server = Server()
     server.add_service(ChatService, channel="chat", implements=Chat)
-    server.add_service(ChatService, lambda: ChatService(), channel="other", implements=Chat)
     async with connect(server) as client:
         await try_out(client.of("chat").proxy(Chat))
-        await try_out(client.of("other").proxy(Chat))
         assert await client.of("chat").request("extra") == "extra"
         with pytest.raises(wsrpc.UnknownEvent):
             await client.of("chat").request("not_in_the_contract", "x")
@@ -94,27 +91,6 @@ async def test_attributes_implement_the_channels() -> None:
         server.of("x").implement(App, AppImplementation())
     with pytest.raises(TypeError, match=r"has channels \(chat\), and a service has one"):
         server.add_service(ChatService, implements=App)
-
-
-class Options:
-    def __init__(self) -> None:
-        self.order: list[str] = []
-
-    @wsrpc.method(ordered=True, lax=True)
-    async def add(self, a: int, b: int = 1) -> int:
-        self.order.append(f"begin {a}")
-        await asyncio.sleep(0)
-        self.order.append(f"end {a}")
-        return a + b
-
-
-async def test_method_gives_the_options_of_a_handler() -> None:
-    server = Server()
-    options = Options()
-    server.implement(Adds, options)
-    async with connect(server) as client:
-        await asyncio.gather(client.request("add", "1"), client.request("add", 2))
-        assert options.order == ["begin 1", "end 1", "begin 2", "end 2"]
 
 
 # ------------------------------------------------------------ what fits
@@ -261,6 +237,7 @@ async def test_args_take_the_place_of_parameters_and_have_the_types_of_the_contr
 
 
 class Trusted:
+    @wsrpc.method(lax=True)
     def add(self, a: int, b: int = 1, *, as_admin: bool = False, log: Any = print) -> int:
         assert not as_admin
         return a + b
@@ -270,7 +247,7 @@ async def test_callers_cannot_set_what_the_contract_does_not_have() -> None:
     server = Server()
     server.implement(Adds, Trusted())
     async with connect(server) as client:
-        assert await client.request("add", 1, 2) == 3
+        assert await client.request("add", "1", 2) == 3
         with pytest.raises(BadArguments, match="expected at most 2 arguments, got 3"):
             await client.request("add", 1, 2, True)
     [add] = describe(server).events
@@ -438,17 +415,3 @@ async def test_a_closed_channel_takes_no_implementation() -> None:
     channel.close()
     with pytest.raises(wsrpc.ChannelClosed):
         channel.implement(Chat, ChatImplementation())
-
-
-def test_a_service_that_cannot_be_added_leaves_nothing() -> None:
-    class Half(Service):
-        @wsrpc.method
-        def first(self) -> None: ...
-
-        @wsrpc.method(timeout=5)
-        def second(self) -> None: ...
-
-    server = Server()
-    with pytest.raises(TypeError, match="timeout= is for an `async def`"):
-        server.add_service(Half)
-    assert describe(server).events == ()

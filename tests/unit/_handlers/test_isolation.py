@@ -11,7 +11,7 @@ import pytest
 from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Limits, Peer, RemoteError, Server, current_context, current_peer
+from wsrpc import Limits, Peer, RemoteError, Server, current_context, current_peer
 from wsrpc.testing import ScriptedTransport, connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -42,30 +42,6 @@ def serving() -> Server:
 
 
 # ---------------------------------------------------------------- context variables
-
-
-async def test_an_event_that_outlives_its_session_is_handled_in_the_context_of_the_code_that_connected() -> None:
-    client, transport = Client(limits=LIMITS.replace(running=1)), ScriptedTransport()
-    gate, seen = asyncio.Event(), list[str]()
-
-    async def note() -> None:
-        await gate.wait()
-        seen.append(user.get())
-
-    async def connect_as(name: str) -> None:
-        user.set(name)
-        await client.bind(transport)
-
-    client.on("note", note)
-    await asyncio.create_task(connect_as("ada"))
-    transport.feed({"a": ["note"]}, {"a": ["note"]})
-    await turns()
-    transport.lose()
-    await turns()
-    gate.set()
-    await turns()
-    assert seen == ["ada", "ada"]
-    await client.close()
 
 
 @pytest.mark.parametrize("way", ["inline", "async", "inline awaitable"])
@@ -174,21 +150,17 @@ async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_con
     assert sum(f"handler of '{event}'" in text for text in messages(caplog, logging.ERROR)) >= 2
 
 
-@pytest.mark.parametrize("kind", ["sync", "async"])
-async def test_current_peer_works_in_all_lifecycle_handlers_to_their_end(kind: str) -> None:
+async def test_current_peer_works_in_all_lifecycle_handlers_to_their_end() -> None:
     d = Driven(bind=False)
     seen: list[str] = []
 
     def note(event: str) -> Any:
-        def sync(*_: Any) -> None:
+        async def later(*_: Any) -> None:
+            await asyncio.sleep(0)
             assert current_peer() is d.peer
             seen.append(event)
 
-        async def later(*_: Any) -> None:
-            await asyncio.sleep(0)
-            sync()
-
-        return sync if kind == "sync" else later
+        return later
 
     for event in LIFECYCLE:
         d.peer.on(event, note(event))
@@ -199,5 +171,3 @@ async def test_current_peer_works_in_all_lifecycle_handlers_to_their_end(kind: s
     d.transport.lose()
     await turns()
     assert sorted(seen) == ["close", "error", "error", "message", "message", "open"]
-    if kind == "sync":
-        assert seen == ["open", "message", "error", "message", "error", "close"]

@@ -77,7 +77,6 @@ async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplo
     for n in range(3):
         d.peer.on("same place", lambda n=n: n)
     assert caplog.records == []
-    assert await d.fed({"i": 1, "a": ["same place"]}) == [{"i": 1, "d": 2}]
 
     def one() -> int:
         return 1
@@ -86,13 +85,11 @@ async def test_the_last_registration_wins_and_one_from_elsewhere_is_logged(caplo
         return 2
 
     assert d.peer.of("room").on("e", one) is one, "so that it is a decorator"
-    d.peer.of("room").once("once")(one)
     d.peer.of("room").on("e")(two)
     [record] = caplog.records
+    places = [f"{__file__}:{function.__code__.co_firstlineno}" for function in (one, two)]
     text = record.getMessage()
-    lines = [function.__code__.co_firstlineno for function in (one, two)]
-    assert record.levelno == logging.WARNING and "room:e" in text
-    assert text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
+    assert record.levelno == logging.WARNING and "room:e" in text and text.index(places[0]) < text.index(places[1])
     assert await d.fed({"i": 1, "c": "room", "a": ["e"]}) == [{"i": 1, "d": 2}]
 
 
@@ -104,7 +101,6 @@ async def test_closing_a_channel_removes_its_handlers() -> None:
     error = rejection(await d.fed({"i": 1, "c": "room", "a": ["x"]}), 1)
     assert error == {"message": "No event listener for 'x' on channel 'room'", "code": "wsrpc.unknown_event"}
     channel.close("bored")
-    channel.close("again")
     assert channel.closed and channel.close_reason == "bored"
     error = rejection(await d.fed({"i": 1, "c": "room", "a": ["e"]}), 1)
     assert error == {"message": "Channel 'room' does not exist", "code": "wsrpc.unknown_event"}
@@ -112,11 +108,10 @@ async def test_closing_a_channel_removes_its_handlers() -> None:
 
 
 @pytest.mark.parametrize("name", ["open", "connect", "message", "error", "close", "disconnect"])
-async def test_reserved_names_are_refused_inbound_on_main_and_ordinary_elsewhere(name: str) -> None:
+async def test_reserved_names_are_refused_inbound(name: str) -> None:
     d = Driven(bind=False)
     ran: list[str] = []
     d.peer.on(name, lambda: ran.append("lifecycle"))
-    d.peer.of("room").on(name, lambda x: ran.append(x))
     d.peer.bind(d.transport)
     await turns()
     before = list(ran)
@@ -127,8 +122,6 @@ async def test_reserved_names_are_refused_inbound_on_main_and_ordinary_elsewhere
     if name != "message":  # that one sees the messages themselves
         assert ran == before
     assert d.ignored == {"reserved event": 3}
-    assert await d.fed({"i": 2, "c": "room", "a": [name, "hello"]}) == [{"i": 2, "d": None}]
-    assert "hello" in ran
 
 
 # ---------------------------------------------------------------- arguments and results
@@ -323,7 +316,7 @@ async def test_expose_errors_sends_the_text(
 
 
 @pytest.mark.parametrize("seconds", [0.2, 0.09])
-@pytest.mark.parametrize("way", ["inline", "behind an async one", "middleware", "ordered", "waiting"])
+@pytest.mark.parametrize("way", ["inline", "behind an async one", "middleware", "ordered"])
 async def test_a_sync_handler_that_holds_the_loop_is_named(
     way: str, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -340,12 +333,7 @@ async def test_a_sync_handler_that_holds_the_loop_is_named(
         d.peer.use(pass_on)
     if way == "behind an async one":
         d.feed({"a": ["wait"]})
-    if way == "waiting":
-        d.transport.pause()
-    d.feed({"i": 1, "a": ["sluggish"]})
-    if way == "waiting":
-        d.transport.resume()
-    await turns()
+    await d.fed({"i": 1, "a": ["sluggish"]})
     # The time between reads does not count, nor that of handlers which only wait.
     d.clock.advance(5)
     blocked.go.set()
@@ -515,7 +503,7 @@ async def test_message_handlers_see_everything_that_arrives() -> None:
         await message.processed()
 
 
-@pytest.mark.parametrize("way", ["runs", "fails", "cancelled", "waits", "refused", "unknown", "middleware", "dropped"])
+@pytest.mark.parametrize("way", ["runs", "fails", "cancelled", "refused", "unknown", "middleware", "dropped"])
 async def test_processed_ends_when_the_handler_is_done(way: str) -> None:
     d = Driven()
     seen: list[Message] = []
@@ -529,17 +517,11 @@ async def test_processed_ends_when_the_handler_is_done(way: str) -> None:
 
     if way == "middleware":
         d.peer.use(pass_on)
-    if way == "waits":
-        d.transport.pause()
     d.peer.on("h", handler)
     d.feed({"i": 1, "a": ["nobody" if way == "unknown" else "h", *([1] if way == "refused" else [])]})
     done = asyncio.ensure_future(seen[0].processed())
     await turns()
     assert done.done() == (way in ("unknown", "refused"))
-    if way == "waits":
-        d.transport.resume()
-        await turns()
-        assert not done.done()
     if way == "cancelled":
         d.feed({"i": 1, "x": 0})
     elif way == "dropped":
