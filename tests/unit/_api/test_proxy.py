@@ -19,9 +19,6 @@ from wsrpc import (
     AnonymousChannel,
     BadArguments,
     BadResult,
-    ChannelClosed,
-    Client,
-    ConnectionLost,
     Handshake,
     Peer,
     RemoteError,
@@ -138,7 +135,6 @@ async def test_misuse_is_a_type_error_that_names_the_member() -> None:
         for wrong, text in (
             (lambda: chat.say(), r"Chat\.say\(\): missing a required argument: 'text'"),
             (lambda: chat.say("hi", loud=True), r"Chat\.say\(\): got an unexpected keyword argument 'loud'"),
-            (lambda: chat.say("hi", True), r"Chat\.say\(\): too many positional arguments"),
             (lambda: places.unknown(b=5), r"Places\.unknown\(\) needs 'a' where an argument after it is given"),
             (lambda: chat.shout(None), r"Chat.shout\(\) takes an iterable or async iterable .*, got None"),
             (
@@ -148,8 +144,6 @@ async def test_misuse_is_a_type_error_that_names_the_member() -> None:
         ):
             with pytest.raises(TypeError, match=text):
                 wrong()
-        with pytest.raises(TypeError, match=r"Chat.upload\(\) takes an iterable or async iterable .*, got None"):
-            await chat.upload("f", None)
         with pytest.raises(AttributeError, match=r"contract Chat has no member 'sya'"):
             chat.sya("hi")
         with pytest.raises(AttributeError, match="'ChatProxy' object has no attribute '_private'"):
@@ -215,17 +209,6 @@ async def test_errors_within_a_stream_name_the_member() -> None:
         assert caught.value.__notes__ == ["called as Chat.history"]
 
 
-async def test_on_a_closed_channel_calls_are_refused() -> None:
-    async with connect(chat_server()) as client:
-        channel = client.of("chat")
-        chat = channel.proxy(Chat)
-        channel.close("enough")
-        with pytest.raises(ChannelClosed):
-            await chat.say("hi")
-        with pytest.raises(ChannelClosed):
-            channel.proxy(Chat)
-
-
 # ------------------------------------------------------------ options
 
 
@@ -240,28 +223,19 @@ async def test_options_go_with_all_calls_of_the_new_proxy() -> None:
             raise RpcError("busy", code="busy")
         return "pong"
 
+    retry = Retry(initial=0, max=0, retry=lambda error: isinstance(error, RemoteError) and error.code == "busy")
     async with connect(server) as client:
         base = client.proxy(Base)
-        patient = with_options(
-            base,
-            timeout=None,
-            retry=Retry(initial=0, max=0, retry=lambda error: isinstance(error, RemoteError) and error.code == "busy"),
-        )
+        patient = with_options(base, timeout=None, retry=retry)
         assert await with_options(patient, offline="fail").ping() == "pong" and len(attempts) == 3
         careless = with_options(patient, idempotent=True)
-        for again in (base, with_options(patient, retry=None), with_options(careless, retry=None)):
+        for again in (base, with_options(careless, retry=None)):
             attempts.clear()
             with pytest.raises(RemoteError, match="busy"):
                 await again.ping()
-
-
-async def test_offline_fail_is_for_one_proxy_only() -> None:
-    async with Client() as client:  # it has no connection until bind()
-        base = client.proxy(Base)
-        with pytest.raises(ConnectionLost):
-            await with_options(base, offline="fail").ping()
-        with pytest.raises(RequestTimeout):  # waits for a connection
+        with pytest.raises(RequestTimeout) as caught:
             await with_options(base, timeout=0).ping()
+        assert caught.value.__notes__ == ["called as Base.ping"]
 
 
 async def test_retry_is_refused_by_what_cannot_be_asked_again() -> None:

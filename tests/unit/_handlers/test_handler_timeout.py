@@ -306,18 +306,6 @@ async def test_who_is_cancelled_before_is_not_cancelled_again() -> None:
     driven.assert_empty()
 
 
-async def test_after_a_drop_events_keep_their_limit(caplog: pytest.LogCaptureFixture) -> None:
-    driven = Driven(dialer=True, keeps_offline=True)
-    driven.peer.on("slow", hangs, timeout=1)
-    await driven.fed({"a": ["slow"]})
-    driven.transport.lose()
-    driven.rebind()
-    await turns()
-    driven.take()
-    assert await advanced(driven, 1.1) == [] and "took longer than 1 s" in caplog.text
-    driven.assert_empty()
-
-
 async def test_it_may_have_run_so_only_what_is_idempotent_is_asked_again() -> None:
     server = Server()
     retry = Retry(initial=0.001, retry=lambda error: True)

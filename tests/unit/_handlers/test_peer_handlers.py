@@ -127,24 +127,6 @@ async def test_reserved_names_are_refused_inbound(name: str) -> None:
 # ---------------------------------------------------------------- arguments and results
 
 
-async def test_a_plain_function_may_return_an_awaitable() -> None:
-    d = Driven()
-
-    async def later(x: int) -> int:
-        return x + 1
-
-    d.peer.on("coroutine", lambda x: later(x))
-    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    d.peer.on("future", lambda: future)
-    assert await d.fed({"i": 1, "a": ["coroutine", 1]}, {"i": 2, "a": ["future"]}) == [{"i": 1, "d": 2}]
-    future.set_result("done")
-    await turns()
-    d.expect({"i": 2, "d": "done"})
-    # Cancelled before its first step, the coroutine must not be left behind without a word to Python.
-    assert [m["i"] for m in await d.fed({"i": 3, "a": ["coroutine", 1]}, {"i": 3, "x": "no"})] == [3]
-    d.assert_empty()
-
-
 @pytest.mark.parametrize("place", ["plain", "thread", "ordered", "middleware"])
 async def test_an_event_with_too_many_arguments_reaches_its_handler_without_them(
     place: str, caplog: pytest.LogCaptureFixture
@@ -460,26 +442,6 @@ async def test_handler_context_is_around_each_handler() -> None:
         Server(handler_context=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="handler_context="):
         server.handler_context = "soon"  # type: ignore[assignment]
-
-
-async def test_handler_context_can_be_a_timeout() -> None:
-    scopes: list[asyncio.Timeout] = []
-    loop = asyncio.get_running_loop()
-
-    def limited(ctx: Context) -> asyncio.Timeout:
-        scopes.append(asyncio.timeout(None))
-        return scopes[-1]
-
-    server = Server(handler_context=limited)
-    blocked = Blocked()
-    server.on("slow", blocked)
-    async with connect(server) as client:
-        task = asyncio.ensure_future(client.request("slow"))
-        await turns()
-        scopes[0].reschedule(loop.time())
-        with pytest.raises(HandlerFailed):
-            await task
-        assert len(blocked.cancelled) == 1 and server.peers[0].active == 0
 
 
 # ---------------------------------------------------------------- message handlers
