@@ -89,58 +89,46 @@ class Member:
     def declared(self) -> list[str]:
         """Return source for the method in the contract."""
         lines = [] if self.event == self.name else [f"@wsrpc.method({self.event!r})"]
-        items = f"items: AsyncIterable[{self.name}_sends]"
-        match self.kind:
-            case "request":
-                head = f"async def {self.name}({self.parameters('')}) -> {self.name}_result"
-            case "stream":
-                head = f"def {self.name}({self.parameters('')}) -> wsrpc.Stream[{self.name}_result]"
-            case "upload":
-                head = f"async def {self.name}({self.parameters(items)}) -> {self.name}_result"
-            case "exchange":
-                head = f"def {self.name}({self.parameters(items)}) -> wsrpc.Stream[{self.name}_result]"
-            case "conversation":
-                head = f"async def {self.name}({self.parameters('')}) -> AnonymousChannel"
-            case "event":
-                head = f"{self.style} {self.name}({self.parameters('')}) -> None"
-        return [*lines, f"{head}: ..."]
+        n, given = self.name, self.parameters("")
+        items = self.parameters(f"items: AsyncIterable[{n}_sends]")
+        heads: dict[Kind, str] = {
+            "request": f"async def {n}({given}) -> {n}_result",
+            "stream": f"def {n}({given}) -> wsrpc.Stream[{n}_result]",
+            "upload": f"async def {n}({items}) -> {n}_result",
+            "exchange": f"def {n}({items}) -> wsrpc.Stream[{n}_result]",
+            "conversation": f"async def {n}({given}) -> AnonymousChannel",
+            "event": f"{self.style} {n}({given}) -> None",
+        }
+        return [*lines, f"{heads[self.kind]}: ..."]
 
     def implemented(self) -> list[str]:
         """Return source for the method of an implementation."""
+        n, given = self.name, self.parameters("")
+        items = self.parameters(f"items: AsyncIterator[{n}_sends]")
+        channel = given.replace("self", "self, channel: AnonymousChannel", 1)
         got = [*(each.name for each in self.arguments), *(["*rest"] if self.rest is not None else [])]
-        arrived = f"[{', '.join(got)}]"
-        record = f"self.recorder.arrived({self.name!r}, {arrived}"
-        items = f"items: AsyncIterator[{self.name}_sends]"
-        match self.kind:
-            case "request":
-                head = f"{self.style} {self.name}({self.parameters('')}) -> {self.name}_result"
-                body = [f"return {record})"]
-            case "event":
-                head = f"{self.style} {self.name}({self.parameters('')}) -> None"
-                body = [f"{record})"]
-            case "stream" if self.style == "def":
-                head = f"def {self.name}({self.parameters('')}) -> Iterator[{self.name}_result]"
-                body = [f"yield from {record})"]
-            case "stream":
-                head = f"async def {self.name}({self.parameters('')}) -> AsyncIterator[{self.name}_result]"
-                body = [f"for each in {record}):", "    yield each"]
-            case "upload":
-                head = f"async def {self.name}({self.parameters(items)}) -> {self.name}_result"
-                body = [f"return {record}, [each async for each in items])"]
-            case "exchange":
-                head = f"async def {self.name}({self.parameters(items)}) -> AsyncIterator[{self.name}_result]"
-                body = [f"for each in {record}, [each async for each in items]):", "    yield each"]
-            case "conversation":
-                channel = "channel: AnonymousChannel"
-                given = self.parameters("")
-                head = f"async def {self.name}({given.replace('self', f'self, {channel}', 1)}) -> None"
-                body = [
-                    f"answers = iter({record}, got := []))",
-                    f"async for (each,) in channel.events('item', returns=tuple[{self.name}_sends]):",
-                    "    got.append(each)",
-                    "    await channel.emit('answer', next(answers))",
-                ]
-        return [f"{head}:", *(f"    {line}" for line in body)]
+        record = f"self.recorder.arrived({n!r}, [{', '.join(got)}]"
+        read = "[each async for each in items]"
+        stream = "Iterator" if self.style == "def" else "AsyncIterator"
+        methods: dict[Kind, list[str]] = {
+            "request": [f"{self.style} {n}({given}) -> {n}_result:", f"return {record})"],
+            "event": [f"{self.style} {n}({given}) -> None:", f"{record})"],
+            "stream": [f"{self.style} {n}({given}) -> {stream}[{n}_result]:", f"for each in {record}): yield each"],
+            "upload": [f"async def {n}({items}) -> {n}_result:", f"return {record}, {read})"],
+            "exchange": [
+                f"async def {n}({items}) -> AsyncIterator[{n}_result]:",
+                f"for each in {record}, {read}): yield each",
+            ],
+            "conversation": [
+                f"async def {n}({channel}) -> None:",
+                f"answers = iter({record}, got := []))",
+                f"async for (each,) in channel.events('item', returns=tuple[{n}_sends]):",
+                "    got.append(each)",
+                "    await channel.emit('answer', next(answers))",
+            ],
+        }
+        head, *body = methods[self.kind]
+        return [head, *(f"    {line}" for line in body)]
 
 
 @dataclass(frozen=True)

@@ -350,17 +350,10 @@ async def test_a_hook_makes_its_classes_inside_a_type_that_pydantic_validates() 
         (Annotated[Any, Field(gt=0)], "secret", "Unable to apply constraint 'gt'"),
     ],
 )
-async def test_what_is_said_of_the_wrong_value(tp: Any, wrong: Any, text: str) -> None:
-    server = Server()
-
-    @typed(given=tp)
-    def take(given: Any) -> None: ...
-
-    server.on("take", take)
-    async with connect(server) as client:
-        with pytest.raises(BadArguments) as caught:
-            await client.request("take", wrong)
-    assert caught.value.message == f"take(): argument 'given' (1st): {text}"
+def test_what_is_said_of_the_wrong_value(tp: Any, wrong: Any, text: str) -> None:
+    with pytest.raises(msgspec.ValidationError) as caught:
+        converter(tp)(wrong)
+    assert str(caught.value) == text
 
 
 async def test_values_of_pydantics_own_classes_travel() -> None:
@@ -426,8 +419,6 @@ from dataclasses import dataclass
 from typing import Annotated
 import msgspec
 from annotated_types import Gt, Predicate
-from typing_extensions import TypedDict
-from wsrpc import Server
 from wsrpc._conversion.convert import converter
 
 @dataclass
@@ -444,11 +435,7 @@ def refusal(tp):
     except TypeError as exc:
         return str(exc)
 
-class Movie(TypedDict):
-    title: str
-
 assert converter(Annotated[int, msgspec.Meta(gt=0)])(1) == 1
-assert converter(Movie)({"title": "Alien"}) == {"title": "Alien"}
 assert "msgspec cannot enforce Gt(gt=0): use msgspec.Meta" in refusal(Annotated[int, Gt(0)])
 assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
 assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])

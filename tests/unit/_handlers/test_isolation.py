@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextvars import ContextVar
-from typing import Any
 
 import pytest
 from core_driver import Driven, messages, turns
@@ -148,26 +147,3 @@ async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_con
         d.transport.lose()
         await turns()
     assert sum(f"handler of '{event}'" in text for text in messages(caplog, logging.ERROR)) >= 2
-
-
-async def test_current_peer_works_in_all_lifecycle_handlers_to_their_end() -> None:
-    d = Driven(bind=False)
-    seen: list[str] = []
-
-    def note(event: str) -> Any:
-        async def later(*_: Any) -> None:
-            await asyncio.sleep(0)
-            assert current_peer() is d.peer
-            seen.append(event)
-
-        return later
-
-    for event in LIFECYCLE:
-        d.peer.on(event, note(event))
-    d.peer.bind(d.transport)
-    await turns()
-    d.feed({"i": 0.5, "a": ["e"]}, "{")
-    await turns()
-    d.transport.lose()
-    await turns()
-    assert sorted(seen) == ["close", "error", "error", "message", "message", "open"]

@@ -67,6 +67,7 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
 
     def note(kind: str) -> Any:
         def handler(peer: Peer, *_: object) -> None:
+            assert current_peer() is peer
             found[kind] = peer.server
 
         return handler
