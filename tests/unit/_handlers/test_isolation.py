@@ -10,52 +10,17 @@ import pytest
 from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Limits, Peer, RemoteError, Server, current_context, current_peer
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc import Peer, current_context, current_peer
+from wsrpc.testing import ScriptedTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-PATIENCE = 8
-LIMITS = Limits(close_timeout=2.0)
 LIFECYCLE = ["open", "message", "error", "close"]
 
 user: ContextVar[str] = ContextVar("user", default="nobody")
 
 
-def serving() -> Server:
-    server = Server(limits=LIMITS)
-    server.on("login", lambda name: (user.set(name), user.get())[1])
-
-    @server.on("fail after login")
-    def fail(name: str) -> None:
-        user.set(name)
-        raise ValueError(name)
-
-    async def whoami() -> str:
-        return user.get()
-
-    server.on("inline", lambda: user.get())
-    server.on("async", whoami)
-    server.on("inline awaitable", lambda: whoami())
-    return server
-
-
 # ---------------------------------------------------------------- context variables
-
-
-@pytest.mark.parametrize("way", ["inline", "async", "inline awaitable"])
-async def test_what_an_inline_handler_sets_is_gone_with_it(way: str) -> None:
-    server = serving()
-    async with asyncio.timeout(PATIENCE), connect(server) as one, connect(server) as two:
-        for client in (one, two):
-            assert await one.request("login", "ada") == "ada"
-            assert await client.request(way) == "nobody"
-            with pytest.raises(RemoteError):
-                await one.request("fail after login", "ada")
-            assert await client.request(way) == "nobody"
-            # Also in one read.
-            assert [*await asyncio.gather(one.request("login", "ada"), client.request(way))] == ["ada", "nobody"]
-    assert user.get() == "nobody"
 
 
 @pytest.mark.parametrize("event", [*LIFECYCLE, "login", "fail"])
