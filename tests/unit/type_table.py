@@ -142,10 +142,6 @@ class Crow(pydantic.BaseModel):
     age: int
 
 
-class Word(enum.Enum):
-    YES = "yes"
-
-
 class Seat(NamedTuple):
     number: int = Field(default=1, gt=0)
 
