@@ -23,7 +23,6 @@ from typing import (
     TypedDict,
     TypeVar,
 )
-from uuid import UUID
 
 import annotated_types
 import attrs
@@ -278,32 +277,23 @@ class Level(enum.IntEnum):
     LOW = 1
 
 
-SAME = "00000000-0000-0000-0000-000000000001"
 MOMENT = "2024-01-02T03:04:05Z"
 CONVERSIONS: list[tuple[Any, Any, Any]] = [
     (Any, {"a": [1]}, {"a": [1]}),
-    (int, 3, 3),
     (int, 2**70, 2**70),
     (float, 3, 3.0),
-    (None, None, None),
     (bytes, "YQ==", b"a"),
     (bytes, b"a", b"a"),
     (dict, {1: 2}, {1: 2}),
     (int | None, None, None),
-    (list[int], [1, 2], [1, 2]),
     (set[int], [1, 1], {1}),
     (tuple[int, str], [1, "a"], (1, "a")),
-    (tuple[int, ...], [1, 2, 3], (1, 2, 3)),
     (dict[int, int], {"1": 1}, {1: 1}),
     (list[dict[Level, str]], [{"1": "x"}], [{Level.LOW: "x"}]),
     (dict[Size, int], {"s": 1}, {Size.SMALL: 1}),
-    (list[Limited], [{"x": 1}], [Limited(1)]),
     (list[Point], [{"x": 1, "y": 2}], [Point(1, 2)]),
-    (Movie, {"title": "Alien"}, {"title": "Alien"}),
     (Pair, [1, 2], Pair(1, 2)),
-    (Literal["a", "b"], "b", "b"),
     (datetime, MOMENT, datetime(2024, 1, 2, 3, 4, 5, tzinfo=UTC)),
-    (UUID, SAME, UUID(SAME)),
     (Annotated[int, ["unhashable"]], 1, 1),
     (Crow, {"kind": "crow", "age": 1}, Crow(kind="crow", age=1)),
     (dict[str, Crow | None], {"a": None}, {"a": None}),

@@ -136,6 +136,7 @@ async def test_misuse_is_a_type_error_that_names_the_member() -> None:
             (lambda: chat.say(), r"Chat\.say\(\): missing a required argument: 'text'"),
             (lambda: chat.say("hi", loud=True), r"Chat\.say\(\): got an unexpected keyword argument 'loud'"),
             (lambda: places.unknown(b=5), r"Places\.unknown\(\) needs 'a' where an argument after it is given"),
+            (lambda: chat.shout(), r"Chat\.shout\(\): missing a required argument: 'words'"),
             (lambda: chat.shout(None), r"Chat.shout\(\) takes an iterable or async iterable .*, got None"),
             (
                 lambda: with_options(client, timeout=1),

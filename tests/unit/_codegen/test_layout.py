@@ -14,10 +14,11 @@ from hypothesis import given
 from wsrpc._codegen.layout import (
     comment,
     docstring,
+    import_from,
     literal,
 )
 
-ODD = ['"a\nb', '"""', '\\"""', "a\\", "\r\n", "a\x0cb", '"""\nimport os\n"""', "\x00", "\u2028", "\ud800"]
+ODD = ['"a\nb', 'a\nb"', '\\"""', "a\\", "\r\n", "a\x0cb", '"""\nimport os\n"""', "\x00", "\u2028", "\ud800"]
 texts = st.text() | st.sampled_from(ODD)
 
 
@@ -39,3 +40,8 @@ def test_a_comment_is_nothing_but_a_comment(text: str) -> None:
     lines = comment(text, "  ")
     assert all(line.startswith("  #") and line.isprintable() for line in lines)
     assert len(lines) == len(text.splitlines())
+
+
+def test_an_import_that_is_too_long_has_a_line_for_each_name() -> None:
+    names = ["a" * 30, "b" * 30, "c" * 30]
+    assert import_from("m", names) == ["from m import (", *(f"    {name}," for name in names), ")"]
