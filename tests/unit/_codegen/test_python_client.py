@@ -390,6 +390,7 @@ UNSET = "msgspec.UnsetType = msgspec.UNSET"
     [
         ({**INTEGER, "default": 5}, "int = 5", ...),
         (STRING, f"str | {UNSET}", ...),
+        ({}, f"Any | {UNSET}", ...),
         ({**ref("Size"), "default": "s"}, "Size = Size.S", ...),
         ({**STRING, "format": "date", "default": "2026-01-01"}, f"dt.date | {UNSET}", ...),
         ({**INTEGER, "default": None}, f"int | {UNSET}", ...),
@@ -520,7 +521,7 @@ TOO_MANY = "the types name each other more than 100,000 times, without a class"
         (chain(199, nested), None),
         (chain(5000, nested), "classes are fields of each other on more than 200 levels"),
         (chain(29, listed), None),
-        (chain(5000, listed), "classes are fields of each other on more than 200 levels"),
+        (chain(30, listed), "more than 30 definitions are named in each other, without a class"),
         (chain(8, doubled), None),
         (chain(27, doubled), TOO_MANY),
         ({**chain(8, doubled), **WIDE}, TOO_MANY),
