@@ -328,6 +328,7 @@ def test_the_page_shows_what_is_made() -> None:
 # ---------------------------------------------------------------- types
 
 
+UNIQUE = {"type": "array", "uniqueItems": True}
 ARRAY_CLASS = {"type": "array", "prefixItems": [INTEGER], "minItems": 1}
 ONE = definition({"a": INTEGER}, "a")
 TWO = definition({"b": INTEGER}, "b")
@@ -344,7 +345,12 @@ MANY = {f"c{n}": definition({"kind": {"const": n}}, "kind") for n in range(250)}
         ({"enum": [True, "a"]}, 'Literal[True, "a"]'),
         ({"enum": [[1], {"a": 1}]}, "list[Any] | dict[str, Any]"),
         ({"enum": [2**70]}, "int"),
+        ({"allOf": [INTEGER]}, "int"),
         ({"allOf": [INTEGER, {"minimum": 1}]}, "Any"),
+        ({**UNIQUE, "items": {"type": ["integer", "string"]}}, "set[int | str]"),
+        ({**UNIQUE, "items": {"anyOf": [STRING, NUMBERS]}}, "list[str | list[int]]"),
+        ({"type": "array", "prefixItems": [INTEGER, STRING], "minItems": 2, "items": False}, "tuple[int, str]"),
+        ({"type": "array", "prefixItems": [INTEGER, STRING], "items": False}, "list[int | str]"),
         ({"anyOf": [INTEGER, {}]}, "Any"),
         ({"anyOf": [STRING, {**STRING, "format": "date"}]}, "str"),
         ({"anyOf": [{**STRING, "format": "uuid"}, {**STRING, "format": "date"}]}, "str"),
