@@ -266,6 +266,7 @@ MORE = [
     Row("Frozen", "pydantic", {"x": 1}, {"x": 0}),
     Row("IntBox", "msgspec", {"value": 1}, {"value": "1"}),
     Row("Swapped[PositiveInt, str]", "pydantic", {"a": 1}, {"a": 0}),
+    Row("Swapped[int, str]", "pydantic", {"a": 1}, {"1": "a"}),
     Row("Cat | Dog | Annotated[int, Field(gt=0)]", "pydantic", {"type": "Dog", "name": "Rex"}, {"name": "Rex"}),
     Row("Annotated[list[Annotated[int, Field(gt=0)]], Meta(title='Numbers')]", "pydantic", [1], [0]),
     Row("Annotated[int, Percent()]", "pydantic", 100, 101),

@@ -165,6 +165,7 @@ def test_a_literal_number_is_neither_a_float_nor_a_truth_value() -> None:
         (Literal[True] | dict[str, int] | Plain, True, 1),
         (Literal[1] | dict[str, int] | Plain, 1, True),
         (list[Literal[False, 0] | Annotated[str, MinLen(1)]], [False, 0], [0.0]),
+        (Annotated[Literal[1, 2], Gt(1)], 2, 2.0),
     ):
         convert = converter(tp)
         assert repr(convert(good)) == repr(good)
