@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import against, results
-from .cuts import outcome
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .generator import compile_load
 from .go import build as build_go
@@ -23,7 +22,7 @@ from .measure import bad
 from .other_python import find as find_other_python
 from .other_python import subject_on
 from .processes import BenchmarkError
-from .report import files, text
+from .report import tables
 from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
 from .subjects import SUBJECTS, Subject
 from .workloads import CURVES, SECTIONS, Accepts, Curve, Section
@@ -126,8 +125,7 @@ def anything_wrong(run: results.Run) -> bool:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="wsrpc beside the systems that people would pick instead. `python -m benchmarks report FILE` makes "
-        "the pages about benchmarks in docs/contributing/ of what --json wrote.",
+        description="wsrpc beside the systems that people would pick instead.",
     )
     parser.add_argument("--quick", action="store_true", help="about 2 min: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
@@ -182,7 +180,7 @@ def run_all(options: argparse.Namespace, cores: Cores) -> int:
     run = measure(choice, plan, cores)
     if options.json is not None:
         results.save(run, options.json)
-    print(text.render(run))
+    print(tables.report(run))
     return 1 if anything_wrong(run) else 0
 
 
@@ -201,29 +199,7 @@ def run_against(options: argparse.Namespace, cores: Cores) -> int:
     return 1 if anything_wrong(run) else 0
 
 
-def report(arguments: Sequence[str]) -> int:
-    """``report FILE``: write the pages and their plots."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=report.__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=files.RESULTS, help="what --json wrote")
-    parser.add_argument("--cuts", type=Path, metavar="FILE", default=files.CUTS, help="what --cuts --json wrote")
-    parser.add_argument("--text", action="store_true", help="print the tables instead")
-    options = parser.parse_args(arguments)
-    run = results.load(options.file)
-    if options.text:
-        print(text.render(run))
-        return 0
-    if options.file.resolve() != files.RESULTS:
-        results.save(run, files.RESULTS)
-    if options.cuts.resolve() != files.CUTS:
-        outcome.save(outcome.load(options.cuts), files.CUTS)
-    for path in files.write(results.load(files.RESULTS), outcome.load(files.CUTS)):
-        print(path)
-    return 0
-
-
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["report"]:
-        return report(arguments[1:])
     options = parse(arguments)
     # A terminated run must end its servers, which happens on the way out of their blocks.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

@@ -25,7 +25,6 @@ def subject_on(python: Path) -> Subject:
         f"wsrpc on Python {version}",
         python_server("wsrpc", python=python),
         WSRPC,
-        own="websockets",
     )
 
 

@@ -16,8 +16,6 @@ class SubjectInfo(msgspec.Struct, kw_only=True):
     title: str
     kind: str
     """"wsrpc", "rpc" (another system with calls), "bare" (an echo) or "ceiling"."""
-    own: str = ""
-    """The bare echo of the same library."""
     ceiling: str = "ceiling"
     """What its load generator is measured against."""
 
@@ -54,7 +52,6 @@ class TableResult(msgspec.Struct, kw_only=True):
 
     key: str
     title: str
-    about: str
     columns: list[str]
     rows: list[list[str]]
     bad: int

@@ -322,7 +322,7 @@ def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject
 def info_of(subject: Subject) -> SubjectInfo:
     kind = "ceiling" if subject.is_ceiling else "wsrpc" if subject.is_wsrpc else "bare" if subject.is_bare else "rpc"
     ceiling = "ceiling-grpc" if isinstance(subject.speaks, Grpc) else "ceiling"
-    return SubjectInfo(title=subject.title, kind=kind, own=subject.own, ceiling=ceiling)
+    return SubjectInfo(title=subject.title, kind=kind, ceiling=ceiling)
 
 
 def prepare(curves: Sequence[Curve], plan: Plan) -> None:

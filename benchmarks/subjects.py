@@ -68,7 +68,7 @@ def go_server(what: str) -> Callable[[], Command]:
 
 @dataclass(frozen=True)
 class Subject:
-    """One system. ``own`` names the bare echo of the library that it runs on."""
+    """One system."""
 
     key: str
     title: str
@@ -77,7 +77,6 @@ class Subject:
     """None: only its Python client speaks with it."""
     needs: tuple[str, ...] = ()
     """Python modules, "node", "go"."""
-    own: str = ""
     client: str = ""
     """Its client in `benchmarks.clients`."""
     tls: bool = True
@@ -115,13 +114,12 @@ SUBJECTS = (
         client="by-hand",
         opening=False,
     ),
-    Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
+    Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, client="wsrpc"),
     Subject(
         "wsrpc-off",
         "wsrpc with `Limits(replay=0)`",
         python_server("wsrpc-off"),
         WSRPC,
-        own="websockets",
         client="wsrpc-off",
         aside=True,
     ),
@@ -132,22 +130,18 @@ SUBJECTS = (
         python_server("wsrpc-picows"),
         WSRPC,
         ("picows",),
-        own="picows",
         client="wsrpc-picows",
     ),
     Subject("aiohttp", "bare `aiohttp` echo", python_server("aiohttp"), Echo(), ("aiohttp",)),
-    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",), own="aiohttp"),
+    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",)),
     Subject("uvicorn", "bare ASGI echo on uvicorn", python_server("uvicorn"), Echo(), ("uvicorn",)),
-    Subject(
-        "wsrpc-asgi", "wsrpc through ASGI on uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",), own="uvicorn"
-    ),
+    Subject("wsrpc-asgi", "wsrpc through ASGI on uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",)),
     Subject(
         "wsrpc-fastapi",
         "wsrpc in FastAPI through ASGI",
         python_server("wsrpc-fastapi"),
         WSRPC,
         ("uvicorn", "fastapi"),
-        own="uvicorn",
     ),
     Subject(
         "wsrpc-uvicorn",
@@ -155,7 +149,6 @@ SUBJECTS = (
         python_server("wsrpc-uvicorn"),
         WSRPC,
         ("uvicorn", "fastapi"),
-        own="uvicorn",
     ),
     Subject("js", "ws-wrapper on Node, with `ws`", javascript_server, WsWrapper(), ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),

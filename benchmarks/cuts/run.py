@@ -16,7 +16,7 @@ from wsrpc.testing import FaultProxy
 
 from ..machine import node_facts
 from ..processes import BenchmarkError
-from ..report.text import table
+from ..report.tables import table
 from .ends import Ends, on_socketio, on_wsrpc
 from .gap import measure_gaps
 from .outcome import COLUMNS, Cuts, Kind, Outcome, rows, save
@@ -125,7 +125,7 @@ def run_cuts(cuts: int = CUTS, json: Path | None = None) -> bool:
     run = Cuts(date=time.strftime("%Y-%m-%d"), machine=machine, systems=outcomes, gaps=gaps)
     if json is not None:
         save(run, json)
-    print(table(INTRODUCTION, COLUMNS, rows(run)))
+    print(f"{INTRODUCTION}\n\n{table(COLUMNS, rows(run))}\n")
     print(f"{gaps.sentence()}\n")
     print(", ".join(f"{name}: {outcome.seconds:.0f} s" for name, outcome in outcomes.items()))
     return outcomes["wsrpc"].faultless

@@ -10,23 +10,6 @@ from ..subjects import Subject
 from .run import DEFAULT, ENOUGH_FOR_P999, QUICK, Row, run_latency
 from .subjects import lines
 
-ABOUT = """\
-The load generator sends each request at a fixed time, in a separate write, on one connection. It does not wait for the
-responses to earlier requests. The latency of a request counts from its fixed time, even if the generator sent it later.
-All latencies are in µs. The table shows the medians over the rounds.
-
-Each server ran at 10%, 50% and 80% of its own highest rate. The rows with a p99 ratio compare it with a bare echo. For
-this comparison, both ran at half of the highest rate of the bare echo. Servers on uvicorn are compared with the bare
-ASGI echo, and all others with the bare `websockets` echo.
-
-- **load**: the rate in *requests/s*, as a share of the highest rate that the server reaches with 64 requests in flight.
-- **p50**, **p99**, **p99.9** and **longest**: percentiles of the latency, and the longest latency.
-- **late**: the 99th percentile of the generator's own delay. The latencies include this delay.
-- **p99 ratio**: the p99 of the server, divided by the p99 of the bare echo in the same round; lower is better. The
-  median of these ratios can differ widely from the ratio of the two medians in the table.
-- **lowest–highest**: the range of the p99 ratio over the rounds.
-- **disturbed** in the last column: in at least one round, *late* was above 0.2 ms."""
-
 COLUMNS = ["", "load", "requests/s", "p50", "p99", "p99.9", "longest", "late", "p99 ratio", "lowest–highest", "remark"]
 
 LATE = 0.0002
@@ -42,7 +25,6 @@ def measure_table(quick: bool, chosen: Sequence[Subject], *, server_core: int, l
     return TableResult(
         key="latency",
         title="Latency at fixed rates",
-        about=ABOUT,
         columns=COLUMNS,
         rows=[_cells(row) for row in rows],
         bad=sum(row.bad for row in rows),
