@@ -19,7 +19,7 @@ from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.report import pages
-from scripts import modules
+from scripts import modules, tables
 from scripts.sequence_diagrams import BadDiagram, draw
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +30,7 @@ LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go":
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
 MADE = re.compile(r"^\*\(made when the site is built: ([\w ]+)\)\*$", re.MULTILINE)
-MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables, **pages.TABLES}
+MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables, **pages.TABLES, **tables.MAKERS}
 """What is put in the place of such a line."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 

@@ -25,10 +25,8 @@ import pytest
 from programs import listening, printed_by
 
 import wsrpc
-from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._session.states import TABLE, SessionInput, SessionState
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -284,12 +282,6 @@ def test_pages_are_short() -> None:
 # ---------------------------------------------------------------- what pages refer to
 
 
-def test_the_text_of_the_autobahn_page_is_that_of_its_generator() -> None:
-    """Its table is that of a run of the suite, which needs Python 2.7."""
-    text = autobahn.PAGE.read_text("utf-8")
-    assert text.startswith(autobahn.HEAD) and text.endswith(autobahn.FOOT)
-
-
 def heading_anchors(text: str) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -353,27 +345,6 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         same = module in ("wsrpc.errors", "wsrpc.handshake", "wsrpc.limits", "wsrpc.stats", "wsrpc.transport")
         shown = f"wsrpc.{name}" if same and name in at_the_root else f"{module}.{name}"
         assert shown in described, f"no page of docs/reference/api has '::: {shown}'"
-
-
-def test_the_table_of_states_is_true() -> None:
-    page = (ROOT / "docs" / "reference" / "states.md").read_text("utf-8")
-    page = page.partition("## Connection states")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
-    shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
-    # While a session has a connection, its `open` handlers end, and this side may close: then the session ends with it.
-    after = {
-        SessionState.ATTACHED: {"opening", "open"},
-        SessionState.DETACHED: {"detached"},
-        SessionState.RESUMING: {"resuming"},
-        SessionState.OVER: {"disconnected"},
-    }
-    true = {state.value: set[str]().union(*(after[new] for new, _ in TABLE[state].values())) for state in SessionState}
-    ends = after[TABLE[SessionState.ATTACHED][SessionInput.ENDED][0]]
-    opening, over = true.pop(SessionState.NEW.value), true.pop(SessionState.OVER.value)
-    true |= {"disconnected": (opening - {"open"}) | over, "closing": ends}
-    true["open"] = {"closing", *true.pop(SessionState.ATTACHED.value)}
-    true["opening"] = {"open", *true["open"]}
-    assert shown == true
 
 
 def test_the_table_of_close_codes_has_each_code() -> None:
