@@ -26,7 +26,7 @@
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
-# (and for the benchmarks: make bench ARGS=--plan says what they do, and ARGS="--against main" compares with a commit).
+# (and for the benchmarks: make bench ARGS="--against main" compares with a commit).
 
 PYTHON ?= python3
 ARGS ?=

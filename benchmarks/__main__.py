@@ -15,15 +15,13 @@ from . import against, results
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .generator import compile_load
 from .go import build as build_go
-from .latency.report import measure_table
-from .latency.run import DEFAULT_SECONDS, QUICK_SECONDS
+from .latency import measure_table
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
-from .other_python import subject_on
 from .processes import BenchmarkError
 from .report import tables
-from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
+from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, info_of, prepare, run_curves, run_sections, say
 from .subjects import SUBJECTS, Subject
 from .workloads import CURVES, SECTIONS, Accepts, Curve, Section
 
@@ -79,15 +77,6 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
     return Choice(chosen, latency, curves, subjects)
 
 
-def plan_text(choice: Choice, plan: Plan) -> str:
-    slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
-    if choice.latency:
-        seconds += QUICK_SECONDS if plan.quick else DEFAULT_SECONDS
-    rounds = f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}"
-    each = f"{plan.seconds:g} s ({plan.curve_seconds:g} s in the curves)"
-    return f"{len(choice.subjects)} subjects; {slots} slots of {each}, {rounds}: about {seconds / 60:.1f} min"
-
-
 def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
     """Raises BenchmarkError."""
     began = time.monotonic()
@@ -129,7 +118,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--quick", action="store_true", help="about 2 min: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
-    parser.add_argument("--plan", action="store_true", help="say what would be measured and how long, and end")
     parser.add_argument(
         "--only",
         action="append",
@@ -145,9 +133,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="leave out a subject, what needs NAME (node, go, grpc, ...), curves, or the other Python (python)",
     )
     parser.add_argument(
-        "--python", type=Path, metavar="PATH", help="another Python with wsrpc's dependencies, for `async def` handlers"
-    )
-    parser.add_argument(
         "--against",
         metavar="COMMIT",
         help="only wsrpc of the working tree beside wsrpc of that commit, about 4 min; --only chooses here, too",
@@ -161,17 +146,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_all(options: argparse.Namespace, cores: Cores) -> int:
-    other = options.python
-    if other is None and "python" not in options.without and not options.plan:
-        say("looking for Python 3.13, whose environment is made once")
-        other = find_other_python()
-    choice = choose(
-        options.only, options.without, [subject_on(other)] if other is not None else [], quick=options.quick
-    )
+    other = None if "python" in options.without else find_other_python()
+    choice = choose(options.only, options.without, () if other is None else (other,), quick=options.quick)
     plan = QUICK if options.quick else DEFAULT
-    print(plan_text(choice, plan), flush=True)
-    if options.plan:
-        return 0
     require(choice.subjects)
     compile_load()
     if any("go" in subject.needs for subject in choice.subjects):
@@ -188,9 +165,6 @@ def run_against(options: argparse.Namespace, cores: Cores) -> int:
     sections, subjects = against.choice_of(against.subject_at(options.against), choose(options.only, []).sections)
     choice = Choice(sections, latency=False, curves=(), subjects=subjects)
     plan = QUICK if options.quick else against.PLAN
-    print(plan_text(choice, plan), flush=True)
-    if options.plan:
-        return 0
     compile_load()
     if any(isinstance(workload, Accepts) for section in sections for workload in section.workloads):
         build_go()

@@ -30,13 +30,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     seconds: float
     server_cpu: float = 0.0
-    load_busy: float = 0.0
-    """Share of the time in which the load was not waiting."""
     checked: int = 0
     """Answers that the generator in C checked, before, in and after the time that counts."""
     wrong: int = 0
     unanswered: int = 0
-    answers_per_read: float | None = None
     latency: Latency | None = None
     """Of a load with a rate."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -20,7 +20,7 @@ from .generator import held, run_load
 from .go import run_go
 from .machine import allow_descriptors
 from .measure import Sample, resident_bytes
-from .processes import BenchmarkError, Child, start
+from .processes import Child, start
 from .protocols import ADD, Grpc, Texts
 from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
 from .subjects import Subject, python_program
@@ -29,8 +29,6 @@ from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests,
 START_SECONDS = 30.0
 FEW = 100
 """Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
-MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.1, Accepts: 0.1, PythonClient: 0.15}
-"""Seconds of a slot besides those that are measured; for the estimate that is printed."""
 
 
 @dataclass(frozen=True)
@@ -145,10 +143,8 @@ class Bench:
             match workload:
                 case Requests() if isinstance(subject.speaks, Grpc):
                     return self._grpc(server, port, workload, seconds, subject.speaks)
-                case Requests():
-                    return self._requests(server, port, subject, workload, seconds)
-                case Broadcasts():
-                    return self._broadcasts(server, port, subject, workload, seconds)
+                case Requests() | Broadcasts():
+                    return self._load(server, port, subject, workload, seconds)
                 case Accepts():
                     return self._accepts(server, port, subject, workload, seconds)
                 case PythonClient():
@@ -158,26 +154,17 @@ class Bench:
     def _timing(self, seconds: float) -> dict[str, object]:
         return {"warm": self._plan.warm, "seconds": seconds}
 
-    def _requests(self, server: Child, port: int, subject: Subject, workload: Requests, seconds: float) -> Sample:
-        options = {"connections": workload.connections, "pending": workload.pending, "separate": workload.separate}
-        return self._load(server, port, subject, workload, seconds, options)
-
-    def _broadcasts(self, server: Child, port: int, subject: Subject, workload: Broadcasts, seconds: float) -> Sample:
-        options = {"mode": "broadcast", "connections": workload.connections, "receivers": workload.receivers}
-        return self._load(server, port, subject, workload, seconds, options)
-
     def _load(
-        self,
-        server: Child,
-        port: int,
-        subject: Subject,
-        workload: Requests | Broadcasts,
-        seconds: float,
-        options: Mapping[str, object],
+        self, server: Child, port: int, subject: Subject, workload: Requests | Broadcasts, seconds: float
     ) -> Sample:
         texts = texts_of(subject, workload)
         assert texts is not None
-        return run_load(server, port, texts, self._cores.load, **options, **self._timing(seconds))
+        options: dict[str, object] = {"connections": workload.connections, **self._timing(seconds)}
+        if isinstance(workload, Requests):
+            options |= {"pending": workload.pending, "separate": workload.separate}
+        else:
+            options |= {"mode": "broadcast", "receivers": workload.receivers}
+        return run_load(server, port, texts, self._cores.load, **options)
 
     def _grpc(self, server: Child, port: int, workload: Requests, seconds: float, speaks: Grpc) -> Sample:
         return run_go(
@@ -228,35 +215,6 @@ class Bench:
                 with held(server, port, texts, self._cores.load, workload.connections):
                     grown = resident_bytes(server.pid) - before
         return Sample(answers=max(grown, 1) // workload.connections, seconds=1.0)
-
-
-def estimate(
-    sections: Sequence[Section], curves: Sequence[Curve], subjects: Sequence[Subject], plan: Plan
-) -> tuple[int, float]:
-    """How many slots a run has, and about how many seconds it takes."""
-    count, seconds = 0, float(len(subjects))
-    for section in sections:
-        for workload in section.workloads:
-            slots = sum(able(subject, workload) for subject in subjects) * plan.rounds
-            count += slots
-            seconds += slots * _slot_seconds(workload, plan, plan.seconds)
-    for curve in curves:
-        for point in points_of(curve, plan):
-            workload = curve.workload(point)
-            slots = sum(subject.key in curve.subjects and able(subject, workload) for subject in subjects) * plan.rounds
-            count += slots
-            seconds += slots * _slot_seconds(workload, plan, plan.curve_seconds)
-    return count, seconds
-
-
-def _slot_seconds(workload: Workload, plan: Plan, seconds: float) -> float:
-    overhead = MOST_OVERHEAD[type(workload)]
-    if isinstance(workload, Idle):
-        return overhead
-    if isinstance(workload, PythonClient) and workload.size:
-        return overhead + workload.size * plan.transfer_share / 200e6
-    connections = getattr(workload, "connections", 1)
-    return overhead + plan.warm + seconds + connections * 0.0004
 
 
 def points_of(curve: Curve, plan: Plan) -> tuple[int, ...]:
@@ -333,17 +291,3 @@ def prepare(curves: Sequence[Curve], plan: Plan) -> None:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
-
-
-__all__ = [
-    "DEFAULT",
-    "QUICK",
-    "Bench",
-    "BenchmarkError",
-    "Cores",
-    "Fleet",
-    "Plan",
-    "estimate",
-    "run_curves",
-    "run_sections",
-]

@@ -156,13 +156,6 @@ SECTIONS = (
                 "separate", "one write each", "as *1 × 64*, but with a separate write for each request", separate=True
             ),
             Requests(
-                "100x10",
-                "100 × 10",
-                "as *1 × 64*, but with 100 connections and 10 requests in flight on each",
-                connections=100,
-                pending=10,
-            ),
-            Requests(
                 "1000x1",
                 "1,000 × 1",
                 "as *1 × 64*, but with 1,000 connections and one request in flight on each",
@@ -232,14 +225,6 @@ SECTIONS = (
                 variant="async",
             ),
             PythonClient(
-                "items-plain",
-                "plain generator",
-                "as *small items*, but with a plain generator",
-                "items/s",
-                task="items",
-                variant="plain",
-            ),
-            PythonClient(
                 "upload",
                 "upload",
                 "100 MiB from the client to the server, in chunks of 64 KiB",
@@ -272,13 +257,6 @@ SECTIONS = (
                 task="workers",
             ),
             PythonClient(
-                "sessions-async",
-                "`async def`",
-                "as *64 in flight*, but with an `async def` handler",
-                only=ON_AND_OFF,
-                task="workers_async",
-            ),
-            PythonClient(
                 "sessions-items",
                 "small items",
                 "items that an `async def` generator on the server yields",
@@ -286,14 +264,6 @@ SECTIONS = (
                 only=ON_AND_OFF,
                 task="items",
                 variant="async",
-            ),
-            PythonClient(
-                "sessions-broadcast",
-                "broadcast",
-                "deliveries of broadcasts to 100 connections",
-                "deliveries/s",
-                only=ON_AND_OFF,
-                task="broadcast",
             ),
         ),
         about="So that a session can resume, both peers count their messages and keep some of them. "
@@ -358,16 +328,6 @@ CURVES = (
         (1, 10, 100, 1000, 10_000),
         (1, 100),
         template=Broadcasts("", "", "The server sends events of 100 bytes to all peers"),
-    ),
-    Curve(
-        "handlers",
-        "Registered handlers",
-        "handlers",
-        "requests/s",
-        ("wsrpc", "wsrpc-picows"),
-        (1, 100, 10_000),
-        (1, 10_000),
-        template=Requests("", "", "64 requests `add(1, 2)` are in flight. A `def` handler answers them"),
     ),
     Curve(
         "rooms",

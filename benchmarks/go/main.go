@@ -17,7 +17,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -56,20 +55,18 @@ type sample struct {
 	Wrong      int64   `json:"wrong"`
 	Unanswered int64   `json:"unanswered"`
 	ServerCPU  float64 `json:"server_cpu"`
-	LoadBusy   float64 `json:"load_busy"`
 }
 
 // measure lets the workers run that were started, and counts what they do after the first moments.
 func measure(o options, counted *counters) sample {
 	time.Sleep(o.seconds("warm"))
-	answers, server, own, began := counted.answers.Load(), cpuOf(o.number("pid")), ownCPU(), time.Now()
+	answers, server, began := counted.answers.Load(), cpuOf(o.number("pid")), time.Now()
 	time.Sleep(o.seconds("seconds"))
 	took := time.Since(began).Seconds()
 	result := sample{
 		Answers:   counted.answers.Load() - answers,
 		Seconds:   took,
 		ServerCPU: (cpuOf(o.number("pid")) - server) / took,
-		LoadBusy:  (ownCPU() - own) / took,
 	}
 	counted.stopping.Store(true)
 	return result
@@ -93,13 +90,6 @@ func cpuOf(pid int) float64 {
 	user, _ := strconv.ParseFloat(fields[11], 64)
 	system, _ := strconv.ParseFloat(fields[12], 64)
 	return (user + system) / 100
-}
-
-func ownCPU() float64 {
-	var usage syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
-	return seconds(usage.Utime) + seconds(usage.Stime)
 }
 
 // untilStdinEnds keeps a server running for as long as who started it is there.

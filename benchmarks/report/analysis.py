@@ -74,19 +74,6 @@ def columns_of(run: Run, *keys: str) -> list[tuple[SectionResult, Column]]:
     return [found[key] for key in keys if key in found]
 
 
-def async_to_def(run: Run) -> dict[str, float]:
-    """The rate with `async def` handlers to that with `def` handlers, subject by subject, round by round."""
-    places = columns_of(run, "requests", "async")
-    if len(places) < 2:
-        return {}
-    plain, later = (section.samples[column.key] for section, column in places)
-    return {
-        key: median(ratios(later[key], plain[key]))
-        for key, info in run.subjects.items()
-        if key in plain and key in later and info.kind in ("wsrpc", "rpc")
-    }
-
-
 def where_others_are_faster(run: Run, kind: str) -> Iterator[tuple[SectionResult, Column, dict[str, float]]]:
     """For each workload the subjects of that kind ("rpc" or "bare") that are ahead of wsrpc, and how many times."""
     for section in run.sections:

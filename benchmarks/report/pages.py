@@ -52,7 +52,7 @@ TABLES: dict[str, Callable[[], str]] = {
         run(), "broadcast", "emit", "items", "upload", "accepts", "accepts-tls", "idle"
     ),
     "transports": lambda: _ratios_of(
-        ("wsrpc",), "requests", "async", "echo-64k", "broadcast", "accepts", "accepts-tls", "idle", without="wsrpc-off"
+        ("wsrpc",), "requests", "async", "accepts", "accepts-tls", "idle", without="wsrpc-off"
     ),
     "servers of other systems": lambda: _ratios_of(
         ("rpc",), "requests", "1000x1", "echo-64k", "broadcast", "accepts", "idle", without="by-hand"
@@ -63,10 +63,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "faster systems with calls": lambda: tables.better(run(), "rpc"),
     "faster bare echoes": lambda: tables.better(run(), "bare"),
     "overview of small requests": lambda: f"![{OVERVIEW}](../performance/overview.svg)",
-    "async def handlers": lambda: tables.async_rates(run()),
     "latency": lambda: tables.table(run().tables[0].columns, run().tables[0].rows),
     "cuts": lambda: tables.table(outcome.COLUMNS, outcome.rows(cuts())),
-    "gaps": lambda: cuts().gaps.sentence(),
     "machine of the cuts": lambda: f"The run was on {cuts().date}, with {outcome.versions(cuts())}.",
     "plots": _curves,
     "all rates": _rates,

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ..measure import rate
 from ..results import Column, CurveResult, Run, SectionResult
-from .analysis import Cell, async_to_def, cell, columns_of, subjects_of, times_ahead, where_others_are_faster
+from .analysis import Cell, cell, columns_of, subjects_of, times_ahead, where_others_are_faster
 
 READ = """\
 Ratios are relative to the base of each table, measured a moment before: the median over the rounds. The mark † means
@@ -107,10 +107,6 @@ def curve_rates(run: Run, curve: CurveResult) -> str:
     return table([f"{curve.y} by {curve.x}", *(f"{point:,}" for point in points)], rows)
 
 
-def async_rates(run: Run) -> str:
-    return table(["", "ratio"], [[run.subjects[key].title, ratio(share)] for key, share in async_to_def(run).items()])
-
-
 def small_requests(run: Run) -> str:
     """wsrpc beside each system with calls, and the bare echo that it runs on."""
     [(section, column)] = columns_of(run, "requests")
@@ -120,7 +116,7 @@ def small_requests(run: Run) -> str:
             amount(rate(section.samples[column.key][key]), column.unit),
             "" if key == "wsrpc" else f"{ratio(times_ahead(section, column, 'wsrpc', key))} times as many",
         ]
-        for key in subjects_of(run, section)
+        for key in sorted(subjects_of(run, section), key="wsrpc".__ne__)
         if key in ("wsrpc", section.base) or run.subjects[key].kind == "rpc"
     ]
     return table(["system", "requests/s", "wsrpc answers"], rows)
@@ -152,8 +148,6 @@ def report(run: Run) -> str:
     blocks = [READ]
     for section in run.sections:
         blocks += [f"## {section.title}", section_ratios(run, section), section_rates(run, section)]
-    if async_to_def(run):
-        blocks += ["## `async def` handlers: their rates relative to those of `def` handlers", async_rates(run)]
     for one in run.tables:
         blocks += [f"## {one.title}", table(one.columns, one.rows)]
     for curve in run.curves:
