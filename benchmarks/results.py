@@ -23,7 +23,6 @@ class SubjectInfo(msgspec.Struct, kw_only=True):
 class Column(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     unit: str
     lower_is_better: bool
 
@@ -31,7 +30,6 @@ class Column(msgspec.Struct, kw_only=True):
 class SectionResult(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     base: str
     columns: list[Column]
     samples: Samples
@@ -40,7 +38,6 @@ class SectionResult(msgspec.Struct, kw_only=True):
 class CurveResult(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     x: str
     y: str
     lines: dict[str, dict[int, list[Sample]]]

@@ -24,7 +24,7 @@ from .processes import Child, start
 from .protocols import ADD, Grpc, Texts
 from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
 from .subjects import Subject, python_program
-from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
+from .workloads import ON_CURVES, Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
 
 START_SECONDS = 30.0
 FEW = 100
@@ -163,7 +163,7 @@ class Bench:
         if isinstance(workload, Requests):
             options |= {"pending": workload.pending, "separate": workload.separate}
         else:
-            options |= {"mode": "broadcast", "receivers": workload.receivers}
+            options["mode"] = "broadcast"
         return run_load(server, port, texts, self._cores.load, **options)
 
     def _grpc(self, server: Child, port: int, workload: Requests, seconds: float, speaks: Grpc) -> Sample:
@@ -199,7 +199,7 @@ class Bench:
     ) -> Sample:
         client = self._fleet.client(subject, server, port)
         size = int(workload.size * self._plan.transfer_share)
-        task = Task(workload.task, self._plan.warm, seconds, workload.variant, size)
+        task = Task(workload.task, self._plan.warm, seconds, size)
         client.write_line(msgspec.json.encode(task).decode())
         return msgspec.json.decode(client.read_line(self._plan.warm + seconds + 60), type=Sample)
 
@@ -238,13 +238,11 @@ def run_sections(
         SectionResult(
             key=section.key,
             title=section.title,
-            about=section.about,
             base=section.base,
             columns=[
                 Column(
                     key=workload.key,
                     title=workload.title,
-                    about=workload.about,
                     unit=workload.unit,
                     lower_is_better=workload.lower_is_better,
                 )
@@ -265,15 +263,12 @@ def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject
             for point in points_of(curve, plan):
                 workload = curve.workload(point)
                 for subject in subjects:
-                    if subject.key in curve.subjects and able(subject, workload):
+                    if subject.key in ON_CURVES and able(subject, workload):
                         sample = bench.measure(subject, workload, plan.curve_seconds)
                         line = lines[curve.key].setdefault(subject.key, {})
                         line.setdefault(point, []).append(sample)
     return [
-        CurveResult(
-            key=curve.key, title=curve.title, about=curve.template.about, x=curve.x, y=curve.y, lines=lines[curve.key]
-        )
-        for curve in curves
+        CurveResult(key=curve.key, title=curve.title, x=curve.x, y=curve.y, lines=lines[curve.key]) for curve in curves
     ]
 
 

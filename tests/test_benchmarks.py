@@ -27,7 +27,7 @@ from benchmarks.report import analysis, pages, tables
 from benchmarks.runner import able
 from benchmarks.servers.__main__ import KINDS as SERVER_KINDS
 from benchmarks.subjects import SUBJECTS, WSRPC, Subject, python_server
-from benchmarks.workloads import CURVES, SECTIONS, PythonClient
+from benchmarks.workloads import ON_CURVES, SECTIONS, PythonClient
 
 ROOT = Path(__file__).parent.parent
 CORES = sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else [0]
@@ -54,8 +54,8 @@ def _run(rates: dict[str, tuple[str, float]], *, lower_is_better: bool = False) 
     """One section with one workload, in which each subject has a kind and a rate."""
     samples = {key: [Sample(answers=int(rate), seconds=1.0, server_cpu=1.0)] * 3 for key, (_, rate) in rates.items()}
     unit = "bytes each" if lower_is_better else "requests/s"
-    column = results.Column(key="k", title="K", about="a thing", unit=unit, lower_is_better=lower_is_better)
-    section = results.SectionResult(key="s", title="S", about="", base="bare", columns=[column], samples={"k": samples})
+    column = results.Column(key="k", title="K", unit=unit, lower_is_better=lower_is_better)
+    section = results.SectionResult(key="s", title="S", base="bare", columns=[column], samples={"k": samples})
     return results.Run(
         date="2026-01-01",
         quick=False,
@@ -110,7 +110,7 @@ def test_keys_are_unique_and_bases_exist() -> None:
     assert len(BY_KEY) == len(SUBJECTS)
     for section in SECTIONS:
         assert all(able(BY_KEY[section.base], workload) for workload in section.workloads), section.key
-    assert all(subject in BY_KEY for curve in CURVES for subject in curve.subjects)
+    assert all(subject in BY_KEY for subject in ON_CURVES)
 
 
 def test_every_program_that_the_lists_name_exists() -> None:
@@ -135,7 +135,7 @@ def test_only_and_without_choose() -> None:
     assert "wsrpc" in keys and not keys & {"js", "go", "grpc", "ceiling-grpc"}
     assert choose([], ["curves"]).curves == ()
     assert "websockets" in {subject.key for subject in choose([], ["websockets"]).subjects}, "the base of all ratios"
-    with pytest.raises(BenchmarkError, match=r"chooses nothing.*echo-64k.*curve-rooms"):
+    with pytest.raises(BenchmarkError, match=r"chooses nothing.*echo-64k.*curve-broadcast"):
         choose(["nonesuch"], [])
     with pytest.raises(BenchmarkError, match="--without nonesuch: not one of"):
         choose([], ["nonesuch"])
@@ -255,7 +255,7 @@ def test_the_python_clients_do_every_task(key: str) -> None:
         with start("client", command, LOAD_CORE) as client:
             assert client.read_line(30) == "ready"
             for task in TASKS:
-                wanted = Task(task, 0.01, 0.05, "async", 2**20)
+                wanted = Task(task, 0.01, 0.05, 2**20)
                 client.write_line(msgspec.json.encode(wanted).decode())
                 sample = msgspec.json.decode(client.read_line(30), type=Sample)
                 assert sample.wrong == 0, task

@@ -24,7 +24,6 @@ class Task(msgspec.Struct, frozen=True):
     """A key of `TASKS`."""
     warm: float
     seconds: float
-    variant: str = ""
     size: int = 0
 
 
@@ -39,7 +38,7 @@ class Connected(Protocol):
         """How many events the server has had of this connection."""
         ...
 
-    def items(self, variant: str) -> AbstractAsyncContextManager[AsyncIterator[int]]:
+    def items(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
         """The numbers of small items, from 0 on, without an end."""
         ...
 
@@ -130,7 +129,7 @@ async def items(client: Connected, task: Task, server_pid: int) -> Sample:
     expected = wrong = 0
     clock, before = None, 0
     until = time.perf_counter() + task.warm
-    async with client.items(task.variant) as numbers:
+    async with client.items() as numbers:
         async for number in numbers:
             wrong += number != expected
             expected += 1

@@ -23,8 +23,8 @@ class WithWsrpc:
         return answer
 
     @asynccontextmanager
-    async def items(self, variant: str) -> AsyncIterator[AsyncIterator[int]]:
-        async with self._client.stream(f"items_{variant}") as items:
+    async def items(self) -> AsyncIterator[AsyncIterator[int]]:
+        async with self._client.stream("items") as items:
             yield (item["n"] async for item in items)
 
     async def upload(self, size: int) -> int:

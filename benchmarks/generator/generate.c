@@ -58,7 +58,7 @@ struct connection {
 static struct {
     int port, pid;
     const char *path, *mode;
-    uint32_t connections, pending, receivers;
+    uint32_t connections, pending;
     double warm, seconds, rate;
     int opcode;
     bool separate, msgpack_id, socketio;
@@ -94,7 +94,6 @@ static void take_option(const char *option) {
     else if (IS("mode")) plan.mode = value;
     else if (IS("connections")) plan.connections = (uint32_t)atoi(value);
     else if (IS("pending")) plan.pending = (uint32_t)atoi(value);
-    else if (IS("receivers")) plan.receivers = (uint32_t)atoi(value);
     else if (IS("warm")) plan.warm = atof(value);
     else if (IS("seconds")) plan.seconds = atof(value);
     else if (IS("rate")) plan.rate = atof(value);
@@ -319,7 +318,7 @@ static void print_latency(void) {
 /* ---- broadcasts ---- */
 
 static void ask_for_broadcasts(void) {
-    while (rounds * plan.receivers < deliveries + ROUNDS_AT_ONCE * plan.receivers) {
+    while (rounds * plan.connections < deliveries + ROUNDS_AT_ONCE * plan.connections) {
         if (plan.id_offset > 0) write_id(FIRST_ID + (uint32_t)(rounds % ID_COUNT));
         append(&connections[0].out, frame_of_request.bytes, frame_of_request.size);
         rounds++;
@@ -338,7 +337,7 @@ static void take_delivery(const unsigned char *text, size_t length) {
 }
 
 static uint64_t missing(void) {
-    return strcmp(plan.mode, "broadcast") == 0 ? rounds * plan.receivers - deliveries : requests_pending;
+    return strcmp(plan.mode, "broadcast") == 0 ? rounds * plan.connections - deliveries : requests_pending;
 }
 
 /* ---- the loop ---- */
@@ -488,7 +487,6 @@ static int generate(int count, char **options) {
     plan.mark = read_text();
     plan.result = read_text();
     plan.opening = read_text();
-    if (plan.receivers == 0) plan.receivers = plan.connections;
     if (plan.connections < 1 || plan.pending < 1 || (uint64_t)plan.connections * plan.pending > ID_COUNT / 2)
         fail("connections times pending must be from 1 to %u", ID_COUNT / 2);
     if (plan.rate > 0 && plan.connections > 1) fail("a rate is for one connection");

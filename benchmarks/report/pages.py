@@ -41,9 +41,7 @@ def _rates() -> str:
 
 
 def _curves() -> str:
-    return "\n\n".join(
-        f"![{curve.title}: {curve.y}](../performance/{curve.key}.svg)\n\n*{curve.about}.*" for curve in run().curves
-    )
+    return "\n\n".join(f"![{curve.title}: {curve.y}](../performance/{curve.key}.svg)" for curve in run().curves)
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -81,11 +81,8 @@ def ratios(run: Run, places: Sequence[tuple[SectionResult, Column]], subjects: I
 
 
 def section_ratios(run: Run, section: SectionResult) -> str:
-    """The ratios of a section, under what its columns mean."""
-    about = f"The ratios are relative to the row *{run.subjects[section.base].title}*. {section.about}".rstrip()
-    columns = "\n".join(f"- **{column.title}**: {column.about}." for column in section.columns)
     places = columns_of(run, *(column.key for column in section.columns))
-    return f"{about}\n\n{columns}\n\n{ratios(run, places, subjects_of(run, section))}"
+    return ratios(run, places, subjects_of(run, section))
 
 
 def section_rates(run: Run, section: SectionResult) -> str:
@@ -127,7 +124,7 @@ def rates_of_wsrpc(run: Run, *keys: str) -> str:
     for section, column in columns_of(run, *keys):
         unit = "" if column.unit.startswith("bytes") else f" {column.unit}"
         shown = amount(rate(section.samples[column.key]["wsrpc"]), column.unit)
-        rows.append([f"{column.title}: {column.about}", shown + unit])
+        rows.append([f"{section.title}: {column.title}", shown + unit])
     return table(["work", "wsrpc"], rows)
 
 
@@ -147,7 +144,12 @@ def report(run: Run) -> str:
     """All tables of a run, for the terminal."""
     blocks = [READ]
     for section in run.sections:
-        blocks += [f"## {section.title}", section_ratios(run, section), section_rates(run, section)]
+        base = run.subjects[section.base].title
+        blocks += [
+            f"## {section.title}, relative to: {base}",
+            section_ratios(run, section),
+            section_rates(run, section),
+        ]
     for one in run.tables:
         blocks += [f"## {one.title}", table(one.columns, one.rows)]
     for curve in run.curves:
