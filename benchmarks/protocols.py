@@ -102,7 +102,12 @@ class WsWrapper:
 class Echo:
     """A bare echo gets the same messages as ws-wrapper and sends them back; or, for a broadcast, to everybody."""
 
+    def __init__(self, *, broadcasts: bool = False) -> None:
+        self._broadcasts = broadcasts
+
     def texts(self, call: Call) -> Texts | None:
+        if call == BROADCAST and not self._broadcasts:
+            return None
         if call == BROADCAST:
             tick = _json({"a": ["tick", TICK]}).encode()
             return Texts(tick, 0, b"", f'"tick","{TICK}"'.encode(), path="/broadcast")

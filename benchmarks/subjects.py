@@ -105,7 +105,7 @@ class Subject:
 WSRPC = WsWrapper(extensions=True)
 
 SUBJECTS = (
-    Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo()),
+    Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo(broadcasts=True)),
     Subject(
         "by-hand",
         "handwritten JSON over `websockets`",
@@ -169,7 +169,7 @@ SUBJECTS = (
         ("fastapi_websocket_rpc", "uvicorn", "uvloop", "httptools"),
         client="fastapi-rpc",
     ),
-    Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo()),
+    Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo(broadcasts=True)),
     Subject("ceiling-grpc", "ceiling: gRPC server in Go", go_server("grpc-server"), Grpc(), ("go",)),
     Subject("ceiling-accepts", "ceiling: server in Go", go_server("accept-server"), needs=("go",)),
 )

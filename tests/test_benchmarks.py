@@ -168,7 +168,7 @@ def _load(server: Child, port: int, texts: Texts | None, **options: object) -> S
 @needs_linux
 def test_the_generator_and_its_ceiling() -> None:
     with _server(BY_KEY["ceiling"]) as (server, port):
-        speaks = Echo()
+        speaks = Echo(broadcasts=True)
         for options in ({"pending": 64}, {"pending": 5, "separate": True}, {"pending": 2, "connections": 20}):
             sample = _load(server, port, speaks.texts(ADD), **options)
             assert sample.checked > 0 and sample.wrong == sample.unanswered == 0
