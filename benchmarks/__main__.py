@@ -45,26 +45,17 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
     def wanted(key: str) -> bool:
         return not only or any(key.startswith(prefix) for prefix in only)
 
-    sections = [
-        replace(
-            section,
-            workloads=tuple(
-                workload
-                for workload in section.workloads
-                if (wanted(section.key) or wanted(workload.key)) and (workload.quick or only or not quick)
-            ),
-        )
-        for section in SECTIONS
-    ]
-    chosen = tuple(section for section in sections if section.workloads)
+    def chosen_of(section: Section) -> Section:
+        found = [one for one in section.workloads if wanted(section.key) or wanted(one.key)]
+        return replace(section, workloads=tuple(one for one in found if one.quick or only or not quick))
+
+    chosen = tuple(made for section in SECTIONS if (made := chosen_of(section)).workloads)
     curves = () if "curves" in without else tuple(curve for curve in CURVES if wanted(f"curve-{curve.key}"))
     latency = wanted("latency")
     if not chosen and not curves and not latency:
-        known = [workload.key for section in SECTIONS for workload in section.workloads]
-        raise BenchmarkError(
-            f"--only {' '.join(only)} chooses nothing. There are the sections {', '.join(s.key for s in SECTIONS)}, "
-            f"the workloads {', '.join(known)}, latency, and the curves {', '.join(f'curve-{c.key}' for c in CURVES)}"
-        )
+        known = [one.key for section in SECTIONS for one in (section, *section.workloads)]
+        known += ["latency", *(f"curve-{curve.key}" for curve in CURVES)]
+        raise BenchmarkError(f"--only {' '.join(only)} chooses nothing of {', '.join(known)}")
     names = {"curves", "python"} | {name for subject in SUBJECTS for name in (subject.key, *subject.needs)}
     if unknown := [name for name in without if name not in names]:
         raise BenchmarkError(f"--without {unknown[0]}: not one of {', '.join(sorted(names))}")

@@ -21,7 +21,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of how late the generator itself has sent. It is part of the other figures."""
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One slot of one round. CPU figures are shares of one core: 1.0 is all of it.
 
     ``answers`` counts whatever the workload's unit says: requests, deliveries, items, bytes.

@@ -16,8 +16,6 @@ class SubjectInfo(msgspec.Struct, kw_only=True):
     title: str
     kind: str
     """"wsrpc", "rpc" (another system with calls), "bare" (an echo) or "ceiling"."""
-    ceiling: str = "ceiling"
-    """What its load generator is measured against."""
 
 
 class Column(msgspec.Struct, kw_only=True):
@@ -76,19 +74,4 @@ def load(path: Path) -> Run:
 
 
 def save(run: Run, path: Path) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(run)), indent=1) + b"\n")
-
-
-def _rounded(run: Run) -> object:
-    """Six digits of every number are more than a measurement has."""
-
-    def rounded(value: object) -> object:
-        if isinstance(value, float):
-            return float(f"{value:.6g}")
-        if isinstance(value, dict):
-            return {name: rounded(inner) for name, inner in value.items() if inner is not None}
-        if isinstance(value, list):
-            return [rounded(inner) for inner in value]
-        return value
-
-    return rounded(msgspec.to_builtins(run, str_keys=True))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")

@@ -110,11 +110,9 @@ def able(subject: Subject, workload: Workload) -> bool:
         case Broadcasts():
             return texts_of(subject, workload) is not None
         case Accepts():
-            return subject.key == "ceiling-accepts" or (
-                _opens(subject) and not subject.is_ceiling and (subject.tls or not workload.tls)
-            )
+            return _opens(subject) and (subject.tls or not workload.tls)
         case Idle():
-            return _opens(subject) and not subject.is_ceiling
+            return _opens(subject)
         case PythonClient():
             return bool(subject.client) and can(subject.client, workload.task)
     raise TypeError(workload)
@@ -126,7 +124,12 @@ def texts_of(subject: Subject, workload: Requests | Broadcasts) -> Texts | None:
 
 def _opens(subject: Subject) -> bool:
     """Whether opening connections to it is measured, and the load generators can do that."""
-    return subject.opening and subject.speaks is not None and subject.speaks.texts(ADD) is not None
+    return (
+        subject.opening
+        and not subject.is_ceiling
+        and subject.speaks is not None
+        and subject.speaks.texts(ADD) is not None
+    )
 
 
 class Bench:
@@ -218,7 +221,7 @@ class Bench:
 
 
 def points_of(curve: Curve, plan: Plan) -> tuple[int, ...]:
-    return curve.quick_points if plan.quick else curve.points
+    return curve.points[::2] if plan.quick else curve.points
 
 
 def run_sections(
@@ -274,8 +277,7 @@ def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject
 
 def info_of(subject: Subject) -> SubjectInfo:
     kind = "ceiling" if subject.is_ceiling else "wsrpc" if subject.is_wsrpc else "bare" if subject.is_bare else "rpc"
-    ceiling = "ceiling-grpc" if isinstance(subject.speaks, Grpc) else "ceiling"
-    return SubjectInfo(title=subject.title, kind=kind, ceiling=ceiling)
+    return SubjectInfo(title=subject.title, kind=kind)
 
 
 def prepare(curves: Sequence[Curve], plan: Plan) -> None:

@@ -55,17 +55,6 @@ def ceiling_server() -> Command:
     return [PROGRAM, "echo"]
 
 
-def go_server(what: str) -> Callable[[], Command]:
-    """The ceilings of the load generator in Go."""
-
-    def command() -> Command:
-        from .go import build
-
-        return [build(), what]
-
-    return command
-
-
 @dataclass(frozen=True)
 class Subject:
     """One system."""
@@ -170,8 +159,6 @@ SUBJECTS = (
         client="fastapi-rpc",
     ),
     Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo(broadcasts=True)),
-    Subject("ceiling-grpc", "ceiling: gRPC server in Go", go_server("grpc-server"), Grpc(), ("go",)),
-    Subject("ceiling-accepts", "ceiling: server in Go", go_server("accept-server"), needs=("go",)),
 )
 
 INSTALL = {

@@ -99,7 +99,6 @@ class Curve:
     """The axis: what grows, and its unit."""
     y: str
     points: tuple[int, ...]
-    quick_points: tuple[int, ...]
     template: Workload
 
     def workload(self, point: int) -> Workload:
@@ -196,7 +195,6 @@ CURVES = (
         "requests in flight",
         "requests/s",
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 10_000),
         template=Requests("", ""),
     ),
     Curve(
@@ -205,7 +203,6 @@ CURVES = (
         "connections",
         "requests/s",
         (1, 10, 100, 1000, 10_000),
-        (1, 100),
         template=Requests("", "", pending=1),
     ),
     Curve(
@@ -214,7 +211,6 @@ CURVES = (
         "bytes",
         "requests/s",
         (16, 256, 4096, 65_536, MiB),
-        (16, 4096, MiB),
         template=Requests("", ""),
     ),
     Curve(
@@ -223,7 +219,6 @@ CURVES = (
         "peers",
         "deliveries/s",
         (1, 10, 100, 1000, 10_000),
-        (1, 100),
         template=Broadcasts("", ""),
     ),
 )

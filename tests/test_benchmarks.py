@@ -132,7 +132,7 @@ def test_only_and_without_choose() -> None:
     assert [workload.key for section in chosen.sections for workload in section.workloads] == ["echo-1k", "echo-64k"]
     assert chosen.curves == ()
     keys = {subject.key for subject in chosen.subjects}
-    assert "wsrpc" in keys and not keys & {"js", "go", "grpc", "ceiling-grpc"}
+    assert "wsrpc" in keys and not keys & {"js", "go", "grpc"}
     assert choose([], ["curves"]).curves == ()
     assert "websockets" in {subject.key for subject in choose([], ["websockets"]).subjects}, "the base of all ratios"
     with pytest.raises(BenchmarkError, match=r"chooses nothing.*echo-64k.*curve-broadcast"):

@@ -1,10 +1,8 @@
 // Command load is what the load generator in C cannot be: a gRPC client, and a client that opens connections with and
-// without TLS. It also has the smallest server for each, which shows the client's own ceiling.
+// without TLS.
 //
 //	load grpc NAME=VALUE...       NAME: port pid method size connections pending warm seconds
 //	load accepts NAME=VALUE...    NAME: port pid path tls at_once warm seconds
-//	load grpc-server              prints its port, and ends when its stdin does
-//	load accept-server [--tls]    likewise
 //
 // A client prints one line of JSON in the shape of benchmarks.measure.Sample.
 package main
@@ -92,17 +90,6 @@ func cpuOf(pid int) float64 {
 	return (user + system) / 100
 }
 
-// untilStdinEnds keeps a server running for as long as who started it is there.
-func untilStdinEnds(port int) {
-	fmt.Println(port)
-	buffer := make([]byte, 1)
-	for {
-		if _, err := os.Stdin.Read(buffer); err != nil {
-			return
-		}
-	}
-}
-
 func main() {
 	// It has a core to itself for a second or so: collecting rarely is what one would set for that.
 	debug.SetGCPercent(400)
@@ -114,13 +101,8 @@ func main() {
 	switch os.Args[1] {
 	case "grpc":
 		loadGRPC(o)
-	case "grpc-server":
-		serveGRPC()
 	case "accepts":
 		loadAccepts(o)
-	case "accept-server":
-		_, tls := o["--tls"]
-		serveAccepts(tls)
 	default:
 		fail("no such command: %s", os.Args[1])
 	}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from statistics import median
 
-from ..measure import Sample, bad, cpu_ratio, rate, ratios
+from ..measure import bad, cpu_ratio, rate, ratios
 from ..results import Column, Run, SectionResult
 
 BOUND = 0.8
@@ -42,24 +42,16 @@ def cell(run: Run, section: SectionResult, column: Column, subject: str) -> Cell
     if not samples or not base:
         return None
     to_base = ratios(samples, base)
+    ceiling = None if subject == "grpc" else measured.get("ceiling")  # gRPC has a load generator of its own
     return Cell(
         ratio=median(to_base),
         low=min(to_base),
         high=max(to_base),
         cpu=cpu_ratio(samples, base),
         rate=rate(samples),
-        of_ceiling=_of_ceiling(run, measured, column, subject),
+        of_ceiling=None if ceiling is None else median(ratios(samples, ceiling)),
         bad=bad(samples),
     )
-
-
-def _of_ceiling(run: Run, measured: dict[str, list[Sample]], column: Column, subject: str) -> float | None:
-    if column.lower_is_better or run.subjects[subject].kind == "ceiling":
-        return None
-    for ceiling in ("ceiling-accepts", run.subjects[subject].ceiling):
-        if ceiling in measured:
-            return median(ratios(measured[subject], measured[ceiling]))
-    return None
 
 
 def subjects_of(run: Run, section: SectionResult) -> list[str]:
