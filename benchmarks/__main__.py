@@ -53,7 +53,7 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
     curves = () if "curves" in without else tuple(curve for curve in CURVES if wanted(f"curve-{curve.key}"))
     latency = wanted("latency")
     if not chosen and not curves and not latency:
-        known = [one.key for section in SECTIONS for one in (section, *section.workloads)]
+        known = [key for section in SECTIONS for key in (section.key, *(one.key for one in section.workloads))]
         known += ["latency", *(f"curve-{curve.key}" for curve in CURVES)]
         raise BenchmarkError(f"--only {' '.join(only)} chooses nothing of {', '.join(known)}")
     names = {"curves", "python"} | {name for subject in SUBJECTS for name in (subject.key, *subject.needs)}
