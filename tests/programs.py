@@ -9,7 +9,9 @@ import signal
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+ROOT = Path(__file__).parent.parent
 WSRPC = r"listening on (\S+?)(?:, Ctrl-C ends it)?\n"
 UVICORN = r"Uvicorn running on (\S+)"
 UVICORN_STARTED = r"Application startup complete"

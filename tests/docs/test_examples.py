@@ -23,7 +23,7 @@ from websockets.typing import Origin, Subprotocol
 
 from wsrpc import Client, RemoteError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLES = ROOT / "examples"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])}
 ALONE = sorted(path.name for path in EXAMPLES.glob("*.py"))

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_process import COMMAND, environment, prints, serving
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 INSTALLED = [sys.executable, "-W", "error", "-c", "from wsrpc.__main__ import run; run()"]
 """The command as pip installs it."""
 SHOW = "import sys; print(*sys.modules, sep='\\n')"

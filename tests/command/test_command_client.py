@@ -25,7 +25,7 @@ from wsrpc._protocol.rejections import DESCRIPTION_CHANGED
 from wsrpc.errors import made_here
 from wsrpc.schema import Description, describe
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 APP = """
 import msgspec

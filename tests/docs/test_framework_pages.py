@@ -21,7 +21,7 @@ from test_docs import blocks_of, program_of
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Server
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 HOW_TO = ROOT / "docs" / "how-to"
 NAMES = ("fastapi", "frameworks", "uvicorn", "picows", "tls", "client-certificates")
 PAGES = [HOW_TO / f"{name}.md" for name in NAMES]

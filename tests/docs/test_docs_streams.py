@@ -13,7 +13,7 @@ from interop.installed import install
 from interop.node import find_node
 from wsrpc import Peer, RemoteError, Server
 
-PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "streams.md"
+PAGE = Path(__file__).parent.parent.parent / "docs" / "how-to" / "streams.md"
 BEFORE = """
 import WebSocket from "ws"
 import WebSocketWrapper from "ws-wrapper"

@@ -12,7 +12,7 @@ from pathlib import Path
 from programs import listening
 from test_docs import PORT, blocks_of, program_of
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 PAGE = ROOT / "docs" / "reference" / "command-line.md"
 TIME = re.compile(r'"time":"[-0-9T:.+]+"')
 

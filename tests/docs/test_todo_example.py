@@ -21,7 +21,7 @@ from programs import free_port
 
 from interop.node import JS
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial"
 EXAMPLE = ROOT / "examples" / "todo"
 PAGES = ["index.md", "server.md", "handlers.md", "client.md", "browser.md", "streams.md", "drops.md", "tests.md"]

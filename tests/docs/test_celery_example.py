@@ -10,7 +10,7 @@ from pathlib import Path
 from engine_servers import redis_server
 from programs import listening
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "celery_tasks"
 
 LOGGING = "import logging; logging.basicConfig(level=logging.INFO); "

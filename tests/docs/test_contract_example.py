@@ -12,7 +12,7 @@ from pathlib import Path
 
 from programs import free_port, printed_by
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "contract"
 
 

@@ -12,7 +12,9 @@ from subprocess import PIPE
 from typing import Any
 
 import pytest
-from command_process import ROOT, end, prints, refusal, run, serving, start
+from command_process import end, prints, refusal, run, serving, start
+
+from programs import ROOT
 
 from wsrpc import Handshake, Limits, Peer, Server
 from wsrpc.testing import FaultProxy
