@@ -154,6 +154,14 @@ def played() -> Played:
     async def greet(peer: Peer) -> str:
         return f"Hello, {await peer.request('name', returns=str)}!"
 
+    @server.of("chat").on("ask")
+    async def ask(peer: Peer) -> list[Any]:
+        return [await peer.of("chat").request("a"), await peer.request("a"), await peer.request("b", 1)]
+
+    @server.on("odd")
+    async def odd(peer: Peer) -> Any:
+        return await peer.request("a\x1b[2J")
+
     @server.on("fail")
     def fail() -> None:
         raise RpcError("no money\n\x1b[31mleft", code="broke", data={"cents": 5})
@@ -198,6 +206,14 @@ def played() -> Played:
             found.ended.put_nowait(("total", None))
             raise
         return result
+
+    @server.on("idle")
+    async def idle(items: AsyncIterator[int]) -> None:
+        found.started.put_nowait("idle")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            found.ended.put_nowait(("idle", None))
 
     @server.on("sent")
     async def sent(items: AsyncIterator[Any]) -> list[Any]:

@@ -6,28 +6,32 @@ import asyncio
 import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
-from collections.abc import AsyncGenerator, AsyncIterator
+import threading
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from subprocess import PIPE
 from time import monotonic
+from typing import Any, NamedTuple
 
 import pytest
-from command_process import COMMAND, Ended, end, environment, run, serving, start
+from command_process import COMMAND, Ended, end, environment, serving, start
 from websockets.asyncio.server import ServerConnection
 from websockets.asyncio.server import serve as serve_websockets
 
-SIGNALS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "stopped by SIGTERM"), (signal.SIGHUP, 129, "")]
+from wsrpc._command import describing, generating
+
 CLOSING = 5.0
 """Seconds that a closing handshake may take (`Limits.close_timeout`). An interrupted command does not wait for it."""
+HUNG = ("hang", "interrupted")
 
 
 async def interrupted(process: Process, number: int = signal.SIGINT) -> Ended:
     began = monotonic()
     process.send_signal(number)
-    ended = await end(process)
+    code = await process.wait()  # also if stdin is still open
     assert monotonic() - began < CLOSING
+    ended = await end(process)
+    assert code == 128 + number
     return ended
 
 
@@ -43,18 +47,86 @@ async def bash(script: str, *arguments: str) -> Ended:
 # ---------------------------------------------------------------- signals
 
 
-async def test_while_it_dials() -> None:
+class Place(NamedTuple):
+    """Where a command is interrupted: when the server has seen ``started``, and the command has printed lines."""
+
+    command: list[str]
+    started: list[str]
+    said: str
+    """The text on stderr; only its beginning, if it does not end with a newline."""
+    ended: tuple[str, Any] | None = None
+    """What the server has seen in the end."""
+    lines: tuple[bytes, ...] = ()
+    """How the lines begin."""
+    given: bytes = b""
+    number: int = signal.SIGINT
+
+
+PLACES = {
+    "an answer": Place(["call", "hang"], ["hang"], "interrupted: hang was cancelled\n", HUNG),
+    "an answer, and SIGTERM": Place(
+        ["call", "hang"], ["hang"], "stopped by SIGTERM: hang was cancelled\n", HUNG, number=signal.SIGTERM
+    ),
+    "an answer, and SIGHUP": Place(
+        ["call", "hang"], ["hang"], "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP
+    ),
+    "items": Place(
+        ["stream", "ticks", "2"],
+        [],
+        "interrupted: ticks was stopped after 2 items\n",
+        ("ticks", None),
+        lines=(b"0\n", b"1\n"),
+    ),
+    "input to upload": Place(
+        ["upload", "total", "-"],
+        ["total", "total 1", "total 3"],
+        "interrupted: the upload to total was cancelled after 2 items\n",
+        ("total", None),
+        given=b"1\n2\n",
+    ),
+    "a handler that reads no items": Place(
+        ["upload", "idle", "-"], ["idle"], "interrupted: ", ("idle", None), given=b"1\n" * 2000
+    ),
+    "events": Place(["listen"], [], "interrupted: 1 event has come\n", lines=(b'{"',)),
+    "the description": Place(["describe"], ["describe"], "interrupted: "),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_while_it_waits_for(place: str) -> None:
+    (command, *words), started, said, ended, lines, given, number = PLACES[place]
+    async with serving() as played:
+
+        async def describe(after: str | None = None) -> None:
+            played.started.put_nowait("describe")
+            await asyncio.Event().wait()
+
+        played.server.of("wsrpc").on("describe", describe)
+        process = await start(command, played.url, *words, stdin=PIPE)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(given)
+        assert [await played.started.get() for _ in started] == started
+        if command == "listen":
+            await (await played.peers.get()).emit("said", "hi")
+        for line in lines:
+            assert (await process.stdout.readline()).startswith(line)
+        _, out, err = await interrupted(process, number)
+        assert out == "" and err.startswith(f"wsrpc: {said}") and err.count("\n") == 1
+        assert ended is None or await played.ended.get() == ended
+
+
+@pytest.mark.parametrize("command", ["call", "stream", "emit", "listen"])
+async def test_while_it_dials(command: str) -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen()
         listener.setblocking(False)
         url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
-        for command in ("call", "stream", "emit", "listen"):
-            process = await start(command, url, "add")
-            accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
-            with accepted:
-                said = f"wsrpc: interrupted: there was no connection yet to '{url}'\n"
-                assert await interrupted(process) == (130, "", said)
+        process = await start(command, url, "add")
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with accepted:
+            said = f"wsrpc: interrupted: there was no connection yet to '{url}'\n"
+            assert await interrupted(process) == (130, "", said)
 
 
 async def test_while_it_waits_between_two_attempts() -> None:
@@ -68,112 +140,23 @@ async def test_while_it_waits_between_two_attempts() -> None:
         host, port = server.sockets[0].getsockname()
         process = await start("call", f"ws://{host}:{port}", "add", "--retry", "1000")
         await accepted.wait()
-        assert (await interrupted(process)).code == 130
+        await interrupted(process)
 
 
-@pytest.mark.parametrize(("number", "code", "said"), SIGNALS)
-async def test_while_it_waits_for_an_answer(number: int, code: int, said: str) -> None:
-    async with serving() as played:
-        process = await start("call", played.url, "hang")
-        assert await played.started.get() == "hang"
-        ended = await interrupted(process, number)
-        assert (ended.code, ended.out) == (code, "") and ended.err.startswith(f"wsrpc: {said}")
-        assert ended.err.endswith(": hang was cancelled\n")
-        assert await played.ended.get() == ("hang", "interrupted")
+@pytest.mark.parametrize(
+    ("command", "module", "function"), [("describe", describing, "signatures"), ("types", generating, "declarations")]
+)
+async def test_while_it_makes_a_text_of_the_description(command: str, module: Any, function: str) -> None:
+    def never(*_: object, **__: object) -> None:
+        print("begun", flush=True)
+        threading.Event().wait()
 
-
-async def test_while_it_reads_a_stream() -> None:
-    async with serving() as played:
-        process = await start("stream", played.url, "ticks", "2")
-        assert process.stdout is not None
-        assert [await process.stdout.readline() for _ in range(2)] == [b"0\n", b"1\n"]
-        assert await interrupted(process) == (130, "", "wsrpc: interrupted: ticks was stopped after 2 items\n")
-        assert await played.ended.get() == ("ticks", None)
-
-
-async def test_while_it_waits_for_items_to_upload() -> None:
-    async with serving() as played:
-        process = await start("upload", played.url, "total", "-", stdin=PIPE)
-        assert process.stdin is not None
-        process.stdin.write(b"1\n2\n")
-        while await played.started.get() != "total 3":
-            pass
-        said = "wsrpc: interrupted: the upload to total was cancelled after 2 items\n"
-        process.send_signal(signal.SIGINT)
-        assert await played.ended.get() == ("total", None)
-        assert await process.wait() == 130  # and stdin is still open
-        assert await end(process) == (130, "", said)
-
-
-async def test_while_the_handler_reads_no_items() -> None:
-    async with serving() as played:
-        begun = asyncio.Event()
-
-        async def slow(items: AsyncIterator[int]) -> None:
-            begun.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                played.ended.put_nowait(("slow", None))
-
-        played.server.on("slow", slow)
-        reader, writer = os.pipe()
-        with os.fdopen(reader), os.fdopen(writer, "wb") as items:
-            process = await start("upload", played.url, "slow", "-", stdin=reader)
-            await begun.wait()
-            items.write(b"1\n" * 2000)
-            items.flush()
-            assert (await interrupted(process)).code == 130
-        assert await played.ended.get() == ("slow", None)
-
-
-async def test_while_it_listens() -> None:
-    async with serving() as played:
-        process = await start("listen", played.url)
-        peer = await played.peers.get()
-        await peer.emit("said", "hi")
-        assert process.stdout is not None
-        assert b'"said"' in await process.stdout.readline()
-        assert await interrupted(process) == (130, "", "wsrpc: interrupted: 1 event has come\n")
-
-
-async def test_while_it_asks_for_the_description() -> None:
-    async with serving() as played:
-
-        async def describe(after: str | None = None) -> None:
-            played.started.put_nowait("describe")
-            await asyncio.Event().wait()
-
-        played.server.of("wsrpc").on("describe", describe)
-        process = await start("describe", played.url)
-        assert await played.started.get() == "describe"
-        assert (await interrupted(process)).code == 130
-
-
-SLOW = """
-import sys, threading
-from wsrpc._command import describing, generating
-from wsrpc.__main__ import run
-
-def never(*_, **__):
-    print("begun", flush=True)
-    threading.Event().wait()
-
-describing.signatures = generating.declarations = never
-run()
-"""
-
-
-async def test_while_it_makes_a_text_of_the_description() -> None:
     async with serving() as played:
         played.server.offer_description()
-        for command in ("describe", "types"):
-            process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-c", SLOW, command, played.url), env=environment(), stdout=PIPE, stderr=PIPE
-            )
-            assert process.stdout is not None
-            assert await process.stdout.readline() == b"begun\n"
-            assert (await interrupted(process)).code == 130
+        process = await start(command, played.url, prepare=lambda: setattr(module, function, never))
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"begun\n"
+        await interrupted(process)
 
 
 @asynccontextmanager
@@ -197,52 +180,32 @@ async def frozen() -> AsyncGenerator[tuple[str, asyncio.Event]]:
         await server.wait_closed()
 
 
-async def test_a_server_that_answers_nothing_delays_no_end() -> None:
-    for command in ("call", "stream", "listen"):
-        async with frozen() as (url, connected):
-            process = await start(command, url, "add")
-            await connected.wait()
-            assert (await interrupted(process)).code == 130
+@pytest.mark.parametrize("command", ["call", "stream", "listen"])
+async def test_a_server_that_answers_nothing_delays_no_end(command: str) -> None:
+    async with frozen() as (url, connected):
+        process = await start(command, url, "add")
+        await connected.wait()
+        await interrupted(process)
 
 
 async def test_while_nobody_reads_its_output() -> None:
     async with serving() as played:
         reader, writer = os.pipe()
         with os.fdopen(reader, "rb") as output:
-            process = await asyncio.create_subprocess_exec(
-                *(*COMMAND, "stream", played.url, "ticks", "10000000"), env=environment(), stdout=writer, stderr=PIPE
-            )
+            process = await start("stream", played.url, "ticks", "10000000", stdout=writer)
             os.close(writer)
             await asyncio.to_thread(output.read, 1)
-            assert (await interrupted(process)).code == 130
+            await interrupted(process)
         assert await played.ended.get() == ("ticks", None)
 
 
 async def test_a_signal_that_is_ignored_stays_ignored() -> None:
     async with serving() as played:
-        process = await asyncio.create_subprocess_exec(
-            *("bash", "-c", "trap '' HUP; exec \"$@\"", "bash", *COMMAND, "call", played.url, "hang"),
-            env=environment(),
-            stdout=PIPE,
-            stderr=PIPE,
-        )
+        process = await start("call", played.url, "hang", prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
         assert await played.started.get() == "hang"
         process.send_signal(signal.SIGHUP)
         ended = await interrupted(process, signal.SIGTERM)
         assert ended == (143, "", "wsrpc: stopped by SIGTERM: hang was cancelled\n")
-
-
-async def test_without_a_terminal() -> None:
-    async with serving() as played:
-        process = await asyncio.create_subprocess_exec(
-            *(*COMMAND, "call", played.url, "add", "2", "3"),
-            env={name: value for name, value in environment().items() if name != "TERM"},
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=PIPE,
-            stderr=PIPE,
-            start_new_session=True,
-        )
-        assert await end(process) == (0, "5\n", "")
 
 
 # ---------------------------------------------------------------- output that nobody reads
@@ -255,41 +218,42 @@ async def test_head_ends_a_stream() -> None:
         assert await played.ended.get() == ("ticks", None)
 
 
-async def test_a_stream_ends_when_its_reader_has_left_and_no_item_comes() -> None:
+@pytest.mark.parametrize(("words", "line"), [(["stream", "ticks", "1"], b"0\n"), (["listen"], b'{"')])
+async def test_it_ends_when_its_reader_has_left_and_nothing_more_comes(words: list[str], line: bytes) -> None:
     async with serving() as played:
-        process = await start("stream", played.url, "ticks", "1")
+        process = await start(words[0], played.url, *words[1:])
+        if words == ["listen"]:
+            await (await played.peers.get()).emit("said", "hi")
         assert process.stdout is not None
-        assert await process.stdout.readline() == b"0\n"
+        assert (await process.stdout.readline()).startswith(line)
         process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
-        assert await played.ended.get() == ("ticks", None)
         assert await process.wait() == 141
 
 
-async def test_head_ends_listening() -> None:
+CLOSED = "stdout is closed, so the output cannot be written\n"
+FULL = "cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out", "said"),
+    [
+        ('upload "$1" total - <&-', 2, "", "stdin is closed: there is nothing to upload\n"),
+        ('call "$1" add 2 3 <&-', 0, "5\n", ""),
+        ('call "$1" add 2 3 >&-', 2, "", CLOSED),
+        ('emit "$1" note >&- <&-', 0, "", ""),
+        ('call "$1" add 2 3 2>&-', 0, "5\n", ""),
+        ('call "$1" none 2>&-', 1, "", ""),
+        ('call "$1" add 2 3 >/dev/full', 2, "", FULL),
+        ("--help >/dev/full", 2, "", FULL),
+        ("call --help >/dev/full", 2, "", FULL),
+    ],
+)
+async def test_stdin_stdout_or_stderr_are_closed(command: str, code: int, out: str, said: str) -> None:
     async with serving() as played:
-        listening = asyncio.create_task(bash('wsrpc listen "$1" | head -1; echo "${PIPESTATUS[@]}"', played.url))
-        await (await played.peers.get()).emit("said", "hi")
-        ended = await listening
-        assert ended.code == 0 and '"said"' in ended.out and ended.out.endswith("\n141 0\n") and ended.err == ""
+        assert await bash(f"wsrpc {command}", played.url) == (code, out, said and f"wsrpc: {said}")
 
 
-async def test_stdin_stdout_or_stderr_are_closed() -> None:
+async def test_without_a_terminal() -> None:
     async with serving() as played:
-        nothing = "wsrpc: stdin is closed: there is nothing to upload\n"
-        assert await bash('wsrpc upload "$1" total - <&-', played.url) == (2, "", nothing)
-        assert await bash('wsrpc call "$1" add 2 3 <&-', played.url) == (0, "5\n", "")
-        closed = "wsrpc: stdout is closed, so the output cannot be written\n"
-        assert await bash('wsrpc call "$1" add 2 3 >&-', played.url) == (2, "", closed)
-        assert await bash('wsrpc emit "$1" note >&- <&-', played.url) == (0, "", "")
-        assert await bash('wsrpc call "$1" add 2 3 2>&-', played.url) == (0, "5\n", "")
-        assert await bash('wsrpc call "$1" none 2>&-', played.url) == (1, "", "")
-        full = "wsrpc: cannot write to stdout: No space left on device\n"
-        assert await bash('wsrpc call "$1" add 2 3 >/dev/full', played.url) == (2, "", full)
-        assert await bash("wsrpc --help >/dev/full") == (2, "", full)
-        assert await bash("wsrpc call --help >/dev/full") == (2, "", full)
-
-
-async def test_a_directory_cannot_be_uploaded() -> None:
-    async with serving() as played:
-        ended = await run("upload", played.url, "total", "--send", "/")
-        assert (ended.code, ended.err) == (2, "wsrpc: cannot read /: Is a directory\n")
+        process = await start("call", played.url, "add", "2", "3", prepare=os.setsid, env={"TERM": ""})
+        assert await end(process) == (0, "5\n", "")
