@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import sys
-from pathlib import Path
 
 from engine_servers import redis_server
-from programs import listening
+from programs import ROOT, listening, printed_by, start
 
-ROOT = Path(__file__).parent.parent.parent
 EXAMPLE = ROOT / "examples" / "celery_tasks"
-
-LOGGING = "import logging; logging.basicConfig(level=logging.INFO); "
-
+SERVER = "import logging; logging.basicConfig(level=logging.INFO); import shop_server; shop_server.server.run(port=0)"
 PROGRAM = """
 import tasks
 from celery.contrib.testing.worker import start_worker
@@ -37,30 +31,11 @@ print(tasks.client.state)
 
 async def test_the_tasks_run_in_celery_s_own_worker() -> None:
     redis = redis_server()
-    env = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), os.environ.get("PYTHONPATH", "")]),
-        "REDIS": redis.url,
-        "BROKER": "memory://",
-        "BACKEND": "cache+memory://",
-        "PORT": "0",
-    }
+    env = {"REDIS": redis.url, "BROKER": "memory://", "BACKEND": "cache+memory://", "PORT": "0"}
     try:
-        server = await start(env, LOGGING + "import shop_server; shop_server.server.run('127.0.0.1', 0)")
-        async with listening(server) as url:
-            worker = await start({**env, "SERVER": url}, PROGRAM)
-            out, err = await worker.communicate()
-            assert worker.returncode == 0, err.decode()
-        assert out.decode().splitlines() == ["7.5", "1 Closing at six", "Are you there? Yes.", "8.0", "closed"]
+        async with listening(await start(sys.executable, "-c", SERVER, cwd=EXAMPLE, env=env)) as url:
+            worker = await start(sys.executable, "-c", PROGRAM, cwd=EXAMPLE, env={**env, "SERVER": url})
+            printed = await printed_by(worker)
+        assert printed.splitlines() == ["7.5", "1 Closing at six", "Are you there? Yes.", "8.0", "closed"]
     finally:
         redis.end()
-
-
-async def start(env: dict[str, str], program: str) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", program),
-        cwd=EXAMPLE,
-        env=env,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
