@@ -80,7 +80,7 @@ async def talking(process: Process, *, interrupt: bool = True) -> AsyncGenerator
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # closes the pipes
 
 
 @asynccontextmanager
@@ -101,14 +101,15 @@ async def listening(
             assert line, f"the server ended without listening:\n{said}"
             said += line.decode()
         yield found[found.lastindex or 0]
-        process.send_signal(end_with)
+        if process.returncode is None:
+            process.send_signal(end_with)
         said += (await log.read()).decode()
         assert await process.wait() in ((0,) if pattern == WSRPC else (0, -end_with)), said
         assert "Traceback" not in said, said
     finally:
         if process.returncode is None:
             process.kill()
-            await process.wait()
+        await process.communicate()  # closes the pipes
 
 
 async def printed_by(process: Process) -> str:

@@ -3,120 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import re
 import shlex
 import signal
 import ssl
 import subprocess
-import sys
-import tomllib
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from programs import UVICORN_STARTED, free_port, listening
+from pages import HOW_TO, commands, python_blocks
+from programs import PYTHON, UVICORN, UVICORN_STARTED, free_port, listening, printed_by, start
 from test_docs import blocks_of, program_of
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Server
 
-ROOT = Path(__file__).parent.parent.parent
-HOW_TO = ROOT / "docs" / "how-to"
-NAMES = ("fastapi", "frameworks", "uvicorn", "picows", "tls", "client-certificates")
-PAGES = [HOW_TO / f"{name}.md" for name in NAMES]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters"), "."])}
-
-
-def commands(page: Path) -> list[str]:
-    """The commands of a page; a line that ends with a backslash goes on in the next one."""
-    found: list[str] = []
-    for block in blocks_of(page):
-        if block.language == "console":
-            found += re.findall(r"^\$ ((?:.*\\\n)*.*)$", block.text, re.MULTILINE)
-    return found
-
-
-def of_program(page: Path, program: str) -> list[str]:
-    return [command for command in commands(page) if command.split()[0] == program]
-
-
-def test_every_command_is_run_by_a_test() -> None:
-    assert {command.split()[0] for page in PAGES for command in commands(page)} == {
-        "pip",
-        "uvicorn",
-        "python",
-        "openssl",
-    }
-    assert set(of_program(HOW_TO / "fastapi.md", "uvicorn")) == set(FASTAPI)
-
-
-def test_the_table_of_extras_has_each_extra_and_what_it_installs() -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    section = (ROOT / "docs" / "index.md").read_text("utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
-    shown = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section, re.MULTILINE))
-    installed = {name: ", ".join(re.split(r"[>=]", each)[0] for each in needed) for name, needed in extras.items()}
-    no_library = "none: install the framework and an ASGI server yourself"
-    assert shown == {**installed, "asgi": no_library, "all": "all libraries in this table"}
-    used = set(re.findall(r"'\.\[([\w,-]+)\]'", section))
-    assert used and set(",".join(used).split(",")) <= set(extras)
-
-
-def test_every_install_command_installs_a_clone() -> None:
-    for page in (ROOT / "docs").rglob("*.md"):
-        text = page.read_text("utf-8")
-        assert "python-wsrpc[" not in text, page
-        if "pip install" in text and page.name != "index.md":
-            assert "index.md#install)" in text, page
-
-
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_what_is_installed_exists(page: Path) -> None:
-    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
-    for command in of_program(page, "pip"):
-        for requirement in shlex.split(command)[2:]:
-            name, _, extra = requirement.rstrip("]").partition("[")
-            assert (name == "." and extra in extras) or requirement == "fastapi", command
-    assert not of_program(page, "pip") or "](../index.md#install)" in page.read_text("utf-8")
-
 
 @asynccontextmanager
-async def running(command: str, folder: Path) -> AsyncGenerator[int]:
-    """Run a command of uvicorn on a free port, and give that; in the end uvicorn must stop without a traceback."""
+async def running(command: str, folder: Path) -> AsyncGenerator[str]:
+    """Run a command of uvicorn on a free port, and give its address; it must stop without a traceback."""
     port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", *shlex.split(command), "--port", str(port)),
-        cwd=folder,
-        env=ENVIRONMENT,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await start(PYTHON[0], "-m", *shlex.split(command), "--port", str(port), cwd=folder)
     async with listening(process, UVICORN_STARTED, signal.SIGTERM):
-        yield port
+        yield f"ws://127.0.0.1:{port}"
 
 
-# ---------------------------------------------------------------- FastAPI
+# ---------------------------------------------------------------- programs
 
-FIRST = "uvicorn app:app --ws wsrpc_adapters.uvicorn:WebSocketProtocol"
-FASTAPI = {
-    FIRST: (0, "add"),
-    f"{FIRST} --reload": (0, "add"),
-    f"{FIRST} --workers 4": (0, "add"),
-    "uvicorn --factory app:make_app --ws wsrpc_adapters.uvicorn:WebSocketProtocol": (1, "buy"),
-}
-"""The commands of the page, each with the last of the blocks that are its program, and an event of that."""
-
-
-@pytest.mark.parametrize("command", FASTAPI)
-async def test_the_fastapi_application_is_started_as_shown(command: str, tmp_path: Path) -> None:
-    last, event = FASTAPI[command]
-    blocks = [block.text for block in blocks_of(HOW_TO / "fastapi.md") if block.language == "python"]
-    (tmp_path / "app.py").write_text("\n".join(blocks[: last + 1]), "utf-8")
-    arguments = ("apples",) if event == "buy" else (2, 3)
-    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/ws") as client:
-        assert await client.request(event, *arguments) == (2 if event == "buy" else 5)
+FASTAPI = python_blocks("fastapi")
+PLAIN = "\n".join(python_blocks("frameworks"))
+[IN_UVICORN] = [block.text for block in blocks_of(HOW_TO / "uvicorn.md") if "app = FastAPI(" in block.text]
+ONE, FACTORY, *_ = commands("fastapi", "uvicorn")
+STARTED = [
+    *(
+        (command, FASTAPI[0], "/ws", ("add", 2, 3), 5)
+        for command in commands("fastapi", "uvicorn")
+        if command != FACTORY
+    ),
+    (FACTORY, "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
+    *((command, IN_UVICORN, "/ws", ("add", 2, 3), 5) for command in commands("uvicorn", "uvicorn")),
+    *((each, PLAIN, "/", ("add", 2, 3), 5) for each in commands("frameworks", "uvicorn") if "project" not in each),
+]
+"""The commands of the pages, each with its program, the path, a request and the answer."""
 
 
-# ---------------------------------------------------------------- other frameworks
+@pytest.mark.parametrize(("command", "program", "path", "request_", "answer"), STARTED)
+async def test_an_application_is_started_as_shown(
+    command: str, program: str, path: str, request_: tuple[str, *tuple[object, ...]], answer: object, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    async with running(command, tmp_path) as url, Client(f"{url}{path}") as client:
+        assert await client.request(*request_) == answer
+
 
 DJANGO_SETTINGS = """
 SECRET_KEY = "for this test"
@@ -148,40 +86,17 @@ async def test_the_django_project_knows_who_is_logged_in(tmp_path: Path) -> None
     project.mkdir()
     (project / "settings.py").write_text(DJANGO_SETTINGS, "utf-8")
     (project / "asgi.py").write_text(program_of(HOW_TO / "frameworks.md", "asgi.py"), "utf-8")
-    logging_in = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", LOG_IN), cwd=tmp_path, env=ENVIRONMENT, stdout=asyncio.subprocess.PIPE
-    )
-    out, _ = await logging_in.communicate()
-    assert logging_in.returncode == 0
-    [command] = [each for each in of_program(HOW_TO / "frameworks.md", "uvicorn") if "project" in each]
-    async with running(command, tmp_path) as port:
-        url = f"ws://127.0.0.1:{port}/ws"
-        async with Client(url, headers={"Cookie": f"sessionid={out.decode().strip()}"}) as client:
+    session = (await printed_by(await start(PYTHON[0], "-c", LOG_IN, cwd=tmp_path))).strip()
+    [command] = [each for each in commands("frameworks", "uvicorn") if "project" in each]
+    async with running(command, tmp_path) as url:
+        async with Client(f"{url}/ws", headers={"Cookie": f"sessionid={session}"}) as client:
             assert await client.request("whoami") == "ada"
         with pytest.raises(HandshakeRejected) as caught:
-            await Client(url).connect()
+            await Client(f"{url}/ws").connect()
         assert (caught.value.status, caught.value.body) == (401, "log in first")
 
 
-async def test_the_plain_application_is_started_as_shown(tmp_path: Path) -> None:
-    page = HOW_TO / "frameworks.md"
-    blocks = [block.text for block in blocks_of(page) if block.language == "python" and block.program is None]
-    (tmp_path / "app.py").write_text("\n".join(blocks), "utf-8")
-    [command] = [each for each in of_program(page, "uvicorn") if "project" not in each]
-    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/") as client:
-        assert await client.request("add", 2, 3) == 5
-
-
-# ---------------------------------------------------------------- uvicorn
-
-
-@pytest.mark.parametrize("command", of_program(HOW_TO / "uvicorn.md", "uvicorn"))
-async def test_uvicorn_is_started_as_shown(command: str, tmp_path: Path) -> None:
-    [program] = [block.text for block in blocks_of(HOW_TO / "uvicorn.md") if "app = FastAPI(" in block.text]
-    (tmp_path / "app.py").write_text(program, "utf-8")
-    async with running(command, tmp_path) as port, Client(f"ws://127.0.0.1:{port}/ws") as client:
-        assert await client.request("add", 2, 3) == 5
-
+# ---------------------------------------------------------------- draining
 
 # The last part of each `app.py`: a handler that waits for its caller.
 SLOW = """
@@ -202,19 +117,12 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
     (tmp_path / "app.py").write_text("\n".join(blocks[:count]) + slow, "utf-8")
     for name in DRAINING:
         (tmp_path / name).write_text(program_of(HOW_TO / "uvicorn.md", name), "utf-8")
-    [command] = of_program(HOW_TO / "uvicorn.md", "python")
-    assert command == "python serve.py --port 8001"
-    port = free_port()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, program, "--port", str(port)), cwd=tmp_path, env=ENVIRONMENT, stderr=asyncio.subprocess.PIPE
-    )
-    assert process.stderr is not None
-    try:
-        while line := await process.stderr.readline():
-            if b"Uvicorn running" in line:
-                break
+    assert commands("uvicorn", "python") == ["python serve.py --port 8001"]
+    process = await start(PYTHON[0], program, "--port", str(free_port()), cwd=tmp_path)
+    async with listening(process, UVICORN, signal.SIGTERM) as address:
+        url = f"{address.replace('http', 'ws')}/ws"
         started, may_end = asyncio.Event(), asyncio.Event()
-        client = Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)
+        client = Client(url, reconnect=None)
 
         @client.on("name")
         async def tell_name() -> str:
@@ -231,7 +139,7 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
                 if request.done():
                     await request  # raises: the connection was closed
                 try:
-                    await (late := Client(f"ws://127.0.0.1:{port}/ws", reconnect=None)).connect()
+                    await (late := Client(url, reconnect=None)).connect()
                     await late.close()
                 except ConnectFailed as failed:
                     last = failed.last_error
@@ -240,19 +148,16 @@ async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Pat
             assert last.status == 503
             may_end.set()
             assert await request == "Ada"
-            said = (await process.stderr.read()).decode()
-        assert "Application shutdown complete" in said and "Traceback" not in said, said
-    finally:
-        if process.returncode is None:
-            process.terminate()
-        await process.communicate()
+            assert process.stderr is not None
+            assert b"Application shutdown complete" in await process.stderr.read()
+            await process.wait()
 
 
 # ---------------------------------------------------------------- TLS
 
 
 async def test_the_certificates_are_made_as_shown(tmp_path: Path) -> None:
-    made = [*of_program(HOW_TO / "tls.md", "openssl"), *of_program(HOW_TO / "client-certificates.md", "openssl")]
+    made = [*commands("tls", "openssl"), *commands("client-certificates", "openssl")]
     assert len(made) == 3
     for command in made:
         ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
