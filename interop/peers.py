@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -332,19 +331,3 @@ class Agents:
         assert (link.peer.pending, link.peer.active) == (0, 0)
         left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
         assert not left, left
-
-
-async def listen_again_and_again(agent: Agent) -> dict[str, Any]:
-    """The agent listens on a port that nobody takes while it is away, so that another can have it later.
-
-    Not on one that the system picks: it might give that to some outgoing connection meanwhile, even to the
-    client's own, which would then talk to itself.
-    """
-    for port in random.sample(range(20_000, 30_000), 50):
-        try:
-            bound: dict[str, Any] = await agent.call("listen", port=port, path="/ws")
-            return bound
-        except AgentError as exc:
-            if "EADDRINUSE" not in exc.message:
-                raise
-    raise AssertionError("50 ports are taken")

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from browser.chat_server import ChatServer
-from browser.pages import PATIENCE, Newcomer, Screenshot
+from browser.pages import PATIENCE, ROOT, Newcomer, Screenshot
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
@@ -24,7 +24,6 @@ from interop.node import JS, ws_wrapper_4
 
 __all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
 
-ROOT = Path(__file__).parent.parent.parent
 SCREENSHOTS = ROOT / "build" / "screenshots"
 
 # A sandbox needs rights that a container does not give; the rest keeps Chromium from calling home.

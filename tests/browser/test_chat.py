@@ -39,19 +39,6 @@ async def test_two_people_talk(newcomer: Newcomer) -> None:
     await expect(people.get_by_role("listitem")).to_have_text(["Ada (you)"])
 
 
-async def test_a_python_client_takes_part(newcomer: Newcomer, chat: ChatServer) -> None:
-    ada = await newcomer("Ada")
-    async with Client(f"{chat.socket_url}?name=Python") as python:
-        await python.request("join", "lobby")
-        await expect(ada.get_by_role("complementary")).to_contain_text("Python")
-        await python.request("say", "lobby", "0" * 32, "Good morning")
-        await python.request("say", "lobby", "0" * 32, "Good morning")
-        await python.request("say", "lobby", "1" * 32, "Bye")
-    articles = log_of(ada).get_by_role("article")
-    await expect(articles).to_contain_text(["Good morning", "Bye"])
-    await expect(articles).to_have_count(2)
-
-
 async def test_rooms_are_joined_and_left(newcomer: Newcomer) -> None:
     ada, bob = await newcomer("Ada"), await newcomer("Bob")
     await ada.get_by_label("Name of a room to join").fill("Küche & Bad")
