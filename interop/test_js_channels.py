@@ -40,10 +40,6 @@ class Chat:
                 if line == "bye":
                     self.ended.put_nowait("left")
                     return
-                if line == "fail":
-                    raise RpcError("it failed", code="E_FAIL", data={"attempt": 1})
-                if line == "break":
-                    raise ValueError("the password is secret")
                 await channel.emit("log", room, line.upper())
         except asyncio.CancelledError as exc:
             self.ended.put_nowait(exc.args[0] if exc.args else None)

@@ -16,10 +16,10 @@ from playwright.async_api import Browser, BrowserContext, Locator, Page
 from interop.peers import LIBRARIES
 
 ROOT = Path(__file__).parent.parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
 PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
 
 Newcomer = Callable[..., Awaitable[Page]]
-Screenshot = Callable[[Page, str], Awaitable[None]]
 
 VERSIONS_4 = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
 
@@ -36,6 +36,12 @@ async def say(page: Page, text: str) -> None:
 
 def log_of(page: Page, room: str = "lobby") -> Locator:
     return page.get_by_role("log", name=f"Messages in {room}")
+
+
+async def shoot(page: Page, name: str) -> None:
+    """Leave build/screenshots/name.png."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
 
 
 def block(page: Path, beginning: str) -> str:

@@ -16,8 +16,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser.conftest import SCREENSHOTS
-from browser.pages import ROOT, browsing, serving
+from browser.pages import ROOT, browsing, serving, shoot
 from playwright.async_api import Browser, Page, expect
 from programs import free_port
 
@@ -71,7 +70,9 @@ def pages_of(site: Path) -> list[str]:
     """Where each page is, below the site's address. Pages of files of the repository are left out: they are code."""
     found = sorted(str(file.parent.relative_to(site)).removeprefix(".") for file in site.rglob("index.html"))
     assert len(found) > 30
-    return [f"{page}/".lstrip("/") for page in found if not page.startswith("files/")]
+    pages = [f"{page}/".lstrip("/") for page in found if not page.startswith("files/")]
+    assert set(SHOWN) <= set(pages)
+    return pages
 
 
 async def _scheme(page: Page) -> str | None:
@@ -101,13 +102,18 @@ async def test_each_page_can_be_read(browser: Browser, address: str, site: Path,
             await page.set_viewport_size({"width": 1280, "height": 900})
             await page.goto(address + path)
             found: list[Any] = await page.evaluate(WITHOUT_TEXT)
+            name = f"site-{path.strip('/').replace('/', '-') or 'home'}" if path in SHOWN else None
             schemes = set()
             for _ in range(2):
-                schemes.add(await _scheme(page))
+                schemes.add(scheme := await _scheme(page))
                 found += await page.evaluate(LOW_CONTRAST)
+                if name:
+                    await shoot(page, f"{name}-{scheme}")
                 await page.evaluate(OTHER_MODE)
             assert schemes == {"default", "slate"}
             await page.set_viewport_size({"width": 390, "height": 844})
+            if name:
+                await shoot(page, f"{name}-phone")
             width = await page.evaluate("document.documentElement.scrollWidth")
             if width > 390:
                 found.append(f"{width} pixels wide on a phone of 390")
@@ -142,20 +148,3 @@ async def test_the_site_is_used_by_keyboard(browser: Browser, address: str) -> N
         await page.keyboard.press("Enter")
         await expect(page.locator("main h1").first).to_be_visible()
         await expect(page).not_to_have_url(re.compile("how-to/tls"))
-
-
-async def _take(page: Page, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    await page.screenshot(path=SCREENSHOTS / f"site-{name}.png")
-
-
-@pytest.mark.parametrize(
-    ("look", "mode", "width"), [("light", "light", 1280), ("dark", "dark", 1280), ("phone", "light", 390)]
-)
-async def test_screenshots(browser: Browser, address: str, look: str, mode: Any, width: int) -> None:
-    async with browsing(browser, color_scheme=mode, viewport={"width": width, "height": 900}) as context:
-        page = await context.new_page()
-        for path in SHOWN:
-            answer = await page.goto(address + path)
-            assert answer is not None and answer.ok, path
-            await _take(page, f"{look}-{path.strip('/').replace('/', '-') or 'home'}")

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from browser.pages import ROOT, Screenshot, browsing, serving
+from browser.pages import ROOT, browsing, serving, shoot
 from playwright.async_api import Browser, Page, expect
 from programs import free_port
 
@@ -22,9 +22,7 @@ async def expect_tasks(page: Page, texts: list[str]) -> None:
     await expect(page.get_by_role("listitem")).to_have_text(texts)
 
 
-async def test_two_pages_stay_in_step_and_come_back(
-    browser: Browser, modules: Path, screenshot: Screenshot, tmp_path: Path
-) -> None:
+async def test_two_pages_stay_in_step_and_come_back(browser: Browser, modules: Path, tmp_path: Path) -> None:
     port = free_port()
     folder = tmp_path / "todo"
     ignored = shutil.ignore_patterns("node_modules", "tasks.json", "__pycache__")
@@ -45,7 +43,7 @@ async def test_two_pages_stay_in_step_and_come_back(
             await expect_tasks(ada, ["Buy milk", "Call Bob"])
             await bob.get_by_label("Buy milk").check()
             await expect(ada.get_by_label("Buy milk")).to_be_checked()
-            await screenshot(ada, "todo")
+            await shoot(ada, "todo")
         for page in (ada, bob):
             await expect(page.get_by_role("status")).to_contain_text("Offline")
             await expect(page.get_by_label("New task")).to_be_disabled()
