@@ -42,6 +42,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Here and not beside the tests that read it: only a conftest that pytest finds at the start may add options.
+    parser.addoption("--vectors", metavar="DIR", help="replay the recordings in DIR, not those in tests/vectors/data")
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many workers again as there are cores: many tests wait for Node, Go or a type checker."""

@@ -22,10 +22,14 @@ FURTHER = load(HERE / "data" / "further")
 
 DEVIATIONS = json.loads((HERE / "deviations.json").read_text("utf-8"))
 
-each_scenario = pytest.mark.parametrize("recorded", RECORDED + FURTHER, ids=lambda recorded: recorded.name)
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "recorded" in metafunc.fixturenames:
+        given = metafunc.config.getoption("--vectors", default=None)
+        scenarios = RECORDED + FURTHER if given is None else load(Path(given))
+        metafunc.parametrize("recorded", scenarios, ids=lambda recorded: recorded.name)
 
 
-@each_scenario
 async def test_scenario(recorded: Scenario) -> None:
     expected = deviating(recorded, DEVIATIONS.get(recorded.name, {}))
 
@@ -38,7 +42,6 @@ async def test_scenario(recorded: Scenario) -> None:
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@each_scenario
 async def test_whatever_javascript_sends_is_a_message(recorded: Scenario) -> None:
     """Nothing that a conforming peer sends counts as malformed, which closes connections."""
     if recorded.tags - {"pair"}:  # odd, or JavaScript's own

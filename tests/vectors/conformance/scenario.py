@@ -44,8 +44,9 @@ def parsed(text: str) -> Any:
 
 
 def load(folder: Path) -> list[Scenario]:
-    """The scenarios of all recordings in ``folder``, as ws-wrapper played them."""
-    entries = [entry for path in sorted(folder.glob("*.json")) for entry in json.loads(path.read_text("utf-8"))]
+    """The scenarios of all recordings in ``folder``, as ws-wrapper played them: of the files that hold an array."""
+    contents = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
+    entries = [entry for content in contents if isinstance(content, list) for entry in content]
     return [scenario(entry["name"], entry["steps"], entry.get("tags", ())) for entry in entries]
 
 
