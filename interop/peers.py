@@ -237,6 +237,13 @@ async def nothing_open(link: Link) -> None:
         assert (state["channels"], state["pending"] or 0) == (0, 0)  # Go does not tell what is pending
 
 
+async def closed_with(link: Link) -> dict[str, Any]:
+    """Why a channel ended in JavaScript."""
+    (closed,) = await link.journal("channel_closed")
+    reason: dict[str, Any] = closed["reason"]
+    return reason
+
+
 def text_of(thrown: dict[str, Any]) -> Any:
     """The text that was rejected with: before 4.x it becomes an Error in JavaScript, then it stays a value."""
     return thrown["message"] if thrown["is_error"] else thrown["value"]

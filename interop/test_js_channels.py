@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Link, until
+from interop.peers import Link, closed_with, until
 from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
@@ -49,13 +49,6 @@ class Chat:
 @pytest.fixture
 def chat(link_4: Link) -> Chat:
     return Chat(link_4)
-
-
-async def closed_with(link: Link) -> dict[str, Any]:
-    """Why a channel ended in JavaScript."""
-    (closed,) = await link.journal("channel_closed")
-    reason: dict[str, Any] = closed["reason"]
-    return reason
 
 
 # ---------------------------------------------------------------- JavaScript opens

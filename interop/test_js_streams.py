@@ -9,7 +9,18 @@ from typing import Any
 
 import pytest
 
-from interop.peers import COMBINATIONS, COMBINATIONS_4, PATIENCE, Agents, Link, Role, named, nothing_open, until
+from interop.peers import (
+    COMBINATIONS,
+    COMBINATIONS_4,
+    PATIENCE,
+    Agents,
+    Link,
+    Role,
+    closed_with,
+    named,
+    nothing_open,
+    until,
+)
 from wsrpc import Limits, RpcError, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -66,13 +77,6 @@ class Numbers:
 @pytest.fixture
 def numbers(link_4: Link) -> Numbers:
     return Numbers(link_4)
-
-
-async def closed_with(link: Link) -> dict[str, Any]:
-    """Why a channel ended in JavaScript."""
-    (closed,) = await link.journal("channel_closed")
-    reason: dict[str, Any] = closed["reason"]
-    return reason
 
 
 @pytest.mark.parametrize(("library", "role"), COMBINATIONS_4, ids=named(COMBINATIONS_4))

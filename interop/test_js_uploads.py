@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from interop.peers import COMBINATIONS_4, Agents, Link, Role, named, nothing_open
+from interop.peers import COMBINATIONS_4, Agents, Link, Role, closed_with, named, nothing_open
 from wsrpc import Limits, RemoteError, RpcError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -89,13 +89,6 @@ class Source:
         async for k in self.items(n):
             yield k
         raise error
-
-
-async def closed_with(link: Link) -> dict[str, Any]:
-    """Why a channel ended in JavaScript."""
-    (closed,) = await link.journal("channel_closed")
-    reason: dict[str, Any] = closed["reason"]
-    return reason
 
 
 # ---------------------------------------------------------------- JavaScript sends

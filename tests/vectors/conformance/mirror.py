@@ -8,7 +8,6 @@ from typing import Any
 import msgspec
 
 from wsrpc import CloseInfo, Limits, Peer, SessionLost
-from wsrpc._handlers.lifecycle import Closers
 from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings
 from wsrpc.codecs import JsonCodec
@@ -41,11 +40,7 @@ class Mirror(Calling, Iterating):
     ``opens`` are the requests that ask for a channel.
     """
 
-    def __init__(
-        self,
-        create: dict[str, Any],
-        opens: frozenset[str],
-    ) -> None:
+    def __init__(self, create: dict[str, Any], opens: frozenset[str]) -> None:
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
@@ -128,4 +123,4 @@ class Mirror(Calling, Iterating):
         """Leave nothing running."""
         await self.leave()
         await self.peer.close()
-        await self.peer._life.join(1.0, Closers())
+        await idle()
