@@ -20,7 +20,7 @@ from browser.pages import ROOT, browsing, serving, shoot
 from playwright.async_api import Browser, Page, expect
 from programs import free_port
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]  # the site is built, or waited for
 
 LOW_CONTRAST = (Path(__file__).parent / "low_contrast.js").read_text("utf-8")
 WITHOUT_TEXT = """() => [
@@ -87,7 +87,6 @@ async def test_the_site_takes_the_mode_of_the_system(browser: Browser, address: 
         assert await _scheme(page) == scheme
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("part", range(PARTS))
 async def test_each_page_can_be_read(browser: Browser, address: str, site: Path, part: int) -> None:
     """In both modes, and on a phone without scrolling sideways."""
