@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from wsrpc import CloseInfo, Limits, Peer, SessionLost
+from wsrpc._handlers.lifecycle import Closers
 from wsrpc._peer.owner import PeerOwner
 from wsrpc._protocol.settings import Settings
 from wsrpc.codecs import JsonCodec
 from wsrpc.testing import Clock
+from wsrpc.transport import Transport
 
 from .calling import Calling
 from .iteration import Iterating
 from .sockets import PrefixCodec, Socket
+
+OpenSocket = Callable[[str], Transport]
 
 TURNS = 25
 """Turns of the event loop after which nothing is left to do: nothing here takes more than a few."""
@@ -37,21 +42,28 @@ class Stays(PeerOwner):
 class Mirror(Calling, Iterating):
     """One peer, which does what the recorded program did. ``outcomes`` and ``sent`` collect what can be seen of it.
 
-    ``opens`` are the requests that ask for a channel.
+    ``opens`` are the requests that ask for a channel. ``connect`` gives the transport for a socket that opens, by the
+    socket's name: ``s1`` is the first.
     """
 
-    def __init__(self, create: dict[str, Any], opens: frozenset[str]) -> None:
+    def __init__(
+        self,
+        create: dict[str, Any],
+        *,
+        opens: frozenset[str] = frozenset(),
+        dialer: bool = True,
+        connect: OpenSocket | None = None,
+    ) -> None:
         self.clock = Clock()
         codec = PrefixCodec(create["codec"]["prefix"]) if "codec" in create else JsonCodec()
         timeout = create.get("request_timeout_ms")
         limits = Limits(timeout=None if timeout is None else timeout / 1000)
         settings = Settings(codec, limits, expose_errors=True)
-        super().__init__(Peer(settings, dialer=True, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
+        super().__init__(Peer(settings, dialer=dialer, loop=self.clock, keeps_offline=True, owner=Stays()), opens)
         self.sent: list[tuple[str, str]] = []
         self.sockets: dict[str, Socket] = {}
-        """By their names: ``s1`` is the first."""
-        self.current: Socket
         self.errors_with_props = create.get("error_to_json") == "message_and_props"
+        self._connect: OpenSocket = connect or self._open_socket
         self._socket_count = 0
         self._new_socket(create["socket"])
 
@@ -65,14 +77,21 @@ class Mirror(Calling, Iterating):
             self._bind()
 
     def _bind(self, failing_sends: int = 0) -> None:
-        socket = self.current = Socket(
-            f"s{self._socket_count}",
-            lambda *sent: self.sent.append(sent),
-            lambda code, reason: self.log("socket_close_called", args=[code, reason]),
-        )
-        socket.failing_sends = failing_sends
-        self.sockets[socket.name] = socket
-        self.peer.bind(socket)
+        transport = self._connect(f"s{self._socket_count}")
+        if isinstance(transport, Socket):
+            transport.failing_sends = failing_sends
+        self.peer.bind(transport)
+
+    def _open_socket(self, name: str) -> Transport:
+        socket = self.sockets[name] = Socket(name, lambda *sent: self.sent.append(sent), self._closing)
+        return socket
+
+    def _closing(self, code: int | None, reason: str) -> None:
+        self.log("socket_close_called", args=[code, reason])
+
+    @property
+    def current(self) -> Socket:
+        return self.sockets[f"s{self._socket_count}"]
 
     def feed(self, socket: str | None, *messages: str | bytes) -> None:
         """Let messages arrive in one read."""
@@ -123,4 +142,4 @@ class Mirror(Calling, Iterating):
         """Leave nothing running."""
         await self.leave()
         await self.peer.close()
-        await idle()
+        await self.peer._life.join(1.0, Closers())

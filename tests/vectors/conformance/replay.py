@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from .mirror import Mirror, idle
-from .scenario import Scenario, Step, parsed
+from .scenario import Scenario, Step, Stimulus, parsed
 from .values import recorded, recorded_misuse, same
 
 
@@ -170,40 +170,67 @@ def compare_frames(expected: list[tuple[str, Any]], actual: list[tuple[str, Any]
     raise Mismatch(f"{where}: frames expected: {expected!r}; sent: {actual!r}")
 
 
-async def replay(scenario: Scenario) -> int:
-    """Play ``scenario`` and return how many frames and outcomes were compared.
+class Replay:
+    """One scenario on one mirror."""
 
-    Raises:
-        Mismatch: at the first step after which the peer has done something else.
-    """
-    ids = Ids()
-    mirror = Mirror(scenario.stimuli[0].value, scenario.opens)
-    compared = 0
-    try:
-        for number, stimulus in enumerate(scenario.stimuli):
-            value = stimulus.value
-            match stimulus.kind:
-                case "do" if value["op"] != "create":
-                    mirror.do(value)
-                case "feed":
-                    mirror.feed(stimulus.socket, ids.to_feed(value))
-                case "feed_burst":
-                    mirror.feed(stimulus.socket, *map(ids.to_feed, value))
-                case "feed_binary":
-                    mirror.feed(stimulus.socket, base64.b64decode(value))
-            await idle()
-            if stimulus is scenario.stimuli[-1]:
-                mirror.log_pending()
-            frames, mirror.sent = mirror.sent, []
-            outcomes, mirror.outcomes = mirror.outcomes, []
-            where = f"{scenario.name}, stimulus {number}, {stimulus.kind} {str(value)[:120]}"
-            expected = expected_frames(stimulus.reactions)
-            actual = [(socket, _content(text)) for socket, text in frames]
-            ids.learn([content for _, content in expected], [content for _, content in actual])
-            compare_frames(expected, [(socket, ids.from_sent(content)) for socket, content in actual], where)
-            wanted = expected_outcomes(stimulus.reactions)
-            compare_outcomes(wanted, outcomes, where)
-            compared += len(expected) + len(wanted)
-    finally:
-        await mirror.finish()
-    return compared
+    def __init__(self, scenario: Scenario) -> None:
+        self._scenario = scenario
+        self._ids = Ids()
+        self.compared = 0
+        """Frames and outcomes that were expected and came."""
+
+    async def run(self) -> None:
+        """Play it.
+
+        Raises:
+            Mismatch: at the first step after which the peer has done something else.
+        """
+        create, *stimuli = self._scenario.stimuli
+        assert create.op == "create"
+        mirror = Mirror(create.value, opens=self._scenario.opens)
+        try:
+            await self._step(mirror, create, 0, not stimuli)
+            for number, stimulus in enumerate(stimuli, 1):
+                self._apply(mirror, stimulus)
+                await self._step(mirror, stimulus, number, number == len(stimuli))
+        finally:
+            await mirror.finish()
+
+    def _apply(self, mirror: Mirror, stimulus: Stimulus) -> None:
+        value = stimulus.value
+        match stimulus.kind:
+            case "do":
+                mirror.do(value)
+            case "feed":
+                mirror.feed(stimulus.socket, self._ids.to_feed(value))
+            case "feed_burst":
+                mirror.feed(stimulus.socket, *map(self._ids.to_feed, value))
+            case _:
+                mirror.feed(stimulus.socket, base64.b64decode(value))
+
+    async def _step(self, mirror: Mirror, stimulus: Stimulus, number: int, last: bool) -> None:
+        await idle()
+        if last:
+            mirror.log_pending()
+        frames, mirror.sent = mirror.sent, []
+        outcomes, mirror.outcomes = mirror.outcomes, []
+        where = f"{self._scenario.name}, stimulus {number}, {_short(stimulus)}"
+        expected = expected_frames(stimulus.reactions)
+        actual = [(socket, _content(text)) for socket, text in frames]
+        self._ids.learn([content for _, content in expected], [content for _, content in actual])
+        actual = [(socket, self._ids.from_sent(content)) for socket, content in actual]
+        compare_frames(expected, actual, where)
+        wanted = expected_outcomes(stimulus.reactions)
+        compare_outcomes(wanted, outcomes, where)
+        self.compared += len(expected) + len(wanted)
+
+
+def _short(stimulus: Stimulus) -> str:
+    return f"{stimulus.kind} {str(stimulus.value)[:120]}"
+
+
+async def replay(scenario: Scenario) -> int:
+    """Play ``scenario`` and return how many frames and outcomes were compared."""
+    playing = Replay(scenario)
+    await playing.run()
+    return playing.compared

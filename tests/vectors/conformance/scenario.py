@@ -1,16 +1,19 @@
-"""Reading recorded scenarios, and what wsrpc does otherwise."""
+"""Reading recorded scenarios."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 Step = dict[str, Any]
 
 STIMULI = frozenset({"do", "feed", "feed_burst", "feed_binary"})
+
+CHANNEL_KINDS = frozenset({"channel", "async_channel", "deferred_channel"})
+"""Kinds of handlers that return the anonymous channel that they have made."""
 
 
 @dataclass(frozen=True)
@@ -22,16 +25,37 @@ class Stimulus:
     socket: str | None
     reactions: tuple[Step, ...]
 
+    def frames(self) -> list[Any]:
+        """What a feed brings, as JSON where it is JSON."""
+        if self.kind == "feed":
+            return [parsed(self.value)]
+        return [parsed(text) for text in self.value] if self.kind == "feed_burst" else []
+
+    @property
+    def op(self) -> str | None:
+        return self.value["op"] if self.kind == "do" else None
+
 
 @dataclass(frozen=True)
 class Scenario:
     """One recorded session of one peer."""
 
     name: str
-    tags: frozenset[str]
+    source: str
+    tags: tuple[str, ...]
     stimuli: tuple[Stimulus, ...]
-    opens: frozenset[str]
+    counterpart: str | None = None
+    steps: tuple[Step, ...] = field(default=(), repr=False)
+    opens: frozenset[str] = frozenset()
     """The requests that ask for a channel, by ``ref``: in Python another call than those that ask for a value."""
+
+    @property
+    def tagged(self) -> bool:
+        """Whether the recording calls the behaviour odd, or JavaScript's own; "pair" only says how it was made."""
+        return bool(set(self.tags) - {"pair"})
+
+    def having(self, stimuli: list[Stimulus]) -> Scenario:
+        return replace(self, stimuli=tuple(stimuli))
 
 
 def parsed(text: str) -> Any:
@@ -44,47 +68,94 @@ def parsed(text: str) -> Any:
 
 
 def load(folder: Path) -> list[Scenario]:
-    """The scenarios of all recordings in ``folder``, as ws-wrapper played them: of the files that hold an array."""
-    contents = [json.loads(path.read_text("utf-8")) for path in sorted(folder.glob("*.json"))]
-    entries = [entry for content in contents if isinstance(content, list) for entry in content]
-    return [scenario(entry["name"], entry["steps"], entry.get("tags", ())) for entry in entries]
+    """The scenarios of all recordings in ``folder``: files that hold an array of them."""
+    found: list[Scenario] = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, list):
+            found += [_scenario(entry, path.stem) for entry in content]
+    by_name = {scenario.name: scenario for scenario in found}
+    return [replace(scenario, opens=openings(scenario, by_name)) for scenario in found]
 
 
-def scenario(name: str, steps: list[Step], tags: Iterator[str] | tuple[str, ...] = ()) -> Scenario:
-    stimuli = tuple(_stimuli(steps))
-    return Scenario(name, frozenset(tags), stimuli, _openings(stimuli))
+def load_other_versions(folder: Path) -> list[Scenario]:
+    """The transcripts of older releases, from files that list how those differ."""
+    found: list[Scenario] = []
+    for path in sorted(folder.glob("*.json")):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(content, dict):
+            found += [_scenario(entry, path.stem) for entry in content["different"]]
+    return found
 
 
-def deviating(recorded: Scenario, deviation: dict[str, Any]) -> Scenario:
-    """The scenario as wsrpc plays it."""
-    steps: list[Step] = []
-    for number, stimulus in enumerate(recorded.stimuli):
-        socket = {} if stimulus.socket is None else {"socket": stimulus.socket}
-        steps += [{stimulus.kind: stimulus.value, **socket}, *deviation.get(str(number), stimulus.reactions)]
-    opens = recorded.opens - set(deviation.get("no channel", ()))
-    return Scenario(recorded.name, recorded.tags, tuple(_stimuli(steps)), opens)
+def _scenario(entry: dict[str, Any], source: str) -> Scenario:
+    steps: list[Step] = entry["steps"]
+    return Scenario(
+        entry["name"],
+        source,
+        tuple(entry.get("tags", ())),
+        tuple(_stimuli(steps)),
+        entry.get("counterpart"),
+        tuple(steps),
+    )
 
 
 def _stimuli(steps: list[Step]) -> Iterator[Stimulus]:
-    starts = [position for position, step in enumerate(steps) if step.keys() & STIMULI]
-    for start, end in zip(starts, [*starts[1:], len(steps)], strict=True):
-        (kind,) = steps[start].keys() & STIMULI
-        yield Stimulus(kind, steps[start][kind], steps[start].get("socket"), tuple(steps[start + 1 : end]))
+    kind: str | None = None
+    value: Any = None
+    socket: str | None = None
+    reactions: list[Step] = []
+    for step in steps:
+        stimulus = next((key for key in STIMULI if key in step), None)
+        if stimulus is None:
+            assert kind is not None, "a reaction before anything was done"
+            reactions.append(step)
+            continue
+        if kind is not None:
+            yield Stimulus(kind, value, socket, tuple(reactions))
+        kind, value, socket, reactions = stimulus, step[stimulus], step.get("socket"), []
+    if kind is not None:
+        yield Stimulus(kind, value, socket, tuple(reactions))
 
 
-def _openings(stimuli: tuple[Stimulus, ...]) -> frozenset[str]:
-    """The requests of this side that ask for a channel: those that got one, or whose channel is used."""
-    outcomes = [step["outcome"] for stimulus in stimuli for step in stimulus.reactions if "outcome" in step]
-    found = {content["ref"] for content in outcomes if "$channel" in str(content.get("value"))}
-    asked = set()
-    waiting = [stimulus.value for stimulus in stimuli if stimulus.kind == "do"]
+# ---------------------------------------------------------------- what asks for a channel
+
+
+def operations(scenario: Scenario) -> Iterator[dict[str, Any]]:
+    """All operations, those inside handlers included."""
+    waiting = [stimulus.value for stimulus in scenario.stimuli if stimulus.kind == "do"]
     while waiting:
-        operation = waiting.pop()
+        operation = waiting.pop(0)
+        yield operation
+        if isinstance(operation.get("handler"), dict):
+            waiting += operation["handler"].get("do", [])
+            waiting += [{"op": "on", "channel": None, **entry} for entry in operation["handler"].get("channel_on", [])]
+
+
+def answers_with_channel(handler: dict[str, Any]) -> bool:
+    """Whether a handler's answer is an anonymous channel, if all goes well."""
+    return handler["kind"] in CHANNEL_KINDS or handler["kind"] == "iterable"
+
+
+def openings(scenario: Scenario, others: dict[str, Scenario]) -> frozenset[str]:
+    """The requests of this side that ask for a channel.
+
+    In JavaScript only the answer tells. And that may be wrong: JavaScript answers null as if it were a channel. Where
+    the other half of a pair is there and its handler makes none, what arrives here was a null.
+    """
+    outcomes = [step["outcome"] for stimulus in scenario.stimuli for step in stimulus.reactions if "outcome" in step]
+    found = {content["ref"] for content in outcomes if "$channel" in str(content.get("value"))}
+    for operation in operations(scenario):
         if isinstance(operation.get("channel"), dict):
             found.add(operation["channel"]["ref"])
-        if operation["op"] == "request":
-            asked.add(operation["ref"])
-        if isinstance(handler := operation.get("handler"), dict):
-            inner = [{"op": "on", "channel": None, **entry} for entry in handler.get("channel_on", ())]
-            waiting += [*handler.get("do", ()), *inner]
-    return frozenset(found & asked)
+    asked = {operation["ref"]: operation["event"] for operation in operations(scenario) if operation["op"] == "request"}
+    found &= asked.keys()
+    other = others.get(scenario.counterpart or "")
+    if other is None:
+        return frozenset(found)
+    makers = {
+        operation["event"]
+        for operation in operations(other)
+        if isinstance(operation.get("handler"), dict) and answers_with_channel(operation["handler"])
+    }
+    return frozenset(ref for ref in found if asked[ref] in makers)
