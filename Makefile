@@ -74,7 +74,7 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
-	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=loadfile tests/browser $(ARGS)
+	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser
 	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done
