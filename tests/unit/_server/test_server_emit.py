@@ -184,6 +184,14 @@ async def test_encoded_once_for_each_codec(size: int) -> None:
     assert len(asked) == 3
 
 
+@pytest.mark.parametrize("method", ["emit", "emit_nowait", "send_raw"])
+async def test_in_another_thread_the_error_names_the_call_to_make(method: str) -> None:
+    server = Server(limits=LIMITS)
+    async with audience(server, 1):
+        with pytest.raises(RuntimeError, match=rf"threadsafe\(server\.{method}\b"):
+            await asyncio.to_thread(lambda: asyncio.run(called(server, method, "say")))
+
+
 async def test_a_peer_in_its_open_handler_gets_it() -> None:
     server = Server(limits=LIMITS)
     reports: list[EmitReport] = []
