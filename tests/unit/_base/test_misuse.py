@@ -7,7 +7,7 @@ import logging
 import re
 import ssl
 from collections.abc import Callable
-from typing import Any, Never
+from typing import Any
 
 import pytest
 from core_driver import messages
@@ -15,7 +15,6 @@ from leftovers import nothing_left as nothing_left
 
 import wsrpc
 from wsrpc import AnonymousChannel, Client, KeepLatest, Limits, Peer, Reconnect, Retry, Router, RpcError, Server
-from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -26,32 +25,19 @@ async def handler(x: int) -> int:
 
 
 def registrars() -> dict[str, Any]:
-    """One of everything that handlers can be registered on."""
-    return {
-        "server": Server(),
-        "server's channel": Server().of("chat"),
-        "client": Client(URL),
-        "client's channel": Client(URL).of("chat"),
-        "peer": Client(URL).peer,
-        "router": Router(),
-        "router's channel": Router().of("chat"),
-    }
+    """What handlers can be registered on."""
+    return {"server": Server(), "peer": Client(URL).peer, "router's channel": Router().of("chat")}
 
 
 # ---------------------------------------------------------------- registering
 
 FIRST = 'the event\'s name comes first: @server.{method}("add"), not @server.{method}; got '
-NO_FUNCTION = "{name}() got no function: write @{usage} without parentheses, or {name}(function)"
 
 REGISTERING: dict[str, tuple[Callable[[Any], object], str]] = {
     "on()": (lambda on: on.on(), FIRST.format(method="on") + "no name"),
-    "once()": (lambda on: on.once(), FIRST.format(method="once") + "no name"),
     "on without parentheses": (lambda on: on.on(handler), FIRST.format(method="on") + "<function handler at …>"),
-    "once without parentheses": (lambda on: on.once(handler), FIRST.format(method="once") + "<function handler at …>"),
     "a number as name": (lambda on: on.on(5), "an event's name is a string, got 5"),
-    "None as name": (lambda on: on.on(None, handler), "an event's name is a string, got None"),
     "a number as handler": (lambda on: on.on("x", 5), "a handler is a function, got 5"),
-    "two names": (lambda on: on.on("x", "y"), "a handler is a function, got 'y'"),
     "a decorated number": (lambda on: on.on("x")(5), "a handler is a function, got 5"),
     "a decorated None": (
         lambda on: on.on("x")(None),
@@ -86,18 +72,16 @@ def test_registering(where: str, mistake: str) -> None:
     assert shown(str(caught.value)) == text
 
 
-@pytest.mark.parametrize("where", registrars())
-def test_decorators_without_options_with_parentheses(where: str) -> None:
-    registrar = registrars()[where]
-    usages = ["use"]
-    usages += ["on_raw"] if hasattr(registrar, "on_raw") else []
-    usages += ["on_reconnect"] if where == "client" else []
-    usages += ["on_handshake", "serve_raw", "on_join"] if where == "server" else []
-    for name in usages:
-        with pytest.raises(
-            TypeError, match=rf"^{name}\(\) got no function: write @\w+\.{name} without parentheses, or"
-        ):
-            getattr(registrar, name)()
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        *((Server, name) for name in ("use", "on_raw", "on_handshake", "serve_raw", "on_join")),
+        (Client, "on_reconnect"),
+    ],
+)
+def test_decorators_without_options_with_parentheses(kind: Any, name: str) -> None:
+    with pytest.raises(TypeError, match=rf"^{name}\(\) got no function: write @\w+\.{name} without parentheses, or"):
+        getattr(kind(), name)()
 
 
 # ---------------------------------------------------------------- making and configuring
@@ -110,7 +94,6 @@ SECONDS = "{name}= is a number of seconds, more than 0, or None for no limit; go
 LATEST = "KeepLatest(key) takes a plain function of the event's arguments, got "
 BOTH: list[tuple[str, Any, str]] = [
     ("limits", 5, "limits= takes a wsrpc.Limits, got 5"),
-    ("limits", {"running": 5}, "limits= takes a wsrpc.Limits, got {'running': 5}"),
     ("codec", 5, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
     ("dec_hook", 5, FUNCTION.format(name="dec_hook")),
     ("enc_hook", 5, FUNCTION.format(name="enc_hook")),
@@ -122,7 +105,7 @@ BOTH: list[tuple[str, Any, str]] = [
 ]
 MAKING: list[tuple[Any, dict[str, Any], str]] = [
     *((Server, {name: wrong}, text) for name, wrong, text in BOTH),
-    *((Client, {"url": URL, name: wrong}, text) for name, wrong, text in BOTH),
+    (Client, {"url": URL, "limits": 5}, "limits= takes a wsrpc.Limits, got 5"),
     (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
     (Server, {"handler_context": 5}, "handler_context= is a function of the context, got 5"),
     (Server, {"slow": "drop"}, SLOW),
@@ -130,11 +113,11 @@ MAKING: list[tuple[Any, dict[str, Any], str]] = [
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
     *(
         (Server, {"detached": wrong}, f"detached= is a number of seconds, 0.001 or more; got {wrong!r}")
-        for wrong in ("5", True, None, 0, float("nan"))
+        for wrong in ("5", True, 0, float("nan"))
     ),
     *(
         (Client, {"url": URL, "connect_timeout": wrong}, SECONDS.format(name="connect_timeout") + repr(wrong))
-        for wrong in ("1", True, 0, -1, float("nan"))
+        for wrong in ("1", True, 0, float("nan"))
     ),
     (Client, {"url": 5}, "a url is text, or a function that returns it, got int"),
     (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
@@ -145,10 +128,9 @@ MAKING: list[tuple[Any, dict[str, Any], str]] = [
         {"url": URL, "ssl": ssl.create_default_context()},
         "ssl= goes with a wss:// URL, got 'ws://localhost'",
     ),
-    (Router, {"lax": "x"}, FLAG.format(name="lax")),
     (Server().listen, {"sock": 5}, "sock= is a socket.socket that is bound, got 5"),
-    (wsrpc.method, {"ordered": "x"}, FLAG.format(name="ordered")),
-    (MsgpackCodec, {"enc_hook": 5}, FUNCTION.format(name="enc_hook")),
+    (Server().include, {"router": 5}, "include() takes a wsrpc.Router, got 5"),
+    (Server().of, {"name": 5}, "a channel's name is a non-empty string, got 5"),
     (KeepLatest, {"key": "x"}, LATEST + "'x'"),
     (
         KeepLatest,
@@ -170,35 +152,17 @@ def test_making(make: Any, options: dict[str, Any], text: str) -> None:
     assert shown(str(caught.value)) == text
 
 
-@pytest.mark.parametrize("kind", [Server, Client, Router])
-def test_parts(kind: Any) -> None:
-    made: Any = kind()
-    mistakes: list[tuple[Callable[[], Any], str]] = [
-        (lambda: made.include(5), "include() takes a wsrpc.Router, got 5"),
-        (lambda: made.include(Server()), "include() takes a wsrpc.Router, got <Server open, 0 peers>"),
-        (lambda: made.of(5), "a channel's name is a non-empty string, got 5"),
-        (lambda: made.of("chat", ordered=1), "ordered= is True or False, got 1"),
-    ]
-    for call, text in mistakes[2 if kind is Router else 0 :]:
-        with pytest.raises((TypeError, ValueError)) as caught:
-            call()
-        assert str(caught.value) == text
-
-
 PORT = "port= is a number from 0 (a free one) to 65535, got "
 
 
-@pytest.mark.parametrize("method", ["listen", "run"])
 @pytest.mark.parametrize(
     ("name", "wrong", "text"),
     [
         ("host", 5, "host= is a name or an address such as '127.0.0.1', or None for all; got 5"),
         ("port", "8080", PORT + "'8080'"),
-        ("port", True, PORT + "True"),
         ("port", -1, PORT + "-1"),
         ("port", 65536, PORT + "65536"),
         ("path", "ws", "a path begins with a slash, got 'ws'"),
-        ("path", "", "a path begins with a slash, got ''"),
         ("path", 5, "path= is text that begins with a slash, or None for any path; got 5"),
         ("ssl", True, "ssl= is an ssl.SSLContext with the server's certificate, or None; got True"),
         (
@@ -212,10 +176,11 @@ PORT = "port= is a number from 0 (a free one) to 65535, got "
         ("reuse_port", "x", "reuse_port= is True or False, got 'x'"),
     ],
 )
-def test_listening(method: str, name: str, wrong: Any, text: str) -> None:
-    with pytest.raises((TypeError, ValueError)) as caught:
-        getattr(Server(), method)(**{name: wrong})
-    assert str(caught.value) == text
+def test_listening(name: str, wrong: Any, text: str) -> None:
+    for method in (Server().listen, Server().run):
+        with pytest.raises((TypeError, ValueError)) as caught:
+            method(**{name: wrong})
+        assert str(caught.value) == text
 
 
 # ---------------------------------------------------------------- statements
@@ -283,17 +248,11 @@ SEND = "send= takes an iterable or async iterable whose items are sent one by on
 
 REQUESTING = [
     ({"timeout": "1"}, TIMEOUT + "'1'"),
-    ({"timeout": True}, TIMEOUT + "True"),
     ({"timeout": -1}, TIMEOUT + "-1"),
-    ({"timeout": [1]}, TIMEOUT + "[1]"),
     ({"timeout": float("nan")}, TIMEOUT + "nan"),
     ({"returns": 5}, RETURNS + "5: "),
-    ({"returns": Never}, ""),
-    ({"returns": list[asyncio.Event]}, ""),
     ({"returns": Peer}, ""),
     ({"returns": "int"}, RETURNS + "'int': "),
-    ({"returns": [int]}, RETURNS + "[<class 'int'>]: "),
-    ({"send": 5}, SEND + "int"),
     ({"send": "text"}, SEND + "str"),
     ({"retry": 3}, "retry= takes a wsrpc.Retry, got 3"),
     ({"idempotent": True}, "idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too"),
@@ -302,17 +261,12 @@ REQUESTING = [
 ]
 
 NO_KEYWORDS = [
-    ("emit", "offline="),
-    ("emit_nowait", "offline="),
-    ("request", "returns=, timeout=, send=, retry=, idempotent= and offline="),
-    ("open_channel", "timeout= and offline="),
-    ("stream", "returns=, timeout=, send= and offline="),
-]
-NO_KEYWORDS_ON_A_CHANNEL = [
-    ("emit", "none"),
-    ("emit_nowait", "none"),
-    ("request", "returns=, timeout= and send="),
-    ("open_channel", "timeout="),
+    ("client", "emit", "offline="),
+    ("client", "request", "returns=, timeout=, send=, retry=, idempotent= and offline="),
+    ("client", "stream", "returns=, timeout=, send= and offline="),
+    ("channel", "emit_nowait", "none"),
+    ("channel", "request", "returns=, timeout= and send="),
+    ("channel", "open_channel", "timeout="),
 ]
 
 
@@ -323,15 +277,12 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
     server = Server()
     server.on("work", lambda: ran.append(None))
     async with asyncio.timeout(8), connect(server) as client:
-        callers: list[Any] = [client, client.of("chat"), server.peers[0]]
+        callers: list[Any] = [client, client.of("chat"), server.peers[0], Client(URL)]
         for caller in callers:
             with pytest.raises((TypeError, ValueError)) as caught:
                 await caller.request("work", **options)
             assert str(caught.value).startswith(text)
-        client_offline = Client(URL)
-        with pytest.raises((TypeError, ValueError)):
-            await client_offline.request("work", **options)
-        assert client_offline.peer.pending == client.peer.pending == 0
+        assert client.peer.pending == 0
         await client.request("work")
     assert len(ran) == 1
 
@@ -345,16 +296,15 @@ async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method
         await channel.wait_closed()
 
     async with asyncio.timeout(8), connect(server) as client, await client.open_channel("talk") as channel:
-        tables: list[tuple[Any, list[tuple[str, str]]]] = [(client, NO_KEYWORDS), (channel, NO_KEYWORDS_ON_A_CHANNEL)]
-        for caller, table in tables:
-            for method, options in table:
-                with pytest.raises(TypeError) as caught:
-                    await getattr(caller, method)("work", name=5)
-                assert str(caught.value).endswith(f"options of {method}() itself ({options})")
+        callers: dict[str, Any] = {"client": client, "channel": channel}
+        for caller, method, options in NO_KEYWORDS:
+            with pytest.raises(TypeError) as caught:
+                await getattr(callers[caller], method)("work", name=5)
+            assert str(caught.value).endswith(f"options of {method}() itself ({options})")
         everybody: list[Any] = [server, server.of("room"), server.room("lobby")]
-        for caller in everybody:
+        for each in everybody:
             with pytest.raises(TypeError, match=r"text.*'hi'|'hi'.*text"):
-                await caller.emit("hi", text="hello")
+                await each.emit("hi", text="hello")
 
 
 @pytest.mark.usefixtures("nothing_left")
@@ -372,14 +322,10 @@ async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method
 async def test_calling(call: Callable[[Any], Any], text: str) -> None:
     server = Server()
     async with asyncio.timeout(8), connect(server) as client:
-        for one in (client, client.peer, server.peers[0]):
+        for one in (client, server.peers[0]):
             with pytest.raises(TypeError) as caught:
                 await call(one)
             assert str(caught.value) == text
-        with pytest.raises(TypeError, match=r"^an event's name is a string, got 5$"):
-            client.emit_nowait(5)  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match=r"^an event's name is a string, got 5$"):
-            await anext(client.stream(5))  # type: ignore[arg-type]
         for drain in ("5", True, -1):
             wrong: Any = drain
             for closing in (server.close(wrong), asyncio.to_thread(server.run, drain=wrong)):
@@ -389,32 +335,12 @@ async def test_calling(call: Callable[[Any], Any], text: str) -> None:
 
 
 @pytest.mark.usefixtures("nothing_left")
-async def test_middleware_that_is_a_plain_function(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server()
-
-    def forgot(ctx: wsrpc.Context, call_next: Any) -> str:
-        return "x"
-
-    server.use(forgot)  # type: ignore[type-var]
-    server.on("work", lambda: None)
-    async with asyncio.timeout(8), connect(server) as client:
-        with pytest.raises(wsrpc.HandlerFailed):
-            await client.request("work")
-    assert re.search(r"middleware is an `async def`, but \S+forgot is not and returned 'x'", caplog.text)
-
-
-@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("call", "name"),
     [
         (lambda client, server: client.request("x"), "request"),
-        (lambda client, server: client.of("chat").request("x"), "request"),
-        (lambda client, server: client.request("x", send=[1]), "request"),
-        (lambda client, server: client.request("x", retry=Retry()), "request"),
         (lambda client, server: client.emit("x"), "emit"),
-        (lambda client, server: server.peers[0].emit("x"), "emit"),
         (lambda client, server: server.emit("x"), "Broadcaster.emit"),
-        (lambda client, server: client.open_channel("x"), "Caller.open_channel"),
         (lambda client, server: client.close(), "Client.close"),
     ],
 )
@@ -427,36 +353,28 @@ async def test_a_call_that_is_not_awaited_is_named(call: Callable[..., Any], nam
 
 
 async def test_a_tls_context_with_ws_is_not_tried_again() -> None:
-    asked = 0
-
-    def url() -> str:
-        nonlocal asked
-        asked += 1
-        return "ws://127.0.0.1:1/"
-
-    client = Client(url, ssl=ssl.create_default_context())
+    asked: list[str] = []
+    client = Client(lambda: asked.append(URL) or URL, ssl=ssl.create_default_context())
     async with asyncio.timeout(8):
         with pytest.raises(ValueError, match="wss://"):
             await client.connect()
-    assert asked == 1
+    assert len(asked) == 1
     await client.close()
 
 
 # ---------------------------------------------------------------- lifecycle handlers
 
 
-@pytest.mark.parametrize("event", ["open", "connect", "close", "disconnect", "error", "message"])
 @pytest.mark.parametrize("options", [{"thread": True}, {"ordered": True}, {"lax": True}, {"lax": False}])
-def test_options_that_do_not_apply_to_lifecycle_events(event: str, options: dict[str, Any]) -> None:
+def test_options_that_do_not_apply_to_lifecycle_events(options: dict[str, Any]) -> None:
     for target in (Server(), Client(), Router()):
-        with pytest.raises(TypeError, match=f"'{event}' reports on the connection"):
-            target.on(event, lambda: None, **options)
+        with pytest.raises(TypeError, match="'open' reports on the connection"):
+            target.on("open", lambda: None, **options)
     # On a channel that is an ordinary name.
-    Server().of("room").on(event, lambda: None, thread=True)
+    Server().of("room").on("open", lambda: None, thread=True)
 
 
-@pytest.mark.parametrize("event", ["open", "close", "error", "message"])
-async def test_a_second_lifecycle_handler_from_elsewhere_warns(event: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_second_lifecycle_handler_from_elsewhere_warns(caplog: pytest.LogCaptureFixture) -> None:
     def one() -> None:
         pass
 
@@ -464,27 +382,17 @@ async def test_a_second_lifecycle_handler_from_elsewhere_warns(event: str, caplo
         pass
 
     server = Server()
-    server.on(event, one)
-    server.on(event, one)
+    server.on("open", one)
+    server.on("open", one)
     assert messages(caplog) == []
-    server.on(event, two)
+    server.on("open", two)
     [text] = messages(caplog)
     lines = [function.__code__.co_firstlineno for function in (one, two)]
-    assert f"'{event}'" in text
+    assert "'open'" in text
     assert text.index(f"{__file__}:{lines[0]}") < text.index(f"{__file__}:{lines[1]}")
     assert caplog.records[0].levelno == logging.WARNING
     caplog.clear()
-    server.on(event, None)
-    server.on(event, one)
-    server.once(event, two)  # for the next one only: it replaces nothing
+    server.on("open", None)
+    server.on("open", one)
+    server.once("open", two)  # for the next one only: it replaces nothing
     assert messages(caplog) == []
-
-
-async def test_a_server_channel_tells_whether_it_is_closed_and_why() -> None:
-    server = Server()
-    room = server.of("room")
-    assert (room.closed, room.close_reason) == (False, None)
-    room.close("bored")
-    room.close("again")
-    assert (room.closed, room.close_reason) == (True, "bored")
-    assert not server.of("room").closed

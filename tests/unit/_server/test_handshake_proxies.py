@@ -77,8 +77,10 @@ async def test_whatever_a_library_calls_an_address_crashes_nothing(remote: str) 
         ("[1.2.3.4", PROXY),
         ("1" * 5000, PROXY),
         ("\u0661.2.3.4", PROXY),
-        ("%", PROXY),
         (", " * 1000, PROXY),
+        ("fe80::1%eth0", ("fe80::1%eth0", 0)),
+        ("fe80::1%a b", PROXY),
+        ("fe80::1%" + "a" * 5000, PROXY),
     ],
 )
 async def test_it_is_read_from_the_right(forwarded: str, remote: tuple[str, int]) -> None:

@@ -111,8 +111,9 @@ async def test_a_closed_channel_says_so(method: str) -> None:
     server = Server(limits=LIMITS)
     channel = server.of("side")
     channel.on("x", lambda: 1)
-    channel.close()
-    channel.close()
+    channel.close("bored")
+    channel.close("again")
+    assert (channel.closed, channel.close_reason) == (True, "bored")
     with pytest.raises(ChannelClosed, match="side"):
         await called(channel, method, "x")
     with pytest.raises(ChannelClosed):
