@@ -36,7 +36,8 @@ async def test_open_gets_the_id_and_the_token() -> None:
         told.append((peer.id, peer.state["token"]))
 
     async with server.listen() as listener:
-        async with Client(listener.url, auth="ada", proxy=None), Client(listener.url, auth="bob", proxy=None):
+        ada = Client(listener.url, auth="ada", headers={"authorization": "Basic x"}, proxy=None)
+        async with ada, Client(listener.url, auth="bob", proxy=None):
             assert told == [(peer.id, peer.state["token"]) for peer in server.peers]
     assert {token for _, token in told} == {"ada", "bob"}
     assert len({id for id, _ in told}) == 2
@@ -126,6 +127,9 @@ async def test_get_and_set_as_in_ws_wrapper() -> None:
 
 
 def test_a_key_stands_for_its_name() -> None:
+    assert Key[int]("visits") == VISITS == Key[str]("visits") == "visits" and NAME not in (VISITS, 5)
+    with pytest.raises(TypeError, match="takes a name, as text"):
+        Key[int](5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     state = PeerState()
     state[VISITS] = 1
     state["visits"] += 1
@@ -139,14 +143,6 @@ def test_a_key_stands_for_its_name() -> None:
     del state[NAME]
     with pytest.raises(KeyError, match="name"):
         state[NAME]
-
-
-def test_keys_of_a_name_are_equal() -> None:
-    assert Key[int]("visits") == VISITS == Key[str]("visits") == "visits"
-    assert VISITS != NAME and VISITS != 5
-    assert repr(VISITS) == "Key('visits')"
-    with pytest.raises(TypeError, match="takes a name, as text"):
-        Key[int](5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------- what the contract does not cover

@@ -186,20 +186,18 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
         assert not server.healthy and repr(server) == "<Server closed>"
         # Until it is opened again the numbers are those of the end.
         assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
-        assert server.peers == () and server.peer(peer.id) is None
         opened = time.monotonic()
-    assert old[0] is not old[1] and old[0].id != old[1].id
     with pytest.raises(ConnectionLost):
         declared.add(old[0])
 
 
 async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
     server = echo_server()
-    async with server.listen(path="/one") as first:
-        async with server.listen(path="/two") as second:
-            async with Client(first.url, limits=LIMITS) as one, Client(second.url, limits=LIMITS) as two:
-                assert await one.request("echo", 1) == await two.request("echo", 1) == 1
-                assert [peer.info.path for peer in server.peers] == ["/one", "/two"]
+    async with server.listen() as first:
+        async with server.listen() as second:
+            for listener in (first, second):
+                async with Client(listener.url, limits=LIMITS) as client:
+                    assert await client.request("echo", 1) == 1
         assert not server.healthy
         with pytest.raises(OSError):
             await ask(first.port, handshake())
@@ -231,18 +229,6 @@ async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
         await server.serve_forever()  # it has ended
 
 
-def test_in_another_event_loop_and_thread() -> None:
-    server = echo_server()
-
-    async def serve() -> None:
-        async with server.listen() as listener, Client(listener.url, limits=LIMITS) as client:
-            assert await client.request("echo", "x") == "x"
-
-    for _ in range(2):
-        asyncio.run(serve())
-        in_a_thread(serve)
-
-
 @pytest.mark.parametrize("raw", [False, True])
 def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) -> None:
     """As those of a test that was interrupted, for the next one in another thread."""
@@ -266,10 +252,9 @@ def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) 
 
     async def close() -> None:
         await server.close()
-        await server.close()
         assert server.peers == () and server.raw_connections == () and not server.healthy
         await server.open()
         assert server.healthy
 
-    for step in (leave, use, leave, close, close):
+    for step in (leave, use, leave, close, close, use):
         in_a_thread(step)

@@ -81,25 +81,16 @@ async def test_members_and_nobody_else_get_it(
 
 @both_ways
 @pytest.mark.parametrize("where", TARGETS)
-@pytest.mark.parametrize("size", [0, 1])
-async def test_what_cannot_be_sent_is_refused_with_and_without_peers(size: int, where: str, method: str) -> None:
-    server = Server(limits=LIMITS)
-    async with audience(server, size):
-        for peer in server.peers:
-            server.room("here").add(peer)
-        target = TARGETS[where](server)
-        if "channel" in where:  # an ordinary name there
-            assert (await called(target, method, "open")).sent == size
-        else:
-            with pytest.raises(ReservedEvent):
-                await called(target, method, "open")
-        for args, options, text in (
-            ((7,), {}, "a string"),
-            (("say", object()), {}, "object"),
-            (("say",), {"amount": 1}, "amount"),
-        ):
-            with pytest.raises(TypeError, match=text):
-                await called(target, method, *args, **options)
+async def test_what_cannot_be_sent_is_refused_without_peers_too(where: str, method: str) -> None:
+    target = TARGETS[where](Server(limits=LIMITS))
+    if "channel" in where:  # an ordinary name there
+        assert (await called(target, method, "open")).sent == 0
+    else:
+        with pytest.raises(ReservedEvent):
+            await called(target, method, "open")
+    for args, options in (((7,), {}), (("say", object()), {}), (("say",), {"amount": 1})):
+        with pytest.raises(TypeError, match="a string|object|amount"):
+            await called(target, method, *args, **options)
 
 
 @both_ways
@@ -231,7 +222,7 @@ async def test_those_who_are_skipped_are_not_waited_for() -> None:
         assert emitting.done() and emitting.result() == EmitReport(0)
 
 
-@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("size", [1, 5])
 async def test_a_loop_of_emit_nowait_closes_nobody(size: int) -> None:
     """Nobody can read meanwhile: whoever emits is too fast."""
     limits = TIGHT.replace(hard_cap=100_000)

@@ -7,7 +7,7 @@ import gc
 import logging
 import time
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -59,12 +59,6 @@ class Desk(Service):
         assert ctx.peer is self.peer is current_peer()
         return [sum(by), ctx.event]
 
-    @wsrpc.method
-    async def count_to(self, peer: Peer, last: int) -> AsyncIterator[int]:
-        assert peer is self.peer
-        for number in range(last):
-            yield number
-
     @wsrpc.method("inThread", thread=True, lax=True)
     def in_thread(self, value: int) -> bool:
         with pytest.raises(RuntimeError):
@@ -90,11 +84,10 @@ async def test_methods_are_handlers_with_all_that_handlers_have() -> None:
         assert await client.request("add", 1) == 2
         assert await client.request("total") == 2
         assert await client.request("moved", 2, 3) == [5, "moved"]
-        assert [number async for number in client.stream("count_to", 3)] == [0, 1, 2]
         assert await client.request("inThread", "7") is True
         with pytest.raises(BadArguments, match="'a'"):
             await client.request("add", "one")
-        assert {"add", "total", "count_to"} <= set(seen)
+        assert {"add", "total", "moved"} <= set(seen)
         for name in ("not_exposed", "how_many", "on_open", "__init__", "peer"):
             with pytest.raises(UnknownEvent):
                 await client.request(name)
@@ -108,44 +101,19 @@ async def test_each_connection_has_an_object_of_its_own() -> None:
         assert (await one.request("total"), await two.request("total")) == (1, 0)
 
 
-class Echo(Service):
-    @wsrpc.method
-    def add(self, text: str) -> str:
-        return text
-
-    @wsrpc.method("open")
-    def opened(self) -> str:
-        return "an ordinary name on a channel"
-
-
 class Better(Desk):
     def add(self, a: int, b: int = 1) -> int:
         return 100 + super().add(a, b)
 
-    @wsrpc.method("count")
+    @wsrpc.method("open")
     async def how_many(self) -> int:
         return -1
 
 
-async def test_several_services_channels_and_classes_that_inherit_handlers() -> None:
+async def test_a_class_inherits_handlers_and_no_other_handler_takes_their_place() -> None:
     server = Server()
-    server.add_service(Better)
-    server.add_service(Echo, channel="echo")
-    server.on("plain", lambda: "too")
-    async with connect(server) as client:
-        assert await client.request("add", 1, 2) == 103
-        assert await client.request("count") == -1
-        with pytest.raises(UnknownEvent):
-            await client.request("total")
-        assert await client.of("echo").request("add", "hi") == "hi"
-        assert await client.of("echo").request("open") == "an ordinary name on a channel"
-        assert await client.request("plain") == "too"
-
-
-async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
-    server = Server()
+    server.add_service(Better, channel="side")  # where "open" is an ordinary name
     server.add_service(Desk)
-    server.add_service(Echo, channel="side")
     router = Router()
     router.on("add", print)
     for register in (
@@ -155,7 +123,13 @@ async def test_a_handler_does_not_take_the_place_of_a_method() -> None:
     ):
         with pytest.raises(ValueError, match=r"^'add' is a method of a service, .*: take another name for "):
             register()
-    server.of("side").on("total", lambda: "another event")
+    server.on("plain", lambda: "too")
+    async with connect(server) as client:
+        side = client.of("side")
+        assert await client.request("add", 1, 2) == await side.request("add", 1, 2) - 100 == 3
+        assert (await side.request("open"), await client.request("plain")) == (-1, "too")
+        with pytest.raises(UnknownEvent):
+            await side.request("total")
     server.on("add", None)
     server.on("add", lambda: "that was removed")
 
@@ -307,13 +281,11 @@ async def test_an_object_serves_one_connection(cls: type[Service], caplog: pytes
     server = Server()
     server.add_service(cls, lambda: shared)
     await server.accept(ScriptedTransport())
-    transport = ScriptedTransport()
     with suppress(ConnectionLost):
-        await server.accept(transport)
+        await server.accept(transport := ScriptedTransport())
     await turns_until(lambda: transport.closed)
     assert transport.closed == CloseInfo(1011, "internal error", was_clean=True)
     assert f"the factory of {cls.__qualname__} returned an object that serves <" in caplog.text
-    assert ": make a new one for each connection" in caplog.text
     await server.close()
 
 
@@ -400,29 +372,27 @@ async def test_on_open_that_raises_closes_the_connection_and_nothing_is_looked_a
     assert logged is None or (logged in caplog.text and (raw or "'open', Gate.on_open" in said[0]))
 
 
-@pytest.mark.parametrize("who", ["an open handler", "on_open"])
-async def test_who_closes_the_connection_while_it_opens(who: str) -> None:
+@pytest.mark.parametrize("by_handler", [True, False])
+async def test_who_closes_the_connection_while_it_opens(by_handler: bool) -> None:
     log: list[Any] = []
 
     class Leaves(Logs):
         async def on_open(self) -> None:
             log.append("on_open")
-            await self.peer.close(4002, "elsewhere")
+            await leave(self.peer)
+
+    async def leave(peer: Peer) -> None:
+        await peer.close(4002, "elsewhere")
+        await turns(1)
 
     server = Server()
     server.add_service(Leaves, lambda: Leaves(log))
-
-    @server.on("open")
-    async def opened(peer: Peer) -> None:
-        if who == "an open handler":
-            await peer.close(4002, "elsewhere")
-            await turns(1)
-
-    transport = ScriptedTransport()
-    await server.accept(transport)
+    if by_handler:
+        server.on("open", leave)
+    await server.accept(transport := ScriptedTransport())
     await turns_until(lambda: transport.closed)
     await server.close()
-    assert log == ([] if who == "an open handler" else ["on_open", (4002, "elsewhere", True)])
+    assert log == ([] if by_handler else ["on_open", (4002, "elsewhere", True)])
 
 
 async def test_a_drop_while_on_open_runs_cancels_it_and_then_on_close_is_called() -> None:
@@ -557,18 +527,14 @@ async def test_a_handler_that_goes_before_on_close_may_close_and_wait(
     assert log == ends
 
 
-@pytest.mark.parametrize("slowly", [False, True])
-async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(
-    slowly: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_each_connection_of_a_peer_that_is_bound_again_ends_once(caplog: pytest.LogCaptureFixture) -> None:
     """For each service, also for the one after one whose on_close raises."""
     told: list[object] = []
 
     class First(Service):
         async def on_open(self) -> None:
             told.append("open")
-            if slowly:
-                await asyncio.sleep(0)
+            await asyncio.sleep(0)
 
         def on_close(self, info: CloseInfo) -> None:
             told.append(info.code)
