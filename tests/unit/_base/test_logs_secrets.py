@@ -17,7 +17,6 @@ from websockets.exceptions import ConnectionClosed
 
 from wsrpc import (
     Client,
-    ConnectionLost,
     Context,
     Handshake,
     HandshakeRejected,
@@ -204,29 +203,6 @@ async def test_attempts_that_fail(options: dict[str, Any], log: Capture) -> None
         await turns_until(lambda: len(log.records) > 5 or client.state == "closed")
         await client.close()
     log.check()
-
-
-async def test_drops_and_draining(log: Capture) -> None:
-    server = Server(limits=LIMITS)
-    started = asyncio.Event()
-
-    @server.on("work")
-    async def work(value: str) -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    async with both(server) as (client, _):
-        working = asyncio.create_task(client.request("work", SECRET))
-        await started.wait()
-        client.peer.info.underlying.transport.abort()
-        await client.peer.wait_closed()
-        await client.wait_connected()
-        assert not working.done()  # its session goes on
-        await server.close(drain=0.05)
-        with pytest.raises(ConnectionLost):
-            await working
-    log.check()
-    assert log.saw("draining: 1 connections") and log.saw("draining timed out") and log.saw("next attempt")
 
 
 async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(log: Capture) -> None:

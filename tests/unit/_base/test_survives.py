@@ -7,7 +7,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import pytest
 from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
@@ -21,21 +20,16 @@ import wsrpc.transport
 import wsrpc.types
 from wsrpc import (
     AnonymousChannel,
-    Client,
-    Context,
     KeepLatest,
-    Peer,
     Reconnect,
     RemoteError,
     Retry,
     RpcError,
     Server,
-    Stream,
     WsrpcError,
     current_context,
 )
 from wsrpc.testing import connect, pair
-from wsrpc.types import Message
 
 
 class Hostile:
@@ -85,7 +79,6 @@ PUBLIC = list(
     )
 )
 ERRORS = [cls for cls in PUBLIC if issubclass(cls, WsrpcError)]
-OPTIONS: list[type[Any]] = [Reconnect, Retry, KeepLatest]
 
 
 def survives(thing: object) -> None:
@@ -114,21 +107,6 @@ def test_errors(value: Callable[[], Any]) -> None:
 
 
 @values
-def test_options_that_hold_users_objects(value: Callable[[], Any]) -> None:
-    for cls in OPTIONS:
-        for field in msgspec.structs.fields(cls):
-            try:
-                thing = cls(**{field.name: value()})
-            except Exception:
-                continue  # it was refused
-            survives(thing)
-        thing = cls()
-        for field in msgspec.structs.fields(cls):
-            msgspec.structs.force_setattr(thing, field.name, value())
-        survives(thing)
-
-
-@values
 async def test_what_users_hold(value: Callable[[], Any]) -> None:
     seen: list[Any] = []
     server = Server()
@@ -139,22 +117,16 @@ async def test_what_users_hold(value: Callable[[], Any]) -> None:
 
     server.on("talk", talk)
     server.on("message", lambda peer, message: seen.append(message))
-    server.state = value()
     async with connect(server) as client:
         [peer] = server.peers
-        peer.state["user"] = value()
-        stream = client.stream("talk")
-        seen += [server, client, client.peer, peer, peer.info, server.room("r"), client.of("room"), stream]
+        server.state = peer.state["user"] = value()
+        seen += [server, client, client.peer, peer, peer.info, server.room("r"), client.of("x"), client.stream("talk")]
         channel = await client.open_channel("talk")
         await turns()
-        survives(channel)
         channel.close(value())
         await turns()
-        seen.append(channel)
-        for thing in seen:
+        for thing in (*seen, channel, KeepLatest(), Retry(), Reconnect()):
             survives(thing)
-    kinds = {type(thing) for thing in seen}
-    assert {Client, Context, Message, Peer, Server, Stream, AnonymousChannel} <= kinds
 
 
 # ---------------------------------------------------------------- an error whose message is no text

@@ -53,7 +53,7 @@ async def test_an_echo_and_what_is_known_of_the_connection() -> None:
         assert repr(connection).startswith(f"<RawConnection {connection.id} closed")
 
 
-@pytest.mark.parametrize("how", ["function", "service", "factory"])
+@pytest.mark.parametrize("how", ["function", "factory"])
 async def test_credentials_that_expire_close_the_connection(how: str) -> None:
     server = Server()
     ended: list[CloseInfo | None] = []
@@ -73,8 +73,7 @@ async def test_credentials_that_expire_close_the_connection(how: str) -> None:
             await serve(connection)
 
     async def make(connection: RawConnection) -> Echo:
-        if how == "factory":
-            await connection.wait_closed()
+        await connection.wait_closed()
         return Echo()
 
     if how == "function":

@@ -236,7 +236,12 @@ async def test_a_cursor_is_short_and_nothing_else_is_one() -> None:
 async def test_it_is_made_once_and_again_only_after_a_change() -> None:
     """Calls of the hook count how often it is made: only that can encode the default value."""
     made: list[Any] = []
-    server = Server(enc_hook=lambda value: made.append(value) or "1 EUR")
+
+    def hook(value: object) -> str:
+        made.append(value)
+        return "1 EUR"
+
+    server = Server(enc_hook=hook)
     server.on("price", lambda at=open: None)
 
     def again() -> None:

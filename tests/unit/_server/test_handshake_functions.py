@@ -180,13 +180,3 @@ async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
         assert server.stats().refused == {}, "it was of the run before"
     assert stuck.ended == 2
     assert not (await waiting).startswith(b"HTTP/1.1 101")
-
-
-async def test_cancelling_the_caller_is_cancelling() -> None:
-    stuck = Stuck()
-    asking = asyncio.create_task(gated(stuck).handshake(Handshake("/", {})))
-    await turns_until(lambda: stuck.begun)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert stuck.ended == 1

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from peers_inside import out_of
-from raw_websocket import CLOSE, PING, TEXT, RawPeer, raw_client
+from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 
 from wsrpc import (
     Client,
@@ -53,31 +51,6 @@ async def takes(client: Client, size: int) -> None:
 
 
 # ---------------------------------------------------------------- in on_handshake
-
-
-async def heartbeat(raw: RawPeer, peer: Peer) -> None:
-    assert (await raw.next_frame()).opcode == PING
-    assert (await raw.next_of(CLOSE)).code == 1011
-
-
-async def time_for_closing(raw: RawPeer, peer: Peer) -> None:
-    async with asyncio.timeout(LIMITS.close_timeout * 0.9):
-        await peer.close()  # whose Close frame is not answered
-
-
-@pytest.mark.parametrize(
-    ("changes", "shows"),
-    [
-        ({"ping_interval": 0.01, "ping_timeout": 0.02}, heartbeat),
-        ({"close_timeout": 0.05}, time_for_closing),
-    ],
-)
-async def test_bounds_of_the_connection(changes: dict[str, Any], shows: Callable[[RawPeer, Peer], Any]) -> None:
-    server = server_with(**changes)
-    async with server.listen() as listener, raw_client(listener.port, "/small", receive_buffer=4096) as raw:
-        (peer,) = server.peers
-        await shows(raw, peer)
-        await peer.wait_closed()
 
 
 # ---------------------------------------------------------------- when it is open

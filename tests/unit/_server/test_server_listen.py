@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
-import tempfile
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -73,18 +71,6 @@ async def test_its_url_works_here(where: dict[str, Any], host: str) -> None:
         for end in (server.peers[0], client.peer):
             sock = end.info.underlying.transport.get_extra_info("socket")
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_a_unix_socket() -> None:
-    server = echo_server()
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "s")
-        async with server.listen(unix=path) as listener:
-            assert listener.port == 0 and listener.url.startswith("ws://")
-            async with Client(listener.url, unix=path, limits=LIMITS) as client:
-                assert await client.request("echo", "over unix") == "over unix"
-                (peer,) = server.peers
-                assert peer.info.remote is None and repr(peer)
 
 
 # ---------------------------------------------------------------- paths

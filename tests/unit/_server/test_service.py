@@ -267,12 +267,7 @@ async def test_credentials_that_expire_while_a_factory_runs_close_the_connection
     assert transport.closed == CloseInfo(code, reason, was_clean=True)
     assert server.stats().closed == {code: 1} and log == []
     del accepting, transport
-
-    def collected() -> bool:
-        gc.collect()
-        return made[0]() is None
-
-    await turns_until(collected)
+    await turns_until(lambda: gc.collect() >= 0 and made[0]() is None)
 
 
 @pytest.mark.parametrize("cls", [Desk, Serving])
