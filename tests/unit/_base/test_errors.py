@@ -167,9 +167,3 @@ def test_fields_that_are_not_for_users(name: str, why: str) -> None:
     wrong: Any = {5: 1}
     with pytest.raises(TypeError, match="the name of an error field must be text, got 5"):
         errors.RpcError("no", fields=wrong)
-
-
-@pytest.mark.parametrize(("value", "expected"), [("ab", "ab"), (5, None), (None, None), ([], None)])
-def test_an_error_id_is_text_or_none(value: Any, expected: str | None) -> None:
-    assert errors.HandlerFailed("x", "wsrpc.internal", None, {"error_id": value}).error_id == expected
-    assert errors.HandlerFailed("x").error_id is None

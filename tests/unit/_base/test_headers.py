@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsrpc import Handshake, HandshakeRejected, Server
+from wsrpc import Handshake, HandshakeRejected
 from wsrpc.adapting import joined_headers
 from wsrpc.headers import Headers, HeadersLike, Query, ResponseHeaders
 from wsrpc.testing import memory_transports
@@ -150,27 +150,3 @@ def test_a_query_is_a_mapping_that_does_not_change() -> None:
         assert copied == query and copied.get_all("a") == ["1", "2"]
     with pytest.raises(TypeError):
         hash(query)
-
-
-async def test_response_headers_can_be_replaced_and_are_checked_where_they_are_set() -> None:
-    handshake = Handshake("/", {})
-    with pytest.raises(ValueError, match="'X-B' has a character that cannot be sent"):
-        handshake.response_headers["X-B"] = "a\r\nX-C: d"
-    with pytest.raises(ValueError, match="'X B'"):
-        handshake.response_headers |= {"X B": "a"}
-    replaced: Any = {"X-A": "1"}
-    handshake.response_headers = replaced
-    await Server().handshake(handshake)
-    assert handshake.response_headers["x-a"] == "1"
-
-
-@pytest.mark.parametrize("wrong", [5, {"X-A": "a\nb"}, {"Upgrade": "h2c"}])
-async def test_response_headers_that_cannot_be_sent_refuse_with_500(
-    wrong: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-    server.on_handshake(lambda handshake: setattr(handshake, "response_headers", wrong))
-    with pytest.raises(HandshakeRejected) as caught:
-        await server.handshake(Handshake("/", {}))
-    assert caught.value.status == 500
-    assert len(caplog.records) == 1

@@ -66,19 +66,6 @@ async def test_a_raw_connection_is_named_likewise_and_one_without_an_address_say
     ]
 
 
-async def test_a_drop_says_what_happened_and_nothing_about_messages(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
-    server, again = Server(limits=LIMITS), asyncio.Event()
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=Reconnect(initial=0.001, max=0.001)) as client:
-            client.on_reconnect(lambda info: again.set())
-            client.peer.info.underlying.transport.abort()
-            await again.wait()
-    [warning] = messages(caplog)
-    assert warning.startswith("the connection ended (1006") and "next attempt in" in warning
-    assert not [words for words in ("been sent", "was sent", "may have run") if words in caplog.text]
-
-
 # ---------------------------------------------------------------- failures
 
 

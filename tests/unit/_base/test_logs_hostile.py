@@ -22,7 +22,6 @@ from wsrpc import (
     CloseInfo,
     ConnectFailed,
     ConnectionLost,
-    Context,
     Handshake,
     HandshakeRejected,
     Peer,
@@ -184,26 +183,6 @@ async def test_whatever_ends_a_call_and_is_not_caught(written: io.StringIO) -> N
     await turns()
     everything = check(written)
     assert "exception was never retrieved" in everything and "stopped: " in everything
-
-
-async def test_a_short_reason_is_what_the_cancelled_handler_gets() -> None:
-    d = Driven()
-    got: list[object] = []
-
-    @d.peer.on("work")
-    async def work(ctx: Context) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError as exc:
-            got.append((exc.args[0], ctx.cancel_reason))
-            raise
-
-    reasons: list[Any] = ["enough", {"b": [1], "a": 2}, 0, "a\nb"]
-    for number, reason in enumerate(reasons, 1):
-        d.feed({"i": number, "a": ["work"]})
-        await turns()
-        await d.fed({"i": number, "x": reason})
-    assert got == [*((reason, reason) for reason in reasons[:-1]), (r"a\nb", "a\nb")]
 
 
 async def test_values_in_texts_about_arguments(written: io.StringIO) -> None:

@@ -219,48 +219,28 @@ async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method
 
 
 @pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize(
-    ("call", "text"),
-    [
+async def test_calling() -> None:
+    server = Server()
+    mistakes: list[tuple[Callable[[Any], Any], str]] = [
         *(
             (lambda one, method=method: getattr(one, method)(5), "an event's name is a string, got 5")
-            for method in ("emit", "request", "open_channel")
+            for method in ("emit", "request")
         ),
         (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
         (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
-    ],
-)
-async def test_calling(call: Callable[[Any], Any], text: str) -> None:
-    server = Server()
+    ]
     async with asyncio.timeout(8), connect(server) as client:
-        for one in (client, server.peers[0]):
-            with pytest.raises(TypeError) as caught:
-                await call(one)
-            assert str(caught.value) == text
-        for drain in ("5", True, -1):
-            wrong: Any = drain
+        for call, text in mistakes:
+            for one in (client, server.peers[0]):
+                with pytest.raises(TypeError) as caught:
+                    await call(one)
+                assert str(caught.value) == text
+        wrong: Any
+        for wrong in ("5", True, -1, float("nan")):
             for closing in (server.close(wrong), asyncio.to_thread(server.run, drain=wrong)):
                 with pytest.raises((TypeError, ValueError), match=r"^drain= is a number of seconds, 0 or more; got "):
                     await closing
         assert client.connected
-
-
-@pytest.mark.usefixtures("nothing_left")
-@pytest.mark.parametrize(
-    ("call", "name"),
-    [
-        (lambda client, server: client.request("x"), "request"),
-        (lambda client, server: client.emit("x"), "emit"),
-        (lambda client, server: server.emit("x"), "Broadcaster.emit"),
-        (lambda client, server: client.close(), "Client.close"),
-    ],
-)
-async def test_a_call_that_is_not_awaited_is_named(call: Callable[..., Any], name: str) -> None:
-    server = Server()
-    async with asyncio.timeout(8), connect(server) as client:
-        with pytest.warns(RuntimeWarning, match=rf"^coroutine '{name}' was never awaited"):
-            call(client, server)  # thrown away at once, which is when Python warns
-        assert client.connected and client.peer.pending == 0
 
 
 async def test_a_tls_context_with_ws_is_not_tried_again() -> None:

@@ -55,10 +55,6 @@ def returns_a_function(subject: object, room: str = "") -> object:
     return refuse
 
 
-def returns_a_map(subject: object, room: str = "") -> object:
-    return map(bool, [False])
-
-
 def returns_the_future_of_a_thread(subject: object, room: str = "") -> object:
     later = Future[bool]()  # as ThreadPoolExecutor.submit does
     later.set_result(False)
@@ -171,7 +167,7 @@ def test_an_async_one_is_refused_at_once_where_nothing_waits(gate: Gate) -> None
     + [
         (gate, function)
         for gate in (*PLAIN, *MAYBE_ASYNC)
-        for function in (returns_a_function, returns_a_map, returns_the_future_of_a_thread)
+        for function in (returns_a_function, returns_the_future_of_a_thread)
     ]
     + [
         (gate, function)

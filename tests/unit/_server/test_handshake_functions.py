@@ -112,6 +112,8 @@ def builds(given: Any) -> Callable[[Handshake], None]:
         (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
         (sets("expires", lambda: 10**400), "handshake.expires is a time in seconds"),
+        (sets("response_headers", lambda: {"X-A": "token\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
+        (sets("response_headers", lambda: 5), "headers"),
         (builds([("X-A", "token\r\nX-B: b")]), "'X-A' has a character that cannot be sent"),
     ],
 )

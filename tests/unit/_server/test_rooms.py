@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from audience import LIMITS, audience, line_of
-from core_driver import messages, said_in
+from core_driver import Blocked, messages, said_in
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -233,31 +233,27 @@ async def test_a_validator_that_forgets_to_answer(caplog: pytest.LogCaptureFixtu
     assert message.startswith("refused to let the peer join room 'a', because on_join returned None, ")
 
 
-@pytest.mark.parametrize("then", ["leaves", "is gone"])
-async def test_what_a_client_does_while_it_is_judged(then: str) -> None:
-    server = Server()
-    go_on, done = asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("leaves", [True, False])
+async def test_who_leaves_or_is_gone_while_it_is_judged_is_no_member(leaves: bool) -> None:
+    server, work = Server(), Blocked()
 
     @server.on_join
     async def may(peer: Peer, room: str) -> bool:
-        await go_on.wait()
-        done.set()
+        await work()
         return True
 
     async with connect(server) as client:
         (peer,) = server.peers
         await client.of("rooms").emit("join", "a")  # an event, whose handler is not cancelled
-        await turns_until(lambda: peer.active)
-        if then == "leaves":
+        await turns_until(lambda: work.started)
+        if leaves:
             await client.of("rooms").emit("leave", "a")
             await turns_until(lambda: peer.active == 2)
         else:
-            assert peer.transport is not None
-            peer.transport.abort()
+            line_of(peer).abort()
             await turns_until(lambda: not server.peers)
-        go_on.set()
-        await done.wait()
-        await turns_until(lambda: not peer.active)
+        work.go.set()
+        await turns_until(lambda: work.finished and not peer.active)
         assert (peer.rooms, server.rooms) == ((), ())
 
 
