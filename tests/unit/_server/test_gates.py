@@ -145,6 +145,7 @@ def test_a_function_with_a_yield_is_refused_at_once(gate: Gate, function: Any) -
     [
         (on_handshake, "on_handshake"),
         (allow, r"allow= takes a function that is called with \(peer\), got"),
+        (on_join, r"on_join takes a function that is called with \(peer, room\), got"),
         (offer_description, r"allow= takes a function that is called with \(peer\), got"),
         (room_from, r"room_from= takes a function that is called with \(info\), got"),
     ],

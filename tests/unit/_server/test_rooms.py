@@ -114,7 +114,7 @@ def raising(error: Exception) -> Callable[[ConnectionInfo], str]:
     [
         (raising(KeyError("secret")), 1011, "internal error", "secret"),
         (lambda info: "", 1011, "internal error", NAME),
-        (raising(RpcError("no such document")), 1008, "no such document", None),
+        (raising(RpcError("no such document" * 9)), 1008, ("no such document" * 9)[:123], None),
     ],
 )
 async def test_a_room_from_that_fails_serves_nobody(
