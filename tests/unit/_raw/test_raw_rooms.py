@@ -8,13 +8,14 @@ from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
-from core_driver import messages
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_driver import raw_serving
 
 from wsrpc import CloseInfo, ConnectionLost, KeepLatest, Limits, QueueFull, RpcError, Server, Service
-from wsrpc.testing import memory_transports
+from wsrpc.cluster import Cluster
+from wsrpc.testing import MemoryEngine, connect, memory_transports
 from wsrpc.types import EmitReport, RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -345,3 +346,17 @@ async def test_closing_sends_the_broadcasts_that_wait_and_refuses_later_ones(by:
         await raw.send(raw.close_frame(1000))
         raw.drop()
         await asyncio.gather(sending, closing)
+
+
+async def test_rooms_of_a_cluster_reach_raw_connections_of_other_processes() -> None:
+    engine = MemoryEngine()
+    there, here = (Server(limits=LIMITS, cluster=Cluster(engine, name="shop")) for _ in range(2))
+    async with asyncio.timeout(8), guests(1, there) as [guest], connect(here):
+        there.room("lobby").add(guest.connection)
+        room = here.room("lobby")
+        while not (await room.send_raw("{}")).nodes:  # until this process has heard of it
+            await turns()
+        await room.send_json({"from": "afar"})
+        await heard_by_all([guest], '{"from":"afar"}')
+        assert (await room.members()).others == 1
+    await here.close()
