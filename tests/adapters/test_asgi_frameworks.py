@@ -114,7 +114,3 @@ async def test_what_is_no_websocket_is_refused_with_what_to_do() -> None:
 async def test_http_at_the_websocket_s_path(run: str) -> None:
     async with SERVERS[run](asgi(talking_server())) as port:
         assert (await get(port, "/")).startswith(b"HTTP/1.1 426")
-
-
-def test_what_an_application_shows() -> None:
-    assert repr(asgi(Server())) == "asgi(<Server open, 0 peers>)"

@@ -51,13 +51,12 @@ async def redirecting(path: Path, behind: Path, *locations: str) -> AsyncGenerat
 
 
 @dialings
-@pytest.mark.parametrize("kind", [str, Path])
-async def test_calls_over_a_unix_socket(dialing: Dialing, kind: Any, tmp_path: Path) -> None:
+async def test_calls_over_a_unix_socket(dialing: Dialing, tmp_path: Path) -> None:
     server = echo_server()
     path = tmp_path / "socket"
     async with server.listen(unix=str(path)):
         options: dict[str, Any] = {"headers": {"X-Name": "Ada"}, "auth": "token", "limits": LIMITS}
-        async with Client(lambda: URL, unix=kind(path), dial=dialing.dial, **options) as client:
+        async with Client(lambda: URL, unix=path, dial=dialing.dial, **options) as client:
             assert await client.request("echo", "ü" * 300_000) == "ü" * 300_000
             (peer,) = server.peers
             info = peer.info
@@ -68,8 +67,7 @@ async def test_calls_over_a_unix_socket(dialing: Dialing, kind: Any, tmp_path: P
                 "Bearer token",
             ]
             assert (client.peer.info.path, client.peer.info.remote) == ("/path", None)
-        transport = await dialing.dial(URL, unix=kind(path), limits=LIMITS)
-        transport.abort()
+        (await dialing.dial(URL, unix=str(path), limits=LIMITS)).abort()
 
 
 @dialings
@@ -115,10 +113,9 @@ async def test_redirects_stay_at_the_socket(dialing: Dialing, tmp_path: Path) ->
 
 
 @dialings
-@pytest.mark.parametrize("location", ["ws://example.com/", "ws://localhost:8080/", "wss://localhost/"])
-async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, location: str, tmp_path: Path) -> None:
+async def test_a_redirect_to_another_origin_is_not_followed(dialing: Dialing, tmp_path: Path) -> None:
     path = tmp_path / "socket"
-    async with redirecting(path, path, location):
+    async with redirecting(path, path, "ws://localhost:8080/"):
         with pytest.raises(HandshakeRejected, match=r"another origin, .*, which is not at the Unix socket") as caught:
             await dialing.dial(URL, unix=path, limits=LIMITS)
         assert caught.value.status == 307
