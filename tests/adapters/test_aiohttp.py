@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
 
@@ -183,9 +181,3 @@ async def test_a_session_of_one_s_own_brings_its_cookies_and_may_be_closed() -> 
             assert (peer.info.headers["cookie"], peer.info.headers["x-mine"]) == ("who=ada", "yes")
         assert await client.request("echo", 1) == 1
         await client.close()
-
-
-def test_without_aiohttp_the_error_says_what_to_install() -> None:
-    program = "import sys; sys.modules['aiohttp'] = None; import wsrpc_adapters; import wsrpc_adapters.aiohttp"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "pip install python-wsrpc[aiohttp]" in ran.stderr

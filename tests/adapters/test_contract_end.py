@@ -59,15 +59,6 @@ async def test_both_sides_learn_code_and_reason(flavour: Flavour, code: int | No
 
 
 @flavours
-async def test_both_sides_close_at_once(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        mine, other = Recorder.of(ours), Recorder.of(theirs)
-        async with asyncio.timeout(8):
-            await asyncio.gather(ours.close(1000, "I"), theirs.close(1001, "no, I"))
-        assert {(await mine.end()).code, (await other.end()).code} <= {1000, 1001}
-
-
-@flavours
 async def test_a_close_that_may_not_be_sent_is_a_local_error(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         mine, other = Recorder.of(ours), Recorder.of(theirs)

@@ -7,7 +7,6 @@ import logging
 import resource
 import socket
 import ssl
-import sys
 
 import pytest
 from leftovers import turns_until
@@ -150,11 +149,3 @@ async def test_what_the_other_side_does_wrong_is_no_error_in_the_log(caplog: pyt
             await peer.send(peer.frame(0x3, "x"), peer.frame(TEXT, "x"))
             await peer.read_to_end()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-async def test_without_picows_the_error_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [name for name in sys.modules if name.startswith(("picows", "wsrpc_adapters."))]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, "picows", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install 'python-wsrpc\[picows\]'"):
-        __import__("wsrpc_adapters.picows")

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import re
 import socket
-import subprocess
-import sys
-import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Annotated, Any
 
 import pytest
-from asgi_servers import Uvicorn, uvicorn_serving
+from asgi_servers import uvicorn_serving
 from core_driver import turns
 from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer, ask, build_frame, handshake, head_of, raw_client
 from served import LIMITS, PEM, Endings, echo_server, tls
-from uvicorn import Config
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, dial
 from wsrpc.types import WebSocketTransport
@@ -505,43 +500,3 @@ async def test_uvicorn_s_shutdown_closes_with_1012(who: str, close_timeout: floa
             await turns_until(lambda: server.peers)
         info = await endings.next()
         assert info.code == 1012 and (info.was_clean is (who == "client") or options)
-
-
-async def test_uvicorn_counts_the_connection_until_its_end() -> None:
-    server = echo_server()
-    config = Config(asgi(server), ws=OURS, port=0, log_config=None)
-    web = Uvicorn(config)
-    serving = asyncio.create_task(web.serve())
-    await turns_until(lambda: web.started)
-    port = web.servers[0].sockets[0].getsockname()[1]
-    async with client(port) as ada:
-        await ada.request("echo", 1)
-        assert len(web.server_state.connections) == len(web.server_state.tasks) == 1
-    await turns_until(lambda: not web.server_state.connections and not web.server_state.tasks)
-    web.should_exit = True
-    await serving
-
-
-async def test_an_ended_connection_does_not_wait_for_the_garbage_collector() -> None:
-    seen: list[weakref.ref[Any]] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append(weakref.ref(scope["extensions"]["wsrpc"]["reserve"].__self__))
-        await echo(scope, receive, send)
-
-    async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        gc.disable()
-        try:
-            async with raw_client(port) as raw:
-                await raw.send(raw.close_frame(1000))
-                await raw.read_to_end()
-            await turns_until(lambda: seen[0]() is None)
-        finally:
-            gc.enable()
-
-
-def test_without_uvicorn_or_with_an_old_one_the_error_says_what_to_install() -> None:
-    old = "uvicorn.protocols.websockets.websockets_sansio_impl"
-    program = f"import sys; sys.modules[{old!r}] = None; import wsrpc_adapters.uvicorn"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "uvicorn 0.53 or later: pip install 'python-wsrpc[uvicorn]'" in ran.stderr
