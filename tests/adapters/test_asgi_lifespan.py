@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 import warnings
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import litestar
 import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
@@ -87,25 +86,6 @@ def test_an_application_that_fails_closes_the_server_and_starts_again() -> None:
     assert not server.healthy
     with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
         assert answer(websocket, 1, "echo", "x") == "x"
-
-
-def litestar_app(server: Server) -> Any:
-    @litestar.websocket("/ws")
-    async def ws(socket: litestar.WebSocket[Any, Any, Any]) -> None:
-        await serve_websocket(server, socket)
-
-    return litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
-
-
-@pytest.mark.parametrize("make", [litestar_app, asgi])
-def test_litestar_and_the_server_as_the_application(make: Callable[[Server], Any]) -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    app = make(server)
-    for _ in range(2):
-        with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
-            assert answer(websocket, 1, "echo", "x") == "x"
-        assert not server.healthy
 
 
 def test_a_lifespan_that_was_not_called_says_how_to() -> None:

@@ -151,15 +151,6 @@ async def test_close_and_abort_may_be_called_at_any_time(flavour: Flavour) -> No
 # ---------------------------------------------------------------- before start
 
 
-@flavours
-async def test_close_before_start(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        other = Recorder.of(theirs)
-        async with asyncio.timeout(8):
-            await ours.close(1012, "never mind")
-        assert end(await other.end())[:2] == (1012, "never mind")
-
-
 @over_sockets
 async def test_close_before_start_is_not_held_up_by_messages(flavour: OverSockets) -> None:
     # Nothing here waits for `close_timeout`: it is far longer than the time limit of a test.
@@ -187,22 +178,6 @@ async def test_an_end_from_before_start_is_told_soon_after_it(flavour: Flavour) 
         recorder = Recorder.of(ours)
         assert "connection_lost" not in recorder.log
         await recorder.end()
-
-
-@flavours
-async def test_messages_then_a_clean_close_before_start(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        other = Recorder.of(theirs)
-        theirs.send(b"1")
-        theirs.send(b"2")
-        closing = asyncio.create_task(theirs.close(4000, "bye"))
-        await turns(20)
-        recorder = Recorder.of(ours)
-        async with asyncio.timeout(8):
-            await closing
-        assert end(await recorder.end()) == told(flavour, 4000, "bye")
-        assert end(await other.end()) == (4000, "bye", True)
-        assert recorder.texts == ["1", "2"]
 
 
 # ---------------------------------------------------------------- what a raw peer does

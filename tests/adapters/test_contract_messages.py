@@ -79,16 +79,6 @@ async def test_what_is_counted_as_written_is_what_arrives(flavour: OverSockets) 
 
 
 @flavours
-async def test_an_empty_answer_is_sent_from_within_receive(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        recorder = Recorder.of(theirs)
-        ours.start(Recorder(lambda _: ours.send(b"")))
-        theirs.send(b"ask")
-        await recorder.count(1)
-        assert recorder.messages == [(b"", True)]
-
-
-@flavours
 async def test_what_was_sent_before_the_other_side_starts_is_kept(flavour: Flavour) -> None:
     async with flavour.pair(LIMITS) as (ours, theirs):
         answers = Recorder.of(theirs)

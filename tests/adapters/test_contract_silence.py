@@ -104,17 +104,6 @@ async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSock
         transport.abort()
 
 
-@able("heartbeat")
-async def test_a_wrong_answer(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
-        recorder = Recorder.of(transport)
-        first = (await raw.next_of(PING)).payload
-        await raw.send(raw.frame(PONG, first))
-        await raw.next_of(PING)
-        async with doing(lambda: raw.sock.send(raw.frame(PONG, first)), every=0.005):
-            assert (await found(recorder)).code == 1011
-
-
 @over_sockets
 async def test_a_connection_that_is_full_and_does_not_move_is_dropped(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.2, stall=0.1), receive_buffer=4096) as (transport, _):

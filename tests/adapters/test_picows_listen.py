@@ -105,13 +105,6 @@ async def test_limits_can_only_be_lowered(caplog: pytest.LogCaptureFixture) -> N
     assert "only lower limits.message" in caplog.text
 
 
-async def test_a_port_in_use_leaves_nothing() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        with pytest.raises(OSError):
-            async with picows.listen(Server(), port=sock.getsockname()[1]):
-                pytest.fail("it listens")
-
-
 async def test_when_no_more_files_can_be_opened_it_goes_on_later(caplog: pytest.LogCaptureFixture) -> None:
     loop = asyncio.get_running_loop()
     async with picows.listen(echo_server()) as listener, Client(listener.url) as client:
