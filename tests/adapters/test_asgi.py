@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from asgi_servers import SERVERS, uvicorn_serving
 from leftovers import turns_until
-from raw_websocket import PING, PONG, raw_client
+from raw_websocket import raw_client
 from served import Endings, Observed, echo_server
 
 from wsrpc import Handshake, Limits, Server
@@ -48,15 +48,11 @@ async def test_calls_and_ends_under_every_server(run: str) -> None:
     await last.client.close()
 
 
-@pytest.mark.parametrize("answers", [b"wrong", None])
-async def test_uvicorn_finds_a_dead_connection(answers: bytes | None) -> None:
+async def test_uvicorn_finds_a_dead_connection() -> None:
     server = echo_server()
     endings = Endings(server)
     async with uvicorn_serving(asgi(server), ws_ping_interval=0.05, ws_ping_timeout=0.1) as port:
-        async with raw_client(port) as peer:
-            await peer.next_of(PING)
-            if answers is not None:
-                await peer.send(peer.frame(PONG, answers))
+        async with raw_client(port):
             info = await endings.next()
             assert (info.code, info.was_clean) == (1006, False)  # uvicorn says 1011 to the other side alone
 
@@ -99,6 +95,13 @@ class Played:
 
     def text(self, text: str) -> None:
         self.events.put_nowait({"type": "websocket.receive", "text": text})
+
+
+async def opened(**limits: Any) -> tuple[Server, Endings, Played]:
+    server = echo_server(limits=LIMITS.replace(**limits))
+    endings, played = Endings(server), Played(asgi(server))
+    assert (await played.next())["type"] == "websocket.accept"
+    return server, endings, played
 
 
 async def test_a_scope_with_nothing_but_what_the_specification_demands() -> None:
@@ -144,10 +147,7 @@ async def test_headers_that_come_in_parts_are_joined() -> None:
 
 
 async def test_cancelling_the_application_ends_the_connection() -> None:
-    server = echo_server()
-    endings = Endings(server)
-    played = Played(asgi(server))
-    await played.next()
+    server, endings, played = await opened()
     await turns_until(lambda: server.peers)
     played.running.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -167,10 +167,7 @@ async def test_a_client_that_leaves_before_it_is_answered() -> None:
 
 
 async def test_a_send_that_fails_waits_for_how_the_connection_ended() -> None:
-    server = echo_server()
-    endings = Endings(server)
-    played = Played(asgi(server))
-    await played.next()
+    server, endings, played = await opened()
     played.fails = OSError("gone")
     played.text('{"i":1,"a":["echo","x"]}')
     await turns_until(lambda: server.peers and "broken" in repr(server.peers[0].transport))
@@ -182,10 +179,7 @@ async def test_a_send_that_fails_waits_for_how_the_connection_ended() -> None:
 
 @pytest.mark.parametrize("where", ["receive", "send"])
 async def test_what_a_middleware_raises_reaches_the_server(where: str) -> None:
-    server = echo_server(limits=LIMITS.replace(close_timeout=0.05))
-    endings = Endings(server)
-    played = Played(asgi(server))
-    await played.next()
+    _server, endings, played = await opened(close_timeout=0.05)
     if where == "receive":
         played.events.put_nowait(LookupError("of a middleware"))
     else:
@@ -198,10 +192,7 @@ async def test_what_a_middleware_raises_reaches_the_server(where: str) -> None:
 
 
 async def test_a_send_that_never_returns_ends_by_the_stall() -> None:
-    server = echo_server(limits=LIMITS.replace(stall=0.1, high_water=100))
-    endings = Endings(server)
-    played = Played(asgi(server))
-    await played.next()
+    _server, endings, played = await opened(stall=0.1, high_water=100)
     played.blocked = asyncio.get_running_loop().create_future()
     played.text('{"i":1,"a":["echo","%s"]}' % ("x" * 200))
     info = await endings.next()
@@ -239,11 +230,9 @@ async def test_answers_are_the_same_however_they_are_written(batches: list[int],
 
 
 async def test_a_send_that_waits_in_the_task_that_reads_leaves_the_reading_to_another() -> None:
-    server = echo_server()
+    server, _, played = await opened()
     heard = asyncio.Event()
     server.on("heard", heard.set)
-    played = Played(asgi(server))
-    await played.next()
     for number in range(1, 4):
         played.text(request(number))
         await played.next()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from contextlib import suppress
 
@@ -13,7 +12,7 @@ from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT
 from served import LIMITS, Endings, Observed, echo_server, hosts, keeps_working, raw
 
-from wsrpc import Client, ConnectionLost, Handshake, Peer, Server, dial
+from wsrpc import ConnectionLost, Handshake, Peer, Server, dial
 
 
 @hosts
@@ -133,42 +132,4 @@ async def test_a_client_that_leaves_in_an_open_handler(host: Host) -> None:
         await turns_until(lambda: not all(each.connected for each in server.peers) or len(server.peers) == 1)
         go.set()
         assert (await endings.next()).code == 1006
-        await turns_until(lambda: len(server.peers) == 1)
-
-
-@hosts
-async def test_everybody_ends_at_once_in_every_way(host: Host) -> None:
-    server = echo_server()
-    chance = random.Random(5)
-
-    @server.on("leave")
-    async def leave(peer: Peer, how: int) -> None:
-        transport = peer.transport
-        assert transport is not None
-        if how == 0:
-            await peer.close(4000, "bye")
-        elif how == 1:
-            transport.abort()
-        elif how == 2:
-            asyncio.get_running_loop().call_soon(transport.abort)
-            await peer.close(4001)
-
-    async def visit(number: int) -> None:
-        client = Client(url, reconnect=None, limits=LIMITS)
-        await client.connect()
-        calls = [asyncio.create_task(client.request("echo", "x" * chance.randrange(100_000))) for _ in range(5)]
-        calls.append(asyncio.create_task(client.request("leave", number % 4)))
-        if number % 3 == 0:
-            await asyncio.sleep(0)
-        transport = client.peer.transport
-        if number % 5 == 0 and transport is not None:
-            transport.abort()
-        elif number % 5 == 1:
-            await client.close()
-        for ended in await asyncio.gather(*calls, return_exceptions=True):
-            assert not isinstance(ended, BaseException) or isinstance(ended, ConnectionLost), ended
-        await client.close()
-
-    async with host.serving(server) as url, keeps_working(url):
-        await asyncio.gather(*(visit(number) for number in range(30)))
         await turns_until(lambda: len(server.peers) == 1)

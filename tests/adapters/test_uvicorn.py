@@ -16,7 +16,20 @@ from asgi_servers import uvicorn_serving
 from core_driver import turns
 from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
 from leftovers import turns_until
-from raw_websocket import BINARY, CLOSE, CONT, PING, TEXT, RawPeer, ask, build_frame, handshake, head_of, raw_client
+from raw_websocket import (
+    BINARY,
+    CLOSE,
+    CONT,
+    PING,
+    TEXT,
+    RawPeer,
+    ask,
+    asking,
+    build_frame,
+    handshake,
+    head_of,
+    raw_client,
+)
 from served import LIMITS, PEM, Endings, echo_server, tls
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, Peer, Server, dial
@@ -269,19 +282,17 @@ async def test_what_is_sent_before_the_answer_waits_for_it() -> None:
         await answered.wait()
         await echo(scope, receive, send)
 
-    async with uvicorn_serving(slow, OURS, lifespan="off") as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
+    async def early(sock: socket.socket) -> None:
         await asked.wait()
-        writer.write(build_frame(TEXT, b"early", masked=True))
+        sock.send(frame(TEXT, b"early"))
         await turns(4)  # the event loop reads it
         answered.set()
-        await reader.readuntil(b"\r\n\r\n")
-        assert await reader.readexactly(7) == build_frame(TEXT, b"early", masked=False)
-        writer.write(build_frame(TEXT, b"later", masked=True))
-        assert await reader.readexactly(7) == build_frame(TEXT, b"later", masked=False)
-        writer.close()
-        await writer.wait_closed()
+
+    async with uvicorn_serving(slow, OURS, lifespan="off") as port:
+        async with asking(port, handshake("/"), meanwhile=early) as (_, raw):
+            assert (await raw.next_frame()).payload == b"early"
+            await raw.send(raw.frame(TEXT, b"later"))
+            assert (await raw.next_frame()).payload == b"later"
 
 
 # ---------------------------------------------------------------- the extension, as its contract says
@@ -342,9 +353,11 @@ async def test_the_application_s_own_send_and_receive_once_it_has_taken_over() -
 @pytest.mark.parametrize("case", ["reserved", "accepted", "another request", "left", "none of these"])
 async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> None:
     answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    asked = asyncio.Event()
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
+        asked.set()
         if case == "reserved":
             reserved(scope)
         elif case == "accepted":
@@ -357,12 +370,11 @@ async def test_when_a_connection_cannot_be_reserved_or_taken_over(case: str) -> 
         answer.set_result(take_over is None)
 
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/"))
-        if case != "left":
-            assert await answer is (case != "none of these")
-        writer.close()
-        await writer.wait_closed()
+        with socket.create_connection(("127.0.0.1", port)) as sock:
+            sock.send(handshake("/"))
+            await turns_until(lambda: asked.is_set())
+            if case != "left":
+                await answer
         assert await answer is (case != "none of these")
 
 
@@ -396,17 +408,17 @@ GREETING = {"type": "websocket.send", "text": "x" * 100}
 @pytest.mark.parametrize(
     ("accepts", "others", "status", "first"),
     [
-        pytest.param(True, [GREETING], 101, build_frame(TEXT, b"x" * 100, masked=False), id="says something"),
+        pytest.param(True, [GREETING], 101, (TEXT, b"x" * 100), id="says something"),
         # It is how a browser gets to know why; of a refused handshake it learns nothing.
-        pytest.param(True, CLOSES, 101, build_frame(CLOSE, b"\x0f\xa3not you", masked=False), id="closes"),
-        pytest.param(False, CLOSES, 403, b"", id="refuses"),
-        pytest.param(False, DENIES, 418, b"short", id="refuses with a body"),
-        pytest.param(False, [], 500, b"", id="keeps the answer back"),
+        pytest.param(True, CLOSES, 101, (CLOSE, b"\x0f\xa3not you"), id="closes"),
+        pytest.param(False, CLOSES, 403, None, id="refuses"),
+        pytest.param(False, DENIES, 418, None, id="refuses with a body"),
+        pytest.param(False, [], 500, None, id="keeps the answer back"),
     ],
 )
 @pytest.mark.parametrize("compression", [False, True])
 async def test_a_middleware_around_accept(
-    accepts: bool, others: list[Any], status: int, first: bytes, compression: bool, caplog: pytest.LogCaptureFixture
+    accepts: bool, others: list[Any], status: int, first: object, compression: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """It is obeyed, and the client can read what it sends: uvicorn would compress, and the answer may not say so."""
     server = echo_server(compression=compression)
@@ -420,20 +432,18 @@ async def test_a_middleware_around_accept(
         await asgi(server)(scope, receive, sending)
 
     async with uvicorn_serving(app, OURS, lifespan="off") as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(handshake("/", "Sec-WebSocket-Extensions: permessage-deflate"))
-        head = await reader.readuntil(b"\r\n\r\n")
-        assert int(head.split()[1]) == status
-        assert await reader.readexactly(len(first)) == first
-        if others == [GREETING]:
-            assert (b"permessage-deflate" in head) is compression
-            writer.write(frame(TEXT, b'{"i":1,"a":["echo",1]}'))
-            await turns_until(lambda: server.stats().messages_in)
-        elif status == 101:
-            writer.write(frame(CLOSE, b"\x0f\xa3"))
-            assert await reader.read() == b""  # soon: uvicorn has seen the answer
-        writer.close()
-        await writer.wait_closed()
+        async with asking(port, handshake("/", "Sec-WebSocket-Extensions: permessage-deflate")) as (head, raw):
+            assert int(head.split()[1]) == status
+            if status == 101:
+                seen = await raw.next_frame()
+                assert (seen.opcode, seen.payload) == first
+            if others == [GREETING]:
+                assert (b"permessage-deflate" in head) is compression
+                await raw.send(raw.frame(TEXT, b'{"i":1,"a":["echo",1]}'))
+                await turns_until(lambda: server.stats().messages_in)
+            elif status == 101:
+                await raw.send(raw.close_frame(4003))
+                assert await raw.read_to_end() == b""  # soon: uvicorn has seen the answer
     assert server.stats().accepted == (others == [GREETING])
     assert ("scope['extensions'].pop('wsrpc', None)" in caplog.text) is (status == 500)
 
