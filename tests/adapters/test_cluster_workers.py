@@ -67,7 +67,6 @@ async def test_several_uvicorns_are_one_chat(engine: EngineServer) -> None:
         for user in users:
             assert await user.hears() == ("cron", "closing at six")
         assert await announce(engine.url, "--ask", "bob", "ready?") == "bob answers: bob heard ready? from cron"
-        assert await announce(engine.url, "--ask", "zoe", "ready?") == "zoe is not here"
 
         await workers[2].end()  # a deployment, or a machine that is switched off
         assert (await eve.closed.get()).code == 1012

@@ -212,6 +212,7 @@ RULES: dict[str, Rule] = {
         answer={"x-served-by": ["you"], "x-empty": [""]},
     ),
     "header that is not ASCII": failing(answers(("X-A", "\xfc")), "it is not ASCII"),
+    "header of a refusal that is not ASCII": failing(rejects(401, headers={"X-A": "\xfc"}), "it is not ASCII"),
     "header that is repeated": Rule(
         adds_cookies, answer={"set-cookie": [value for _, value in COOKIES]}, needs="response headers"
     ),

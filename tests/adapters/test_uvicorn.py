@@ -274,6 +274,22 @@ async def test_other_websockets_are_as_with_uvicorn_s_own(case: str, caplog: pyt
     assert seen[0][3]
 
 
+async def test_a_handshake_that_waits_is_refused_when_uvicorn_shuts_down() -> None:
+    server, asked = echo_server(), asyncio.Event()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await asyncio.Event().wait()
+
+    async with AsyncExitStack() as left:
+        async with uvicorn_serving(asgi(server), OURS, timeout_graceful_shutdown=0) as port:
+            sock = left.enter_context(socket.create_connection(("127.0.0.1", port)))
+            sock.send(handshake("/"))
+            await asked.wait()
+        assert sock.recv(1000).startswith(b"HTTP/1.1 500") and server.peers == ()
+
+
 async def test_what_is_sent_before_the_answer_waits_for_it() -> None:
     answered, asked = asyncio.Event(), asyncio.Event()
 
