@@ -134,6 +134,10 @@ class Both:
         """Wait until the client has come back so often, at least."""
         await turns_until(lambda: len(self.back) >= times)
 
+    async def cut_or_over(self, running: asyncio.Task[None]) -> None:
+        """Wait until the connection drops, or ``running`` has ended without that."""
+        await turns_until(lambda: self.client.state != "connected" or running.done())
+
     async def went_on(self) -> None:
         """Check that the session has gone on, and that everything is done."""
         await turns_until(lambda: len(self.theirs.notes) == len(self.ours.notes) == self.noted)
@@ -141,8 +145,8 @@ class Both:
         assert all(info.resumed for info in self.back) and self.told == []
         assert not self.ours.ran and not self.theirs.ran
         assert self.client.state == "connected" and len(self.server.peers) == 1
-        for peer in (self.client.peer, self.peer):
-            await turns_until(lambda peer=peer: (peer.pending, peer.channels, peer.active) == (0, 0, 0))
+        peers = (self.client.peer, self.peer)
+        await turns_until(lambda: not any(peer.pending or peer.channels or peer.active for peer in peers))
 
 
 @asynccontextmanager
@@ -188,7 +192,7 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             async with s.proxy.cut_after(after, direction):
                 # The connections that come meanwhile are cut there, too, so this ends only when none is.
                 running = asyncio.create_task(s.exchange())
-                await turns_until(lambda running=running: s.client.state != "connected" or running.done())
+                await s.cut_or_over(running)
             await running
             await s.came_back(cut)
             assert s.peer is peer

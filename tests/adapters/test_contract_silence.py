@@ -125,7 +125,7 @@ async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder)
 
 @over_sockets
 async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
-    async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=RECEIVES) as (transport, raw):
+    async with flavour.raw(PATIENT.replace(stall=5.0), receive_buffer=RECEIVES) as (transport, raw):
         recorder = Recorder.of(transport)
         for number in range(600):  # 36 MB, which the ping waits behind
             transport.send(b"%d " % number + PIECE)

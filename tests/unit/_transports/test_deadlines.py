@@ -83,7 +83,12 @@ def test_abort_may_discard_and_add() -> None:
     first, second, third = Limited(), Limited(), Limited()
     deadlines.add(first)
     deadlines.add(second)
-    first.then = lambda: (deadlines.discard(second), deadlines.add(third))
+
+    def ended() -> None:
+        deadlines.discard(second)
+        deadlines.add(third)
+
+    first.then = ended
     clock.advance(10.0)
     assert (first.aborted, second.aborted, third.aborted, len(clock.timers)) == (1, 0, 0, 1)
     clock.advance(10.0)
