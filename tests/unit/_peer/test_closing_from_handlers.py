@@ -16,14 +16,13 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
-from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PATIENT = Limits(close_timeout=20.0, replay=0)  # sessions end with their connections
 HASTY = Limits(close_timeout=0.05, replay=0)
 TARGETS = ["client", "server", "peer"]
-WHERE = ["request", "event", "open", "close", "message"]
+WHERE = ["request", "event", "open", "close"]
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
 # ---------------------------------------------------------------- the one that closes is a handler
@@ -56,12 +55,10 @@ async def test_a_handler_closes_without_waiting_for_itself(
         if where == "on_reconnect":
             client.on_reconnect(stop)
         else:
-            if where == "message":
-                here.on("now", lambda: None)
             here.on({"request": "now", "event": "now"}.get(where, where), stop)
         with suppress(ConnectionLost, ConnectFailed):  # `open` closes it, perhaps before it is open
             await client.connect()
-        if where in ("request", "event", "message"):
+        if where in ("request", "event"):
             caller = server.peers[0] if target == "client" else client
             if where == "request":
                 with pytest.raises(ConnectionLost):
@@ -153,24 +150,6 @@ async def test_what_waits_for_a_place_runs_before_close_returns_or_never() -> No
                 await asyncio.sleep(0)
             assert story == seen
             assert client.peer.active == 0
-
-
-async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
-    async with asyncio.timeout(8):
-        async with pair(limits=HASTY.replace(running=1)) as (left, right):
-            started: list[int] = []
-
-            @right.on("e")
-            async def e(n: int) -> None:
-                started.append(n)
-                await asyncio.Event().wait()
-
-            for n in range(4):
-                await left.emit("e", n)
-            await turns_until(lambda: started)
-    assert started == [0]
-    assert right.ignored["dropped at the end"] == 3
-    assert right.active == 0
 
 
 # ---------------------------------------------------------------- handlers that outstay

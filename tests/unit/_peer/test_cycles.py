@@ -12,7 +12,7 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Context, Limits, MessageTooBig, RemoteError
+from wsrpc import Context, RemoteError
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -87,28 +87,6 @@ async def test_an_exception_in_an_argument_of_the_call_that_it_ends(kind: str, e
             else:
                 with pytest.raises(RemoteError):
                     await a.request("fail", {})
-        await freed(watched)
-
-
-async def test_an_exception_in_an_argument_of_the_call_that_raised_it() -> None:
-    watched: list[weakref.ref[Thing]] = []
-    async with pair(limits=Limits(message=1000)) as (a, b):
-        b.on("echo", lambda value: value)
-        await a.request("echo", 1)
-
-        async def send(way: Any) -> None:
-            job: dict[str, Any] = {"data": "x" * 1000}
-            try:
-                await way("echo", job)
-            except MessageTooBig as exc:
-                job["error"] = exc
-                exc.thing = Thing(watched)  # type: ignore[attr-defined]
-            else:
-                pytest.fail("it is too big")
-
-        for _ in range(CALLS // 2):
-            await send(a.emit)
-            await send(a.request)
         await freed(watched)
 
 

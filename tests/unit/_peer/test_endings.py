@@ -13,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client, raw_server
 
-from wsrpc import CallNext, Client, CloseCode, CloseInfo, Context, Handshake, Limits, Server, dial
+from wsrpc import CallNext, Client, CloseCode, CloseInfo, Context, Handshake, Limits, Server
 from wsrpc._server.peers import served_peer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -214,18 +214,6 @@ async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int,
                 with pytest.raises(ValueError, match=text):
                     await closable.close(code, reason)
             assert client.connected
-
-
-@pytest.mark.parametrize("code", [1000, 1001, 1003, 1008, 1011, 1013, 1014, 3000, 3999, 4000, 4999])
-async def test_others_arrive(code: int) -> None:
-    server = Server(limits=LIMITS)
-    endings: list[Ending] = []
-    server.on("close", lambda peer, info: endings.append(told(info)))
-    async with server.listen() as listener:
-        transport = await dial(listener.url, limits=LIMITS, proxy=None)
-        await transport.close(code, "x" * 123)
-        await turns_until(lambda: endings)
-    assert endings == [(code, "x" * 123, True, False)]
 
 
 def test_every_code_that_has_a_name() -> None:

@@ -125,26 +125,6 @@ async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, ca
     assert ("out", "login", [{"token": SECRET}]) in asked
 
 
-async def test_what_a_request_opens_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
-        return () if event == "secrets" else args
-
-    server, client = serving(log_payloads=redact), Client(log_payloads=redact)
-
-    @server.on("secrets")
-    async def secrets() -> AsyncIterator[str]:
-        yield SECRET
-        raise RpcError(SECRET)
-
-    async with asyncio.timeout(PATIENCE), connect(server, client=client):
-        stream = client.stream("secrets")
-        assert await anext(stream) == SECRET
-        with pytest.raises(RpcError):
-            await anext(stream)
-    assert "event secrets/next" in caplog.text
-    assert SECRET not in caplog.text
-
-
 async def test_a_redact_that_fails_shows_nothing_and_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
         raise KeyError(args)

@@ -11,25 +11,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 from leftovers import turns_until
 
-from wsrpc import Context, Limits, Peer
-from wsrpc.testing import pair
-
-
-@pytest.mark.parametrize("limits", [Limits(), Limits(high_water=200)], ids=["room for all", "full line"])
-async def test_many_tasks_that_emit_keep_the_order_in_which_they_ran(limits: Limits) -> None:
-    async with pair(limits=limits) as (a, b):
-        seen: list[int] = []
-        done = asyncio.Event()
-
-        def on_number(n: int) -> None:
-            seen.append(n)
-            if len(seen) == 500:
-                done.set()
-
-        b.on("n", on_number)
-        await asyncio.gather(*(a.emit("n", n) for n in range(500)))
-        await done.wait()
-    assert seen == list(range(500))
+from wsrpc import Context
 
 
 @pytest.mark.parametrize("layered", [False, True])
@@ -87,20 +69,6 @@ async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_
     gate.set()
     await turns()
     d.expect({"i": 1, "d": "late"})
-    d.assert_empty()
-
-
-async def test_two_ordered_handlers_do_not_wait_for_each_other() -> None:
-    d = Driven()
-    first, second = Blocked(), Blocked()
-    d.peer.on("first", first, ordered=True)
-    d.peer.on("second", second, ordered=True)
-    await d.fed({"a": ["first", 1]}, {"a": ["second", 1]}, {"a": ["first", 2]})
-    assert first.started == [(1,)] and second.started == [(1,)]
-    first.go.set()
-    second.go.set()
-    await turns()
-    assert first.finished == [(1,), (2,)]
     d.assert_empty()
 
 
@@ -180,14 +148,3 @@ async def test_a_sender_that_comes_when_the_connection_clears_does_not_overtake_
     await d.peer.emit("second")  # in the same turn: the first one has not run yet
     await first
     assert [m["a"][0] for m in d.take()] == ["first", "second"]
-
-
-async def test_a_request_inside_a_handler_is_answered_while_the_handler_waits() -> None:
-    async with pair() as (a, b):
-
-        async def outer(peer: Peer, n: int) -> int:
-            return await peer.request("inner", n, returns=int) + 1
-
-        b.on("outer", outer)
-        a.on("inner", lambda n: n * 2)
-        assert await a.request("outer", 20) == 41

@@ -71,19 +71,6 @@ async def test_a_thread_counts_until_it_ends_whatever_is_around_it(around: str) 
     await server.close()
 
 
-async def test_a_waiting_request_that_is_cancelled_makes_room_for_another() -> None:
-    d = Driven(limits=Limits(running=1, waiting=2))
-    blocked, ran = Blocked(), list[int]()
-    d.peer.on("h", blocked)
-    d.peer.on("n", ran.append)
-    assert await d.fed({"i": 1, "a": ["h"]}, {"i": 2, "a": ["n", 2]}, {"a": ["n", 3]}) == []
-    assert [m["i"] for m in await d.fed({"i": 2, "x": 0}, {"i": 6, "a": ["n", 6]})] == [2]
-    blocked.go.set()
-    await turns()
-    assert ran == [3, 6]
-    d.assert_empty()
-
-
 async def test_a_handler_that_outlives_its_stream_holds_its_bytes_until_it_exits() -> None:
     d = Driven(limits=Limits(message=10_000, running=8))  # room for four large messages
     go, large = asyncio.Event(), "x" * 9000
