@@ -52,8 +52,8 @@ async def streaming(limits: Limits, count: int, size: int) -> AsyncIterator[tupl
         await turns(20)
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 12])
-@pytest.mark.parametrize("size", [100, 16 * KiB, 100 * KiB])
+@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("size", [100, 100 * KiB])
 async def test_at_most_one_window_for_all_streams_is_ahead_of_an_answer(count: int, size: int) -> None:
     """Where the system's buffers take whatever they are given, and the reader's process stands still."""
     limits = Limits(high_water=64 * 1024 * KiB, hard_cap=64 * 1024 * KiB)
@@ -73,7 +73,7 @@ async def test_at_most_one_window_for_all_streams_is_ahead_of_an_answer(count: i
             assert 0 < ahead <= count * min(share + size + ENVELOPE, limits.stream_window * (size + ENVELOPE))
 
 
-@pytest.mark.parametrize("size", [100, 16 * KiB, 100 * KiB])
+@pytest.mark.parametrize("size", [100, 100 * KiB])
 async def test_an_answer_is_ahead_of_all_items_that_have_not_left_when_there_is_room_again(size: int) -> None:
     """Where the system takes nothing more, a request is begun when there is room, and before any item is made."""
     limits = Limits(stream_window=8192)  # so that the line is full before

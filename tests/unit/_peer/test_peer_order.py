@@ -72,28 +72,6 @@ async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_
     d.assert_empty()
 
 
-async def test_an_ordered_channel_orders_all_its_handlers_sync_ones_too() -> None:
-    d = Driven()
-    log: list[str] = []
-    gate = asyncio.Event()
-    channel = d.peer.of("room", ordered=True)
-
-    async def slow(n: int) -> None:
-        log.append(f"begin {n}")
-        await gate.wait()
-        log.append(f"end {n}")
-
-    channel.on("slow", slow)
-    channel.on("quick", lambda n: log.append(f"quick {n}"))
-    d.peer.on("quick", lambda n: log.append(f"main {n}"))
-    await d.fed({"c": "room", "a": ["slow", 1]}, {"c": "room", "a": ["quick", 2]}, {"a": ["quick", 3]})
-    assert log == ["begin 1", "main 3"]
-    gate.set()
-    await turns()
-    assert log == ["begin 1", "main 3", "end 1", "quick 2"]
-    d.assert_empty()
-
-
 async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> None:
     d = Driven()
     blocked = Blocked()

@@ -9,28 +9,12 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, Stubborn, turns
+from core_driver import Blocked, Driven, turns
 from leftovers import turns_until
 
 from wsrpc import Context, Limits, Peer, Server
 from wsrpc.testing import ScriptedTransport
 from wsrpc.types import Message
-
-
-async def test_a_cancelled_handler_counts_until_it_exits() -> None:
-    d = Driven(limits=Limits(running=2))
-    stubborn, ran = Stubborn(), list[int]()
-    d.peer.on("s", stubborn)
-    d.peer.on("n", ran.append)
-    await d.fed({"i": 1, "a": ["s"]}, {"i": 2, "a": ["s"]})
-    await d.fed({"i": 1, "x": 0}, {"i": 2, "x": 0}, {"i": 3, "a": ["n", 3]})
-    assert len(stubborn.cancelled) == 2
-    assert d.peer.active == 2 and ran == []
-    stubborn.go.set()
-    await turns()
-    assert ran == [3]
-    assert sorted(m["i"] for m in d.take()) == [1, 2, 3]
-    d.assert_empty()
 
 
 @pytest.mark.parametrize("around", ["nothing", "middleware", "handler_context", "ordered"])
