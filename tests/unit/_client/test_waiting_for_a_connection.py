@@ -58,55 +58,6 @@ async def test_without_reconnect_connect_dials_again_and_wait_connected_says_tha
         await asking
 
 
-@clean
-@pytest.mark.parametrize("how", ["connect", "wait_connected"])
-@pytest.mark.parametrize("kind", ["dialed", "bound"])
-async def test_an_open_handler_may_make_sure_of_the_connection(how: str, kind: str) -> None:
-    async with world(connect=False) as w:
-
-        @w.client.on("connect")
-        async def opened() -> None:
-            await getattr(w.client, how)()
-            await w.client.emit("note", "first")
-
-        await (w.client.connect() if kind == "dialed" else w.bind())
-        await w.client.emit("note", "second")
-        await w.hears("first", "second")
-
-
-@clean
-async def test_a_task_that_an_earlier_open_handler_started_does_not_overtake_what_waits() -> None:
-    """An `open` handler of the present connection goes first."""
-    async with world(connect=False, url=None) as w:
-        tick, running, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        tickers: list[asyncio.Task[None]] = []
-
-        async def ticker() -> None:
-            await tick.wait()
-            await w.client.peer.emit("note", "ticker")
-
-        @w.client.on("connect")
-        async def opened() -> None:
-            if not tickers:
-                tickers.append(asyncio.create_task(ticker()))
-                return
-            running.set()
-            await go_on.wait()
-            await w.client.peer.emit("note", "hello")
-
-        (await w.bind()).abort()
-        await w.client.peer.wait_closed()
-        await w.client.emit("note", "waited")
-        binding = asyncio.create_task(w.bind())
-        await running.wait()
-        tick.set()
-        await turns()
-        go_on.set()
-        await binding
-        await w.hears("hello", "waited", "ticker")
-        await tickers[0]
-
-
 # ---------------------------------------------------------------- event loops and threads
 
 
@@ -215,13 +166,9 @@ async def emit_at_once(client: Client) -> None:
 CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
     "request": lambda client: client.request("add"),
     "retry": lambda client: client.request("add", retry=Retry()),
-    "upload": lambda client: client.request("total", send=[1]),
     "emit": lambda client: client.emit("note"),
     "emit_nowait": emit_at_once,
     "stream": lambda client: anext(client.stream("count")),
-    "open_channel": lambda client: client.open_channel("talk"),
-    "channel": lambda client: client.of("chat").request("add"),
-    "items": lambda client: anext(client.of("feed").items()),
     "send_raw": lambda client: client.send_raw("text"),
     "wait_connected": lambda client: client.wait_connected(),
 }
