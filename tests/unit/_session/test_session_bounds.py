@@ -13,7 +13,6 @@ from session_story import SMALL, SOON, refuse, story
 from tenacity import wait_fixed
 
 from wsrpc import (
-    AnonymousChannel,
     Client,
     Handshake,
     Limits,
@@ -22,7 +21,6 @@ from wsrpc import (
     Reconnect,
     RequestTimeout,
     Server,
-    SessionLost,
 )
 from wsrpc.testing import Line
 
@@ -36,24 +34,19 @@ async def emit(peer: Peer, number: int) -> None:
     await peer.emit("note", number, "x" * 1000)
 
 
-async def emit_on_channel(peer: Peer, number: int) -> None:
-    await peer.of("named").emit("note", number, "x" * 1000)
-
-
 async def send_raw(peer: Peer, number: int) -> None:
     await peer.send_raw(f"{number} {'x' * 1000}")
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["no connection", "the transport refuses"])
-@pytest.mark.parametrize("send", [emit, emit_on_channel, send_raw])
+@pytest.mark.parametrize("send", [emit, send_raw])
 async def test_senders_wait_when_as_much_is_kept_as_may_be(
     send: Callable[[Peer, int], Awaitable[None]], refused: bool
 ) -> None:
     """Also one that leaves the event loop no turn while there is room, and before the transport tells of its end."""
     async with story(server=Limits(replay=SMALL)) as s:
         peer, heard, sent = s.peer, list[int](), 0
-        for end in (s.client, s.client.of("named")):
-            end.on("note", lambda number, filling: heard.append(number))
+        s.client.on("note", lambda number, filling: heard.append(number))
         s.client.on_raw(lambda peer, message: heard.append(int(str(message).split()[0])))
 
         async def send_all() -> None:
@@ -216,35 +209,6 @@ async def test_broadcasts_that_wait_count_and_requests_that_are_taken_back_do_no
             await server.room("news").emit("n", "x" * 100_000)
         assert not busy.detached and server.peers == (quiet,), "the policy still has room for it, but all together not"
         s.line.down = False
-
-
-async def test_a_conversation_that_ends_its_own_session_as_it_begins_is_cancelled() -> None:
-    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL, running=1))
-    go, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def talk(channel: AnonymousChannel, peer: Peer) -> None:
-        assert peer.detached
-        for _ in range(12):
-            server.room("news").emit_nowait("n", "x" * 100_000)
-        assert not peer.detached and not peer.connected
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    server.on("first", go.wait)
-    server.on("talk", talk)
-    async with story(server=server) as s:
-        server.room("news").add(s.peer)
-        asking = [asyncio.create_task(s.client.request("first")), asyncio.create_task(s.client.open_channel("talk"))]
-        await turns(20)
-        await s.cut()
-        go.set()
-        await cancelled.wait()
-        s.line.down = False
-        for each in asking:
-            with pytest.raises(SessionLost):
-                await each
 
 
 async def test_what_handlers_have_done_with_counts_no_more() -> None:

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import SOON, refuse, story
+from session_story import SOON, story
 
 import wsrpc._session.client
 import wsrpc._session.ledger
 import wsrpc._session.sessions
-from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectFailed, ConnectionLost, KeepLatest, Peer, Server, Service
+from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectFailed, ConnectionLost, Peer, Server, Service
 from wsrpc.testing import Line, MemoryTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -52,37 +51,6 @@ async def test_messages_of_a_channel_that_wait_for_room_are_not_overtaken_at_the
         await s.repair()
         await asyncio.gather(*waiting, late)
         await turns_until(lambda: heard == [*range(sent + 3)])
-
-
-@pytest.mark.parametrize("when", ["it has room", "another one comes"])
-@pytest.mark.parametrize("latest", [False, True])
-async def test_broadcasts_for_a_slow_reader_wait_in_order_when_the_transport_refuses(latest: bool, when: str) -> None:
-    async with story() as s:
-        heard: list[int] = []
-        s.client.on("n", lambda n, filling: heard.append(n))
-        room = s.server.room("all", slow=KeepLatest(lambda n, filling: n // 100) if latest else "drop_oldest")
-        room.add(s.peer)
-        s.ends[1].hold()
-        sent = 0
-        while not s.peer.stats().slow:
-            room.emit_nowait("n", sent, "x" * 16_000)
-            sent += 1
-        room.emit_nowait("n", 100, "old")
-        s.line.down = True
-        refuse(s.ends[1])
-        if when == "it has room":
-            s.ends[1].release()
-            await turns(5)
-            assert not s.peer.stats().slow
-        else:
-            s.peer.emit_nowait("n", 200, "refused")
-        room.emit_nowait("n", 101, "new")
-        await s.cut()
-        assert room.emit_nowait("n", 201, "later").sent == 1
-        await s.repair()
-        await turns_until(lambda: heard[-1:] == [201])
-        broadcasts = [n for n in heard if n in (100, 101, 201)]
-        assert broadcasts == ([101, 201] if latest and when == "another one comes" else [100, 101, 201])
 
 
 # ---------------------------------------------------------------- ends and timers
@@ -121,21 +89,6 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         await s.client.connect()
         await s.client.emit("n", 1)
         await turns_until(lambda: heard == [1])
-
-
-async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._session.ledger, "ACK_SECONDS", 0.01)
-    ours, theirs = memory_transports()
-    async with story() as s:
-
-        @s.server.on("move")
-        def move(peer: Peer) -> None:
-            peer.bind(theirs)  # within the call that counts the message
-
-        await s.client.emit("move")
-        await s.client.bind(ours)
-        await timers_due(wsrpc._session.ledger.ACK_SECONDS)
-        assert [info.code for info in s.closed] == [1001] and s.client.connected
 
 
 @pytest.mark.parametrize("who", ["client", "server"])
@@ -187,25 +140,6 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         assert client.connected
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="handlers begin within the call that reports the end")
-async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
-    first, second = memory_transports()[0], memory_transports()[0]
-    async with story() as s:
-
-        @s.client.on("close")
-        async def bind_first(peer: Peer, info: CloseInfo) -> None:
-            if len(s.closed) == 1:
-                await s.client.bind(first)
-
-        await s.cut()
-        with pytest.raises(ConnectionLost):
-            await s.client.bind(second)
-        await turns(5)
-        assert s.client.peer.transport is first and s.client.connected
-        with pytest.raises(ConnectionLost):
-            second.send(b"")
-
-
 @pytest.mark.parametrize("why", ["another connection is bound", "the client gives up"])
 async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_frame(why: str) -> None:
     """As those of some ASGI servers. They would keep the session for a client that does not come back."""
@@ -238,31 +172,6 @@ async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_fra
         assert server.stats().detached == 0
         await client.close()
         await server.close()
-
-
-async def test_the_downtime_of_a_bound_connection_begins_with_the_drop() -> None:
-    async with story() as s:
-        loop = asyncio.get_running_loop()
-        await s.cut()
-        cut_at = loop.time()
-        await turns(100)
-        away = loop.time() - cut_at
-        dialed, accepted = memory_transports()
-        await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
-        (info,) = s.back
-        assert info.downtime >= away > 0
-
-
-async def test_without_a_connection_a_session_belongs_to_its_thread_too() -> None:
-    async with story() as s:
-        peer = s.peer
-        await s.cut()
-        transport, _ = memory_transports()
-        for refused in (lambda: asyncio.run(peer.close()), lambda: peer.bind(transport)):
-            with pytest.raises(RuntimeError, match="an event loop in another thread"):
-                await asyncio.to_thread(refused)
-        assert peer.detached
-        await s.repair()
 
 
 # ---------------------------------------------------------------- the first message
