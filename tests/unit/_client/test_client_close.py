@@ -8,7 +8,6 @@ import pytest
 from client_driver import NEVER, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import refuse
 
 from wsrpc import CloseInfo, HandshakeRejected
 from wsrpc.testing import ScriptedTransport
@@ -82,17 +81,6 @@ async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> 
         await closing
         [info] = w.closed
         assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)
-
-
-async def test_close_waits_for_a_connection_that_has_refused_a_message() -> None:
-    """Such a connection takes no more messages, and has not told of its end yet."""
-    async with world(connect=False, url=None) as w:
-        transport = await w.bind()
-        refuse(transport)
-        await w.client.emit("note")  # waits for another connection
-        assert not w.client.peer.connected and w.client.peer.transport is transport
-        await w.client.close(4000, "enough")
-        assert [(info.code, info.user_closed) for info in w.closed] == [(4000, True)]
 
 
 class SlowToClose(ScriptedTransport):

@@ -296,30 +296,6 @@ async def test_connect_timeout_is_for_the_first_connection_and_for_each_call(mon
         await w.client.wait_connected()
 
 
-async def test_connect_returns_where_the_connection_comes_in_the_turn_in_which_its_time_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0) as w:
-        w.client.on_reconnect(lambda: leap(monkeypatch, 31.0))  # as a function that takes so long
-        await w.dropped()
-        await w.client.connect()
-        assert w.client.state == "connected"
-
-
-async def test_connect_says_that_the_client_was_closed_in_the_turn_in_which_its_time_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0, reconnect=NEVER) as w:
-        await w.dropped()
-        connecting = await begun(w.client, w.client.connect(), "waiting")
-        await asyncio.sleep(0)
-        leap(monkeypatch, 31.0)
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(w.client.close(4000, "enough"))
-        assert (await lost(connecting)).code == 4000
-        await closing
-
-
 # ---------------------------------------------------------------- cancelling
 
 

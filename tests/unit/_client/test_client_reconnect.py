@@ -23,7 +23,6 @@ from wsrpc import (
     Reconnect,
 )
 from wsrpc._client import sleep
-from wsrpc._client.client import core_of
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -223,15 +222,6 @@ class Asleep:
         real = sleep.clock
         monkeypatch.setattr(sleep, "clock", lambda: real() + self.seconds)
         monkeypatch.setattr(sleep, "LOOK_EVERY", 0.01)
-
-
-async def test_on_wake_in_the_turn_in_which_the_connection_ends_it_dials_at_once() -> None:
-    async with world(reconnect=NEVER) as w:
-        w.drop()
-        while w.client.state == "connected":  # noqa: ASYNC110 - which turn it is matters
-            await asyncio.sleep(0)
-        core_of(w.client).woke(20.0)  # before the task that waits for the delay has begun
-        await w.client.wait_connected()
 
 
 @pytest.mark.parametrize("slept", [30.0, 3600.0])

@@ -190,12 +190,3 @@ async def test_a_call_on_a_client_that_was_never_connected_warns_at_once_what_to
         await client.request("add", timeout=0.001)  # and not again
     assert not messages(caplog)
     await client.close()
-
-
-async def test_waiting_for_bind_is_no_mistake(caplog: pytest.LogCaptureFixture) -> None:
-    client = Client()
-    waiting = asyncio.create_task(client.wait_connected())
-    await turns()
-    assert not messages(caplog)
-    await client.close()
-    await lost(waiting)

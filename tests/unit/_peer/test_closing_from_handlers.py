@@ -118,40 +118,6 @@ async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) 
 # ---------------------------------------------------------------- what waits for a place
 
 
-async def test_what_waits_for_a_place_runs_before_close_returns_or_never() -> None:
-    server = Server(limits=PATIENT)
-    story: list[tuple[str, int]] = []
-    started, go_on = asyncio.Event(), asyncio.Event()
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT.replace(running=1), reconnect=None)
-
-            @client.on("e")
-            async def e(n: int) -> None:
-                story.append(("start", n))
-                started.set()
-                await go_on.wait()
-                story.append(("end", n))
-
-            await client.connect()
-            (peer,) = server.peers
-            for n in range(5):
-                await peer.emit("e", n)
-            await started.wait()
-            last = asyncio.create_task(peer.wait_closed())
-            closing = asyncio.create_task(client.close())
-            await last
-            assert not closing.done()
-            go_on.set()
-            await closing
-            seen = list(story)
-            assert seen == [(what, n) for n in range(len(seen) // 2) for what in ("start", "end")]
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert story == seen
-            assert client.peer.active == 0
-
-
 # ---------------------------------------------------------------- handlers that outstay
 
 

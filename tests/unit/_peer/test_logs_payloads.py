@@ -86,22 +86,6 @@ async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCap
     assert {record.peer for record in records} == {peer.id}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("extensions", [True, False])
-async def test_both_ends_say_the_same(extensions: bool, caplog: pytest.LogCaptureFixture) -> None:
-    server = serving(log_payloads=True, extensions=extensions)
-    client = Client(log_payloads=True, extensions=extensions)
-    async with asyncio.timeout(PATIENCE), connect(server, client=client):
-        for _ in range(2):
-            assert await client.request("echo", "x") == "x"
-        assert [n async for n in client.stream("count", 1)] == [0]
-    mine = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] == client.peer.id]
-    other = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] != client.peer.id]
-    assert sorted(line.replace("sent", "received") for line in mine if line.startswith("sent")) == sorted(
-        line for line in other if line.startswith("received")
-    )
-    assert mine and len(mine) == len(other)
-
-
 @pytest.mark.parametrize("codec", [None, MsgpackCodec()])
 async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[tuple[str, str, list[Any]]] = []

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, start, turns
 
-from wsrpc import Client, CloseInfo, Limits, Peer, Server, current_peer
+from wsrpc import Client, CloseInfo, Limits, Peer, Server
 from wsrpc._handlers.registry import Registry
 from wsrpc.errors import ProtocolError
 from wsrpc.testing import connect
@@ -104,29 +104,6 @@ async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_too_
     d.assert_empty()
 
 
-async def test_a_request_made_inside_open_gets_its_answer() -> None:
-    d = Driven(bind=False)
-    answers: list[Any] = []
-
-    async def greet(peer: Peer) -> None:
-        answers.append(await peer.request("name"))
-        assert current_peer() is peer
-        answers.append(await asyncio.create_task(peer.of("room").request("age")))
-
-    d.peer.on("open", greet)
-    d.peer.bind(d.transport)
-    await turns()
-    [sent] = d.take()
-    assert sent["a"] == ["name"]
-    d.feed({"i": sent["i"], "d": "Ada"})
-    await turns()
-    [sent] = d.take()
-    assert (sent["a"], sent["c"]) == (["age"], "room")
-    d.feed({"i": sent["i"], "d": 36})
-    await d.peer.wait_opened()
-    assert answers == ["Ada", 36]
-
-
 async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() -> None:
     limits = Limits()
     server, client = Server(limits=limits), Client()
@@ -142,18 +119,6 @@ async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() 
     async with connect(server, client=client):
         pass
     assert sorted(answers) == ["client", "server"]
-
-
-async def test_the_warning_of_an_open_handler_that_takes_too_long_names_it(caplog: pytest.LogCaptureFixture) -> None:
-    d, gate, _ = held(dialer=False)
-    opened = start(d.peer.wait_opened())
-    await turns()
-    d.clock.advance(10)
-    await opened
-    [text] = messages(caplog)
-    assert "Gate" in text and "10 s" in text
-    gate.go.set()
-    await turns()
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["by a drop", "by the open handler"])

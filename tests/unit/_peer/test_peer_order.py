@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import threading
 from typing import Any
 
 import pytest
 from core_driver import Blocked, Driven, start, turns
-from leftovers import turns_until
 
 from wsrpc import Context
 
@@ -86,35 +84,6 @@ async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> N
     await turns()
     d.expect({"i": 3, "d": [3]})
     d.assert_empty()
-
-
-@pytest.mark.parametrize("by_channel", [False, True])
-async def test_ordered_holds_for_handlers_in_threads(by_channel: bool) -> None:
-    d = Driven()
-    log: list[str] = []
-    entered, gate = threading.Event(), threading.Event()
-
-    def work(n: int) -> int:
-        log.append(f"begin {n}")
-        if n == 1:
-            entered.set()
-            gate.wait(5)
-        log.append(f"end {n}")
-        return n
-
-    where: Any = d.peer.of("room", ordered=True) if by_channel else d.peer
-    where.on("work", work, thread=True, ordered=not by_channel)
-    extra = {"c": "room"} if by_channel else {}
-    d.feed({"i": 1, "a": ["work", 1], **extra}, {"i": 2, "a": ["work", 2], **extra})
-    tasks = d.peer._core.dispatcher.running.tasks()
-    await turns_until(entered.is_set)
-    await turns(20)
-    await asyncio.to_thread(lambda: None)  # what was handed to the threads before has begun, too
-    assert log == ["begin 1"]
-    gate.set()
-    await asyncio.wait(tasks)
-    assert log == ["begin 1", "end 1", "begin 2", "end 2"]
-    assert sorted(m["i"] for m in d.take()) == [1, 2]
 
 
 async def test_a_sender_that_comes_when_the_connection_clears_does_not_overtake_those_who_waited() -> None:

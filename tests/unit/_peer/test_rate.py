@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import pytest
-from core_driver import Blocked, Driven, rejection, start, turns
+from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Client, Limits, Overloaded, Retry, Server
 from wsrpc.testing import Clock, connect, pair
@@ -193,49 +192,3 @@ async def test_a_channel_that_this_side_opened_counts_for_the_other_side() -> No
             await turns(20)
             assert [await anext(lines) for _ in range(3)] == [0, 1, 2]
         assert left.ignored == {ABOVE: 2} and not right.ignored
-
-
-@pytest.mark.parametrize("extensions", [True, False])
-async def test_streams_count_once_in_each_direction(extensions: bool) -> None:
-    async with pair(limits=Limits(rate=2), clock=Clock(), extensions=extensions) as (left, right):
-        right.on("count", lambda stop: iter(range(stop)))
-
-        @right.on("total")
-        async def total(numbers: AsyncIterator[int]) -> int:
-            return sum([number async for number in numbers])
-
-        async with left.stream("count", 300, returns=int) as numbers:
-            assert [number async for number in numbers] == [*range(300)]
-        assert await left.request("total", send=range(300)) == sum(range(300))
-        assert not left.ignored and not right.ignored
-        with pytest.raises(Overloaded):
-            await left.request("total", send=[])
-
-
-@pytest.mark.parametrize("asks", [True, False])
-async def test_only_the_stop_that_ends_a_stream_on_a_named_channel_does_not_count(asks: bool) -> None:
-    d = Driven(limits=Limits(rate=3))
-    never, slow = asyncio.Event(), asyncio.Event()
-    stopped: list[str] = []
-
-    @d.peer.of("feed").on("start")
-    async def feed() -> AsyncIterator[int]:
-        try:
-            await never.wait()
-            yield 1
-        finally:
-            await slow.wait()
-
-    d.peer.of("feed").on("stop", lambda: stopped.append("stop"))
-    assert await d.fed({"c": "feed", "a": ["start"]}) == []  # the first token
-    stop = {"c": "feed", "a": ["stop"]}
-    # The first one ends the stream, whose generator is slow. The handler gets it, too.
-    assert len(await d.fed({"i": 9, **stop} if asks else stop)) == asks
-    sent = await d.fed(*({"i": i, **stop} for i in range(1, 5)))
-    assert [answer["i"] for answer in sent if "e" not in answer] == [1, 2] and len(stopped) == 3
-    assert rejection(sent, 3) == rejection(sent, 4) == REFUSED and d.ignored[ABOVE] == 2
-    await d.fed(*[stop] * 5)
-    assert d.ignored[ABOVE] == 2 + 5
-    slow.set()
-    await turns()
-    assert d.peer.active == 0

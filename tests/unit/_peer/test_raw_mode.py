@@ -198,21 +198,6 @@ async def test_binary_is_refused_where_it_would_be_taken_for_messagepack() -> No
     assert got == ["text"], "a function that comes after the hello gets nothing of the protocol"
 
 
-async def test_binary_is_free_where_one_side_takes_raw_messages_or_nothing_is_agreed() -> None:
-    log: list[Any] = []
-    server = Server()
-    server.on_raw(lambda peer, message: log.append(message))
-    server.on("add", lambda a, b: a + b)
-    async with connect(server) as client:
-        assert await client.request("add", 1, 2) == 3  # now it knows
-        await client.send_raw(b"\x80")
-        await turns_until(lambda: len(log) == 1)
-    plain = Client(extensions=False)
-    await plain.send_raw(b"\x81")
-    async with connect(server, client=plain):
-        await turns_until(lambda: log == [b"\x80", b"\x81"])
-
-
 async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
     server, client = Server(), Client(limits=Limits(offline=4))
     client.on_raw(lambda peer, message: None)
@@ -235,28 +220,6 @@ async def test_offline_it_waits_in_order_with_events_or_is_refused() -> None:
     async with connect(server, client=client):
         await turns_until(lambda: len(log) == 4)
     assert log == ["one", "two", b"three", "four"]
-
-
-async def test_a_full_connection_is_waited_for_and_nowait_says_so_at_the_cap() -> None:
-    async with scripted(Server(limits=Limits(hard_cap=1000))) as (peer, transport):
-        transport.pause()
-        transport.unsent = 990
-        sending = asyncio.create_task(peer.send_raw(b"waits"))
-        await asyncio.sleep(0)
-        peer.send_raw_nowait(b"x" * 10)
-        with pytest.raises(QueueFull, match="hard_cap=1000"):
-            peer.send_raw_nowait(b"x" * 11)
-        assert not sending.done()
-        transport.unsent = 0
-        transport.resume()
-        await sending
-        assert transport.take() == [b"x" * 10, b"waits"]
-        lost = asyncio.create_task(peer.send_raw("lost"))
-        transport.pause()
-        await asyncio.sleep(0)
-        transport.lose()
-        with pytest.raises(ConnectionLost):
-            await lost
 
 
 @pytest.mark.parametrize(

@@ -11,29 +11,25 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, refuse
+from session_story import Story, refuse
 
-from wsrpc import Client, ConnectionLost, Peer, ReconnectInfo, Server
-from wsrpc.testing import Clock, Line
+from wsrpc import ConnectionLost, Peer, ReconnectInfo, Server
+from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Opening:
-    """A client that is to connect, and what its server and its `on_reconnect` handlers hear."""
+class Opening(Story):
+    """A client that is to connect, and what its server hears."""
 
-    def __init__(self, server: Server, clock: Clock | None) -> None:
-        self.server = server
-        self.line = Line(server, clock=clock)
-        self.client = Client("ws://server/", dial=self.line.dial, reconnect=SOON)
+    def __init__(self, server: Server | None, clock: Clock | None) -> None:
+        super().__init__(server=server, clock=clock)
         self.arrived: list[Any] = []
         self.began = 0
         self.release = asyncio.Event()
         """What `opened` waits for."""
-        self.back: list[bool] = []
-        self.client.on_reconnect(lambda info: self.back.append(info.resumed))
-        server.on("note", self.arrived.append)
-        server.on("ask", self._ask)
+        self.server.on("note", self.arrived.append)
+        self.server.on("ask", self._ask)
 
     def _ask(self, what: Any) -> Any:
         self.arrived.append(what)
@@ -50,26 +46,27 @@ class Opening:
     def connecting(self) -> asyncio.Task[None]:
         return asyncio.ensure_future(self.client.connect())
 
-    async def cut(self) -> None:
-        """Cut the line once the session can go on, and keep the client from coming back."""
-        await turns(40)
-        self.line.down = True
-        self.line.cut()
-        await turns_until(lambda: self.client.peer.detached)
+    async def cut(self, *, half_open: bool = False) -> None:
+        await turns(40)  # until the session can go on
+        await super().cut(half_open=half_open)
 
     def refuse(self, end: int = 0) -> None:
-        refuse(self.line.connections[-1][end])
+        refuse(self.ends[end])
 
     async def has_arrived(self, *expected: Any) -> None:
         await turns_until(lambda: len(self.arrived) >= len(expected))
         await turns(5)
         assert self.arrived == [*expected]
 
+    @property
+    def resumed(self) -> list[bool]:
+        return [info.resumed for info in self.back]
+
 
 @asynccontextmanager
 async def opening(server: Server | None = None, clock: Clock | None = None) -> AsyncGenerator[Opening]:
     async with asyncio.timeout(20):
-        scene = Opening(server or Server(), clock)
+        scene = Opening(server, clock)
         yield scene
         await scene.client.close()
         await scene.server.close()
@@ -95,12 +92,12 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) 
             await turns_until(lambda: client.state == "opening")
             await turns(20)
             assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
-            assert scene.back == [], "what `open` prepares is not ready yet"
+            assert scene.resumed == [], "what `open` prepares is not ready yet"
             scene.release.set()
         await asyncio.gather(connecting, waiting)
         await scene.has_arrived("begins", "asks", "ends", "waits", "waits, too")
         await turns_until(lambda: scene.back)
-        assert (scene.began, scene.back) == (1, [True])
+        assert (scene.began, scene.resumed) == (1, [True])
 
 
 @pytest.mark.parametrize("how", ["emit", "request in a task"])
@@ -174,7 +171,7 @@ async def test_open_handlers_are_cancelled_with_their_session_and_called_again_f
         scene.release.set()
         await connecting
         await scene.has_arrived("begins", "begins", "asks", "ends")
-        assert (scene.began, scene.back) == (2, [False])
+        assert (scene.began, scene.resumed) == (2, [False])
 
 
 async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:
@@ -317,4 +314,4 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
         scene.release.set()
         await scene.has_arrived("slow, False", "slow, True")
         assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
-        assert scene.back == [False, True]
+        assert scene.resumed == [False, True]

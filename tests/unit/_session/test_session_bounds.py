@@ -153,18 +153,6 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         assert await uploading == sum(range(500)) and heard == [*range(20)]
 
 
-async def test_a_message_that_is_too_large_does_not_wait() -> None:
-    async with story(client=Limits(message=100_000)) as s:
-        s.line.down = True
-        refuse(s.ends[1])
-        s.peer.emit_nowait("n", "refused")
-        report = s.server.emit_nowait("n", "x" * 200_000)
-        assert report.sent == 0 and len(report.errors) == 1
-        await s.cut()
-        await s.repair()
-        assert s.back[0].resumed and s.client.connected
-
-
 # ---------------------------------------------------------------- all sessions without a connection
 
 

@@ -91,28 +91,6 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         await turns_until(lambda: heard == [1])
 
 
-@pytest.mark.parametrize("who", ["client", "server"])
-async def test_closing_without_a_connection(who: str) -> None:
-    async with story() as s:
-        s.server.on("park", asyncio.Event().wait)
-        asked = asyncio.create_task(s.client.request("park"))
-        await turns(10)
-        await s.cut()
-        peer = s.peer
-        if who == "client":
-            await s.client.close()
-            with pytest.raises(ConnectionLost):
-                await asked
-            assert peer.detached, "nobody could tell the server"
-            await peer.close()
-        else:
-            await s.server.close()
-            asked.cancel()
-        await turns_until(lambda: peer.active == 0)
-        assert s.told.count("server closed") == 1
-        await asyncio.gather(asked, return_exceptions=True)
-
-
 @pytest.mark.parametrize("where", ["connected", "detached", "resuming"])
 async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_connection(where: str) -> None:
     async with story() as s:

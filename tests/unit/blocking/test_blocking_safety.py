@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 import logging
 import os
-import pickle
 import random
 import signal
 import subprocess
@@ -262,12 +260,6 @@ def test_a_hook_that_wants_to_end_the_program_does_not_end_the_loop(served: Serv
         assert client.request("echo", 2) == 2
 
 
-def test_a_client_is_not_copied(client: Client) -> None:
-    for copies in (copy.copy, copy.deepcopy, pickle.dumps):
-        with pytest.raises(TypeError, match="cannot be copied or sent to another process: make a client there"):
-            copies(client)
-
-
 forks = pytest.mark.filterwarnings(
     "ignore:This process:DeprecationWarning"
 )  # Python 3.12 warns of threads beside a fork
@@ -342,13 +334,3 @@ threading.Thread(target=hang, daemon=True).start()
     assert "ResourceWarning: a wsrpc.blocking.Client was not closed" in err and "Traceback" not in err
     for peer in served.server.peers:
         served.run(peer.close())
-
-
-def test_importing_wsrpc_imports_nothing_of_it() -> None:
-    program = """
-import sys, wsrpc
-assert not [name for name in sys.modules if name.startswith("wsrpc.blocking")]
-import wsrpc.blocking
-print([name for name in ("argparse", "rich") if name in sys.modules])
-"""
-    assert run(program).communicate()[0] == "[]\n"
