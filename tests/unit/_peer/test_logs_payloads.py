@@ -200,15 +200,10 @@ async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(
     await server.close()
 
 
-@pytest.mark.parametrize("codec", [None, MsgpackCodec()], ids=["json", "msgpack"])
-async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(
-    codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    server, line = Server(log_payloads=True, codec=codec), ScriptedTransport()
+async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    server, line = Server(log_payloads=True), ScriptedTransport()
     await server.accept(line)
-    payload: str | bytes = '{"i":1,"a":["e"' + ",[]" * 400_000 + "]}"
-    if codec is not None:
-        payload = b"\x82\xa1i\x01\xa1a\xdd\x00\x06\x00\x00\xa1e" + b"\x90" * (0x60000 - 1)
+    payload = '{"i":1,"a":["e"' + ",[]" * 400_000 + "]}"
     tracemalloc.start()
     try:
         line.feed(payload)

@@ -17,6 +17,7 @@ from wsrpc import (
     ChannelClosed,
     ConnectionLost,
     Limits,
+    MessageTooBig,
     RequestTimeout,
     Server,
     SessionLost,
@@ -169,6 +170,20 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
         await s.repair()
         await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
         assert sorted(ride.ran[2:]) == ["cancelled", "cancelled", "closed"]
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+async def test_limits_that_were_changed_hold_on(side: str) -> None:
+    async with story() as s:
+        changes, other = (s.client.peer, s.peer) if side == "client" else (s.peer, s.client.peer)
+        changes.on("size", len)
+        changes.limits = changes.limits.replace(message=4096)
+        for _ in range(2):
+            await s.cut()
+            await s.repair()
+            assert await other.request("size", "x" * 1000) == 1000
+            with pytest.raises(MessageTooBig):
+                await other.request("size", "x" * 5000)
 
 
 # ---------------------------------------------------------------- how it ends

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -15,42 +14,13 @@ from session_story import SOON, story
 import wsrpc._session.client
 import wsrpc._session.ledger
 import wsrpc._session.sessions
-from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectFailed, ConnectionLost, Peer, Server, Service
-from wsrpc.testing import Line, MemoryTransport, memory_transports
+from wsrpc import Client, ConnectFailed, ConnectionLost, Handshake, Peer, Server, Service
+from wsrpc.testing import Line, MemoryTransport, ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 # ---------------------------------------------------------------- a connection that is full, and then refuses
-
-
-async def test_messages_of_a_channel_that_wait_for_room_are_not_overtaken_at_the_drop() -> None:
-    async with story() as s:
-        heard, opened = list[int](), list[AnonymousChannel]()
-
-        @s.server.on("talk")
-        async def talk(channel: AnonymousChannel) -> None:
-            opened.append(channel)
-            await channel.wait_closed()
-
-        ours = await s.client.open_channel("talk")
-        [theirs] = opened
-        ours.on("word", lambda n, filling: heard.append(n))
-        s.ends[1].hold()
-        sent = 0
-        while not s.peer.stats().slow:
-            theirs.emit_nowait("word", sent, "x" * 16_000)
-            sent += 1
-        waiting = [asyncio.create_task(theirs.emit("word", sent + n, "")) for n in range(2)]
-        await turns(5)
-        assert not any(task.done() for task in waiting)
-        s.line.down = True
-        s.ends[1].abort()
-        late = asyncio.create_task(theirs.emit("word", sent + 2, ""))  # its first step comes right after the drop
-        await turns_until(lambda: s.client.peer.detached)
-        await s.repair()
-        await asyncio.gather(*waiting, late)
-        await turns_until(lambda: heard == [*range(sent + 3)])
 
 
 # ---------------------------------------------------------------- ends and timers
@@ -155,61 +125,39 @@ async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_fra
 # ---------------------------------------------------------------- the first message
 
 
-class Listening:
-    """A client that says and hears control messages."""
-
-    def __init__(self, transport: MemoryTransport) -> None:
-        self.transport = transport
-        self.heard: list[Any] = []
-        transport.start(self)
-
-    def say(self, **fields: Any) -> None:
-        self.transport.send(json.dumps({"ws-wrapper": False, "wsrpc": fields}).encode())
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        self.heard.append(json.loads(payload))
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: CloseInfo, /) -> None: ...
-
-
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 0.01)
     making, made = asyncio.Event(), asyncio.Event()
+    made.set()
 
     class Greeter(Service):
-        def on_open(self) -> None:
-            pass
+        def on_open(self) -> None: ...
 
     async def make(peer: Peer) -> Greeter:
-        if peer.info.headers.get("wsrpc-resume"):
-            making.set()
-            await made.wait()
+        making.set()
+        await made.wait()
         return Greeter()
+
+    def say(transport: ScriptedTransport, **fields: Any) -> None:
+        transport.feed({"ws-wrapper": False, "wsrpc": fields})
 
     server = Server()
     server.add_service(Greeter, make)
-    line = Line(server)
-    async with asyncio.timeout(20):
-        first = Listening(await line.dial("ws://server/"))
-        first.say(t="hello", v=1, features=["resume"], limits={})
-        await turns_until(lambda: first.heard)
-        first.say(t="ack", n=0, bytes=0)
-        await turns(5)
-        (peer,) = server.peers
-        first.transport.abort()
-        await turns_until(lambda: peer.detached)
-        late = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
-        await making.wait()
-        named = {name: first.heard[0]["wsrpc"][name] for name in ("sid", "token")}
-        late.say(t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
-        await turns(5)
-        made.set()
-        await turns_until(lambda: len(server.peers) == 2)
-        assert peer.detached and late.heard == []
-        await server.close()
+    first, late = ScriptedTransport(), ScriptedTransport()
+    peer = await server.accept(first)
+    assert isinstance(peer, Peer)
+    say(first, t="hello", v=1, features=["resume"], limits={})
+    [welcome] = first.take()
+    say(first, t="ack", n=0, bytes=0)
+    first.lose()
+    assert peer.detached
+    making.clear()
+    made.clear()
+    accepting = asyncio.create_task(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
+    await making.wait()
+    named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
+    say(late, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+    made.set()
+    assert await accepting is not peer
+    assert peer.detached and late.take() == []
+    await server.close()
