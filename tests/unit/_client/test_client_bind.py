@@ -90,37 +90,6 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             await lost(waiting)
 
 
-async def test_an_open_handler_that_binds_in_its_first_step_which_may_run_at_once() -> None:
-    """What then ends the second connection stops its handlers, which have no say in when the third one is open."""
-    async with world(**BY_HAND) as w:
-        dialed = [memory_transports()[0] for _ in range(3)]
-        started: list[int] = []
-        stopped: list[int] = []
-        go_on = asyncio.Event()
-
-        @w.client.on("connect")
-        async def opened() -> None:
-            number = len(started)
-            started.append(number)
-            try:
-                if number == 0:
-                    await w.client.bind(dialed[1])
-                await go_on.wait()
-            except asyncio.CancelledError:
-                stopped.append(number)
-                raise
-
-        assert (await lost(w.client.bind(dialed[0]))).reason == "another connection was bound"
-        await turns_until(lambda: len(started) == 2)
-        dialed[1].abort()
-        await turns_until(lambda: w.client.state == "idle")
-        third = asyncio.create_task(w.client.bind(dialed[2]))
-        await turns_until(lambda: len(started) == 3 and len(stopped) == 2)
-        assert sorted(stopped) == [0, 1] and w.client.state == "opening" and not third.done()
-        go_on.set()
-        await third
-
-
 # ---------------------------------------------------------------- memory
 
 

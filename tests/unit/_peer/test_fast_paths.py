@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, start, turns
 
-from wsrpc import AnonymousChannel, CallNext, CloseInfo, ConnectionLost, Context, Limits, RpcError, current_context
+from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
 from wsrpc._handlers.registry import Registry
 from wsrpc.codecs import JsonCodec
 
@@ -121,39 +121,6 @@ async def test_an_answer_is_received_alike(message: dict[str, Any], cancelled: b
         return [settled, d.take(), d.ignored, d.close_code, len(requests), flight.requests, flight.bytes]
 
     assert await effect(general=False) == await effect(general=True)
-
-
-async def test_items_of_a_stream_are_received_alike() -> None:
-    async def read(general: bool) -> tuple[list[Any], list[Any], dict[str, int]]:
-        limits = Limits(rate=UNREACHED if general else None)
-        d = Driven(dialer=True, limits=limits, codec=OwnCodec() if general else None)
-        d.peer._out.requests._next = 7
-        items: list[Any] = []
-
-        async def consume() -> None:
-            async with d.peer.stream("count") as stream:
-                items.extend([item async for item in stream])
-
-        task = start(consume())
-        await turns(2)
-        d.feed({"i": 7, "h": 1})
-        await turns()
-        for message in (
-            {"h": 7, "a": ["next", {"value": 1, "done": False}]},
-            {"h": "7", "a": ["next", {"value": 2, "done": False}]},
-            {"h": 7, "c": "ignored", "a": ["next", {"value": 3, "done": False}]},
-            {"h": 7, "a": ["other"]},
-            {"h": 8, "a": ["next", {"value": 4, "done": False}]},
-            {"h": 7, "a": ["next", {"done": True}]},
-        ):
-            d.feed(message)
-            await turns()
-        await task
-        return items, d.take(), d.ignored
-
-    fast = await read(general=False)
-    assert fast == await read(general=True)
-    assert fast[0] == [1, 2, 3]
 
 
 # ---------------------------------------------------------------- handlers
@@ -293,35 +260,3 @@ async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) ->
     await read(d, {"a": ["handler", "one"]}, {"a": ["handler", "two"]}, {"a": ["plain"]})
     assert sorted(seen) == ["nothing", "nothing", "nothing", "one", "two"]
     assert VALUE.get() == "nothing"
-
-
-@pytest.mark.parametrize(
-    ("message", "then", "reaches_its_end"),
-    [
-        ({"i": 1, "a": ["handler"]}, "waits", False),
-        ({"i": 1, "a": ["handler"]}, "answers", True),
-        ({"i": 1, "a": ["handler"]}, "fails", True),
-        ({"a": ["handler"]}, "waits", True),
-    ],
-)
-async def test_a_request_that_ends_its_connection_is_cancelled_if_it_waits_and_answers_nobody(
-    message: dict[str, Any], then: str, reaches_its_end: bool
-) -> None:
-    d = Driven()
-    seen: list[Any] = []
-
-    async def handler(ctx: Context) -> str:
-        d.transport.lose(CloseInfo(1001, "gone"))
-        seen.append(repr(ctx.cancel_reason))
-        if then == "waits":
-            await asyncio.sleep(0)
-        seen.append("the end")
-        if then == "fails":
-            raise RpcError("no")
-        return "answer"
-
-    d.peer.on("handler", handler)
-    assert await read(d, message) == []
-    assert seen[0] == repr(ConnectionLost(1001, "gone") if "i" in message else None)
-    assert ("the end" in seen) == reaches_its_end
-    assert d.ignored == {}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
 
-from wsrpc import AnonymousChannel, Limits, RemoteError, RpcError
+from wsrpc import Limits, RemoteError, RpcError
 from wsrpc._sending.pending import FIRST_ID, LAST_ID
 
 LARGEST = 2**53 - 1
@@ -146,29 +146,6 @@ async def test_1_our_ids_never_meet_those_of_the_other_side() -> None:
     assert blocked.cancelled == ["stop"] and not task.done()
     d.feed({"i": i, "d": "ours"})
     assert await task == "ours"
-
-
-async def test_2_whole_floats_are_ids_as_in_javascript() -> None:
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-
-    @d.peer.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        channel.on("double", lambda k: 2 * k)
-        await channel.wait_closed()
-
-    await d.fed({"i": 8.0, "a": ["h"]})
-    assert await d.fed({"i": 8, "a": ["h"]}) == [] and d.ignored == {"duplicate id": 1}
-    await d.fed({"i": 8.0, "x": "stop"})
-    assert blocked.cancelled == ["stop"]
-    assert await d.fed({"i": 9.0, "a": ["talk"]}) == [{"i": 9, "h": 1}]
-    assert await d.fed({"i": 10.0, "h": 9.0, "a": ["double", 4]}) == [{"i": 10, "d": 8}]
-    await d.fed({"h": 9.0, "x": "enough"})
-    task, ours = await d.asks("q")
-    d.feed({"i": float(ours), "d": 5})
-    assert await task == 5
-    d.assert_empty()
 
 
 @pytest.mark.parametrize("i", [True, "1"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import pytest
@@ -106,17 +105,11 @@ FED = {
         for name in OWN
     },
     "on a channel: events for a reader": Fed([{"i": 1, "a": ["talk"]}, *[{"h": 1, "a": ["line", 1]}] * 4], 2),
-    "on a channel: events before anything listens": Fed(
-        [{"i": 1, "a": ["quiet"]}, *[{"h": 1, "a": ["line", 1]}] * 4], 2
-    ),
     "pulls of a stream": Fed(
         [{"i": 1, "a": ["count"]}, *({"i": i, "h": 1, "a": ["pull", 2]} for i in range(2, 52))], 0
     ),
     "start and stop of a stream": Fed(
         [{"i": 1, "a": ["count"]}, *({"h": 1, "a": [name]} for name in ("start", "stop"))], 0
-    ),
-    "items of an upload": Fed(
-        [{"i": 1, "a": ["total"]}, *[{"h": 1, "a": ["next", {"value": 1, "done": False}]}] * 50], 0
     ),
     "cancellations, aborts and responses": Fed(
         [{"i": 1, "a": ["wait"]}, {"i": 1, "x": 0}, *[{"h": 5, "x": 0}, {"i": 5, "x": 0}, {"i": 6, "d": 0}] * 5],
@@ -141,20 +134,12 @@ async def test_requests_and_events_count_however_they_arrive_and_nothing_else(ro
     d.peer.of("named").on("say", lambda number: number)
     readers = [d.peer.events("read"), d.peer.of("named").events("both")]
 
-    @d.peer.on("total")
-    async def total(numbers: AsyncIterator[int]) -> int:
-        return sum([number async for number in numbers])
-
     @d.peer.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
         for name in OWN:
             channel.on(name, lambda number: number)
         async for _ in channel.events("line"):
             pass
-
-    @d.peer.on("quiet")
-    async def quiet(channel: AnonymousChannel) -> None:
-        await channel.wait_closed()
 
     sent = []
     for message in row.messages:
