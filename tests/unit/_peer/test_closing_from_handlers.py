@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import messages
+from core_driver import Stubborn, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -108,8 +108,7 @@ async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) 
                 closing = asyncio.create_task(target.close())
                 await peer.wait_closed()
                 await client.peer.wait_closed()
-                for _ in range(20):  # by now the close waits for handlers
-                    await asyncio.sleep(0)
+                await turns(20)  # by now the close waits for handlers
                 await both.wait()
                 await closing
             await ended.get()
@@ -125,32 +124,19 @@ async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) 
 async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
     side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(limits=HASTY)
-    started, go_on = asyncio.Event(), asyncio.Event()
-    try:
-        async with asyncio.timeout(8):
-            async with server.listen() as listener, Client(listener.url, limits=HASTY, reconnect=None) as client:
-                target: Client | Server = client if side == "client" else server
-
-                @target.on("stubborn")
-                async def stubborn() -> None:
-                    started.set()
-                    while not go_on.is_set():
-                        try:
-                            await go_on.wait()
-                        except asyncio.CancelledError:
-                            continue
-
-                (peer,) = server.peers
-                await (peer if side == "client" else client).emit("stubborn")
-                await started.wait()
-                serving = asyncio.create_task(server.serve_forever())
-                await target.close()
-                await server.close()
-                await serving
-        assert any("do not end" in text for text in messages(caplog))
-    finally:
-        go_on.set()
+    server, stubborn = Server(limits=HASTY), Stubborn()
+    async with asyncio.timeout(8), server.listen() as listener:
+        async with Client(listener.url, limits=HASTY, reconnect=None) as client:
+            target, caller = (client, server.peers[0]) if side == "client" else (server, client)
+            target.on("stubborn", stubborn)
+            await caller.emit("stubborn")
+            await turns_until(lambda: stubborn.started)
+            serving = asyncio.create_task(server.serve_forever())
+            await target.close()
+            await server.close()
+            await serving
+    assert any("do not end" in text for text in messages(caplog))
+    stubborn.go.set()
 
 
 @pytest.mark.parametrize("patient", [True, False])
@@ -177,8 +163,7 @@ async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_en
         await started.wait()
         await turns_until(lambda: not server.peers)
         closing = asyncio.create_task(server.close())
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turns(50)
         if patient:
             assert not closing.done()
             go_on.set()

@@ -11,7 +11,6 @@ import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
-from wsrpc._handlers.registry import Registry
 from wsrpc.codecs import JsonCodec
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
@@ -61,15 +60,14 @@ class OwnCodec(JsonCodec):
 @pytest.mark.parametrize("message", MESSAGES, ids=str)
 async def test_an_event_or_a_request_is_received_alike(message: dict[str, Any]) -> None:
     async def effect(**general: Any) -> list[Any]:
-        shared = Registry()
-        d = Driven(limits=Limits(name=16, rate=UNREACHED if general else None), shared=shared, **general)
+        d = Driven(limits=Limits(name=16, rate=UNREACHED if general else None), **general)
         ran: list[Any] = []
 
         def say(number: int) -> int:
             ran.append(number)
             return number
 
-        shared.add(None, "say", say)
+        d.peer.on("say", say)
         d.peer.of("named").on("say", lambda *arguments: ran.append(arguments))
         return [await d.fed(message), ran, d.ignored, d.close_code]
 

@@ -162,6 +162,7 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
         async with s.client.stream("numbers") as stream:
             assert await anext(stream) == 0
             await s.cut()
+            assert " detached " in repr(s.client.peer)
             cancelled.cancel()
         with pytest.raises(RequestTimeout):
             await late

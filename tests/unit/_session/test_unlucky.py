@@ -61,7 +61,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         await turns_until(lambda: heard == [1])
 
 
-@pytest.mark.parametrize("where", ["connected", "detached", "resuming"])
+@pytest.mark.parametrize("where", ["connected", "detached"])
 async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_connection(where: str) -> None:
     async with story() as s:
         client, peer = s.client, s.client.peer
@@ -70,10 +70,6 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         await s.settled()
         if where != "connected":
             await s.cut()
-        if where == "resuming":
-            s.line.down = False
-            while client.state != "resuming":  # noqa: ASYNC110 - for some turns of the loop
-                await asyncio.sleep(0)
         dialed = len(s.line.connections)
         await peer.close(4000, "bye")
         assert client.state == "closed"

@@ -277,6 +277,7 @@ def test_what_only_an_event_loop_can_read_is_refused(client: Client) -> None:
 def test_a_conversation(served: Served, client: Client) -> None:
     with client.open_channel("talk") as channel:
         assert channel.request("ask", "hi", returns=str) == "HI"
+        assert channel.request("total", send=range(5)) == 10
         with channel.events("said", returns=str) as said:
             for number in range(300):  # more than one hop takes
                 channel.emit("say", str(number))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import queue
 import threading
@@ -34,7 +33,6 @@ class Chat(Protocol):
     async def talk(self, greeting: str) -> wsrpc.AnonymousChannel: ...
     @wsrpc.method("get-user")
     async def get_user(self, number: int) -> str: ...
-    async def hang(self) -> None: ...
 
 
 class BlockingChat(Protocol):
@@ -47,7 +45,6 @@ class BlockingChat(Protocol):
     def talk(self, greeting: str) -> AnonymousChannel: ...
     @wsrpc.method("get-user")
     def get_user(self, number: int) -> str: ...
-    def hang(self) -> None: ...
 
 
 class Events(Protocol):
@@ -83,9 +80,6 @@ class ChatImplementation:
 
     def get_user(self, number: int) -> str:
         return f"user {number}"
-
-    async def hang(self) -> None:
-        await asyncio.Event().wait()
 
 
 @pytest.fixture(params=[Chat, BlockingChat], ids=["async contract", "blocking contract"])
@@ -219,8 +213,6 @@ class Local:
     def get_user(self, number: int) -> str:
         self.note()
         return f"user {number}"
-
-    def hang(self) -> None: ...
 
 
 async def call_all(chat: Chat) -> None:
