@@ -16,6 +16,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -114,10 +115,25 @@ async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) 
             await ended.get()
 
 
-# ---------------------------------------------------------------- what waits for a place
-
-
 # ---------------------------------------------------------------- handlers that outstay
+
+
+async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
+    async with asyncio.timeout(8):
+        async with pair(limits=HASTY.replace(running=1)) as (left, right):
+            started: list[int] = []
+
+            @right.on("e")
+            async def e(n: int) -> None:
+                started.append(n)
+                await asyncio.Event().wait()
+
+            for n in range(4):
+                await left.emit("e", n)
+            await turns_until(lambda: started)
+    assert started == [0]
+    assert right.ignored["dropped at the end"] == 3
+    assert right.active == 0
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import weakref
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -84,24 +83,4 @@ async def test_an_exception_in_an_argument_of_the_call_that_it_ends(kind: str, e
             else:
                 with pytest.raises(RemoteError):
                     await a.request("fail", {})
-        await freed(watched)
-
-
-async def test_an_exception_in_an_item_of_the_stream_that_it_ends() -> None:
-    watched: list[weakref.ref[Thing]] = []
-    async with pair() as (a, b):
-
-        @b.on("items")
-        async def items() -> AsyncIterator[dict[str, Any]]:
-            item: dict[str, Any] = {}
-            yield item
-            try:
-                raise ValueError(Thing(watched))
-            except ValueError as exc:
-                item["error"] = exc
-                raise
-
-        for _ in range(CALLS):
-            with pytest.raises(RemoteError):
-                [item async for item in a.stream("items")]
         await freed(watched)

@@ -195,25 +195,6 @@ async def test_names_that_mean_something_elsewhere_are_only_names(name: str) -> 
 # ---------------------------------------------------------------- answers
 
 
-@pytest.mark.parametrize("digits", [20, 4300, 4301])
-async def test_a_long_integer_in_any_key_is_answered_or_ignored(digits: int) -> None:
-    d, _ = echoing(dialer=True)
-    number = "1" + "0" * (digits - 1)
-    task, i = await d.asks("q", timeout=None)
-    await d.fed(
-        f'{{"i":1,"a":["echo",{number}]}}',
-        f'{{"i":2,"a":["echo"],"c":{number}}}',
-        f'{{"i":3,"a":["echo"],"h":{number}}}',
-        f'{{"i":{number},"a":["echo"]}}',
-        f'{{"i":4,"a":[{number}]}}',
-        f'{{"i":{number},"x":{number}}}',
-        f'{{"a":["echo"],"h":{number}}}',
-        f'{{"i":{i},"d":{number}}}',
-    )
-    await asyncio.wait([task])
-    await works(d)
-
-
 @pytest.mark.parametrize("fields", ['"d":NaN', '"d":Infinity', r'"d":"\ud800"'])
 async def test_an_answer_that_cannot_be_read_ends_its_request(fields: str) -> None:
     d, _ = echoing(dialer=True)

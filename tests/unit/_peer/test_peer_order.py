@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, start, turns
+from core_driver import Blocked, Driven, turns
 
 from wsrpc import Context
 
@@ -84,14 +84,3 @@ async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> N
     await turns()
     d.expect({"i": 3, "d": [3]})
     d.assert_empty()
-
-
-async def test_a_sender_that_comes_when_the_connection_clears_does_not_overtake_those_who_waited() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    first = start(d.peer.emit("first"))
-    await turns()
-    d.transport.resume()
-    await d.peer.emit("second")  # in the same turn: the first one has not run yet
-    await first
-    assert [m["a"][0] for m in d.take()] == ["first", "second"]

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
+from core_driver import Blocked, Driven, rejection, start, turns
 
 from wsrpc import Limits, RemoteError, RpcError
 from wsrpc._sending.pending import FIRST_ID, LAST_ID
@@ -260,14 +260,6 @@ async def test_9_what_leaves_is_what_a_strict_peer_accepts() -> None:
 
 
 # ---------------------------------------------------------------- 11-20: events, handlers and channels
-
-
-async def test_14_a_cancelled_handler_still_sends_its_rejection_once() -> None:
-    d = Driven()
-    d.peer.on("h", Blocked())
-    await d.fed({"i": 1, "a": ["h"]})
-    assert await d.fed({"i": 1, "x": "bored"}) == [{"i": 1, "e": ABORTED, "_": 1}]
-    assert await d.fed({"i": 1, "x": "bored"}) == []
 
 
 async def test_14_a_channel_that_comes_after_the_end_of_its_request_is_aborted_once() -> None:

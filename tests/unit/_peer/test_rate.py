@@ -8,7 +8,7 @@ import pytest
 from core_driver import Blocked, Driven, start, turns
 
 from wsrpc import AnonymousChannel, Client, Limits, Overloaded, Retry, Server
-from wsrpc.testing import Clock, connect, pair
+from wsrpc.testing import Clock, connect
 
 REFUSED = {
     "message": "more than 3 requests and events per second, ask again later",
@@ -161,19 +161,3 @@ async def test_messages_that_are_not_of_the_protocol_count_as_events() -> None:
     d.peer.on_raw(lambda peer, message: seen.append(message))
     d.feed("[1]", "[2]", "[3]")
     assert d.ignored == {ABOVE: 1} and seen == ["[1]", "[2]"]
-
-
-async def test_a_channel_that_this_side_opened_counts_for_the_other_side() -> None:
-    async with pair(limits=Limits(rate=3), clock=Clock()) as (left, right):
-
-        @right.on("talk")
-        async def talk(channel: AnonymousChannel) -> None:
-            for number in range(5):
-                await channel.emit("line", number)
-            await channel.wait_closed()
-
-        async with await left.open_channel("talk") as channel:
-            lines = channel.events("line", returns=int)
-            await turns(20)
-            assert [await anext(lines) for _ in range(3)] == [0, 1, 2]
-        assert left.ignored == {ABOVE: 2} and not right.ignored

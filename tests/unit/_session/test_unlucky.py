@@ -15,6 +15,7 @@ import wsrpc._session.client
 import wsrpc._session.ledger
 import wsrpc._session.sessions
 from wsrpc import ConnectionLost, Handshake, Peer, Server, Service
+from wsrpc._server.peers import served_peer
 from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -98,6 +99,32 @@ async def test_a_client_that_binds_another_connection_leaves_servers_that_hear_o
         await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
         await turns_until(lambda: len(s.server.peers) == 1)
         assert s.server.stats().detached == 0
+
+
+async def test_what_waits_when_credentials_expire_is_handled_once_the_session_goes_on() -> None:
+    async with story() as s:
+        got: list[int] = []
+        go_on = asyncio.Event()
+
+        @s.server.on("note", ordered=True)
+        async def note(n: int) -> None:
+            got.append(n)
+            await go_on.wait()
+
+        for n in range(4):
+            await s.client.emit("note", n)
+        await turns_until(lambda: got == [0])
+        s.line.down = True
+        served = served_peer(s.peer)
+        assert served is not None
+        served.expire_at(0.0)
+        await turns_until(lambda: s.peer.detached)
+        go_on.set()
+        await turns()
+        assert got == [0]
+        await s.repair()
+        await turns_until(lambda: got == [0, 1, 2, 3])
+        assert s.back[0].resumed
 
 
 # ---------------------------------------------------------------- the first message
