@@ -73,12 +73,6 @@ def emits(scene: Scene) -> None:
     scene.client.emit_nowait("note", offline="fail")
 
 
-async def emits_later(scene: Scene) -> None:
-    await asyncio.sleep(0)
-    await scene.reach()
-    await scene.client.emit("note", offline="fail")
-
-
 async def asks(scene: Scene) -> None:
     """Waits for an answer, whatever happens, and so is told by its request how the connection ended."""
     asking = asyncio.ensure_future(scene.client.request("park"))
@@ -107,8 +101,6 @@ ROWS = [
     (emits, "refuses", LEFT),
     (emits, "is lost", LEFT),
     (emits, "refuses, then is lost", LEFT),
-    (emits_later, "refuses", LEFT),
-    (emits_later, "is closed", LEFT),
     (asks, "is lost", LEFT),
     (asks, "is replaced", LEFT),
     (asks, "is closed", LEFT),

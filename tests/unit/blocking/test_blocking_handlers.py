@@ -140,15 +140,6 @@ def test_mistakes_in_registrations_say_what_to_do(register: Callable[[Client], A
         register(Client("ws://127.0.0.1:1"))
 
 
-def test_handlers_of_an_asynchronous_server_get_no_blocking_objects(served: Served, client: Client) -> None:
-    @served.server.on("peer")
-    def peer(peer: Peer) -> str:
-        raise AssertionError
-
-    with pytest.raises(RemoteError):
-        client.request("peer")
-
-
 def leaves() -> None:
     sys.exit(3)
 
