@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,16 +12,13 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, Server
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 NOBODY = "ws://127.0.0.1:1/"
 THRICE = Reconnect(initial=0, max=0, stop=stop_after_attempt(3))
 REFUSING = Reconnect(retry=lambda error: False)
-
-PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
-"""A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
 
 
 # ---------------------------------------------------------------- attempts that fail
@@ -99,17 +94,6 @@ async def test_a_connection_that_ends_for_good_while_it_opens_is_what_connect_ra
         error = await lost(w.client.connect())
         assert (error.code, error.reason, w.client.state) == (code, "members only", "closed")
         assert len(w.dialed) == 1
-
-
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["not trusted", "for another name"])
-async def test_a_certificate_that_is_not_valid_is_raised_at_once(host: str, caplog: pytest.LogCaptureFixture) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = None if host == "127.0.0.1" else ssl.create_default_context(cafile=str(PEM))
-    async with Server(limits=LIMITS).listen(host, ssl=context) as listener:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await Client(listener.url, ssl=trusting, reconnect=AT_ONCE, limits=LIMITS).connect()
-    assert attempts_in(caplog) == []
 
 
 # ---------------------------------------------------------------- options

@@ -1,4 +1,4 @@
-"""How a connection ended, as `close` handlers are told; and what may be said at the end."""
+"""What a Close frame keeps from starting, and which codes and reasons may be sent."""
 
 from __future__ import annotations
 
@@ -9,77 +9,14 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer, raw_client, raw_server
+from raw_websocket import CLOSE, TEXT, raw_client
 
-from wsrpc import Client, CloseCode, CloseInfo, Limits, Server
+from wsrpc import Client, CloseCode, Limits, Server
 from wsrpc._server.peers import served_peer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-
-Ending = tuple[int, str, bool, bool]
-
-
-def told(info: CloseInfo) -> Ending:
-    return info.code, info.reason, info.was_clean, info.user_closed
-
-
-async def say(raw: RawPeer, frame: bytes) -> None:
-    """A Close frame, and the end of the TCP connection once it is answered."""
-    await raw.send(frame)
-    await raw.next_of(CLOSE)
-
-
-@pytest.mark.parametrize(
-    ("left_by", "code"),
-    [
-        # A Close frame without a code, and no Close frame, are two things.
-        *((code, code) for code in (1000, 3999, 4001)),
-        (None, CloseCode.NO_STATUS),
-        ("drop", CloseCode.ABNORMAL),
-        ("reset", CloseCode.ABNORMAL),
-        # Codes that may not be sent are the client's violation.
-        *((code, 1002) for code in (0, 1004, 1005, 1006, 2999, 5000)),
-    ],
-)
-async def test_a_server_learns_how_its_client_left(left_by: int | str | None, code: int) -> None:
-    server = Server(limits=LIMITS)
-    endings: list[CloseInfo] = []
-    server.on("close", lambda peer, info: endings.append(info))
-    async with server.listen() as listener, raw_client(listener.port) as raw:
-        if left_by == "drop":
-            raw.drop()
-        elif left_by == "reset":
-            raw.reset()
-        else:
-            assert not isinstance(left_by, str)
-            await raw.send(raw.close_frame(left_by, "bye" if left_by else ""))
-            assert (await raw.next_of(CLOSE)).code == code
-        raw.sock.close()
-        await turns_until(lambda: endings)
-    [info] = endings
-    assert (info.code, info.user_closed, info.will_reconnect) == (code, False, False)
-    assert info.was_clean == (code not in (1002, CloseCode.ABNORMAL))
-    assert (info.reason == "bye") == (code == left_by)
-
-
-async def test_a_client_learns_of_a_close_without_a_code() -> None:
-    endings: list[Ending] = []
-    async with raw_server() as plain:
-        client = Client(plain.url, limits=LIMITS, reconnect=None, proxy=None)
-        client.on("close", lambda peer, info: endings.append(told(info)))
-        connecting = asyncio.create_task(client.connect())
-        raw = await plain.accept()
-        await connecting
-        await say(raw, raw.close_frame(None))
-        raw.drop()
-        await turns_until(lambda: endings)
-        await client.close()
-    assert endings == [(CloseCode.NO_STATUS, "", True, False)]
-
-
-# ---------------------------------------------------------------- what has not started by then
 
 
 @pytest.mark.parametrize("how", ["close", "violation", "expires"])
@@ -121,9 +58,6 @@ async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(
         assert started == [0]
         assert peer.ignored["dropped at the end"] == (3 if waits == "place" else 2)
         await turns_until(lambda: server.stats().ignored == peer.ignored)
-
-
-# ---------------------------------------------------------------- what may be said
 
 
 @pytest.mark.parametrize(
