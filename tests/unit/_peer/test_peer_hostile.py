@@ -87,7 +87,7 @@ FATES: dict[str, list[Any]] = {
         *({"a": a} for a in NOT_LISTS),
     ],
     "too many arguments": [{"a": ["echo", *range(65)]}],
-    "name too long": [{"a": ["n" * 300]}, {"c": "n" * 300, "a": ["echo"]}],
+    "name too long": [{"a": ["n" * 300]}, {"a": ["😀" * 70]}, {"c": "n" * 300, "a": ["echo"]}],
     "name is not text": [{"a": [name]} for name in NOT_NAMES] + [{"a": ["echo"], "c": name} for name in NOT_TEXTS],
     "unknown event": [{"a": ["nobody"]}, {"c": "nowhere", "a": ["echo"]}, {"a": [""]}],
     "reserved event": [{"a": ["open"]}],
