@@ -69,7 +69,7 @@ test-pythons: $(STAMPS)/venv
 # are left out, because they test little of how wsrpc uses its dependencies; the one that is here prints with rich.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
-	  tests/unit tests/adapters tests/test_command_terminal.py $(ARGS)
+	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm

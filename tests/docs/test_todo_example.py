@@ -6,31 +6,24 @@ port is replaced by a free one, and times in the output are not compared.
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 import re
 import shlex
 import signal
-import sys
+from asyncio.subprocess import STDOUT, Process
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from programs import free_port
+from programs import PYTHON, ROOT, free_port, start
 
 from interop.node import JS
 
-ROOT = Path(__file__).parent.parent
 TUTORIAL = ROOT / "docs" / "tutorial"
 EXAMPLE = ROOT / "examples" / "todo"
 PAGES = ["index.md", "server.md", "handlers.md", "client.md", "browser.md", "streams.md", "drops.md", "tests.md"]
 PORT = "8080"
-COMMANDS = {
-    "pytest": [sys.executable, "-m", "pytest"],
-    "python": [sys.executable, "-W", "error"],
-    "wsrpc": [sys.executable, "-m", "wsrpc"],
-}
+COMMANDS = {"pytest": [PYTHON[0], "-m", "pytest"], "python": PYTHON, "wsrpc": [PYTHON[0], "-m", "wsrpc"]}
 
 
 class Block(NamedTuple):
@@ -63,24 +56,13 @@ class Terminal:
     def __init__(self, folder: Path, port: int) -> None:
         self._folder = folder
         self._port = port
-        self._process: asyncio.subprocess.Process | None = None
+        self._process: Process | None = None
         self._unread: list[str] = []
 
     async def run(self, command: str) -> None:
         await self.interrupt()
         name, *arguments = shlex.split(command.replace(PORT, str(self._port)))
-        self._process = await asyncio.create_subprocess_exec(
-            *COMMANDS[name],
-            *arguments,
-            cwd=self._folder,
-            env={
-                **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")]),
-                "PYTHONUNBUFFERED": "1",
-            },
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        self._process = await start(*COMMANDS[name], *arguments, cwd=self._folder, stderr=STDOUT)
 
     async def run_to_its_end(self, command: str) -> None:
         """Run a command that ends by itself, and keep its output for `read`."""

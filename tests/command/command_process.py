@@ -1,20 +1,30 @@
-"""The command `wsrpc`, run as its users run it: as a process, against a server on loopback in the test's process."""
+"""The command `wsrpc` in processes, against a server on loopback in the test's process.
+
+`start` forks the test's process, which has imported the command already: that takes a tenth of the time of a new
+Python. Tests of what a new Python does (imports, shells, terminals) use `COMMAND`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+import traceback
+import warnings
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
 from typing import Any, NamedTuple
 
-from wsrpc import Context, Peer, RpcError, Server
+from programs import ROOT
 
-ROOT = Path(__file__).parent.parent
+from wsrpc import Context, Peer, RpcError, Server
+from wsrpc.__main__ import run as run_command
+from wsrpc._command import calling, completion, describing, generating, listening
+
 COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
 PATIENCE = 30.0
 """Seconds until a command counts as one that never ends."""
@@ -34,15 +44,47 @@ class Ended(NamedTuple):
     err: str
 
 
+PRELOADED = (calling, completion, describing, generating, listening)
+"""What the command would import once its arguments are known."""
+
+
 async def start(
-    *arguments: str, stdin: int | None = DEVNULL, env: Mapping[str, str] | None = None, cwd: Path | None = None
-) -> asyncio.subprocess.Process:
-    return await asyncio.create_subprocess_exec(
-        *COMMAND, *arguments, stdin=stdin, stdout=PIPE, stderr=PIPE, env=environment(env), cwd=cwd
-    )
+    *arguments: str,
+    stdin: int = DEVNULL,
+    stdout: int = PIPE,
+    stderr: int = PIPE,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] = lambda: None,
+) -> Process:
+    """Start the command. ``prepare`` is called in its process."""
+
+    def become_the_command() -> None:
+        # Instead of the execution of a program, which the parent awaits: it goes on when the files are closed.
+        try:
+            os.closerange(3, 1 << 16)
+            prepare()
+            for number, disposition in ((signal.SIGINT, signal.default_int_handler), (signal.SIGPIPE, signal.SIG_IGN)):
+                signal.signal(number, disposition)
+            os.environ.clear()
+            os.environ.update(environment(env))
+            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+            sys.orig_argv[:], sys.argv[:] = [*COMMAND, *arguments], ["wsrpc", *arguments]
+            sys.dont_write_bytecode = True  # a test replaces an app.py within a second
+            run_command()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(70)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test may have threads; the command uses none of them
+        return await asyncio.create_subprocess_exec(
+            "wsrpc", stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, preexec_fn=become_the_command
+        )
 
 
-async def end(process: asyncio.subprocess.Process, given: bytes | None = None) -> Ended:
+async def end(process: Process, given: bytes | None = None) -> Ended:
     """Wait for the end of a command. Whatever it says is a line of its own, and never a traceback."""
     try:
         async with asyncio.timeout(PATIENCE):
@@ -112,6 +154,14 @@ def played() -> Played:
     async def greet(peer: Peer) -> str:
         return f"Hello, {await peer.request('name', returns=str)}!"
 
+    @server.of("chat").on("ask")
+    async def ask(peer: Peer) -> list[Any]:
+        return [await peer.of("chat").request("a"), await peer.request("a"), await peer.request("b", 1)]
+
+    @server.on("odd")
+    async def odd(peer: Peer) -> Any:
+        return await peer.request("a\x1b[2J")
+
     @server.on("fail")
     def fail() -> None:
         raise RpcError("no money\n\x1b[31mleft", code="broke", data={"cents": 5})
@@ -156,6 +206,14 @@ def played() -> Played:
             found.ended.put_nowait(("total", None))
             raise
         return result
+
+    @server.on("idle")
+    async def idle(items: AsyncIterator[int]) -> None:
+        found.started.put_nowait("idle")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            found.ended.put_nowait(("idle", None))
 
     @server.on("sent")
     async def sent(items: AsyncIterator[Any]) -> list[Any]:

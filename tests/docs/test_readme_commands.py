@@ -10,8 +10,8 @@ import venv
 from pathlib import Path
 
 import pytest
+from programs import ROOT
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
 PICTURE = ROOT / "docs" / "images" / "demo.svg"
 
@@ -60,10 +60,11 @@ def test_make_demo_runs_the_main_job() -> None:
 
 @pytest.mark.timeout(300)
 def test_installing_from_a_clone_gives_a_package_that_works(tmp_path: Path) -> None:
+    """With the extras: without them, pip does a part of the same."""
     venv.create(tmp_path / "venv", with_pip=True)
     path = f"{tmp_path / 'venv' / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    for command in [each for each in commands() if each.startswith("pip ")]:
-        run(command, ROOT, PATH=path, PYTHONPATH="")
+    *_, command = [each for each in commands() if each.startswith("pip ")]
+    run(command, ROOT, PATH=path, PYTHONPATH="")
     used = "import wsrpc, wsrpc_adapters.aiohttp, wsrpc_adapters.uvicorn; print(wsrpc.__file__)"
     assert str(tmp_path) in run(f'python -c "{used}"', tmp_path, PATH=path, PYTHONPATH="")
 
