@@ -82,8 +82,11 @@ class ConnectedPeers(LoopMachine):
 
     @rule()
     def open_gate(self) -> None:
-        gate, self.gate = self.gate, asyncio.Event()
-        self.inside(gate.set)
+        def main() -> None:
+            gate, self.gate = self.gate, asyncio.Event()
+            gate.set()
+
+        self.inside(main)
 
     @rule(side=sides)
     def hold_line(self, side: int) -> None:

@@ -110,9 +110,12 @@ class FullLine(LoopMachine):
 
     @rule()
     def next_connection(self) -> None:
-        self._take()
-        self.transport = ScriptedTransport()
-        self.inside(self.peer.bind, self.transport)
+        def main() -> None:
+            self._take()
+            self.transport = ScriptedTransport()
+            self.peer.bind(self.transport)
+
+        self.inside(main)
 
     # ------------------------------------------------------------ what must hold
 
