@@ -88,6 +88,7 @@ resume     |               |             | ok done     | ok done     | ok done  
 lost       |               | ok done     | ok done     | ok done     | Session? -  | Session? stop
 close      | Lost! -       | Lost! -     | Lost? stop  | Lost! -     | Lost? -     | Lost? stop
 closed     |               |             | ok done     | ok done     | Lost? -     | Lost? stop
+bind       |               |             |             | ok done     | Lost? -     | Lost? stop
 leave      |               |             |             |             |             |
 """
 """How the calls end at each place.
@@ -98,6 +99,7 @@ leave      |               |             |             |             |          
 - drop: the connection drops, without a session that could continue; a client connects again
 - resume, lost: the connection drops, and the session continues on another one, or is lost
 - close, closed: the caller's side or the other side closes the connection; a client connects again when it was closed
+- bind: the client goes on with another connection, with which another session begins
 - leave: who reads items has enough of them
 """
 
@@ -105,6 +107,7 @@ EXCEPTIONS = {
     # What could not be sent waits for a client's next connection. A server's peer has none after its session.
     ("peer", "", "full line", "drop"): "Lost! -",
     ("peer", "", "full line", "closed"): "Lost! -",
+    ("peer", "", "full line", "bind"): "Lost! -",
     ("peer", "", "full line", "lost"): "Session! -",
     ("peer", "", "detached", "lost"): "Session! -",
     ("peer", "", "detached", "close"): "Session! -",
@@ -142,6 +145,8 @@ CANNOT = {
     ("blocking", "upload", "parked", "timeout"): "the same",
     ("blocking", "stream", "parked", "close"): "a read after close() fails like every call of a closed client",
     ("blocking", "upload", "between", "close"): "a source that blocks its thread then is not waited for, nor closed",
+    ("blocking", "", "", "bind"): "it has no `bind`",
+    ("cluster", "", "", "bind"): "as for a peer",
     ("plain client", "", "", "resume"): "no session",
     ("plain client", "", "", "lost"): "no session",
 }
@@ -156,7 +161,7 @@ ERRORS: dict[str, type[BaseException]] = {
     "Closed": ChannelClosed,
 }
 OUTCOMES = {"!": "not_sent", "?": "unknown", "": None}
-CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001}
+CODES = {"drop": 1006, "lost": 1006, "close": 4000, "closed": 4001, "bind": 1001}
 
 WINDOW = 4
 ITEMS = [*range(1, 2 * WINDOW + 2)]
@@ -204,7 +209,6 @@ class Scene(ABC):
     client: Any
     server: Server
     server_peer: Peer
-    blocks = False
 
     def __init__(self, cell: Cell) -> None:
         _, self.kind, self.place, self.ending = cell
@@ -231,6 +235,7 @@ class Scene(ABC):
             self.source_goes_on.set()
         self.produced = self.arrived = 0
         self.source_runs = False
+        self.items: Any = self.source()  # referred to from here, so that only the call closes it
         self.channel: Any = None
 
     # ------------------------------------------------ the other side
@@ -315,7 +320,7 @@ class Scene(ABC):
         if self.kind == "request":
             got = await self.caller.request("request", returns=list[int], **self.options)
         elif self.kind == "upload":
-            got = await self.caller.request("upload", send=self.source(), returns=list[int], **self.options)
+            got = await self.caller.request("upload", send=self.items, returns=list[int], **self.options)
         elif self.kind == "stream":
             async with self.caller.stream("stream", returns=int, **self.options) as items:
                 async for self.arrived in items:
@@ -416,6 +421,8 @@ class Scene(ABC):
                 self.others.append(closing)
                 if self.place != "not connected":
                     await self.until(lambda: closing.done() or self.server_peer.transport is None)
+            case "bind":
+                await self.connect()
             case "leave" if self.kind == "stream":
                 self.read_on.set()
             case "leave" if self.kind == "upload":
@@ -483,7 +490,7 @@ class Scene(ABC):
             late = {"response to no request", "cancellation of no request", "dropped at the end"}
             ended_here = self.ending in ("timeout", "cancel", "close", "closed")
             assert {name for peer in self.peers for name in peer.ignored} <= (late if ended_here else set())
-            if self.ending not in ("drop", "lost", "close", "closed"):
+            if self.ending not in ("drop", "lost", "close", "closed", "bind"):
                 await self.check_connection()
             await asyncio.gather(*self.others, return_exceptions=True)
 
@@ -500,6 +507,7 @@ class Scene(ABC):
             assert (error.message, error.code) == ("no", "mine")
         elif name == "Timeout":
             assert (error.event, error.timeout) == (self.kind, self.options["timeout"])
+            assert str(error).endswith("; nothing was sent") == (error.outcome == "not_sent")
         elif name in ("Lost", "Session"):
             self.check_lost(error)
 
@@ -624,13 +632,12 @@ class ByCluster(ByPeer):
 class ByBlocking(Scene):
     """A client that blocks calls its server from a thread, on a socket."""
 
-    blocks = True
-
     def __init__(self, cell: Cell) -> None:
         super().__init__(cell)
         self.server = Server(limits=self.far_limits, detached=self.detached)
         self.serve(self.server)
         self.may_dial = threading.Event()
+        self.items = self.blocking_source()
         self.caller = self.client = blocking.Client(self.url, limits=self.limits, reconnect=Reconnect(initial=0.001))
         if self.place == "opening":
             self.client.on("open", self.open_handler)
@@ -700,7 +707,7 @@ class ByBlocking(Scene):
         if self.kind == "request":
             got = call.request("request", returns=list[int], **self.options)
         elif self.kind == "upload":
-            got = call.request("upload", send=self.blocking_source(), returns=list[int], **self.options)
+            got = call.request("upload", send=self.items, returns=list[int], **self.options)
         elif self.kind == "stream":
             with call.stream("stream", returns=int, **self.options) as items:
                 for self.arrived in items:

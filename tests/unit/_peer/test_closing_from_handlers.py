@@ -6,206 +6,89 @@
 from __future__ import annotations
 
 import asyncio
-import logging
-from contextlib import AsyncExitStack
+from contextlib import suppress
+from itertools import product
 from typing import Any
 
 import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
-from leftovers import other_tasks, turns_until
+from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, Reconnect, Server
-from wsrpc.testing import connect, pair
+from wsrpc import Client, ConnectFailed, ConnectionLost, Limits, Reconnect, Server, current_peer
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 PATIENT = Limits(close_timeout=20.0, replay=0)  # sessions end with their connections
 HASTY = Limits(close_timeout=0.05, replay=0)
+TARGETS = ["client", "server", "peer"]
+WHERE = ["request", "event", "open", "close", "message"]
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
-PLACES = ["request", "event", "open", "close"]
-
-
-def register(target: Server | Client, where: str, function: Any) -> None:
-    target.on({"request": "now", "event": "now"}.get(where, where), function)
-
 
 # ---------------------------------------------------------------- the one that closes is a handler
 
 
-@pytest.mark.parametrize("where", PLACES)
-async def test_a_handler_closes_the_server_and_serve_returns(where: str) -> None:
+@pytest.mark.parametrize("by_task", [False, True], ids=["itself", "by a task"])
+@pytest.mark.parametrize(("target", "where"), [*product(TARGETS, WHERE), ("client", "on_reconnect")])
+async def test_a_handler_closes_without_waiting_for_itself(
+    target: str, where: str, by_task: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     server = Server(limits=PATIENT)
-    left = asyncio.Event()
+    left, after = asyncio.Event(), asyncio.Event()
 
-    async def stop() -> None:
+    async def stop(*_: Any) -> None:
+        closes: Any = {"client": client, "server": server, "peer": current_peer()}[target]
         try:
-            await server.close()
+            if by_task:
+                async with asyncio.TaskGroup() as group:  # as asyncio.wait_for() has one, on Python 3.11
+                    group.create_task(closes.close())
+            else:
+                await closes.close()
+            after.set()
         finally:  # the handler of a request is cancelled when its connection ends
             left.set()
 
-    register(server, where, stop)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            serving = asyncio.create_task(server.serve_forever())
-            client = Client(listener.url, limits=PATIENT, reconnect=None)
-            await asyncio.gather(
-                client.connect(), return_exceptions=True
-            )  # `open` closes it, perhaps before it is open
+    async with asyncio.timeout(8), server.listen() as listener:
+        serving = asyncio.create_task(server.serve_forever())
+        client = Client(listener.url, limits=PATIENT, reconnect=AT_ONCE if where == "on_reconnect" else None)
+        here: Client | Server = client if target == "client" else server
+        if where == "on_reconnect":
+            client.on_reconnect(stop)
+        else:
+            if where == "message":
+                here.on("now", lambda: None)
+            here.on({"request": "now", "event": "now"}.get(where, where), stop)
+        with suppress(ConnectionLost, ConnectFailed):  # `open` closes it, perhaps before it is open
+            await client.connect()
+        if where in ("request", "event", "message"):
+            caller = server.peers[0] if target == "client" else client
             if where == "request":
                 with pytest.raises(ConnectionLost):
-                    await client.request("now")
-            elif where == "event":
-                await client.emit("now")
-            elif where == "close":
-                await client.close()
-            await left.wait()
+                    await caller.request("now")
+            else:
+                await caller.emit("now")
+        elif where in ("close", "on_reconnect"):
+            client.peer.info.underlying.transport.abort()
+        await left.wait()
+        assert after.is_set() or where == "request"
+        if target == "server":
             await serving
-            assert server.peers == ()
-            await client.close()
+        await client.close()
+        assert client.state == "closed"
         await server.close()
+        await serving
+        assert server.peers == ()
+    assert [text for text in messages(caplog) if "connection ended" not in text] == []
 
 
-@pytest.mark.parametrize("where", ["event", "close"])
-async def test_what_follows_the_close_in_such_a_handler_runs(where: str) -> None:
-    server = Server(limits=PATIENT)
-    after = asyncio.Event()
-
-    async def stop() -> None:
-        await server.close()
-        after.set()
-
-    register(server, where, stop)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
-            if where == "event":
-                await client.emit("now")
-            else:
-                await client.close()
-            await after.wait()
-
-
-@pytest.mark.parametrize("where", [*PLACES, "message", "on_reconnect"])
-async def test_a_handler_closes_the_client_without_waiting_for_itself(where: str) -> None:
-    server = Server(limits=PATIENT)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT, reconnect=AT_ONCE)
-            left = asyncio.Event()
-
-            async def stop(*_: Any) -> None:
-                try:
-                    await client.close()
-                finally:
-                    left.set()
-
-            if where == "on_reconnect":
-                client.on_reconnect(stop)
-            else:
-                register(client, where, stop)
-            await asyncio.gather(client.connect(), return_exceptions=True)
-            if where in ("request", "event", "message"):
-                (peer,) = server.peers
-                if where == "request":
-                    with pytest.raises(ConnectionLost):
-                        await peer.request("now")
-                else:
-                    await peer.emit("now")
-            elif where in ("close", "on_reconnect"):
-                client.peer.info.underlying.transport.abort()
-            await left.wait()
-            await client.close()
-            assert client.state == "closed"
-
-
-@pytest.mark.parametrize("where", ["event", "open", "close"])
+@pytest.mark.parametrize("other", ["another handler", "the application"])
 @pytest.mark.parametrize("side", ["client", "server"])
-async def test_a_task_of_a_handler_closes(side: str, where: str) -> None:
+async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) -> None:
     server = Server(limits=PATIENT)
-    after = asyncio.Event()
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT, reconnect=None)
-            target: Client | Server = client if side == "client" else server
-
-            async def stop() -> None:
-                async with asyncio.TaskGroup() as group:  # as asyncio.wait_for() has one, on Python 3.11
-                    group.create_task(target.close())
-                after.set()
-
-            register(target, where, stop)
-            await asyncio.gather(client.connect(), return_exceptions=True)
-            if where == "event":
-                (peer,) = server.peers
-                await (peer if side == "client" else client).emit("now")
-            elif where == "close":
-                client.peer.info.underlying.transport.abort()
-            await after.wait()
-            await client.close()
-
-
-async def test_two_handlers_that_close_the_client_do_not_wait_for_each_other() -> None:
-    server = Server(limits=PATIENT)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT)
-            ended: asyncio.Queue[str] = asyncio.Queue()
-            both = asyncio.Barrier(2)  # after the first close no handler starts
-
-            @client.on("bye")
-            async def bye() -> None:
-                await both.wait()
-                await client.close()
-                ended.put_nowait("in order")
-
-            await client.connect()
-            (peer,) = server.peers
-            await peer.emit("bye")
-            await peer.emit("bye")
-            assert [await ended.get(), await ended.get()] == ["in order", "in order"]
-
-
-async def test_an_open_and_a_close_handler_that_both_close_the_client() -> None:
-    server = Server(limits=PATIENT)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT)
-            ended: asyncio.Queue[str] = asyncio.Queue()
-
-            @client.on("open")
-            async def opened() -> None:
-                await client.close()
-                ended.put_nowait("open")
-
-            @client.on("close")
-            async def closed() -> None:
-                await client.close()
-                ended.put_nowait("close")
-
-            with pytest.raises(ConnectionLost):
-                await client.connect()
-            assert {await ended.get(), await ended.get()} == {"open", "close"}
-
-
-async def test_handlers_of_two_peers_that_both_close_the_server() -> None:
-    server = Server(limits=PATIENT)
-    ended: asyncio.Queue[str] = asyncio.Queue()
-
-    @server.on("stop")
-    async def stop() -> None:
-        await server.close()
-        ended.put_nowait("in order")
-
-    async with asyncio.timeout(8):
-        async with connect(server) as one, connect(server) as two:
-            await asyncio.gather(one.emit("stop"), two.emit("stop"))
-            assert [await ended.get(), await ended.get()] == ["in order", "in order"]
-
-
-@pytest.mark.parametrize("side", ["client", "server"])
-async def test_a_handler_that_closes_while_a_close_waits_for_it(side: str) -> None:
-    server = Server(limits=PATIENT)
-    started, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    both = asyncio.Barrier(2)
+    ended: asyncio.Queue[None] = asyncio.Queue()
+    started = asyncio.Event()
     async with asyncio.timeout(8):
         async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
             target: Client | Server = client if side == "client" else server
@@ -213,37 +96,26 @@ async def test_a_handler_that_closes_while_a_close_waits_for_it(side: str) -> No
             @target.on("last words")
             async def last_words() -> None:
                 started.set()
-                await go_on.wait()
+                await both.wait()
                 await target.close()  # what cleans up may not know that somebody else is closing already
-                ended.set()
+                ended.put_nowait(None)
 
             (peer,) = server.peers
-            await (peer if side == "client" else client).emit("last words")
-            await started.wait()
-            closing = asyncio.create_task(target.close())
-            await peer.wait_closed()
-            await client.peer.wait_closed()
-            for _ in range(20):  # by now the close waits for handlers
-                await asyncio.sleep(0)
-            go_on.set()
-            await closing
-            assert ended.is_set()
-
-
-async def test_a_handler_that_closes_its_own_peer_of_a_server() -> None:
-    server = Server(limits=PATIENT)
-    ended = asyncio.Event()
-
-    @server.on("kick me")
-    async def kick(peer: Peer) -> None:
-        await peer.close(4000, "as you wish")
-        ended.set()
-
-    async with asyncio.timeout(8):
-        async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
-            await client.emit("kick me")
-            await ended.wait()
-            await client.peer.wait_closed()
+            caller = peer if side == "client" else client
+            await caller.emit("last words")
+            if other == "another handler":
+                await caller.emit("last words")
+                await ended.get()
+            else:
+                await started.wait()
+                closing = asyncio.create_task(target.close())
+                await peer.wait_closed()
+                await client.peer.wait_closed()
+                for _ in range(20):  # by now the close waits for handlers
+                    await asyncio.sleep(0)
+                await both.wait()
+                await closing
+            await ended.get()
 
 
 # ---------------------------------------------------------------- what waits for a place
@@ -336,97 +208,34 @@ async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
         go_on.set()
 
 
-async def test_handlers_of_peers_that_have_left_are_waited_for() -> None:
-    server = Server(limits=PATIENT)
-    started, go_on, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+@pytest.mark.parametrize("patient", [True, False])
+@pytest.mark.parametrize("what", ["event", "close"])
+async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_ends(what: str, patient: bool) -> None:
+    server = Server(limits=PATIENT if patient else HASTY)
+    started, go_on, ended, cancelled = (asyncio.Event() for _ in range(4))
 
-    @server.on("work")
     async def work() -> None:
         started.set()
-        await go_on.wait()
-        ended.set()
-
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            async with Client(listener.url, limits=PATIENT) as client:
-                await client.emit("work")
-                await started.wait()
-            await turns_until(lambda: not server.peers)
-            closing = asyncio.create_task(server.close())
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert not closing.done()
-            go_on.set()
-            await closing
-            assert ended.is_set()
-
-
-@pytest.mark.parametrize("what", ["event", "close"])
-async def test_handlers_of_peers_that_have_left_are_cancelled_when_patience_ends(what: str) -> None:
-    server = Server(limits=HASTY)
-    started, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def for_ever() -> None:
-        started.set()
         try:
-            await asyncio.Event().wait()
+            await go_on.wait()
+            ended.set()
         except asyncio.CancelledError:
             cancelled.set()
             raise
 
-    server.on("work" if what == "event" else "close", for_ever)
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            before = other_tasks()
-            async with Client(listener.url, limits=HASTY) as client:
-                if what == "event":
-                    await client.emit("work")
-                    await started.wait()
-            await started.wait()
-            await turns_until(lambda: not server.peers)
-            await server.close()
-            assert cancelled.is_set()
-            assert not other_tasks() - before
-
-
-async def test_200_that_leave_with_handlers_running_leave_nothing_once_the_server_is_closed() -> None:
-    server = Server(limits=HASTY)
-    started = 0
-    everybody = asyncio.Event()
-
-    @server.on("for ever")
-    async def for_ever() -> None:
-        nonlocal started
-        started += 1
-        if started == 200:
-            everybody.set()
-        await asyncio.Event().wait()
-
-    async with asyncio.timeout(20):
-        clients = [Client() for _ in range(200)]
-        before = other_tasks()
-        async with AsyncExitStack() as stack:
-            for client in clients:
-                await stack.enter_async_context(connect(server, client=client))
-                await client.emit("for ever")
-            await everybody.wait()
-            assert len(server.peers) == 200
-            await server.close()
-        assert server.peers == ()
-        assert not other_tasks() - before
-
-
-async def test_the_log_of_a_close_is_quiet(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO)
-    server = Server(limits=PATIENT)
-
-    @server.on("stop")
-    async def stop() -> None:
-        await server.close()
-
-    async with asyncio.timeout(8):
-        async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
-            with pytest.raises(ConnectionLost):
-                await client.request("stop")
-            await server.serve_forever()
-    assert messages(caplog) == []
+    server.on("close" if what == "close" else "work", work)
+    async with asyncio.timeout(8), server.listen() as listener:
+        async with Client(listener.url, limits=PATIENT) as client:
+            if what == "event":
+                await client.emit("work")
+                await started.wait()
+        await started.wait()
+        await turns_until(lambda: not server.peers)
+        closing = asyncio.create_task(server.close())
+        for _ in range(50):
+            await asyncio.sleep(0)
+        if patient:
+            assert not closing.done()
+            go_on.set()
+        await closing
+        assert (ended.is_set(), cancelled.is_set()) == (patient, not patient)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,7 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, TEXT, RawPeer, raw_client, raw_server
 
-from wsrpc import CallNext, Client, CloseCode, CloseInfo, Context, Handshake, Limits, Peer, Server, dial
+from wsrpc import CallNext, Client, CloseCode, CloseInfo, Context, Handshake, Limits, Server, dial
 from wsrpc._server.peers import served_peer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -34,78 +33,37 @@ async def say(raw: RawPeer, frame: bytes) -> None:
     await raw.next_of(CLOSE)
 
 
-async def drop(raw: RawPeer) -> None:
-    raw.drop()
-
-
-async def reset(raw: RawPeer) -> None:
-    raw.reset()
-
-
 @pytest.mark.parametrize(
-    ("end", "code", "clean"),
+    ("left_by", "code"),
     [
-        (lambda raw: say(raw, raw.close_frame(4001, "bye")), 4001, True),
-        (lambda raw: say(raw, raw.close_frame(1000)), 1000, True),
-        (lambda raw: say(raw, raw.close_frame(3999)), 3999, True),
         # A Close frame without a code, and no Close frame, are two things.
-        (lambda raw: say(raw, raw.close_frame(None)), CloseCode.NO_STATUS, True),
-        (drop, CloseCode.ABNORMAL, False),
-        (reset, CloseCode.ABNORMAL, False),
+        *((code, code) for code in (1000, 3999, 4001)),
+        (None, CloseCode.NO_STATUS),
+        ("drop", CloseCode.ABNORMAL),
+        ("reset", CloseCode.ABNORMAL),
+        # Codes that may not be sent are the client's violation.
+        *((code, 1002) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)),
     ],
-    ids=["code and reason", "normal", "private", "no code", "drop", "reset"],
 )
-async def test_a_server_learns_how_its_client_left(
-    end: Callable[[RawPeer], Awaitable[None]], code: int, clean: bool
-) -> None:
+async def test_a_server_learns_how_its_client_left(left_by: int | str | None, code: int) -> None:
     server = Server(limits=LIMITS)
     endings: list[CloseInfo] = []
     server.on("close", lambda peer, info: endings.append(info))
-    async with server.listen() as listener:
-        async with raw_client(listener.port) as raw:
-            await end(raw)
-            raw.sock.close()
-            await turns_until(lambda: endings)
+    async with server.listen() as listener, raw_client(listener.port) as raw:
+        if left_by == "drop":
+            raw.drop()
+        elif left_by == "reset":
+            raw.reset()
+        else:
+            assert not isinstance(left_by, str)
+            await raw.send(raw.close_frame(left_by, "bye" if left_by else ""))
+            assert (await raw.next_of(CLOSE)).code == code
+        raw.sock.close()
+        await turns_until(lambda: endings)
     [info] = endings
-    assert (info.code, info.was_clean, info.user_closed, info.will_reconnect) == (code, clean, False, False)
-    assert (info.reason == "bye") is (code == 4001)
-
-
-@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
-async def test_a_code_that_may_not_be_sent_is_the_other_side_s_violation(code: int) -> None:
-    server = Server(limits=LIMITS)
-    endings: list[CloseInfo] = []
-    server.on("close", lambda peer, info: endings.append(info))
-    async with server.listen() as listener:
-        async with raw_client(listener.port) as raw:
-            await raw.send(raw.close_frame(code))
-            assert (await raw.next_of(CLOSE)).code == 1002
-            raw.sock.close()
-            await turns_until(lambda: endings)
-    assert endings[0].code == 1002
-
-
-async def test_both_sides_of_a_close() -> None:
-    server = Server(limits=LIMITS)
-    here: list[Ending] = []
-    there: list[Ending] = []
-    server.on("close", lambda peer, info: here.append(told(info)))
-
-    @server.on("leave")
-    async def leave(peer: Peer) -> None:
-        await peer.close(4001, "as you wish")
-
-    async with server.listen() as listener:
-        client = Client(listener.url, limits=LIMITS, reconnect=None, proxy=None)
-        client.on("close", lambda peer, info: there.append(told(info)))
-        await client.connect()
-        await client.emit("leave")
-        await turns_until(lambda: here and there)
-        assert (here, there) == ([(4001, "as you wish", True, True)], [(4001, "as you wish", True, False)])
-        await client.connect()
-        await client.close(4002, "enough")
-        await turns_until(lambda: len(here) == 2)
-        assert (here[1], there[1]) == ((4002, "enough", True, False), (4002, "enough", True, True))
+    assert (info.code, info.user_closed, info.will_reconnect) == (code, False, False)
+    assert info.was_clean == (code not in (1002, CloseCode.ABNORMAL))
+    assert (info.reason == "bye") == (code == left_by)
 
 
 async def test_a_client_learns_of_a_close_without_a_code() -> None:
@@ -241,23 +199,18 @@ async def control(raw: RawPeer, **fields: Any) -> None:
 # ---------------------------------------------------------------- what may be said
 
 
-@pytest.mark.parametrize("code", [-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535])
-async def test_a_code_that_may_not_be_sent_is_a_local_error(code: int) -> None:
-    await nothing_is_closed_by(code, "", "may not be sent")
-
-
-@pytest.mark.parametrize("reason", ["x" * 124, "ü" * 62])
-async def test_a_reason_that_is_too_long_is_a_local_error(reason: str) -> None:
-    await nothing_is_closed_by(1000, reason, "123 bytes")
-
-
-async def nothing_is_closed_by(code: int, reason: str, text: str) -> None:
+@pytest.mark.parametrize(
+    ("code", "reason", "text"),
+    [
+        *((code, "", "may not be sent") for code in (-1, 0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)),
+        *((1000, reason, "123 bytes") for reason in ("x" * 124, "ü" * 62)),
+    ],
+)
+async def test_a_code_or_reason_that_may_not_be_sent_is_a_local_error(code: int, reason: str, text: str) -> None:
     async with Server(limits=LIMITS).listen() as listener:
         async with Client(listener.url, limits=LIMITS, proxy=None) as client:
-            transport = client.peer.transport
-            assert transport is not None
-            closables: list[Any] = [client, client.peer, transport]
-            for closable in closables:
+            for closable in (client, client.peer, client.peer.transport):
+                assert closable is not None
                 with pytest.raises(ValueError, match=text):
                     await closable.close(code, reason)
             assert client.connected

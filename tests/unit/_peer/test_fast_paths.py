@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 from core_driver import Driven, start, turns
 
-from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError
+from wsrpc import AnonymousChannel, CallNext, CloseInfo, ConnectionLost, Context, Limits, RpcError
 from wsrpc._handlers.registry import Registry
 from wsrpc.codecs import Codec, JsonCodec
 
+VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 LARGEST = 2**53 - 1
 
 MESSAGES: list[dict[str, Any]] = [
@@ -180,13 +183,25 @@ async def test_items_of_a_stream_are_received_alike() -> None:
 # ---------------------------------------------------------------- handlers
 
 
-class Unfit:
-    """A value that no codec can encode."""
+async def read(d: Driven, *messages: Any, within_task: bool = False) -> list[Any]:
+    """One read that brings ``messages``. Let everything happen, and return what was sent.
+
+    They come either in a callback of the event loop, as from a socket, where a coroutine's task takes its first step
+    at once, or within another task, where that depends on the version of Python.
+    """
+    if within_task:
+        d.feed(*messages)
+    else:
+        asyncio.get_running_loop().call_soon(lambda: d.feed(*messages))
+    await turns()
+    return d.take()
 
 
-def register(d: Driven, plain: bool) -> None:
+def register_plain(d: Driven) -> None:
     def value(number: int) -> int:
         return number
+
+    def nothing() -> None: ...
 
     def refuse() -> None:
         raise RpcError("no", "refused")
@@ -195,7 +210,7 @@ def register(d: Driven, plain: bool) -> None:
         raise ValueError("a bug")
 
     def unfit() -> Any:
-        return Unfit()
+        return object()
 
     def channel(ctx: Context) -> AnonymousChannel:
         return ctx.channel()
@@ -204,75 +219,220 @@ def register(d: Driven, plain: bool) -> None:
         ctx.channel()
         return "no channel"
 
-    for function in (value, refuse, fail, unfit, channel, channel_for_nothing):
-        d.peer.on(function.__name__, function if plain else in_coroutine(function))
+    for function in (value, nothing, refuse, fail, unfit, channel, channel_for_nothing):
+        d.peer.on(function.__name__, function)
 
 
-def in_coroutine(function: Any) -> Any:
-    """Return an ``async def`` handler with the parameters of ``function``."""
-    if function.__name__ == "value":
+def register_coroutines(d: Driven) -> None:
+    async def value(number: int) -> int:
+        return number
 
-        async def with_number(number: int) -> Any:
-            return function(number)
+    async def nothing() -> None: ...
 
-        return with_number
-    if "channel" in function.__name__:
+    async def refuse() -> None:
+        raise RpcError("no", "refused")
 
-        async def with_context(ctx: Context) -> Any:
-            return function(ctx)
+    async def fail() -> None:
+        raise ValueError("a bug")
 
-        return with_context
+    async def unfit() -> Any:
+        return object()
 
-    async def without() -> Any:
-        return function()
+    async def gives_up() -> None:
+        raise asyncio.CancelledError
 
-    return without
+    async def leaves() -> None:
+        raise GeneratorExit
+
+    async def waits(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    async def waits_and_fails() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("a bug")
+
+    async def waits_and_gives_up() -> None:
+        await asyncio.sleep(0)
+        raise asyncio.CancelledError
+
+    async def cancels_itself() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    async def items() -> Any:
+        async def numbers() -> AsyncIterator[int]:
+            yield 1
+
+        return numbers()
+
+    async def items_later() -> Any:
+        await asyncio.sleep(0)
+        return await items()
+
+    async def channel(ctx: Context) -> Any:
+        return ctx.channel()
+
+    async def channel_later(ctx: Context) -> Any:
+        await asyncio.sleep(0)
+        return ctx.channel()
+
+    async def channel_for_nothing(ctx: Context) -> str:
+        ctx.channel()
+        return "no channel"
+
+    for function in (
+        *(value, nothing, refuse, fail, unfit, gives_up, leaves, waits, waits_and_fails, waits_and_gives_up),
+        *(cancels_itself, items, items_later, channel, channel_later, channel_for_nothing),
+    ):
+        d.peer.on(function.__name__, function)
 
 
 CALLS: list[list[Any]] = [
-    ["value", 5],
-    ["value", "five"],
-    ["value"],
-    ["value", 5, 6],
-    ["refuse"],
-    ["fail"],
-    ["unfit"],
-    ["channel"],
-    ["channel_for_nothing"],
+    *(["value", 5], ["value", "five"], ["value"], ["value", 5, 6], ["nothing"], ["refuse"], ["fail"], ["unfit"]),
+    *(["gives_up"], ["leaves"], ["waits", 5], ["waits_and_fails"], ["waits_and_gives_up"], ["cancels_itself"]),
+    *(["items"], ["items_later"], ["channel"], ["channel_later"], ["channel_for_nothing"]),
     ["nobody"],
+]
+PLAIN = [
+    a
+    for a in CALLS
+    if a[0] in ("value", "nothing", "refuse", "fail", "unfit", "channel", "channel_for_nothing", "nobody")
 ]
 
 
-async def answers(d: Driven, a: list[Any]) -> tuple[list[Any], list[Any], dict[str, int]]:
-    """Return what is sent for a request, what for the event of the same name, and what is counted."""
-    return await d.fed({"i": 3, "a": a}), await d.fed({"a": a}), d.ignored
+async def through(ctx: Context, call_next: CallNext) -> Any:
+    return await call_next(ctx)
 
 
+async def outcome(register: Callable[[Driven], None], a: list[Any], how: str, within_task: bool = False) -> list[Any]:
+    """What is sent for a request and for an event of that name, and what is counted, if it is called in this way."""
+    d = Driven(expose_errors=True, limits=Limits(handler=60.0 if how == "with a call" else None))
+    register(d)
+    if how == "layered":
+        d.peer.use(through)
+    d.peer._life.running.run_in_tasks(how == "in a task")
+    answered = await read(d, {"i": 3, "a": a}, within_task=within_task)
+    happened = await read(d, {"a": a}, within_task=within_task)
+    return [answered, happened, d.ignored, d.peer.active, d.peer.channels]
+
+
+@pytest.mark.parametrize("a", PLAIN, ids=str)
+async def test_a_plain_function_gives_the_same_whichever_way_it_is_called(a: list[Any]) -> None:
+    expected = await outcome(register_plain, a, "at once")
+    assert await outcome(register_plain, a, "in a task") == expected
+    assert await outcome(register_plain, a, "layered") == expected
+    assert await outcome(register_coroutines, a, "at once") == expected
+
+
+@pytest.mark.parametrize("within_task", [False, True])
 @pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_plain_function_gives_the_same_inline_and_in_a_task(a: list[Any]) -> None:
-    inline, in_task = Driven(expose_errors=True), Driven(expose_errors=True)
-    for d in (inline, in_task):
-        register(d, plain=True)
-    in_task.peer._life.running.run_in_tasks(True)
-    assert await answers(inline, a) == await answers(in_task, a)
+async def test_a_coroutine_gives_the_same_whichever_way_it_is_called(a: list[Any], within_task: bool) -> None:
+    expected = await outcome(register_coroutines, a, "at once", within_task)
+    assert await outcome(register_coroutines, a, "with a call", within_task) == expected
+    assert await outcome(register_coroutines, a, "layered", within_task) == expected
 
 
-@pytest.mark.parametrize("plain", [True, False])
-@pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_handler_gives_the_same_with_and_without_layers(a: list[Any], plain: bool) -> None:
-    async def through(ctx: Context, call_next: CallNext) -> Any:
-        return await call_next(ctx)
-
-    bare, layered = Driven(expose_errors=True), Driven(expose_errors=True)
-    for d in (bare, layered):
-        register(d, plain)
-    layered.peer.use(through)
-    assert await answers(bare, a) == await answers(layered, a)
+# ---------------------------------------------------------------- what the first step may rely on
 
 
-@pytest.mark.parametrize("a", CALLS, ids=str)
-async def test_a_coroutine_gives_what_a_plain_function_gives(a: list[Any]) -> None:
-    plain, coroutine = Driven(expose_errors=True), Driven(expose_errors=True)
-    register(plain, plain=True)
-    register(coroutine, plain=False)
-    assert await answers(plain, a) == await answers(coroutine, a)
+@pytest.mark.parametrize("within_task", [False, True])
+async def test_the_current_task_is_the_handlers_own_from_its_first_step_to_its_last(within_task: bool) -> None:
+    d = Driven()
+    tasks: list[asyncio.Task[Any] | None] = []
+
+    async def handler() -> None:
+        tasks.append(asyncio.current_task())
+        await asyncio.sleep(0)
+        tasks.append(asyncio.current_task())
+
+    d.peer.on("handler", handler)
+    assert await read(d, {"i": 1, "a": ["handler"]}, {"i": 2, "a": ["handler"]}, within_task=within_task) == [
+        {"i": 1, "d": None},
+        {"i": 2, "d": None},
+    ]
+    assert len(set(tasks)) == 2
+    assert tasks.count(tasks[0]) == 2
+    assert None not in tasks
+    assert asyncio.current_task() not in tasks
+
+
+@pytest.mark.parametrize("waits", [False, True])
+async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) -> None:
+    d = Driven()
+    seen: list[str] = []
+
+    async def handler(value: str) -> None:
+        seen.append(VALUE.get())
+        VALUE.set(value)
+        if waits:
+            await asyncio.sleep(0)
+        seen.append(VALUE.get())
+
+    d.peer.on("handler", handler)
+    d.peer.on("plain", lambda: seen.append(VALUE.get()))
+    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", "two"]}, {"a": ["plain"]})
+    assert sorted(seen) == ["nothing", "nothing", "nothing", "one", "two"]
+    assert VALUE.get() == "nothing"
+
+
+# ---------------------------------------------------------------- once it waits
+
+
+@pytest.mark.parametrize("within_task", [False, True])
+async def test_a_handler_is_active_from_its_first_step_to_its_last(within_task: bool) -> None:
+    d = Driven()
+    active: list[int] = []
+
+    async def handler() -> None:
+        active.append(d.peer.active)
+        await asyncio.sleep(0)
+        active.append(d.peer.active)
+
+    async def gives_items() -> AsyncIterator[int]:
+        active.append(d.peer.active)
+        yield 1
+        active.append(d.peer.active)
+
+    d.peer.on("handler", handler)
+    d.peer.on("gives items", gives_items)
+    await read(d, {"i": 1, "a": ["handler"]}, within_task=within_task)
+    await read(d, {"i": 2, "a": ["gives items"]}, within_task=within_task)
+    await read(d, {"h": 2, "a": ["start"]}, within_task=within_task)
+    await read(d, {"h": 2, "x": None}, within_task=within_task)
+    assert active[:3] == [1, 1, 1] and set(active) == {1}
+    assert d.peer.active == 0
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(handler=60.0)], ids=["without a call", "with a call"])
+@pytest.mark.parametrize(
+    ("message", "then", "reaches_its_end"),
+    [
+        ({"i": 1, "a": ["handler"]}, "waits", False),
+        ({"i": 1, "a": ["handler"]}, "answers", True),
+        ({"i": 1, "a": ["handler"]}, "fails", True),
+        ({"a": ["handler"]}, "waits", True),
+    ],
+)
+async def test_a_request_that_ends_its_connection_is_cancelled_if_it_waits_and_answers_nobody(
+    message: dict[str, Any], then: str, reaches_its_end: bool, limits: Limits
+) -> None:
+    d = Driven(limits=limits)
+    seen: list[Any] = []
+
+    async def handler(ctx: Context) -> str:
+        d.transport.lose(CloseInfo(1001, "gone"))
+        seen.append(repr(ctx.cancel_reason))
+        if then == "waits":
+            await asyncio.sleep(0)
+        seen.append("the end")
+        if then == "fails":
+            raise RpcError("no")
+        return "answer"
+
+    d.peer.on("handler", handler)
+    assert await read(d, message) == []
+    assert seen[0] == repr(ConnectionLost(1001, "gone") if "i" in message else None)
+    assert ("the end" in seen) == reaches_its_end
+    assert d.ignored == {}

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, start, turns
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Peer, Server, current_peer
+from wsrpc import Client, CloseInfo, Limits, Peer, Server, current_peer
 from wsrpc._handlers.registry import Registry
 from wsrpc.errors import ProtocolError
-from wsrpc.testing import Clock, connect, memory_transports, pair
+from wsrpc.testing import connect
 
 
 class Gate:
@@ -32,9 +32,15 @@ class Gate:
             raise
 
 
-def held(*, dialer: bool, **options: Any) -> tuple[Driven, Gate, list[Any]]:
-    """A peer whose open handler waits, and what its handlers saw."""
-    d = Driven(dialer=dialer, bind=False, **options)
+def held(*, dialer: bool, refuses: bool = False) -> tuple[Driven, Gate, list[Any]]:
+    """A peer whose open handler waits, and what its handlers saw. Another open handler may refuse the peer."""
+    d = Driven(dialer=dialer, bind=False)
+
+    async def refuse(peer: Peer) -> None:
+        await peer.close(4001, "not you")
+
+    if refuses:
+        d.peer.on("connect", refuse)
     gate, ran = Gate(), list[Any]()
     d.peer.on("open", gate)
     d.peer.on("n", ran.append)
@@ -43,24 +49,22 @@ def held(*, dialer: bool, **options: Any) -> tuple[Driven, Gate, list[Any]]:
     return d, gate, ran
 
 
-async def test_the_accepting_side_holds_events_and_requests_in_order() -> None:
-    d, gate, ran = held(dialer=False)
-    sent = await d.fed({"a": ["n", 1]}, {"i": 1, "a": ["n", 2]}, {"c": "room", "a": ["n", 3]}, {"a": ["nobody"]})
-    assert (sent, ran) == ([], [])
+@pytest.mark.parametrize(
+    ("dialer", "while_open", "in_all"),
+    [(False, [], [1, 2, 3]), (True, [2, 4], [2, 4, 1, 3])],
+    ids=["the accepting side holds requests, too", "the dialing side holds events only"],
+)
+async def test_what_is_held_runs_in_order_once_open_has_returned(
+    dialer: bool, while_open: list[int], in_all: list[int]
+) -> None:
+    d, gate, ran = held(dialer=dialer)
+    await d.fed({"a": ["n", 1]}, {"i": 2, "a": ["n", 2]}, {"c": "room", "a": ["n", 3]}, {"a": ["nobody"]})
+    await d.fed({"i": 4, "a": ["n", 4]}, {"i": 4, "x": "a request that is held is taken out"})
+    assert ran == while_open
     gate.go.set()
     await turns()
-    assert ran == [1, 2, 3]
-    d.expect({"i": 1, "d": None})
+    assert ran == in_all
     d.assert_empty()
-
-
-async def test_the_dialing_side_holds_events_only() -> None:
-    d, gate, ran = held(dialer=True)
-    sent = await d.fed({"a": ["n", 1]}, {"i": 2, "a": ["n", 2]}, {"c": "room", "a": ["n", 3]})
-    assert ran == [2] and sent == [{"i": 2, "d": None}]
-    gate.go.set()
-    await turns()
-    assert ran == [2, 1, 3]
 
 
 class OnChannel:
@@ -115,53 +119,6 @@ async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_too_
     d.assert_empty()
 
 
-async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_the_connection_is_full() -> None:
-    peer = OnChannel()
-    h = await peer.begin()
-    d = peer.d
-    d.transport.pause()
-    await d.fed({"h": h, "a": ["n", 1]}, {"a": ["n", "held"]}, {"i": 2, "a": ["n", 2]}, {"h": h, "a": ["n", 3]})
-    assert peer.seen == []
-    d.transport.resume()
-    await turns()
-    assert peer.seen == [1, 2, 3]
-    await d.fed({"h": h, "a": ["n", "end"]})
-    assert peer.seen == [1, 2, 3, "end", "held"]
-    d.assert_empty()
-
-
-async def test_what_is_left_when_open_ends_goes_on_in_the_order_in_which_it_came() -> None:
-    peer = OnChannel(Limits(running=1))
-    h = await peer.begin()
-    d = peer.d
-    await d.fed(
-        {"h": h, "a": ["n", 0, True]},
-        {"a": ["n", 1]},
-        {"h": h, "a": ["n", 2]},
-        {"i": 2, "a": ["n", 3]},
-        {"a": ["n", 4]},
-        {"i": 4, "a": ["n", 5]},
-        {"i": 4, "x": "no"},
-    )
-    peer.go.set()
-    await turns()
-    assert peer.seen == [0]
-    peer.free.set()
-    await d.fed({"a": ["n", 6]})
-    assert peer.seen == [0, 1, 3, 4, 6], "2 came on a channel that the open handler has left"
-    d.assert_empty()
-
-
-async def test_cancelling_what_is_held_takes_it_out() -> None:
-    d, gate, ran = held(dialer=False)
-    sent = await d.fed({"i": 1, "a": ["n", 1]}, {"i": 1, "x": "no"})
-    assert [m["i"] for m in sent] == [1]
-    gate.go.set()
-    await turns()
-    assert ran == []
-    d.expect()
-
-
 @pytest.mark.parametrize("dialer", [False, True])
 async def test_a_request_made_inside_open_gets_its_answer(dialer: bool) -> None:
     d = Driven(dialer=dialer, bind=False)
@@ -203,32 +160,16 @@ async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() 
     assert sorted(answers) == ["client", "server"]
 
 
-async def test_after_ten_seconds_it_is_let_through_with_a_warning_that_names_the_handler(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    d = Driven(bind=False)
-    gate, ran = asyncio.Event(), list[int]()
-
-    async def sleepy(peer: Peer) -> None:
-        await gate.wait()
-
-    d.peer.on("open", sleepy)
-    d.peer.on("n", ran.append)
-    d.peer.bind(d.transport)
+async def test_the_warning_of_an_open_handler_that_takes_too_long_names_it(caplog: pytest.LogCaptureFixture) -> None:
+    d, gate, _ = held(dialer=False)
     opened = start(d.peer.wait_opened())
-    await d.fed({"a": ["n", 1]}, {"i": 1, "a": ["n", 2]})
-    d.clock.advance(9.9)
     await turns()
-    assert ran == [] and not opened.done()
-    d.clock.advance(0.1)
-    await turns()
-    assert ran == [1, 2] and opened.done()
+    d.clock.advance(10)
+    await opened
     [text] = messages(caplog)
-    assert "sleepy" in text and "10 s" in text
-    gate.set()
+    assert "Gate" in text and "10 s" in text
+    gate.go.set()
     await turns()
-    d.feed({"a": ["n", 3]})
-    assert ran == [1, 2, 3] and len(messages(caplog)) == 1
 
 
 async def test_an_open_handler_that_fails_is_in_the_log_and_the_connection_opens(
@@ -278,54 +219,17 @@ async def test_the_offline_queue_leaves_after_open_and_what_open_sends_goes_firs
     d.assert_empty()
 
 
-async def test_a_drop_while_open_runs_stops_its_handler_and_lets_waiters_go() -> None:
-    d, gate, ran = held(dialer=False)
+@pytest.mark.parametrize("refused", [False, True], ids=["by a drop", "by the open handler"])
+async def test_an_end_while_open_runs_stops_its_handler_and_lets_waiters_go(refused: bool) -> None:
+    d, gate, ran = held(dialer=False, refuses=refused)
     opened = start(d.peer.wait_opened())
     await d.fed({"i": 1, "a": ["n", 1]}, {"a": ["n", 2]})
     d.transport.lose()
-    await opened
+    await asyncio.wait([opened])
     await turns()
     assert gate.cancelled and d.clock.next_deadline is None
-    assert ran == []  # the open handler might have refused the peer
+    assert ran == [], "the open handler might have refused the peer"
     assert d.peer.ignored == {"dropped at the end": 2}
-    d.assert_empty()
-
-
-async def test_a_request_of_an_open_handler_fails_when_the_connection_drops() -> None:
-    d = Driven(dialer=True, bind=False)
-    seen: list[Exception] = []
-
-    async def greet(peer: Peer) -> None:
-        try:
-            await peer.request("name")
-        except ConnectionLost as exc:
-            seen.append(exc)
-
-    d.peer.on("open", greet)
-    d.peer.bind(d.transport)
-    await turns()
-    d.transport.lose()
-    await turns()
-    assert d.peer.pending == 0
-    assert all(isinstance(exc, ConnectionLost) for exc in seen)
-
-
-async def test_an_open_handler_may_close_or_refuse_the_connection() -> None:
-    d = Driven(bind=False)
-    ran: list[int] = []
-
-    async def refuse(peer: Peer) -> None:
-        await peer.close(4001, "not you")
-
-    d.peer.on("open", refuse)
-    d.peer.on("n", ran.append)
-    d.peer.bind(d.transport)
-    d.feed({"i": 1, "a": ["n", 1]}, {"a": ["n", 2]})
-    await turns()
-    assert d.close_code == 4001
-    d.transport.lose()
-    await turns()
-    assert ran == []
     d.assert_empty()
 
 
@@ -395,30 +299,3 @@ async def test_a_lifecycle_handler_takes_as_many_arguments_as_it_likes() -> None
         d.peer.on("close", lambda a, b, c: None)
     with pytest.raises(TypeError, match=r"on\('open'\) takes a function of \(peer\), got 5"):
         d.peer.on("open", 5)  # type: ignore[call-overload]
-
-
-async def test_pair_takes_a_clock() -> None:
-    clock = Clock()
-    async with pair(clock=clock) as (a, b):
-        b.on("never", asyncio.Event().wait)
-        task = start(a.request("never", timeout=3))
-        await turns()
-        assert b.active == 1
-        clock.advance(3)
-        with pytest.raises(TimeoutError):
-            await task
-        await turns()
-        assert b.active == 0
-
-
-async def test_a_client_is_open_when_bind_returns() -> None:
-    client = Client()
-    gate = Gate()
-    client.on("open", gate)
-    ours, _ = memory_transports()
-    binding = start(client.bind(ours))
-    await turns()
-    assert gate.entered == 1 and not binding.done() and client.connected
-    gate.go.set()
-    await binding
-    await client.close()

@@ -7,28 +7,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from datetime import date
 from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-import wsrpc
 from wsrpc import (
     AnonymousChannel,
-    BadArguments,
     Client,
-    CloseInfo,
     Context,
-    Handshake,
-    Limits,
     Peer,
     RemoteError,
     RpcError,
     Server,
-    Service,
     UnknownEvent,
     current_context,
     current_peer,
@@ -61,47 +53,6 @@ async def test_the_peer_s_handlers_go_before_the_server_s_and_once_before_on() -
             await client.request("who")
 
 
-@dataclass
-class Guest:
-    name: str
-    born: date | None = None
-
-
-async def test_arguments_are_converted_to_the_annotations_and_counted() -> None:
-    server = Server()
-    got: list[Any] = []
-
-    @server.on("book")
-    async def book(guest: Guest, *rooms: int, peer: Peer, ctx: Context) -> Guest:
-        got.append((guest, rooms, peer is current_peer(), ctx is current_context()))
-        return guest
-
-    @server.on("add")
-    def add(a: int, b: float = 0.5) -> float:
-        return a + b
-
-    async with connect(server) as client:
-        ada = Guest("Ada", date(1815, 12, 10))
-        assert await client.request("book", ada, 7, 3, returns=Guest) == ada
-        assert got == [(ada, (7, 3), True, True)]
-        assert [await client.request("add", 1), await client.request("add", 1, 2)] == [1.5, 3]
-        for args, text in [
-            (("one",), "argument 'a' (1st): expected int, got str"),
-            ((), "missing argument 'a'"),
-            ((1, 2, 3), "expected at most 2 arguments, got 3"),
-        ]:
-            with pytest.raises(BadArguments) as caught:
-                await client.request("add", *args)
-            assert text in str(caught.value)
-        with pytest.raises(BadArguments, match=r"'rooms'\[1\]: expected int, got str"):
-            await client.request("book", ada, 7, "three")
-        assert len(got) == 1  # what does not fit does not run
-    with pytest.raises(TypeError, match="parameter 'when'"):
-
-        @server.on("bad")
-        def bad(when: date | str) -> None: ...
-
-
 async def test_tasks_that_a_handler_starts_know_whose_they_are() -> None:
     server = Server()
 
@@ -110,7 +61,8 @@ async def test_tasks_that_a_handler_starts_know_whose_they_are() -> None:
         return f"{current_peer().id} {current_context().event}"
 
     @server.on("ask")
-    async def ask() -> str:
+    async def ask(peer: Peer, ctx: Context) -> str:
+        assert (peer, ctx) == (current_peer(), current_context())
         return await asyncio.create_task(later())
 
     async with connect(server) as client:
@@ -118,31 +70,6 @@ async def test_tasks_that_a_handler_starts_know_whose_they_are() -> None:
         assert await client.request("ask") == f"{peer.id} ask"
         with pytest.raises(RuntimeError, match="no handler is running here"):
             current_peer()
-
-
-@pytest.mark.parametrize("style", ["handler", "service"])
-async def test_a_command_with_data_is_answered_with_another_command(style: str) -> None:
-    server = Server()
-
-    async def login(guest: Guest, peer: Peer) -> None:
-        await peer.emit("welcome", guest.name, {"unread": 3})
-
-    class Commands(Service):
-        @wsrpc.method
-        async def login(self, guest: Guest) -> None:
-            await self.peer.emit("welcome", guest.name, {"unread": 3})
-
-    if style == "handler":
-        server.on("login", login)
-    else:
-        server.add_service(Commands)
-    welcomed: list[tuple[str, dict[str, int]]] = []
-    async with connect(server) as client, connect(server) as other:
-        other.on("welcome", lambda *args: pytest.fail("it was for the other one"))
-        client.on("welcome", lambda name, data: welcomed.append((name, data)))
-        await client.emit("login", {"name": "Ada"})
-        await turns_until(lambda: welcomed)
-        assert welcomed == [("Ada", {"unread": 3})]
 
 
 # ---------------------------------------------------------------- middleware
@@ -297,86 +224,3 @@ async def test_a_message_handler_sees_responses_cancellations_and_aborts(extensi
     assert (opened.result, opened.error) == (None, None)
     names = ["result #", "error #", "request #", "cancellation #", "request #", "abort of channel "]
     assert [str(message).startswith(name) for message, name in zip(seen, names, strict=True)] == [True] * 6
-
-
-async def test_error_handlers_of_a_server_get_what_is_wrong_outside_handlers() -> None:
-    server = Server()
-    told: list[tuple[Peer, str]] = []
-    server.on("error", lambda peer, error: told.append((peer, type(error).__name__)))
-    infos: list[CloseInfo] = []
-    server.on("close", lambda peer, info: infos.append(info))
-    async with connect(server) as client:
-        [peer] = server.peers
-        await client.send_raw('{"a":')
-        await turns_until(lambda: told)
-        assert told == [(peer, "ProtocolError")]
-        server.on("echo", lambda value: value)
-        assert await client.request("echo", 1) == 1  # the connection goes on
-    assert len(told) == 1
-
-
-# ---------------------------------------------------------------- rooms
-
-
-async def test_the_validator_of_each_room_gets_the_token_on_every_join() -> None:
-    server = Server()
-    asked: list[tuple[str, str | None]] = []
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.state["token"] = handshake.bearer_token
-
-    def may(room: str, token: str) -> Callable[[Peer], bool]:
-        def validate(peer: Peer) -> bool:
-            asked.append((room, peer.state["token"]))
-            return bool(peer.state["token"] == token)
-
-        return validate
-
-    for room in ("red", "blue"):
-        server.room(room, allow=may(room, f"for {room}"))
-
-    async def joined(client: Client, room: str) -> str:
-        try:
-            await client.of("rooms").request("join", room)
-        except RemoteError as error:
-            return str(error)
-        return "joined"
-
-    headers = {"Authorization": "Bearer for red"}
-    async with connect(server, headers=headers) as client, connect(server) as nobody:
-        answers = [await joined(client, room) for room in ("red", "blue", "red")]
-        assert answers == ["joined", "not allowed", "joined"]
-        assert await joined(nobody, "red") == "not allowed"
-        assert [room.name for room in server.peers[0].rooms] == ["red"]
-    assert asked == [("red", "for red"), ("blue", "for red"), ("red", "for red"), ("red", None)]
-
-
-# ---------------------------------------------------------------- sending
-
-
-async def test_many_tasks_may_emit_and_request_at_once_over_a_connection_that_is_often_full() -> None:
-    limits = Limits(high_water=4096)
-    server = Server(limits=limits)
-    got: dict[int, list[tuple[int, int]]] = {}
-
-    @server.on("say")
-    def say(task: int, number: int, text: str) -> int:
-        got.setdefault(task, []).append((number, len(text)))
-        return task
-
-    async def talk(client: Client, task: int) -> None:
-        for number in range(20):
-            text = "x" * (task * 97 + number)
-            if number % 5:
-                await client.emit("say", task, number, text)
-            else:
-                assert await client.request("say", task, number, text) == task
-
-    async with server.listen() as listener, Client(listener.url, limits=limits, proxy=None) as client:
-        async with asyncio.TaskGroup() as tasks:
-            for task in range(20):
-                tasks.create_task(talk(client, task))
-        await client.request("say", 20, 0, "")  # all that was emitted came before it
-    del got[20]
-    assert got == {task: [(number, task * 97 + number) for number in range(20)] for task in range(20)}

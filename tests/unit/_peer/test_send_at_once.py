@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import UTC, datetime
-from enum import IntEnum
-from math import inf, nan
 from typing import Any
-from uuid import UUID
 
 import pytest
 from core_driver import Driven, start, turns
 
 from wsrpc import ConnectionLost, Limits
 from wsrpc._peer.requests import Requester
-from wsrpc._protocol.codecs import NegotiatedCodec
-from wsrpc._protocol.settings import UNLIMITED
-from wsrpc.codecs import JsonCodec
 
 FIRST = 2**30 + 1
 NOT_TEXT: Any = 5
@@ -87,85 +80,6 @@ async def test_both_ways_have_the_same_effect(
     at_once = await effect(ask, before, answer)
     monkeypatch.setattr(Requester, "_send_at_once", not_at_once)
     assert await effect(ask, before, answer) == at_once
-
-
-class Color(IntEnum):
-    RED = 1
-
-
-VALUES: list[Any] = [
-    1,
-    2**64 - 1,
-    2**64,
-    -(2**63) - 1,
-    True,
-    None,
-    "text",
-    "half \ud800",
-    b"bytes",
-    bytearray(b"bytes"),
-    memoryview(b"bytes"),
-    1.5,
-    nan,
-    inf,
-    datetime(2026, 1, 2, tzinfo=UTC),
-    UUID(int=5),
-    Color.RED,
-    (1, 2),
-    [1, [nan]],
-    {"a": 1, "b": {2: b"bytes"}},
-    object(),
-]
-
-
-@pytest.mark.parametrize("value", VALUES, ids=lambda value: type(value).__name__)
-async def test_a_value_is_encoded_alike_in_a_negotiated_message(value: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def effect() -> list[Any]:
-        d = Driven(dialer=True)
-        out = d.peer._core.out
-        out.agree(UNLIMITED, NegotiatedCodec(JsonCodec()), frozenset())
-        out.requests._next = FIRST
-        sent: list[Any] = []
-
-        def send(payload: bytes, text: bool = True) -> None:
-            sent.append((payload, text))
-
-        out.session.send = send
-        tasks = [start(d.peer.request("add", *args)) for args in ([value], [1, value], [value, 1])]
-        await turns()
-        refused = [repr(task.exception()) for task in tasks if task.done()]
-        seen = [list(sent), refused, len(out.requests), out.requests.flight.bytes]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return seen
-
-    at_once = await effect()
-    monkeypatch.setattr(Requester, "_send_at_once", not_at_once)
-    assert await effect() == at_once
-
-
-async def test_a_request_that_cannot_be_encoded_leaves_nothing_behind() -> None:
-    d = Driven(dialer=True, limits=Limits(pending=1))
-    for _ in range(3):
-        with pytest.raises(TypeError):
-            await d.peer.request("add", object())
-    requests = d.peer._core.out.requests
-    assert (len(requests), requests.flight.requests, d.take()) == (0, 0, [])
-
-
-async def test_the_limit_of_pending_requests_holds() -> None:
-    async def refused(times: int) -> str:
-        d = Driven(dialer=True, limits=Limits(pending=2))
-        tasks = [start(d.peer.request("add")) for _ in range(times)]
-        await turns()
-        assert len(d.take()) == 2
-        (error,) = [task.exception() for task in tasks if task.done()]
-        for task in tasks:
-            task.cancel()
-        return repr(error)
-
-    assert "Limits.pending=2" in await refused(3)
 
 
 @pytest.mark.parametrize("event", ["said", "open", "disconnect", "", NOT_TEXT])
