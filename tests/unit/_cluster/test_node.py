@@ -203,12 +203,13 @@ async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> No
 async def test_messages_and_the_close_arrive_in_order() -> None:
     async with world() as w:
         ours, theirs = await w.connect()
-        delivered = w.engine.delivered
+        delivered, counted = w.engine.delivered, [one.node.messages_in for one in w.ones]
         for number in range(100):
             ours.transport.send(str(number).encode(), number % 2 == 0)
         await turns(3)
         assert theirs.got == [(str(number).encode(), number % 2 == 0) for number in range(100)]
         assert w.engine.delivered - delivered == 1, "what one turn sends travels together"
+        assert [one.node.messages_in for one in w.ones] == [counted[0], counted[1] + 1]
         theirs.transport.send(b"back")
         ours.transport.send(b"bye")
         await ours.transport.close(4000, "enough")
