@@ -22,11 +22,11 @@
 #                frozen 20 times, 5,000 runs of each state machine and fuzzer, 3,000
 #                sequences of messages to Python and to JavaScript
 #   make mutants   how many of 600 small faults in wsrpc/ the tests notice, about an hour
-#   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes docs/contributing/autobahn.md
+#   make autobahn WSTEST=path/to/wstest   Autobahn's test suite, which needs Python 2.7, writes interop/autobahn/results.md
 #   make clean   remove all that the other targets made
 #
 # Another interpreter: make test PYTHON=python3.12. Arguments for pytest: make test ARGS="-k middleware"
-# (and for the benchmarks: make bench ARGS=--plan says what they do, and ARGS="--against main" compares with a commit).
+# (and for the benchmarks: make bench ARGS="--against main" compares with a commit).
 
 PYTHON ?= python3
 ARGS ?=
@@ -69,7 +69,7 @@ test-pythons: $(STAMPS)/venv
 # are left out, because they test little of how wsrpc uses its dependencies; the one that is here prints with rich.
 test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 	$(WITH_VENV) WSRPC_QUICK=1 $(FLOORS)/bin/python -m pytest -q -n auto --maxprocesses=4 --dist=worksteal \
-	  tests/unit tests/adapters tests/test_command_terminal.py $(ARGS)
+	  tests/unit tests/adapters tests/command/test_command_terminal.py $(ARGS)
 
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm

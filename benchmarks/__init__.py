@@ -1,7 +1,6 @@
 """Benchmarks: the same load on wsrpc and on what it is compared with, side by side in one run.
 
-    python -m benchmarks               the run: about 15 minutes, or 2 with --quick; --plan says what it does
-    python -m benchmarks report FILE   makes the pages about benchmarks in docs/contributing/ of the JSON of a run
+    python -m benchmarks    the run: about 15 minutes, or 2 with --quick
 
 Ratios come first, because rates say more about the machine than about the code. Linux only, and it needs two cores: one
 for the server, one for the load.
@@ -16,7 +15,7 @@ How it is measured:
     runner       one workload on one subject after another, in rounds; starts the servers
     protocols    a call in the words of each system
     generator    the load in C: WebSocket connections, broadcasts, idle connections; the smallest server, its ceiling
-    go           the load in Go: gRPC, and opening connections, with and without TLS; the smallest servers for those
+    go           the load in Go: gRPC, and opening connections, with and without TLS
     servers      the servers in Python, one module for each library
     clients      the clients in Python, likewise
     js           the server in JavaScript; the one in Go is that of interop/go
@@ -25,7 +24,7 @@ What comes of it:
 
     measure      one sample, ratios
     results      the document of a run
-    report       tables for the terminal, the pages and their plots
+    report       tables for the terminal and for the pages of the docs, and their plots
 
 Beside the rounds:
 

@@ -12,19 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from . import against, results
-from .cuts import outcome
 from .cuts.run import CUTS, QUICK_CUTS, run_cuts
 from .generator import compile_load
 from .go import build as build_go
-from .latency.report import measure_table
-from .latency.run import DEFAULT_SECONDS, QUICK_SECONDS
+from .latency import measure_table
 from .machine import describe, pick_cores, require
 from .measure import bad
 from .other_python import find as find_other_python
-from .other_python import subject_on
 from .processes import BenchmarkError
-from .report import files, text
-from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, estimate, info_of, prepare, run_curves, run_sections, say
+from .report import tables
+from .runner import DEFAULT, QUICK, Bench, Cores, Fleet, Plan, info_of, prepare, run_curves, run_sections, say
 from .subjects import SUBJECTS, Subject
 from .workloads import CURVES, SECTIONS, Accepts, Curve, Section
 
@@ -48,26 +45,17 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
     def wanted(key: str) -> bool:
         return not only or any(key.startswith(prefix) for prefix in only)
 
-    sections = [
-        replace(
-            section,
-            workloads=tuple(
-                workload
-                for workload in section.workloads
-                if (wanted(section.key) or wanted(workload.key)) and (workload.quick or only or not quick)
-            ),
-        )
-        for section in SECTIONS
-    ]
-    chosen = tuple(section for section in sections if section.workloads)
+    def chosen_of(section: Section) -> Section:
+        found = [one for one in section.workloads if wanted(section.key) or wanted(one.key)]
+        return replace(section, workloads=tuple(one for one in found if one.quick or only or not quick))
+
+    chosen = tuple(made for section in SECTIONS if (made := chosen_of(section)).workloads)
     curves = () if "curves" in without else tuple(curve for curve in CURVES if wanted(f"curve-{curve.key}"))
     latency = wanted("latency")
     if not chosen and not curves and not latency:
-        known = [workload.key for section in SECTIONS for workload in section.workloads]
-        raise BenchmarkError(
-            f"--only {' '.join(only)} chooses nothing. There are the sections {', '.join(s.key for s in SECTIONS)}, "
-            f"the workloads {', '.join(known)}, latency, and the curves {', '.join(f'curve-{c.key}' for c in CURVES)}"
-        )
+        known = [key for section in SECTIONS for key in (section.key, *(one.key for one in section.workloads))]
+        known += ["latency", *(f"curve-{curve.key}" for curve in CURVES)]
+        raise BenchmarkError(f"--only {' '.join(only)} chooses nothing of {', '.join(known)}")
     names = {"curves", "python"} | {name for subject in SUBJECTS for name in (subject.key, *subject.needs)}
     if unknown := [name for name in without if name not in names]:
         raise BenchmarkError(f"--without {unknown[0]}: not one of {', '.join(sorted(names))}")
@@ -78,15 +66,6 @@ def choose(only: Sequence[str], without: Sequence[str], more: Sequence[Subject] 
         if subject.key in bases or not {subject.key, *subject.needs} & set(without)
     )
     return Choice(chosen, latency, curves, subjects)
-
-
-def plan_text(choice: Choice, plan: Plan) -> str:
-    slots, seconds = estimate(choice.sections, choice.curves, choice.subjects, plan)
-    if choice.latency:
-        seconds += QUICK_SECONDS if plan.quick else DEFAULT_SECONDS
-    rounds = f"{plan.rounds} round{'s' if plan.rounds > 1 else ''}"
-    each = f"{plan.seconds:g} s ({plan.curve_seconds:g} s in the curves)"
-    return f"{len(choice.subjects)} subjects; {slots} slots of {each}, {rounds}: about {seconds / 60:.1f} min"
 
 
 def measure(choice: Choice, plan: Plan, cores: Cores) -> results.Run:
@@ -126,12 +105,10 @@ def anything_wrong(run: results.Run) -> bool:
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="wsrpc beside the systems that people would pick instead. `python -m benchmarks report FILE` makes "
-        "the pages about benchmarks in docs/contributing/ of what --json wrote.",
+        description="wsrpc beside the systems that people would pick instead.",
     )
     parser.add_argument("--quick", action="store_true", help="about 2 min: a smoke test, too short to quote")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every sample to FILE too")
-    parser.add_argument("--plan", action="store_true", help="say what would be measured and how long, and end")
     parser.add_argument(
         "--only",
         action="append",
@@ -147,9 +124,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         help="leave out a subject, what needs NAME (node, go, grpc, ...), curves, or the other Python (python)",
     )
     parser.add_argument(
-        "--python", type=Path, metavar="PATH", help="another Python with wsrpc's dependencies, for `async def` handlers"
-    )
-    parser.add_argument(
         "--against",
         metavar="COMMIT",
         help="only wsrpc of the working tree beside wsrpc of that commit, about 4 min; --only chooses here, too",
@@ -163,17 +137,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def run_all(options: argparse.Namespace, cores: Cores) -> int:
-    other = options.python
-    if other is None and "python" not in options.without and not options.plan:
-        say("looking for Python 3.13, whose environment is made once")
-        other = find_other_python()
-    choice = choose(
-        options.only, options.without, [subject_on(other)] if other is not None else [], quick=options.quick
-    )
+    other = None if "python" in options.without else find_other_python()
+    choice = choose(options.only, options.without, () if other is None else (other,), quick=options.quick)
     plan = QUICK if options.quick else DEFAULT
-    print(plan_text(choice, plan), flush=True)
-    if options.plan:
-        return 0
     require(choice.subjects)
     compile_load()
     if any("go" in subject.needs for subject in choice.subjects):
@@ -182,7 +148,7 @@ def run_all(options: argparse.Namespace, cores: Cores) -> int:
     run = measure(choice, plan, cores)
     if options.json is not None:
         results.save(run, options.json)
-    print(text.render(run))
+    print(tables.report(run))
     return 1 if anything_wrong(run) else 0
 
 
@@ -190,9 +156,6 @@ def run_against(options: argparse.Namespace, cores: Cores) -> int:
     sections, subjects = against.choice_of(against.subject_at(options.against), choose(options.only, []).sections)
     choice = Choice(sections, latency=False, curves=(), subjects=subjects)
     plan = QUICK if options.quick else against.PLAN
-    print(plan_text(choice, plan), flush=True)
-    if options.plan:
-        return 0
     compile_load()
     if any(isinstance(workload, Accepts) for section in sections for workload in section.workloads):
         build_go()
@@ -201,29 +164,7 @@ def run_against(options: argparse.Namespace, cores: Cores) -> int:
     return 1 if anything_wrong(run) else 0
 
 
-def report(arguments: Sequence[str]) -> int:
-    """``report FILE``: write the pages and their plots."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks report", description=report.__doc__)
-    parser.add_argument("file", type=Path, nargs="?", default=files.RESULTS, help="what --json wrote")
-    parser.add_argument("--cuts", type=Path, metavar="FILE", default=files.CUTS, help="what --cuts --json wrote")
-    parser.add_argument("--text", action="store_true", help="print the tables instead")
-    options = parser.parse_args(arguments)
-    run = results.load(options.file)
-    if options.text:
-        print(text.render(run))
-        return 0
-    if options.file.resolve() != files.RESULTS:
-        results.save(run, files.RESULTS)
-    if options.cuts.resolve() != files.CUTS:
-        outcome.save(outcome.load(options.cuts), files.CUTS)
-    for path in files.write(results.load(files.RESULTS), outcome.load(files.CUTS)):
-        print(path)
-    return 0
-
-
 def main(arguments: Sequence[str]) -> int:
-    if arguments[:1] == ["report"]:
-        return report(arguments[1:])
     options = parse(arguments)
     # A terminated run must end its servers, which happens on the way out of their blocks.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))

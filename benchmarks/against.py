@@ -11,8 +11,8 @@ from dataclasses import replace
 from io import BytesIO
 
 from .processes import ROOT, BenchmarkError
-from .report.analysis import cell, ratio
-from .report.text import table
+from .report.analysis import cell
+from .report.tables import ratio, table
 from .results import Run
 from .runner import Plan, able
 from .subjects import SUBJECTS, WSRPC, Subject, python_server
@@ -69,8 +69,8 @@ def render(run: Run) -> str:
             found = cell(run, section, column, "wsrpc")
             if found is not None:
                 by_cpu = "" if found.cpu is None else ratio(found.cpu)
-                spread = f"{ratio(found.low)}-{ratio(found.high)}"
+                spread = f"{ratio(found.low)}–{ratio(found.high)}"
                 wrong = f"{found.bad} WRONG OR MISSING" if found.bad else ""
                 rows.append([f"{section.title}: {column.title}", by_cpu, ratio(found.ratio), spread, wrong])
     title = f"The working tree to {run.subjects[BEFORE].title}, {run.rounds} rounds. {EXPLAINED}"
-    return table(title, ["", "by CPU", "by rate", "lowest-highest", ""], rows)
+    return f"{title}\n\n{table(['', 'by CPU', 'by rate', 'lowest–highest', ''], rows)}"

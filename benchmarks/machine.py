@@ -22,14 +22,13 @@ NODE_MODULES = ROOT / "interop" / "js" / "node_modules"
 
 
 def pick_cores() -> tuple[int, int]:
-    """One core for the server and one for the load; threads of one physical core only if need be."""
+    """One core for the server and one for the load, far apart: neighbours can be threads of one physical core."""
     if not hasattr(os, "sched_getaffinity"):
         raise BenchmarkError("the benchmarks pin processes to cores, which works on Linux only")
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         raise BenchmarkError("the benchmarks need two cores: on one, server and load would only take turns")
-    siblings = _siblings(cores[0])
-    return cores[0], next((core for core in cores[1:] if core not in siblings), cores[1])
+    return cores[0], cores[-1]
 
 
 def allow_descriptors(needed: int) -> None:
@@ -103,8 +102,6 @@ def describe(server_core: int, load_core: int, subjects: Sequence[Subject]) -> d
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "cores": f"servers on core {server_core}, load generators and clients on core {load_core}",
     }
-    if load_core in _siblings(server_core):
-        facts["cores"] += " (threads of one physical core: the load slows the server)"
     # Read before anything is measured: what is above zero here is other work, and noise.
     facts["load average before the run"] = f"{os.getloadavg()[0]:.2f}"
     facts |= {
@@ -140,17 +137,6 @@ def _version(distribution: str) -> str:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
         return "not installed, taken from the source tree"
-
-
-def _siblings(core: int) -> set[int]:
-    path = Path(f"/sys/devices/system/cpu/cpu{core}/topology/thread_siblings_list")
-    if not path.exists():
-        return {core}
-    siblings: set[int] = set()
-    for part in path.read_text().strip().split(","):
-        first, _, last = part.partition("-")
-        siblings.update(range(int(first), int(last or first) + 1))
-    return siblings
 
 
 def _cpu_model() -> str:

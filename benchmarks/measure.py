@@ -21,7 +21,7 @@ class Latency(msgspec.Struct, frozen=True, kw_only=True):
     """99th percentile of how late the generator itself has sent. It is part of the other figures."""
 
 
-class Sample(msgspec.Struct, frozen=True, kw_only=True):
+class Sample(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One slot of one round. CPU figures are shares of one core: 1.0 is all of it.
 
     ``answers`` counts whatever the workload's unit says: requests, deliveries, items, bytes.
@@ -30,13 +30,10 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     answers: int
     seconds: float
     server_cpu: float = 0.0
-    load_busy: float = 0.0
-    """Share of the time in which the load was not waiting."""
     checked: int = 0
     """Answers that the generator in C checked, before, in and after the time that counts."""
     wrong: int = 0
     unanswered: int = 0
-    answers_per_read: float | None = None
     latency: Latency | None = None
     """Of a load with a rate."""
 

@@ -57,10 +57,6 @@ class Child:
     def resume(self) -> None:
         self._process.send_signal(signal.SIGCONT)
 
-    def terminate(self) -> None:
-        """Ask the process to end, for one that does not do so when its stdin is closed."""
-        self._process.terminate()
-
     def end(self) -> None:
         """Closes stdin, upon which the process should end, and kills it if it does not."""
         self.resume()

@@ -37,7 +37,6 @@ class Call:
 ADD = Call("add")
 ADD_ASYNC = Call("add_async")
 BROADCAST = Call("broadcast")
-TO_A_ROOM = Call("to_a_room")
 
 
 def echo(size: int) -> Call:
@@ -84,12 +83,12 @@ class WsWrapper:
         self._only = only
 
     def texts(self, call: Call) -> Texts | None:
-        if (call == TO_A_ROOM and not self._extensions) or (self._only and call.name not in self._only):
+        if self._only and call.name not in self._only:
             return None
         if isinstance(call.argument, bytes):
             return self._packed(call) if self._extensions else None
         request = wrapper_request(call)
-        result = f'"tick","{TICK}"' if call in (BROADCAST, TO_A_ROOM) else f'"d":{_json(call.result)}'
+        result = f'"tick","{TICK}"' if call == BROADCAST else f'"d":{_json(call.result)}'
         return Texts(request, len('{"i":'), b'"i":', result.encode())
 
     def _packed(self, call: Call) -> Texts:
@@ -103,8 +102,11 @@ class WsWrapper:
 class Echo:
     """A bare echo gets the same messages as ws-wrapper and sends them back; or, for a broadcast, to everybody."""
 
+    def __init__(self, *, broadcasts: bool = False) -> None:
+        self._broadcasts = broadcasts
+
     def texts(self, call: Call) -> Texts | None:
-        if call == TO_A_ROOM:
+        if call == BROADCAST and not self._broadcasts:
             return None
         if call == BROADCAST:
             tick = _json({"a": ["tick", TICK]}).encode()
@@ -121,7 +123,7 @@ class SocketIO:
     """Socket.IO 5 on Engine.IO 4: an event that asks for an acknowledgement."""
 
     def texts(self, call: Call) -> Texts | None:
-        if call == TO_A_ROOM or isinstance(call.argument, bytes):
+        if isinstance(call.argument, bytes):
             return None
         # Between the id and the list, as it has no field for it.
         request = f"42{ID}{_json([call.name, *call.arguments])}".encode()
@@ -136,7 +138,7 @@ class FastapiRpc:
     names: ClassVar = {"add": ("a", "b"), "echo": ("text",)}
 
     def texts(self, call: Call) -> Texts | None:
-        if isinstance(call.argument, bytes) or call in (BROADCAST, TO_A_ROOM):
+        if isinstance(call.argument, bytes) or call == BROADCAST:
             return None
         method = call.name.removesuffix("_async")  # it has no other functions than async ones
         arguments = dict(zip(self.names[method], call.arguments, strict=True))

@@ -16,16 +16,11 @@ class SubjectInfo(msgspec.Struct, kw_only=True):
     title: str
     kind: str
     """"wsrpc", "rpc" (another system with calls), "bare" (an echo) or "ceiling"."""
-    own: str = ""
-    """The bare echo of the same library."""
-    ceiling: str = "ceiling"
-    """What its load generator is measured against."""
 
 
 class Column(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     unit: str
     lower_is_better: bool
 
@@ -33,7 +28,6 @@ class Column(msgspec.Struct, kw_only=True):
 class SectionResult(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     base: str
     columns: list[Column]
     samples: Samples
@@ -42,7 +36,6 @@ class SectionResult(msgspec.Struct, kw_only=True):
 class CurveResult(msgspec.Struct, kw_only=True):
     key: str
     title: str
-    about: str
     x: str
     y: str
     lines: dict[str, dict[int, list[Sample]]]
@@ -54,7 +47,6 @@ class TableResult(msgspec.Struct, kw_only=True):
 
     key: str
     title: str
-    about: str
     columns: list[str]
     rows: list[list[str]]
     bad: int
@@ -82,19 +74,4 @@ def load(path: Path) -> Run:
 
 
 def save(run: Run, path: Path) -> None:
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(_rounded(run)), indent=1) + b"\n")
-
-
-def _rounded(run: Run) -> object:
-    """Six digits of every number are more than a measurement has."""
-
-    def rounded(value: object) -> object:
-        if isinstance(value, float):
-            return float(f"{value:.6g}")
-        if isinstance(value, dict):
-            return {name: rounded(inner) for name, inner in value.items() if inner is not None}
-        if isinstance(value, list):
-            return [rounded(inner) for inner in value]
-        return value
-
-    return rounded(msgspec.to_builtins(run, str_keys=True))
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(run), indent=1) + b"\n")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -20,17 +20,15 @@ from .generator import held, run_load
 from .go import run_go
 from .machine import allow_descriptors
 from .measure import Sample, resident_bytes
-from .processes import BenchmarkError, Child, start
+from .processes import Child, start
 from .protocols import ADD, Grpc, Texts
 from .results import Column, CurveResult, Samples, SectionResult, SubjectInfo
 from .subjects import Subject, python_program
-from .workloads import Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
+from .workloads import ON_CURVES, Accepts, Broadcasts, Curve, Idle, PythonClient, Requests, Section, Workload
 
 START_SECONDS = 30.0
 FEW = 100
 """Connections that are there when the growth of memory begins to count, so that what a server loads once does not."""
-MOST_OVERHEAD = {Requests: 0.12, Broadcasts: 0.5, Idle: 1.1, Accepts: 0.1, PythonClient: 0.15}
-"""Seconds of a slot besides those that are measured; for the estimate that is printed."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +110,9 @@ def able(subject: Subject, workload: Workload) -> bool:
         case Broadcasts():
             return texts_of(subject, workload) is not None
         case Accepts():
-            return subject.key == "ceiling-accepts" or (
-                _opens(subject) and not subject.is_ceiling and (subject.tls or not workload.tls)
-            )
+            return _opens(subject) and (subject.tls or not workload.tls)
         case Idle():
-            return _opens(subject) and not subject.is_ceiling
+            return _opens(subject)
         case PythonClient():
             return bool(subject.client) and can(subject.client, workload.task)
     raise TypeError(workload)
@@ -128,7 +124,12 @@ def texts_of(subject: Subject, workload: Requests | Broadcasts) -> Texts | None:
 
 def _opens(subject: Subject) -> bool:
     """Whether opening connections to it is measured, and the load generators can do that."""
-    return subject.opening and subject.speaks is not None and subject.speaks.texts(ADD) is not None
+    return (
+        subject.opening
+        and not subject.is_ceiling
+        and subject.speaks is not None
+        and subject.speaks.texts(ADD) is not None
+    )
 
 
 class Bench:
@@ -145,10 +146,8 @@ class Bench:
             match workload:
                 case Requests() if isinstance(subject.speaks, Grpc):
                     return self._grpc(server, port, workload, seconds, subject.speaks)
-                case Requests():
-                    return self._requests(server, port, subject, workload, seconds)
-                case Broadcasts():
-                    return self._broadcasts(server, port, subject, workload, seconds)
+                case Requests() | Broadcasts():
+                    return self._load(server, port, subject, workload, seconds)
                 case Accepts():
                     return self._accepts(server, port, subject, workload, seconds)
                 case PythonClient():
@@ -158,26 +157,17 @@ class Bench:
     def _timing(self, seconds: float) -> dict[str, object]:
         return {"warm": self._plan.warm, "seconds": seconds}
 
-    def _requests(self, server: Child, port: int, subject: Subject, workload: Requests, seconds: float) -> Sample:
-        options = {"connections": workload.connections, "pending": workload.pending, "separate": workload.separate}
-        return self._load(server, port, subject, workload, seconds, options)
-
-    def _broadcasts(self, server: Child, port: int, subject: Subject, workload: Broadcasts, seconds: float) -> Sample:
-        options = {"mode": "broadcast", "connections": workload.connections, "receivers": workload.receivers}
-        return self._load(server, port, subject, workload, seconds, options)
-
     def _load(
-        self,
-        server: Child,
-        port: int,
-        subject: Subject,
-        workload: Requests | Broadcasts,
-        seconds: float,
-        options: Mapping[str, object],
+        self, server: Child, port: int, subject: Subject, workload: Requests | Broadcasts, seconds: float
     ) -> Sample:
         texts = texts_of(subject, workload)
         assert texts is not None
-        return run_load(server, port, texts, self._cores.load, **options, **self._timing(seconds))
+        options: dict[str, object] = {"connections": workload.connections, **self._timing(seconds)}
+        if isinstance(workload, Requests):
+            options |= {"pending": workload.pending, "separate": workload.separate}
+        else:
+            options["mode"] = "broadcast"
+        return run_load(server, port, texts, self._cores.load, **options)
 
     def _grpc(self, server: Child, port: int, workload: Requests, seconds: float, speaks: Grpc) -> Sample:
         return run_go(
@@ -212,7 +202,7 @@ class Bench:
     ) -> Sample:
         client = self._fleet.client(subject, server, port)
         size = int(workload.size * self._plan.transfer_share)
-        task = Task(workload.task, self._plan.warm, seconds, workload.variant, size)
+        task = Task(workload.task, self._plan.warm, seconds, size)
         client.write_line(msgspec.json.encode(task).decode())
         return msgspec.json.decode(client.read_line(self._plan.warm + seconds + 60), type=Sample)
 
@@ -230,37 +220,8 @@ class Bench:
         return Sample(answers=max(grown, 1) // workload.connections, seconds=1.0)
 
 
-def estimate(
-    sections: Sequence[Section], curves: Sequence[Curve], subjects: Sequence[Subject], plan: Plan
-) -> tuple[int, float]:
-    """How many slots a run has, and about how many seconds it takes."""
-    count, seconds = 0, float(len(subjects))
-    for section in sections:
-        for workload in section.workloads:
-            slots = sum(able(subject, workload) for subject in subjects) * plan.rounds
-            count += slots
-            seconds += slots * _slot_seconds(workload, plan, plan.seconds)
-    for curve in curves:
-        for point in points_of(curve, plan):
-            workload = curve.workload(point)
-            slots = sum(subject.key in curve.subjects and able(subject, workload) for subject in subjects) * plan.rounds
-            count += slots
-            seconds += slots * _slot_seconds(workload, plan, plan.curve_seconds)
-    return count, seconds
-
-
-def _slot_seconds(workload: Workload, plan: Plan, seconds: float) -> float:
-    overhead = MOST_OVERHEAD[type(workload)]
-    if isinstance(workload, Idle):
-        return overhead
-    if isinstance(workload, PythonClient) and workload.size:
-        return overhead + workload.size * plan.transfer_share / 200e6
-    connections = getattr(workload, "connections", 1)
-    return overhead + plan.warm + seconds + connections * 0.0004
-
-
 def points_of(curve: Curve, plan: Plan) -> tuple[int, ...]:
-    return curve.quick_points if plan.quick else curve.points
+    return curve.points[::2] if plan.quick else curve.points
 
 
 def run_sections(
@@ -280,13 +241,11 @@ def run_sections(
         SectionResult(
             key=section.key,
             title=section.title,
-            about=section.about,
             base=section.base,
             columns=[
                 Column(
                     key=workload.key,
                     title=workload.title,
-                    about=workload.about,
                     unit=workload.unit,
                     lower_is_better=workload.lower_is_better,
                 )
@@ -307,22 +266,18 @@ def run_curves(bench: Bench, curves: Sequence[Curve], subjects: Sequence[Subject
             for point in points_of(curve, plan):
                 workload = curve.workload(point)
                 for subject in subjects:
-                    if subject.key in curve.subjects and able(subject, workload):
+                    if subject.key in ON_CURVES and able(subject, workload):
                         sample = bench.measure(subject, workload, plan.curve_seconds)
                         line = lines[curve.key].setdefault(subject.key, {})
                         line.setdefault(point, []).append(sample)
     return [
-        CurveResult(
-            key=curve.key, title=curve.title, about=curve.template.about, x=curve.x, y=curve.y, lines=lines[curve.key]
-        )
-        for curve in curves
+        CurveResult(key=curve.key, title=curve.title, x=curve.x, y=curve.y, lines=lines[curve.key]) for curve in curves
     ]
 
 
 def info_of(subject: Subject) -> SubjectInfo:
     kind = "ceiling" if subject.is_ceiling else "wsrpc" if subject.is_wsrpc else "bare" if subject.is_bare else "rpc"
-    ceiling = "ceiling-grpc" if isinstance(subject.speaks, Grpc) else "ceiling"
-    return SubjectInfo(title=subject.title, kind=kind, own=subject.own, ceiling=ceiling)
+    return SubjectInfo(title=subject.title, kind=kind)
 
 
 def prepare(curves: Sequence[Curve], plan: Plan) -> None:
@@ -333,17 +288,3 @@ def prepare(curves: Sequence[Curve], plan: Plan) -> None:
 
 def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')}  {text}", file=sys.stderr, flush=True)
-
-
-__all__ = [
-    "DEFAULT",
-    "QUICK",
-    "Bench",
-    "BenchmarkError",
-    "Cores",
-    "Fleet",
-    "Plan",
-    "estimate",
-    "run_curves",
-    "run_sections",
-]

@@ -55,20 +55,9 @@ def ceiling_server() -> Command:
     return [PROGRAM, "echo"]
 
 
-def go_server(what: str) -> Callable[[], Command]:
-    """The ceilings of the load generator in Go."""
-
-    def command() -> Command:
-        from .go import build
-
-        return [build(), what]
-
-    return command
-
-
 @dataclass(frozen=True)
 class Subject:
-    """One system. ``own`` names the bare echo of the library that it runs on."""
+    """One system."""
 
     key: str
     title: str
@@ -77,7 +66,6 @@ class Subject:
     """None: only its Python client speaks with it."""
     needs: tuple[str, ...] = ()
     """Python modules, "node", "go"."""
-    own: str = ""
     client: str = ""
     """Its client in `benchmarks.clients`."""
     tls: bool = True
@@ -106,7 +94,7 @@ class Subject:
 WSRPC = WsWrapper(extensions=True)
 
 SUBJECTS = (
-    Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo()),
+    Subject("websockets", "bare `websockets` echo", python_server("websockets"), Echo(broadcasts=True)),
     Subject(
         "by-hand",
         "handwritten JSON over `websockets`",
@@ -115,13 +103,12 @@ SUBJECTS = (
         client="by-hand",
         opening=False,
     ),
-    Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, own="websockets", client="wsrpc"),
+    Subject("wsrpc", "wsrpc", python_server("wsrpc"), WSRPC, client="wsrpc"),
     Subject(
         "wsrpc-off",
         "wsrpc with `Limits(replay=0)`",
         python_server("wsrpc-off"),
         WSRPC,
-        own="websockets",
         client="wsrpc-off",
         aside=True,
     ),
@@ -132,22 +119,18 @@ SUBJECTS = (
         python_server("wsrpc-picows"),
         WSRPC,
         ("picows",),
-        own="picows",
         client="wsrpc-picows",
     ),
     Subject("aiohttp", "bare `aiohttp` echo", python_server("aiohttp"), Echo(), ("aiohttp",)),
-    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",), own="aiohttp"),
+    Subject("wsrpc-aiohttp", "wsrpc on aiohttp", python_server("wsrpc-aiohttp"), WSRPC, ("aiohttp",)),
     Subject("uvicorn", "bare ASGI echo on uvicorn", python_server("uvicorn"), Echo(), ("uvicorn",)),
-    Subject(
-        "wsrpc-asgi", "wsrpc through ASGI on uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",), own="uvicorn"
-    ),
+    Subject("wsrpc-asgi", "wsrpc through ASGI on uvicorn", python_server("wsrpc-asgi"), WSRPC, ("uvicorn",)),
     Subject(
         "wsrpc-fastapi",
         "wsrpc in FastAPI through ASGI",
         python_server("wsrpc-fastapi"),
         WSRPC,
         ("uvicorn", "fastapi"),
-        own="uvicorn",
     ),
     Subject(
         "wsrpc-uvicorn",
@@ -155,7 +138,6 @@ SUBJECTS = (
         python_server("wsrpc-uvicorn"),
         WSRPC,
         ("uvicorn", "fastapi"),
-        own="uvicorn",
     ),
     Subject("js", "ws-wrapper on Node, with `ws`", javascript_server, WsWrapper(), ("node",)),
     Subject("go", "ws-wrapper in Go", go_wrapper_server, WsWrapper(), ("go",), tls=False),
@@ -176,9 +158,7 @@ SUBJECTS = (
         ("fastapi_websocket_rpc", "uvicorn", "uvloop", "httptools"),
         client="fastapi-rpc",
     ),
-    Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo()),
-    Subject("ceiling-grpc", "ceiling: gRPC server in Go", go_server("grpc-server"), Grpc(), ("go",)),
-    Subject("ceiling-accepts", "ceiling: server in Go", go_server("accept-server"), needs=("go",)),
+    Subject("ceiling", "ceiling: echo in C", ceiling_server, Echo(broadcasts=True)),
 )
 
 INSTALL = {

@@ -6,11 +6,10 @@ class. A section names the subject that all others are compared with, which is m
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from .protocols import ADD, ADD_ASYNC, BROADCAST, TO_A_ROOM, Call, echo, echo_bytes
-from .servers.handlers import ROOM_CONNECTIONS, ROOM_MEMBERS
+from .protocols import ADD, ADD_ASYNC, BROADCAST, Call, echo, echo_bytes
 
 MiB = 2**20
 
@@ -22,8 +21,6 @@ class Workload:
     key: str
     title: str
     """Of the column, short."""
-    about: str
-    """What is done, in a sentence."""
     unit: str = "requests/s"
     lower_is_better: bool = False
     only: tuple[str, ...] = ()
@@ -51,8 +48,6 @@ class Broadcasts(Workload):
     unit: str = "deliveries/s"
     call: Call = BROADCAST
     connections: int = 1000
-    receivers: int = 0
-    """Of each; 0 means all."""
 
 
 @dataclass(frozen=True)
@@ -79,8 +74,6 @@ class PythonClient(Workload):
     """A Python client with a Python server, each on a core of its own; `task` is a method of the client programs."""
 
     task: str = ""
-    variant: str = ""
-    """Which handler is streamed from."""
     size: int = 0
     """Bytes of a transfer; 0: it goes on for as long as the plan says."""
 
@@ -94,7 +87,6 @@ class Section:
     base: str
     """The subject that all ratios are to."""
     workloads: tuple[Workload, ...]
-    about: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,11 +98,8 @@ class Curve:
     x: str
     """The axis: what grows, and its unit."""
     y: str
-    subjects: tuple[str, ...]
     points: tuple[int, ...]
-    quick_points: tuple[int, ...]
-    template: Workload = field(kw_only=True)
-    about: str = ""
+    template: Workload
 
     def workload(self, point: int) -> Workload:
         """What is measured at one point of the axis."""
@@ -123,10 +112,8 @@ class Curve:
             case "payload":
                 # The larger a message, the fewer of them: at most 1 MiB is under way.
                 changed = {"call": echo(point), "pending": max(2, min(64, MiB // point))}
-            case "connections" | "broadcast":
-                changed = {"connections": point}
             case _:
-                changed = {"setup": (f"--{self.key}", str(point))}
+                changed = {"connections": point}
         made: Workload = replace(workload, key=key, **changed)
         return made
 
@@ -140,35 +127,10 @@ SECTIONS = (
         "Small requests",
         "websockets",
         (
-            Requests(
-                "requests",
-                "1 × 64",
-                "one connection with 64 requests `add(1, 2)` in flight, answered by a `def` handler. After each read, "
-                "the load generator sends its new requests in one write",
-            ),
-            Requests(
-                "async",
-                "`async def`",
-                "as *1 × 64*, but with an `async def` handler that does not wait",
-                call=ADD_ASYNC,
-            ),
-            Requests(
-                "separate", "one write each", "as *1 × 64*, but with a separate write for each request", separate=True
-            ),
-            Requests(
-                "100x10",
-                "100 × 10",
-                "as *1 × 64*, but with 100 connections and 10 requests in flight on each",
-                connections=100,
-                pending=10,
-            ),
-            Requests(
-                "1000x1",
-                "1,000 × 1",
-                "as *1 × 64*, but with 1,000 connections and one request in flight on each",
-                connections=1000,
-                pending=1,
-            ),
+            Requests("requests", "1 × 64"),
+            Requests("async", "`async def`", call=ADD_ASYNC),
+            Requests("separate", "one write each", separate=True),
+            Requests("1000x1", "1,000 × 1", connections=1000, pending=1),
         ),
     ),
     Section(
@@ -176,147 +138,55 @@ SECTIONS = (
         "Payloads",
         "websockets",
         (
-            Requests("echo-1k", "1 KiB", "echoes of 1 KiB of text, with 64 requests in flight", call=echo(1024)),
-            Requests(
-                "echo-64k",
-                "64 KiB",
-                "echoes of 64 KiB of text, with 16 requests in flight",
-                call=echo(65536),
-                pending=16,
-            ),
-            Requests(
-                "binary-64k",
-                "64 KiB binary",
-                "echoes of 64 KiB of bytes, with 16 requests in flight. wsrpc uses MessagePack, and gRPC uses protobuf",
-                call=echo_bytes(65536),
-                pending=16,
-            ),
+            Requests("echo-1k", "1 KiB", call=echo(1024)),
+            Requests("echo-64k", "64 KiB", call=echo(65536), pending=16),
+            Requests("binary-64k", "64 KiB binary", call=echo_bytes(65536), pending=16),
         ),
-        about="A bare echo does not parse the payload, while the other systems do.",
     ),
     Section(
         "clients",
         "Python clients",
         "by-hand",
         (
-            PythonClient(
-                "workers",
-                "64 in flight",
-                "64 coroutines, each of which awaits `request('add', 1, 2)` in a loop",
-                task="workers",
-            ),
-            PythonClient(
-                "one", "one at a time", "one coroutine that awaits `request('add', 1, 2)` in a loop", task="one"
-            ),
-            PythonClient(
-                "emit",
-                "emit",
-                "`emit('note', n)` in a loop, measured until the server has received all events",
-                "events/s",
-                task="emit",
-            ),
+            PythonClient("workers", "64 in flight", task="workers"),
+            PythonClient("one", "one at a time", task="one"),
+            PythonClient("emit", "emit", "events/s", task="emit"),
         ),
-        about="Client and server are both Python programs. The client limits the rates, so there is no ceiling.",
     ),
     Section(
         "streams",
         "Streams and transfers",
         "by-hand",
         (
-            PythonClient(
-                "items",
-                "small items",
-                "items that an `async def` generator on the server yields",
-                "items/s",
-                task="items",
-                variant="async",
-            ),
-            PythonClient(
-                "items-plain",
-                "plain generator",
-                "as *small items*, but with a plain generator",
-                "items/s",
-                task="items",
-                variant="plain",
-            ),
-            PythonClient(
-                "upload",
-                "upload",
-                "100 MiB from the client to the server, in chunks of 64 KiB",
-                "bytes/s",
-                task="upload",
-                size=100 * MiB,
-            ),
-            PythonClient(
-                "download",
-                "download",
-                "100 MiB from the server to the client",
-                "bytes/s",
-                task="download",
-                size=100 * MiB,
-            ),
+            PythonClient("items", "small items", "items/s", task="items"),
+            PythonClient("upload", "upload", "bytes/s", task="upload", size=100 * MiB),
+            PythonClient("download", "download", "bytes/s", task="download", size=100 * MiB),
         ),
-        about="Client and server are both Python programs. "
-        "The handwritten protocol calls `send()` in a loop, without flow control.",
     ),
     Section(
         "sessions",
         "The cost of sessions",
         "wsrpc-off",
         (
-            PythonClient(
-                "sessions-workers",
-                "64 in flight",
-                "64 coroutines, each of which awaits `request('add', 1, 2)` in a loop, answered by a `def` handler",
-                only=ON_AND_OFF,
-                task="workers",
-            ),
-            PythonClient(
-                "sessions-async",
-                "`async def`",
-                "as *64 in flight*, but with an `async def` handler",
-                only=ON_AND_OFF,
-                task="workers_async",
-            ),
-            PythonClient(
-                "sessions-items",
-                "small items",
-                "items that an `async def` generator on the server yields",
-                "items/s",
-                only=ON_AND_OFF,
-                task="items",
-                variant="async",
-            ),
-            PythonClient(
-                "sessions-broadcast",
-                "broadcast",
-                "deliveries of broadcasts to 100 connections",
-                "deliveries/s",
-                only=ON_AND_OFF,
-                task="broadcast",
-            ),
+            PythonClient("sessions-workers", "64 in flight", only=ON_AND_OFF, task="workers"),
+            PythonClient("sessions-items", "small items", "items/s", only=ON_AND_OFF, task="items"),
         ),
-        about="So that a session can resume, both peers count their messages and keep some of them. "
-        "`Limits(replay=0)` turns this off.",
     ),
     Section(
         "connections",
         "Connections",
         "websockets",
         (
-            Broadcasts("broadcast", "broadcast", "deliveries of broadcasts to 1,000 connections"),
-            Accepts("accepts", "opened", "connections that a client opens and then closes, 16 at a time"),
-            Accepts("accepts-tls", "opened, TLS", "as *opened*, but over TLS 1.3", tls=True, setup=("--tls",)),
-            Idle(
-                "idle",
-                "idle memory",
-                "server memory for each of 1,000 connections that send nothing; lower is better",
-            ),
+            Broadcasts("broadcast", "broadcast"),
+            Accepts("accepts", "opened"),
+            Accepts("accepts-tls", "opened, TLS", tls=True, setup=("--tls",)),
+            Idle("idle", "idle memory"),
         ),
     ),
 )
 
-WSRPC_AND_BARE = ("websockets", "wsrpc", "wsrpc-picows", "js")
+ON_CURVES = ("websockets", "wsrpc", "wsrpc-picows", "js")
+"""The subjects of all curves."""
 
 CURVES = (
     Curve(
@@ -324,66 +194,31 @@ CURVES = (
         "Requests in flight on one connection",
         "requests in flight",
         "requests/s",
-        WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100, 10_000),
-        template=Requests("", "", "The requests are `add(1, 2)`. A `def` handler answers them"),
+        template=Requests("", ""),
     ),
     Curve(
         "connections",
         "Connections with one request in flight each",
         "connections",
         "requests/s",
-        WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100),
-        template=Requests("", "", "The requests are `add(1, 2)`. A `def` handler answers them", pending=1),
+        template=Requests("", "", pending=1),
     ),
     Curve(
         "payload",
         "Size of an echoed text",
         "bytes",
         "requests/s",
-        WSRPC_AND_BARE,
         (16, 256, 4096, 65_536, MiB),
-        (16, 4096, MiB),
-        template=Requests("", "", "64 requests are in flight for texts of up to 4 KiB, 16 for 64 KiB, and 2 for 1 MiB"),
+        template=Requests("", ""),
     ),
     Curve(
         "broadcast",
         "Peers that receive a broadcast",
         "peers",
         "deliveries/s",
-        WSRPC_AND_BARE,
         (1, 10, 100, 1000, 10_000),
-        (1, 100),
-        template=Broadcasts("", "", "The server sends events of 100 bytes to all peers"),
-    ),
-    Curve(
-        "handlers",
-        "Registered handlers",
-        "handlers",
-        "requests/s",
-        ("wsrpc", "wsrpc-picows"),
-        (1, 100, 10_000),
-        (1, 10_000),
-        template=Requests("", "", "64 requests `add(1, 2)` are in flight. A `def` handler answers them"),
-    ),
-    Curve(
-        "rooms",
-        "Rooms with ten members each, on 500 connections",
-        "rooms",
-        "deliveries/s",
-        ("wsrpc", "wsrpc-picows"),
-        (1, 100, 10_000),
-        (1, 10_000),
-        template=Broadcasts(
-            "",
-            "",
-            "The server sends events of 100 bytes to one room after another",
-            call=TO_A_ROOM,
-            connections=ROOM_CONNECTIONS,
-            receivers=ROOM_MEMBERS,
-        ),
+        template=Broadcasts("", ""),
     ),
 )

@@ -28,7 +28,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         parser.addoption(
             "--matrix-write",
             action="store_true",
-            help="write docs/reference/compatibility.md anew from what the tests see",
+            help="write matrix.json anew, of which docs/reference/compatibility.md is made",
         )
 
 

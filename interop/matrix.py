@@ -2,7 +2,7 @@
 
 A test says which row it fills, with `behaviour`, and which column by its ``counterpart``; what it finds out beyond
 that it tells its `Cell`. A run that had all tests of a column compares what came of them with ``matrix.json``, from
-which the page is made, and fails if that says something else. `pytest interop --matrix-write` writes both anew.
+which the page is made, and fails if that says something else. `pytest interop --matrix-write` writes it anew.
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ import pytest
 HERE = Path(__file__).parent
 RESULTS = HERE / "matrix.json"
 DEVIATIONS = HERE / "DEVIATIONS.md"
-PAGE = HERE.parent / "docs" / "reference" / "compatibility.md"
 WHOLE = (HERE.parent, HERE, HERE.parent / "tests" / "browser")
 """Arguments of pytest with which all tests of some columns run."""
-PLACE = re.compile(r"(?<=<!-- matrix -->\n).*?(?=<!-- end of matrix -->)", re.DOTALL)
 
 ROWS = {
     "events": "Events both ways, in order",
@@ -176,9 +174,8 @@ class Matrix:
         kept = load()
         if self._config.option.matrix_write:
             written = kept | found
-            made = table(written)  # before anything is written: it refuses a column with an empty cell
+            table(written)  # before it is written: it refuses a column with an empty cell
             RESULTS.write_text(json.dumps(written, indent=1, sort_keys=True) + "\n", "utf-8")
-            PAGE.write_text(PLACE.sub(lambda _: made, PAGE.read_text("utf-8")), "utf-8")
             return
         wrong = [
             f"{column}: {row} is {cells.get(row)}, and was {kept.get(column, {}).get(row)}"
@@ -208,7 +205,7 @@ class Matrix:
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         if self._differs:
-            terminalreporter.section("docs/reference/compatibility.md says something else", red=True)
+            terminalreporter.section("interop/matrix.json says something else", red=True)
             terminalreporter.write_line(self._differs)
             terminalreporter.write_line("If that is as it should be: make test ARGS='interop --matrix-write'")
 
@@ -245,4 +242,4 @@ def table(kept: dict[str, dict[str, str]]) -> str:
     numbered = [
         f"{n}. {NOTES[rule]}: [{rule}](../../interop/DEVIATIONS.md#{anchors[rule]})." for n, rule in enumerate(notes, 1)
     ]
-    return "\n".join(["", *lines, "", *numbered, ""]) + "\n"
+    return "\n".join([*lines, "", *numbered])

@@ -18,7 +18,8 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-from scripts import modules
+from benchmarks.report import pages
+from scripts import modules, tables
 from scripts.sequence_diagrams import BadDiagram, draw
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,7 @@ LANGUAGES = {".py": "python", ".js": "js", ".mjs": "js", ".html": "html", ".go":
 LINK = re.compile(r"\]\(((?:\.\./)+[^)\s#]+)(#[^)\s]*)?\)")
 """A link out of a folder, as those from docs/ to other files of the repository are."""
 MADE = re.compile(r"^\*\(made when the site is built: ([\w ]+)\)\*$", re.MULTILINE)
-MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables}
+MAKERS: dict[str, Callable[[], str]] = {"modules": modules.tables, **pages.TABLES, **tables.MAKERS}
 """What is put in the place of such a line."""
 ANY_LINK = re.compile(r"\]\(([^)\s#]+)(#[^)\s]*)?\)")
 
@@ -65,7 +66,9 @@ def _shown_at(file: Path) -> str:
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add a page for each file of the repository that a page links to, and for those that these link to."""
+    """Add the plots, and a page for each file of the repository that pages link to, directly or by such a file."""
+    for name, svg in pages.drawings().items():
+        files.append(File.generated(config, f"performance/{name}", content=svg))
     found: set[Path] = set()
     waiting = [DOCS / file.src_uri for file in files.documentation_pages()]
     while waiting:

@@ -25,10 +25,9 @@ import pytest
 from programs import listening, printed_by
 
 import wsrpc
-from interop.autobahn import __main__ as autobahn
 from interop.installed import install
 from interop.node import available_libraries, find_node
-from wsrpc._session.states import TABLE, SessionInput, SessionState
+from scripts import docs_hooks
 
 ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
@@ -138,14 +137,13 @@ async def test_the_python_blocks_of_a_page_run(page: Path, monkeypatch: pytest.M
                     await result
 
 
-@pytest.mark.parametrize("page", PAGES, ids=page_name)
-def test_every_block_says_what_it_is(page: Path) -> None:
+def test_every_block_says_what_it_is() -> None:
     """A block in a language that no test looks at would rot unseen.
 
     (TypeScript is compiled by interop/, and HTML shown by tests/browser.)
     """
     known = {"python", "js", "go", "html", "text", "ts", "console", "mermaid"}
-    assert {block.language for block in blocks_of(page)} <= known
+    assert {block.language for page in PAGES for block in blocks_of(page)} == known
 
 
 # ---------------------------------------------------------------- whole programs
@@ -246,13 +244,13 @@ def test_every_program_is_run() -> None:
     assert programs == {
         *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
         ("docs/how-to/blocking.md", "server.py"),
-        ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/test_framework_pages.py
+        ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/docs/test_framework_pages.py
         *(("docs/how-to/uvicorn.md", name) for name in ("serve.py", "serve_factory.py")),  # likewise
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
-        *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/test_migration_pages.py
+        *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
         *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
-        ("docs/reference/command-line.md", "server.py"),  # by tests/test_command_page.py
+        ("docs/reference/command-line.md", "server.py"),  # by tests/docs/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     }
 
@@ -284,12 +282,6 @@ def test_pages_are_short() -> None:
 # ---------------------------------------------------------------- what pages refer to
 
 
-def test_the_text_of_the_autobahn_page_is_that_of_its_generator() -> None:
-    """Its table is that of a run of the suite, which needs Python 2.7."""
-    text = autobahn.PAGE.read_text("utf-8")
-    assert text.startswith(autobahn.HEAD) and text.endswith(autobahn.FOOT)
-
-
 def heading_anchors(text: str) -> set[str]:
     """The anchors that GitHub gives to the headings of a page."""
     headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
@@ -316,35 +308,16 @@ def test_links_lead_somewhere(page: Path) -> None:
             assert anchor in heading_anchors(linked.read_text("utf-8")), f"{page_name(page)}: {target}"
 
 
-PUBLIC_MODULES = [
-    *("wsrpc", "wsrpc.adapting", "wsrpc.blocking", "wsrpc.cluster", "wsrpc.codecs", "wsrpc.engine", "wsrpc.errors"),
-    *("wsrpc.handshake", "wsrpc.headers", "wsrpc.types"),
-    *(
-        "wsrpc.limits",
-        "wsrpc.python_client",
-        "wsrpc.schema",
-        "wsrpc.stats",
-        "wsrpc.testing",
-        "wsrpc.transport",
-        "wsrpc.typescript",
-    ),
-    *(f"wsrpc_adapters.{name}" for name in ("aiohttp", "asgi", "nats", "picows", "redis", "uvicorn")),
-]
-
-
-def test_the_list_of_public_modules_is_complete() -> None:
-    found = {
+def public_modules() -> list[str]:
+    files = {
         ".".join(path.relative_to(folder.parent).with_suffix("").parts).removesuffix(".__init__")
         for folder in (ROOT / "wsrpc", ROOT / "adapters" / "wsrpc_adapters")
         for path in [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
-        if not any(
-            part.startswith("_") for part in path.relative_to(folder).with_suffix("").parts if part != "__init__"
-        )
     }
-    assert found - {"wsrpc_adapters", "wsrpc.__main__"} == set(PUBLIC_MODULES)
+    return sorted(name for name in files - {"wsrpc_adapters"} if "._" not in name)
 
 
-@pytest.mark.parametrize("module", PUBLIC_MODULES)
+@pytest.mark.parametrize("module", public_modules())
 def test_the_reference_has_every_public_name(module: str) -> None:
     pages = "".join(page.read_text("utf-8") for page in (ROOT / "docs" / "reference" / "api").glob("*.md"))
     described = set(re.findall(r"^::: ([\w.]+)$", pages, re.MULTILINE))
@@ -355,30 +328,17 @@ def test_the_reference_has_every_public_name(module: str) -> None:
         assert shown in described, f"no page of docs/reference/api has '::: {shown}'"
 
 
-def test_the_table_of_states_is_true() -> None:
-    page = (ROOT / "docs" / "reference" / "states.md").read_text("utf-8")
-    page = page.partition("## Connection states")[2].partition("\n## ")[0]
-    rows = re.findall(r"^\| `(\w+)` \| ((?:`\w+`,? ?)+) \|", page, re.MULTILINE)
-    shown = {state: set(re.findall(r"\w+", names)) for state, names in rows}
-    # While a session has a connection, its `open` handlers end, and this side may close: then the session ends with it.
-    after = {
-        SessionState.ATTACHED: {"opening", "open"},
-        SessionState.DETACHED: {"detached"},
-        SessionState.RESUMING: {"resuming"},
-        SessionState.OVER: {"disconnected"},
-    }
-    true = {state.value: set[str]().union(*(after[new] for new, _ in TABLE[state].values())) for state in SessionState}
-    ends = after[TABLE[SessionState.ATTACHED][SessionInput.ENDED][0]]
-    opening, over = true.pop(SessionState.NEW.value), true.pop(SessionState.OVER.value)
-    true |= {"disconnected": (opening - {"open"}) | over, "closing": ends}
-    true["open"] = {"closing", *true.pop(SessionState.ATTACHED.value)}
-    true["opening"] = {"open", *true["open"]}
-    assert shown == true
-
-
 def test_the_table_of_close_codes_has_each_code() -> None:
     page = (ROOT / "docs" / "reference" / "close-codes.md").read_text("utf-8")
     table = page.partition("## Codes by number")[2].partition("\n## ")[0]
     first = re.findall(r"^\| (\d{4}[^|]*) \|", table, re.MULTILINE)
     shown = {int(code) for cell in first for code in re.findall(r"\d{4}", cell)}
     assert shown == set(wsrpc.CloseCode)
+
+
+def test_pages_show_what_is_made_when_the_site_is_built() -> None:
+    """A misspelt name would leave the line on the page, or end the building of the site."""
+    lines = [line for page in PAGES for line in page.read_text("utf-8").splitlines() if line.startswith("*(made")]
+    names = [match[1] for line in lines if (match := docs_hooks.MADE.fullmatch(line))]
+    assert len(names) == len(lines) and set(names) == docs_hooks.MAKERS.keys()
+    assert all(make() for make in docs_hooks.MAKERS.values())

@@ -25,7 +25,6 @@ KINDS = {
 """Module and function of each. Imported late, so that a library that is missing takes no other client with it."""
 
 CAN = {
-    "by-hand": {"workers", "one", "emit", "items", "upload", "download"},
     "socketio": {"workers", "one", "emit"},
     "fastapi-rpc": {"workers", "one"},
     "grpc": {"workers", "one", "items", "upload", "download"},

@@ -47,7 +47,7 @@ class ByHand:
         return answer
 
     @asynccontextmanager
-    async def items(self, variant: str) -> AsyncIterator[AsyncIterator[int]]:
+    async def items(self) -> AsyncIterator[AsyncIterator[int]]:
         await self._connection.send(msgspec.json.encode({"a": ["items"]}), text=True)
         yield self._numbers()
 

@@ -13,8 +13,6 @@ import msgspec
 from ..measure import Sample, cpu_seconds
 
 WORKERS = 64
-HEARERS = 100
-"""Connections that a broadcast reaches."""
 LOOK_EVERY = 256
 """Events and items between two looks at the clock."""
 
@@ -26,7 +24,6 @@ class Task(msgspec.Struct, frozen=True):
     """A key of `TASKS`."""
     warm: float
     seconds: float
-    variant: str = ""
     size: int = 0
 
 
@@ -35,21 +32,13 @@ class Connected(Protocol):
 
     add: Callable[[], Awaitable[int]]
     """add(1, 2). The library's own call where it can be, with nothing of ours around it."""
-    add_async: Callable[[], Awaitable[int]]
-    """The same, of an `async def` handler."""
-    broadcast: Callable[[], Awaitable[int]]
-    """Let the server emit to everybody."""
     emit: Callable[[int], Awaitable[object]]
 
     async def notes(self) -> int:
         """How many events the server has had of this connection."""
         ...
 
-    def hearers(self, count: int) -> AbstractAsyncContextManager[Callable[[], int]]:
-        """So many connections that broadcasts reach; how many events they have had."""
-        ...
-
-    def items(self, variant: str) -> AbstractAsyncContextManager[AsyncIterator[int]]:
+    def items(self) -> AbstractAsyncContextManager[AsyncIterator[int]]:
         """The numbers of small items, from 0 on, without an end."""
         ...
 
@@ -75,7 +64,6 @@ class Clock:
             answers=answers,
             seconds=took,
             server_cpu=(cpu_seconds(self._pid) - self._server) / took,
-            load_busy=(time.process_time() - self._own) / took,
             wrong=wrong,
         )
 
@@ -114,31 +102,8 @@ async def workers(client: Connected, task: Task, server_pid: int) -> Sample:
     return await requests(client.add, task, server_pid, WORKERS)
 
 
-async def workers_async(client: Connected, task: Task, server_pid: int) -> Sample:
-    return await requests(client.add_async, task, server_pid, WORKERS)
-
-
 async def one(client: Connected, task: Task, server_pid: int) -> Sample:
     return await requests(client.add, task, server_pid, 1)
-
-
-async def broadcast(client: Connected, task: Task, server_pid: int) -> Sample:
-    """Two broadcasts at a time; deliveries count."""
-    async with client.hearers(HEARERS) as heard:
-        asked, until = 0, time.perf_counter() + task.warm
-        clock, before = None, 0
-        while True:
-            await asyncio.gather(client.broadcast(), client.broadcast())
-            asked += 2
-            if time.perf_counter() >= until:
-                if clock is not None:
-                    break
-                clock, before = Clock(server_pid), heard()
-                until = clock.began + task.seconds
-        sample = clock.sample(heard() - before)
-        while heard() < asked * HEARERS:  # noqa: ASYNC110 - nobody sets an event
-            await asyncio.sleep(0)
-        return sample
 
 
 async def emit(client: Connected, task: Task, server_pid: int) -> Sample:
@@ -164,7 +129,7 @@ async def items(client: Connected, task: Task, server_pid: int) -> Sample:
     expected = wrong = 0
     clock, before = None, 0
     until = time.perf_counter() + task.warm
-    async with client.items(task.variant) as numbers:
+    async with client.items() as numbers:
         async for number in numbers:
             wrong += number != expected
             expected += 1
@@ -191,9 +156,7 @@ async def download(client: Connected, task: Task, server_pid: int) -> Sample:
 
 TASKS = {
     "workers": workers,
-    "workers_async": workers_async,
     "one": one,
-    "broadcast": broadcast,
     "emit": emit,
     "items": items,
     "upload": upload,

@@ -31,7 +31,7 @@ class WithGrpc:
         return answer
 
     @asynccontextmanager
-    async def items(self, variant: str) -> AsyncIterator[AsyncIterator[int]]:
+    async def items(self) -> AsyncIterator[AsyncIterator[int]]:
         call = self._items(Sum(value=0))
         yield (item.n async for item in call)
         call.cancel()

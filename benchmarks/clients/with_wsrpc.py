@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
@@ -13,12 +13,9 @@ from ..servers.handlers import CHUNK
 
 
 class WithWsrpc:
-    def __init__(self, client: Client, another: Callable[[], Client]) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
-        self._another = another
         self.add = partial(client.request, "add", 1, 2)
-        self.add_async = partial(client.request, "add_async", 1, 2)
-        self.broadcast = partial(client.request, "broadcast")
         self.emit = partial(client.emit, "note")
 
     async def notes(self) -> int:
@@ -26,24 +23,8 @@ class WithWsrpc:
         return answer
 
     @asynccontextmanager
-    async def hearers(self, count: int) -> AsyncIterator[Callable[[], int]]:
-        heard = 0
-
-        def hear(_: str) -> None:
-            nonlocal heard
-            heard += 1
-
-        self._client.on("tick", hear)
-        async with AsyncExitStack() as stack:
-            for _ in range(count - 1):
-                client = self._another()
-                client.on("tick", hear)
-                await stack.enter_async_context(client)
-            yield lambda: heard
-
-    @asynccontextmanager
-    async def items(self, variant: str) -> AsyncIterator[AsyncIterator[int]]:
-        async with self._client.stream(f"items_{variant}") as items:
+    async def items(self) -> AsyncIterator[AsyncIterator[int]]:
+        async with self._client.stream("items") as items:
             yield (item["n"] async for item in items)
 
     async def upload(self, size: int) -> int:
@@ -63,9 +44,8 @@ class WithWsrpc:
 
 @asynccontextmanager
 async def on_default(port: int, **options: Any) -> AsyncIterator[WithWsrpc]:
-    another = partial(Client, f"ws://127.0.0.1:{port}/", **options)
-    async with another() as client:
-        yield WithWsrpc(client, another)
+    async with Client(f"ws://127.0.0.1:{port}/", **options) as client:
+        yield WithWsrpc(client)
 
 
 @asynccontextmanager

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
-from statistics import quantiles
 from typing import Literal
 
 import msgspec
 
-__all__ = ["COLUMNS", "KINDS", "Cuts", "Gaps", "Kind", "Outcome", "Seen", "load", "rows", "save"]
+__all__ = ["COLUMNS", "KINDS", "Cuts", "Kind", "Outcome", "Seen", "load", "rows", "save", "versions"]
 
 Kind = Literal["before any event", "in a flow", "half open"]
 """Of cuts. After a half-open one, the server still has the old connection when the client comes back."""
@@ -62,26 +61,6 @@ class Outcome(msgspec.Struct):
         return self.cuts == self.recovered and not any(e.lost or e.doubled or e.out_of_order for e in events)
 
 
-class Gaps(msgspec.Struct):
-    """How long the reader of a stream with an item each millisecond waits for one: the longest time in each window.
-
-    In milliseconds. Each window with a cut follows one without.
-    """
-
-    at_cuts: list[float] = []
-    without: list[float] = []
-
-    def sentence(self) -> str:
-        """What is to be said about them."""
-        cut, none = (quantiles(longest, n=100, method="inclusive") for longest in (self.at_cuts, self.without))
-        return (
-            "In another test, wsrpc streamed one item each millisecond, and the client reconnected without a delay "
-            f"after each of {len(self.at_cuts)} cuts. At a cut, the longest wait for an item was {cut[49]:.1f} ms "
-            f"(median; 99th percentile: {cut[98]:.1f} ms). In periods of the same length without a cut, it was "
-            f"{none[49]:.1f} ms (median; 99th percentile: {none[98]:.1f} ms)."
-        )
-
-
 class Cuts(msgspec.Struct, kw_only=True):
     """A run."""
 
@@ -90,7 +69,6 @@ class Cuts(msgspec.Struct, kw_only=True):
     """Versions of what took part."""
     systems: dict[str, Outcome]
     """By title, in the order of the table."""
-    gaps: Gaps
 
 
 def load(path: Path) -> Cuts:
@@ -113,6 +91,10 @@ def rows(run: Cuts) -> list[list[str]]:
         ]
         for title, outcome in run.systems.items()
     ]
+
+
+def versions(run: Cuts) -> str:
+    return ", ".join(f"{name} {version.removeprefix('v')}" for name, version in run.machine.items())
 
 
 def _cells(seen: Seen) -> list[str]:

@@ -16,17 +16,14 @@ from wsrpc.testing import FaultProxy
 
 from ..machine import node_facts
 from ..processes import BenchmarkError
-from ..report.text import table
+from ..report.tables import table
 from .ends import Ends, on_socketio, on_wsrpc
-from .gap import measure_gaps
 from .outcome import COLUMNS, Cuts, Kind, Outcome, rows, save
 
 __all__ = ["run_cuts"]
 
 SEED = 1
 CUTS, QUICK_CUTS = 1000, 50
-GAPS = 5
-"""The waits of a stream's reader are measured at one of so many cuts."""
 FRESH = HALF_OPEN = 0.1
 """Shares of the cuts before any event of a session, and of those after which the server still has the old socket."""
 CONNECTED = 0.05
@@ -120,12 +117,10 @@ def run_cuts(cuts: int = CUTS, json: Path | None = None) -> bool:
     """Print what has become of each system; whether wsrpc resumed each session, and lost and doubled nothing."""
     logging.disable()  # of the drops
     outcomes = asyncio.run(compare(cuts))
-    gaps = asyncio.run(measure_gaps(cuts // GAPS))
     machine = {"Python": platform.python_version(), **node_facts("socket.io", "socket.io-client")}
-    run = Cuts(date=time.strftime("%Y-%m-%d"), machine=machine, systems=outcomes, gaps=gaps)
+    run = Cuts(date=time.strftime("%Y-%m-%d"), machine=machine, systems=outcomes)
     if json is not None:
         save(run, json)
-    print(table(INTRODUCTION, COLUMNS, rows(run)))
-    print(f"{gaps.sentence()}\n")
+    print(f"{INTRODUCTION}\n\n{table(COLUMNS, rows(run))}\n")
     print(", ".join(f"{name}: {outcome.seconds:.0f} s" for name, outcome in outcomes.items()))
     return outcomes["wsrpc"].faultless

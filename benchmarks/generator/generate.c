@@ -21,8 +21,7 @@
  * be sent after the warm-up count. How late the generator's own sends were is in the outcome.
  *
  * Both ends poll their sockets instead of sleeping. A server then never pays for waking the generator up, which would
- * cost most to the one that makes the most send() calls; and the generator can tell how much of the time it had
- * nothing to do. That share, not its CPU use, says whether it was the limit. */
+ * cost most to the one that makes the most send() calls. */
 #include "wire.h"
 
 #include <arpa/inet.h>
@@ -59,7 +58,7 @@ struct connection {
 static struct {
     int port, pid;
     const char *path, *mode;
-    uint32_t connections, pending, receivers;
+    uint32_t connections, pending;
     double warm, seconds, rate;
     int opcode;
     bool separate, msgpack_id, socketio;
@@ -73,7 +72,7 @@ static struct text frame_of_request; /* masked */
 static size_t header_size;
 static uint32_t owner[ID_COUNT]; /* 0, or which connection asked, counted from 1 */
 static uint32_t next_id, requests_pending;
-static uint64_t answers, wrong, reads, rounds, deliveries;
+static uint64_t answers, wrong, rounds, deliveries;
 
 /* With a rate: when the request with that id was to be sent, and what came of those that count. */
 static double due[ID_COUNT], counts_from, last_read;
@@ -95,7 +94,6 @@ static void take_option(const char *option) {
     else if (IS("mode")) plan.mode = value;
     else if (IS("connections")) plan.connections = (uint32_t)atoi(value);
     else if (IS("pending")) plan.pending = (uint32_t)atoi(value);
-    else if (IS("receivers")) plan.receivers = (uint32_t)atoi(value);
     else if (IS("warm")) plan.warm = atof(value);
     else if (IS("seconds")) plan.seconds = atof(value);
     else if (IS("rate")) plan.rate = atof(value);
@@ -320,7 +318,7 @@ static void print_latency(void) {
 /* ---- broadcasts ---- */
 
 static void ask_for_broadcasts(void) {
-    while (rounds * plan.receivers < deliveries + ROUNDS_AT_ONCE * plan.receivers) {
+    while (rounds * plan.connections < deliveries + ROUNDS_AT_ONCE * plan.connections) {
         if (plan.id_offset > 0) write_id(FIRST_ID + (uint32_t)(rounds % ID_COUNT));
         append(&connections[0].out, frame_of_request.bytes, frame_of_request.size);
         rounds++;
@@ -339,7 +337,7 @@ static void take_delivery(const unsigned char *text, size_t length) {
 }
 
 static uint64_t missing(void) {
-    return strcmp(plan.mode, "broadcast") == 0 ? rounds * plan.receivers - deliveries : requests_pending;
+    return strcmp(plan.mode, "broadcast") == 0 ? rounds * plan.connections - deliveries : requests_pending;
 }
 
 /* ---- the loop ---- */
@@ -383,7 +381,6 @@ static bool serve(struct connection *one, bool refill) {
     int got = read_more(one->socket, &one->in, &seen);
     if (got < 0) fail("the other end went away without a Close frame");
     if (got > 0) {
-        reads++;
         if (plan.rate > 0) last_read = seconds_now();
         while (next_frame(&seen, &frame)) take_frame(one, &frame, refill);
         keep_rest(&one->in, &seen);
@@ -428,51 +425,38 @@ static void measure(void) {
     enum { WARMING, MEASURING, DRAINING } phase = WARMING;
     double started = seconds_now(), now = started, next = now + plan.warm, last_data = now;
     counts_from = next;
-    double began = 0, took = 0, server = 0, idle = 0, idle_before = 0;
-    uint64_t counted = 0, counted_reads = 0;
-    bool waiting = false;
+    double began = 0, took = 0, server = 0;
+    uint64_t counted = 0;
     while (phase != DRAINING || missing() > 0) {
         bool data = serve_all(phase != DRAINING && plan.rate == 0);
         now = seconds_now();
         if (plan.rate > 0) send_due(started, now, counts_from + plan.seconds);
         if (data) {
-            if (waiting) idle += now - last_data;
-            waiting = false;
+            last_data = now;
             if (broadcasts && phase != DRAINING) ask_for_broadcasts();
-        } else {
-            /* last_data is when waiting began: the moment of the first empty read. */
-            if (!waiting) last_data = now;
-            waiting = true;
-            if (now - last_data > STALL_SECONDS && missing() > 0) {
-                if (phase == DRAINING) break;
-                fail("no answer for %.0f s, with %" PRIu64 " missing", STALL_SECONDS, missing());
-            }
+        } else if (now - last_data > STALL_SECONDS && missing() > 0) {
+            if (phase == DRAINING) break;
+            fail("no answer for %.0f s, with %" PRIu64 " missing", STALL_SECONDS, missing());
         }
         if (phase == DRAINING || now < next) continue;
-        double idle_now = idle + (waiting ? now - last_data : 0);
         if (phase == WARMING) {
             phase = MEASURING;
             began = now;
             next = now + plan.seconds;
             server = cpu_seconds(server_clock);
-            idle_before = idle_now;
             counted = answers;
-            counted_reads = reads;
         } else {
             phase = DRAINING;
             took = now - began;
             server = cpu_seconds(server_clock) - server;
-            idle_before = idle_now - idle_before;
             counted = answers - counted;
-            counted_reads = reads - counted_reads;
         }
     }
     uint64_t unanswered = missing();
     hang_up();
     printf("{\"answers\":%" PRIu64 ",\"checked\":%" PRIu64 ",\"seconds\":%.6f,\"wrong\":%" PRIu64 ",\"unanswered\":%" PRIu64
-           ",\"server_cpu\":%.4f,\"load_busy\":%.4f,\"answers_per_read\":%.2f",
-           counted, answers, took, wrong, unanswered, server / took, 1 - idle_before / took,
-           counted_reads == 0 ? 0.0 : (double)counted / (double)counted_reads);
+           ",\"server_cpu\":%.4f",
+           counted, answers, took, wrong, unanswered, server / took);
     if (plan.rate > 0) print_latency();
     puts("}");
 }
@@ -503,7 +487,6 @@ static int generate(int count, char **options) {
     plan.mark = read_text();
     plan.result = read_text();
     plan.opening = read_text();
-    if (plan.receivers == 0) plan.receivers = plan.connections;
     if (plan.connections < 1 || plan.pending < 1 || (uint64_t)plan.connections * plan.pending > ID_COUNT / 2)
         fail("connections times pending must be from 1 to %u", ID_COUNT / 2);
     if (plan.rate > 0 && plan.connections > 1) fail("a rate is for one connection");

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
@@ -76,46 +75,4 @@ func loadAccepts(o options) {
 	result := measure(o, counted)
 	working.Wait()
 	print(result, counted)
-}
-
-// serveAccepts says yes to every handshake, and answers whatever comes then with a Close frame and the end.
-func serveAccepts(secure bool) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fail("%v", err)
-	}
-	port := listener.Addr().(*net.TCPAddr).Port
-	if secure {
-		certificate, err := tls.LoadX509KeyPair("tests/certificates/server.pem", "tests/certificates/server.key")
-		if err != nil {
-			fail("%v", err)
-		}
-		listener = tls.NewListener(listener, &tls.Config{Certificates: []tls.Certificate{certificate}})
-	}
-	go func() {
-		for {
-			connection, err := listener.Accept()
-			if err != nil {
-				return
-			}
-			go acceptOne(connection)
-		}
-	}()
-	untilStdinEnds(port)
-}
-
-func acceptOne(connection net.Conn) {
-	defer connection.Close()
-	_ = connection.SetDeadline(time.Now().Add(patience))
-	reader := bufio.NewReader(connection)
-	if _, err := http.ReadRequest(reader); err != nil {
-		return
-	}
-	// Our client does not check the accept key.
-	_, _ = io.WriteString(connection, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n"+
-		"Connection: Upgrade\r\n\r\n")
-	frame := make([]byte, len(closing))
-	if _, err := io.ReadFull(reader, frame); err == nil {
-		_, _ = connection.Write([]byte{0x88, 0x02, 0x03, 0xe8})
-	}
 }

@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"fmt"
-	"net"
 	"sync"
 
 	"google.golang.org/grpc"
@@ -89,40 +88,4 @@ func loadGRPC(o options) {
 		_ = connection.Close()
 	}
 	print(result, counted)
-}
-
-type bench interface{}
-
-// serveGRPC answers Add with 3 and all else with what came.
-func serveGRPC() {
-	encoding.RegisterCodec(raw{})
-	handle := func(name string, answer func([]byte) []byte) grpc.MethodDesc {
-		return grpc.MethodDesc{MethodName: name, Handler: func(
-			_ any, _ context.Context, decode func(any) error, _ grpc.UnaryServerInterceptor,
-		) (any, error) {
-			var request []byte
-			if err := decode(&request); err != nil {
-				return nil, err
-			}
-			reply := answer(request)
-			return &reply, nil
-		}}
-	}
-	same := func(request []byte) []byte { return request }
-	server := grpc.NewServer(grpc.MaxRecvMsgSize(4 << 20))
-	server.RegisterService(&grpc.ServiceDesc{
-		ServiceName: "bench.Bench",
-		HandlerType: (*bench)(nil),
-		Methods: []grpc.MethodDesc{
-			handle("Add", func([]byte) []byte { return []byte{0x08, 3} }),
-			handle("Echo", same),
-			handle("EchoBytes", same),
-		},
-	}, struct{}{})
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		fail("%v", err)
-	}
-	go func() { _ = server.Serve(listener) }()
-	untilStdinEnds(listener.Addr().(*net.TCPAddr).Port)
 }

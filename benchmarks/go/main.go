@@ -1,10 +1,8 @@
 // Command load is what the load generator in C cannot be: a gRPC client, and a client that opens connections with and
-// without TLS. It also has the smallest server for each, which shows the client's own ceiling.
+// without TLS.
 //
 //	load grpc NAME=VALUE...       NAME: port pid method size connections pending warm seconds
 //	load accepts NAME=VALUE...    NAME: port pid path tls at_once warm seconds
-//	load grpc-server              prints its port, and ends when its stdin does
-//	load accept-server [--tls]    likewise
 //
 // A client prints one line of JSON in the shape of benchmarks.measure.Sample.
 package main
@@ -17,7 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"time"
 )
 
@@ -56,20 +53,18 @@ type sample struct {
 	Wrong      int64   `json:"wrong"`
 	Unanswered int64   `json:"unanswered"`
 	ServerCPU  float64 `json:"server_cpu"`
-	LoadBusy   float64 `json:"load_busy"`
 }
 
 // measure lets the workers run that were started, and counts what they do after the first moments.
 func measure(o options, counted *counters) sample {
 	time.Sleep(o.seconds("warm"))
-	answers, server, own, began := counted.answers.Load(), cpuOf(o.number("pid")), ownCPU(), time.Now()
+	answers, server, began := counted.answers.Load(), cpuOf(o.number("pid")), time.Now()
 	time.Sleep(o.seconds("seconds"))
 	took := time.Since(began).Seconds()
 	result := sample{
 		Answers:   counted.answers.Load() - answers,
 		Seconds:   took,
 		ServerCPU: (cpuOf(o.number("pid")) - server) / took,
-		LoadBusy:  (ownCPU() - own) / took,
 	}
 	counted.stopping.Store(true)
 	return result
@@ -95,24 +90,6 @@ func cpuOf(pid int) float64 {
 	return (user + system) / 100
 }
 
-func ownCPU() float64 {
-	var usage syscall.Rusage
-	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &usage)
-	seconds := func(t syscall.Timeval) float64 { return float64(t.Sec) + float64(t.Usec)/1e6 }
-	return seconds(usage.Utime) + seconds(usage.Stime)
-}
-
-// untilStdinEnds keeps a server running for as long as who started it is there.
-func untilStdinEnds(port int) {
-	fmt.Println(port)
-	buffer := make([]byte, 1)
-	for {
-		if _, err := os.Stdin.Read(buffer); err != nil {
-			return
-		}
-	}
-}
-
 func main() {
 	// It has a core to itself for a second or so: collecting rarely is what one would set for that.
 	debug.SetGCPercent(400)
@@ -124,13 +101,8 @@ func main() {
 	switch os.Args[1] {
 	case "grpc":
 		loadGRPC(o)
-	case "grpc-server":
-		serveGRPC()
 	case "accepts":
 		loadAccepts(o)
-	case "accept-server":
-		_, tls := o["--tls"]
-		serveAccepts(tls)
 	default:
 		fail("no such command: %s", os.Args[1])
 	}

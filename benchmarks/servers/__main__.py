@@ -36,8 +36,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.servers")
     parser.add_argument("kind", choices=KINDS)
     parser.add_argument("--tls", action="store_true")
-    parser.add_argument("--handlers", type=int, default=0)
-    parser.add_argument("--rooms", type=int, default=0)
     arguments = vars(parser.parse_args())
     kind = arguments.pop("kind")
     # Nobody reads what a server under load logs.

@@ -1,11 +1,10 @@
 """Bare echoes of the WebSocket libraries: each message goes back as it came, and no library does less.
 
-On the path ``/broadcast`` a message goes to everybody on that path instead.
+On the path ``/broadcast`` of `websockets`, a message goes to everybody on that path instead.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from typing import Any
@@ -48,9 +47,7 @@ async def websockets(options: Options) -> None:
 
 
 async def picows(options: Options) -> None:
-    from picows import WSFrame, WSListener, WSMsgType, WSTransport, WSUpgradeRequest, ws_create_server
-
-    listening: set[WSTransport] = set()
+    from picows import WSFrame, WSListener, WSMsgType, WSTransport, ws_create_server
 
     class Echo(WSListener):
         def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
@@ -60,25 +57,9 @@ async def picows(options: Options) -> None:
             else:
                 transport.send(frame.msg_type, frame.get_payload_as_memoryview())
 
-    class Broadcast(Echo):
-        def on_ws_connected(self, transport: WSTransport) -> None:
-            listening.add(transport)
-
-        def on_ws_disconnected(self, transport: WSTransport) -> None:
-            listening.discard(transport)
-
-        def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
-            if frame.msg_type != WSMsgType.TEXT:
-                super().on_ws_frame(transport, frame)
-                return
-            message = frame.get_payload_as_bytes()
-            for one in listening:
-                one.send(WSMsgType.TEXT, message)
-
-    def listener(request: WSUpgradeRequest) -> WSListener:
-        return Broadcast() if request.path == b"/broadcast" else Echo()
-
-    server = await ws_create_server(listener, HOST, 0, ssl=options.ssl, backlog=BACKLOG, max_frame_size=LARGEST_MESSAGE)
+    server = await ws_create_server(
+        lambda _: Echo(), HOST, 0, ssl=options.ssl, backlog=BACKLOG, max_frame_size=LARGEST_MESSAGE
+    )
     say_port(server.sockets[0].getsockname()[1])
     await parent_left()
     server.close()
@@ -89,15 +70,9 @@ async def aiohttp(options: Options) -> None:
 
     from .with_aiohttp import serve as serve_with_aiohttp
 
-    listening: set[web.WebSocketResponse] = set()
-
-    async def opened(request: web.Request) -> web.WebSocketResponse:
+    async def echo(request: web.Request) -> web.WebSocketResponse:
         connection = web.WebSocketResponse(compress=False, max_msg_size=LARGEST_MESSAGE)
         await connection.prepare(request)
-        return connection
-
-    async def echo(request: web.Request) -> web.WebSocketResponse:
-        connection = await opened(request)
         async for message in connection:
             if message.type is WSMsgType.TEXT:
                 await connection.send_str(message.data)
@@ -105,35 +80,17 @@ async def aiohttp(options: Options) -> None:
                 await connection.send_bytes(message.data)
         return connection
 
-    async def broadcasting(request: web.Request) -> web.WebSocketResponse:
-        connection = await opened(request)
-        listening.add(connection)
-        async for message in connection:
-            for one in list(listening):
-                await one.send_str(message.data)
-        listening.discard(connection)
-        return connection
-
     app = web.Application()
     app.router.add_get("/", echo)
-    app.router.add_get("/broadcast", broadcasting)
     await serve_with_aiohttp(app, options)
 
 
 async def uvicorn(options: Options) -> None:
     from .with_uvicorn import serve as serve_with_uvicorn
 
-    listening: set[Any] = set()
-
     async def application(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
-        if scope["path"] == "/broadcast":
-            listening.add(send)
-            while (event := await receive())["type"] == "websocket.receive":
-                await asyncio.gather(*(one({"type": "websocket.send", "text": event["text"]}) for one in listening))
-            listening.discard(send)
-            return
         while (event := await receive())["type"] == "websocket.receive":
             if event.get("text") is not None:
                 await send({"type": "websocket.send", "text": event["text"]})

@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import ssl
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,6 @@ CHUNK = bytes(64 * 1024)
 """One piece of an upload or a download."""
 TICK = "x" * 100
 """What a broadcast says."""
-ROOM_MEMBERS = 10
-ROOM_CONNECTIONS = 500
-"""Enough for 10,000 rooms, as a peer may be in 256 of them by default."""
 
 CERTIFICATES = Path(__file__).resolve().parents[2] / "tests" / "certificates"
 
@@ -34,10 +31,6 @@ class Options:
     """The command line of a server."""
 
     tls: bool = False
-    handlers: int = 0
-    """Further handlers that nobody calls."""
-    rooms: int = 0
-    """Rooms, each with `ROOM_MEMBERS` members as soon as there are `ROOM_CONNECTIONS` connections."""
 
     @property
     def ssl(self) -> ssl.SSLContext | None:
@@ -84,13 +77,9 @@ def small_item(n: int) -> Item:
     return {"n": n, "x": 1.5}
 
 
-async def items_async() -> AsyncIterator[Item]:
+async def items() -> AsyncIterator[Item]:
     for n in itertools.count():
         yield small_item(n)
-
-
-def items_plain() -> Iterator[Item]:
-    return map(small_item, itertools.count())
 
 
 async def download(size: int) -> AsyncIterator[bytes]:

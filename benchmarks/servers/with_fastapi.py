@@ -15,7 +15,7 @@ from .with_wsrpc import make_server
 
 async def plain(options: Options, **settings: Any) -> None:
     """``settings`` are uvicorn's."""
-    server = make_server(options)
+    server = make_server()
     app = FastAPI()
 
     @app.websocket("/")

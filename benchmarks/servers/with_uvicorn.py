@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import uvicorn
@@ -12,10 +11,8 @@ import uvicorn
 from .handlers import BACKLOG, CERTIFICATES, HOST, LARGEST_MESSAGE, Options, parent_left, say_port
 
 
-async def serve(
-    application: Any, options: Options, *, until: Callable[[], Awaitable[None]] = parent_left, **settings: Any
-) -> None:
-    """Serve an ASGI application until ``until()`` returns; ``settings`` are uvicorn's, for those whose documentation
+async def serve(application: Any, options: Options, **settings: Any) -> None:
+    """Serve an ASGI application; ``settings`` are uvicorn's, for those whose documentation
     advises some."""
     if options.tls:
         settings |= {"ssl_keyfile": CERTIFICATES / "server.key", "ssl_certfile": CERTIFICATES / "server.pem"}
@@ -38,6 +35,6 @@ async def serve(
         # uvicorn takes the signals; it ends as the others do, with stdin. Until it has started, connections wait.
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         say_port(sock.getsockname()[1])
-        await until()
+        await parent_left()
         server.should_exit = True
         await serving

@@ -1,7 +1,7 @@
 """Autobahn's test suite against wsrpc's raw mode and its transports, on each library, and against the library alone.
 
-`python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes docs/contributing/autobahn.md. PROGRAM is the suite's
-own `wstest`, which needs Python 2.7: `pip install autobahntestsuite` there.
+`python -m interop.autobahn --wstest PROGRAM [NAME ...]` writes results.md, which docs/contributing/autobahn.md shows.
+PROGRAM is the suite's own `wstest`, which needs Python 2.7: `pip install autobahntestsuite` there.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from . import RESULTS
 from .clients import CLIENTS
 from .echoes import ECHOES
 
 ROOT = Path(__file__).parent.parent.parent
-PAGE = ROOT / "docs" / "contributing" / "autobahn.md"
 
 GOOD = ["OK", "NON-STRICT", "INFORMATIONAL", "UNIMPLEMENTED"]
 """Verdicts that are no failure, best first."""
@@ -40,50 +40,6 @@ OPTIONS = {"uvicorn": ", `--ws wsrpc_adapters.uvicorn:WebSocketProtocol`"}
 
 CASES = [f"{section}.*" for section in (1, 2, 3, 4, 5, 6, 7, 9, 10)]
 COMPRESSION = ["12.*", "13.*"]
-
-HEAD = """# Autobahn
-
-This page shows how many cases of [Autobahn's test suite](https://github.com/crossbario/autobahn-testsuite) wsrpc passes
-on each WebSocket library, and how to run the suite. The suite tests whether servers and clients follow the WebSocket
-protocol, RFC 6455. It does not use ws-wrapper messages. Therefore, wsrpc serves it with
-[raw connections](../how-to/raw.md), and the tested client is a bare transport of [`wsrpc.dial`][wsrpc.dial].
-
-```console
-$ make autobahn WSTEST=path/to/wstest ARGS=--compression
-```
-
-Run this command in the root folder of the repository. The program `wstest` is part of the suite. The suite needs Python
-2.7, so `make test` does not run it. The module `interop.autobahn` writes this page, including its text. To change the
-text, change the module.
-
-The suite has about 500 cases. They test fragmented messages, control frames between fragments, reserved bits, invalid
-UTF-8, unusual close codes, large messages and compression. The tested server or client sends back each message. The
-suite tests each library twice: alone, and with wsrpc on top of it. If the library alone fails a case, wsrpc is not
-expected to pass that case.
-
-| verdict | meaning |
-|---|---|
-| OK | The behaviour is the one that the suite expects. |
-| NON-STRICT | RFC 6455 allows the behaviour, but it is not the best. Usually, invalid UTF-8 is detected late. |
-| INFORMATIONAL | The suite does not judge the behaviour. |
-| UNIMPLEMENTED | The library does not have the tested feature. For example, picows has no compression. |
-| FAILED | The behaviour violates RFC 6455. |
-| CLOSE: … | Only the closing of the connection has the verdict after the colon; the rest is not a failure. |
-
-## Results
-
-"""
-
-
-FOOT = """
-
-In two cases, the library behaves in the same way alone and with wsrpc on top of it:
-
-- Case 7.1.5 sends a Close frame inside a fragmented message. `websockets`, with which uvicorn parses frames, treats
-  this frame as a violation.
-- Case 7.1.2 sends a second Close frame together with the first one. picows answers both frames.
-"""
-
 
 Report = dict[str, dict[str, Any]]
 """The verdicts of each case, and other facts."""
@@ -184,7 +140,7 @@ def main() -> int:
         tables.append("\n".join(lines))
     if set(options.names) == set(ECHOES):
         without = "" if options.compression else "The cases of compression, which the libraries do, were left out.\n\n"
-        PAGE.write_text(HEAD + without + "\n\n".join(tables) + FOOT, "utf-8")
+        RESULTS.write_text(without + "\n\n".join(tables) + "\n", "utf-8")
     return worse_anywhere
 
 

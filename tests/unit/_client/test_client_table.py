@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -485,16 +484,3 @@ def test_what_is_in_no_cell_cannot_happen() -> None:
                 with pytest.raises(AssertionError, match="cannot happen"):
                     after(state, happened)
     assert set(PLAYS) == set(Input)
-
-
-def as_markdown() -> str:
-    rows = ["| state | event | next state | action |", "|---|---|---|---|"]
-    for state, happened in CELLS:
-        name = f"`{happened.value}`" if happened.value.endswith(")") else happened.value
-        rows.append(f"| `{state}` | {name} | `{after(state, happened)}` | {TABLE[state][happened][1]} |")
-    return "\n".join(rows)
-
-
-def test_the_docs_show_the_table() -> None:
-    page = Path(__file__).parents[3] / "docs" / "reference" / "states.md"
-    assert as_markdown() in page.read_text("utf-8"), f"docs/reference/states.md needs this table:\n\n{as_markdown()}"

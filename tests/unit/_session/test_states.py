@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from wsrpc import Peer
@@ -12,8 +10,6 @@ from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._protocol.settings import make_settings
 from wsrpc._session.states import TABLE, SessionInput, SessionState, after
 from wsrpc.testing import ScriptedTransport
-
-PAGE = Path(__file__).parents[3] / "docs" / "reference" / "states.md"
 
 
 @pytest.mark.parametrize("state", SessionState)
@@ -47,13 +43,3 @@ def test_a_session_goes_only_where_its_table_allows(state: SessionState, happene
     else:
         with pytest.raises(AssertionError, match=f"while a session is {state.value}"):
             after(state, happened)
-
-
-def test_the_docs_show_the_table_of_a_session() -> None:
-    rows = [
-        f"| {state.value} | {happened.value} | {next_state.value} | {then} |"
-        for state, cells in TABLE.items()
-        for happened, (next_state, then) in cells.items()
-    ]
-    table = "\n".join(["| state | event | next state | action |", "|---|---|---|---|", *rows])
-    assert table in PAGE.read_text("utf-8"), f"{PAGE} needs this table:\n\n{table}"

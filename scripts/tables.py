@@ -1,0 +1,86 @@
+"""Tables of the docs that are made from the code, or from what tests look up or have recorded."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+from interop import autobahn, matrix
+from wsrpc import errors
+from wsrpc._client import states as client_states
+from wsrpc._server import states as server_states
+from wsrpc._session import states as session_states
+
+sys.path.extend(str(Path(__file__).parents[1] / "tests" / folder) for folder in ("unit", "adapters"))
+from hosts import ABILITIES, HOSTS
+from type_table import NAMES, ROWS
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def states(cells_of: Mapping[Any, Mapping[Any, tuple[Any, str]]]) -> str:
+    """A row for each cell of a table of states."""
+
+    def code(text: str) -> str:
+        return f"`{text}`" if text.endswith(")") else text
+
+    def name(state: str | Enum) -> str:
+        return f"`{state.value if isinstance(state, Enum) else state}`"
+
+    rows = [
+        [name(state), code(happened.value), name(after), action]
+        for state, cells in cells_of.items()
+        for happened, (after, action) in cells.items()
+    ]
+    return table(["state", "event", "next state", "action"], rows)
+
+
+def error_tree() -> str:
+    """The drawing in the docstring of the module."""
+    drawn = (errors.__doc__ or "").partition("::\n\n")[2].partition("\n\n")[0]
+    return f"```text\n{dedent(drawn)}\n```"
+
+
+def validators() -> str:
+    rows = [
+        [
+            NAMES.get(row.code, f"`{row.code}`").replace("|", "\\|"),
+            row.by,
+            f"`{json.dumps(row.right)}`",
+            f"`{json.dumps(row.wrong)}`",
+        ]
+        for row in ROWS
+    ]
+    return table(["annotation", "validated by", "fits", "is refused"], rows)
+
+
+def abilities() -> str:
+    """A column for each host, a row for each ability, and what happens instead."""
+    notes = list(dict.fromkeys(host.cannot[one] for one in ABILITIES for host in HOSTS if one in host.cannot))
+    rows = [
+        [text, *(f"no ({notes.index(host.cannot[one]) + 1})" if one in host.cannot else "yes" for host in HOSTS)]
+        for one, text in ABILITIES.items()
+    ]
+    numbered = "\n".join(f"{number}. {note}" for number, note in enumerate(notes, 1))
+    return f"{table(['', *(host.name for host in HOSTS)], rows)}\n\n{numbered}"
+
+
+MAKERS: dict[str, Callable[[], str]] = {
+    "states of clients": lambda: states(client_states.TABLE),
+    "states of servers": lambda: states(server_states.TABLE),
+    "states of sessions": lambda: states(session_states.TABLE),
+    "tree of errors": error_tree,
+    "who validates": validators,
+    "abilities of adapters": abilities,
+    "compatibility": lambda: matrix.table(matrix.load()),
+    "results of Autobahn": lambda: autobahn.RESULTS.read_text("utf-8"),
+}
+"""What is put in the place of a line ``*(made when the site is built: NAME)*``."""

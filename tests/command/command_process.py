@@ -1,0 +1,252 @@
+"""The command `wsrpc` in processes, against a server on loopback in the test's process.
+
+`start` forks the test's process, which has imported the command already: that takes a tenth of the time of a new
+Python. Tests of what a new Python does (imports, shells, terminals) use `COMMAND`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import traceback
+import warnings
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from programs import ROOT
+
+from wsrpc import Context, Peer, RpcError, Server
+from wsrpc.__main__ import run as run_command
+from wsrpc._command import calling, completion, describing, generating, listening
+
+COMMAND = [sys.executable, "-W", "error", "-m", "wsrpc"]
+PATIENCE = 30.0
+"""Seconds until a command counts as one that never ends."""
+
+
+def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment of a command: nothing of what its user may have set."""
+    kept = {name: value for name, value in os.environ.items() if name not in ("WSRPC_TOKEN", "NO_COLOR", "TERM")}
+    return {**kept, "PYTHONPATH": str(ROOT), "TERM": "xterm", **(extra or {})}
+
+
+class Ended(NamedTuple):
+    """What a command has left."""
+
+    code: int
+    out: str
+    err: str
+
+
+PRELOADED = (calling, completion, describing, generating, listening)
+"""What the command would import once its arguments are known."""
+
+
+async def start(
+    *arguments: str,
+    stdin: int = DEVNULL,
+    stdout: int = PIPE,
+    stderr: int = PIPE,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    prepare: Callable[[], object] = lambda: None,
+) -> Process:
+    """Start the command. ``prepare`` is called in its process."""
+
+    def become_the_command() -> None:
+        # Instead of the execution of a program, which the parent awaits: it goes on when the files are closed.
+        try:
+            os.closerange(3, 1 << 16)
+            prepare()
+            for number, disposition in ((signal.SIGINT, signal.default_int_handler), (signal.SIGPIPE, signal.SIG_IGN)):
+                signal.signal(number, disposition)
+            os.environ.clear()
+            os.environ.update(environment(env))
+            sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
+            sys.orig_argv[:], sys.argv[:] = [*COMMAND, *arguments], ["wsrpc", *arguments]
+            sys.dont_write_bytecode = True  # a test replaces an app.py within a second
+            run_command()
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(70)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # the test may have threads; the command uses none of them
+        return await asyncio.create_subprocess_exec(
+            "wsrpc", stdin=stdin, stdout=stdout, stderr=stderr, cwd=cwd, preexec_fn=become_the_command
+        )
+
+
+async def end(process: Process, given: bytes | None = None) -> Ended:
+    """Wait for the end of a command. Whatever it says is a line of its own, and never a traceback."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            out, err = await process.communicate(given)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode is not None
+    text = err.decode()
+    assert "Traceback" not in text and all(line.startswith("wsrpc: ") for line in text.splitlines()), text
+    return Ended(process.returncode, (out or b"").decode(), text)
+
+
+async def run(*arguments: str, given: bytes | None = None, **options: Any) -> Ended:
+    return await end(await start(*arguments, stdin=DEVNULL if given is None else PIPE, **options), given)
+
+
+async def prints(*arguments: str, given: bytes | None = None, **options: Any) -> str:
+    """What a command prints that does well, and has nothing to say."""
+    ended = await run(*arguments, given=given, **options)
+    assert (ended.code, ended.err) == (0, ""), ended
+    return ended.out
+
+
+async def refusal(code: int, *arguments: str, given: bytes | None = None, **options: Any) -> str:
+    """The one sentence of a command that ends with ``code`` and prints nothing else."""
+    ended = await run(*arguments, given=given, **options)
+    assert (ended.code, ended.out) == (code, "") and ended.err.count("\n") == 1, ended
+    return ended.err.removeprefix("wsrpc: ").rstrip("\n")
+
+
+@dataclass
+class Played:
+    """A server with a handler of each kind, and what they have seen."""
+
+    server: Server
+    url: str = ""
+    started: asyncio.Queue[str] = field(default_factory=asyncio.Queue[str])
+    """The names of handlers that have begun, as they begin."""
+    ended: asyncio.Queue[tuple[str, Any]] = field(default_factory=asyncio.Queue[tuple[str, Any]])
+    """The names of handlers that were cancelled, with the reason, and those of streams that are over, with None."""
+    heard: asyncio.Queue[list[Any]] = field(default_factory=asyncio.Queue[list[Any]])
+    """The arguments of each event `note`."""
+    peers: asyncio.Queue[Peer] = field(default_factory=asyncio.Queue[Peer])
+
+
+def played() -> Played:
+    server = Server()
+    found = Played(server)
+    server.on("open", found.peers.put_nowait)
+
+    @server.on("add")
+    def add(a: int, b: int) -> int:
+        """Add two numbers."""
+        return a + b
+
+    @server.on("echo")
+    def echo(value: Any) -> Any:
+        return value
+
+    @server.on("args")
+    def args(*args: Any) -> list[Any]:
+        return list(args)
+
+    @server.on("greet")
+    async def greet(peer: Peer) -> str:
+        return f"Hello, {await peer.request('name', returns=str)}!"
+
+    @server.of("chat").on("ask")
+    async def ask(peer: Peer) -> list[Any]:
+        return [await peer.of("chat").request("a"), await peer.request("a"), await peer.request("b", 1)]
+
+    @server.on("odd")
+    async def odd(peer: Peer) -> Any:
+        return await peer.request("a\x1b[2J")
+
+    @server.on("fail")
+    def fail() -> None:
+        raise RpcError("no money\n\x1b[31mleft", code="broke", data={"cents": 5})
+
+    @server.on("crash")
+    def crash() -> None:
+        raise OSError("the database is on fire")
+
+    @server.on("hang")
+    async def hang(ctx: Context) -> None:
+        found.started.put_nowait("hang")
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            found.ended.put_nowait(("hang", ctx.cancel_reason))
+            raise
+
+    @server.on("countdown")
+    async def countdown(start: int) -> AsyncIterator[int]:
+        for number in range(start, 0, -1):
+            yield number
+
+    @server.on("ticks")
+    async def ticks(items: int) -> AsyncIterator[int]:
+        """So many items, and then nothing."""
+        try:
+            for number in range(items):
+                yield number
+            await asyncio.Event().wait()
+        finally:
+            found.ended.put_nowait(("ticks", None))
+
+    @server.on("total")
+    async def total(items: AsyncIterator[int]) -> int:
+        result = 0
+        found.started.put_nowait("total")
+        try:
+            async for item in items:
+                result += item
+                found.started.put_nowait(f"total {result}")
+        except asyncio.CancelledError:
+            found.ended.put_nowait(("total", None))
+            raise
+        return result
+
+    @server.on("idle")
+    async def idle(items: AsyncIterator[int]) -> None:
+        found.started.put_nowait("idle")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            found.ended.put_nowait(("idle", None))
+
+    @server.on("sent")
+    async def sent(items: AsyncIterator[Any]) -> list[Any]:
+        return [item async for item in items]
+
+    @server.on("size")
+    async def size(items: AsyncIterator[bytes]) -> int:
+        return sum([len(item) async for item in items])
+
+    @server.on("doubled")
+    async def doubled(items: AsyncIterator[int]) -> AsyncIterator[int]:
+        async for item in items:
+            yield 2 * item
+
+    @server.on("note")
+    def note(*args: Any) -> None:
+        found.heard.put_nowait(list(args))
+
+    @server.of("chat").on("say")
+    def say(text: str, urgent: bool = False) -> str:
+        """Say something.
+
+        To all who listen."""
+        found.heard.put_nowait([text, urgent])
+        return text.upper()
+
+    return found
+
+
+@asynccontextmanager
+async def serving(**listen: Any) -> AsyncGenerator[Played]:
+    """`played`, listening on loopback."""
+    found = played()
+    async with found.server.listen("127.0.0.1", 0, **listen) as listening:
+        found.url = f"{'wss' if listen.get('ssl') else 'ws'}://localhost:{listening.port}"
+        yield found

@@ -1,0 +1,281 @@
+"""`wsrpc describe`, and `types` and `client` with a URL: a server is asked for its description."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any, Protocol
+
+import msgspec
+import pytest
+from command_process import prints, refusal, serving
+
+from wsrpc import AnonymousChannel, Client, Handshake, Peer, RemoteError, RpcError, Server
+from wsrpc._codegen.checking import InvalidDescription
+from wsrpc._command import asking
+from wsrpc._command.asking import ask, describes, written
+from wsrpc._command.failures import Failure
+from wsrpc._protocol.rejections import DESCRIPTION_CHANGED
+from wsrpc.errors import made_here
+from wsrpc.schema import describe
+
+Page = Callable[..., Any]
+
+
+class Line(msgspec.Struct):
+    """One line of the chat."""
+
+    who: str
+    text: Annotated[str, msgspec.Meta(description="what was said")]
+
+
+class Events(Protocol):
+    async def said(self, line: Line, /) -> None: ...
+
+
+SIGNATURES = """\
+the main channel:
+  add(a: number, b: number) -> number
+      Add two numbers.
+  args(...args: unknown[]) -> unknown[]
+  countdown(start: number) -> stream of number
+  crash() -> null
+"""
+
+
+async def test_signatures_are_readable() -> None:
+    async with serving() as played:
+        server = played.server
+
+        async def talk(channel: AnonymousChannel) -> None: ...
+
+        def last(count: int = 1, of: str | None = None) -> list[Line]:
+            return []
+
+        server.of("chat").on("talk", talk)
+        server.of("chat").on("last", last)
+        server.of("chat").declare(Events)
+        server.offer_description()
+        out = await prints("describe", played.url)
+        assert out.startswith(SIGNATURES)
+        assert "\n  doubled(upload of number) -> stream of number\n" in out
+        assert "\n  total(upload of number) -> number\n" in out
+        assert out.endswith(
+            """\
+channel chat:
+  ask() -> unknown[]
+  last(count: number = 1, of: string | null = null) -> Line[]
+  say(text: string, urgent: boolean = false) -> string
+      Say something.
+
+      To all who listen.
+  talk() -> conversation
+emits on channel chat:
+  said(line: Line)
+types:
+  Line = {
+    who: string
+    /** what was said */
+    text: string
+  }
+"""
+        )
+        no_channel = "the server's description has no channel 'none'"
+        assert await refusal(1, "describe", played.url, "--channel", "none") == no_channel
+        out = await prints("describe", played.url, "--channel", "chat")
+        assert out.startswith("channel chat:\n") and "main channel" not in out
+        found = json.loads(await prints("describe", played.url, "--json"))
+        assert found["emits"][0]["event"] == "said" and "Line" in found["$defs"]
+
+
+async def test_names_of_a_server_move_no_cursor() -> None:
+    hostile = {"event": {"event": "a\x1b[2J\nb", "kind": "value", "doc": "c\x9b2J", "channel": "\u202ed"}}
+    async with describing(lambda after=None: {"items": [hostile], "next": None}) as url:
+        out = await prints("describe", url)
+        assert out == "channel \\u202ed:\n  a\\x1b[2J\\nb() -> unknown\n      c\\x9b2J\n"
+
+
+@pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])
+async def test_a_server_that_does_not_describe_itself(command: str, code: int) -> None:
+    async with serving() as played:
+        said = f"{played.url} does not offer its description: call server.offer_description() there"
+        assert await refusal(code, command, played.url) == said
+        played.server.offer_description(allow=lambda peer: False)
+        assert await refusal(code, command, played.url) == f"{played.url} refuses to describe itself: not allowed"
+    assert "Connect" in await refusal(3 if command == "describe" else 2, command, played.url)
+    assert "http://a" in await refusal(2, command, "http://a")
+
+
+async def test_headers_are_sent() -> None:
+    async with serving() as played:
+        played.server.offer_description()
+
+        @played.server.on_handshake
+        def check(handshake: Handshake) -> None:
+            if handshake.headers.get("authorization") != "Bearer t:1" or handshake.headers.get("x-a") != "b":
+                handshake.reject(401, "log in")
+
+        headers = ["--header", "Authorization: Bearer t:1", "--header", "X-A:b"]
+        assert "Made by" in await prints("client", played.url, *headers)
+        said = await refusal(2, "client", played.url)
+        assert said.startswith(f"{played.url}: could not connect: the server refused the connection with HTTP 401: log")
+
+
+# ---------------------------------------------------------------- pages
+
+
+@asynccontextmanager
+async def describing(page: Page) -> AsyncGenerator[str]:
+    """A server that answers `describe` by hand; the URL."""
+    server = Server()
+    server.of("wsrpc").on("describe", page)
+    async with server.listen("127.0.0.1", 0) as listener:
+        yield f"ws://127.0.0.1:{listener.port}/"
+
+
+def parts_of(server: Server) -> list[dict[str, Any]]:
+    """The items of all pages."""
+    made: dict[str, Any] = json.loads(msgspec.json.encode(describe(server)))
+    return [
+        *({"definition": {"name": name, "schema": schema}} for name, schema in made["$defs"].items()),
+        *({"event": event} for event in made["events"]),
+        *({"emits": event} for event in made["emits"]),
+    ]
+
+
+async def test_a_server_that_offers_its_description_is_asked(tmp_path: Path) -> None:
+    """Page by page, whatever the pages have."""
+    server = Server()
+    server.of("chat").on("last", lambda count=1: None)
+    server.on("add", add)
+    server.of("chat").declare(Events)
+    parts = parts_of(server)
+    (tmp_path / "app.json").write_bytes(msgspec.json.encode(describe(server)))
+    server.offer_description()
+
+    @server.on("open")
+    async def greet(peer: Peer) -> None:  # the command has no handler for it, and does not say so
+        await peer.of("chat").emit("welcome")
+
+    def page(after: str | None = None) -> dict[str, Any]:
+        number = int(after or 0)
+        return {"items": parts[number : number + 1], "next": str(number + 1) if number < len(parts) - 1 else None}
+
+    async with server.listen("127.0.0.1", 0) as listener, describing(page) as paged:
+        for command in ("client", "types"):
+            shown = await prints(command, "app.json", cwd=tmp_path)
+            assert await prints(command, listener.url) == await prints(command, paged) == shown
+
+
+def add(a: int, line: Line) -> None: ...
+
+
+async def asked(page: Page, **options: Any) -> dict[str, Any]:
+    async with describing(page) as url:
+        try:
+            return await asyncio.to_thread(ask, url, {}, **options)
+        except Failure as exc:
+            raise Failure(str(exc).replace(url, "URL"), exc.code) from exc
+
+
+def changed(after: str | None = None) -> None:
+    """Reject a cursor as `offer_description` does once it is no longer valid."""
+    raise made_here(RemoteError("the description has changed", DESCRIPTION_CHANGED))
+
+
+def forbidden(after: str | None = None) -> None:
+    raise RpcError("not for you", code="forbidden")
+
+
+async def silent(after: str | None = None) -> None:
+    await asyncio.Event().wait()
+
+
+def in_a_circle(after: str | None = None) -> dict[str, Any]:
+    return {"items": [], "next": {"a": "b", "b": "a"}.get(after or "", "a")}
+
+
+def without_an_end(item: dict[str, Any]) -> Page:
+    return lambda after=None: {"items": [item], "next": str(int(after or 0) + 1)}
+
+
+LARGE = {"definition": {"name": "a", "schema": {"description": "x" * 2_000_000}}}
+SHAPES: list[Any] = [
+    None,
+    [],
+    {"items": []},
+    {"items": 1, "next": None},
+    {"items": [1], "next": None},
+    {"items": [{"definition": {"name": 1, "schema": {}}}], "next": None},
+    {"items": [], "next": 5},
+]
+PAGES: list[tuple[Page, str]] = [
+    (forbidden, "URL refuses to describe itself: not for you"),
+    (changed, "URL: the description changed 5 times while it was asked for"),
+    (silent, "URL did not describe itself within 0.5 s"),
+    (in_a_circle, "URL: the description never ends, because its pages name each other as the next one"),
+    (without_an_end({"more": "passed over"}), "URL: the description is larger than 16,777,216 bytes or 20 pages"),
+    (without_an_end(LARGE), "URL: the description is larger than 16,777,216 bytes or 20 pages"),
+    *((lambda after=None, shape=shape: shape, "URL answers with something other than a descri") for shape in SHAPES),
+]
+
+
+@pytest.mark.parametrize(("page", "said"), PAGES)
+async def test_pages_that_are_no_description(page: Page, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "MOST_PAGES", 20)
+    with pytest.raises(Failure) as caught:
+        await asked(page, seconds=0.5 if page is silent else 30)
+    assert str(caught.value).startswith(said)
+
+
+async def test_a_description_that_changes_is_asked_for_again() -> None:
+    calls: list[str | None] = []
+
+    def page(after: str | None = None) -> dict[str, Any]:
+        calls.append(after)
+        if len(calls) == 2:
+            changed()
+        items = [{"definition": {"name": f"d{len(calls)}", "schema": {}}}]
+        return {"items": items, "next": None if len(calls) > 3 else "x"}
+
+    assert (await asked(page))["$defs"] == {"d3": {}, "d4": {}}
+    assert calls == [None, "x", None, "x"]
+
+
+async def test_a_server_whose_pages_take_too_long_in_all() -> None:
+    """No single answer is late."""
+    async with describing(without_an_end({})) as url, Client(url) as client:
+        with pytest.raises(Failure, match=r"did not describe itself within 0\.01 s$"):
+            await describes(client, url, seconds=0.01)
+
+
+def doubling() -> dict[str, Any]:
+    """A schema whose text doubles on each level."""
+    schema: dict[str, Any] = {"type": "string"}
+    for _ in range(38):
+        schema = {"type": ["array", "array"], "items": schema}
+    return {"event": "add", "kind": "value", "result": schema}
+
+
+@pytest.mark.parametrize(("command", "code"), [("describe", 1), ("types", 2), ("client", 2)])
+@pytest.mark.parametrize(
+    ("event", "said"),
+    [
+        (doubling(), "event 'add': 'type' in a schema is text, or a list of different texts, got a list"),
+        ({"event": "a", "kind": "?"}, "Invalid enum value"),
+    ],
+)
+async def test_a_description_that_cannot_be_used(event: Any, said: str, command: str, code: int) -> None:
+    async with describing(lambda after=None: {"items": [{"event": event}], "next": None}) as url:
+        assert said in await refusal(code, command, url)
+
+
+def test_a_description_of_which_no_text_can_be_made_in_time() -> None:
+    release = threading.Event()
+    with pytest.raises(InvalidDescription, match=r"it is so complex that reading it takes more than 0\.01 s"):
+        written(lambda: str(release.wait()), seconds=0.01)
+    release.set()

@@ -1,0 +1,259 @@
+"""`wsrpc` is interrupted, or nobody reads what it prints: it ends soon, and so does what it began on the server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from time import monotonic
+from typing import Any, NamedTuple
+
+import pytest
+from command_process import COMMAND, Ended, end, environment, serving, start
+from websockets.asyncio.server import ServerConnection
+from websockets.asyncio.server import serve as serve_websockets
+
+from wsrpc._command import describing, generating
+
+CLOSING = 5.0
+"""Seconds that a closing handshake may take (`Limits.close_timeout`). An interrupted command does not wait for it."""
+HUNG = ("hang", "interrupted")
+
+
+async def interrupted(process: Process, number: int = signal.SIGINT) -> Ended:
+    began = monotonic()
+    process.send_signal(number)
+    code = await process.wait()  # also if stdin is still open
+    assert monotonic() - began < CLOSING
+    ended = await end(process)
+    assert code == 128 + number
+    return ended
+
+
+async def bash(script: str, *arguments: str) -> Ended:
+    """Run a script in which ``wsrpc`` is the command, and ``$1`` and so on are the arguments."""
+    function = f'wsrpc() {{ {" ".join(COMMAND)} "$@"; }}\n'
+    process = await asyncio.create_subprocess_exec(
+        *("bash", "-c", function + script, "bash", *arguments), env=environment(), stdout=PIPE, stderr=PIPE
+    )
+    return await end(process)
+
+
+# ---------------------------------------------------------------- signals
+
+
+class Place(NamedTuple):
+    """Where a command is interrupted: when the server has seen ``started``, and the command has printed lines."""
+
+    command: list[str]
+    started: list[str]
+    said: str
+    """The text on stderr; only its beginning, if it does not end with a newline."""
+    ended: tuple[str, Any] | None = None
+    """What the server has seen in the end."""
+    lines: tuple[bytes, ...] = ()
+    """How the lines begin."""
+    given: bytes = b""
+    number: int = signal.SIGINT
+
+
+PLACES = {
+    "an answer": Place(["call", "hang"], ["hang"], "interrupted: hang was cancelled\n", HUNG),
+    "an answer, and SIGTERM": Place(
+        ["call", "hang"], ["hang"], "stopped by SIGTERM: hang was cancelled\n", HUNG, number=signal.SIGTERM
+    ),
+    "an answer, and SIGHUP": Place(
+        ["call", "hang"], ["hang"], "stopped by SIGHUP: hang was cancelled\n", HUNG, number=signal.SIGHUP
+    ),
+    "items": Place(
+        ["stream", "ticks", "2"],
+        [],
+        "interrupted: ticks was stopped after 2 items\n",
+        ("ticks", None),
+        lines=(b"0\n", b"1\n"),
+    ),
+    "input to upload": Place(
+        ["upload", "total", "-"],
+        ["total", "total 1", "total 3"],
+        "interrupted: the upload to total was cancelled after 2 items\n",
+        ("total", None),
+        given=b"1\n2\n",
+    ),
+    "a handler that reads no items": Place(
+        ["upload", "idle", "-"], ["idle"], "interrupted: ", ("idle", None), given=b"1\n" * 2000
+    ),
+    "events": Place(["listen"], [], "interrupted: 1 event has come\n", lines=(b'{"',)),
+    "the description": Place(["describe"], ["describe"], "interrupted: "),
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_while_it_waits_for(place: str) -> None:
+    (command, *words), started, said, ended, lines, given, number = PLACES[place]
+    async with serving() as played:
+
+        async def describe(after: str | None = None) -> None:
+            played.started.put_nowait("describe")
+            await asyncio.Event().wait()
+
+        played.server.of("wsrpc").on("describe", describe)
+        process = await start(command, played.url, *words, stdin=PIPE)
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write(given)
+        assert [await played.started.get() for _ in started] == started
+        if command == "listen":
+            await (await played.peers.get()).emit("said", "hi")
+        for line in lines:
+            assert (await process.stdout.readline()).startswith(line)
+        _, out, err = await interrupted(process, number)
+        assert out == "" and err.startswith(f"wsrpc: {said}") and err.count("\n") == 1
+        assert ended is None or await played.ended.get() == ended
+
+
+@pytest.mark.parametrize("command", ["call", "stream", "emit", "listen"])
+async def test_while_it_dials(command: str) -> None:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        listener.setblocking(False)
+        url = f"ws://127.0.0.1:{listener.getsockname()[1]}"
+        process = await start(command, url, "add")
+        accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+        with accepted:
+            said = f"wsrpc: interrupted: there was no connection yet to '{url}'\n"
+            assert await interrupted(process) == (130, "", said)
+
+
+async def test_while_it_waits_between_two_attempts() -> None:
+    accepted = asyncio.Event()
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        accepted.set()
+        writer.close()
+
+    async with await asyncio.start_server(refuse, "127.0.0.1", 0) as server:
+        host, port = server.sockets[0].getsockname()
+        process = await start("call", f"ws://{host}:{port}", "add", "--retry", "1000")
+        await accepted.wait()
+        await interrupted(process)
+
+
+@pytest.mark.parametrize(
+    ("command", "module", "function"), [("describe", describing, "signatures"), ("types", generating, "declarations")]
+)
+async def test_while_it_makes_a_text_of_the_description(command: str, module: Any, function: str) -> None:
+    def never(*_: object, **__: object) -> None:
+        print("begun", flush=True)
+        threading.Event().wait()
+
+    async with serving() as played:
+        played.server.offer_description()
+        process = await start(command, played.url, prepare=lambda: setattr(module, function, never))
+        assert process.stdout is not None
+        assert await process.stdout.readline() == b"begun\n"
+        await interrupted(process)
+
+
+@asynccontextmanager
+async def frozen() -> AsyncGenerator[tuple[str, asyncio.Event]]:
+    """The URL of a server that accepts connections and reads nothing, not even a Close frame; set at a connection."""
+    connected = asyncio.Event()
+
+    async def accept(connection: ServerConnection) -> None:
+        connection.transport.pause_reading()
+        connected.set()
+        await connection.wait_closed()
+
+    server = await serve_websockets(accept, "127.0.0.1", 0, close_timeout=0)
+    try:
+        host, port = next(iter(server.sockets)).getsockname()
+        yield f"ws://{host}:{port}", connected
+    finally:
+        for connection in server.connections:
+            connection.transport.abort()
+        server.close()
+        await server.wait_closed()
+
+
+@pytest.mark.parametrize("command", ["call", "stream", "listen"])
+async def test_a_server_that_answers_nothing_delays_no_end(command: str) -> None:
+    async with frozen() as (url, connected):
+        process = await start(command, url, "add")
+        await connected.wait()
+        await interrupted(process)
+
+
+async def test_while_nobody_reads_its_output() -> None:
+    async with serving() as played:
+        reader, writer = os.pipe()
+        with os.fdopen(reader, "rb") as output:
+            process = await start("stream", played.url, "ticks", "10000000", stdout=writer)
+            os.close(writer)
+            await asyncio.to_thread(output.read, 1)
+            await interrupted(process)
+        assert await played.ended.get() == ("ticks", None)
+
+
+async def test_a_signal_that_is_ignored_stays_ignored() -> None:
+    async with serving() as played:
+        process = await start("call", played.url, "hang", prepare=lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN))
+        assert await played.started.get() == "hang"
+        process.send_signal(signal.SIGHUP)
+        ended = await interrupted(process, signal.SIGTERM)
+        assert ended == (143, "", "wsrpc: stopped by SIGTERM: hang was cancelled\n")
+
+
+# ---------------------------------------------------------------- output that nobody reads
+
+
+async def test_head_ends_a_stream() -> None:
+    async with serving() as played:
+        script = 'wsrpc stream "$1" ticks 100000 | head -1; echo "${PIPESTATUS[@]}"'
+        assert await bash(script, played.url) == (0, "0\n141 0\n", "")
+        assert await played.ended.get() == ("ticks", None)
+
+
+@pytest.mark.parametrize(("words", "line"), [(["stream", "ticks", "1"], b"0\n"), (["listen"], b'{"')])
+async def test_it_ends_when_its_reader_has_left_and_nothing_more_comes(words: list[str], line: bytes) -> None:
+    async with serving() as played:
+        process = await start(words[0], played.url, *words[1:])
+        if words == ["listen"]:
+            await (await played.peers.get()).emit("said", "hi")
+        assert process.stdout is not None
+        assert (await process.stdout.readline()).startswith(line)
+        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]
+        assert await process.wait() == 141
+
+
+CLOSED = "stdout is closed, so the output cannot be written\n"
+FULL = "cannot write to stdout: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "code", "out", "said"),
+    [
+        ('upload "$1" total - <&-', 2, "", "stdin is closed: there is nothing to upload\n"),
+        ('call "$1" add 2 3 <&-', 0, "5\n", ""),
+        ('call "$1" add 2 3 >&-', 2, "", CLOSED),
+        ('emit "$1" note >&- <&-', 0, "", ""),
+        ('call "$1" add 2 3 2>&-', 0, "5\n", ""),
+        ('call "$1" none 2>&-', 1, "", ""),
+        ('call "$1" add 2 3 >/dev/full', 2, "", FULL),
+        ("--help >/dev/full", 2, "", FULL),
+        ("call --help >/dev/full", 2, "", FULL),
+    ],
+)
+async def test_stdin_stdout_or_stderr_are_closed(command: str, code: int, out: str, said: str) -> None:
+    async with serving() as played:
+        assert await bash(f"wsrpc {command}", played.url) == (code, out, said and f"wsrpc: {said}")
+
+
+async def test_without_a_terminal() -> None:
+    async with serving() as played:
+        process = await start("call", played.url, "add", "2", "3", prepare=os.setsid, env={"TERM": ""})
+        assert await end(process) == (0, "5\n", "")

@@ -1,0 +1,246 @@
+"""`wsrpc types` and `wsrpc client` with a module of an application, or a description in a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from command_process import start
+
+SERVER = """
+from wsrpc import Client, Router, Server
+
+server = Server()
+
+@server.on("add")
+def add(a: int, b: int) -> int:
+    return a + b
+"""
+APP = f"""{SERVER}
+def make_server():
+    made = Server()
+    made.on("made", lambda: None)
+    return made
+
+def make_nothing():
+    return None
+
+def make_trouble():
+    raise OSError("no database")
+
+async def make_later():
+    return server
+
+class Holder:
+    router = Router()
+    router.on("held", lambda: None)
+
+client = Client("ws://127.0.0.1:1")
+client.on("getName", lambda: "Ada")
+number = 1
+"""
+CAFE = '''
+from collections.abc import Iterator
+import msgspec
+from wsrpc import Server
+
+class Cup(msgspec.Struct):
+    drink: str
+    size: int = 200
+
+server = Server()
+
+@server.on("brew")
+def brew(cups: list[Cup], strong: bool = False) -> list[Cup]:
+    """Brew some cups."""
+    return cups
+
+@server.on("menu")
+def menu() -> Iterator[str]:
+    yield "tea"
+
+def odd() -> complex: ...
+server.of("math").on("root", lambda number: 1j)
+server.of("math").on("odd", odd)
+'''
+NOTE = "wsrpc: math:odd: result: complex has no JSON Schema\n"
+FILES = {
+    "app.py": APP,
+    "cafe.py": CAFE,
+    "pack/__init__.py": "",
+    "pack/main.py": "from app import server\n",
+    "runs.py": f"{SERVER}\nserver.run('127.0.0.1', 8080)\n",
+    "noisy.py": "print('starting')\nfrom app import server\ndef make():\n    print('made')\n    return server\n",
+    "missing.py": "import no_such_thing\n",
+    "divides.py": "1 / 0\n",
+    "wrong.py": "def broken(:\n",
+    "leaves.py": "raise SystemExit(3)\n",
+    "open.json": '{"events": [',
+    "deep.json": "[" * 5000,
+    "list.json": "[]",
+    "number.json": '{"events": [], "$defs": {"a": 1}}',
+    "nowhere.json": '{"events": [], "$defs": {"a": {"$ref": "#/$defs/b"}}}',
+    "typed.json": '{"events": [{"event": "a", "kind": "value", "result": {"type": 1}}], "$defs": {}}',
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pack").mkdir()
+    for name, text in FILES.items():
+        (tmp_path / name).write_text(text, "utf-8")
+    return tmp_path
+
+
+async def run(folder: Path, line: str, status: int = 0) -> tuple[str, str]:
+    """What a command line prints to stdout and stderr."""
+    process = await start(*line.split(), cwd=folder)
+    out, err = await process.communicate()
+    assert process.returncode == status, err.decode()
+    return out.decode(), err.decode()
+
+
+@pytest.mark.parametrize(
+    ("line", "part", "said"),
+    [
+        ("types app:server", "  add: (a: number, b: number) => number\n", ""),
+        ("types pack.main:server", "  add: (a: number, b: number) => number\n", ""),
+        ("types app:make_server", "  made: () => unknown\n", ""),
+        ("types app:Holder.router", "  held: () => unknown\n", ""),
+        ("types app:client", "  getName: () => unknown\n", ""),
+        ("types runs:server", "  add: (a: number, b: number) => number\n", ""),
+        ("types noisy:make", "  add: (a: number, b: number) => number\n", "starting\nmade\n"),
+        ("types cafe:server", "menu: () => Items<string>", NOTE),
+        ("types cafe:server", "odd: () => unknown", NOTE),
+        ("types cafe:server --ws-wrapper 4", "menu: () => Items<string>", NOTE),
+        ("types cafe:server --ws-wrapper 3", "signal: never", NOTE),
+        ("types app:server --json", '"event": "add"', ""),
+        ("client cafe:server", "async def brew(self, cups: list[Cup]", NOTE),
+        ("client cafe:server", "class Cup(msgspec.Struct):", NOTE),
+        ("client cafe:server --models dataclasses", "@dataclasses.dataclass(slots=True)\nclass Cup:", NOTE),
+    ],
+)
+async def test_what_is_written(folder: Path, line: str, part: str, said: str) -> None:
+    out, err = await run(folder, line)
+    assert part in out and err == said
+    assert "menu" not in out or "--ws-wrapper 3" not in line
+
+
+@pytest.mark.parametrize("line", ["types cafe:server -o api", "client cafe:server -o api"])
+async def test_to_a_file_and_whether_that_is_up_to_date(folder: Path, line: str) -> None:
+    file = folder / "api"
+    outdated = ("", f"{NOTE}wsrpc: api is not up to date\n")
+    assert await run(folder, f"{line} --check", status=1) == outdated
+    assert not file.exists()
+    assert await run(folder, line) == ("", NOTE)
+    text = file.read_text("utf-8")
+    assert text == (await run(folder, line.removesuffix(" -o api")))[0]
+    assert await run(folder, f"{line} --check") == ("", NOTE)
+    (folder / "cafe.py").write_text(CAFE.replace("drink: str", "drink: int"), "utf-8")
+    assert await run(folder, f"{line} --check", status=1) == outdated
+    assert file.read_text("utf-8") == text
+    file.write_bytes(b"\xff\xfe")  # no text
+    assert await run(folder, f"{line} --check", status=1) == outdated
+
+
+async def test_the_description_can_be_a_file(folder: Path) -> None:
+    await run(folder, "types cafe:server --json -o cafe.json")
+    described = {event["event"]: event for event in json.loads((folder / "cafe.json").read_text("utf-8"))["events"]}
+    assert described["brew"]["doc"] == "Brew some cups." and described["menu"]["items"] == {"type": "string"}
+    for command in ("client", "client --models dataclasses", "types", "types --json"):
+        assert await run(folder, f"{command} cafe.json") == await run(folder, f"{command} cafe:server")
+
+
+WANTED = "give a module and a name in it, such as app:server, a .json file or a ws:// URL; got"
+NO_USE = "has no usable description:"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ("apps:server", "there is no module 'apps', in FOLDER or installed"),
+        ("pack.other:server", "there is no module 'pack.other', in FOLDER or installed"),
+        ("nopack.main:server", "there is no module 'nopack', in FOLDER or installed"),
+        ("app:sever", "'app' has no 'sever'; it has app:client, app:server"),
+        ("pack:server", "'pack' has no 'server'"),
+        ("app", f"{WANTED} 'app'"),
+        ("app:", f"{WANTED} 'app:'"),
+        (":server", f"{WANTED} ':server'"),
+        ("app.py:server", "give a module, such as app.main:server, not a file; got 'app.py:server'"),
+        ("pack/main:server", "give a module, such as app.main:server, not a file; got 'pack/main:server'"),
+        ("app:number", "app:number must be a Server, Client or Router, or a function that returns one; it is 1"),
+        ("app:make_nothing", "app:make_nothing() must return a Server, Client or Router; it returned None"),
+        (
+            "app:make_later",
+            "app:make_later is async: name a Server, Client or Router, or a plain function that returns one",
+        ),
+        ("app:server --check", "--check compares with a file: say which, with -o"),
+        ("app:server --header a:b", "--header is for the URL of a server"),
+        ("app:server -o none/api", "none/api: No such file or directory"),
+        ("ws://a --header a", "Invalid value for '--header': expected \"NAME: VALUE\", got 'a' (see wsrpc COMMAND"),
+        ("none.json", "none.json: No such file or directory"),
+        ("open.json", "open.json is not JSON: Input data was truncated"),
+        ("deep.json", "deep.json is not JSON: "),
+        ("list.json", f"list.json {NO_USE} Expected `object`, got `array`"),
+        ("number.json", f"number.json {NO_USE} Expected `object`, got `int`"),
+        ("nowhere.json", f"nowhere.json {NO_USE} definition 'a': '#/$defs/b' refers to no definition"),
+        ("typed.json", f"typed.json {NO_USE} event 'a': 'type' in a schema is text, or a list of different texts, got"),
+    ],
+)
+@pytest.mark.parametrize("command", ["types", "client"])
+async def test_what_cannot_be_used(folder: Path, command: str, arguments: str, said: str) -> None:
+    out, err = await run(folder, f"{command} {arguments}", status=2)
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(f"wsrpc: {said}".replace("FOLDER", str(folder)).replace("COMMAND", command))
+
+
+async def test_options_of_one_command(folder: Path) -> None:
+    both = "wsrpc: --ws-wrapper is for TypeScript: leave out --json\n"
+    assert await run(folder, "types app:server --ws-wrapper 3 --json", status=2) == ("", both)
+
+
+@pytest.mark.parametrize(
+    ("target", "first", "last"),
+    [
+        ("missing:server", "module 'missing' cannot be imported:", "No module named 'no_such_thing'"),
+        ("divides:server", "module 'divides' cannot be imported:", "ZeroDivisionError: division by zero"),
+        ("wrong:server", "module 'wrong' cannot be imported:", "SyntaxError: invalid syntax"),
+        ("leaves:server", "module 'leaves' cannot be imported:", "SystemExit: 3"),
+        ("app:make_trouble", "app:make_trouble() failed:", "OSError: no database"),
+        ("app:add", "app:add() failed:", "missing 2 required positional arguments: 'a' and 'b'"),
+    ],
+)
+async def test_an_application_that_fails_is_shown_where_it_does(
+    folder: Path, target: str, first: str, last: str
+) -> None:
+    out, err = await run(folder, f"types {target} -o api", status=2)
+    lines = err.splitlines()
+    assert out == "" and lines[0] == f"wsrpc: {first}" and lines[-1].endswith(last)
+    assert not (folder / "api").exists()
+    if first.startswith("module"):
+        assert f'File "{folder / target.partition(":")[0]}.py", line 1' in err
+        assert "loading.py" not in err and "importlib" not in err
+
+
+async def test_half_a_surrogate_pair_keeps_nothing_from_being_written(folder: Path) -> None:
+    text = r"""
+        import msgspec
+        from typing import Annotated, TypedDict
+        from app import server
+        Odd = TypedDict("Odd", {"k\ud83d": int})
+        def odd(x: Annotated[int, msgspec.Meta(description="d\ud83d")], y: Odd, z: str = "\ud83d") -> None: ...
+        server.on("odd ä", odd)
+        try:
+            server.on('a\ud83d', lambda: None)
+        except ValueError as exc:
+            print(exc)
+        """
+    (folder / "odd.py").write_text(dedent(text), "utf-8")
+    refused = "an event's name is text that can be sent, got 'a\\ud83d', which has half of a surrogate pair\n"
+    out, err = await run(folder, "types odd:server")
+    assert r'"odd \u00e4": (x: number, y: Odd, z?: string)' in out and '"k?": number' in out and err == refused
+    assert "d?" in (await run(folder, "types odd:server --json"))[0]
+    await run(folder, "types odd:server -o events.d.ts")
+    assert (folder / "events.d.ts").read_text("utf-8") == out

@@ -1,0 +1,41 @@
+"""examples/celery_tasks: its tasks run in Celery's own worker, with its broker in memory."""
+
+from __future__ import annotations
+
+import sys
+
+from engine_servers import redis_server
+from programs import ROOT, listening, printed_by, start
+
+EXAMPLE = ROOT / "examples" / "celery_tasks"
+SERVER = "import logging; logging.basicConfig(level=logging.INFO); import shop_server; shop_server.server.run(port=0)"
+PROGRAM = """
+import tasks
+from celery.contrib.testing.worker import start_worker
+from wsrpc.blocking import Client
+from shop_settings import SERVER
+
+told = []
+with Client(f"{SERVER}?user=ada", connect_timeout=10) as ada:
+    news = ada.events("news", returns=str)
+    ada.on("ask", lambda question: f"{question} Yes.")
+    with start_worker(tasks.app, pool="threads", perform_ping_check=False, loglevel="error"):
+        print(tasks.price.delay("tea", 3).get(timeout=20))
+        print(tasks.announce.delay("Closing at six").get(timeout=20), next(news))
+        print(tasks.ask.delay("ada", "Are you there?").get(timeout=20))
+        print(tasks.price.delay("cake", 2).get(timeout=20))
+tasks.close()  # which the signals of a worker with processes call
+print(tasks.client.state)
+"""
+
+
+async def test_the_tasks_run_in_celery_s_own_worker() -> None:
+    redis = redis_server()
+    env = {"REDIS": redis.url, "BROKER": "memory://", "BACKEND": "cache+memory://", "PORT": "0"}
+    try:
+        async with listening(await start(sys.executable, "-c", SERVER, cwd=EXAMPLE, env=env)) as url:
+            worker = await start(sys.executable, "-c", PROGRAM, cwd=EXAMPLE, env={**env, "SERVER": url})
+            printed = await printed_by(worker)
+        assert printed.splitlines() == ["7.5", "1 Closing at six", "Are you there? Yes.", "8.0", "closed"]
+    finally:
+        redis.end()

@@ -1,0 +1,441 @@
+"""Every program in examples/ is run, as its reader would run it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+from asyncio.subprocess import STDOUT, Process
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.request import Request, urlopen
+
+import programs
+import pytest
+from programs import AIOHTTP, PYTHON, ROOT, UVICORN, Screen, free_port, listening, printed_by, refused, talking
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.typing import Origin, Subprotocol
+
+from wsrpc import Client, RemoteError
+
+EXAMPLES = ROOT / "examples"
+
+
+async def start(name: str, *arguments: str, cwd: Path | None = None) -> Process:
+    return await programs.start(*PYTHON, str(EXAMPLES / name), *arguments, cwd=cwd)
+
+
+async def run(name: str, *arguments: str, cwd: Path | None = None) -> list[str]:
+    """The lines that a program prints."""
+    return (await printed_by(await start(name, *arguments, cwd=cwd))).splitlines()
+
+
+@asynccontextmanager
+async def serving(name: str, *arguments: str, port: int = 0) -> AsyncGenerator[tuple[Screen, str]]:
+    """Start a server, whose last argument is its port. Yields its screen and its URL."""
+    process = await start(name, *arguments, str(port))
+    async with listening(process) as url:
+        yield Screen(process), url
+
+
+@asynccontextmanager
+async def running(name: str, *arguments: str, interrupt: bool = True) -> AsyncGenerator[Screen]:
+    """Start a client that runs until Ctrl-C; or, without `interrupt`, until the end of what is typed."""
+    async with talking(await start(name, *arguments), interrupt=interrupt) as screen:
+        yield screen
+
+
+ALONE = {
+    "demo.py": r"(.*\n)+",  # test_make_demo_runs_the_main_job has the lines
+    "in_memory.py": r"(.*\n)+",
+    "notebook.py": r"(.*\n)+",
+    "survives_kill.py": r"(the server was killed by SIGKILL and is started again\n){2}"
+    r"30 lines were added once each, and seen once each\n",
+    "workers.py": "8 clients of 4 rooms, those of one room at one worker\nthe attic hears: hello\n"
+    "one worker went, its rooms are together elsewhere: still here\n",
+}
+"""The programs that need no other, with what they print."""
+
+
+@pytest.mark.parametrize("name", ALONE)
+async def test_an_example_that_needs_nothing_else_runs(name: str) -> None:
+    assert re.fullmatch(ALONE[name], "".join(f"{line}\n" for line in await run(name)))
+
+
+async def test_the_list_of_examples_is_complete() -> None:
+    listed = re.findall(r"\]\((\w[\w./]*)\)", (EXAMPLES / "README.md").read_text("utf-8"))
+    assert [name for name in listed if not (EXAMPLES / name).is_file()] == []
+    there = {path.name for path in EXAMPLES.iterdir()} - {"README.md", "__pycache__"}
+    assert {name.split("/")[0] for name in listed} == there
+    assert {path.name for path in EXAMPLES.glob("*.py")} == set(ALONE)
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "said"),
+    [
+        ("return a + b", "return a - b", "demo failed: expected 5, got -1"),
+        ("close(drain=10)", "close()", "ConnectionLost"),
+    ],
+)
+async def test_the_demo_fails_when_something_is_not_as_it_should_be(
+    right: str, wrong: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "demo.py").write_text((EXAMPLES / "demo.py").read_text("utf-8").replace(right, wrong), "utf-8")
+    process = await start(str(tmp_path / "demo.py"))
+    _, err = await process.communicate()
+    assert process.returncode == 1 and said in err.decode()
+
+
+async def test_a_fleet_of_agents_reports_over_restarts(tmp_path: Path) -> None:
+    port, names, file = free_port(), [f"agent-{number}" for number in range(5)], tmp_path / "reports"
+
+    def reports() -> dict[str, list[int]]:
+        lines = [line.split() for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+        return {name: [int(number) for other, number in lines if other == name] for name in names}
+
+    async def all_are_well(control: Screen) -> None:
+        while True:
+            control.type("status")
+            answers: list[str] = []
+            while not (line := await control.line()).startswith("("):
+                answers.append(line)
+            if line == "(5 agents)":
+                assert {answer.split(", ")[0] for answer in answers} == {f"{name}: well" for name in names}
+                return
+
+    async with AsyncExitStack() as agents:
+        for restart in range(3):
+            before = reports()
+            async with serving("fleet/server.py", str(file), port=port) as (control, url):
+                if not restart:
+                    for name in names:
+                        await agents.enter_async_context(
+                            running("fleet/agent.py", name, "--url", url, "--every", "0.05")
+                        )
+                while any(len(numbers) == len(before[name]) for name, numbers in reports().items()):
+                    await all_are_well(control)
+    for numbers in reports().values():
+        assert numbers == list(range(1, len(numbers) + 1)), "each report has come once, and in order"
+
+
+async def test_server_and_client_talk_to_each_other() -> None:
+    async with serving("hello/server.py") as (_, url):
+        printed = await run("hello/client.py", url)
+    assert printed[0] == "somebody shouted 'welcome, 1 of you are here'"
+    assert re.fullmatch(r"the server's clock says \d\d:\d\d:\d\d UTC", printed[1])
+    assert printed[2:] == ["nowhere is 48 hours east [unknown_zone]", "0 others heard it", "bye"]
+
+
+async def test_a_download_shows_its_progress(tmp_path: Path) -> None:
+    size = 4 * 1024 * 1024
+    (tmp_path / "here").mkdir()
+    (tmp_path / "sample.bin").write_bytes(sample := os.urandom(size))
+    async with serving("download/server.py", str(tmp_path)) as (_, url):
+        *progress, end = await run("download/client.py", "sample.bin", "--url", url, cwd=tmp_path / "here")
+    received = re.findall(rf"^sample.bin: \d+ %, (\d+) of {size} bytes$", "\n".join(progress), re.MULTILINE)
+    assert len(received) == len(progress) == 5
+    assert received == sorted(received, key=int) and received[-1] == str(size)
+    assert re.fullmatch(r"sample.bin: complete, SHA-256 \w{16}…", end)
+    assert (tmp_path / "here" / "sample.bin").read_bytes() == sample
+
+
+async def test_a_download_takes_an_empty_file_and_refuses_what_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "empty").touch()
+    async with serving("download/server.py", str(tmp_path)) as (_, url):
+        [end] = await run("download/client.py", "empty", "--url", url, cwd=tmp_path / "here")
+        assert "complete" in end
+        client = await start("download/client.py", "../secret", "--url", url, cwd=tmp_path / "here")
+        await refused(client, "there is no file '../secret' [no_file]\n")
+    assert [path.name for path in (tmp_path / "here").iterdir()] == ["empty"]
+
+
+async def test_an_upload_arrives_and_one_that_is_too_large_is_stopped(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "small").write_bytes(bytes(100_000))
+    (tmp_path / "large").write_bytes(bytes(8 * 1024 * 1024))
+    async with serving("upload/server.py", str(tmp_path / "folder")) as (_, url):
+        *_, end = await run("upload/client.py", str(tmp_path / "small"), "--url", url)
+        assert end == "complete: small, 100000 bytes"
+        client = await start("upload/client.py", str(tmp_path / "large"), "--url", url)
+        printed = await refused(client, "refused: no more than 1048576 bytes [too_big]\n")
+    read = re.search(r"^read (\d+) of 8388608 bytes$", printed, re.MULTILINE)
+    assert read is not None and int(read[1]) < 8 * 1024 * 1024, "the client does not read what nobody takes"
+    assert [path.name for path in (tmp_path / "folder").iterdir()] == ["small"]
+
+
+async def test_a_slow_client_of_a_live_feed_skips_what_it_has_no_time_for() -> None:
+    async with serving("live_feed/server.py") as (screen, url):
+        ticks = await run("live_feed/client.py", url)
+        assert await screen.lines(2) == ["1 watching", "0 watching"]
+    seen = re.findall(r"^tick (\d+), (\d+) were skipped$", "\n".join(ticks), re.MULTILINE)
+    numbers = [int(number) for number, _ in seen]
+    assert len(numbers) == len(ticks) == 5
+    assert numbers == sorted({*numbers})
+    assert sum(int(skipped) for _, skipped in seen) == numbers[-1] - numbers[0] - 4 > 0
+
+
+async def test_a_client_that_subscribes_again_misses_nothing(tmp_path: Path) -> None:
+    port, file = free_port(), tmp_path / "headlines"
+    async with AsyncExitStack() as until_the_end:
+        async with serving("resubscribe/server.py", str(file), port=port) as (screen, url):
+            client = await until_the_end.enter_async_context(running("resubscribe/client.py", url))
+            screen.type("It rains")
+            assert await client.line() == "It rains"
+        with file.open("a", encoding="utf-8") as out:
+            out.write("Published while the server is down\n")
+        async with serving("resubscribe/server.py", str(file), port=port) as (screen, _):
+            assert await client.lines(2) == ["(reconnected, with 1 headlines)", "Published while the server is down"]
+            screen.type("The sun is back")
+            assert await client.line() == "The sun is back"
+
+
+async def test_a_chat_is_a_conversation_over_one_channel_each() -> None:
+    async with AsyncExitStack() as stack:
+        _, url = await stack.enter_async_context(serving("conversation/server.py"))
+        ada = await stack.enter_async_context(running("conversation/client.py", "Ada", url))
+        assert await ada.line() == "Ada is here"
+        bob = await stack.enter_async_context(running("conversation/client.py", "Bob", url))
+        assert [await bob.line(), await ada.line()] == ["Bob is here"] * 2
+        bob.type("/who")
+        assert await bob.line() == "here: Ada Bob"
+        bob.type("hello!")
+        assert [await bob.line(), await ada.line()] == ["Bob: hello!"] * 2
+
+        await refused(await start("conversation/client.py", "Ada", url), "Ada is here already [taken]\n")
+
+        bob.type("/quit")
+        assert await bob.line() == "goodbye"
+        assert await bob.process.wait() == 0
+        ada.type("/who")
+        assert await ada.line() == "here: Ada"
+
+
+def http(url: str, method: str = "GET", data: bytes | None = None) -> str:
+    with urlopen(Request(url, data, method=method)) as response:
+        return str(response.read().decode())
+
+
+@asynccontextmanager
+async def web_application(pattern: str, *command: str, cwd: Path) -> AsyncGenerator[str]:
+    """Serve until the end of the block. Yields the address."""
+    process = await programs.start(PYTHON[0], *command, cwd=cwd, stderr=STDOUT)
+    async with listening(process, pattern) as url:
+        yield url.removeprefix("http://")
+
+
+async def test_an_aiohttp_application_has_pages_and_a_websocket() -> None:
+    async with AsyncExitStack() as stack:
+        application = web_application(AIOHTTP, "app.py", str(free_port()), cwd=EXAMPLES / "aiohttp_app")
+        address = await stack.enter_async_context(application)
+        ada = await stack.enter_async_context(running("aiohttp_app/client.py", "Ada", address))
+        assert await ada.lines(2) == ["connected: Ada", "1 + 2 is 3"]
+        bob = await stack.enter_async_context(running("aiohttp_app/client.py", "Bob", address))
+        assert await bob.lines(2) == ["connected: Ada, Bob", "1 + 2 is 3"]
+        assert await ada.line() == "Bob is here"
+        assert await asyncio.to_thread(http, f"http://{address}/announce", "POST", b"lunch is ready") == "2 heard it\n"
+        assert [await ada.line(), await bob.line()] == ["lunch is ready"] * 2
+
+
+async def test_a_fastapi_application_has_a_websocket_beside_its_routes() -> None:
+    command = ["-m", "uvicorn", "app:app", "--port", "0", "--ws", "wsrpc_adapters.uvicorn:WebSocketProtocol"]
+    async with AsyncExitStack() as stack:
+        application = web_application(UVICORN, *command, cwd=EXAMPLES / "fastapi_app")
+        address = await stack.enter_async_context(application)
+        url = f"ws://{address}/ws"
+        stranger = await start("fastapi_app/client.py", "secret-9", "1", "--url", url)
+        await refused(stranger, "refused: unknown token (401)\n")
+
+        ada = await stack.enter_async_context(running("fastapi_app/client.py", "secret-1", "0", "--url", url))
+        assert await ada.line() == "3 apples left"
+        bob = await stack.enter_async_context(running("fastapi_app/client.py", "secret-2", "2", "--url", url))
+        assert await bob.line() == "1 apples left"
+        assert await ada.line() == "Bob bought 2 apples"
+        eve = await stack.enter_async_context(running("fastapi_app/client.py", "secret-2", "2", "--url", url))
+        assert await eve.line() == "only 1 left [sold_out]"
+        stock = f"http://{address}/stock"
+        assert await asyncio.to_thread(http, f"{stock}/apples?count=5", "PUT") == '{"apples":6}'
+        assert [await ada.line(), await bob.line()] == ["there are 6 apples now"] * 2
+
+
+async def test_a_plain_chat_takes_less_than_40_lines(tmp_path: Path) -> None:
+    server, client = [(EXAMPLES / "plain_chat" / name).read_text("utf-8") for name in ("server.py", "client.py")]
+    assert len(server.splitlines() + client.splitlines()) < 40
+    # Its address is in the programs. They run with another port here, because 8080 may be taken.
+    port = str(free_port())
+    (tmp_path / "server.py").write_text(server.replace("server.run()", f"server.run(port={port})"), "utf-8")
+    (tmp_path / "client.py").write_text(client.replace("8080", port), "utf-8")
+    chat = str(tmp_path / "client.py")
+    async with listening(await start(str(tmp_path / "server.py"))), running(chat, "Ada", interrupt=False) as ada:
+        assert await ada.line() == "people here: 1"
+        async with running(chat, "Bob", interrupt=False) as bob:
+            assert await bob.line() == "people here: 2"
+            assert await ada.line() == "Bob is here"
+            ada.type("hello, Bob")
+            assert await bob.line() == "Ada: hello, Bob"
+            bob.type("hello, Ada")
+            assert await ada.line() == "Bob: hello, Ada"
+
+
+async def test_each_path_is_a_room() -> None:
+    async with AsyncExitStack() as stack:
+        _, url = await stack.enter_async_context(serving("rooms_by_path/server.py"))
+        paths = ["/chat/general", "/chat/general", "/chat/help"]
+        ada, bob, eve = [
+            await stack.enter_async_context(running("rooms_by_path/client.py", path, url)) for path in paths
+        ]
+        assert [await each.line() for each in (ada, bob, eve)] == [f"you are in {path}" for path in paths]
+        ada.type("hello, general")
+        assert [await bob.line(), await ada.line()] == ["hello, general", "(1 heard it)"]
+        eve.type("/to /chat/general is anybody there?")
+        assert [await ada.line(), await bob.line()] == ["is anybody there?"] * 2
+        assert await eve.line() == "(2 heard it)"
+        bob.type("/all lunch is ready")
+        assert [await ada.line(), await eve.line()] == ["lunch is ready"] * 2
+        assert await bob.line() == "(2 heard it)"
+
+
+async def test_the_readme_of_ws_server_wrapper_go() -> None:
+    async with serving("from_other_libraries/go_server.py") as (screen, url):
+        assert await run("from_other_libraries/go_client.py", "Ada", url) == [
+            *("connected!", "hello 5", "I am Ada and ok", "True"),
+            *[f"update: [{topic}] {text}" for topic in ("go", "feed", "news") for text in ("first", "second", "third")],
+            "closed: 1000 by this program",
+        ]
+        assert await screen.line() == "chat: Ada was here"
+        async with Client(url) as nameless:
+            assert await nameless.request("whoami") == "nobody"
+            with pytest.raises(RemoteError, match="there is no file"):
+                await nameless.of("io").request("readFile", "../README.md")
+
+
+async def test_the_readme_of_commands_and_listen_channels() -> None:
+    async with serving("from_other_libraries/command_server.py") as (_, url), AsyncExitStack() as stack:
+        clients = [Client(url, auth=token) for token in ("valid", "other")]
+        welcomes = [client.wait_for("welcome", returns=str) for client in clients]
+        thanks = [client.events("thanks", returns=str) for client in clients]
+        for client in clients:
+            await stack.enter_async_context(client)
+        sessions = [(await welcome).removeprefix("Hello ") for welcome in welcomes]
+        for client in clients:
+            await client.of("rooms").request("join", "test")
+        await clients[0].of("rooms").request("join", "restricted")
+        with pytest.raises(RemoteError, match="not allowed"):
+            await clients[1].of("rooms").request("join", "restricted")
+        await clients[1].emit("thank", "restricted")
+        direct = clients[1].wait_for("direct", returns=str)
+        await clients[0].request("tell", sessions[1], "hello")
+        assert await direct == "hello"
+        await clients[1].request("thank", "test")
+        assert [await anext(each) for each in thanks] == ["Thank you for listening!"] * 2
+        assert [await anext(thanks[0])] == ["Thank you for listening!"], "one of each channel"
+
+
+async def test_the_readme_of_eyesore_ws() -> None:
+    async with serving("from_other_libraries/connector_server.py") as (screen, url):
+        async with open_websocket(url, subprotocols=[Subprotocol("xml"), Subprotocol("json")]) as websocket:
+            assert websocket.subprotocol == "json"
+            assert websocket.response is not None and websocket.response.headers["X-Served-By"] == "connector"
+            for message in ("{}", b"x" * 2000):
+                await websocket.send(message)
+                assert await websocket.recv() == message
+            await websocket.close(4001, "bye")
+        assert await screen.line() == "closed: True 4001 bye 2"
+        async with open_websocket(f"{url}?size=small") as websocket:
+            await websocket.send(b"x" * 2000)
+            with pytest.raises(ConnectionClosedError):
+                await websocket.recv()
+            assert websocket.close_code == 1009
+        assert (await screen.line()).startswith("closed: False 1009")
+        with pytest.raises(InvalidStatus) as refused:
+            await open_websocket(f"{url}?token=expired").__aenter__()
+        assert refused.value.response.status_code == 401
+        assert refused.value.response.headers.get_all("Set-Cookie") == ["user=; Max-Age=0", "id=; Max-Age=0"]
+        with pytest.raises(InvalidStatus):
+            await open_websocket(url, origin=Origin("https://evil.example")).__aenter__()
+
+
+async def test_the_readme_of_seehuhn_websocket() -> None:
+    async with serving("from_other_libraries/echo_server.py") as (_, url):
+        async with open_websocket(f"{url}api/ws", subprotocols=[Subprotocol("echo")]) as websocket:
+            assert websocket.subprotocol == "echo"
+            assert websocket.response is not None and websocket.response.headers["Server"] == "echo/1"
+            for message in ("hello", b"hello", "", b"", "é" * 100_000):
+                await websocket.send(message)
+                assert await websocket.recv() == message
+            await websocket.send(["in ", "three ", "pieces"])
+            assert await websocket.recv() == "in three pieces"
+        assert websocket.close_code == 1000
+        with pytest.raises(InvalidStatus) as refused:
+            await open_websocket(f"{url}secret").__aenter__()
+        assert refused.value.response.status_code == 403
+
+
+async def test_the_rooms_of_kwiscale() -> None:
+    def message(sender: str, text: str, to: str = "this room") -> dict[str, str]:
+        return {"sender": sender, "text": text, "to": to}
+
+    async with serving("from_other_libraries/room_server.py") as (screen, url), AsyncExitStack() as stack:
+        paths = ["/chat/general", "/chat/general", "/chat/administrators"]
+        ada, bob, eve = [await stack.enter_async_context(open_websocket(url.rstrip("/") + path)) for path in paths]
+
+        async def hears(websocket: ClientConnection, *messages: dict[str, str]) -> None:
+            assert [json.loads(await websocket.recv()) for _ in messages] == list(messages)
+
+        here = message("ada", "hello")
+        await ada.send(json.dumps(here))
+        await hears(ada, here, message("server", "sent"))
+        await hears(bob, here)
+        there = message("bob", "psst", "/chat/administrators")
+        await bob.send(json.dumps(there))
+        await hears(bob, message("server", "sent"))
+        await hears(eve, there)
+        everybody = message("eve", "lunch", "all")
+        await eve.send(json.dumps(everybody))
+        await hears(eve, everybody, message("server", "sent"))
+        await hears(ada, everybody)
+        await hears(bob, everybody)
+        await bob.close()
+        assert await screen.line() == "a client left /chat/general"
+
+
+async def test_a_slow_reader_of_a_price_feed_gets_the_latest() -> None:
+    async with serving("price_feed/server.py") as (server, url):
+        await refused(await start("price_feed/client.py", "--plan", "free", "--url", url), "refused: not allowed\n")
+        async with (
+            running("price_feed/client.py", "--url", url) as quick,
+            running("price_feed/client.py", "--url", url) as slow,
+        ):
+            assert re.fullmatch(r"[A-Z]{4}: [\d.]+ at tick \d+", await slow.line())
+            slow.process.send_signal(signal.SIGSTOP)
+            try:
+                assert server.process.stderr is not None
+                while b"reads too slowly: until its connection has drained" not in (
+                    line := await server.process.stderr.readline()
+                ):
+                    assert line
+                later = int((await quick.line()).rsplit(" ", 1)[1]) + 1000
+                while int((await quick.line()).rsplit(" ", 1)[1]) < later:
+                    pass  # the feed goes on for the other client
+            finally:
+                slow.process.send_signal(signal.SIGCONT)
+            gaps = [await slow.line_like("ticks were missed, the latest is") for _ in range(3)]
+            assert {gap.split(":")[0] for gap in gaps} == {"AAPL", "MSFT", "NVDA"}
+
+
+async def test_a_service_is_an_object_for_each_connection() -> None:
+    async with serving("service/server.py") as (screen, url):
+        assert await run("service/client.py", "apple", "pear", "apple", "--url", url) == [
+            "0 things sold today",
+            *["1 in the basket", "2 in the basket", "3 in the basket"],
+            "bought apple pear apple",
+        ]
+        assert await screen.line() == "a customer left (1000) with 0 things in the basket"
+        look = await run("service/client.py", "pear", "--look", "--url", url)
+        assert look == ["3 things sold today", "1 in the basket"]
+        assert await screen.line() == "a customer left (1000) with 1 things in the basket"

@@ -1,0 +1,173 @@
+"""The commands and whole programs of the guides for web frameworks, uvicorn and TLS, as their readers run them."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+import signal
+import ssl
+import subprocess
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pages import HOW_TO, commands, python_blocks
+from programs import PYTHON, UVICORN, UVICORN_STARTED, free_port, listening, printed_by, start
+from test_docs import blocks_of, program_of
+
+from wsrpc import Client, ConnectFailed, ConnectionLost, HandshakeRejected, Server
+
+
+@asynccontextmanager
+async def running(command: str, folder: Path) -> AsyncGenerator[str]:
+    """Run a command of uvicorn on a free port, and give its address; it must stop without a traceback."""
+    port = free_port()
+    process = await start(PYTHON[0], "-m", *shlex.split(command), "--port", str(port), cwd=folder)
+    async with listening(process, UVICORN_STARTED, signal.SIGTERM):
+        yield f"ws://127.0.0.1:{port}"
+
+
+# ---------------------------------------------------------------- programs
+
+FASTAPI = python_blocks("fastapi")
+PLAIN = "\n".join(python_blocks("frameworks"))
+[IN_UVICORN] = [block.text for block in blocks_of(HOW_TO / "uvicorn.md") if "app = FastAPI(" in block.text]
+ONE, FACTORY, *_ = commands("fastapi", "uvicorn")
+STARTED = [
+    *(
+        (command, FASTAPI[0], "/ws", ("add", 2, 3), 5)
+        for command in commands("fastapi", "uvicorn")
+        if command != FACTORY
+    ),
+    (FACTORY, "\n".join(FASTAPI[:2]), "/ws", ("buy", "apples"), 2),
+    *((command, IN_UVICORN, "/ws", ("add", 2, 3), 5) for command in commands("uvicorn", "uvicorn")),
+    *((each, PLAIN, "/", ("add", 2, 3), 5) for each in commands("frameworks", "uvicorn") if "project" not in each),
+]
+"""The commands of the pages, each with its program, the path, a request and the answer."""
+
+
+@pytest.mark.parametrize(("command", "program", "path", "request_", "answer"), STARTED)
+async def test_an_application_is_started_as_shown(
+    command: str, program: str, path: str, request_: tuple[str, *tuple[object, ...]], answer: object, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(program, "utf-8")
+    async with running(command, tmp_path) as url, Client(f"{url}{path}") as client:
+        assert await client.request(*request_) == answer
+
+
+DJANGO_SETTINGS = """
+SECRET_KEY = "for this test"
+ALLOWED_HOSTS = ["*"]
+INSTALLED_APPS = ["django.contrib.auth", "django.contrib.contenttypes", "django.contrib.sessions"]
+DATABASES = {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "database.sqlite3"}}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+ROOT_URLCONF = "project.settings"
+urlpatterns = []
+"""
+
+LOG_IN = """
+import os
+os.environ["DJANGO_SETTINGS_MODULE"] = "project.settings"
+import django
+django.setup()
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.test import Client
+call_command("migrate", verbosity=0)
+client = Client()
+client.force_login(User.objects.create_user("ada"))
+print(client.cookies["sessionid"].value)
+"""
+
+
+async def test_the_django_project_knows_who_is_logged_in(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    project.mkdir()
+    (project / "settings.py").write_text(DJANGO_SETTINGS, "utf-8")
+    (project / "asgi.py").write_text(program_of(HOW_TO / "frameworks.md", "asgi.py"), "utf-8")
+    session = (await printed_by(await start(PYTHON[0], "-c", LOG_IN, cwd=tmp_path))).strip()
+    [command] = [each for each in commands("frameworks", "uvicorn") if "project" in each]
+    async with running(command, tmp_path) as url:
+        async with Client(f"{url}/ws", headers={"Cookie": f"sessionid={session}"}) as client:
+            assert await client.request("whoami") == "ada"
+        with pytest.raises(HandshakeRejected) as caught:
+            await Client(f"{url}/ws").connect()
+        assert (caught.value.status, caught.value.body) == (401, "log in first")
+
+
+# ---------------------------------------------------------------- draining
+
+# The last part of each `app.py`: a handler that waits for its caller.
+SLOW = """
+
+@{target}.on("slow")
+async def slow(peer: Peer) -> str:
+    return await peer.request("name")
+"""
+GLOBAL = "\nfrom wsrpc import Peer" + SLOW.format(target="server")
+DRAINING = {"serve.py": ("uvicorn", 1, GLOBAL), "serve_factory.py": ("fastapi", 2, SLOW.format(target="rpc"))}
+"""The programs of the page, each with the page whose first blocks are its application."""
+
+
+@pytest.mark.parametrize("program", DRAINING)
+async def test_a_program_drains_before_uvicorn_stops(program: str, tmp_path: Path) -> None:
+    page, count, slow = DRAINING[program]
+    blocks = [block.text for block in blocks_of(HOW_TO / f"{page}.md") if block.language == "python"]
+    (tmp_path / "app.py").write_text("\n".join(blocks[:count]) + slow, "utf-8")
+    for name in DRAINING:
+        (tmp_path / name).write_text(program_of(HOW_TO / "uvicorn.md", name), "utf-8")
+    assert commands("uvicorn", "python") == ["python serve.py --port 8001"]
+    process = await start(PYTHON[0], program, "--port", str(free_port()), cwd=tmp_path)
+    async with listening(process, UVICORN, signal.SIGTERM) as address:
+        url = f"{address.replace('http', 'ws')}/ws"
+        started, may_end = asyncio.Event(), asyncio.Event()
+        client = Client(url, reconnect=None)
+
+        @client.on("name")
+        async def tell_name() -> str:
+            started.set()
+            await may_end.wait()
+            return "Ada"
+
+        async with client:
+            request = asyncio.create_task(client.request("slow"))
+            await started.wait()
+            process.send_signal(signal.SIGTERM)
+            last: BaseException | None = None
+            while not isinstance(last, HandshakeRejected):  # until it drains
+                if request.done():
+                    await request  # raises: the connection was closed
+                try:
+                    await (late := Client(url, reconnect=None)).connect()
+                    await late.close()
+                except ConnectFailed as failed:
+                    last = failed.last_error
+                except ConnectionLost as lost:  # it came just before the server drained
+                    last = lost
+            assert last.status == 503
+            may_end.set()
+            assert await request == "Ada"
+            assert process.stderr is not None
+            assert b"Application shutdown complete" in await process.stderr.read()
+            await process.wait()
+
+
+# ---------------------------------------------------------------- TLS
+
+
+async def test_the_certificates_are_made_as_shown(tmp_path: Path) -> None:
+    made = [*commands("tls", "openssl"), *commands("client-certificates", "openssl")]
+    assert len(made) == 3
+    for command in made:
+        ran = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(tmp_path / "ca.pem"))
+    context.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    trusting = ssl.create_default_context(cafile=str(tmp_path / "ca.pem"))
+    trusting.load_cert_chain(tmp_path / "client.pem", tmp_path / "client.key")
+    server = Server()
+    server.on("add", lambda a, b: a + b)
+    async with server.listen(ssl=context) as listener, Client(listener.url, ssl=trusting) as client:
+        assert await client.request("add", 2, 3) == 5

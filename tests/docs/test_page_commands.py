@@ -1,0 +1,97 @@
+"""The commands of the guides: each is run by a test, and what they install exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from pages import HOW_TO, commands, python_blocks
+from programs import ENVIRONMENT, PYTHON, ROOT
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
+INSTALLED = "test_what_is_installed_exists"
+FRAMEWORKS = "tests/docs/test_framework_pages.py"
+
+# By page and program: the test that runs the command, or what is done with it.
+KNOWN = {
+    ("browser", "pip"): INSTALLED,
+    ("browser", "npm"): INSTALLED,
+    ("browser", "python"): "tests/browser",
+    ("client-certificates", "openssl"): FRAMEWORKS,
+    ("fastapi", "pip"): INSTALLED,
+    ("fastapi", "uvicorn"): FRAMEWORKS,
+    ("frameworks", "uvicorn"): FRAMEWORKS,
+    ("migrate-ws-wrapper", "npm"): INSTALLED,
+    ("migrate-ws-wrapper", "python"): "tests/docs/test_migration_pages.py",
+    ("migrate-ws-wrapper", "node"): "tests/test_docs.py and tests/docs/test_migration_pages.py",
+    ("picows", "pip"): INSTALLED,
+    ("python-client", "wsrpc"): "test_the_command_writes_and_checks",
+    ("tls", "openssl"): FRAMEWORKS,
+    ("typescript", "wsrpc"): "test_the_command_writes_and_checks",
+    ("typescript", "npm"): INSTALLED,
+    ("typescript", "npx"): "interop/test_typescript_page.py",
+    ("typescript", "python"): "interop/test_typescript_page.py",
+    ("typescript", "node"): "interop/test_typescript_page.py",
+    ("uvicorn", "pip"): INSTALLED,
+    ("uvicorn", "uvicorn"): FRAMEWORKS,
+    ("uvicorn", "python"): FRAMEWORKS,
+}
+
+
+def test_every_command_is_known() -> None:
+    pages = [path.stem for path in HOW_TO.glob("*.md")]
+    assert {(page, command.split()[0]) for page in pages for command in commands(page)} == set(KNOWN)
+
+
+PACKAGES = {"fastapi", "ws", "ws-wrapper", "typescript", "@types/node", "@types/ws"}
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in KNOWN}))
+def test_what_is_installed_exists(page: str) -> None:
+    for program, *arguments in map(shlex.split, commands(page)):
+        if program in ("pip", "npm") and arguments[0] == "install":
+            if "--prefix" in arguments:
+                assert (ROOT / arguments[arguments.index("--prefix") + 1] / "package.json").exists()
+                continue
+            for name in arguments[1:]:
+                extra = re.fullmatch(r"\.\[(\w+)\]", name)
+                assert name in PACKAGES or name == "--save-dev" or (extra and extra[1] in EXTRAS), name
+        elif program == "python" and "/" in arguments[0]:
+            assert (ROOT / arguments[0]).exists()
+
+
+def test_the_table_of_extras_has_each_extra_and_what_it_installs() -> None:
+    section = (ROOT / "docs" / "index.md").read_text("utf-8").partition("\n## Install\n")[2].partition("\n## ")[0]
+    shown = dict(re.findall(r"^\| `([\w-]+)` \| ([^|]+) \|", section, re.MULTILINE))
+    installed = {name: ", ".join(re.split(r"[>=]", each)[0] for each in needed) for name, needed in EXTRAS.items()}
+    no_library = "none: install the framework and an ASGI server yourself"
+    assert shown == {**installed, "asgi": no_library, "all": "all libraries in this table"}
+    used = set(re.findall(r"'\.\[([\w,-]+)\]'", section))
+    assert used and set(",".join(used).split(",")) <= set(EXTRAS)
+
+
+def test_every_install_command_installs_a_clone() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        text = page.read_text("utf-8")
+        assert "python-wsrpc[" not in text, page
+        if "pip install" in text and page.name != "index.md":
+            assert "index.md#install)" in text, page
+
+
+@pytest.mark.parametrize("page", ["python-client", "typescript"])
+def test_the_command_writes_and_checks(page: str, tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text(f'{python_blocks(page)[0]}\nserver.run("127.0.0.1", 8080)\n', "utf-8")
+
+    def status_of(arguments: list[str]) -> int:
+        return subprocess.run([*PYTHON, "-m", "wsrpc", *arguments], cwd=tmp_path, env=ENVIRONMENT).returncode
+
+    shown = [shlex.split(command)[1:] for command in commands(page, "wsrpc")]
+    assert [status_of(arguments) for arguments in shown] == [0 for _ in shown]
+    [written] = [arguments[arguments.index("-o") + 1] for arguments in shown if "--check" not in arguments]
+    (tmp_path / written).write_text("something else", "utf-8")
+    assert status_of([*shown[0], "--check"]) == 1
