@@ -74,7 +74,7 @@ test-floors: $(STAMPS)/npm engines $(FLOORS)/.made
 # Another browser than the system's Chromium: make test-browser CHROMIUM=/path/to/chrome
 test-browser: $(STAMPS)/browser $(STAMPS)/docs $(STAMPS)/npm
 	CHROMIUM="$$(scripts/find_chromium.sh)" && export CHROMIUM && \
-	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=loadfile tests/browser $(ARGS)
+	  $(WITH_VENV) $(BIN)/python -m pytest -n 2 --dist=worksteal tests/browser $(ARGS)
 
 pictures: test-browser
 	for picture in docs/images/*.png; do cp "build/screenshots/$${picture##*/}" docs/images/ || exit 1; done
@@ -109,7 +109,7 @@ fmt: $(STAMPS)/dev
 
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
-	  tests/faults/test_cuts_soak.py tests/faults/test_resume_soak.py tests/faults/test_server_killed.py \
+	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
 	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.

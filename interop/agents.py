@@ -17,14 +17,14 @@ for an anonymous one. A command that fails raises `AgentError`.
 =============  ==========================================================================================
 listen         ``port=0, path=, keep=False`` → ``{"port", "url"}``; on 127.0.0.1. With ``keep``, the wrapper of the
                first connection is bound to all later ones
-connect        ``url, headers=, protocols=, sync=True`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
+connect        ``url, protocols=, sync=True`` → ``{"peer", "protocol"}`` once open. With ``peer``, that
                peer's wrapper, handlers kept, is bound to the new socket (how JavaScript reconnects). Without
                ``sync``, Node gives each message a turn of its own, as browsers do
 emit           ``event, args=[], channel=``
 request        ``event, args=[], channel=, timeout_ms=, ref=`` → when settled,
                ``{"resolved": value, "undefined": bool}`` or ``{"rejected": thrown}``
 cancel         ``ref, reason=``: aborts the request's signal (4.x)
-burst          ``n, event="add", concurrency=n, channel=, timeout_ms=``: n requests, ``add(k, 1)`` or
+burst          ``n, event="add", channel=, timeout_ms=``: n requests at once, ``add(k, 1)`` or
                ``event(k)`` that should give k → ``{"right", "wrong", "failed", "first_error"}``
 load           ``workers=4``: keeps the connection busy until it ends, with events ``noted(k)`` and requests
                ``tally(k)``, on the main channel and on "math" → ``{"right", "wrong", "failed", "left", "late"}``:
@@ -49,10 +49,8 @@ state          → ``{"peers", "connected", "pending", "active", "channels"}``; 
                has none; channels are the anonymous ones that the agent requested or made, still open
 events         ``kind=, peer=, at_least=0`` → takes the journal's entries (of that kind, of that peer; by
                default of any), oldest first, waiting until there are that many
-record         ``event, channel=, anonymous=False``: has an event that is not one of the handlers below put
-               into the journal, by later peers too; ``anonymous``: on anonymous channels made from now on
-set            ``middleware="refuse" | "append" | None`` (rejects every event and request; adds the argument
-               "appended"), ``error_props=bool`` (errors cross with all their fields; what JavaScript does
+set            ``middleware="refuse" | None`` (rejects every event and request), ``error_props=bool`` (errors
+               cross with all their fields; what JavaScript does
                by default under Node is to send the message alone), ``messages=bool`` (the journal gets each
                message that arrives), ``calls=bool`` (the other side is told of each call of a handler below by an
                event ``called(channel, event, args)``, an anonymous channel being ``{"h": id}``)
@@ -60,26 +58,25 @@ exit           ends the agent; leaving the block does that too
 =============  ==========================================================================================
 
 Handlers that every peer has, on the main channel, on "math" and on anonymous channels: ``echo(value)``,
-``args(*args)``, ``add(a, b)``, ``nothing()`` (undefined), ``nil()`` (null), ``blob(n)``, ``size(text)``,
-``slow(ms)`` → ms, ``hang()`` (journal: started; in 4.x aborted), ``wait(key)`` → key when `answer` says so
-(journal: started), or ``wait(key, "channel")`` → an anonymous channel, ``tally(value)`` → value (journal:
-tallied), ``fail(kind)`` with kind "error" (message "it failed", fields code and detail), "type", "async",
-"string", "object", "null" or "undefined", ``ask(event, *args)`` (requests this side on the same channel and
-returns the answer), ``askMany(event, n)`` (``event(k, 1)`` n times at once → list), ``log(*args)`` (journal:
-event). In 4.x also ``channel_make()`` (answers with an anonymous channel), ``channel_talk(n)`` (and emits
-``line`` n times on it at once), the streams ``count(n)``, ``steps(keys)`` (see `answer`), ``count_list(n)``,
-``count_then_fail(n)`` and ``ticks(ms)``, which is endless, and ``total({enough, wrong, abort})``, which sums
-up what the requestor sends: it says ``stop`` once it has enough, and at the item ``wrong`` it fails, or
-aborts the channel. ``doubled()`` streams twice what it is sent.
+``args(*args)``, ``add(a, b)``, ``nothing()`` (undefined), ``nil()`` (null), ``blob(n)``, ``size(text)``, ``hang()``
+(journal: started; in 4.x aborted), ``wait(key)`` → key when `answer` says so (journal: started), or ``wait(key,
+"channel")`` → an anonymous channel, ``tally(value)`` → value (journal: tallied), ``fail(kind)`` with kind "error"
+(message "it failed", fields code and detail), "type", "async", "string", "object", "null" or "undefined",
+``ask(event, *args)`` (requests this side on the same channel and returns the answer), ``askMany(event, n)``
+(``event(k, 1)`` n times at once → list), ``log(*args)`` (journal: event). In 4.x also ``channel_make()`` (answers
+with an anonymous channel), ``channel_talk(n)`` (and emits ``line`` n times on it at once), the streams ``count(n)``,
+``steps(keys)`` (see `answer`), ``count_list(n)``, ``count_then_fail(n)`` and ``ticks(ms)``, which is endless, and
+``total({enough, wrong, abort})``, which sums up what the requestor sends: it says ``stop`` once it has enough, and at
+the item ``wrong`` it fails, or aborts the channel. ``doubled()`` streams twice what it is sent.
 
-Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, ``produce``, what middleware and
-further fields of errors need, and a closing without a code. ``calls`` tells of them in the order in which messages
-arrive. In Go a handler takes a fixed number of arguments; those above that take any number get one list there, which
-the agent makes of them before the library sees the message. Events of ``log`` and ``record`` are taken from the
-messages themselves, in order, because each handler has a goroutine of its own. ``listen`` and ``connect`` take
-``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close have what the library
-tells its users: always 1011 if the other side has closed, and its code in the reason's text. Things thrown are always
-errors, and named "context.Canceled", "context.DeadlineExceeded" or "error".
+Go has the same commands and handlers, but for ``load``, ``exchange``, ``release``, ``produce``, ``answer`` and what
+answers then, ``calls``, ``protocols`` and ``keep``, what middleware and further fields of errors need, and a closing
+without a code. Its ``total`` takes all there is. In Go a handler takes a fixed number of arguments; those above that
+take any number get one list there, which the agent makes of them before the library sees the message. Events of
+``log`` are taken from the messages themselves, in order, because each handler has a goroutine of its own. ``listen``
+and ``connect`` take ``read_limit=``, bytes of a message, for the WebSocket library's own. ``events`` of kind close
+have what the library tells its users: always 1011 if the other side has closed, and its code in the reason's text.
+Things thrown are always errors, and named "context.Canceled", "context.DeadlineExceeded" or "error".
 
 Journal entries are dicts with ``kind`` and ``peer``: open; close (code, reason, clean); error (message);
 event (channel, event, args); started (channel, event); aborted (channel, event, reason: thrown); channel

@@ -33,11 +33,6 @@ CUTTABLE_4 = [(library, way) for library in SPEAK_4 for way in _ways(library)]
 EVERY = list(dict.fromkeys([*CUTTABLE, *CUTTABLE_4]))
 
 
-def only_binding(combinations: list[tuple[str, Way]]) -> list[tuple[str, Way]]:
-    """Those where JavaScript's wrapper goes on with another socket."""
-    return [(library, way) for library, way in combinations if way in BINDING]
-
-
 @dataclass(eq=False)
 class Cuttable:
     """Python and the agent with a `FaultProxy` between them."""

@@ -25,12 +25,9 @@ class Mirror:
     def __init__(self, told: Told) -> None:
         self._told = told
         self._given: dict[str, asyncio.Event] = {}
-        self._failing: set[str] = set()
 
-    def give(self, key: str, fail: bool = False) -> None:
+    def give(self, key: str) -> None:
         """Let whatever waits for ``key`` go on, now and later."""
-        if fail:
-            self._failing.add(key)
         self._given.setdefault(key, asyncio.Event()).set()
 
     def end(self) -> None:
@@ -66,8 +63,6 @@ class Mirror:
     async def wait_for(self, key: Any) -> str:
         name = str(key)
         await self._given.setdefault(name, asyncio.Event()).wait()
-        if name in self._failing:
-            raise RpcError(f"no {name}")
         return name
 
     def make_channel(self, ctx: Context) -> AnonymousChannel:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-import random
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -139,8 +138,6 @@ def fail(kind: str) -> None:
     """Raises what the interop tests want to see on JavaScript's side."""
     if kind == "rpc":
         raise RpcError("it failed", code="E_FAIL", data={"attempt": 1})
-    if kind == "number":
-        raise RpcError("it failed", code=42)
     if kind == "string":
         raise RpcError.of_value("just text")
     if kind == "object":
@@ -240,6 +237,13 @@ async def nothing_open(link: Link) -> None:
         assert (state["channels"], state["pending"] or 0) == (0, 0)  # Go does not tell what is pending
 
 
+async def closed_with(link: Link) -> dict[str, Any]:
+    """Why a channel ended in JavaScript."""
+    (closed,) = await link.journal("channel_closed")
+    reason: dict[str, Any] = closed["reason"]
+    return reason
+
+
 def text_of(thrown: dict[str, Any]) -> Any:
     """The text that was rejected with: before 4.x it becomes an Error in JavaScript, then it stays a value."""
     return thrown["message"] if thrown["is_error"] else thrown["value"]
@@ -332,19 +336,3 @@ class Agents:
         assert (link.peer.pending, link.peer.active) == (0, 0)
         left = asyncio.all_tasks() - tasks - {asyncio.current_task()}
         assert not left, left
-
-
-async def listen_again_and_again(agent: Agent) -> dict[str, Any]:
-    """The agent listens on a port that nobody takes while it is away, so that another can have it later.
-
-    Not on one that the system picks: it might give that to some outgoing connection meanwhile, even to the
-    client's own, which would then talk to itself.
-    """
-    for port in random.sample(range(20_000, 30_000), 50):
-        try:
-            bound: dict[str, Any] = await agent.call("listen", port=port, path="/ws")
-            return bound
-        except AgentError as exc:
-            if "EADDRINUSE" not in exc.message:
-                raise
-    raise AssertionError("50 ports are taken")

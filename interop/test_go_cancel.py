@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from interop.agents import AgentError
 from interop.peers import Link, until
 from wsrpc import RemoteError, RequestTimeout, RpcError
 
@@ -76,22 +75,6 @@ async def test_time_runs_out_in_python(go_link: Link, channel: str | None) -> No
     assert await caller.request("add", 1, 2) == 3
 
 
-async def test_a_cancellation_passes_through_both(go_link: Link) -> None:
-    ref, asked = go_link.start_asking("ask", "hang")
-    await go_link.journal("started")
-    await go_link.call("cancel", ref=ref, reason="bored")
-    (aborted,) = await go_link.journal("aborted")
-    assert aborted["reason"]["message"] == "bored"
-    await asked
-    task = asyncio.create_task(go_link.peer.request("ask", "hang"))
-    await go_link.seen.started.get()
-    task.cancel("bored")
-    _, reason = await go_link.seen.cancelled.get()
-    assert str(reason) == "bored"
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
 async def test_a_channel_that_comes_too_late_is_aborted(go_link: Link) -> None:
     asked = asyncio.create_task(go_link.peer.request("wait", "late channel", "channel"))
     await go_link.journal("started")
@@ -139,40 +122,3 @@ async def test_half_of_many_are_cancelled_both_ways(go_link: Link) -> None:
     answers = await asyncio.gather(*theirs_answered.values())
     assert [answer["resolved"] for answer in answers] == [N + k for k in theirs_answered]
     assert (peer.pending, seen.cancelled.empty()) == (0, True)
-
-
-async def test_cancellations_cross_answers(go_link: Link) -> None:
-    """Every other request is cancelled while its answer may be on the way: it gets its own, or none."""
-    peer = go_link.peer
-    theirs = [go_link.start_asking("gate", N + k) for k in range(N)]
-    for _ in range(N):  # they have left: in Go a context that ends meanwhile ends the connection
-        await go_link.seen.started.get()
-    ours = [asyncio.create_task(peer.request(*(["echo", k] if k % 4 else ["nil"]))) for k in range(N)]
-    go_link.seen.gate.set()
-
-    async def cancel_ours() -> None:
-        for task in ours[1::2]:
-            task.cancel("bored")
-
-    async def cancel_theirs(ref: str) -> None:
-        try:
-            await go_link.call("cancel", ref=ref, reason="bored")
-        except AgentError as exc:
-            if "no request under way" not in exc.message:  # it may have been answered already
-                raise
-
-    await asyncio.create_task(cancel_ours())
-    await asyncio.gather(*(cancel_theirs(ref) for ref, _ in theirs[1::2]))
-    for k, outcome in enumerate(await asyncio.gather(*ours, return_exceptions=True)):
-        if k % 2:
-            assert isinstance(outcome, asyncio.CancelledError)
-        else:
-            assert outcome == (k if k % 4 else None)
-    for k, (_, asked) in enumerate(theirs):
-        answer = await asked
-        if "rejected" in answer:
-            assert k % 2
-        else:
-            assert answer["resolved"] == N + k
-    counts = await go_link.call("burst", n=N)
-    assert counts == {"right": N, "wrong": 0, "failed": 0, "first_error": None}

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from interop.peers import Agents, Counterpart, Link, until
-from wsrpc import AnonymousChannel, ChannelClosed, Limits, RemoteError, RpcError, Stream, StreamOverflow
+from wsrpc import ChannelClosed, Limits, RemoteError, Stream, StreamOverflow
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -74,32 +74,6 @@ async def test_requests_on_a_channel_that_ends(go_link: Link) -> None:
     assert late["message"].endswith("is closed")
 
 
-async def test_a_conversation_that_python_serves(go_link: Link) -> None:
-    left: asyncio.Queue[str] = asyncio.Queue()
-
-    @go_link.app.on("chat")
-    async def chat(room: str, channel: AnonymousChannel) -> None:
-        async for line in channel.events("line", returns=str):
-            if line == "fail":
-                left.put_nowait(room)
-                raise RpcError("it failed", code="E_FAIL")
-            await channel.emit("log", room, line.upper())
-            left.put_nowait(line)
-
-    rooms = [f"room {k}" for k in range(20)]
-    channels = await asyncio.gather(*(go_link.ask("chat", room) for room in rooms))
-    await asyncio.gather(
-        *(go_link.tell("line", f"hi {room}", channel=at) for room, at in zip(rooms, channels, strict=True))
-    )
-    entries = await go_link.journal("event", at_least=20)
-    assert sorted(entry["args"] for entry in entries) == sorted([room, f"HI {room.upper()}"] for room in rooms)
-    for at in channels:
-        await go_link.tell("line", "fail", channel=at)
-    closed = await go_link.journal("channel_closed", at_least=20)
-    assert {entry["reason"]["message"] for entry in closed} == {"it failed"}
-    await until(lambda: go_link.peer.channels == 0)
-
-
 async def test_a_slow_reader_in_python(go_link: Link) -> None:
     """Go does not wait: what is not read yet is kept, up to a bound."""
     async with go_link.peer.stream("count", 2000, returns=int) as items:
@@ -127,65 +101,6 @@ async def test_a_slow_reader_in_go(go_link: Link) -> None:
     await go_link.call("abort_channel", channel=channel["channel"])
     await until(lambda: go_link.peer.channels == 0)
     assert len(made) <= 7
-
-
-async def test_streams_that_fail(go_link: Link) -> None:
-    @go_link.app.on("failing")
-    async def failing(n: int) -> AsyncIterator[int]:
-        for k in range(n):
-            yield k
-        raise RpcError("it failed", code="E_FAIL")
-
-    for n in (0, 3):
-        got = await go_link.call("iterate", event="failing", args=[n])
-        assert (got["items"], got["rejected"]["message"]) == (list(range(n)), "it failed")
-        read: list[int] = []
-        with pytest.raises(RemoteError, match=r"^the stream failed$"):
-            await collect(go_link.peer.stream("count_then_fail", n, returns=int), read)
-        assert read == list(range(n))
-
-
-async def test_uploads(go_link: Link) -> None:
-    @go_link.app.on("some")
-    async def some(items: AsyncIterator[int], enough: int = 3) -> int:
-        total = 0
-        async for item in items:
-            total += item
-            if item == enough:
-                break
-        return total
-
-    got = await go_link.call("upload", event="some")
-    assert got["resolved"] == 6
-    assert 4 <= got["sent"] <= 6
-
-    async def numbers() -> AsyncIterator[int]:
-        for k in range(50):
-            yield k
-
-    assert await go_link.peer.request("total", {"enough": 10}, send=numbers(), returns=int) == 10
-    with pytest.raises(RemoteError, match=r"^the sum is wrong$"):
-        await go_link.peer.request("total", {"wrong": 5}, send=numbers())
-    with pytest.raises((RemoteError, ChannelClosed), match="the sum is wrong"):
-        await go_link.peer.request("total", {"wrong": 5, "abort": True}, send=numbers())
-    async with go_link.peer.stream("doubled", send=numbers(), returns=int) as items:
-        assert [item async for item in items] == list(range(0, 100, 2))
-
-
-async def test_many_streams_at_once(go_link: Link) -> None:
-    async def read(n: int) -> list[int]:
-        return [k async for k in go_link.peer.stream("count", n, returns=int)]
-
-    @go_link.app.on("numbers")
-    async def numbers(n: int) -> AsyncIterator[int]:
-        for k in range(n):
-            yield k
-
-    sizes = range(20, 40)
-    ours = await asyncio.gather(*(read(n) for n in sizes))
-    assert ours == [list(range(n)) for n in sizes]
-    theirs = await asyncio.gather(*(go_link.call("iterate", event="numbers", args=[n]) for n in sizes))
-    assert theirs == [{"items": list(range(n))} for n in sizes]
 
 
 async def test_a_stream_that_nobody_can_hold_back(gopher: Counterpart, agents: Agents) -> None:

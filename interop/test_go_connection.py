@@ -53,18 +53,6 @@ async def test_a_drop(go_link: Link, who: str) -> None:
     await go_link.journal("channel_closed")
 
 
-async def test_python_closes(go_link: Link) -> None:
-    work = await busy(go_link)
-    await go_link.close(4001, "enough")
-    info = await go_link.closed
-    assert (info.code, info.reason, info.was_clean, info.user_closed) == (4001, "enough", True, True)
-    await check_ended(go_link, work)
-    (closed,) = await go_link.journal("close")
-    assert (closed["code"], closed["by_user"]) == (1011, False)
-    assert "4001" in closed["reason"]
-    assert "enough" in closed["reason"]
-
-
 async def test_go_closes(gopher: Counterpart, agents: Agents) -> None:
     """The code arrives, or the connection was dropped before; a code or a reason that cannot be sent is always that."""
     for code, reason, codes in [
@@ -82,14 +70,6 @@ async def test_go_closes(gopher: Counterpart, agents: Agents) -> None:
             await check_ended(link, work)
             (closed,) = await link.journal("close")
             assert (closed["code"], closed["reason"], closed["by_user"]) == (code, reason, True)
-
-
-async def test_what_was_sent_arrives_before_the_close(go_link: Link) -> None:
-    for k in range(100):
-        await go_link.peer.emit("log", k, "x" * 1000)
-    await go_link.close()
-    entries = await go_link.journal("event", at_least=100)
-    assert [entry["args"][0] for entry in entries] == list(range(100))
 
 
 async def test_go_binds_another_connection(agents: Agents) -> None:
@@ -131,10 +111,3 @@ async def test_python_binds_another_connection(agents: Agents) -> None:
             assert await client.request("ask", "add", 1, 2) == 3
             answer = await agent.call("request", peer=first + 1, event="add", args=[1, 2])
             assert answer["resolved"] == 3
-
-
-async def test_bursts_from_both_sides_at_once(go_link: Link) -> None:
-    calls = [go_link.peer.of("math").request("add", k, 1) for k in range(1000)]
-    counts, *answers = await asyncio.gather(go_link.call("burst", n=1000, event="later", channel="math"), *calls)
-    assert counts == {"right": 1000, "wrong": 0, "failed": 0, "first_error": None}
-    assert answers == list(range(1, 1001))

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Agents, Counterpart, Link, until
+from interop.peers import Link, until
 from wsrpc import RemoteError, RpcError
-from wsrpc.errors import UnexpectedChannel
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -121,39 +120,6 @@ async def test_a_whole_float_is_no_int(go_link: Link) -> None:
     assert (received, type(received[0])) == ([2], int)
 
 
-async def test_surplus_arguments_of_an_event_from_go(go_link: Link) -> None:
-    received: list[Any] = []
-    go_link.app.on("received", lambda value: received.append(value))
-    await go_link.tell("received", 1, 2, 3)
-    await go_link.quiet()
-    assert received == [1] and go_link.peer.ignored["surplus arguments"] == 1
-
-
-async def test_text(go_link: Link) -> None:
-    text = "<a href='x'>&amp;</a> \u2028\u2029 ünï \U0001f600 \x00\x7f"
-    for value in (text, {text: [text]}):
-        assert await go_link.peer.request("echo", value) == value
-        assert await go_link.ask("echo", value) == value
-    # Go sends no lone surrogates, but what passes through it may have some, escaped.
-    await go_link.call("send_raw", data='{"i":5,"a":["echo","\\ud800"]}')
-    await go_link.call("send_raw", data='{"a":["log","\\ud800"]}')
-    await go_link.quiet()
-    assert go_link.peer.connected
-    assert go_link.seen.events.empty()
-
-
-async def test_nothing_and_null_as_results(go_link: Link) -> None:
-    assert await go_link.peer.request("nothing", returns=int | None) is None
-    assert await go_link.peer.request("nil", returns=int | None) is None
-    assert await go_link.ask("nothing") is None
-    # A channel is never a null here, as it is in JavaScript.
-    with pytest.raises(UnexpectedChannel, match="'channel_make'"):
-        await go_link.peer.request("channel_make")
-    with pytest.raises(UnexpectedChannel, match="'channel_make'"):
-        await go_link.peer.request("channel_make", returns=int | None)
-    assert len(await go_link.journal("channel_closed", at_least=2)) == 2
-
-
 async def test_reserved_names_from_outside(go_link: Link) -> None:
     """Go looks such events up like any other, finds handlers of its own, and does not run them."""
     for event in ("open", "close", "error", "message"):
@@ -162,15 +128,3 @@ async def test_reserved_names_from_outside(go_link: Link) -> None:
     assert await go_link.peer.request("add", 1, 2) == 3
     assert (await go_link.call("events", kind="close")) == []
     await until(lambda: go_link.peer.ignored["response to no request"] == 4)
-
-
-async def test_two_requests_with_one_id(gopher: Counterpart, agents: Agents) -> None:
-    async with agents.link(*gopher) as link:
-        await link.call("send_raw", data='{"i":5,"a":["gate",1]}')
-        assert await link.seen.started.get() == 1
-        await link.call("send_raw", data='{"i":5,"a":["gate",2]}')
-        await link.quiet()
-        assert link.seen.started.empty()
-        link.seen.gate.set()
-        await until(lambda: link.peer.active == 0)
-        assert await link.ask("add", 1, 2) == 3

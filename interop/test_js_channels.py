@@ -7,12 +7,10 @@ from typing import Any
 
 import pytest
 
-from interop.peers import Link, until
+from interop.peers import Link, closed_with, until
 from wsrpc import (
     AnonymousChannel,
-    BadResult,
     ChannelClosed,
-    ConnectionLost,
     Context,
     RemoteError,
     RpcError,
@@ -42,10 +40,6 @@ class Chat:
                 if line == "bye":
                     self.ended.put_nowait("left")
                     return
-                if line == "fail":
-                    raise RpcError("it failed", code="E_FAIL", data={"attempt": 1})
-                if line == "break":
-                    raise ValueError("the password is secret")
                 await channel.emit("log", room, line.upper())
         except asyncio.CancelledError as exc:
             self.ended.put_nowait(exc.args[0] if exc.args else None)
@@ -57,46 +51,7 @@ def chat(link_4: Link) -> Chat:
     return Chat(link_4)
 
 
-async def closed_with(link: Link) -> dict[str, Any]:
-    """Why a channel ended in JavaScript."""
-    (closed,) = await link.journal("channel_closed")
-    reason: dict[str, Any] = closed["reason"]
-    return reason
-
-
 # ---------------------------------------------------------------- JavaScript opens
-
-
-async def test_a_conversation_that_javascript_opens(link_4: Link, chat: Chat) -> None:
-    for place in (None, "math"):
-        theirs = await link_4.ask("chat", "lobby", channel=place)
-        ours = await chat.channels.get()
-        for line in ("hi", "ünï \U0001f600"):
-            await link_4.tell("line", line, channel=theirs)
-        entries = await link_4.journal("event", at_least=2)
-        assert [entry["args"] for entry in entries] == [["lobby", "HI"], ["lobby", "ÜNÏ \U0001f600"]]
-        assert [entry["channel"] for entry in entries] == [theirs, theirs]
-        assert await link_4.ask("count", channel=theirs) == 5
-        assert await ours.request("add", 1, 2, returns=int) == 3
-        # Each handler asks back on the channel that it is on.
-        assert await ours.request("ask", "add", 20, 1) == 21
-        assert await ours.request("askMany", "add", 20) == list(range(1, 21))
-        thrown = await link_4.ask_in_vain("nonesuch", channel=theirs)
-        assert thrown["message"] == f"No event listener for 'nonesuch' on channel '{ours.id}'"
-        await link_4.tell("line", "bye", channel=theirs)
-        assert await chat.ended.get() == "left"
-        assert (await closed_with(link_4))["message"] == "closed"
-        assert (ours.closed, ours.close_reason) == (True, None)
-
-
-async def test_bursts_on_a_channel_both_ways(link_4: Link, chat: Chat) -> None:
-    theirs = await link_4.ask("chat", "lobby")
-    ours = await chat.channels.get()
-    calls = [ours.request("add", k, 1) for k in range(1000)]
-    counts, *answers = await asyncio.gather(link_4.call("burst", n=1000, channel=theirs), *calls)
-    assert counts == {"right": 1000, "wrong": 0, "failed": 0, "first_error": None}
-    assert answers == list(range(1, 1001))
-    await link_4.call("abort_channel", channel=theirs)
 
 
 async def test_javascript_aborts_its_conversation(link_4: Link, chat: Chat) -> None:
@@ -156,18 +111,6 @@ async def test_what_javascript_waits_for_when_the_channel_ends(link_4: Link, cha
     assert await chat.ended.get() == "bored"
 
 
-async def test_a_conversation_that_fails(link_4: Link, chat: Chat, caplog: pytest.LogCaptureFixture) -> None:
-    theirs = await link_4.ask("chat", "lobby")
-    await link_4.tell("line", "fail", channel=theirs)
-    got = await closed_with(link_4)
-    assert (got["message"], got["props"]) == ("it failed", {"code": "E_FAIL", "data": {"attempt": 1}})
-    theirs = await link_4.ask("chat", "lobby")
-    await link_4.tell("line", "break", channel=theirs)
-    got = await closed_with(link_4)
-    assert (got["message"], got["props"]["code"]) == ("internal error", "wsrpc.internal")
-    assert "the password is secret" in caplog.text
-
-
 async def test_the_form_of_ws_wrapper(link_4: Link) -> None:
     """The handler registers on the channel, and returns it."""
     heard: asyncio.Queue[str] = asyncio.Queue()
@@ -204,90 +147,7 @@ async def test_javascript_closes_without_telling(link_4: Link, chat: Chat) -> No
     assert "does not exist" in ended.message
 
 
-async def test_the_connection_drops_in_a_conversation(link_4: Link, chat: Chat) -> None:
-    await link_4.ask("chat", "lobby")
-    ours = await chat.channels.get()
-    waiting = asyncio.create_task(ours.request("hang"))
-    await link_4.journal("started")
-    await link_4.call("terminate")
-    assert isinstance(await chat.ended.get(), ConnectionLost)
-    assert isinstance(ours.close_reason, ConnectionLost)
-    with pytest.raises((ConnectionLost, ChannelClosed)):
-        await waiting
-    await link_4.closed
-
-
 # ---------------------------------------------------------------- Python opens
-
-
-async def test_a_conversation_that_python_opens(link_4: Link) -> None:
-    for caller in (link_4.peer, link_4.peer.of("math")):
-        heard: asyncio.Queue[str] = asyncio.Queue()
-        channel = await caller.open_channel("channel_make")
-        channel.on("line", heard.put_nowait)
-        channel.on("add", lambda a, b: a + b)
-        (made,) = await link_4.journal("channel")
-        theirs = made["channel"]
-        assert await channel.request("add", 1, 2, returns=int) == 3
-        assert await link_4.ask("add", 3, 4, channel=theirs) == 7
-        assert await channel.request("ask", "add", 20, 1) == 21
-        await channel.emit("log", "hi")
-        (entry,) = await link_4.journal("event")
-        assert (entry["channel"], entry["args"]) == (theirs, ["hi"])
-        await link_4.tell("line", "hello", channel=theirs)
-        assert await heard.get() == "hello"
-        with pytest.raises(RemoteError, match=r"^it failed$"):
-            await channel.request("fail", "error")
-        await channel.abort("bored")
-        assert (await closed_with(link_4))["value"] == "bored"
-        with pytest.raises(ChannelClosed, match="bored"):
-            await channel.request("add", 1, 2)
-        assert link_4.peer.channels == 0
-
-
-async def test_python_aborts_its_channel(link_4: Link) -> None:
-    for given, value, message in [
-        *((reason, reason, None) for reason in REASONS),
-        (RpcError("bored"), None, "bored"),
-        (None, None, "Request aborted"),
-    ]:
-        channel = await link_4.peer.open_channel("channel_make")
-        await channel.abort(given)
-        got = await closed_with(link_4)
-        assert (got["value"], got["message"]) == (value, message)
-
-
-async def test_leaving_the_block_of_a_channel(link_4: Link) -> None:
-    async with await link_4.peer.open_channel("channel_make") as channel:
-        assert await channel.request("add", 1, 2) == 3
-    assert (channel.closed, channel.close_reason) == (True, None)
-    assert (await closed_with(link_4))["message"] == "closed"
-
-
-async def test_javascript_aborts_a_channel_of_python(link_4: Link) -> None:
-    cases: list[tuple[dict[str, Any], Any, str | None]] = [
-        *(({"reason": reason}, reason, None) for reason in REASONS),
-        ({"reason": {"$error": {"message": "bored"}}}, None, "bored"),
-        ({}, None, "Request aborted"),
-    ]
-    for given, value, message in cases:
-        channel = await link_4.peer.open_channel("channel_make")
-        (made,) = await link_4.journal("channel")
-        lines = channel.events("line")
-        waiting = asyncio.create_task(channel.request("hang"))
-        await link_4.journal("started")
-        await link_4.call("abort_channel", channel=made["channel"], **given)
-        await channel.wait_closed()
-        if message is None:
-            assert channel.close_reason == value
-        else:
-            assert channel.close_reason.message == message
-        with pytest.raises(ChannelClosed):
-            await waiting
-        with pytest.raises(RemoteError) as raised:
-            await anext(lines)
-        assert (raised.value.data, raised.value.plain) == (value, message is None)
-        await closed_with(link_4)
 
 
 async def test_events_that_come_with_the_channel(link_4: Link) -> None:
@@ -313,50 +173,6 @@ async def test_python_closes_without_telling(link_4: Link) -> None:
     channel.close()
     await link_4.tell("line", "are you there?", channel=made["channel"])
     assert "does not exist" in (await closed_with(link_4))["message"]
-
-
-async def test_an_answer_that_is_no_channel(link_4: Link) -> None:
-    with pytest.raises(BadResult):
-        await link_4.peer.open_channel("add", 1, 2)
-    with pytest.raises(RemoteError, match="nonesuch"):
-        await link_4.peer.open_channel("nonesuch")
-
-
-async def test_opening_is_cancelled(link_4: Link) -> None:
-    """JavaScript answers before it could be cancelled: the channel that comes too late is aborted."""
-    opening = asyncio.create_task(link_4.peer.open_channel("channel_make"))
-
-    async def cancel() -> None:
-        opening.cancel("bored")  # begins after the request was sent, and before its answer can be here
-
-    await asyncio.create_task(cancel())
-    with pytest.raises(asyncio.CancelledError):
-        await opening
-    await closed_with(link_4)
-    assert (link_4.peer.channels, link_4.peer.pending) == (0, 0)
-
-
-async def test_javascript_gives_up_while_python_opens(link_4: Link) -> None:
-    """The request is cancelled before its handler has an answer: no channel comes to be."""
-    ref, asked = link_4.start_asking("gate")
-    await link_4.seen.started.get()
-    await link_4.call("cancel", ref=ref, reason="bored")
-    assert await link_4.seen.cancelled.get() == ("bored", "bored")
-    assert (await asked)["rejected"]["name"] == "RequestAbortedError"
-    assert link_4.peer.channels == 0
-
-
-async def test_the_connection_drops_with_channels_open(link_4: Link) -> None:
-    channels = [await link_4.peer.open_channel("channel_make") for _ in range(5)]
-    assert link_4.peer.channels == 5
-    lines = channels[0].events("line")
-    await link_4.call("terminate")
-    for channel in channels:
-        await channel.wait_closed()
-        assert isinstance(channel.close_reason, ConnectionLost)
-    with pytest.raises(ConnectionLost):
-        await anext(lines)
-    await link_4.closed
 
 
 # ---------------------------------------------------------------- both at once

@@ -9,15 +9,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections import Counter
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
 import pytest_asyncio
 
-from interop.cuts import CUTTABLE_4, EVERY, SPEAK_4, Cuttable, How, cuttable, only_binding
-from interop.peers import DIALERS, Agents, link_as_server, text_of, until
+from interop.cuts import CUTTABLE_4, EVERY, SPEAK_4, Cuttable, How, cuttable
+from interop.peers import DIALERS, Agents, link_as_server, text_of
 from wsrpc import AnonymousChannel, Client, ConnectionLost, Context, Server
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
@@ -40,13 +39,6 @@ async def line(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerator
 @pytest_asyncio.fixture(loop_scope="session", params=CUTTABLE_4, ids=names(CUTTABLE_4))
 async def line_4(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerator[Cuttable]:
     """What has cancellation, anonymous channels and streams."""
-    async with cuttable(agents, *request.param) as made:
-        yield made
-
-
-@pytest_asyncio.fixture(loop_scope="session", params=only_binding(CUTTABLE_4), ids=names(only_binding(CUTTABLE_4)))
-async def bound_4(request: pytest.FixtureRequest, agents: Agents) -> AsyncGenerator[Cuttable]:
-    """The same, where JavaScript binds its wrapper to the new socket."""
     async with cuttable(agents, *request.param) as made:
         yield made
 
@@ -251,36 +243,6 @@ async def test_many_channels_of_before_and_new_ones(line_4: Cuttable) -> None:
     await line.ask("echo", "that has arrived")
 
 
-async def test_what_is_said_on_a_channel_of_before(bound_4: Cuttable) -> None:
-    line = bound_4
-    said = serve_talks(line)
-    ours = await line.caller.open_channel("channel_make")
-    ours.on("line", said.append)
-    (entry,) = await line.journal("channel")
-    theirs = [await line.ask("talk") for _ in range(2)]
-    async with line.down():
-        assert isinstance(ours.close_reason, ConnectionLost)
-    assert await line.journal("channel_closed", 0) == []  # nobody has told JavaScript
-    ignored = Counter(line.peer.ignored)
-    await line.call("abort_channel", channel=theirs.pop())
-    await line.ask("echo", "that has arrived")
-    assert line.peer.ignored - ignored == {"abort of no channel": 1}
-    for channel in (entry["channel"], *theirs):
-        await line.journal("message", 0)
-        await line.journal("channel_closed", 0)
-        thrice = (line.call("emit", event="line", args=[k], channel=channel) for k in range(3))
-        refused, *_ = await asyncio.gather(line.call("request", event="echo", channel=channel), *thrice)
-        assert "does not exist" in text_of(refused["rejected"])
-        await line.ask("echo", "that has arrived")
-        (closed,) = await line.journal("channel_closed")
-        assert closed["channel"] == channel
-        assert "does not exist" in closed["reason"]["message"]
-        messages = [json.loads(entry["data"]) for entry in await line.journal("message")]
-        assert len([message for message in messages if "h" in message]) == 1
-    assert said == []
-    assert line.peer.ignored - ignored == {"abort of no channel": 1}
-
-
 # ---------------------------------------------------------------- streams
 
 
@@ -316,115 +278,7 @@ async def give(line: Cuttable, key: int) -> None:
     await line.agent.call("answer", keys=[key])
 
 
-async def test_a_generator_of_javascript_while_it_is_offline(line_4: Cuttable) -> None:
-    """It goes on; when its tenth message waits for a socket, the next one ends it."""
-    line = line_4
-    before = line.js
-    async with line.caller.stream("ticks", 1, returns=int) as stream:
-        assert await anext(stream) == 0
-        async with line.down():
-            await line.agent.call("events", kind="stream_ended", peer=before, at_least=1)
-            with pytest.raises(ConnectionLost):
-                async for _ in stream:
-                    pass
-    assert await line.caller.request("echo", "works") == "works"
-    if line.way != "new-wrapper":
-        # Its queue: items, for which there is nobody, and the abort.
-        assert line.peer.ignored["abort of no channel"] == 1
-
-
-async def test_a_stream_that_javascript_reads(line_4: Cuttable) -> None:
-    line = line_4
-    taken, stopped = asyncio.Event(), asyncio.Event()
-
-    async def numbers() -> AsyncIterator[int]:
-        try:
-            yield 0
-            taken.set()
-            await asyncio.get_running_loop().create_future()
-        finally:
-            stopped.set()
-
-    line.app.on("numbers", numbers)
-    reading = asyncio.create_task(line.call("iterate", event="numbers"))
-    await taken.wait()
-    before = line.js
-    async with line.down():
-        await stopped.wait()
-        await until(lambda: line.peer.active == 0)
-    assert await line.caller.request("echo", "works") == "works"
-    assert (await line.agent.call("state", peer=before))["channels"] >= 1
-    await leave([reading])
-
-
-async def test_an_upload_to_javascript(line_4: Cuttable) -> None:
-    line = line_4
-    closed = asyncio.Event()
-
-    async def items() -> AsyncIterator[int]:
-        try:
-            for k in range(3):
-                yield k
-            await asyncio.get_running_loop().create_future()
-        finally:
-            closed.set()
-
-    sending = asyncio.create_task(line.caller.request("total", {}, send=items()))
-    taken = await line.journal("taken", 3)
-    assert [entry["item"] for entry in taken] == [0, 1, 2]
-    (made,) = await line.journal("channel")
-    async with line.down():
-        check_lost(list(await asyncio.gather(sending, return_exceptions=True)))
-        await closed.wait()
-    assert await line.caller.request("total", {}, send=[1, 2, 3]) == 6
-    assert [entry["channel"] for entry in await line.agent.call("events", kind="channel_closed")] != [made["channel"]]
-
-
-async def test_an_upload_from_javascript(line_4: Cuttable) -> None:
-    line = line_4
-    got: list[int] = []
-    ended: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
-    full = asyncio.Event()
-
-    async def collect(items: AsyncIterator[int]) -> int:
-        try:
-            async for item in items:
-                got.append(item)
-                if len(got) == 3:
-                    full.set()
-        except BaseException as exc:
-            ended.set_result(exc)
-            raise
-        return sum(got)
-
-    line.app.on("collect", collect)
-    sending = asyncio.create_task(line.call("upload", event="collect"))
-    await full.wait()
-    async with line.down():
-        exc = await ended  # the handler is cancelled, as that of any request
-    assert isinstance(exc, asyncio.CancelledError)
-    assert isinstance(exc.args[0], ConnectionLost)
-    check_prefix(got)
-    assert await line.ask("add", 1, 2) == 3
-    await leave([sending])
-
-
 # ---------------------------------------------------------------- codes, and other ends
-
-
-async def test_javascript_closes_for_a_restart(line: Cuttable) -> None:
-    """A Close frame is an end as any other; only its code is another."""
-    pending = asyncio.create_task(line.caller.request("hang", timeout=None))
-    await line.journal("started")
-    await line.call("close", code=1012, reason="back soon")
-    info = await line.closed.get()
-    assert (info.code, info.reason, info.was_clean) == (1012, "back soon", True)
-    with pytest.raises(ConnectionLost) as raised:
-        await pending
-    assert (raised.value.code, raised.value.reason, raised.value.outcome) == (1012, "back soon", "unknown")
-    await line.journal("close")
-    await line.back()
-    assert await line.caller.request("ask", "add", 1, 2) == 3
 
 
 @pytest.mark.parametrize("library", DIALERS)

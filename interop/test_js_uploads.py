@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from interop.peers import COMBINATIONS_4, Agents, Link, Role, named, nothing_open
-from wsrpc import ConnectionLost, Limits, RemoteError, RpcError
+from interop.peers import COMBINATIONS_4, Agents, Link, Role, closed_with, named, nothing_open
+from wsrpc import Limits, RemoteError, RpcError
 
 pytestmark = pytest.mark.asyncio(loop_scope="session")
 
@@ -91,17 +91,10 @@ class Source:
         raise error
 
 
-async def closed_with(link: Link) -> dict[str, Any]:
-    """Why a channel ended in JavaScript."""
-    (closed,) = await link.journal("channel_closed")
-    reason: dict[str, Any] = closed["reason"]
-    return reason
-
-
 # ---------------------------------------------------------------- JavaScript sends
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+@pytest.mark.parametrize("n", [0, 1, 1000])
 async def test_javascript_uploads(link_4: Link, uploads: Uploads, n: int) -> None:
     for channel in (None, "math"):
         got = await link_4.call("upload", event="upload", args=["numbers"], n=n, channel=channel)
@@ -184,21 +177,6 @@ async def test_javascript_aborts_its_upload(link_4: Link, uploads: Uploads) -> N
         assert await uploads.ended.get() == reason
 
 
-async def test_the_connection_drops_while_javascript_uploads(link_4: Link, uploads: Uploads) -> None:
-    channel = await link_4.ask("upload", "numbers")
-    assert await link_4.ask("next", {"value": 1, "done": False}, channel=channel) is None
-    await link_4.call("terminate")
-    assert isinstance(await uploads.ended.get(), ConnectionLost)
-    await link_4.closed
-
-
-async def test_many_uploads_of_javascript_at_once(link_4: Link, uploads: Uploads) -> None:
-    got = await asyncio.gather(
-        *(link_4.call("upload", event="upload", args=[str(k)], n=50 + k) for k in range(20)),
-    )
-    assert got == [{"resolved": sum(range(50 + k)), "sent": 50 + k} for k in range(20)]
-
-
 async def test_javascript_sends_and_reads(link_4: Link, uploads: Uploads) -> None:
     for n in (0, 1, 500):
         got = await link_4.call("exchange", event="doubled", n=n)
@@ -208,7 +186,7 @@ async def test_javascript_sends_and_reads(link_4: Link, uploads: Uploads) -> Non
 # ---------------------------------------------------------------- Python sends
 
 
-@pytest.mark.parametrize("n", [0, 1, 2, 1000])
+@pytest.mark.parametrize("n", [0, 1, 1000])
 async def test_python_uploads(link_4: Link, n: int) -> None:
     source = Source()
     for caller in (link_4.peer, link_4.peer.of("math")):
@@ -262,33 +240,6 @@ async def test_python_cancels_its_upload(link_4: Link) -> None:
         await sending
     assert source.closed.is_set()
     assert (await closed_with(link_4))["value"] == "bored"
-
-
-async def test_uploading_to_what_takes_nothing(link_4: Link) -> None:
-    source = Source()
-    with pytest.raises(RemoteError, match="nonesuch"):
-        await link_4.peer.request("nonesuch", send=source.items())
-    assert (source.made, link_4.peer.channels) == (0, 0)
-
-
-async def test_the_connection_drops_while_python_uploads(link_4: Link) -> None:
-    source = Source()
-    sending = asyncio.create_task(link_4.peer.request("total", send=source.items()))
-    await link_4.journal("taken", at_least=3)
-    await link_4.call("terminate")
-    with pytest.raises(ConnectionLost):
-        await sending
-    assert source.closed.is_set()
-    await link_4.closed
-    assert (link_4.peer.channels, link_4.peer.pending) == (0, 0)
-
-
-async def test_many_uploads_of_python_at_once(link_4: Link) -> None:
-    def numbers(n: int) -> Iterator[int]:
-        yield from range(n)
-
-    calls = [link_4.peer.request("total", send=numbers(50 + k)) for k in range(20)]
-    assert await asyncio.gather(*calls) == [sum(range(50 + k)) for k in range(20)]
 
 
 async def test_python_sends_and_reads(link_4: Link) -> None:

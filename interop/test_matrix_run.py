@@ -22,7 +22,6 @@ def pytest_configure(config):
     matrix.HERE = config.rootpath / "part"
     matrix.WHOLE = (config.rootpath, matrix.HERE, config.rootpath / "elsewhere")
     matrix.RESULTS = config.rootpath / "matrix.json"
-    matrix.PAGE = config.rootpath / "page.md"
     matrix.ROWS = {"events": "Events", "requests": "Requests"}
     config.addinivalue_line("markers", "behaviour(row): fills that row")
     config.pluginmanager.register(matrix.Matrix(config))
@@ -60,7 +59,6 @@ def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Py
     pytester.mkdir("part")
     pytester.mkdir("elsewhere")
     write(pytester)
-    (pytester.path / "page.md").write_text("<!-- matrix -->\n<!-- end of matrix -->\n", "utf-8")
     (pytester.path / "matrix.json").write_text(json.dumps(WORKS), "utf-8")
     return pytester
 
@@ -80,7 +78,6 @@ def test_what_works_is_written(run: pytest.Pytester) -> None:
     assert run.runpytest_subprocess("part").ret == pytest.ExitCode.TESTS_FAILED, "it was not so before"
     assert run.runpytest_subprocess("part", "--matrix-write").ret == 0
     assert kept(run) == WORKS
-    assert "| Events | yes |" in (run.path / "page.md").read_text("utf-8")
     assert run.runpytest_subprocess("part").ret == 0
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 
@@ -24,8 +24,6 @@ class Process:
     """A process with a node, and what others may call there."""
 
     def __init__(self, engine: Engine) -> None:
-        self.ran: list[int] = []
-        self.heard: list[int] = []
         self.parked = asyncio.Event()
         self.cancelled = 0
         self.lost: list[str] = []
@@ -34,13 +32,8 @@ class Process:
         self.links = NodeLinks(self.node, Limits(), {}, serve=self.serve, lost=self.lost.append)
 
     def serve(self, side: Registrar) -> None:
-        side.on("note", self.heard.append)
-        for handler in (self.count, self.park, self.numbers, self.total):
-            side.on(handler.__name__, handler)
-
-    def count(self, number: int) -> int:
-        self.ran.append(number)
-        return -number
+        side.on("park", self.park)
+        side.on("negate", lambda number: -number)
 
     async def park(self) -> None:
         self.parked.set()
@@ -48,13 +41,6 @@ class Process:
             await asyncio.Event().wait()
         finally:
             self.cancelled += 1
-
-    async def numbers(self, count: int) -> AsyncIterator[int]:
-        for number in range(count):
-            yield number
-
-    async def total(self, items: AsyncIterator[int]) -> int:
-        return sum([item async for item in items])
 
     def peer(self, other: Process) -> Peer:
         peer = self.links.peer(other.node.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from leftovers import turns_until
@@ -58,10 +58,14 @@ class Servers:
                 if one is not other:
                     await turns_until(lambda one=one, other=other: linked(one, other))  # type: ignore[misc]
 
+    async def enter(self, connection: AbstractAsyncContextManager[Client]) -> Client:
+        """Keep a connection until the servers close."""
+        return await self._stack.enter_async_context(connection)
+
     async def join(self, number: int, who: str | None = None, client: Client | None = None) -> Client:
         """Connect a client to a server. With a name, wait until each server knows where it is."""
         path = "/" if who is None else f"/?who={who}"
-        connected = await self._stack.enter_async_context(connect(self[number], path=path, client=client))
+        connected = await self.enter(connect(self[number], path=path, client=client))
         if who is not None:
             node = self[number].cluster.nodes[0]
             await turns_until(lambda: all(server.cluster.locate(who) == node for server in self.all))
@@ -70,6 +74,12 @@ class Servers:
     def peer(self, number: int, who: str) -> Peer:
         """Return the peer of a client at the server that it is connected to."""
         return next(peer for peer in self[number].peers if peer.address == who)
+
+    async def engine_goes(self) -> None:
+        """Lose the engine until its ``down`` is set to false."""
+        self.memory.down = True
+        self.memory.cut()
+        await turns_until(lambda: not any(server.cluster.connected for server in self.all))
 
     def is_quiet(self) -> bool:
         """Return whether no call is under way between the servers."""

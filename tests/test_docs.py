@@ -242,14 +242,14 @@ MIGRATIONS = [
 def test_every_program_is_run() -> None:
     programs = {(page_name(page), block.program) for page in PAGES for block in blocks_of(page) if block.program}
     assert programs == {
-        *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_readme_page.py
+        *(("README.md", name) for name in ("server.py", "client.py")),  # the page: tests/browser/test_shown_pages.py
         ("docs/how-to/blocking.md", "server.py"),
         ("docs/how-to/frameworks.md", "asgi.py"),  # by tests/docs/test_framework_pages.py
         *(("docs/how-to/uvicorn.md", name) for name in ("serve.py", "serve_factory.py")),  # likewise
         ("docs/how-to/go.md", "client.py"),  # by interop/test_go_page.py
         ("docs/how-to/migrate-ws-wrapper.md", "client.mjs"),
         *((f"docs/how-to/{page}.md", name) for page, name in MIGRATIONS),  # by tests/docs/test_migration_pages.py
-        *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_docs_page.py
+        *(("docs/how-to/browser.md", name) for name in ("page.py", "main.mjs")),  # by tests/browser/test_shown_pages.py
         ("docs/reference/command-line.md", "server.py"),  # by tests/docs/test_command_page.py
         *(("docs/reference/protocol.md", name) for name in ("streams.py", "streams.mjs", "cafe.py", "describe.mjs")),
     }

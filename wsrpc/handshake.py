@@ -39,7 +39,8 @@ class Handshake:
         secure: whether the connection uses TLS.
         subprotocols: the subprotocols that the client offers, in its order of preference.
         response_headers: headers to add to the response. Names ignore case. To repeat a header such as ``Set-Cookie``,
-            use the method ``add(name, value)``. You cannot replace the headers of the WebSocket handshake itself.
+            use the method ``add(name, value)``. Values are ASCII. You cannot replace the headers of the WebSocket
+            handshake itself.
         limits: the limits of this connection. To change them, set this attribute, for example to
             ``handshake.limits.replace(message=4096)``.
         compression: whether to use permessage-deflate if the client offers it.

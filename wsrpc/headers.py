@@ -82,11 +82,11 @@ class ResponseHeaders(Headers, MutableMapping[str, str]):
 
     def add(self, name: str, value: str) -> None:
         """Add a header beside those of the same name, for example another ``Set-Cookie``."""
-        check_header(name, value)
+        check_response_header(name, value)
         self._values.setdefault(name.lower(), []).append(value)
 
     def __setitem__(self, name: str, value: str) -> None:
-        check_header(name, value)
+        check_response_header(name, value)
         self._values[name.lower()] = [value]
 
     def __delitem__(self, name: str) -> None:
@@ -163,3 +163,16 @@ def check_header(name: object, value: object) -> None:
         raise TypeError(f"the header {name!r} must be text, got {type(value).__name__}")
     if not HEADER_VALUE.fullmatch(value):
         raise ValueError(f"the header {name!r} has a character that cannot be sent, such as a line break")
+
+
+def check_response_header(name: object, value: object) -> None:
+    """Check that a header of a response can be sent: as `check_header`, and its value is ASCII.
+
+    Some libraries would send other characters as UTF-8, others as Latin-1.
+
+    Raises:
+        TypeError, ValueError: the header cannot be sent. The error message says why.
+    """
+    check_header(name, value)
+    if not str(value).isascii():
+        raise ValueError(f"the header {name!r} has a character that cannot be sent in a response: it is not ASCII")

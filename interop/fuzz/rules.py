@@ -193,12 +193,7 @@ RULES = (
     Rule("requests on a channel that ends", _ends_channel, _channel_ended),
     Rule(
         "event names",
-        lambda m, s: m.calls and not isinstance(m.name, str) and m.h is None,
-        refused(lambda m: f"an event's name is text, got {NAMES[type(m.name)]}"),
-    ),
-    Rule(
-        "event names",
-        lambda m, s: m.calls and not isinstance(m.name, str) and channel_id(m.h) in s.channels,
+        lambda m, s: m.calls and not isinstance(m.name, str) and (m.h is None or channel_id(m.h) in s.channels),
         refused(lambda m: f"an event's name is text, got {NAMES[type(m.name)]}"),
     ),
     Rule(

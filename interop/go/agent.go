@@ -20,28 +20,20 @@ type command struct {
 
 	Port      int
 	Path      string
-	Keep      bool
 	ReadLimit int64 `json:"read_limit"`
 	URL       string
-	Headers   map[string]string
-	Protocols []string
 
-	N           *int
-	Concurrency int
-	Keys        []string
-	Fail        bool
-	Take        *int
-	Leave       string
+	N     *int
+	Take  *int
+	Leave string
 
 	Data   string
 	Binary bool
 	Code   int
 
-	Kind      *string
-	AtLeast   int `json:"at_least"`
-	Anonymous bool
-	Messages  *bool
-	Calls     *bool
+	Kind     *string
+	AtLeast  int `json:"at_least"`
+	Messages *bool
 
 	Middleware any
 	ErrorProps bool `json:"error_props"`
@@ -50,15 +42,14 @@ type command struct {
 // agent is what one process plays.
 type agent struct {
 	journal  *journal
-	answers  *answers
 	peers    *peers
 	cancels  *cancels
 	commands map[string]func(*command) (any, error)
 }
 
 func newAgent(kind socketKind) *agent {
-	journal, answers := newJournal(), newAnswers()
-	a := &agent{journal: journal, answers: answers, peers: newPeers(kind, journal, answers), cancels: newCancels()}
+	journal := newJournal()
+	a := &agent{journal: journal, peers: newPeers(kind, journal), cancels: newCancels()}
 	a.commands = map[string]func(*command) (any, error){
 		"listen":    a.listen,
 		"connect":   a.connect,
@@ -70,9 +61,7 @@ func newAgent(kind socketKind) *agent {
 		"request":   a.request,
 		"cancel":    a.cancel,
 		"burst":     a.burst,
-		"answer":    a.answer,
 		"events":    a.events,
-		"record":    a.record,
 		"set":       a.set,
 	}
 	a.addChannelCommands()
@@ -97,7 +86,7 @@ func nameOf(channel json.RawMessage) string {
 }
 
 func (a *agent) listen(c *command) (any, error) {
-	port, err := a.peers.listen(c.Port, c.Path, c.Keep, c.ReadLimit)
+	port, err := a.peers.listen(c.Port, c.Path, c.ReadLimit)
 	if err != nil {
 		return nil, err
 	}
@@ -153,20 +142,8 @@ func (a *agent) state(c *command) (any, error) {
 	}, nil
 }
 
-func (a *agent) answer(c *command) (any, error) {
-	for _, key := range c.Keys {
-		a.answers.give(key, c.Fail)
-	}
-	return nil, nil
-}
-
 func (a *agent) events(c *command) (any, error) {
 	return a.journal.take(c.Kind, c.Peer, c.AtLeast), nil
-}
-
-func (a *agent) record(c *command) (any, error) {
-	a.peers.record(c.Event)
-	return nil, nil
 }
 
 func (a *agent) set(c *command) (any, error) {
@@ -175,9 +152,6 @@ func (a *agent) set(c *command) (any, error) {
 	}
 	if c.Messages != nil {
 		a.peers.showMessages(*c.Messages)
-	}
-	if c.Calls != nil {
-		a.peers.called.wanted.Store(*c.Calls)
 	}
 	return nil, nil
 }

@@ -83,11 +83,10 @@ func (p *peers) adoptAnswer(from *peer, value any) any {
 }
 
 // madeFor makes the channel of a handler that wants one.
-func (p *peers) madeFor(ctx context.Context, wanted bool) any {
-	if !wanted {
-		return nil
+func (p *peers) madeFor(ctx context.Context, wanted bool) {
+	if wanted {
+		p.makeChannel(ctx)
 	}
-	return p.makeChannel(ctx)
 }
 
 func (p *peers) makeChannel(ctx context.Context) *wrapper.AnonymousChannel {
@@ -99,10 +98,10 @@ func (p *peers) makeChannel(ctx context.Context) *wrapper.AnonymousChannel {
 	return channel
 }
 
-// label is how the journal calls the channel of a message; false, with its id, if it is one of the anonymous ones.
+// label is how the journal calls the channel of a message; false if it is one of the anonymous ones.
 func label(msg wrapper.Message) (any, bool) {
 	if msg.AnonymousChannel != 0 {
-		return map[string]any{"h": msg.AnonymousChannel}, false
+		return nil, false
 	}
 	if msg.Channel == "" {
 		return nil, true

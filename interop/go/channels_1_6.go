@@ -14,7 +14,7 @@ var can = []string{"drops", "cancels"}
 type channelTable struct{}
 
 func (p *peers) adoptAnswer(_ *peer, value any) any { return value }
-func (p *peers) madeFor(context.Context, bool) any  { return nil }
+func (p *peers) madeFor(context.Context, bool)      {}
 func (p *peers) openChannels(int) int               { return 0 }
 func (p *peers) attachStreams(registering)          {}
 func (a *agent) addChannelCommands()                {}

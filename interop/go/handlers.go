@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"time"
 	"unicode/utf16"
 
 	wrapper "github.com/bminer/ws-server-wrapper-go"
@@ -36,11 +35,7 @@ func (p *peers) attach(label any, on registering) {
 }
 
 // attachTo is for any channel; back is where "ask" asks.
-func (p *peers) attachTo(label any, register registering, back func(context.Context) speaker) {
-	on := func(event string, function any) {
-		p.called.has(event)
-		register(event, function)
-	}
+func (p *peers) attachTo(label any, on registering, back func(context.Context) speaker) {
 	on("echo", func(value any) (any, error) { return value, nil })
 	on("args", func(list []any) ([]any, error) { return list, nil })
 	on("add", func(a, b float64) (float64, error) { return a + b, nil })
@@ -48,20 +43,8 @@ func (p *peers) attachTo(label any, register registering, back func(context.Cont
 	on("nil", func() (any, error) { return nil, nil })
 	on("blob", func(n int) (string, error) { return strings.Repeat("x", n), nil })
 	on("size", func(text string) (int, error) { return len(utf16.Encode([]rune(text))), nil })
-	on("fail", func(kind string) (any, error) {
-		switch kind {
-		case "type":
-			return nil, errors.New("wrong type")
-		case "async":
-			return nil, errors.New("failed later")
-		}
-		return nil, errors.New("it failed")
-	})
+	on("fail", func(kind string) (any, error) { return nil, errors.New("it failed") })
 	on("log", func(list []json.RawMessage) error { return nil }) // the journal has it from `note`
-	on("slow", func(ms float64) (float64, error) {
-		time.Sleep(time.Duration(ms * float64(time.Millisecond)))
-		return ms, nil
-	})
 	on("hang", func(ctx context.Context, list []any) (any, error) {
 		peer := indexIn(ctx)
 		p.journal.add(entry{"kind": "started", "peer": peer, "channel": label, "event": "hang"})
@@ -71,19 +54,10 @@ func (p *peers) attachTo(label any, register registering, back func(context.Cont
 		return nil, errors.New("hang was aborted")
 	})
 	on("wait", func(ctx context.Context, list []string) (any, error) {
-		made := p.madeFor(ctx, len(list) > 1 && list[1] == "channel")
+		p.madeFor(ctx, len(list) > 1 && list[1] == "channel")
 		p.journal.add(entry{"kind": "started", "peer": indexIn(ctx), "channel": label, "event": "wait"})
-		if err := p.answers.to(ctx, list[0]); err != nil {
-			return nil, err
-		}
-		if made != nil {
-			return made, nil
-		}
-		return list[0], nil
-	})
-	on("tally", func(ctx context.Context, value any) (any, error) {
-		p.journal.add(entry{"kind": "tallied", "peer": indexIn(ctx), "channel": label, "item": value})
-		return value, nil
+		<-ctx.Done()
+		return nil, context.Cause(ctx)
 	})
 	on("ask", func(ctx context.Context, list []any) (any, error) { return back(ctx).Request(ctx, list...) })
 	on("askMany", func(ctx context.Context, event string, n int) ([]any, error) {

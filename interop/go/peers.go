@@ -15,12 +15,9 @@ import (
 type peers struct {
 	kind     socketKind
 	journal  *journal
-	answers  *answers
 	mutex    sync.Mutex
 	all      []*peer
-	recorded map[string]bool
 	messages bool
-	called   *called
 	channelTable
 }
 
@@ -33,10 +30,8 @@ type peer struct {
 	open    bool
 }
 
-func newPeers(kind socketKind, journal *journal, answers *answers) *peers {
-	return &peers{
-		kind: kind, journal: journal, answers: answers, recorded: map[string]bool{"log": true}, called: newCalled(),
-	}
+func newPeers(kind socketKind, journal *journal) *peers {
+	return &peers{kind: kind, journal: journal}
 }
 
 func (p *peers) count() int {
@@ -59,8 +54,8 @@ func (p *peers) get(index *int) (*peer, error) {
 	return p.all[k], nil
 }
 
-// listen serves the connections with handlers of one Server, or, with keep, with one Client that is bound to each.
-func (p *peers) listen(port int, path string, keep bool, limit int64) (int, error) {
+// listen serves the connections with handlers of one Server.
+func (p *peers) listen(port int, path string, limit int64) (int, error) {
 	listener, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 	if err != nil {
 		return 0, err
@@ -74,7 +69,6 @@ func (p *peers) listen(port int, path string, keep bool, limit int64) (int, erro
 	p.attach("math", func(event string, function any) { math.On(event, function) })
 	var accepting sync.Mutex
 	var current *line
-	var kept *peer
 	// The library makes the client, and tells of it while it accepts.
 	server.On("open", func(client *wrapper.Client) { p.adopt(client, current) })
 	mux := http.NewServeMux()
@@ -86,15 +80,8 @@ func (p *peers) listen(port int, path string, keep bool, limit int64) (int, erro
 		made := p.line(accepted, limit)
 		accepting.Lock()
 		defer accepting.Unlock()
-		switch {
-		case !keep:
-			current = made
-			_ = server.Accept(made)
-		case kept == nil:
-			kept = p.dialed(made)
-		default:
-			kept.bind(made)
-		}
+		current = made
+		_ = server.Accept(made)
 	})
 	go func() { _ = http.Serve(listener, mux) }()
 	return listener.Addr().(*net.TCPAddr).Port, nil
@@ -102,11 +89,7 @@ func (p *peers) listen(port int, path string, keep bool, limit int64) (int, erro
 
 // connect dials; with a peer, that one, handlers kept, is bound to the new connection.
 func (p *peers) connect(c *command) (any, error) {
-	headers := http.Header{}
-	for name, value := range c.Headers {
-		headers.Set(name, value)
-	}
-	dialed, err := p.kind.dial(c.URL, headers, c.Protocols)
+	dialed, err := p.kind.dial(c.URL)
 	if err != nil {
 		return nil, err
 	}
@@ -120,7 +103,7 @@ func (p *peers) connect(c *command) (any, error) {
 		}
 		found.bind(made)
 	}
-	return map[string]any{"peer": found.index, "protocol": dialed.protocol()}, nil
+	return map[string]any{"peer": found.index}, nil
 }
 
 func (p *peers) line(s socket, limit int64) *line {
@@ -187,23 +170,16 @@ func (p *peer) connected() bool {
 	return p.open
 }
 
-// record has an event put into the journal, whatever channel it is on.
-func (p *peers) record(event string) {
-	p.mutex.Lock()
-	defer p.mutex.Unlock()
-	p.recorded[event] = true
-}
-
 func (p *peers) showMessages(shown bool) {
 	p.mutex.Lock()
 	defer p.mutex.Unlock()
 	p.messages = shown
 }
 
-// note keeps recorded events in the order of their arrival, which handlers, each in a goroutine of its own, do not know.
+// note keeps each log in the order of their arrival, which handlers, each in a goroutine of its own, do not know.
 func (p *peers) note(index int, msg wrapper.Message) {
 	p.mutex.Lock()
-	recorded, messages := p.recorded[msg.EventName()], p.messages
+	messages := p.messages
 	p.mutex.Unlock()
 	if messages {
 		p.journal.add(entry{"kind": "message", "peer": index, "data": msg})
@@ -212,10 +188,7 @@ func (p *peers) note(index int, msg wrapper.Message) {
 		return
 	}
 	channel, known := label(msg)
-	if peer, err := p.get(&index); err == nil {
-		p.called.tell(peer.client, channel, msg)
-	}
-	if known && recorded && msg.RequestID == nil {
+	if known && msg.EventName() == "log" && msg.RequestID == nil {
 		p.journal.add(entry{
 			"kind": "event", "peer": index, "channel": channel, "event": msg.EventName(),
 			"args": append([]json.RawMessage{}, msg.HandlerArguments()...),

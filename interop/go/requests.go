@@ -76,7 +76,7 @@ func (a *agent) cancel(c *command) (any, error) {
 	return nil, nil
 }
 
-// burst asks many times, so many at once.
+// burst asks many times at once.
 func (a *agent) burst(c *command) (any, error) {
 	_, to, err := a.target(c)
 	if err != nil {
@@ -85,45 +85,35 @@ func (a *agent) burst(c *command) (any, error) {
 	if c.Event == "" {
 		c.Event = "add"
 	}
-	if c.Concurrency == 0 {
-		c.Concurrency = *c.N
-	}
 	var mutex sync.Mutex
 	counts := map[string]int{"right": 0, "wrong": 0, "failed": 0}
 	var first any
-	numbers := make(chan int)
-	var workers sync.WaitGroup
-	for range min(*c.N, c.Concurrency) {
-		workers.Add(1)
+	var requests sync.WaitGroup
+	for k := range *c.N {
+		requests.Add(1)
 		go func() {
-			defer workers.Done()
-			for k := range numbers {
-				arguments, want := []any{c.Event, k}, k
-				if c.Event == "add" {
-					arguments, want = append(arguments, 1), k+1
+			defer requests.Done()
+			arguments, want := []any{c.Event, k}, k
+			if c.Event == "add" {
+				arguments, want = append(arguments, 1), k+1
+			}
+			got, err := to.Request(context.Background(), arguments...)
+			mutex.Lock()
+			defer mutex.Unlock()
+			switch {
+			case err != nil:
+				counts["failed"]++
+				if first == nil {
+					first = thrown(err)
 				}
-				got, err := to.Request(context.Background(), arguments...)
-				mutex.Lock()
-				switch {
-				case err != nil:
-					counts["failed"]++
-					if first == nil {
-						first = thrown(err)
-					}
-				case got == float64(want):
-					counts["right"]++
-				default:
-					counts["wrong"]++
-				}
-				mutex.Unlock()
+			case got == float64(want):
+				counts["right"]++
+			default:
+				counts["wrong"]++
 			}
 		}()
 	}
-	for k := range *c.N {
-		numbers <- k
-	}
-	close(numbers)
-	workers.Wait()
+	requests.Wait()
 	return map[string]any{
 		"right": counts["right"], "wrong": counts["wrong"], "failed": counts["failed"], "first_error": first,
 	}, nil

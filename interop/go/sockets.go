@@ -15,14 +15,13 @@ import (
 type socket interface {
 	wrap() wrapper.Conn
 	limit(bytes int64)
-	protocol() string
 	send(data []byte, binary bool) error
 }
 
 // socketKind is a WebSocket library.
 type socketKind struct {
 	accept func(http.ResponseWriter, *http.Request) (socket, error)
-	dial   func(url string, headers http.Header, protocols []string) (socket, error)
+	dial   func(url string) (socket, error)
 }
 
 var sockets = map[string]socketKind{
@@ -31,9 +30,8 @@ var sockets = map[string]socketKind{
 			c, err := coderws.Accept(w, r, nil)
 			return coderSocket{c}, err
 		},
-		dial: func(url string, headers http.Header, protocols []string) (socket, error) {
-			options := &coderws.DialOptions{HTTPHeader: headers, Subprotocols: protocols}
-			c, _, err := coderws.Dial(context.Background(), url, options)
+		dial: func(url string) (socket, error) {
+			c, _, err := coderws.Dial(context.Background(), url, nil)
 			return coderSocket{c}, err
 		},
 	},
@@ -42,8 +40,8 @@ var sockets = map[string]socketKind{
 			c, err := (&gorillaws.Upgrader{}).Upgrade(w, r, nil)
 			return gorillaSocket{c}, err
 		},
-		dial: func(url string, headers http.Header, protocols []string) (socket, error) {
-			c, _, err := (&gorillaws.Dialer{Subprotocols: protocols}).Dial(url, headers)
+		dial: func(url string) (socket, error) {
+			c, _, err := (&gorillaws.Dialer{}).Dial(url, nil)
 			return gorillaSocket{c}, err
 		},
 	},
@@ -53,7 +51,6 @@ type coderSocket struct{ *coderws.Conn }
 
 func (s coderSocket) wrap() wrapper.Conn { return coder.Wrap(s.Conn) }
 func (s coderSocket) limit(bytes int64)  { s.SetReadLimit(bytes) }
-func (s coderSocket) protocol() string   { return s.Subprotocol() }
 
 func (s coderSocket) send(data []byte, binary bool) error {
 	kind := coderws.MessageText
@@ -67,7 +64,6 @@ type gorillaSocket struct{ *gorillaws.Conn }
 
 func (s gorillaSocket) wrap() wrapper.Conn { return gorilla.Wrap(s.Conn) }
 func (s gorillaSocket) limit(bytes int64)  { s.SetReadLimit(bytes) }
-func (s gorillaSocket) protocol() string   { return s.Subprotocol() }
 
 func (s gorillaSocket) send(data []byte, binary bool) error {
 	kind := gorillaws.TextMessage

@@ -42,62 +42,37 @@ func (p *peers) attachStreams(on registering) {
 		return channel, nil
 	})
 	on("count", func(ctx context.Context, n int) (any, error) {
-		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+		return p.streamed(ctx, func(give func(any) bool) error {
 			for k := 0; k < n && give(k); k++ {
 			}
 			return nil
 		}), nil
 	})
 	on("count_then_fail", func(ctx context.Context, n int) (any, error) {
-		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+		return p.streamed(ctx, func(give func(any) bool) error {
 			for k := 0; k < n && give(k); k++ {
 			}
 			return errors.New("the stream failed")
 		}), nil
 	})
 	on("ticks", func(ctx context.Context, ms float64) (any, error) {
-		return p.streamed(ctx, func(_ context.Context, give func(any) bool) error {
+		return p.streamed(ctx, func(give func(any) bool) error {
 			for k := 0; give(k); k++ {
 				time.Sleep(time.Duration(ms * float64(time.Millisecond)))
 			}
 			return nil
 		}), nil
 	})
-	on("steps", func(ctx context.Context, keys []string) (any, error) {
-		return p.streamed(ctx, func(ctx context.Context, give func(any) bool) error {
-			for _, key := range keys {
-				if err := p.answers.to(ctx, key); err != nil {
-					return err
-				}
-				if !give(key) {
-					return nil
-				}
-			}
-			return nil
-		}), nil
-	})
 	on("total", p.total)
-	on("doubled", func(ctx context.Context) (any, error) {
-		channel := p.makeChannel(ctx)
-		channel.On("next", func(got item) (any, error) {
-			if got.Done {
-				defer channel.Close()
-				return nil, say(channel, "next", item{Done: true})
-			}
-			return nil, say(channel, "next", item{Value: 2 * got.Value.(float64)})
-		})
-		go func() { _ = say(channel, "start") }()
-		return channel, nil
-	})
 }
 
 // streamed makes a channel on which items are poured once its consumer wants them.
-func (p *peers) streamed(ctx context.Context, pour func(ctx context.Context, give func(any) bool) error) *wrapper.AnonymousChannel {
+func (p *peers) streamed(ctx context.Context, pour func(give func(any) bool) error) *wrapper.AnonymousChannel {
 	channel, peer := p.makeChannel(ctx), indexIn(ctx)
 	channel.On("start", func() error {
 		sent := 0
 		go func() {
-			err := pour(channel.Context(), func(value any) bool {
+			err := pour(func(value any) bool {
 				if channel.Context().Err() != nil {
 					return false
 				}
@@ -121,40 +96,15 @@ func (p *peers) streamed(ctx context.Context, pour func(ctx context.Context, giv
 }
 
 // total sums up what the requestor sends.
-func (p *peers) total(ctx context.Context, list []struct {
-	Enough *float64
-	Wrong  *float64
-	Abort  bool
-}) (any, error) {
-	list = append(list, struct {
-		Enough *float64
-		Wrong  *float64
-		Abort  bool
-	}{})
-	options := list[0]
-	channel, peer := p.makeChannel(ctx), indexIn(ctx)
+func (p *peers) total(ctx context.Context, _ []any) (any, error) {
+	channel := p.makeChannel(ctx)
 	sum := 0.0 // items come as requests, one at a time
 	channel.On("next", func(got item) (any, error) {
 		if got.Done {
 			defer channel.Close()
 			return sum, nil
 		}
-		if options.Enough != nil && sum >= *options.Enough {
-			return nil, nil // it was on its way
-		}
-		p.journal.add(entry{"kind": "taken", "peer": peer, "item": got.Value})
-		value := got.Value.(float64)
-		if options.Wrong != nil && value == *options.Wrong {
-			why := errors.New("the sum is wrong")
-			if options.Abort {
-				return nil, channel.Abort(why)
-			}
-			return nil, why
-		}
-		sum += value
-		if options.Enough != nil && sum >= *options.Enough {
-			return nil, say(channel, "stop")
-		}
+		sum += got.Value.(float64)
 		return nil, nil
 	})
 	go func() { _ = say(channel, "start") }()

@@ -23,8 +23,8 @@ const write = (line, then) => process.stdout.write(JSON.stringify(line) + "\n", 
 // A library that loses a rejection is something to see in a test, not the end of the agent.
 process.on("unhandledRejection", (reason) => write({ log: "unhandled rejection", reason: describe(reason) }))
 
-function dial(url, { headers, protocols, sync = true }) {
-  const socket = new WebSocket(url, protocols, { headers, allowSynchronousEvents: sync, ...WIRE })
+function dial(url, { protocols, sync = true }) {
+  const socket = new WebSocket(url, protocols, { allowSynchronousEvents: sync, ...WIRE })
   const opened = new Promise((resolve, reject) => {
     socket.once("open", resolve)
     socket.once("error", reject)

@@ -55,24 +55,20 @@ export function commandsOf({ library, journal, answers, peers }) {
       canceller.abort("reason" in command ? decode(command.reason) : undefined)
     },
 
-    async burst({ n, event = "add", concurrency = n, ...rest }) {
+    async burst({ n, event = "add", ...rest }) {
       const counts = { right: 0, wrong: 0, failed: 0, first_error: null }
-      let next = 0
-      const worker = async () => {
-        while (next < n) {
-          const k = next++
-          try {
-            const adds = event === "add"
-            const answer = await send({ ...rest, event }, adds ? [k, 1] : [k])
-            if (answer === (adds ? k + 1 : k)) counts.right++
-            else counts.wrong++
-          } catch (error) {
-            counts.failed++
-            counts.first_error ??= describe(error)
-          }
+      const adds = event === "add"
+      const ask = async (_, k) => {
+        try {
+          const answer = await send({ ...rest, event }, adds ? [k, 1] : [k])
+          if (answer === (adds ? k + 1 : k)) counts.right++
+          else counts.wrong++
+        } catch (error) {
+          counts.failed++
+          counts.first_error ??= describe(error)
         }
       }
-      await Promise.all(Array.from({ length: Math.min(n, concurrency) }, worker))
+      await Promise.all(Array.from({ length: n }, ask))
       return counts
     },
 
@@ -114,10 +110,6 @@ export function commandsOf({ library, journal, answers, peers }) {
     },
 
     events: ({ kind, peer, at_least }) => journal.take({ kind, peer, atLeast: at_least }),
-
-    record({ event, channel, anonymous }) {
-      peers.record(event, channel, anonymous)
-    },
 
     set(settings) {
       for (const name of Object.keys(settings)) {

@@ -17,7 +17,6 @@ export function builtins({ library, journal, answers, label, back, adoptChannel 
     nil: () => null,
     blob: (n) => "x".repeat(n),
     size: (text) => text.length,
-    slow: (ms) => new Promise((resolve) => setTimeout(resolve, ms, ms)),
     fail,
 
     log(...args) {
@@ -128,13 +127,6 @@ export function builtins({ library, journal, answers, label, back, adoptChannel 
     })
   }
   return handlers
-}
-
-/** Records the arguments of an event that has no other handler. */
-export function recorder({ journal, label, event }) {
-  return function (...args) {
-    journal.add({ kind: "event", peer: this.get("index"), channel: label, event, args: encode(args) })
-  }
 }
 
 function fail(kind) {

@@ -33,11 +33,6 @@ export async function loadLibrary(name) {
     const folder = path.join(modules, "ws-server-wrapper")
     library.version = versionIn(folder)
     library.ServerWrapper = createRequire(import.meta.url)("ws-server-wrapper")
-  } else if (name === "ws-wrapper-2") {
-    // What comes with ws-server-wrapper.
-    const folder = path.join(modules, "ws-server-wrapper", "node_modules", "ws-wrapper")
-    library.version = versionIn(folder)
-    library.Wrapper = createRequire(import.meta.url)(folder)
   } else if (name === "ws-wrapper-4") {
     const folder = process.env.WS_WRAPPER_4 || path.join(modules, "ws-wrapper-4")
     if (!existsSync(path.join(folder, "package.json"))) {

@@ -1,13 +1,12 @@
 // The connections of one agent, whichever side opened them, and their channels.
 
-import { builtins, recorder } from "./handlers.mjs"
+import { builtins } from "./handlers.mjs"
 import { describe } from "./values.mjs"
 
 export class Peers {
   settings = { middleware: null, error_props: false, messages: false, calls: false }
   #wrappers = []
   #anonymous = [] // channels; the position is the key
-  #recorded = [] // {event, channel, anonymous}
 
   /** `dial(url, options)` gives {socket, opened}: a WebSocket as Node or a browser has it, and a promise. */
   constructor(library, journal, answers, dial) {
@@ -45,10 +44,10 @@ export class Peers {
   }
 
   /** Dials; with `peer`, an earlier connection's wrapper is bound to the new socket. */
-  async connect(url, { headers, protocols = [], peer, sync }) {
+  async connect(url, { protocols = [], peer, sync }) {
     const { Wrapper, name } = this.library
     if (!Wrapper) throw new Error(`${name} only serves`)
-    const { socket, opened } = this.dial(url, { headers, protocols, sync })
+    const { socket, opened } = this.dial(url, { protocols, sync })
     const wrapper = peer === undefined ? this.wrap(socket) : this.get(peer).bind(socket)
     await opened
     return { peer: wrapper.get("index"), protocol: socket.protocol }
@@ -89,9 +88,6 @@ export class Peers {
     this.journal.add({ kind: "channel", peer, channel: label })
     this.#attach(channel, label, channel)
     channel.use((...call) => this.#middleware(...call))
-    for (const { event, anonymous } of this.#recorded) {
-      if (anonymous) channel.on(event, recorder({ journal: this.journal, label, event }))
-    }
     const { closeSignal } = channel
     closeSignal.addEventListener("abort", () => {
       const reason = describe(closeSignal.reason)
@@ -109,12 +105,6 @@ export class Peers {
       this.adoptChannel(value, value.get("index"))
     }
     return value
-  }
-
-  record(event, channel = null, anonymous = false) {
-    const wish = { event, channel, anonymous }
-    this.#recorded.push(wish)
-    if (!anonymous) for (const wrapper of this.#wrappers) this.#listenFor(wrapper, wish)
   }
 
   #adopt(wrapper) {
@@ -135,13 +125,6 @@ export class Peers {
     for (const channel of [wrapper, wrapper.of("math")]) {
       channel.use((...call) => this.#middleware(...call))
     }
-    for (const wish of this.#recorded) {
-      if (!wish.anonymous) this.#listenFor(wrapper, wish)
-    }
-  }
-
-  #listenFor(wrapper, { event, channel }) {
-    wrapper.of(channel).on(event, recorder({ journal: this.journal, label: channel, event }))
   }
 
   #attach(channel, label, back) {
@@ -168,7 +151,6 @@ export class Peers {
   #middleware(event, args, next) {
     const { middleware } = this.settings
     if (middleware === "refuse") return next(new Error(`middleware refused '${event}'`))
-    if (middleware === "append") args.push("appended")
     next()
   }
 }

@@ -21,7 +21,6 @@ from django.http import HttpRequest, HttpResponse
 from django.urls import path
 from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 from litestar.di import NamedDependency, Provide
-from litestar.types import Receive, Scope, Send
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
@@ -42,21 +41,6 @@ def authenticate(server: Server) -> None:
         if user is None:
             handshake.reject(401, "who are you?")
         handshake.state["user"] = user
-
-
-def plain(server: Server) -> Any:
-    """No framework: the server is the application, for WebSockets."""
-    authenticate(server)
-    rpc = asgi(server)
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] == "http" and scope["path"] == "/hello":
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"hello"})
-        else:
-            await rpc(scope, receive, send)
-
-    return app
 
 
 async def hello_starlette(request: Request) -> PlainTextResponse:
@@ -107,17 +91,6 @@ def litestar_route(server: Server) -> Any:
     @litestar.websocket("/ws", dependencies={"user": Provide(litestar_user)})
     async def ws(socket: litestar.WebSocket[Any, Any, Any], user: NamedDependency[str]) -> None:
         await serve_websocket(server, socket, state={"user": user})
-
-    return litestar.Litestar([hello_litestar, ws], lifespan=[lifespan(server)], logging_config=None)
-
-
-def litestar_asgi(server: Server) -> Any:
-    authenticate(server)
-    rpc = asgi(server)
-
-    @litestar.asgi("/ws", copy_scope=True)
-    async def ws(scope: Scope, receive: Receive, send: Send) -> None:
-        await rpc(scope, receive, send)
 
     return litestar.Litestar([hello_litestar, ws], lifespan=[lifespan(server)], logging_config=None)
 
@@ -184,11 +157,9 @@ def django_channels(server: Server) -> Any:
 
 
 APPS: dict[str, Callable[[Server], Any]] = {
-    "plain": plain,
     "starlette": starlette,
     "fastapi": fastapi,
     "litestar": litestar_route,
-    "litestar-asgi": litestar_asgi,
     "quart": in_quart,
     "channels": django_channels,
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import signal
@@ -14,11 +13,9 @@ from pathlib import Path
 
 from programs import printed_by
 
-from interop.installed import install
-from interop.node import find_node
 from wsrpc import Client, CloseInfo, Peer, Reconnect
 
-__all__ = ["EXAMPLE", "JavaScriptUser", "User", "Worker", "announce", "javascript_user", "running", "uvicorn"]
+__all__ = ["EXAMPLE", "User", "Worker", "announce", "running", "uvicorn"]
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "cluster"
@@ -147,50 +144,3 @@ class User:
         """Wait until exactly these are in the lobby, as this user's worker knows it."""
         while await self.client.request("who", returns=list[str]) != sorted(names):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
-
-
-JAVASCRIPT = """
-import WebSocket from "ws"
-import WebSocketWrapper from "ws-wrapper"
-
-const [url, name] = process.argv.slice(2)
-const socket = new WebSocketWrapper(new WebSocket(`${url}?access_token=secret-${name}`))
-const print = (...values) => console.log(JSON.stringify(values))
-socket.on("entered", () => {})
-socket.on("said", (who, text) => {
-  print(who, text)
-  if (text.startsWith("whisper to ")) socket.request("whisper", text.slice(11), "psst").then(print)
-})
-socket.on("whispered", (who, text) => `${name} heard ${text} from ${who}`)
-socket.on("connect", () => print("connected"))
-"""
-
-
-class JavaScriptUser:
-    """A user with the plain ws-wrapper, in Node."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-
-    async def prints(self) -> tuple[str, ...]:
-        """What it prints next: what it hears, and what it is answered."""
-        assert self._process.stdout is not None
-        return tuple(json.loads(await self._process.stdout.readline()))
-
-    hears = prints
-
-
-@asynccontextmanager
-async def javascript_user(name: str, url: str, folder: Path) -> AsyncGenerator[JavaScriptUser]:
-    install("ws-wrapper", folder)
-    (folder / "user.mjs").write_text(JAVASCRIPT, "utf-8")
-    process = await asyncio.create_subprocess_exec(
-        find_node(), "user.mjs", url, name, cwd=folder, stdout=asyncio.subprocess.PIPE
-    )
-    user = JavaScriptUser(process)
-    try:
-        assert await user.prints() == ("connected",)
-        yield user
-    finally:
-        process.kill()
-        await process.communicate()

@@ -32,6 +32,7 @@ ABILITIES: dict[str, str] = {
     "limits per connection": "`on_handshake` can limit the size of inbound messages",
     "compression": "permessage-deflate, for a server or for one connection",
     "early": "data that a client sends before it has received the handshake response is kept",
+    "answers wait": "a ping that arrives before the handshake response is answered after the response",
     "answered close": "`CloseInfo.was_clean` is true only if the client answered the Close frame",
     "pieces in": "a large message can be read in pieces",
     "pieces out": "a large message can be sent in pieces",
@@ -52,6 +53,7 @@ ABILITIES: dict[str, str] = {
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
+TOO_EARLY = "If data arrives before the handshake response, hypercorn responds with status 400."
 EARLY = "uvicorn discards data that arrives with the request. RFC 6455 does not allow clients to send data so early."
 
 
@@ -175,6 +177,7 @@ class Asgi(Host):
         "messages are much faster if you turn uvicorn's option `ws_per_message_deflate` off.",
         "refusal log": 'uvicorn 0.50 to 0.54 logs "ASGI callable returned without completing handshake".',
         "early": EARLY,
+        "answers wait": "uvicorn answers a ping at once, even if the application then refuses the connection.",
         "answered close": "uvicorn does not wait for the client's Close frame, so `was_clean` is true even if "
         "none arrives.",
         "pieces in": "uvicorn passes on only whole messages. A message must fit into uvicorn's `ws_max_size` (16 MiB "
@@ -208,7 +211,8 @@ class AsgiHypercorn(Asgi):
     name = "asgi-hypercorn"
     cannot: ClassVar[Mapping[str, str]] = {
         **{name: text for name, text in Asgi.cannot.items() if name not in OF_UVICORN},
-        "early": "If data arrives with the request, hypercorn responds with status 400.",
+        "early": TOO_EARLY,
+        "answers wait": TOO_EARLY,
         "compression": "hypercorn compresses messages for every client that offers compression.",
         "pieces in": "hypercorn passes on only whole messages. A message must fit into hypercorn's "
         "`websocket_max_message_size` (16 MiB by default) and into `Limits.message`.",

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import aiohttp
 import pytest
 from aiohttp import web
-from dialings import DIALINGS, Dialing
 from hosts import Handler, application, running
 from leftovers import turns_until
 from raw_websocket import ask, handshake, head_of
@@ -132,38 +128,24 @@ async def test_a_client_that_leaves_while_on_handshake_waits_where_its_handler_i
             assert len(server.peers) == 1
 
 
-async def test_on_a_unix_socket(tmp_path: Path) -> None:
-    server, path = echo_server(), str(tmp_path / "socket")
-    async with running(application(server), unix=path) as url:
-        async with Client(f"{url}?a=b", unix=path, dial=dial, limits=LIMITS) as client:
-            assert await client.request("echo", 1) == 1
-            info = server.peers[0].info
-            assert (info.path, dict(info.query), info.remote, info.local) == ("/ws", {"a": "b"}, None, None)
-
-
-@pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
-async def test_over_tls(dialing: Dialing) -> None:
+async def test_over_tls() -> None:
     context, trusting = tls()
     server = echo_server()
     async with running(application(server), context) as url:
-        async with Client(url, ssl=trusting, dial=dialing.dial, limits=LIMITS) as client:
+        async with Client(url, ssl=trusting, limits=LIMITS) as client:
             assert await client.request("echo", "x" * 3_000_000) == "x" * 3_000_000
             remote = server.peers[0].info.remote
             assert remote is not None and remote[0] == "127.0.0.1"
 
 
-@pytest.mark.parametrize("value", [b"\xe4\xb8\xad", b"\xff"], ids=["utf-8", "bytes"])
-@pytest.mark.parametrize("name", [b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Upgrade", b"X-Name"])
+@pytest.mark.parametrize("name", [b"Sec-WebSocket-Key", b"Sec-WebSocket-Version", b"Upgrade"])
 async def test_a_header_that_cannot_be_read_is_the_client_s_fault(
-    name: bytes, value: bytes, caplog: pytest.LogCaptureFixture
+    name: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = echo_server()
-    lines = handshake("/ws", "X-Name: me", "Authorization: Bearer s3cr3t").split(b"\r\n")
-    request = b"\r\n".join(name + b": " + value if line.startswith(name) else line for line in lines)
-    async with running(application(server)) as url:
-        answer = await head_of(port_of(url), request)
-    opened = name == b"X-Name"
-    assert answer.split()[1] in ([b"101"] if opened else [b"400", b"426"]), answer
+    lines = handshake("/ws", "Authorization: Bearer s3cr3t").split(b"\r\n")
+    request = b"\r\n".join(name + b": \xff" if line.startswith(name) else line for line in lines)
+    async with running(application(echo_server())) as url:
+        assert (await head_of(port_of(url), request)).split()[1] in (b"400", b"426")
     assert not [record for record in caplog.records if record.exc_info] and "s3cr3t" not in caplog.text
 
 
@@ -199,9 +181,3 @@ async def test_a_session_of_one_s_own_brings_its_cookies_and_may_be_closed() -> 
             assert (peer.info.headers["cookie"], peer.info.headers["x-mine"]) == ("who=ada", "yes")
         assert await client.request("echo", 1) == 1
         await client.close()
-
-
-def test_without_aiohttp_the_error_says_what_to_install() -> None:
-    program = "import sys; sys.modules['aiohttp'] = None; import wsrpc_adapters; import wsrpc_adapters.aiohttp"
-    ran = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "pip install python-wsrpc[aiohttp]" in ran.stderr

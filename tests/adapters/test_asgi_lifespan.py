@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import warnings
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import litestar
 import pytest
 from fastapi import FastAPI, WebSocket
 from starlette.applications import Starlette
@@ -20,7 +18,7 @@ from wsrpc_adapters.asgi import asgi, lifespan, serve_websocket
 
 with warnings.catch_warnings():  # of Starlette, because of the HTTP library that is installed
     warnings.simplefilter("ignore")
-    from starlette.testclient import TestClient, WebSocketDenialResponse
+    from starlette.testclient import TestClient
 
 LIMITS = Limits(close_timeout=2.0)
 ROWS = Key[list[str]]("rows")
@@ -88,35 +86,6 @@ def test_an_application_that_fails_closes_the_server_and_starts_again() -> None:
     assert not server.healthy
     with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
         assert answer(websocket, 1, "echo", "x") == "x"
-
-
-def test_without_the_lifespan_a_closed_server_refuses() -> None:
-    server = Server(limits=LIMITS)
-    app = Starlette(routes=[WebSocketRoute("/ws", asgi(server))])
-    asyncio.run(server.close())
-    client = TestClient(app)
-    with pytest.raises(WebSocketDenialResponse) as caught, client.websocket_connect("/ws"):
-        pytest.fail("connected")
-    assert caught.value.status_code == 503
-
-
-def litestar_app(server: Server) -> Any:
-    @litestar.websocket("/ws")
-    async def ws(socket: litestar.WebSocket[Any, Any, Any]) -> None:
-        await serve_websocket(server, socket)
-
-    return litestar.Litestar([ws], lifespan=[lifespan(server)], logging_config=None)
-
-
-@pytest.mark.parametrize("make", [litestar_app, asgi])
-def test_litestar_and_the_server_as_the_application(make: Callable[[Server], Any]) -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    app = make(server)
-    for _ in range(2):
-        with TestClient(app) as client, client.websocket_connect("/ws") as websocket:
-            assert answer(websocket, 1, "echo", "x") == "x"
-        assert not server.healthy
 
 
 def test_a_lifespan_that_was_not_called_says_how_to() -> None:

@@ -7,10 +7,9 @@ from collections.abc import AsyncGenerator
 
 import pytest
 from core_driver import turns
-from engines_in_use import Recorder, check_over
+from engines_in_use import Recorder
 from leftovers import turns_until
 
-from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
 from wsrpc_adapters._broker_connection import BATCH, BrokerConnection
 
@@ -24,7 +23,6 @@ class PlayedBroker:
     def __init__(self) -> None:
         self.batches: list[list[tuple[str, bytes]]] = []
         self.answers = True
-        self.error: Exception | None = None
         self.asked = 0
         self.dropped = 0
         self._may_write = asyncio.Semaphore(0)
@@ -35,8 +33,6 @@ class PlayedBroker:
 
     async def write(self, messages: list[tuple[str, bytes]]) -> None:
         self.batches.append(messages)
-        if self.error is not None:
-            raise self.error
         await self._may_write.acquire()
 
     async def confirm(self) -> None:
@@ -44,9 +40,7 @@ class PlayedBroker:
         if not self.answers:
             await asyncio.Event().wait()
 
-    async def subscribe(self, subject: str) -> None:
-        if self.error is not None:
-            raise self.error
+    async def subscribe(self, subject: str) -> None: ...
 
     async def unsubscribe(self, subject: str) -> None: ...
 
@@ -113,33 +107,6 @@ async def test_much_is_written_in_parts(connection: BrokerConnection, broker: Pl
     ]
     assert [payload[0] for batch in broker.batches for _, payload in batch] == list(range(7))
     assert connection.unsent == 0
-
-
-async def test_nothing_is_told_after_the_end_nor_from_within_a_call(
-    connection: BrokerConnection, recorder: Recorder
-) -> None:
-    connection.received("a", b"before")
-    connection.end("first")
-    assert recorder.reasons == []
-    connection.received("a", b"after")
-    connection.end("second")
-    await turns()
-    assert (recorder.reasons, recorder.payloads) == (["first"], [b"before"])
-    await check_over(connection, recorder)
-
-
-@pytest.mark.parametrize("call", ["publish", "subscribe"])
-async def test_what_the_broker_raises_ends_the_connection(
-    connection: BrokerConnection, broker: PlayedBroker, recorder: Recorder, call: str
-) -> None:
-    broker.error = OSError("the pipe is\nbroken")
-    if call == "publish":
-        connection.publish("a", b"")
-    else:
-        with pytest.raises(EngineLost, match=r"the pipe is\\nbroken"):
-            await connection.subscribe("a")
-    assert await recorder.ended() == r"the pipe is\nbroken"
-    await check_over(connection, recorder)
 
 
 async def test_messages_show_that_a_broker_is_alive_which_answers_late(

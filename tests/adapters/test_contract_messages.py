@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from core_driver import turns
@@ -16,15 +16,15 @@ from wsrpc.transport import Traffic, Transport
 
 LIMITS = Limits(close_timeout=2.0)
 
-MiB = 1024 * 1024
 FEW = 80
 """Messages of four bytes that are less than what a client writes before a turn or a read ends."""
-SIZES = [0, 1, 125, 126, 127, 1000, 65535, 65536, 65537, 300_000]
+SIZES = [0, 1, 125, 126, 127, 65535, 65536, 1_000_000]
 
 flavours = pytest.mark.parametrize("flavour", FLAVOURS, ids=repr)
 over_sockets = pytest.mark.parametrize("flavour", OVER_SOCKETS, ids=repr)
 
 
+@cache
 def pattern(size: int) -> bytes:
     """ASCII bytes of which no two neighbouring pieces are the same."""
     return b"".join(b"%07x\n" % i for i in range(size // 8 + 1))[:size]
@@ -41,7 +41,7 @@ def traffic(transport: Transport) -> Traffic:
 
 @flavours
 async def test_messages_arrive_complete_and_in_order_both_ways(flavour: Flavour) -> None:
-    messages = [(pattern(size), text) for size in [*SIZES, 4 * MiB] for text in (True, False)]
+    messages = [(pattern(size), text) for size in SIZES for text in (True, False)]
     async with flavour.pair(LIMITS) as (ours, theirs):
         for transport in (ours, theirs):
             info = transport.info
@@ -76,35 +76,6 @@ async def test_what_is_counted_as_written_is_what_arrives(flavour: OverSockets) 
         else:
             assert None not in (sent, came, out.bytes_out, into.bytes_in)
             assert sent - out.bytes_out == came - into.bytes_in > sum(SIZES)  # type: ignore[operator]
-
-
-@flavours
-async def test_an_empty_answer_is_sent_from_within_receive(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        recorder = Recorder.of(theirs)
-        ours.start(Recorder(lambda _: ours.send(b"")))
-        theirs.send(b"ask")
-        await recorder.count(1)
-        assert recorder.messages == [(b"", True)]
-
-
-@flavours
-async def test_what_many_tasks_send_stays_whole_and_each_one_s_in_order(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        recorder = Recorder.of(theirs)
-        ours.start(Recorder())
-
-        async def send(who: int) -> None:
-            for number in range(50):
-                ours.send(b"%d %d %s" % (who, number, b"x" * (number * 37)))
-                if number % 7 == who % 7:
-                    await asyncio.sleep(0)
-
-        await asyncio.gather(*(send(who) for who in range(10)))
-        await recorder.count(500)
-        for who in range(10):
-            mine = [text for text in recorder.texts if text.startswith(f"{who} ")]
-            assert mine == [f"{who} {number} {'x' * (number * 37)}" for number in range(50)]
 
 
 @flavours
@@ -224,18 +195,6 @@ async def test_what_one_turn_sends_or_one_read_causes_is_written_together(flavou
             data += await raw.read()
         assert len(data) == size
         await asyncio.gather(*tasks)
-
-
-@over_sockets
-async def test_frames_on_the_wire_are_as_the_rfc_wants_them(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
-        transport.start(Recorder())
-        for size in SIZES:
-            transport.send(pattern(size), size % 2 == 0)
-        for size in SIZES:
-            frame = await raw.next_frame()
-            assert (frame.opcode, frame.payload) == (TEXT if size % 2 == 0 else BINARY, pattern(size))
-            assert frame.fin and frame.masked is not raw.client
 
 
 @over_sockets

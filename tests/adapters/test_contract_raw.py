@@ -11,7 +11,7 @@ from leftovers import timers_due
 from raw_websocket import BINARY, CLOSE, CONT, PING, PONG, TEXT
 from recorder import Recorder
 
-from wsrpc import ConnectionLost, Limits
+from wsrpc import Limits
 from wsrpc.transport import Traffic
 
 LIMITS = Limits(close_timeout=2.0)
@@ -101,19 +101,6 @@ async def test_pieces_count_as_unsent_and_fill_the_connection(flavour: Flavour) 
             transport.send_piece(b"", False, True)
         go_on()
         await recorder.until(lambda: not recorder.paused)
-
-
-@flavours
-async def test_a_piece_for_a_connection_that_is_over_is_refused(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        recorder = Recorder.of(ours)
-        theirs.start(Recorder())
-        ours.send_piece(b"never ", True, False)
-        await theirs.close(1001, "gone")
-        code = (await recorder.end()).code
-        with pytest.raises(ConnectionLost) as caught:
-            ours.send_piece(b"finished", True, True)
-        assert (caught.value.code, caught.value.outcome) == (code, "not_sent")
 
 
 # ---------------------------------------------------------------- in

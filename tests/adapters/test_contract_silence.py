@@ -104,31 +104,13 @@ async def test_a_dead_line_is_found_by_a_ping_whatever_is_sent(flavour: OverSock
         transport.abort()
 
 
-@able("heartbeat")
-@pytest.mark.parametrize("kind", ["empty", "other", "earlier", "longer"])
-async def test_a_wrong_answer(flavour: OverSockets, kind: str) -> None:
-    async with flavour.raw(LIMITS) as (transport, raw):
-        recorder = Recorder.of(transport)
-        first = (await raw.next_of(PING)).payload
-        await raw.send(raw.frame(PONG, first))
-        payload = (await raw.next_of(PING)).payload
-        wrong = {"empty": b"", "other": bytes(len(payload)), "earlier": first, "longer": payload + b"!"}[kind]
-        async with doing(lambda: raw.sock.send(raw.frame(PONG, wrong)), every=0.005):
-            assert (await found(recorder)).code == 1011
-
-
 @over_sockets
-@pytest.mark.parametrize(
-    "limits", [LIMITS, LIMITS.replace(ping_interval=0.2, stall=0.1), LIMITS.replace(ping_timeout=None, stall=0.25)]
-)
-async def test_a_connection_that_is_filled_until_it_is_full(flavour: OverSockets, limits: Limits) -> None:
-    async with flavour.raw(limits) as (transport, _):
+async def test_a_connection_that_is_full_and_does_not_move_is_dropped(flavour: OverSockets) -> None:
+    async with flavour.raw(LIMITS.replace(ping_interval=0.2, stall=0.1), receive_buffer=4096) as (transport, _):
         recorder = Recorder.of(transport)
         async with doing(sender(transport, recorder, PIECE)):
             info = await found(recorder)
-        assert info.code in (1006, 1011) and info.reason
-        if limits.stall == 0.1:
-            assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
+        assert (info.code, info.reason) == (1006, "nothing could be written for 0.1 s")
 
 
 async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder) -> None:
@@ -143,7 +125,7 @@ async def read_slowly(take: Callable[[], Awaitable[object]], recorder: Recorder)
 
 @over_sockets
 async def test_a_slow_reader_is_kept(flavour: OverSockets) -> None:
-    async with flavour.raw(PATIENT.replace(stall=1.0), receive_buffer=RECEIVES) as (transport, raw):
+    async with flavour.raw(PATIENT.replace(stall=5.0), receive_buffer=RECEIVES) as (transport, raw):
         recorder = Recorder.of(transport)
         for number in range(600):  # 36 MB, which the ping waits behind
             transport.send(b"%d " % number + PIECE)
@@ -224,15 +206,6 @@ async def test_a_ping_that_is_answered_keeps_the_connection_and_its_place_among_
         assert recorder.lost is None
 
 
-@able("heartbeat")
-async def test_without_a_timeout_nobody_need_answer(flavour: OverSockets) -> None:
-    async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=None)) as (transport, raw):
-        recorder = Recorder.of(transport)
-        for _ in range(10):
-            assert (await raw.next_frame()).opcode == PING
-        assert recorder.lost is None
-
-
 @unable("heartbeat")
 async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.02)) as (transport, raw):
@@ -245,19 +218,13 @@ async def test_no_ping_is_sent_and_nobody_is_dropped(flavour: OverSockets) -> No
 
 
 @able("heartbeat")
-@pytest.mark.parametrize("who", ["ours", "theirs"])
-async def test_no_pings_while_closing(flavour: OverSockets, who: str) -> None:
+async def test_no_pings_while_closing(flavour: OverSockets) -> None:
     async with flavour.raw(PATIENT.replace(close_timeout=0.1)) as (transport, raw):
         recorder = Recorder.of(transport)
-        closing = None
-        if who == "ours":
-            closing = asyncio.create_task(transport.close(4000, "bye"))
-        else:
-            await raw.send(raw.close_frame(4000, "bye"))
+        closing = asyncio.create_task(transport.close(4000, "bye"))
         assert (await raw.next_of(CLOSE)).code == 4000
         assert await raw.read_to_end() == b""
-        if closing is not None:
-            await closing
+        await closing
         raw.drop()
         assert (await recorder.end()).code == 4000
 

@@ -9,6 +9,7 @@ import traceback
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import product
 from typing import Any
 
 import pytest
@@ -92,26 +93,18 @@ ANSWERS = {
     NOTHING: "",
     "closes": "",
     "garbage": "SSH-2.0-OpenSSH_9.6\r\n",
-    "half an answer": "HTTP/1.1 101 Swi",
     "refuses": "HTTP/1.1 401 No\r\nContent-Length: 2\r\n\r\nno",
     "asks who it is": "HTTP/1.1 407 Who?\r\nContent-Length: 0\r\n\r\n",
-    "is busy": "HTTP/1.1 503 Later\r\nContent-Length: 2\r\n\r\nno",
     "redirects": "HTTP/1.1 302 Found\r\nLocation: http://x/\r\nContent-Length: 0\r\n\r\n",
-    "redirects to itself": "HTTP/1.1 302 Found\r\nLocation: \r\nContent-Length: 0\r\n\r\n",
-    "no accept key": f"{UPGRADE}: websocket\r\n\r\n",
     "wrong accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: x\r\n\r\n",
     "all subprotocols": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}, json",
-    "another subprotocol": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}x",
     "bytes behind a subprotocol": f"101 Sec-WebSocket-Protocol: bearer.{SECRET}x\xff",
     "rude status line": f"{RAW}\r\n",
-    "rude status": f"HTTP/1.1 {RAW}\r\n\r\n",
     "rude reason": f"HTTP/1.1 400 {RAW}\r\nContent-Length: 0\r\n\r\n",
     "rude body": f"HTTP/1.1 400 No\r\nContent-Length: {len(RAW)}\r\n\r\n{RAW}",
     "rude header": f"HTTP/1.1 400 No\r\nX-Y: {RAW}\x1b\r\nContent-Length: 0\r\n\r\n",
-    "rude upgrade": f"{UPGRADE}: {RAW}\r\n\r\n",
     "rude accept key": f"{UPGRADE}: websocket\r\nSec-WebSocket-Accept: {RAW}\r\n\r\n",
     "rude extension": f"101 Sec-WebSocket-Extensions: {RAW}",
-    "long parameter": f"101 Sec-WebSocket-Extensions: permessage-deflate; a{'b' * 2000}",
     "rude subprotocol": f"101 Sec-WebSocket-Protocol: {RAW}",
 }
 """What a server or a proxy sends, each character one byte; 101 and a header are completed to open the connection."""
@@ -158,8 +151,9 @@ async def attempts_fail(client: Client, log: Capture) -> BaseException:
 
 
 @dialings
-@pytest.mark.parametrize("through", ["", "http", "socks5"], ids=["server", "http-proxy", "socks-proxy"])
-@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize(
+    ("answer", "through"), [*product(ANSWERS, ["", "http"]), *product(list(ANSWERS)[:4], ["socks5"])]
+)
 async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through: str, log: Capture) -> None:
     """Errors show what it said in one short line, and no secret."""
     limits = LIMITS.replace(open_timeout=0.05 if answer == NOTHING else 8.0)
@@ -188,19 +182,14 @@ async def test_what_refuses_or_is_broken(dialing: Dialing, answer: str, through:
     [
         {"url": f"ws://user:{SECRET}/@x/"},
         {"url": f"ws://x:{SECRET}/"},
-        {"url": f"ws://x/?{SECRET} "},
         {"url": f"ws://x/?{SECRET}#{SECRET}"},
-        {"url": f"http://user:{SECRET}@x/?{SECRET}"},
         {"url": f"user:{SECRET}@x"},
         {"url": f"wss://[{SECRET}]/?{SECRET}"},
         {"url": b"ws://" + SECRET.encode()},
-        {"url": lambda: b"ws://" + SECRET.encode()},
         {"url": lambda: f"ws:///?{SECRET}"},
         {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
         {"proxy": f"http://user:{SECRET}@127.0.0.1:{SECRET}"},
-        {"proxy": f"user:{SECRET}@127.0.0.1"},
         {"subprotocols": [f"bearer.{SECRET}=="]},
-        {"subprotocols": [f"bearer.{SECRET}\r\nX-Evil: 1"]},
         {"subprotocols": f"bearer.{SECRET}"},
         {"subprotocols": [SECRET.encode()]},
         {"headers": {"X-Token": f"{SECRET}\n"}},

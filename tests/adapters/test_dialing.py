@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -58,26 +57,6 @@ async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing)
 
 
 @dialings
-async def test_what_answers_but_is_no_websocket_server(dialing: Dialing) -> None:
-    async with raw_server() as server:
-        for status in ("200 OK", "101 Switching Protocols"):
-            dialed = asyncio.create_task(dialing.dial(server.url, limits=LIMITS))
-            await server.refuse(status, "hello" if status < "2" else "")
-            with pytest.raises(Exception) as caught:
-                await dialed
-            assert not isinstance(caught.value, AssertionError) and str(caught.value)
-
-
-@dialings
-async def test_nobody_there_is_an_os_error_and_worth_another_attempt(dialing: Dialing) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    with pytest.raises(OSError) as caught:
-        await dialing.dial(f"ws://127.0.0.1:{port}/", limits=LIMITS)
-    assert is_transient(caught.value)
-
-
-@dialings
 async def test_whoever_says_nothing_is_given_up_after_open_timeout(dialing: Dialing) -> None:
     async with raw_server() as server:
         with pytest.raises(TimeoutError):
@@ -100,19 +79,8 @@ async def test_a_connection_that_ends_in_the_handshake(dialing: Dialing) -> None
         await asyncio.wait([ending])
 
 
-NOT_URLS = [
-    "http://x/",
-    "ws:///nothing",
-    "x",
-    "ws://",
-    "ws://127.0.0.1:99999/",
-    "ws://127.0.0.1:port/",
-    "ws://[::1",
-    "ws://x/a b",
-    "ws://x/\r\nX-Evil: 1",
-    "ws://x/#fragment",
-    f"ws://{'ö' * 100}/",
-]
+NOT_URLS = ["http://x/", "ws:///nothing", "ws://127.0.0.1:99999/", "ws://[::1", "ws://x/\r\nX-Evil: 1", "ws://x/#a"]
+NOT_URLS += [f"ws://{'ö' * 100}/"]
 
 
 @dialings
@@ -135,17 +103,16 @@ async def test_a_url_that_is_none_is_not_tried_again(dialing: Dialing, url: str)
 
 @dialings
 @pytest.mark.parametrize("proxy", ["ftp://127.0.0.1/", "127.0.0.1:3128", "http://", "http://127.0.0.1:99999"])
-@pytest.mark.parametrize("environment", [True, False])
 async def test_a_proxy_that_is_none_is_not_tried_again(
-    dialing: Dialing, proxy: str, environment: bool, monkeypatch: pytest.MonkeyPatch
+    dialing: Dialing, proxy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if environment:
-        for name in ("no_proxy", "NO_PROXY"):
-            monkeypatch.delenv(name, raising=False)
-        monkeypatch.setenv("ws_proxy", proxy)
-    with pytest.raises(ValueError) as caught:
-        await dialing.dial("ws://192.0.2.1/", proxy=True if environment else proxy, limits=LIMITS)
-    assert not is_transient(caught.value)
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("ws_proxy", proxy)
+    for setting in (True, proxy):
+        with pytest.raises(ValueError) as caught:
+            await dialing.dial("ws://192.0.2.1/", proxy=setting, limits=LIMITS)
+        assert not is_transient(caught.value)
 
 
 @dialings

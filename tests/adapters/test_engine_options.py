@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import ssl
 from collections.abc import Callable, Generator
@@ -162,15 +161,3 @@ async def test_a_permission_that_is_missing_ends_the_connection(
         connection.publish("theirs.a", b"")
         assert "permission" in (await heard.ended()).lower()
         await check_over(connection, heard)
-
-
-@pytest.mark.parametrize("said", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b""])
-async def test_a_server_that_is_no_broker(said: bytes) -> None:
-    async def answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(said)
-        writer.close()
-
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        host, port = server.sockets[0].getsockname()
-        for kind, made in CONNECT.items():
-            assert await refusal(made(f"{kind}://{host}:{port}"))

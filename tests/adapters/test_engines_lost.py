@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Generator
-from typing import Any
 
 import pytest
 from core_driver import turns
-from engine_servers import nats_server
 from engines_in_use import KINDS, Connect, InMemory, MortalEngine, OnServer, Recorder, check_over
 from engines_in_use import connect as connect
 from engines_in_use import subject as subject
-from leftovers import open_sockets, other_tasks
+from leftovers import open_sockets
 
 from wsrpc.engine import FEW, PATIENCE, PROBE, Engine, EngineConnection
 from wsrpc.errors import EngineLost
 from wsrpc_adapters import _broker_connection
-from wsrpc_adapters.nats import NatsEngine
 
 
 @pytest.fixture(params=KINDS)
@@ -98,18 +95,6 @@ async def test_a_broker_that_is_frozen_for_a_moment(mortal: MortalEngine, connec
     assert heard.payloads == [b"meanwhile", b"afterwards"]
 
 
-async def test_drain_waits_while_the_broker_takes_nothing(mortal: MortalEngine, connect: Connect, subject: str) -> None:
-    connection, _ = await connect()
-    mortal.freeze()
-    await fill(connection, subject)
-    draining = asyncio.ensure_future(connection.drain())
-    await turns(20)
-    assert not draining.done()
-    mortal.thaw()
-    await draining
-    assert connection.unsent <= FEW
-
-
 async def test_cancelling_what_waits_leaves_the_connection_in_use(
     mortal: MortalEngine, connect: Connect, subject: str
 ) -> None:
@@ -122,14 +107,16 @@ async def test_cancelling_what_waits_leaves_the_connection_in_use(
         connection.subscribe(f"{subject}.new"),
         connection.unsubscribe(f"{subject}.old"),
     ]
-    tasks = [asyncio.ensure_future(call) for call in calls]
+    tasks, draining = [asyncio.ensure_future(call) for call in calls], asyncio.ensure_future(connection.drain())
     await turns(20)
     for task in tasks:
         assert not task.done()
         task.cancel()
     await asyncio.wait(tasks)
-    assert all(task.cancelled() for task in tasks)
+    assert all(task.cancelled() for task in tasks) and not draining.done()
     mortal.thaw()
+    await draining
+    assert connection.unsent <= FEW
     await connection.subscribe(subject)
     connection.publish(subject, b"here")
     await heard.until(lambda: (subject, b"here") in heard.got)
@@ -137,47 +124,25 @@ async def test_cancelling_what_waits_leaves_the_connection_in_use(
     assert heard.reasons == []
 
 
-@pytest.mark.parametrize("cancelled", [False, True])
 async def test_close_does_not_wait_for_a_frozen_broker_and_goes_on_if_it_is_cancelled(
-    mortal: MortalEngine, connect: Connect, subject: str, cancelled: bool
+    mortal: MortalEngine, connect: Connect, subject: str
 ) -> None:
     sockets = open_sockets()
     connection, recorder = await connect()
     await connection.subscribe(subject)
     mortal.freeze()
     await fill(connection, subject)
-    closing = asyncio.ensure_future(connection.close())
-    if cancelled:
-        await turns(20)
-        assert not closing.done()
-        closing.cancel()
-    await asyncio.wait([closing])
-    assert closing.cancelled() is cancelled
+    cancelled, closing = [asyncio.ensure_future(connection.close()) for _ in range(2)]
+    await turns(20)
+    cancelled.cancel()
+    await asyncio.wait([cancelled, closing])
+    assert cancelled.cancelled() and not closing.cancelled()
     await recorder.ended()
     await check_over(connection, recorder)
     assert open_sockets() == sockets
 
 
-async def test_a_broker_that_is_killed_while_much_is_unsent(
-    mortal: MortalEngine, connect: Connect, subject: str
-) -> None:
-    tasks = other_tasks()
-    connection, recorder = await connect()
-    await connection.subscribe(subject)
-    mortal.freeze()
-    await fill(connection, subject)
-    subscribing = asyncio.ensure_future(connection.subscribe("new"))  # the libraries' own queues hold something, too
-    await turns(20)
-    mortal.kill()
-    await recorder.ended()
-    with pytest.raises(EngineLost):
-        await subscribing
-    await check_over(connection, recorder)
-    await turns(20)
-    assert other_tasks() == tasks
-
-
-@pytest.mark.parametrize("count", [0, 1, 2, 4, 8, 1000])
+@pytest.mark.parametrize("count", [0, 1, 2, 4, 1000])
 async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine, count: int) -> None:
     mortal.freeze()
     recorder = Recorder()
@@ -187,21 +152,3 @@ async def test_cancelling_connect_leaves_nothing(mortal: MortalEngine, count: in
     with pytest.raises(asyncio.CancelledError):
         await connecting
     assert recorder.reasons == []
-
-
-async def test_a_write_of_nats_that_fails_leaves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library then tries to write what was published meanwhile, and that fails in the same task."""
-    server = nats_server()
-    recorder = Recorder()
-    connection: Any = await NatsEngine(server.url).connect(recorder)
-    client = connection._broker._client
-
-    async def drain() -> None:
-        client._pending_data_size += 1
-        raise ConnectionResetError(104, "Connection reset by peer")
-
-    monkeypatch.setattr(client._transport, "drain", drain)
-    connection.publish("x", b"")
-    await recorder.ended()
-    await connection.close()
-    server.kill()

@@ -8,9 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
+from browser.pages import ROOT
 from programs import free_port
 
-ROOT = Path(__file__).parent.parent.parent
 APP = ROOT / "examples" / "chat" / "app.py"
 
 

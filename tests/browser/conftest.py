@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from browser.chat_server import ChatServer
-from browser.pages import PATIENCE, Newcomer, Screenshot
+from browser.pages import PATIENCE, Newcomer
 from playwright.async_api import Browser, ConsoleMessage, Page, async_playwright, expect
 
 from interop.conftest import cell, each_link, pytest_addoption, pytest_configure
@@ -24,8 +24,6 @@ from interop.node import JS, ws_wrapper_4
 
 __all__ = ["cell", "each_link", "pytest_addoption", "pytest_configure"]  # for test_matrix.py
 
-ROOT = Path(__file__).parent.parent.parent
-SCREENSHOTS = ROOT / "build" / "screenshots"
 
 # A sandbox needs rights that a container does not give; the rest keeps Chromium from calling home.
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
@@ -118,14 +116,3 @@ async def newcomer(browser: Browser, chat: ChatServer, request: pytest.FixtureRe
     if "lost_connections_are_fine" in request.fixturenames:
         expected = request.getfixturevalue("lost_connections_are_fine")
     assert [text for text in complaints if not any(part in text for part in expected)] == []
-
-
-@pytest.fixture
-def screenshot() -> Screenshot:
-    """``await screenshot(page, "name")`` leaves build/screenshots/name.png."""
-
-    async def shoot(page: Page, name: str) -> None:
-        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-        await page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
-
-    return shoot

@@ -1,18 +1,25 @@
-"""Names that the browser tests and their conftest share."""
+"""What the browser tests and their conftest share."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+import os
+import re
+import sys
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
-from playwright.async_api import Locator, Page
+from playwright.async_api import Browser, BrowserContext, Locator, Page
 
 from interop.peers import LIBRARIES
 
+ROOT = Path(__file__).parent.parent.parent
+SCREENSHOTS = ROOT / "build" / "screenshots"
 PATIENCE = 10_000  # milliseconds until what a page should show counts as missing
 
 Newcomer = Callable[..., Awaitable[Page]]
-Screenshot = Callable[[Page, str], Awaitable[None]]
 
 VERSIONS_4 = ["plain-4", *(name for name in LIBRARIES if name == "ws-wrapper-4")]
 
@@ -29,3 +36,57 @@ async def say(page: Page, text: str) -> None:
 
 def log_of(page: Page, room: str = "lobby") -> Locator:
     return page.get_by_role("log", name=f"Messages in {room}")
+
+
+async def shoot(page: Page, name: str) -> None:
+    """Leave build/screenshots/name.png."""
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    await page.screenshot(path=SCREENSHOTS / f"{name}.png", animations="disabled")
+
+
+def block(page: Path, beginning: str) -> str:
+    """The block of code in a page that begins so."""
+    text = page.read_text("utf-8")
+    [found] = re.findall(rf"^```\w+\n({re.escape(beginning)}.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return str(found)
+
+
+async def start(
+    *arguments: str, cwd: Path | None = None, stderr: int | None = asyncio.subprocess.PIPE
+) -> asyncio.subprocess.Process:
+    """A program in Python, with wsrpc and its adapters."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-W", "error", *arguments),
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "adapters")])},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
+    )
+
+
+@asynccontextmanager
+async def serving(*arguments: str, cwd: Path | None = None) -> AsyncGenerator[None]:
+    """A server, from its first line of output until it is killed: nobody gets a Close frame."""
+    process = await start(*arguments, cwd=cwd, stderr=None)
+    try:
+        assert process.stdout is not None
+        line = await process.stdout.readline()
+        assert b"Running on" in line or b"Serving HTTP on" in line, line
+        yield
+    finally:
+        process.kill()
+        await process.communicate()
+
+
+@asynccontextmanager
+async def browsing(browser: Browser, **options: object) -> AsyncGenerator[BrowserContext]:
+    """A browser of one's own; no page may raise an error."""
+    context = await browser.new_context(**options)  # type: ignore[arg-type]
+    context.set_default_timeout(PATIENCE)
+    errors: list[str] = []
+    context.on("weberror", lambda error: errors.append(str(error.error)))
+    try:
+        yield context
+    finally:
+        await context.close()
+    assert errors == []

@@ -39,19 +39,6 @@ async def test_two_people_talk(newcomer: Newcomer) -> None:
     await expect(people.get_by_role("listitem")).to_have_text(["Ada (you)"])
 
 
-async def test_a_python_client_takes_part(newcomer: Newcomer, chat: ChatServer) -> None:
-    ada = await newcomer("Ada")
-    async with Client(f"{chat.socket_url}?name=Python") as python:
-        await python.request("join", "lobby")
-        await expect(ada.get_by_role("complementary")).to_contain_text("Python")
-        await python.request("say", "lobby", "0" * 32, "Good morning")
-        await python.request("say", "lobby", "0" * 32, "Good morning")
-        await python.request("say", "lobby", "1" * 32, "Bye")
-    articles = log_of(ada).get_by_role("article")
-    await expect(articles).to_contain_text(["Good morning", "Bye"])
-    await expect(articles).to_have_count(2)
-
-
 async def test_rooms_are_joined_and_left(newcomer: Newcomer) -> None:
     ada, bob = await newcomer("Ada"), await newcomer("Bob")
     await ada.get_by_label("Name of a room to join").fill("Küche & Bad")
@@ -109,29 +96,6 @@ async def test_history_comes_as_it_is_read(newcomer: Newcomer, chat: ChatServer,
         "import('ws-wrapper').then(({ default: W }) => Symbol.asyncIterator in W.prototype)"
     )
     assert has_streams is ("-4" in modules.name), "otherwise the pages were requested one by one"
-
-
-async def test_an_upload_shows_its_progress(newcomer: Newcomer, tmp_path: Path) -> None:
-    ada, bob = await newcomer("Ada"), await newcomer("Bob")
-    content = bytes(range(256)) * 4096
-    (tmp_path / "a & b.bin").write_bytes(content)
-    await ada.evaluate("""() => {
-        window.seen = []
-        new MutationObserver(() => {
-            for (const bar of document.querySelectorAll("progress")) seen.push(bar.value)
-        }).observe(document.body, { childList: true, subtree: true, attributeFilter: ["value"] })
-    }""")
-    await ada.get_by_label("File to upload").set_input_files(tmp_path / "a & b.bin")
-    link = log_of(bob).get_by_role("link", name="a & b.bin")
-    await expect(link).to_contain_text("1.0 MB")
-    await expect(log_of(ada).get_by_role("link", name="a & b.bin")).to_be_visible()
-    await expect(ada.get_by_role("progressbar")).to_have_count(0)
-    seen = await ada.evaluate("seen")
-    assert seen == sorted(seen) and len({*seen}) > 10, "each answer moved it"
-
-    async with bob.expect_download() as download:
-        await link.click()
-    assert (await (await download.value).path()).read_bytes() == content
 
 
 async def test_what_the_server_refuses_says_why(newcomer: Newcomer, tmp_path: Path) -> None:

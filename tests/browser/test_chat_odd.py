@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import base64
-from pathlib import Path
 
 import pytest
 from browser.chat_server import ChatServer
 from browser.pages import Newcomer, log_of, say
-from playwright.async_api import Page, expect
+from playwright.async_api import expect
 
 from wsrpc import Client
 
@@ -45,13 +44,11 @@ async def test_nothing_that_comes_in_is_html(newcomer: Newcomer, chat: ChatServe
 @pytest.mark.parametrize(
     ("address", "name"),
     [
-        ("constructor", "constructor"),
-        ("__proto__", "__proto__"),
-        ("100%", "100%"),
-        ("%20a%0Ab%1F ", "a b"),
-        ("x" * 29 + "%20yz", "x" * 29),
-        ("x" * 29 + "%F0%9F%98%80", "x" * 29 + "😀"),
-        ("../%2e%2e/<b>", "../../<b>"),
+        pytest.param("__proto__", "__proto__", id="a name of objects"),
+        pytest.param("%20a%0Ab%1F ", "a b", id="spaces and controls"),
+        pytest.param("x" * 29 + "%F0%9F%98%80", "x" * 29 + "😀", id="the longest"),
+        pytest.param("100%", "100%", id="not encoded"),
+        pytest.param("../%2e%2e/<b>", "../../<b>", id="not a path, not HTML"),
     ],
 )
 async def test_any_address_leads_to_a_room(newcomer: Newcomer, address: str, name: str) -> None:
@@ -80,20 +77,12 @@ LOADS = """url => new Promise(done => {
 })"""
 
 
-async def is_shown(page: Page, url: str) -> bool:
-    return bool(await page.evaluate(LOADS, url))
-
-
 async def test_what_is_uploaded_is_served_as_nothing_else(newcomer: Newcomer, chat: ChatServer) -> None:
     page = await newcomer("Ada")
     types = {
         "page.html": "application/octet-stream",
         "drawing.svg": "application/octet-stream",
-        "no ending": "application/octet-stream",
-        "data:,x.gif": "image/gif",
-        "x.GIF": "image/gif",
-        "x.webp": "image/webp",
-        "x.avif": "image/avif",
+        "data:,x.GIF": "image/gif",
     }
     async with Client(f"{chat.socket_url}?name=Eve") as eve:
         await eve.request("join", "lobby")
@@ -104,21 +93,7 @@ async def test_what_is_uploaded_is_served_as_nothing_else(newcomer: Newcomer, ch
             assert answer.headers["content-type"] == expected, name
             assert answer.headers["content-disposition"] == "attachment"
             assert answer.headers["x-content-type-options"] == "nosniff"
-            if expected == "image/gif":
-                assert await is_shown(page, url), name
+        assert await page.evaluate(LOADS, url)
     for path in ("files/..%2fchat.sqlite3/x", "files/chat.sqlite3/x", "..%2fapp.py"):
         answer = await page.request.get(f"{chat.url}{path}")
         assert answer.status in (403, 404), path
-
-
-async def test_what_was_shared_stays_as_it_is(chat: ChatServer) -> None:
-    file_id = "c" * 32
-    async with Client(f"{chat.socket_url}?name=Ada") as ada, Client(f"{chat.socket_url}?name=Eve") as eve:
-        await ada.request("join", "lobby")
-        await eve.request("join", "lobby")
-        await share(ada, file_id, "a.bin", b"12345")
-        assert await eve.request("piece", file_id, 5, b"and more") == 5
-        assert await ada.request("upload", file_id, 5) == 5, "as after a drop that took the answer"
-        message = await ada.request("share", "lobby", file_id, "a.bin", 5)
-        assert message["file"]["size"] == 5
-    assert Path(chat.folder, "data", file_id).read_bytes() == b"12345"

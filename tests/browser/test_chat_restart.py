@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from browser.chat_server import ChatServer
-from browser.pages import Newcomer, Screenshot, both_libraries, log_of, say
+from browser.pages import Newcomer, both_libraries, log_of, say, shoot
 from playwright.async_api import WebSocketRoute, expect
 
 pytestmark = [
@@ -33,6 +33,7 @@ async def test_the_server_is_killed_and_restarted_in_between(newcomer: Newcomer,
     await draft.fill("a thought not yet")
 
     await chat.start()
+    await expect(ada.get_by_role("button", name="Try now")).to_be_hidden()
     for page in (ada, bob):
         await expect(page.get_by_role("status")).to_have_text("Connected")
         await expect(log_of(page).get_by_role("article")).to_contain_text(
@@ -96,12 +97,10 @@ async def test_a_message_whose_answer_is_lost_is_said_once(newcomer: Newcomer, c
 
 
 @both_libraries
-async def test_an_upload_goes_on_where_it_was(
-    newcomer: Newcomer, chat: ChatServer, screenshot: Screenshot, tmp_path: Path
-) -> None:
+async def test_an_upload_goes_on_where_it_was(newcomer: Newcomer, chat: ChatServer, tmp_path: Path) -> None:
     ada = await newcomer("Ada")
     content = bytes(range(256)) * 4096
-    (tmp_path / "long.bin").write_bytes(content)
+    (tmp_path / "a & b.bin").write_bytes(content)
     pieces: list[int] = []  # offsets, of all connections
 
     async def stop_after_five(route: WebSocketRoute) -> None:
@@ -120,13 +119,13 @@ async def test_an_upload_goes_on_where_it_was(
     await ada.route_web_socket("**/ws?*", stop_after_five)
     await ada.reload()
     await expect(ada.get_by_role("status")).to_have_text("Connected")
-    await ada.get_by_label("File to upload").set_input_files(tmp_path / "long.bin")
+    await ada.get_by_label("File to upload").set_input_files(tmp_path / "a & b.bin")
     await expect(ada.get_by_text("328 kB of 1.0 MB")).to_be_visible()
-    await screenshot(ada, "upload")
+    await shoot(ada, "upload")
     await chat.kill()
     await expect(log_of(ada).get_by_text("Waiting for the connection")).to_be_visible()
     await chat.start()
-    link = log_of(ada).get_by_role("link", name="long.bin")
+    link = log_of(ada).get_by_role("link", name="a & b.bin")
     await expect(link).to_be_visible()
     answer = await ada.request.get(f"{chat.url}{await link.get_attribute('href')}")
     assert await answer.body() == content

@@ -5,7 +5,7 @@ Every page is looked at in light and in dark mode, and on a phone's width. Scree
 
 from __future__ import annotations
 
-import asyncio
+import fcntl
 import os
 import re
 import subprocess
@@ -16,13 +16,11 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from browser.chat_server import ROOT
-from browser.conftest import SCREENSHOTS
-from browser.pages import PATIENCE
+from browser.pages import ROOT, browsing, serving, shoot
 from playwright.async_api import Browser, Page, expect
 from programs import free_port
 
-pytestmark = pytest.mark.asyncio(loop_scope="session")
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(240)]  # the site is built, or waited for
 
 LOW_CONTRAST = (Path(__file__).parent / "low_contrast.js").read_text("utf-8")
 WITHOUT_TEXT = """() => [
@@ -34,46 +32,47 @@ OTHER_MODE = """() => {
   document.querySelector("header label[for^=__palette]:not([hidden])").click()
   document.getAnimations().forEach(each => each.finish())
 }"""
+PARTS = 6
+"""Of the pages, for workers that have nothing else to do."""
 SHOWN = ["", "tutorial/", "how-to/fastapi/", "explanation/drops/", "reference/api/clients/", "reference/limits/"]
 
 
 @pytest.fixture(scope="session")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("site")
-    built = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder],
-        cwd=ROOT,
-        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-    )
-    assert built.returncode == 0, built.stdout + built.stderr
+def site(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """The site, built once for all workers."""
+    shared = tmp_path_factory.getbasetemp()
+    if hasattr(request.config, "workerinput"):
+        shared = shared.parent
+    folder = shared / "site"
+    with (shared / "site.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.exists():
+            built = subprocess.run(
+                [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", folder],
+                cwd=ROOT,
+                env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+                capture_output=True,
+                text=True,
+                timeout=110,
+            )
+            assert built.returncode == 0, built.stdout + built.stderr
     return folder
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def address(site: Path) -> AsyncGenerator[str]:
     port = free_port()
-    serving = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(site)),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-    )
-    try:
-        assert serving.stdout is not None
-        await serving.stdout.readline()  # it listens
+    async with serving("-u", "-m", "http.server", str(port), "--bind", "127.0.0.1", "--directory", str(site)):
         yield f"http://127.0.0.1:{port}/"
-    finally:
-        serving.terminate()
-        await serving.wait()
 
 
 def pages_of(site: Path) -> list[str]:
     """Where each page is, below the site's address. Pages of files of the repository are left out: they are code."""
     found = sorted(str(file.parent.relative_to(site)).removeprefix(".") for file in site.rglob("index.html"))
     assert len(found) > 30
-    return [f"{page}/".lstrip("/") for page in found if not page.startswith("files/")]
+    pages = [f"{page}/".lstrip("/") for page in found if not page.startswith("files/")]
+    assert set(SHOWN) <= set(pages)
+    return pages
 
 
 async def _scheme(page: Page) -> str | None:
@@ -82,87 +81,69 @@ async def _scheme(page: Page) -> str | None:
 
 @pytest.mark.parametrize(("mode", "scheme"), [("light", "default"), ("dark", "slate")])
 async def test_the_site_takes_the_mode_of_the_system(browser: Browser, address: str, mode: Any, scheme: str) -> None:
-    context = await browser.new_context(color_scheme=mode)
-    page = await context.new_page()
-    await page.goto(address)
-    assert await _scheme(page) == scheme
-    await context.close()
+    async with browsing(browser, color_scheme=mode) as context:
+        page = await context.new_page()
+        await page.goto(address)
+        assert await _scheme(page) == scheme
 
 
-@pytest.mark.timeout(240)
-async def test_each_page_can_be_read(browser: Browser, address: str, site: Path) -> None:
+@pytest.mark.parametrize("part", range(PARTS))
+async def test_each_page_can_be_read(browser: Browser, address: str, site: Path, part: int) -> None:
     """In both modes, and on a phone without scrolling sideways."""
-    context = await browser.new_context()
-    context.set_default_timeout(PATIENCE)
-    page = await context.new_page()
-    elsewhere: list[str] = []
-    page.on("request", lambda request: None if request.url.startswith(address) else elsewhere.append(request.url))
-    # Each page would read the whole index of the search, which takes half of the time.
-    await page.route("**/search_index.json", lambda route: route.abort())
-    problems: dict[str, Any] = {}
-    for path in pages_of(site):
-        await page.set_viewport_size({"width": 1280, "height": 900})
-        await page.goto(address + path)
-        found: list[Any] = await page.evaluate(WITHOUT_TEXT)
-        schemes = set()
-        for _ in range(2):
-            schemes.add(await _scheme(page))
-            found += await page.evaluate(LOW_CONTRAST)
-            await page.evaluate(OTHER_MODE)
-        assert schemes == {"default", "slate"}
-        await page.set_viewport_size({"width": 390, "height": 844})
-        width = await page.evaluate("document.documentElement.scrollWidth")
-        if width > 390:
-            found.append(f"{width} pixels wide on a phone of 390")
-        if found:
-            problems[path] = found
-    assert not problems
-    assert not [url for url in elsewhere if not url.startswith("data:")]
-    await context.close()
+    async with await browser.new_context() as context:
+        page = await context.new_page()
+        elsewhere: list[str] = []
+        page.on("request", lambda request: None if request.url.startswith(address) else elsewhere.append(request.url))
+        # Each page would read the whole index of the search, which takes half of the time.
+        await page.route("**/search_index.json", lambda route: route.abort())
+        problems: dict[str, Any] = {}
+        for path in pages_of(site)[part::PARTS]:
+            await page.set_viewport_size({"width": 1280, "height": 900})
+            await page.goto(address + path)
+            found: list[Any] = await page.evaluate(WITHOUT_TEXT)
+            name = f"site-{path.strip('/').replace('/', '-') or 'home'}" if path in SHOWN else None
+            schemes = set()
+            for _ in range(2):
+                schemes.add(scheme := await _scheme(page))
+                found += await page.evaluate(LOW_CONTRAST)
+                if name:
+                    await shoot(page, f"{name}-{scheme}")
+                await page.evaluate(OTHER_MODE)
+            assert schemes == {"default", "slate"}
+            await page.set_viewport_size({"width": 390, "height": 844})
+            if name:
+                await shoot(page, f"{name}-phone")
+            width = await page.evaluate("document.documentElement.scrollWidth")
+            if width > 390:
+                found.append(f"{width} pixels wide on a phone of 390")
+            if found:
+                problems[path] = found
+        assert not problems
+        assert not [url for url in elsewhere if not url.startswith("data:")]
 
 
 async def test_the_site_is_used_by_keyboard(browser: Browser, address: str) -> None:
-    context = await browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(PATIENCE)
-    await context.clock.install()
-    page = await context.new_page()
-    await page.goto(address + "how-to/rooms/")
-    await page.keyboard.press("Tab")
-    skip = page.locator("a.md-skip")
-    await expect(skip).to_be_focused()
-    await expect(skip).to_be_visible()
-    await page.keyboard.press("Enter")
-    await expect(page).to_have_url(re.compile("#"))
-    await page.goto(address + "how-to/tls/")
-    await page.clock.fast_forward(1000)  # 125 ms after a page has loaded, its script closes the search
-    await page.keyboard.press("/")
-    await expect(page.locator("input.md-search__input")).to_be_focused()
-    # The page asks for results at each key that goes up, and each answer replaces the list: so one key alone.
-    await page.keyboard.insert_text("ConnectionLos")
-    await page.keyboard.press("t")
-    await expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
-    await expect(page.locator(".md-search-result__link").first).to_be_visible()
-    await page.keyboard.press("ArrowDown")
-    await expect(page.locator(".md-search-result__link").first).to_be_focused()
-    await page.keyboard.press("Enter")
-    await expect(page.locator("main h1").first).to_be_visible()
-    await expect(page).not_to_have_url(re.compile("how-to/tls"))
-    await context.close()
-
-
-async def _take(page: Page, name: str) -> None:
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    await page.screenshot(path=SCREENSHOTS / f"site-{name}.png")
-
-
-@pytest.mark.parametrize(
-    ("look", "mode", "width"), [("light", "light", 1280), ("dark", "dark", 1280), ("phone", "light", 390)]
-)
-async def test_screenshots(browser: Browser, address: str, look: str, mode: Any, width: int) -> None:
-    context = await browser.new_context(color_scheme=mode, viewport={"width": width, "height": 900})
-    page = await context.new_page()
-    for path in SHOWN:
-        answer = await page.goto(address + path)
-        assert answer is not None and answer.ok, path
-        await _take(page, f"{look}-{path.strip('/').replace('/', '-') or 'home'}")
-    await context.close()
+    async with browsing(browser, viewport={"width": 1280, "height": 900}) as context:
+        await context.clock.install()
+        page = await context.new_page()
+        await page.goto(address + "how-to/rooms/")
+        await page.keyboard.press("Tab")
+        skip = page.locator("a.md-skip")
+        await expect(skip).to_be_focused()
+        await expect(skip).to_be_visible()
+        await page.keyboard.press("Enter")
+        await expect(page).to_have_url(re.compile("#"))
+        await page.goto(address + "how-to/tls/")
+        await page.clock.fast_forward(1000)  # 125 ms after a page has loaded, its script closes the search
+        await page.keyboard.press("/")
+        await expect(page.locator("input.md-search__input")).to_be_focused()
+        # The page asks for results at each key that goes up, and each answer replaces the list: so one key alone.
+        await page.keyboard.insert_text("ConnectionLos")
+        await page.keyboard.press("t")
+        await expect(page.locator(".md-search-result__meta")).to_contain_text("matching documents")
+        await expect(page.locator(".md-search-result__link").first).to_be_visible()
+        await page.keyboard.press("ArrowDown")
+        await expect(page.locator(".md-search-result__link").first).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("main h1").first).to_be_visible()
+        await expect(page).not_to_have_url(re.compile("how-to/tls"))

@@ -8,10 +8,14 @@ import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from raw_websocket import PATIENCE, RawServer, raw_server
 
 from wsrpc.testing import FaultProxy
+
+Direction = Literal["up", "down"]
+DIRECTIONS: tuple[Direction, ...] = ("up", "down")
 
 
 class Side:
@@ -90,6 +94,11 @@ class Bench:
         client = await self.dial()
         return client, await self.accept()
 
+    @staticmethod
+    def directed(direction: Direction, client: Side, server: Side) -> tuple[Side, Side]:
+        """Return who sends in a direction, and who receives."""
+        return (client, server) if direction == "up" else (server, client)
+
 
 @asynccontextmanager
 async def bench(*, receive_buffer: int | None = None) -> AsyncGenerator[Bench]:
@@ -102,15 +111,15 @@ async def bench(*, receive_buffer: int | None = None) -> AsyncGenerator[Bench]:
             sock.close()
 
 
-async def check_passes(client: Side, server: Side) -> None:
-    """Bytes pass both ways, and nothing was before them."""
-    await client.send(b"up there")
-    assert await server.receive(8) == b"up there"
-    await server.send(b"down here")
-    assert await client.receive(9) == b"down here"
+async def check_passes(one: Side, other: Side, *, back: bool = True) -> None:
+    """Bytes pass both ways, or one way only, and nothing was before them."""
+    await one.send(b"there")
+    assert await other.receive(5) == b"there"
+    if back:
+        await check_passes(other, one, back=False)
 
 
-async def some_turns() -> None:
-    """Turns of the event loop, more than bytes take that nothing holds up."""
-    for _ in range(20):
+async def some_turns(count: int = 20) -> None:
+    """Turns of the event loop: by default more than bytes take that nothing holds up."""
+    for _ in range(count):
         await asyncio.sleep(0)

@@ -9,14 +9,13 @@ import asyncio
 import logging
 import os
 import random
-import statistics
 import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from itertools import count, pairwise, product
+from itertools import chain, count, pairwise, product
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -276,13 +275,6 @@ def read_journals(files: Iterable[Path]) -> list[Journal]:
     return sorted(found, key=lambda journal: journal.number)
 
 
-def show(name: str, seconds: list[float]) -> None:
-    if seconds:
-        print(
-            f"{name}: {statistics.median(seconds):.3f} s (median), {max(seconds):.3f} s (worst), {len(seconds)} times"
-        )
-
-
 def check_outcomes(journals: list[Journal], least: int) -> None:
     """Compare what callers were told with what has run.
 
@@ -293,46 +285,26 @@ def check_outcomes(journals: list[Journal], least: int) -> None:
     for journal in journals:
         for number, times in journal.ran.items():
             ran[number] += len(times)
-    runs: defaultdict[tuple[str, str], Counter[int]] = defaultdict(Counter)
-    took: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    reasons: Counter[tuple[str, str]] = Counter()
+    ends: Counter[str] = Counter()
     wrong: list[Call] = []
-    for journal in journals:
-        for call in journal.calls:
-            runs[call.kind, call.ended][ran[call.number]] += 1
-            took[call.kind, call.ended].append(call.seconds)
-            if call.why:
-                reasons[call.ended, call.why.split(":")[0] + ":" + call.why.split(":")[-1][-60:]] += 1
-            allowed = {"answered": (1,), "not_sent": (0,), "unknown": (0, 1)}.get(call.ended, ())
-            if call.kind == "park":
-                allowed = {"not_sent": (0,), "unknown": (0, 1), "cancelled": (0, 1)}.get(call.ended, ())
-            if ran[call.number] not in allowed:
-                wrong.append(call)
-    for (kind, ended), counts in sorted(runs.items()):
-        times = took[kind, ended]
-        print(
-            f"{kind:9} {ended:9} {counts.total():7}, by how often it ran: {dict(sorted(counts.items()))}, "
-            f"{statistics.median(times):.3f} s (median), {max(times):.3f} s (worst)"
-        )
-    for (ended, why), number in reasons.most_common(12):
-        print(f"    {number:7} {ended} {why}")
+    for call in chain.from_iterable(journal.calls for journal in journals):
+        ends[call.ended] += 1
+        park = call.kind == "park"  # which ends only with a connection, or because it is cancelled
+        allowed = {"not_sent": (0,), "unknown": (0, 1), "cancelled" if park else "answered": (0, 1) if park else (1,)}
+        if ran[call.number] not in allowed.get(call.ended, ()):
+            wrong.append(call)
+    print(ends)
     assert not wrong, wrong[:10]
     # All of that would hold if nothing had happened.
-    by_end: Counter[str] = Counter()
-    for (_, ended), counts in runs.items():
-        by_end[ended] += counts.total()
-    assert min(by_end[ended] for ended in ("answered", "not_sent", "unknown")) > least, by_end
+    assert min(ends[ended] for ended in ("answered", "not_sent", "unknown")) > least, ends
 
 
 def check_order(journals: list[Journal]) -> None:
     """Each sender's events come in order, none twice."""
-    total = 0
     for journal in journals:
         for (client, sender), heard in journal.heard.items():
-            total += len(heard)
             for before, after in pairwise(heard):
                 assert before.n < after.n, (journal.number, client, sender, before, after)
-    print(f"{total} events came to clients")
 
 
 def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0.0) -> tuple[list[Emitted], int]:
@@ -347,7 +319,6 @@ def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0
     """
     told: list[Emitted] = []
     missed = 0
-    late: list[float] = []
     lost: list[tuple[object, ...]] = []
     for receiver, sender in product(journals, journals):
         # Those who were killed, or have just come, are left out.
@@ -360,19 +331,11 @@ def check_lost(journals: list[Journal], ends: dict[int, float], since: float = 0
                     continue
                 if receiver.node in event.missed:
                     missed += 1
-                    continue
-                after = [gap for gap in receiver.gaps if gap >= event.began]
-                if after:
+                elif any(gap >= event.began for gap in receiver.gaps):
                     told.append(event)
-                    late.append(after[0] - event.began)
                 else:
                     lost.append((name, event, f"at {receiver.number} {client}", receiver.gaps))
-    gaps = sum(len(journal.gaps) for journal in journals)
-    print(f"{missed} events were reported as missed, {len(told)} came into a gap; {gaps} gaps told")
-    show("from an event that was lost to the gap that says so", late)
-    for each in lost[:5]:
-        print("LOST", *each)
-    assert not lost, len(lost)
+    assert not lost, (len(lost), lost[:5])
     return told, missed
 
 
@@ -426,16 +389,13 @@ async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
                     group.create_task(live_and_die(slot, group))
             stations: list[Asked] = [home, *w.mortals.values()]
             now = time.monotonic()
-            async with asyncio.timeout(ENDED + 10):
-                whole = await asyncio.gather(*(station.ask("whole", now) for station in stations))
-            show("everybody can call everybody after the last one has come", [each - now for each in whole])
+            async with asyncio.timeout(ENDED + 10):  # everybody can call everybody after the last one has come
+                await asyncio.gather(*(station.ask("whole", now) for station in stations))
             home_node = home.cluster.nodes[0]
             nodes = await asyncio.gather(*(station.ask("nodes") for station in stations))
             stopped = await asyncio.gather(*(station.ask("stop") for station in stations))
-            show("everything has ended when nothing new begins", stopped)
             left = await asyncio.gather(*(station.ask("left") for station in stations))
     journals = read_journals(tmp_path.glob("journal-*"))
-    show("a process that was killed is known no more", gone)
     check_outcomes(journals, KILLS)
     check_order(journals)
     check_lost(journals, ends)
@@ -449,40 +409,27 @@ async def test_processes_are_killed(kind: str, tmp_path: Path) -> None:
 
 def check_ends(journals: list[Journal], ends: dict[int, float]) -> None:
     """Whatever a process that was killed was part of has ended in time, at the others."""
-    by_number = {journal.number: journal for journal in journals}
     took: list[float] = []
     slow: list[Call] = []
-    for journal in journals:
-        for call in journal.calls:
-            if call.kind == "park":
-                # It lasts as long as the process that it runs in.
-                callee = [each for each in journals if call.number in each.ran]
-                if callee and callee[0].number in ends and call.ended != "cancelled":
-                    took.append(call.at - ends[callee[0].number])
-                    if took[-1] > ENDED:
-                        slow.append(call)
-            elif call.seconds > ENDED:
-                slow.append(call)
-            elif call.ended == "unknown":
-                took.append(call.seconds)
-    show("calls to processes that were killed have ended", took)
+    for call in chain.from_iterable(journal.calls for journal in journals):
+        if call.kind == "park":
+            # It lasts as long as the process that it runs in.
+            callee = [each for each in journals if call.number in each.ran]
+            if callee and callee[0].number in ends and call.ended != "cancelled":
+                took.append(call.at - ends[callee[0].number])
+                if took[-1] > ENDED:
+                    slow.append(call)
+        elif call.seconds > ENDED:
+            slow.append(call)
+        elif call.ended == "unknown":
+            took.append(call.seconds)
     unparked: list[float] = []
     for journal in journals:
         for number in journal.parked:
             caller = number // NUMBERS
             if caller in ends and journal.number not in ends:
                 unparked.append(journal.unparked.get(number, float("inf")) - ends[caller])
-    show("handlers for callers that were killed were cancelled", unparked)
-    first: dict[tuple[int, int], float] = {}
-    """Of each two processes, when one first ran something for the other while both were there."""
-    for journal in journals:
-        for number, times in journal.ran.items():
-            caller, at = number // NUMBERS, times[0]
-            if caller != journal.number and at > max(journal.up, by_number[caller].up):
-                pair = (min(caller, journal.number), max(caller, journal.number))
-                first[pair] = min(at, first.get(pair, at))
-    met = [at - max(by_number[one].up, by_number[other].up) for (one, other), at in first.items()]
-    show("from the start of a process to the first call between it and another one", met)
+    print(f"others know of a death after {max(took):.3f} s, and its handlers are cancelled after {max(unparked):.3f} s")
     assert not slow, slow[:5]
     assert took and unparked and max(unparked) <= ENDED
 
@@ -552,13 +499,11 @@ async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> Non
                 outage.over = time.monotonic()
                 outage.whole = await whole(outage.over)
                 await asyncio.sleep(dice.uniform(0, 1))
-            stopped = await asyncio.gather(*(station.ask("stop") for station in stations))
+            await asyncio.gather(*(station.ask("stop") for station in stations))
             left = await asyncio.gather(*(station.ask("left") for station in stations))
     journals = read_journals(tmp_path.glob("journal-*"))
     if SOAK:
         print(*outages, sep="\n")
-    show("everybody can call everybody after the engine was back", [each.whole - each.over for each in outages])
-    show("everything has ended when nothing new begins", stopped)
     check_outcomes(journals, len(outages))
     check_order(journals)
     told, missed = check_lost(journals, {}, outages[0].began)
@@ -574,36 +519,19 @@ async def test_the_engine_is_killed_and_frozen(kind: str, tmp_path: Path) -> Non
 
 def check_outages(journals: list[Journal], outages: list[Outage]) -> None:
     """Calls fail at once while there is no engine, and local ones go on."""
-    refused: list[float] = []
-    unknown: list[float] = []
-    late: list[float] = []
     wrong: list[Call] = []
-    local: list[float] = []
-    for journal in journals:
-        for call in journal.calls:
-            if call.began < outages[0].began:
-                continue  # not everybody was there
-            if call.kind == "local":
-                local.append(call.seconds)
-                if call.ended != "answered":
-                    wrong.append(call)
-            elif call.ended == "not_sent":
-                refused.append(call.seconds)
-                if call.seconds > REFUSED or "PeerNotFound" in call.why:  # it was there all the time
-                    wrong.append(call)
-            elif call.ended == "unknown":
-                # A call that ended in one outage may have been lost in the one before.
-                causes = [each for each in outages if each.can_end(call)]
-                if not causes:
-                    wrong.append(call)
-                if call.kind != "park":
-                    unknown.append(call.seconds)
-                    late += [min(call.began - each.began for each in causes)] if causes else []
-    show("calls that could not be sent have failed", refused)
-    show("calls in flight have ended as unknown", unknown)
-    show("from the loss of the engine to the last call that was sent nevertheless", late)
-    show("local calls", local)
+    for call in chain.from_iterable(journal.calls for journal in journals):
+        if call.began < outages[0].began:
+            continue  # not everybody was there
+        if call.kind == "local":
+            fine = call.ended == "answered" and call.seconds < 1 + BUSY
+        elif call.ended == "not_sent":
+            fine = call.seconds <= REFUSED and "PeerNotFound" not in call.why  # it was there all the time
+        else:
+            # A call that ended in one outage may have been lost in the one before.
+            fine = call.ended != "unknown" or any(each.can_end(call) for each in outages)
+        if not fine:
+            wrong.append(call)
     for call in wrong[:5]:
         print("WRONG", call, [str(each) for each in outages if each.began <= call.at and call.began <= each.whole])
     assert not wrong
-    assert max(local) < 1 + BUSY

@@ -33,17 +33,23 @@ CALLERS = 6
 LEFT = 1024 * 1024  # bytes
 # Few handlers at once, so that some requests wait at either end for a place.
 LIMITS = Limits(running=5, close_timeout=1.0, replay=0)  # sessions end with their connections
+GOES_ON = Limits(close_timeout=1.0, replay=256 * 1024, stream_window=32)
 
 
 class Story:
-    """A client and a server that call each other through a proxy, and what both saw."""
+    """A client and a server that call each other through a proxy, and what both saw.
 
-    def __init__(self, proxy: FaultProxy, server: Server, seed: int, *, extensions: bool) -> None:
+    Args:
+        limits: without `Limits.replay`, each cut ends a session. With it, each session goes on.
+    """
+
+    def __init__(self, proxy: FaultProxy, server: Server, seed: int, limits: Limits, *, extensions: bool) -> None:
+        self.goes_on = limits.replay > 0
         self.proxy = proxy
         self.server = server
         self.dice = random.Random(seed)
         self.calm = asyncio.Event()
-        self.up = Ledger(self.dice, self.calm, offline=True)
+        self.up = Ledger(self.dice, self.calm, offline=not self.goes_on)
         self.down = Ledger(self.dice, self.calm, offline=False)
         self.up_notes, self.news = Notes(), Notes()
         self.down_notes: dict[int, list[int]] = {}
@@ -52,29 +58,34 @@ class Story:
         self.dialed = asyncio.Event()
         self.opened = 0
         self.closed: Counter[int] = Counter()
-        self.back = 0
+        self.back: list[ReconnectInfo] = []
         self.outlived = 0
         """Handlers of the client that were still running when it had another connection."""
         self.waiting_from = 0
         """The first event that cannot have been sent before the latest cut."""
         self.waited_from: dict[int, int] = {}
         self.client = Client(
-            self._url, limits=LIMITS, reconnect=Reconnect(wait=wait_none()), extensions=extensions, proxy=None
+            self._url, limits=limits, reconnect=Reconnect(wait=wait_none()), extensions=extensions, proxy=None
         )
         self.up.serve(server)
         self.down.serve(self.client)
         server.on("note", self._noted)
         server.on("open", self._accepted)
         self.client.on("note", lambda attempt, n: self.down_notes.setdefault(attempt, []).append(n))
-        self.client.on("news", lambda n: self.news.saw(self.attempts, n))
+        self.client.on("news", lambda n: self.news.saw(self.session, n))
         self.client.on("open", self._opened)
         self.client.on("close", lambda peer, info: self._closed(info.code))
-        self.client.on_reconnect(self._came_back)
+        self.client.on_reconnect(self.back.append)
 
     @property
     def cuts(self) -> int:
         """Every attempt to connect but the latest one has failed, or its connection was cut."""
         return self.attempts - 1
+
+    @property
+    def session(self) -> int:
+        """The attempt with which the session began that there is now."""
+        return 1 if self.goes_on else self.attempts
 
     # ------------------------------------------------------------ connections come and go
 
@@ -88,15 +99,12 @@ class Story:
         self.opened += 1
         self.outlived += len(self.down.running)
 
-    def _came_back(self, info: ReconnectInfo) -> None:
-        self.back += 1
-
     def _closed(self, code: int) -> None:
         self.closed[code] += 1
         self.waiting_from = self.up_notes.sent
 
     def _accepted(self, peer: Peer) -> None:
-        peer.state["attempt"] = int(peer.info.query["attempt"])
+        peer.state.setdefault("attempt", int(peer.info.query["attempt"]))
         if not self.calm.is_set():
             self._start_calling(peer)
             self._start(self._emit_down(peer))
@@ -108,7 +116,14 @@ class Story:
         """Cut the connection that there is, or the one that is being dialed, at some byte."""
         if self.dice.random() < 0.5:
             await self.client.wait_connected()
+        if self.goes_on:  # what is parked goes on, too
+            self.calm.set()
+            self.calm.clear()
         self.dialed.clear()
+        if self.client.state == "connected" and self.dice.random() < 0.1:
+            self.proxy.drop()
+            await self.dialed.wait()
+            return
         at = self.dice.randrange(self.dice.choice((1, 300, 1000, 5000, 20_000)))
         async with self.proxy.cut_after(at, self.dice.choice(("up", "down"))):
             await self.dialed.wait()
@@ -181,19 +196,25 @@ class Story:
         await turns_until(self._is_idle)
         self.up.check()
         self.down.check()
-        assert max(self.up_notes.seen) == self.attempts
-        assert self.up_notes.seen[self.attempts][-1] == self.up_notes.sent - 1
+        assert max(self.up_notes.seen) == self.session
+        assert self.up_notes.seen[self.session][-1] == self.up_notes.sent - 1
         self.up_notes.check(self.waited_from)
         self.news.check()
         for attempt, numbers in self.down_notes.items():
             assert numbers == list(range(len(numbers))), attempt
-        self.down_notes = {self.attempts: self.down_notes.get(self.attempts, [])}
-        self.waited_from = {self.attempts: self.waiting_from}
-        assert self.outlived == 0
+        self.down_notes = {self.session: self.down_notes.get(self.session, [])}
+        self.waited_from = {self.session: self.waiting_from}
         assert self.closed.keys() <= {1006}
         assert self.closed[1006] == self.opened - 1
+        if self.goes_on:
+            [peer] = self.server.peers
+            assert self.opened == 1 and all(info.resumed for info in self.back)
+            assert (self.up_notes.lost, self.news.lost, self.news.latest) == (0, 0, self.news.sent - 1)
+            assert len(self.down_notes[1]) == peer.state["notes"] + 1
+            return
+        assert self.outlived == 0
         # Nobody is told of a connection that was cut before it was of any use.
-        assert 0.9 * self.closed[1006] <= self.back <= self.closed[1006]
+        assert 0.9 * self.closed[1006] <= len(self.back) <= self.closed[1006]
 
     def _is_idle(self) -> bool:
         peers = [*self.server.peers, self.client.peer]
@@ -223,11 +244,14 @@ def log(caplog: pytest.LogCaptureFixture) -> Generator[list[logging.LogRecord]]:
 
 
 @asynccontextmanager
-async def story(seed: int, *, extensions: bool) -> AsyncGenerator[Story]:
-    server = Server(limits=LIMITS, extensions=extensions)
-    async with server.listen() as listener, FaultProxy(listener.url) as proxy:
-        told = Story(proxy, server, seed, extensions=extensions)
+async def story(seed: int, limits: Limits, *, extensions: bool = True) -> AsyncGenerator[Story]:
+    server = Server(limits=limits, extensions=extensions)
+    async with server.listen() as listener, FaultProxy(listener.url, seed=seed) as proxy:
+        told = Story(proxy, server, seed, limits, extensions=extensions)
+        server.on("hello", lambda: None)
         async with told.client:
+            for _ in range(2):  # then both sides know the name of the session, and count
+                await told.client.request("hello")
             yield told
 
 
@@ -259,40 +283,58 @@ def report(s: Story, seconds: float, grown: int) -> None:
         )
 
 
+async def play(s: Story, cuts: int) -> None:
+    """Cut very often, and see that nothing grows from cut to cut."""
+    began = time.monotonic()
+    while s.cuts < cuts // 5:  # so that caches, pools and remembered ids are as full as they get
+        await s.round()
+    early = await left_alive()
+    if SOAK:  # it takes its time
+        tracemalloc.start()
+    memory = tracemalloc.get_traced_memory()[0]
+    try:
+        while s.cuts < cuts:
+            await s.round()
+        late = await left_alive()
+        grown = tracemalloc.get_traced_memory()[0] - memory
+    finally:
+        tracemalloc.stop()
+    report(s, time.monotonic() - began, grown)
+    assert late == early, (late[0] - early[0], early[0] - late[0])
+    assert grown < LEFT, f"{grown} bytes more than before"
+
+
+WAYS = ("request", "download", "break_off", "upload", "translate", "converse")
+
+
 @pytest.mark.timeout(600 if SOAK else 90)
 @pytest.mark.parametrize(("seed", "extensions"), [(1, True), (2, True), (3, False)])
 async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
     seed: int, extensions: bool, log: list[logging.LogRecord]
 ) -> None:
-    cuts = -(-CUTS // 3)
-    began = time.monotonic()
-    grown = 0
-    async with story(seed, extensions=extensions) as s:
-        while s.cuts < cuts // 5:  # so that caches, pools and remembered ids are as full as they get
-            await s.round()
-        early = await left_alive()
-        if SOAK:  # it takes its time
-            tracemalloc.start()
-        memory = tracemalloc.get_traced_memory()[0]
-        try:
-            while s.cuts < cuts:
-                await s.round()
-            late = await left_alive()
-            grown = tracemalloc.get_traced_memory()[0] - memory
-        finally:
-            tracemalloc.stop()
-        report(s, time.monotonic() - began, grown)
-        assert late == early, (late[0] - early[0], early[0] - late[0])
-        assert grown < LEFT, f"{grown} bytes more than before"
+    async with story(seed, LIMITS, extensions=extensions) as s:
+        await play(s, cuts := -(-CUTS // 3))
         assert cuts // 10 < s.attempts - s.opened < cuts // 2, "some cuts are to fall into the opening handshake"
         for ledger in (s.up, s.down):
             # Every sort of end, or the test would prove nothing.
             sorts = Counter(ledger.outcomes.keys())
-            for what in ("request", "download", "break_off", "upload", "translate"):
+            for what in WAYS:
                 assert sorts[what, "value", "ran"] and sorts[what, "unknown", "ran"]
                 assert sorts[what, "unknown", "did not run"]
             assert any(how == "not_sent" for _, how, _ in sorts)
             assert ledger.cancellations
             assert ledger.sources["begun"]
         assert s.up_notes.total and s.up_notes.lost and s.news.total
+    assert log == []
+
+
+@pytest.mark.timeout(3600 if SOAK else 240)
+async def test_each_session_goes_on_and_nothing_is_lost_or_comes_twice(log: list[logging.LogRecord]) -> None:
+    async with story(4, GOES_ON) as s:
+        (peer,) = s.server.peers
+        await play(s, CUTS)
+        for ledger in (s.up, s.down):
+            assert ledger.outcomes.keys() == {(what, "value", "ran") for what in WAYS}
+            assert not ledger.cancellations
+        assert s.server.peers == (peer,) and len(s.back) > CUTS // 2
     assert log == []

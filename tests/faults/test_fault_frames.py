@@ -117,14 +117,3 @@ async def test_what_was_not_cut_goes_on() -> None:
             await server.receive(100)
         await client.send(frame[100:] + frame)
         assert await server.receive(1908 + 8) == frame[100:] + frame
-
-
-async def test_a_refused_handshake_is_not_cut() -> None:
-    async with bench() as b:
-        async with b.proxy.mid_frame("down"):
-            client, server = await b.line()
-            body = bytes(range(256)) * 100
-            await server.send(REFUSAL + body)
-            assert await client.receive(len(REFUSAL + body)) == REFUSAL + body
-            await server.send(body)
-            assert await client.receive(len(body)) == body

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import socket
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -32,34 +30,16 @@ async def test_bytes_pass_both_ways_as_they_are() -> None:
         assert (b.proxy.bytes_up, b.proxy.bytes_down) == (len(up), len(down))
 
 
-async def test_small_pieces_do_not_wait_for_the_ones_before() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+async def test_each_side_may_end_before_the_other(first: int) -> None:
     async with bench() as b:
-        client, server = await b.line()
-        await check_passes(client, server)
-        sockets = [sock for sock in gc.get_objects() if type(sock) is socket.socket and sock.fileno() >= 0]
-        tcp = [sock for sock in sockets if sock.family == socket.AF_INET and sock is not client.sock]
-        [accepted] = [sock for sock in tcp if peer_of(sock) == client.sock.getsockname()]
-        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY), "Nagle's algorithm holds them back"
-
-
-def peer_of(sock: socket.socket) -> object:
-    try:
-        return sock.getpeername()
-    except OSError:  # it listens
-        return None
-
-
-async def test_each_side_may_end_before_the_other() -> None:
-    async with bench() as b:
-        for first in (0, 1):
-            sides = await b.line()
-            sides[first].fin()
-            assert await sides[1 - first].to_end() == (b"", "fin")
-            await sides[1 - first].send(b"still here")
-            assert await sides[first].receive(10) == b"still here"
-            sides[1 - first].fin()
-            assert await sides[first].to_end() == (b"", "fin")
-            await turns_until(lambda: b.proxy.connections == 0)
+        sides = await b.line()
+        sides[first].fin()
+        assert await sides[1 - first].to_end() == (b"", "fin")
+        await check_passes(sides[1 - first], sides[first], back=False)
+        sides[1 - first].fin()
+        assert await sides[first].to_end() == (b"", "fin")
+        await turns_until(lambda: b.proxy.connections == 0)
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -81,14 +61,6 @@ async def test_a_server_that_is_not_there_resets() -> None:
             assert await client.to_end() == (b"", "reset")
             await turns_until(lambda: proxy.connections == 0)
             client.sock.close()
-
-
-async def test_what_is_sent_before_the_server_is_reached_arrives() -> None:
-    async with bench() as b:
-        client = await b.dial()
-        await client.send(b"early")
-        server = await b.accept()
-        assert await server.receive(5) == b"early"
 
 
 async def test_a_slow_reader_slows_the_sender() -> None:
@@ -129,15 +101,23 @@ async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
 # ---------------------------------------------------------------- what it says
 
 
-async def test_its_url_is_that_of_the_target_at_its_own_port() -> None:
-    for target, expected in {
-        "ws://127.0.0.1:1234/ws?a=b": "ws://127.0.0.1:{port}/ws?a=b",
-        "wss://localhost:1234/": "wss://localhost:{port}/",
-        "wss://user:secret@example.com/ws": "wss://user:secret@127.0.0.1:{port}/ws",
-        "ws://[::1]:1234": "ws://127.0.0.1:{port}",
-    }.items():
-        async with FaultProxy(target) as proxy:
-            assert proxy.url == expected.format(port=proxy.port)
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        ("ws://127.0.0.1:1234/ws?a=b", "ws://127.0.0.1:{port}/ws?a=b"),
+        ("wss://localhost:1234/", "wss://localhost:{port}/"),
+        ("wss://user:secret@example.com/ws", "wss://user:secret@127.0.0.1:{port}/ws"),
+        ("ws://[::1]:1234", "ws://127.0.0.1:{port}"),
+        *((wrong, None) for wrong in ("127.0.0.1:80", "http://127.0.0.1/", "ws://", "ws://:80")),
+    ],
+)
+async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expected: str | None) -> None:
+    if expected is None:
+        with pytest.raises(ValueError, match="names"):
+            FaultProxy(target)
+        return
+    async with FaultProxy(target) as proxy:
+        assert proxy.url == expected.format(port=proxy.port)
 
 
 async def test_it_counts_connections() -> None:
@@ -155,72 +135,59 @@ async def test_it_counts_connections() -> None:
 # ---------------------------------------------------------------- misuse
 
 
-async def test_nothing_works_outside_of_its_block() -> None:
+TROUBLES: dict[str, tuple[Any, ...]] = {
+    "cut": (),
+    "refuse": (),
+    "silence": (),
+    "stall": (),
+    "delay": (60,),
+    "slow": (1,),
+    "cut_after": (100, "up"),
+    "mid_frame": ("up",),
+    "half_close": ("down",),
+}
+
+
+@pytest.mark.parametrize(("name", "args"), [("drop", ()), *TROUBLES.items()])
+async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ...]) -> None:
     proxy = FaultProxy(TARGET)
+    call = getattr(proxy, name)
     with pytest.raises(RuntimeError, match="async with FaultProxy"):
         _ = proxy.url
-    calls: list[Callable[[], object]] = [
-        proxy.drop,
-        proxy.cut,
-        proxy.refuse,
-        proxy.silence,
-        proxy.stall,
-        lambda: proxy.delay(1),
-        lambda: proxy.slow(1),
-        lambda: proxy.cut_after(1, "up"),
-        lambda: proxy.mid_frame("up"),
-        lambda: proxy.half_close("up"),
-    ]
-    for call in calls:
-        with pytest.raises(RuntimeError, match="async with FaultProxy"):
-            call()
+    with pytest.raises(RuntimeError, match="async with FaultProxy"):
+        call(*args)
     async with proxy:
-        for call in calls:
-            call()
+        call(*args)
         url = proxy.url
-    for call in calls:
-        with pytest.raises(RuntimeError, match="async with FaultProxy"):
-            call()
+    with pytest.raises(RuntimeError, match="async with FaultProxy"):
+        call(*args)
     assert proxy.url == url
     with pytest.raises(RuntimeError, match="entered once"):
         async with proxy:
             pytest.fail("entered again")
 
 
-async def test_what_makes_no_sense_is_refused_at_once() -> None:
-    wrong: Any
+WRONG: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
+    *(
+        (name, (wrong,), ValueError, '"up"')
+        for name in ("silence", "stall", "mid_frame", "half_close")
+        for wrong in ("sideways", "UP", 1)
+    ),
+    *((name, (None,), ValueError, "None") for name in ("mid_frame", "half_close")),
+    ("cut_after", (-1, "up"), ValueError, "got"),
+    ("cut_after", (1.5, "up"), TypeError, ""),
+    *(("delay", args, ValueError, "got") for args in ((-0.1,), (float("nan"),), (0.1, -0.1))),
+    *(("slow", (rate,), ValueError, "got") for rate in (0, -1, float("inf"))),
+]
+
+
+@pytest.mark.parametrize(("name", "args", "error", "text"), WRONG)
+async def test_what_makes_no_sense_is_refused_at_once(
+    name: str, args: tuple[Any, ...], error: type[Exception], text: str
+) -> None:
     async with FaultProxy(TARGET) as proxy:
-        for wrong in ("sideways", "UP", 1):
-            for trouble in (proxy.silence, proxy.stall, proxy.mid_frame, proxy.half_close):
-                with pytest.raises(ValueError, match='"up"'):
-                    trouble(wrong)
-        for trouble in (proxy.mid_frame, proxy.half_close):
-            with pytest.raises(ValueError, match="None"):
-                trouble(None)  # type: ignore[arg-type]
-        calls: list[Callable[[], object]] = [
-            lambda: proxy.cut_after(-1, "up"),
-            lambda: proxy.delay(-0.1),
-            lambda: proxy.delay(0.1, jitter=-0.1),
-            lambda: proxy.delay(float("nan")),
-            lambda: proxy.slow(0),
-            lambda: proxy.slow(-1),
-            lambda: proxy.slow(float("inf")),
-        ]
-        for call in calls:
-            with pytest.raises(ValueError, match="got"):
-                call()
-        wrong = 1.5
-        with pytest.raises(TypeError):
-            proxy.cut_after(wrong, "up")
-
-
-def test_a_target_is_a_websocket_url() -> None:
-    for target in ("127.0.0.1:80", "http://127.0.0.1/", "ws://", "ws://:80"):
-        with pytest.raises(ValueError, match="names"):
-            FaultProxy(target)
-
-
-async def test_frames_inside_tls_are_nobodys_business() -> None:
+        with pytest.raises(error, match=text or None):
+            getattr(proxy, name)(*args)
     async with FaultProxy("wss://localhost:9/") as proxy:
         with pytest.raises(ValueError, match="TLS"):
             proxy.mid_frame("up")
@@ -250,26 +217,15 @@ async def test_leaving_it_while_connections_come_leaves_nothing(turns: int) -> N
             for _ in range(3):
                 ours.append(socket.socket())
                 ours[-1].connect(("127.0.0.1", proxy.port))
-            for _ in range(turns):
-                await asyncio.sleep(0)
+            await some_turns(turns)
         for sock in ours:
             sock.close()
         assert other_tasks() == tasks
         assert open_sockets() == sockets
 
 
-@pytest.mark.parametrize(
-    "trouble",
-    ["cut", "refuse", "silence", "stall", "delay", "slow", "cut_after", "mid_frame", "half_close"],
-)
-async def test_cancelled_in_the_middle_of_a_trouble_leaves_nothing(trouble: str) -> None:
-    arguments: dict[str, tuple[Any, ...]] = {
-        "delay": (60,),
-        "slow": (1,),
-        "cut_after": (100, "up"),
-        "mid_frame": ("up",),
-        "half_close": ("down",),
-    }
+@pytest.mark.parametrize(("name", "args"), TROUBLES.items())
+async def test_cancelled_in_the_middle_of_a_trouble_leaves_nothing(name: str, args: tuple[Any, ...]) -> None:
     async with raw_server() as server:
         tasks, sockets = other_tasks(), open_sockets()
         inside = asyncio.Event()
@@ -277,10 +233,11 @@ async def test_cancelled_in_the_middle_of_a_trouble_leaves_nothing(trouble: str)
 
         async def work() -> None:
             async with FaultProxy(server.url) as proxy:
-                client, other = await Bench(server, proxy, clients).line()
-                await check_passes(client, other)
-                async with getattr(proxy, trouble)(*arguments.get(trouble, ())):
-                    if trouble not in ("cut", "refuse"):
+                client = await Bench(server, proxy, clients).dial()
+                await client.send(b"early")  # before the server is reached
+                assert await Side(await server.accept_tcp()).receive(5) == b"early"
+                async with getattr(proxy, name)(*args):
+                    if name not in ("cut", "refuse"):
                         await client.send(b"x" * 10)
                     inside.set()
                     await asyncio.Event().wait()

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from itertools import count, pairwise
 from typing import Any
 
-from wsrpc import Client, ConnectionLost, Peer, Server
+from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Peer, Server
 
 ENDLESS = 1_000_000
 End = tuple[str, str]
@@ -52,7 +52,7 @@ class Ledger:
     # ------------------------------------------------------------ the end that is called
 
     def serve(self, side: Client | Server) -> None:
-        for handler in (self.now, self.later, self.park, self.download, self.upload, self.translate):
+        for handler in (self.now, self.later, self.park, self.download, self.upload, self.translate, self.talk):
             side.on(handler.__name__, handler)
 
     @contextmanager
@@ -106,6 +106,11 @@ class Ledger:
                 expected += 1
                 yield str(item)
 
+    async def talk(self, n: int, channel: AnonymousChannel) -> None:
+        with self._runs(n, streams=True):
+            async for word in channel.events("word"):
+                await channel.emit("echo", word)
+
     # ------------------------------------------------------------ the end that calls
 
     async def call(self, caller: Client | Peer) -> str:
@@ -116,6 +121,7 @@ class Ledger:
             self._break_off,
             self._upload,
             self._translate,
+            self._converse,
         ]
         way = self.dice.choice(ways)
         n = next(self.numbers)
@@ -170,6 +176,16 @@ class Ledger:
                 assert text == str(expected)
                 expected += 1
         assert expected == size
+
+    async def _converse(self, caller: Client | Peer, n: int, options: Any) -> None:
+        async with await caller.open_channel("talk", n, **options) as channel:
+            try:
+                echoes = channel.events("echo")
+                for word in range(self.dice.choice((0, 1, 20))):
+                    await channel.emit("word", word)
+                    assert await anext(echoes) == word
+            except (ChannelClosed, ConnectionLost) as lost:
+                raise ConnectionLost(outcome="unknown") from lost  # its own outcome is that of one word
 
     async def _source(self, size: int) -> AsyncIterator[int]:
         self.sources["begun"] += 1

@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+import hypothesis.strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, rule
+
 from wsrpc import Limits, Server
 from wsrpc.testing import FaultProxy
 
-__all__ = ["TURN", "Errors", "Place", "TurningLoop", "World"]
+__all__ = ["TURN", "Errors", "Place", "TurningLoop", "World", "WorldMachine"]
 
 TURN = 0.001
 """Seconds that a turn of the loop takes, whatever it does: so short timers run out by themselves, and on every machine
@@ -52,6 +56,14 @@ class World:
         log = logging.getLogger("wsrpc")
         log.addHandler(self.errors)
         log.propagate = False  # pytest would keep what is logged, and the clients that are in tracebacks there
+
+    def inside(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function within the loop."""
+
+        async def main() -> None:
+            function(*args)
+
+        self.run(main())
 
     def drop_cancelled_timers(self) -> None:
         """asyncio keeps cancelled timers, with their contexts, until there are many."""
@@ -93,6 +105,37 @@ class World:
             task.cancel()
         self.run(self.turns(20))
         self.loop.close()
+
+
+class WorldMachine(RuleBasedStateMachine):
+    """A state machine over a world, with what its moves are counted and held back by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.world = World()
+        self.number = 0
+        self.labels = 0
+        self.runs: Counter[int] = Counter()
+        self.sends: list[asyncio.Task[None]] = []
+        self.gate = asyncio.Event()
+
+    def let_all_through(self, gate: str = "gate") -> None:
+        """Let whoever waits at a gate go on, and nobody who comes later."""
+
+        def main() -> None:
+            old = getattr(self, gate)
+            setattr(self, gate, asyncio.Event())
+            old.set()
+
+        self.world.inside(main)
+
+    @rule(count=st.integers(1, 8))
+    def turn(self, count: int) -> None:
+        self.world.run(self.world.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.world.run(self.world.turns(40))
 
 
 class Place:

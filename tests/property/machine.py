@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
@@ -13,12 +13,37 @@ from wsrpc import Limits, Peer
 from wsrpc._handlers.lifecycle import Closers
 from wsrpc.testing import Clock, MemoryTransport, memory_transports
 
-__all__ = ["ConnectedPeers", "sides"]
+__all__ = ["ConnectedPeers", "LoopMachine", "sides"]
 
 sides = st.sampled_from([0, 1])
 
 
-class ConnectedPeers(RuleBasedStateMachine):
+class LoopMachine(RuleBasedStateMachine):
+    """A state machine with an event loop of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loop = asyncio.new_event_loop()
+        self.complaints: list[dict[str, Any]] = []
+        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    def inside(self, function: Callable[..., object], *args: Any) -> None:
+        """Call a function within the loop."""
+
+        async def main() -> None:
+            function(*args)
+
+        self.run(main())
+
+    async def turns(self, count: int = 20) -> None:
+        for _ in range(count):
+            await asyncio.sleep(0)
+
+
+class ConnectedPeers(LoopMachine):
     """``peers``, ``clock`` and ``limits`` are given by the machine; ``gate`` holds back whoever waits for it."""
 
     peers: list[Peer]
@@ -27,30 +52,20 @@ class ConnectedPeers(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.ends: list[MemoryTransport] = []
         self.gate = asyncio.Event()
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-    async def turns(self, count: int) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
 
     def bind(self) -> None:
         """Bind both to a new connection, whether there is an old one or not."""
 
-        async def main() -> None:
+        def main() -> None:
             self.ends = list(memory_transports(limits=self.limits))
             for peer, end in zip(self.peers, self.ends, strict=True):
                 # JavaScript and Go count from 1 on each connection, so that the ids of the last one come again.
                 peer._out.requests._next = peer._out.requests._first
                 peer.bind(end)
 
-        self.run(main())
+        self.inside(main)
 
     # ------------------------------------------------------------ what happens
 
@@ -63,39 +78,30 @@ class ConnectedPeers(RuleBasedStateMachine):
         self.run(self.turns(30))
 
     def let_time_pass(self, seconds: float) -> None:
-        async def main() -> None:
-            self.clock.advance(seconds)
-
-        self.run(main())
+        self.inside(self.clock.advance, seconds)
 
     @rule()
     def open_gate(self) -> None:
-        async def main() -> None:
+        def main() -> None:
             gate, self.gate = self.gate, asyncio.Event()
             gate.set()
 
-        self.run(main())
+        self.inside(main)
 
     @rule(side=sides)
     def hold_line(self, side: int) -> None:
-        if self.ends:
-            self.ends[side].hold()
+        for end in self.ends[side : side + 1]:
+            end.hold()
 
     @rule(side=sides)
     def release_line(self, side: int) -> None:
-        async def main() -> None:
-            if self.ends:
-                self.ends[side].release()
-
-        self.run(main())
+        for end in self.ends[side : side + 1]:
+            self.inside(end.release)
 
     @rule(side=sides)
     def drop(self, side: int) -> None:
-        async def main() -> None:
-            if self.ends:
-                self.ends[side].abort()
-
-        self.run(main())
+        for end in self.ends[side : side + 1]:
+            self.inside(end.abort)
 
     # ------------------------------------------------------------ what must hold
 

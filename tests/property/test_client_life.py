@@ -11,17 +11,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections import Counter
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from client_ledger import Call, Events, Life, check_call
-from client_world import Place, World
+from client_world import Place, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from leftovers import FreezesOlderObjects, open_sockets, other_tasks
 from tenacity import wait_fixed
 from websockets.exceptions import InvalidHandshake
@@ -66,28 +66,22 @@ def close_has_come(client: Client) -> bool:
     return "closing" in repr(client.peer.transport)
 
 
-class ClientLife(RuleBasedStateMachine):
+class ClientLife(WorldMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
         self.sockets = open_sockets()
         self.life = Life()
-        self.number = 0
-        self.runs: Counter[int] = Counter()
         self.calls: list[Call] = []
         self.there, self.here = Events(), Events()
-        self.sends: list[asyncio.Task[None]] = []
         self.reads: list[asyncio.Task[None]] = []
         self.sources = 0
         self.orders: list[tuple[str, int]] = []
         """What the user has said to the client, with how much had happened by then."""
         self.ordered: list[asyncio.Task[None]] = []
         self.cancelled: set[asyncio.Task[None]] = set()
-        self.gate = asyncio.Event()
         self.open_gate = asyncio.Event()
         self.dial_gate = asyncio.Event()
         self.dials = "first"
-        self.labels = 0
         self.on_close: str | None = None
         self.memory: list[Any] = []
         self.accepting: list[asyncio.Task[None]] = []
@@ -345,13 +339,16 @@ class ClientLife(RuleBasedStateMachine):
     def say_it_from_the_next_close_handler(self, what: str) -> None:
         self.on_close = what
 
-    @rule(which=some)
-    def cancel_an_order(self, which: int) -> None:
-        running = [task for task in self.ordered if not task.done()]
+    def cancel_one(self, tasks: list[asyncio.Task[None]], which: int) -> None:
+        running = [task for task in tasks if not task.done()]
         if running:
             task = running[which % len(running)]
             self.cancelled.add(task)
             task.cancel()
+
+    @rule(which=some)
+    def cancel_an_order(self, which: int) -> None:
+        self.cancel_one(self.ordered, which)
 
     # ------------------------------------------------------------ calls
 
@@ -435,11 +432,7 @@ class ClientLife(RuleBasedStateMachine):
 
     @rule(which=some)
     def cancel_a_stream(self, which: int) -> None:
-        running = [task for task in self.reads if not task.done()]
-        if running:
-            task = running[which % len(running)]
-            self.cancelled.add(task)
-            task.cancel()
+        self.cancel_one(self.reads, which)
 
     # ------------------------------------------------------------ the network, the servers and time
 
@@ -459,14 +452,14 @@ class ClientLife(RuleBasedStateMachine):
 
     @rule()
     def drop(self) -> None:
-        async def main() -> None:
+        def main() -> None:
             for place in self.places:
                 place.drop()
             for transport in self.memory:
                 transport.abort()
             self.memory.clear()
 
-        self.world.run(main())
+        self.world.inside(main)
 
     @rule(
         place=places,
@@ -492,11 +485,8 @@ class ClientLife(RuleBasedStateMachine):
 
     @rule(place=places)
     def kill_a_server(self, place: int) -> None:
-        async def main() -> None:
-            if self.places[place].up:
-                self.places[place].end(kill=True)
-
-        self.world.run(main())
+        if self.places[place].up:
+            self.world.inside(partial(self.places[place].end, kill=True))
 
     @rule(place=places)
     def start_a_server(self, place: int) -> None:
@@ -507,22 +497,9 @@ class ClientLife(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.world.run(self.world.time_passes(seconds))
 
-    @rule(count=st.integers(1, 6))
-    def turn(self, count: int) -> None:
-        self.world.run(self.world.turns(count))
-
-    @rule()
-    def wait(self) -> None:
-        self.world.run(self.world.turns(40))
-
     @rule(gate=st.sampled_from(["gate", "open_gate", "dial_gate"]))
     def let_through(self, gate: str) -> None:
-        async def main() -> None:
-            old = getattr(self, gate)
-            setattr(self, gate, asyncio.Event())
-            old.set()
-
-        self.world.run(main())
+        self.let_all_through(gate)
 
     # ------------------------------------------------------------ what must hold
 

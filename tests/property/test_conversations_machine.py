@@ -194,22 +194,22 @@ class Conversations(ConnectedPeers):
 
     @rule(which=which_ones, end=sides, count=counts)
     def talks_on(self, which: int, end: int, count: int) -> None:
-        async def main() -> None:
+        def main() -> None:
             if (talk := self.some(which)) is not None:
                 self.say(talk, end, count)
 
-        self.run(main())
+        self.inside(main)
 
     @rule(which=which_ones, end=sides, count=counts, how=st.sampled_from(["leave", "abort", "close", "drop"]))
     def talks_and_ends_it(self, which: int, end: int, count: int, how: str) -> None:
         """Leave the block, abort or drop right after emitting."""
 
-        async def main() -> None:
+        def main() -> None:
             if (talk := self.some(which)) is not None:
                 self.say(talk, end, count)
                 self.stop(talk, end, how)
 
-        self.run(main())
+        self.inside(main)
 
     @rule(
         which=which_ones, end=sides, how=st.sampled_from(["nothing", "leave", "abort", "drop"]), turns=st.integers(0, 2)
@@ -230,11 +230,8 @@ class Conversations(ConnectedPeers):
 
     @rule(which=which_ones)
     def body_returns(self, which: int) -> None:
-        async def main() -> None:
-            if (talk := self.some(which)) is not None:
-                talk.over.set()
-
-        self.run(main())
+        if (talk := self.some(which)) is not None:
+            self.inside(talk.over.set)
 
     @rule(seconds=st.sampled_from([1.0, 29.0, 31.0]))
     def time_passes(self, seconds: float) -> None:

@@ -14,8 +14,9 @@ from typing import Any
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import invariant, precondition, rule
 from leftovers import FreezesOlderObjects, other_tasks
+from machine import LoopMachine
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, RemoteError, RpcError, Server
 from wsrpc.testing import MemoryTransport, memory_transports
@@ -43,25 +44,15 @@ class Guest:
         client.of("side").on("n", lambda number, filling: self.heard.append(-number))
 
 
-class RoomLife(RuleBasedStateMachine):
+class RoomLife(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
         self.guests: list[Guest] = []
         self.gone: list[weakref.ref[Peer]] = []
         self.number = 0
         self.server = Server(limits=LIMITS, slow="drop_oldest")
         self.server.room("declared", allow=lambda peer: True)
         self.server.on_join(lambda peer, room: room == "asked")
-
-    def run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-    async def turns(self, count: int = 20) -> None:
-        for _ in range(count):
-            await asyncio.sleep(0)
 
     def pick(self, which: int) -> Guest:
         return self.guests[which % len(self.guests)]

@@ -9,17 +9,16 @@ a side closes, no handler starts there; and in the end nothing is left. Time pas
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from client_world import TURN, World
+from client_world import TURN, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 from leftovers import other_tasks
 from peers_inside import out_of
 from sessions_ledger import Lane, SessionRecord, Work
@@ -64,15 +63,10 @@ seldom = st.integers(0, 5).map(lambda number: number == 0)
 actions = st.sampled_from(["nothing", "emit", "request", "close", "connect", "bind"])
 
 
-class SessionsMachine(RuleBasedStateMachine):
+class SessionsMachine(WorldMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.world = World()
-        self.number = 0
-        self.labels = 0
-        self.runs: Counter[int] = Counter()
         self.works: list[Work] = []
-        self.sends: list[asyncio.Task[None]] = []
         self.orders: list[asyncio.Task[None]] = []
         self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in handlers that open")]
         self.sessions: dict[str, SessionRecord] = {}
@@ -88,7 +82,6 @@ class SessionsMachine(RuleBasedStateMachine):
         self.opens_slowly = False
         self.first = True
         self.leapt = 0.0
-        self.gate = asyncio.Event()
         self.reads = asyncio.Semaphore(0)
         self.reads_all = False
         self.sources = 0
@@ -398,10 +391,7 @@ class SessionsMachine(RuleBasedStateMachine):
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4), raw=st.booleans())
     def emit(self, side: int, which: int, size: int, count: int, raw: bool) -> None:
-        async def main() -> None:
-            self.emit_now(side, which, size, count, raw)
-
-        self.world.run(main())
+        self.world.inside(self.emit_now, side, which, size, count, raw)
 
     def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False) -> None:
         at = self.side(side, which)
@@ -559,21 +549,17 @@ class SessionsMachine(RuleBasedStateMachine):
 
     @rule()
     def open_gate(self) -> None:
-        async def main() -> None:
-            gate, self.gate = self.gate, asyncio.Event()
-            gate.set()
-
-        self.world.run(main())
+        self.let_all_through()
 
     @rule(side=sides, message=st.sampled_from([2 * 1024 * 1024, 4 * 1024 * 1024]))
     def change_limits(self, side: int, message: int) -> None:
-        async def main() -> None:
+        def main() -> None:
             at = self.side(side)
             peer: Peer | None = None if at is None else at[0].peer if side == 0 else at[0]
             if peer is not None and (peer.connected or peer.detached):
                 peer.limits = peer.limits.replace(message=message)
 
-        self.world.run(main())
+        self.world.inside(main)
 
     # ------------------------------------------------------------ the life of the two ends
 
@@ -740,20 +726,11 @@ class SessionsMachine(RuleBasedStateMachine):
     def hold(self, end: int, hold: bool) -> None:
         """What this end sends does not arrive for a while."""
 
-        async def main() -> None:
-            if self.line.connections:
-                transport = self.line.connections[-1][end]
-                transport.hold() if hold else transport.release()
+        def main() -> None:
+            for ends in self.line.connections[-1:]:
+                ends[end].hold() if hold else ends[end].release()
 
-        self.world.run(main())
-
-    @rule(count=st.integers(1, 8))
-    def turn(self, count: int) -> None:
-        self.world.run(self.world.turns(count))
-
-    @rule()
-    def settle(self) -> None:
-        self.world.run(self.world.turns(40))
+        self.world.inside(main)
 
     @rule(seconds=st.sampled_from([0.5, 1.1, 5.1, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:

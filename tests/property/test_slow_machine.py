@@ -7,14 +7,14 @@ kept), what waits is bounded, and every message was either sent or counted as dr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import invariant, rule
+from machine import LoopMachine
 from peers_inside import out_of
 
 import wsrpc._server.broadcast
@@ -46,19 +46,15 @@ class Narrow(ScriptedTransport):
         self.resume()
 
 
-class SlowMachine(RuleBasedStateMachine):
+class SlowMachine(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.runner = asyncio.Runner()
         self.emitted: dict[str, list[tuple[int, int]]] = {name: [] for name in (*POLICIES, "direct")}
         self.heard: dict[str, list[tuple[int, int]]] = {name: [] for name in self.emitted}
         self.left_out = 0
         self.number = 0
         self.waiting: list[asyncio.Task[None]] = []
         self.run(self.begin())
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.runner.run(coroutine)
 
     async def begin(self) -> None:
         self.server = Server(limits=Limits(behind=BEHIND, ping_interval=None), extensions=False)
@@ -96,18 +92,14 @@ class SlowMachine(RuleBasedStateMachine):
     def drain(self, room: int) -> None:
         async def main() -> None:
             self.line.drained(room)
-            for _ in range(5):
-                await asyncio.sleep(0)
+            await self.turns(5)
 
         self.run(main())
         self.hear()
 
     @rule()
     def fill(self) -> None:
-        self.run(self.paused())
-
-    async def paused(self) -> None:
-        self.line.pause()
+        self.inside(self.line.pause)
 
     def hear(self) -> None:
         for message in self.line.take():
@@ -128,7 +120,7 @@ class SlowMachine(RuleBasedStateMachine):
             self.check()
         finally:
             self.run(self.server.close())
-            self.runner.close()
+            self.loop.close()
 
     def check(self) -> None:
         self.drain(10**6)

@@ -13,7 +13,8 @@ from typing import Any
 import hypothesis.strategies as st
 from effort import examples
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
+from machine import LoopMachine
 
 from wsrpc import ConnectionLost, Peer, RequestTimeout
 from wsrpc._protocol.settings import make_settings
@@ -22,25 +23,20 @@ from wsrpc.testing import Clock, ScriptedTransport
 moments = st.sampled_from(["now", "now", "soon", "later", None])
 
 
-class FullLine(RuleBasedStateMachine):
+class FullLine(LoopMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
         self.transport = ScriptedTransport()
         self.number = 0
         self.sending: dict[int, asyncio.Task[Any]] = {}
         self.left: list[int] = []
+        self.clock = Clock()
+        settings = make_settings(None, None, None, extensions=False)
+        self.inside(self.begin, settings)
 
-        async def main() -> None:
-            self.clock = Clock()
-            settings = make_settings(None, None, None, extensions=False)
-            self.peer = Peer(settings, dialer=True, loop=self.clock, keeps_offline=True)
-            self.peer.bind(self.transport)
-
-        self.run(main())
-
-    def run(self, coroutine: Any) -> Any:
-        return self.loop.run_until_complete(coroutine)
+    def begin(self, settings: Any) -> None:
+        self.peer = Peer(settings, dialer=True, loop=self.clock, keeps_offline=True)
+        self.peer.bind(self.transport)
 
     def at(self, moment: str, callback: Callable[[], None]) -> None:
         """Call it within the loop: now, or in the midst of its next turn, or of the one after."""
@@ -64,7 +60,7 @@ class FullLine(RuleBasedStateMachine):
     def send_on_a_full_line(self, kind: str, count: int) -> None:
         self.transport.pause()
         self._send(kind, count)
-        self.run(_turns(1))
+        self.run(self.turns(1))
 
     def _send(self, kind: str, count: int) -> None:
         for _ in range(count):
@@ -95,34 +91,31 @@ class FullLine(RuleBasedStateMachine):
     def drain(self, leaves: int | None, fills: str | None) -> None:
         """Somebody may be cancelled right after it was woken, and the line may fill again at once."""
 
-        async def main() -> None:
+        def main() -> None:
             self.transport.resume()
             if leaves is not None:
                 self._cancel(leaves)
             if fills is not None:
                 self.at(fills, self.transport.pause)
 
-        self.run(main())
+        self.inside(main)
 
     @rule()
     def time_passes(self) -> None:
-        async def main() -> None:
-            self.clock.advance(2.0)
-
-        self.run(main())
+        self.inside(self.clock.advance, 2.0)
 
     @rule(count=st.integers(1, 3))
     def turn(self, count: int) -> None:
-        self.run(_turns(count))
+        self.run(self.turns(count))
 
     @rule()
     def next_connection(self) -> None:
-        async def main() -> None:
+        def main() -> None:
             self._take()
             self.transport = ScriptedTransport()
             self.peer.bind(self.transport)
 
-        self.run(main())
+        self.inside(main)
 
     # ------------------------------------------------------------ what must hold
 
@@ -135,26 +128,21 @@ class FullLine(RuleBasedStateMachine):
         finally:
             for task in self.sending.values():
                 task.cancel()
-            self.run(_turns(2))
+            self.run(self.turns(2))
             self.loop.close()
 
     async def finish(self) -> None:
-        await _turns(3)
+        await self.turns(3)
         self.transport.resume()
-        await _turns(5 + 3 * len(self.sending))
+        await self.turns(5 + 3 * len(self.sending))
         self._take()
         assert self.left == sorted(set(self.left)), f"they left in another order: {self.left}"
         assert not self.peer._out.turns.busy
         await self.peer.emit("n", self.number + 1)
         self.transport.expect({"a": ["n", self.number + 1]})
         await self.peer.close()
-        await _turns(5)
+        await self.turns(5)
         assert all(task.done() for task in self.sending.values())
-
-
-async def _turns(count: int) -> None:
-    for _ in range(count):
-        await asyncio.sleep(0)
 
 
 TestFullLine = FullLine.TestCase

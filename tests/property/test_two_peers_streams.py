@@ -90,7 +90,7 @@ class StreamingPeers(ConnectedPeers):
         self.tasks: list[asyncio.Task[Any]] = []
         self.open_sources = 0
         self.connects = 0
-        self.line = 0
+        self.lines = 0
 
     @initialize(extensions=st.booleans())
     def begin(self, extensions: bool) -> None:
@@ -258,8 +258,8 @@ class StreamingPeers(ConnectedPeers):
 
     @rule(which=st.integers(0, 20), how=st.sampled_from(["emit", "abort", "close", "request"]))
     def talk(self, which: int, how: str) -> None:
-        self.line += 1
-        line = self.line
+        self.lines += 1
+        line = self.lines
         opened = [
             task.result() for task in self.channels if task.done() and not task.cancelled() and not task.exception()
         ]

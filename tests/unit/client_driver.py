@@ -26,11 +26,12 @@ class World:
 
     Args:
         failures: what the first attempts raise. Those after them connect.
+        server: by default its sessions end with their connections.
         options: of the client. With ``url=None`` it is for `bind`.
     """
 
-    def __init__(self, *failures: Exception, **options: Any) -> None:
-        self.server = Server(limits=LIMITS)
+    def __init__(self, *failures: Exception, server: Server | None = None, **options: Any) -> None:
+        self.server = server or Server(limits=LIMITS)
         self.heard: asyncio.Queue[Any] = asyncio.Queue()
         self.parked = asyncio.Event()
         self.server.on("echo", lambda value: value)

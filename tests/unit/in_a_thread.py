@@ -99,6 +99,7 @@ def make_server() -> tuple[Server, list[str]]:
     @server.on("talk")
     async def talk(channel: AnonymousChannel) -> None:
         channel.on("ask", lambda text: text.upper())
+        channel.on("total", total)
         async for text in channel.events("say", returns=str):
             await channel.emit("said", text)
 

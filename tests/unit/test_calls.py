@@ -143,7 +143,6 @@ CANNOT = {
     ("cluster", "upload", "", "timeout"): "the same",
     ("blocking", "upload", "between", "timeout"): "the same",
     ("blocking", "upload", "parked", "timeout"): "the same",
-    ("blocking", "stream", "parked", "close"): "a read after close() fails like every call of a closed client",
     ("blocking", "upload", "between", "close"): "a source that blocks its thread then is not waited for, nor closed",
     ("blocking", "", "", "bind"): "it has no `bind`",
     ("cluster", "", "", "bind"): "as for a peer",

@@ -22,12 +22,8 @@ import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import (
-    AbstractAsyncContextManager,
-    asynccontextmanager,
     contextmanager,
-    nullcontext,
 )
-from dataclasses import dataclass
 from email.utils import formatdate
 from types import CodeType, FrameType
 from typing import Any
@@ -38,21 +34,6 @@ import websockets
 import wsrpc
 from wsrpc import Client, Reconnect, Server
 from wsrpc.testing import Line, ScriptedTransport, pair
-
-AT_MOST: dict[str, float] = {
-    # A request with two integers as parameters, answered by a `def` handler: both ends. (21 when the bound was set.)
-    "inline request": 26,
-    # The producer waits before each item, so each arrives alone. (25.3)
-    "lone stream item": 32,
-    # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (0.8)
-    "broadcast member": 1,
-    # A connection is aborted, the client dials and the server goes on with the session: everything until both ends are
-    # idle again. (429)
-    "drop and resume": 536,
-    # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
-    # the `websockets` library. The text of the present second is not counted, which is made once a second. (425)
-    "accept and close": 530,
-}
 
 Found = Counter[tuple[str, str]]
 """Numbers of calls by file and function."""
@@ -88,11 +69,6 @@ class StillLoop(asyncio.SelectorEventLoop):
 HERE = StillLoop.time.__code__.co_filename
 
 
-def run(main: Coroutine[Any, Any, tuple[Found, int]]) -> tuple[Found, int]:
-    with asyncio.Runner(debug=False, loop_factory=StillLoop) as runner:
-        return runner.run(main)
-
-
 # ------------------------------------------------------------ counting
 
 
@@ -117,12 +93,6 @@ def counts(frame: FrameType) -> bool:
     return caller is not None and is_ours(caller.f_code)
 
 
-def counts_with_library(frame: FrameType) -> bool:
-    """Whether the call counts, or is one of the `websockets` library."""
-    code = frame.f_code
-    return code.co_filename.startswith(LIBRARY) or (code is not formatdate.__code__ and counts(frame))
-
-
 def named(code: CodeType) -> tuple[str, str]:
     name = code.co_filename
     return (f"wsrpc/{name.removeprefix(PACKAGE)}" if name.startswith(PACKAGE) else name), code.co_qualname
@@ -131,12 +101,17 @@ def named(code: CodeType) -> tuple[str, str]:
 class Calls:
     """The calls made inside `counting`, one by one."""
 
-    def __init__(self, counts: Callable[[FrameType], bool] = counts) -> None:
-        self._counts = counts
+    def __init__(self) -> None:
         self.found: Found = Counter()
+        self.with_library = False
+        """Whether calls of the `websockets` library count, too."""
 
     @contextmanager
-    def counting(self) -> Generator[None]:
+    def counting(self, number: int) -> Generator[None]:
+        """Count, unless this batch is one of the first ones."""
+        if number < WARM_UP:
+            yield
+            return
         # The garbage collector could run finalizers of what other tests have left.
         collects, profile = gc.isenabled(), sys.getprofile()
         gc.disable()
@@ -147,6 +122,12 @@ class Calls:
             sys.setprofile(profile)
             if collects:
                 gc.enable()
+
+    def _counts(self, frame: FrameType) -> bool:
+        code = frame.f_code
+        if not self.with_library:
+            return counts(frame)
+        return code.co_filename.startswith(LIBRARY) or (code is not formatdate.__code__ and counts(frame))
 
     def _event(self, frame: FrameType, event: str, arg: object) -> None:
         if event == "call" and self._counts(frame):
@@ -160,25 +141,14 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@dataclass(frozen=True)
-class Operation:
-    """What is measured: ``batch`` does it ``units`` times, and ``tidy`` puts away what the test's own end has kept."""
-
-    batch: Callable[[], Coroutine[Any, Any, None]]
-    units: int
-    tidy: Callable[[], object] = lambda: None
-
-
-@asynccontextmanager
-async def requests() -> AsyncIterator[Operation]:
+async def requests(calls: Calls) -> int:
     async with pair() as (left, right):
         right.on("add", add)
-
-        async def batch() -> None:
-            for _ in range(REQUESTS):
-                await left.request("add", 1, 2)
-
-        yield Operation(batch, REQUESTS)
+        for number in range(WARM_UP + 1):
+            with calls.counting(number):
+                for _ in range(REQUESTS):
+                    await left.request("add", 1, 2)
+    return REQUESTS
 
 
 async def lone_items() -> AsyncIterator[int]:
@@ -187,82 +157,55 @@ async def lone_items() -> AsyncIterator[int]:
         yield 7
 
 
-@asynccontextmanager
-async def stream() -> AsyncIterator[Operation]:
+async def stream(calls: Calls) -> int:
     async with pair() as (left, right):
         right.on("count", lone_items)
         async with left.stream("count") as consumer:
+            for number in range(WARM_UP + 1):
+                with calls.counting(number):
+                    for _ in range(ITEMS):
+                        await anext(consumer)
+    return ITEMS
 
-            async def batch() -> None:
-                for _ in range(ITEMS):
-                    await anext(consumer)
 
-            yield Operation(batch, ITEMS)
-
-
-@asynccontextmanager
-async def broadcast() -> AsyncIterator[Operation]:
+async def broadcast(calls: Calls) -> int:
     server = Server()
     transports = [ScriptedTransport() for _ in range(PEERS)]
     accepting = [asyncio.ensure_future(server.accept(each)) for each in transports]
     await turns()
-
-    async def batch() -> None:
-        await server.emit("count", 1, 2)
-
-    def tidy() -> None:
+    for number in range(WARM_UP + 1):
+        with calls.counting(number):
+            await server.emit("count", 1, 2)
         for each in transports:
             each.expect({"a": ["count", 1, 2]})
-
-    yield Operation(batch, PEERS, tidy=tidy)
     await server.close()
     await asyncio.gather(*accepting)
+    return PEERS
 
 
-OPERATIONS: dict[str, Callable[[], AbstractAsyncContextManager[Operation]]] = {
-    "inline request": requests,
-    "lone stream item": stream,
-    "broadcast member": broadcast,
-}
-
-
-async def count(what: str) -> tuple[Found, int]:
-    """Count the calls of an operation. Returns them with the number of its units."""
-    async with OPERATIONS[what]() as operation:
-        for _ in range(WARM_UP):
-            await operation.batch()
-            operation.tidy()
-        calls = Calls()
-        with calls.counting():
-            await operation.batch()
-        operation.tidy()
-        return calls.found, operation.units
-
-
-async def resume() -> tuple[Found, int]:
+async def resume(calls: Calls) -> int:
     server = Server()
     line = Line(server)
-    calls = Calls()
     reconnect = Reconnect(initial=0, max=0)
     async with Client("ws://test/", dial=line.dial, reconnect=reconnect) as client:
         await turns()
         for number in range(WARM_UP + RECONNECTS):
-            with calls.counting() if number >= WARM_UP else nullcontext():
+            with calls.counting(number):
                 line.cut()
                 await turns()
             assert len(line.connections) == number + 2 and client.state == "connected" and len(server.peers) == 1
     assert len(server.peers) == 0
     await server.close()
-    return calls.found, RECONNECTS
+    return RECONNECTS
 
 
-async def accept() -> tuple[Found, int]:
+async def accept(calls: Calls) -> int:
     server = Server()
     server.on("add", add)
-    calls = Calls(counts=counts_with_library)
+    calls.with_library = True
     async with server.listen() as listener:
         for number in range(WARM_UP + RECONNECTS):
-            with calls.counting() if number >= WARM_UP else nullcontext():
+            with calls.counting(number):
                 reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
                 writer.write(OPENING)
                 await reader.readuntil(b"\r\n\r\n")
@@ -271,7 +214,7 @@ async def accept() -> tuple[Found, int]:
                 writer.close()
                 await turns()
             assert not server.peers
-    return calls.found, RECONNECTS
+    return RECONNECTS
 
 
 async def turns() -> None:
@@ -282,17 +225,30 @@ async def turns() -> None:
 # ------------------------------------------------------------ the figures
 
 
+FIGURES: dict[str, tuple[Callable[[Calls], Coroutine[Any, Any, int]], float]] = {
+    # A request with two integers as parameters, answered by a `def` handler: both ends. (21 when the bound was set.)
+    "inline request": (requests, 26),
+    # The producer waits before each item, so each arrives alone. (25.3)
+    "lone stream item": (stream, 32),
+    # One peer of a server, when an event is broadcast to all. The remote peers are scripts, which cost nothing. (0.8)
+    "broadcast member": (broadcast, 1),
+    # A connection is aborted, the client dials and the server goes on with the session: everything until both ends are
+    # idle again. (429)
+    "drop and resume": (resume, 536),
+    # A client that connects to a port, and closes: from its first byte to the end of its peer, with the calls of
+    # the `websockets` library. The text of the present second is not counted, which is made once a second. (425)
+    "accept and close": (accept, 530),
+}
+"""What is measured, and how many calls it may take."""
+
+
 def measure(figure: str) -> tuple[float, str]:
     """Return a figure, and a list of what is behind it."""
-    with quiet_log():
-        match figure:
-            case "drop and resume":
-                found, units = run(resume())
-            case "accept and close":
-                found, units = run(accept())
-            case _:
-                found, units = run(count(figure))
-    return found.total() / units, listed(found, units)
+    calls = Calls()
+    with quiet_log(), asyncio.Runner(debug=False, loop_factory=StillLoop) as runner:
+        units = runner.run(FIGURES[figure][0](calls))
+    lines = [f"{count / units:10.3f}  {where}  {what}" for (where, what), count in calls.found.most_common()]
+    return calls.found.total() / units, "\n".join(lines)
 
 
 @contextmanager
@@ -311,23 +267,17 @@ def quiet_log() -> Generator[None]:
         log.propagate = propagate
 
 
-def listed(found: Found, units: int) -> str:
-    return "\n".join(
-        f"{count / units:10.3f}  {where}  {what}" for (where, what), count in sorted(found.items(), key=lambda f: -f[1])
-    )
-
-
-@pytest.mark.parametrize("figure", AT_MOST)
+@pytest.mark.parametrize("figure", FIGURES)
 def test_it_costs_few_calls(figure: str) -> None:
-    at_most = AT_MOST[figure]
+    _, at_most = FIGURES[figure]
     measured, behind = measure(figure)
     assert measured <= at_most, f"{figure}: {measured:.9g}, which should be at most {at_most:.9g}\n{behind}"
     assert measured > at_most / 2, (
-        f"{figure}: {measured:.9g}, far below {at_most:.9g}: update AT_MOST, or it counts too little"
+        f"{figure}: {measured:.9g}, far below {at_most:.9g}: update FIGURES, or it counts too little"
     )
 
 
 if __name__ == "__main__":
-    for name in sys.argv[1:] or AT_MOST:
+    for name in sys.argv[1:] or FIGURES:
         value, calls_behind = measure(name)
-        print(f"{name}: {value:.9g}, at most {AT_MOST[name]:.9g}\n{calls_behind}\n")
+        print(f"{name}: {value:.9g}, at most {FIGURES[name][1]:.9g}\n{calls_behind}\n")

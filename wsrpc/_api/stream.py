@@ -18,7 +18,7 @@ from .._protocol.rejections import reason_of
 from .._streams.inbox import Inbox
 from ..errors import ChannelClosed, bad_item, note_member
 
-__all__ = ["Stream", "end_after", "read_arrived"]
+__all__ = ["Stream", "end_after", "error_of", "read_arrived"]
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -239,6 +239,12 @@ def end_after(stream: Stream[Any], seconds: float, error: Exception) -> Timer:
     inbox = stream._inbox  # pyright: ignore[reportPrivateUsage] - the one internal use of a stream's inside
     assert inbox is not None
     return inbox.end_after(seconds, error)
+
+
+def error_of(stream: Stream[Any]) -> BaseException | None:
+    """Return the error with which a stream has ended, and which nobody has read. None if there is none."""
+    inbox = stream._inbox  # pyright: ignore[reportPrivateUsage]
+    return None if inbox is None else inbox.error
 
 
 def read_arrived(stream: Stream[T_co], most: int) -> Iterator[T_co]:

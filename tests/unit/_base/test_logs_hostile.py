@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import io
-import json
 import logging
 import pickle
 import re
@@ -16,16 +15,13 @@ import pytest
 from core_driver import Driven, messages, rejection, turns
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from raw_websocket import TEXT, raw_client
 
 from wsrpc import (
     BadArguments,
-    BadResult,
     ChannelClosed,
     CloseInfo,
     ConnectFailed,
     ConnectionLost,
-    Context,
     Handshake,
     HandshakeRejected,
     Peer,
@@ -37,7 +33,6 @@ from wsrpc import (
 )
 from wsrpc._base import logs
 from wsrpc.errors import PeerError, ProtocolError, short
-from wsrpc.testing import ScriptedTransport
 from wsrpc.transport import ConnectionInfo
 
 EVIL = "x\n12:00:00 CRITICAL everything is lost\r\x1b[2J\u202e\u2028\x85\ud800"
@@ -54,13 +49,10 @@ def is_safe(text: str) -> bool:
 ERRORS: dict[str, Callable[[Any], WsrpcError]] = {
     "RpcError": RpcError,
     "RemoteError": lambda text: RemoteError(text, "code", {text: [text]}, {"name": text}),
-    "its code": lambda text: RemoteError("no", text),
     "thrown text": RemoteError.of_value,
     "thrown value": lambda text: RemoteError.of_value({text: [text, {"more": text}]}),
     "BadArguments": BadArguments,
-    "BadResult": lambda text: BadResult(f"the answer is not what was asked for: {text}"),
     "ConnectionLost": lambda text: ConnectionLost(4000, text),
-    "not sent": lambda text: ConnectionLost(4000, text, "not_sent"),
     "ConnectFailed": lambda text: ConnectFailed(2, OSError(text)),
     "HandshakeRejected": lambda text: HandshakeRejected(403, text, {"x-from": text}),
     "RequestTimeout": lambda text: RequestTimeout(text, 1.0),
@@ -115,11 +107,8 @@ def test_an_honest_text_stays_as_it_is_and_attributes_hold_any_text_as_it_came()
 
 
 def test_what_describes_a_connection_is_safe_too() -> None:
-    headers = {"origin": LONG, "host": "here"}
-    target = "/" + LONG.replace(
-        "\ud800", ""
-    )  # adapters decode the bytes of the request, which contain no such character
-    handshake = Handshake(target, headers, remote=(LONG, 1))
+    target = "/" + LONG.replace("\ud800", "")  # adapters decode bytes, which contain no such character
+    handshake = Handshake(target, {"origin": LONG, "host": "here"}, remote=(LONG, 1))
     info = ConnectionInfo(target=target, origin=LONG)
     for thing in (handshake, info, CloseInfo(4000, EVIL)):
         assert UNSAFE.search(repr(thing)) is None
@@ -144,55 +133,34 @@ def written() -> Iterator[io.StringIO]:
 def check(stream: io.StringIO) -> str:
     """Nothing stands at the beginning of a line that was not written there by a handler or by Python."""
     everything = stream.getvalue()
-    own = (
-        "LINE ",
-        "Traceback ",
-        "  ",
-        "wsrpc.",
-        "asyncio.",
-        "ValueError",
-        "The above",
-        "During ",
-        "source_traceback: ",
-        "future: ",
-    )
+    own = ("LINE ", "Traceback ", "  ", "wsrpc.", "asyncio.", "ValueError", "The above", "During ", "future: ")
     for line in everything.split("\n"):
-        assert line == "" or line.startswith(own), line[:200]
+        assert line == "" or line.startswith((*own, "source_traceback: ")), line[:200]
         assert len(line) <= 2 * LONGEST and UNSAFE.search(line) is None
     assert "\nx" not in everything and "\n12:00:00" not in everything
     return everything
 
 
 async def test_an_error_that_a_handler_lets_through(written: io.StringIO) -> None:
-    server = Server()
+    d = Driven()
 
-    @server.on("greet")
+    @d.peer.on("greet")
     async def greet(peer: Peer) -> str:
-        name = await peer.request("name", returns=str)
-        return f"Hello, {name}!"
+        return f"Hello, {await peer.request('name', returns=str)}!"
 
-    async with asyncio.timeout(8), server.listen() as listener, raw_client(listener.port) as raw:
-        await raw.send(raw.frame(TEXT, '{"i":1,"a":["greet"]}'))
-        asked = json.loads((await raw.next_of(TEXT)).payload)
-        await raw.send(
-            raw.frame(TEXT, json.dumps({"i": asked["i"], "_": 1, "e": {"message": LONG[:-1].replace("\ud800", "")}}))
-        )
-        answer = json.loads((await raw.next_of(TEXT)).payload)
-    assert answer["e"]["message"] == "internal error"
+    d.feed({"i": 1, "a": ["greet"]})
+    await turns()
+    error = {"message": LONG.replace("\ud800", "")}
+    assert rejection(await d.fed({"i": d.take()[-1]["i"], "_": 1, "e": error}), 1)["message"] == "internal error"
     everything = check(written)
     assert "RemoteError: x\\n12:00:00 CRITICAL" in everything and "more characters)" in everything
     assert "in greet" in everything  # it is a traceback
 
 
-@pytest.mark.parametrize("end", ["reject", "text", "value", "error"])
-async def test_whatever_ends_a_call_and_is_not_caught(end: str, written: io.StringIO) -> None:
+async def test_whatever_ends_a_call_and_is_not_caught(written: io.StringIO) -> None:
     """In a task of the user's own: the event loop writes the traceback, and the representation of the task."""
     d = Driven()
     evil = EVIL[:-1]
-    keep: list[asyncio.Task[Any]] = []
-
-    async def ask() -> None:
-        await d.peer.request("name")
 
     @d.peer.on("work")
     async def work() -> None:
@@ -202,52 +170,19 @@ async def test_whatever_ends_a_call_and_is_not_caught(end: str, written: io.Stri
             logging.getLogger("application").exception("stopped: %s", exc)
             raise
 
-    if end == "reject":
-        keep.append(asyncio.create_task(ask()))
-        await turns()
-        d.feed({"i": d.take()[-1]["i"], "_": 1, "e": {"message": evil, "code": "c", "more": evil}})
-        await turns()
-        keep.clear()
-        gc.collect()
-        await turns()
-        assert "exception was never retrieved" in check(written)
-    else:
-        d.feed({"i": 1, "a": ["work"]})
-        await turns()
-        reason: Any = {"text": evil, "value": [evil] * 5000, "error": {"message": evil}}[end]
-        await d.fed({"i": 1, "x": reason, **({"_": 1} if end == "error" else {})})
-        assert "stopped: " in check(written)
+    async def ask() -> None:
+        await d.peer.request("name")
 
-
-async def test_a_short_reason_is_what_the_cancelled_handler_gets() -> None:
-    d = Driven()
-    got: list[object] = []
-
-    @d.peer.on("work")
-    async def work(ctx: Context) -> None:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError as exc:
-            got.append((exc.args[0], ctx.cancel_reason))
-            raise
-
-    reasons: list[Any] = ["enough", {"b": [1], "a": 2}, [1, 2], 0, "a\nb"]
-    for number, reason in enumerate(reasons, 1):
-        d.feed({"i": number, "a": ["work"]})
-        await turns()
-        await d.fed({"i": number, "x": reason})
-    assert got == [*((reason, reason) for reason in reasons[:-1]), (r"a\nb", "a\nb")]
-
-
-async def test_an_error_that_is_shown_to_the_caller_is_shown_as_it_is() -> None:
-    text = "two\nlines, and " + "z" * 5000
-
-    def relay() -> None:
-        raise RemoteError(text)
-
-    d = Driven(expose_errors=True)
-    d.peer.on("relay", relay)
-    assert rejection(await d.fed({"i": 1, "a": ["relay"]}), 1)["message"] == text
+    asking = asyncio.create_task(ask())
+    d.feed({"i": 1, "a": ["work"]})
+    await turns()
+    d.feed({"i": 1, "x": [evil] * 5000}, {"i": d.take()[-1]["i"], "_": 1, "e": {"message": evil, "code": "c"}})
+    await turns()
+    del asking
+    gc.collect()
+    await turns()
+    everything = check(written)
+    assert "exception was never retrieved" in everything and "stopped: " in everything
 
 
 async def test_values_in_texts_about_arguments(written: io.StringIO) -> None:
@@ -257,34 +192,15 @@ async def test_values_in_texts_about_arguments(written: io.StringIO) -> None:
     d.peer.on("typed", typed)
     evil = EVIL[:-1]
     d.feed({"a": ["typed", evil]})
-    for args in (
-        ["typed", LONG.replace("\ud800", "")],
-        ["typed", "s", {evil: "no"}],
-        [evil],
-        ["typed", "s", {evil: evil}],
-    ):
+    for args in (["typed", LONG.replace("\ud800", "")], ["typed", "s", {evil: evil}], [evil]):
         assert len(rejection(await d.fed({"i": 1, "a": args}), 1)["message"]) < LONGEST
     check(written)
-
-
-@pytest.mark.parametrize("zone", ["\x1b[2J", "a" * 5000, "a b"])
-async def test_an_address_that_a_proxy_tells_is_an_address(zone: str) -> None:
-    server = Server(trusted_proxies=["10.0.0.1"])
-    handshake = Handshake("/", {"x-forwarded-for": f"fe80::1%{zone}"}, remote=("10.0.0.1", 5))
-    await server.handshake(handshake)
-    assert handshake.remote == ("10.0.0.1", 5)
-    named = Handshake("/", {"x-forwarded-for": "fe80::1%eth0"}, remote=("10.0.0.1", 5))
-    await server.handshake(named)
-    assert named.remote == ("fe80::1%eth0", 0)
 
 
 def test_a_traceback_is_python_s_own_but_for_texts_of_several_lines() -> None:
     try:
         try:
-            try:
-                raise ValueError("first\nline")
-            except ValueError as exc:
-                raise ExceptionGroup("all", [KeyError("k"), RemoteError("a\nb")]) from exc
+            raise ExceptionGroup("all", [KeyError("k"), RemoteError("a\nb")]) from ValueError("first\nline")
         except ExceptionGroup:
             raise LookupError("last")  # noqa: B904
     except LookupError as exc:
@@ -304,7 +220,7 @@ def test_a_traceback_is_python_s_own_but_for_texts_of_several_lines() -> None:
         r"a\nnote",
     ]
     assert [line for line in text.split("\n") if line in places and line != places[0]] == places[1:]
-    assert text.count(places[0]) == 3 and 'raise LookupError("last")' in text
+    assert text.count(places[0]) == 2 and 'raise LookupError("last")' in text
     assert record.exc_info is not None  # for handlers that look at the exception itself
 
 
@@ -339,41 +255,20 @@ async def test_one_connection_cannot_flood_the_log_with_tracebacks(
     assert messages(caplog) == ["1 log lines were left out: too many in a short time"]
 
 
-async def test_many_connections_share_what_their_server_may_write(
-    clock: list[float], caplog: pytest.LogCaptureFixture
-) -> None:
-    server = Server()
-    server.on("fail", lambda: 1 / 0)
-    for _ in range(15):
-        transport = ScriptedTransport()
-        await server.accept(transport)
-        transport.feed(*[{"a": ["fail"]}] * 100)
-    # Where that takes long, some of the lines are about handlers that hold the event loop.
-    assert 900 <= sum("failed [" in text for text in messages(caplog)) <= 1000
-    assert server.stats().errors == 1500
-    await server.close()
-
-
 async def test_handshakes_that_come_again_and_again_cannot_flood_it_either(
     clock: list[float], caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server()
-
-    async def shake_hands(headers: dict[str, str]) -> list[str]:
-        caplog.clear()
-        for _ in range(3000):
-            with pytest.raises(HandshakeRejected):
-                await server.handshake(Handshake("/", {"host": "here", **headers}))
-        return messages(caplog)
-
-    refused = await shake_hands({"origin": f"https://{'x' * 5000}.example"})
-    assert len(refused) == 1000 and all(len(text) < LONGEST for text in refused)
+    for _ in range(3000):
+        with pytest.raises(HandshakeRejected):
+            await server.handshake(Handshake("/", {"host": "here", "origin": f"https://{'x' * 5000}.example"}))
+    assert len(messages(caplog)) == 1000 and all(len(text) < LONGEST for text in messages(caplog))
     assert server.stats().refused == {403: 3000}
     clock[0] += 1.0
     server.on_handshake(lambda handshake: 1 / 0)
-    failed = await shake_hands({})
-    assert len(failed) == 101
-    assert failed[0] == "2000 log lines were left out: too many in a short time"
+    with pytest.raises(HandshakeRejected):
+        await server.handshake(Handshake("/", {}))
+    assert messages(caplog)[1000] == "2000 log lines were left out: too many in a short time"
 
 
 # ---------------------------------------------------------------- how long it takes

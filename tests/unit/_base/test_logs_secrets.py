@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from enum import Enum
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal
 
 import pytest
@@ -14,10 +13,10 @@ from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
+from websockets.exceptions import ConnectionClosed
 
 from wsrpc import (
     Client,
-    ConnectionLost,
     Context,
     Handshake,
     HandshakeRejected,
@@ -27,13 +26,9 @@ from wsrpc import (
     RequestTimeout,
     RpcError,
     Server,
-    Service,
     WsrpcError,
-    dial,
 )
 from wsrpc._base.logs import for_log
-from wsrpc.testing import connect
-from wsrpc.transport import ConnectionInfo
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -45,10 +40,6 @@ AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 WITHOUT_PEER = ("refused the origin", "refused a connection because", "draining", "opening handshake failed")
 """Lines about what has no peer, or not one."""
-
-
-class Colour(Enum):
-    RED = "red"
 
 
 class Capture(logging.Handler):
@@ -91,18 +82,14 @@ def log() -> Any:
 
 
 @asynccontextmanager
-async def both(server: Server, **options: Any) -> AsyncGenerator[tuple[Client, Peer, str]]:
+async def both(server: Server, **options: Any) -> AsyncGenerator[tuple[Client, Peer]]:
     """Client and peer, connected with secrets in each place that may have some."""
     async with asyncio.timeout(PATIENCE), server.listen(path="/ws") as listener:
         url = listener.url.replace("://", f"://user:{SECRET}@") + f"?access_token={SECRET}&room=a"
         options = {"headers": {"Cookie": f"session={SECRET}"}, "auth": SECRET, "reconnect": AT_ONCE, **options}
         async with Client(url, limits=LIMITS, subprotocols=[f"bearer.{SECRET}"], **options) as client:
             await turns_until(lambda: server.peers)
-            yield client, server.peers[0], url
-
-
-async def stuck(value: str) -> None:
-    await asyncio.Event().wait()
+            yield client, server.peers[0]
 
 
 async def test_what_is_said_between_two_peers(log: Capture) -> None:
@@ -118,32 +105,24 @@ async def test_what_is_said_between_two_peers(log: Capture) -> None:
 
     server.on("echo", lambda value: value)
     server.on("cannot be sent", lambda value: {value: object()})
-    server.on("number", lambda n: n)
 
-    def typed(colour: Colour, size: Literal["s", "m"] = "s", count: int = 0) -> None: ...
+    def typed(size: Literal["s", "m"] = "s", count: int = 0) -> None: ...
 
     server.on("typed", typed)
-    async with both(server) as (client, peer, _):
-        client.on("stuck", stuck)
-        assert await client.request("echo", SECRET) == SECRET
-        calls: list[tuple[Any, ...]] = [("fail", SECRET), ("ask back", SECRET), ("cannot be sent", SECRET)]
-        calls += [("nobody handles this", SECRET), ("typed", SECRET), ("typed", "red", SECRET)]
-        calls += [("typed", "red", "s", SECRET), ("echo", SECRET, SECRET), ("typed",)]
-        for call in calls:
-            await client.emit(*call)
+    async with both(server) as (client, peer):
+        client.on("stuck", lambda value: asyncio.Event().wait())
+        calls = [(event, SECRET) for event in ("fail", "ask back", "cannot be sent", "nobody handles this", "typed")]
+        for event, *args in (*calls, ("typed", "s", SECRET), ("echo", SECRET, SECRET)):
+            await client.emit(event, *args)
             with pytest.raises(WsrpcError):
-                await client.request(*call)
+                await client.request(event, *args)
         with pytest.raises(RequestTimeout):
             await peer.request("stuck", SECRET, timeout=0.001)
         await client.emit("echo\nERROR:wsrpc:all is lost")
         await client.of("no such\r\nchannel").emit("x", SECRET)
-        await client.request("echo", 1)
-        async with connect(server) as other:  # for which it is the first one that does not fit
-            await other.emit("typed", "red", "s", SECRET)
-            await other.request("echo", 1)
+        assert await client.request("echo", SECRET) == SECRET
     log.check()
-    assert log.saw("event 'typed' was dropped: typed(): argument 'colour' (1st) does not fit")
-    assert log.saw("argument 'count' (3rd): expected int, got str")
+    assert log.saw("event 'typed' was dropped: typed(): argument 'size' (1st) does not fit")
     assert log.saw("handling fail failed")
 
 
@@ -153,42 +132,18 @@ async def test_what_is_no_message(log: Capture) -> None:
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
         for payloads in (
             [f'{{"i": 1, "a": ["echo", "{SECRET}"'] * 12,
-            [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', f'{{"i": "{SECRET}", "a": ["echo"]}}'],
+            [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', *[f'{{"i": "{SECRET}", "a": ["echo"]}}'] * 9],
             [f'{{"a": ["echo", "{SECRET * 1000}"]}}'],
-            ['{"a": ["' + SECRET + '", ' + "[" * 100 + "]" * 100 + "]}"] * 4,
-            ['{"a": ["' + SECRET + '", ' + "[" * 600 + "]" * 600 + "]}"],
-            [b'{"a": ["echo", "\xff' + SECRET.encode() + b'"]}'],
+            ['{"a": ["' + SECRET + '", ' + "[" * 600 + "]" * 600 + "]}"] * 9,
+            [b'{"a": ["echo", "\xff' + SECRET.encode() + b'"]}'] * 9,
         ):
-            transport = await dial(f"{listener.url}?token={SECRET}", limits=LIMITS)
-            lost = asyncio.Event()
-            transport.start(Deaf(lost))
-            for payload in payloads:
-                transport.send(payload if isinstance(payload, bytes) else payload.encode())
-            transport.flush()
-            if len(payloads) == 4:
-                await turns_until(lambda: any(peer.ignored for peer in server.peers))
-                await transport.close()
-            await lost.wait()
+            async with open_websocket(f"{listener.url}?token={SECRET}") as websocket:
+                with suppress(ConnectionClosed):
+                    for payload in payloads:
+                        await websocket.send(payload)
+        await turns_until(lambda: not server.peers)
     log.check()
     assert log.saw("closing the connection with 1007")
-
-
-class Deaf:
-    """A receiver that only waits for the end."""
-
-    def __init__(self, lost: asyncio.Event) -> None:
-        self._lost = lost
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None: ...
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: object, /) -> None:
-        self._lost.set()
 
 
 async def test_handshakes_that_fail(log: Capture) -> None:
@@ -201,24 +156,16 @@ async def test_handshakes_that_fail(log: Capture) -> None:
         handshake.reject(401, "who are you?")
 
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        for path, headers in (
-            ("", {}),
-            ("bug", {}),
-            ("", {"Origin": "https://elsewhere.example"}),
-            ("", {"Origin": "https://elsewhere.example\x1b[2J"}),
-        ):
-            client = Client(
-                f"{listener.url}{path}?token={SECRET}", headers={**headers, "Cookie": SECRET}, connect_timeout=0.2
-            )
-            with pytest.raises((HandshakeRejected, ConnectionError, ValueError)):
+        for path, headers in (("", {}), ("bug", {}), ("", {"Origin": "https://elsewhere.example"})):
+            url = f"{listener.url}{path}?token={SECRET}"
+            client = Client(url, headers={**headers, "Cookie": SECRET}, connect_timeout=0.2)
+            with pytest.raises((HandshakeRejected, ConnectionError)):
                 await client.connect()
             await client.close()
-        for request in (f"GET /?token={SECRET}\r\n\r\n", f"POST /?token={SECRET} HTTP/1.1\r\nX-{SECRET}\r\n\r\n"):
-            reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
-            writer.write(request.encode())
-            await reader.read()
-            writer.close()
-            await writer.wait_closed()
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(f"POST /?token={SECRET} HTTP/1.1\r\nX-{SECRET}\r\n\r\n".encode())
+        await reader.read()
+        writer.close()
     log.check()
     assert log.saw("refused the origin") and log.saw("on_handshake failed, for")
     refusals = [record for record in log.records if record.getMessage().startswith(("refused", "a connection is"))]
@@ -236,12 +183,9 @@ def echoing(body: str) -> Callable[..., Awaitable[Any]]:
     "options",
     [
         {"url": lambda: f"ws:///?token={SECRET}"},
-        {"url": lambda: f"http://user:{SECRET}@here/?token={SECRET}"},
         {"headers": lambda: [("Authorization", SECRET)]},
         {"headers": lambda: {"X-Token": f"{SECRET}\r\n"}},
-        {"auth": lambda: [SECRET]},
         {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
-        {"proxy": f"http://user:{SECRET}@127.0.0.1:1"},
         {"dial": echoing("Cannot GET /{0}")},
     ],
 )
@@ -261,48 +205,19 @@ async def test_attempts_that_fail(options: dict[str, Any], log: Capture) -> None
     log.check()
 
 
-async def test_drops_and_draining(log: Capture) -> None:
-    server = Server(limits=LIMITS)
-    started = asyncio.Event()
-
-    @server.on("work")
-    async def work(value: str) -> None:
-        started.set()
-        await asyncio.Event().wait()
-
-    async with both(server) as (client, _, _url):
-        working = asyncio.create_task(client.request("work", SECRET))
-        await started.wait()
-        client.peer.info.underlying.transport.abort()
-        await client.peer.wait_closed()
-        await client.wait_connected()
-        assert not working.done()  # its session goes on
-        await server.close(drain=0.05)
-        with pytest.raises(ConnectionLost):
-            await working
-    log.check()
-    assert log.saw("draining: 1 connections") and log.saw("draining timed out") and log.saw("next attempt")
-
-
 async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(log: Capture) -> None:
     server = Server(limits=LIMITS)
 
     @server.serve_raw
     async def serve(connection: RawConnection) -> None:
-        async for message in connection:
-            if message == "refused":
-                raise RpcError(FAKE)
-            if message == "not mine":
-                waiting = asyncio.get_running_loop().create_future()
-                waiting.cancel()
-                await waiting
-            raise ValueError(message)
+        message = await connection.receive_text()
+        raise RpcError(FAKE) if message == "refused" else ValueError(message)
 
     codes: list[int | None] = []
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
         async with open_websocket(listener.url) as websocket:
             await websocket.close(4000, FAKE)
-        for message in ("refused", FAKE, "not mine"):
+        for message in ("refused", FAKE):
             async with open_websocket(listener.url) as websocket:
                 await websocket.send(message)
                 await websocket.wait_closed()
@@ -310,58 +225,22 @@ async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(lo
         await turns_until(lambda: not server.raw_connections)
     await Driven().peer.close(4000, FAKE)
     log.check()
-    assert codes == [1008, 1011, 1011]
+    assert codes == [1008, 1011]
     failed = [record.levelno for record in log.records if "failed" in record.getMessage()]
-    assert failed == [logging.INFO, logging.ERROR, logging.ERROR]
+    assert failed == [logging.INFO, logging.ERROR]
     ended = [text for record in log.records if (text := record.getMessage()).endswith(r"4000 x\nERROR all is lost")]
     assert len(ended) == 2
-
-
-@pytest.mark.parametrize("where", ["room_from", "factory", "rpc error"])
-async def test_a_connection_that_is_refused_after_its_handshake_is_named_and_counted(where: str, log: Capture) -> None:
-    def name(info: ConnectionInfo) -> str:
-        if where == "room_from":
-            raise ValueError("no room")
-        return "room"
-
-    class Desk(Service):
-        def on_open(self) -> None:
-            raise AssertionError("it was refused")
-
-        def __init__(self) -> None:
-            if where == "factory":
-                raise ValueError("no desk")
-            if where == "rpc error":
-                raise RpcError("no desk for you")
-
-    server = Server(room_from=name)
-    server.add_service(Desk)
-    async with server.listen() as listener, open_websocket(listener.url) as websocket:
-        await websocket.wait_closed()
-        code = 1008 if where == "rpc error" else 1011
-        assert websocket.close_code == code
-        await turns_until(lambda: server.stats().closed)
-    stats = server.stats()
-    assert (stats.peers, stats.accepted, stats.closed, stats.refused) == (0, 1, {code: 1}, {})
-    log.check()
-    errors = [record.getMessage() for record in log.records if record.levelno == logging.ERROR]
-    assert len(errors) == stats.errors == (code == 1011) and all(where in text for text in errors)
 
 
 @pytest.mark.parametrize(
     ("value", "line"),
     [
         (5, 5),
-        (1.5, 1.5),
         ("plain äöü", "plain äöü"),
         ("a\nb\u2028c\x00", r"a\nb\u2028c\x00"),
         ("wss://user:pa@ss@host/path?a=b&c=d (why?)", "wss://…@host/path?… (why?)"),
-        ("wss://host/?token-without-a-name", "wss://host/?…"),
         ("'wss://host?token=x'", "'wss://host?…"),
-        ("GET /ws?token=x HTTP/1.1", "GET /ws?… HTTP/1.1"),
-        ("who are you? a=b", "who are you? a=b"),
         ("'wss://u:secret@h/p?secret', then what?", "'wss://…@h/p?… then what?"),
-        ("/p?a=1&b=2 and ?b=3", "/p?… and ?…"),
         ("who?me", "who?me"),
         ("://" * 100, "://" * 100),
         (ValueError("http://u:p@proxy isn't valid"), "http://…@proxy isn't valid"),

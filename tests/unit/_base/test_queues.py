@@ -115,9 +115,3 @@ class Model(RuleBasedStateMachine):
 
 Model.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestModel = Model.TestCase
-
-
-def test_its_representation_says_how_full_it_is() -> None:
-    queue = make()
-    queue.put(Item(1, 7))
-    assert repr(queue) == "<BoundedQueue 1 items, size 7 of 20>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -51,22 +50,6 @@ def test_in_a_callback_a_task_takes_its_first_step_at_once_where_python_can_do_t
     assert seen == [*at_once, "callback", *later, "first again", "second again"]
 
 
-def test_within_a_task_it_takes_its_first_step_at_once_where_python_can_do_that() -> None:
-    seen: list[Any] = []
-
-    async def main() -> None:
-        LoopScheduler().spawn(step(seen, "first"))
-        seen.append("task")
-        assert asyncio.current_task() is running
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-
-    with asyncio.Runner() as runner:
-        running = runner.get_loop().create_task(main())
-        runner.get_loop().run_until_complete(running)
-    assert seen == (["first", "task", "first again"] if EAGER else ["task", "first", "first again"])
-
-
 @pytest.mark.parametrize("waits", [False, True])
 def test_a_task_runs_in_the_context_that_it_is_given(waits: bool) -> None:
     tasks: list[asyncio.Task[None]] = []
@@ -104,15 +87,6 @@ def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[Bas
     assert isinstance(task.exception(), interrupt)
 
 
-def test_an_exception_of_the_first_step_belongs_to_the_task() -> None:
-    async def coroutine() -> None:
-        raise ValueError("a bug")
-
-    tasks: list[asyncio.Task[None]] = []
-    called_by_loop(lambda: tasks.append(LoopScheduler().spawn(coroutine())))
-    assert str(tasks[0].exception()) == "a bug"
-
-
 class OwnFuture(asyncio.Future[Any]):
     pass
 
@@ -125,31 +99,14 @@ class OwnLoop(asyncio.SelectorEventLoop):
         return OwnFuture(loop=self)
 
 
-def renewed(loop: asyncio.AbstractEventLoop, clock: Clock | None = None) -> tuple[float, asyncio.Future[Any]]:
-    async def use() -> tuple[float, asyncio.Future[Any]]:
+@pytest.mark.parametrize("clock", [None, Clock()])
+def test_time_and_futures_are_those_of_the_loop_or_of_a_clock(clock: Clock | None) -> None:
+    async def main() -> None:
         scheduler = LoopScheduler()
         if clock is not None:
             scheduler.use(clock)
-        return scheduler.time(), scheduler.create_future()
+        assert scheduler.time() == (1000.0 if clock is None else clock.time())
+        assert type(scheduler.create_future()) is OwnFuture
 
-    try:
-        return loop.run_until_complete(use())
-    finally:
-        loop.close()
-
-
-@pytest.mark.parametrize("clock", [None, Clock()])
-@pytest.mark.parametrize("make", [asyncio.SelectorEventLoop, OwnLoop])
-def test_time_and_futures_are_those_of_the_loop_or_of_a_clock(
-    make: Callable[[], asyncio.AbstractEventLoop], clock: Clock | None
-) -> None:
-    loop = make()
-    before = time.monotonic()
-    now, future = renewed(loop, clock)
-    assert future.get_loop() is loop
-    if clock is not None:
-        assert now == clock.time()
-    elif isinstance(loop, OwnLoop):
-        assert now == 1000.0 and type(future) is OwnFuture
-    else:
-        assert before <= now <= time.monotonic() and type(future) is asyncio.Future
+    with asyncio.Runner(loop_factory=OwnLoop) as runner:
+        runner.run(main())

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import msgspec
 import pytest
-from core_driver import Driven, messages, rejection, turns
+from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
@@ -22,21 +20,16 @@ import wsrpc.transport
 import wsrpc.types
 from wsrpc import (
     AnonymousChannel,
-    Client,
-    Context,
     KeepLatest,
-    Peer,
     Reconnect,
     RemoteError,
     Retry,
     RpcError,
     Server,
-    Stream,
     WsrpcError,
     current_context,
 )
 from wsrpc.testing import connect, pair
-from wsrpc.types import Message
 
 
 class Hostile:
@@ -69,14 +62,11 @@ def _cycle() -> dict[str, Any]:
 VALUES: dict[str, Callable[[], Any]] = {
     "hostile": Hostile,
     "lying": Lying,
-    "holds a hostile one": lambda: [{"key": Hostile()}],
-    "an exception": lambda: KeyError("k"),
     "a hostile exception": lambda: ValueError(Hostile()),
     "deep": _deep,
     "cycle": _cycle,
     "huge number": lambda: 10**10_000,
     "huge text": lambda: "x\n" * 100_000,
-    "huge list": lambda: [None] * 100_000,
     "half a surrogate": lambda: "\ud800",
     "None": lambda: None,
     "a number": lambda: 404,
@@ -89,7 +79,6 @@ PUBLIC = list(
     )
 )
 ERRORS = [cls for cls in PUBLIC if issubclass(cls, WsrpcError)]
-OPTIONS: list[type[Any]] = [Reconnect, Retry, KeepLatest]
 
 
 def survives(thing: object) -> None:
@@ -118,21 +107,6 @@ def test_errors(value: Callable[[], Any]) -> None:
 
 
 @values
-def test_options_that_hold_users_objects(value: Callable[[], Any]) -> None:
-    for cls in OPTIONS:
-        for field in msgspec.structs.fields(cls):
-            try:
-                thing = cls(**{field.name: value()})
-            except Exception:
-                continue  # it was refused
-            survives(thing)
-        thing = cls()
-        for field in msgspec.structs.fields(cls):
-            msgspec.structs.force_setattr(thing, field.name, value())
-        survives(thing)
-
-
-@values
 async def test_what_users_hold(value: Callable[[], Any]) -> None:
     seen: list[Any] = []
     server = Server()
@@ -143,32 +117,16 @@ async def test_what_users_hold(value: Callable[[], Any]) -> None:
 
     server.on("talk", talk)
     server.on("message", lambda peer, message: seen.append(message))
-    server.state = value()
     async with connect(server) as client:
         [peer] = server.peers
-        peer.state["user"] = value()
-        stream = client.stream("talk")
-        seen += [server, client, client.peer, peer, peer.info, server.room("r"), client.of("room"), stream]
+        server.state = peer.state["user"] = value()
+        seen += [server, client, client.peer, peer, peer.info, server.room("r"), client.of("x"), client.stream("talk")]
         channel = await client.open_channel("talk")
         await turns()
-        survives(channel)
         channel.close(value())
         await turns()
-        seen.append(channel)
-        for thing in seen:
+        for thing in (*seen, channel, KeepLatest(), Retry(), Reconnect()):
             survives(thing)
-    kinds = {type(thing) for thing in seen}
-    assert {Client, Context, Message, Peer, Server, Stream, AnonymousChannel} <= kinds
-
-
-@values
-async def test_a_message_whose_arguments_were_redacted(value: Callable[[], Any]) -> None:
-    seen: list[Message] = []
-    d = Driven()
-    d.peer.on("message", lambda peer, message: seen.append(message))
-    await d.fed({"a": ["event", 1]})
-    text = seen[0].describe(redact=lambda event, args: (value(),))
-    assert text.startswith("event event(") and len(text) < 400
 
 
 # ---------------------------------------------------------------- an error whose message is no text
@@ -183,10 +141,6 @@ async def test_a_message_that_is_no_text(
     def plain() -> None:
         raise RpcError(given)
 
-    async def later() -> None:
-        await asyncio.sleep(0)
-        raise RpcError(given)
-
     def assigned() -> None:
         error = RpcError("text")
         error.message = given
@@ -197,12 +151,12 @@ async def test_a_message_that_is_no_text(
 
     async def streams() -> Any:
         yield 1
-        raise RpcError(given)
+        plain()
 
     async with pair() as (left, right):
-        for handler in (plain, later, assigned, aborts, streams):
+        for handler in (plain, assigned, aborts, streams):
             right.on(handler.__name__, handler)
-        for event in ("plain", "later", "assigned"):
+        for event in ("plain", "assigned"):
             await left.emit(event)
             with pytest.raises(RemoteError) as caught:
                 await left.request(event)
@@ -217,20 +171,11 @@ async def test_a_message_that_is_no_text(
         assert messages(caplog)
 
 
-async def test_an_exception_or_a_number_becomes_its_text() -> None:
+def test_an_exception_or_a_number_becomes_its_text() -> None:
     class Code(str):
         pass
 
-    d = Driven()
-    for i, (given, text) in enumerate(
-        [(KeyError("k"), "'k'"), (ValueError(), "ValueError"), (404, "404"), (Code("later"), "later"), (None, "None")],
-        1,
-    ):
-        error = RpcError(given)  # type: ignore[arg-type]
+    given: Any
+    for given, text in ((KeyError("k"), "'k'"), (ValueError(), "ValueError"), (404, "404"), (Code("a"), "a")):
+        error = RpcError(given)
         assert (error.message, error.args) == (text, (text,))
-
-        def fail(error: RpcError = error) -> None:
-            raise error
-
-        d.peer.on("fail", lambda: fail())
-        assert rejection(await d.fed({"i": i, "a": ["fail"]}), i)["message"] == text

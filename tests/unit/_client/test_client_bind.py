@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from client_driver import LIMITS, World, begun, lost, world
+from client_driver import LIMITS, World, lost, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, CloseInfo, Peer, current_context
+from wsrpc import Client, current_context
 from wsrpc._client.client import core_of
-from wsrpc.testing import ScriptedTransport, memory_transports
+from wsrpc.testing import memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -70,14 +70,6 @@ async def test_what_cannot_be_bound_changes_nothing(thing: str) -> None:
         assert w.client.state == "connected" and await w.client.request("echo", 1) == 1
 
 
-@pytest.mark.parametrize("thing", [object(), None, "ws://somewhere"])
-async def test_a_server_takes_no_such_thing_either(thing: Any) -> None:
-    async with world(**BY_HAND) as w:
-        with pytest.raises(TypeError, match="transport"):
-            await w.server.accept(thing)
-        assert w.server.peers == () and (await w.server.emit("x")).sent == 0
-
-
 @pytest.mark.parametrize("when", ["before", "as what waited is sent"])
 async def test_bind_of_a_connection_that_is_over(when: str) -> None:
     async with world(**BY_HAND) as w:
@@ -98,97 +90,7 @@ async def test_bind_of_a_connection_that_is_over(when: str) -> None:
             await lost(waiting)
 
 
-async def test_bind_in_an_open_handler_that_is_a_plain_function() -> None:
-    """The other handlers wait for the second connection's opening, and run for that one only."""
-    async with world(**BY_HAND) as w:
-        begun_on: list[bool] = []
-        may_end = asyncio.Event()
-        first, second = (memory_transports()[0] for _ in range(2))
-
-        @w.client.on("open")
-        def bind_once(peer: Peer) -> None:
-            if peer.transport is first:
-                peer.bind(second)
-
-        @w.client.on("connect")
-        async def opened(peer: Peer) -> None:
-            begun_on.append(peer.transport is second)
-            await may_end.wait()
-
-        assert (await lost(w.client.bind(first))).reason == "another connection was bound"
-        waiting = await begun(w.client, w.client.wait_connected(), "opening")
-        await turns_until(lambda: begun_on)
-        assert not waiting.done()
-        may_end.set()
-        await waiting
-        assert w.client.peer.transport is second and begun_on == [True]
-
-
-async def test_an_open_handler_that_binds_in_its_first_step_which_may_run_at_once() -> None:
-    """What then ends the second connection stops its handlers, which have no say in when the third one is open."""
-    async with world(**BY_HAND) as w:
-        dialed = [memory_transports()[0] for _ in range(3)]
-        started: list[int] = []
-        stopped: list[int] = []
-        go_on = asyncio.Event()
-
-        @w.client.on("connect")
-        async def opened() -> None:
-            number = len(started)
-            started.append(number)
-            try:
-                if number == 0:
-                    await w.client.bind(dialed[1])
-                await go_on.wait()
-            except asyncio.CancelledError:
-                stopped.append(number)
-                raise
-
-        assert (await lost(w.client.bind(dialed[0]))).reason == "another connection was bound"
-        await turns_until(lambda: len(started) == 2)
-        dialed[1].abort()
-        await turns_until(lambda: w.client.state == "idle")
-        third = asyncio.create_task(w.client.bind(dialed[2]))
-        await turns_until(lambda: len(started) == 3 and len(stopped) == 2)
-        assert sorted(stopped) == [0, 1] and w.client.state == "opening" and not third.done()
-        go_on.set()
-        await third
-
-
-async def test_senders_that_wait_for_room_use_what_a_close_handler_has_bound() -> None:
-    client = Client(limits=LIMITS)
-    first, second = ScriptedTransport(), ScriptedTransport()
-    bindings: list[ScriptedTransport] = []
-
-    def bind_second(peer: Peer, info: CloseInfo) -> None:
-        if not bindings:
-            bindings.append(second)
-            with pytest.raises(StopIteration):  # it is done at once, as in a task that is eager
-                client.bind(second).send(None)
-
-    client.on("close", bind_second)
-    await client.bind(first)
-    first.pause()
-    waiting = asyncio.create_task(client.emit("news", 1))
-    bound = asyncio.create_task(client.emit("news", 2, offline="fail"))
-    await asyncio.sleep(0)
-    closing = asyncio.create_task(client.close())
-    await asyncio.sleep(0)
-    first.lose()
-    await waiting
-    await lost(bound)
-    await closing
-    assert [message["a"] for message in second.take() if "a" in message] == [["news", 1]]
-    await client.close()
-
-
 # ---------------------------------------------------------------- memory
-
-
-async def handler_that_runs_on(w: World) -> None:
-    w.client.on("run", asyncio.Event().wait)
-    await w.peer.emit("run")
-    await turns_until(lambda: w.client.peer.active)
 
 
 async def handler_that_binds(w: World) -> None:
@@ -211,12 +113,10 @@ async def handler_that_binds(w: World) -> None:
     [
         (lambda w: None, 1),
         (lambda w: w.client.events("news"), 1),
-        (lambda w: w.client.of("side").events("news"), 1),
         (lambda w: w.client.open_channel("conversation"), 2),  # that of the channel
-        (handler_that_runs_on, 2),
         (handler_that_binds, 2),  # timers of the present connection run in the context of the handler
     ],
-    ids=["nothing", "events", "named", "channel", "handler", "handler that binds"],
+    ids=["nothing", "events", "channel", "handler that binds"],
 )
 async def test_what_a_user_keeps_from_one_session_keeps_no_later_ones(keep: Callable[[World], Any], most: int) -> None:
     async with world(**BY_HAND, limits=LIMITS.replace(close_timeout=0.01)) as w:

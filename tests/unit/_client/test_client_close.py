@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_driver import LIMITS, NEVER, begun, leap, lost, never, world
+from client_driver import NEVER, begun, leap, lost, never, world
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import refuse
 
 from wsrpc import CloseInfo, HandshakeRejected
 from wsrpc.testing import ScriptedTransport
@@ -26,14 +25,6 @@ async def test_both_sides_learn_code_and_reason(code: int | None, reason: str, t
         assert await ended.get() == CloseInfo(told, reason, was_clean=True)
         assert (await lost(w.client.request("echo", 1), "not_sent")).code == told
         assert (await lost(w.client.wait_connected(), "not_sent")).code == told
-
-
-async def test_a_close_that_may_not_be_sent_is_a_local_error() -> None:
-    async with world() as w:
-        for code, reason in [(1005, ""), (1006, ""), (1015, ""), (2000, ""), (5000, ""), (1000, "ü" * 62), (None, "x")]:
-            with pytest.raises(ValueError, match=r"code|reason"):
-                await w.client.close(code, reason)
-        assert w.client.connected and await w.client.request("echo", 1) == 1
 
 
 @pytest.mark.parametrize("moment", ["connected", "while open handlers run"])
@@ -75,14 +66,6 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
             await lost(connecting)
 
 
-async def test_leaving_the_block_closes_also_after_an_exception() -> None:
-    async with world(connect=False) as w:
-        with pytest.raises(RuntimeError, match="mine"):
-            async with w.client:
-                raise RuntimeError("mine")
-        assert w.client.state == "closed" and w.closed[0].code == 1000
-
-
 async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> None:
     async with world(reconnect=NEVER) as w:
         may_end = asyncio.Event()
@@ -98,41 +81,6 @@ async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> 
         await closing
         [info] = w.closed
         assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)
-
-
-async def test_a_handler_of_the_next_connection_is_not_cancelled_by_an_earlier_close() -> None:
-    async with world(limits=LIMITS.replace(close_timeout=0.2)) as w:
-        release, running, finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-        @w.client.on("hold")
-        async def hold() -> None:
-            running.set()
-            await release.wait()
-            finished.set()
-
-        await w.peer.emit("hold")
-        await running.wait()
-        running.clear()
-        closing = asyncio.create_task(w.client.close())
-        await turns_until(lambda: w.client.state == "closing" and w.client.peer.transport is None)
-        await w.client.connect()
-        await w.server.peers[-1].emit("hold")
-        await running.wait()
-        await closing  # whatever it waited for
-        assert w.client.state == "connected" and not finished.is_set()
-        release.set()
-        await finished.wait()
-
-
-async def test_close_waits_for_a_connection_that_has_refused_a_message() -> None:
-    """Such a connection takes no more messages, and has not told of its end yet."""
-    async with world(connect=False, url=None) as w:
-        transport = await w.bind()
-        refuse(transport)
-        await w.client.emit("note")  # waits for another connection
-        assert not w.client.peer.connected and w.client.peer.transport is transport
-        await w.client.close(4000, "enough")
-        assert [(info.code, info.user_closed) for info in w.closed] == [(4000, True)]
 
 
 class SlowToClose(ScriptedTransport):

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,29 +12,21 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect, Server
-from wsrpc.testing import memory_transports
+from wsrpc import Client, ConnectFailed, HandshakeRejected, Reconnect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 NOBODY = "ws://127.0.0.1:1/"
-ONCE = Reconnect(stop=stop_after_attempt(1))
 THRICE = Reconnect(initial=0, max=0, stop=stop_after_attempt(3))
 REFUSING = Reconnect(retry=lambda error: False)
-
-PEM = Path(__file__).parents[2] / "adapters" / "localhost.pem"
-"""A key and a certificate that it signed itself, for localhost and 127.0.0.1, valid for a hundred years."""
 
 
 # ---------------------------------------------------------------- attempts that fail
 
 
-@pytest.mark.parametrize("connect_timeout", [None, 20.0])
-async def test_a_failed_attempt_is_a_warning_and_is_repeated(
-    connect_timeout: float | None, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_failed_attempt_is_a_warning_and_is_repeated(caplog: pytest.LogCaptureFixture) -> None:
     failures = [OSError("no route"), HandshakeRejected(503, "come back later"), TimeoutError("too late")]
-    async with world(*failures, connect=False, connect_timeout=connect_timeout) as w:
+    async with world(*failures, connect=False, connect_timeout=None) as w:
         await asyncio.gather(w.client.connect(), w.client.wait_connected())
         assert await w.client.request("echo", 1) == 1
         assert len(w.dialed) == 4 and w.back == []
@@ -56,16 +46,11 @@ class Raised(NamedTuple):
 
 RAISED = {
     "401": Raised(AT_ONCE, [HandshakeRejected(401, "who are you?")], HandshakeRejected, "HTTP 401: who are you?"),
-    "403": Raised(AT_ONCE, [HandshakeRejected(403)], HandshakeRejected),
     "404 in the end": Raised(AT_ONCE, [OSError(), HandshakeRejected(404)], HandshakeRejected),
-    "TLS": Raised(AT_ONCE, [ssl.SSLCertVerificationError("not trusted")], ssl.SSLCertVerificationError),
-    "no reconnect, 403": Raised(None, [HandshakeRejected(403)], HandshakeRejected),
     "no reconnect, 503": Raised(None, [HandshakeRejected(503)], ConnectFailed, "HTTP 503"),
     "no reconnect": Raised(
         None, [OSError("gone")], ConnectFailed, "could not connect in 1 attempt; the last one: OSError: gone"
     ),
-    "stop, 503": Raised(ONCE, [HandshakeRejected(503)], ConnectFailed),
-    "stop, 401": Raised(ONCE, [HandshakeRejected(401)], HandshakeRejected),
     "stop after three": Raised(THRICE, [OSError("no"), OSError("no"), OSError("gone")], ConnectFailed, "in 3 attempts"),
     "retry says no": Raised(REFUSING, [TimeoutError("no token")], TimeoutError, "no token"),  # no `connect_timeout`
 }
@@ -111,24 +96,13 @@ async def test_a_connection_that_ends_for_good_while_it_opens_is_what_connect_ra
         assert len(w.dialed) == 1
 
 
-@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"], ids=["not trusted", "for another name"])
-async def test_a_certificate_that_is_not_valid_is_raised_at_once(host: str, caplog: pytest.LogCaptureFixture) -> None:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(PEM)
-    trusting = None if host == "127.0.0.1" else ssl.create_default_context(cafile=str(PEM))
-    async with Server(limits=LIMITS).listen(host, ssl=context) as listener:
-        with pytest.raises(ssl.SSLCertVerificationError):
-            await Client(listener.url, ssl=trusting, reconnect=AT_ONCE, limits=LIMITS).connect()
-    assert attempts_in(caplog) == []
-
-
 # ---------------------------------------------------------------- options
 
 
 @pytest.mark.parametrize(
     ("options", "error", "said"),
     [
-        *(({"url": url}, ValueError, "ws://") for url in ("http://127.0.0.1/", "nonsense", "ws:x", "")),
+        *(({"url": url}, ValueError, "ws://") for url in ("http://127.0.0.1/", "")),
         *(({"connect_timeout": s}, ValueError, "number of seconds, more than 0") for s in (0, -1.0, float("nan"))),
         ({"url": 5}, TypeError, "a url is text"),
         ({"url": NOBODY, "transport": object()}, ValueError, "not both"),
@@ -198,10 +172,7 @@ RAISES = [RuntimeError("no token yet"), asyncio.CancelledError("of the token"), 
     [
         *((o, lambda e=e, r=r: r(e), str(e)) for o in GOOD for e in RAISES for r in (raise_now, raise_later)),
         *(("auth", text, "Authorization") for text in ("secret\n", "sec\r\nX-Other: ret", "secret\0", "secret €")),
-        *(
-            ("headers", {"X-Key": text}, "X-Key")
-            for text in ("secret\n", "sec\r\nX-Other: ret", "secret\0", "secret €")
-        ),
+        ("headers", {"X-Key": "sec\r\nX-Other: ret"}, "X-Key"),
         *(("auth", token, "auth= is a token, as text") for token in (b"secret", 5)),
         ("headers", "X-Key: secret", "mapping of names to values"),
     ],
@@ -223,17 +194,12 @@ async def test_an_option_that_fails_is_an_attempt_that_failed(
     assert "sec" not in caplog.text, "what may be a secret is not in the log"
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1/", "nonsense", "", 5, None])
+@pytest.mark.parametrize("url", ["http://127.0.0.1/", None])
 async def test_a_function_that_returns_no_url_ends_the_attempts(url: Any, caplog: pytest.LogCaptureFixture) -> None:
     async with world(connect=False, url=lambda: url) as w:
         with pytest.raises(ValueError, match="ws://"):
             await w.client.connect()
     assert attempts_in(caplog) == []
-
-
-async def test_connect_without_a_url_says_what_to_do() -> None:
-    with pytest.raises(ValueError, match="bind"):
-        await Client().connect()
 
 
 # ---------------------------------------------------------------- connect_timeout
@@ -253,7 +219,6 @@ class Late(NamedTuple):
 
 LATE = {
     "an attempt takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"dial": never}),
-    "an option takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"auth": never}),
     "the delay is long": Late("waiting", "1 attempt; .*line is down", {"reconnect": NEVER}),
     "open handlers take long": Late("opening", "1 attempt; .*`open` handlers.*connect_timeout=30.0", {}, opens=never),
     "the server closes each": Late("opening", "attempts; .*4401", {}, opens=never, code=4401),
@@ -315,59 +280,6 @@ async def test_connect_timeout_is_for_the_first_connection_and_for_each_call(mon
         await w.client.wait_connected()
 
 
-@pytest.mark.parametrize("first", ["connect", "bind"])
-@pytest.mark.parametrize("drops", [False, True])
-async def test_connect_timeout_ends_no_connection_that_was_bound(
-    first: str, drops: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It bounds the call all the same, also where the bound connection ends as it opens, and the client dials."""
-    limits = LIMITS.replace(open_handlers=3600.0)
-    async with world(connect=False, connect_timeout=30.0, dial=never, limits=limits) as w:
-        may_open = asyncio.Event()
-        w.client.on("connect", may_open.wait)
-        if first == "connect":
-            connecting = await begun(w.client, w.client.connect(), "connecting")
-        transport, _ = memory_transports()
-        binding = await begun(w.client, w.client.bind(transport), "opening")
-        if first == "bind":
-            connecting = await begun(w.client, w.client.connect(), "opening")
-            await asyncio.sleep(0)
-        if drops:
-            transport.abort()
-            await lost(binding)
-        leap(monkeypatch, 31.0)
-        with pytest.raises(ConnectFailed):
-            await connecting
-        assert w.client.state in (("waiting", "connecting") if drops else ("opening",))
-        may_open.set()
-        if not drops:
-            await binding
-
-
-async def test_connect_returns_where_the_connection_comes_in_the_turn_in_which_its_time_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0) as w:
-        w.client.on_reconnect(lambda: leap(monkeypatch, 31.0))  # as a function that takes so long
-        await w.dropped()
-        await w.client.connect()
-        assert w.client.state == "connected"
-
-
-async def test_connect_says_that_the_client_was_closed_in_the_turn_in_which_its_time_ends(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    async with world(connect_timeout=30.0, reconnect=NEVER) as w:
-        await w.dropped()
-        connecting = await begun(w.client, w.client.connect(), "waiting")
-        await asyncio.sleep(0)
-        leap(monkeypatch, 31.0)
-        await asyncio.sleep(0)
-        closing = asyncio.create_task(w.client.close(4000, "enough"))
-        assert (await lost(connecting)).code == 4000
-        await closing
-
-
 # ---------------------------------------------------------------- cancelling
 
 
@@ -385,16 +297,6 @@ async def test_a_cancelled_connect_goes_on_for_another_caller(how: str) -> None:
         await lost(waiting)
 
 
-async def test_a_cancelled_connect_after_a_drop_goes_on_for_the_client() -> None:
-    async with world(reconnect=NEVER) as w:
-        await w.dropped()
-        connecting = await begun(w.client, w.client.connect(), "waiting")
-        await asyncio.sleep(0)
-        connecting.cancel()
-        await asyncio.wait([connecting])
-        assert connecting.cancelled() and w.client.state == "waiting"
-
-
 async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialing() -> None:
     async with world(connect=False, reconnect=NEVER) as w:
         w.client.on("connect", never)
@@ -404,18 +306,3 @@ async def test_cancelling_connect_after_a_drop_in_the_open_handlers_stops_dialin
         connecting.cancel()
         await asyncio.wait([connecting])
         assert w.client.state == "idle"
-
-
-async def test_a_block_that_is_cancelled_while_open_handlers_run_leaves_nothing() -> None:
-    async with world(connect=False) as w:
-        w.client.on("connect", never)
-
-        async def use() -> None:
-            async with w.client:
-                pytest.fail("entered")
-
-        using = await begun(w.client, use(), "opening")
-        using.cancel()
-        await asyncio.wait([using])
-        assert using.cancelled() and (w.client.state, w.client.connected) == ("closed", False)
-        await turns_until(lambda: not w.server.peers)

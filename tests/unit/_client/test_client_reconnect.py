@@ -17,20 +17,12 @@ from tenacity import RetryCallState, stop_after_attempt
 from tenacity.wait import wait_base
 
 from wsrpc import (
-    Client,
-    CloseInfo,
     ConnectFailed,
     ConnectionLost,
     HandshakeRejected,
     Reconnect,
-    ReconnectInfo,
-    Server,
-    SessionLost,
-    is_transient,
 )
 from wsrpc._client import sleep
-from wsrpc._client.client import core_of
-from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -170,18 +162,6 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
                 assert await anext(said) == 2
 
 
-async def test_a_function_may_dial_again_after_what_is_fatal_otherwise() -> None:
-    """A server that says 403 while it starts, or 1008 for a while."""
-
-    def worth_it(error: BaseException) -> bool:
-        return is_transient(error) or isinstance(error, HandshakeRejected | ConnectionLost)
-
-    reconnect = Reconnect(initial=0.001, max=0.001, retry=worth_it)
-    async with world(HandshakeRejected(403), HandshakeRejected(403), reconnect=reconnect) as w:
-        await w.peer.close(1008, "for now")
-        await w.expect("open", "close", "open", "back")
-
-
 async def test_a_connection_that_has_refused_a_message_is_over_before_its_end_is_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -244,24 +224,6 @@ class Asleep:
         monkeypatch.setattr(sleep, "LOOK_EVERY", 0.01)
 
 
-async def test_on_wake_it_dials_at_once_instead_of_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    asleep = Asleep(monkeypatch)
-    async with world(OSError(), connect=False, reconnect=NEVER, connect_timeout=None) as w:
-        connecting = asyncio.create_task(w.client.connect())
-        await turns_until(lambda: w.client.state == "waiting")
-        asleep.seconds += 20.0
-        await connecting
-
-
-async def test_on_wake_in_the_turn_in_which_the_connection_ends_it_dials_at_once() -> None:
-    async with world(reconnect=NEVER) as w:
-        w.drop()
-        while w.client.state == "connected":  # noqa: ASYNC110 - which turn it is matters
-            await asyncio.sleep(0)
-        core_of(w.client).woke(20.0)  # before the task that waits for the delay has begun
-        await w.client.wait_connected()
-
-
 @pytest.mark.parametrize("slept", [30.0, 3600.0])
 async def test_on_wake_a_connection_that_the_server_has_given_up_is_replaced(
     slept: float, monkeypatch: pytest.MonkeyPatch
@@ -279,32 +241,3 @@ async def test_on_wake_a_connection_that_the_server_has_given_up_is_replaced(
             while asyncio.get_running_loop().time() < looked:
                 assert await w.client.request("echo", 1) == 1
             assert len(w.dialed) == 1 and w.told.empty()
-
-
-@pytest.mark.parametrize("server_slept", [True, False])
-async def test_on_wake_the_session_goes_on_if_the_server_still_has_it(
-    server_slept: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asleep, clock, server = Asleep(monkeypatch), Clock(), Server()
-    back, endings, release = asyncio.Queue[ReconnectInfo](), list[CloseInfo](), asyncio.Event()
-    server.on("wait", release.wait)
-    line = Line(server, clock=clock)
-    async with Client("ws://server/", dial=line.dial, reconnect=NEVER) as client:
-        client.on_reconnect(back.put_nowait)
-        client.on("close", lambda peer, info: endings.append(info))
-        waiting = asyncio.create_task(client.request("wait", timeout=None))
-        await turns_until(lambda: server.peers and server.peers[0].active == 1)
-        if not server_slept:
-            line.connections[-1][1].vanish()  # nobody answered its pings
-            await turns_until(lambda: server.peers[0].detached)
-            clock.advance(61.0)
-        asleep.seconds += 3600.0
-        assert (await back.get()).resumed == server_slept
-        assert [info.will_reconnect for info in endings] == ([] if server_slept else [True])
-        if server_slept:
-            release.set()
-            assert await waiting is True
-        else:
-            with pytest.raises(SessionLost, match="no such session any more"):
-                await waiting
-    await server.close()

@@ -73,12 +73,6 @@ def emits(scene: Scene) -> None:
     scene.client.emit_nowait("note", offline="fail")
 
 
-async def emits_later(scene: Scene) -> None:
-    await asyncio.sleep(0)
-    await scene.reach()
-    await scene.client.emit("note", offline="fail")
-
-
 async def asks(scene: Scene) -> None:
     """Waits for an answer, whatever happens, and so is told by its request how the connection ended."""
     asking = asyncio.ensure_future(scene.client.request("park"))
@@ -90,19 +84,7 @@ async def asks(scene: Scene) -> None:
     asking.result()
 
 
-async def asks_in_a_group(scene: Scene) -> None:
-    async with asyncio.TaskGroup() as group:
-        group.create_task(scene.client.request("park"))
-        group.create_task(scene.client.request("park"))
-        await asyncio.sleep(0)
-        scene.start(scene.client.close(4000, "enough"))
-
-
 async def loses_another(scene: Scene) -> None:
-    raise ConnectionLost(1006, "of another client")
-
-
-def loses_another_at_once(scene: Scene) -> None:
     raise ConnectionLost(1006, "of another client")
 
 
@@ -119,17 +101,10 @@ ROWS = [
     (emits, "refuses", LEFT),
     (emits, "is lost", LEFT),
     (emits, "refuses, then is lost", LEFT),
-    (emits_later, "refuses", LEFT),
-    (emits_later, "is lost", LEFT),
-    (emits_later, "refuses, then is lost", LEFT),
-    (emits_later, "is closed", LEFT),
     (asks, "is lost", LEFT),
-    (asks, "refuses, then is lost", LEFT),
     (asks, "is replaced", LEFT),
     (asks, "is closed", LEFT),
-    (asks_in_a_group, "is closed", LEFT),
     (loses_another, "goes on", FAILED),
-    (loses_another_at_once, "goes on", FAILED),
     (fails_in_the_end, "is lost", FAILED),
 ]
 

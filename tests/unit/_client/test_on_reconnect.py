@@ -205,29 +205,6 @@ async def test_a_drop_meanwhile_stops_them_and_what_waits_is_sent_once(w: World,
     assert endings == ["the connection ended", "returned"]
 
 
-@pytest.mark.parametrize("way", ["await", "task"])
-async def test_close_in_one_writes_what_waited_and_ends(w: World, way: str) -> None:
-    closed: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue()
-
-    async def leave() -> None:
-        await w.client.emit("note", "bye")
-        closing = asyncio.ensure_future(w.client.close(4000, "enough"))
-        closed.put_nowait(closing)
-        if way == "await":
-            await closing
-
-    w.client.on_reconnect(leave)
-    others: list[ReconnectInfo] = []
-    w.client.on_reconnect(others.append)
-    await w.client.emit("note", "waited")
-    error = await lost(w.bind())
-    assert (error.code, error.reason) == (4000, "enough")
-    await (await closed.get())
-    assert w.client.state == "closed"
-    await w.hears("bye", "waited")
-    assert len(others) == (way == "task")  # which has not begun to close yet
-
-
 async def test_the_first_connection_calls_none_and_after_close_the_next_is_the_first_again() -> None:
     async with world(connect=False) as w:
         calls: list[Callable[[], Awaitable[Any]]] = [w.client.connect, w.dropped, w.client.connect, w.client.close]

@@ -22,29 +22,18 @@ async def health(port: int) -> tuple[bytes, bytes]:
 
 async def test_a_server_without_its_engine_is_degraded_and_goes_on() -> None:
     engine = MemoryEngine()
-    server = Server(cluster=Cluster(engine))
-    async with server.listen() as listener:
-        await turns_until(lambda: server.cluster.connected)
-        assert await health(listener.port) == (b"200", b"ok\n")
-        engine.down = True
-        engine.cut()
-        await turns_until(lambda: not server.cluster.connected)
-        assert await health(listener.port) == (b"200", b"degraded\n")
-        stats = server.stats()
-        assert stats.healthy and stats.cluster is not None
-        assert (stats.cluster.connected, stats.cluster.engines_lost) == (False, 1)
-        engine.down = False
-        await turns_until(lambda: server.cluster.connected)
-        assert await health(listener.port) == (b"200", b"ok\n")
-    assert server.stats().cluster is None
-
-
-async def test_a_server_that_starts_before_its_engine_is_degraded_until_then() -> None:
-    engine = MemoryEngine()
     engine.down = True
     server = Server(cluster=Cluster(engine))
     async with server.listen() as listener:
-        assert await health(listener.port) == (b"200", b"degraded\n")
-        engine.down = False
-        await turns_until(lambda: server.cluster.connected)
-        assert await health(listener.port) == (b"200", b"ok\n")
+        for lost in (0, 1):
+            assert await health(listener.port) == (b"200", b"degraded\n")
+            stats = server.stats()
+            assert stats.healthy and stats.cluster is not None
+            assert (stats.cluster.connected, stats.cluster.engines_lost) == (False, lost)
+            engine.down = False
+            await turns_until(lambda: server.cluster.connected)
+            assert await health(listener.port) == (b"200", b"ok\n")
+            engine.down = True
+            engine.cut()
+            await turns_until(lambda: not server.cluster.connected)
+    assert server.stats().cluster is None

@@ -20,6 +20,10 @@ from wsrpc.types import Members
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
+WRONG_NAMES = ("", "a b", "ö", "x" * 65, "a.b")
+NO_GAP_HANDLERS: tuple[Any, ...] = (None, "missed", lambda: None, lambda room, other: None)
+
+
 class Listener:
     """A client that notes what it is told."""
 
@@ -28,151 +32,137 @@ class Listener:
         self.heard: list[Any] = []
         self.client.on("said", lambda *values: self.heard.append(values))
         self.client.of("chat").on("said", lambda *values: self.heard.append(("chat", *values)))
+        self.client.on_raw(lambda peer, message: self.heard.append(message))
 
 
-def welcome(server: Server) -> None:
-    """Let each client into the lobby."""
-    server.on("open", server.room("lobby").add)
+async def join_lobby(made: Servers, *names: str) -> list[Listener]:
+    """Connect a client to one server after another, and let each into the lobby."""
+    listeners: list[Listener] = []
+    for number, name in enumerate(names):
+        at = number % len(made)
+        if number < len(made):
+            made[at].on("open", made[at].room("lobby").add)
+        listeners.append(Listener())
+        await made.join(at, name, listeners[-1].client)
+    await turns_until(lambda: all(len(nodes_of(server)) == len(made) - 1 for server in made.all))
+    return listeners
+
+
+def nodes_of(server: Server, room: str = "lobby") -> tuple[str, ...]:
+    """Return the other nodes that a server knows to have members of a room."""
+    return membership_of(server.cluster).directory.nodes_of(room)
+
+
+async def go_and_come_back(made: Servers) -> None:
+    """Lose the engine for longer than sessions between processes last."""
+    made.memory.down = True
+    made.memory.cut()
+    await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
+    await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
 
 
 async def test_an_event_reaches_the_members_everywhere() -> None:
     async with servers(3) as made:
         listeners = [Listener(), Listener(extensions=False), Listener(), Listener()]
         for server in made.all[:2]:
-            welcome(server)
+            server.on("open", server.room("lobby").add)
         for number, listener in enumerate(listeners):
             await made.join(number % 3, f"user/{number}", listener.client)
-        room = made[0].room("lobby")
+        room, other = made[0].room("lobby"), made[1].cluster.nodes[0]
         await turns_until(lambda: len(room) == 2)
-        report = await room.emit("said", "hi", [1, {"a": None}])
-        assert (report.sent, report.nodes, report.missed) == (2, (made[1].cluster.nodes[0],), ())
-        report = room.emit_nowait("said", "now")
-        assert (report.sent, report.nodes, report.missed) == (2, (made[1].cluster.nodes[0],), ())
+        for report in (await room.emit("said", "hi", [1, {"a": None}]), room.emit_nowait("said", "now")):
+            assert (report.sent, report.nodes, report.missed) == (2, (other,), ())
         await room.of("chat").emit("said", "on a channel")
-        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel")]
+        assert (await room.send_raw("plain text")).nodes == (other,)
+        await room.send_raw(b"\x00\xff")
+        expected = [("hi", [1, {"a": None}]), ("now",), ("chat", "on a channel"), "plain text", b"\x00\xff"]
         inside = [listeners[0], listeners[1], listeners[3]]
-        await turns_until(lambda: all(len(each.heard) == 3 for each in inside))
+        await turns_until(lambda: all(len(each.heard) == 5 for each in inside))
         assert all(each.heard == expected for each in inside)
         assert listeners[2].heard == [], "it is in no room"
         report = await made[2].room("lobby").emit("said", "from outside")
-        assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], made[1].cluster.nodes[0]}
+        assert report.sent == 0 and set(report.nodes) == {made[0].cluster.nodes[0], other}
         await turns_until(lambda: all(each.heard[-1] == ("from outside",) for each in inside))
 
 
 async def test_events_come_in_the_order_of_their_sender() -> None:
     async with servers(2) as made:
-        here, there = Listener(), Listener()
-        for server, listener, name in ((made[0], here, "here"), (made[1], there, "there")):
-            welcome(server)
-            await made.join(made.all.index(server), name, listener.client)
+        listeners = await join_lobby(made, "here", "there")
         room = made[0].room("lobby")
         made.memory.loss = 0.02
         for number in range(0, 1000, 2):
             await room.emit("said", number)
             room.emit_nowait("said", number + 1)
-        await turns_until(lambda: len(there.heard) == len(here.heard) == 1000)
+        await turns_until(lambda: all(len(each.heard) == 1000 for each in listeners))
         made.memory.loss = 0.0
-        assert there.heard == here.heard == [(number,) for number in range(1000)]
+        assert all(each.heard == [(number,) for number in range(1000)] for each in listeners)
 
 
-async def test_skip() -> None:
+@pytest.mark.parametrize("how", ["await emit", "emit_nowait"])
+async def test_skip(how: str) -> None:
     async with servers(2) as made:
-        listeners = {name: Listener() for name in ("ada", "bob", "eve", "dan")}
-        for server in made.all:
-            welcome(server)
-        for number, (name, listener) in enumerate(listeners.items()):
-            await made.join(number % 2, name, listener.client)
+        names = ["ada", "bob", "eve", "dan"]
+        listeners = dict(zip(names, await join_lobby(made, *names), strict=True))
         room, cluster = made[0].room("lobby"), made[0].cluster
-        muted = made[1].room("muted")
-        muted.add(made.peer(1, "dan"))
+        made[1].room("muted").add(made.peer(1, "dan"))
         made[0].room("muted").add(made.peer(0, "ada"))
         skips: list[tuple[Any, set[str]]] = [
             (cluster.peer("bob"), {"bob"}),
             ([made.peer(0, "ada"), cluster.peer("dan"), cluster.peer("eve")], {"ada", "dan", "eve"}),
+            ((cluster.peer(name) for name in ("ada", "bob")), {"ada", "bob"}),  # can be read only once
             (made[0].room("muted"), {"ada", "dan"}),
             (cluster.peer("nobody"), set()),
         ]
-        for number, (skip, left_out) in enumerate(skips):
-            await room.emit("said", number, skip=skip)
-            room.emit_nowait("said", "end")
-            await turns_until(lambda: all(each.heard and each.heard[-1] == ("end",) for each in listeners.values()))
-            got = {name for name, each in listeners.items() if (number,) in each.heard}
-            assert got == listeners.keys() - left_out
-            for each in listeners.values():
-                each.heard.clear()
-        for how in ("await emit", "emit_nowait"):
-            both = (cluster.peer(name) for name in ("ada", "bob"))  # an iterator, which can be read only once
+        for number, (skip, _) in enumerate(skips):
             if how == "await emit":
-                await room.emit("said", how, skip=both)
+                await room.emit("said", number, skip=skip)
             else:
-                room.emit_nowait("said", how, skip=both)
-            await room.emit("said", "end")
-            await turns_until(lambda: all(one.heard and one.heard[-1] == ("end",) for one in listeners.values()))
-            assert {name for name, one in listeners.items() if (how,) in one.heard} == {"eve", "dan"}
-            for one in listeners.values():
-                one.heard.clear()
+                room.emit_nowait("said", number, skip=skip)
+        await room.emit("said", "end")
+        await turns_until(lambda: all(each.heard and each.heard[-1] == ("end",) for each in listeners.values()))
+        for name, each in listeners.items():
+            assert each.heard[:-1] == [(n,) for n, (_, left_out) in enumerate(skips) if name not in left_out]
         with pytest.raises(TypeError, match="skip= takes a peer"):
             await room.emit("said", 1, skip="bob")  # type: ignore[arg-type]
 
 
-async def test_raw_messages() -> None:
-    async with servers(2) as made:
-        welcome(made[1])
-        client = Client()
-        got: list[Any] = []
-        client.on_raw(lambda peer, message: got.append(message))
-        await made.join(1, "ada", client)
-        report = await made[0].room("lobby").send_raw("plain text")
-        assert report.nodes
-        await made[0].room("lobby").send_raw(b"\x00\xff")
-        await turns_until(lambda: len(got) == 2)
-        assert got == ["plain text", b"\x00\xff"]
-
-
 async def test_members() -> None:
+    assert await Server().room("lobby").members() == Members(()), "also without a cluster"
     async with servers(3) as made:
-        for server in made.all[:2]:
-            welcome(server)
         for number, name in enumerate(["ada", "bob", "eve", "dan", None]):
+            at = made[number % 2]
             await made.join(number % 2, name)
+            at.room("lobby").add(at.peers[-1])
         for server in made.all:
+            await turns_until(lambda server=server: len(nodes_of(server)) == (2 if server is made[2] else 1))  # type: ignore[misc]
             members = await server.room("lobby").members()
             assert set(members.addresses) == {"ada", "bob", "eve", "dan"} and len(members.addresses) == 4
             assert (members.others, members.missing) == (1, ())
         assert len(made[0].room("lobby")) == 3 and len(made[2].room("lobby")) == 0
         assert {peer.address for peer in made[1].room("lobby")} == {"bob", "dan"}
-        engine = made.memory
-        engine.down = True
-        engine.cut()
-        await turns_until(lambda: not made[0].cluster.connected)
+        await made.engine_goes()
         members = await made[0].room("lobby").members()
         assert set(members.addresses) == {"ada", "eve"} and members.missing == (made[1].cluster.nodes[0],)
-        engine.down = False
+        made.memory.down = False
         await turns_until(lambda: all(server.cluster.connected for server in made.all))
-
-
-async def test_a_room_without_a_cluster_has_members_too() -> None:
-    assert await Server().room("lobby").members() == Members(())
 
 
 async def test_a_room_that_empties_and_fills_again() -> None:
     async with servers(2) as made:
         listener = Listener()
         await made.join(1, "ada", listener.client)
-        here, there = made[0].room("lobby"), made[1].room("lobby")
-        peer = made.peer(1, "ada")
+        here, there, peer = made[0].room("lobby"), made[1].room("lobby"), made.peer(1, "ada")
         for number in range(5):
             there.add(peer)
-            await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("lobby"))
+            await turns_until(lambda: nodes_of(made[0]))
             await here.emit("said", number)
-            await turns_until(lambda: listener.heard and listener.heard[-1] == (number,))  # noqa: B023 - within it
+            await turns_until(lambda: listener.heard == [(n,) for n in range(number + 1)])  # noqa: B023 - within it
             there.discard(peer)
-            await turns_until(lambda: not membership_of(made[0].cluster).directory.nodes_of("lobby"))
+            await turns_until(lambda: not nodes_of(made[0]))
             assert (await here.emit("said", "nobody")).nodes == ()
-        assert listener.heard == [(number,) for number in range(5)]
         there.add(peer)
         await listener.client.close()
-        await turns_until(lambda: not membership_of(made[0].cluster).directory.nodes_of("lobby"))
+        await turns_until(lambda: not nodes_of(made[0]))
 
 
 async def test_the_policy_of_the_members_own_server_holds() -> None:
@@ -180,11 +170,10 @@ async def test_the_policy_of_the_members_own_server_holds() -> None:
     limits = Limits(high_water=1000, ping_interval=None, close_timeout=2.0)
     async with servers(2, limits=limits) as made:
         listener = Listener()
-        room = made[1].room("lobby", slow=KeepLatest())
         await made.join(1, "ada", listener.client)
         peer = made.peer(1, "ada")
-        room.add(peer)
-        await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("lobby"))
+        made[1].room("lobby", slow=KeepLatest()).add(peer)
+        await turns_until(lambda: nodes_of(made[0]))
         for number in range(500):
             made[0].room("lobby").emit_nowait("said", number, "x" * 100)
         await turns_until(lambda: listener.heard and listener.heard[-1][0] == 499)
@@ -196,17 +185,14 @@ async def test_events_wait_while_the_engine_is_away_for_a_moment(sender: int) ->
     """Of two processes, one has dialed the other. Events wait on both sides, in order, and nobody is told of a gap."""
     async with servers(2) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])
-        listeners = [Listener(), Listener()]
-        for number, listener in enumerate(listeners):
-            made[number].cluster.on_gap(lambda room, listener=listener: listener.heard.append("gap"))
-            welcome(made[number])
-            await made.join(number, f"user/{number}", listener.client)
-        other = made[1 - sender]
-        await engine_goes(made)
-        room = made[sender].room("lobby")
+        listeners = await join_lobby(made, "ada", "bob")
+        for server, listener in zip(made.all, listeners, strict=True):
+            server.cluster.on_gap(lambda room, listener=listener: listener.heard.append("gap"))
+        await made.engine_goes()
+        room, other = made[sender].room("lobby"), made[1 - sender].cluster.nodes[0]
         for number in range(0, 100, 2):
             for report in (await room.emit("said", number), room.emit_nowait("said", number + 1)):
-                assert (report.sent, report.nodes, report.missed) == (1, (other.cluster.nodes[0],), ())
+                assert (report.sent, report.nodes, report.missed) == (1, (other,), ())
         made.memory.down = False
         await turns_until(lambda: all(server.cluster.connected for server in made.all))
         await room.emit("said", 100)
@@ -220,23 +206,17 @@ async def test_events_that_found_no_room_are_told_as_a_gap(sender: int) -> None:
     limits = Limits(hard_cap=64 * 1024 * 1024, ping_interval=None)  # the client gets all that has waited at once
     async with servers(2, limits=limits) as made:
         made.all.sort(key=lambda server: server.cluster.nodes[0])
-        heard: list[Any] = []
-        client = Client(reconnect=None)
-        client.on("said", lambda number, filling: heard.append(number))
-        other = made[1 - sender]
-        other.cluster.on_gap(lambda room: heard.append("gap"))
-        welcome(other)
-        await made.join(1 - sender, "ada", client)
+        heard = (await join_lobby(made, "ada", "bob"))[1 - sender].heard
+        made[1 - sender].cluster.on_gap(lambda room: heard.append("gap"))
         room = made[sender].room("lobby")
-        await turns_until(lambda: membership_of(made[sender].cluster).directory.nodes_of("lobby"))
-        await engine_goes(made)
+        await made.engine_goes()
         missed = [n for n in range(60) if (await room.emit("said", n, "x" * 500_000)).missed]
         assert missed and missed[0] > 0
         made.memory.down = False
         await turns_until(lambda: "gap" in heard and len(heard) == 60 - len(missed) + 1)
-        await room.emit("said", "after", "")
-        await turns_until(lambda: "after" in heard)
-        assert [n for n in heard if n != "gap"] == [*(n for n in range(60) if n not in missed), "after"]
+        await room.emit("said", "after")
+        await turns_until(lambda: heard[-1] == ("after",))
+        assert [each[0] for each in heard if each != "gap"] == [*(n for n in range(60) if n not in missed), "after"]
         assert heard.count("gap") == 1
 
 
@@ -245,31 +225,28 @@ async def test_a_room_that_got_its_first_member_while_the_engine_was_away() -> N
     async with servers(2) as made:
         gaps: list[str] = []
         made[1].cluster.on_gap(lambda room: gaps.append(room.name))
-        for who in ("ada", "bob"):
-            await made.join(1, who)
-        made[1].room("old").add(made.peer(1, "ada"))
-        await turns_until(lambda: membership_of(made[0].cluster).directory.nodes_of("old"))
-        await engine_goes(made)
+        await made.join(1, "ada")
+        peer = made.peer(1, "ada")
+        made[1].room("old").add(peer)
+        await turns_until(lambda: nodes_of(made[0], "old"))
+        await made.engine_goes()
         for name in ("new", "empty"):
-            made[1].room(name).add(made.peer(1, "bob"))
-        made[1].room("empty").discard(made.peer(1, "bob"))
+            made[1].room(name).add(peer)
+        made[1].room("empty").discard(peer)
         assert (await made[0].room("new").emit("said", "missing")).nodes == ()
         made.memory.down = False
         await turns_until(lambda: gaps)
-        assert gaps == ["new"] and membership_of(made[0].cluster).directory.nodes_of("new")
+        assert gaps == ["new"] and nodes_of(made[0], "new")
 
 
-async def engine_goes(made: Servers) -> None:
-    """Lose the engine until its ``down`` is set to false."""
-    made.memory.down = True
-    made.memory.cut()
-    await turns_until(lambda: not any(server.cluster.connected for server in made.all))
-
-
-async def test_gaps_are_told() -> None:
+async def test_gaps_are_told(caplog: pytest.LogCaptureFixture) -> None:
     """After more than a lease without the engine, each room with members is told that messages may be missing."""
     async with servers(2, patience=60) as made:
+        await join_lobby(made, "ada", "bob")
+        made[0].room("empty", slow="drop_newest")
+        made[1].room("other").add(made.peer(1, "bob"))
         gaps: list[tuple[int, str]] = []
+        go_on = asyncio.Event()
         for number, server in enumerate(made.all):
 
             def tell(room: Room, number: int = number) -> None:
@@ -277,71 +254,41 @@ async def test_gaps_are_told() -> None:
                 if room.name == "lobby":
                     raise ValueError("a mistake of the user's")
 
-            server.cluster.on_gap(tell)
-            welcome(server)
-            await made.join(number, f"user/{number}")
-        made[0].room("empty", slow="drop_newest")
-        made[1].room("other").add(made.peer(1, "user/1"))
-        engine = made.memory
-        engine.down = True
-        engine.cut()
-        await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
-        await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
-        assert gaps == [], "more may be lost until they meet again"
-        engine.down = False
-        await turns_until(lambda: len(gaps) == 3)
-        await made.meet()
-        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")]
-
-
-async def test_an_async_function_is_told_of_gaps_too(caplog: pytest.LogCaptureFixture) -> None:
-    async with servers(2, patience=60) as made:
-        go_on, never = asyncio.Event(), asyncio.Event()
-        told: list[str] = []
+            assert server.cluster.on_gap(tell) is tell
 
         @made[0].cluster.on_gap
-        async def tell(room: Room) -> None:
-            told.append(room.name)
+        async def tell_later(room: Room) -> None:
             await go_on.wait()
-            told.append("later")
-            raise ValueError("a mistake of the user's")
+            gaps.append((2, room.name))
+            raise ValueError("a mistake in an async function")
 
         @made[0].cluster.on_gap
         async def tell_without_end(room: Room) -> None:
             try:
-                await never.wait()
+                await asyncio.Event().wait()
             finally:
-                told.append("cancelled")
+                gaps.append((3, room.name))
 
-        for number, server in enumerate(made.all):
-            welcome(server)
-            await made.join(number, f"user/{number}")
-        engine = made.memory
-        engine.down = True
-        engine.cut()
-        await turns_until(lambda: all(link.detached for each in made.all for link in links(each)))
-        await turns_until(lambda: not any(link.detached for each in made.all for link in links(each)), patience=20)
-        engine.down = False
-        await turns_until(lambda: bool(told))
+        await go_and_come_back(made)
+        assert gaps == [], "more may be lost until they meet again"
+        made.memory.down = False
+        await turns_until(lambda: len(gaps) == 3)
         await made.meet()
-        assert told == ["lobby"], "the processes go on while it waits"
+        assert sorted(gaps) == [(0, "lobby"), (1, "lobby"), (1, "other")], "the processes go on while one waits"
         go_on.set()
-        await turns_until(lambda: told == ["lobby", "later"])
-        await turns_until(lambda: any("on_gap failed" in record.getMessage() for record in caplog.records))
-    assert told == ["lobby", "later", "cancelled"]
+        await turns_until(lambda: gaps[3:] == [(2, "lobby")])
+        await turns_until(lambda: "a mistake in an async function" in caplog.text)
+        assert "on_gap failed" in caplog.text and "a mistake of the user's" in caplog.text
+    assert gaps[4:] == [(3, "lobby")], "cancelled with its server"
 
 
 @pytest.mark.parametrize("cut", [0, 1])
 async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> None:
     """One process cannot reach the engine, and the other one does not know that for a while."""
     async with servers(2, patience=60) as made:
-        told: list[list[Any]] = [[], []]
-        for number, server in enumerate(made.all):
-            server.cluster.on_gap(lambda room, number=number: told[number].append("gap"))
-            welcome(server)
-            listener = Listener()
-            listener.client.on("said", told[number].append)
-            await made.join(number, f"user/{number}", listener.client)
+        told = [listener.heard for listener in await join_lobby(made, "ada", "bob")]
+        for server, its in zip(made.all, told, strict=True):
+            server.cluster.on_gap(lambda room, its=its: its.append("gap"))
         away, there = made[cut], made[1 - cut]
         engine = made.memory
         engine.down = True
@@ -352,19 +299,19 @@ async def test_a_gap_is_told_after_the_last_event_that_is_missing(cut: int) -> N
         assert report.nodes == (away.cluster.nodes[0],) and not report.missed
         report = await away.room("lobby").emit("said", "missed")
         assert report.nodes == (there.cluster.nodes[0],), "it waits for the engine, which comes back too late"
-        await turns_until(lambda: told[1 - cut] == ["unnoticed", "gap"], patience=20)
+        await turns_until(lambda: told[1 - cut] == [("unnoticed",), "gap"], patience=20)
         assert (await there.room("lobby").emit("said", "forgotten")).nodes == (), "it may be dead"
-        assert told[cut] == ["missed"]
+        assert told[cut] == [("missed",)]
         engine.down = False
         await turns_until(lambda: away.cluster.connected)
         await made.meet()
-        await turns_until(lambda: all(membership_of(server.cluster).directory.nodes_of("lobby") for server in made.all))
-        await there.room("lobby").emit("said", "from there")
-        await turns_until(lambda: "from there" in told[cut])
-        await away.room("lobby").emit("said", "from away")
-        await turns_until(lambda: "from away" in told[1 - cut])
-        assert told[cut] == ["missed", "gap", "from there", "from away"]
-        assert told[1 - cut] == ["unnoticed", "gap", "forgotten", "gap", "from there", "from away"]
+        await turns_until(lambda: all(nodes_of(server) for server in made.all))
+        for one, other, text in ((there, cut, "from there"), (away, 1 - cut, "from away")):
+            await one.room("lobby").emit("said", text)
+            await turns_until(lambda other=other, text=text: (text,) in told[other])  # type: ignore[misc]
+        last = [("from there",), ("from away",)]
+        assert told[cut] == [("missed",), "gap", *last]
+        assert told[1 - cut] == [("unnoticed",), "gap", ("forgotten",), "gap", *last]
 
 
 def links(server: Server) -> list[Peer]:
@@ -373,24 +320,20 @@ def links(server: Server) -> list[Peer]:
 
 async def test_a_program_without_a_server() -> None:
     async with servers(2) as made:
-        listeners = [Listener(), Listener()]
-        for number, listener in enumerate(listeners):
-            welcome(made[number])
-            await made.join(number, f"user/{number}", listener.client)
-            listener.client.on("add", lambda a, b: a + b)
+        ada, bob = await join_lobby(made, "ada", "bob")
+        bob.client.on("add", lambda a, b: a + b)
         async with ClusterClient(made.engine, name="shop") as shop:
             assert set(shop.nodes[1:]) == {server.cluster.nodes[0] for server in made.all}
-            report = await shop.room("lobby").emit("said", "news", skip=shop.peer("user/0"))
+            report = await shop.room("lobby").emit("said", "news", skip=shop.peer("ada"))
             assert set(report.nodes) == set(shop.nodes[1:]) and report.sent == 0
             await shop.room("lobby").of("chat").emit("said", "more")
-            assert set((await shop.room("lobby").members()).addresses) == {"user/0", "user/1"}
-            assert await shop.peer("user/1").request("add", 20, 22, returns=int) == 42
+            assert set((await shop.room("lobby").members()).addresses) == {"ada", "bob"}
+            assert await shop.peer("bob").request("add", 20, 22, returns=int) == 42
             with pytest.raises(ReservedEvent):
                 await shop.room("lobby").emit("open")
             await shop.room("lobby").emit("said", "last")
-        await turns_until(lambda: len(listeners[1].heard) == 3)
-        assert listeners[1].heard == [("news",), ("chat", "more"), ("last",)]
-        assert listeners[0].heard == [("chat", "more"), ("last",)]
+        await turns_until(lambda: len(bob.heard) == 3)
+        assert bob.heard == [("news",), *ada.heard] and ada.heard == [("chat", "more"), ("last",)]
         with pytest.raises(EngineLost, match="outside of its block"):
             await shop.room("lobby").emit("said", "late")
         with pytest.raises(RuntimeError, match="entered before"):
@@ -409,39 +352,6 @@ async def test_a_program_without_a_server_and_without_an_engine() -> None:
     for call in (peer.request("add"), peer.request("add", retry=Retry()), peer.emit("said")):
         with pytest.raises(EngineLost, match="outside of its block"):
             await call  # the call itself raises nothing
-
-
-async def test_emitting_from_a_handler_at_the_other_end_does_not_echo() -> None:
-    """What comes from another process goes to the members here, and not back."""
-    async with servers(2) as made:
-        listeners = [Listener(), Listener()]
-        for number, listener in enumerate(listeners):
-            server = made[number]
-            welcome(server)
-
-            async def say(peer: Peer, text: int) -> None:
-                await peer.server.room("lobby").emit("said", text, skip=peer)
-
-            server.on("say", say)
-            await made.join(number, f"user/{number}", listener.client)
-        await asyncio.gather(*(listener.client.emit("say", number) for number, listener in enumerate(listeners)))
-        await turns_until(lambda: all(each.heard for each in listeners))
-        assert [each.heard for each in listeners] == [[(1,)], [(0,)]]
-
-
-def test_options_are_checked() -> None:
-    engine = MemoryEngine()
-    for wrong in ("", "a b", "ö", "x" * 65, "a.b"):
-        with pytest.raises(ValueError, match="letters, digits"):
-            Cluster(engine, name=wrong)
-    with pytest.raises(TypeError, match="takes an engine"):
-        Cluster("nats://localhost")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="name= is the name of the application"):
-        Cluster(engine, name=5)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"cluster= takes a wsrpc\.cluster\.Cluster"):
-        Server(cluster=engine)  # type: ignore[arg-type]
-    with pytest.raises(RuntimeError, match=r"Server\(cluster=Cluster"):
-        _ = Server().cluster
 
 
 async def test_a_program_that_is_cancelled_while_it_leaves_has_left() -> None:
@@ -475,3 +385,25 @@ async def test_what_an_engine_raises_against_its_contract_is_logged(caplog: pyte
         await turns_until(lambda: server.cluster.connected)
     finally:
         await server.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "text"),
+    [
+        *(
+            (lambda name=name: Cluster(MemoryEngine(), name=name), ValueError, "letters, digits")
+            for name in WRONG_NAMES
+        ),
+        (lambda: Cluster("nats://localhost"), TypeError, "takes an engine"),  # type: ignore[arg-type]
+        (lambda: Cluster(MemoryEngine(), name=5), TypeError, "name= is the name of the application"),  # type: ignore[arg-type]
+        (lambda: Server(cluster=MemoryEngine()), TypeError, r"cluster= takes a wsrpc\.cluster\.Cluster"),  # type: ignore[arg-type]
+        (lambda: Server().cluster, RuntimeError, r"Server\(cluster=Cluster"),
+        *(
+            (lambda given=given: Cluster(MemoryEngine()).on_gap(given), TypeError, "on_gap")
+            for given in NO_GAP_HANDLERS
+        ),
+    ],
+)
+def test_options_are_checked(make: Any, error: type[Exception], text: str) -> None:
+    with pytest.raises(error, match=text):
+        make()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import pytest
 from core_driver import turns
@@ -88,6 +89,21 @@ class World:
         await turns(10)
         return one
 
+    async def connect(self) -> tuple[Ear, Ear]:
+        """Connect the first node to the second one; return both ends."""
+        one, other = self.ones[:2]
+        ours = Ear(await one.node.dial(other.node.id, {}))
+        return ours, other.ears[-1]
+
+    def connection(self, one: One) -> Any:
+        """Return a node's connection to the engine."""
+        (found,) = (each for each in self.engine.connections if each.hears(f"shop.{one.node.id}"))
+        return found
+
+    def engine_goes(self) -> None:
+        self.engine.down = True
+        self.engine.cut()
+
     async def pass_time(self, seconds: float) -> None:
         """Let time pass in small steps, so that beats arrive in between."""
         for _ in range(round(seconds / 0.5)):
@@ -96,9 +112,11 @@ class World:
 
 
 @asynccontextmanager
-async def world(count: int = 2) -> AsyncGenerator[World]:
+async def world(count: int = 2, largest: int | None = None) -> AsyncGenerator[World]:
     async with asyncio.timeout(20):
         made = World()
+        if largest is not None:
+            made.engine.largest = largest
         for _ in range(count):
             await made.join()
         try:
@@ -125,35 +143,23 @@ async def test_nodes_find_each_other_and_know_what_each_has() -> None:
         assert f"{late.node.id} left" in a.told and late.node.id not in b.node.directory.nodes
 
 
-async def test_a_node_that_is_silent_is_gone_after_its_lease(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_lease(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with world() as w:
         a, b = w.ones
         b.node.directory.claim("user/1")
         await turns(5)
-        ear = Ear(await a.node.dial(b.node.id, {}))
-        await w.pass_time(LEASE + BEAT)
-        assert a.told.count(f"{b.node.id} left") == 0, "it beats"
-        for connection in tuple(w.engine.connections):
-            if connection.hears(f"shop.{b.node.id}"):
-                w.engine.connections.discard(connection)  # it was killed: nobody says so
-        b.node._timer.cancel()
-        await w.pass_time(LEASE + BEAT)
-        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
-        assert ear.ended is not None and ear.ended.code == 1006
-        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
-
-
-async def test_a_node_that_was_killed_right_after_a_beat_is_gone_soon_after_its_lease() -> None:
-    async with world() as w:
-        a, b = w.ones
-        (connection,) = (each for each in w.engine.connections if each.hears(f"shop.{b.node.id}"))
-        await w.pass_time(BEAT)
-        assert w.clock.time() % BEAT == 0, "it has just beaten"
-        w.engine.connections.discard(connection)
+        ours, _ = await w.connect()
+        await w.pass_time(6 * BEAT)
+        assert 6 * BEAT > LEASE and a.told.count(f"{b.node.id} left") == 0, "it has just beaten"
+        w.engine.connections.discard(w.connection(b))  # it was killed: nobody says so
         b.node._timer.cancel()
         await w.pass_time(LEASE + TICK)
-        assert a.told.count(f"{b.node.id} left") == 1
+        assert a.told.count(f"{b.node.id} left") == 1 and a.node.directory.locate("user/1") is None
+        assert ours.ended is not None and ours.ended.code == 1006
+        warned = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert f"node {a.node.id} of cluster 'shop' has not heard of node {b.node.id} for 5 s" in warned
 
 
 async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
@@ -161,8 +167,7 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
         a, b, c = w.ones
         b.node.directory.claim("user/1")
         await turns(5)
-        w.engine.down = True
-        w.engine.cut()
+        w.engine_goes()
         await turns(5)
         await w.pass_time(4 * LEASE)
         assert set(a.node.directory.nodes) == {a.node.id, b.node.id, c.node.id}
@@ -179,9 +184,7 @@ async def test_nobody_is_forgotten_while_the_engine_is_away() -> None:
 @pytest.mark.parametrize("lost", ["first", "middle", "last"])
 async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> None:
     async with world() as w:
-        a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
+        ours, theirs = await w.connect()
         for number in range(3):
             if number == ["first", "middle", "last"].index(lost):
                 w.engine.lose(1)
@@ -199,15 +202,14 @@ async def test_a_lost_message_ends_the_connection_on_both_sides(lost: str) -> No
 
 async def test_messages_and_the_close_arrive_in_order() -> None:
     async with world() as w:
-        a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
-        delivered = w.engine.delivered
+        ours, theirs = await w.connect()
+        delivered, counted = w.engine.delivered, [one.node.messages_in for one in w.ones]
         for number in range(100):
             ours.transport.send(str(number).encode(), number % 2 == 0)
         await turns(3)
         assert theirs.got == [(str(number).encode(), number % 2 == 0) for number in range(100)]
         assert w.engine.delivered - delivered == 1, "what one turn sends travels together"
+        assert [one.node.messages_in for one in w.ones] == [counted[0], counted[1] + 1]
         theirs.transport.send(b"back")
         ours.transport.send(b"bye")
         await ours.transport.close(4000, "enough")
@@ -216,23 +218,29 @@ async def test_messages_and_the_close_arrive_in_order() -> None:
         assert theirs.ended == CloseInfo(4000, "enough", was_clean=True) == ours.ended
 
 
-async def test_a_message_of_the_largest_size_travels_alone() -> None:
-    async with world() as w:
-        a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
-        sizes = [30_000, w.engine.largest - 1024, 30_000, 1, 40_000]
+LARGEST = MemoryEngine().largest
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"),
+    [
+        (LARGEST, [30_000, LARGEST - 1024, 30_000, 1, 40_000]),
+        (4096, [1] * 3000 + [100] * 300 + [3072, 1, 2000, 2000]),
+    ],
+    ids=["the default", "an engine that takes little"],
+)
+async def test_messages_travel_together_up_to_the_largest_size(largest: int, sizes: list[int]) -> None:
+    async with world(largest=largest) as w:
+        ours, theirs = await w.connect()
         for size in sizes:
-            ours.transport.send(b"x" * size)
+            ours.transport.send(b"x" * size, False)
         await turns(5)
         assert [len(payload) for payload, _ in theirs.got] == sizes and ours.ended is None
 
 
 async def test_what_has_arrived_before_a_clean_end_is_delivered_and_nothing_after_it() -> None:
     async with world() as w:
-        a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
+        ours, theirs = await w.connect()
         theirs.transport.pause_receiving()
         ours.transport.send(b"bye")
         await turns(3)
@@ -261,10 +269,8 @@ async def test_a_dial_that_is_cancelled_leaves_no_connection() -> None:
 async def test_everything_ends_with_the_engine_and_nodes_come_back() -> None:
     async with world() as w:
         a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
-        w.engine.down = True
-        w.engine.cut()
+        ours, theirs = await w.connect()
+        w.engine_goes()
         await turns(5)
         assert ours.ended is not None and theirs.ended is not None and "engine" in ours.ended.reason
         assert not a.node.connected and a.told[-1] == "engine lost"
@@ -279,7 +285,7 @@ async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> 
     """It does not wait until it is told: a call that is made before would wait for another connection."""
     async with world() as w:
         a, b = w.ones
-        ours = Ear(await a.node.dial(b.node.id, {}))
+        ours, _ = await w.connect()
         w.engine.cut()
         assert a.node.connected
         ours.transport.send(b"1")
@@ -291,8 +297,7 @@ async def test_a_node_that_could_not_publish_knows_that_the_engine_is_lost() -> 
 async def test_a_node_that_does_not_hear_itself_connects_again() -> None:
     async with world() as w:
         a, b = w.ones
-        (connection,) = (each for each in w.engine.connections if each.hears(f"shop.{a.node.id}"))
-        await connection.unsubscribe(f"shop.{a.node.id}")  # as when a broker forgets a subscription
+        await w.connection(a).unsubscribe(f"shop.{a.node.id}")  # as when a broker forgets a subscription
         await w.pass_time(8.0)
         await turns_until(lambda: a.told.count("engine back") == 2)
         assert (await b.node.dial(a.node.id, {})).node == a.node.id
@@ -303,16 +308,3 @@ async def test_nobody_there_refuses() -> None:
         (a,) = w.ones
         with pytest.raises(ConnectionRefusedError):
             await a.node.dial("nobody", {})
-
-
-async def test_an_engine_that_takes_little() -> None:
-    async with world(0) as w:
-        w.engine.largest = 4096
-        a, b = await w.join(), await w.join()
-        ours = Ear(await a.node.dial(b.node.id, {}))
-        (theirs,) = b.ears
-        sizes = [1] * 3000 + [100] * 300 + [3072, 1, 2000, 2000]
-        for size in sizes:
-            ours.transport.send(b"x" * size, False)
-        await turns(5)
-        assert [len(payload) for payload, _ in theirs.got] == sizes and ours.ended is None

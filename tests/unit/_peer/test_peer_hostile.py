@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from core_driver import Blocked, Driven, closes_with, messages, rejection, turns
+from core_driver import Driven, closes_with, messages, rejection, turns
 
 from wsrpc import RemoteError
 from wsrpc.codecs import MsgpackCodec
@@ -53,19 +53,13 @@ FATES: dict[str, list[Any]] = {
     "malformed": [
         '{"a":["echo"]',
         '{"a":["echo"]}}',
-        '{"a":["echo"],}',
-        "{'a':['echo']}",
-        '{"a" ["echo"]}',
         "{",
         "{}x",
-        "{nonsense}",
         '{"a":["echo","\x00"]}',
-        '{"i":1,"a":["echo"]}\x00',
         r'{"i":-1,"a":["\ud800"]}',
-        {"i": 1.5, "a": ["echo"]},
         {"i": 1.5, "a": ["echo", nested(70)]},
         *({"a": ["echo"], "i": i} for i in NOT_IDS),
-        *(f'{{"i":1,"a":["echo",{literal}]}}' for literal in ("nan", "undefined", "0x10", "01", "+1", "1.", ".5")),
+        *(f'{{"i":1,"a":["echo",{literal}]}}' for literal in ("nan", "01", ".5")),
     ],
     # What honest peers send by mistake, or what is not for wsrpc: it is counted, and logged at most once.
     "nested too deep": [
@@ -87,15 +81,13 @@ FATES: dict[str, list[Any]] = {
         '{"a":"b","x":1}',
         '{"a":[],"i":7}',
         '{"d":1}',
-        "[" * 100_000,
         "[" * 50_000 + "]" * 50_000,
         "\x00{",
-        {"type": nested(70)},
         {"a": nested(70)},
         *({"a": a} for a in NOT_LISTS),
     ],
     "too many arguments": [{"a": ["echo", *range(65)]}],
-    "name too long": [{"a": ["n" * 300]}, {"c": "n" * 300, "a": ["echo"]}],
+    "name too long": [{"a": ["n" * 300]}, {"a": ["😀" * 70]}, {"c": "n" * 300, "a": ["echo"]}],
     "name is not text": [{"a": [name]} for name in NOT_NAMES] + [{"a": ["echo"], "c": name} for name in NOT_TEXTS],
     "unknown event": [{"a": ["nobody"]}, {"c": "nowhere", "a": ["echo"]}, {"a": [""]}],
     "reserved event": [{"a": ["open"]}],
@@ -105,26 +97,16 @@ FATES: dict[str, list[Any]] = {
         *(f'{{"i":7,"a":["echo",{value}]}}' for value in ("NaN", "Infinity", "-Infinity", LONG, f"-{LONG}")),
         {"i": 7, "a": ["echo", *range(65)]},
         {"i": 7, "a": ["n" * 300]},
-        {"i": 7, "a": [5]},
-        *({"i": 7, "a": ["echo"], "c": name} for name in NOT_TEXTS),
     ],
     # What costs too much, or is no text: the connection ends at once.
     "closes": [
         '{"a":["echo",' + "[" * 100_000,
         '{"a":["echo",' + "[" * 100_000 + "]" * 100_000 + "]}",
-        '{"a":["echo",' + '{"a":' * 100_000,
-        '{"unknown":' + "[" * 100_000,
-        "{" + '"a":{' * 100_000,
-        '{"i":1,"d":' + "[{}," * 100_000,
         b'{"i":1,"a":["echo","\xff"]}',
         b'{"i":1,"a":["echo"],"unknown":"\xff"}',
-        b'{"i":1,"a":["echo"],"\xff":1}',
         b'{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"z":"\xff"}}',
         b'{"i":1,"a":["echo","' + b"x" * 10_000 + b'"],"unknown":"\xff"}',
-        b'{"i":1,"a":["echo","\xc0\x80"]}',
         b'{"i":1,"a":["echo","\xed\xa0\x80"]}',
-        b'{"i":1,"a":["echo","\xf4\x90\x80\x80"]}',
-        b'{"i":1,"a":["echo","\xe2\x82"]}',
         b"{\xff",
     ],
 }
@@ -158,14 +140,6 @@ async def test_what_becomes_of_bad_input(fate: str, message: Any, caplog: pytest
     assert ran == [] and (told == []) is (fate not in ("malformed", "closes"))
 
 
-@pytest.mark.parametrize("h", ["x", [], {}, 1.5, -1, True, 0])
-async def test_a_channel_that_there_cannot_be_runs_nothing_and_a_request_is_rejected(h: Any) -> None:
-    d, ran = echoing()
-    assert "does not exist" in rejection(await d.fed({"i": 7, "a": ["echo"], "h": h}), 7)["message"]
-    assert await d.fed({"a": ["echo"], "h": h}) == [] and ran == []
-    await works(d)
-
-
 async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connection() -> None:
     d = Driven()
     for _ in range(100):  # one each 6.01 s: never more than ten within a minute
@@ -189,11 +163,8 @@ async def test_the_minute_of_malformed_messages_slides_and_belongs_to_the_connec
     ("message", "answers"),
     [
         ('{"i":1,"i":2,"a":["nobody"],"a":["echo",1]}', [{"i": 2, "d": [1]}]),  # the last of duplicate keys counts
-        ('{"a":["echo",2],"a":[],"i":3,"i":null}', []),
         ('{"ws-wrapper":true,"a":["echo",3],"ws-wrapper":false}', []),
         (r'{"i":1,"a":["echo","\ud83d\ude00"]}', [{"i": 1, "d": ["😀"]}]),
-        ({"i": 1, "a": ["echo", "\x00\u2028"]}, [{"i": 1, "d": ["\x00\u2028"]}]),
-        ({"i": 2**53 - 1, "a": ["echo"]}, [{"i": 2**53 - 1, "d": []}]),
         ({"i": 1, "a": ["echo", *BRACKETS]}, [{"i": 1, "d": BRACKETS}]),
         ({"i": 1, "a": ["echo", [[]] * 1000]}, [{"i": 1, "d": [[[]] * 1000]}]),
         (
@@ -208,9 +179,7 @@ async def test_unusual_messages_are_taken(message: Any, answers: list[Any]) -> N
     await works(d)
 
 
-@pytest.mark.parametrize(
-    "name", ["__proto__", "constructor", "__class__", "__init__", "toString", "", " ", "\x00", "…"]
-)
+@pytest.mark.parametrize("name", ["__proto__", "__class__", "", "\x00"])
 async def test_names_that_mean_something_elsewhere_are_only_names(name: str) -> None:
     d, _ = echoing()
     sent = await d.fed({"i": 1, "a": [name]}, {"i": 2, "a": ["echo"], "c": name}, {"i": 3, "a": [name], "c": name})
@@ -223,34 +192,7 @@ async def test_names_that_mean_something_elsewhere_are_only_names(name: str) -> 
     await works(d)
 
 
-async def test_numbers_at_the_ends_of_what_there_is_are_taken_or_rejected() -> None:
-    d, _ = echoing()
-    for number in ("1e999999999", "-1e999999999", "1e-999999999", "0." + "1" * 100_000, "1" + "0" * 400 + ".5"):
-        assert [m["i"] for m in await d.fed(f'{{"i":1,"a":["echo",{number}]}}')] == [1], number
-        d.clock.advance(61)
-    await works(d)
-
-
 # ---------------------------------------------------------------- answers
-
-
-@pytest.mark.parametrize("digits", [20, 100, 4300, 4301, 5000])
-async def test_a_long_integer_in_any_key_is_answered_or_ignored(digits: int) -> None:
-    d, _ = echoing(dialer=True)
-    number = "1" + "0" * (digits - 1)
-    task, i = await d.asks("q", timeout=None)
-    await d.fed(
-        f'{{"i":1,"a":["echo",{number}]}}',
-        f'{{"i":2,"a":["echo"],"c":{number}}}',
-        f'{{"i":3,"a":["echo"],"h":{number}}}',
-        f'{{"i":{number},"a":["echo"]}}',
-        f'{{"i":4,"a":[{number}]}}',
-        f'{{"i":{number},"x":{number}}}',
-        f'{{"a":["echo"],"h":{number}}}',
-        f'{{"i":{i},"d":{number}}}',
-    )
-    await asyncio.wait([task])
-    await works(d)
 
 
 @pytest.mark.parametrize("fields", ['"d":NaN', '"d":Infinity', r'"d":"\ud800"'])
@@ -262,9 +204,7 @@ async def test_an_answer_that_cannot_be_read_ends_its_request(fields: str) -> No
     await works(d)
 
 
-@pytest.mark.parametrize(
-    "fields", ['"a":{"k":NaN}', '"a":5,"d":NaN', r'"a":null,"z":"\ud800"', '"a":["q",NaN]', '"x":NaN']
-)
+@pytest.mark.parametrize("fields", ['"a":5,"d":NaN', '"a":["q",NaN]', '"x":NaN'])
 async def test_what_cannot_be_read_and_is_no_answer_ends_no_request(fields: str) -> None:
     """It must not settle a request of this side that has the same id."""
     d, _ = echoing(dialer=True)
@@ -276,8 +216,8 @@ async def test_what_cannot_be_read_and_is_no_answer_ends_no_request(fields: str)
     await works(d)
 
 
-@pytest.mark.parametrize("flag", [None, 0, 1, True, "x", [], {}])
-@pytest.mark.parametrize("e", [None, 0, "text", [], {}, {"message": 5}, {"message": None, "code": [1]}, [1], True])
+@pytest.mark.parametrize("flag", [None, 0, 1, "x", {}])
+@pytest.mark.parametrize("e", [None, "text", {}, {"message": 5}, {"message": None, "code": [1]}, [1]])
 async def test_a_rejection_of_any_shape_rejects(e: Any, flag: Any) -> None:
     d, _ = echoing(dialer=True)
     task, i = await d.asks("q", timeout=None)
@@ -311,8 +251,6 @@ async def test_what_a_rejection_echoes_is_bounded_and_tells_no_address_in_memory
     ("payload", "ignored"),
     [
         (b"\x81\xa1a\xdd\xff\xff\xff\xff\xa1e", "malformed"),  # lengths that lie
-        (b"\xdf\xff\xff\xff\xff", "malformed"),
-        (b"\x81\xa1a\xdb\x7f\xff\xff\xff", "malformed"),
         (b"\x81\xa1a\x92\xa4echo" + b"\x91" * 100_000 + b"\xc0", None),
         ('{"i":1,"a":["echo"]}', "foreign"),
         ("", "foreign"),
@@ -335,19 +273,3 @@ async def test_binary_or_other_encodings_are_not_taken_for_json() -> None:
     d.raw('{"i":1,"a":["echo"]}'.encode("utf-16-le"))
     await turns()
     assert ran == [] and d.take() == []
-
-
-# ---------------------------------------------------------------- floods
-
-
-async def test_a_flood_of_requests_and_cancellations_leaves_nothing() -> None:
-    d, _ = echoing()
-    blocked = Blocked()
-    d.peer.on("slow", blocked)
-    for first in range(1, 3001, 300):
-        ids = range(first, first + 300)
-        d.feed(*(m for i in ids for m in ({"i": i, "a": ["slow"]}, {"i": i, "x": 0}, {"i": i + 5000, "x": 0})))
-        await turns()
-        assert sorted(m["i"] for m in d.take()) == list(ids)
-    assert blocked.finished == [] and d.ignored == {"cancellation of no request": 3000}
-    await works(d)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from core_driver import Driven, messages, start, turns
 
-from wsrpc import Client, CloseInfo, Limits, Peer, Server, current_peer
+from wsrpc import Client, CloseInfo, Limits, Peer, Server
 from wsrpc._handlers.registry import Registry
 from wsrpc.errors import ProtocolError
 from wsrpc.testing import connect
@@ -67,80 +67,27 @@ async def test_what_is_held_runs_in_order_once_open_has_returned(
     d.assert_empty()
 
 
-class OnChannel:
-    """A peer whose `open` handler opens a channel and ends when it has seen ``end`` there, or when ``go`` is set.
+async def test_what_belongs_to_a_channel_does_not_wait_for_the_open_handler_which_may_wait_for_it() -> None:
+    d = Driven(dialer=True, bind=False)
+    seen: list[Any] = []
 
-    Handlers that are called with "slow" run until `free` is set.
-    """
-
-    def __init__(self, limits: Limits | None = None) -> None:
-        self.d = Driven(dialer=True, bind=False, limits=limits)
-        self.seen: list[Any] = []
-        self.free, self.go = asyncio.Event(), asyncio.Event()
-
-    async def begin(self) -> int:
-        """Bind; returns the channel's id."""
-        self.d.peer.on("open", self._open)
-        self.d.peer.on("n", self._take)
-        self.d.peer.bind(self.d.transport)
-        await turns()
-        [sent] = self.d.take()
-        await self.d.fed({"i": sent["i"], "h": 1})
-        h: int = sent["i"]
-        return h
-
-    async def _open(self, peer: Peer) -> None:
+    @d.peer.on("open")
+    async def opened(peer: Peer) -> None:
         async with await peer.open_channel("feed") as channel:
-            channel.on("n", self._take)
-            await self.go.wait()
+            channel.on("n", seen.append)
+            await channel.wait_for("end")
 
-    async def _take(self, what: Any, slow: bool = False) -> None:
-        self.seen.append(what)
-        if slow:
-            await self.free.wait()
-        if what == "end":
-            self.go.set()
-
-
-async def test_what_belongs_to_a_channel_stays_in_order_while_open_runs_and_too_many_handlers_run() -> None:
-    peer = OnChannel(Limits(running=1))
-    h = await peer.begin()
-    d = peer.d
-    await d.fed({"a": ["n", "held"]}, {"h": h, "a": ["n", 1, True]}, {"h": h, "a": ["n", 2]})
-    assert peer.seen == [1]
-    peer.free.set()
-    await turns()
-    assert peer.seen == [1, 2], "nothing on the channel waits for the open handler, which may wait for it"
-    peer.free.clear()
-    await d.fed({"h": h, "a": ["n", 3, True]}, {"h": h, "a": ["n", 4]}, {"i": 2, "a": ["n", 5]})
-    peer.free.set()
-    await d.fed({"h": h, "a": ["n", "end"]})
-    assert peer.seen == [1, 2, 3, 4, 5, "end", "held"]
-    d.assert_empty()
-
-
-@pytest.mark.parametrize("dialer", [False, True])
-async def test_a_request_made_inside_open_gets_its_answer(dialer: bool) -> None:
-    d = Driven(dialer=dialer, bind=False)
-    answers: list[Any] = []
-
-    async def greet(peer: Peer) -> None:
-        answers.append(await peer.request("name"))
-        assert current_peer() is peer
-        answers.append(await asyncio.create_task(peer.of("room").request("age")))
-
-    d.peer.on("open", greet)
+    d.peer.on("n", seen.append)
     d.peer.bind(d.transport)
     await turns()
     [sent] = d.take()
-    assert sent["a"] == ["name"]
-    d.feed({"i": sent["i"], "d": "Ada"})
-    await turns()
-    [sent] = d.take()
-    assert (sent["a"], sent["c"]) == (["age"], "room")
-    d.feed({"i": sent["i"], "d": 36})
-    await d.peer.wait_opened()
-    assert answers == ["Ada", 36]
+    h = sent["i"]
+    await d.fed({"i": h, "h": 1})
+    await d.fed({"a": ["n", "held"]}, {"h": h, "a": ["n", 1]})
+    assert seen == [1]
+    await d.fed({"h": h, "a": ["end"]})
+    assert seen == [1, "held"]
+    d.assert_empty()
 
 
 async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() -> None:
@@ -158,65 +105,6 @@ async def test_two_peers_that_ask_each_other_inside_open_do_not_wait_for_ever() 
     async with connect(server, client=client):
         pass
     assert sorted(answers) == ["client", "server"]
-
-
-async def test_the_warning_of_an_open_handler_that_takes_too_long_names_it(caplog: pytest.LogCaptureFixture) -> None:
-    d, gate, _ = held(dialer=False)
-    opened = start(d.peer.wait_opened())
-    await turns()
-    d.clock.advance(10)
-    await opened
-    [text] = messages(caplog)
-    assert "Gate" in text and "10 s" in text
-    gate.go.set()
-    await turns()
-
-
-async def test_an_open_handler_that_fails_is_in_the_log_and_the_connection_opens(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    d = Driven(bind=False)
-
-    def fail(peer: Peer) -> None:
-        raise ValueError("sync")
-
-    async def fail_later(peer: Peer) -> None:
-        raise ValueError("async")
-
-    d.peer.on("open", fail)
-    d.peer.on("connect", fail_later)
-    d.peer.on("e", lambda: 1)
-    d.peer.bind(d.transport)
-    assert await d.fed({"i": 1, "a": ["e"]}) == [{"i": 1, "d": 1}]
-    assert len(messages(caplog, logging.ERROR)) == 2
-
-
-async def test_the_offline_queue_leaves_after_open_and_what_open_sends_goes_first() -> None:
-    d = Driven(dialer=True, keeps_offline=True, bind=False)
-    gate = asyncio.Event()
-
-    async def greet(peer: Peer) -> None:
-        await peer.emit("login")
-        await gate.wait()
-        await peer.emit("ready")
-
-    d.peer.on("open", greet)
-    await d.peer.emit("queued", 1)
-    task = start(d.peer.request("queued", 2, timeout=None))
-    await turns()
-    d.peer.bind(d.transport)
-    await turns()
-    d.expect({"a": ["login"]})
-    d.peer.emit_nowait("queued", 3)  # another task, while open runs
-    await d.peer.emit("queued", 4)
-    d.expect()
-    gate.set()
-    await turns()
-    sent = d.take()
-    assert [m["a"] for m in sent] == [["ready"], ["queued", 1], ["queued", 2], ["queued", 3], ["queued", 4]]
-    d.feed({"i": sent[2]["i"], "d": 5})
-    assert await task == 5
-    d.assert_empty()
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["by a drop", "by the open handler"])

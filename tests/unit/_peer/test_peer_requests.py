@@ -9,11 +9,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
+from core_driver import ABORTED, Driven, rejection, start, turns
 
-from wsrpc import Client, ConnectionLost, RpcError
+from wsrpc import ConnectionLost, RpcError
 from wsrpc.errors import UnexpectedChannel
-from wsrpc.testing import memory_transports, pair
 
 # ---------------------------------------------------------------- two things in one turn of the event loop
 
@@ -47,34 +46,7 @@ async def test_a_cancellation_wins_and_otherwise_what_came_first(steps: list[str
     d.assert_empty()
 
 
-async def test_cancelled_before_its_first_step_sends_nothing() -> None:
-    d = Driven(dialer=True)
-    task = start(d.peer.request("q"))
-    task.cancel()
-    await turns()
-    assert task.cancelled()
-    d.expect()
-    d.assert_empty()
-
-
 # ---------------------------------------------------------------- cancelling
-
-
-async def test_the_timeout_of_asyncio_cancels_remotely() -> None:
-    async with pair() as (a, b):
-        blocked = Blocked()
-
-        async def slow() -> None:
-            scope.reschedule(0)
-            await blocked()
-
-        b.on("slow", slow)
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(None) as scope:
-                await a.request("slow")
-        await turns()
-        assert len(blocked.cancelled) == 1
-        assert (a.pending, b.active) == (0, 0)
 
 
 @pytest.mark.parametrize(
@@ -135,15 +107,6 @@ async def test_what_cannot_be_encoded_passes_its_turn_on() -> None:
     d.assert_empty()
 
 
-@pytest.mark.parametrize("name", [None, 5, b"x"])
-async def test_a_name_that_is_no_text_is_refused(name: Any) -> None:
-    d = Driven(dialer=True)
-    for call in (d.peer.request, d.peer.emit):
-        with pytest.raises(TypeError, match="an event's name is a string"):
-            await call(name)
-    d.assert_empty()
-
-
 async def test_an_empty_name_is_one_as_in_javascript() -> None:
     d = Driven(dialer=True)
     await d.peer.emit("", 1)
@@ -154,10 +117,8 @@ async def test_an_empty_name_is_one_as_in_javascript() -> None:
     assert await task == 5
     assert "No event listener for ''" in rejection(await d.fed({"i": 3, "a": [""]}), 3)["message"]
     d.peer.once("", lambda a, /: a)
-    refused = rejection(await d.fed({"i": 6, "a": [""]}), 6)["message"]
-    assert refused == "handler: missing argument 'a': expected 1 argument, got 0"
+    assert rejection(await d.fed({"i": 6, "a": [""]}), 6)["code"] == "wsrpc.bad_arguments"
     assert await d.fed({"i": 5, "a": ["", 2]}) == [{"i": 5, "d": 2}], "a handler that did not run is not used up"
-    assert "No event listener" in rejection(await d.fed({"i": 7, "a": [""]}), 7)["message"]
     with pytest.raises(TypeError, match="a channel's name is a non-empty string"):
         d.peer.of("")
 
@@ -172,14 +133,6 @@ async def test_an_option_meant_for_the_handler_is_refused_with_advice() -> None:
         d.peer.emit_nowait("add", b=2)  # type: ignore[arg-type]
 
 
-async def test_a_call_from_another_thread_is_refused_with_advice() -> None:
-    async with pair() as (a, _):
-        for call in (lambda: a.emit_nowait("x"), lambda: a.request("x").send(None)):
-            with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
-                await asyncio.to_thread(call)
-        assert a.pending == 0
-
-
 @pytest.mark.parametrize("closed", [False, True], ids=["nothing queues", "a closed client"])
 async def test_not_connected_is_said_at_once_where_nothing_waits(closed: bool) -> None:
     d = Driven(dialer=closed, keeps_offline=closed, bind=closed)
@@ -192,41 +145,6 @@ async def test_not_connected_is_said_at_once_where_nothing_waits(closed: bool) -
     with pytest.raises(ConnectionLost):
         d.peer.emit_nowait("e")
     d.assert_empty()
-
-
-async def test_while_closing_nothing_more_is_sent() -> None:
-    async with pair() as (a, b):
-        seen: list[int] = []
-        b.on("n", seen.append)
-        await a.emit("n", 1)
-        closing = start(a.close())
-        await turns(1)
-        with pytest.raises(ConnectionLost) as caught:
-            await a.request("n", 2)
-        assert caught.value.outcome == "not_sent"
-        await closing
-        assert seen == [1]  # what was accepted is written before the Close frame
-
-
-async def test_what_waits_outlives_a_connection_that_had_ended_when_it_was_bound() -> None:
-    """Nothing escapes but a `ConnectionLost`, and nothing hangs."""
-    ours, theirs = memory_transports()
-    theirs.abort()
-    await turns()
-    client = Client()
-    task, event = start(client.request("q", timeout=None)), start(client.emit("e"))
-    await turns()
-    with pytest.raises(ConnectionLost):
-        await client.bind(ours)
-    await turns()
-    assert not client.connected and not task.done()
-    ours, theirs = memory_transports()
-    await client.bind(ours)
-    assert ours.sent == 3  # hello, the request and the event
-    await event
-    await client.close()
-    with pytest.raises(ConnectionLost):
-        await task
 
 
 # ---------------------------------------------------------------- responses that do not fit

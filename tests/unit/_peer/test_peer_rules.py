@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, rejection, start, turns
+from core_driver import Blocked, Driven, rejection, start, turns
 
-from wsrpc import AnonymousChannel, Context, Limits, RemoteError, RpcError
+from wsrpc import Limits, RemoteError, RpcError
 from wsrpc._sending.pending import FIRST_ID, LAST_ID
 
 LARGEST = 2**53 - 1
@@ -22,14 +22,7 @@ def row(*messages: Any, sent: Any = (), ran: int = 0, ignored: dict[str, int] | 
 
 
 RECEIVED = [
-    *(
-        row({"i": i, "a": ["e"]}, ignored={"malformed": 1}, id=f"2 no id {i}")
-        for i in (True, False, 1.5, 0, -1.0, -(2**60), LARGEST + 1, 1e300, "1", [1], {"i": 1})
-    ),
-    *(
-        row({"i": i, "a": ["e"]}, sent=[{"i": int(i), "d": None}], ran=1, id=f"2 id {i}")
-        for i in (1, 2, 2**31, LARGEST, 7.0)
-    ),
+    *(row({"i": i, "a": ["e"]}, sent=[{"i": int(i), "d": None}], ran=1, id=f"2 id {i}") for i in (1, LARGEST, 7.0)),
     row({"i": None, "a": ["e"]}, ran=1, id="2 null is no id, as in JavaScript and Go"),
     row(
         *({"i": None, "a": ["many", *range(70)]}, {"i": None, "a": ["nobody"]}, {"i": None, "d": 1}, {"i": None}),
@@ -41,10 +34,6 @@ RECEIVED = [
     row(*[{"i": -1, "h": 1}] * 50, ignored={"response to no request": 50}, id="5 a mistake of JavaScript"),
     row(
         {"i": 0, "h": 1}, {"i": -1, "d": 1}, {"i": 0}, ignored={"response to no request": 3}, id="5 ids of 0 and below"
-    ),
-    *(
-        row(*[text] * 20, ignored={"foreign": 20}, id=f"12 no brace {text}")
-        for text in ("", "hello", "[1]", "5", "null", '"{"', " x{", "\u00e9", "}{")
     ),
     row(' \r\n\t{"i":1,"a":["e"]} ', sent=[{"i": 1, "d": None}], ran=1, id="12 white space before the brace"),
     row(
@@ -67,14 +56,9 @@ RECEIVED = [
                 "unknown event": {"a": ["nobody"]},
                 "unknown channel": {"c": "nowhere"},
                 "no argument": {"a": ["strict"]},
-                "two arguments": {"a": ["strict", 1, 2]},
                 "fails": {"a": ["fails"]},
                 "fails later": {"a": ["fails later"]},
                 "unknown anonymous channel": {"h": 5},
-                "long name": {"a": ["x" * 300]},
-                "many arguments": {"a": ["many", *range(99)]},
-                "null as name": {"a": [None]},
-                "list as channel": {"c": []},
                 "object as channel": {"c": {"x": "y" * 10_000}},
                 "odd anonymous channel": {"h": "abc"},
             }
@@ -89,10 +73,9 @@ RECEIVED = [
 ]
 
 
-@pytest.mark.parametrize("layered", [False, True])
 @pytest.mark.parametrize(("received", "sent", "ran", "ignored"), RECEIVED)
 async def test_what_is_received_is_answered_once_and_leaves_nothing(
-    received: tuple[Any, ...], sent: Any, ran: int, ignored: dict[str, int], layered: bool
+    received: tuple[Any, ...], sent: Any, ran: int, ignored: dict[str, int]
 ) -> None:
     d = Driven()
     runs: list[Any] = []
@@ -106,14 +89,9 @@ async def test_what_is_received_is_answered_once_and_leaves_nothing(
     async def fails_later() -> None:
         raise ValueError
 
-    async def pass_on(ctx: Context, call_next: Any) -> Any:
-        return await call_next(ctx)
-
     for name, function in (("strict", strict), ("fails", fails), ("fails later", fails_later)):
         d.peer.on(name, function)
     d.peer.on("e", lambda: runs.append(1))
-    if layered:
-        d.peer.use(pass_on)
     answers = await d.fed(*received)
     if isinstance(sent, str):
         error = rejection(answers, 1)
@@ -170,52 +148,7 @@ async def test_1_our_ids_never_meet_those_of_the_other_side() -> None:
     assert await task == "ours"
 
 
-async def test_2_whole_floats_are_ids_as_in_javascript() -> None:
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-
-    @d.peer.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        channel.on("double", lambda k: 2 * k)
-        await channel.wait_closed()
-
-    await d.fed({"i": 8.0, "a": ["h"]})
-    assert await d.fed({"i": 8, "a": ["h"]}) == [] and d.ignored == {"duplicate id": 1}
-    await d.fed({"i": 8.0, "x": "stop"})
-    assert blocked.cancelled == ["stop"]
-    assert await d.fed({"i": 9.0, "a": ["talk"]}) == [{"i": 9, "h": 1}]
-    assert await d.fed({"i": 10.0, "h": 9.0, "a": ["double", 4]}) == [{"i": 10, "d": 8}]
-    await d.fed({"h": 9.0, "x": "enough"})
-    task, ours = await d.asks("q")
-    d.feed({"i": float(ours), "d": 5})
-    assert await task == 5
-    d.assert_empty()
-
-
-async def test_2_a_null_id_is_none_while_open_runs_and_on_a_channel() -> None:
-    d = Driven(bind=False)
-    ran: list[Any] = []
-    go = asyncio.Event()
-    d.peer.on("open", lambda _: go.wait())
-    d.peer.on("e", ran.append)
-
-    @d.peer.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        channel.on("said", ran.append)
-        await channel.wait_closed()
-
-    d.peer.bind(d.transport)
-    await d.fed({"i": None, "a": ["e", 1]})
-    go.set()
-    await turns()
-    await d.fed({"i": 3, "a": ["talk"]})
-    await d.fed({"i": None, "h": 3, "a": ["said", 2]}, {"h": 3, "x": None})
-    assert ran == [1, 2]
-    d.assert_empty()
-
-
-@pytest.mark.parametrize("i", [True, 1.5, "1", [1]])
+@pytest.mark.parametrize("i", [True, "1"])
 async def test_2_what_looks_like_an_active_id_cancels_and_answers_nothing(i: Any) -> None:
     d = Driven(dialer=True)
     blocked = Blocked()
@@ -236,11 +169,7 @@ async def test_2_what_looks_like_an_active_id_cancels_and_answers_nothing(i: Any
         {"a": ["h", "second"]},
         {"a": ["nobody"]},
         {"a": [5]},
-        {"a": ["h", *range(70)]},
-        {"a": ["x" * 300]},
-        {"a": ["h"], "c": 5},
         {"a": ["h"], "c": "nowhere"},
-        {"a": ["h"], "h": 12},
         {"a": ["h", "\ud800"]},
     ],
 )
@@ -261,16 +190,6 @@ async def test_2_a_second_request_with_an_active_id_is_dropped_and_counted(secon
     assert ("second",) not in blocked.started
     # Free again afterwards.
     assert await d.fed({"i": 5, "a": ["h", "third"]}) == [{"i": 5, "d": ["third"]}]
-
-
-async def test_3_other_answers_are_dropped_without_complaint() -> None:
-    d = Driven(dialer=True)
-    task, i = await d.asks("q")
-    sent = await d.fed({"i": 1, "d": 1}, {"i": 2}, {"i": i + 2, "e": "no"}, {"i": 7, "h": 1}, {"i": 3, "e": None})
-    assert sent == [] and not task.done()
-    d.feed({"ws-wrapper": False, "i": i, "d": "foreign"}, {"i": i, "d": 1}, {"i": i, "d": 2}, {"i": i, "e": "no"})
-    assert await task == 1
-    assert d.ignored == {"response to no request": 7, "foreign": 1}
 
 
 # ---------------------------------------------------------------- 4-10: values
@@ -297,20 +216,6 @@ async def test_4_6_an_answer_without_a_value_is_null_and_a_rejection_with_null_i
     assert (got.message, got.code) == (result.message, result.code) if "e" in answer else got == result
 
 
-async def test_6_null_is_never_sent_as_an_error_or_a_reason() -> None:
-    d = Driven(dialer=True)
-
-    def fail() -> None:
-        raise RpcError.of_value(None)
-
-    d.peer.on("fail", fail)
-    assert rejection(await d.fed({"i": 1, "a": ["fail"]}), 1)["message"]
-    task, _ = await d.asks("q")
-    task.cancel(RpcError.of_value(None))
-    [sent] = await d.fed()
-    assert sent["x"] is not None
-
-
 async def test_7_fields_of_a_remote_error_are_a_read_only_mapping_and_no_attributes() -> None:
     d = Driven(dialer=True)
     task, i = await d.asks("q")
@@ -332,14 +237,20 @@ async def test_9_what_leaves_is_what_a_strict_peer_accepts() -> None:
     d = Driven(dialer=True)
     d.peer.on("h", Blocked())
     d.peer.on("echo", lambda x: x)
+
+    def fail() -> None:
+        raise RpcError.of_value(None)
+
+    d.peer.on("fail", fail)
     task, _ = await d.asks("q", 1)
     other = start(d.peer.of("room").request("q"))
     await d.peer.of("room").emit("e")
     await d.peer.emit("e", None)
     sent = await d.fed({"i": 1, "a": ["h"]})
     d.feed({"i": 1, "x": None}, {"i": 2, "a": ["echo", None]}, {"i": 3, "a": ["nobody"]}, {"h": 9, "a": ["e"]})
+    d.feed({"i": 4, "a": ["fail"]})
     task.cancel()
-    other.cancel("reason")
+    other.cancel(RpcError.of_value(None))
     for message in [*sent, *await d.fed()]:
         assert set(message) <= {"a", "c", "i", "d", "e", "x", "h", "_"}
         assert message.get("_", 1) == 1 and type(message.get("_", 1)) is int
@@ -351,22 +262,10 @@ async def test_9_what_leaves_is_what_a_strict_peer_accepts() -> None:
 # ---------------------------------------------------------------- 11-20: events, handlers and channels
 
 
-async def test_14_a_cancelled_handler_still_sends_its_rejection_once() -> None:
-    d = Driven()
-    d.peer.on("h", Blocked())
-    await d.fed({"i": 1, "a": ["h"]})
-    assert await d.fed({"i": 1, "x": "bored"}) == [{"i": 1, "e": ABORTED, "_": 1}]
-    assert await d.fed({"i": 1, "x": "bored"}) == []
-
-
-@pytest.mark.parametrize("timeout", [None, 1])
-async def test_14_a_channel_that_comes_after_the_end_of_its_request_is_aborted_once(timeout: float | None) -> None:
+async def test_14_a_channel_that_comes_after_the_end_of_its_request_is_aborted_once() -> None:
     d = Driven(dialer=True)
-    task, i = await d.asks("q", timeout=timeout)
-    if timeout is None:
-        task.cancel()
-    else:
-        d.clock.advance(timeout)
+    task, i = await d.asks("q")
+    task.cancel()
     await asyncio.wait([task])
     d.take()
     [abort] = await d.fed({"i": i, "h": 1})
@@ -399,7 +298,7 @@ async def test_17_the_memory_of_unknown_channels_is_bounded_and_ends_with_the_co
     assert len(await d.fed({"h": 1100, "a": ["e"]})) == 1
 
 
-@pytest.mark.parametrize("h", [0, -7, 1.5, "abc", "7.0", "", [], {}, True, False, "9" * 30, "\u0663"])
+@pytest.mark.parametrize("h", [0, -7, 1.5, "abc", "7.0", [], True, "9" * 30, "\u0663"])
 async def test_18_an_odd_channel_id_stops_nothing(h: Any) -> None:
     d = Driven(dialer=True)
     ran: list[int] = []

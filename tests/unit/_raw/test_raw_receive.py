@@ -62,29 +62,21 @@ TOO_BIG = (MessageTooBig, "max_size is 10")
 RECEIVED: list[tuple[list[Frame], str, dict[str, Any], Any]] = [
     (text("grüße"), "receive", {}, "grüße"),
     (binary(b"\x00\xff"), "receive", {}, b"\x00\xff"),
-    (text(""), "receive", {}, ""),
     (binary(""), "receive", {}, b""),
     ([(TEXT, b"gr\xc3", MORE), (PING, b"", END), (CONT, b"\xbc\xc3\x9fe", END)], "receive", {}, "grüße"),
-    (text("x" * 10), "receive", AT_MOST_10, "x" * 10),
     (text("x" * 11), "receive", AT_MOST_10, TOO_BIG),
     (parts(TEXT, "x" * 6, "x" * 6, "x"), "receive", AT_MOST_10, TOO_BIG),
-    (parts(TEXT, "x" * 6, "x" * 5), "receive", AT_MOST_10, TOO_BIG),
     (parts(TEXT, "x" * 6, "x" * 4), "receive", AT_MOST_10, "x" * 10),
     (text("3"), "receive_text", {}, "3"),
     (binary("3"), "receive_text", {}, (ProtocolError, "expected a text message, got a binary message of 1 bytes")),
     (binary("3"), "receive_bytes", {}, b"3"),
     (text("3"), "receive_bytes", {}, (ProtocolError, "expected a binary message, got a text message of 1 characters")),
-    (text('{"a":[1,null]}'), "receive_json", {}, {"a": [1, None]}),
     (binary("7"), "receive_json", {"returns": int}, 7),
     (text('{"to":[1,2]}'), "receive_json", {"returns": Move}, Move((1, 2))),
     (text("[1,2,3]"), "receive_json", {"max_size": 3}, (MessageTooBig, "max_size is 3")),
-    (text(""), "receive_json", {}, (ProtocolError, "expected a JSON value")),
     (text("{broken"), "receive_json", {}, (ProtocolError, "expected a JSON value")),
-    (binary(b"\xff"), "receive_json", {}, (ProtocolError, "expected a JSON value")),
     (text('"7"'), "receive_json", {"returns": int}, (ProtocolError, "Expected `int`, got `str`")),
-    (text('{"to":[1]}'), "receive_json", {"returns": Move}, (ProtocolError, r"at `\$\.to`")),
     (text("[" * 5 + "]" * 5), "receive_json", {}, (ProtocolError, "nested more than 4 deep")),
-    (text("[" * 100_000), "receive_json", {}, (ProtocolError, "more than 1000 values, or than 250 arrays")),
     (text("[" + "1," * 50_000 + "1]"), "receive_json", {}, (ProtocolError, "values")),
 ]
 
@@ -108,7 +100,6 @@ async def test_what_is_received_and_an_error_lets_the_connection_go_on(
     [
         (binary(bytes(1001)), False, 1009),
         (parts(BINARY, bytes(600), bytes(600)), False, 1009),
-        (binary(bytes(1001)), True, 1009),
         (text(b"\xff"), False, 1007),
         (parts(TEXT, b"\xc3", b""), True, 1007),
     ],
@@ -137,8 +128,6 @@ async def test_the_size_of_messages_may_change() -> None:
         for wrong, error in ((connection.limits.replace(depth=3), ValueError), (5, TypeError)):
             with pytest.raises(error, match=r"connection\.limits"):
                 connection.limits = wrong
-        with pytest.raises(TypeError):
-            await connection.receive_json(returns=5)  # type: ignore[call-overload]
         await send(raw, (TEXT, "x" * 601, END))
         assert (await raw.next_of(CLOSE)).code == 1009
 
@@ -172,33 +161,18 @@ async def test_a_message_in_pieces_may_have_any_size() -> None:
 
 
 async def test_what_is_left_of_pieces_is_skipped() -> None:
-    """So the beginning of a message that is too large can be read."""
-    first, *more = parts(TEXT, "ab", "cd", "ef", "gh")
+    """So the beginning of a message that is too large can be read. Who goes on with the pieces is told."""
     async with raw_connection() as (connection, raw):
-        await send(raw, first)
-        beginning = ""
-        async for piece in connection.pieces():
-            beginning += str(piece)
-            if beginning == "ab":
-                await send(raw, *more, (TEXT, "next", END))
-            if len(beginning) >= 3:
-                break
-        assert beginning == "abcd"
-        assert await connection.receive() == "next"
-
-
-async def test_pieces_that_are_overtaken_say_so_unless_the_last_one_was_read() -> None:
-    async with raw_connection() as (connection, raw):
-        await send(raw, *parts(TEXT, "a", "b"), (TEXT, "c", END), *parts(TEXT, "d", "e"), (TEXT, "f", END))
+        await send(raw, *parts(TEXT, "a", "b"), (TEXT, "c", END), *parts(TEXT, "d", "e", "f"), (TEXT, "g", END))
         got: list[str | bytes] = []
         async for piece in connection.pieces():
             got.append(piece)
-            if piece == "b":
+            if piece == "b":  # the last one
                 got.append(await connection.receive())
         assert got == ["a", "b", "c"]
         pieces = aiter(connection.pieces())
         assert await anext(pieces) == "d"
-        assert await connection.receive() == "f"
+        assert await connection.receive() == "g"
         with pytest.raises(RuntimeError, match="another message was received meanwhile"):
             await anext(pieces)
 
@@ -275,7 +249,6 @@ async def test_closing_reads_on_but_keeps_nothing() -> None:
     ("end", "midway", "code", "reason"),
     [
         ((4321, "bye"), False, 4321, "bye"),
-        ((1001, ""), False, 1001, ""),
         ((None, ""), False, 1005, ""),
         (None, False, 1006, None),
         (None, True, 1006, None),
@@ -305,18 +278,14 @@ async def test_what_came_before_the_end_is_received_after_it(
 
 
 async def test_a_function_waits_for_the_end_while_other_tasks_use_its_connection() -> None:
-    handed_over: asyncio.Queue[RawConnection] = asyncio.Queue()
-
     async def hand_over(connection: RawConnection) -> None:
-        handed_over.put_nowait(connection)
         await connection.wait_closed()
 
     async with raw_serving(hand_over) as (server, raw):
-        connection = await handed_over.get()
+        await turns_until(lambda: server.raw_connections)
+        [connection] = server.raw_connections
         await send(raw, (TEXT, "hi", END))
         await connection.send(await connection.receive())
         assert (await raw.next_frame()).payload == b"hi"
-        await raw.send(raw.close_frame(1000))
-        assert (await raw.next_of(CLOSE)).code == 1000
-        raw.drop()
+        raw.reset()
         await turns_until(lambda: server.raw_connections == ())

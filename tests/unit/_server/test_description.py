@@ -23,7 +23,6 @@ from wsrpc import (
     UnknownEvent,
     method,
 )
-from wsrpc.codecs import MsgpackCodec
 from wsrpc.schema import Description, describe
 from wsrpc.testing import connect
 
@@ -77,13 +76,13 @@ async def refused(client: Client, *args: object) -> tuple[str, Any]:
     return raised.value.message, raised.value.code
 
 
-def cafe(**options: Any) -> Server:
+def cafe() -> Server:
     class Clock(Service):
         @method("tick")
         def count(self, by: int = 1) -> int:
             return by
 
-    server = Server(**options)
+    server = Server()
     server.add_service(Clock, channel="clock")
     server.declare(Kitchen)
 
@@ -98,15 +97,11 @@ def cafe(**options: Any) -> Server:
     return server
 
 
-CODECS: list[dict[str, Any]] = [{}, {"extensions": False}, {"codec": MsgpackCodec()}]
-
-
-@pytest.mark.parametrize("options", CODECS, ids=["negotiated", "json", "msgpack"])
-async def test_clients_get_what_describe_returns(options: dict[str, Any]) -> None:
-    server = cafe(**options)
+async def test_clients_get_what_describe_returns() -> None:
+    server = cafe()
     server.on_join(lambda peer, room: True)
     server.offer_description()
-    async with connect(server, client=Client(**options)) as client:
+    async with connect(server) as client:
         description = await fetched(client)
     assert description == describe(server)
     assert [(event.channel, event.event) for event in description.events] == [
@@ -125,7 +120,7 @@ async def test_a_server_without_handlers_has_one_empty_page_and_one_that_offers_
         with pytest.raises(UnknownEvent, match="Channel 'wsrpc' does not exist"):
             await client.of("wsrpc").request("describe")
         server.offer_description()
-        assert await client.of("wsrpc").request("describe", None) == {"items": [], "next": None}
+        assert await pages_of(client) == [[]]
     with pytest.raises(ValueError, match="offers its description already"):
         server.offer_description(allow=lambda peer: True)
 
@@ -146,7 +141,6 @@ async def test_what_is_registered_later_appears_and_what_is_removed_goes() -> No
     server.offer_description()
     async with connect(server) as client:
         for change in (
-            lambda: server.on("later", lambda cup: cup),
             lambda: server.on("later", shop.later),
             lambda: server.implement(Contract, shop),  # the same function, registered in another way
             lambda: server.on("later", None),
@@ -189,17 +183,7 @@ async def test_pages_are_bounded_and_make_up_the_whole() -> None:
     assert put_together(pages) == describe(server)
 
 
-async def test_what_is_larger_than_a_page_has_one_of_its_own() -> None:
-    server = Server()
-    for event in ("a", "b", "c"):
-        server.on(event, lambda text="x" * 2 * PAGE: text) if event == "b" else server.on(event, lambda: None)
-    server.offer_description()
-    async with connect(server) as client:
-        pages = await pages_of(client)
-    assert [[item["event"]["event"] for item in page] for page in pages] == [["a"], ["b"], ["c"]]
-
-
-@pytest.mark.parametrize("default", ["x" * 1000, [0.0] * 250, [[]] * 300])
+@pytest.mark.parametrize("default", ["x" * 1000, [[]] * 300])
 async def test_pages_fit_into_what_the_client_accepts(default: Any) -> None:
     server = Server()
     for number in range(20):
@@ -210,20 +194,6 @@ async def test_pages_fit_into_what_the_client_accepts(default: Any) -> None:
             pages = await pages_of(client)
             assert put_together(pages) == describe(server)
             assert client.connected
-
-
-async def test_what_the_client_cannot_accept_is_refused_clearly(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server()
-    server.on("a", lambda: 1)
-    server.on("b", lambda text="x" * 2 * SMALL: text)
-    server.offer_description()
-    async with connect(server, client=Client(limits=Limits(message=SMALL))) as client:
-        first = await client.of("wsrpc").request("describe")
-        assert [item["event"]["event"] for item in first["items"]] == ["a"]
-        message, _ = await refused(client, first["next"])
-        assert message.startswith("what the handler gave is too big: the message has ")
-        assert f"at most {SMALL}" in message
-        assert await client.request("a") == 1
 
 
 # ---------------------------------------------------------------- cursors
@@ -263,47 +233,34 @@ async def test_a_cursor_is_short_and_nothing_else_is_one() -> None:
 # ---------------------------------------------------------------- when it is made
 
 
-class Price:
-    """Only the hook can encode it, so that calls of the hook count how often the description is made."""
-
-
 async def test_it_is_made_once_and_again_only_after_a_change() -> None:
+    """Calls of the hook count how often it is made: only that can encode the default value."""
     made: list[Any] = []
 
-    def hook(value: Any) -> str:
+    def hook(value: object) -> str:
         made.append(value)
         return "1 EUR"
 
     server = Server(enc_hook=hook)
-    price = Price()
-
-    @server.on("price")
-    def tell(at: Any = price) -> None: ...
+    server.on("price", lambda at=open: None)
 
     def again() -> None:
         server.once("again", again)
 
-    server.once("again", again)
-    server.once("never", lambda value=price: None)
+    again()
     server.offer_description()
     assert made == []
     async with connect(server) as client, connect(server) as other:
         for each in (client, other, client):
-            description = await fetched(each)
-            assert description.events[0].parameters[0].schema == {"default": "1 EUR"}
-            assert made == [price]
-        for _ in range(3):  # no message of a client has it made anew
-            await client.request("again")
-            await fetched(client)
-        assert made == [price]
-        assert [event.event for event in description.events] == ["price"]
+            await client.request("again")  # no message of a client has it made anew
+            assert [event.event for event in (await fetched(each)).events] == ["price"]
+            assert len(made) == 1
         server.on("more", lambda: None)
         for _ in range(3):
             assert len((await fetched(client)).events) == 2
-        assert made == [price] * 2
         server.on("secret", lambda: None, hidden=True)
         await fetched(client)
-        assert made == [price] * 2
+        assert len(made) == 2
 
 
 # ---------------------------------------------------------------- who gets it
@@ -341,7 +298,6 @@ class Other(Service):
 OFFERS: list[tuple[str, str, Callable[[Server], object]]] = [
     ("wsrpc", "describe", lambda server: server.offer_description()),
     ("rooms", "leave", lambda server: server.on_join(lambda peer, room: True)),
-    ("rooms", "leave", lambda server: server.room("prices", allow=lambda peer: True)),
 ]
 
 
@@ -350,11 +306,10 @@ async def test_the_channel_is_reserved(channel: str, event: str, offer: Callable
     """Also that on which clients join rooms."""
     server, router = cafe(), Router()
     router.on("list", list)
-    for register in ("on", "once"):  # nothing speaks against it
-        getattr(server.of(channel), register)("mine", lambda: 1)
-        with pytest.raises(ValueError, match=rf"on channel '{channel}', where you have handlers of \['mine'\]"):
-            offer(server)
-        server.of(channel).close()
+    server.of(channel).on("mine", lambda: 1)  # nothing speaks against it
+    with pytest.raises(ValueError, match=rf"on channel '{channel}', where you have handlers of \['mine'\]"):
+        offer(server)
+    server.of(channel).close()
     assert server.rooms == ()
     offer(server)
     with pytest.raises(ValueError, match=f"channel '{channel}' is used by wsrpc itself"):
@@ -363,7 +318,6 @@ async def test_the_channel_is_reserved(channel: str, event: str, offer: Callable
         [peer] = server.peers
         for call in (
             lambda: server.of(channel).on(event, lambda: None),
-            lambda: server.of(channel).once("list", list),
             lambda: server.of(channel).on(event, None),
             lambda: server.of(channel).implement(Contract, Shop()),
             lambda: server.include(router, channel=channel),

@@ -18,7 +18,6 @@ from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
 from peers_inside import out_of
 from raw_websocket import CLOSE, TEXT, raw_client
-from stream_driver import total
 
 from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectionLost, Limits, Peer, Reconnect, Server
 from wsrpc.errors import Draining
@@ -112,53 +111,23 @@ async def requests_within_requests(it: Scene) -> AsyncGenerator[None]:
     assert await request == 4
 
 
-async def a_request_of_the_server(it: Scene) -> AsyncGenerator[None]:
-    work = Blocked()
-    it.client.on("work", work)
-    [peer] = it.server.peers
-    request, given_up = start(peer.request("work", 1)), start(peer.request("work", 2))
-    await turns_until(lambda: len(work.started) == 2)
-    yield
-    given_up.cancel()
-    work.go.set()
-    assert await request == [1]
-
-
-async def count(go_on: asyncio.Event, stop: int) -> AsyncIterator[int]:
-    yield 0
-    await go_on.wait()
-    for number in range(1, stop):
+async def count(go_on: asyncio.Event) -> AsyncIterator[int]:
+    for number in range(200):
         yield number
+        await go_on.wait()
 
 
 async def a_stream(it: Scene) -> AsyncGenerator[None]:
-    go_on = asyncio.Event()
-    it.server.on("count", partial(count, go_on))
-    stream = it.client.stream("count", 200)
-    assert await anext(stream) == 0
+    go_on, streams = asyncio.Event(), list[Any]()
+    sides: list[tuple[Any, Any]] = [(it.client, it.server), (it.server.peers[0], it.client)]
+    for reader, producer in sides:
+        producer.on("count", partial(count, go_on))
+        streams.append(reader.stream("count"))
+        assert await anext(streams[-1]) == 0
     yield
     go_on.set()
-    assert [number async for number in stream] == list(range(1, 200))
-
-
-async def a_stream_that_the_server_reads(it: Scene) -> AsyncGenerator[None]:
-    go_on = asyncio.Event()
-    it.client.on("count", partial(count, go_on))
-    stream = it.server.peers[0].stream("count", 2)
-    assert await anext(stream) == 0
-    yield
-    go_on.set()
-    assert [number async for number in stream] == [1]
-
-
-async def an_upload(it: Scene) -> AsyncGenerator[None]:
-    go_on = asyncio.Event()
-    it.server.on("total", total)
-    upload = start(it.client.request("total", send=count(go_on, 200)))
-    await turns_until(lambda: it.server.peers[0].channels)
-    yield
-    go_on.set()
-    assert await upload == sum(range(200))
+    for stream in streams:
+        assert [number async for number in stream] == list(range(1, 200))
 
 
 async def a_conversation(it: Scene) -> AsyncGenerator[None]:
@@ -176,15 +145,7 @@ async def a_conversation(it: Scene) -> AsyncGenerator[None]:
     await channel.abort()
 
 
-BEGUN = [
-    a_request,
-    requests_within_requests,
-    a_request_of_the_server,
-    a_stream,
-    a_stream_that_the_server_reads,
-    an_upload,
-    a_conversation,
-]
+BEGUN = [a_request, requests_within_requests, a_stream, a_conversation]
 
 
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
@@ -200,38 +161,29 @@ async def test_what_was_begun_ends_well_and_then_1012(
         await it.ends_well(closing)
 
 
-async def test_what_waits_for_a_place_gets_it() -> None:
+async def test_what_waits_for_a_place_or_for_open_handlers_is_served() -> None:
     async with scene(running=1) as it:
-        requests = [await it.works(), *(start(it.client.request("echo", number)) for number in range(50))]
-        await turns_until(lambda: it.server.stats().waiting)
-        closing = await it.drains()
-        it.work.go.set()
-        assert await asyncio.gather(*requests) == [[], *range(50)]
-        await it.ends_well(closing)
-
-
-async def test_open_handlers_end_and_what_was_held_is_served() -> None:
-    async with scene() as it:
         opening = Blocked()
+        requests = [await it.works(), *(start(it.client.request("echo", number)) for number in range(50))]
         it.server.on("open", opening)
         async with Client(f"ws://127.0.0.1:{it.port}", limits=LIMITS, reconnect=None) as client:
-            request = start(client.request("echo", 1))
-            await turns_until(lambda: it.server.stats().waiting)
-            closing = start(it.server.close(drain=LONG))
-            await turns_until(lambda: out_of(client.peer).silent)
+            held = start(client.request("echo", 1))
+            await turns_until(lambda: it.server.stats().waiting == 51)
+            closing = await it.drains()
+            it.work.go.set()
             opening.go.set()
-            assert await request == 1
+            assert await asyncio.gather(*requests, held) == [[], *range(50), 1]
             await it.ends_well(closing)
 
 
-@pytest.mark.parametrize("who", ["server", "client"])
+@pytest.mark.parametrize("who", ["server", "client", "nobody"])
 async def test_a_request_that_crosses_is_served_and_a_later_one_is_not_sent(who: str) -> None:
+    """And a close by the client writes the events that wait; a drop holds nothing up."""
     async with scene() as it:
         first = await it.works()
         closing = start(it.server.close(drain=LONG))
         await asyncio.sleep(0)  # the server is draining, and the client cannot know
-        crossing = [start(it.client.request("echo", number)) for number in range(10)]
-        assert await asyncio.gather(*crossing) == list(range(10))
+        assert await it.client.request("echo", 1) == 1
         await turns_until(lambda: out_of(it.client.peer).silent)
         await it.client.emit("log", "bye")
         late = start(it.client.request("echo", "late"))
@@ -239,14 +191,16 @@ async def test_a_request_that_crosses_is_served_and_a_later_one_is_not_sent(who:
         if who == "server":
             it.work.go.set()
             assert await first == []
-        else:
+        elif who == "client":
             await it.client.close()
-            await asyncio.gather(first, return_exceptions=True)
+        else:
+            it.client.peer.info.underlying.transport.abort()
         with pytest.raises(ConnectionLost) as lost:  # this client does not dial again
             await late
         assert lost.value.outcome == "not_sent"
         await closing
-        assert it.logged == (["bye"] if who == "client" else []), "a close writes the events that wait"
+        await asyncio.gather(first, return_exceptions=True)
+        assert it.logged == ["bye"] * (who == "client")
 
 
 # ---------------------------------------------------------------- the next connection
@@ -268,7 +222,7 @@ async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and
             closing = start(old.close(drain=LONG))
             await turns_until(lambda: out_of(client.peer).silent)
             requests = list[asyncio.Task[Any]]()
-            for number in range(0, 100, 2):
+            for number in range(0, 20, 2):
                 client.emit_nowait("log", number) if number % 4 else await client.emit("log", number)
                 requests.append(start(client.request("add", number + 1)))
                 await asyncio.sleep(0)
@@ -278,17 +232,16 @@ async def test_what_a_client_sends_meanwhile_arrives_at_the_next_server_once_and
             assert client.connected and not any(task.done() for task in requests)
             work.go.set()
             assert await request == []
-            assert await asyncio.gather(*requests) == list(range(1, 100, 2))
+            assert await asyncio.gather(*requests) == list(range(1, 20, 2))
             await closing
-            assert arrived == {old: [], new: list(range(100))}
+            assert arrived == {old: [], new: list(range(20))}
 
 
 # ---------------------------------------------------------------- the end
 
 
-@pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])
-async def test_what_does_not_end_in_time_is_cut_off(extensions: bool, caplog: pytest.LogCaptureFixture) -> None:
-    async with scene(extensions) as it:
+async def test_what_does_not_end_in_time_is_cut_off(caplog: pytest.LogCaptureFixture) -> None:
+    async with scene() as it:
         feed = Blocked()
 
         @it.server.on("feed")
@@ -310,12 +263,9 @@ async def test_what_does_not_end_in_time_is_cut_off(extensions: bool, caplog: py
     ]
 
 
-SHORTER: list[float | None] = [0.0, 0.01, None]
-
-
+@pytest.mark.parametrize("leaves", [True, False], ids=["leaving the block", "close"])
 @pytest.mark.parametrize("begun", [True, False])
-@pytest.mark.parametrize("seconds", SHORTER, ids=["close", "shorter", "leaving the block"])
-async def test_another_close_cuts_it_short(seconds: float | None, begun: bool) -> None:
+async def test_another_close_cuts_it_short(begun: bool, leaves: bool) -> None:
     """Also before it begins. A longer drain does not make it longer or shorter."""
     server = Server(limits=LIMITS)
     async with asyncio.timeout(8):
@@ -329,19 +279,17 @@ async def test_another_close_cuts_it_short(seconds: float | None, begun: bool) -
                 closings.append(start(server.close(drain=10 * LONG)))
                 await asyncio.sleep(0)
                 assert not any(each.done() for each in closings) and it.client.connected
-            while seconds is not None and not closings[0].done():
-                closings.append(start(server.close(drain=seconds)))  # in each turn, whatever state it is in
-                await asyncio.sleep(0)
+            if not leaves:
+                await server.close()
         await asyncio.gather(*closings)
         assert (await it.ended).code == 1012 and len(it.work.cancelled) == 1
         with pytest.raises(ConnectionLost):
             await request
         await it.client.close()
-        await server.close(drain=LONG)
 
 
 @pytest.mark.parametrize("during", [False, True], ids=["it begins it", "during another"])
-@pytest.mark.parametrize("where", ["request", "event", "open", "conversation"])
+@pytest.mark.parametrize("where", ["request", "open", "conversation"])
 async def test_a_handler_that_drains_does_not_wait_for_itself(where: str, during: bool) -> None:
     async with scene() as it:
         begun, go_on = asyncio.Event(), asyncio.Event()
@@ -356,11 +304,9 @@ async def test_a_handler_that_drains_does_not_wait_for_itself(where: str, during
 
         it.server.on("open" if where == "open" else "leave", talk if where == "conversation" else leave)
         async with Client(f"ws://127.0.0.1:{it.port}", limits=LIMITS, reconnect=None) as client:
-            calls = list[asyncio.Task[Any]]()
-            if where == "event":
-                await client.emit("leave")
-            elif where != "open":
-                calls.append(start(client.request("leave") if where == "request" else client.open_channel("leave")))
+            calls: list[asyncio.Task[Any]] = [
+                start(client.request("leave") if where == "request" else client.open_channel("leave"))
+            ]
             await begun.wait()
             if during:
                 calls.append(start(it.server.close(drain=LONG)))
@@ -377,22 +323,6 @@ async def test_a_drain_of_nobody_is_over_at_once(caplog: pytest.LogCaptureFixtur
         await server.close(drain=float("inf"))
         assert repr(server) == "<Server closed>"
     assert "draining: 0 connections, at most" in caplog.text
-    for nonsense in (-1, float("nan")):
-        with pytest.raises(ValueError, match="drain="):
-            await Server().close(drain=nonsense)
-
-
-@pytest.mark.parametrize("how", ["leaves", "drops"])
-async def test_a_client_that_leaves_or_drops_meanwhile_holds_nothing_up(how: str) -> None:
-    async with scene() as it:
-        request = await it.works()
-        closing = await it.drains()
-        if how == "leaves":
-            await it.client.close()
-        else:
-            it.client.peer.info.underlying.transport.abort()
-        await closing
-        await asyncio.gather(request, return_exceptions=True)
 
 
 async def test_a_slow_reader_gets_all_that_was_accepted() -> None:

@@ -46,14 +46,10 @@ async def let_in_later(handshake: Handshake) -> None:
 
 
 class Gate:
-    __call__ = method = lambda self, handshake: let_in(handshake)
+    def __call__(self, handshake: Handshake) -> None:
+        let_in(handshake)
 
     async def later(self, handshake: Handshake) -> None:
-        await let_in_later(handshake)
-
-
-class LaterGate:
-    async def __call__(self, handshake: Handshake) -> None:
         await let_in_later(handshake)
 
 
@@ -63,10 +59,7 @@ class LaterGate:
         (let_in, False),
         (let_in_later, True),
         (Gate(), False),
-        (Gate().method, False),
         (Gate().later, True),
-        (LaterGate(), True),
-        (functools.partial(let_in), False),
         (functools.partial(let_in_later), True),
         (lambda handshake: let_in_later(handshake), False),  # nobody can see that it waits
         (lambda handshake: handshake.state.setdefault("by", "me"), False),  # what it returns does not matter
@@ -79,18 +72,6 @@ async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -
         async with Client(listener.url, limits=LIMITS, proxy=None) as client, connect(server):
             assert await client.request("echo", 1) == 1
             assert [peer.state for peer in server.peers] == [{"by": "me"}] * 2
-
-
-def test_another_one_replaces_it_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    server = Server()
-    assert server.on_handshake(let_in) is let_in
-    server.on_handshake(let_in)  # the same again is no surprise
-    assert not caplog.records
-    server.on_handshake(let_in_later)
-    [record] = caplog.records
-    assert record.levelno == logging.WARNING
-    assert record.getMessage().count("test_handshake_functions.py:") == 2
-    assert server.handshakes_wait
 
 
 # ---------------------------------------------------------------- those that fail
@@ -121,14 +102,9 @@ def builds(given: Any) -> Callable[[Handshake], None]:
     ("function", "text"),
     [
         (reject(101), "status of a refusal must be from 400 to 599, got 101"),
-        (reject(600), "status of a refusal must be from 400 to 599, got 600"),
         (reject("401"), "status of a refusal must be from 400 to 599, got '401'"),
         (reject(401, "\ud800"), "has lone surrogates"),
-        (reject(401, headers={"X A": "a"}), "the name of a header is a word"),
         (answers("X-A", "token\nX-B: b"), "'X-A' has a character that cannot be sent"),
-        (answers("X-A", "\u20ac"), "'X-A' has a character that cannot be sent"),
-        (answers("X-A\r\n", "a"), "the name of a header is a word"),
-        (answers("", "a"), "the name of a header is a word"),
         (answers(5, "a"), "the name of a header is a word"),
         (answers("X-A", 5), "'X-A' must be text, got int"),
         (answers("Sec-WebSocket-Accept", "a"), "belongs to the handshake itself"),
@@ -136,10 +112,9 @@ def builds(given: Any) -> Callable[[Handshake], None]:
         (sets("limits", lambda: {"message": 5}), "handshake.limits must be a wsrpc.Limits"),
         (sets("expires", lambda: "soon"), "handshake.expires is a time in seconds"),
         (sets("expires", lambda: 10**400), "handshake.expires is a time in seconds"),
-        (sets("expires", lambda: 10**5000), "handshake.expires is a time in seconds"),
+        (sets("response_headers", lambda: {"X-A": "token\r\nX-B: b"}), "'X-A' has a character that cannot be sent"),
+        (sets("response_headers", lambda: 5), "headers"),
         (builds([("X-A", "token\r\nX-B: b")]), "'X-A' has a character that cannot be sent"),
-        (builds({"X-A": "token\u20ac"}), "'X-A' has a character that cannot be sent"),
-        (builds(["ab"]), "headers are a mapping of names to values, or a list of pairs"),
     ],
 )
 async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
@@ -156,31 +131,12 @@ async def test_what_cannot_be_answered_is_said_here_and_refuses_with_500(
     assert "token" not in str(record.exc_info[1])
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit])
-async def test_the_signals_of_the_process_pass(stop: type[BaseException]) -> None:
-    def function(handshake: Handshake) -> None:
-        raise stop
-
-    with pytest.raises(stop):
-        await gated(function).handshake(Handshake("/", {}))
-
-
-@pytest.mark.parametrize(
-    ("path", "response_headers", "expected"),
-    [
-        ("/", {}, {"server": []}),
-        ("/nothing", {}, {"server": []}),
-        ("/", {"Server": "mine/1", "date": "today"}, {"server": ["mine/1"], "date": ["today"]}),
-    ],
-)
-async def test_headers_that_the_library_sets(
-    path: str, response_headers: dict[str, str], expected: dict[str, list[str]]
-) -> None:
-    server = gated(lambda handshake: handshake.response_headers.update(response_headers))
-    async with server.listen(path="/") as listener:
-        head = (await head_of(listener.port, request_for(path))).decode("latin-1")
-    headers = [line.partition(": ") for line in head.split("\r\n")]
-    assert {name: [value for each, _, value in headers if each.lower() == name] for name in expected} == expected
+@pytest.mark.parametrize("given", [{}, {"Server": "mine/1"}])
+async def test_headers_that_the_library_sets(given: dict[str, str]) -> None:
+    server = gated(lambda handshake: handshake.response_headers.update(given))
+    async with server.listen() as listener:
+        head = await head_of(listener.port, request_for("/"))
+    assert head.lower().count(b"server:") == head.count(b"mine/1") == len(given)
 
 
 async def test_a_library_that_cannot_wait_lets_nobody_in_unasked(caplog: pytest.LogCaptureFixture) -> None:
@@ -226,13 +182,3 @@ async def test_a_server_that_closes_meanwhile_waits_for_nobody() -> None:
         assert server.stats().refused == {}, "it was of the run before"
     assert stuck.ended == 2
     assert not (await waiting).startswith(b"HTTP/1.1 101")
-
-
-async def test_cancelling_the_caller_is_cancelling() -> None:
-    stuck = Stuck()
-    asking = asyncio.create_task(gated(stuck).handshake(Handshake("/", {})))
-    await turns_until(lambda: stuck.begun)
-    asking.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await asking
-    assert stuck.ended == 1

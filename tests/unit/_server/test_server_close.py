@@ -20,7 +20,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import CLOSE, ask, handshake, raw_client
 
-from wsrpc import Client, ConnectionLost, Handshake, HandshakeRejected, Key, Limits, Peer, Server, Service, method
+from wsrpc import Client, ConnectionLost, Key, Limits, Peer, Server, Service, method
 from wsrpc.testing import ScriptedTransport, memory_transports
 from wsrpc.types import RawConnection
 
@@ -30,15 +30,11 @@ LIMITS = Limits(close_timeout=2.0)
 
 
 async def test_close_is_idempotent_also_at_once() -> None:
-    await Server().close()  # without ever listening
     server = Server(limits=LIMITS)
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, reconnect=None):
-            await asyncio.gather(server.close(), server.close())
-            await server.close()
-    # Registrations do nothing, but whoever registers is not answered with an HTTP status.
-    server.on("add", lambda a, b: a + b)
-    server.use(lambda ctx, call_next: call_next(ctx))
+    await server.close()  # without ever listening
+    async with server.listen():
+        await asyncio.gather(server.close(), server.close())
+        await server.close()
 
 
 async def test_cancelling_close_lets_it_be_called_again() -> None:
@@ -152,32 +148,20 @@ async def test_what_was_registered_stays() -> None:
             return f"Hello, {self.peer.state['name']}"
 
     server.add_service(Greeter)
-
-    @server.on_handshake
-    async def gate(handshake: Handshake) -> None:
-        if "name" not in handshake.query:
-            handshake.reject(401)
-        handshake.state["name"] = handshake.query["name"]
-
+    server.on_handshake(lambda handshake: handshake.state.update(handshake.query))
     prices = server.room("prices", allow=lambda peer: True)
     feed = server.of("feed")
-    feed.on("double", lambda value: 2 * value)
-    heard: asyncio.Queue[tuple[str, int]] = asyncio.Queue()
+    heard: asyncio.Queue[int] = asyncio.Queue()
     listening = server.listen()
     for turn in range(3):
-        async with listening as listener:
-            async with Client(f"{listener.url}?name=Ada", limits=LIMITS) as client:
-                client.of("feed").on("news", lambda value: heard.put_nowait(("feed", value)))
-                client.on("price", lambda value: heard.put_nowait(("price", value)))
-                assert await client.request("echo", turn) == turn
-                assert await client.request("greet") == "Hello, Ada"
-                assert await client.of("feed").request("double", turn) == 2 * turn
-                await client.of("rooms").request("join", "prices")
-                assert (await feed.emit("news", turn)).sent == 1
-                assert (await prices.emit("price", turn)).sent == 1
-                assert [await heard.get(), await heard.get()] == [("feed", turn), ("price", turn)]
-            with pytest.raises(HandshakeRejected):
-                await Client(listener.url, limits=LIMITS).connect()
+        async with listening as listener, Client(f"{listener.url}?name=Ada", limits=LIMITS) as client:
+            client.of("feed").on("news", heard.put_nowait)
+            client.on("price", heard.put_nowait)
+            assert await client.request("echo", turn) == turn
+            assert await client.request("greet") == "Hello, Ada"
+            await client.of("rooms").request("join", "prices")
+            assert (await feed.emit("news", turn)).sent == (await prices.emit("price", -turn)).sent == 1
+            assert [await heard.get(), await heard.get()] == [turn, -turn]
     assert server.state[NAME] == "the one"
 
 
@@ -202,20 +186,18 @@ async def test_peers_rooms_and_numbers_are_new() -> None:
         assert not server.healthy and repr(server) == "<Server closed>"
         # Until it is opened again the numbers are those of the end.
         assert (server.stats().accepted, server.stats().closed) == (1, {1012: 1})
-        assert server.peers == () and server.peer(peer.id) is None
         opened = time.monotonic()
-    assert old[0] is not old[1] and old[0].id != old[1].id
     with pytest.raises(ConnectionLost):
         declared.add(old[0])
 
 
 async def test_two_ports_at_once_end_with_the_first_that_is_left() -> None:
     server = echo_server()
-    async with server.listen(path="/one") as first:
-        async with server.listen(path="/two") as second:
-            async with Client(first.url, limits=LIMITS) as one, Client(second.url, limits=LIMITS) as two:
-                assert await one.request("echo", 1) == await two.request("echo", 1) == 1
-                assert [peer.info.path for peer in server.peers] == ["/one", "/two"]
+    async with server.listen() as first:
+        async with server.listen() as second:
+            for listener in (first, second):
+                async with Client(listener.url, limits=LIMITS) as client:
+                    assert await client.request("echo", 1) == 1
         assert not server.healthy
         with pytest.raises(OSError):
             await ask(first.port, handshake())
@@ -236,28 +218,15 @@ async def test_serve_forever_ends_with_the_server_that_is_open_now() -> None:
     server = echo_server()
     for _ in range(2):
         async with server.listen():
-            serving = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
-            leaves = asyncio.create_task(server.serve_forever())
+            serving, leaves = [asyncio.create_task(server.serve_forever()) for _ in range(2)]
             await asyncio.sleep(0)
             leaves.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await leaves
-            assert not any(task.done() for task in serving)
+            assert not serving.done()
             await server.close()
-            await asyncio.gather(*serving)
+            await serving
         await server.serve_forever()  # it has ended
-
-
-def test_in_another_event_loop_and_thread() -> None:
-    server = echo_server()
-
-    async def serve() -> None:
-        async with server.listen() as listener, Client(listener.url, limits=LIMITS) as client:
-            assert await client.request("echo", "x") == "x"
-
-    for _ in range(2):
-        asyncio.run(serve())
-        in_a_thread(serve)
 
 
 @pytest.mark.parametrize("raw", [False, True])
@@ -283,10 +252,9 @@ def test_connections_of_an_event_loop_that_ended_are_in_nobody_s_way(raw: bool) 
 
     async def close() -> None:
         await server.close()
-        await server.close()
         assert server.peers == () and server.raw_connections == () and not server.healthy
         await server.open()
         assert server.healthy
 
-    for step in (leave, use, leave, close, close):
+    for step in (leave, use, leave, close, close, use):
         in_a_thread(step)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -72,11 +72,10 @@ class Scene:
         await asyncio.gather(self.server.accept(accepted), client.bind(dialed))
         return client
 
-    async def call(self, closing: Coroutine[Any, Any, None]) -> str:
-        """Begin to close the server; the state right after the call."""
+    async def call(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Begin to close the server."""
         self.closings.append(asyncio.get_running_loop().create_task(closing))
         await asyncio.sleep(0)
-        return self.state
 
     # ------------------------------------------------------------ states
 
@@ -108,25 +107,21 @@ class Scene:
             self.end_loop()
             self.loop = asyncio.new_event_loop()
         else:
-            self.run(
-                {"open": self.open_, "draining": self.draining, "closing": self.closing, "closed": self.closed}[state]()
-            )
+            self.run({"open": self.open_, "draining": self.draining, "closing": self.closing}.get(state, self.closed)())
         assert self.state == state
 
     # ------------------------------------------------------------ what happens
 
-    async def finish_work(self) -> str:
+    async def finish_work(self) -> None:
         self.work.set()
         await turns_until(lambda: self.state != "draining")
-        return self.state
 
-    async def let_end(self) -> str:
+    async def let_end(self) -> None:
         if self.state == "draining":
             [shutdown] = [task for task in asyncio.all_tasks() if "Lifetime._run_end" in str(task.get_coro())]
             shutdown.cancel()
         self.port.let_go.set()
         await asyncio.wait(self.closings)
-        return self.state
 
     def end_loop(self) -> None:
         """End the event loop as `asyncio.run` does."""
@@ -148,23 +143,16 @@ class Scene:
         return self.state
 
     def play(self, happened: ServerInput) -> str:
-        match happened:
-            case ServerInput.OPEN:
-                self.run(self.server.open())
-                return self.state
-            case ServerInput.ACCEPT:
-                self.run(self.accept())
-                return self.state
-            case ServerInput.DRAIN:
-                return self.run(self.call(self.server.close(drain=LONG)))
-            case ServerInput.CLOSE:
-                return self.run(self.call(self.server.close()))
-            case ServerInput.DRAINED:
-                return self.run(self.finish_work())
-            case ServerInput.ENDED:
-                return self.run(self.let_end())
-            case ServerInput.LOOP_CLOSED:
-                return self.close_loop()
+        plays: dict[ServerInput, Callable[[], Awaitable[object]]] = {
+            ServerInput.OPEN: self.server.open,
+            ServerInput.ACCEPT: self.accept,
+            ServerInput.DRAIN: lambda: self.call(self.server.close(drain=LONG)),
+            ServerInput.CLOSE: lambda: self.call(self.server.close()),
+            ServerInput.DRAINED: self.finish_work,
+            ServerInput.ENDED: self.let_end,
+        }
+        self.run(plays[happened]())
+        return self.state
 
 
 @contextmanager
@@ -218,10 +206,11 @@ def test_the_event_loop_is_closed_whatever_runs_in_it(state: ServerState) -> Non
     expected, _ = TABLE[state][ServerInput.LOOP_CLOSED]
     with scene() as played:
         if state == "draining":  # without a connection, so that no handler is left in the midst of its work
-            assert played.run(played.call(played.server.close(drain=LONG))) == state
+            played.run(played.call(played.server.close(drain=LONG)))
+            assert played.state == state
         else:
             played.reach(state)
-        assert played.play(ServerInput.LOOP_CLOSED) == expected
+        assert played.close_loop() == expected
 
 
 def test_what_is_in_no_cell_cannot_happen() -> None:

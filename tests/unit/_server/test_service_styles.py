@@ -14,7 +14,7 @@ from raw_websocket import BINARY, CLOSE, TEXT
 
 import wsrpc
 from wsrpc import CloseInfo, Limits, Peer, Server, Service
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import ScriptedTransport
 from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -95,10 +95,7 @@ async def test_on_json_gets_every_message_decoded_and_converted_in_order() -> No
     await server.close()
 
 
-TOO_DEEP = ["[" * 5 + "]" * 5, '{"a":' * 5 + "1" + "}" * 5, "[[[[[]]]],[]]", "[" * 500]
-
-
-@pytest.mark.parametrize("messages", [*([text, "1"] for text in TOO_DEEP), ["[" * 100_000, *["no"] * 10]])
+@pytest.mark.parametrize("messages", [["[[[[[]]]],[]]", "1"], ["[" * 500, "1"], ["[" * 100_000, *["no"] * 10]])
 async def test_too_much_that_is_not_json_or_nested_too_deep_closes_the_connection(messages: list[str]) -> None:
     got: list[Any] = []
 
@@ -121,45 +118,31 @@ async def test_on_message_gets_text_and_bytes_and_what_looks_like_protocol() -> 
     got: list[Any] = []
 
     class Everything(Service):
-        def on_open(self) -> None:
-            got.append("open")
-
         def on_message(self, message: str | bytes) -> None:
             got.append(message)
-
-        def on_close(self, info: CloseInfo) -> None:
-            got.append(info.code)
 
     server = Server()
     server.add_service(Everything)
     transport = ScriptedTransport()
-    await server.accept(transport)
+    peer = await server.accept(transport)
     messages = ['{"a":["add",1],"i":1}', b"\x81\xa1a\x91\xa1x", "", '{"i":1,"d":2}', '{"x":1}', "hi"]
     transport.feed(*messages, '{"ws-wrapper":false,"wsrpc":{"t":"hello","v":1,"features":[],"limits":{}}}')
-    assert got == ["open", *messages]
+    assert got == messages
     transport.expect()
-    transport.lose()
-    await turns_until(lambda: 1006 in got)
+    assert isinstance(peer, Peer)
+    with pytest.raises(ValueError, match=r"Everything\.on_message gets every message"):
+        peer.on("say", lambda text: None)
     await server.close()
 
 
-class Raises(Service):
-    def on_message(self, message: str) -> None:
-        raise KeyError("secret")
-
-
-class RaisesLater(Service):
-    async def on_json(self, value: object) -> None:
-        raise KeyError("secret")
-
-
-@pytest.mark.parametrize("service", [Raises, RaisesLater])
 @pytest.mark.parametrize("ends", [False, True])
-async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(
-    service: type[Service], ends: bool
-) -> None:
+async def test_an_error_handler_may_end_the_connection_of_a_service_that_raises(ends: bool) -> None:
+    class Raises(Service):
+        async def on_json(self, value: object) -> None:
+            raise KeyError("secret")
+
     server = Server()
-    server.add_service(service)
+    server.add_service(Raises)
     told: list[BaseException] = []
 
     @server.on("error")
@@ -198,29 +181,15 @@ class Json(Service):
     def on_json(self, value: Any) -> None: ...
 
 
-class Greedy(Service):
-    def __init__(self, a: int, b: int) -> None: ...
-
-
 async def lazily(self: Any, *args: Any) -> AsyncGenerator[None]:
     yield
-
-
-async def serves_nothing(self: object) -> None: ...
 
 
 def selfless() -> None: ...
 
 
-def broken(self: object, *args: str, text: str) -> None: ...
-
-
 def untyped(peer: Peer):  # type: ignore[no-untyped-def]
     return Talk()
-
-
-def wrong(peer: Peer) -> str:
-    return ""
 
 
 def service(base: type[Service] = Talk, **members: Any) -> type[Service]:
@@ -237,52 +206,34 @@ def say(name: str) -> Any:
 
 
 WRONG: list[tuple[Any, str]] = [
-    (5, "add_service takes a subclass of wsrpc.Service"),
     (str, "add_service takes a subclass of wsrpc.Service"),
     (Service, "Service does nothing"),
     (untyped, r"Annotate what it returns .* or call add_service\(Class, factory\)"),
-    (wrong, "subclass of wsrpc.Service, or a factory of one; got <class 'str'>"),
     (service(Sink, say=Talk.say), "Odd.on_message gets every message"),
     (service(one=wsrpc.method(selfless)), "a method takes self first"),
-    (service(one=wsrpc.method(broken)), "broken.*'text'"),
     (service(say=None), "Odd.say is a handler in a base class, and here None"),
-    (service(Greedy, say=Talk.say), r"add_service: the function is called with \(peer\), but .*Odd.* takes \(a: "),
+    (service(__init__=lambda self, a, b: None), r"add_service: the function is called with \(peer\), but .*Odd"),
     (service(Service, say=lambda self: None), "Odd does nothing: put @wsrpc.method on its handlers"),
     (service(Service, serve=lambda self, connection: None), "Odd.serve must be async"),
-    (service(Service, serve=serves_nothing), r"called with \(self, connection"),
     (service(on_connect=print), "Odd.on_connect would never be called: Server.on_handshake decides before"),
-    (service(on_handshake=print), "Odd.on_handshake would never be called: use Server.on_handshake"),
-    (service(on_disconnect=print), r"Odd.on_disconnect would never be called: on_close\(self, info\) is called"),
     (service(on_close=lambda self, was_clean, code, reason: None), r"Odd.on_close.* called with \(self, info\)"),
     (service(on_close=lambda self: None), r"Odd.on_close is called with \(self, info\), but takes \(self\)"),
-    (service(on_open=lambda self, request: None), r"Odd.on_open.* called with \(self\), but .* takes \(self, req"),
     (service(on_open=lazily), "Odd.on_open takes a function without a `yield`"),
     (service(Service, on_message=lambda self, message, error: None), r"Odd.on_message.* \(self, message\), but "),
-    (
-        service(Service, on_json=lambda self, value, error: None),
-        r" called with \(self, value\), but takes \(self, value, error",
-    ),
+    (service(Service, on_json=lambda self, value, error: None), r" called with \(self, value\), but takes "),
     (service(Service, on_json=lambda self: None), r" called with \(self, value\), but takes \(self\)"),
     (service(Service, on_json=lazily), "without a `yield`"),
-]
-CLASHING = [
     (service(close=say("close")), "say.*method: 'close' is reserved on the main channel"),
     (service(one=say("say")), "method and Talk.say are both for the event 'say'"),
 ]
 
 
-@pytest.mark.parametrize(
-    ("error", "added", "text"), [(TypeError, *row) for row in WRONG] + [(ValueError, *row) for row in CLASHING]
-)
-def test_what_add_service_refuses(error: type[Exception], added: Any, text: str) -> None:
+@pytest.mark.parametrize(("added", "text"), WRONG)
+def test_what_add_service_refuses(added: Any, text: str) -> None:
     server = Server()
-    with pytest.raises(error, match=text):
+    with pytest.raises((TypeError, ValueError), match=text):
         server.add_service(added)
     server.add_service(Talk)  # nothing of it is left
-
-
-def test_handlers_may_have_the_names_of_what_is_never_called() -> None:
-    Server().add_service(service(on_connect=say("on_connect"), on_disconnect=say("on_disconnect")))
 
 
 async def quiet(connection: RawConnection) -> None: ...
@@ -311,17 +262,15 @@ def on_say(server: Server) -> object:
     ("first", "second", "text"),
     [
         (on_say, adds(Talk), r"'say' has a handler already, .*test_service_styles"),
-        (adds(Talk), adds(Other), r"'say' has a handler already, .*test_service_styles"),
         (adds(Talk, channel="talk"), adds(Other, channel="talk"), "has a handler already"),
-        *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Talk, Sink), (Sink, Talk)]),
-        *((adds(one), adds(other), "cannot serve the same connections") for one, other in [(Sink, Loop), (Loop, Sink)]),
-        (adds(Talk), adds(Loop), "cannot serve the same connections"),
-        *((serve_raw, adds(cls), "^<function quiet .* serves every connection") for cls in (Talk, Sink, Json, Loop)),
-        *((adds(cls), serve_raw, f"^serve_raw serves .*{cls.__name__} serves them") for cls in (Talk, Sink, Json)),
+        (adds(Talk), adds(Sink), "cannot serve the same connections"),
+        (adds(Sink), adds(Talk), "cannot serve the same connections"),
+        (adds(Loop), adds(Sink), "cannot serve the same connections"),
+        (serve_raw, adds(Loop), "^<function quiet .* serves every connection"),
+        (adds(Json), serve_raw, "^serve_raw serves .*Json serves them"),
         (serve_raw, serve_raw, "quiet"),
         (on_raw, adds(Sink), "but the server has an on_raw function"),
         (adds(Sink), on_raw, r"Sink\.on_message gets every message, so .* would never be called"),
-        (adds(Json), on_raw, r"Json\.on_json gets every message, so .* would never be called"),
         (lambda server: None, adds(Sink, channel="talk"), "it has no channel"),
     ],
 )
@@ -338,24 +287,21 @@ async def middleware(ctx: wsrpc.Context, call_next: wsrpc.CallNext) -> Any:
 
 NEVER_CALLED: dict[str, Register] = {
     "on": on_say,
-    "once": lambda server: server.once("say", lambda text: None),
+    "open": lambda server: server.on("open", lambda peer: None),
+    "use": lambda server: server.use(middleware),
     "on a channel": lambda server: server.of("talk").on("say", lambda text: None),
     "allow=": lambda server: server.room("prices", allow=lambda peer: True),
     "on_join": lambda server: server.on_join(lambda peer, room: True),
     "offer_description": lambda server: server.offer_description(),
 }
-NEVER_CALLED_ON_RAW_CONNECTIONS: dict[str, Register] = {
-    "open": lambda server: server.on("open", lambda peer: None),
-    "use": lambda server: server.use(middleware),
-}
 STYLES = {"serve_raw": serve_raw, "serve": adds(Loop), "on_message": adds(Sink), "on_json": adds(Json)}
 
 
-@pytest.mark.parametrize("call", NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)
+@pytest.mark.parametrize("call", NEVER_CALLED)
 @pytest.mark.parametrize("style", STYLES)
 def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, call: str) -> None:
-    serve, register = STYLES[style], (NEVER_CALLED | NEVER_CALLED_ON_RAW_CONNECTIONS)[call]
-    allowed = call not in NEVER_CALLED and style in ("on_message", "on_json")  # these have a peer
+    serve, register = STYLES[style], NEVER_CALLED[call]
+    allowed = call in ("open", "use") and style in ("on_message", "on_json")  # these have a peer
     for first, second in ((serve, register), (register, serve)):
         server = Server()
         first(server)
@@ -368,39 +314,10 @@ def test_what_nothing_would_call_is_refused_whichever_comes_first(style: str, ca
                 second(server)
 
 
-async def test_what_a_peer_of_such_a_service_would_never_call_is_refused() -> None:
+@pytest.mark.parametrize("call", [adds(Talk), serve_raw])
+async def test_a_service_is_added_before_there_are_connections(call: Register) -> None:
     server = Server()
-    server.add_service(Sink)
-    async with connect(server):
-        [peer] = server.peers
-        with pytest.raises(ValueError, match=r"Sink\.on_message gets every message"):
-            peer.on("say", lambda text: None)
-        peer.on("close", lambda peer: None)
-
-
-@pytest.mark.parametrize("raw", [False, True])
-async def test_a_service_is_added_before_there_are_connections(raw: bool) -> None:
-    server = Server()
-    if raw:
-        server.add_service(Loop, lambda: Loop([]))
     await server.accept(ScriptedTransport())
-    for call in (adds(Talk),) if raw else (adds(Talk), serve_raw):
-        with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
-            call(server)
+    with pytest.raises(RuntimeError, match="is for connections that come later, and there are some"):
+        call(server)
     await server.close()
-
-
-@pytest.mark.parametrize("thing", [5, staticmethod(print), property(print), print])
-def test_method_is_for_plain_methods(thing: Any) -> None:
-    with pytest.raises(TypeError, match=r"@wsrpc.method decorates plain methods"):
-        wsrpc.method(thing)
-
-
-def test_add_service_is_a_decorator_and_leaves_the_class_as_it_is() -> None:
-    @Server().add_service
-    class Local(Service):
-        @wsrpc.method
-        def say(self, text: str) -> str:
-            return text
-
-    assert Local().say("hi") == "hi"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,29 +11,25 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from session_story import SOON, refuse, story
+from session_story import Story, refuse
 
-from wsrpc import Client, ConnectionLost, Limits, Peer, ReconnectInfo, Server, Service
-from wsrpc.testing import Clock, Line
+from wsrpc import ConnectionLost, Peer, ReconnectInfo, Server
+from wsrpc.testing import Clock
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Opening:
-    """A client that is to connect, and what its server and its `on_reconnect` handlers hear."""
+class Opening(Story):
+    """A client that is to connect, and what its server hears."""
 
-    def __init__(self, server: Server, clock: Clock | None) -> None:
-        self.server = server
-        self.line = Line(server, clock=clock)
-        self.client = Client("ws://server/", dial=self.line.dial, reconnect=SOON)
+    def __init__(self, server: Server | None, clock: Clock | None) -> None:
+        super().__init__(server=server, clock=clock)
         self.arrived: list[Any] = []
         self.began = 0
         self.release = asyncio.Event()
         """What `opened` waits for."""
-        self.back: list[bool] = []
-        self.client.on_reconnect(lambda info: self.back.append(info.resumed))
-        server.on("note", self.arrived.append)
-        server.on("ask", self._ask)
+        self.server.on("note", self.arrived.append)
+        self.server.on("ask", self._ask)
 
     def _ask(self, what: Any) -> Any:
         self.arrived.append(what)
@@ -51,26 +46,27 @@ class Opening:
     def connecting(self) -> asyncio.Task[None]:
         return asyncio.ensure_future(self.client.connect())
 
-    async def cut(self) -> None:
-        """Cut the line once the session can go on, and keep the client from coming back."""
-        await turns(40)
-        self.line.down = True
-        self.line.cut()
-        await turns_until(lambda: self.client.peer.detached)
+    async def cut(self, *, half_open: bool = False) -> None:
+        await turns(40)  # until the session can go on
+        await super().cut(half_open=half_open)
 
     def refuse(self, end: int = 0) -> None:
-        refuse(self.line.connections[-1][end])
+        refuse(self.ends[end])
 
     async def has_arrived(self, *expected: Any) -> None:
         await turns_until(lambda: len(self.arrived) >= len(expected))
         await turns(5)
         assert self.arrived == [*expected]
 
+    @property
+    def resumed(self) -> list[bool]:
+        return [info.resumed for info in self.back]
+
 
 @asynccontextmanager
 async def opening(server: Server | None = None, clock: Clock | None = None) -> AsyncGenerator[Opening]:
     async with asyncio.timeout(20):
-        scene = Opening(server or Server(), clock)
+        scene = Opening(server, clock)
         yield scene
         await scene.client.close()
         await scene.server.close()
@@ -96,15 +92,15 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) 
             await turns_until(lambda: client.state == "opening")
             await turns(20)
             assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
-            assert scene.back == [], "what `open` prepares is not ready yet"
+            assert scene.resumed == [], "what `open` prepares is not ready yet"
             scene.release.set()
         await asyncio.gather(connecting, waiting)
         await scene.has_arrived("begins", "asks", "ends", "waits", "waits, too")
         await turns_until(lambda: scene.back)
-        assert (scene.began, scene.back) == (1, [True])
+        assert (scene.began, scene.resumed) == (1, [True])
 
 
-@pytest.mark.parametrize("how", ["emit", "emit_nowait", "request in a task"])
+@pytest.mark.parametrize("how", ["emit", "request in a task"])
 @pytest.mark.parametrize("refused", [False, True])
 async def test_what_open_handlers_send_without_a_connection_leaves_before_what_waited_for_them(
     refused: bool, how: str
@@ -120,8 +116,6 @@ async def test_what_open_handlers_send_without_a_connection_leaves_before_what_w
                 scene.refuse()
             if how == "emit":
                 await client.emit("note", "handler")
-            elif how == "emit_nowait":
-                client.emit_nowait("note", "handler")
             else:
                 asked.append(asyncio.create_task(client.request("ask", "handler")))
                 await turns(5)
@@ -177,11 +171,10 @@ async def test_open_handlers_are_cancelled_with_their_session_and_called_again_f
         scene.release.set()
         await connecting
         await scene.has_arrived("begins", "begins", "asks", "ends")
-        assert (scene.began, scene.back) == (2, [False])
+        assert (scene.began, scene.resumed) == (2, [False])
 
 
-@pytest.mark.parametrize("call", ["wait_connected", "connect"])
-async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(call: str) -> None:
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:
     async with opening() as scene, asyncio.timeout(5):  # less than Limits.open_handlers
         client, waits, done = scene.client, asyncio.Event(), asyncio.Event()
 
@@ -190,7 +183,7 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
             scene.began += 1
             await scene.release.wait()
             waits.set()
-            await getattr(client, call)()
+            await client.wait_connected()
             assert client.state == "opening"
             done.set()
 
@@ -208,129 +201,69 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
         assert client.state == "connected"
 
 
-@pytest.mark.parametrize("who", ["a handler, detached", "a handler, refused", "a service, detached"])
+@pytest.mark.parametrize("refused", [False, True])
 async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
-    who: str, caplog: pytest.LogCaptureFixture
+    refused: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing calls it again, so it must not look as if its connection had ended."""
-
-    class Failing(Service):
-        async def on_open(self) -> None:
-            scene.began += 1
-            await scene.release.wait()
-            raise ValueError("on_open has failed")
 
     async def on_open() -> None:
         scene.began += 1
         await scene.release.wait()
-        if who == "a handler, refused":
+        if refused:
             scene.refuse()
         await scene.client.request("ask", "now or never", offline="fail")
 
     async with opening() as scene:
-        if who == "a service, detached":
-            scene.server.add_service(Failing)
-        else:
-            scene.client.on("open", on_open)
+        scene.client.on("open", on_open)
         connecting = scene.connecting()
         await turns_until(lambda: scene.began)
-        if who != "a handler, refused":
-            await scene.cut()
-        else:
+        if refused:
             await turns(40)
+        else:
+            await scene.cut()
         scene.release.set()
         await turns(20)
-        if who == "a handler, refused":
+        if refused:
             await scene.cut()
-        if who != "a service, detached":
-            scene.line.down = False
-            await connecting
-            await scene.client.wait_connected()
+        scene.line.down = False
+        await connecting
+        await scene.client.wait_connected()
         failed = [each for each in caplog.records if "on_open" in each.getMessage()]
         assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
 
 
-@pytest.mark.parametrize("send", ["emit", "request", "emit_nowait"])
-@pytest.mark.parametrize(
-    ("side", "who", "lost"),
-    [
-        ("client", "an open handler", "refused"),
-        ("client", "an open handler", "cut"),
-        ("client", "anybody", "refused"),
-        ("server", "an open handler", "refused"),
-        ("server", "anybody", "refused"),
-    ],
-)
-async def test_what_may_not_wait_fails_without_a_connection(side: str, who: str, lost: str, send: str) -> None:
+@pytest.mark.parametrize("send", ["request", "emit_nowait"])
+@pytest.mark.parametrize("lost", ["refused", "cut"])
+async def test_what_may_not_wait_fails_without_a_connection(lost: str, send: str) -> None:
     async with opening() as scene, asyncio.timeout(5):
-        client, server = scene.client, scene.server
-        tried, told, outcomes = asyncio.Event(), list[str](), list[str]()
+        client, told, outcomes = scene.client, list[str](), list[str]()
 
-        async def try_it(peer: Peer) -> None:
+        @client.on("open")
+        async def opened(peer: Peer) -> None:
+            await scene.release.wait()
             if lost == "refused":
-                scene.refuse(side == "server")
+                scene.refuse()
             try:
                 result = getattr(peer, send)("tell", "now or never", offline="fail")
                 if result is not None:
                     await result
             except ConnectionLost as exc:
                 outcomes.append(exc.outcome)
-            tried.set()
 
-        async def opened(peer: Peer) -> None:
-            await scene.release.wait()
-            if who == "an open handler":
-                await try_it(peer)
-
-        (client if side == "client" else server).on("open", opened)
-        for end in (client, server):
-            end.on("tell", told.append)
+        scene.server.on("tell", told.append)
         connecting = scene.connecting()
         await turns(40)
         if lost == "cut":
             await scene.cut()
         scene.release.set()
-        if who == "anybody":
-            await connecting
-            await turns(20)
-            await try_it(client.peer if side == "client" else server.peers[0])
-        await turns(20)
+        await turns_until(lambda: outcomes)
         scene.line.cut()
-        await tried.wait()
         scene.line.down = False
         await connecting
         await turns_until(lambda: len(scene.line.connections) == 2 and client.connected)
         assert await client.request("tell", "it goes on") is None
         assert (outcomes, told) == (["not_sent"], ["it goes on"])
-
-
-@pytest.mark.parametrize("who", ["the handler", "what waits"])
-@pytest.mark.parametrize("side", ["client", "server"])
-async def test_handlers_that_are_done_when_the_transport_refuses_hold_nothing_back(side: str, who: str) -> None:
-    async with opening() as scene:
-        client, server, told = scene.client, scene.server, list[int]()
-
-        async def opened(peer: Peer) -> None:
-            await scene.release.wait()
-            scene.refuse(side == "server")
-            if who == "the handler":
-                await peer.emit("tell", 0)
-
-        (client if side == "client" else server).on("open", opened)
-        for end in (client, server):
-            end.on("tell", told.append)
-        connecting = scene.connecting()
-        await turns(40)
-        asked = asyncio.create_task(client.request("ask", 1))
-        await turns(5)
-        scene.release.set()
-        await turns(5)
-        scene.line.cut()
-        await connecting
-        assert await asked == 1
-        await server.peers[0].emit("tell", 1)
-        await turns_until(lambda: 1 in told)
-        assert told == ([0, 1] if who == "the handler" else [1]) and len(scene.line.connections) == 2
 
 
 # ---------------------------------------------------------------- on_reconnect
@@ -362,75 +295,4 @@ async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_ou
         scene.release.set()
         await scene.has_arrived("slow, False", "slow, True")
         assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
-        assert scene.back == [False, True]
-
-
-async def test_on_reconnect_handlers_are_not_left_out_where_the_transport_refuses_what_open_handlers_send() -> None:
-    async with opening() as scene:
-        client = scene.client
-
-        @client.on("open")
-        async def opened() -> None:
-            scene.began += 1
-            if scene.began == 2:
-                await scene.release.wait()
-                scene.refuse()
-                await client.emit("note", "opened")
-
-        @client.on_reconnect
-        async def subscribe(info: ReconnectInfo) -> None:
-            if not info.resumed:
-                await client.emit("note", "subscribe")
-
-        await client.connect()
-        await scene.server.peers[0].close(1012, "restart")
-        await turns_until(lambda: scene.began == 2 and client.peer.connected)
-        await turns(40)
-        await client.emit("note", "waited")
-        scene.release.set()
-        await turns(20)
-        scene.line.cut()
-        await scene.has_arrived("opened", "subscribe", "waited")
-        assert scene.back == [False, True]
-
-
-@pytest.mark.filterwarnings("error")
-async def test_on_reconnect_handlers_that_are_cancelled_leave_nothing() -> None:
-    async with story(client=Limits(close_timeout=0.01)) as s:
-        began, told = asyncio.Event(), list[str]()
-
-        @s.client.on_reconnect
-        async def slow() -> None:
-            began.set()
-            await asyncio.Event().wait()
-
-        s.client.on_reconnect(lambda info: told.append("never"))
-        await s.cut()
-        await s.repair()
-        await began.wait()
-        await s.client.close()
-        gc.collect()  # where a coroutine was never awaited, Python says so now
-        assert told == []
-
-
-@pytest.mark.parametrize("does", ["closes", "is cancelled elsewhere"])
-async def test_an_on_reconnect_handler_does_not_hold_up_the_others(does: str) -> None:
-    """Nor a close that waits for handlers: it does not wait for the one that waits for it."""
-    async with story(client=Limits(close_timeout=60)) as s, asyncio.timeout(5):
-        done = asyncio.Event()
-
-        @s.client.on_reconnect
-        async def first() -> None:
-            if does == "closes":
-                await asyncio.create_task(s.client.close())
-                done.set()
-            else:
-                waiting = asyncio.get_running_loop().create_future()
-                waiting.cancel()
-                await waiting
-
-        if does != "closes":
-            s.client.on_reconnect(lambda info: done.set())
-        await s.cut()
-        s.line.down = False
-        await done.wait()
+        assert scene.resumed == [False, True]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from core_driver import turns
 
-from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits, SessionLost
+from wsrpc import CloseInfo, ConnectionLost, Handshake, Limits
 from wsrpc._base.logs import PeerLog
 from wsrpc._base.scheduler import LoopScheduler
 from wsrpc._protocol.codecs import NegotiatedCodec
@@ -177,37 +177,6 @@ async def test_what_is_kept_back_precedes_what_waits_and_then_no_more() -> None:
     await turns(10)
     assert story.server.got == [b"1", b"2", b"3"]
     assert session.connection is not None
-
-
-async def test_credit_and_draining_are_passed_on_and_counted() -> None:
-    story = Story()
-    near = await story.begin()
-    story.server.session.say(Drain(5))
-    await turns(10)
-    await story.cut(near)
-    story.server.session.say(Credit(1, 2, 3))
-    await story.resume()
-    assert story.client.controls == [Drain(5), Credit(1, 2, 3)]
-    assert story.client.got == []
-
-
-async def test_it_ends_once_and_what_waits_tells_its_sender() -> None:
-    story = Story()
-    near = await story.begin()
-    await story.cut(near)
-    session = story.client.session
-    told: list[Exception | None] = []
-    session.wait(WaitingMessage(b"1", True, told.append))
-    await story.resume(Sessions(60.0, 0))
-    assert isinstance(story.client.lost, SessionLost)
-    assert story.client.lost.reason == "it is a session of another server process"
-    assert story.client.told[-1] == "refused"
-    assert session.waiting is not None
-    for message in session.waiting.all():
-        message.fail(story.client.lost)
-    assert [error.outcome for error in told if isinstance(error, ConnectionLost)] == ["not_sent"]
-    with pytest.raises(ConnectionLost):
-        session.send(b"2", True)
 
 
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:

@@ -13,7 +13,6 @@ from session_story import SMALL, SOON, refuse, story
 from tenacity import wait_fixed
 
 from wsrpc import (
-    AnonymousChannel,
     Client,
     Handshake,
     Limits,
@@ -22,7 +21,6 @@ from wsrpc import (
     Reconnect,
     RequestTimeout,
     Server,
-    SessionLost,
 )
 from wsrpc.testing import Line
 
@@ -36,24 +34,19 @@ async def emit(peer: Peer, number: int) -> None:
     await peer.emit("note", number, "x" * 1000)
 
 
-async def emit_on_channel(peer: Peer, number: int) -> None:
-    await peer.of("named").emit("note", number, "x" * 1000)
-
-
 async def send_raw(peer: Peer, number: int) -> None:
     await peer.send_raw(f"{number} {'x' * 1000}")
 
 
 @pytest.mark.parametrize("refused", [False, True], ids=["no connection", "the transport refuses"])
-@pytest.mark.parametrize("send", [emit, emit_on_channel, send_raw])
+@pytest.mark.parametrize("send", [emit, send_raw])
 async def test_senders_wait_when_as_much_is_kept_as_may_be(
     send: Callable[[Peer, int], Awaitable[None]], refused: bool
 ) -> None:
     """Also one that leaves the event loop no turn while there is room, and before the transport tells of its end."""
     async with story(server=Limits(replay=SMALL)) as s:
         peer, heard, sent = s.peer, list[int](), 0
-        for end in (s.client, s.client.of("named")):
-            end.on("note", lambda number, filling: heard.append(number))
+        s.client.on("note", lambda number, filling: heard.append(number))
         s.client.on_raw(lambda peer, message: heard.append(int(str(message).split()[0])))
 
         async def send_all() -> None:
@@ -78,15 +71,10 @@ async def test_senders_wait_when_as_much_is_kept_as_may_be(
         await turns_until(lambda: heard == [*range(500)])
 
 
-@pytest.mark.parametrize("refused", [False, True], ids=["no connection", "the transport refuses"])
-async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session(refused: bool) -> None:
+async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session() -> None:
     async with story(server=Limits(replay=SMALL, hard_cap=200_000)) as s:
         peer = s.peer
-        s.line.down = True
-        if refused:
-            refuse(s.ends[1])
-        else:
-            await s.cut()
+        await s.cut()
 
         def emit_on() -> None:
             for _ in range(1000):
@@ -97,8 +85,6 @@ async def test_what_cannot_wait_is_refused_and_a_broadcast_ends_the_session(refu
         assert SMALL < peer.stats().kept <= 200_000 and s.server.peers == (peer,)
         assert (await s.server.emit("n", "x" * 1000)).sent == 0
         await turns_until(lambda: not s.server.peers)
-        if refused:
-            s.line.cut()
         await s.repair()
         assert not s.back[0].resumed
 
@@ -160,18 +146,6 @@ async def test_the_users_messages_and_those_of_the_session_take_no_room_from_eac
         assert await uploading == sum(range(500)) and heard == [*range(20)]
 
 
-async def test_a_message_that_is_too_large_does_not_wait() -> None:
-    async with story(client=Limits(message=100_000)) as s:
-        s.line.down = True
-        refuse(s.ends[1])
-        s.peer.emit_nowait("n", "refused")
-        report = s.server.emit_nowait("n", "x" * 200_000)
-        assert report.sent == 0 and len(report.errors) == 1
-        await s.cut()
-        await s.repair()
-        assert s.back[0].resumed and s.client.connected
-
-
 # ---------------------------------------------------------------- all sessions without a connection
 
 
@@ -216,35 +190,6 @@ async def test_broadcasts_that_wait_count_and_requests_that_are_taken_back_do_no
             await server.room("news").emit("n", "x" * 100_000)
         assert not busy.detached and server.peers == (quiet,), "the policy still has room for it, but all together not"
         s.line.down = False
-
-
-async def test_a_conversation_that_ends_its_own_session_as_it_begins_is_cancelled() -> None:
-    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL, running=1))
-    go, cancelled = asyncio.Event(), asyncio.Event()
-
-    async def talk(channel: AnonymousChannel, peer: Peer) -> None:
-        assert peer.detached
-        for _ in range(12):
-            server.room("news").emit_nowait("n", "x" * 100_000)
-        assert not peer.detached and not peer.connected
-        try:
-            await asyncio.Event().wait()
-        finally:
-            cancelled.set()
-
-    server.on("first", go.wait)
-    server.on("talk", talk)
-    async with story(server=server) as s:
-        server.room("news").add(s.peer)
-        asking = [asyncio.create_task(s.client.request("first")), asyncio.create_task(s.client.open_channel("talk"))]
-        await turns(20)
-        await s.cut()
-        go.set()
-        await cancelled.wait()
-        s.line.down = False
-        for each in asking:
-            with pytest.raises(SessionLost):
-                await each
 
 
 async def test_what_handlers_have_done_with_counts_no_more() -> None:

@@ -3,86 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from typing import Any
 
 import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import timers_due, turns_until
-from session_story import SOON, refuse, story
+from session_story import story
 
 import wsrpc._session.client
 import wsrpc._session.ledger
 import wsrpc._session.sessions
-from wsrpc import AnonymousChannel, Client, CloseInfo, ConnectFailed, ConnectionLost, KeepLatest, Peer, Server, Service
-from wsrpc.testing import Line, MemoryTransport, memory_transports
+from wsrpc import ConnectionLost, Handshake, Peer, Server, Service
+from wsrpc._server.peers import served_peer
+from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 # ---------------------------------------------------------------- a connection that is full, and then refuses
-
-
-async def test_messages_of_a_channel_that_wait_for_room_are_not_overtaken_at_the_drop() -> None:
-    async with story() as s:
-        heard, opened = list[int](), list[AnonymousChannel]()
-
-        @s.server.on("talk")
-        async def talk(channel: AnonymousChannel) -> None:
-            opened.append(channel)
-            await channel.wait_closed()
-
-        ours = await s.client.open_channel("talk")
-        [theirs] = opened
-        ours.on("word", lambda n, filling: heard.append(n))
-        s.ends[1].hold()
-        sent = 0
-        while not s.peer.stats().slow:
-            theirs.emit_nowait("word", sent, "x" * 16_000)
-            sent += 1
-        waiting = [asyncio.create_task(theirs.emit("word", sent + n, "")) for n in range(2)]
-        await turns(5)
-        assert not any(task.done() for task in waiting)
-        s.line.down = True
-        s.ends[1].abort()
-        late = asyncio.create_task(theirs.emit("word", sent + 2, ""))  # its first step comes right after the drop
-        await turns_until(lambda: s.client.peer.detached)
-        await s.repair()
-        await asyncio.gather(*waiting, late)
-        await turns_until(lambda: heard == [*range(sent + 3)])
-
-
-@pytest.mark.parametrize("when", ["it has room", "another one comes"])
-@pytest.mark.parametrize("latest", [False, True])
-async def test_broadcasts_for_a_slow_reader_wait_in_order_when_the_transport_refuses(latest: bool, when: str) -> None:
-    async with story() as s:
-        heard: list[int] = []
-        s.client.on("n", lambda n, filling: heard.append(n))
-        room = s.server.room("all", slow=KeepLatest(lambda n, filling: n // 100) if latest else "drop_oldest")
-        room.add(s.peer)
-        s.ends[1].hold()
-        sent = 0
-        while not s.peer.stats().slow:
-            room.emit_nowait("n", sent, "x" * 16_000)
-            sent += 1
-        room.emit_nowait("n", 100, "old")
-        s.line.down = True
-        refuse(s.ends[1])
-        if when == "it has room":
-            s.ends[1].release()
-            await turns(5)
-            assert not s.peer.stats().slow
-        else:
-            s.peer.emit_nowait("n", 200, "refused")
-        room.emit_nowait("n", 101, "new")
-        await s.cut()
-        assert room.emit_nowait("n", 201, "later").sent == 1
-        await s.repair()
-        await turns_until(lambda: heard[-1:] == [201])
-        broadcasts = [n for n in heard if n in (100, 101, 201)]
-        assert broadcasts == ([101, 201] if latest and when == "another one comes" else [100, 101, 201])
 
 
 # ---------------------------------------------------------------- ends and timers
@@ -123,44 +62,7 @@ async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, mon
         await turns_until(lambda: heard == [1])
 
 
-async def test_acknowledgements_of_a_session_that_is_over_are_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wsrpc._session.ledger, "ACK_SECONDS", 0.01)
-    ours, theirs = memory_transports()
-    async with story() as s:
-
-        @s.server.on("move")
-        def move(peer: Peer) -> None:
-            peer.bind(theirs)  # within the call that counts the message
-
-        await s.client.emit("move")
-        await s.client.bind(ours)
-        await timers_due(wsrpc._session.ledger.ACK_SECONDS)
-        assert [info.code for info in s.closed] == [1001] and s.client.connected
-
-
-@pytest.mark.parametrize("who", ["client", "server"])
-async def test_closing_without_a_connection(who: str) -> None:
-    async with story() as s:
-        s.server.on("park", asyncio.Event().wait)
-        asked = asyncio.create_task(s.client.request("park"))
-        await turns(10)
-        await s.cut()
-        peer = s.peer
-        if who == "client":
-            await s.client.close()
-            with pytest.raises(ConnectionLost):
-                await asked
-            assert peer.detached, "nobody could tell the server"
-            await peer.close()
-        else:
-            await s.server.close()
-            asked.cancel()
-        await turns_until(lambda: peer.active == 0)
-        assert s.told.count("server closed") == 1
-        await asyncio.gather(asked, return_exceptions=True)
-
-
-@pytest.mark.parametrize("where", ["connected", "detached", "resuming"])
+@pytest.mark.parametrize("where", ["connected", "detached"])
 async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_connection(where: str) -> None:
     async with story() as s:
         client, peer = s.client, s.client.peer
@@ -169,10 +71,6 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         await s.settled()
         if where != "connected":
             await s.cut()
-        if where == "resuming":
-            s.line.down = False
-            while client.state != "resuming":  # noqa: ASYNC110 - for some turns of the loop
-                await asyncio.sleep(0)
         dialed = len(s.line.connections)
         await peer.close(4000, "bye")
         assert client.state == "closed"
@@ -187,142 +85,84 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         assert client.connected
 
 
-@pytest.mark.skipif(sys.version_info < (3, 12), reason="handlers begin within the call that reports the end")
-async def test_a_close_handler_binds_while_another_connection_replaces_a_session_without_one() -> None:
-    first, second = memory_transports()[0], memory_transports()[0]
-    async with story() as s:
-
-        @s.client.on("close")
-        async def bind_first(peer: Peer, info: CloseInfo) -> None:
-            if len(s.closed) == 1:
-                await s.client.bind(first)
-
-        await s.cut()
-        with pytest.raises(ConnectionLost):
-            await s.client.bind(second)
-        await turns(5)
-        assert s.client.peer.transport is first and s.client.connected
-        with pytest.raises(ConnectionLost):
-            second.send(b"")
-
-
-@pytest.mark.parametrize("why", ["another connection is bound", "the client gives up"])
-async def test_a_client_that_leaves_says_so_to_servers_that_hear_of_no_close_frame(why: str) -> None:
+async def test_a_client_that_binds_another_connection_leaves_servers_that_hear_of_no_close_frame() -> None:
     """As those of some ASGI servers. They would keep the session for a client that does not come back."""
-    server = Server()
-    line = Line(server)
-    gone = why == "the client gives up"
-    client = Client("ws://server/", dial=line.dial, reconnect=SOON, connect_timeout=0.1 if gone else 30)
-    if gone:
-        client.on("open", asyncio.Event().wait)
-    async with asyncio.timeout(10):
-        connecting = asyncio.create_task(client.connect())
-        await turns_until(lambda: line.connections)
-        ours, _ = line.connections[-1]
-        await turns(20)
+    async with story() as s:
+        ours, _ = s.ends
 
         async def close(code: int | None = None, reason: str = "") -> None:
             await turns(10)
             ours.abort()
 
         vars(ours)["close"] = close
-        if gone:
-            with pytest.raises(ConnectFailed):
-                await connecting
-            await turns_until(lambda: not server.peers)
-        else:
-            await connecting
-            dialed, accepted = memory_transports()
-            await asyncio.gather(client.bind(dialed), server.accept(accepted))
-            await turns_until(lambda: len(server.peers) == 1)
-        assert server.stats().detached == 0
-        await client.close()
-        await server.close()
-
-
-async def test_the_downtime_of_a_bound_connection_begins_with_the_drop() -> None:
-    async with story() as s:
-        loop = asyncio.get_running_loop()
-        await s.cut()
-        cut_at = loop.time()
-        await turns(100)
-        away = loop.time() - cut_at
         dialed, accepted = memory_transports()
         await asyncio.gather(s.client.bind(dialed), s.server.accept(accepted))
-        (info,) = s.back
-        assert info.downtime >= away > 0
+        await turns_until(lambda: len(s.server.peers) == 1)
+        assert s.server.stats().detached == 0
 
 
-async def test_without_a_connection_a_session_belongs_to_its_thread_too() -> None:
+async def test_what_waits_when_credentials_expire_is_handled_once_the_session_goes_on() -> None:
     async with story() as s:
-        peer = s.peer
-        await s.cut()
-        transport, _ = memory_transports()
-        for refused in (lambda: asyncio.run(peer.close()), lambda: peer.bind(transport)):
-            with pytest.raises(RuntimeError, match="an event loop in another thread"):
-                await asyncio.to_thread(refused)
-        assert peer.detached
+        got: list[int] = []
+        go_on = asyncio.Event()
+
+        @s.server.on("note", ordered=True)
+        async def note(n: int) -> None:
+            got.append(n)
+            await go_on.wait()
+
+        for n in range(4):
+            await s.client.emit("note", n)
+        await turns_until(lambda: got == [0])
+        s.line.down = True
+        served = served_peer(s.peer)
+        assert served is not None
+        served.expire_at(0.0)
+        await turns_until(lambda: s.peer.detached)
+        go_on.set()
+        await turns()
+        assert got == [0]
         await s.repair()
+        await turns_until(lambda: got == [0, 1, 2, 3])
+        assert s.back[0].resumed
 
 
 # ---------------------------------------------------------------- the first message
 
 
-class Listening:
-    """A client that says and hears control messages."""
-
-    def __init__(self, transport: MemoryTransport) -> None:
-        self.transport = transport
-        self.heard: list[Any] = []
-        transport.start(self)
-
-    def say(self, **fields: Any) -> None:
-        self.transport.send(json.dumps({"ws-wrapper": False, "wsrpc": fields}).encode())
-
-    def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-        self.heard.append(json.loads(payload))
-
-    def read_ended(self) -> None: ...
-
-    def pause_sending(self) -> None: ...
-
-    def resume_sending(self) -> None: ...
-
-    def connection_lost(self, info: CloseInfo, /) -> None: ...
-
-
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 0.01)
     making, made = asyncio.Event(), asyncio.Event()
+    made.set()
 
     class Greeter(Service):
-        def on_open(self) -> None:
-            pass
+        def on_open(self) -> None: ...
 
     async def make(peer: Peer) -> Greeter:
-        if peer.info.headers.get("wsrpc-resume"):
-            making.set()
-            await made.wait()
+        making.set()
+        await made.wait()
         return Greeter()
+
+    def say(transport: ScriptedTransport, **fields: Any) -> None:
+        transport.feed({"ws-wrapper": False, "wsrpc": fields})
 
     server = Server()
     server.add_service(Greeter, make)
-    line = Line(server)
-    async with asyncio.timeout(20):
-        first = Listening(await line.dial("ws://server/"))
-        first.say(t="hello", v=1, features=["resume"], limits={})
-        await turns_until(lambda: first.heard)
-        first.say(t="ack", n=0, bytes=0)
-        await turns(5)
-        (peer,) = server.peers
-        first.transport.abort()
-        await turns_until(lambda: peer.detached)
-        late = Listening(await line.dial("ws://server/", headers={"Wsrpc-Resume": "1"}))
-        await making.wait()
-        named = {name: first.heard[0]["wsrpc"][name] for name in ("sid", "token")}
-        late.say(t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
-        await turns(5)
-        made.set()
-        await turns_until(lambda: len(server.peers) == 2)
-        assert peer.detached and late.heard == []
-        await server.close()
+    first, late = ScriptedTransport(), ScriptedTransport()
+    peer = await server.accept(first)
+    assert isinstance(peer, Peer)
+    say(first, t="hello", v=1, features=["resume"], limits={})
+    [welcome] = first.take()
+    say(first, t="ack", n=0, bytes=0)
+    first.lose()
+    assert peer.detached
+    making.clear()
+    made.clear()
+    accepting = asyncio.create_task(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
+    await making.wait()
+    named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
+    say(late, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
+    made.set()
+    assert await accepting is not peer
+    assert len(server.peers) == 2 and late.take() == []
+    await server.close()

@@ -17,7 +17,7 @@ from leftovers import turns_until
 from raw_websocket import ask
 from websockets.utils import accept_key
 
-from wsrpc import Client, Handshake, Limits, Peer, Server, Service
+from wsrpc import Client, Handshake, Limits, Peer, Server
 from wsrpc._transports.listener import listen
 from wsrpc.transport import ConnectionInfo
 from wsrpc.types import WebSocketTransport
@@ -100,20 +100,9 @@ async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: li
     )
 
 
-class Nothing(Service):
-    def on_open(self) -> None:
-        """So that it does something."""
-
-
-ROOMS: dict[str, Any] = {"room_from": lobby}
-
-
-@pytest.mark.parametrize(("options", "service"), [({}, False), (ROOMS, False), ({}, True)])
-async def test_a_peer_is_the_same_whether_or_not_something_is_awaited(options: Any, service: bool) -> None:
-    """The fast path, and what has to be awaited: services, and ``room_from``."""
+@pytest.mark.parametrize("options", [{}, {"room_from": lobby}], ids=["fast", "awaited"])
+async def test_a_peer_is_the_same_whether_or_not_something_is_awaited(options: Any) -> None:
     server = Server(limits=LIMITS, **options)
-    if service:
-        server.add_service(Nothing)
     tasks: list[object] = []
 
     @server.on_handshake
@@ -139,8 +128,7 @@ async def test_a_peer_is_the_same_whether_or_not_something_is_awaited(options: A
             await server.emit("all")
         await turns_until(lambda: not server.peers)
         assert server.stats().closed == {1000: 1}
-    at_once = not options and not service
-    assert [task is None for task in tasks] == [True, at_once]
+    assert [task is None for task in tasks] == [True, not options]
 
 
 async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection_alone() -> None:

@@ -77,19 +77,6 @@ def test_messages_arrive_whole_and_in_order_however_they_are_cut(
     assert frames.messages == len(messages)
 
 
-@pytest.mark.parametrize("masked", [True, False])
-@pytest.mark.parametrize("step", [1, 700, COPIED + 100])
-def test_a_large_message_that_comes_in_many_reads_is_parsed_once(masked: bool, step: int) -> None:
-    collector = Collector()
-    frames = reader(masked)
-    large = bytes(range(256)) * (COPIED // 64)
-    data = frame(large, False, masked) + frame(b"next", True, masked)
-    for start in range(0, len(data), step):
-        frames.feed(data[start : start + step], collector, collector)
-    assert collector.messages == [(large, False), (b"next", True)]
-    assert frames.messages == 2
-
-
 REFUSED = {
     "unknown opcode": b"\x83\x05",
     "unknown opcode of a control frame": b"\x0b\x00",

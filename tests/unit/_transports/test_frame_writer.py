@@ -107,17 +107,6 @@ def test_what_one_turn_adds_is_written_together_at_its_end() -> None:
     assert len(writer.written) == 1
 
 
-def test_what_one_read_causes_is_written_when_the_read_ends() -> None:
-    writer = Writer(masked=True)
-    writer.held = True
-    writer.add(b"a", True)
-    writer.add(b"b", True)
-    assert not writer.loop.soon
-    writer.release()
-    assert [len(piece) for piece in writer.written] == [14]
-    assert not writer.loop.soon
-
-
 def test_a_client_begins_with_a_smaller_piece() -> None:
     for masked, first in ((False, FIRST_PIECE), (True, FIRST_OF_CLIENT)):
         writer = Writer(masked=masked)
@@ -178,18 +167,6 @@ class Member(FrameWriter):
         if b"again" in data:
             self.crowd.writers[0].add(b"next turn", True)
         self.crowd.written.append((self.number, data[2:]))
-
-
-def test_all_writers_of_a_loop_share_one_callback_for_the_end_of_a_turn() -> None:
-    crowd = Crowd(5)
-    for text in (b"a", b"b"):
-        for writer in crowd.writers:
-            writer.add(text, True)
-        assert len(crowd.loop.soon) == 1
-        crowd.loop.turn()
-        assert crowd.written == [(number, text) for number in range(5)]
-        assert not crowd.loop.soon
-        crowd.written.clear()
 
 
 def test_what_is_added_at_the_end_of_a_turn_is_written_at_the_end_of_the_next_one() -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -60,15 +58,6 @@ async def test_other_paths_are_no_answer() -> None:
         assert (await ask(listener.port, "/ws"))[0] == 403  # by its origin
         async with Server(limits=LIMITS).listen(healthz=None) as without:
             assert (await ask(without.port))[0] == 403
-
-
-async def test_clients_connect_beside_it_and_even_there() -> None:
-    server = Server(limits=LIMITS)
-    server.on("add", lambda a, b: a + b)
-    async with asyncio.timeout(PATIENCE), server.listen(healthz="/healthz") as listener:
-        for url in (listener.url, f"{listener.url}healthz"):
-            async with Client(url, limits=LIMITS) as client:
-                assert await client.request("add", 1, 2) == 3
 
 
 async def test_while_the_server_drains_it_says_so_and_clients_are_refused_with_503() -> None:
@@ -133,10 +122,16 @@ async def test_without_healthz_or_shared_the_port_is_free_as_soon_as_draining_be
             await asyncio.gather(working, closing)
 
 
-@pytest.mark.parametrize("path", ["healthz", "", "/health z", "/healthz?a", "/h#z", "/h\n"])
-def test_a_path_that_is_none_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="healthz= is a path such as '/healthz'"):
-        Server().listen(healthz=path)
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        *(({"healthz": path}, "healthz= is a path such as") for path in ("healthz", "", "/health z", "/healthz?a")),
+        ({"unix": "socket", "reuse_port": True}, "reuse_port= goes with host and port"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options: Any, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        Server().listen(**options)
 
 
 async def test_processes_may_share_a_port_and_the_log_says_once_what_that_means(
@@ -151,10 +146,3 @@ async def test_processes_may_share_a_port_and_the_log_says_once_what_that_means(
         first.listen(reuse_port=True)
     warnings = [record.getMessage() for record in caplog.records if "per worker" in record.getMessage()]
     assert len(warnings) == 2  # one for each server
-
-
-def test_reuse_port_goes_with_a_port(tmp_path: Path) -> None:
-    with socket.socket() as sock, pytest.raises(ValueError, match="reuse_port= goes with host and port"):
-        Server().listen(sock=sock, reuse_port=True)
-    with pytest.raises(ValueError, match="reuse_port= goes with host and port"):
-        Server().listen(unix=str(tmp_path / "socket"), reuse_port=True)

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 from leftovers import nothing_left as nothing_left
-from raw_websocket import raw_server
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits
+from wsrpc import Limits
 from wsrpc._transports.heartbeat import BUFFERS, Heartbeat, StallWatch
 from wsrpc.testing import Clock
 
@@ -77,17 +74,6 @@ def test_intervals_are_shortened_by_up_to_a_tenth_each_its_own_way() -> None:
     assert len(first) == 50
 
 
-def test_a_late_answer_counts_and_the_next_ping_is_due_from_the_last() -> None:
-    clock, line, heartbeat = beating()
-    payload = to_ping(clock, line)
-    clock.advance(3.9)
-    heartbeat.pong(payload)
-    clock.advance(20)
-    (one, _), (two, _) = line.pings
-    assert two - one == pytest.approx(one)
-    assert line.dropped is not None, "the second had no answer"
-
-
 def test_an_answer_that_takes_longer_than_an_interval_makes_the_next_ping_wait() -> None:
     clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=30.0))
     payload = to_ping(clock, line)
@@ -142,15 +128,14 @@ def test_a_slow_reader_is_not_dropped_and_its_answer_counts() -> None:
     assert to_ping(clock, line) != payload, "it goes on as ever"
 
 
-@pytest.mark.parametrize(("times", "amount"), [(20, 1000), (1, 200_000)], ids=["stops", "has taken the ping late"])
-def test_the_time_for_the_answer_begins_with_what_a_slow_reader_took_last(times: int, amount: int) -> None:
+def test_the_time_for_the_answer_begins_with_what_a_slow_reader_took_last() -> None:
     clock, line, _ = beating()
     line.full = True
     line.send(100_000)
     to_ping(clock, line)
-    for _ in range(times):
+    for _ in range(20):
         clock.advance(3)
-        line.take(amount)
+        line.take(1000)
     last = clock.time()
     clock.advance(100)
     assert line.dropped is not None
@@ -214,18 +199,6 @@ def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_in
     assert clock.next_deadline is None and not line.pings
 
 
-def test_after_stop_nothing_happens() -> None:
-    for advance in (0, 11):
-        clock, line, heartbeat = beating()
-        clock.advance(advance)
-        heartbeat.stop()
-        heartbeat.stop()
-        assert clock.next_deadline is None
-        if line.pings:
-            heartbeat.pong(line.pings[-1][1])
-        assert clock.next_deadline is None
-
-
 # ---------------------------------------------------------------- a full line
 
 
@@ -279,29 +252,3 @@ def test_writing_more_is_no_progress_and_a_connection_with_room_is_not_watched()
         line.send(1000)
         clock.advance(1)
     assert line.dropped is not None
-
-
-# ---------------------------------------------------------------- what users see
-
-SHORT = Limits(ping_interval=0.2, ping_timeout=0.2, close_timeout=60.0)
-PROMISE = 0.2 + 0.2 + 1.0
-
-
-@pytest.mark.usefixtures("nothing_left")
-async def test_a_client_whose_server_is_gone_learns_it_in_time_and_dials_again() -> None:
-    endings: list[CloseInfo] = []
-    async with raw_server() as server:
-        client = Client(server.url, limits=SHORT)
-        client.on("close", lambda peer, info: endings.append(info))
-        connecting = asyncio.create_task(client.connect())
-        await server.accept()
-        await connecting
-        start = asyncio.get_running_loop().time()
-        with pytest.raises(ConnectionLost) as caught:
-            await client.request("add", 1, 2)
-        assert asyncio.get_running_loop().time() - start < PROMISE
-        assert (caught.value.code, caught.value.outcome) == (1011, "unknown")
-        assert [(info.code, info.reason, info.was_clean, info.will_reconnect) for info in endings] == [
-            (1011, "no response to a ping within 0.2 s", False, True)
-        ]
-        await client.close()

@@ -151,7 +151,6 @@ PROXIES = {
     "http with a password": (http("Basic " + b64encode(b"me:p@ss").decode()), "http://me:p%40ss@127.0.0.1:{}/"),
     "http with a phrase that is not ASCII": (http(answer=b"HTTP/1.1 200 \xe9tabli\r\n\r\n"), "http://127.0.0.1:{}"),
     "socks5": (socks5(), "socks5://127.0.0.1:{}"),
-    "socks5h": (socks5(), "SOCKS5H://127.0.0.1:{}"),
     "socks5h with a password": (socks5("me"), "socks5h://me:me@127.0.0.1:{}"),
 }
 
@@ -184,24 +183,22 @@ async def test_a_proxy_that_speaks_tls(secure: bool, monkeypatch: pytest.MonkeyP
     assert proxy.asked == [("localhost", listener.port)]
 
 
-@pytest.mark.parametrize("scheme", ["ws", "wss"])
 @pytest.mark.parametrize(
     ("accept", "url", "error"),
     [
         (http("Basic other"), "http://127.0.0.1:{}", InvalidProxyStatus),
         (http(answer=b"HTTP/1.1 502 Bad\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyStatus),
-        (http(answer=b"HTTP/1.1 502 \xe9chec\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyStatus),
         (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
         (http(answer=b""), "http://127.0.0.1:{}", InvalidProxyMessage),
         (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
         (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),
     ],
-    ids=["who", "502", "502 not in ASCII", "garbage", "nothing", "too long", "wrong password"],
+    ids=["who", "502", "garbage", "nothing", "too long", "wrong password"],
 )
-async def test_a_proxy_that_refuses(scheme: str, accept: Accept, url: str, error: type[Exception]) -> None:
+async def test_a_proxy_that_refuses(accept: Accept, url: str, error: type[Exception]) -> None:
     async with Proxy(accept).running() as proxy:
         with pytest.raises(error):
-            await dial(f"{scheme}://localhost:1/", proxy=url.format(proxy.port), limits=LIMITS)
+            await dial("ws://localhost:1/", proxy=url.format(proxy.port), limits=LIMITS)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1/path", "http://user@127.0.0.1:1", "socks5://127.0.0.1:1?a=b"])

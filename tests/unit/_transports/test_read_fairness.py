@@ -45,18 +45,3 @@ async def test_a_read_takes_more_only_while_messages_are_large(monkeypatch: pyte
             if size >= MUCH:
                 room = next_read(size, messages)
     assert max(size for one_side in reads.values() for size, _ in one_side) > READ
-
-
-@pytest.mark.parametrize("size", [READ - 20, READ, 3 * READ, 1024 * 1024])
-async def test_large_messages_among_small_ones_arrive_whole_and_in_order(size: int) -> None:
-    server = Server(limits=Limits(close_timeout=2.0))
-    lengths: list[int] = []
-    server.on("take", lambda text: lengths.append(len(text)))
-    server.on("done", lambda: len(lengths))
-    async with server.listen() as listener, Client(listener.url) as client:
-        for _ in range(4):
-            await client.emit("take", "x" * size)
-            for number in range(20):
-                await client.emit("take", "x" * number)
-        assert await client.request("done") == 84
-    assert lengths == [size, *range(20)] * 4

@@ -11,8 +11,7 @@ import pytest
 from leftovers import nothing_left as nothing_left
 from tenacity import stop_after_attempt
 
-from wsrpc import Client, ConnectFailed, Handshake, Limits, Peer, Reconnect, Server, dial
-from wsrpc.testing import connect
+from wsrpc import Client, ConnectFailed, Handshake, Limits, Peer, Reconnect, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -98,31 +97,3 @@ async def test_a_certificate_is_renewed_while_connections_go_on(tmp_path: Path) 
                 assert await new.request("echo", "new") == "new"
             assert await old.request("echo", "old") == "old"
             assert certificate(old.peer)["serialNumber"] == first
-
-
-async def test_files_are_tried_before_the_context_in_use_gets_them() -> None:
-    """Why docs/how-to/tls.md loads them twice."""
-    server = echo_server()
-    context = serving()
-
-    def load(certificate: str, key: str) -> None:
-        for each in (ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), context):
-            each.load_cert_chain(MADE / certificate, MADE / key)
-
-    async with server.listen(ssl=context) as listener:
-        with pytest.raises(ssl.SSLError, match=r"(?i)key values mismatch"):
-            load("renewed.pem", "server.key")
-        async with Client(listener.url, ssl=trusting(), limits=LIMITS) as client:
-            assert await client.request("echo", "x") == "x"
-        with pytest.raises(ssl.SSLError, match=r"(?i)key values mismatch"):
-            context.load_cert_chain(MADE / "renewed.pem", MADE / "server.key")
-        with pytest.raises(OSError):
-            await dial(listener.url, ssl=trusting(), limits=LIMITS)
-
-
-async def test_in_memory_a_wss_url_counts_as_tls() -> None:
-    server = echo_server()
-    seen: list[Handshake] = []
-    server.on_handshake(seen.append)
-    async with connect(server, client=Client("wss://example.com/ws", reconnect=None)):
-        assert seen[0].secure

@@ -32,13 +32,6 @@ def test_a_turn_has_places_for_a_while_and_the_next_one_again() -> None:
     assert turns.take(AT_ONCE / 2)
 
 
-def test_what_costs_more_than_a_turn_has_gets_a_place_all_the_same() -> None:
-    turns = Turns(loop := Loop())
-    assert turns.take(10 * AT_ONCE) and not turns.take(0.0)
-    loop.turn()
-    assert turns.take(10 * AT_ONCE)
-
-
 def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who_comes_then() -> None:
     turns = Turns(loop := Loop())
     went: list[int] = []

@@ -12,10 +12,10 @@ import pytest
 from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, CONT, PING, PONG, TEXT, build_frame, raw_client, raw_server
+from raw_websocket import CLOSE, CONT, PING, PONG, TEXT, build_frame, raw_client
 from recorder import Recorder
 
-from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server, dial
+from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
 from wsrpc._transports.listener import Listener, listen
 from wsrpc.types import WebSocketTransport
 
@@ -54,21 +54,6 @@ async def test_a_port_waits_for_its_open_connections() -> None:
         await asyncio.gather(*waiting)
 
 
-async def test_a_connection_without_room_is_drained_by_all_who_wait() -> None:
-    async with listening() as (listener, accepted), raw_client(listener.port) as raw:
-        transport = await accepted.get()
-        for _ in range(2):  # what they wait for is made anew
-            while transport.unsent <= LIMITS.high_water:
-                transport.send(bytes(100_000), False)
-                transport.flush()
-            draining = [asyncio.create_task(transport.drain()) for _ in range(2)]
-            await turns(10)
-            assert not any(task.done() for task in draining)
-            while not all(task.done() for task in draining):
-                await raw.read()
-            await asyncio.gather(*draining)
-
-
 def frame(opcode: int, payload: bytes, **options: Any) -> bytes:
     return build_frame(opcode, payload, **{"masked": True, **options})
 
@@ -102,19 +87,6 @@ async def test_a_close_frame_says_what_was_wrong(frames: list[bytes], code: int,
         await raw.send(*frames)
         frame = await raw.next_of(CLOSE)
         assert (frame.code, frame.payload[2:].decode()) == (code, reason)
-
-
-async def test_a_large_message_is_on_its_way_before_the_turn_ends() -> None:
-    async with raw_server() as server:
-        dialing = asyncio.create_task(dial(server.url, limits=LIMITS))
-        peer = await server.accept()
-        transport = await dialing
-        transport.start(Recorder())
-        for _ in range(10):
-            transport.send(b"x" * 20_000)
-        # No turn of the loop since: what fills a piece does not wait for it.
-        assert len(peer.sock.recv(1 << 20)) > 60_000
-        transport.abort()
 
 
 async def test_the_library_s_own_log_is_below_ours(caplog: pytest.LogCaptureFixture) -> None:

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import pytest
 from in_a_thread import serving
 
-from wsrpc import Handshake, Server, with_options
-from wsrpc.blocking import Client, ClusterClient, Stream
+from wsrpc import Handshake, Server
+from wsrpc.blocking import Client, ClusterClient
 from wsrpc.cluster import Cluster
 from wsrpc.errors import EngineLost, PeerNotFound
 from wsrpc.testing import MemoryEngine
@@ -75,12 +74,6 @@ def world() -> Iterator[World]:
         yield World(engine, client)
 
 
-class Calls(Protocol):
-    def total(self, numbers: list[int]) -> int: ...
-    def upload(self, numbers: Iterable[int]) -> int: ...
-    def count(self, n: int) -> Stream[int]: ...
-
-
 class News(Protocol):
     def news(self, text: str) -> None: ...
 
@@ -112,15 +105,6 @@ def test_it_calls_peers_and_emits_to_rooms(world: World) -> None:
         with pytest.raises(PeerNotFound):
             shop.peer("user/2").request("total", [])
     assert shop.stats() is None
-
-
-def test_it_has_typed_proxies_and_threads_share_it(world: World) -> None:
-    with ClusterClient(world.engine, name="shop") as shop, ThreadPoolExecutor(10) as pool:
-        calls = shop.peer("user/1").proxy(Calls)
-        assert calls.total([1, 2]) == 3 and with_options(calls, timeout=5).upload([3, 4]) == 7
-        assert [*calls.count(3)] == [0, 1, 2]
-        numbers = [[n, 2 * n] for n in range(200)]
-        assert [*pool.map(calls.total, numbers)] == [3 * n for n in range(200)]
 
 
 def test_outside_of_its_block_it_refuses() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import queue
 import threading
@@ -14,7 +13,7 @@ import pytest
 from in_a_thread import Served, serving
 
 import wsrpc
-from wsrpc import BadArguments, RequestTimeout, Retry, Server, with_options
+from wsrpc import BadArguments, Server, with_options
 from wsrpc import Stream as AsyncStream
 from wsrpc.blocking import AnonymousChannel, Client, Stream
 
@@ -34,7 +33,6 @@ class Chat(Protocol):
     async def talk(self, greeting: str) -> wsrpc.AnonymousChannel: ...
     @wsrpc.method("get-user")
     async def get_user(self, number: int) -> str: ...
-    async def hang(self) -> None: ...
 
 
 class BlockingChat(Protocol):
@@ -47,7 +45,6 @@ class BlockingChat(Protocol):
     def talk(self, greeting: str) -> AnonymousChannel: ...
     @wsrpc.method("get-user")
     def get_user(self, number: int) -> str: ...
-    def hang(self) -> None: ...
 
 
 class Events(Protocol):
@@ -84,9 +81,6 @@ class ChatImplementation:
     def get_user(self, number: int) -> str:
         return f"user {number}"
 
-    async def hang(self) -> None:
-        await asyncio.Event().wait()
-
 
 @pytest.fixture(params=[Chat, BlockingChat], ids=["async contract", "blocking contract"])
 def served(request: pytest.FixtureRequest) -> Iterator[Served]:
@@ -113,15 +107,6 @@ def test_a_proxy_calls_what_either_contract_declares(client: Client) -> None:
         channel.emit("bye")
     assert chat.get_user(5) == "user 5"
     assert "BlockingChatProxy" in repr(chat) and str(inspect.signature(type(chat).say)).startswith("(self, text")
-
-
-def test_with_options(client: Client) -> None:
-    chat = client.of("chat").proxy(BlockingChat)
-    assert with_options(chat, timeout=5, retry=Retry()).say("hi") == 3
-    with pytest.raises(RequestTimeout):
-        with_options(chat, timeout=0.01).hang()
-    with pytest.raises(TypeError, match="is not a request, and retry= is for requests only"):
-        with_options(chat, retry=Retry()).history()
 
 
 def test_errors_name_the_member(client: Client) -> None:
@@ -151,14 +136,6 @@ def test_an_emitter_emits(served: Served, client: Client) -> None:
     events.said("Ada", text="hi")
     with_options(events, offline="fail").said("Bob")
     assert [shown.get() for _ in range(2)] == [("Ada", "hi"), ("Bob", "")]
-
-
-class OnlyStream(Protocol):
-    def count(self) -> Stream[int]: ...
-
-
-class OnlyChannel(Protocol):
-    def talk(self) -> AnonymousChannel: ...
 
 
 class Mixed(Protocol):
@@ -194,9 +171,8 @@ def test_what_a_blocking_client_cannot_call_is_refused(method: str, contract: An
 
 
 async def test_an_asynchronous_proxy_refuses_a_blocking_contract() -> None:
-    for contract in (BlockingChat, OnlyStream, OnlyChannel):
-        with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
-            wsrpc.Client().proxy(contract)
+    with pytest.raises(TypeError, match=r"contract for wsrpc\.blocking\.Client, a plain `def` is a request"):
+        wsrpc.Client().proxy(BlockingChat)
 
 
 # ------------------------------------------------------------ implementations on a blocking client
@@ -237,8 +213,6 @@ class Local:
     def get_user(self, number: int) -> str:
         self.note()
         return f"user {number}"
-
-    def hang(self) -> None: ...
 
 
 async def call_all(chat: Chat) -> None:

@@ -94,9 +94,3 @@ def test_the_table_names_only_what_exists() -> None:
             assert name[:-1] in inspect.signature(function).parameters
         else:
             assert hasattr(wsrpc.Peer if owner == "*" else getattr(wsrpc, owner), name)
-
-
-def test_a_blocking_method_is_documented() -> None:
-    for name in NAMES:
-        for method in public(getattr(wsrpc.blocking, name)):
-            assert inspect.getdoc(getattr(getattr(wsrpc.blocking, name), method)), f"{name}.{method}"

@@ -24,11 +24,3 @@ def test_a_function_that_blocks_holds_up_no_shutdown() -> None:
             workers.shutdown()
     finally:
         go_on.set()
-
-
-def test_an_idle_thread_has_ended_after_shutdown() -> None:
-    workers = Workers("test")
-    thread = workers.submit(threading.current_thread).result()
-    assert thread.is_alive()
-    workers.shutdown()
-    assert not thread.is_alive()
