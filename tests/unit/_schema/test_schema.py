@@ -6,6 +6,7 @@ import functools
 import json
 from collections.abc import AsyncIterable, AsyncIterator, Coroutine, Iterable
 from dataclasses import dataclass
+from datetime import time
 from enum import Enum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -285,3 +286,10 @@ def test_a_result_that_cannot_be_described_spoils_nothing_else() -> None:
     assert name.result == {} and name.notes == (why,)
     assert enum.result == {} and enum.notes[0].startswith(f"result: {__name__}.Mixed has no JSON Schema: Enums must")
     assert [parameter.schema for parameter in enum.parameters] == [INTEGER]
+
+
+def test_a_time_has_its_format() -> None:
+    def handler() -> Any: ...
+
+    handler.__annotations__["return"] = time
+    assert described(handler).result == {"type": "string", "format": "time"}
