@@ -4,7 +4,7 @@
 #   make demo    run the example that shows most at once
 #   make quick   after each change: formatting, lints, types and the tests of the core, in less than a minute
 #   make test    every test, the ones against Node and Go included; it needs tmux: apt-get install tmux
-#   make test-pythons   the unit and property tests on every other supported Python that is on the machine
+#   make test-pythons   the tests of what depends on the version, on every other supported Python of the machine
 #   make test-floors   the unit tests and those of the adapters with the lowest versions that pyproject.toml allows
 #   make test-browser   the tests in headless Chromium; screenshots in build/screenshots
 #   make pictures   the same, and the screenshots that the documentation shows are renewed, in docs/images

@@ -63,9 +63,10 @@ async def start(
         # Instead of the execution of a program, which the parent awaits: it goes on when the files are closed.
         try:
             os.closerange(3, 1 << 16)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGPIPE, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run below nohup
             prepare()
-            for number, disposition in ((signal.SIGINT, signal.default_int_handler), (signal.SIGPIPE, signal.SIG_IGN)):
-                signal.signal(number, disposition)
             os.environ.clear()
             os.environ.update(environment(env))
             sys.stdin, sys.stdout, sys.stderr = open(0), open(1, "w"), open(2, "w")  # noqa: SIM115
