@@ -64,7 +64,7 @@ async def test_a_full_connection_pauses_and_drain_waits_for_room(flavour: Flavou
 @over_sockets
 @pytest.mark.parametrize("how", ["reset", "close", "abort while closing"])
 async def test_a_full_connection_ends_and_drain_with_it(flavour: OverSockets, how: str) -> None:
-    """Whoever waits looks at the connection afterwards; `drain` does not raise."""
+    """`drain` does not raise: its caller looks at the connection afterwards."""
     # Where it is aborted nothing waits for `close_timeout`: it is far longer than the time limit of a test.
     limits = LIMITS if how == "close" else LIMITS.replace(close_timeout=1000.0)
     async with flavour.raw(limits, receive_buffer=4096) as (transport, raw):

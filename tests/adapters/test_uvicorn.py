@@ -196,7 +196,7 @@ async def echo(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def plays(*messages: Any, fails: bool = False) -> Any:
-    """An application that sends these messages to whoever connects."""
+    """An application that sends these messages to each client that connects."""
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

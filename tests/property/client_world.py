@@ -120,7 +120,7 @@ class WorldMachine(RuleBasedStateMachine):
         self.gate = asyncio.Event()
 
     def let_all_through(self, gate: str = "gate") -> None:
-        """Let whoever waits at a gate go on, and nobody who comes later."""
+        """Let the tasks that wait at a gate go on, and none that comes later."""
 
         def main() -> None:
             old = getattr(self, gate)

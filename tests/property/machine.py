@@ -44,7 +44,7 @@ class LoopMachine(RuleBasedStateMachine):
 
 
 class ConnectedPeers(LoopMachine):
-    """``peers``, ``clock`` and ``limits`` are given by the machine; ``gate`` holds back whoever waits for it."""
+    """``peers``, ``clock`` and ``limits`` are given by the machine; ``gate`` holds back the tasks that wait for it."""
 
     peers: list[Peer]
     clock: Clock

@@ -210,7 +210,7 @@ class Talker:
         return line
 
     async def wait(self) -> None:
-        """Wait for ``go``, whoever cancels it."""
+        """Wait for ``go``, also if the task is cancelled."""
         while not self.go.is_set():
             try:
                 await self.go.wait()

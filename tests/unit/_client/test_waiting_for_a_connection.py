@@ -1,4 +1,4 @@
-"""Whoever waits for a connection is told: it is there, or there will be none. In handlers, event loops and threads."""
+"""A caller that waits for a connection learns that it is there, or that none will come. In handlers, loops, threads."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ async def test_a_message_that_cannot_be_finished_closes_with_1011(fails: bool) -
 
 @pytest.mark.parametrize("breaks", [False, True])
 async def test_sending_waits_while_the_connection_is_full_and_keeps_the_order(breaks: bool) -> None:
-    """Whoever waits learns of the end."""
+    """A caller that waits for room learns of the end."""
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
         sending = [asyncio.create_task(connection.send(b"%05d" % n + bytes(100_000))) for n in range(200)]
         sending.append(asyncio.create_task(connection.send(bytes(1000) for _ in range(10))))

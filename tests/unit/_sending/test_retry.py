@@ -309,7 +309,7 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
         await task
     assert (caught.value.event, caught.value.timeout, caught.value.outcome) == ("q", 10, "unknown")
     assert isinstance(caught.value.__cause__, Overloaded)
-    # The attempt that runs over there is told.
+    # The attempt whose handler runs is cancelled on the other side.
     assert [(message["i"], "x" in message) for message in d.take()] == [(message["i"], True) for message in sent]
     d.assert_empty()
 
