@@ -112,7 +112,8 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
             for number in (-2, -1):  # both sides count now, so that the session can go on
                 await exchange(client, ours, theirs, number)
                 await exchange(peer, theirs, ours, number)
-            for number, (direction, after) in enumerate(CUTS):
+
+            async def cut(number: int, direction: Any, after: int) -> None:
                 async with proxy.cut_after(after, direction):
                     # The connections that come meanwhile are cut there, too, so this ends only when none is.
                     both = (exchange(client, ours, theirs, number), exchange(peer, theirs, ours, number))
@@ -121,13 +122,15 @@ async def test_a_cut_at_any_byte_loses_and_doubles_nothing(host: Host, dialing: 
                 await running
                 await turns_until(lambda: len(back) > number)
                 assert server.peers == (peer,)
+
+            for number, (direction, after) in enumerate(CUTS):
+                await cut(number, direction, after)
             await turns_until(lambda: len(theirs.notes) == len(ours.notes) == len(CUTS) + 2)
             assert theirs.notes == ours.notes == list(range(-2, len(CUTS)))
             assert all(info.resumed for info in back) and told == []
-            assert not +ours.ran and not +theirs.ran
-            await turns_until(
-                lambda: not any(each.pending or each.channels or each.active for each in (client.peer, peer))
-            )
+            assert not ours.ran and not theirs.ran
+            ends = (client.peer, peer)
+            await turns_until(lambda: not any(each.pending or each.channels or each.active for each in ends))
             await client.close()
             await turns_until(lambda: server.peers == ())
             assert sorted(told) == ["client", "server"]
