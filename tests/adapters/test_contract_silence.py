@@ -141,10 +141,11 @@ async def test_a_slow_reader_is_kept_over_tls() -> None:
     """Where asyncio's own transport for TLS says that nothing is unsent, and all of it is."""
     accepted: asyncio.Future[Transport] = asyncio.get_running_loop().create_future()
 
+    context, trusting = tls()
+
     async def accept(transport: Transport, handshake: object) -> None:
         accepted.set_result(transport)
 
-    context, trusting = tls()
     listener = await listen(accept, "127.0.0.1", 0, limits=PATIENT.replace(stall=1.0), ssl=context)
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVES)
