@@ -188,19 +188,6 @@ async def test_a_receiver_may_pause_at_a_message(flavour: Flavour) -> None:
         await recorder.count(2)
 
 
-@flavours
-async def test_a_paused_connection_closes_in_good_order(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS.replace(close_timeout=60.0)) as (ours, theirs):
-        recorder, other = Recorder.of(ours), Recorder.of(theirs)
-        ours.pause_receiving()
-        async with asyncio.timeout(8):
-            await ours.close(1000, "enough")
-        assert (await recorder.end()).was_clean
-        assert (await other.end()).reason == "enough"
-        ours.resume_receiving()
-        ours.pause_receiving()
-
-
 @able("heartbeat")
 async def test_a_paused_connection_is_not_taken_for_a_dead_one(flavour: OverSockets) -> None:
     async with flavour.raw(LIMITS.replace(ping_interval=0.02, ping_timeout=0.05)) as (transport, raw):
