@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from cluster_servers import servers
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client
-from wsrpc.engine import EngineConnection, EngineListener
+from wsrpc.engine import EngineListener
 from wsrpc.testing import MemoryEngine
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -35,7 +37,7 @@ class OverheardEngine(MemoryEngine):
         super().__init__()
         self.ears: list[Ear] = []
 
-    async def connect(self, listener: EngineListener, /) -> EngineConnection:
+    async def connect(self, listener: EngineListener, /) -> Any:
         self.ears.append(Ear(listener))
         return await super().connect(self.ears[-1])
 

@@ -70,21 +70,6 @@ async def test_what_is_counted_as_written_is_what_arrives(flavour: OverSockets) 
             assert sent - out.bytes_out == came - into.bytes_in > sum(SIZES)  # type: ignore[operator]
 
 
-@flavours
-async def test_what_was_sent_before_the_other_side_starts_is_kept(flavour: Flavour) -> None:
-    async with flavour.pair(LIMITS) as (ours, theirs):
-        answers = Recorder.of(theirs)
-        theirs.send(b"1")
-        theirs.send(b"2", False)
-        recorder = Recorder(lambda payload: ours.send(b"got " + payload))
-        ours.start(recorder)
-        theirs.send(b"3")
-        await recorder.count(3)
-        assert recorder.messages == [(b"1", True), (b"2", False), (b"3", True)]
-        await answers.count(3)
-        assert answers.texts == ["got 1", "got 2", "got 3"]
-
-
 @over_sockets
 async def test_what_arrived_before_start_is_delivered_in_it(flavour: OverSockets) -> None:
     early = [(TEXT, b"1"), (BINARY, b"2"), (TEXT, b"")]

@@ -11,7 +11,6 @@ from dialings import DIALINGS, Dialing
 from raw_websocket import accept_response, raw_server
 from served import LIMITS, echo_server, tls
 
-import wsrpc_adapters.picows
 from wsrpc import Client, Handshake, HandshakeRejected, Server, is_transient
 
 dialings = pytest.mark.parametrize("dialing", DIALINGS, ids=repr)
@@ -49,29 +48,6 @@ async def test_a_refused_handshake_has_status_body_and_headers(dialing: Dialing)
             await dialing.dial(listener.url, limits=LIMITS)
         error = caught.value
         assert (error.status, error.body, error.headers["www-authenticate"]) == (401, "no töken", "Bearer")
-
-
-@dialings
-async def test_whoever_says_nothing_is_given_up_after_open_timeout(dialing: Dialing) -> None:
-    async with raw_server() as server:
-        with pytest.raises(TimeoutError):
-            await dialing.dial(server.url, limits=LIMITS.replace(open_timeout=0.1))
-
-
-@dialings
-async def test_a_connection_that_ends_in_the_handshake(dialing: Dialing) -> None:
-    async with raw_server() as server:
-
-        async def end_all() -> None:
-            while True:  # aiohttp tries a second time
-                (await server.accept_tcp()).close()
-
-        ending = asyncio.create_task(end_all())
-        with pytest.raises(Exception) as caught:
-            await dialing.dial(server.url, limits=LIMITS)
-        assert is_transient(caught.value)
-        ending.cancel()
-        await asyncio.wait([ending])
 
 
 NOT_URLS = ["http://x/", "ws:///nothing", "ws://[::1", "ws://x/\r\nX-Evil: 1", "ws://x/#a", f"ws://{'ö' * 100}/"]
@@ -122,14 +98,6 @@ async def test_tls(dialing: Dialing) -> None:
         with pytest.raises(ssl.SSLError) as caught:
             await dialing.dial(url, limits=LIMITS)
         assert not is_transient(caught.value)
-
-
-async def test_picows_refuses_a_subprotocol_that_nobody_offered() -> None:
-    async with raw_server() as server, asyncio.TaskGroup() as group:
-        accepting = group.create_task(server.accept("Sec-WebSocket-Protocol: surprise"))
-        with pytest.raises(ConnectionError, match="not offered"):
-            await wsrpc_adapters.picows.dial(server.url)
-        assert await (await accepting).read_to_end() == b""
 
 
 @pytest.mark.parametrize("dialing", [one for one in DIALINGS if one.name != "aiohttp"], ids=repr)

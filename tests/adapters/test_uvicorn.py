@@ -7,14 +7,14 @@ import logging
 import re
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack
 from contextvars import ContextVar
 from typing import Annotated, Any
 
 import pytest
 from asgi_servers import uvicorn_serving
 from core_driver import turns
-from fastapi import Depends, FastAPI, WebSocket, WebSocketDisconnect, WebSocketException
+from fastapi import Depends, FastAPI, WebSocket, WebSocketException
 from leftovers import turns_until
 from raw_websocket import BINARY, CLOSE, TEXT, ask, asking, build_frame, handshake, raw_client
 from served import LIMITS, PEM, Endings, echo_server, tls
@@ -56,7 +56,7 @@ def adds_header(app: Any) -> Any:
 
 
 def make_app(server: Server) -> FastAPI:
-    """HTTP routes, a plain WebSocket route and a server side by side, with a dependency and a middleware."""
+    """An HTTP route and a server side by side, with a dependency and a middleware."""
     app = FastAPI(lifespan=lifespan(server))
     app.add_middleware(adds_header)
 
@@ -71,13 +71,6 @@ def make_app(server: Server) -> FastAPI:
     @app.websocket("/ws")
     async def ws(websocket: WebSocket, user: Annotated[str, Depends(current_user)]) -> None:
         await serve_websocket(server, websocket, state={"user": user})
-
-    @app.websocket("/plain")
-    async def plain(websocket: WebSocket) -> None:
-        await websocket.accept()
-        with suppress(WebSocketDisconnect):
-            while True:
-                await websocket.send_text(await websocket.receive_text())
 
     return app
 
@@ -103,15 +96,12 @@ async def test_a_server_beside_routes_of_fastapi(http: str, caplog: pytest.LogCa
             assert ada.peer.info.underlying.response.headers["x-seen"] == "yes"
             assert isinstance(peer.info.underlying, WebSocket) and peer.info.path == "/api/ws"
             assert peer.info.remote is not None and peer.info.remote[0] == "203.0.113.7"
-            async with raw_client(port, "/plain") as raw:
-                await raw.send(raw.frame(TEXT, b"plain"))
-                assert (await raw.next_of(TEXT)).payload == b"plain"
             answer = await ask(port, b"GET /hello HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             assert answer.startswith(b"HTTP/1.1 200") and b"x-seen: yes" in answer
         with pytest.raises(HandshakeRejected, match="403"):
             await dial(f"ws://127.0.0.1:{port}/ws", limits=LIMITS)
     said = [record.getMessage().split()[-1] for record in caplog.records if '"WebSocket ' in record.getMessage()]
-    assert said == ["[accepted]", "[accepted]", "403"], "the access log is uvicorn's"
+    assert said == ["[accepted]", "403"], "the access log is uvicorn's"
 
 
 async def test_over_tls_where_small_messages_are_sent_at_once_whatever_socket_uvicorn_listens_on() -> None:
