@@ -86,6 +86,8 @@ NOT_FOLLOWED = [
     "http://127.0.0.1:{port}/",
     "ws://127.0.0.1:{port}\\@localhost/",
     "ws://1ö.example/",
+    "ws://127.0.0.1:99999/",
+    "ws://ex%61mple/",
     "ws://[::1",
 ]
 
