@@ -19,7 +19,7 @@ import pytest
 from core_driver import turns
 from hosts import HOSTS, Host
 from leftovers import turns_until
-from raw_websocket import CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake
+from raw_websocket import BINARY, CLOSE, PING, PONG, TEXT, RawPeer, ask, asking, build_frame, handshake
 from served import LIMITS, echo_server, hosts, keeps_working, port_of
 
 from wsrpc import Handshake, Peer
@@ -417,3 +417,30 @@ async def test_somebody_who_leaves_in_the_handshake_gets_no_peer_and_harms_nobod
                 await reader.readexactly(1)
         go.set()
         await turns_until(lambda: len(server.peers) == 1)
+
+
+@pytest.mark.parametrize(
+    "host", [host for host in HOSTS if not {"early", "async handshake"} & host.cannot.keys()], ids=repr
+)
+async def test_what_comes_before_the_response_is_bounded(host: Host) -> None:
+    server, asked = echo_server(limits=LIMITS.replace(open_timeout=1000.0)), asyncio.Event()
+
+    @server.on_handshake
+    async def gate(given: Handshake) -> None:
+        asked.set()
+        await never_ends(given)
+
+    piece, most = build_frame(BINARY, bytes(1 << 16), masked=True), 64 << 20
+    async with host.serving(server) as url:
+        with socket.create_connection(("127.0.0.1", port_of(url))) as sock:
+            sock.setblocking(False)
+            sock.send(handshake("/ws"))
+            await asked.wait()
+            sent = stuck = 0
+            while stuck < 200 and sent < most:
+                try:
+                    sent, stuck = sent + sock.send(piece), 0
+                except BlockingIOError:
+                    stuck += 1
+                    await asyncio.sleep(0)
+        assert sent < most
