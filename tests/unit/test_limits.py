@@ -137,39 +137,33 @@ def event(number: int, *args: Any, to: str = "echo", **fields: Any) -> dict[str,
     return {"a": [to, number, *args], **fields}
 
 
-def nested(levels: int, kind: str = "array") -> Any:
-    """A value that is nested so deep; as an argument it is two levels deeper."""
+def nested(levels: int) -> Any:
+    """Arrays and objects in turn, nested so deep; as an argument the value is two levels deeper."""
     value: Any = 1
-    for _ in range(levels):
-        value = [value] if kind == "array" else {"k": value}
+    for level in range(levels):
+        value = [value] if level % 2 else {"k": value}
     return value
 
 
 FOUR = {"message": 10_000, "running": 8}
 """`Limits.running_bytes` is 40,000: there is room for four messages with `LARGE`, and for small ones."""
 LARGE = "x" * 9000
-DEEPER, MORE = "nested more than 5 deep", "more than 64 values"
-DEEP, MANY = {"nested too deep": 1}, {"too many values": 1}
 DROPPED = {"event dropped, too many wait": 1}
 
 RECEIVED: dict[str, Received] = {
-    "depth: array": Received(
-        {"depth": 5}, [request(1, nested(3))], [request(2, nested(4))], {2: BAD}, DEEP, says=DEEPER
-    ),
-    "depth: object": Received(
-        {"depth": 5}, [request(1, nested(3, "object"))], [request(2, nested(4, "object"))], {2: BAD}, DEEP, says=DEEPER
+    "depth": Received(
+        {"depth": 5},
+        [request(1, nested(3))],
+        [request(2, nested(4)), event(3, nested(4))],
+        {2: BAD},
+        {"nested too deep": 2},
+        says="nested more than 5 deep",
     ),
     "depth: unknown key": Received(
-        {"depth": 3},
-        [request(1)],
-        ['{"i":2,"a":["echo",2],"z":[[[]]]}'],
-        {2: BAD},
-        DEEP,
-        says="nested more than 3 deep",
+        {"depth": 3}, [request(1)], ['{"i":2,"a":["echo",2],"z":[[[]]]}'], {2: BAD}, {"nested too deep": 1}
     ),
-    "depth: event": Received({"depth": 5}, [event(1, nested(3))], [event(2, nested(4))], {}, DEEP, says=DEEPER),
     "depth: 512 levels": Received(
-        {}, [request(1, nested(62))], [request(2, nested(510))], {2: BAD}, DEEP, says="nested more than 64 deep"
+        {}, [request(1, nested(62))], [request(2, nested(510))], {2: BAD}, {"nested too deep": 1}
     ),
     "depth: 513 levels": Received(
         {}, [event(1)], [event(2, nested(511)), event(3)], closes=1007, says="nested more than 64 deep"
@@ -177,39 +171,28 @@ RECEIVED: dict[str, Received] = {
     "depth: 601 levels of 600": Received(
         {"depth": 600}, [event(1, nested(598))], [event(2, nested(599))], closes=1007, says="nested more than 600 deep"
     ),
-    "values: request": Received(
-        {"values": 64}, [request(1, [7] * 50)], [request(2, [7] * 64)], {2: BAD}, MANY, says=MORE
-    ),
-    "values: event": Received({"values": 64}, [event(1, [7] * 50)], [event(2, [7] * 64)], {}, MANY, says=MORE),
-    "values: text is one value": Received(
+    "values": Received(
         {"values": 64},
-        [request(1, "x" * 300), event(2, "x" * 70_000)],
-        [request(3, [7] * 64)],
-        {3: BAD},
-        MANY,
-        says=MORE,
-    ),
-    "values: keys": Received(
-        {"values": 64},
-        [request(1, {str(n): n for n in range(20)})],
-        [request(2, {str(n): n for n in range(32)})],
-        {2: BAD},
-        MANY,
-        says=MORE,
+        [request(1, [7] * 50), event(2, "x" * 70_000)],
+        [request(3, [7] * 64), event(4, [7] * 64), request(5, {str(n): n for n in range(32)})],
+        {3: BAD, 5: BAD},
+        {"too many values": 3},
+        says="more than 64 values",
     ),
     "values: arrays": Received(
-        {"values": 64}, [request(1, [[]] * 12)], [request(2, [[]] * 16)], {2: BAD}, MANY, says="16 arrays and objects"
+        {"values": 64},
+        [request(1, [[]] * 12)],
+        [request(2, [[]] * 16)],
+        {2: BAD},
+        {"too many values": 1},
+        says="16 arrays and objects",
     ),
-    "name: request": Received(
-        {"name": 8}, [request(1, to=NAME)], [request(2, to=NAME + "x")], {2: BAD}, says="8 bytes"
-    ),
-    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
-    "name: channel": Received({"name": 8}, [request(1, c=NAME)], [request(2, c=NAME + "x")], {2: BAD}, says="8 bytes"),
-    "name: event": Received(
+    "name": Received(
         {"name": 8},
-        [event(1, to=NAME)],
-        [event(2, to=NAME + "x"), event(3, c=NAME + "x")],
-        {},
+        [request(1, to=NAME), request(2, c=NAME), event(3, to=NAME)],
+        [request(n, **{key: NAME + "x"}) for n, key in ((4, "to"), (5, "c"))]
+        + [event(n, **{key: NAME + "x"}) for n, key in ((6, "to"), (7, "c"))],
+        {4: BAD, 5: BAD},
         {"name too long": 2},
         says="8 bytes",
     ),
@@ -221,14 +204,11 @@ RECEIVED: dict[str, Received] = {
         {"above the rate": 4},
         says="more than 3 requests and events per second",
     ),
-    "arguments: request": Received(
-        {}, [request(1, *range(62))], [request(2, *range(64))], {2: BAD}, says="got 65 arguments, at most 64"
-    ),
-    "arguments: event": Received(
+    "arguments": Received(
         {},
-        [event(1, *range(62))],
-        [event(2, *range(64))],
-        {},
+        [request(1, *range(62)), event(2, *range(62))],
+        [request(3, *range(64)), event(4, *range(64))],
+        {3: BAD},
         {"too many arguments": 1},
         says="got 65 arguments, at most 64",
     ),
@@ -250,17 +230,10 @@ RECEIVED: dict[str, Received] = {
         runs=[4],
         waits=1,
     ),
-    "running_bytes: requests": Received(
+    "running_bytes": Received(
         FOUR,
-        [request(n, LARGE, to="wait") for n in range(1, 5)],
+        [kind(n, LARGE, to="wait") for n, kind in enumerate((request, event, request, event), 1)],
         [request(5, LARGE, to="wait"), event(6)],
-        runs=[5, 6],
-        waits=2,
-    ),
-    "running_bytes: events": Received(
-        FOUR,
-        [event(n, LARGE, to="wait") for n in range(1, 5)],
-        [event(5, LARGE, to="wait"), request(6)],
         runs=[5, 6],
         waits=2,
     ),
@@ -383,27 +356,18 @@ REFUSED: dict[str, dict[str, type[Exception] | None]] = {
     "sender": {
         "request": MessageTooBig,
         "response": RemoteError,
-        "rejection": RemoteError,
-        "item": RemoteError,
-        "item of an upload": MessageTooBig,
         "emit": MessageTooBig,
-        "emit_nowait": MessageTooBig,
         "broadcast": None,
     },
     "receiver": {
         "request": BadArguments,
         "response": BadResult,
-        "rejection": BadResult,
-        "item": BadResult,
-        "item of an upload": RemoteError,
         "emit": None,
-        "emit_nowait": None,
         "broadcast": None,
     },
-    "connection": dict.fromkeys(["request", "response", "rejection", "item", "item of an upload"], ConnectionLost),
+    "connection": dict.fromkeys(["request", "response"], ConnectionLost),
 }
 """What the caller gets, by who refuses the value and how it is sent. An event has no caller."""
-TO_CLIENT = ("response", "rejection", "item", "broadcast")
 
 
 @pytest.mark.parametrize(
@@ -421,18 +385,8 @@ async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
     server = Server(limits=limits, extensions=row.wsrpc)
     client = Client(limits=limits, extensions=row.wsrpc)
 
-    def reject() -> None:
-        raise RpcError("no", data=row.above)
-
-    async def items() -> AsyncIterator[Any]:
-        yield 1
-        yield row.above
-
-    async def last(values: AsyncIterator[Any]) -> Any:
-        return [value async for value in values][-1]
-
-    handlers: dict[str, Any] = {"echo": lambda value: value, "get": lambda: row.above, "reject": reject}
-    for name, handler in (handlers | {"items": items, "last": last, "wait": go.wait, "note": noted.put_nowait}).items():
+    handlers: dict[str, Any] = {"echo": lambda value: value, "get": lambda: row.above}
+    for name, handler in (handlers | {"wait": go.wait, "note": noted.put_nowait}).items():
         server.on(name, handler)
     client.on("note", noted.put_nowait)
     async with connect(server, client=client):
@@ -448,17 +402,8 @@ async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
                     await client.request("echo", row.above)
                 case "response":
                     await client.request("get")
-                case "rejection":
-                    await client.request("reject")
-                case "item":
-                    async for item in client.stream("items"):
-                        assert item == 1
-                case "item of an upload":
-                    await client.request("last", send=[1, row.above])
                 case "emit":
                     await client.emit("note", row.above)
-                case "emit_nowait":
-                    client.emit_nowait("note", row.above)
                 case "broadcast":
                     report = await server.emit("note", row.above)
 
@@ -478,7 +423,7 @@ async def test_a_value_above_a_limit_fails_its_own_call_and_nothing_else(
         assert await noted.get() == "the next one"
         go.set()
         assert await waiting is True
-        receiver, sender = (client.peer, peer) if how in TO_CLIENT else (peer, client.peer)
+        receiver, sender = (client.peer, peer) if how in ("response", "broadcast") else (peer, client.peer)
         assert receiver.ignored == ({row.counted: 1} if row.counted else {})
         assert not sender.ignored.keys() - {"abort of no channel"}
 
@@ -501,14 +446,12 @@ class Counted(NamedTuple):
 
 
 COUNTED: dict[str, Counted] = {
-    "rate": Counted("echo", 3, Overloaded, "more than 3 requests and events", server={"rate": 3}),
     "pending": Counted("wait", 2, TooManyRequests, "Limits.pending=2", {"pending": 2}),
     "running": Counted("wait", 9, None, server={"running": 2}, begin=2),
     "running_bytes": Counted("wait", 9, None, server=FOUR, begin=4),
     "waiting": Counted("wait", 9, None, server={"running": 1, "waiting": 1}, begin=1),
     "waiting, plain": Counted("wait", 3, Overloaded, "2 messages", server={"running": 1, "waiting": 2}, wsrpc=False),
-    "channels: streams": Counted("count", 2, Overloaded, "2 channels are open", server={"channels": 2}),
-    "channels: conversations": Counted("talk", 2, Overloaded, "2 channels are open", server={"channels": 2}),
+    "channels": Counted("count", 2, Overloaded, "2 channels are open", server={"channels": 2}),
     "rooms": Counted("join", 2, RpcError, "in 2 rooms already", server={"rooms": 2}),
 }
 
@@ -530,11 +473,6 @@ async def test_one_call_too_many_waits_or_raises_and_the_others_go_on(row: Count
         yield number
         await go.wait()
 
-    @server.on("talk")
-    async def talk(number: int, channel: AnonymousChannel) -> None:
-        await channel.emit("number", number)
-        await channel.wait_closed()
-
     server.on("echo", lambda number: number)
     server.on_join(lambda peer, room: True)
 
@@ -545,17 +483,10 @@ async def test_one_call_too_many_waits_or_raises_and_the_others_go_on(row: Count
                     received = await anext(items)
                     await go.wait()
                     return received
-            case "talk":
-                async with await client.open_channel("talk", number) as channel:
-                    received = await anext(channel.events("number"))
-                    await go.wait()
-                    return received
             case "join":
                 await client.of("rooms").request("join", str(number))
                 return number
-            case "wait":
-                return await client.request("wait", number, LARGE)
-        return await client.request("echo", number)
+        return await client.request("wait", number, LARGE)
 
     async with connect(server, client=client, clock=Clock()):
         calls = [start(call(number)) for number in range(row.within)]
@@ -691,7 +622,7 @@ class Unread(NamedTuple):
 UNREAD: dict[str, Unread] = {
     f"{limit}: {reader}": Unread({limit: 10_000 if limit == "stream_queue" else 14_000}, reader, limit)
     for limit in ("stream_queue", "unread_bytes")
-    for reader in ("stream", "events", "events on a named channel", "events on an anonymous channel")
+    for reader in ("stream", "events", "events on an anonymous channel")
 }
 
 
@@ -718,9 +649,6 @@ async def test_a_reader_that_does_not_read_gets_what_fits_and_then_an_error(row:
             message["h"] = h = d.take()[0]["i"]
             await d.fed({"i": h, "h": h})
             reading = start(consume((await opening).events("tick")))
-        case "events on a named channel":
-            message["c"] = "named"
-            reading = start(consume(d.peer.of("named").events("tick")))
         case _:
             reading = start(consume(d.peer.events("tick")))
     other = d.peer.of("other").events("tick")
