@@ -39,8 +39,7 @@ def blocks_of(page: str) -> list[Block]:
 
 
 def commands_of(block: Block) -> list[str]:
-    assert all(line.startswith("$ ") for line in block.text.splitlines())
-    return [line.removeprefix("$ ") for line in block.text.splitlines()]
+    return re.findall(r"^\$ (.*)$", block.text, re.MULTILINE)
 
 
 def is_terminal(block: Block) -> bool:
@@ -172,7 +171,7 @@ def test_every_page_is_followed() -> None:
 
 
 def test_the_files_are_those_of_the_example() -> None:
-    """In the end: the first step of `todo.py` has a file of its own, and `test_new_lines_are_marked` has the others."""
+    """In the end: the first step of `todo.py` has a file of its own."""
     shown: dict[str, list[str]] = {}
     for page in PAGES:
         for block in blocks_of(page):
@@ -205,20 +204,3 @@ def test_the_commands_that_install() -> None:
         "pip install '../wsrpc[aiohttp,cli]' pytest pytest-asyncio",
         "wsrpc --version",
     ]
-
-
-def test_new_lines_are_marked() -> None:
-    """``hl_lines`` names the lines that a step adds to a file; the step before it shows the others."""
-    steps = {"webapp.py": ("browser.md", "streams.md"), "todo_client.py": ("client.md", "drops.md")}
-    for name, (before, after) in steps.items():
-        [old] = [block.text for block in blocks_of(before) if block.title == name]
-        [new] = [block.text for block in blocks_of(after) if block.title == name]
-        text = (TUTORIAL / after).read_text("utf-8")
-        found = re.search(rf'title="{name}" hl_lines="([\d -]+)"', text)
-        assert found is not None
-        marked: set[int] = set()
-        for part in found[1].split():
-            first, _, last = part.partition("-")
-            marked.update(range(int(first), int(last or first) + 1))
-        kept = [line for number, line in enumerate(new.splitlines(), 1) if line and number not in marked]
-        assert kept == [line for line in old.splitlines() if line and line != "from wsrpc import Client, RemoteError"]
