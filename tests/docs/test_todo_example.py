@@ -24,6 +24,7 @@ EXAMPLE = ROOT / "examples" / "todo"
 PAGES = ["index.md", "server.md", "handlers.md", "client.md", "browser.md", "streams.md", "drops.md", "tests.md"]
 PORT = "8080"
 COMMANDS = {"pytest": [PYTHON[0], "-m", "pytest"], "python": PYTHON, "wsrpc": [PYTHON[0], "-m", "wsrpc"]}
+UNTIL_INTERRUPTED = ("python todo.py", "python webapp.py", "python todo_client.py")
 
 
 class Block(NamedTuple):
@@ -56,19 +57,16 @@ class Terminal:
         self._folder = folder
         self._port = port
         self._process: Process | None = None
-        self._unread: list[str] = []
+        self.unread: list[str] = []
 
     async def run(self, command: str) -> None:
         await self.interrupt()
         name, *arguments = shlex.split(command.replace(PORT, str(self._port)))
         self._process = await start(*COMMANDS[name], *arguments, cwd=self._folder, stderr=STDOUT)
-
-    async def run_to_its_end(self, command: str) -> None:
-        """Run a command that ends by itself, and keep its output for `read`."""
-        await self.run(command)
-        assert self._process is not None and self._process.stdout is not None
-        self._unread += (await self._process.stdout.read()).decode().splitlines()
-        await self._process.wait()
+        if command not in UNTIL_INTERRUPTED:
+            assert self._process.stdout is not None
+            self.unread += (await self._process.stdout.read()).decode().splitlines()
+            await self._process.wait()
 
     async def interrupt(self) -> None:
         if self._process is None:
@@ -94,15 +92,12 @@ class Terminal:
         return lines
 
     async def _next_line(self) -> str:
-        if self._unread:
-            return self._unread.pop(0)
+        if self.unread:
+            return self.unread.pop(0)
         assert self._process is not None and self._process.stdout is not None
         line = await self._process.stdout.readline()
         assert line, "the program has ended"
         return line.decode().rstrip("\n")
-
-    def check_that_all_was_read(self) -> None:
-        assert self._unread == []
 
 
 def without_chance(line: str) -> str:
@@ -111,7 +106,7 @@ def without_chance(line: str) -> str:
 
 
 async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[str, Terminal]) -> None:
-    for number, block in enumerate(blocks):
+    for block in blocks:
         if not block.title:
             continue
         if not is_terminal(block):
@@ -125,13 +120,8 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             if commands == ["npm install ws-wrapper", "mkdir page"]:
                 (folder / "node_modules").symlink_to(JS / "node_modules")
                 continue
-            *before, last = commands
-            for command in before:
-                await terminal.run_to_its_end(command)
-            if await_end(blocks, number):
-                await terminal.run_to_its_end(last)
-            else:
-                await terminal.run(last)
+            for command in commands:
+                await terminal.run(command)
         else:
             if block.text[0] in "[{":  # an answer, which `wsrpc call` indents on a terminal, and only there
                 [line] = await terminal.read(1)
@@ -142,12 +132,7 @@ async def follow(blocks: list[Block], folder: Path, port: int, terminals: dict[s
             printed = [without_chance(line) for line in await terminal.read(len(shown))]
             in_order = "-- back: nothing was missed" not in shown
             assert printed == shown if in_order else sorted(printed) == sorted(shown)
-            terminal.check_that_all_was_read()
-
-
-def await_end(blocks: list[Block], number: int) -> bool:
-    """Whether the command ends by itself. The server and the client that watches run until they are interrupted."""
-    return commands_of(blocks[number])[-1] not in ("python todo.py", "python webapp.py", "python todo_client.py")
+            assert terminal.unread == []
 
 
 async def test_the_reader_sees_what_the_pages_show(tmp_path: Path) -> None:
