@@ -606,17 +606,13 @@ UNREADABLE, DEEP, MANY = "unreadable", "nested too deep", "too many values"
 UNDECODED: dict[str, tuple[Codec, bytes, str, str]] = {
     # the encoded value, as what its message is counted, and what a caller is told
     "half a surrogate pair": (JSON, rb'"\ud800"', UNREADABLE, "does not decode"),
-    "halves the wrong way round": (JSON, rb'{"k":"\uDC00\uD800"}', UNREADABLE, "does not decode"),
     "NaN": (JSON, b"NaN", UNREADABLE, "does not decode"),
-    "beyond a double": (JSON, b"1e400", UNREADABLE, "does not decode"),
     "nested too deep": (JSON, b"[" * 65 + b"]" * 65, DEEP, "nested more than 64 deep"),
     "too many numbers": (JSON, b"[0" + b",0" * 50_000 + b"]", MANY, "more than 40000 values"),
     "too many arrays": (JSON, b"[0" + b",[]" * 12_000 + b"]", MANY, "than 10000 arrays and objects"),
     "floats slow to read": (JSON, b"[0" + b",5e-324" * 5000 + b"]", MANY, "floats that take long to read"),
     "deep in MessagePack": (MSGPACK, b"\x91" * 65 + b"\xc0", DEEP, "nested more than 64 deep"),
-    "many in MessagePack": (MSGPACK, b"\xdd\x00\x00\xff\xff" + bytes(0xFFFF), MANY, "more than 40000 values"),
     "numbers as keys": (MSGPACK, keys(8193, b"\x01"), MANY, "more than 8192 numbers as keys"),
-    "arrays as keys": (MSGPACK, keys(2000, b"\x91\x01"), MANY, "more than 256 arrays or timestamps as keys"),
 }
 
 
@@ -665,13 +661,6 @@ async def result_undecoded(u: Undecoded, said: str) -> None:
         await asking
 
 
-async def rejection_undecoded(u: Undecoded, said: str) -> None:
-    asking, i = await u.asks(u.d.peer.request("ask"))
-    await u.fed(i=i, e={"message": "no", "data": VALUE}, _=1)
-    with pytest.raises(BadResult, match=f"the response to 'ask' .*{said}"):
-        await asking
-
-
 async def cancellation_undecoded(u: Undecoded, said: str) -> None:
     await u.fed(i=1, a=["wait"])
     [answer] = await u.fed(i=1, x=VALUE)
@@ -705,7 +694,6 @@ async def abort_undecoded(u: Undecoded, said: str) -> None:
         request_undecoded,
         event_undecoded,
         result_undecoded,
-        rejection_undecoded,
         cancellation_undecoded,
         item_undecoded,
         abort_undecoded,
