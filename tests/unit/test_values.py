@@ -12,17 +12,14 @@ import enum
 import logging
 import math
 from base64 import b64encode
-from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from uuid import UUID
 
-import attrs
 import msgspec
 import pydantic
 import pytest
@@ -76,11 +73,6 @@ class Cup:
 class Point(msgspec.Struct):
     x: int
     y: float = 0.5
-
-
-@attrs.define
-class Seat:
-    row: int
 
 
 class Account(pydantic.BaseModel):
@@ -173,18 +165,13 @@ VALUES = {
     "text and a number like nan": same([["\u02ff", 0xCB7F]]),
     "bytes in an object": Row([{"k": b"x"}, 1e308], [{"k": "eA=="}, 1e308], [{"k": b"x"}, 1e308], [{"k": b"x"}, 1e308]),
     "an array": same([1, [2, []], {"k": None}]),
-    "a tuple": Row((1, ("x",)), [1, ["x"]]),
     "a set": Row({1}, [1]),
-    "a deque": Row(deque([1, 2]), [1, 2]),
-    "a range": Row(range(3), [0, 1, 2]),
     "items": Row({"a": 1}.items(), [["a", 1]]),
     "odd names": same({"": 0, "__proto__": {"x": 1}, "__class__": 1, "constructor": 2, "\x00": 3}),
     "a mapping": Row(MappingProxyType({"a": range(2)}), {"a": [0, 1]}),
     "keys that collide": beyond_json({"1": "text", 1: "number"}, {"1": "number"}),
     "bytes as a key": beyond_json({b"\xff": 0}, {"/w==": 0}),
-    "a date as a key": Row({date(2026, 1, 2): 0}, {"2026-01-02": 0}),
     "an instant as a key": beyond_json({INSTANT: 0}, {"2026-01-02T03:04:05.000006Z": 0}),
-    "an enum as a key": Row({Colour.RED: 0}, {"red": 0}),
     "an enum of integers as a key": Row({Level.HIGH: 0}, {"3": 0}, ..., {3: 0}),
     "an enum of bytes as a key": Row({Blob.FIRST: 0}, {"/w==": 0}, ..., {b"\xff": 0}),
     "an instant": beyond_json(INSTANT, "2026-01-02T03:04:05.000006Z"),
@@ -195,23 +182,19 @@ VALUES = {
         datetime(2026, 1, 2, tzinfo=UTC),
     ),
     "a date": Row(date(2026, 1, 2), "2026-01-02"),
-    "a time": Row(time(3, 4), "03:04:00"),
     "a timedelta": Row(timedelta(seconds=90), "PT90S"),
-    "a UUID": Row(UUID(int=1), "00000000-0000-0000-0000-000000000001"),
     "a Decimal": Row(Decimal("1.50"), "1.50"),
     "an enum": Row(Colour.RED, "red"),
     "an enum of integers": Row(Level.HIGH, 3),
     "an enum of bytes": Row(Blob.FIRST, "/w==", b"\xff", b"\xff"),
     "a dataclass": Row(Cup("tea"), {"drink": "tea", "size": 2}),
     "a Struct": Row(Point(1), {"x": 1, "y": 0.5}),
-    "an attrs class": Row(Seat(2), {"row": 2}),
     "a model": Row(Account(name="x", since=date(2026, 1, 2)), {"name": "x", "since": "2026-01-02"}),
     "what the hook encodes": Row(Money(5), {"cents": 5}),
     "what the hook encodes, inside": Row(
         [{"k": (Money(5), NAN)}], [{"k": [{"cents": 5}, None]}], ..., [{"k": [{"cents": 5}, NAN]}]
     ),
     "a deep one": same(deep(50)),
-    "many": same([[], {}] * 500),
 }
 ONLY_JSON = {"2**64": same(2**64), "less than 64 bits": same(-(2**63) - 1), "2**100, inside": same([{"k": 2**100}])}
 """MessagePack as the codec refuses these. Negotiated, they travel as JSON."""
@@ -558,10 +541,6 @@ TYPED: list[tuple[TypedDirection, type[Exception] | None]] = [
 FITTING: list[tuple[Any, Any, Any]] = [
     # a type, a value of it, and one that does not fit
     (bytes, BLOB, 5),
-    (float, 1.5, "1.5"),
-    (datetime, INSTANT, "soon"),
-    (Decimal, Decimal("1.50"), "x"),
-    (Colour, Colour.RED, "blue"),
     (Cup, Cup("tea"), {"size": 1}),
     (Account, Account(name="x", since=date(2026, 1, 2)), {"name": 5}),
     (dict[bytes, int], {b"\xff": 1}, {"/w==": "1"}),

@@ -96,16 +96,6 @@ def test_declarations_of_channels_routers_and_clients() -> None:
     assert [(p.name, p.optional) for p in describe(server).emits[0].parameters] == [("at", False), ("by", False)]
 
 
-def test_a_type_without_a_schema_is_noted() -> None:
-    class Addresses(Protocol):
-        async def moved(self, to: IPv4Address) -> None: ...
-
-    server = Server(enc_hook=str, dec_hook=lambda tp, value: tp(value))
-    server.declare(Addresses)
-    [moved] = describe(server).emits
-    assert moved.notes == ("parameter 'to': ipaddress.IPv4Address has no JSON Schema",)
-
-
 # ---------------------------------------------------------------- defaults
 
 

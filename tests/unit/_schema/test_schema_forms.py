@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
@@ -179,19 +178,8 @@ class Odd(pydantic.BaseModel):
 def test_models_that_pydantic_cannot_describe() -> None:
     def handler(odd: Odd, model: Model) -> None: ...
 
-    class Described(pydantic.BaseModel):
-        made: Any = object()  # pydantic warns of that
-
-    def fine() -> Described:
-        raise NotImplementedError
-
-    fine.__annotations__ = {"return": Described}
     server = Server()
     server.on("event", handler)
-    server.on("fine", fine)
-    with warnings.catch_warnings(record=True) as caught:
-        events = describe(server).events
-    assert caught == []
-    assert events[0].parameters[0].schema == {} and "Odd has no JSON Schema" in events[0].notes[0]
-    assert events[0].parameters[1].schema == {"$ref": "#/$defs/Model"}
-    assert events[1].notes == ()
+    [event] = describe(server).events
+    assert event.parameters[0].schema == {} and "Odd has no JSON Schema" in event.notes[0]
+    assert event.parameters[1].schema == {"$ref": "#/$defs/Model"}
