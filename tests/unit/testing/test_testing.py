@@ -122,8 +122,8 @@ async def test_what_a_url_tells_counts() -> None:
     asked: list[Handshake] = []
     server.on_handshake(asked.append)
     client = Client(lambda: "wss://ada:secret@example.com/ws?token=x", reconnect=None)
-    for options, path, query in (({}, "/ws", {"token": "x"}), ({"path": "/other"}, "/other", {})):
-        async with connect(server, client=client, **options):
+    for given, path, query in ((None, "/ws", {"token": "x"}), ("/other", "/other", {})):
+        async with connect(server, client=client, path=given):
             handshake = asked.pop()
             assert (handshake.path, dict(handshake.query), handshake.host) == (path, query, "example.com")
             assert handshake.secure and handshake.headers["authorization"] == "Basic YWRhOnNlY3JldA=="
