@@ -195,6 +195,7 @@ RECEIVED: dict[str, Received] = {
         {"name too long": 2},
         says="8 bytes",
     ),
+    "name: wide characters": Received({"name": 12}, [request(1)], [request(2, to="😀" * 4)], {2: BAD}, says="12 bytes"),
     "rate": Received(
         {"rate": 3},
         [request(1), event(2), request(3, c=NAME)],
