@@ -861,6 +861,10 @@ def test_the_page_has_each_limit_with_its_default() -> None:
     assert {field: default_of(text) for field, text in FIELDS.items()} == msgspec.structs.asdict(Limits())
 
 
+def test_small_messages_have_4_kib_for_each_that_may_run() -> None:
+    assert Limits(message=1000, running=8).running_bytes == 32 * 1024
+
+
 def test_each_limit_of_the_page_is_exceeded_by_a_row_or_a_test() -> None:
     rows = [name for table in (RECEIVED, SENT, COUNTED, TIMED, UNREAD, CLOSED) for name in table]
     covered = {limit for name in rows for limit in re.split(", ", name.partition(":")[0])} | ALONE.keys()
