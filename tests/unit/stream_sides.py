@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 from core_driver import Driven, start, turns
 from stream_driver import Both, emptied, welcome
 
-from wsrpc import AnonymousChannel, Context, Limits, Server, Stream
+from wsrpc import AnonymousChannel, Context, Limits, Stream
 
 
 async def requested(d: Driven, *with_it: Any) -> AnonymousChannel:
@@ -72,30 +70,6 @@ async def reading(limits: Limits | None = None, **options: Any) -> tuple[Driven,
     d.feed({"i": i, "h": 1})
     assert await entering is stream
     return d, stream, i
-
-
-def surroundings(server: Server) -> list[Any]:
-    """Steps, into which ``server``'s handler context and a middleware write when they are entered and left."""
-    steps: list[Any] = []
-
-    @asynccontextmanager
-    async def around(ctx: Context) -> AsyncGenerator[None]:
-        steps.append("context in")
-        try:
-            yield
-        finally:
-            steps.append("context out")
-
-    async def middleware(ctx: Context, call_next: Any) -> Any:
-        steps.append(f"middleware in {ctx.event}")
-        try:
-            return await call_next(ctx)
-        finally:
-            steps.append(f"middleware out {ctx.event}")
-
-    server.handler_context = around
-    server.use(middleware)
-    return steps
 
 
 async def over(d: Driven) -> None:

@@ -33,8 +33,6 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
         ("something else", None, {"d": "something else"}),
         (RpcError("no"), None, {"e": {"message": "no"}, "_": 1}),
         ("the channel", "no", {"e": "no"}),
-        ("the channel", {"n": 1}, {"e": {"n": 1}}),
-        ("the channel", RpcError("no", code="E"), {"e": {"message": "no", "code": "E"}, "_": 1}),
         ("the channel", ValueError("no"), {"e": {"message": "no"}, "_": 1}),
     ],
     ids=str,
@@ -156,7 +154,7 @@ async def test_a_channel_that_comes_too_late_is_aborted_once(how: str) -> None:
     await emptied(d.peer)
 
 
-@pytest.mark.parametrize("h", ["5", "x", 5, -1, 1.5, True, [1], {"a": 1}, 2**200, 0, False, "", None], ids=repr)
+@pytest.mark.parametrize("h", ["x", -1, True, [1], {"a": 1}, 0, ""], ids=repr)
 async def test_an_answer_with_any_truthy_h_is_the_channel(h: Any) -> None:
     d = Driven(dialer=True)
     if h:
@@ -174,7 +172,7 @@ async def test_an_answer_with_any_truthy_h_is_the_channel(h: Any) -> None:
 
 # ---------------------------------------------------------------- ids
 
-WRONG_IDS = [0, -1, 1.5, True, False, "", "x", "5x", "-5", "5.0", "+5", " 5", "٥", [], [5], {}, {"h": 5}, 2**53, 2**200]
+WRONG_IDS = [0, 1.5, True, "", "5x", "٥", [5], {"h": 5}, 2**53]
 
 
 @pytest.mark.parametrize("h", [5, "5", "05"], ids=repr)
@@ -222,13 +220,6 @@ async def test_a_request_with_the_id_of_an_open_channel_is_rejected_and_harms_no
     assert values(await d.fed({"h": 5, "a": ["start"]})) == [0]
     await over(d)
     assert [message["h"] for message in await d.fed({"h": 5, "a": ["start"]})] == [5], "and told of once more"
-
-
-@pytest.mark.parametrize("name", [5, None, [], {}, True], ids=repr)
-async def test_an_event_name_that_is_no_text_on_a_channel(name: Any) -> None:
-    d = await serving(Feed().__call__)
-    assert rejection(await d.fed({"h": 5, "i": 7, "a": [name]}), 7)["code"] == "wsrpc.bad_arguments"
-    await over(d)
 
 
 # ---------------------------------------------------------------- how many

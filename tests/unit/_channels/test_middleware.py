@@ -13,30 +13,11 @@ from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, Feed, collect, emptied
 from stream_driver import both as both
-from stream_sides import surroundings
 
 from wsrpc import AnonymousChannel, BadResult, Context, HandlerFailed, RemoteError, RpcError, Server, current_context
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
-
-
-async def test_a_context_variable_and_the_current_context_reach_the_generator() -> None:
-    user: ContextVar[str] = ContextVar("user")
-    server = Server()
-
-    @server.use
-    async def sign_in(ctx: Context, call_next: Any) -> Any:
-        user.set(f"user of {ctx.event}")
-        return await call_next(ctx)
-
-    @server.on("feed")
-    async def feed() -> AsyncIterator[Any]:
-        for _ in range(70):
-            yield [user.get(), current_context().event]
-
-    async with connect(server) as client:
-        assert await collect(client.stream("feed")) == [["user of feed", "feed"]] * 70
 
 
 async def instead(ctx: Context, call_next: Any) -> Any:
@@ -94,68 +75,54 @@ async def test_what_middleware_makes_of_a_stream_is_what_the_consumer_gets(
         await emptied(*server.peers)
 
 
-@pytest.mark.parametrize("leave_at", [150, 1000])
-async def test_middleware_and_context_enclose_the_whole_stream(leave_at: int) -> None:
-    server = Server()
-    steps = surroundings(server)
-
-    async def feed() -> AsyncIterator[int]:
-        for number in range(200):
-            steps.append(number)
-            yield number
-
-    server.on("feed", feed)
-    async with connect(server) as client:
-        async with client.stream("feed") as numbers:
-            async for number in numbers:
-                if number == leave_at:
-                    break
-        await emptied(*server.peers)
-    assert steps[:3] == ["middleware in feed", "context in", 0]
-    assert steps[-2:] == ["context out", "middleware out feed"]
-
-
-async def test_middleware_and_context_enclose_the_whole_conversation() -> None:
-    server = Server()
-    steps = surroundings(server)
-
-    async def talk(channel: AnonymousChannel) -> None:
-        steps.append("begin")
-        await channel.wait_for("bye")
-        steps.append("end")
-
-    server.on("talk", talk)
-    async with connect(server) as client:
-        channel = await client.open_channel("talk")
-        await turns()
-        assert steps == ["middleware in talk", "context in", "begin"]
-        await channel.emit("bye")
-        await channel.wait_closed()
-        await emptied(*server.peers)
-    assert steps[3:] == ["end", "context out", "middleware out talk"]
-
-
-async def test_a_timeout_in_the_handlers_context_ends_the_stream() -> None:
-    timeouts: list[asyncio.Timeout] = []
+@pytest.mark.parametrize("event", ["read to its end", "left", "conversation"])
+async def test_middleware_and_contexts_enclose_the_whole_call(event: str) -> None:
+    user: ContextVar[str] = ContextVar("user")
+    steps: list[Any] = []
 
     @asynccontextmanager
-    async def limited(ctx: Context) -> AsyncGenerator[None]:
-        async with asyncio.timeout(None) as timeout:
-            timeouts.append(timeout)
-            yield
+    async def around(ctx: Context) -> AsyncGenerator[None]:
+        steps.append("context in")
+        yield
+        steps.append("context out")
 
-    server = Server(handler_context=limited)
-    feed = Feed(gate=2)
-    server.on("feed", feed.__call__)
+    server = Server(handler_context=around)
+
+    @server.use
+    async def middleware(ctx: Context, call_next: Any) -> Any:
+        user.set(ctx.event)
+        try:
+            return await call_next(ctx)
+        finally:
+            steps.append("middleware out")
+
+    async def feed() -> AsyncIterator[Any]:
+        try:
+            for number in range(200):
+                yield [number, user.get(), current_context().event]
+        finally:
+            steps.append("over")
+
+    async def talk(channel: AnonymousChannel) -> None:
+        assert (await channel.wait_for("bye"), user.get()) == (None, event)
+        steps.append("over")
+
+    server.on(event, talk if event == "conversation" else feed)
     async with connect(server) as client:
-        got: list[Any] = []
-        reading = start(collect(client.stream("feed"), got))
-        await feed.waiting.wait()
-        timeouts[0].reschedule(0.0)  # now it is long overdue
-        with pytest.raises(HandlerFailed):
-            await reading
-        assert got == [0, 1] and feed.finished.is_set()
+        if event == "conversation":
+            async with await client.open_channel(event) as channel:
+                await turns()
+                assert steps == ["context in"]
+                await channel.emit("bye")
+                await channel.wait_closed()
+        else:
+            async with client.stream(event) as numbers:
+                async for number, *seen in numbers:
+                    assert seen == [event, event]
+                    if number == 150 and event == "left":
+                        break
         await emptied(*server.peers)
+    assert steps == ["context in", "over", "context out", "middleware out"]
 
 
 async def test_middleware_of_a_channel_sees_its_messages_only(both: Both) -> None:

@@ -65,6 +65,7 @@ async def test_a_request_that_waits_for_capacity_can_fail_in_any_way_and_the_nex
         first[0].cancel("enough")  # its handler exits, and so makes room
         with pytest.raises(TypeError):
             await changed
+        await turns(20)
         assert work.started == [(0,), (1,), (2,)] and b.stats().waiting == 3
         assert a.transport is not None
         a.transport.abort()
