@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, start, turns
+from core_driver import Blocked, Driven, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Both, collect, emptied
 from stream_driver import both as both
@@ -18,9 +18,7 @@ from wsrpc import (
     BadResult,
     ChannelClosed,
     Context,
-    HandlerFailed,
     RemoteError,
-    RpcError,
     UnknownEvent,
     current_context,
 )
@@ -162,36 +160,6 @@ async def test_what_the_body_returns_is_ignored_even_if_it_has_items(both: Both)
     assert channel.closed and channel.close_reason is None
 
 
-@pytest.mark.parametrize(
-    ("error", "kind", "text"),
-    [
-        (RpcError("over capacity", code="E_FULL"), RemoteError, "over capacity"),
-        (ValueError("secret"), HandlerFailed, ""),
-    ],
-)
-async def test_what_the_body_raises_is_the_close_reason_and_what_readers_get(
-    both: Both, error: Exception, kind: type[RemoteError], text: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    left, right = both
-
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.emit("line", 1)
-        raise error
-
-    right.on("talk", talk)
-    channel = await left.open_channel("talk")
-    got: list[Any] = []
-    with pytest.raises(kind) as caught:
-        await collect(channel.events("line"), got)
-    reason = channel.close_reason
-    assert got == [1] and type(reason) is type(caught.value) is kind
-    assert text in str(reason) and "secret" not in str(reason)
-    if isinstance(reason, HandlerFailed):
-        assert reason.error_id is not None and reason.error_id in messages(caplog)[0]
-    else:
-        assert reason.code == "E_FULL"
-
-
 @pytest.mark.parametrize("how", ["close", "block", "block that fails", "block that is cancelled"])
 async def test_the_body_is_cancelled_when_the_other_side_goes(both: Both, how: str) -> None:
     """How a call ends by an abort or a drop: tests/unit/test_calls.py."""
@@ -236,36 +204,28 @@ async def test_the_body_is_cancelled_when_the_other_side_goes(both: Both, how: s
         assert isinstance(reason, RemoteError) and "secret" not in repr(reason)
 
 
-async def test_a_conversation_inside_a_conversation(both: Both) -> None:
+async def test_a_channel_that_ends_ends_what_is_opened_on_it(both: Both) -> None:
     left, right = both
     blocked = Blocked()
-
-    async def inner(channel: AnonymousChannel) -> None:
-        async for n in channel.events("n", returns=int):
-            await channel.emit("n", n + 1)
 
     async def late(ctx: Context) -> AnonymousChannel:
         await blocked()
         return ctx.channel()
 
     async def outer(channel: AnonymousChannel) -> None:
-        channel.on("inner", inner)
+        channel.on("inner", chat)
         channel.on("late", late)
         await asyncio.Event().wait()
 
     right.on("outer", outer)
     channel = await left.open_channel("outer")
-    nested = await channel.open_channel("inner")
-    assert nested.id != channel.id
-    numbers = nested.events("n")
-    await nested.emit("n", 1)
-    assert await anext(numbers) == 2
+    nested = await channel.open_channel("inner", "lobby")
     opening = start(channel.open_channel("late", timeout=None))
     await turns()
     await channel.abort("enough")
     with pytest.raises(ChannelClosed) as caught:
         await opening
-    assert caught.value.reason == "enough" and not nested.closed
+    assert caught.value.reason == "enough" and nested.id != channel.id and not nested.closed
     await nested.abort()
     await emptied(left, right)
     assert blocked.cancelled == ["enough"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import suppress
 from typing import Any
 
@@ -86,35 +86,6 @@ async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(use: Any, end
             elif not task.cancelled():
                 assert isinstance(task.exception(), (ConnectionLost, ChannelClosed)), task.exception()
             await emptied(left, right)
-
-
-@pytest.mark.parametrize("kind", ["plain", "conversation", "stream"])
-async def test_a_handler_that_drops_its_own_connection_is_cancelled_like_any_other(kind: str) -> None:
-    d = Driven()
-    cancelled: list[str] = []
-
-    async def drop_and_wait() -> None:
-        d.transport.lose()
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            cancelled.append(kind)
-            raise
-
-    async def conversation(channel: AnonymousChannel) -> None:
-        await drop_and_wait()
-
-    async def stream() -> AsyncIterator[int]:
-        yield 0
-        await drop_and_wait()
-
-    handlers: dict[str, Callable[..., Any]] = {"plain": drop_and_wait, "conversation": conversation, "stream": stream}
-    d.peer.on("h", handlers[kind])
-    await d.fed({"i": 5, "a": ["h"]})
-    if kind == "stream":
-        await d.fed({"h": 5, "i": 7, "a": ["pull", 2]})
-    await emptied(d.peer)
-    assert cancelled == [kind]
 
 
 # ---------------------------------------------------------------- a connection that closes, and one that is full

@@ -1,4 +1,7 @@
-"""What came before the end of a channel is read before the end is noticed: by handlers, readers and bodies."""
+"""What came before the end of a channel is read before the end is noticed.
+
+That readers and handlers of all kinds get it: tests/property/test_conversations_machine.py.
+"""
 
 from __future__ import annotations
 
@@ -10,101 +13,21 @@ from typing import Any
 import pytest
 from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
-from peers_inside import unread_at
-from stream_driver import CLOSED, emptied, item
+from stream_driver import CLOSED, emptied
 from stream_driver import both as both
-from stream_sides import requested
 
-from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits, WsrpcError
+from wsrpc import AnonymousChannel, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 UNREAD = Limits().unread
 
 
-# ---------------------------------------------------------------- listeners
-
-ENDS = {
-    # how it ends, and the error that a reader gets
-    "good": "",
-    "abort": "RemoteError",
-    "drop": "ConnectionLost",
-    "own close": "ChannelClosed",
-    "own good": "",
-}
-MOMENTS = {"before listening": None, "in the same turn": 0, "after one turn": 1, "later": 10}
-
-
-async def end(d: Driven, how: str, channel: AnonymousChannel | None = None, h: int = 5) -> None:
-    if how == "good":
-        d.feed({"h": h, "x": CLOSED, "_": 1})
-    elif how == "abort":
-        d.feed({"h": h, "x": {"message": "bored"}, "_": 1})
-    elif how == "drop":
+async def end(d: Driven, how: str, h: int = 5) -> None:
+    if how == "drop":
         d.transport.abort()
-    elif channel is None:
-        raise AssertionError(how)
-    elif how == "own close":
-        channel.close("enough")
     else:
-        async with channel:
-            pass
-
-
-class Listener:
-    """Listens in one of the ways; ``got`` is what it has been given, ``error`` the name of what its reader raised."""
-
-    def __init__(self, channel: AnonymousChannel, how: str) -> None:
-        self.got: list[Any] = []
-        self.error = ""
-        self.stream = channel.events("e") if how == "stream" else channel.items() if how == "items" else None
-        if self.stream is None:
-            channel.on("e", self.got.append if how == "on" else self.handle)
-
-    async def handle(self, value: int) -> None:
-        await asyncio.sleep(0)
-        self.got.append(value)
-
-    async def read(self) -> None:
-        await turns()
-        if self.stream is None:
-            return
-        try:
-            async for value in self.stream:
-                self.got.append(value)
-        except WsrpcError as exc:
-            self.error = type(exc).__name__
-
-
-@pytest.mark.parametrize("listens", ["on", "async on", "stream", "items"])
-@pytest.mark.parametrize("ends", ENDS)
-@pytest.mark.parametrize("moment", MOMENTS)
-async def test_every_listener_gets_all_that_came_before_the_end(moment: str, ends: str, listens: str) -> None:
-    d = Driven(dialer=True)
-    sent = [item(0, n) if listens == "items" else {"a": ["e", n]} for n in range(3)]
-    channel = await requested(d, *sent[:2])
-    d.feed({**sent[2], "h": channel.id})
-    own = ends.startswith("own")
-    if moment == "before listening":
-        await end(d, ends, channel, channel.id)
-        if own:  # who has ended it wants nothing more of it
-            with pytest.raises(ChannelClosed):
-                channel.events("e")
-            return
-        await turns(1)
-        listener = Listener(channel, listens)
-    else:
-        listener = Listener(channel, listens)
-        await turns(MOMENTS[moment] or 0)
-        await end(d, ends, channel, channel.id)
-    await listener.read()
-    assert listener.error == (ENDS[ends] if listener.stream is not None else "")
-    # No handler runs on a channel that this side has ended.
-    assert listener.got == ([] if moment == "in the same turn" and own and listener.stream is None else [0, 1, 2])
-    with pytest.raises(ChannelClosed):
-        channel.events("late")
-    assert channel.closed and unread_at(d.peer) == 0
-    d.assert_empty()
+        d.feed({"h": h, "x": CLOSED if how == "good" else {"message": "bored"}, "_": 1})
 
 
 async def test_the_next_channel_of_that_id_gets_nothing_of_the_one_before() -> None:

@@ -155,28 +155,3 @@ async def test_a_stream_read_to_its_end_makes_room_while_its_call_still_ends() -
             assert await collect(client.stream("count", to)) == list(range(to))
         ending.set()
         await over.wait()
-
-
-async def test_a_streams_handler_may_use_its_channel_and_its_peer_besides(both: Both) -> None:
-    left, right = both
-    gate = asyncio.Event()
-
-    async def feed(ctx: Context) -> AsyncIterator[int]:
-        channel = ctx.channel()
-        channel.on("pause?", lambda: "no")
-        for number in range(3):
-            yield await ctx.peer.request("square", number)
-        await channel.emit("note", "half")
-        await gate.wait()
-        yield 3
-
-    left.on("square", lambda number: number * number)
-    right.on("feed", feed)
-    async with await left.open_channel("feed") as channel:
-        notes = channel.events("note")
-        items = aiter(channel)
-        assert [await anext(items) for _ in range(3)] == [0, 1, 4]
-        assert await channel.request("pause?") == "no"
-        assert await anext(notes) == "half"
-        gate.set()
-        assert await collect(items) == [3]

@@ -14,7 +14,7 @@ from stream_driver import CLOSED, Both, Feed, collect, done, emptied, item
 from stream_driver import both as both
 from stream_sides import reading, requested
 
-from wsrpc import BadResult, ChannelClosed, RemoteError, RequestTimeout
+from wsrpc import BadResult, ChannelClosed, RemoteError
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -64,38 +64,6 @@ async def test_towards_a_plain_producer_start_waits_for_the_first_read() -> None
     await stream.aclose()
     [abort] = d.take()
     assert abort["h"] == h and abort["_"] == 1
-    d.assert_empty()
-
-
-@pytest.mark.parametrize(
-    ("how", "cancellation", "error"),
-    [
-        ("cancel", "bored", asyncio.CancelledError),
-        ("timeout", {"message": "Request aborted"}, RequestTimeout),
-        ("aclose", None, None),
-    ],
-)
-async def test_one_that_is_given_up_while_it_is_opened_is_cancelled_and_not_opened_again(
-    how: str, cancellation: Any, error: type[BaseException] | None
-) -> None:
-    d = Driven(dialer=True)
-    stream = d.peer.stream("s", timeout=2.0)
-    first = start(collect(stream))
-    await turns()
-    [request] = d.take()
-    if how == "cancel":
-        first.cancel("bored")
-    elif how == "timeout":
-        d.clock.advance(2.0)
-    else:
-        await stream.aclose()
-    await turns()
-    assert [message["x"] for message in d.take()] == ([] if cancellation is None else [cancellation])
-    [abort] = await d.fed({"i": request["i"], "h": 1})
-    assert abort["h"] == request["i"]
-    with pytest.raises(error) if error is not None else nullcontext():
-        assert await first == []
-    assert await collect(stream) == [] and d.peer.channels == 0
     d.assert_empty()
 
 

@@ -16,7 +16,6 @@ from stream_sides import WINDOW_BYTES, consuming, entered, granted
 from wsrpc import Limits, Stream, StreamOverflow
 from wsrpc._streams.inbox import SMALLEST_SHARE
 from wsrpc.codecs import JsonCodec
-from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -83,10 +82,10 @@ async def test_streams_that_are_over_leave_the_whole_window_to_the_next_one(end:
 
 async def test_streams_that_are_read_share_the_window() -> None:
     d, stream, h = await consuming()
-    others = [await entered(d) for _ in range(3)]
+    others = [(await entered(d))[0] for _ in range(3)]
     d.take()
     assert await all_granted(d, stream, h) == WINDOW_BYTES // 4
-    for other, _ in others:
+    for other in others:
         await other.aclose()
 
 
@@ -124,12 +123,6 @@ async def test_never_more_than_a_window_is_on_its_way(both: Both, size: int) -> 
     assert outstanding[1] <= min(WINDOW, in_bytes) + 1, "and one is in the reader's hand"
 
 
-async def test_the_smallest_window_works() -> None:
-    async with pair(limits=Limits(stream_window=1)) as (left, right):
-        right.on("s", lambda: iter(range(20)))
-        assert await collect(left.stream("s")) == list(range(20))
-
-
 # ---------------------------------------------------------------- several items in a message
 
 
@@ -147,7 +140,7 @@ async def reading(limits: Limits) -> tuple[Driven, Stream[Any], int]:
 @pytest.mark.parametrize("unread_bytes", [Limits().unread_bytes, 1], ids=["decoded", "encoded"])
 @pytest.mark.parametrize(
     "batches",
-    [[[1, 2, 3]], [[]], [[None, {"value": 1}, [1], "x"]], [[1], [2, 3]], [[*range(100)], [*range(100)]]],
+    [[[]], [[None, {"value": 1}, [1], "x"]], [[*range(100)], [*range(100)]]],
     ids=lambda batches: str([len(each) for each in batches]),
 )
 async def test_a_batch_is_read_like_its_items(batches: list[list[Any]], unread_bytes: int) -> None:
