@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Feed, agreed, collect, control, credit, decoded, done, hello, item, values
+from stream_driver import Feed, agreed, collect, control, credit, done, item, values
 from stream_sides import consuming
 
 from wsrpc import Context
-from wsrpc.codecs import MsgpackCodec
 from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -135,17 +134,6 @@ async def test_a_producer_that_starts_without_credit_stays_paced() -> None:
     [second] = await d.fed({"i": first["i"]})
     assert second == item(5, 1, second["i"])
     await lost(d)
-
-
-async def test_with_a_codec_of_ones_own_control_messages_are_text() -> None:
-    d = Driven(codec=MsgpackCodec(), extensions=True)
-    [answer] = await d.fed(hello("credit", "msgpack"))
-    assert answer["wsrpc"]["t"] == "welcome" and answer["wsrpc"]["features"] == ["batches", "credit", "drain", "stop"]
-    d.peer.on("s", Feed(limit=2).__call__)
-    encode = MsgpackCodec().encode
-    assert decoded(await d.fed(encode({"i": 5, "a": ["s"]}))) == [{"i": 5, "h": 1}]
-    assert decoded(await d.fed(credit(5, 1), encode({"h": 5, "a": ["start"]}))) == [item(5, 0)]
-    assert decoded(await d.fed(credit(5, 3))) == [item(5, 1), done(5)]
 
 
 CHANNELS: list[Any] = [6, 0, 2**60, True, "5", [5]]

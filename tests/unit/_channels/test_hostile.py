@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -285,24 +285,3 @@ async def test_many_streams_that_nobody_starts_are_not_all_remembered() -> None:
     [first] = await d.fed({"h": 1, "a": ["start"]})
     [last] = await d.fed({"h": 1100, "a": ["start"]})
     assert "does not exist" in first["x"]["message"] and "within 30 s" in last["x"]["message"]
-
-
-async def test_neither_a_source_nor_a_consumer_that_never_waits_keeps_the_loop() -> None:
-    """Credit without end and items without end: the others still have their turn, and the end is noticed."""
-    d = Driven(extensions=True)
-    made = 0
-
-    def endless() -> Iterator[int]:
-        nonlocal made
-        while True:
-            made += 1
-            yield made
-
-    d.peer.on("s", endless)
-    await d.fed(hello("credit"), {"i": 5, "a": ["s"]})
-    d.feed(credit(5, 2**53 - 1, 2**53 - 1), {"h": 5, "a": ["start"]})
-    await turns(3)
-    assert 0 < made <= 5 * 64
-    d.transport.lose()
-    await turns()
-    d.assert_empty()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import cycle
 from typing import Any
 
@@ -21,14 +21,12 @@ from wsrpc import (
     BadResult,
     ChannelClosed,
     ConnectionLost,
-    Context,
     Limits,
     RpcError,
-    Server,
     Stream,
     StreamOverflow,
 )
-from wsrpc.testing import connect, pair
+from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -368,33 +366,6 @@ async def test_a_start_of_one_connection_produces_nothing_on_the_next_one(waits:
     await d.peer.close()
 
 
-async def test_other_handlers_produce_too_and_middleware_is_around_the_whole_of_it() -> None:
-    server = Server()
-    around: list[str] = []
-
-    @server.use
-    async def note(ctx: Context, call_next: Any) -> Any:
-        around.append(f"{ctx.channel_name} begins")
-        await call_next(ctx)
-        around.append(f"{ctx.channel_name} is over")
-
-    def threaded() -> Iterator[str]:
-        yield "threaded"
-
-    async def returned() -> Iterator[str]:
-        return iter(["returned"])
-
-    server.of("threaded").on("start", threaded, thread=True)
-    server.of("returned").on("start", returned)
-    async with connect(server) as client:
-        for name in ("threaded", "returned"):
-            assert await collect(client.of(name)) == [name]
-        [peer] = server.peers
-        await turns_until(lambda: not peer.active)
-        assert around == ["threaded begins", "threaded is over", "returned begins", "returned is over"]
-        assert not peer.ignored and not client.peer.ignored
-
-
 # ---------------------------------------------------------------- both
 
 
@@ -431,35 +402,6 @@ async def test_no_loop_gets_an_item_of_an_earlier_one(
             await turns(2 * next(looking))
         await turns_until(lambda: not (left.pending or right.pending or right.active))
         assert reads_nothing(left) and reads_nothing(right)
-
-
-@pytest.mark.parametrize("layered", [False, True])
-async def test_leaving_tells_a_wsrpc_producer_at_once_and_is_no_unknown_event(layered: bool) -> None:
-    server = Server()
-
-    async def around(ctx: Context, call_next: Any) -> Any:
-        return await call_next(ctx)
-
-    if layered:
-        server.use(around)
-
-    @server.of("feed").on("start")
-    async def produce() -> AsyncIterator[int]:
-        yield 1
-        await asyncio.Event().wait()
-
-    async with connect(server) as client:
-        [peer] = server.peers
-        await turns_until(lambda: out_of(client.peer).terms.credit)
-        async with client.of("feed").items() as items:
-            assert await anext(items) == 1
-        await turns_until(lambda: not peer.active)
-        await turns()
-        assert not peer.ignored and not client.peer.ignored
-        await client.of("elsewhere").emit("stop")
-        await peer.of("elsewhere").emit("next")
-        await turns_until(lambda: peer.ignored and client.peer.ignored)
-        assert peer.ignored == client.peer.ignored == {"unknown event": 1}
 
 
 async def test_a_slow_reader_holds_its_producer_back(both: Both) -> None:

@@ -13,7 +13,7 @@ import pytest
 from core_driver import messages
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from stream_driver import Both, Source, collect, emptied, total
+from stream_driver import Both, collect, emptied, total
 from stream_driver import both as both
 
 from wsrpc import HandlerFailed, Peer, RemoteError, RpcError, Server, current_context
@@ -107,7 +107,7 @@ async def test_collections_may_be_sent_and_what_is_not_meant_as_items_is_refused
     for send in ([1, 2], (1, 2), range(3)):
         assert await both[0].request("total", send=send, returns=int) == 3
     wrong: Any
-    for wrong in ("text", b"bytes", {"a": 1}, 5, Source.items):
+    for wrong in ("text", b"bytes", {"a": 1}, 5, generator):
         with pytest.raises(TypeError, match="send="):
             await both[0].request("total", send=wrong)
         with pytest.raises(TypeError, match="send="):

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from core_driver import start, turns
 from leftovers import nothing_left as nothing_left
-from stream_driver import Both, Source, collect, emptied, total
+from stream_driver import Both, Feed, collect, emptied, total
 from stream_driver import both as both
 
 from wsrpc import (
@@ -79,13 +79,13 @@ async def test_a_mistaken_call_fails_on_both_sides_and_its_source_is_closed(
 ) -> None:
     left, right = both
     serve(right)
-    source = Source()
+    source = Feed()
     if send == "request":
-        items = source.items()
+        items = source()
         await anext(items)  # it has begun, so there is something to close
         with pytest.raises(error, match=text):
             await left.request(event, *args, send=items, returns=int)
-        assert source.closed and source.made <= 2
+        assert source.finished.is_set() and source.made <= 2
     else:
         with pytest.raises((error, RemoteError) if send else error, match=text):
             await collect(left.stream(event, *args, send=send))

@@ -313,16 +313,9 @@ async def test_what_nobody_waits_for_while_open_handlers_run(end: str, caplog: p
     assert "accepted" not in names(w.d.take())
 
 
-@pytest.mark.parametrize(
-    ("count", "text"),
-    [
-        (1, "1 event that waited for a connection was not sent"),
-        (2, "2 events that waited for a connection were not sent"),
-    ],
-)
-async def test_the_log_says_how_many_events_never_left(count: int, text: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_log_says_how_many_events_never_left(caplog: pytest.LogCaptureFixture) -> None:
     client = Client()
-    for _ in range(count):
+    for _ in range(2):
         await client.emit("lost")
     await client.close()
-    assert text in messages(caplog)
+    assert "2 events that waited for a connection were not sent" in messages(caplog)

@@ -277,24 +277,6 @@ async def test_all_attempts_have_one_deadline(over: str) -> None:
     d.assert_empty()
 
 
-@pytest.mark.parametrize("sent", [False, True])
-async def test_a_timeout_while_offline_says_whether_an_earlier_attempt_was_sent(sent: bool) -> None:
-    d = redialing()
-    if not sent:
-        d.transport.lose()
-    task = start(d.peer.request("q", retry=AT_ONCE, idempotent=True, timeout=10))
-    await turns()
-    if sent:
-        d.transport.lose()
-    await turns()
-    d.clock.advance(0)
-    await turns()
-    d.clock.advance(10)
-    with pytest.raises(RequestTimeout) as caught:
-        await task
-    assert caught.value.outcome == ("unknown" if sent else "not_sent")
-
-
 async def test_a_timeout_is_not_asked_again() -> None:
     d = Driven(dialer=True, limits=Limits(timeout=7.0))
     task = start(d.peer.request("q", retry=Retry(retry=lambda error: True), idempotent=True))
