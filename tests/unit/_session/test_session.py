@@ -179,6 +179,24 @@ async def test_what_is_kept_back_precedes_what_waits_and_then_no_more() -> None:
     assert session.connection is not None
 
 
+async def test_what_is_kept_back_within_something_that_is_kept_back_leaves_after_it() -> None:
+    story = Story()
+    await story.begin()
+    session = story.client.session
+    outer, inner = [b"1"], [b"2"]
+    ends = [
+        session.precede(lambda kept=kept: [session.send(kept.pop(), True) for _ in range(len(kept))])  # type: ignore[misc]
+        for kept in (outer, inner)
+    ]
+    session.send(b"3", True)
+    ends[1]()
+    outer.append(b"4")
+    session.send(b"5", True)
+    ends[0]()
+    await turns(10)
+    assert story.server.got == [b"1", b"2", b"3", b"4", b"5"]
+
+
 async def test_a_plain_peer_gets_what_the_transport_gets() -> None:
     near, _ = memory_transports()
     above = Above()
