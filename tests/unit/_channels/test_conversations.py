@@ -14,15 +14,13 @@ from stream_sides import chat, opened, requested
 
 from wsrpc import (
     AnonymousChannel,
-    BadArguments,
-    BadResult,
     ChannelClosed,
     Context,
     RemoteError,
     UnknownEvent,
     current_context,
 )
-from wsrpc.errors import ChannelNotReady, UnexpectedChannel
+from wsrpc.errors import ChannelNotReady
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -80,28 +78,6 @@ async def test_sending_before_delivery_is_refused_and_says_what_to_do(both: Both
     both[1].on("c", handler)
     channel = await both[0].open_channel("c")
     await channel.abort()
-
-
-async def test_calls_that_do_not_fit_leave_no_channel(both: Both) -> None:
-    left, right = both
-    made: list[AnonymousChannel] = []
-
-    def makes(ctx: Context) -> AnonymousChannel:
-        made.append(ctx.channel())
-        return made[-1]
-
-    right.on("makes", makes)
-    right.on("plain", lambda: 5)
-    right.on("chat", chat)
-    with pytest.raises(BadResult, match="not a channel but int"):
-        await left.open_channel("plain")
-    with pytest.raises(UnexpectedChannel, match="open_channel"):
-        await left.request("makes", returns=int)
-    await made[0].wait_closed()
-    for args in ((), (1,), ("lobby", "more")):
-        with pytest.raises(BadArguments):
-            await left.open_channel("chat", *args)
-    assert left.channels == right.channels == 0
 
 
 async def test_a_message_on_an_anonymous_channel_never_has_the_name_of_another_channel() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -325,28 +324,3 @@ async def test_items_before_an_end_that_the_source_itself_makes_are_sent(
     if end == "bind":
         assert [message for message in d.take() if "h" in message] == []
     await lost(d)
-
-
-@pytest.mark.parametrize(
-    "last", [ValueError("a bug"), object(), {None: "of a known size"}], ids=lambda x: type(x).__name__
-)
-@KINDS
-@BATCHES
-async def test_an_error_comes_after_the_items_before_it_and_is_logged_once(
-    last: Any, kind: str, features: tuple[str, ...], caplog: pytest.LogCaptureFixture
-) -> None:
-    def fails(ctx: Context) -> Iterator[Any]:
-        yield from range(4)
-        if isinstance(last, Exception):
-            raise last
-        yield last
-
-    d = await producing(of_kind(kind, fails), *features)
-    *items, abort = await started(d)
-    assert as_single(items) == [item(5, n) for n in range(4)]
-    assert abort["x"]["message"] == "internal error" and abort["h"] == 5
-    [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
-    assert record.exc_info is not None and record.exc_info[1] is not None
-    assert isinstance(record.exc_info[1], type(last) if isinstance(last, Exception) else TypeError)
-    assert record.exc_info[1].__context__ is None
-    d.assert_empty()

@@ -135,16 +135,7 @@ def test_the_strict_decoder_reads_usual_messages_as_the_tolerant_one_does_and_re
 def test_a_message_that_is_decoded_strictly_is_utf_8_throughout() -> None:
     codec = JsonCodec()
     decode = strict_decoder(codec)
-    texts = (
-        b'"x"',
-        '"ü\\n漢"'.encode(),
-        b'"\xff"',
-        b'"\xed\xa0\x80"',
-        b'"\xc3\\u00a9"',
-        b"\xc3\xa9",
-        b"[[1]]",
-        b'{"\xc3":1}',
-    )
+    texts = (b'"x"', '"ü\\n漢"'.encode(), b'"\xff"', b'"\xed\xa0\x80"', b'"\xc3\\u00a9"', b"\xc3\xa9", b'{"\xc3":1}')
     keys = (b'"c"', b'"e"', b'"_"', b'"i"', b'"ws-wrapper"', b'"z"', '"ü"'.encode(), b'"\xff"')
     proved = 0
     for key, other, text, after in itertools.product(keys, keys, texts, (b"", b" ", "ü".encode())):

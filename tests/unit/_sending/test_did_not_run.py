@@ -93,22 +93,6 @@ async def test_a_once_handler_stays_until_a_message_runs_it(how: str) -> None:
     assert rejection(await d.fed({"i": 4, "a": ["e", 4]}), 4)["code"] == UnknownEvent.code
 
 
-async def test_two_messages_do_not_share_a_once_handler() -> None:
-    d = Driven()
-    gate, ran = asyncio.Event(), list[str]()
-
-    async def slow(ctx: Context, call_next: Any) -> Any:
-        await gate.wait()
-        return await call_next(ctx)
-
-    d.peer.use(slow)
-    d.peer.once("e", ran.append)
-    await d.fed({"i": 1, "a": ["e", "first"]}, {"i": 2, "a": ["e", "second"]})
-    gate.set()
-    sent = await d.fed()
-    assert ran == ["first"] and rejection(sent, 2)["code"] == UnknownEvent.code
-
-
 # ---------------------------------------------------------------- what others said
 
 

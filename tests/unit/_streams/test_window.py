@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from core_driver import Driven, turns
 from leftovers import nothing_left as nothing_left
 from peers_inside import unread_at
-from stream_driver import WINDOW, Both, collect, credit, done, emptied, item, welcome
+from stream_driver import WINDOW, collect, credit, done, emptied, item, welcome
 from stream_driver import both as both
 from stream_sides import WINDOW_BYTES, consuming, entered, granted
 
@@ -98,29 +97,6 @@ async def test_nothing_is_granted_after_the_end_or_after_leaving(end: str) -> No
         assert len(await collect(stream)) == WINDOW
     await stream.aclose()
     assert [message.keys() for message in d.take()] == ([] if end == "the end" else [{"h", "x", "_"}])
-
-
-async def endless(outstanding: list[int], size: int) -> AsyncIterator[str]:
-    """Items that are made but not read are counted in ``outstanding``, and the most that there were."""
-    while True:
-        outstanding[0] += 1
-        outstanding[1] = max(outstanding)
-        yield "x" * size
-
-
-@pytest.mark.parametrize("size", [0, 1000, 10_000, 300_000])
-async def test_never_more_than_a_window_is_on_its_way(both: Both, size: int) -> None:
-    left, right = both
-    outstanding = [0, 0]
-    right.on("s", lambda: endless(outstanding, size))
-    async with left.stream("s") as stream:
-        for n in range(1, 301):
-            await anext(stream)
-            outstanding[0] -= 1
-            if n % 16 == 0:
-                await turns(20)
-    in_bytes = WINDOW_BYTES // (size + 1) + 1  # one may overdraw
-    assert outstanding[1] <= min(WINDOW, in_bytes) + 1, "and one is in the reader's hand"
 
 
 # ---------------------------------------------------------------- several items in a message
