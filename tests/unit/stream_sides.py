@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from core_driver import Driven, start, turns
@@ -44,12 +43,6 @@ async def chat(room: str, channel: AnonymousChannel) -> None:
         if line == "bye":
             return
         await channel.emit("line", line.upper())
-
-
-async def start_opening(d: Driven, **options: Any) -> tuple[asyncio.Task[Any], int]:
-    task = start(d.peer.open_channel("c", **options))
-    await turns()
-    return task, d.take()[-1]["i"]
 
 
 async def serving(handler: Any, h: int = 5) -> Driven:

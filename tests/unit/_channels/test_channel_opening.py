@@ -6,10 +6,10 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Blocked, Driven, messages, rejection, turns
+from core_driver import ABORTED, Blocked, Driven, messages, rejection, start, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import Feed, emptied, hello, values
-from stream_sides import over, serving, start_opening
+from stream_sides import over, serving
 
 from wsrpc import (
     AnonymousChannel,
@@ -129,7 +129,9 @@ async def test_a_cancellation_that_crosses_the_answer_ends_the_channel_if_the_ot
 async def test_an_answer_with_any_truthy_h_is_the_channel(h: Any) -> None:
     d = Driven(dialer=True)
     if h:
-        task, i = await start_opening(d)
+        task = start(d.peer.open_channel("c"))
+        await turns()
+        i = d.take()[-1]["i"]
         d.feed({"i": i, "h": h})
         channel = await task
         assert channel.id == i, "it is the request that names it"

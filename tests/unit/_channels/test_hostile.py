@@ -88,19 +88,6 @@ async def test_the_bounds_of_names_and_arguments_hold_on_channels() -> None:
     channel.close()
 
 
-async def test_a_producer_that_requests_goes_no_faster_than_the_reader() -> None:
-    d, stream, h = await reading()
-    sent = await d.fed(*(item(h, n, 1000 + n) for n in range(1000)))
-    answered = len(sent)
-    assert answered == Limits().stream_window
-    for n in range(100):
-        assert await anext(stream) == n
-    later = len([message for message in d.take() if "i" in message])
-    assert 100 - answered <= later <= 100
-    await stream.aclose()
-    assert len({message["i"] for message in d.take() if "i" in message}) == 1000 - answered - later
-
-
 async def test_items_that_were_requested_are_answered_though_the_end_has_come() -> None:
     """A plain producer that does not wait for each answer: what is still to be read is not refused at a good end."""
     d, stream, h = await reading(limits=Limits(stream_window=2))

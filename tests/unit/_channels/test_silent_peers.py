@@ -65,9 +65,7 @@ async def test_a_plain_peer_that_says_nothing_on_its_channel(event: str, caplog:
 
 SAYS: dict[str, list[dict[str, Any]]] = {
     "start, once": [{"i": 1, "a": ["stream"]}, {"h": 1, "a": ["start"]}, {"i": 9, "a": ["stream"]}],
-    "pull": [{"i": 1, "a": ["stream"]}, {"i": 2, "h": 1, "a": ["pull", 1]}],
     "an item": [{"i": 1, "a": ["upload"]}, {"i": 2, "h": 1, "a": ["next", {"value": 1}]}],
-    "an event": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["said"]}],
     "an event that nobody knows": [{"i": 1, "a": ["talk"]}, {"h": 1, "a": ["what"]}],
     "an abort": [{"i": 1, "a": ["talk"]}, {"h": 1, "x": "enough"}],
     "nothing, but it is spoken to": [{"i": 1, "a": ["tell"]}],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from core_driver import Blocked, Driven, start, turns
+from core_driver import Blocked, Driven, closes_with, start, turns
 
 from wsrpc import Limits
 
@@ -53,6 +53,25 @@ async def test_new_requests_are_not_started_but_answers_and_cancels_are_processe
     assert ran == ["request", "event"]
     d.expect({"i": 2, "d": None})
     d.assert_empty()
+
+
+async def test_replies_go_on_to_the_hard_cap_then_the_connection_closes_with_4408() -> None:
+    d = Driven(limits=Limits(hard_cap=1000))
+    blocked = Blocked()
+    d.peer.on("h", blocked)
+    await d.fed({"i": 1, "a": ["h", "x" * 100]}, {"i": 2, "a": ["h", "x" * 100]})
+    d.transport.pause()
+    d.transport.unsent = 700
+    blocked.go.set()
+    assert len(await d.fed()) == 2
+    blocked.go.clear()
+    d.transport.resume()
+    await d.fed({"i": 4, "a": ["h"]})
+    d.transport.pause()
+    d.transport.unsent = 990
+    blocked.go.set()
+    await closes_with(d, 4408)
+    d.expect()
 
 
 async def test_one_message_larger_than_the_cap_goes_when_nothing_else_is_unsent() -> None:

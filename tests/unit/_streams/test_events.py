@@ -290,26 +290,6 @@ async def test_a_client_that_gives_up_ends_it_with_the_reason() -> None:
         await anext(numbers)
 
 
-def test_reading_begins_before_there_is_an_event_loop_and_does_not_go_on_in_another_one() -> None:
-    transport = ScriptedTransport()
-    client = Client(transport=transport)
-    numbers = client.events("n")
-
-    async def first() -> None:
-        await client.connect()
-        transport.feed({"a": ["n", 1]})
-        assert await anext(numbers) == 1
-        transport.lose()  # the program ends without close(), as programs do that are interrupted
-
-    async def second() -> None:
-        await client.bind(ScriptedTransport())
-        assert await collect(numbers) == []
-        await client.close()
-
-    asyncio.run(first())
-    asyncio.run(second())
-
-
 # ---------------------------------------------------------------- wait_for
 
 
@@ -393,19 +373,3 @@ async def test_a_handler_that_has_the_only_place_may_wait_for_an_event() -> None
     await d.fed({"i": 1, "a": ["ask"]})
     assert await d.fed({"a": ["answer", 7]}) == [{"i": 1, "d": 7}]
     assert handled == [7]
-
-
-# ---------------------------------------------------------------- reads
-
-
-async def test_one_task_reads_and_a_cancelled_read_loses_nothing() -> None:
-    d = Driven()
-    numbers = d.peer.events("n")
-    first = start(anext(numbers))
-    await turns()
-    with pytest.raises(RuntimeError, match="two tasks read the same stream"):
-        await anext(numbers)
-    d.feed({"a": ["n", 1]})
-    first.cancel()
-    await asyncio.wait([first])
-    assert first.cancelled() and await anext(numbers) == 1
