@@ -95,6 +95,7 @@ ERROR = ValueError("no room")
     [
         *((value, value) for value in ("bored", {"n": [1, 2]}, 0)),
         (FULL, ("full", "E_FULL", {"left": 0})),
+        (RpcError("no", "E", object()), ("no (data and fields left out: they cannot be encoded)", "E", None)),
         (ERROR, ("no room", None, None)),  # only its text travels
         (None, ("Request aborted", None, None)),
         (object(), ("Request aborted", None, None)),  # what cannot be encoded does not keep it open

@@ -15,8 +15,9 @@ from core_driver import Blocked, Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 from stream_driver import CLOSED, emptied
 from stream_driver import both as both
+from stream_sides import requested
 
-from wsrpc import AnonymousChannel, Context, Limits
+from wsrpc import AnonymousChannel, ChannelClosed, Context, Limits
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -28,6 +29,16 @@ async def end(d: Driven, how: str, h: int = 5) -> None:
         d.transport.abort()
     else:
         d.feed({"h": h, "x": CLOSED if how == "good" else {"message": "bored"}, "_": 1})
+
+
+async def test_who_ends_it_in_the_turn_in_which_it_listens_reads_what_had_come() -> None:
+    d = Driven(dialer=True)
+    channel = await requested(d, {"a": ["e", 1]})
+    stream = channel.events("e")
+    channel.close("enough")
+    assert await anext(stream) == 1
+    with pytest.raises(ChannelClosed):
+        await anext(stream)
 
 
 async def test_the_next_channel_of_that_id_gets_nothing_of_the_one_before() -> None:

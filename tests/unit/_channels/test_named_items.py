@@ -22,6 +22,7 @@ from wsrpc import (
     ChannelClosed,
     ConnectionLost,
     Limits,
+    RemoteError,
     RpcError,
     Stream,
     StreamOverflow,
@@ -65,10 +66,13 @@ async def test_the_first_read_says_start_and_done_ends_it() -> None:
     assert await reading == [1, None, None]
     assert reads_nothing(d.peer)
     items, first = await begun(d, returns=int)
-    await d.fed(following("one"), following(2), end())
+    await d.fed(following("one"), following(2), end(e="failed"))
     with pytest.raises(BadResult, match="an item of 'feed'"):
         await first
-    assert await collect(items) == [2] and not d.peer.ignored
+    assert await anext(items) == 2
+    with pytest.raises(RemoteError, match="failed"):
+        await anext(items)
+    assert not d.peer.ignored
 
 
 async def test_items_that_are_requests_are_answered_as_there_is_room() -> None:

@@ -214,6 +214,20 @@ async def test_it_fails_with_its_connection_and_what_may_wait_goes_to_the_next(
     await turns()
 
 
+@pytest.mark.parametrize("place", ["for open handlers", "for room"])
+async def test_what_is_cancelled_while_it_waits_is_not_sent(place: str) -> None:
+    w = Waits(place)
+    await w.begin()
+    for offline in ("queue", "fail"):
+        waits = start(w.d.peer.request("waits", timeout=None, offline=offline))
+        await turns()
+        waits.cancel()
+    w.go.set()
+    w.d.transport.resume()
+    await turns(20)
+    assert "waits" not in names(w.d.take()) and w.d.peer.pending == 0
+
+
 async def test_what_left_the_queue_makes_room_in_it() -> None:
     d = redialing(limits=Limits(offline=1))
     d.transport.lose()

@@ -112,6 +112,13 @@ async def test_keep_latest_keeps_events_channels_and_rooms_apart() -> None:
 
 async def test_a_key_function_that_fails_shows_before_anybody_is_slow() -> None:
     key: Any = lambda text: [text]  # noqa: E731
+    wrong: Any
+    for wrong in (KeepLatest, "latest"):
+        with pytest.raises(ValueError, match="slow= is"):
+            Server(slow=wrong)
+    for wrong in (3, numbers_sent):
+        with pytest.raises(TypeError, match="plain function"):
+            KeepLatest(wrong)
     server = Server(slow=KeepLatest(key))
     with pytest.raises(TypeError, match=r"the key of KeepLatest must be hashable, .*; got \["):
         await server.emit("say", "x")

@@ -290,6 +290,25 @@ async def test_a_client_that_gives_up_ends_it_with_the_reason() -> None:
         await anext(numbers)
 
 
+def test_reading_does_not_go_on_in_another_event_loop() -> None:
+    client, transport = Client(extensions=False), ScriptedTransport()
+    numbers = client.events("n")
+
+    async def first() -> None:
+        await client.bind(transport)
+        start(anext(numbers))
+        await turns()
+        transport.lose()  # the program ends without close(), as programs do that are interrupted
+
+    async def second() -> None:
+        await client.bind(ScriptedTransport())
+        assert await collect(numbers) == []
+        await client.close()
+
+    asyncio.run(first())
+    asyncio.run(second())
+
+
 # ---------------------------------------------------------------- wait_for
 
 
