@@ -114,7 +114,8 @@ async def test_one_reader_of_items_beside_which_other_events_are_read_and_handle
     feed.on("said", handled.append)
     items, first = await begun(d)
     said = feed.events("said")
-    for wrong in (feed.items, lambda: feed.events("next")):
+    refused: list[Any] = [feed.items, lambda: feed.events("next")]
+    for wrong in refused:
         with pytest.raises(RuntimeError, match=r"are being read already|'next' cannot be read as events"):
             wrong()
     await d.fed({"a": ["said", 1], "c": "feed"}, following(2))

@@ -31,7 +31,7 @@ async def test_on_a_client_a_peer_and_a_named_channel(wrong: str) -> None:
     args, options = WRONG[wrong]
     async with connect(Server(), client=Client()) as client:
         for caller in (client, client.peer, client.of("room")):
-            calls = [caller.request(*args, **options), caller.open_channel(*args, **options)]
+            calls: list[Any] = [caller.request(*args, **options), caller.open_channel(*args, **options)]
             if not options or "colour" in options:
                 calls.append(caller.emit(*args, **options))
             results = await asyncio.gather(*calls, return_exceptions=True)

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -130,14 +131,14 @@ REFUSED: dict[str, Callable[[World], Any]] = {
         for name, call in SENDING.items()
         if hasattr(cls, name)
     },
-    "Peer.bind": lambda w: w.peer.bind(w.peer.transport),  # type: ignore[arg-type]
+    "Peer.bind": lambda w: w.peer.bind(w.peer.transport),
     "Peer.close": lambda w: w.peer.close(),
     "Peer.wait_opened": lambda w: w.peer.wait_opened(),
     "Peer.wait_closed": lambda w: w.peer.wait_closed(),
     "Peer.limits": lambda w: setattr(w.peer, "limits", LIMITS.replace(message=1000)),
     "Client.connect": lambda w: w.client.connect(),
     "Client.wait_connected": lambda w: w.client.wait_connected(),
-    "Client.bind": lambda w: w.client.bind(w.peer.transport),  # type: ignore[arg-type]
+    "Client.bind": lambda w: w.client.bind(w.peer.transport),
     "Client.close": lambda w: w.client.close(),
     "Client.__aenter__": lambda w: w.client.__aenter__(),
     "AnonymousChannel.events": lambda w: w.channel.events("other"),
@@ -148,7 +149,7 @@ REFUSED: dict[str, Callable[[World], Any]] = {
     "Stream.__anext__": lambda w: anext(w.talk),
     "Stream.aclose": lambda w: w.items.aclose(),
     "Stream.__aexit__": lambda w: w.items.__aexit__(None, None, None),
-    "Server.accept": lambda w: w.server.accept(w.peer.transport),  # type: ignore[arg-type]
+    "Server.accept": lambda w: w.server.accept(w.peer.transport),
     "Server.listen": lambda w: w.server.listen().__aenter__(),
     "Server.listening": lambda w: w.server.listening(pytest.fail).__aenter__(),
     "Server.serve_forever": lambda w: w.server.serve_forever(),
@@ -192,7 +193,7 @@ async def test_it_is_refused_with_what_to_do_instead(name: str) -> None:
 async def test_it_is_harmless() -> None:
     async with world() as made:
         for name, call in HARMLESS.items():
-            assert there(lambda call=call: call(made)) is None, name
+            assert there(partial(call, made)) is None, name
         await made.check()
 
 
@@ -225,7 +226,7 @@ async def test_of_a_raw_connection_too() -> None:
             await turns_until(lambda: server.raw_connections)
             [connection] = server.raw_connections
             for name, call in RAW.items():
-                error = there(lambda call=call: call(connection))
+                error = there(partial(call, connection))
                 assert isinstance(error, RuntimeError) and "asyncio.run_coroutine_threadsafe(" in str(error), name
             await client.send_raw("still there")
             assert await said.get() == "still there"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Coroutine
+from functools import partial
 from typing import Any
 
 import pytest
@@ -184,15 +185,17 @@ async def test_what_is_kept_back_within_something_that_is_kept_back_leaves_after
     await story.begin()
     session = story.client.session
     outer, inner = [b"1"], [b"2"]
-    ends = [
-        session.precede(lambda kept=kept: [session.send(kept.pop(), True) for _ in range(len(kept))])  # type: ignore[misc]
-        for kept in (outer, inner)
-    ]
+
+    def send(kept: list[bytes]) -> None:
+        while kept:
+            session.send(kept.pop(), True)
+
+    end_outer, end_inner = session.precede(partial(send, outer)), session.precede(partial(send, inner))
     session.send(b"3", True)
-    ends[1]()
+    end_inner()
     outer.append(b"4")
     session.send(b"5", True)
-    ends[0]()
+    end_outer()
     await turns(10)
     assert story.server.got == [b"1", b"2", b"3", b"4", b"5"]
 

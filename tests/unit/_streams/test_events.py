@@ -238,7 +238,8 @@ async def test_a_named_channel_that_is_closed_ends_its_readers_and_no_others() -
     assert await anext(closed) == 1
     with pytest.raises(ChannelClosed, match="'chat' is closed: 'enough'"):
         await anext(closed)
-    for begin in (lambda: chat.events("n"), chat.items):
+    begins: list[Any] = [lambda: chat.events("n"), chat.items]
+    for begin in begins:
         with pytest.raises(ChannelClosed):
             begin()
     d.feed({"a": ["n", 2], "c": "other"}, {"a": ["n", 3]})
