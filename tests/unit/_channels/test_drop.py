@@ -88,7 +88,7 @@ async def test_whatever_runs_ends_at_any_moment_and_leaves_nothing(use: Any, end
             await emptied(left, right)
 
 
-# ---------------------------------------------------------------- a connection that closes, and one that is full
+# ---------------------------------------------------------------- a connection that breaks or closes
 
 
 @pytest.mark.parametrize("extensions", [True, False], ids=["wsrpc", "plain"])

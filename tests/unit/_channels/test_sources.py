@@ -1,4 +1,4 @@
-"""What a handler streams and what a caller sends: each kind of source, in each use, and each way to end it."""
+"""What a handler streams and what a caller sends: each kind of source, in each use, and what its errors become."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls that open streams and uploads: mistaken and refused ones, and where users make them."""
+"""Calls that open streams and uploads: mistaken and refused ones, and the places that they take."""
 
 from __future__ import annotations
 

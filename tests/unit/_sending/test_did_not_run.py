@@ -1,4 +1,4 @@
-"""Errors which say that a request did not run: where they are raised, it is true."""
+"""Errors which say that a request did not run say so only where it is true, and what was refused costs nothing."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ async def test_a_reserved_code_does_not_get_out_by_a_side_door(how: str, caplog:
     assert "reserved, got 'wsrpc.overloaded'" in caplog.text
 
 
-# ---------------------------------------------------------------- items
+# ---------------------------------------------------------------- uploads
 
 
 @pytest.mark.parametrize("extensions", [True, False])

@@ -287,7 +287,7 @@ async def test_a_timeout_is_not_asked_again() -> None:
     assert (caught.value.timeout, caught.value.__cause__) == (7.0, None)
 
 
-# ---------------------------------------------------------------- conditions, and many at once
+# ---------------------------------------------------------------- conditions
 
 
 def busy(error: BaseException) -> bool:
