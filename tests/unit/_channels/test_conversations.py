@@ -16,7 +16,6 @@ from wsrpc import (
     AnonymousChannel,
     ChannelClosed,
     Context,
-    Limits,
     RemoteError,
     UnknownEvent,
     current_context,
@@ -104,16 +103,6 @@ async def test_several_readers_and_a_handler_each_get_every_event(both: Both) ->
         assert [await anext(reader) for _ in range(3)] == [[0], [1], [3]]
     assert both[1].ignored["wrong arguments"] >= 1
     await ours.abort()
-
-
-async def test_requests_that_are_read_are_answered_also_where_only_the_newest_is_kept() -> None:
-    d = Driven(dialer=True, limits=Limits(stream_window=1))
-    channel = await requested(d)
-    lines = channel.events("line", keep="newest")
-    sent = await d.fed(*({"h": channel.id, "i": i, "a": ["line", i]} for i in (2, 4, 6)))
-    assert await anext(lines) == 6
-    assert sorted(message["i"] for message in sent + d.take()) == [2, 4, 6]
-    channel.close()
 
 
 # ---------------------------------------------------------------- conversations
