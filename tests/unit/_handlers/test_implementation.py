@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
-import math
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
 from typing import Annotated, Any, Literal, NewType, Protocol
 
@@ -52,8 +50,6 @@ async def test_where_a_contract_is_implemented(where: str) -> None:
         if where == "router":
             server.include(registrar, channel="chat")
         await try_out(caller.proxy(Chat))
-        with pytest.raises(wsrpc.UnknownEvent):
-            await caller.request("not_in_the_contract", "x")
 
 
 async def test_by_a_service() -> None:
@@ -120,55 +116,37 @@ def fits(declared: Any, own: Any, *, result: bool = False) -> bool:
     return True
 
 
-NARROW_AND_WIDE: list[tuple[Any, Any]] = [
-    (int, float),
-    (int, int | None),
-    (int, Any),
-    (Literal["a"], str),
-    (Literal["a"], Literal["a", "b"]),
-    (LongLine, Line),
-    (list[int], Sequence[float]),
-    (list[int], list),
-    (dict[str, int], dict[str, int | str]),
-    (tuple[int, int], tuple[int, ...]),
-    (tuple[int, Literal["a"]], tuple[float, str]),
-]
-SAME: list[tuple[Any, Any]] = [
-    (int, int),
-    (Id, int),
-    (Annotated[int, msgspec.Meta(gt=0)], int),
-    (int | None, None | int),
-    (Line, Line),
-]
-DIFFERENT: list[tuple[Any, Any]] = [
-    (int, str),
-    (bool, int),
-    (Literal[1], Literal["1"]),
-    (list[int], list[str]),
-    (list[int], dict[str, int]),
-    (Line, dict[str, str]),
-    (tuple[int, str], tuple[int, str, int]),
-    (tuple[int, str], tuple[int, ...]),
+NARROWER, SAME, DIFFERENT = (True, False), (True, True), (False, False)
+"""Whether the second type fits where the contract says the first, as that of a parameter, and the other way round."""
+FITS: list[tuple[Any, Any, tuple[bool, bool]]] = [
+    (int, float, NARROWER),
+    (int, int | None, NARROWER),
+    (Literal["a"], str, NARROWER),
+    (Literal["a"], Literal["a", "b"], NARROWER),
+    (LongLine, Line, NARROWER),
+    (list[int], Sequence[float], NARROWER),
+    (dict[str, int], dict[str, int | str], NARROWER),
+    (tuple[int, int], tuple[int, ...], NARROWER),
+    (tuple[int, Literal["a"]], tuple[float, str], NARROWER),
+    (int, Any, SAME),
+    (list[int], list, SAME),
+    (Id, int, SAME),
+    (Annotated[int, msgspec.Meta(gt=0)], int, SAME),
+    (int | None, None | int, SAME),
+    (bool, int, DIFFERENT),
+    (Literal[1], Literal["1"], DIFFERENT),
+    (list[int], list[str], DIFFERENT),
+    (list[int], dict[str, int], DIFFERENT),
+    (Line, dict[str, str], DIFFERENT),
+    (tuple[int, str], tuple[int, str, int], DIFFERENT),
+    (tuple[int, str], tuple[int, ...], DIFFERENT),
 ]
 
 
-@pytest.mark.parametrize(("narrow", "wide"), NARROW_AND_WIDE)
-def test_a_parameter_may_be_wider_and_a_result_narrower(narrow: Any, wide: Any) -> None:
-    assert fits(narrow, wide) and fits(wide, narrow, result=True)
-    if wide not in (Any, list):
-        assert not fits(wide, narrow) and not fits(narrow, wide, result=True)
-
-
-@pytest.mark.parametrize(("one", "other"), SAME)
-def test_types_that_travel_alike_fit_both_ways(one: Any, other: Any) -> None:
-    for result in (False, True):
-        assert fits(one, other, result=result) and fits(other, one, result=result)
-
-
-@pytest.mark.parametrize(("one", "other"), DIFFERENT)
-def test_other_types_do_not_fit(one: Any, other: Any) -> None:
-    for result in (False, True):
-        assert not fits(one, other, result=result) and not fits(other, one, result=result)
+@pytest.mark.parametrize(("one", "other", "expected"), FITS)
+def test_a_parameter_may_be_wider_and_a_result_narrower(one: Any, other: Any, expected: tuple[bool, bool]) -> None:
+    assert (fits(one, other), fits(other, one)) == expected
+    assert (fits(other, one, result=True), fits(one, other, result=True)) == expected
 
 
 class Lines(Protocol):
@@ -191,11 +169,9 @@ class Unannotated:
         self.lines += [line, *more]
         return self.lines[-1]
 
-    def all(self):  # type: ignore[no-untyped-def]
-        return iter(self.lines)
+    def all(self): ...  # type: ignore[no-untyped-def]
 
-    def talk(self, name):  # type: ignore[no-untyped-def]
-        return wsrpc.current_context().channel()
+    def talk(self, name): ...  # type: ignore[no-untyped-def]
 
 
 async def test_what_is_not_annotated_has_the_types_of_the_contract() -> None:
@@ -208,46 +184,26 @@ async def test_what_is_not_annotated_has_the_types_of_the_contract() -> None:
             await client.request("add", "text")
         with pytest.raises(BadArguments, match="argument 'more'"):
             await client.request("add", {"who": "Ada", "text": "a"}, "text")
-        async with lines.all() as found:
-            assert [line async for line in found] == [Line("Ada", "a"), Line("Bob", "b")]
-        async with await lines.talk("x"):
-            pass
     add, all_, talk = describe(server).events
     assert add.doc == "Add some lines." and add.result == {"$ref": "#/$defs/Line"}
     assert [p.schema for p in add.parameters] == [{"$ref": "#/$defs/Line"}] * 2
     assert (all_.kind, all_.items, talk.kind) == ("stream", {"$ref": "#/$defs/Line"}, "conversation")
 
 
-class CupsAndNumbers(Protocol):
-    async def order(self, line: Line, *more: int) -> list[str]: ...
-
-
 class AnyOrder:
-    def order(self, *args):  # type: ignore[no-untyped-def]
-        return [repr(arg) for arg in args]
-
-
-async def test_args_take_the_place_of_parameters_and_have_the_types_of_the_contract() -> None:
-    server = Server()
-    server.implement(CupsAndNumbers, AnyOrder())
-    async with connect(server) as client:
-        assert await client.proxy(CupsAndNumbers).order(Line("Ada", "a"), 1, 2) == [repr(Line("Ada", "a")), "1", "2"]
-        with pytest.raises(BadArguments, match="argument 'line'"):
-            await client.request("order", 5)
-
-
-class Trusted:
     @wsrpc.method(lax=True)
-    def add(self, a: int, b: int = 1, *, as_admin: bool = False, log: Any = print) -> int:
+    def add(self, *args, as_admin: bool = False, log: Any = print):  # type: ignore[no-untyped-def]
         assert not as_admin
-        return a + b
+        return sum(args)
 
 
-async def test_callers_cannot_set_what_the_contract_does_not_have() -> None:
+async def test_args_take_what_the_contract_names_and_callers_can_set_nothing_else() -> None:
     server = Server()
-    server.implement(Adds, Trusted())
+    server.implement(Adds, AnyOrder())
     async with connect(server) as client:
         assert await client.request("add", "1", 2) == 3
+        with pytest.raises(BadArguments, match="argument 'a'"):
+            await client.request("add", "x")
         with pytest.raises(BadArguments, match="expected at most 2 arguments, got 3"):
             await client.request("add", 1, 2, True)
     [add] = describe(server).events
@@ -265,15 +221,8 @@ class Overridden(Marked):
         return a * b
 
 
-class Cached:
-    @functools.lru_cache  # noqa: B019
-    @wsrpc.method(hidden=True)
-    def add(self, a: int, b: int = 1) -> int:
-        return a - b
-
-
-def test_options_hold_for_methods_that_override_and_that_are_wrapped() -> None:
-    for implementation in (Marked(), Overridden(), Cached()):
+def test_options_hold_for_methods_that_override() -> None:
+    for implementation in (Marked(), Overridden()):
         server = Server()
         server.implement(Adds, implementation)
         assert describe(server).events == ()
@@ -284,18 +233,6 @@ def test_options_hold_for_methods_that_override_and_that_are_wrapped() -> None:
 
 class Adds(Protocol):
     async def add(self, a: int, b: int = 1) -> int: ...
-
-
-class SameDefaults(Protocol):
-    async def call(self, a: float = math.nan, b: float = 0) -> None: ...
-
-
-class Defaults:
-    def call(self, a: float = float("nan"), b: float = 0.0) -> None: ...
-
-
-def test_defaults_that_travel_alike_are_the_same() -> None:
-    Server().implement(SameDefaults, Defaults())
 
 
 class Mine:
@@ -313,6 +250,7 @@ def too_many(self: Any, a: int, b: int = 1, *, c: int) -> int: ...  # type: igno
 def required(self: Any, a: int, b: int) -> int: ...  # type: ignore[empty-body]
 def other_default(self: Any, a: int, b: int = 2) -> int: ...  # type: ignore[empty-body]
 def turned(self: Any, b: int, a: int = 1) -> int: ...  # type: ignore[empty-body]
+def equal_default(self: Any, a: int, b: int = True) -> int: ...  # type: ignore[empty-body]
 def streams(self: Any, a: int, b: int = 1) -> Iterator[int]:
     yield a
 
@@ -332,6 +270,7 @@ MISMATCHES: list[tuple[Any, str]] = [
     (too_many, r"it requires 'c', which the contract does not have"),
     (required, r"parameter 'b' is optional in the contract, and required here"),
     (other_default, r"parameter 'b' has the default 1 in the contract, and 2 here"),
+    (equal_default, r"parameter 'b' has the default 1 in the contract, and True here"),
     (turned, r"parameter 'a' is in another place"),
     (streams, r"the contract declares a request, and this is a stream"),
     (uploads, r"the contract declares a request, and this is an upload"),
@@ -373,6 +312,10 @@ class Items(Protocol):
     def numbers(self) -> Stream[int]: ...
 
 
+class Uploading(Protocol):
+    async def count(self, items: AsyncIterable[int]) -> int: ...
+
+
 class OtherItems:
     async def numbers(self) -> AsyncIterator[str]:
         yield ""
@@ -381,18 +324,9 @@ class OtherItems:
         return 0
 
 
-class Uploading(Protocol):
-    async def count(self, items: AsyncIterable[int]) -> int: ...
-
-
 class Twice(ChatImplementation, Service):
     @wsrpc.method("say")
     def other(self) -> None: ...
-
-
-class Less(Service):
-    def say(self) -> int:
-        return 1
 
 
 def test_what_else_is_refused() -> None:
@@ -402,8 +336,8 @@ def test_what_else_is_refused() -> None:
         Server().implement(Uploading, OtherItems())
     with pytest.raises(ValueError, match=r"are both for the event 'say'"):
         Server().add_service(Twice, implements=Chat)
-    with pytest.raises(TypeError, match=r"Less does not implement .*Chat: it has no history, upload, shout, talk"):
-        Server().add_service(Less, implements=Chat)
+    with pytest.raises(TypeError, match=r"Service does not implement .*Chat: it has no say, history, upload"):
+        Server().add_service(Service, implements=Chat)
     server = Server()
     server.add_service(ChatService, implements=Chat)
     with pytest.raises(ValueError, match="'say' is a method of a service"):

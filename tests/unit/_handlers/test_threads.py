@@ -17,8 +17,6 @@ from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-PATIENCE = 8
-
 
 @pytest.mark.parametrize("error", [ValueError("late"), RpcError("late"), StopIteration()])
 @pytest.mark.parametrize("end", ["cancelled", "dropped"])
@@ -28,10 +26,10 @@ async def test_what_a_thread_raises_late_is_nobodys_business(error: Exception, e
 
     def late() -> None:
         loop.call_soon_threadsafe(started.set)
-        go_on.wait(PATIENCE)
+        go_on.wait(8)
         raise error
 
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
+    async with asyncio.timeout(8), pair() as (left, right):
         right.on("late", late, thread=True)
         asking = asyncio.create_task(left.request("late", timeout=None))
         await started.wait()
@@ -60,7 +58,7 @@ async def test_an_awaitable_that_a_thread_returns_is_awaited_in_the_loop() -> No
         threads.append(threading.current_thread())
         return rest(what)
 
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
+    async with asyncio.timeout(8), pair() as (left, right):
         right.on("work", work, thread=True)
         assert await left.request("work", "x") == "x"
         assert threads[0] is not threads[1] and threads[1] is threading.main_thread()
@@ -79,7 +77,7 @@ async def test_a_thread_has_a_copy_of_the_context() -> None:
         in_thread = threading.current_thread() is not threading.main_thread()
         return [in_thread, before, user.get(), current_peer() is peer, current_context().event]
 
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
+    async with asyncio.timeout(8), pair() as (left, right):
         right.on("login", login, thread=True)
         for _ in range(2):
             assert await left.request("login", "ada") == [True, "nobody", "ada", True, "login"]
