@@ -18,7 +18,6 @@ from wsrpc import (
     ConnectionLost,
     Limits,
     MessageTooBig,
-    RequestTimeout,
     Server,
     SessionLost,
 )
@@ -123,20 +122,18 @@ async def events_raw_messages_and_broadcasts(ride: Ride) -> None:
     assert ride.s.peer in room
 
 
-LOSSES = {"what the client sends is lost": 0, "what the server sends is lost": 1}
+DOING = [requests, a_stream, an_upload, a_conversation, events, events_raw_messages_and_broadcasts]
 
 
-@pytest.mark.parametrize("drop", ["a cut", "half open", *LOSSES, "three cuts"])
-@pytest.mark.parametrize(
-    "doing", [requests, a_stream, an_upload, a_conversation, events, events_raw_messages_and_broadcasts]
-)
+@pytest.mark.parametrize("drop", ["a cut", "half open", "client's messages are lost", "server's are", "three cuts"])
+@pytest.mark.parametrize("doing", DOING)
 async def test_what_was_begun_goes_on_over_another_connection(
     doing: Callable[[Ride], Awaitable[None]], drop: str
 ) -> None:
     async with story(client=Limits(stream_window=4)) as s:
         ride, peer, drops = Ride(s), s.peer, 3 if drop == "three cuts" else 1
-        if drop in LOSSES:
-            s.ends[LOSSES[drop]].hold()
+        if "'s " in drop:
+            s.ends["server" in drop].hold()
         task = asyncio.ensure_future(doing(ride))
         await turns(20)
         for number in range(drops):
@@ -158,19 +155,16 @@ async def test_what_is_left_meanwhile_ends_on_the_other_side_when_the_session_go
     async with story() as s:
         ride = Ride(s)
         cancelled = asyncio.create_task(s.client.request("wait", 1))
-        late = asyncio.create_task(s.client.request("wait", 1, timeout=0.05))
         async with s.client.stream("numbers") as stream:
             assert await anext(stream) == 0
             await s.cut()
             assert " detached " in repr(s.client.peer)
             cancelled.cancel()
-        with pytest.raises(RequestTimeout):
-            await late
         await turns(20)
-        assert ride.ran == [1, 1], "nobody could tell the server yet"
+        assert ride.ran == [1], "nobody could tell the server yet"
         await s.repair()
         await turns_until(lambda: (s.peer.active, s.peer.channels, s.client.peer.pending) == (0, 0, 0))
-        assert sorted(ride.ran[2:]) == ["cancelled", "cancelled", "closed"]
+        assert sorted(ride.ran[1:]) == ["cancelled", "closed"]
 
 
 @pytest.mark.parametrize("side", ["client", "server"])

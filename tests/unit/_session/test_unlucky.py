@@ -21,12 +21,6 @@ from wsrpc.testing import MemoryTransport, ScriptedTransport, memory_transports
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-# ---------------------------------------------------------------- a connection that is full, and then refuses
-
-
-# ---------------------------------------------------------------- ends and timers
-
-
 @pytest.mark.parametrize("how", ["closed", "another is bound", "expired"])
 async def test_nothing_is_left_of_a_resume_whose_session_has_ended(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._session.client, "ANSWER_TIMEOUT", 0.05)
@@ -127,20 +121,17 @@ async def test_what_waits_when_credentials_expire_is_handled_once_the_session_go
         assert s.back[0].resumed
 
 
-# ---------------------------------------------------------------- the first message
-
-
 async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wsrpc._session.sessions, "FIRST_MESSAGE", 0.01)
     making, made = asyncio.Event(), asyncio.Event()
-    made.set()
 
     class Greeter(Service):
         def on_open(self) -> None: ...
 
     async def make(peer: Peer) -> Greeter:
+        if making.is_set():  # for the second peer
+            await made.wait()
         making.set()
-        await made.wait()
         return Greeter()
 
     def say(transport: ScriptedTransport, **fields: Any) -> None:
@@ -156,10 +147,8 @@ async def test_a_resume_that_comes_too_late_does_not_share_a_connection(monkeypa
     say(first, t="ack", n=0, bytes=0)
     first.lose()
     assert peer.detached
-    making.clear()
-    made.clear()
     accepting = asyncio.create_task(server.accept(late, Handshake("/", {"Wsrpc-Resume": "1"})))
-    await making.wait()
+    await timers_due(0.02)
     named = {name: welcome["wsrpc"][name] for name in ("sid", "token")}
     say(late, t="resume", v=1, features=["resume"], limits={}, gen=1, rx=0, bytes=0, **named)
     made.set()
