@@ -5,11 +5,9 @@ from __future__ import annotations
 import enum
 import json
 import re
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, NamedTuple, Optional
+from datetime import UTC, date, datetime
+from typing import Annotated, Any, Literal, Optional
 from uuid import UUID
 
 import msgspec
@@ -69,33 +67,6 @@ class Dog(pydantic.BaseModel):
     bone: bytes
 
 
-class Root(pydantic.RootModel[list[bytes]]): ...
-
-
-class Pair(NamedTuple):
-    data: bytes
-    number: int = 0
-
-
-class Logged(pydantic.BaseModel):
-    data: bytes
-    more: dict[str, bytes]
-
-    @pydantic.field_serializer("data", mode="wrap")
-    def _data(self, data: bytes, handler: pydantic.SerializerFunctionWrapHandler) -> bytes:
-        result: bytes = handler(data)
-        return result
-
-    @pydantic.model_serializer(mode="wrap")
-    def _all(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        result: dict[str, Any] = handler(self)
-        return result
-
-
-def plainly(value: Any) -> Any:
-    return b64decode(value) if isinstance(value, str) else value
-
-
 def through(value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
     return handler(value)
 
@@ -104,12 +75,9 @@ FIELDS: list[tuple[Any, Any]] = [
     (bytes, BLOB),
     (bytes, b"AQID"),  # base64 itself
     (Annotated[bytes, pydantic.Field(min_length=3, max_length=3)], b"\xff\xfe\xfd"),
-    (bytes | None, BLOB),
-    (Sequence[bytes], [BLOB, b"x"]),
     (Sequence[Sequence[bytes] | None] | None, [[BLOB], None]),
     (set[bytes], {BLOB}),
     (Mapping[str, bytes], {"a": BLOB}),
-    (Annotated[bytes, pydantic.PlainValidator(plainly)], BLOB),
     (Annotated[bytes, pydantic.WrapSerializer(through)], BLOB),
     (Annotated[bytes | int, pydantic.WrapSerializer(through)], BLOB),
     (dict[bytes, int], {b"\xff\x00": 1}),
@@ -120,17 +88,12 @@ FIELDS: list[tuple[Any, Any]] = [
     (list[bytes] | bytes, [BLOB]),
     (bytes | str, "blue"),
     (pydantic.Base64Bytes, b"Zm9v"),
-    (timedelta, timedelta(days=-1, seconds=5, microseconds=7)),
     (Inner, Inner(data=BLOB, when=datetime(2026, 1, 2, tzinfo=UTC))),
     (StrictInner, StrictInner(data=BLOB, key=SAME)),
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
     (Hex, Hex(data=BLOB)),
-    (Root, Root([BLOB])),
-    (Pair, Pair(BLOB)),
-    (Logged, Logged(data=BLOB, more={"a": BLOB})),
     (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
     (dict[date, bytes], {date(2026, 1, 2): BLOB}),
-    (PurePosixPath, PurePosixPath("/a/b")),
 ]
 
 
@@ -143,10 +106,6 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "messagepack": ({}, {}),  # on which two wsrpc peers agree
     "messagepack throughout": ({"codec": MsgpackCodec()}, {"codec": MsgpackCodec()}),
 }
-CONTAINERS: list[tuple[Any, Any]] = [
-    (tuple[Inner, list[StrictInner]], (Inner(data=BLOB), [StrictInner(data=BLOB, key=SAME)])),
-    (Aliased, Aliased(userData=BLOB)),
-]
 
 
 @pytest.mark.parametrize("encoding", OPTIONS)
@@ -165,7 +124,8 @@ async def test_every_type_of_field_arrives_as_it_was(encoding: str, strict: bool
     models = [(model_of(tp, strict), value) for tp, value in FIELDS]
     async with connect(server, client=Client(**of_client)) as client:
         await client.request("sync")  # what they agree on is agreed now
-        for tp, value in [*((model, model(value=value)) for model, value in models), *CONTAINERS]:
+        alone = [(Aliased, Aliased(userData=BLOB)), (list[Inner], [Inner(data=BLOB)])]
+        for tp, value in [*((model, model(value=value)) for model, value in models), *alone]:
             echo.__annotations__["given"] = tp
             server.on("echo", echo)
             assert await client.request("echo", value, returns=tp) == value
@@ -249,8 +209,8 @@ def test_the_handler_of_a_wrap_serializer_gives_base64() -> None:
         def _tag(self, value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> list[Any]:
             return ["tag", handler(value), value]
 
-    expected = ["tag", "//77", "//77"]
-    assert as_json(Tagged(data=b"\xff\xfe\xfb", anything=b"\xff\xfe\xfb")) == {"data": expected, "anything": expected}
+    data = b"\xff\xfe\xfb"
+    assert as_json(Tagged(data=data, anything=data)) == dict.fromkeys(("data", "anything"), ["tag", "//77", "//77"])
 
 
 def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
@@ -283,15 +243,15 @@ def test_what_else_a_model_may_hold_and_do() -> None:
     class Struct(msgspec.Struct):
         data: bytes
 
-    class Sparse(pydantic.BaseModel):
+    class Sparse(Aliased):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-        inner: Struct = pydantic.Field(alias="theInner")
-        a: bytes | None = None
+        inner: Struct
 
         def model_dump(self, **options: Any) -> Any:
-            return super().model_dump(exclude_none=True, **options)
+            return super().model_dump(exclude={"user_data"}, **options)
 
-    assert as_json(Sparse(theInner=Struct(b"\x01"))) == {"theInner": {"data": "AQ=="}}, "its own methods are used"
+    sparse = Sparse(userData=b"", inner=Struct(b"\x01"))
+    assert as_json(sparse) == {"inner": {"data": "AQ=="}}, "its own methods are used"
 
 
 def test_the_users_class_is_left_as_it_was() -> None:
@@ -304,7 +264,6 @@ def test_the_users_class_is_left_as_it_was() -> None:
 MANY: list[tuple[Any, Any, str]] = [
     (list[int], ["a"], "value.0: Input should be a valid integer"),
     (set[int], [str(-number) + "a" for number in range(500)], "value.0: Input should be a valid integer"),
-    (Sequence[int], ["a"], "value.0: Input should be a valid integer"),
     (list[bytes], ["!"], "value.0: Value error, invalid base64 text"),
     (dict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
     (list[int] | list[float], ["a"], "value.list[int].0: Input should be a valid integer"),
