@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
-from typing import Annotated, Any, Literal, Optional
+from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 
 import msgspec
@@ -67,6 +67,11 @@ class Dog(pydantic.BaseModel):
     bone: bytes
 
 
+class Pair(NamedTuple):
+    data: bytes
+    number: int = 0
+
+
 def through(value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
     return handler(value)
 
@@ -92,6 +97,7 @@ FIELDS: list[tuple[Any, Any]] = [
     (StrictInner, StrictInner(data=BLOB, key=SAME)),
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
     (Hex, Hex(data=BLOB)),
+    (Pair, Pair(BLOB)),
     (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
     (dict[date, bytes], {date(2026, 1, 2): BLOB}),
 ]
@@ -210,7 +216,8 @@ def test_the_handler_of_a_wrap_serializer_gives_base64() -> None:
             return ["tag", handler(value), value]
 
     data = b"\xff\xfe\xfb"
-    assert as_json(Tagged(data=data, anything=data)) == dict.fromkeys(("data", "anything"), ["tag", "//77", "//77"])
+    expected = ["tag", "//77", "//77"]
+    assert as_json(Tagged(data=data, anything=data)) == {"data": expected, "anything": expected}
 
 
 def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:

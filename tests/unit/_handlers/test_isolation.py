@@ -22,8 +22,9 @@ user: ContextVar[str] = ContextVar("user", default="nobody")
 # ---------------------------------------------------------------- context variables
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("event", [*LIFECYCLE, "login", "fail"])
-async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: str) -> None:
+async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: str, is_async: bool) -> None:
     d, seen = Driven(bind=False), list[str]()
 
     def login() -> None:
@@ -32,7 +33,10 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
         if event == "fail":
             raise ValueError
 
-    d.peer.on(event, login)
+    async def login_async() -> None:
+        login()
+
+    d.peer.on(event, login_async if is_async else login)
     d.peer.on("whoami", lambda: seen.append(user.get()))
     for _ in range(2):
         d.rebind()
@@ -40,6 +44,7 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
         for current in (current_peer, current_context):
             with pytest.raises(RuntimeError, match="no handler is running here"):
                 current()
+        await turns()
         d.transport.lose()
     await turns()
     assert set(seen) == {"nobody"}

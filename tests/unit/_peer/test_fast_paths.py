@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -12,8 +11,6 @@ from core_driver import Driven, start, turns
 
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
 from wsrpc.codecs import JsonCodec
-
-VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
 MESSAGES: list[dict[str, Any]] = [
     {"a": ["say", 1]},
@@ -239,22 +236,3 @@ async def test_the_current_task_is_the_handlers_own_from_its_first_step_to_its_l
     assert tasks.count(tasks[0]) == 2
     assert None not in tasks
     assert asyncio.current_task() not in tasks
-
-
-@pytest.mark.parametrize("waits", [False, True])
-async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) -> None:
-    d = Driven()
-    seen: list[str] = []
-
-    async def handler(value: str) -> None:
-        seen.append(VALUE.get())
-        VALUE.set(value)
-        if waits:
-            await asyncio.sleep(0)
-        seen.append(VALUE.get())
-
-    d.peer.on("handler", handler)
-    d.peer.on("plain", lambda: seen.append(VALUE.get()))
-    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", "two"]}, {"a": ["plain"]})
-    assert sorted(seen) == ["nothing", "nothing", "nothing", "one", "two"]
-    assert VALUE.get() == "nothing"
