@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import Stubborn, messages, turns
+from core_driver import Blocked, Stubborn, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -83,36 +83,31 @@ async def test_a_handler_closes_without_waiting_for_itself(
 @pytest.mark.parametrize("other", ["another handler", "the application"])
 @pytest.mark.parametrize("side", ["client", "server"])
 async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) -> None:
-    server = Server(limits=PATIENT)
-    both = asyncio.Barrier(2)
-    ended: asyncio.Queue[None] = asyncio.Queue()
-    started = asyncio.Event()
-    async with asyncio.timeout(8):
-        async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
+    server, both, ended = Server(limits=PATIENT), asyncio.Barrier(2), list[bool]()
+    async with asyncio.timeout(8), server.listen() as listener:
+        async with Client(listener.url, limits=PATIENT, reconnect=None) as client:
+            (peer,) = server.peers
             target: Client | Server = client if side == "client" else server
+            caller = peer if side == "client" else client
 
             @target.on("last words")
             async def last_words() -> None:
-                started.set()
                 await both.wait()
                 await target.close()  # what cleans up may not know that somebody else is closing already
-                ended.put_nowait(None)
+                ended.append(True)
 
-            (peer,) = server.peers
-            caller = peer if side == "client" else client
             await caller.emit("last words")
             if other == "another handler":
                 await caller.emit("last words")
-                await ended.get()
             else:
-                await started.wait()
+                await turns_until(lambda: both.n_waiting)
                 closing = asyncio.create_task(target.close())
                 await peer.wait_closed()
                 await client.peer.wait_closed()
                 await turns(20)  # by now the close waits for handlers
                 await both.wait()
                 await closing
-            await ended.get()
+            await turns_until(lambda: len(ended) == (2 if other == "another handler" else 1))
 
 
 # ---------------------------------------------------------------- handlers that outstay
@@ -156,32 +151,20 @@ async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
 
 
 @pytest.mark.parametrize("patient", [True, False])
-@pytest.mark.parametrize("what", ["event", "close"])
+@pytest.mark.parametrize("what", ["work", "close"])
 async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_ends(what: str, patient: bool) -> None:
-    server = Server(limits=PATIENT if patient else HASTY)
-    started, go_on, ended, cancelled = (asyncio.Event() for _ in range(4))
-
-    async def work() -> None:
-        started.set()
-        try:
-            await go_on.wait()
-            ended.set()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    server.on("close" if what == "close" else "work", work)
+    server, work = Server(limits=PATIENT if patient else HASTY), Blocked()
+    server.on(what, work)
     async with asyncio.timeout(8), server.listen() as listener:
         async with Client(listener.url, limits=PATIENT) as client:
-            if what == "event":
+            if what == "work":
                 await client.emit("work")
-                await started.wait()
-        await started.wait()
-        await turns_until(lambda: not server.peers)
+                await turns_until(lambda: work.started)
+        await turns_until(lambda: work.started and not server.peers)
         closing = asyncio.create_task(server.close())
         await turns(50)
         if patient:
             assert not closing.done()
-            go_on.set()
+            work.go.set()
         await closing
-        assert (ended.is_set(), cancelled.is_set()) == (patient, not patient)
+        assert (len(work.finished), len(work.cancelled)) == (patient, not patient)
