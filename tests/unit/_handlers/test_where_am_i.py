@@ -73,13 +73,6 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
     assert not peer.connected and peer.server is server, "it is still known when the connection is over"
 
 
-async def test_a_client_s_peer_has_none() -> None:
-    with pytest.raises(RuntimeError, match="only a server's peers have one"):
-        _ = Client().peer.server
-    async with pair() as both:
-        for peer in both:
-            with pytest.raises(RuntimeError, match="has no server"):
-                _ = peer.server
 
 
 # ---------------------------------------------------------------- services

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, turns
+from core_driver import Driven, turns
 
 from wsrpc import Context
 
@@ -67,20 +67,4 @@ async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_
     gate.set()
     await turns()
     d.expect({"i": 1, "d": "late"})
-    d.assert_empty()
-
-
-async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> None:
-    d = Driven()
-    blocked = Blocked()
-    d.peer.on("b", blocked, ordered=True)
-    await d.fed({"i": 1, "a": ["b", 1]}, {"i": 2, "a": ["b", 2]}, {"i": 3, "a": ["b", 3]})
-    assert blocked.started == [(1,)]
-    # The one in the middle leaves while it waits in line, then the first while it runs.
-    assert [m["i"] for m in await d.fed({"i": 2, "x": "no"})] == [2]
-    assert [m["i"] for m in await d.fed({"i": 1, "x": "no"})] == [1]
-    assert blocked.started == [(1,), (3,)]
-    blocked.go.set()
-    await turns()
-    d.expect({"i": 3, "d": [3]})
     d.assert_empty()

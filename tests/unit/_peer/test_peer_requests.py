@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Driven, rejection, start, turns
+from core_driver import ABORTED, Driven, rejection, turns
 
 from wsrpc import RpcError
 from wsrpc.errors import UnexpectedChannel
@@ -92,19 +92,6 @@ async def test_timeouts_fall_due_in_their_own_order() -> None:
 
 
 # ---------------------------------------------------------------- what is refused at once
-
-
-async def test_what_cannot_be_encoded_passes_its_turn_on() -> None:
-    d = Driven(dialer=True)
-    d.transport.pause()
-    broken, fine = start(d.peer.request("q", object())), start(d.peer.emit("fine"))
-    await turns()
-    d.transport.resume()
-    await fine
-    with pytest.raises(TypeError):
-        await broken
-    d.expect({"a": ["fine"]})
-    d.assert_empty()
 
 
 async def test_an_empty_name_is_one_as_in_javascript() -> None:

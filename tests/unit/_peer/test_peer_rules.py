@@ -101,35 +101,6 @@ async def test_1_ids_start_at_a_random_point_tell_who_dialed_wrap_and_skip_those
     assert held + [(await d.asks("q"))[1] for _ in range(3)] == [first, first + 2, last, first + 4, first + 6]
 
 
-async def test_1_our_ids_never_meet_those_of_the_other_side() -> None:
-    """The same number, used by both sides at once, means two different requests."""
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    task, i = await d.asks("q")
-    await d.fed({"i": i, "a": ["h", "theirs"]})
-    assert blocked.started == [("theirs",)] and not task.done()
-    await d.fed({"i": i, "x": "stop"})  # a cancellation is about their request, never about ours
-    assert blocked.cancelled == ["stop"] and not task.done()
-    d.feed({"i": i, "d": "ours"})
-    assert await task == "ours"
-
-
-@pytest.mark.parametrize("i", [True, "1"])
-async def test_2_what_looks_like_an_active_id_cancels_and_answers_nothing(i: Any) -> None:
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    await d.fed({"i": 1, "a": ["h"]})
-    d.peer._out.requests._next = 1
-    task, ours = await d.asks("q")
-    assert ours == 1
-    assert await d.fed({"i": i, "x": "no"}, {"i": i, "d": 5}, {"i": i, "e": 5}) == []
-    assert blocked.cancelled == [] and not task.done()
-    blocked.go.set()
-    await turns()
-
-
 SECOND: list[dict[str, Any]] = [{"a": ["h", "second"]}, {"a": ["nobody"]}, {"a": [5]}, {"a": ["h"], "c": "nowhere"}]
 
 
@@ -227,18 +198,3 @@ async def test_17_the_memory_of_unknown_channels_is_bounded_and_ends_with_the_co
     d.transport.lose()
     d.rebind()
     assert len(await d.fed({"h": 1100, "a": ["e"]})) == 1
-
-
-@pytest.mark.parametrize("h", [0, -7, 1.5, "abc", "7.0", [], True, "9" * 30, "\u0663"])
-async def test_18_an_odd_channel_id_stops_nothing(h: Any) -> None:
-    d = Driven(dialer=True)
-    ran: list[int] = []
-    d.peer.on("e", lambda: ran.append(1))
-    task, i = await d.asks("q", timeout=None)
-    sent = await d.fed({"h": h, "a": ["e"]}, {"h": h, "i": 8, "a": ["e"]})
-    assert ran == []
-    assert all(m.get("i") == 8 or type(m["h"]) is int for m in sent)
-    # As an answer it must not leave the request hanging.
-    d.feed({"i": i, "h": h})
-    await asyncio.wait([task])
-    d.assert_empty()

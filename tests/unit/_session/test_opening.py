@@ -123,22 +123,6 @@ async def test_what_open_handlers_send_without_a_connection_leaves_before_what_w
         await asyncio.gather(*asked)
 
 
-async def test_open_handlers_of_the_server_run_on() -> None:
-    async with opening() as scene:
-
-        @scene.server.on("open")
-        async def opened(peer: Peer) -> None:
-            scene.began += 1
-            await scene.release.wait()
-
-        await (await scene.connecting())
-        asked = asyncio.create_task(scene.client.request("ask", 1))
-        await scene.cut()
-        scene.line.down = False
-        await scene.client.wait_connected()
-        scene.release.set()
-        await asked
-        assert (scene.began, scene.arrived) == (1, [1])
 
 
 async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
