@@ -17,7 +17,6 @@ from wsrpc import (
     AnonymousChannel,
     BadArguments,
     Context,
-    HandlerFailed,
     RemoteError,
     RpcError,
     Server,
@@ -42,11 +41,10 @@ async def test_once_runs_once_for_a_burst() -> None:
         ran.append(n)
         d.peer.once("again", lambda: ran.append("second"))
 
-    d.peer.once("n", ran.append)
     d.peer.once("again", again)
-    sent = await d.fed({"i": 1, "a": ["n", 1]}, {"i": 2, "a": ["n", 2]}, *[{"a": ["again", 3]}, {"a": ["again"]}])
-    assert ran == [1, 3, "second"]
-    assert "d" in sent[0] and sent[1]["e"]["code"] == "wsrpc.unknown_event"
+    sent = await d.fed({"i": 1, "a": ["again", 1]}, {"i": 2, "a": ["again"]}, {"i": 3, "a": ["again"]})
+    assert ran == [1, "second"]
+    assert "d" in sent[0] and "d" in sent[1] and sent[2]["e"]["code"] == "wsrpc.unknown_event"
 
 
 @pytest.mark.parametrize("kind", ["coroutine", "generator"])
@@ -106,21 +104,18 @@ async def test_closing_a_channel_removes_its_handlers() -> None:
     assert d.peer.of("room") is not channel
 
 
-@pytest.mark.parametrize("name", ["open", "connect", "message", "error", "close", "disconnect"])
+@pytest.mark.parametrize("name", ["open", "message", "close"])
 async def test_reserved_names_are_refused_inbound(name: str) -> None:
     d = Driven(bind=False)
-    ran: list[str] = []
-    d.peer.on(name, lambda: ran.append("lifecycle"))
+    ran: list[Any] = []
+    d.peer.on(name, lambda *given: ran.append(given))
     d.peer.bind(d.transport)
-    await turns()
-    before = list(ran)
-    assert await d.fed({"a": [name, 1]}, {"a": [name], "c": None}, {"a": [name], "c": ""}) == []
-    for message in ({"i": 1, "a": [name]}, {"i": 1, "a": [name], "c": ""}, {"i": 1, "a": [name], "c": None}):
-        error = rejection(await d.fed(message), 1)
-        assert error["code"] == "wsrpc.unknown_event" and f"'{name}' is reserved" in error["message"]
-    if name != "message":  # that one sees the messages themselves
-        assert ran == before
-    assert d.ignored == {"reserved event": 3}
+    ran.clear()
+    sent = await d.fed({"a": [name, 1]}, {"a": [name], "c": ""}, {"i": 1, "a": [name]}, {"i": 2, "a": [name], "c": ""})
+    assert [rejection(sent, i)["code"] for i in (1, 2)] == ["wsrpc.unknown_event"] * 2 and len(sent) == 2
+    assert f"'{name}' is reserved" in rejection(sent, 1)["message"]
+    assert len(ran) == (4 if name == "message" else 0), "`message` sees the messages themselves"
+    assert d.ignored == {"reserved event": 2}
 
 
 # ---------------------------------------------------------------- arguments and results
@@ -185,28 +180,26 @@ async def test_what_the_caller_may_not_know_is_internal_with_an_id_that_the_log_
         inline()
 
     async def middleware(ctx: Context, call_next: Any) -> Any:
-        return inline() if ctx.event == "work" else await call_next(ctx)
+        inline()
 
-    async with asyncio.timeout(8), pair() as (left, right):
-        if way in ("middleware", "behind"):
-            right.use(middleware if way == "middleware" else pass_on)
-        handlers: dict[str, Any] = {"async": later, "awaitable": lambda: later()}
-        right.on("echo", lambda value: value)
-        right.on("work", handlers.get(way, inline), thread=way == "thread", ordered=way == "ordered")
-        with pytest.raises(HandlerFailed) as caught:
-            await left.request("work", timeout=None)
-        assert (caught.value.code, caught.value.message) == ("wsrpc.internal", "internal error")
-        error_id = caught.value.error_id
-        assert error_id and error_id in str(caught.value)
-        assert "1234" not in repr(caught.value) and "1234" not in str(dict(caught.value.fields))
-        [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
-        assert error_id in record.getMessage() and "work" in record.getMessage()
-        assert record.exc_info is not None and record.__dict__["peer"] == right.id
-        caplog.clear()
-        await left.emit("work")
-        assert await left.request("echo", "still there") == "still there"
-        await turns_until(lambda: not right.active)
-        assert sum("handling work" in text for text in messages(caplog, logging.ERROR)) == 1
+    d = Driven()
+    if way in ("middleware", "behind"):
+        d.peer.use(middleware if way == "middleware" else pass_on)
+    handlers: dict[str, Any] = {"async": later, "awaitable": lambda: later()}
+    d.peer.on("work", handlers.get(way, inline), thread=way == "thread", ordered=way == "ordered")
+    d.feed({"i": 1, "a": ["work"]})
+    await idle(d)
+    error = rejection(d.take(), 1)
+    assert set(error) == {"code", "message", "error_id"} and error["code"] == "wsrpc.internal"
+    assert error["message"] == "internal error"
+    [record] = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert error["error_id"] in record.getMessage() and "work" in record.getMessage()
+    assert record.exc_info is not None and record.__dict__["peer"] == d.peer.id
+    caplog.clear()
+    d.feed({"a": ["work"]})
+    await idle(d)
+    assert [("handling work" in text) for text in messages(caplog, logging.ERROR)] == [True]
+    d.assert_empty()
 
 
 async def test_an_abort_without_what_cannot_be_encoded_says_so(caplog: pytest.LogCaptureFixture) -> None:
@@ -363,21 +356,20 @@ async def test_handler_context_is_around_each_handler() -> None:
         try:
             yield
         finally:
-            log.append(f"exit {ctx.event}")
+            log.append("exit")
 
-    server = Server(handler_context=around)
-    server.on("sync", lambda: log.append("sync"))
-
-    @server.on("fail")
     async def fail() -> None:
         raise RpcError("no")
 
+    server = Server(handler_context=around)
+    server.on("sync", lambda: log.append("sync"))
+    server.on("fail", fail)
     async with connect(server) as client:
         await client.request("sync")
         for event in ("fail", "nobody"):
             with pytest.raises(RemoteError):
                 await client.request(event)
-    assert log == ["enter sync", "sync", "exit sync", "enter fail", "exit fail"]
+    assert log == ["enter sync", "sync", "exit", "enter fail", "exit"]
     with pytest.raises(TypeError, match="handler_context= is a function of the context, got 5"):
         Server(handler_context=5)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="handler_context="):
