@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Optional
@@ -268,24 +267,6 @@ def test_the_users_class_is_left_as_it_was() -> None:
     assert Inner(data=b"abc").model_dump_json() == '{"data":"abc","when":null}'
 
 
-MANY: list[tuple[Any, Any, str]] = [
-    (list[int], ["a"], "value.0: Input should be a valid integer"),
-    (set[int], [str(-number) + "a" for number in range(500)], "value.0: Input should be a valid integer"),
-    (list[bytes], ["!"], "value.0: Value error, invalid base64 text"),
-    (dict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
-    (list[int] | list[float], ["a"], "value.list[int].0: Input should be a valid integer"),
-]
-
-
-@pytest.mark.parametrize(("tp", "value", "text"), MANY, ids=[str(tp) for tp, _, _ in MANY])
-def test_validation_stops_at_the_first_wrong_item(tp: Any, value: Any, text: str) -> None:
-    model = model_of(tp, False)
-    value = {"value": value * 500 if len(value) == 1 else value}
-    with pytest.raises(msgspec.ValidationError, match=re.escape(text)) as found:
-        converter(model)(value)
-    assert " more" not in str(found.value)
-
-
 class Form(pydantic.BaseModel):
     numbers: Annotated[list[int], pydantic.FailFast(False)]
 
@@ -294,13 +275,22 @@ class Closed(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
-@pytest.mark.parametrize(
-    ("model", "value", "text"),
-    [
-        (Form, {"numbers": ["a"] * 5}, r"numbers\.1: .*; and 2 more$"),  # the user may ask for all errors
-        (Closed, {str(number): 1 for number in range(1000)}, r"^1000 errors$"),
-    ],
-)
-def test_more_errors_than_anybody_reads_are_only_counted(model: Any, value: Any, text: str) -> None:
+def of(tp: Any) -> Any:
+    return model_of(tp, False)
+
+
+INTEGER = "Input should be a valid integer, unable to parse string as an integer$"
+MANY: list[tuple[Any, Any, str]] = [
+    (of(list[int]), {"value": ["a"] * 500}, rf"^value\.0: {INTEGER}"),
+    (of(set[int]), {"value": [str(-number) + "a" for number in range(500)]}, rf"^value\.0: {INTEGER}"),
+    (of(list[bytes]), {"value": ["!"] * 500}, r"^value\.0: Value error, invalid base64 text$"),
+    (of(dict[str, int]), {"value": {str(number): "a" for number in range(500)}}, rf"^value\.0: {INTEGER}"),
+    (Form, {"numbers": ["a"] * 5}, r"numbers\.1: .*; and 2 more$"),  # the user may ask for all errors
+    (Closed, {str(number): 1 for number in range(1000)}, r"^1000 errors$"),  # more than anybody reads
+]
+
+
+@pytest.mark.parametrize(("model", "value", "text"), MANY, ids=[text for _, _, text in MANY])
+def test_validation_stops_at_the_first_wrong_item(model: Any, value: Any, text: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=text):
         converter(model)(value)

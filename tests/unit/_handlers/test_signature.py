@@ -313,26 +313,6 @@ def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPat
                 assert repr(outcome(one, [*arguments])) == repr(outcome(other, [*arguments]))
 
 
-async def test_what_returns_an_awaitable_and_what_is_a_coroutine_function() -> None:
-    async def slow(a: int) -> int:
-        return a + 1
-
-    class Caller:
-        async def __call__(self, a: int) -> int:
-            return await slow(a)
-
-    functions: list[tuple[Callable[..., Any], bool]] = [
-        (slow, True),
-        (functools.partial(Caller()), True),
-        (lambda a: slow(a), False),
-        (functools.wraps(slow)(lambda a: slow(a)), False),
-    ]
-    for function, known in functions:
-        handler = Handler(function)
-        assert handler.facts.is_coroutine is known
-        assert await run(handler, 1) == 2
-
-
 # ---------------------------------------------------------------- what the caller is told
 
 
@@ -389,9 +369,6 @@ def generates_in_conversation(channel: AnonymousChannel) -> Iterator[int]:
 def plain_upload(chunks: AsyncIterator[int]) -> None: ...
 
 
-async def optional_items(chunks: AsyncIterator[int] | None = None) -> None: ...
-
-
 async def to_send_to(chunks: AsyncGenerator[int, None]) -> None: ...
 
 
@@ -439,7 +416,6 @@ REFUSED: list[tuple[Any, str]] = [
     (plain_conversation, IN_CONVERSATION),
     (generates_in_conversation, IN_CONVERSATION),
     (plain_upload, "'chunks'.*async def"),
-    (optional_items, r"'chunks'.*AsyncIterator\[\.\.\.\]"),
     (to_send_to, r"AsyncIterator\[\.\.\.\]"),
     (own_channel, "only AnonymousChannel itself"),
     (subclass, "parameter 'peer': only FakePeer itself is injected: annotate FakePeer"),

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import pytest
-from core_driver import Driven, rejection
+from core_driver import Driven
 from leftovers import nothing_left as nothing_left
 from stream_driver import collect, emptied
 
@@ -55,16 +55,6 @@ async def test_a_parameter_that_reads_what_is_sent(handler: Any) -> None:
         name, got = await left.request("up", "n", send=chunks, returns=tuple[str, list[Chunk]])
         assert (name, got) == ("n", chunks)
         await emptied(left, right)
-
-
-async def test_the_other_arguments_are_checked_before_anything_opens() -> None:
-    d = Driven()
-    d.peer.on("up", by_iterator)
-    wrong: list[list[Any]] = [[], [1], ["n", "more"]]
-    for i, args in enumerate(wrong, 1):
-        assert rejection(await d.fed({"i": i, "a": ["up", *args]}), i)["code"] == "wsrpc.bad_arguments"
-    assert d.peer.channels == 0
-    d.assert_empty()
 
 
 async def test_conversations_take_their_channel_wherever_it_stands() -> None:

@@ -78,14 +78,9 @@ FED = {
     "named channels": Fed([{"a": ["say", 1], "c": "named"}, {"i": 7, "a": ["say", 2], "c": "named"}] * 2, 1),
     "events for a reader": Fed([{"a": ["read", 1]}, {"a": ["both", 1], "c": "named"}] * 3, 3),
     **{
-        f"on a channel: {kind} {name} for a handler": Fed(
-            [
-                {"i": 1, "a": ["talk"]},
-                *({"h": 1, "a": [name, 1], **({"i": i} if kind == "request" else {})} for i in range(2, 6)),
-            ],
-            2,
+        f"on a channel: {name} for a handler": Fed(
+            [{"i": 1, "a": ["talk"]}, *({"h": 1, "i": i, "a": [name, 1]} for i in range(2, 6))], 2
         )
-        for kind in ("event", "request")
         for name in OWN
     },
     "on a channel: events for a reader": Fed([{"i": 1, "a": ["talk"]}, *[{"h": 1, "a": ["line", 1]}] * 4], 2),

@@ -13,8 +13,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, refuse
 
-from wsrpc import Peer, ReconnectInfo, Server
-from wsrpc.testing import Clock
+from wsrpc import ReconnectInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -121,23 +120,6 @@ async def test_what_open_handlers_send_without_a_connection_leaves_before_what_w
         await connecting
         await scene.has_arrived("handler", "waited", "later")
         await asyncio.gather(*asked)
-
-
-
-
-async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
-    async with opening(server=Server(detached=5), clock=Clock()) as scene:
-        scene.client.on("open", scene.opened)
-        connecting = await scene.connecting()
-        await scene.cut()
-        scene.clock.advance(6)
-        await turns(5)
-        scene.line.down = False
-        await turns_until(lambda: scene.began == 2)
-        scene.release.set()
-        await connecting
-        await scene.has_arrived("begins", "begins", "asks", "ends")
-        assert (scene.began, scene.resumed) == (2, [False])
 
 
 async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:

@@ -20,7 +20,6 @@ from wsrpc import (
     Peer,
     QueueFull,
     Reconnect,
-    RequestTimeout,
     Server,
 )
 from wsrpc.testing import Line
@@ -165,27 +164,6 @@ async def test_they_are_bounded_together_and_the_oldest_and_then_the_largest_end
         await left[-1].emit("n", "x" * 30_000)
         assert server.peers == left[:-1], "then the largest"
     await server.close()
-
-
-async def test_broadcasts_that_wait_count_and_requests_that_are_taken_back_do_not() -> None:
-    server = Server(detached_bytes=1024 * 1024, slow="drop_oldest", limits=Limits(replay=SMALL))
-    async with story(server=server) as s, Client("ws://server/", dial=s.line.dial, reconnect=SOON):
-        await s.settled()
-        busy, quiet = server.peers
-        server.room("news").add(busy)
-        await s.cut()
-        await turns_until(lambda: quiet.detached)
-        for _ in range(40):
-            with pytest.raises(RequestTimeout):
-                await busy.request("n", "x" * 100_000, timeout=0.001)
-        assert busy.detached and busy.stats().kept == 0
-        for _ in range(9):
-            report = await server.room("news").emit("n", "x" * 100_000)
-            assert (report.sent, report.dropped) == (1, 0) and busy.detached
-        for _ in range(2):
-            await server.room("news").emit("n", "x" * 100_000)
-        assert not busy.detached and server.peers == (quiet,), "the policy still has room for it, but all together not"
-        s.line.down = False
 
 
 async def test_what_handlers_have_done_with_counts_no_more() -> None:
