@@ -13,15 +13,13 @@ from leftovers import nothing_left as nothing_left
 
 import wsrpc
 from wsrpc import (
-    Client,
     Context,
     Peer,
     Server,
     Service,
-    current_context,
     current_peer,
 )
-from wsrpc.testing import connect, pair
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -31,9 +29,9 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
     found: dict[str, Server] = {}
 
     def note(kind: str) -> Any:
-        def handler(peer: Peer, *_: object) -> None:
-            assert current_peer() is peer
-            found[kind] = peer.server
+        def handler(*_: object) -> bool:
+            found[kind] = current_peer().server
+            return True
 
         return handler
 
@@ -47,32 +45,23 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
         found["stream"] = peer.server
         yield 1
 
-    @server.on("inside")
-    async def inside() -> None:
-        found["current"] = current_context().server
-        assert current_peer().server is server
-
-    async def join(peer: Peer, room: str) -> bool:
-        found["join"] = peer.server
-        return True
-
     for event in ("open", "close", "message"):
         server.on(event, note(event))
     server.on("thread", note("thread"), thread=True)
     server.on_raw(note("raw"))
-    server.on_join(join)
+    server.on_join(note("join"))
     async with connect(server) as client:
         [peer] = server.peers
         assert [item async for item in client.stream("items")] == [1]
         await client.request("thread")
         await client.of("rooms").request("join", "x")
         await client.send_raw("?")
-        await client.request("inside")
-    kinds = ("current", "middleware", "open", "message", "thread", "stream", "join", "raw", "close")
+        await client.request("thread")
+    kinds = ("middleware", "open", "message", "thread", "stream", "join", "raw", "close")
     assert found == dict.fromkeys(kinds, server)
     assert not peer.connected and peer.server is server, "it is still known when the connection is over"
-
-
+    with pytest.raises(RuntimeError, match="only a server's peers have one"):
+        _ = client.peer.server
 
 
 # ---------------------------------------------------------------- services
