@@ -330,12 +330,10 @@ from annotated_types import Gt, Predicate
 from wsrpc._conversion.convert import converter
 
 @dataclass
-class Point:
-    x: int
+class Point: ...
 
 @dataclass
-class Circle:
-    radius: int
+class Circle: ...
 
 def refusal(tp):
     try:
@@ -345,7 +343,6 @@ def refusal(tp):
 
 assert converter(Annotated[int, msgspec.Meta(gt=0)])(1) == 1
 assert "msgspec cannot enforce Gt(gt=0): use msgspec.Meta" in refusal(Annotated[int, Gt(0)])
-assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
 assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])
 assert "class Point(msgspec.Struct, tag=True), or install pydantic" in refusal(Point | Circle)
 """

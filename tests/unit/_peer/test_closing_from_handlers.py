@@ -80,36 +80,6 @@ async def test_a_handler_closes_without_waiting_for_itself(
     assert [text for text in messages(caplog) if "connection ended" not in text] == []
 
 
-@pytest.mark.parametrize("other", ["another handler", "the application"])
-@pytest.mark.parametrize("side", ["client", "server"])
-async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) -> None:
-    server, both, ended = Server(limits=PATIENT), asyncio.Barrier(2), list[bool]()
-    async with asyncio.timeout(8), server.listen() as listener:
-        async with Client(listener.url, limits=PATIENT, reconnect=None) as client:
-            (peer,) = server.peers
-            target: Client | Server = client if side == "client" else server
-            caller = peer if side == "client" else client
-
-            @target.on("last words")
-            async def last_words() -> None:
-                await both.wait()
-                await target.close()  # what cleans up may not know that somebody else is closing already
-                ended.append(True)
-
-            await caller.emit("last words")
-            if other == "another handler":
-                await caller.emit("last words")
-            else:
-                await turns_until(lambda: both.n_waiting)
-                closing = asyncio.create_task(target.close())
-                await peer.wait_closed()
-                await client.peer.wait_closed()
-                await turns(20)  # by now the close waits for handlers
-                await both.wait()
-                await closing
-            await turns_until(lambda: len(ended) == (2 if other == "another handler" else 1))
-
-
 # ---------------------------------------------------------------- handlers that outstay
 
 

@@ -88,40 +88,6 @@ async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) 
         assert (scene.began, scene.resumed) == (1, [True])
 
 
-@pytest.mark.parametrize("how", ["emit", "request in a task"])
-@pytest.mark.parametrize("refused", [False, True])
-async def test_what_open_handlers_send_without_a_connection_leaves_before_what_waited_for_them(
-    refused: bool, how: str
-) -> None:
-    async with opening() as scene:
-        client, asked = scene.client, list[asyncio.Task[Any]]()
-
-        @client.on("open")
-        async def opened() -> None:
-            await scene.release.wait()
-            if refused:
-                refuse(scene.ends[0])
-            if how == "emit":
-                await client.emit("note", "handler")
-            else:
-                asked.append(asyncio.create_task(client.request("ask", "handler")))
-                await turns(5)
-
-        connecting = await scene.connecting()
-        await client.emit("note", "waited")
-        if not refused:
-            await scene.cut()
-        scene.release.set()
-        await turns(20)
-        if refused:
-            await scene.cut()
-        await client.emit("note", "later")
-        scene.line.down = False
-        await connecting
-        await scene.has_arrived("handler", "waited", "later")
-        await asyncio.gather(*asked)
-
-
 async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:
     async with opening() as scene, asyncio.timeout(5):  # less than Limits.open_handlers
         client, done = scene.client, asyncio.Event()
