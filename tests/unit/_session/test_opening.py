@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,87 +17,73 @@ from wsrpc import ReconnectInfo
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Opening(Story):
-    """A client that connects once its handlers are registered. `opened` waits for `release`."""
+class Scene(Story):
+    """A client that connects once its handlers are registered, and what its server hears."""
 
-    def __init__(self, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self) -> None:
+        super().__init__()
         self.arrived: list[Any] = []
-        self.began = 0
         self.release = asyncio.Event()
         self.server.on("note", self.arrived.append)
-        self.server.on("ask", self.arrived.append)
-
-    async def opened(self) -> None:
-        """An `open` handler that sends before and after it waits."""
-        self.began += 1
-        await self.client.emit("note", "begins")
-        await self.release.wait()
-        await self.client.request("ask", "asks")
-        await self.client.emit("note", "ends")
 
     async def connecting(self) -> asyncio.Task[None]:
         task = asyncio.ensure_future(self.client.connect())
         await turns(50)  # until the session can go on
         return task
 
-    async def has_arrived(self, *expected: Any) -> None:
-        await turns_until(lambda: len(self.arrived) >= len(expected))
-        await turns(5)
-        assert self.arrived == [*expected]
 
-    @property
-    def resumed(self) -> list[bool]:
-        return [info.resumed for info in self.back]
-
-
-@asynccontextmanager
-async def opening(**options: Any) -> AsyncGenerator[Opening]:
+@pytest.fixture
+async def scene() -> AsyncGenerator[Scene]:
     async with asyncio.timeout(20):
-        scene = Opening(**options)
+        scene = Scene()
         yield scene
         await scene.client.close()
         await scene.server.close()
 
 
 @pytest.mark.parametrize("ends", ["while the connection is lost", "when the session has gone on"])
-async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) -> None:
-    async with opening() as scene:
-        client = scene.client
-        client.on("open", scene.opened)
-        connecting = await scene.connecting()
-        waiting = asyncio.create_task(client.emit("note", "waits"))
-        await scene.cut()
-        client.emit_nowait("note", "waits, too")
-        if ends == "while the connection is lost":
-            scene.release.set()
-            await turns(10)
-            assert client.state in ("detached", "resuming") and scene.arrived == ["begins"]
-            scene.line.down = False
-        else:
-            scene.line.down = False
-            await turns_until(lambda: client.state == "opening")
-            await turns(20)
-            assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
-            assert scene.resumed == [], "what `open` prepares is not ready yet"
-            scene.release.set()
-        await asyncio.gather(connecting, waiting)
-        await scene.has_arrived("begins", "asks", "ends", "waits", "waits, too")
-        await turns_until(lambda: scene.back)
-        assert (scene.began, scene.resumed) == (1, [True])
+async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str, scene: Scene) -> None:
+    client, expected = scene.client, ["begins", "asks", "ends", "waits", "waits, too"]
+
+    @client.on("open")
+    async def opened() -> None:
+        await client.emit("note", "begins")
+        await scene.release.wait()
+        await client.request("note", "asks")
+        await client.emit("note", "ends")
+
+    connecting = await scene.connecting()
+    waiting = asyncio.create_task(client.emit("note", "waits"))
+    await scene.cut()
+    client.emit_nowait("note", "waits, too")
+    if ends == "while the connection is lost":
+        scene.release.set()
+        await turns(10)
+        assert client.state in ("detached", "resuming") and scene.arrived == ["begins"]
+        scene.line.down = False
+    else:
+        scene.line.down = False
+        await turns_until(lambda: client.state == "opening")
+        await turns(20)
+        assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
+        assert scene.back == [], "what `open` prepares is not ready yet"
+        scene.release.set()
+    await asyncio.gather(connecting, waiting)
+    await turns_until(lambda: scene.back and len(scene.arrived) >= len(expected))
+    assert scene.arrived == expected and [info.resumed for info in scene.back] == [True]
 
 
-async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:
-    async with opening() as scene, asyncio.timeout(5):  # less than Limits.open_handlers
-        client, done = scene.client, asyncio.Event()
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(scene: Scene) -> None:
+    client, done = scene.client, asyncio.Event()
 
-        @client.on("open")
-        async def opened() -> None:
-            await scene.release.wait()
-            await client.wait_connected()
-            assert client.state == "opening"
-            done.set()
+    @client.on("open")
+    async def opened() -> None:
+        await scene.release.wait()
+        await client.wait_connected()
+        assert client.state == "opening"
+        done.set()
 
+    async with asyncio.timeout(5):  # less than Limits.open_handlers
         connecting = await scene.connecting()
         other = asyncio.create_task(client.wait_connected())
         await scene.cut()
@@ -108,58 +93,56 @@ async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_i
         await done.wait()
         assert not connecting.done() and not other.done()
         await asyncio.gather(connecting, other)
-        assert client.state == "connected"
+    assert client.state == "connected"
 
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
-    refused: bool, caplog: pytest.LogCaptureFixture
+    refused: bool, scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing calls it again, so it must not look as if its connection had ended."""
-    async with opening() as scene:
 
-        @scene.client.on("open")
-        async def on_open() -> None:
-            await scene.release.wait()
-            if refused:
-                refuse(scene.ends[0])
-            await scene.client.request("ask", "now or never", offline="fail")
-
-        connecting = await scene.connecting()
-        if not refused:
-            await scene.cut()
-        scene.release.set()
-        await turns(20)
+    @scene.client.on("open")
+    async def on_open() -> None:
+        await scene.release.wait()
         if refused:
-            await scene.cut()
+            refuse(scene.ends[0])
+        await scene.client.request("note", "now or never", offline="fail")
+
+    connecting = await scene.connecting()
+    if not refused:
+        await scene.cut()
+    scene.release.set()
+    await turns(20)
+    if refused:
+        await scene.cut()
+    scene.line.down = False
+    await connecting
+    await scene.client.wait_connected()
+    failed = [each for each in caplog.records if "on_open" in each.getMessage()]
+    assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+    assert scene.arrived == []
+
+
+async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out(scene: Scene) -> None:
+    client, told = scene.client, list[tuple[str, bool]]()
+
+    @client.on_reconnect
+    async def slow(info: ReconnectInfo) -> None:
+        told.append(("slow", info.resumed))
+        await scene.release.wait()
+
+    client.on_reconnect(lambda info: told.append(("last", info.resumed)))
+    await (await scene.connecting())
+    await scene.server.peers[0].close(1012, "restart")
+    await turns_until(lambda: told)
+    for _ in range(3):
+        await turns(40)
+        await scene.cut()
         scene.line.down = False
-        await connecting
-        await scene.client.wait_connected()
-        failed = [each for each in caplog.records if "on_open" in each.getMessage()]
-        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
-        assert scene.arrived == []
-
-
-async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out() -> None:
-    async with opening() as scene:
-        client, told = scene.client, list[tuple[str, bool]]()
-
-        @client.on_reconnect
-        async def slow(info: ReconnectInfo) -> None:
-            told.append(("slow", info.resumed))
-            await scene.release.wait()
-
-        client.on_reconnect(lambda info: told.append(("last", info.resumed)))
-        await (await scene.connecting())
-        await scene.server.peers[0].close(1012, "restart")
-        await turns_until(lambda: told)
-        for _ in range(3):
-            await turns(40)
-            await scene.cut()
-            scene.line.down = False
-            await turns_until(lambda: client.state == "opening")
-        assert told == [("slow", False)]
-        scene.release.set()
-        await turns_until(lambda: len(scene.resumed) == 2)
-        assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
-        assert scene.resumed == [False, True]
+        await turns_until(lambda: client.state == "opening")
+    assert told == [("slow", False)]
+    scene.release.set()
+    await turns_until(lambda: len(told) == 4)
+    assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
+    assert [info.resumed for info in scene.back] == [False, True]
