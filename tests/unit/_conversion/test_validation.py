@@ -15,12 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import GenericAlias
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    Union,
-)
+from typing import Annotated, Any, Generic, Union
 
 import annotated_types
 import attrs

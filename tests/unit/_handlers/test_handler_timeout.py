@@ -13,17 +13,7 @@ from core_driver import Driven, messages, rejection, said_in, turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import (
-    AnonymousChannel,
-    Context,
-    HandlerTimeout,
-    Limits,
-    RemoteError,
-    Retry,
-    Router,
-    Server,
-    Service,
-)
+from wsrpc import AnonymousChannel, Context, HandlerTimeout, Limits, RemoteError, Router, Server, Service
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -252,26 +242,6 @@ async def test_who_is_cancelled_before_is_not_cancelled_again() -> None:
     assert cancelled == ["enough"]
     assert rejection(driven.take(), 1) == {"message": "Request aborted"}
     driven.assert_empty()
-
-
-async def test_it_may_have_run_so_only_what_is_idempotent_is_asked_again() -> None:
-    server = Server()
-    retry = Retry(initial=0.001, retry=lambda error: True)
-    ran: list[int] = []
-
-    @server.on("slow", timeout=0.001)
-    async def slow() -> str:
-        ran.append(len(ran))
-        if len(ran) % 3:
-            await hangs()
-        return "done"
-
-    async with asyncio.timeout(8), connect(server) as client:
-        assert await client.request("slow", retry=retry, idempotent=True) == "done"
-        assert len(ran) == 3
-        with pytest.raises(HandlerTimeout):
-            await client.request("slow", retry=retry)
-        assert len(ran) == 4
 
 
 # ---------------------------------------------------------------- refused at registration

@@ -89,19 +89,18 @@ async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind
 async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_connection(
     event: str, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def sync() -> None:
-        raise error
-
     async def later() -> None:
         await asyncio.sleep(0)
         raise error
 
+    def now() -> None:
+        raise error
+
     d = Driven(bind=False)
-    d.peer.on(event, sync if kind == "sync" else later)
+    d.peer.on(event, now if kind == "sync" else later)
     d.peer.on("echo", lambda value: value)
     for _ in range(2):
         d.rebind()
-        await turns()
         # Handlers of "error" are told of malformed messages.
         assert await d.fed("{", {"i": 1, "a": ["echo", "mine"]}) == [{"i": 1, "d": "mine"}]
         d.transport.lose()

@@ -12,13 +12,7 @@ from core_driver import turns
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import (
-    Context,
-    Peer,
-    Server,
-    Service,
-    current_peer,
-)
+from wsrpc import Context, Peer, Server, Service, current_peer
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

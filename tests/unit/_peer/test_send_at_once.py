@@ -62,11 +62,8 @@ async def effect(ask: Ask, before: Before) -> list[Any]:
     flight = requests.flight
     seen: list[Any] = [d.take(), len(requests), flight.requests, flight.bytes, d.peer._core.messages.queued]
     seen += [(pending.timeout, pending.deadline, pending.size) for pending in requests.all()]
-    if not task.done():
-        d.feed({"i": FIRST, "d": 3})
-        await turns()
-    if not task.done():
-        task.cancel()
+    await d.fed({"i": FIRST, "d": 3})
+    task.cancel()
     outcome: Any = (await asyncio.gather(task, return_exceptions=True))[0]
     return [*seen, repr(outcome), d.take(), len(requests), flight.requests, flight.bytes, d.ignored]
 

@@ -12,15 +12,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, story
 
-from wsrpc import (
-    AnonymousChannel,
-    ChannelClosed,
-    ConnectionLost,
-    Limits,
-    MessageTooBig,
-    Server,
-    SessionLost,
-)
+from wsrpc import AnonymousChannel, ChannelClosed, ConnectionLost, Limits, MessageTooBig, Server, SessionLost
 from wsrpc.testing import Clock, Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")

@@ -13,15 +13,7 @@ from leftovers import timers_due, turns_until
 from session_story import SMALL, SOON, refuse, story
 from tenacity import wait_fixed
 
-from wsrpc import (
-    Client,
-    Handshake,
-    Limits,
-    Peer,
-    QueueFull,
-    Reconnect,
-    Server,
-)
+from wsrpc import Client, Handshake, Limits, Peer, QueueFull, Reconnect, Server
 from wsrpc.testing import Line
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
