@@ -238,13 +238,13 @@ def test_what_else_a_model_may_hold_and_do() -> None:
 
     class Sparse(Aliased):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
-        inner: Struct
+        inner: Struct = pydantic.Field(alias="theInner")
 
         def model_dump(self, **options: Any) -> Any:
             return super().model_dump(exclude={"user_data"}, **options)
 
-    sparse = Sparse(userData=b"", inner=Struct(b"\x01"))
-    assert as_json(sparse) == {"inner": {"data": "AQ=="}}, "its own methods are used"
+    sparse = Sparse(userData=b"", theInner=Struct(b"\x01"))
+    assert as_json(sparse) == {"theInner": {"data": "AQ=="}}, "its own methods are used"
 
 
 def test_the_users_class_is_left_as_it_was() -> None:

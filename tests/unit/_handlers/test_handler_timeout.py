@@ -49,7 +49,9 @@ async def test_what_a_plain_function_returns_is_closed_if_it_is_cancelled_in_the
     driven.assert_empty()
 
 
-async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_reason() -> None:
+async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     driven = Driven()
     ended: list[Any] = []
 
@@ -72,28 +74,14 @@ async def test_the_caller_gets_the_error_and_the_handler_is_cancelled_with_the_r
     assert await advanced(driven, 4.9) == [] and not ended
     error = rejection(await advanced(driven, 0.2), 1)
     assert error == {"message": "'slow' took longer than 5 s and was cancelled", "code": "wsrpc.handler_timeout"}
-    assert await advanced(driven, 100.0) == [] and driven.clock.next_deadline is None
     reason = ended[0]
     assert ended == [reason] * 3 and isinstance(reason, HandlerTimeout) and str(reason) == error["message"]
+    [record] = caplog.records
+    assert said_in(record).endswith("slow #1, was cancelled: it took longer than 5 s (timeout=)")
+    assert record.levelno == logging.WARNING and record.exc_info is None
     # A cancellation that crosses the answer changes nothing.
     assert await driven.fed({"i": 1, "x": "enough"}) == []
     driven.assert_empty()
-
-
-@pytest.mark.parametrize("limit", ["timeout=", "Limits.handler"])
-async def test_the_log_has_one_line_without_a_traceback(limit: str, caplog: pytest.LogCaptureFixture) -> None:
-    driven = Driven(limits=Limits(handler=2.5 if limit == "Limits.handler" else None))
-    options: dict[str, Any] = {"timeout": 2.5} if limit == "timeout=" else {}
-    driven.peer.on("slow", hangs, **options)
-    await driven.fed({"a": ["slow"]})
-    assert await advanced(driven, 2.6) == [], "an event is not answered"
-    [record] = caplog.records
-    name = f"{__name__}.hangs"
-    assert said_in(record) == f"{name}, the handler of slow, was cancelled: it took longer than 2.5 s ({limit})"
-    assert record.levelno == logging.WARNING and record.exc_info is None
-
-
-# ---------------------------------------------------------------- where it can be said
 
 
 async def test_the_caller_gets_a_class_of_its_own_however_a_handler_is_registered() -> None:
@@ -120,7 +108,7 @@ async def test_the_caller_gets_a_class_of_its_own_however_a_handler_is_registere
 # ---------------------------------------------------------------- what counts, and what does not
 
 
-async def test_the_default_is_for_handlers_without_a_limit_of_their_own() -> None:
+async def test_the_default_is_for_handlers_without_a_limit_of_their_own(caplog: pytest.LogCaptureFixture) -> None:
     driven = Driven(limits=Limits(handler=3))
     gate = asyncio.Event()
     driven.peer.on("default", hangs)
@@ -131,6 +119,7 @@ async def test_the_default_is_for_handlers_without_a_limit_of_their_own() -> Non
     events = ("default", "shorter", "longer", "none", "plain")
     await driven.fed(*({"i": i, "a": [event]} for i, event in enumerate(events, 1)))
     answered = [sorted(answer["i"] for answer in await advanced(driven, 1.0)) for _ in range(12)]
+    assert "(Limits.handler)" in caplog.text
     assert answered == [[2], [], [1, 5], [], [], [], [], [], [], [3], [], []]
     gate.set()
     await turns()

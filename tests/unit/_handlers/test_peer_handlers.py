@@ -329,16 +329,6 @@ async def test_a_middleware_that_goes_on_twice_fails_and_the_handler_runs_once()
     assert ran == [1]
 
 
-async def test_middleware_that_is_no_coroutine_function_is_an_internal_error() -> None:
-    d = Driven()
-    d.peer.use(lambda ctx, call_next: 5)  # type: ignore[type-var]
-    d.peer.on("e", lambda: 1)
-    assert rejection(await d.fed({"i": 1, "a": ["e"]}), 1)["code"] == "wsrpc.internal"
-    with pytest.raises(TypeError, match=r"^use takes a function of \(ctx, call_next\), got 5$"):
-        d.peer.use(5)  # type: ignore[type-var]
-    d.assert_empty()
-
-
 async def test_handler_context_is_around_each_handler() -> None:
     log: list[str] = []
 

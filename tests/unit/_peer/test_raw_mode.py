@@ -68,20 +68,14 @@ async def test_an_async_function_has_one_message_of_a_peer_at_a_time_and_what_wa
     assert "messages wait already" in caplog.text
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_what_it_raises_goes_to_error_handlers_and_the_log(
-    is_async: bool, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_what_it_raises_goes_to_error_handlers_and_the_log(caplog: pytest.LogCaptureFixture) -> None:
     server, errors = Server(), list[BaseException]()
     server.on("error", lambda peer, error: errors.append(error))
 
-    def plain(peer: Peer, message: str | bytes) -> None:
+    @server.on_raw
+    async def raw(peer: Peer, message: str | bytes) -> None:
         raise KeyError("here")
 
-    async def later(peer: Peer, message: str | bytes) -> None:
-        plain(peer, message)
-
-    server.on_raw(later if is_async else plain)
     async with scripted(server) as (_, transport):
         transport.feed("hi")
         await turns_until(lambda: errors and "a raw message" in caplog.text)

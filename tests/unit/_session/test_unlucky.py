@@ -68,8 +68,6 @@ async def test_closing_the_peer_of_a_client_ends_the_client_also_without_a_conne
         s.line.down = False
         await turns(50)
         assert len(s.line.connections) == dialed
-        await client.connect()
-        assert client.connected
 
 
 async def test_a_client_that_binds_another_connection_leaves_servers_that_hear_of_no_close_frame() -> None:
