@@ -6,7 +6,6 @@ import itertools
 import math
 import operator
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
@@ -57,12 +56,6 @@ def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> Ba
 class User(msgspec.Struct):
     name: str
     tags: list[str] = []
-
-
-@dataclass
-class Point:
-    x: int
-    y: int = 0
 
 
 class Model(pydantic.BaseModel):
@@ -203,7 +196,6 @@ CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (STORE, [ADA], "called with Ada"),
     (functools.partial(future.rename, future.User("Ada")), [], future.User("ADA")),
     (logged, [1], (1, "admin", PEER)),
-    (Point, [1], Point(1, 0)),
     (Inherits, [1, 2, [{"x": 3}], "l"], Inherits(1, 2, [future.Point(3)], "l")),
     (future.logged(add), [1, 2], ("logged", 3)),
     (math.sqrt, [4], 2),
@@ -442,10 +434,3 @@ def test_types_that_cannot_work_are_refused(handler: Any, text: str) -> None:
 def test_threads_are_for_plain_functions() -> None:
     with pytest.raises(TypeError, match="thread=True is for plain functions"):
         Handler(feed, HandlerOptions(thread=True))
-
-
-def test_the_handler_knows_its_name_and_place() -> None:
-    wrapped = Handler(functools.partial(future.logged(add), 1))
-    assert (wrapped.name, wrapped.where) == (f"{__name__}.add", f"{__file__}:{add.__code__.co_firstlineno}")
-    assert Handler(STORE).name == "future_annotated.Store"
-    assert Handler(math.sqrt).where == "math.sqrt"

@@ -9,7 +9,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import ABORTED, Driven, rejection, turns
+from core_driver import ABORTED, Driven, rejection
 
 from wsrpc import RpcError
 from wsrpc.errors import UnexpectedChannel
@@ -72,23 +72,6 @@ async def test_the_cancel_reason_travels(reason: object, on_wire: dict[str, Any]
 
 
 # ---------------------------------------------------------------- limits of time
-
-
-async def test_timeouts_fall_due_in_their_own_order() -> None:
-    d = Driven(dialer=True)
-    ended: list[str] = []
-    for name, options in (("none", {"timeout": None}), ("default", {}), ("1", {"timeout": 1}), ("30", {"timeout": 30})):
-        task, i = await d.asks(name, **options)
-        task.add_done_callback(lambda task: ended.append(str(task.exception() or task.result())))
-        if name == "none":
-            endless = i
-    for seconds in (1, 29, 29.9, 0.2):
-        d.clock.advance(seconds)
-        await turns()
-    assert ended == [f"no response to {name!r} within {n} s" for name, n in (("1", 1), ("30", 30), ("default", 60))]
-    assert d.clock.next_deadline is None
-    await d.fed({"i": endless, "d": "at last"})
-    assert ended[3:] == ["at last"]
 
 
 # ---------------------------------------------------------------- what is refused at once
