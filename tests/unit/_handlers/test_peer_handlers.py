@@ -96,20 +96,6 @@ async def test_closing_a_channel_removes_its_handlers() -> None:
     assert d.peer.of("room") is not channel
 
 
-@pytest.mark.parametrize("name", ["open", "message", "close"])
-async def test_reserved_names_are_refused_inbound(name: str) -> None:
-    d = Driven(bind=False)
-    ran: list[Any] = []
-    d.peer.on(name, lambda *given: ran.append(given))
-    d.peer.bind(d.transport)
-    ran.clear()
-    sent = await d.fed({"a": [name, 1]}, {"a": [name], "c": ""}, {"i": 1, "a": [name]}, {"i": 2, "a": [name], "c": ""})
-    assert [rejection(sent, i)["code"] for i in (1, 2)] == ["wsrpc.unknown_event"] * 2 and len(sent) == 2
-    assert f"'{name}' is reserved" in rejection(sent, 1)["message"]
-    assert len(ran) == (4 if name == "message" else 0), "`message` sees the messages themselves"
-    assert d.ignored == {"reserved event": 2}
-
-
 # ---------------------------------------------------------------- arguments and results
 
 

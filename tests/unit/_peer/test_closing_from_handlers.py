@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Stubborn, messages, turns
+from core_driver import Blocked, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -105,19 +105,26 @@ async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
 async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
     side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, stubborn = Server(limits=HASTY), Stubborn()
+    server, go, started = Server(limits=HASTY), asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        while not go.is_set():
+            started.set()
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+
     async with asyncio.timeout(8), server.listen() as listener:
         async with Client(listener.url, limits=HASTY, reconnect=None) as client:
             target, caller = (client, server.peers[0]) if side == "client" else (server, client)
             target.on("stubborn", stubborn)
             await caller.emit("stubborn")
-            await turns_until(lambda: stubborn.started)
+            await started.wait()
             serving = asyncio.create_task(server.serve_forever())
             await target.close()
             await server.close()
             await serving
     assert any("do not end" in text for text in messages(caplog))
-    stubborn.go.set()
+    go.set()
 
 
 @pytest.mark.parametrize("patient", [True, False])

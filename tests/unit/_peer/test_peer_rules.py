@@ -50,6 +50,7 @@ RECEIVED = [
         id="14 cancellations of nothing",
     ),
     row({"i": 1, "a": ["nobody"]}, sent=REJECTED, id="15 unknown event"),
+    row({"i": 1, "a": ["open"], "c": ""}, sent=REJECTED, id="15 reserved event"),
     row({"i": 1, "a": ["e", 1]}, sent=REJECTED, id="15 an argument too many"),
     row({"i": 1, "a": ["e"], "c": "nowhere"}, sent=REJECTED, id="15 unknown channel"),
     row({"i": 1, "a": ["e"], "c": {"x": "y" * 10_000}}, sent=REJECTED, id="15 object as channel"),
