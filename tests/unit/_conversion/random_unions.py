@@ -42,7 +42,7 @@ def some(rng: random.Random, depth: int) -> Any:
         case "union":
             return Union[tuple(parts)]  # noqa: UP007 - it has as many as come out
         case "class":
-            return Record.__class_getitem__(parts[0])
+            return GenericAlias(Record, (parts[0],))
         case "alias":
             return TypeAliasType(f"Alias[{parts[0]}]", parts[0])
         case "bound":

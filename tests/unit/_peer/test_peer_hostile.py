@@ -79,7 +79,10 @@ FATES: dict[str, list[Any]] = {
     ],
     "too many arguments": [{"a": ["echo", *range(65)]}],
     "name too long": [{"a": ["n" * 300]}, {"a": ["😀" * 70]}, {"c": "n" * 300, "a": ["echo"]}],
-    "name is not text": [{"a": [name]} for name in NOT_NAMES] + [{"a": ["echo"], "c": name} for name in (5, [], 1.5)],
+    "name is not text": [
+        *({"a": [name]} for name in NOT_NAMES),
+        *({"a": ["echo"], "c": name} for name in NOT_NAMES if name is not None),
+    ],
     "unknown event": [{"a": ["nobody"]}, {"c": "nowhere", "a": ["echo"]}, {"a": [""]}],
     "reserved event": [{"a": ["open"]}],
     # Requests that cannot be taken: somebody waits for the answer.
