@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
 from typing import Annotated, Any, Literal, NewType, Protocol
 
 import msgspec
@@ -32,24 +32,14 @@ class ChatService(ChatImplementation, Service):
         return "extra"
 
 
-WHERE: dict[str, Callable[[Server, Client], tuple[Any, Any]]] = {
-    "server": lambda server, client: (server, client),
-    "server's channel": lambda server, client: (server.of("chat"), client.of("chat")),
-    "client": lambda server, client: (client, server.peers[0]),
-    "peer's channel": lambda server, client: (server.peers[0].of("chat"), client.of("chat")),
-    "router": lambda server, client: (Router(), client.of("chat")),
-}
-
-
-@pytest.mark.parametrize("where", WHERE)
-async def test_where_a_contract_is_implemented(where: str) -> None:
-    server = Server()
-    async with connect(server) as client:
-        registrar, caller = WHERE[where](server, client)
-        registrar.implement(Chat, ChatImplementation())
-        if where == "router":
-            server.include(registrar, channel="chat")
-        await try_out(caller.proxy(Chat))
+async def test_a_contract_is_implemented_by_an_object() -> None:
+    router, server, client = Router(), Server(), Client()
+    router.implement(Chat, ChatImplementation())
+    server.include(router, channel="chat")
+    client.implement(Chat, ChatImplementation())
+    async with connect(server, client=client):
+        for caller in (client.of("chat"), server.peers[0]):
+            await try_out(caller.proxy(Chat))
 
 
 async def test_by_a_service() -> None:

@@ -1,4 +1,4 @@
-"""What one handler does reaches nobody else: context variables, results, exceptions of all kinds."""
+"""What one handler does reaches nobody else: context variables, exceptions of all kinds."""
 
 from __future__ import annotations
 
@@ -49,35 +49,6 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
     await turns()
     assert set(seen) == {"nobody"}
     assert user.get() == "nobody"
-
-
-# ---------------------------------------------------------------- a handler that binds another connection
-
-
-@pytest.mark.parametrize("kind", ["result", "error", "async result", "async waits"])
-async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind: str) -> None:
-    d = Driven()
-    old = d.transport
-
-    def move() -> int:
-        d.rebind()
-        if kind == "error":
-            raise ValueError("after all")
-        return 42
-
-    async def move_async() -> int:
-        result = move()
-        if kind == "async waits":
-            await asyncio.Event().wait()
-        return result
-
-    d.peer.on("move", move_async if "async" in kind else move)
-    d.peer.on("echo", lambda value: value)
-    old.feed({"i": 5, "a": ["move"]})
-    await turns()
-    assert old.take() == d.take() == [] and d.transport is not old
-    assert await d.fed({"i": 5, "a": ["echo", "mine"]}) == [{"i": 5, "d": "mine"}]
-    d.assert_empty()
 
 
 # ---------------------------------------------------------------- lifecycle handlers

@@ -1,4 +1,4 @@
-"""Handlers, routers and services find their call, server, its state and their channel without importing them."""
+"""Code of a connection, of every kind, finds its call, its server and its channel without importing them."""
 
 from __future__ import annotations
 

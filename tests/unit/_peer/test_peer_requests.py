@@ -1,4 +1,4 @@
-"""Requests of one side: what is refused at once, limits of time, cancelling, and responses that do not fit.
+"""Requests of one side: what is refused at once, cancelling, and responses that do not fit.
 
 How a request ends at each place where its message can be has a table of its own, in `test_calls`.
 """
