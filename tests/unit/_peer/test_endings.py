@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
-from core_driver import Blocked, Driven, start, turns
+from core_driver import Blocked, Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 
 from wsrpc import Client, CloseCode, Limits, Server
 
@@ -42,6 +47,28 @@ async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(
     assert work.started == [(0,)]
     assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
     assert d.peer.active == 0
+
+
+async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    d, go, started = Driven(), threading.Event(), list[int]()
+
+    async def close(code: int | None = 1000, reason: str = "") -> None:
+        go.set()
+
+    def work(n: int) -> None:
+        started.append(n)
+        go.wait(8)
+
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, thread=True)
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]})
+    await turns_until(lambda: started)
+    d.feed(*["{"] * 12)
+    await turns_until(lambda: d.peer.active == 1)
+    d.transport.lose()
+    await idle(d)
+    assert started == [0]
 
 
 @pytest.mark.parametrize(
