@@ -176,17 +176,3 @@ class Blocked:
             raise
         self.finished.append(args)
         return list(args)
-
-
-class Stubborn(Blocked):
-    """One that does not stop when it is cancelled."""
-
-    async def __call__(self, *args: Any) -> Any:
-        self.started.append(args)
-        while not self.go.is_set():
-            try:
-                await self.go.wait()
-            except asyncio.CancelledError as exc:
-                self.cancelled.append(exc.args[0] if exc.args else None)
-        self.finished.append(args)
-        return list(args)

@@ -8,20 +8,8 @@ from __future__ import annotations
 import gc
 import random
 import sys
-from collections.abc import Callable
 from types import GenericAlias
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    Literal,
-    NotRequired,
-    TypedDict,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-)
+from typing import Annotated, Any, Generic, Literal, TypeVar, Union, get_args, get_origin
 
 import msgspec
 from msgspec import Meta
@@ -31,15 +19,11 @@ from wsrpc import Server
 from wsrpc._conversion.convert import converter
 
 T = TypeVar("T")
-SCALARS: list[Any] = [None, bool, int, float, str, Literal[-1, 3], Literal["a", "no"], Literal[True, "a"], Any]
-BOUNDS: dict[Any, list[Meta]] = {
-    int: [Meta(ge=2), Meta(lt=7), Meta(multiple_of=3), Meta(gt=0, le=5)],
-    float: [Meta(gt=0), Meta(le=2.5), Meta(ge=-1, lt=9), Meta(description="no bound")],
-    str: [Meta(pattern="^a"), Meta(min_length=2), Meta(max_length=2), Meta(pattern="b$", min_length=1)],
-    bytes: [Meta(min_length=1)],
-    list: [Meta(max_length=2)],
-    dict: [Meta(min_length=1)],
-}
+SIMPLE: list[Any] = [None, bool, int, float, str, Literal[-1, 3], Literal["a", "no"], Literal[True, "a"], Any]
+SIMPLE += [Annotated[int, each] for each in (Meta(ge=2), Meta(lt=7), Meta(multiple_of=3), Meta(gt=0, le=5))] * 2
+SIMPLE += [Annotated[float, each] for each in (Meta(gt=0), Meta(le=2.5), Meta(ge=-1, lt=9), Meta(description=""))] * 2
+SIMPLE += [Annotated[str, each] for each in (Meta(pattern="^a"), Meta(min_length=2), Meta(max_length=2))] * 2
+SIMPLE += [Annotated[list, Meta(max_length=2)], Annotated[dict, Meta(min_length=1)]] * 2
 VALUES: list[Any] = [None, True, -1, 0, 3, 6, 2.5, 12.5, "", "a", "ab", "xb", "no", [], [1], ["a", 3], {}, {"a": 1}]
 VALUES += [{"x": each} for each in (1, "ab", [1, 2], [], None)]
 
@@ -49,47 +33,22 @@ class Record(msgspec.Struct, Generic[T]):
     next: Record[T] | None = None
 
 
-class Keys(TypedDict, Generic[T]):
-    x: NotRequired[T | dict[str, int]]
-
-
-class Types:
-    """Source of random types."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def any(self, depth: int) -> Any:
-        makers: list[Callable[[int], Any]] = [self._scalar, self._bounded]
-        if depth:
-            makers += [self._bounded, self._collection, self._class, self._named, self.union, self.union]
-        return self._random.choice(makers)(depth - 1)
-
-    def union(self, depth: int) -> Any:
-        return Union[tuple(self.any(depth) for _ in range(self._random.choice((2, 2, 3))))]  # noqa: UP007 - it has as many as come out
-
-    def _scalar(self, _: int) -> Any:
-        return self._random.choice(SCALARS)
-
-    def _bounded(self, _: int) -> Any:
-        cls = self._random.choice(list(BOUNDS))
-        return Annotated[cls, self._random.choice(BOUNDS[cls])]
-
-    def _collection(self, depth: int) -> Any:
-        origin, number = self._random.choice([(list, 1), (set, 1), (dict, 2), (tuple, 0), (tuple, 1), (tuple, 2)])
-        arguments = [self.any(depth) for _ in range(number)]
-        if origin is tuple and self._random.random() < 0.3:
-            arguments = [self.any(depth), ...]
-        return GenericAlias(origin, tuple(arguments))
-
-    def _class(self, depth: int) -> Any:
-        cls: Any = self._random.choice([Record, Keys])
-        return cls[self.any(depth)]
-
-    def _named(self, depth: int) -> Any:
-        """Return a type behind a name."""
-        tp = self.any(depth)
-        return TypeAliasType(f"Alias[{tp}]", tp) if self._random.random() < 0.5 else TypeVar(f"Bound[{tp}]", bound=tp)
+def some(rng: random.Random, depth: int) -> Any:
+    kind = rng.choice(["simple", "collection", "class", "alias", "bound", "union", "union"] if depth else ["simple"])
+    parts = [some(rng, depth - 1) for _ in range(rng.choice((2, 2, 3)))] if kind != "simple" else []
+    match kind:
+        case "simple":
+            return rng.choice(SIMPLE)
+        case "union":
+            return Union[tuple(parts)]  # noqa: UP007 - it has as many as come out
+        case "class":
+            return GenericAlias(Record, (parts[0],))
+        case "alias":
+            return TypeAliasType(f"Alias[{parts[0]}]", parts[0])
+        case "bound":
+            return TypeVar(f"Bound[{parts[0]}]", bound=parts[0])
+    origin, number = rng.choice([(list, 1), (set, 1), (dict, 2), (tuple, 1), (tuple, 2), (tuple, 0)])
+    return GenericAlias(origin, tuple(parts[:number]) or (parts[0], ...))
 
 
 def accepts(tp: Any, value: Any) -> bool:
@@ -100,28 +59,26 @@ def accepts(tp: Any, value: Any) -> bool:
     return True
 
 
-def register(tp: Any, hooked: bool) -> bool:
-    def take(given: Any) -> None:
-        pass
+def register(tp: Any, hooked: bool = False) -> bool:
+    def take(given: Any) -> None: ...
 
     take.__annotations__ = {"given": tp, "return": None}
-    server = Server(dec_hook=lambda cls, value: value) if hooked else Server()
     try:
-        server.on("take", take)
+        Server(dec_hook=(lambda cls, value: value) if hooked else None).on("take", take)
     except TypeError:
         return False
     return True
 
 
 def main(seed: int, number: int) -> None:
-    types, accepted = Types(seed), 0
+    rng, accepted = random.Random(seed), 0
     for each in range(number):
-        tp = types.union(3)
+        tp: Any = Union[some(rng, 2), some(rng, 2)]  # noqa: UP007
         print(tp, flush=True)
         ok = register(tp, hooked=each % 2 == 0)
         gc.collect(0)
         members = get_args(tp) if get_origin(tp) is Union else (tp,)
-        if not ok or not all(register(each, hooked=False) for each in (tp, *members)):
+        if not ok or not all(register(each) for each in (tp, *members)):
             continue
         accepted += 1
         for value in VALUES:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import enum
 import json
-import re
-from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
-from pathlib import PurePosixPath
+from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, NamedTuple, Optional
 from uuid import UUID
 
@@ -19,7 +16,7 @@ import pytest
 from wsrpc import Client, Server
 from wsrpc._conversion.convert import converter, make_enc_hook
 from wsrpc.codecs import MsgpackCodec
-from wsrpc.testing import ScriptedTransport, connect
+from wsrpc.testing import connect
 
 BLOB = bytes(range(256)) + b"\xff\xfe\xfb"  # no UTF-8, and base64 with "+" and "/"
 SAME = UUID("00000000-0000-0000-0000-00000000000a")
@@ -55,10 +52,6 @@ class Hex(pydantic.BaseModel):
     data: bytes
 
 
-class Base(pydantic.BaseModel):
-    kind: Literal["base"] = "base"
-
-
 class Cat(pydantic.BaseModel):
     kind: Literal["cat"] = "cat"
     fur: bytes
@@ -69,31 +62,9 @@ class Dog(pydantic.BaseModel):
     bone: bytes
 
 
-class Root(pydantic.RootModel[list[bytes]]): ...
-
-
 class Pair(NamedTuple):
     data: bytes
     number: int = 0
-
-
-class Logged(pydantic.BaseModel):
-    data: bytes
-    more: dict[str, bytes]
-
-    @pydantic.field_serializer("data", mode="wrap")
-    def _data(self, data: bytes, handler: pydantic.SerializerFunctionWrapHandler) -> bytes:
-        result: bytes = handler(data)
-        return result
-
-    @pydantic.model_serializer(mode="wrap")
-    def _all(self, handler: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
-        result: dict[str, Any] = handler(self)
-        return result
-
-
-def plainly(value: Any) -> Any:
-    return b64decode(value) if isinstance(value, str) else value
 
 
 def through(value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> Any:
@@ -104,12 +75,9 @@ FIELDS: list[tuple[Any, Any]] = [
     (bytes, BLOB),
     (bytes, b"AQID"),  # base64 itself
     (Annotated[bytes, pydantic.Field(min_length=3, max_length=3)], b"\xff\xfe\xfd"),
-    (bytes | None, BLOB),
-    (Sequence[bytes], [BLOB, b"x"]),
     (Sequence[Sequence[bytes] | None] | None, [[BLOB], None]),
     (set[bytes], {BLOB}),
     (Mapping[str, bytes], {"a": BLOB}),
-    (Annotated[bytes, pydantic.PlainValidator(plainly)], BLOB),
     (Annotated[bytes, pydantic.WrapSerializer(through)], BLOB),
     (Annotated[bytes | int, pydantic.WrapSerializer(through)], BLOB),
     (dict[bytes, int], {b"\xff\x00": 1}),
@@ -120,17 +88,13 @@ FIELDS: list[tuple[Any, Any]] = [
     (list[bytes] | bytes, [BLOB]),
     (bytes | str, "blue"),
     (pydantic.Base64Bytes, b"Zm9v"),
-    (timedelta, timedelta(days=-1, seconds=5, microseconds=7)),
     (Inner, Inner(data=BLOB, when=datetime(2026, 1, 2, tzinfo=UTC))),
     (StrictInner, StrictInner(data=BLOB, key=SAME)),
     (Node, Node(data=BLOB, next=Node(data=b"\xff"))),
     (Hex, Hex(data=BLOB)),
-    (Root, Root([BLOB])),
     (Pair, Pair(BLOB)),
-    (Logged, Logged(data=BLOB, more={"a": BLOB})),
     (Annotated[Cat | Dog, pydantic.Field(discriminator="kind")], Dog(bone=BLOB)),
     (dict[date, bytes], {date(2026, 1, 2): BLOB}),
-    (PurePosixPath, PurePosixPath("/a/b")),
 ]
 
 
@@ -143,10 +107,6 @@ OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "messagepack": ({}, {}),  # on which two wsrpc peers agree
     "messagepack throughout": ({"codec": MsgpackCodec()}, {"codec": MsgpackCodec()}),
 }
-CONTAINERS: list[tuple[Any, Any]] = [
-    (tuple[Inner, list[StrictInner]], (Inner(data=BLOB), [StrictInner(data=BLOB, key=SAME)])),
-    (Aliased, Aliased(userData=BLOB)),
-]
 
 
 @pytest.mark.parametrize("encoding", OPTIONS)
@@ -165,24 +125,12 @@ async def test_every_type_of_field_arrives_as_it_was(encoding: str, strict: bool
     models = [(model_of(tp, strict), value) for tp, value in FIELDS]
     async with connect(server, client=Client(**of_client)) as client:
         await client.request("sync")  # what they agree on is agreed now
-        for tp, value in [*((model, model(value=value)) for model, value in models), *CONTAINERS]:
+        alone = [(Aliased, Aliased(userData=BLOB)), (list[Inner], [Inner(data=BLOB)])]
+        for tp, value in [*((model, model(value=value)) for model, value in models), *alone]:
             echo.__annotations__["given"] = tp
             server.on("echo", echo)
             assert await client.request("echo", value, returns=tp) == value
             assert seen.pop() == value
-
-
-async def test_a_plain_peer_sends_and_gets_standard_base64() -> None:
-    line = ScriptedTransport()
-    async with Client(transport=line, extensions=False) as client:
-
-        def echo(blob: Inner) -> Inner:
-            assert blob.data == b"\xff\xfe\xfb"
-            return blob
-
-        client.on("echo", echo)
-        line.feed({"i": 1, "a": ["echo", {"data": "//77"}]}, {"i": 2, "a": ["echo", {"data": "__77"}]})
-        line.expect(*({"i": i, "d": {"data": "//77", "when": None}} for i in (1, 2)))
 
 
 def as_json(value: Any) -> Any:
@@ -226,9 +174,7 @@ def test_a_serializer_of_the_users_own_decides() -> None:
 
     signed = Signed(key=b"\x01\x02", rest=b"\x03")
     assert as_json(signed) == {"key": "0102", "rest": "Aw=="}
-
-    # Its validator gives bytes, which need no base64 any more.
-    assert there_and_back(signed) == signed
+    assert there_and_back(signed) == signed, "its validator gives bytes, which need no base64 any more"
 
     class Whole(pydantic.BaseModel):
         data: bytes
@@ -249,27 +195,21 @@ def test_the_handler_of_a_wrap_serializer_gives_base64() -> None:
         def _tag(self, value: Any, handler: pydantic.SerializerFunctionWrapHandler) -> list[Any]:
             return ["tag", handler(value), value]
 
+    data = b"\xff\xfe\xfb"
     expected = ["tag", "//77", "//77"]
-    assert as_json(Tagged(data=b"\xff\xfe\xfb", anything=b"\xff\xfe\xfb")) == {"data": expected, "anything": expected}
+    assert as_json(Tagged(data=data, anything=data)) == {"data": expected, "anything": expected}
 
 
 def test_bytes_where_no_type_is_declared_are_standard_base64_too() -> None:
     class Loose(pydantic.BaseModel):
         model_config = pydantic.ConfigDict(extra="allow")
-        anything: Any
-        pet: pydantic.SerializeAsAny[Base]
+        anything: Any = None
+        inner: pydantic.SerializeAsAny[pydantic.BaseModel] | None = None
 
-    class Sub(Base):
-        data: bytes
-
-    sub = Sub(data=b"\xff\xfe\xfb")
-    given: dict[str, Any] = {"anything": [{"k": b"\xff\xfe\xfb"}, sub], "pet": sub, "more": bytearray(b"\xff\xfe\xfb")}
-    loose = Loose(**given)
-    assert as_json(loose) == {
-        "anything": [{"k": "//77"}, {"kind": "base", "data": "//77"}],
-        "pet": {"kind": "base", "data": "//77"},
-        "more": "//77",
-    }
+    data = b"\xff\xfe\xfb"
+    loose = Loose.model_validate({"anything": [{"k": data}, Cat(fur=data)], "inner": Cat(fur=data), "more": data})
+    cat = {"kind": "cat", "fur": "//77"}
+    assert as_json(loose) == {"anything": [{"k": "//77"}, cat], "inner": cat, "more": "//77"}
 
 
 def test_the_order_of_a_union_is_kept_where_the_user_says_that_it_counts() -> None:
@@ -283,41 +223,23 @@ def test_what_else_a_model_may_hold_and_do() -> None:
     class Struct(msgspec.Struct):
         data: bytes
 
-    class Sparse(pydantic.BaseModel):
+    class Sparse(Aliased):
         model_config = pydantic.ConfigDict(arbitrary_types_allowed=True)
         inner: Struct = pydantic.Field(alias="theInner")
-        a: bytes | None = None
 
         def model_dump(self, **options: Any) -> Any:
-            return super().model_dump(exclude_none=True, **options)
+            return super().model_dump(exclude={"user_data"}, **options)
 
-    assert as_json(Sparse(theInner=Struct(b"\x01"))) == {"theInner": {"data": "AQ=="}}, "its own methods are used"
+    sparse = Sparse(userData=b"", theInner=Struct(b"\x01"))
+    assert as_json(sparse) == {"theInner": {"data": "AQ=="}}, "its own methods are used"
 
 
-def test_the_users_class_is_left_as_it_was() -> None:
-    converter(Inner)({"data": "//77"})
-    as_json(Inner(data=BLOB))
+def test_base64_is_standard_in_both_its_alphabets_and_the_users_class_is_left_as_it_was() -> None:
+    inner = Inner(data=b"\xff\xfe\xfb")
+    assert converter(Inner)({"data": "//77"}) == converter(Inner)({"data": "__77"}) == inner
+    assert as_json(inner) == {"data": "//77", "when": None}
     assert Inner.model_validate_json('{"data":"//77"}').data == b"//77"
     assert Inner(data=b"abc").model_dump_json() == '{"data":"abc","when":null}'
-
-
-MANY: list[tuple[Any, Any, str]] = [
-    (list[int], ["a"], "value.0: Input should be a valid integer"),
-    (set[int], [str(-number) + "a" for number in range(500)], "value.0: Input should be a valid integer"),
-    (Sequence[int], ["a"], "value.0: Input should be a valid integer"),
-    (list[bytes], ["!"], "value.0: Value error, invalid base64 text"),
-    (dict[str, int], {str(number): "a" for number in range(500)}, "value.0: Input should be a valid integer"),
-    (list[int] | list[float], ["a"], "value.list[int].0: Input should be a valid integer"),
-]
-
-
-@pytest.mark.parametrize(("tp", "value", "text"), MANY, ids=[str(tp) for tp, _, _ in MANY])
-def test_validation_stops_at_the_first_wrong_item(tp: Any, value: Any, text: str) -> None:
-    model = model_of(tp, False)
-    value = {"value": value * 500 if len(value) == 1 else value}
-    with pytest.raises(msgspec.ValidationError, match=re.escape(text)) as found:
-        converter(model)(value)
-    assert " more" not in str(found.value)
 
 
 class Form(pydantic.BaseModel):
@@ -328,13 +250,22 @@ class Closed(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid")
 
 
-@pytest.mark.parametrize(
-    ("model", "value", "text"),
-    [
-        (Form, {"numbers": ["a"] * 5}, r"numbers\.1: .*; and 2 more$"),  # the user may ask for all errors
-        (Closed, {str(number): 1 for number in range(1000)}, r"^1000 errors$"),
-    ],
-)
-def test_more_errors_than_anybody_reads_are_only_counted(model: Any, value: Any, text: str) -> None:
+def of(tp: Any) -> Any:
+    return model_of(tp, False)
+
+
+INTEGER = "Input should be a valid integer, unable to parse string as an integer$"
+MANY: list[tuple[Any, Any, str]] = [
+    (of(list[int]), {"value": ["a"] * 500}, rf"^value\.0: {INTEGER}"),
+    (of(set[int]), {"value": [str(-number) + "a" for number in range(500)]}, rf"^value\.0: {INTEGER}"),
+    (of(list[bytes]), {"value": ["!"] * 500}, r"^value\.0: Value error, invalid base64 text$"),
+    (of(dict[str, int]), {"value": {str(number): "a" for number in range(500)}}, rf"^value\.0: {INTEGER}"),
+    (Form, {"numbers": ["a"] * 5}, r"numbers\.1: .*; and 2 more$"),  # the user may ask for all errors
+    (Closed, {str(number): 1 for number in range(1000)}, r"^1000 errors$"),  # more than anybody reads
+]
+
+
+@pytest.mark.parametrize(("model", "value", "text"), MANY, ids=[text for _, _, text in MANY])
+def test_validation_stops_at_the_first_wrong_item(model: Any, value: Any, text: str) -> None:
     with pytest.raises(msgspec.ValidationError, match=text):
         converter(model)(value)

@@ -6,26 +6,16 @@ A row has a value that fits and one that does not. Both are sent to a handler, i
 
 from __future__ import annotations
 
-import enum
 import gc
-import json
-import re
 import subprocess
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from types import GenericAlias
-from typing import (
-    Annotated,
-    Any,
-    Generic,
-    Literal,
-    TypeVar,
-    Union,
-)
+from typing import Annotated, Any, Generic, Union
 
 import annotated_types
 import attrs
@@ -35,7 +25,7 @@ import pydantic.dataclasses
 import pytest
 import typing_extensions
 from msgspec import Meta
-from pydantic import Field, HttpUrl, PositiveInt
+from pydantic import Field, PositiveInt
 from type_table import MORE, ROWS, Account, Row, T, evaluated
 
 from wsrpc import BadArguments, BadResult, Peer, Server, schema
@@ -47,23 +37,10 @@ from wsrpc.testing import connect
 ROOT = Path(__file__).parents[3]
 
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-
 def validator_of(tp: Any) -> str:
     """The library that validates a type, as wsrpc decides it."""
     wire = prepare(tp, None, False).type
     return "pydantic" if wire.__class__ is Substitute or is_pydantic(wire) else "msgspec"
-
-
-def typed(**annotations: Any) -> Callable[[F], F]:
-    """Decorator: annotations that are known only now."""
-
-    def annotate(function: F) -> F:
-        function.__annotations__ = annotations
-        return function
-
-    return annotate
 
 
 @pytest.mark.parametrize("row", ROWS + MORE, ids=[row.code for row in ROWS + MORE])
@@ -72,15 +49,15 @@ async def test_the_table_says_who_validates_and_the_wrong_value_is_refused(row: 
     server = Server()
     seen: list[Any] = []
 
-    @typed(given=row.type, **{"return": row.type})
     def take(given: Any) -> Any:
         seen.append(given)
         return given
 
-    @typed(given=GenericAlias(list, row.type))
     def take_list(given: Any) -> None:
         seen.extend(given)
 
+    take.__annotations__ = {"given": row.type, "return": row.type}
+    take_list.__annotations__ = {"given": GenericAlias(list, row.type)}
     for handler in (take, take_list):
         server.on(handler.__name__, handler)
     server.on("give", lambda value: value)
@@ -99,23 +76,16 @@ async def test_the_table_says_who_validates_and_the_wrong_value_is_refused(row: 
     assert described.notes == () and described.parameters[0].schema and described.result
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if "Annotated[int" in row.code], ids=lambda row: row.code)
-async def test_lax_rules_hold_for_pydantic_too(row: Row) -> None:
-    value = json.loads(re.sub(r"\b\d+\b", r'"\g<0>"', json.dumps(row.right)))
+async def test_lax_rules_hold_for_pydantic_too() -> None:
+    def take(given: Annotated[int, Field(gt=0)]) -> None: ...
 
-    @typed(given=row.type)
-    def take(given: Any) -> None:
-        pass
-
-    strict, lax = Server(), Server(lax=True)
-    for server in (strict, lax):
-        server.on("take", take)
-    async with connect(strict) as client:
-        if value != row.right:
-            with pytest.raises(BadArguments):
-                await client.request("take", value)
-    async with connect(lax) as client:
-        await client.request("take", value)
+    server = Server()
+    server.on("strict", take)
+    server.on("lax", take, lax=True)
+    async with connect(server) as client:
+        await client.request("lax", "5")
+        with pytest.raises(BadArguments):
+            await client.request("strict", "5")
 
 
 # ---------------------------------------------------------------- what is refused at registration
@@ -155,13 +125,6 @@ class At:
     when: Annotated[datetime, annotated_types.Timezone(...)]
 
 
-class Holds(msgspec.Struct, Generic[T]):
-    value: T
-
-
-class HoldsPositive(Holds[PositiveInt]): ...
-
-
 class Keeps(typing_extensions.TypedDict, Generic[T]):
     value: T
 
@@ -182,21 +145,12 @@ class Decorated(msgspec.Struct):
         return x
 
 
-class Ignoring(pydantic.BaseModel):
-    numbers: list[Annotated[int, Meta(gt=0)]]
-
-
 class Above(annotated_types.Gt): ...
 
 
 @attrs.define
 class OwnDefault:
     x: int = attrs.field(default=attrs.Factory(lambda self: 1, takes_self=True))
-
-
-@dataclass
-class NoSuchName:
-    x: enum.NoSuchType  # type: ignore[name-defined]  # pyright: ignore
 
 
 class Robin(pydantic.BaseModel):
@@ -208,7 +162,6 @@ class Wren(Robin): ...
 
 REFUSED = [
     ("Opaque", r"values from the wire cannot be converted to test_validation\.Opaque: make it a dataclass.* dec_hook="),
-    ("list[dict[str, Opaque | None]]", r"converted to test_validation\.Opaque"),
     ("int | Opaque", "pydantic refuses the type: Unable to generate"),
     ("3", "'3' is not supported"),
     ("Badge", r"Badge.number: msgspec cannot enforce Field\(...\): write msgspec.Meta"),
@@ -221,21 +174,17 @@ REFUSED = [
     ("Annotated[int, Field(pattern='a')]", "a pattern is for text, not for int"),
     ("Annotated[int, Field(default=5)]", "has a default, which nothing uses: write it in the signature"),
     ("Annotated[int, Field(alias='b')]", "pydantic refuses the type: The 'alias' attribute"),
-    ("Annotated[int, Field(gt='a')]", "pydantic refuses the type: .*'gt'"),
     ("Annotated[Opaque, Predicate(bool)]", r"msgspec cannot enforce Predicate\(bool\), and pydantic refuses"),
     ("Plain | Other", r"as in class Plain\(msgspec.Struct, tag=True\)"),
     ("str | datetime", "unions may not contain more than one str-like type"),
     ("Cat | Lion", "pydantic does not see the fields of Struct types"),
     ("tuple[IntBox, HttpUrl]", r"IntBox derives from .*Box\[int\], and pydantic ignores"),
-    ("HoldsPositive", "HoldsPositive.value: msgspec cannot enforce Gt"),
     ("KeepsInt", "KeepsInt derives from .*, and no library looks into the brackets: write its fields out"),
     ("Defaulted", r"Defaulted.x: msgspec cannot enforce Field\(...\)"),
     ("Decorated", "Decorated._positive: msgspec cannot enforce a validator of pydantic"),
-    ("Ignoring", r"Ignoring.numbers: pydantic ignores msgspec.Meta\(gt=0\): write Field"),
     ("Annotated[int, Above(0)]", "a constraint that neither msgspec nor pydantic knows"),
     ("Iterable[HttpUrl]", r"Iterable cannot be enforced before it is read: write list\[...\]"),
     ("OwnDefault", "takes_self=True"),
-    ("NoSuchName", "NoSuchName has a field whose type cannot be resolved: module 'enum' has no attribute"),
 ]
 
 
@@ -243,10 +192,9 @@ REFUSED = [
 async def test_what_nothing_can_enforce_is_refused(code: str, text: str) -> None:
     tp = evaluated(code, globals())
 
-    @typed(given=tp)
-    def take(given: Any) -> None:
-        pass
+    def take(given: Any) -> None: ...
 
+    take.__annotations__["given"] = tp
     with pytest.raises(TypeError, match=f"parameter 'given': .*{text}"):
         Server().on("take", take)
 
@@ -281,28 +229,10 @@ class Minus:
     minus: int = 0
 
 
-@dataclass
-class Tree:
-    kind: Literal["tree"]
-    children: list[Annotated[Plant, Field(discriminator="kind")]]
-
-
-@dataclass
-class Fruit:
-    kind: Literal["fruit"]
-    next: Fruit | None = None
-
-
-Plant = typing_extensions.TypeAliasType("Plant", Tree | Fruit)
-
-
 def test_a_union_that_takes_exponential_time_is_refused() -> None:
     for tp in (Plus, list[Plus | Minus]):
         with pytest.raises(TypeError, match=r"twice as long with each level: give the union a Field\(discriminator"):
             converter(tp)
-    fruit = {"kind": "fruit", "next": {"kind": "fruit"}}
-    tree = Tree("tree", [Fruit("fruit", Fruit("fruit"))])
-    assert converter(Tree)({"kind": "tree", "children": [fruit]}) == tree
 
 
 # ---------------------------------------------------------------- together with hooks, and without pydantic
@@ -320,10 +250,10 @@ async def test_a_hook_makes_its_classes_inside_a_type_that_pydantic_validates() 
     server = Server(dec_hook=make)
     seen: list[Any] = []
 
-    @server.on("take")
-    def take(given: list[tuple[Opaque, Annotated[int, Field(gt=0)]]], one: int | Opaque) -> None:  # pyright: ignore[reportUnusedFunction]
+    def take(given: list[tuple[Opaque, Annotated[int, Field(gt=0)]]], one: int | Opaque) -> None:
         seen.extend([given, one])
 
+    server.on("take", take)
     async with connect(server) as client:
         await client.request("take", [["x", 1]], "y")
         with pytest.raises(BadArguments, match=r"0\.1: Input should be greater than 0"):
@@ -346,36 +276,20 @@ def test_what_is_said_of_the_wrong_value(tp: Any, wrong: Any, text: str) -> None
     assert str(caught.value) == text
 
 
-async def test_values_of_pydantics_own_classes_travel() -> None:
-    server = Server()
-
-    @server.on("echo")
-    def echo(url: HttpUrl) -> Any:  # pyright: ignore[reportUnusedFunction]
-        return {"url": url, "account": Account("Ada", 5)}
-
-    async with connect(server) as client:
-        answer = await client.request("echo", HttpUrl("http://example.com/a"))
-    assert answer == {"url": "http://example.com/a", "account": {"name": "Ada", "balance": 5}}
-
-
-class Owner:
-    def make(self, tp: Any, value: Any) -> Any:
-        return make(tp, value)
-
-
 def test_no_cache_keeps_a_hook() -> None:
-    owner = Owner()
-    server = Server(dec_hook=owner.make)
+    kept = weakref.WeakSet[Any]()
 
-    @typed(given=tuple[Opaque, Annotated[int, Field(gt=0)]])
-    def take(given: Any) -> None:
-        pass
+    def serve() -> None:
+        def hook(tp: Any, value: Any) -> Any: ...
 
-    server.on("take", take)
-    kept = weakref.ref(owner)
-    del server, owner
+        def take(given: tuple[Opaque, PositiveInt]) -> None: ...
+
+        kept.add(hook)
+        Server(dec_hook=hook).on("take", take)
+
+    serve()
     gc.collect()
-    assert kept() is None
+    assert not kept
 
 
 @dataclass
@@ -388,11 +302,10 @@ class Wrapped(pydantic.BaseModel):
 
 
 def test_a_dataclass_is_described_with_the_names_that_it_is_sent_with() -> None:
+    def take(given: Renamed, model: Wrapped) -> tuple[Renamed, Wrapped]: ...  # type: ignore[empty-body]
+
     server = Server()
-
-    @server.on("take")
-    def take(given: Renamed, model: Wrapped) -> tuple[Renamed, Wrapped]: ...  # type: ignore[empty-body]  # pyright: ignore[reportUnusedFunction]
-
+    server.on("take", take)
     definitions = schema.describe(server).definitions
     assert [*definitions["RenamedInput"]["properties"]] == ["ex"]
     assert [*definitions["Renamed"]["properties"]] == ["x"]
@@ -412,12 +325,10 @@ from annotated_types import Gt, Predicate
 from wsrpc._conversion.convert import converter
 
 @dataclass
-class Point:
-    x: int
+class Point: ...
 
 @dataclass
-class Circle:
-    radius: int
+class Circle: ...
 
 def refusal(tp):
     try:
@@ -427,7 +338,6 @@ def refusal(tp):
 
 assert converter(Annotated[int, msgspec.Meta(gt=0)])(1) == 1
 assert "msgspec cannot enforce Gt(gt=0): use msgspec.Meta" in refusal(Annotated[int, Gt(0)])
-assert "msgspec cannot enforce Predicate" in refusal(Annotated[str, Predicate(str.islower)])
 assert "or install pydantic" in refusal(Annotated[str, Predicate(str.islower)])
 assert "class Point(msgspec.Struct, tag=True), or install pydantic" in refusal(Point | Circle)
 """

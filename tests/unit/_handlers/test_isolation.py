@@ -1,4 +1,4 @@
-"""What one handler does reaches nobody else: context variables, results, exceptions of all kinds."""
+"""What one handler does reaches nobody else: context variables, exceptions of all kinds."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ import pytest
 from core_driver import Driven, messages, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Peer, current_context, current_peer
-from wsrpc.testing import ScriptedTransport
+from wsrpc import current_context, current_peer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -23,10 +22,10 @@ user: ContextVar[str] = ContextVar("user", default="nobody")
 # ---------------------------------------------------------------- context variables
 
 
+@pytest.mark.parametrize("is_async", [False, True])
 @pytest.mark.parametrize("event", [*LIFECYCLE, "login", "fail"])
-async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: str) -> None:
-    d = Driven(bind=False)
-    seen: list[str] = []
+async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: str, is_async: bool) -> None:
+    d, seen = Driven(bind=False), list[str]()
 
     def login() -> None:
         seen.append(user.get())
@@ -34,7 +33,10 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
         if event == "fail":
             raise ValueError
 
-    d.peer.on(event, login)
+    async def login_async() -> None:
+        login()
+
+    d.peer.on(event, login_async if is_async else login)
     d.peer.on("whoami", lambda: seen.append(user.get()))
     for _ in range(2):
         d.rebind()
@@ -42,47 +44,11 @@ async def test_what_a_read_or_a_lifecycle_handler_sets_is_gone_with_it(event: st
         for current in (current_peer, current_context):
             with pytest.raises(RuntimeError, match="no handler is running here"):
                 current()
+        await turns()
         d.transport.lose()
     await turns()
     assert set(seen) == {"nobody"}
     assert user.get() == "nobody"
-
-
-# ---------------------------------------------------------------- a handler that binds another connection
-
-
-@pytest.mark.parametrize("kind", ["result", "error", "async result", "async waits"])
-async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind: str) -> None:
-    d = Driven()
-    other = ScriptedTransport()
-    ended: list[str] = []
-
-    def move(peer: Peer) -> int:
-        peer.bind(other)
-        if "error" in kind:
-            raise ValueError("after all")
-        return 42
-
-    async def move_async(peer: Peer) -> int:
-        result = move(peer)
-        if kind == "async waits":
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                ended.append("cancelled")
-                raise
-        return result
-
-    d.peer.on("move", move_async if "async" in kind else move)
-    d.peer.on("echo", lambda value: value)
-    d.feed({"i": 5, "a": ["move"]})
-    await turns()
-    assert other.take() == [] and len(ended) == (kind == "async waits")
-    assert d.peer.transport is other
-    other.feed({"i": 5, "a": ["echo", "mine"]})
-    await turns()
-    other.expect({"i": 5, "d": "mine"})
-    d.assert_empty()
 
 
 # ---------------------------------------------------------------- lifecycle handlers
@@ -94,19 +60,18 @@ async def test_a_result_goes_out_on_the_connection_that_asked_or_not_at_all(kind
 async def test_a_lifecycle_handler_that_raises_what_is_no_exception_harms_no_connection(
     event: str, kind: str, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def sync() -> None:
-        raise error
-
     async def later() -> None:
         await asyncio.sleep(0)
         raise error
 
+    def now() -> None:
+        raise error
+
     d = Driven(bind=False)
-    d.peer.on(event, sync if kind == "sync" else later)
+    d.peer.on(event, now if kind == "sync" else later)
     d.peer.on("echo", lambda value: value)
     for _ in range(2):
         d.rebind()
-        await turns()
         # Handlers of "error" are told of malformed messages.
         assert await d.fed("{", {"i": 1, "a": ["echo", "mine"]}) == [{"i": 1, "d": "mine"}]
         d.transport.lose()

@@ -5,21 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from itertools import permutations
+from itertools import permutations, product
 from typing import Any
 
 import pytest
+from core_driver import turns
 
 from wsrpc import BadArguments, CallNext, Client, Context, Router, Server, UnknownEvent
 from wsrpc._handlers.lookup import find
 from wsrpc._handlers.registry import Registry
 from wsrpc.testing import connect
 
-NO_CALL: Any = None
-"""These handlers need nothing of the call."""
-
 
 def keyword_only(*args: int, n: int) -> None: ...
+
+
+def add(a: int, b: int) -> int:
+    return a + b
 
 
 @pytest.mark.parametrize("wrong", [None, 5, b"x", ("a",)])
@@ -70,94 +72,67 @@ def test_a_change_shows_in_each_route_that_was_made_before(first: str, of_server
         changed = server if of_server else own
         for change in (first, *others):
             CHANGES[change](changed)
-            for channel in (None, "room"):
-                for event in ("e", "other", "own", "nobody"):
-                    found = find(own, channel, event)
-                    if found.handler is not None:
-                        found.handler.put_back()
-                    handler, _ = own.take(channel, event)
-                    if handler is not None:
-                        handler.put_back()
-                    assert found.handler is handler, (first, others)
-                    layered = any(
-                        each.scopes[at].middleware
-                        for each in (server, own)
-                        for at in {None, channel}
-                        if at in each.scopes
-                    ) or (handler is not None and changed.handler_context is not None)
-                    assert (handler is not None and found.call is handler.call) is (handler is not None and not layered)
-
-
-def test_taking_once_goes_first_and_only_once_and_a_refused_registration_leaves_the_old_one() -> None:
-    registry = Registry()
-    registry.add("room", "e", lambda: "on")
-    registry.add("room", "e", lambda: "once", once=True)
-    with pytest.raises(TypeError):
-        registry.add("room", "e", keyword_only)
-    assert [find(registry, "room", "e").call(NO_CALL, ["e"]) for _ in range(3)] == ["once", "on", "on"]
-    assert find(registry, None, "e").handler is None and find(registry, "nowhere", "e").handler is None
+            for channel, event in product((None, "room"), ("e", "other", "own", "nobody")):
+                found = find(own, channel, event)
+                if found.handler:
+                    found.handler.put_back()
+                handler, _ = own.take(channel, event)
+                assert found.handler is handler, (first, others)
+                scopes = [each.scopes.get(at) for each in (server, own) for at in (None, channel)]
+                layered = any(scope and scope.middleware for scope in scopes)
+                if handler:
+                    handler.put_back()
+                    assert (found.call is handler.call) is not (layered or changed.handler_context is not None)
 
 
 # ---------------------------------------------------------------- routers
 
 
-def router_of(seen: list[str]) -> Router:
-    router = Router()
-
-    @router.on("add")
-    def add(a: int, b: int) -> int:
-        return a + b
-
-    assert add(1, 2) == 3
-    router.once("first", lambda: "once")
-    router.on("open", lambda *_: seen.append("opened"))
+@pytest.mark.parametrize("channel", [None, "chat"])
+async def test_a_router_brings_its_registrations_and_keeps_its_middleware_in_its_channel(channel: str | None) -> None:
+    seen: list[str] = []
+    router, server, client = Router(lax=True), Server(), Client()
 
     @router.use
     async def log(ctx: Context, call_next: Any) -> Any:
         seen.append(f"{ctx.channel_name}:{ctx.event}")
         return await call_next(ctx)
 
-    return router
+    assert router.on("add", add) is add
+    router.on("strict", add, lax=False)
+    router.once("first", lambda: "once")
+    router.on("open", lambda *_: seen.append("opened"))
+    server.on("other", lambda: "main")
+    server.include(router, channel=channel)
+    client.include(router, channel=channel)  # one router may be included twice
+    async with connect(server, client=client):
+        for side in (client, server.peers[0]):
+            asked = side.of(channel) if channel else side
+            assert (await asked.request("add", "1", 2), await asked.request("first")) == (3, "once")
+            with pytest.raises(BadArguments):
+                await asked.request("strict", "1", 2)
+        assert await client.request("other") == "main"
+        if channel:
+            assert seen == ["chat:add", "chat:first", "chat:strict"] * 2
+            await client.of(channel).request("open", "an ordinary name there")
+        assert seen.count("opened") == (1 if channel else 2)
 
 
-async def test_a_router_brings_its_registrations() -> None:
-    seen: list[str] = []
-    router = router_of(seen)
-    running = most = 0
+async def test_a_channel_of_a_router_can_be_ordered() -> None:
+    router, server, begun, go_on = Router(), Server(), list[str](), asyncio.Event()
 
     @router.of("io", ordered=True).on("read")
-    async def read(name: str) -> str:
-        nonlocal running, most
-        running += 1
-        most = max(most, running)
-        await asyncio.sleep(0)
-        running -= 1
-        return f"content of {name}"
+    async def read(name: str) -> None:
+        begun.append(name)
+        await go_on.wait()
 
-    server, client = Server(), Client()
     server.include(router)
-    client.include(router)  # one router may be included twice
-    async with connect(server, client=client):
-        assert await client.request("add", 1, 2) == await server.peers[0].request("add", 1, 2) == 3
-        io = client.of("io")
-        read_both = await asyncio.gather(io.request("read", "x"), io.request("read", "y"))
-        assert [*read_both] == ["content of x", "content of y"]
-        assert await client.request("first") == "once"
-    assert most == 1
-    assert sorted(seen) == ["None:add"] * 2 + ["None:first", "io:read", "io:read", "opened", "opened"]
-
-
-async def test_a_router_under_a_channel_keeps_its_middleware_there() -> None:
-    seen: list[str] = []
-    server = Server()
-    server.on("add", lambda a, b: "main")
-    router = router_of(seen)
-    server.include(router, channel="chat")
     async with connect(server) as client:
-        assert await client.of("chat").request("add", 1, 2) == 3
-        assert await client.request("add", 1, 2) == "main"
-        await client.of("chat").request("open", "an ordinary name there")
-    assert seen == ["chat:add", "chat:open", "opened"]
+        both = [asyncio.create_task(client.of("io").request("read", name)) for name in "xy"]
+        await turns(20)
+        assert begun == ["x"]
+        go_on.set()
+        await asyncio.gather(*both)
 
 
 def test_what_a_router_refuses() -> None:
@@ -175,22 +150,6 @@ def test_what_a_router_refuses() -> None:
     ):
         with pytest.raises(RuntimeError, match="included already"):
             call()
-
-
-async def test_lax_conversion_by_handler_and_router() -> None:
-    def double(n: int) -> int:
-        return n * 2
-
-    router, server = Router(lax=True), Server()
-    router.on("lax router", double)
-    router.on("strict in it", double, lax=False)
-    server.include(router)
-    server.on("lax handler", double, lax=True)
-    async with connect(server) as client:
-        for event in ("lax router", "lax handler"):
-            assert await client.request(event, "4") == 8
-        with pytest.raises(BadArguments, match="argument 'n'"):
-            await client.request("strict in it", "4")
 
 
 async def test_a_servers_handlers_are_for_every_peer_until_its_channel_is_closed() -> None:

@@ -1,18 +1,12 @@
 # No `from __future__ import annotations` here: most handlers are defined inside tests, and annotations
 # that are text could not see their classes. Those are in future_annotated.py.
-import asyncio
 import functools
-import gc
 import inspect
 import itertools
 import math
 import operator
-import re
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
-from fractions import Fraction
 from typing import Annotated, Any, Literal
 
 import future_annotated as future
@@ -47,36 +41,21 @@ CALL = Invocation(PEER, WireMessage(i=1))
 CTX = CALL.context
 
 
-def made(function: Callable[..., Any], *, dec_hook: Any = None, **options: Any) -> Handler:
-    return Handler(function, HandlerOptions(**options), dec_hook=dec_hook)
+def run(function: Callable[..., Any] | Handler, *arguments: Any, dec_hook: Any = None, **options: Any) -> Any:
+    if not isinstance(function, Handler):
+        function = Handler(function, HandlerOptions(**options), dec_hook=dec_hook)
+    return function.call(CALL, ["event", *arguments])
 
 
-def run(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> Any:
-    handler = function if isinstance(function, Handler) else made(function, **options)
-    return handler.call(CALL, ["event", *arguments])
-
-
-def refused(function: Callable[..., Any] | Handler, *arguments: Any, **options: Any) -> BadArguments:
+def refused(function: Callable[..., Any], *arguments: Any, **options: Any) -> BadArguments:
     with pytest.raises(ArgumentsRefused) as caught:
         run(function, *arguments, **options)
     return caught.value.error
 
 
-def refusal(function: Any, **options: Any) -> str:
-    with pytest.raises(TypeError) as caught:
-        made(function, **options)
-    return str(caught.value)
-
-
 class User(msgspec.Struct):
     name: str
     tags: list[str] = []
-
-
-@dataclass
-class Point:
-    x: int
-    y: int = 0
 
 
 class Model(pydantic.BaseModel):
@@ -89,8 +68,6 @@ class Opaque:
 
 
 def opaque_hook(tp: type[Any], value: Any) -> Any:
-    if tp is Fraction:
-        return Fraction(value)
     assert tp is Opaque
     return Opaque(value)
 
@@ -117,20 +94,21 @@ def test_types(tp: Any, value: Any, expected: Any) -> None:
         assert type(result) is type(expected) or isinstance(result, tuple)
 
 
-def test_what_has_no_type_or_object_is_not_touched() -> None:
+def test_what_has_no_type_is_not_touched() -> None:
     value = {"a": [1]}
 
     def mixed(a, b: User, c: Any, d: object = None, *rest: object):  # type: ignore[no-untyped-def]
         return a, b, c, d, *rest
 
-    def inside(number: int, things: list[object]) -> object:
-        return [number, *things]
-
-    assert run(lambda a, b: (a, b), value, None)[0] is value
     assert all(each is value for each in run(mixed, value, ADA, *[value] * 4)[::2])
     assert run(mixed, value, ADA, value) == (value, User("Ada"), value, None)
-    for hook in (None, opaque_hook):
-        assert run(inside, 1, [value, "b"], dec_hook=hook) == [1, value, "b"]
+
+
+def test_dec_hook_converts_custom_classes_also_in_containers_and_rest() -> None:
+    def unwrap(one: Opaque, some: list[Opaque], *more: Opaque) -> Any:
+        return one.value, [o.value for o in some], [o.value for o in more]
+
+    assert run(unwrap, 1, [2], 3, 4, dec_hook=opaque_hook) == (1, [2], [3, 4])
 
 
 def test_lax_takes_numeric_text_and_integral_floats() -> None:
@@ -138,23 +116,8 @@ def test_lax_takes_numeric_text_and_integral_floats() -> None:
         return first + sum(numbers)
 
     assert run(total, "1", "1", 2.0, lax=True) == 4
-    assert run(lambda *n: n, "1", lax=True) == ("1",)
+
     assert refused(total, "1", 2).data["got"] == "str"
-
-
-def test_dec_hook_converts_custom_classes_also_in_containers_and_rest() -> None:
-    def unwrap(one: Opaque, some: list[Opaque], *more: Opaque) -> Any:
-        return one.value, [o.value for o in some], [o.value for o in more]
-
-    def half(value: Fraction) -> Fraction:
-        return value / 2
-
-    assert run(unwrap, 1, [2], 3, 4, dec_hook=opaque_hook) == (1, [2], [3, 4])
-    assert run(half, "1/2", dec_hook=opaque_hook) == Fraction(1, 4)
-    error = refused(half, "x", dec_hook=opaque_hook)
-    assert error.message == "event(): argument 'value' (1st): Invalid literal for Fraction: 'x'"
-    with pytest.raises(ZeroDivisionError):  # which is not the caller's fault
-        run(half, "1/0", dec_hook=opaque_hook)
 
 
 # ---------------------------------------------------------------- calls: what a function is called with
@@ -164,20 +127,12 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def defaults(a: int, b: str = "b", c: User | None = None, d: float = 1.5) -> Any:
-    return a, b, c, d
-
-
 def keywords(a: int, *, b: int = 2, c: datetime | None = None, **more: int) -> Any:
     return a, b, c, more
 
 
 def required_keyword(a: int, b: int = 2, *, peer: FakePeer, c: int, d: int = 4) -> Any:
     return a, b, peer, c, d
-
-
-def keyword_after_args(*args: int, b: int = 2) -> Any:
-    return args, b
 
 
 def typed_args(first: int = 0, *rest: float) -> Any:
@@ -196,10 +151,6 @@ def odd_names(
 
 def first(peer: FakePeer, a: int) -> Any:
     return peer, a
-
-
-def by_keyword(a: int, /, *, peer: FakePeer, context: Context) -> Any:
-    return a, peer, context
 
 
 def with_rest(a: int, peer: FakePeer, *rest: int, context: Context) -> Any:
@@ -232,14 +183,11 @@ STORE = future.Store()
 FRIENDS = {"name": "Ada", "friend": {"name": "Bob"}}
 CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (add, [1, 2], 3),
-    (defaults, [1, "x", ADA], (1, "x", User("Ada"), 1.5)),
     (keywords, [1, 5, "2026-01-02T03:04:05"], (1, 5, datetime(2026, 1, 2, 3, 4, 5), {})),
     (required_keyword, [1, 5, 6, 7], (1, 5, PEER, 6, 7)),
-    (keyword_after_args, [1, 5, 6], ((1, 5, 6), 2)),
     (typed_args, [1, 2, 3.5], (1, (2.0, 3.5))),
     (odd_names, [1, 2, 3, 4, 5, 6, 7, 8, {"name": "x"}], (1, 2, 3, 4, 5, 6, 7, 8, User("x"))),
     # Injected.
-    (by_keyword, [1], (1, PEER, CTX)),
     (with_rest, [1, 2, 3], (1, PEER, (2, 3), CTX)),
     (among_defaults, [5, 6, 7], (5, PEER, 6, (7,), 3)),
     # Callables of all kinds, also of a module whose annotations are text.
@@ -248,7 +196,6 @@ CALLS: list[tuple[Callable[..., Any], list[Any], Any]] = [
     (STORE, [ADA], "called with Ada"),
     (functools.partial(future.rename, future.User("Ada")), [], future.User("ADA")),
     (logged, [1], (1, "admin", PEER)),
-    (Point, [1], Point(1, 0)),
     (Inherits, [1, 2, [{"x": 3}], "l"], Inherits(1, 2, [future.Point(3)], "l")),
     (future.logged(add), [1, 2], ("logged", 3)),
     (math.sqrt, [4], 2),
@@ -283,8 +230,6 @@ UNFIT: list[tuple[Callable[..., Any], list[Any], str]] = [
     (lambda: "Ada", [1], "event(): expected no arguments, got 1"),
     (add, [1], "event(): missing argument 'b': expected 2 arguments, got 1"),
     (add, [True, 2], "event(): argument 'a' (1st): expected int, got bool"),
-    (defaults, [1, "x", None, 2, 3], "event(): expected at most 4 arguments, got 5"),
-    (defaults, [1, 2], "event(): argument 'b' (2nd): expected str, got int"),
     (keywords, [1, 2, None, 4], "event(): expected at most 3 arguments, got 4"),
     (required_keyword, [1, 5], "event(): missing argument 'c': expected at least 3 arguments, got 2"),
     (typed_args, [1, 2, "x"], "event(): argument 'rest'[1]: expected float, got str"),
@@ -326,14 +271,8 @@ def test_a_default_is_the_very_same_object_and_need_not_fit_the_type() -> None:
     def handler(a: list[int] = shared, peer: FakePeer = PEER, b: int = missing) -> Any:  # type: ignore[assignment]
         return a, b
 
-    def converted(a: User, b: dict[str, list[int]] = {"x": shared}) -> Any:  # noqa: B006
-        return b
-
-    a, b = run(handler)
-    assert a is shared and b is missing
-    a, b = run(handler, [3])
-    assert a == [3] and b is missing
-    assert run(converted, ADA)["x"] is shared
+    assert [each is default for each, default in zip(run(handler), (shared, missing), strict=True)] == [True, True]
+    assert run(handler, [3]) == ([3], missing)
 
 
 def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -366,29 +305,6 @@ def test_the_fast_path_gives_what_conversion_gives(monkeypatch: pytest.MonkeyPat
                 assert repr(outcome(one, [*arguments])) == repr(outcome(other, [*arguments]))
 
 
-async def test_coroutine_functions_and_functions_that_return_awaitables() -> None:
-    async def slow(a: int) -> int:
-        await asyncio.sleep(0)
-        return a + 1
-
-    class Caller:
-        async def __call__(self, a: int) -> int:
-            return await slow(a)
-
-    functions: list[tuple[Callable[..., Any], bool]] = [
-        (slow, True),
-        (functools.partial(slow), True),
-        (functools.partial(Caller()), True),
-        (lambda a: slow(a), False),
-        (functools.wraps(slow)(lambda a: slow(a)), False),
-    ]
-    for function, known in functions:
-        handler = Handler(function)
-        assert handler.facts.is_coroutine is known
-        assert await run(handler, 1) == 2
-    assert Handler(Caller).facts.is_coroutine is False
-
-
 # ---------------------------------------------------------------- what the caller is told
 
 
@@ -400,50 +316,39 @@ def test_the_error_names_what_was_called() -> None:
         assert caught.value.error.message == f"{expected}argument 'b' (2nd): expected int, got str"
 
 
-def test_ordinals() -> None:
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 11, 13, 22])
+def test_a_refusal_counts_parameters_as_people_do(number: int) -> None:
     parameters = [inspect.Parameter(f"p{n}", inspect.Parameter.POSITIONAL_ONLY, annotation=int) for n in range(1, 24)]
 
-    def handler(*args: Any) -> Any:
-        return args
+    def handler(*args: Any) -> None: ...
 
     handler.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    for ordinal in ("1st", "2nd", "3rd", "4th", "11th", "13th", "22nd"):
-        number = int(ordinal[:-2])
-        error = refused(handler, *([0] * (number - 1)), "x", *([0] * (23 - number)))
-        assert f"argument 'p{number}' ({ordinal}): " in error.message
+    ordinal = {1: "1st", 2: "2nd", 3: "3rd", 22: "22nd"}.get(number, f"{number}th")
+    error = refused(handler, *[0] * (number - 1), "x", *[0] * (23 - number))
+    assert f"argument 'p{number}' ({ordinal}): " in error.message
 
 
 def test_large_values_are_not_echoed() -> None:
     def handler(color: Literal["red"], names: dict[str, int]) -> None: ...
 
-    for text in ("x" * 100_000, "red` - at `$[7]`" * 10_000):
-        error = refused(handler, text, {})
-        assert "argument 'color' (1st): Invalid enum value" in error.message
-        assert len(error.message) < 400
-        assert len(msgspec.json.encode(error.data)) < 400
+    error = refused(handler, "red` - at `$[7]`" * 10_000, {})
+    assert "argument 'color' (1st): Invalid enum value" in error.message
+    assert len(error.message) < 400 and len(msgspec.json.encode(error.data)) < 400
 
 
 def test_errors_of_the_handler_come_through_as_they_are() -> None:
     def validates(a: int, user: User | None = None) -> None:
         msgspec.convert("x", int)
 
-    def type_error(a: int, user: User | None = None) -> None:
-        len(a)  # type: ignore[arg-type]
-
     for arguments in ([1], [1, ADA]):
         with pytest.raises(msgspec.ValidationError):
             run(validates, *arguments)
-        with pytest.raises(TypeError, match="has no len"):
-            run(type_error, *arguments)
 
 
 # ---------------------------------------------------------------- refused at registration
 
 
 async def two_readers(a: AsyncIterator[int], b: AsyncIterator[int]) -> None: ...
-
-
-async def both_kinds(channel: AnonymousChannel, chunks: AsyncIterator[int]) -> None: ...
 
 
 def plain_conversation(channel: AnonymousChannel) -> None: ...
@@ -456,16 +361,7 @@ def generates_in_conversation(channel: AnonymousChannel) -> Iterator[int]:
 def plain_upload(chunks: AsyncIterator[int]) -> None: ...
 
 
-async def optional_items(chunks: AsyncIterator[int] | None = None) -> None: ...
-
-
-async def rest_of_items(*chunks: AsyncIterator[int]) -> None: ...
-
-
 async def to_send_to(chunks: AsyncGenerator[int, None]) -> None: ...
-
-
-async def impossible_items(chunks: AsyncIterator[object()]) -> None: ...  # type: ignore[valid-type]
 
 
 class Mine(AnonymousChannel):
@@ -482,13 +378,7 @@ async def feed() -> AsyncIterator[int]:
 def subclass(peer: SubPeer) -> None: ...
 
 
-def union_with_peer(peer: FakePeer | int) -> None: ...
-
-
 def rest_of_peers(*peers: FakePeer) -> None: ...
-
-
-def number(value: 3) -> None: ...  # type: ignore[valid-type]
 
 
 def syntax(value: "int |") -> None: ...  # type: ignore[valid-type]  # noqa: F722
@@ -498,9 +388,6 @@ def keyword_only_after_args(*args: int, flag: bool) -> None: ...
 
 
 def custom(a: int, *things: Opaque) -> None: ...
-
-
-def nested(things: dict[str, list[Opaque]]) -> None: ...
 
 
 def local() -> Any:
@@ -516,34 +403,20 @@ def local() -> Any:
 IN_CONVERSATION = r"'channel'.*async def.*ctx\.channel\(\)"
 REFUSED: list[tuple[Any, str]] = [
     ("add", "a handler is a function, got 'add'"),
-    *(
-        (each, rf"handler builtins\.{each.__name__} .*signature cannot be read.*wrap it")
-        for each in (max, getattr, int)
-    ),
+    (max, r"handler builtins\.max .*signature cannot be read.*wrap it"),
     (two_readers, "'b'.*one channel"),
-    (both_kinds, "'chunks'.*one channel"),
     (plain_conversation, IN_CONVERSATION),
     (generates_in_conversation, IN_CONVERSATION),
     (plain_upload, "'chunks'.*async def"),
-    (optional_items, r"'chunks'.*AsyncIterator\[\.\.\.\]"),
-    (rest_of_items, "'chunks'"),
     (to_send_to, r"AsyncIterator\[\.\.\.\]"),
-    (impossible_items, "'chunks'"),
     (own_channel, "only AnonymousChannel itself"),
     (subclass, "parameter 'peer': only FakePeer itself is injected: annotate FakePeer"),
-    (union_with_peer, "parameter 'peer': only FakePeer itself is injected"),
     (rest_of_peers, "parameter 'peers': this class is injected"),
     (syntax, r"parameter 'value': the annotation 'int \|' is not a type"),
     (local(), "parameter 'value': cannot resolve the annotation 'Local'.*define it at module level"),
-    (
-        keyword_only_after_args,
-        r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def",
-    ),
+    (keyword_only_after_args, r"'flag': it follows \*args, which takes all.*put it before \*args, or give it a def"),
     (custom, rf"parameter 'things': values from the wire cannot be converted to {__name__}\.Opaque.*dec_hook="),
-    (
-        future.unresolvable,
-        r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'",
-    ),
+    (future.unresolvable, r"future_annotated.unresolvable \(.*annotated\.py:.*'thing': cannot resolve.*Nowhere'"),
     (future.only_for_checkers, "import it outside `if TYPE_CHECKING:`"),
     (future.not_a_type, "parameter 'value'"),
     (future.broken_inside, "'value': .*a field whose type cannot be resolved: name 'DefinedNowhere'"),
@@ -552,47 +425,12 @@ REFUSED: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("handler", "text"), REFUSED, ids=name_of)
 def test_types_that_cannot_work_are_refused(handler: Any, text: str) -> None:
-    said = refusal(handler)
-    assert re.search(text, said), said
-    assert getattr(handler, "__module__", "") != __name__ or f"{__file__}:" in said, "it says where the handler is"
-    if handler in (custom, nested):
-        Handler(handler, dec_hook=opaque_hook)
+    with pytest.raises(TypeError, match=text) as caught:
+        Handler(handler)
+    if getattr(handler, "__module__", "") == __name__:
+        assert f"{__file__}:" in str(caught.value), "it says where the handler is"
 
 
 def test_threads_are_for_plain_functions() -> None:
-    assert "thread=True is for plain functions" in refusal(feed, thread=True)
-    assert made(add, thread=True).thread is True
-
-
-# ---------------------------------------------------------------- the handler object
-
-
-def test_the_handler_knows_its_name_and_place() -> None:
-    wrapped = Handler(functools.partial(future.logged(add), 1))
-    assert (wrapped.name, wrapped.where) == (f"{__name__}.add", f"{__file__}:{add.__code__.co_firstlineno}")
-    assert Handler(STORE.add).name == "future_annotated.Store.add"
-    assert Handler(STORE).name == "future_annotated.Store"
-    assert Handler(math.sqrt).where == "math.sqrt"
-    assert Handler(Point).where == f"{__name__}.Point"
-
-
-def test_handlers_of_one_shape_do_not_share_anything_that_matters() -> None:
-    handlers = [Handler(functools.partial(lambda n, a, b=0: (n, a, b), n)) for n in range(3)]
-    assert [run(handler, "a") for handler in handlers] == [(0, "a", 0), (1, "a", 0), (2, "a", 0)]
-
-
-def test_a_handler_goes_with_its_last_reference_without_the_collector() -> None:
-    class Room:
-        def say(self, text: str, user: User | None = None) -> str:
-            return text
-
-    room = Room()
-    gone = weakref.ref(room)
-    handler = Handler(room.say)
-    assert run(handler, "x", None) == "x"
-    gc.disable()
-    try:
-        del room, handler
-        assert gone() is None
-    finally:
-        gc.enable()
+    with pytest.raises(TypeError, match="thread=True is for plain functions"):
+        Handler(feed, HandlerOptions(thread=True))

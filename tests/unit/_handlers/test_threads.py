@@ -17,8 +17,6 @@ from wsrpc.testing import pair
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-PATIENCE = 8
-
 
 @pytest.mark.parametrize("error", [ValueError("late"), RpcError("late"), StopIteration()])
 @pytest.mark.parametrize("end", ["cancelled", "dropped"])
@@ -28,10 +26,10 @@ async def test_what_a_thread_raises_late_is_nobodys_business(error: Exception, e
 
     def late() -> None:
         loop.call_soon_threadsafe(started.set)
-        go_on.wait(PATIENCE)
+        go_on.wait(8)
         raise error
 
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
+    async with asyncio.timeout(8), pair() as (left, right):
         right.on("late", late, thread=True)
         asking = asyncio.create_task(left.request("late", timeout=None))
         await started.wait()
@@ -47,42 +45,26 @@ async def test_what_a_thread_raises_late_is_nobodys_business(error: Exception, e
     gc.collect()  # and `nothing_left` sees what the loop says then
 
 
-async def test_an_awaitable_that_a_thread_returns_is_awaited_in_the_loop() -> None:
-    threads: list[threading.Thread] = []
-
-    async def rest(what: str) -> str:
-        threads.append(threading.current_thread())
-        await asyncio.sleep(0)
-        assert current_context().event == "work"
-        return what
-
-    def work(what: str) -> Any:
-        threads.append(threading.current_thread())
-        return rest(what)
-
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
-        right.on("work", work, thread=True)
-        assert await left.request("work", "x") == "x"
-        assert threads[0] is not threads[1] and threads[1] is threading.main_thread()
-
-
-async def test_a_thread_has_a_copy_of_the_context() -> None:
+async def test_a_thread_has_a_copy_of_the_context_and_an_awaitable_that_it_returns_is_awaited_in_the_loop() -> None:
     user: ContextVar[str] = ContextVar("user", default="nobody")
+    main = threading.main_thread()
 
     async def set_by_middleware(ctx: Context, call_next: Any) -> Any:
         user.set("middleware")
         return await call_next(ctx)
 
-    def login(peer: Peer, name: str) -> list[Any]:
-        before = user.get()
-        user.set(name)
-        in_thread = threading.current_thread() is not threading.main_thread()
-        return [in_thread, before, user.get(), current_peer() is peer, current_context().event]
+    async def rest(seen: list[Any]) -> list[Any]:
+        return [*seen, threading.current_thread() is main, current_context().event]
 
-    async with asyncio.timeout(PATIENCE), pair() as (left, right):
+    def login(peer: Peer, name: str) -> Any:
+        seen = [threading.current_thread() is main, user.get(), current_peer() is peer, current_context().event]
+        user.set(name)
+        return rest(seen)
+
+    async with asyncio.timeout(8), pair() as (left, right):
         right.on("login", login, thread=True)
         for _ in range(2):
-            assert await left.request("login", "ada") == [True, "nobody", "ada", True, "login"]
+            assert await left.request("login", "ada") == [False, "nobody", True, "login", True, "login"]
         right.use(set_by_middleware)
-        assert await left.request("login", "ada") == [True, "middleware", "ada", True, "login"]
+        assert await left.request("login", "ada") == [False, "middleware", True, "login", True, "login"]
         assert user.get() == "nobody"

@@ -1,74 +1,31 @@
-"""Handlers, routers and services find their call, server, its state and their channel without importing them."""
+"""Code of a connection, of every kind, finds its call, its server and its channel without importing them."""
 
 from __future__ import annotations
 
-import asyncio
 import gc
 import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from core_driver import turns
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 
 import wsrpc
-from wsrpc import (
-    Client,
-    Context,
-    Key,
-    Limits,
-    Peer,
-    Router,
-    Server,
-    Service,
-    current_context,
-    current_peer,
-)
-from wsrpc.testing import connect, memory_transports, pair
-from wsrpc.types import PeerState, RawConnection
+from wsrpc import Context, Peer, Server, Service, current_peer
+from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-LIMITS = Limits(close_timeout=2.0)
-
-
-class Database:
-    def __init__(self) -> None:
-        self.rows: list[str] = []
-
-
-DATABASE = Key[Database]("database")
-
-
-async def test_a_router_broadcasts_and_reaches_the_database_without_a_global() -> None:
-    router = Router()
-
-    @router.on("say")
-    async def say(peer: Peer, text: str) -> int:
-        peer.server.state[DATABASE].rows.append(text)
-        return (await peer.server.emit("said", text)).sent
-
-    router.on("count", lambda: len(current_context().server.state[DATABASE].rows))
-    servers = [Server(limits=LIMITS), Server(limits=LIMITS)]
-    for server in servers:
-        server.include(router)
-        assert type(server.state) is PeerState and not server.state, "each has its own"
-        server.state[DATABASE] = database = Database()
-        assert server.state["database"] is database is server.state.get(DATABASE)
-    async with connect(servers[0]) as one, connect(servers[0]), connect(servers[1]) as other:
-        assert await one.request("say", "hi") == 2
-        assert (await one.request("count"), await other.request("count")) == (1, 0)
-
 
 async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
-    server = Server(limits=LIMITS)
+    server = Server()
     found: dict[str, Server] = {}
 
     def note(kind: str) -> Any:
-        def handler(peer: Peer, *_: object) -> None:
-            assert current_peer() is peer
-            found[kind] = peer.server
+        def handler(*_: object) -> bool:
+            found[kind] = current_peer().server
+            return True
 
         return handler
 
@@ -82,39 +39,26 @@ async def test_every_kind_of_code_of_a_connection_finds_its_server() -> None:
         found["stream"] = peer.server
         yield 1
 
-    @server.on("inside")
-    async def inside() -> None:
-        found["current"] = current_context().server
-        assert current_peer().server is server
-
-    async def join(peer: Peer, room: str) -> bool:
-        found["join"] = peer.server
-        return True
-
     for event in ("open", "close", "message"):
         server.on(event, note(event))
     server.on("thread", note("thread"), thread=True)
     server.on_raw(note("raw"))
-    server.on_join(join)
+    server.on_join(note("join"))
     async with connect(server) as client:
         [peer] = server.peers
         assert [item async for item in client.stream("items")] == [1]
         await client.request("thread")
         await client.of("rooms").request("join", "x")
         await client.send_raw("?")
-        await client.request("inside")
-    kinds = ("current", "middleware", "open", "message", "thread", "stream", "join", "raw", "close")
+        await client.request("thread")
+    kinds = ("middleware", "open", "message", "thread", "stream", "join", "raw", "close")
     assert found == dict.fromkeys(kinds, server)
     assert not peer.connected and peer.server is server, "it is still known when the connection is over"
-
-
-async def test_a_client_s_peer_has_none() -> None:
     with pytest.raises(RuntimeError, match="only a server's peers have one"):
-        _ = Client().peer.server
-    async with pair() as both:
-        for peer in both:
-            with pytest.raises(RuntimeError, match="has no server"):
-                _ = peer.server
+        _ = client.peer.server
+
+
+# ---------------------------------------------------------------- services
 
 
 # ---------------------------------------------------------------- services
@@ -132,53 +76,26 @@ class Chat(Service):
 
 
 async def test_a_service_broadcasts_on_its_channel() -> None:
-    server = Server(limits=LIMITS)
-    heard: asyncio.Queue[tuple[str | None, str]] = asyncio.Queue()
-    server.add_service(Chat)
+    server = Server()
     server.add_service(Chat, channel="a")
     async with connect(server) as client:
-        client.on("said", lambda text: heard.put_nowait((None, text)))
-        client.of("a").on("said", lambda text: heard.put_nowait(("a", text)))
-        for caller, channel in ((client, None), (client.of("a"), "a")):
-            assert await caller.request("say", "hi") == await caller.request("shout", "hi") == 1
-            assert [await heard.get(), await heard.get()] == [(channel, "hi"), (None, "HI")]
-
-
-async def test_raw_connections_have_it_too() -> None:
-    server = Server(limits=LIMITS)
-    found: list[Any] = []
-
-    @server.add_service
-    class Whole(Service):  # pyright: ignore[reportUnusedClass]
-        async def serve(self, connection: RawConnection) -> None:
-            found.extend([self.server, self.channel, connection.server])
-
-    connection = await server.accept(memory_transports()[1])
-    assert isinstance(connection, RawConnection) and connection.server is server
-    await turns_until(lambda: not server.raw_connections)
-    assert found == [server] * 3
-    await server.close()
+        heard, main = client.of("a").events("said"), client.events("said")
+        assert await client.of("a").request("say", "hi") == await client.of("a").request("shout", "hi") == 1
+        assert [await anext(heard), await anext(main)] == ["hi", "HI"]
+        for events in (heard, main):
+            await events.aclose()
 
 
 async def test_nobody_keeps_a_server_that_is_closed() -> None:
-    servers: weakref.WeakSet[Server] = weakref.WeakSet()
-    peers: weakref.WeakSet[Peer] = weakref.WeakSet()
-    kept: list[Peer] = []
-
-    async def serve() -> None:
-        server = Server(limits=LIMITS)
+    async def serve() -> tuple[weakref.ref[Server], weakref.ref[Peer]]:
+        server = Server()
         server.add_service(Chat)
-        servers.add(server)
         async with connect(server):
-            peers.update(server.peers)
-            kept.extend(server.peers)
+            [peer] = server.peers
         await server.close()
+        return weakref.ref(server), weakref.ref(peer)
 
-    await serve()
+    kept = await serve()
+    await turns()
     gc.collect()
-    assert len(servers) == len(peers) == 1, "a peer that somebody keeps knows its server"
-    kept.clear()
-    for _ in range(3):
-        await asyncio.sleep(0)
-        gc.collect()
-    assert not servers and not peers
+    assert [each() for each in kept] == [None, None]

@@ -11,7 +11,7 @@ from itertools import product
 from typing import Any
 
 import pytest
-from core_driver import Stubborn, messages, turns
+from core_driver import Blocked, messages, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
@@ -80,41 +80,6 @@ async def test_a_handler_closes_without_waiting_for_itself(
     assert [text for text in messages(caplog) if "connection ended" not in text] == []
 
 
-@pytest.mark.parametrize("other", ["another handler", "the application"])
-@pytest.mark.parametrize("side", ["client", "server"])
-async def test_two_that_close_do_not_wait_for_each_other(side: str, other: str) -> None:
-    server = Server(limits=PATIENT)
-    both = asyncio.Barrier(2)
-    ended: asyncio.Queue[None] = asyncio.Queue()
-    started = asyncio.Event()
-    async with asyncio.timeout(8):
-        async with server.listen() as listener, Client(listener.url, limits=PATIENT, reconnect=None) as client:
-            target: Client | Server = client if side == "client" else server
-
-            @target.on("last words")
-            async def last_words() -> None:
-                started.set()
-                await both.wait()
-                await target.close()  # what cleans up may not know that somebody else is closing already
-                ended.put_nowait(None)
-
-            (peer,) = server.peers
-            caller = peer if side == "client" else client
-            await caller.emit("last words")
-            if other == "another handler":
-                await caller.emit("last words")
-                await ended.get()
-            else:
-                await started.wait()
-                closing = asyncio.create_task(target.close())
-                await peer.wait_closed()
-                await client.peer.wait_closed()
-                await turns(20)  # by now the close waits for handlers
-                await both.wait()
-                await closing
-            await ended.get()
-
-
 # ---------------------------------------------------------------- handlers that outstay
 
 
@@ -140,48 +105,43 @@ async def test_what_waits_for_a_place_is_dropped_when_patience_ends() -> None:
 async def test_a_handler_that_will_not_stop_does_not_hold_up_closing_for_ever(
     side: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, stubborn = Server(limits=HASTY), Stubborn()
+    server, go, started = Server(limits=HASTY), asyncio.Event(), asyncio.Event()
+
+    async def stubborn() -> None:
+        while not go.is_set():
+            started.set()
+            with suppress(asyncio.CancelledError):
+                await go.wait()
+
     async with asyncio.timeout(8), server.listen() as listener:
         async with Client(listener.url, limits=HASTY, reconnect=None) as client:
             target, caller = (client, server.peers[0]) if side == "client" else (server, client)
             target.on("stubborn", stubborn)
             await caller.emit("stubborn")
-            await turns_until(lambda: stubborn.started)
+            await started.wait()
             serving = asyncio.create_task(server.serve_forever())
             await target.close()
             await server.close()
             await serving
     assert any("do not end" in text for text in messages(caplog))
-    stubborn.go.set()
+    go.set()
 
 
 @pytest.mark.parametrize("patient", [True, False])
-@pytest.mark.parametrize("what", ["event", "close"])
+@pytest.mark.parametrize("what", ["work", "close"])
 async def test_handlers_of_peers_that_have_left_are_waited_for_until_patience_ends(what: str, patient: bool) -> None:
-    server = Server(limits=PATIENT if patient else HASTY)
-    started, go_on, ended, cancelled = (asyncio.Event() for _ in range(4))
-
-    async def work() -> None:
-        started.set()
-        try:
-            await go_on.wait()
-            ended.set()
-        except asyncio.CancelledError:
-            cancelled.set()
-            raise
-
-    server.on("close" if what == "close" else "work", work)
+    server, work = Server(limits=PATIENT if patient else HASTY), Blocked()
+    server.on(what, work)
     async with asyncio.timeout(8), server.listen() as listener:
         async with Client(listener.url, limits=PATIENT) as client:
-            if what == "event":
+            if what == "work":
                 await client.emit("work")
-                await started.wait()
-        await started.wait()
-        await turns_until(lambda: not server.peers)
+                await turns_until(lambda: work.started)
+        await turns_until(lambda: work.started and not server.peers)
         closing = asyncio.create_task(server.close())
         await turns(50)
         if patient:
             assert not closing.done()
-            go_on.set()
+            work.go.set()
         await closing
-        assert (ended.is_set(), cancelled.is_set()) == (patient, not patient)
+        assert (len(work.finished), len(work.cancelled)) == (patient, not patient)

@@ -3,61 +3,72 @@
 from __future__ import annotations
 
 import asyncio
-import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from core_driver import turns
+from core_driver import Blocked, Driven, idle, start, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, raw_client
 
 from wsrpc import Client, CloseCode, Limits, Server
-from wsrpc._server.peers import served_peer
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
 
 
-@pytest.mark.parametrize("how", ["close", "violation", "expires"])
+@pytest.mark.parametrize("how", ["close", "violation"])
 @pytest.mark.parametrize("waits", ["place", "order"])
 async def test_a_handler_that_waits_does_not_start_once_a_close_frame_is_queued(waits: str, how: str) -> None:
-    server = Server(limits=LIMITS.replace(running=1 if waits == "place" else 1024))
-    started: list[int] = []
-    exited, go_on = asyncio.Event(), asyncio.Event()
+    d, work = Driven(limits=Limits(running=1 if waits == "place" else 1024)), Blocked()
+    codes: list[int | None] = []
 
-    @server.on("work", ordered=waits == "order")
-    async def work(n: int) -> None:
+    async def close(code: int | None = 1000, reason: str = "") -> None:  # the remote peer does not answer the frame
+        codes.append(code)
+        await work.go.wait()
+
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, ordered=waits == "order")
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]})
+    await turns()
+    if how == "close":
+        closing = start(d.peer.close(4001, "logged out"))
+    else:
+        d.feed(*['{"a":["work"'] * 12)
+    await turns()
+    assert codes == [4001 if how == "close" else 1007]
+    work.go.set()
+    await turns(20)
+    d.transport.lose()
+    if how == "close":
+        await closing
+    await turns()
+    assert work.started == [(0,)]
+    assert d.ignored["dropped at the end"] == (3 if waits == "place" else 2)
+    assert d.peer.active == 0
+
+
+async def test_a_handler_that_waits_for_a_thread_does_not_start_either() -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    d, go, started = Driven(), threading.Event(), list[int]()
+
+    async def close(code: int | None = 1000, reason: str = "") -> None:
+        go.set()
+
+    def work(n: int) -> None:
         started.append(n)
-        await go_on.wait()
-        exited.set()
+        go.wait(8)
 
-    async with server.listen() as listener, raw_client(listener.port) as raw:
-        await turns_until(lambda: server.peers)
-        [peer] = server.peers
-        messages = [{"a": ["work", 0]}, {"a": ["work", 1]}, {"i": 1, "a": ["work", 2]}, {"a": ["work", 3]}]
-        await raw.send(*[raw.frame(TEXT, json.dumps(message)) for message in messages])
-        await turns_until(lambda: started and peer.stats().messages_in == len(messages))
-        closing = None
-        if how == "close":
-            closing = asyncio.create_task(peer.close(4001, "logged out"))
-        elif how == "violation":
-            await raw.send(*[raw.frame(TEXT, '{"a":["work"') for _ in range(12)])
-        else:
-            served = served_peer(peer)
-            assert served is not None
-            served.expire_at(0.0)
-        await raw.next_of(CLOSE)
-        go_on.set()
-        await exited.wait()
-        await turns(50)
-        raw.drop()
-        await turns_until(lambda: server.peers == () and peer.active == 0)
-        if closing is not None:
-            await closing
-        assert started == [0]
-        assert peer.ignored["dropped at the end"] == (3 if waits == "place" else 2)
-        await turns_until(lambda: server.stats().ignored == peer.ignored)
+    vars(d.transport)["close"] = close
+    d.peer.on("work", work, thread=True)
+    d.feed({"a": ["work", 0]}, {"a": ["work", 1]})
+    await turns_until(lambda: started)
+    d.feed(*["{"] * 12)
+    await turns_until(lambda: d.peer.active == 1)
+    d.transport.lose()
+    await idle(d)
+    assert started == [0]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -13,33 +12,25 @@ from core_driver import Driven, start, turns
 from wsrpc import AnonymousChannel, CallNext, Context, Limits, RpcError, current_context
 from wsrpc.codecs import JsonCodec
 
-VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
-
 MESSAGES: list[dict[str, Any]] = [
     {"a": ["say", 1]},
     {"i": 1, "a": ["say", 1]},
     {"i": 2**53 - 1, "a": ["say", 1]},
-    {"i": 2**53, "a": ["say", 1]},
     {"i": True, "a": ["say", 1]},
     {"i": 1.0, "a": ["say", 1]},
     {"i": None, "a": ["say", 1]},
     {"i": 1, "a": ["say"]},
-    {"i": 1, "a": ["say", "one"]},
     {"i": 1, "a": ["nobody"]},
     {"a": ["nobody"]},
     {"i": 1, "a": ["open"]},
     {"i": 1, "a": ["say", 1], "c": None, "h": None},
     {"i": 1, "a": ["say", 1], "c": "named"},
-    {"i": 1, "a": ["say", 1], "c": 5},
     {"i": 1, "a": ["say", 1], "h": 7},
-    {"a": ["say", 1], "h": "7"},
     {"i": 1, "a": [5, 1]},
     {"a": [None]},
-    {"i": 1, "a": ["n" * 4]},
     {"i": 1, "a": ["n" * 16]},
     {"i": 1, "a": ["n" * 17]},
     {"i": 1, "a": ["é" * 9]},
-    {"i": 1, "a": ["say", *range(64)]},
     {"i": 1, "a": ["say", *range(65)]},
 ]
 
@@ -83,17 +74,12 @@ ANSWERS: list[dict[str, Any]] = [
     {"i": ASKED, "e": {"message": "no"}, "_": 1},
     {"i": ASKED, "h": 1},
     {"i": ASKED, "h": 0, "d": 3},
-    {"i": ASKED, "h": None, "d": 3},
     {"i": ASKED, "h": 1, "e": "no"},
     {"i": ASKED, "x": "no"},
-    {"i": ASKED, "d": 3, "x": None},
     {"i": ASKED + 2, "d": 3},
-    {"i": ASKED + 2, "h": 1},
     {"i": float(ASKED), "d": 3},
     {"i": str(ASKED), "d": 3},
-    {"i": [ASKED], "d": 3},
     {"i": None, "d": 3},
-    {"i": -1, "d": None},
     {"d": 3},
     {"h": ASKED, "x": "no"},
 ]
@@ -215,46 +201,3 @@ async def test_a_coroutine_gives_the_same_whichever_way_it_is_called(
     expected = await outcome(do, kind, "at once", within_task)
     assert await outcome(do, kind, "with a call", within_task) == expected
     assert await outcome(do, kind, "layered", within_task) == expected
-
-
-# ---------------------------------------------------------------- what the first step may rely on
-
-
-@pytest.mark.parametrize("within_task", [False, True])
-async def test_the_current_task_is_the_handlers_own_from_its_first_step_to_its_last(within_task: bool) -> None:
-    d = Driven()
-    tasks: list[asyncio.Task[Any] | None] = []
-
-    async def handler() -> None:
-        tasks.append(asyncio.current_task())
-        await asyncio.sleep(0)
-        tasks.append(asyncio.current_task())
-
-    d.peer.on("handler", handler)
-    assert await read(d, {"i": 1, "a": ["handler"]}, {"i": 2, "a": ["handler"]}, within_task=within_task) == [
-        {"i": 1, "d": None},
-        {"i": 2, "d": None},
-    ]
-    assert len(set(tasks)) == 2
-    assert tasks.count(tasks[0]) == 2
-    assert None not in tasks
-    assert asyncio.current_task() not in tasks
-
-
-@pytest.mark.parametrize("waits", [False, True])
-async def test_what_a_coroutine_sets_is_seen_by_no_other_handler(waits: bool) -> None:
-    d = Driven()
-    seen: list[str] = []
-
-    async def handler(value: str) -> None:
-        seen.append(VALUE.get())
-        VALUE.set(value)
-        if waits:
-            await asyncio.sleep(0)
-        seen.append(VALUE.get())
-
-    d.peer.on("handler", handler)
-    d.peer.on("plain", lambda: seen.append(VALUE.get()))
-    await read(d, {"a": ["handler", "one"]}, {"a": ["handler", "two"]}, {"a": ["plain"]})
-    assert sorted(seen) == ["nothing", "nothing", "nothing", "one", "two"]
-    assert VALUE.get() == "nothing"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any
 
@@ -39,48 +38,25 @@ async def test_handlers_start_in_arrival_order_plain_functions_behind_coroutines
 
 async def test_a_coroutine_takes_its_first_step_in_the_read_where_python_can_do_that() -> None:
     d = Driven()
-    gate = asyncio.Event()
     started: list[str] = []
-
-    async def slow() -> str:
-        started.append("slow")
-        await gate.wait()
-        return "late"
-
-    async def brief() -> str:
-        started.append("brief")
-        return "done"
-
-    def quick() -> str:
-        started.append("quick")
-        return "at once"
-
-    for handler in (slow, brief, quick):
-        d.peer.on(handler.__name__, handler)
-    d.feed({"i": 1, "a": ["slow"]}, {"i": 2, "a": ["brief"]}, {"i": 3, "a": ["quick"]})
-    answers = [{"i": 2, "d": "done"}, {"i": 3, "d": "at once"}]
-    assert started == (["slow", "brief", "quick"] if sys.version_info >= (3, 12) else [])
-    d.expect(*(answers if sys.version_info >= (3, 12) else []))
-    await turns()
-    assert started == ["slow", "brief", "quick"]
-    d.expect(*([] if sys.version_info >= (3, 12) else answers))
-    gate.set()
-    await turns()
-    d.expect({"i": 1, "d": "late"})
-    d.assert_empty()
-
-
-async def test_ordered_goes_on_after_one_fails_and_after_one_is_cancelled() -> None:
-    d = Driven()
     blocked = Blocked()
-    d.peer.on("b", blocked, ordered=True)
-    await d.fed({"i": 1, "a": ["b", 1]}, {"i": 2, "a": ["b", 2]}, {"i": 3, "a": ["b", 3]})
-    assert blocked.started == [(1,)]
-    # The one in the middle leaves while it waits in line, then the first while it runs.
-    assert [m["i"] for m in await d.fed({"i": 2, "x": "no"})] == [2]
-    assert [m["i"] for m in await d.fed({"i": 1, "x": "no"})] == [1]
-    assert blocked.started == [(1,), (3,)]
+
+    async def coroutine(name: str) -> str:
+        started.append(name)
+        if name == "slow":
+            await blocked()
+        return name
+
+    d.peer.on("coroutine", coroutine)
+    d.peer.on("plain", lambda name: started.append(name))
+    d.feed({"i": 1, "a": ["coroutine", "slow"]}, {"i": 2, "a": ["coroutine", "brief"]}, {"i": 3, "a": ["plain", "x"]})
+    answers = [{"i": 2, "d": "brief"}, {"i": 3, "d": None}]
+    at_once = sys.version_info >= (3, 12)
+    assert started == (["slow", "brief", "x"] if at_once else [])
+    d.expect(*(answers if at_once else []))
+    await turns()
+    assert started == ["slow", "brief", "x"]
+    d.expect(*([] if at_once else answers))
     blocked.go.set()
     await turns()
-    d.expect({"i": 3, "d": [3]})
-    d.assert_empty()
+    d.expect({"i": 1, "d": "slow"})

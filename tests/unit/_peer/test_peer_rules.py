@@ -6,9 +6,9 @@ import asyncio
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, rejection, start, turns
+from core_driver import Blocked, Driven, rejection, turns
 
-from wsrpc import Limits, RemoteError, RpcError
+from wsrpc import Limits, RemoteError
 from wsrpc._sending.pending import FIRST_ID, LAST_ID
 
 LARGEST = 2**53 - 1
@@ -17,8 +17,8 @@ NO_CHANNEL = {"message": "Anonymous channel '9' does not exist"}
 
 
 def row(*messages: Any, sent: Any = (), ran: int = 0, ignored: dict[str, int] | None = None, id: str) -> Any:
-    """What arrives in one read; what is sent, or the code of the rejection; how often `e` runs; what is counted."""
-    return pytest.param(messages, sent if isinstance(sent, str) else list(sent), ran, ignored or {}, id=id)
+    """What arrives in one read; what is sent, if it is not one rejection; how often `e` runs; what is counted."""
+    return pytest.param(messages, sent if sent is REJECTED else list(sent), ran, ignored or {}, id=id)
 
 
 RECEIVED = [
@@ -49,21 +49,13 @@ RECEIVED = [
         ignored={"cancellation of no request": 4},
         id="14 cancellations of nothing",
     ),
-    *(
-        row({"i": 1, "a": ["e"], **message}, sent=REJECTED, id=f"15 {name}")
-        for name, message in dict[str, Any](
-            {
-                "unknown event": {"a": ["nobody"]},
-                "unknown channel": {"c": "nowhere"},
-                "no argument": {"a": ["strict"]},
-                "fails": {"a": ["fails"]},
-                "fails later": {"a": ["fails later"]},
-                "unknown anonymous channel": {"h": 5},
-                "object as channel": {"c": {"x": "y" * 10_000}},
-                "odd anonymous channel": {"h": "abc"},
-            }
-        ).items()
-    ),
+    row({"i": 1, "a": ["nobody"]}, sent=REJECTED, id="15 unknown event"),
+    row({"i": 1, "a": ["open"], "c": ""}, sent=REJECTED, id="15 reserved event"),
+    row({"i": 1, "a": ["e", 1]}, sent=REJECTED, id="15 an argument too many"),
+    row({"i": 1, "a": ["e"], "c": "nowhere"}, sent=REJECTED, id="15 unknown channel"),
+    row({"i": 1, "a": ["e"], "c": {"x": "y" * 10_000}}, sent=REJECTED, id="15 object as channel"),
+    row({"i": 1, "a": ["e"], "h": 5}, sent=REJECTED, id="15 unknown anonymous channel"),
+    row({"i": 1, "a": ["e"], "h": "abc"}, sent=REJECTED, id="15 odd anonymous channel"),
     row(
         *({"h": 9, "a": ["e"]}, {"h": 9, "a": ["e"]}, {"h": "9", "a": ["e"]}),
         *({"h": 9, "i": 4, "a": ["e"]}, {"h": 9, "i": 5, "a": ["e"], "c": "room"}),
@@ -80,23 +72,10 @@ async def test_what_is_received_is_answered_once_and_leaves_nothing(
     d = Driven()
     runs: list[Any] = []
 
-    def strict(n: int) -> None:
-        runs.append(n)
-
-    def fails() -> None:
-        raise ValueError
-
-    async def fails_later() -> None:
-        raise ValueError
-
-    for name, function in (("strict", strict), ("fails", fails), ("fails later", fails_later)):
-        d.peer.on(name, function)
     d.peer.on("e", lambda: runs.append(1))
     answers = await d.fed(*received)
-    if isinstance(sent, str):
-        error = rejection(answers, 1)
-        assert sent == REJECTED or error["code"] == sent
-        assert len(error["message"]) < 500
+    if sent is REJECTED:
+        assert len(rejection(answers, 1)["message"]) < 500
     else:
         assert answers == sent
     assert len(runs) == ran
@@ -109,70 +88,24 @@ async def test_what_is_received_is_answered_once_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("dialer", [True, False])
-async def test_1_ids_start_at_a_random_point_and_tell_who_dialed(dialer: bool) -> None:
-    firsts = set()
-    for _ in range(20):
-        d = Driven(dialer=dialer)
-        ids = [(await d.asks("q"))[1] for _ in range(3)]
-        assert ids == [ids[0], ids[0] + 2, ids[0] + 4]
-        assert all(2**30 <= i <= 2**31 - 1 and i % 2 == dialer for i in ids)
-        firsts.add(ids[0])
-        d.transport.lose()
-        await turns()
-    assert len(firsts) > 15
-
-
-@pytest.mark.parametrize("dialer", [True, False])
-async def test_1_ids_wrap_and_skip_those_in_use(dialer: bool) -> None:
-    d = Driven(dialer=dialer)
+async def test_1_ids_start_at_a_random_point_tell_who_dialed_wrap_and_skip_those_in_use(dialer: bool) -> None:
+    d, other = Driven(dialer=dialer), Driven(dialer=dialer)
+    start = (await d.asks("q"))[1]
+    assert 2**30 <= start <= 2**31 - 1 and start % 2 == dialer
+    assert abs((await other.asks("q"))[1] - start) > 100
+    assert [(await d.asks("q"))[1] for _ in range(2)] == [start + 2, start + 4]
     first = FIRST_ID + 1 if dialer else FIRST_ID
     last = LAST_ID if dialer else LAST_ID - 1
     d.peer._out.requests._next = first  # as if all the others had been used up
-    held = [await d.asks("q") for _ in range(3)]
+    held = [(await d.asks("q"))[1] for _ in range(2)]
     d.peer._out.requests._next = last
-    over = [await d.asks("q") for _ in range(3)]
-    assert [i for _, i in held + over] == [first, first + 2, first + 4, last, first + 6, first + 8]
+    assert held + [(await d.asks("q"))[1] for _ in range(3)] == [first, first + 2, last, first + 4, first + 6]
 
 
-async def test_1_our_ids_never_meet_those_of_the_other_side() -> None:
-    """The same number, used by both sides at once, means two different requests."""
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    task, i = await d.asks("q")
-    await d.fed({"i": i, "a": ["h", "theirs"]})
-    assert blocked.started == [("theirs",)] and not task.done()
-    await d.fed({"i": i, "x": "stop"})  # a cancellation is about their request, never about ours
-    assert blocked.cancelled == ["stop"] and not task.done()
-    d.feed({"i": i, "d": "ours"})
-    assert await task == "ours"
+SECOND: list[dict[str, Any]] = [{"a": ["h", "second"]}, {"a": ["nobody"]}, {"a": [5]}, {"a": ["h"], "c": "nowhere"}]
 
 
-@pytest.mark.parametrize("i", [True, "1"])
-async def test_2_what_looks_like_an_active_id_cancels_and_answers_nothing(i: Any) -> None:
-    d = Driven(dialer=True)
-    blocked = Blocked()
-    d.peer.on("h", blocked)
-    await d.fed({"i": 1, "a": ["h"]})
-    d.peer._out.requests._next = 1
-    task, ours = await d.asks("q")
-    assert ours == 1
-    assert await d.fed({"i": i, "x": "no"}, {"i": i, "d": 5}, {"i": i, "e": 5}) == []
-    assert blocked.cancelled == [] and not task.done()
-    blocked.go.set()
-    await turns()
-
-
-@pytest.mark.parametrize(
-    "second",
-    [
-        {"a": ["h", "second"]},
-        {"a": ["nobody"]},
-        {"a": [5]},
-        {"a": ["h"], "c": "nowhere"},
-        {"a": ["h", "\ud800"]},
-    ],
-)
+@pytest.mark.parametrize("second", [*SECOND, {"a": ["h", "\ud800"]}], ids=str)
 @pytest.mark.parametrize("where", ["running", "waiting"])
 async def test_2_a_second_request_with_an_active_id_is_dropped_and_counted(second: dict[str, Any], where: str) -> None:
     d = Driven(limits=Limits(running=1))
@@ -180,14 +113,11 @@ async def test_2_a_second_request_with_an_active_id_is_dropped_and_counted(secon
     d.peer.on("h", blocked)
     if where == "waiting":
         await d.fed({"a": ["h", "before"]})
-    await d.fed({"i": 5, "a": ["h", "first"]})
-    sent = await d.fed({"i": 5, **second})
-    assert [m for m in sent if m.get("i") == 5] == []  # a rejection would settle the first
+    assert await d.fed({"i": 5, "a": ["h", "first"]}, {"i": 5, **second}) == []  # a rejection would settle the first
     assert d.peer.ignored.total() >= 1
     blocked.go.set()
     await turns()
-    assert [m for m in d.take() if m.get("i") == 5] == [{"i": 5, "d": ["first"]}]
-    assert ("second",) not in blocked.started
+    assert d.take() == [{"i": 5, "d": ["first"]}] and ("second",) not in blocked.started
     # Free again afterwards.
     assert await d.fed({"i": 5, "a": ["h", "third"]}) == [{"i": 5, "d": ["third"]}]
 
@@ -232,33 +162,6 @@ async def test_7_fields_of_a_remote_error_are_a_read_only_mapping_and_no_attribu
     assert not hasattr(error, "name")
 
 
-async def test_9_what_leaves_is_what_a_strict_peer_accepts() -> None:
-    """Ids are integers, the flag is 1 or absent, no key is null, no channel is empty text."""
-    d = Driven(dialer=True)
-    d.peer.on("h", Blocked())
-    d.peer.on("echo", lambda x: x)
-
-    def fail() -> None:
-        raise RpcError.of_value(None)
-
-    d.peer.on("fail", fail)
-    task, _ = await d.asks("q", 1)
-    other = start(d.peer.of("room").request("q"))
-    await d.peer.of("room").emit("e")
-    await d.peer.emit("e", None)
-    sent = await d.fed({"i": 1, "a": ["h"]})
-    d.feed({"i": 1, "x": None}, {"i": 2, "a": ["echo", None]}, {"i": 3, "a": ["nobody"]}, {"h": 9, "a": ["e"]})
-    d.feed({"i": 4, "a": ["fail"]})
-    task.cancel()
-    other.cancel(RpcError.of_value(None))
-    for message in [*sent, *await d.fed()]:
-        assert set(message) <= {"a", "c", "i", "d", "e", "x", "h", "_"}
-        assert message.get("_", 1) == 1 and type(message.get("_", 1)) is int
-        assert type(message.get("i", 1)) is int and type(message.get("h", 1)) is int
-        assert message.get("c", "room") == "room"
-        assert None not in (message.get("e", "absent"), message.get("x", "absent"))
-
-
 # ---------------------------------------------------------------- 11-20: events, handlers and channels
 
 
@@ -296,18 +199,3 @@ async def test_17_the_memory_of_unknown_channels_is_bounded_and_ends_with_the_co
     d.transport.lose()
     d.rebind()
     assert len(await d.fed({"h": 1100, "a": ["e"]})) == 1
-
-
-@pytest.mark.parametrize("h", [0, -7, 1.5, "abc", "7.0", [], True, "9" * 30, "\u0663"])
-async def test_18_an_odd_channel_id_stops_nothing(h: Any) -> None:
-    d = Driven(dialer=True)
-    ran: list[int] = []
-    d.peer.on("e", lambda: ran.append(1))
-    task, i = await d.asks("q", timeout=None)
-    sent = await d.fed({"h": h, "a": ["e"]}, {"h": h, "i": 8, "a": ["e"]})
-    assert ran == []
-    assert all(m.get("i") == 8 or type(m["h"]) is int for m in sent)
-    # As an answer it must not leave the request hanging.
-    d.feed({"i": i, "h": h})
-    await asyncio.wait([task])
-    d.assert_empty()

@@ -9,7 +9,7 @@ import pytest
 
 from wsrpc import Limits
 from wsrpc._protocol.control import Ack, read_control
-from wsrpc._session.ledger import ACK_BYTES, ACK_MESSAGES, ACK_SECONDS, Acknowledger, Mismatch, ReplayBuffer
+from wsrpc._session.ledger import ACK_BYTES, ACK_MESSAGES, ACK_SECONDS, Acknowledger, ReplayBuffer
 from wsrpc.testing import Clock
 
 
@@ -58,19 +58,6 @@ async def test_the_rest_is_acknowledged_in_time_and_nothing_after_the_end() -> N
     await asyncio.sleep(0)
     received.clock.advance(ACK_SECONDS)
     assert len(received.acks) == 1
-
-
-def test_what_has_arrived_is_thrown_away_and_the_rest_is_sent_again_as_it_was() -> None:
-    sent = ReplayBuffer(Limits(), lambda: None, lambda: None)
-    send = sent.through(lambda payload, text: None, lambda payload, text: None)
-    for number in range(5):
-        send(bytes([number]) * number, number % 2 == 0)
-    sent.acknowledge(3, 3)
-    assert list(sent.again()) == [(b"\3\3\3", False), (b"\4\4\4\4", True)]
-    assert (len(sent), sent.size, sent.sent) == (2, 7, 5)
-    for n, size in ((2, 1), (6, 10), (5, 9)):
-        with pytest.raises(Mismatch):
-            sent.acknowledge(n, size)
 
 
 def test_once_too_much_was_sent_nothing_is_kept_any_more_be_it_small() -> None:

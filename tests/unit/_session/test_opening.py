@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -13,286 +12,137 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from session_story import Story, refuse
 
-from wsrpc import ConnectionLost, Peer, ReconnectInfo, Server
-from wsrpc.testing import Clock
+from wsrpc import ReconnectInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
-class Opening(Story):
-    """A client that is to connect, and what its server hears."""
+class Scene(Story):
+    """A client that connects once its handlers are registered, and what its server hears."""
 
-    def __init__(self, server: Server | None, clock: Clock | None) -> None:
-        super().__init__(server=server, clock=clock)
+    def __init__(self) -> None:
+        super().__init__()
         self.arrived: list[Any] = []
-        self.began = 0
         self.release = asyncio.Event()
-        """What `opened` waits for."""
         self.server.on("note", self.arrived.append)
-        self.server.on("ask", self._ask)
 
-    def _ask(self, what: Any) -> Any:
-        self.arrived.append(what)
-        return what
-
-    async def opened(self) -> None:
-        """An `open` handler that sends before and after it waits."""
-        self.began += 1
-        await self.client.emit("note", "begins")
-        await self.release.wait()
-        assert await self.client.request("ask", "asks") == "asks"
-        await self.client.emit("note", "ends")
-
-    def connecting(self) -> asyncio.Task[None]:
-        return asyncio.ensure_future(self.client.connect())
-
-    async def cut(self, *, half_open: bool = False) -> None:
-        await turns(40)  # until the session can go on
-        await super().cut(half_open=half_open)
-
-    def refuse(self, end: int = 0) -> None:
-        refuse(self.ends[end])
-
-    async def has_arrived(self, *expected: Any) -> None:
-        await turns_until(lambda: len(self.arrived) >= len(expected))
-        await turns(5)
-        assert self.arrived == [*expected]
-
-    @property
-    def resumed(self) -> list[bool]:
-        return [info.resumed for info in self.back]
+    async def connecting(self) -> asyncio.Task[None]:
+        task = asyncio.ensure_future(self.client.connect())
+        await turns(50)  # until the session can go on
+        return task
 
 
-@asynccontextmanager
-async def opening(server: Server | None = None, clock: Clock | None = None) -> AsyncGenerator[Opening]:
+@pytest.fixture
+async def scene() -> AsyncGenerator[Scene]:
     async with asyncio.timeout(20):
-        scene = Opening(server, clock)
+        scene = Scene()
         yield scene
         await scene.client.close()
         await scene.server.close()
 
 
 @pytest.mark.parametrize("ends", ["while the connection is lost", "when the session has gone on"])
-async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str) -> None:
-    async with opening() as scene:
-        client = scene.client
-        client.on("open", scene.opened)
-        connecting = scene.connecting()
-        await turns_until(lambda: scene.began)
-        waiting = asyncio.create_task(client.emit("note", "waits"))
-        await scene.cut()
-        client.emit_nowait("note", "waits, too")
-        if ends == "while the connection is lost":
-            scene.release.set()
-            await turns(10)
-            assert client.state in ("detached", "resuming") and scene.arrived == ["begins"]
-            scene.line.down = False
-        else:
-            scene.line.down = False
-            await turns_until(lambda: client.state == "opening")
-            await turns(20)
-            assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
-            assert scene.resumed == [], "what `open` prepares is not ready yet"
-            scene.release.set()
-        await asyncio.gather(connecting, waiting)
-        await scene.has_arrived("begins", "asks", "ends", "waits", "waits, too")
-        await turns_until(lambda: scene.back)
-        assert (scene.began, scene.resumed) == (1, [True])
+async def test_open_handlers_run_on_and_what_waits_for_them_waits_on(ends: str, scene: Scene) -> None:
+    client, expected = scene.client, ["begins", "asks", "ends", "waits", "waits, too"]
 
+    @client.on("open")
+    async def opened() -> None:
+        await client.emit("note", "begins")
+        await scene.release.wait()
+        await client.request("note", "asks")
+        await client.emit("note", "ends")
 
-@pytest.mark.parametrize("how", ["emit", "request in a task"])
-@pytest.mark.parametrize("refused", [False, True])
-async def test_what_open_handlers_send_without_a_connection_leaves_before_what_waited_for_them(
-    refused: bool, how: str
-) -> None:
-    async with opening() as scene:
-        client, entered, asked = scene.client, asyncio.Event(), list[asyncio.Task[Any]]()
-
-        @client.on("open")
-        async def opened() -> None:
-            entered.set()
-            await scene.release.wait()
-            if refused:
-                scene.refuse()
-            if how == "emit":
-                await client.emit("note", "handler")
-            else:
-                asked.append(asyncio.create_task(client.request("ask", "handler")))
-                await turns(5)
-
-        connecting = scene.connecting()
-        await entered.wait()
-        await client.emit("note", "waited")
-        if not refused:
-            await scene.cut()
-        else:
-            await turns(40)
+    connecting = await scene.connecting()
+    waiting = asyncio.create_task(client.emit("note", "waits"))
+    await scene.cut()
+    client.emit_nowait("note", "waits, too")
+    if ends == "while the connection is lost":
         scene.release.set()
+        await turns(10)
+        assert client.state in ("detached", "resuming") and scene.arrived == ["begins"]
+        scene.line.down = False
+    else:
+        scene.line.down = False
+        await turns_until(lambda: client.state == "opening")
         await turns(20)
-        if refused:
-            await scene.cut()
-        await client.emit("note", "later")
-        scene.line.down = False
-        await connecting
-        await scene.has_arrived("handler", "waited", "later")
-        assert await asyncio.gather(*asked) == ["handler"] * len(asked)
-
-
-async def test_open_handlers_of_the_server_run_on() -> None:
-    began: list[Peer] = []
-    async with opening() as scene:
-
-        @scene.server.on("open")
-        async def opened(peer: Peer) -> None:
-            began.append(peer)
-            await scene.release.wait()
-
-        await scene.client.connect()
-        asked = asyncio.create_task(scene.client.request("ask", 1))
-        await scene.cut()
-        scene.line.down = False
-        await scene.client.wait_connected()
+        assert scene.arrived == ["begins"] and not connecting.done() and client.state == "opening"
+        assert scene.back == [], "what `open` prepares is not ready yet"
         scene.release.set()
-        assert await asked == 1
-        assert began == list(scene.server.peers)
+    await asyncio.gather(connecting, waiting)
+    await turns_until(lambda: scene.back and len(scene.arrived) >= len(expected))
+    assert scene.arrived == expected and [info.resumed for info in scene.back] == [True]
 
 
-async def test_open_handlers_are_cancelled_with_their_session_and_called_again_for_the_next() -> None:
-    clock = Clock()
-    async with opening(Server(detached=5), clock) as scene:
-        scene.client.on("open", scene.opened)
-        connecting = scene.connecting()
-        await turns_until(lambda: scene.began)
-        await scene.cut()
-        clock.advance(6)
-        await turns(5)
-        scene.line.down = False
-        await turns_until(lambda: scene.began == 2)
-        scene.release.set()
-        await connecting
-        await scene.has_arrived("begins", "begins", "asks", "ends")
-        assert (scene.began, scene.resumed) == (2, [False])
+async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself(scene: Scene) -> None:
+    client, done = scene.client, asyncio.Event()
 
+    @client.on("open")
+    async def opened() -> None:
+        await scene.release.wait()
+        await client.wait_connected()
+        assert client.state == "opening"
+        done.set()
 
-async def test_an_open_handler_that_waits_for_the_connection_does_not_wait_for_itself() -> None:
-    async with opening() as scene, asyncio.timeout(5):  # less than Limits.open_handlers
-        client, waits, done = scene.client, asyncio.Event(), asyncio.Event()
-
-        @client.on("open")
-        async def opened() -> None:
-            scene.began += 1
-            await scene.release.wait()
-            waits.set()
-            await client.wait_connected()
-            assert client.state == "opening"
-            done.set()
-
-        connecting = scene.connecting()
+    async with asyncio.timeout(5):  # less than Limits.open_handlers
+        connecting = await scene.connecting()
         other = asyncio.create_task(client.wait_connected())
-        await turns_until(lambda: scene.began)
         await scene.cut()
         scene.release.set()
-        await waits.wait()
         await turns(5)
         scene.line.down = False
         await done.wait()
         assert not connecting.done() and not other.done()
         await asyncio.gather(connecting, other)
-        assert client.state == "connected"
+    assert client.state == "connected"
 
 
 @pytest.mark.parametrize("refused", [False, True])
 async def test_an_open_handler_that_fails_while_the_session_goes_on_is_an_error_in_the_log(
-    refused: bool, caplog: pytest.LogCaptureFixture
+    refused: bool, scene: Scene, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing calls it again, so it must not look as if its connection had ended."""
 
+    @scene.client.on("open")
     async def on_open() -> None:
-        scene.began += 1
         await scene.release.wait()
         if refused:
-            scene.refuse()
-        await scene.client.request("ask", "now or never", offline="fail")
+            refuse(scene.ends[0])
+        await scene.client.request("note", "now or never", offline="fail")
 
-    async with opening() as scene:
-        scene.client.on("open", on_open)
-        connecting = scene.connecting()
-        await turns_until(lambda: scene.began)
-        if refused:
-            await turns(40)
-        else:
-            await scene.cut()
-        scene.release.set()
-        await turns(20)
-        if refused:
-            await scene.cut()
-        scene.line.down = False
-        await connecting
-        await scene.client.wait_connected()
-        failed = [each for each in caplog.records if "on_open" in each.getMessage()]
-        assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+    connecting = await scene.connecting()
+    if not refused:
+        await scene.cut()
+    scene.release.set()
+    await turns(20)
+    if refused:
+        await scene.cut()
+    scene.line.down = False
+    await connecting
+    await scene.client.wait_connected()
+    failed = [each for each in caplog.records if "on_open" in each.getMessage()]
+    assert [(each.levelname, bool(each.exc_info)) for each in failed] == [("ERROR", True)]
+    assert scene.arrived == []
 
 
-@pytest.mark.parametrize("send", ["request", "emit_nowait"])
-@pytest.mark.parametrize("lost", ["refused", "cut"])
-async def test_what_may_not_wait_fails_without_a_connection(lost: str, send: str) -> None:
-    async with opening() as scene, asyncio.timeout(5):
-        client, told, outcomes = scene.client, list[str](), list[str]()
+async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out(scene: Scene) -> None:
+    client, told = scene.client, list[tuple[str, bool]]()
 
-        @client.on("open")
-        async def opened(peer: Peer) -> None:
-            await scene.release.wait()
-            if lost == "refused":
-                scene.refuse()
-            try:
-                result = getattr(peer, send)("tell", "now or never", offline="fail")
-                if result is not None:
-                    await result
-            except ConnectionLost as exc:
-                outcomes.append(exc.outcome)
+    @client.on_reconnect
+    async def slow(info: ReconnectInfo) -> None:
+        told.append(("slow", info.resumed))
+        await scene.release.wait()
 
-        scene.server.on("tell", told.append)
-        connecting = scene.connecting()
+    client.on_reconnect(lambda info: told.append(("last", info.resumed)))
+    await (await scene.connecting())
+    await scene.server.peers[0].close(1012, "restart")
+    await turns_until(lambda: told)
+    for _ in range(3):
         await turns(40)
-        if lost == "cut":
-            await scene.cut()
-        scene.release.set()
-        await turns_until(lambda: outcomes)
-        scene.line.cut()
+        await scene.cut()
         scene.line.down = False
-        await connecting
-        await turns_until(lambda: len(scene.line.connections) == 2 and client.connected)
-        assert await client.request("tell", "it goes on") is None
-        assert (outcomes, told) == (["not_sent"], ["it goes on"])
-
-
-# ---------------------------------------------------------------- on_reconnect
-
-
-async def test_on_reconnect_handlers_of_a_new_session_run_on_and_none_is_left_out() -> None:
-    async with opening() as scene:
-        client, entered, told = scene.client, asyncio.Event(), list[tuple[str, bool]]()
-
-        @client.on_reconnect
-        async def slow(info: ReconnectInfo) -> None:
-            told.append(("slow", info.resumed))
-            entered.set()
-            await scene.release.wait()
-            await client.emit("note", f"slow, {info.resumed}")
-
-        @client.on_reconnect
-        def last(info: ReconnectInfo) -> None:
-            told.append(("last", info.resumed))
-
-        await client.connect()
-        await scene.server.peers[0].close(1012, "restart")
-        await entered.wait()
-        for _ in range(3):
-            await scene.cut()
-            scene.line.down = False
-            await turns_until(lambda: client.state == "opening")
-        assert told == [("slow", False)]
-        scene.release.set()
-        await scene.has_arrived("slow, False", "slow, True")
-        assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
-        assert scene.resumed == [False, True]
+        await turns_until(lambda: client.state == "opening")
+    assert told == [("slow", False)]
+    scene.release.set()
+    await turns_until(lambda: len(told) == 4)
+    assert told == [("slow", False), ("last", False), ("slow", True), ("last", True)]
+    assert [info.resumed for info in scene.back] == [False, True]
