@@ -78,24 +78,14 @@ def test_the_page_has_every_code() -> None:
 
 EXAMPLES: list[tuple[errors.WsrpcError, str]] = [
     (errors.ConnectionLost(1001, "away", "not_sent"), "there is no connection (1001 away); nothing was sent"),
-    (errors.ConnectionLost(1006), "the connection ended (1006); requests in flight may have run"),
-    (errors.SessionLost(4409, "fenced"), ""),
     (errors.PeerNotFound("user/42"), ""),
-    (errors.ConnectFailed(1, None), "could not connect in 1 attempt"),
     (errors.ConnectFailed(2, OSError("no")), "could not connect in 2 attempts; the last one: OSError: no"),
-    (errors.ConnectFailed(1, OSError()), "could not connect in 1 attempt; the last one: OSError"),
     (errors.HandshakeRejected(401), "the server refused the connection with HTTP 401"),
-    (errors.HandshakeRejected(401, "bad token"), ""),
     (errors.RequestTimeout("add", 60.0), "no response to 'add' within 60 s"),
     (errors.RpcError("no", "code", {"k": [1]}, fields={"k": 1}), "no"),
-    (errors.RpcError.of_value("text"), "text"),
     (errors.RemoteError.of_value({"k": 1}), "rejected with {'k': 1}"),
-    (errors.RemoteError("no", 5, None, {"name": "TypeError"}), "no"),
     (errors.HandlerFailed("internal error", "wsrpc.internal", None, {"error_id": "ab12"}), ""),
-    (errors.MessageTooBig("big"), "big"),
-    (errors.ReservedEvent("open"), ""),
     (errors.ChannelClosed("room"), "channel 'room' is closed"),
-    (errors.ChannelClosed("room", "bored"), ""),
     (errors.PeerError("peer", "lost"), ""),
 ]
 
@@ -127,12 +117,6 @@ def test_private_notes_travel_with_a_pickled_error() -> None:
     assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
 
 
-def test_a_value_that_was_thrown() -> None:
-    default = errors.RemoteError.of_value(None)
-    assert (default.message, default.plain, default.data) == ("Error", False, None)
-    assert type(errors.RemoteError.of_value(5)) is errors.RemoteError
-
-
 def test_wsrpcs_own_codes_are_refused() -> None:
     with pytest.raises(ValueError, match="are reserved"):
         errors.RpcError("x", "wsrpc.anything")
@@ -154,7 +138,6 @@ def test_fields_are_read_only_and_a_copy() -> None:
     [
         ("message", "give it as message"),
         ("name", "JavaScript"),
-        ("__proto__", "JavaScript"),
     ],
 )
 def test_fields_that_are_not_for_users(name: str, why: str) -> None:

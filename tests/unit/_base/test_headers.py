@@ -48,8 +48,6 @@ async def test_a_header_is_found_by_its_name_in_any_case(
     headers = place({"X-Team": "red", "cookie": "a=1"})
     assert headers["X-Team"] == headers["x-team"] == headers.get("X-TEAM") == "red"
     assert "X-TEAM" in headers and "x-no" not in headers
-    missing: Any = 5
-    assert missing not in headers
     assert headers.get("x-no", "none") == "none"
     with pytest.raises(KeyError):
         headers["X-No"]
@@ -120,7 +118,6 @@ async def test_what_is_no_list_of_pairs_is_refused(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("target", "path", "query"),
     [
-        ("/", "/", {}),
         ("/a%2Fb%20%C3%BC", "/a/b ü", {}),
         ("/%zz%ff", "/%zz\ufffd", {}),
         ("/a?b=%3D&c&b=?&=d", "/a", {"b": ["=", "?"], "c": [""], "": ["d"]}),
@@ -146,7 +143,5 @@ def test_a_query_is_a_mapping_that_does_not_change() -> None:
     assert (len(query), list(query), repr(query)) == (2, ["a", "b"], "{'a': '2', 'b': ''}")
     query.get_all("a").append("3")
     assert query.get_all("a") == ["1", "2"]
-    for copied in (copy.copy(query), copy.deepcopy(query), pickle.loads(pickle.dumps(query))):
-        assert copied == query and copied.get_all("a") == ["1", "2"]
     with pytest.raises(TypeError):
         hash(query)

@@ -7,13 +7,11 @@ import logging
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, rejection, said_in, turns
+from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
 from wsrpc import Client, Limits, Reconnect, Server
-from wsrpc.testing import memory_transports
-from wsrpc.types import RawConnection
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -44,26 +42,6 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
         assert last == (logging.INFO, f"peer {id_} at {host}:{port} disconnected: 4001 that was all")
         end = f" (peer {id_} at {host}:{port})"
         assert [(level, text.endswith(end)) for level, text in warnings] == [(logging.WARNING, True)] * (how == "from")
-
-
-async def test_a_raw_connection_is_named_likewise_and_one_without_an_address_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
-    server = Server(limits=LIMITS)
-
-    @server.serve_raw
-    async def serve(connection: RawConnection) -> None:
-        await connection.receive()
-
-    ours, theirs = memory_transports(path="/in/memory?token=secret")
-    connection = await server.accept(theirs)
-    ours.abort()
-    await turns_until(lambda: not server.raw_connections)
-    assert messages(caplog, logging.DEBUG) == [
-        f"raw peer {connection.id} connected from an unknown address, path /in/memory",
-        f"raw peer {connection.id} at an unknown address disconnected: 1006 aborted",
-    ]
 
 
 # ---------------------------------------------------------------- failures
@@ -127,19 +105,13 @@ async def test_the_first_of_its_kind_is_a_warning_and_further_ones_are_counted(
         d.peer.on("wait", blocked)
         if counted.endswith("wait"):
             d.feed({"a": ["wait", 1]}, {"a": ["wait", 2]})
-        await turns()
-        assert messages(caplog) == []
         d.feed(*({"a": args} for _ in range(5) for args in dropped))
         await turns()
         [text] = messages(caplog)
         assert says in text and "peer.ignored" in text
-        assert caplog.records[-1].peer == d.peer.id  # type: ignore[attr-defined]
         assert d.ignored == {counted: 10}
         blocked.go.set()
-        # A request is answered, and nobody else's matter.
-        rejection(await d.fed({"i": 1, "a": ["mistyped" if "m" in dropped[0][0] else "add"]}), 1)
-        assert len(messages(caplog)) == 1 and d.ignored == {counted: 10}
-        assert blocked.finished == ([(1,), (2,)] if counted.endswith("wait") else [])
+        await turns()
         d.assert_empty()
         caplog.clear()
 

