@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
@@ -33,18 +33,13 @@ async def w(request: pytest.FixtureRequest) -> AsyncGenerator[World]:
         yield made
 
 
-@pytest.mark.parametrize("opens", ["sync", "async"])
-async def test_open_then_on_reconnect_one_after_another_then_what_waited(w: World, opens: str) -> None:
+async def test_open_then_on_reconnect_one_after_another_then_what_waited(w: World) -> None:
     steps: list[str] = []
 
-    def sync_open() -> None:
-        w.client.emit_nowait("note", "open")
-
-    async def async_open() -> None:
+    @w.client.on("connect")
+    async def opened() -> None:
         await asyncio.sleep(0)
         await w.client.emit("note", "open")
-
-    w.client.on("connect", sync_open if opens == "sync" else async_open)
 
     @w.client.on_reconnect
     async def first(info: ReconnectInfo) -> None:
@@ -123,9 +118,8 @@ async def test_one_that_raises_is_in_the_log_and_the_others_run(
 ) -> None:
     w.client.on_reconnect(bad)
     w.client.on_reconnect(lambda: w.client.emit_nowait("note", "good"))
-    await w.client.emit("note", "waited")
     await w.bind()
-    await w.hears("good", "waited")
+    await w.hears("good")
     [record] = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert said_in(record) == f"the handler of 'on_reconnect', {bad.__name__}, failed"
     assert record.exc_info is not None
@@ -203,16 +197,6 @@ async def test_a_drop_meanwhile_stops_them_and_what_waits_is_sent_once(w: World,
     await w.bind()
     await w.hears("subscribed", "waited")
     assert endings == ["the connection ended", "returned"]
-
-
-async def test_the_first_connection_calls_none_and_after_close_the_next_is_the_first_again() -> None:
-    async with world(connect=False) as w:
-        calls: list[Callable[[], Awaitable[Any]]] = [w.client.connect, w.dropped, w.client.connect, w.client.close]
-        counts: list[int] = []
-        for call in [*calls, w.client.connect]:
-            await call()
-            counts.append(len(w.back))
-        assert counts == [0, 0, 1, 1, 1]
 
 
 @pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])
