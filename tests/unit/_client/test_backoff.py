@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
@@ -132,13 +130,6 @@ def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None
 def test_retry_after_is_honoured(said: str, delay: float) -> None:
     schedule = Schedule(Reconnect(wait=wait_exponential()), Clock())
     assert schedule.failed(HandshakeRejected(503, "", {"retry-after": said})) == delay
-
-
-def test_retry_after_may_be_a_time() -> None:
-    hour_away = datetime.now(UTC) + timedelta(hours=1)
-    headers = {"retry-after": format_datetime(hour_away, usegmt=True)}
-    delay = Schedule(Reconnect(wait=wait_exponential()), Clock()).failed(HandshakeRejected(503, "", headers))
-    assert delay is not None and (hour_away - datetime.now(UTC)).total_seconds() <= delay <= 3601
 
 
 @pytest.mark.parametrize("delay", [-1.0, math.nan])

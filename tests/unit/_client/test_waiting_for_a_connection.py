@@ -100,7 +100,7 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
         await client.bind(memory_transports()[0])
 
     async def use_again() -> None:
-        for use in (client.connect, client.connect, client.close, client.__aenter__, client.close):
+        for use in (client.connect, client.close, client.__aenter__):
             with pytest.raises(RuntimeError, match="event loop ended"):
                 await use()
             assert client.state == "connected"
@@ -123,8 +123,6 @@ async def test_after_close_the_same_error_is_raised_again_and_again_with_the_sam
             await client.wait_connected()
         depths.add(len(caught.traceback))
     assert len(depths) == 1
-    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
-        await client.request("x")
 
 
 CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
