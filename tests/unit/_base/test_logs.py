@@ -47,7 +47,7 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
 # ---------------------------------------------------------------- failures
 
 
-@pytest.mark.parametrize("way", ["inline", "async", "thread", "ordered", "middleware"])
+@pytest.mark.parametrize("way", ["inline", "async", "thread"])
 @pytest.mark.parametrize("channel", [None, "chat"])
 async def test_a_failure_names_event_channel_and_request(
     way: str, channel: str | None, caplog: pytest.LogCaptureFixture
@@ -61,9 +61,7 @@ async def test_a_failure_names_event_channel_and_request(
     async def work_async(*args: object) -> None:
         work()
 
-    target.on("work", work_async if way == "async" else work, thread=way == "thread", ordered=way == "ordered")
-    if way == "middleware":
-        d.peer.use(lambda ctx, call_next: work_async())
+    target.on("work", work_async if way == "async" else work, thread=way == "thread")
     where = {} if channel is None else {"c": channel}
     d.feed({"i": 7, "a": ["work"], **where}, {"a": ["work"], **where})
     async with asyncio.timeout(PATIENCE):
@@ -135,11 +133,9 @@ def registered() -> Driven:
         (None, "ad", "No event listener for 'ad'; did you mean 'add'?"),
         (None, "say", "No event listener for 'say'; the channel 'chat' has a handler for it"),
         (None, "xyz", "No event listener for 'xyz'"),
-        (None, "add" * 30, f"No event listener for '{'add' * 30}'"),
         ("chat", "add", "No event listener for 'add' on channel 'chat'; the main channel has a handler for it"),
         ("chat", "histry", "No event listener for 'histry' on channel 'chat'; did you mean 'history'?"),
         ("caht", "say", "Channel 'caht' does not exist; did you mean the channel 'chat'?"),
-        ("other", "say", "Channel 'other' does not exist; the channel 'chat' has a handler for it"),
     ],
 )
 async def test_the_log_names_the_event_that_was_meant_and_the_caller_does_not_get_it(

@@ -117,7 +117,6 @@ async def test_what_is_said_between_two_peers(log: Capture) -> None:
                 await client.request(event, *args)
         with pytest.raises(RequestTimeout):
             await peer.request("stuck", SECRET, timeout=0.001)
-        await client.emit("echo\nERROR:wsrpc:all is lost")
         await client.of("no such\r\nchannel").emit("x", SECRET)
         assert await client.request("echo", SECRET) == SECRET
     log.check()
@@ -134,7 +133,6 @@ async def test_what_is_no_message(log: Capture) -> None:
             [f'["{SECRET}"]', SECRET, f'{{"a": "{SECRET}"}}', *[f'{{"i": "{SECRET}", "a": ["echo"]}}'] * 9],
             [f'{{"a": ["echo", "{SECRET * 1000}"]}}'],
             ['{"a": ["' + SECRET + '", ' + "[" * 600 + "]" * 600 + "]}"] * 9,
-            [b'{"a": ["echo", "\xff' + SECRET.encode() + b'"]}'] * 9,
         ):
             async with open_websocket(f"{listener.url}?token={SECRET}") as websocket:
                 with suppress(ConnectionClosed):

@@ -29,8 +29,7 @@ async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
                 assert await client.request("echo", "x" * n) == "x" * n
             assert await client.request("echo", "y" * 200_000) == "y" * 200_000
             ours, [theirs] = client.peer.stats(), [peer.stats() for peer in server.peers]
-            assert ours.messages_out == theirs.messages_in
-            assert ours.messages_in == theirs.messages_out
+            assert (ours.messages_out, ours.messages_in) == (theirs.messages_in, theirs.messages_out)
             assert ours.messages_out is not None and ours.messages_out >= 6
             assert ours.bytes_out is not None and ours.bytes_out >= 200_000
             # The opening handshake is written by other means.
