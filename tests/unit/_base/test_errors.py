@@ -22,8 +22,8 @@ PARENTS: dict[type[BaseException], list[type[Exception]]] = {
     TimeoutError: [errors.RequestTimeout],
     ValueError: [errors.ReservedEvent],
     errors.ConnectionLost: [errors.SessionLost, errors.EngineLost, errors.PeerNotFound],
-    errors.RemoteError: [errors.BadArguments, errors.UnknownEvent, errors.Overloaded, errors.Draining]
-    + [errors.HandlerFailed, errors.HandlerTimeout],
+    errors.RpcError: [errors.RemoteError],
+    errors.RemoteError: [errors.BadArguments, errors.UnknownEvent, errors.Overloaded, errors.HandlerFailed],
 }
 
 

@@ -14,14 +14,6 @@ from hypothesis import strategies as st
 from wsrpc import Handshake, HandshakeRejected
 from wsrpc.adapting import joined_headers
 from wsrpc.headers import Headers, Query, ResponseHeaders
-from wsrpc.testing import memory_transports
-from wsrpc.transport import ConnectionInfo
-
-
-def in_a_refusal(headers: Mapping[str, str]) -> Mapping[str, str]:
-    with pytest.raises(HandshakeRejected) as caught:
-        Handshake("/", {}).reject(401, headers=headers)
-    return caught.value.headers
 
 
 def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -32,10 +24,7 @@ def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 PLACES: list[Callable[[Mapping[str, str]], Mapping[str, str]]] = [
     lambda headers: Handshake("/", headers).headers,
-    lambda headers: ConnectionInfo(headers=headers).headers,
-    lambda headers: memory_transports(headers=headers)[1].info.headers,
     joined_headers,
-    in_a_refusal,
     in_a_response,
 ]
 

@@ -15,7 +15,7 @@ from core_driver import messages
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, KeepLatest, Limits, Retry, Router, RpcError, Server
+from wsrpc import Client, KeepLatest, Limits, Retry, Router, RpcError, Server
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -70,7 +70,7 @@ OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
     (Client, {"url": URL, "transport": object()}, "give a url or a transport, not both"),
     (Client, {"unix": "/a"}, "unix= goes with a url"),
-    (Client, {"headers": "X: y"}, "headers= "),
+    (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"url": 5}, "a url is text, or a function that returns it, got int"),
     (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
@@ -150,12 +150,6 @@ REQUESTING = [
     ({"name": 5}, "request('work') got name as keyword argument: arguments travel by position, without names, and "),
 ]
 
-NO_KEYWORDS = [
-    ("client", "emit", "offline="),
-    ("client", "stream", "returns=, timeout=, send= and offline="),
-    ("channel", "request", "returns=, timeout= and send="),
-]
-
 
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(("options", "text"), REQUESTING)
@@ -171,26 +165,6 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
         assert client.peer.pending == 0
         await client.request("work")
     assert len(ran) == 1
-
-
-@pytest.mark.usefixtures("nothing_left")
-async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method() -> None:
-    server = Server()
-
-    @server.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.wait_closed()
-
-    async with asyncio.timeout(8), connect(server) as client, await client.open_channel("talk") as channel:
-        callers: dict[str, Any] = {"client": client, "channel": channel}
-        for caller, method, options in NO_KEYWORDS:
-            with pytest.raises(TypeError) as caught:
-                await getattr(callers[caller], method)("work", name=5)
-            assert str(caught.value).endswith(f"options of {method}() itself ({options})")
-        everybody: list[Any] = [server, server.of("room"), server.room("lobby")]
-        for each in everybody:
-            with pytest.raises(TypeError, match=r"text.*'hi'|'hi'.*text"):
-                await each.emit("hi", text="hello")
 
 
 @pytest.mark.usefixtures("nothing_left")

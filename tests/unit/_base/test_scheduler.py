@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from wsrpc._base.scheduler import EAGER, LoopScheduler
-
-VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
 
 def called_by_loop(function: Callable[[], object]) -> None:
@@ -47,28 +44,6 @@ def test_in_a_callback_a_task_takes_its_first_step_at_once_where_python_can_do_t
     called_by_loop(callback)
     at_once, later = (["first", "second"], []) if EAGER else ([], ["first", "second"])
     assert seen == [*at_once, "callback", *later, "first again", "second again"]
-
-
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_task_runs_in_the_context_that_it_is_given(waits: bool) -> None:
-    tasks: list[asyncio.Task[None]] = []
-
-    async def coroutine() -> None:
-        current = asyncio.current_task()
-        assert current is not None
-        tasks.append(current)
-        VALUE.set(f"{VALUE.get()} and more")
-        if waits:
-            await asyncio.sleep(0)
-        VALUE.set(f"{VALUE.get()} and more")
-
-    context = contextvars.copy_context()
-    context.run(VALUE.set, "given")
-    spawned: list[asyncio.Task[None]] = []
-    called_by_loop(lambda: spawned.append(LoopScheduler().spawn(coroutine(), context)))
-    assert spawned == tasks
-    assert context[VALUE] == "given and more and more"
-    assert VALUE.get() == "nothing"
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])

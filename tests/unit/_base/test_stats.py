@@ -10,7 +10,7 @@ from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, RemoteError, Server
+from wsrpc import Client, Limits, RemoteError, Server
 from wsrpc.testing import connect
 from wsrpc.types import RawConnection
 
@@ -82,22 +82,6 @@ async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
         assert (stats.errors, stats.ignored) == (4, {"unknown event": 2})
         assert (stats.accepted, stats.messages_in) == (2, 0)
         await server.close()
-
-
-async def test_refused_handshakes_are_counted_by_status() -> None:
-    server = Server(limits=LIMITS)
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        if handshake.path == "/bug":
-            raise LookupError
-        handshake.reject(401 if handshake.path == "/" else 403)
-
-    for path in ("/", "/other", "/", "/bug"):
-        with pytest.raises(HandshakeRejected):
-            await server.handshake(Handshake(path, {}))
-    stats = server.stats()
-    assert (stats.refused, stats.accepted, stats.peers) == ({401: 2, 403: 1, 500: 1}, 0, 0)
 
 
 async def test_a_client_that_comes_back_keeps_its_totals_and_its_uptime_begins_anew() -> None:

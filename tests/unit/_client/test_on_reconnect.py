@@ -13,7 +13,7 @@ from core_driver import said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, ConnectionLost, ReconnectInfo
+from wsrpc import Client, ReconnectInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -102,15 +102,11 @@ async def cancel_something_else() -> None:
     await inner
 
 
-async def lose_something_else() -> None:
-    raise ConnectionLost(1006, "of another client")
-
-
 def divide() -> None:
     raise ZeroDivisionError
 
 
-@pytest.mark.parametrize("bad", [divide, cancel_something_else, lose_something_else])
+@pytest.mark.parametrize("bad", [divide, cancel_something_else])
 async def test_one_that_raises_is_in_the_log_and_the_others_run(
     w: World, bad: Callable[[], Any], caplog: pytest.LogCaptureFixture
 ) -> None:

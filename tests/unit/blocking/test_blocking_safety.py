@@ -118,6 +118,13 @@ def test_ctrl_c_cancels_remotely_before_it_is_raised(wait: str) -> None:
         served.run(server.peers[0].close())
 
 
+def interrupted(process: subprocess.Popen[str]) -> None:
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate()
+    assert process.returncode == -signal.SIGINT and err.rstrip().endswith("KeyboardInterrupt")
+    assert "Warning" not in err
+
+
 def test_ctrl_c_leaves_a_with_statement_in_order() -> None:
     program = """
 import sys
@@ -129,10 +136,7 @@ with Client(sys.argv[1]) as client:
     with serving(server) as served:
         process = run(program, served.url)
         served.until(lambda: any(peer.active for peer in server.peers))
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate()
-        assert process.returncode == -signal.SIGINT and err.rstrip().endswith("KeyboardInterrupt")
-        assert "Warning" not in err
+        interrupted(process)
         served.until(lambda: not server.peers)
         assert left == ["hang"]
 
@@ -149,9 +153,7 @@ with socket.create_server(("127.0.0.1", 0)) as mute:
 """
     process = run(program)
     assert process.stdout is not None and process.stdout.readline() == "dialing\n"
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate()
-    assert process.returncode == -signal.SIGINT and err.rstrip().endswith("KeyboardInterrupt")
+    interrupted(process)
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # some come within a callback of `gc`
