@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -73,6 +75,23 @@ async def test_credentials_that_expire_close_the_connection() -> None:
         raw.drop()
         await turns_until(lambda: server.raw_connections == ())
         assert [(info.code, info.user_closed) for info in ended if info] == [(4411, False)]
+
+
+async def test_a_connection_that_has_ended_is_not_kept_until_its_credentials_expire() -> None:
+    server = Server()
+    seen: list[weakref.ref[RawConnection]] = []
+    server.on_handshake(lambda handshake: setattr(handshake, "expires", time.time() + 3600))
+
+    @server.serve_raw
+    async def serve(connection: RawConnection) -> None:
+        seen.append(weakref.ref(connection))
+
+    async with raw_serving(server=server) as (_, raw):
+        await raw.next_of(CLOSE)
+        await raw.send(raw.close_frame())
+        raw.drop()
+        await turns_until(lambda: server.raw_connections == ())
+        await turns_until(lambda: gc.collect() >= 0 and seen[0]() is None)
 
 
 # ---------------------------------------------------------------- how the function ends
