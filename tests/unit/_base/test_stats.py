@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from core_driver import redialing, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
@@ -82,21 +81,6 @@ async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
         assert (stats.errors, stats.ignored) == (4, {"unknown event": 2})
         assert (stats.accepted, stats.messages_in) == (2, 0)
         await server.close()
-
-
-async def test_a_client_that_comes_back_keeps_its_totals_and_its_uptime_begins_anew() -> None:
-    driven = redialing()
-    assert driven.peer.stats().uptime == 0
-    driven.clock.advance(5)
-    assert driven.peer.stats().uptime == 5
-    driven.peer.on("fail", lambda: 1 / 0)
-    await driven.fed({"a": ["fail"]})
-    driven.transport.lose()
-    await turns()
-    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (0, 1)
-    driven.rebind()
-    driven.clock.advance(1)
-    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (1, 1)
 
 
 async def test_raw_connections_count() -> None:

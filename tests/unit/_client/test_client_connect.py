@@ -76,20 +76,6 @@ async def test_what_connect_raises(row: Raised, caplog: pytest.LogCaptureFixture
                 pytest.fail("entered")
 
 
-@pytest.mark.parametrize(
-    ("reconnect", "code"), [(None, 4000), (AT_ONCE, 1008)], ids=["no reconnect", "a code that forbids it"]
-)
-async def test_a_connection_that_ends_for_good_while_it_opens_is_what_connect_raises(
-    reconnect: Reconnect | None, code: int
-) -> None:
-    async with world(connect=False, reconnect=reconnect) as w:
-        w.client.on("connect", never)
-        w.server.on("open", lambda peer: peer.close(code, "members only"))
-        error = await lost(w.client.connect())
-        assert (error.code, error.reason, w.client.state) == (code, "members only", "closed")
-        assert len(w.dialed) == 1
-
-
 # ---------------------------------------------------------------- options
 
 
@@ -186,15 +172,12 @@ class Late(NamedTuple):
     options: dict[str, Any]
     opens: Any = None
     """The client's `open` handler."""
-    code: int | None = None
-    """With which the server closes each connection as it opens."""
 
 
 LATE = {
     "an attempt takes long": Late("connecting", "1 attempt; .*connect_timeout=30.0", {"dial": never}),
     "the delay is long": Late("waiting", "1 attempt; .*line is down", {"reconnect": NEVER}),
     "open handlers take long": Late("opening", "1 attempt; .*`open` handlers.*connect_timeout=30.0", {}, opens=never),
-    "the server closes each": Late("opening", "attempts; .*4401", {}, opens=never, code=4401),
 }
 
 
@@ -214,12 +197,10 @@ async def test_connect_timeout_ends_the_first_connection_with_its_open_handlers(
 
         if row.opens is not None:
             w.client.on("connect", opens)
-        if row.code is not None:
-            w.server.on("open", lambda peer: peer.close(row.code))
         w.line.down = row.state == "waiting"
         queued = asyncio.create_task(w.client.request("echo"))
         connecting = asyncio.create_task(w.client.connect())
-        await turns_until(lambda: w.client.state == row.state and len(w.closed) >= (2 if row.code else 0))
+        await turns_until(lambda: w.client.state == row.state)
         leap(monkeypatch, 31.0)
         with pytest.raises(ConnectFailed, match=row.said) as caught:
             await connecting

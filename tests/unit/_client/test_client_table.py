@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -126,37 +126,37 @@ class Scene(World):
         return request
 
     async def happen(self, state: ClientState, happened: Input, patch: pytest.MonkeyPatch) -> None:
-        if happened is Input.CONNECT:
-            self.start(self.client.connect())
-        elif happened is Input.BIND:
-            self.start(self.bind())
-            await self.opening.wait()
-        elif happened is Input.CLOSE:
-            self.start(self.client.close(4000, "enough"))
-        elif happened is Input.CANCELLED:
-            assert self.call is not None and self.call.cancel()
-        elif happened in (Input.DIALED, Input.RESUMED, Input.REOPENED):
-            mute = state == "resuming" and happened is Input.DIALED
-            self.attempt.set_result(memory_transports()[0] if mute else None)
-        elif happened is Input.FAILED:
-            self.attempt.set_exception(OSError("nobody there"))
-        elif happened is Input.AGAIN:
-            self.end_the_wait()
-        elif happened is Input.OPENED:
-            self.ready.set()
-        elif happened is Input.CLOSED:
-            self.release.set()
-        elif happened is Input.GAVE_UP and state in ("connecting", "resuming"):
-            self.attempt.set_exception(HandshakeRejected(403))
-        elif happened is Input.GAVE_UP and state in ("waiting", "detached"):
-            leap(patch, 31.0)
-        elif state == "resuming" and happened is Input.DETACHED:
+        if state == "resuming" and happened in (Input.DIALED, Input.DETACHED):  # the server does not answer
             ours, _ = memory_transports()
             self.attempt.set_result(ours)
             await turns()
-            ours.abort()
-        elif happened is not Input.LOST:
-            self.drop()
+            if happened is Input.DETACHED:
+                ours.abort()
+            return
+        gives_up: dict[ClientState, Callable[[], Any]] = {
+            "connecting": lambda: self.attempt.set_exception(HandshakeRejected(403)),
+            "waiting": lambda: leap(patch, 31.0),
+            "detached": lambda: leap(patch, 31.0),
+            "resuming": lambda: self.attempt.set_exception(HandshakeRejected(403)),
+        }
+        steps: dict[Input, Callable[[], Any]] = {
+            Input.CONNECT: lambda: self.start(self.client.connect()),
+            Input.BIND: lambda: self.start(self.bind()),
+            Input.CLOSE: lambda: self.start(self.client.close(4000, "enough")),
+            Input.CANCELLED: lambda: self.tasks[0].cancel(),
+            Input.DIALED: lambda: self.attempt.set_result(None),
+            Input.RESUMED: lambda: self.attempt.set_result(None),
+            Input.REOPENED: lambda: self.attempt.set_result(None),
+            Input.FAILED: lambda: self.attempt.set_exception(OSError("nobody there")),
+            Input.AGAIN: self.end_the_wait,
+            Input.GAVE_UP: gives_up.get(state, self.drop),
+            Input.OPENED: self.ready.set,
+            Input.CLOSED: self.release.set,
+            Input.LOST: lambda: None,
+        }
+        steps.get(happened, self.drop)()
+        if happened is Input.BIND:
+            await self.opening.wait()
 
     async def connects(self, state: ClientState, happened: Input) -> None:
         """Let the client connect; whoever waited for a connection has this one."""

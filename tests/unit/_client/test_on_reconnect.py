@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import pytest
-from client_driver import LIMITS, World, lost, world
+from client_driver import LIMITS, World, world
 from core_driver import said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
@@ -142,37 +142,6 @@ async def test_one_that_takes_too_long_is_named_and_the_queue_leaves(
     ]
     goes_on.set()
     await w.hears("went on")
-
-
-@pytest.mark.parametrize("where", ["open", "on_reconnect"])
-async def test_a_drop_meanwhile_stops_them_and_what_waits_is_sent_once(w: World, where: str) -> None:
-    entered, may_end = asyncio.Event(), asyncio.Event()
-    endings: list[str] = []
-
-    async def waits() -> None:
-        entered.set()
-        try:
-            await may_end.wait()
-        except asyncio.CancelledError as exc:
-            endings.append(str(exc))
-            raise
-        endings.append("returned")
-
-    w.client.on("connect", waits if where == "open" else None)
-    if where == "on_reconnect":
-        w.client.on_reconnect(waits)
-    await w.client.emit("note", "waited")
-    binding = asyncio.create_task(w.bind())
-    await entered.wait()
-    await turns_until(lambda: w.server.peers)
-    w.peer.transport.abort()  # type: ignore[union-attr]
-    await lost(binding)
-    assert endings == ["the connection ended"]
-    assert w.heard.empty() and w.client.state == "idle"
-    may_end.set()
-    await w.bind()
-    await w.hears("waited")
-    assert endings == ["the connection ended", "returned"]
 
 
 @pytest.mark.parametrize("wrong", [lambda info, more: None, "again", None])

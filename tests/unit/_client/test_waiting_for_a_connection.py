@@ -20,27 +20,6 @@ clean = pytest.mark.usefixtures("nothing_left")
 NOBODY = "ws://127.0.0.1:1/"
 
 
-# ---------------------------------------------------------------- inside handlers
-
-
-@clean
-@pytest.mark.parametrize("how", ["connect", "wait_connected"])
-async def test_without_reconnect_connect_dials_again_and_wait_connected_says_that_none_will_come(how: str) -> None:
-    async with world(reconnect=None) as w:
-        told: asyncio.Queue[int] = asyncio.Queue()
-
-        @w.client.once("disconnect")
-        async def go_on() -> None:
-            try:
-                await getattr(w.client, how)()
-                told.put_nowait(await w.client.request("echo", 0))
-            except ConnectionLost as exc:
-                told.put_nowait(exc.code)
-
-        w.drop()
-        assert await told.get() == (0 if how == "connect" else 1006)
-
-
 # ---------------------------------------------------------------- event loops and threads
 
 

@@ -275,7 +275,7 @@ def test_calls_that_wait_end_with_the_loop() -> None:
     client = Client("ws://127.0.0.1:1/")
     with ThreadPoolExecutor() as pool:
         waiting = [pool.submit(client.request, "x", timeout=None), pool.submit(client.wait_connected)]
-        while client.peer.pending == 0:
+        while client.peer.pending < 1:
             pass
         client._portal.close()
         assert [type(each.exception()) for each in waiting] == [ConnectionLost] * 2

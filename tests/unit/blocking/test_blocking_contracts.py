@@ -111,10 +111,6 @@ def test_an_emitter_emits(served: Served, client: Client) -> None:
     assert shown.get() == ("Ada", "hi")
 
 
-class Mixed(Protocol):
-    def shout(self, words: AsyncIterable[str]) -> Stream[str]: ...
-
-
 class Uploads(Protocol):
     def said(self, words: Iterable[str]) -> None: ...
 
@@ -124,7 +120,6 @@ class Uploads(Protocol):
     [
         ("proxy", Chat, r"Chat\.say .*it is for an event loop, and this caller waits in a thread"),
         ("emitter", Uploads, "'words' gives the items of an upload: an event takes a list"),
-        ("proxy", Mixed, "part of it is for an event loop and part of it for threads"),
     ],
 )
 def test_what_a_blocking_client_cannot_call_is_refused(method: str, contract: Any, said: str) -> None:
