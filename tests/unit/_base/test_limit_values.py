@@ -16,6 +16,7 @@ MAY_BE_NONE = {"sent_message", "rate", "timeout", "handler", "ping_interval", "p
     ("name", "default", "limits", "value"),
     [
         ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000, running=10), 4_000_000),
+        ("running_bytes", 16 * 1024 * 1024, Limits(message=512, running=10_000), 40_960_000),
         ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
         ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
         ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),

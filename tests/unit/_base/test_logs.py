@@ -11,12 +11,11 @@ from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Limits, Reconnect, Server
+from wsrpc import Client, Limits, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 
 

@@ -32,7 +32,6 @@ from wsrpc._base.logs import for_log
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 SECRET = "s3cr3t-of-mine"
-FAKE = "x\nERROR all is lost"
 LIMITS = Limits(close_timeout=2.0, message=4096)
 AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8

@@ -1,4 +1,4 @@
-"""A caller that waits for a connection learns that it is there, or that none will come. In handlers, loops, threads."""
+"""A caller that waits for a connection learns that it is there, or that none will come: in event loops and threads."""
 
 from __future__ import annotations
 
