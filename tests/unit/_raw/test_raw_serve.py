@@ -107,7 +107,7 @@ async def fails(connection: RawConnection) -> None:
 
 
 async def refuses(connection: RawConnection) -> None:
-    raise RpcError("\ud800!" + "ü" * 100)
+    raise RpcError("\ud800" + "ü" * 100)
 
 
 async def loses_another(connection: RawConnection) -> None:
@@ -119,7 +119,7 @@ async def loses_another(connection: RawConnection) -> None:
     [
         (closes_twice, 4001, "mine", None),
         (fails, 1011, "internal error", "secret"),
-        (refuses, 1008, "?!" + "ü" * 60, None),
+        (refuses, 1008, "?" + "ü" * 61, None),
         (loses_another, 1011, "internal error", "elsewhere"),
     ],
 )
