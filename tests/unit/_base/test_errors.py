@@ -11,30 +11,19 @@ from typing import Any
 
 import pytest
 
-import wsrpc
 from wsrpc import errors
 from wsrpc._base.retry import may_have_run
 
 ROOT = Path(__file__).parents[3]
 PAGE = (ROOT / "docs" / "reference" / "errors.md").read_text("utf-8")
 
-PARENTS: dict[str, tuple[type[BaseException], ...]] = {
-    "ConnectionLost": (errors.WsrpcError, ConnectionError),
-    "SessionLost": (errors.ConnectionLost,),
-    "EngineLost": (errors.ConnectionLost,),
-    "PeerNotFound": (errors.ConnectionLost,),
-    "ConnectFailed": (errors.WsrpcError, ConnectionError),
-    "HandshakeRejected": (errors.WsrpcError, ConnectionError),
-    "RequestTimeout": (errors.WsrpcError, TimeoutError),
-    "RpcError": (errors.WsrpcError,),
-    "RemoteError": (errors.RpcError,),
-    "BadArguments": (errors.RemoteError,),
-    "UnknownEvent": (errors.RemoteError,),
-    "Overloaded": (errors.RemoteError,),
-    "Draining": (errors.RemoteError,),
-    "HandlerFailed": (errors.RemoteError,),
-    "HandlerTimeout": (errors.RemoteError,),
-    "ReservedEvent": (errors.WsrpcError, ValueError),
+PARENTS: dict[type[BaseException], list[type[Exception]]] = {
+    ConnectionError: [errors.ConnectionLost, errors.ConnectFailed, errors.HandshakeRejected],
+    TimeoutError: [errors.RequestTimeout],
+    ValueError: [errors.ReservedEvent],
+    errors.ConnectionLost: [errors.SessionLost, errors.EngineLost, errors.PeerNotFound],
+    errors.RpcError: [errors.RemoteError],
+    errors.RemoteError: [errors.BadArguments, errors.UnknownEvent, errors.Overloaded, errors.HandlerFailed],
 }
 
 
@@ -43,13 +32,9 @@ def all_errors() -> list[type[Any]]:
 
 
 def test_the_tree() -> None:
-    for cls in all_errors():
-        assert issubclass(cls, errors.WsrpcError)
-        expected = PARENTS.get(cls.__name__, (errors.WsrpcError,))
-        if cls is not errors.WsrpcError:
-            assert cls.__bases__ == expected, cls
-        assert getattr(wsrpc.errors, cls.__name__) is cls
-        assert cls.__doc__
+    assert all(issubclass(cls, errors.WsrpcError) and cls.__doc__ for cls in all_errors())
+    for parent, children in PARENTS.items():
+        assert [cls for cls in children if not issubclass(cls, parent)] == []
 
 
 def test_the_page_has_a_row_for_each() -> None:
@@ -78,24 +63,14 @@ def test_the_page_has_every_code() -> None:
 
 EXAMPLES: list[tuple[errors.WsrpcError, str]] = [
     (errors.ConnectionLost(1001, "away", "not_sent"), "there is no connection (1001 away); nothing was sent"),
-    (errors.ConnectionLost(1006), "the connection ended (1006); requests in flight may have run"),
-    (errors.SessionLost(4409, "fenced"), ""),
     (errors.PeerNotFound("user/42"), ""),
-    (errors.ConnectFailed(1, None), "could not connect in 1 attempt"),
     (errors.ConnectFailed(2, OSError("no")), "could not connect in 2 attempts; the last one: OSError: no"),
-    (errors.ConnectFailed(1, OSError()), "could not connect in 1 attempt; the last one: OSError"),
     (errors.HandshakeRejected(401), "the server refused the connection with HTTP 401"),
-    (errors.HandshakeRejected(401, "bad token"), ""),
     (errors.RequestTimeout("add", 60.0), "no response to 'add' within 60 s"),
     (errors.RpcError("no", "code", {"k": [1]}, fields={"k": 1}), "no"),
-    (errors.RpcError.of_value("text"), "text"),
     (errors.RemoteError.of_value({"k": 1}), "rejected with {'k': 1}"),
-    (errors.RemoteError("no", 5, None, {"name": "TypeError"}), "no"),
     (errors.HandlerFailed("internal error", "wsrpc.internal", None, {"error_id": "ab12"}), ""),
-    (errors.MessageTooBig("big"), "big"),
-    (errors.ReservedEvent("open"), ""),
     (errors.ChannelClosed("room"), "channel 'room' is closed"),
-    (errors.ChannelClosed("room", "bored"), ""),
     (errors.PeerError("peer", "lost"), ""),
 ]
 
@@ -127,12 +102,6 @@ def test_private_notes_travel_with_a_pickled_error() -> None:
     assert errors.channel_of(bad) is channel and errors.channel_of(pickle.loads(pickle.dumps(bad))) is None
 
 
-def test_a_value_that_was_thrown() -> None:
-    default = errors.RemoteError.of_value(None)
-    assert (default.message, default.plain, default.data) == ("Error", False, None)
-    assert type(errors.RemoteError.of_value(5)) is errors.RemoteError
-
-
 def test_wsrpcs_own_codes_are_refused() -> None:
     with pytest.raises(ValueError, match="are reserved"):
         errors.RpcError("x", "wsrpc.anything")
@@ -154,7 +123,6 @@ def test_fields_are_read_only_and_a_copy() -> None:
     [
         ("message", "give it as message"),
         ("name", "JavaScript"),
-        ("__proto__", "JavaScript"),
     ],
 )
 def test_fields_that_are_not_for_users(name: str, why: str) -> None:

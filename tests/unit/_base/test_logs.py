@@ -7,18 +7,15 @@ import logging
 from typing import Any
 
 import pytest
-from core_driver import Blocked, Driven, messages, rejection, said_in, turns
+from core_driver import Blocked, Driven, messages, said_in, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 
-from wsrpc import Client, Limits, Reconnect, Server
-from wsrpc.testing import memory_transports
-from wsrpc.types import RawConnection
+from wsrpc import Client, Limits, Server
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0)
-AT_ONCE = Reconnect(initial=0.001, max=0.001)
 PATIENCE = 8
 
 
@@ -46,30 +43,10 @@ async def test_both_sides_say_when_a_connection_comes_and_goes(caplog: pytest.Lo
         assert [(level, text.endswith(end)) for level, text in warnings] == [(logging.WARNING, True)] * (how == "from")
 
 
-async def test_a_raw_connection_is_named_likewise_and_one_without_an_address_says_so(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    caplog.set_level(logging.INFO, "wsrpc")
-    server = Server(limits=LIMITS)
-
-    @server.serve_raw
-    async def serve(connection: RawConnection) -> None:
-        await connection.receive()
-
-    ours, theirs = memory_transports(path="/in/memory?token=secret")
-    connection = await server.accept(theirs)
-    ours.abort()
-    await turns_until(lambda: not server.raw_connections)
-    assert messages(caplog, logging.DEBUG) == [
-        f"raw peer {connection.id} connected from an unknown address, path /in/memory",
-        f"raw peer {connection.id} at an unknown address disconnected: 1006 aborted",
-    ]
-
-
 # ---------------------------------------------------------------- failures
 
 
-@pytest.mark.parametrize("way", ["inline", "async", "thread", "ordered", "middleware"])
+@pytest.mark.parametrize("way", ["inline", "async", "thread"])
 @pytest.mark.parametrize("channel", [None, "chat"])
 async def test_a_failure_names_event_channel_and_request(
     way: str, channel: str | None, caplog: pytest.LogCaptureFixture
@@ -83,9 +60,7 @@ async def test_a_failure_names_event_channel_and_request(
     async def work_async(*args: object) -> None:
         work()
 
-    target.on("work", work_async if way == "async" else work, thread=way == "thread", ordered=way == "ordered")
-    if way == "middleware":
-        d.peer.use(lambda ctx, call_next: work_async())
+    target.on("work", work_async if way == "async" else work, thread=way == "thread")
     where = {} if channel is None else {"c": channel}
     d.feed({"i": 7, "a": ["work"], **where}, {"a": ["work"], **where})
     async with asyncio.timeout(PATIENCE):
@@ -127,19 +102,13 @@ async def test_the_first_of_its_kind_is_a_warning_and_further_ones_are_counted(
         d.peer.on("wait", blocked)
         if counted.endswith("wait"):
             d.feed({"a": ["wait", 1]}, {"a": ["wait", 2]})
-        await turns()
-        assert messages(caplog) == []
         d.feed(*({"a": args} for _ in range(5) for args in dropped))
         await turns()
         [text] = messages(caplog)
         assert says in text and "peer.ignored" in text
-        assert caplog.records[-1].peer == d.peer.id  # type: ignore[attr-defined]
         assert d.ignored == {counted: 10}
         blocked.go.set()
-        # A request is answered, and nobody else's matter.
-        rejection(await d.fed({"i": 1, "a": ["mistyped" if "m" in dropped[0][0] else "add"]}), 1)
-        assert len(messages(caplog)) == 1 and d.ignored == {counted: 10}
-        assert blocked.finished == ([(1,), (2,)] if counted.endswith("wait") else [])
+        await turns()
         d.assert_empty()
         caplog.clear()
 
@@ -163,11 +132,9 @@ def registered() -> Driven:
         (None, "ad", "No event listener for 'ad'; did you mean 'add'?"),
         (None, "say", "No event listener for 'say'; the channel 'chat' has a handler for it"),
         (None, "xyz", "No event listener for 'xyz'"),
-        (None, "add" * 30, f"No event listener for '{'add' * 30}'"),
         ("chat", "add", "No event listener for 'add' on channel 'chat'; the main channel has a handler for it"),
         ("chat", "histry", "No event listener for 'histry' on channel 'chat'; did you mean 'history'?"),
         ("caht", "say", "Channel 'caht' does not exist; did you mean the channel 'chat'?"),
-        ("other", "say", "Channel 'other' does not exist; the channel 'chat' has a handler for it"),
     ],
 )
 async def test_the_log_names_the_event_that_was_meant_and_the_caller_does_not_get_it(

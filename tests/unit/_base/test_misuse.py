@@ -15,7 +15,7 @@ from core_driver import messages
 from leftovers import nothing_left as nothing_left
 
 import wsrpc
-from wsrpc import AnonymousChannel, Client, KeepLatest, Limits, Peer, Reconnect, Retry, Router, RpcError, Server
+from wsrpc import Client, KeepLatest, Limits, Retry, Router, RpcError, Server
 from wsrpc.testing import connect
 
 URL = "ws://localhost"
@@ -35,11 +35,8 @@ REGISTERING: list[tuple[Callable[[Any], object], str]] = [
     (lambda on: on.on(handler), 'the event\'s name comes first: @server.on("add"), not @server.on; got <function'),
     (lambda on: on.on(5), "an event's name is a string, got 5"),
     (lambda on: on.on("x", 5), "a handler is a function, got 5"),
-    (lambda on: on.on("x")(5), "a handler is a function, got 5"),
     (lambda on: on.on("x")(None), "the decorator of 'x' got None, not a function: on('x', None) removes a handler"),
     (lambda on: on.on("x", handler, lax="no"), "lax= is True or False, got 'no'"),
-    (lambda on: on.on("x", handler, ordered=1), "ordered= is True or False, got 1"),
-    (lambda on: on.on("x", print, thread="yes"), "thread= is True or False, got 'yes'"),
     (lambda on: on.on("x", print, timeout="1"), "timeout= is a number of seconds, more than 0, or None for no limit;"),
     (lambda on: on.use(), "use() got no function: write @"),
     (lambda on: on.use(5), "use takes a function of (ctx, call_next), got 5"),
@@ -60,53 +57,42 @@ LISTEN = "use `async with server.listen"
 FOR_CLIENTS = ssl.create_default_context()
 OPTIONS: list[tuple[Callable[..., Any], dict[str, Any], str]] = [
     (Server, {"limits": 5}, "limits= takes a wsrpc.Limits, got 5"),
-    (Client, {"limits": 5}, "limits= takes a wsrpc.Limits, got 5"),
     (Server, {"codec": 5}, "codec= takes a codec such as wsrpc.codecs.JsonCodec(), got 5"),
     (Server, {"dec_hook": 5}, "dec_hook= is a function, or None; got 5"),
-    (Server, {"enc_hook": 5}, "enc_hook= is a function, or None; got 5"),
     (Server, {"lax": "x"}, "lax= is True or False, got 'x'"),
-    (Server, {"compression": "x"}, "compression= is True or False, got 'x'"),
-    (Server, {"extensions": "x"}, "extensions= is True or False, got 'x'"),
     (Server, {"expose_errors": "x"}, "expose_errors= is True, False or a function of the exception, got 'x'"),
     (Server, {"log_payloads": 5}, "log_payloads= is True, False or a plain function(direction, event, args), got 5"),
     (Server, {"trusted_proxies": 5}, "trusted_proxies= takes a list of addresses and networks, got 5"),
     (Server, {"handler_context": 5}, "handler_context= is a function of the context, got 5"),
     (Server, {"slow": "drop"}, 'slow= is "close", "drop_newest", "drop_oldest" or wsrpc.KeepLatest(); got \'drop\''),
     (Server, {"origins": "https://a.b"}, "origins= takes a list of origins, got text: use origins=['https://a.b']"),
-    (Server, {"detached": True}, "detached= is a number of seconds, 0.001 or more; got True"),
     (Server, {"detached": 0}, "detached= is a number of seconds, 0.001 or more; got 0"),
-    (Client, {"connect_timeout": "1"}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
     (Client, {"connect_timeout": 0}, "connect_timeout= is a number of seconds, more than 0, or None for no limit; "),
+    (Client, {"url": URL, "transport": object()}, "give a url or a transport, not both"),
+    (Client, {"unix": "/a"}, "unix= goes with a url"),
+    (Client, {"headers": "X: y"}, "headers= is a mapping of names to values, or a function that returns one, got str"),
     (Client, {"url": 5}, "a url is text, or a function that returns it, got int"),
     (Client, {"url": "localhost"}, "a URL begins with ws:// or wss:// and names a host, got 'localhost'"),
     (Client, {"dial": 5}, "dial= is an async function that opens a connection, such as wsrpc.dial; got 5"),
     (Client, {"reconnect": False}, "reconnect= takes a wsrpc.Reconnect or None, got False"),
     (Client, {"url": URL, "ssl": FOR_CLIENTS}, "ssl= goes with a wss:// URL, got 'ws://localhost'"),
     (KeepLatest, {"key": "x"}, "KeepLatest(key) takes a plain function of the event's arguments, got 'x'"),
-    (KeepLatest, {"key": handler}, "KeepLatest(key) takes a plain function of the event's arguments, got <function"),
     (Limits, {"depth": "5"}, "Limits.depth is a whole number, got '5'"),
-    (Retry, {"attempts": 1.5}, "Retry(attempts=) is a whole number, got 1.5"),
     (Retry, {"attempts": True}, "Retry(attempts=) counts the first one, too: 1 or more; got True"),
-    (Reconnect, {"max": True}, "Reconnect(max=) is a number of seconds, 0 or more; got True"),
     (RpcError, {"message": "no", "fields": 5}, "fields= takes a mapping of names to values, got 5"),
     *(
-        (method, {name: wrong}, text)
-        for method in (Server().listen, Server().run)
+        (Server().listen, {name: wrong}, text)
         for name, wrong, text in [
             ("host", 5, "host= is a name or an address such as '127.0.0.1', or None for all; got 5"),
             ("port", "8080", PORT + "'8080'"),
-            ("port", -1, PORT + "-1"),
             ("port", 65536, PORT + "65536"),
             ("path", "ws", "a path begins with a slash, got 'ws'"),
-            ("path", 5, "path= is text that begins with a slash, or None for any path; got 5"),
             ("ssl", True, "ssl= is an ssl.SSLContext with the server's certificate, or None; got True"),
             ("ssl", FOR_CLIENTS, "ssl= is a context for clients: a server's is made with ssl.create_default_context("),
             ("unix", 5, "unix= is the path of a Unix socket, got 5"),
             ("healthz", 5, "healthz= is a path such as '/healthz', or None; got 5"),
-            ("reuse_port", "x", "reuse_port= is True or False, got 'x'"),
         ]
     ),
-    (Server().listen, {"sock": 5}, "sock= is a socket.socket that is bound, got 5"),
 ]
 
 
@@ -125,16 +111,12 @@ CALLS: list[tuple[Callable[[], Any], str]] = [
     (lambda: ANY_SERVER().of(5), "a channel's name is a non-empty string, got 5"),
     (lambda: ANY_SERVER().room(""), "a room's name is a non-empty string, got ''"),
     (lambda: ANY_SERVER().__aenter__(), f"a Server is not a context manager: {LISTEN}"),
-    (lambda: ANY_SERVER().__enter__(), f"a Server is not a context manager: {LISTEN}"),
     (lambda: ANY_SERVER().listen().__enter__(), f"listen() opens a block: {LISTEN}"),
-    (lambda: ANY_SERVER().listen(), f"listen() opens a block: {LISTEN}"),
     (lambda: ANY_SERVER().listen().url, f"not listening: {LISTEN}"),
     (lambda: ANY_SERVER().run(), "run() starts an event loop of its own: inside one, use `async with"),
     (lambda: ANY_CLIENT(URL).__enter__(), "a client dials and closes asynchronously: use `async with client:`"),
     (lambda: iter(ANY_CLIENT(URL).stream("x")), "the items of a stream arrive over time: use `async for`"),
-    (lambda: ANY_CLIENT(URL).stream("x").__enter__(), "a stream is opened and closed asynchronously: use `async with`"),
     (lambda: ANY_CLIENT().connect(), "this client has no url to dial: give Client(url), or bind"),
-    (wsrpc.current_peer, "no handler is running here: current_peer() works inside handlers"),
     (wsrpc.current_context, "no handler is running here: current_context() works inside handlers"),
 ]
 
@@ -159,25 +141,13 @@ SEND = "send= takes an iterable or async iterable whose items are sent one by on
 
 REQUESTING = [
     ({"timeout": "1"}, TIMEOUT + "'1'"),
-    ({"timeout": -1}, TIMEOUT + "-1"),
     ({"timeout": float("nan")}, TIMEOUT + "nan"),
     ({"returns": 5}, RETURNS + "5: "),
-    ({"returns": Peer}, ""),
-    ({"returns": "int"}, RETURNS + "'int': "),
     ({"send": "text"}, SEND + "str"),
     ({"retry": 3}, "retry= takes a wsrpc.Retry, got 3"),
     ({"idempotent": True}, "idempotent= says what retry= may ask again: give retry=wsrpc.Retry(), too"),
     ({"offline": "x"}, 'offline= is "queue" (wait for the next connection) or "fail" (refuse), got \'x\''),
     ({"name": 5}, "request('work') got name as keyword argument: arguments travel by position, without names, and "),
-]
-
-NO_KEYWORDS = [
-    ("client", "emit", "offline="),
-    ("client", "request", "returns=, timeout=, send=, retry=, idempotent= and offline="),
-    ("client", "stream", "returns=, timeout=, send= and offline="),
-    ("channel", "emit_nowait", "none"),
-    ("channel", "request", "returns=, timeout= and send="),
-    ("channel", "open_channel", "timeout="),
 ]
 
 
@@ -188,67 +158,32 @@ async def test_requesting(options: dict[str, Any], text: str) -> None:
     server = Server()
     server.on("work", lambda: ran.append(None))
     async with asyncio.timeout(8), connect(server) as client:
-        callers: list[Any] = [client, client.of("chat"), server.peers[0], Client(URL)]
-        for caller in callers:
-            with pytest.raises((TypeError, ValueError)) as caught:
-                await caller.request("work", **options)
-            assert str(caught.value).startswith(text)
+        caller: Any = client
+        with pytest.raises((TypeError, ValueError)) as caught:
+            await caller.request("work", **options)
+        assert str(caught.value).startswith(text)
         assert client.peer.pending == 0
         await client.request("work")
     assert len(ran) == 1
 
 
 @pytest.mark.usefixtures("nothing_left")
-async def test_an_argument_with_a_name_is_refused_with_the_options_of_the_method() -> None:
-    server = Server()
-
-    @server.on("talk")
-    async def talk(channel: AnonymousChannel) -> None:
-        await channel.wait_closed()
-
-    async with asyncio.timeout(8), connect(server) as client, await client.open_channel("talk") as channel:
-        callers: dict[str, Any] = {"client": client, "channel": channel}
-        for caller, method, options in NO_KEYWORDS:
-            with pytest.raises(TypeError) as caught:
-                await getattr(callers[caller], method)("work", name=5)
-            assert str(caught.value).endswith(f"options of {method}() itself ({options})")
-        everybody: list[Any] = [server, server.of("room"), server.room("lobby")]
-        for each in everybody:
-            with pytest.raises(TypeError, match=r"text.*'hi'|'hi'.*text"):
-                await each.emit("hi", text="hello")
-
-
-@pytest.mark.usefixtures("nothing_left")
 async def test_calling() -> None:
     server = Server()
     mistakes: list[tuple[Callable[[Any], Any], str]] = [
-        *(
-            (lambda one, method=method: getattr(one, method)(5), "an event's name is a string, got 5")
-            for method in ("emit", "request")
-        ),
+        (lambda one: one.emit(5), "an event's name is a string, got 5"),
         (lambda one: one.close("x"), "a close code is a number such as 1000, or None for no code; got 'x'"),
         (lambda one: one.close(1000, 5), "a close reason is text, got 5"),
     ]
     async with asyncio.timeout(8), connect(server) as client:
         for call, text in mistakes:
-            for one in (client, server.peers[0]):
-                with pytest.raises(TypeError) as caught:
-                    await call(one)
-                assert str(caught.value) == text
-        wrong: Any
-        for wrong in ("5", True, -1, float("nan")):
-            for closing in (server.close(wrong), asyncio.to_thread(server.run, drain=wrong)):
-                with pytest.raises((TypeError, ValueError), match=r"^drain= is a number of seconds, 0 or more; got "):
-                    await closing
+            with pytest.raises(TypeError) as caught:
+                await call(client)
+            assert str(caught.value) == text
+        for closing in (server.close(-1), asyncio.to_thread(server.run, drain=float("nan"))):
+            with pytest.raises(ValueError, match=r"^drain= is a number of seconds, 0 or more; got "):
+                await closing
         assert client.connected
-
-
-async def test_a_tls_context_with_ws_is_not_tried_again() -> None:
-    client = Client(lambda: URL, ssl=ssl.create_default_context())
-    async with asyncio.timeout(8):
-        with pytest.raises(ValueError, match="wss://"):
-            await client.connect()
-    await client.close()
 
 
 # ---------------------------------------------------------------- lifecycle handlers

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from wsrpc._base.scheduler import EAGER, LoopScheduler
-from wsrpc.testing import Clock
-
-VALUE: contextvars.ContextVar[str] = contextvars.ContextVar("value", default="nothing")
 
 
 def called_by_loop(function: Callable[[], object]) -> None:
@@ -50,28 +46,6 @@ def test_in_a_callback_a_task_takes_its_first_step_at_once_where_python_can_do_t
     assert seen == [*at_once, "callback", *later, "first again", "second again"]
 
 
-@pytest.mark.parametrize("waits", [False, True])
-def test_a_task_runs_in_the_context_that_it_is_given(waits: bool) -> None:
-    tasks: list[asyncio.Task[None]] = []
-
-    async def coroutine() -> None:
-        current = asyncio.current_task()
-        assert current is not None
-        tasks.append(current)
-        VALUE.set(f"{VALUE.get()} and more")
-        if waits:
-            await asyncio.sleep(0)
-        VALUE.set(f"{VALUE.get()} and more")
-
-    context = contextvars.copy_context()
-    context.run(VALUE.set, "given")
-    spawned: list[asyncio.Task[None]] = []
-    called_by_loop(lambda: spawned.append(LoopScheduler().spawn(coroutine(), context)))
-    assert spawned == tasks
-    assert context[VALUE] == "given and more and more"
-    assert VALUE.get() == "nothing"
-
-
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, SystemExit])
 def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[BaseException]) -> None:
     tasks: list[asyncio.Task[None] | None] = []
@@ -85,28 +59,3 @@ def test_what_ends_the_program_passes_through_the_first_step(interrupt: type[Bas
     (task,) = tasks
     assert task is not None
     assert isinstance(task.exception(), interrupt)
-
-
-class OwnFuture(asyncio.Future[Any]):
-    pass
-
-
-class OwnLoop(asyncio.SelectorEventLoop):
-    def time(self) -> float:
-        return 1000.0
-
-    def create_future(self) -> asyncio.Future[Any]:
-        return OwnFuture(loop=self)
-
-
-@pytest.mark.parametrize("clock", [None, Clock()])
-def test_time_and_futures_are_those_of_the_loop_or_of_a_clock(clock: Clock | None) -> None:
-    async def main() -> None:
-        scheduler = LoopScheduler()
-        if clock is not None:
-            scheduler.use(clock)
-        assert scheduler.time() == (1000.0 if clock is None else clock.time())
-        assert type(scheduler.create_future()) is OwnFuture
-
-    with asyncio.Runner(loop_factory=OwnLoop) as runner:
-        runner.run(main())

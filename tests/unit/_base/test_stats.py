@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 
-import msgspec
 import pytest
-from core_driver import redialing, turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from websockets.asyncio.client import connect as open_websocket
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, RemoteError, Server
-from wsrpc.stats import PeerStats, ServerStats
+from wsrpc import Client, Limits, RemoteError, Server
 from wsrpc.testing import connect
 from wsrpc.types import RawConnection
 
@@ -31,8 +28,7 @@ async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
                 assert await client.request("echo", "x" * n) == "x" * n
             assert await client.request("echo", "y" * 200_000) == "y" * 200_000
             ours, [theirs] = client.peer.stats(), [peer.stats() for peer in server.peers]
-            assert ours.messages_out == theirs.messages_in
-            assert ours.messages_in == theirs.messages_out
+            assert (ours.messages_out, ours.messages_in) == (theirs.messages_in, theirs.messages_out)
             assert ours.messages_out is not None and ours.messages_out >= 6
             assert ours.bytes_out is not None and ours.bytes_out >= 200_000
             # The opening handshake is written by other means.
@@ -46,24 +42,6 @@ async def test_messages_and_bytes_are_counted_alike_at_both_ends() -> None:
         assert (over.peers, over.accepted, over.closed) == (0, 1, {1000: 1})
         assert over.messages_in == total.messages_in
         assert over.bytes_in > total.bytes_in  # the Close frame
-
-
-async def test_what_the_library_takes_apart_is_counted_too() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        async with open_websocket(listener.url) as connection:
-            await connection.send('{"i": 1, "a": ["echo", "whole"]}')
-            await connection.recv()
-            await connection.send(['{"i": 2, "a": ', '["echo", ', '"in pieces"]}'])
-            await connection.recv()
-            await connection.ping()
-            await connection.send(b"foreign")
-            await turns_until(lambda: server.stats().ignored)
-            [stats] = [peer.stats() for peer in server.peers]
-            assert stats.messages_in == 3
-            assert stats.ignored == {"foreign": 1}
-            assert stats.messages_out == 2
 
 
 async def test_what_goes_on_is_counted_now_and_what_is_over_no_more() -> None:
@@ -103,55 +81,6 @@ async def test_failed_handlers_and_what_is_ignored_stay_in_the_totals() -> None:
         assert (stats.errors, stats.ignored) == (4, {"unknown event": 2})
         assert (stats.accepted, stats.messages_in) == (2, 0)
         await server.close()
-
-
-async def test_refused_handshakes_are_counted_by_status() -> None:
-    server = Server(limits=LIMITS)
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        if handshake.path == "/bug":
-            raise LookupError
-        handshake.reject(401 if handshake.path == "/" else 403)
-
-    for path in ("/", "/other", "/", "/bug"):
-        with pytest.raises(HandshakeRejected):
-            await server.handshake(Handshake(path, {}))
-    stats = server.stats()
-    assert (stats.refused, stats.accepted, stats.peers) == ({401: 2, 403: 1, 500: 1}, 0, 0)
-
-
-async def test_a_client_that_comes_back_keeps_its_totals_and_its_uptime_begins_anew() -> None:
-    driven = redialing()
-    assert driven.peer.stats().uptime == 0
-    driven.clock.advance(5)
-    assert driven.peer.stats().uptime == 5
-    driven.peer.on("fail", lambda: 1 / 0)
-    await driven.fed({"a": ["fail"]})
-    driven.transport.lose()
-    await turns()
-    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (0, 1)
-    driven.rebind()
-    driven.clock.advance(1)
-    assert (driven.peer.stats().uptime, driven.peer.stats().errors) == (1, 1)
-
-
-async def test_traffic_is_added_up_over_connections_in_snapshots_that_do_not_change() -> None:
-    server = Server(limits=LIMITS)
-    server.on("echo", lambda value: value)
-    counts = list[int | None]()
-    async with asyncio.timeout(PATIENCE), server.listen() as listener:
-        client = Client(listener.url, limits=LIMITS)
-        for _ in range(2):
-            async with client:
-                await client.request("echo", 1)
-                before = server.stats()
-                copy = msgspec.json.decode(msgspec.json.encode(before), type=ServerStats)
-            ours = client.peer.stats()
-            counts.append(ours.messages_in)
-            assert copy == before != server.stats()
-            assert msgspec.json.decode(msgspec.json.encode(ours), type=PeerStats) == ours
-    assert counts[1] == 2 * (counts[0] or 0) > 0
 
 
 async def test_raw_connections_count() -> None:

@@ -5,20 +5,16 @@ from __future__ import annotations
 import asyncio
 import math
 import ssl
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from typing import Any
 
 import pytest
 from tenacity import (
-    RetryCallState,
     retry_if_exception_type,
     stop_after_attempt,
-    stop_before_delay,
     wait_exponential,
+    wait_fixed,
 )
 from tenacity.asyncio import retry_if_exception as async_retry_if_exception
-from tenacity.wait import wait_base
 from websockets.exceptions import InvalidHandshake
 
 from wsrpc import Client, ConnectionLost, HandshakeRejected, Reconnect, is_transient
@@ -77,9 +73,7 @@ Step = tuple[Exception | tuple[float, int], float | None]
     [
         pytest.param({}, [(FAIL, 1), ((0, 1006), 2), ((59.9, 1006), 4), (FAIL, 8)], id="drops count as failures"),
         pytest.param({}, [(FAIL, 1), (FAIL, 2), ((60.0, 1006), 1), (FAIL, 2)], id="a minute ends the count"),
-        pytest.param({"stable": 5.0}, [(FAIL, 1), ((4.9, 1006), 2), ((5.0, 1006), 1)], id="stable is an option"),
         pytest.param({}, [(FAIL, 1), (FAIL, 2), *[((1.0, 1012), 1)] * 9, (FAIL, 1)], id="a restart is no failure"),
-        pytest.param({}, [((0.99, 1012), 1), ((0.99, 1012), 2), ((0.99, 1012), 4)], id="nothing but restarts"),
         pytest.param(
             {"stop": stop_after_attempt(3)}, [*[((1.0, 4411), 0)] * 9, ((0, 1006), 1)], id="expired credentials"
         ),
@@ -87,12 +81,8 @@ Step = tuple[Exception | tuple[float, int], float | None]
         pytest.param({}, [((0.99, 4411), 1), ((0.99, 4411), 2), ((0.99, 4411), 4)], id="expired again and again"),
         pytest.param({}, [((0, 1013), 11), ((0, 1006), 2)], id="1013 asks for ten seconds more"),
         pytest.param({}, [(FAIL, 1), (HandshakeRejected(403), None)], id="a fatal error"),
-        pytest.param({}, [(bad_url(), None)], id="no url"),
         pytest.param({"stop": stop_after_attempt(3)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop"),
-        pytest.param({"stop": stop_before_delay(3.0)}, [(FAIL, 1), (FAIL, 2), (FAIL, None)], id="stop by time"),
-        pytest.param(
-            {"retry": retry_if_exception_type(OSError)}, [(FAIL, 1), (ValueError(), None)], id="retry of tenacity"
-        ),
+        pytest.param({"retry": retry_if_exception_type(OSError)}, [(FAIL, 1), (ValueError(), None)], id="retry"),
         pytest.param(
             {"retry": lambda error: getattr(error, "code", 0) != 4401},
             [((0, 1006), 1), ((0, 4401), None)],
@@ -135,7 +125,6 @@ def test_a_restart_delays_clients_for_a_moment_and_not_all_by_the_same() -> None
         ("Thu, 01 Jan 1970 00:00:00 GMT", 1),
         ("Fri, 31 Dec 9999 23:59:59 GMT", 24 * 3600 + 1),
         ("soon", 1),
-        ("-5", 1),
     ],
 )
 def test_retry_after_is_honoured(said: str, delay: float) -> None:
@@ -143,20 +132,9 @@ def test_retry_after_is_honoured(said: str, delay: float) -> None:
     assert schedule.failed(HandshakeRejected(503, "", {"retry-after": said})) == delay
 
 
-def test_retry_after_may_be_a_time() -> None:
-    hour_away = datetime.now(UTC) + timedelta(hours=1)
-    headers = {"retry-after": format_datetime(hour_away, usegmt=True)}
-    delay = Schedule(Reconnect(wait=wait_exponential()), Clock()).failed(HandshakeRejected(503, "", headers))
-    assert delay is not None and (hour_away - datetime.now(UTC)).total_seconds() <= delay <= 3601
-
-
 @pytest.mark.parametrize("delay", [-1.0, math.nan])
 def test_a_delay_that_makes_no_sense_is_none(delay: float) -> None:
-    class Odd(wait_base):
-        def __call__(self, retry_state: RetryCallState) -> float:
-            return delay
-
-    assert Schedule(Reconnect(wait=Odd()), Clock()).failed(OSError()) == 0
+    assert Schedule(Reconnect(wait=wait_fixed(delay)), Clock()).failed(OSError()) == 0
 
 
 async def is_transient_async(error: BaseException) -> bool:
@@ -167,9 +145,7 @@ async def is_transient_async(error: BaseException) -> bool:
     ("options", "error", "text"),
     [
         ({"initial": -1}, ValueError, "initial="),
-        ({"initial": None}, TypeError, "initial=.* number of seconds.*None"),
         ({"wait": 3.0}, TypeError, "wait_fixed"),
-        ({"stop": 5}, TypeError, "stop_after_attempt"),
         ({"retry": OSError()}, TypeError, "plain function"),
         ({"retry": async_retry_if_exception(is_transient_async)}, TypeError, "not async"),
     ],

@@ -5,12 +5,10 @@ from __future__ import annotations
 import asyncio
 
 import pytest
-from client_driver import NEVER, begun, leap, lost, never, world
+from client_driver import leap, lost, never, world
 from leftovers import nothing_left as nothing_left
-from leftovers import turns_until
 
-from wsrpc import CloseInfo, HandshakeRejected
-from wsrpc.testing import ScriptedTransport
+from wsrpc import CloseInfo
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -64,46 +62,3 @@ async def test_what_was_accepted_leaves_before_the_close_frame_and_handlers_are_
         assert cancelled.is_set()
         if moment != "connected":
             await lost(connecting)
-
-
-async def test_a_close_while_an_event_is_handled_before_the_close_handlers() -> None:
-    async with world(reconnect=NEVER) as w:
-        may_end = asyncio.Event()
-        w.client.on("news", may_end.wait, ordered=True)
-        for _ in range(2):
-            await w.peer.emit("news")
-        await w.peer.close(1001, "restart")
-        await turns_until(lambda: not w.client.connected)
-        assert w.closed == []
-        closing = asyncio.create_task(w.client.close())
-        await turns_until(lambda: w.client.state in ("closing", "closed"))
-        may_end.set()
-        await closing
-        [info] = w.closed
-        assert (info.code, info.user_closed, info.will_reconnect) == (1001, True, False)
-
-
-class SlowToClose(ScriptedTransport):
-    """The other side does not answer the Close frame for a while."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.answered = asyncio.Event()
-
-    async def close(self, code: int | None = 1000, reason: str = "") -> None:
-        await self.answered.wait()
-        await super().close(code, reason)
-
-
-async def test_a_connect_during_a_close_that_is_refused_and_then_the_old_connection_ends() -> None:
-    slow = SlowToClose()
-    async with world(connect=False, extensions=False) as w:
-        await w.client.bind(slow)
-        closing = await begun(w.client, w.client.close(), "closing")
-        w.failures = [HandshakeRejected(403)]
-        with pytest.raises(HandshakeRejected):
-            await w.client.connect()
-        assert w.client.state == "closed" and w.closed == []
-        slow.answered.set()
-        await closing
-        assert [(info.user_closed, info.will_reconnect) for info in w.closed] == [(True, False)]

@@ -21,8 +21,6 @@ from leftovers import turns_until
 from wsrpc import Client, ConnectionLost
 from wsrpc.testing import ScriptedTransport
 
-pytestmark = pytest.mark.usefixtures("nothing_left")
-
 
 class Line(ScriptedTransport):
     """A connection that may refuse messages before it says that it has ended."""
@@ -35,109 +33,87 @@ class Line(ScriptedTransport):
         super().send(payload, text)
 
 
-class Scene:
-    """A client, and the connection to which something happens while a handler runs."""
-
-    def __init__(self, moment: str) -> None:
-        self.client = Client(limits=LIMITS, extensions=False)
-        self.moment = moment
-        self.line = Line()
-        self.tasks: list[asyncio.Task[None]] = []
-
-    def start(self, call: Any) -> None:
-        self.tasks.append(asyncio.ensure_future(call))
-
-    def end(self) -> None:
-        self.line.refuses = "refuses" in self.moment
-        if self.moment == "is lost":
-            self.line.lose()
-        elif self.moment == "refuses, then is lost":
-            asyncio.get_running_loop().call_soon(self.line.lose)
-
-    async def reach(self) -> None:
-        """Let happen to the connection what is to happen."""
-        with suppress(asyncio.CancelledError):
-            if self.moment == "is replaced":
-                self.start(self.client.bind(Line()))
-                await turns_until(lambda: self.client.peer.transport is not self.line)
-            elif self.moment == "is closed":
-                self.start(self.client.close(4000, "enough"))
-                await turns_until(lambda: self.client.state in ("closing", "closed"))
-            else:
-                self.end()
+MOMENTS: dict[str, Callable[[Client, Line], Any]] = {
+    "refuses": lambda client, line: setattr(line, "refuses", True),
+    "is lost": lambda client, line: line.lose(),
+    "is replaced": lambda client, line: asyncio.ensure_future(client.bind(ScriptedTransport())),
+    "is closed": lambda client, line: asyncio.ensure_future(client.close(4000, "enough")),
+    "goes on": lambda client, line: None,
+}
 
 
-def emits(scene: Scene) -> None:
-    """A plain function that emits."""
-    scene.end()
-    scene.client.emit_nowait("note", offline="fail")
+def emits(client: Client, happen: Callable[[], Any]) -> None:
+    happen()
+    client.emit_nowait("note", offline="fail")
 
 
-async def asks(scene: Scene) -> None:
+async def asks(client: Client, happen: Callable[[], Any]) -> None:
     """Waits for an answer, whatever happens, and so is told by its request how the connection ended."""
-    asking = asyncio.ensure_future(scene.client.request("park"))
+    asking = asyncio.ensure_future(client.request("park"))
     await asyncio.sleep(0)
-    await scene.reach()
+    happen()
     while not asking.done():
         with suppress(asyncio.CancelledError):
             await asyncio.wait([asking])
     asking.result()
 
 
-async def loses_another(scene: Scene) -> None:
+async def loses_another(client: Client, happen: Callable[[], Any]) -> None:
     raise ConnectionLost(1006, "of another client")
 
 
-async def fails_in_the_end(scene: Scene) -> None:
+async def fails_in_the_end(client: Client, happen: Callable[[], Any]) -> None:
     """Fails for a reason of its own when the connection is lost."""
-    await scene.reach()
+    happen()
     with suppress(asyncio.CancelledError):
         await asyncio.sleep(0)
     raise ExceptionGroup("both", [ConnectionLost(1006, "dropped"), ZeroDivisionError()])
 
 
 LEFT, FAILED = "did not finish, as the connection ended: ", "failed"
-ROWS = [
-    (emits, "refuses", LEFT),
-    (emits, "is lost", LEFT),
-    (emits, "refuses, then is lost", LEFT),
-    (asks, "is lost", LEFT),
-    (asks, "is replaced", LEFT),
-    (asks, "is closed", LEFT),
-    (loses_another, "goes on", FAILED),
-    (fails_in_the_end, "is lost", FAILED),
-]
 
 
+@pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize("event", ["open", "on_reconnect"])
-@pytest.mark.parametrize(("handler", "moment", "said"), ROWS, ids=[f"{row[0].__name__}-{row[1]}" for row in ROWS])
+@pytest.mark.parametrize(
+    ("handler", "moment", "said"),
+    [
+        (emits, "refuses", LEFT),
+        (emits, "is lost", LEFT),
+        (asks, "is lost", LEFT),
+        (asks, "is replaced", LEFT),
+        (asks, "is closed", LEFT),
+        (loses_another, "goes on", FAILED),
+        (fails_in_the_end, "is lost", FAILED),
+    ],
+)
 async def test_a_handler_did_not_fail_if_only_its_connection_did(
-    event: str, handler: Callable[[Scene], Any], moment: str, said: str, caplog: pytest.LogCaptureFixture
+    event: str, handler: Callable[..., Any], moment: str, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    scene = Scene(moment)
-    calls = [handler]
+    client, line = Client(limits=LIMITS, extensions=False), Line()
+    calls, tasks = [handler], list[Any]()
 
     def handle() -> Any:
-        return calls.pop()(scene) if calls else None
+        return calls.pop()(client, lambda: tasks.append(MOMENTS[moment](client, line))) if calls else None
 
     def logged() -> list[tuple[int, str]]:
         lines = [(record.levelno, said_in(record)) for record in caplog.records]
         return [(level, text) for level, text in lines if "the handler of" in text or level >= logging.ERROR]
 
     if event == "open":
-        scene.client.on("open", handle)
+        client.on("open", handle)
     else:
-        first = Line()
-        await scene.client.bind(first)
-        scene.client.on_reconnect(handle)
+        first = ScriptedTransport()
+        await client.bind(first)
+        client.on_reconnect(handle)
         first.lose()
-    scene.start(scene.client.bind(scene.line))
+    tasks.append(asyncio.ensure_future(client.bind(line)))
     await turns_until(logged)
     await turns(5)
-    await scene.client.close()
-    scene.line.lose()
-    await asyncio.gather(*scene.tasks, return_exceptions=True)
+    await client.close()
+    line.lose()
+    await asyncio.gather(*filter(None, tasks), return_exceptions=True)
     [(level, text)] = logged()
     assert level == (logging.INFO if said is LEFT else logging.ERROR)
     assert text.startswith(f"the handler of {event!r}, {handle.__qualname__}, {said}")

@@ -1,4 +1,4 @@
-"""A caller that waits for a connection learns that it is there, or that none will come. In handlers, loops, threads."""
+"""A caller that waits for a connection learns that it is there, or that none will come: in event loops and threads."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from client_driver import LIMITS, begun, lost, never, world
 from core_driver import messages, turns
 from leftovers import nothing_left as nothing_left
 
-from wsrpc import Client, ConnectionLost, RequestTimeout, Retry, Server
+from wsrpc import Client, ConnectionLost, RequestTimeout, Server
 from wsrpc.testing import Line, memory_transports
 
 clean = pytest.mark.usefixtures("nothing_left")
@@ -20,53 +20,16 @@ clean = pytest.mark.usefixtures("nothing_left")
 NOBODY = "ws://127.0.0.1:1/"
 
 
-# ---------------------------------------------------------------- inside handlers
-
-
-@clean
-@pytest.mark.parametrize("how", ["connect", "wait_connected"])
-@pytest.mark.parametrize("where", ["close handler", "except"])
-async def test_without_reconnect_connect_dials_again_and_wait_connected_says_that_none_will_come(
-    where: str, how: str
-) -> None:
-    async with world(reconnect=None) as w:
-        told: asyncio.Queue[int] = asyncio.Queue()
-
-        async def go_on() -> None:
-            try:
-                await getattr(w.client, how)()
-                told.put_nowait(await w.client.request("echo", 0))
-            except ConnectionLost as exc:
-                told.put_nowait(exc.code)
-
-        async def ask() -> None:
-            await lost(w.client.request("park"))
-            if where == "except":
-                await go_on()
-
-        if where == "close handler":
-            w.client.once("disconnect", go_on)
-        asking = asyncio.create_task(ask())
-        await w.parked.wait()
-        w.drop()
-        assert await told.get() == (0 if how == "connect" else 1006)
-        await asking
-
-
 # ---------------------------------------------------------------- event loops and threads
 
 
 @clean
-@pytest.mark.parametrize("name", ["connect", "close", "bind"])
-async def test_in_another_thread_it_is_refused_also_while_it_dials(name: str) -> None:
+async def test_in_another_thread_it_is_refused_also_while_it_dials() -> None:
     async with world(connect=False, url=never) as w:
         connecting = await begun(w.client, w.client.connect(), "connecting")
-
-        async def use() -> None:
-            await (w.client.bind(memory_transports()[0]) if name == "bind" else getattr(w.client, name)())
-
-        with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
-            await asyncio.to_thread(asyncio.run, use())
+        for call in (w.client.connect(), w.client.close(), w.client.bind(memory_transports()[0])):
+            with pytest.raises(RuntimeError, match="run_coroutine_threadsafe"):
+                await asyncio.to_thread(asyncio.run, call)
         assert w.client.state == "connecting" and not connecting.done()
         await w.client.close()
         await lost(connecting)
@@ -116,7 +79,7 @@ def test_a_client_that_was_connected_when_its_loop_ended_says_so() -> None:
         await client.bind(memory_transports()[0])
 
     async def use_again() -> None:
-        for use in (client.connect, client.connect, client.close, client.__aenter__, client.close):
+        for use in (client.connect, client.close, client.__aenter__):
             with pytest.raises(RuntimeError, match="event loop ended"):
                 await use()
             assert client.state == "connected"
@@ -139,21 +102,11 @@ async def test_after_close_the_same_error_is_raised_again_and_again_with_the_sam
             await client.wait_connected()
         depths.add(len(caught.traceback))
     assert len(depths) == 1
-    with pytest.raises(ConnectionLost, match=r"no connection \(1000 closed on this side\); nothing was sent"):
-        await client.request("x")
-
-
-async def emit_at_once(client: Client) -> None:
-    client.emit_nowait("note")
 
 
 CALLS: dict[str, Callable[[Client], Coroutine[Any, Any, Any]]] = {
     "request": lambda client: client.request("add"),
-    "retry": lambda client: client.request("add", retry=Retry()),
-    "emit": lambda client: client.emit("note"),
-    "emit_nowait": emit_at_once,
     "stream": lambda client: anext(client.stream("count")),
-    "send_raw": lambda client: client.send_raw("text"),
     "wait_connected": lambda client: client.wait_connected(),
 }
 

@@ -62,18 +62,12 @@ TOO_BIG = (MessageTooBig, "max_size is 10")
 RECEIVED: list[tuple[list[Frame], str, dict[str, Any], Any]] = [
     (text("grüße"), "receive", {}, "grüße"),
     (binary(b"\x00\xff"), "receive", {}, b"\x00\xff"),
-    (binary(""), "receive", {}, b""),
     ([(TEXT, b"gr\xc3", MORE), (PING, b"", END), (CONT, b"\xbc\xc3\x9fe", END)], "receive", {}, "grüße"),
-    (text("x" * 11), "receive", AT_MOST_10, TOO_BIG),
     (parts(TEXT, "x" * 6, "x" * 6, "x"), "receive", AT_MOST_10, TOO_BIG),
-    (parts(TEXT, "x" * 6, "x" * 4), "receive", AT_MOST_10, "x" * 10),
-    (text("3"), "receive_text", {}, "3"),
     (binary("3"), "receive_text", {}, (ProtocolError, "expected a text message, got a binary message of 1 bytes")),
-    (binary("3"), "receive_bytes", {}, b"3"),
     (text("3"), "receive_bytes", {}, (ProtocolError, "expected a binary message, got a text message of 1 characters")),
     (binary("7"), "receive_json", {"returns": int}, 7),
     (text('{"to":[1,2]}'), "receive_json", {"returns": Move}, Move((1, 2))),
-    (text("[1,2,3]"), "receive_json", {"max_size": 3}, (MessageTooBig, "max_size is 3")),
     (text("{broken"), "receive_json", {}, (ProtocolError, "expected a JSON value")),
     (text('"7"'), "receive_json", {"returns": int}, (ProtocolError, "Expected `int`, got `str`")),
     (text("[" * 5 + "]" * 5), "receive_json", {}, (ProtocolError, "nested more than 4 deep")),
@@ -98,7 +92,6 @@ async def test_what_is_received_and_an_error_lets_the_connection_go_on(
 @pytest.mark.parametrize(
     ("frames", "pieces", "code"),
     [
-        (binary(bytes(1001)), False, 1009),
         (parts(BINARY, bytes(600), bytes(600)), False, 1009),
         (text(b"\xff"), False, 1007),
         (parts(TEXT, b"\xc3", b""), True, 1007),
@@ -116,18 +109,15 @@ async def test_more_than_the_limit_and_what_is_not_utf8_close(frames: list[Frame
 
 
 async def test_the_size_of_messages_may_change() -> None:
-    wrong: Any
     async with raw_connection(Limits(message=1000)) as (connection, raw):
-        for size in (1001, -1):
-            with pytest.raises(ValueError, match=r"max_size= must .* Limits\.message, which is 1000 here, got"):
-                await connection.receive(max_size=size)
+        with pytest.raises(ValueError, match=r"max_size= must .* Limits\.message, which is 1000 here, got"):
+            await connection.receive(max_size=1001)
         connection.limits = connection.limits.replace(message=5000)
         await send(raw, (TEXT, "x" * 4000, END))
         assert len(await connection.receive(max_size=5000)) == 4000
         connection.limits = connection.limits.replace(message=600)
-        for wrong, error in ((connection.limits.replace(depth=3), ValueError), (5, TypeError)):
-            with pytest.raises(error, match=r"connection\.limits"):
-                connection.limits = wrong
+        with pytest.raises(ValueError, match=r"connection\.limits"):
+            connection.limits = connection.limits.replace(depth=3)
         await send(raw, (TEXT, "x" * 601, END))
         assert (await raw.next_of(CLOSE)).code == 1009
 
@@ -210,11 +200,10 @@ async def test_cancelling_receive_loses_nothing_not_even_in_the_midst_of_a_messa
 
 
 @pytest.mark.parametrize("size", [100, 0])
-@pytest.mark.parametrize("less", [0, 1])
-async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int, less: int) -> None:
+async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int) -> None:
     """Also by empty messages: each counts for 64 bytes more than it has."""
     transport, each = ScriptedTransport(), size + 64
-    bound = 6 * each - less
+    bound = 6 * each
     async with raw_accepted(transport, Limits(high_water=bound)) as connection:
         waiting = 0
         while transport.receiving:
@@ -229,17 +218,14 @@ async def test_while_nobody_receives_the_other_side_is_slowed_down(size: int, le
 
 async def test_closing_reads_on_but_keeps_nothing() -> None:
     async with raw_connection(Limits(high_water=1000)) as (connection, raw):
-        much = [(BINARY, bytes(900), END)] * 100
-        await send(raw, *much)
-        assert await connection.receive() == bytes(900)
         closing = asyncio.create_task(connection.close(1000, "enough"))
         await raw.next_of(CLOSE)
-        await send(raw, *much)
+        await send(raw, *[(BINARY, bytes(900), END)] * 100)
         await raw.send(raw.close_frame(1000))
         raw.drop()
         await closing
         assert connection.ended is not None and connection.ended.user_closed
-        assert len([message async for message in connection]) < 100
+        assert [message async for message in connection] == []
 
 
 # ---------------------------------------------------------------- the end
@@ -249,7 +235,6 @@ async def test_closing_reads_on_but_keeps_nothing() -> None:
     ("end", "midway", "code", "reason"),
     [
         ((4321, "bye"), False, 4321, "bye"),
-        ((None, ""), False, 1005, ""),
         (None, False, 1006, None),
         (None, True, 1006, None),
     ],

@@ -71,26 +71,16 @@ def test_generators_stream_and_uploads_are_iterators(served: Served, client: Cli
     def sum_(start: int, numbers: Iterator[int]) -> list[Any]:
         return [start + sum(numbers), in_worker()]
 
-    @client.on("doubled")
-    def doubled(numbers: Iterator[int]) -> Iterator[int]:
-        for number in numbers:
-            yield 2 * number
-
-    async def read(stream: wsrpc.Stream[int], most: int = 100) -> list[int]:
-        found: list[int] = []
-        async with stream as numbers:
-            async for number in numbers:
-                found.append(number)
-                if len(found) == most:
-                    break
-        return found
+    async def read() -> None:
+        assert [number async for number in peer.stream("count", 5)] == [0, 1, 2, 3, 4]
+        assert closed.is_set()
+        closed.clear()
+        async with peer.stream("count", 10**9) as numbers:
+            assert await anext(numbers) == 0
 
     peer = served.peer()
-    assert served.run(read(peer.stream("count", 5, returns=int))) == [0, 1, 2, 3, 4]
-    assert served.run(read(peer.stream("doubled", send=range(5), returns=int))) == [0, 2, 4, 6, 8]
     assert served.run(peer.request("sum", 1, send=range(100))) == [4951, True]
-    closed.clear()
-    assert served.run(read(peer.stream("count", 10**9, returns=int), 2)) == [0, 1]
+    served.run(read())
     assert closed.wait(8)
 
 
@@ -98,10 +88,6 @@ def test_generators_stream_and_uploads_are_iterators(served: Served, client: Cli
 
 
 async def refused() -> None: ...
-
-
-async def refused_too() -> AsyncIterator[int]:
-    yield 1
 
 
 def wants_peer(peer: wsrpc.Peer) -> None: ...
@@ -113,17 +99,15 @@ def wants_channel(channel: wsrpc.AnonymousChannel) -> None: ...
 def wants_items(items: AsyncIterator[int]) -> None: ...
 
 
-@pytest.mark.parametrize("function", [refused, refused_too])
-def test_what_only_an_event_loop_can_run_is_refused(client: Client, function: Any) -> None:
+def test_what_only_an_event_loop_can_run_is_refused(client: Client) -> None:
     ways: list[Callable[[Any], Any]] = [
-        *(client.on("x"), client.once("x"), client.on("open"), client.of("named").on("x")),
-        *(client.on_raw, client.on_reconnect),
+        *(client.on("x"), client.once("x"), client.of("named").on("x"), client.on_raw, client.on_reconnect),
     ]
     for register in ways:
         with pytest.raises(
             TypeError, match=r"is a plain function, which runs in a thread; got the `async def` .*refused"
         ):
-            register(function)
+            register(refused)
 
 
 @pytest.mark.parametrize(
@@ -132,7 +116,6 @@ def test_what_only_an_event_loop_can_run_is_refused(client: Client, function: An
         (lambda client: client.on("x", wants_peer), r"event loop can use.*: annotate it wsrpc\.blocking\.Peer"),
         (lambda client: client.on("x", wants_channel), r"annotate it wsrpc\.blocking\.AnonymousChannel"),
         (lambda client: client.on("x", wants_items), r"annotate it collections\.abc\.Iterator\[\.\.\.\]"),
-        (lambda client: client.on(in_worker), "the event's name comes first"),
     ],
 )
 def test_mistakes_in_registrations_say_what_to_do(register: Callable[[Client], Any], said: str) -> None:
@@ -149,11 +132,7 @@ def yields_and_leaves() -> Iterator[int]:
     sys.exit(3)
 
 
-def reads_and_leaves(numbers: Iterator[int]) -> None:
-    sys.exit(next(numbers))
-
-
-@pytest.mark.parametrize("handler", [leaves, yields_and_leaves, reads_and_leaves])
+@pytest.mark.parametrize("handler", [leaves, yields_and_leaves])
 def test_sys_exit_fails_the_handler_and_not_the_client(
     served: Served, client: Client, caplog: pytest.LogCaptureFixture, handler: Any
 ) -> None:
@@ -164,7 +143,7 @@ def test_sys_exit_fails_the_handler_and_not_the_client(
         if handler is yields_and_leaves:
             assert [number async for number in peer.stream("leave", timeout=None)] == []
         else:
-            await peer.request("leave", send=[3] if handler is reads_and_leaves else None, timeout=None)
+            await peer.request("leave", timeout=None)
 
     with pytest.raises(RemoteError):
         served.run(ask())
@@ -172,8 +151,9 @@ def test_sys_exit_fails_the_handler_and_not_the_client(
     assert "SystemExit(3) was raised in a thread of wsrpc.blocking, where it does not end the program" in caplog.text
 
 
-@pytest.mark.parametrize("stop", [SystemExit(3), KeyboardInterrupt()])
-def test_a_source_that_wants_to_end_the_program_fails_its_call(client: Client, stop: BaseException) -> None:
+def test_a_source_that_wants_to_end_the_program_fails_its_call(client: Client) -> None:
+    stop = SystemExit(3)
+
     def source() -> Iterator[int]:
         yield 1
         raise stop
@@ -231,17 +211,3 @@ def test_a_handler_may_close_the_client(served: Served) -> None:
     served.run(served.peer().emit("leave"))
     assert closed.wait(8)
     assert client.state == "closed"
-
-
-def test_a_handler_that_never_ends_holds_up_no_close(served: Served) -> None:
-    go_on, begun = threading.Event(), threading.Event()
-    with Client(served.url, limits=wsrpc.Limits(close_timeout=0.01)) as client:
-
-        @client.on("wait")
-        def wait() -> None:
-            begun.set()
-            go_on.wait()
-
-        served.run(served.peer().emit("wait"))
-        begun.wait()
-    go_on.set()

@@ -84,13 +84,3 @@ def test_a_blocking_method_takes_the_same_arguments(name: str, method: str) -> N
         wanted = {each: how for each, how in parameters(expected).items() if f"{owner}.{each}=" not in LEFT_OUT}
         assert parameters(made) == wanted
         assert [*parameters(made)] == [*wanted]
-
-
-def test_the_table_names_only_what_exists() -> None:
-    for entry in LEFT_OUT:
-        owner, _, name = entry.rpartition(".")
-        if name.endswith("="):
-            function = wsrpc.Client.__init__ if owner == "Client" else getattr(wsrpc.Peer, owner)
-            assert name[:-1] in inspect.signature(function).parameters
-        else:
-            assert hasattr(wsrpc.Peer if owner == "*" else getattr(wsrpc, owner), name)
