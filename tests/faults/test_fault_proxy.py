@@ -336,7 +336,8 @@ def test_what_is_no_websocket_has_no_frames() -> None:
 async def test_the_next_frame_with_a_payload_is_cut_in_the_middle(size: int, direction: Direction) -> None:
     up = direction == "up"
     frame = build_frame(BINARY, os.urandom(size), masked=up)
-    half = frame[: len(frame) - size + size // 2]
+    header = len(frame) - size
+    half = frame[: header + size // 2]
     async with bench() as b:
         sender, receiver = await b.line(direction, opened=True)
         await passes(sender, receiver, frame)
@@ -348,9 +349,9 @@ async def test_the_next_frame_with_a_payload_is_cut_in_the_middle(size: int, dir
             await sender.send(frame)
             assert await receiver.to_end() == (half, "reset"), "a new connection is opened and then cut"
         sender, receiver = await b.line(direction, opened=True)
-        await passes(sender, receiver, frame[:1])
+        await passes(sender, receiver, frame[:header])
         async with b.proxy.mid_frame(direction):
-            await passes(sender, receiver, frame[1:])  # it was half through
+            await passes(sender, receiver, frame[header:])  # it had begun
         await passes(sender, receiver, frame)
 
 
