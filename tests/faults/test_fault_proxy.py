@@ -103,7 +103,7 @@ class Bench:
 
 @asynccontextmanager
 async def bench() -> AsyncGenerator[Bench]:
-    async with raw_server(receive_buffer=8192) as server, FaultProxy(server.url) as proxy:
+    async with raw_server() as server, FaultProxy(server.url) as proxy:
         made = Bench(server, proxy)
         yield made
         for sock in made.clients:
