@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Generator
 from contextlib import contextmanager
 from itertools import count, pairwise
 from typing import Any
@@ -24,6 +24,14 @@ End = tuple[str, str]
 async def turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+async def in_order(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    expected = 0
+    async for item in items:
+        assert item == expected
+        yield item
+        expected += 1
 
 
 class Ledger:
@@ -92,18 +100,11 @@ class Ledger:
 
     async def upload(self, n: int, items: AsyncIterator[int]) -> int:
         with self._runs(n):
-            expected = 0
-            async for item in items:
-                assert item == expected, f"upload {n}: {item} after {expected - 1}"
-                expected += 1
-            return expected
+            return len([item async for item in in_order(items)])
 
     async def translate(self, n: int, items: AsyncIterator[int]) -> AsyncIterator[str]:
         with self._runs(n, streams=True):
-            expected = 0
-            async for item in items:
-                assert item == expected, f"translate {n}: {item} after {expected - 1}"
-                expected += 1
+            async for item in in_order(items):
                 yield str(item)
 
     async def talk(self, n: int, channel: AnonymousChannel) -> None:
@@ -115,15 +116,8 @@ class Ledger:
 
     async def call(self, caller: Client | Peer) -> str:
         """Something at random, to its end, which is returned. Raises whatever is no `ConnectionLost`."""
-        ways: list[Callable[..., Coroutine[Any, Any, None]]] = [
-            *(self._request for _ in range(5)),
-            self._download,
-            self._break_off,
-            self._upload,
-            self._translate,
-            self._converse,
-        ]
-        way = self.dice.choice(ways)
+        others = [self._download, self._break_off, self._upload, self._translate, self._converse]
+        way = self.dice.choice([self._request] * 5 + others)
         n = next(self.numbers)
         self.begun += 1
         options = {"offline": "fail"} if self.offline and self.dice.random() < 0.2 else {}
@@ -136,46 +130,36 @@ class Ledger:
         self.ends[n] = (way.__name__.strip("_"), how)
         return how
 
+    def size(self) -> int:
+        return self.dice.choice((0, 1, 10, 300))  # sometimes more than a window at once
+
     async def _request(self, caller: Client | Peer, n: int, options: Any) -> None:
         pad = "x" * self.dice.randrange(300)
         event = self.dice.choice(("now", "now", "later", "park"))
         assert await caller.request(event, n, pad, returns=int, **options) == n
 
     async def _download(self, caller: Client | Peer, n: int, options: Any) -> None:
-        """To its end; more than a window at once, sometimes."""
-        size = self.dice.choice((0, 1, 10, 300))
-        expected = 0
+        size = self.size()
         async with caller.stream("download", n, size, returns=int, **options) as items:
-            async for item in items:
-                assert item == expected
-                expected += 1
-        assert expected == size
+            assert [item async for item in items] == [*range(size)]
 
     async def _break_off(self, caller: Client | Peer, n: int, options: Any) -> None:
         """One that has no end is left after a while, if it gets that far."""
         enough = self.dice.randrange(600)
-        expected = 0
         async with caller.stream("download", n, ENDLESS, returns=int, **options) as items:
-            async for item in items:
-                assert item == expected
-                expected += 1
-                if expected > enough or self.calm.is_set():
-                    break
-            else:
-                raise AssertionError("a stream without an end has ended")
+            async for item in in_order(items):
+                if item >= enough or self.calm.is_set():
+                    return
+        raise AssertionError("a stream without an end has ended")
 
     async def _upload(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 300))
+        size = self.size()
         assert await caller.request("upload", n, send=self._source(size), returns=int, **options) == size
 
     async def _translate(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 300))
-        expected = 0
+        size = self.size()
         async with caller.stream("translate", n, send=self._source(size), returns=str, **options) as texts:
-            async for text in texts:
-                assert text == str(expected)
-                expected += 1
-        assert expected == size
+            assert [text async for text in texts] == [*map(str, range(size))]
 
     async def _converse(self, caller: Client | Peer, n: int, options: Any) -> None:
         async with await caller.open_channel("talk", n, **options) as channel:
