@@ -6,14 +6,17 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
+import hypothesis.strategies as st
+from hypothesis.stateful import rule
 from leftovers import other_tasks
 from machine import LoopMachine
 
-from wsrpc import Limits, Server
+from wsrpc import ConnectionLost, Limits, Peer, Server, Stream
+from wsrpc._api.registration import Registrar
 from wsrpc.testing import FaultProxy
 
 __all__ = ["TURN", "Place", "WorldMachine"]
@@ -60,6 +63,9 @@ class WorldMachine(LoopMachine):
         self.labels = 0
         self.runs: Counter[int] = Counter()
         self.sends: list[asyncio.Task[None]] = []
+        self.works: list[Any] = []
+        """Calls of either side, each with its ``task`` and whether it was ``cancelled``."""
+        self.sources = 0
         self.gate = asyncio.Event()
 
     async def turns(self, count: int = 20) -> None:
@@ -84,6 +90,76 @@ class WorldMachine(LoopMachine):
         old = getattr(self, gate)
         setattr(self, gate, asyncio.Event())
         self.inside(old.set)
+
+    # ------------------------------------------------------------ what both sides serve
+
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
+        def now(number: int) -> int:
+            self.starts(number)
+            return number
+
+        async def park(number: int) -> int:
+            self.starts(number)
+            await self.gate.wait()
+            return number
+
+        handlers: tuple[Callable[..., Any], ...] = (now, park, self.items, *more)
+        for handler in handlers:
+            side.on(handler.__name__, handler)
+
+    def starts(self, number: int) -> None:
+        self.runs[number] += 1
+
+    async def items(self, count: int, size: int) -> AsyncIterator[list[Any]]:
+        """Items with pauses until the gate is opened: a stream of either side, or an upload."""
+        self.sources += 1
+        try:
+            for number in range(count):
+                if number % 4 == 3:
+                    await self.gate.wait()
+                yield [number, "x" * size]
+        finally:
+            self.sources -= 1
+
+    # ------------------------------------------------------------ what both models do
+
+    async def read_items(self, items: Stream[list[Any]], count: int, most: int) -> None:
+        """Read ``most`` of ``count`` items. There are no gaps, whatever happens."""
+        got: list[int] = []
+        try:
+            async with items:
+                while len(got) < most:
+                    await self.may_read()
+                    got.append((await anext(items))[0])
+        except StopAsyncIteration:
+            assert len(got) == count, f"{got}, and not {count} items"
+        finally:
+            assert got == list(range(len(got))), got
+
+    async def may_read(self) -> None:
+        """Let readers wait."""
+
+    @rule(which=st.integers(0, 20))
+    def cancel(self, which: int) -> None:
+        running = [work for work in self.works if not work.task.done()]
+        if running:
+            work = running[which % len(running)]
+            work.cancelled = True
+            work.task.cancel()
+
+    @staticmethod
+    async def accept(server: Server, transport: Any) -> None:
+        try:
+            await server.accept(transport)
+        except ConnectionLost:
+            return
+
+    async def check_left(self, peer: Peer) -> None:
+        """Nothing is left of a client that is closed."""
+        assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+        assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
+        await self.until(lambda: not other_tasks(), "no task is left")
+        assert self.sources == 0, "a source was not closed"
 
     def leave_world(self) -> None:
         """Nothing is left here if all went well; if not, what is said of that is not to be lost in other complaints."""

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from client_ledger import Call, Events, Life, check_call
+from client_ledger import Call, Events, Life
 from client_world import Place, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from leftovers import FreezesOlderObjects, living_objects, open_sockets, other_tasks
+from leftovers import FreezesOlderObjects, living_objects, open_sockets
 from tenacity import wait_fixed
 from websockets.exceptions import InvalidHandshake
 
@@ -66,10 +66,8 @@ class ClientLife(WorldMachine):
         super().__init__()
         self.sockets = open_sockets()
         self.life = Life()
-        self.calls: list[Call] = []
         self.there, self.here = Events(), Events()
         self.reads: list[asyncio.Task[None]] = []
-        self.sources = 0
         self.orders: list[tuple[str, int]] = []
         """What the user has said to the client, with how much had happened by then."""
         self.ordered: list[asyncio.Task[None]] = []
@@ -161,23 +159,14 @@ class ClientLife(WorldMachine):
         server.on("ping", lambda: "pong")
         self.register(server)
 
-    def register(self, side: Registrar) -> None:
-        def now(number: int) -> int:
-            self.runs[number] += 1
-            return number
-
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
         async def later(number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             await asyncio.sleep(0)
             return number
 
-        async def park(number: int) -> int:
-            self.runs[number] += 1
-            await self.gate.wait()
-            return number
-
         async def ask_back(peer: Peer, number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             try:
                 await peer.request("now", -number, timeout=5)
             except (ConnectionLost, QueueFull, RequestTimeout):
@@ -187,18 +176,7 @@ class ClientLife(WorldMachine):
         async def hold() -> None:
             await self.gate.wait()
 
-        async def items(count: int) -> AsyncIterator[int]:
-            self.sources += 1
-            try:
-                for number in range(count):
-                    if number % 3 == 2:
-                        await self.gate.wait()
-                    yield number
-            finally:
-                self.sources -= 1
-
-        for handler in (now, later, park, ask_back, hold, items):
-            side.on(handler.__name__, handler)
+        super().register(side, later, ask_back, hold)
 
     def opened_here(self, peer: Peer) -> None:
         self.life.opened(peer.info.query["n"])
@@ -304,12 +282,6 @@ class ClientLife(WorldMachine):
             if said == len(self.orders):
                 assert self.client.state == "connected", self.client
 
-    async def accept(self, server: Server, transport: Any) -> None:
-        try:
-            await server.accept(transport)
-        except ConnectionLost as lost:
-            assert lost.code == 1012  # noqa: PT017 - no error is right too
-
     async def close(self) -> None:
         said = self.say("close")
         await self.client.close()
@@ -354,7 +326,7 @@ class ClientLife(WorldMachine):
         if retry:
             options |= {"retry": Retry(wait=wait_fixed(0.5)), "idempotent": idempotent}
         task = self.loop.create_task(self.client.request(kind, self.number, **options))
-        self.calls.append(Call(self.number, task, timeout=timeout, idempotent=retry and idempotent))
+        self.works.append(Call(self.number, task, timeout=timeout, idempotent=retry and idempotent))
 
     @rule(which=some, kind=kinds, timeout=timeouts)
     def call_from_there(self, which: int, kind: str, timeout: float | None) -> None:
@@ -363,15 +335,7 @@ class ClientLife(WorldMachine):
             self.number += 1
             peer = peers[which % len(peers)]
             task = self.loop.create_task(peer.request(kind, self.number, timeout=timeout))
-            self.calls.append(Call(self.number, task, timeout=timeout))
-
-    @rule(which=some)
-    def cancel(self, which: int) -> None:
-        running = [call for call in self.calls if not call.task.done()]
-        if running:
-            call = running[which % len(running)]
-            call.cancelled = True
-            call.task.cancel()
+            self.works.append(Call(self.number, task, timeout=timeout))
 
     @rule(offline=offlines, awaits=st.booleans(), count=st.integers(1, 3))
     def emit(self, offline: Any, awaits: bool, count: int) -> None:
@@ -409,19 +373,14 @@ class ClientLife(WorldMachine):
     @rule(count=st.integers(0, 5), most=st.integers(0, 6), offline=offlines)
     def stream(self, count: int, most: int, offline: Any) -> None:
         async def main() -> None:
-            got: list[int] = []
+            items = self.client.stream("items", count, 0, offline=offline, timeout=20)
             try:
-                async with self.client.stream("items", count, returns=int, offline=offline, timeout=20) as stream:
-                    while len(got) < most:
-                        got.append(await anext(stream))
-            except StopAsyncIteration:
-                assert len(got) == count, got
+                await self.read_items(items, count, most)
             except (ConnectionLost, QueueFull, RequestTimeout):
-                pass
+                return
             except RemoteError as error:
                 # That is how long nobody reads where time passes at once.
                 assert "within 30 s" in str(error)  # noqa: PT017 - no error is right too
-            assert got == list(range(len(got))), got
 
         self.reads.append(self.loop.create_task(main()))
 
@@ -447,14 +406,11 @@ class ClientLife(WorldMachine):
 
     @rule()
     def drop(self) -> None:
-        def main() -> None:
-            for place in self.places:
-                place.drop()
-            for transport in self.memory:
-                transport.abort()
-            self.memory.clear()
-
-        self.inside(main)
+        for place in self.places:
+            self.inside(place.drop)
+        for transport in self.memory:
+            self.inside(transport.abort)
+        self.memory.clear()
 
     @rule(
         place=places,
@@ -538,8 +494,8 @@ class ClientLife(WorldMachine):
         finally:
             waiting.close()
         life.check()
-        for call in self.calls:
-            check_call(call, self.runs[call.number])
+        for call in self.works:
+            call.check(self.runs[call.number])
         self.there.check()
         self.here.check()
         for task in [*self.ordered, *self.reads, *self.sends]:
@@ -574,7 +530,7 @@ class ClientLife(WorldMachine):
         await until(lambda: client.state in rest and not self.refuses, "the client comes to rest")
         self.check_last_order()
         if client.state != "idle":
-            await until(lambda: all(call.task.done() for call in self.calls), "the calls end")
+            await until(lambda: all(call.task.done() for call in self.works), "the calls end")
             await until(lambda: all(task.done() for task in self.reads), "the streams end")
         await self.turns(30)
         await self.check()
@@ -591,19 +547,14 @@ class ClientLife(WorldMachine):
         assert client.state == "closed"
         for place in self.places:
             await place.leave()
-        everything = [*self.sends, *self.reads, *self.accepting, *(call.task for call in self.calls)]
+        everything = [*self.sends, *self.reads, *self.accepting, *(call.task for call in self.works)]
         await until(lambda: all(task.done() for task in everything), "everything ends")
         await self.turns(5)
         await self.check()
         self.there.check_connections(life.labels)
         for task in self.accepting:
             task.result()
-        peers = [client.peer]
-        for peer in peers:
-            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
-        assert self.sources == 0, "a source was not closed"
-        await until(lambda: not other_tasks(), "no task is left")
+        await self.check_left(client.peer)
 
     def check_last_order(self) -> None:
         what, moves = self.orders[-1] if self.orders else ("nothing", 0)
@@ -619,7 +570,7 @@ class ClientLife(WorldMachine):
     def client_is_gone(self) -> None:
         gone = weakref.ref(self.client)
         # The model knows the client, and so do the tracebacks of what it raised.
-        for known in (self.calls, self.sends, self.reads, self.ordered, self.accepting, self.memory):
+        for known in (self.works, self.sends, self.reads, self.ordered, self.accepting, self.memory):
             known.clear()
         self.cancelled.clear()
         del self.client, self.places

@@ -19,7 +19,6 @@ from client_world import TURN, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from leftovers import other_tasks
 from peers_inside import out_of
 from sessions_ledger import Lane, SessionRecord, Work
 from tenacity import wait_fixed
@@ -66,7 +65,6 @@ actions = st.sampled_from(["nothing", "emit", "request", "close", "connect", "bi
 class SessionsMachine(WorldMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.works: list[Work] = []
         self.orders: list[asyncio.Task[None]] = []
         self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in handlers that open")]
         self.sessions: dict[str, SessionRecord] = {}
@@ -84,7 +82,6 @@ class SessionsMachine(WorldMachine):
         self.leapt = 0.0
         self.reads = asyncio.Semaphore(0)
         self.reads_all = False
-        self.sources = 0
         self.on_close = self.on_back = "nothing"
         self.redirects: list[str] = []
         """The hosts to which the next requests of the client are redirected, one after another."""
@@ -185,27 +182,7 @@ class SessionsMachine(WorldMachine):
         _, label, number, _ = text.split(",")
         return label, int(number)
 
-    async def items(self, count: int, size: int) -> AsyncIterator[list[Any]]:
-        """Items with pauses until the gate is opened: a stream of either side, or an upload."""
-        self.sources += 1
-        try:
-            for number in range(count):
-                if number % 4 == 3:
-                    await self.gate.wait()
-                yield [number, "x" * size]
-        finally:
-            self.sources -= 1
-
-    def register(self, side: Registrar) -> None:
-        def now(number: int) -> int:
-            self.starts(number)
-            return number
-
-        async def park(number: int) -> int:
-            self.starts(number)
-            await self.gate.wait()
-            return number
-
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
         async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
             self.starts(number)
             return [item[0] async for item in items]
@@ -214,12 +191,11 @@ class SessionsMachine(WorldMachine):
             async for word in channel.events("word"):
                 await channel.emit("echo", word)
 
-        for handler in (now, park, self.items, take, talk):
-            side.on(handler.__name__, handler)
+        super().register(side, take, talk)
 
     def starts(self, number: int) -> None:
         self.check_starts(current_peer())
-        self.runs[number] += 1
+        super().starts(number)
 
     def check_starts(self, peer: Peer) -> None:
         """See that a handler may start: its side has not closed the connection."""
@@ -476,9 +452,8 @@ class SessionsMachine(WorldMachine):
         self.number += 1
         task = self.loop.create_task(doing(sender, self.number))
         losses = self.losses - (self.client.state in ("closing", "closed"))
-        work = Work(self.number, task, session, losses, self.loop.now + (timeout or TIMEOUT))
-        work.counted = counted
-        self.works.append(work)
+        deadline = self.loop.now + (timeout or TIMEOUT)
+        self.works.append(Work(self.number, task, session, losses, deadline, counted))
 
     @rule(side=sides, which=some, kind=st.sampled_from(["now", "park"]), timeout=st.sampled_from([None, None, 2.0]))
     def request(self, side: int, which: int, kind: str, timeout: float | None) -> None:
@@ -493,19 +468,7 @@ class SessionsMachine(WorldMachine):
     @rule(side=sides, which=some, count=st.integers(0, 9), most=st.integers(0, 12), size=sizes)
     def stream(self, side: int, which: int, count: int, most: int, size: int) -> None:
         async def doing(sender: Any, number: int) -> None:
-            got: list[int] = []
-            try:
-                async with sender.stream("items", count, size) as stream:
-                    while len(got) < most:
-                        if not self.reads_all:
-                            await self.reads.acquire()
-                        try:
-                            got.append((await anext(stream))[0])
-                        except StopAsyncIteration:
-                            assert len(got) == count, f"{got}, and not {count} items"
-                            return
-            finally:
-                assert got == list(range(len(got))), got
+            await self.read_items(sender.stream("items", count, size), count, most)
 
         self.work(side, which, doing, counted=False)
 
@@ -534,13 +497,9 @@ class SessionsMachine(WorldMachine):
     def open_slowly_next(self) -> None:
         self.opens_slowly = True
 
-    @rule(which=some)
-    def cancel(self, which: int) -> None:
-        running = [work for work in self.works if not work.task.done()]
-        if running:
-            work = running[which % len(running)]
-            work.cancelled = True
-            work.task.cancel()
+    async def may_read(self) -> None:
+        if not self.reads_all:
+            await self.reads.acquire()
 
     @rule(count=st.integers(1, 12))
     def read(self, count: int) -> None:
@@ -575,11 +534,8 @@ class SessionsMachine(WorldMachine):
             self.order(action)
 
     def order(self, what: str) -> None:
-        doing = {"close": self.close, "connect": self.connect, "bind": self.bind}[what]
+        doing = {"close": self.client.close, "connect": self.connect, "bind": self.bind}[what]
         self.orders.append(self.loop.create_task(doing()))
-
-    async def close(self) -> None:
-        await self.client.close()
 
     async def connect(self) -> None:
         try:
@@ -591,19 +547,13 @@ class SessionsMachine(WorldMachine):
         self.labels += 1
         ours, theirs = memory_transports(path=f"/?n={self.labels}", limits=self.limits)
         self.line.connections.append((ours, theirs))
-        accepting = asyncio.create_task(self.accept(theirs))
+        accepting = asyncio.create_task(self.accept(self.server, theirs))
         try:
             await self.client.bind(ours)
         except ConnectionLost:
             return
         finally:
             await accepting
-
-    async def accept(self, transport: Any) -> None:
-        try:
-            await self.server.accept(transport)
-        except ConnectionLost:
-            return
 
     @precondition(lambda self: hasattr(self, "client"))
     @rule(what=st.sampled_from(["close", "connect", "bind"]), really=seldom)
@@ -828,9 +778,7 @@ class SessionsMachine(WorldMachine):
         for session in self.sessions.values():
             assert session.opened_here == session.closed_here, session.label
             assert session.opened_there == session.closed_there, session.label
-        assert (client.peer.pending, client.peer.active, client.peer.channels) == (0, 0, 0), client
-        await until(lambda: not other_tasks(), "no task is left")
-        assert self.sources == 0, "a source was not closed"
+        await self.check_left(client.peer)
 
     async def check_whole(self) -> None:
         """Nothing is lost in the session that there is, and nothing is left of what is over."""

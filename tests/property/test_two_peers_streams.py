@@ -22,7 +22,6 @@ from wsrpc import (
     Limits,
     Overloaded,
     Peer,
-    RemoteError,
     RequestTimeout,
     RpcError,
     Stream,
