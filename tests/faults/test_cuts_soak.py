@@ -17,7 +17,7 @@ import pytest
 from effort import SOAK
 from leftovers import living_objects, other_tasks, turns_until
 from tenacity import wait_none
-from traffic import Ledger, Notes, turns
+from traffic import WAYS, Ledger, Notes, turns
 
 from wsrpc import Client, ConnectionLost, Limits, Peer, Reconnect, ReconnectInfo, Server
 from wsrpc.testing import FaultProxy
@@ -273,9 +273,6 @@ async def play(s: Story, cuts: int) -> None:
     assert grown < LEFT, f"{grown} bytes more than before"
 
 
-WAYS = ("request", "download", "break_off", "upload", "translate", "converse")
-
-
 @pytest.mark.timeout(600 if SOAK else 90)
 @pytest.mark.parametrize(("seed", "extensions"), [(1, True), (2, True), (3, False)])
 async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
@@ -287,7 +284,7 @@ async def test_whatever_is_cut_each_call_ends_once_and_nothing_runs_twice(
         for ledger in (s.up, s.down):
             # Every sort of end, or the test would prove nothing.
             sorts = Counter(ledger.outcomes.keys())
-            for what in WAYS:
+            for what in {*WAYS} - {"park"}:  # which rarely ends by itself
                 assert sorts[what, "value", "ran"] and sorts[what, "unknown", "ran"]
                 assert sorts[what, "unknown", "did not run"]
             assert any(how == "not_sent" for _, how, _ in sorts)
