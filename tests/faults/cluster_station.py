@@ -31,7 +31,7 @@ from wsrpc_adapters.redis import RedisEngine
 
 __all__ = [
     *("ENGINES", "NUMBERS"),
-    *("Call", "Emitted", "Gap", "Heard", "Note", "Parked", "Ran", "Unparked", "Up", "address"),
+    *("Call", "Emitted", "Gap", "Heard", "Note", "Ran", "Unparked", "Up", "address"),
 ]
 
 ENGINES: dict[str, Callable[[str], Engine]] = {"nats": NatsEngine, "redis": RedisEngine}
@@ -77,10 +77,7 @@ class Call(Note):
 
 class Ran(Note):
     number: int
-
-
-class Parked(Note):
-    number: int
+    parked: bool
 
 
 class Unparked(Note):
@@ -252,8 +249,8 @@ class Station:
 
     # ------------------------------------------------------------ what others call here
 
-    def _ran(self, number: int) -> None:
-        self.note(Ran(number))
+    def _ran(self, number: int, *, parked: bool = False) -> None:
+        self.note(Ran(number, parked))
 
     def _at_once(self, number: int) -> int:
         self._ran(number)
@@ -274,8 +271,7 @@ class Station:
         return sum([item async for item in items])
 
     async def _park(self, number: int) -> None:
-        self._ran(number)
-        self.note(Parked(number))
+        self._ran(number, parked=True)
         self._parked_here.add(number // NUMBERS)
         self._parked_one_more.set()
         try:

@@ -29,7 +29,6 @@ from cluster_station import (
     Gap,
     Heard,
     Note,
-    Parked,
     Ran,
     Unparked,
     Up,
@@ -346,10 +345,10 @@ def check_ends(journals: list[Journal], ends: dict[int, float]) -> None:
     unparked: list[float] = []
     for journal in journals:
         at = {note.number: note.at for note in journal[Unparked]}
-        for parked in journal[Parked]:
-            caller = parked.number // NUMBERS
-            if caller in ends and journal.number not in ends:
-                unparked.append(at.get(parked.number, float("inf")) - ends[caller])
+        for ran in journal[Ran]:
+            caller = ran.number // NUMBERS
+            if ran.parked and caller in ends and journal.number not in ends:
+                unparked.append(at.get(ran.number, float("inf")) - ends[caller])
     print(f"others know of a death after {max(took):.3f} s, and its handlers are cancelled after {max(unparked):.3f} s")
     assert not slow, slow[:5]
     assert max(unparked) <= ENDED

@@ -417,16 +417,6 @@ async def test_a_delay_is_at_least_that_long_keeps_the_order_and_bounds_what_is_
         await sending
 
 
-def test_the_same_seed_draws_the_same_jitter() -> None:
-    drawn: list[list[float]] = []
-    for seed in (1, 1, 2):
-        troubles = FaultProxy("ws://127.0.0.1/", seed=seed)._troubles["up"]
-        troubles.delays.append((1.0, 0.5))
-        drawn.append([troubles.draw_delay() for _ in range(5)])
-    assert drawn[0] == drawn[1] != drawn[2]
-    assert all(1.0 <= delay <= 1.5 for delay in drawn[0]) and len(set(drawn[0])) == 5
-
-
 async def test_a_slow_connection_takes_its_time_in_each_direction() -> None:
     data = os.urandom(2000)
     async with bench() as b:

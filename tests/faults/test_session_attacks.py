@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from leftovers import turns_until
-from raw_websocket import CLOSE, TEXT, RawPeer, raw_client, raw_server
+from raw_websocket import CLOSE, TEXT, RawPeer, raw_client
 
-from wsrpc import Client, Handshake, Limits, Peer, Reconnect, Server, SessionLost
+from wsrpc import Handshake, Limits, Peer, Server
 
 RESUMES = "Wsrpc-Resume: 1"
 
@@ -250,27 +250,3 @@ async def test_a_client_whose_sessions_fill_the_memory_ends_its_own(
             await turns_until(lambda: not any(peer.connected for peer in server.peers))
         assert 2 < len(server.peers) < 20, "the bound is reached"
         assert peer.detached
-
-
-# ---------------------------------------------------------------- a server that is no good
-
-
-async def test_a_reason_that_a_client_does_not_know_is_shown_in_short() -> None:
-    async with asyncio.timeout(20), raw_server() as server:
-        client = Client(server.url, reconnect=Reconnect(initial=0.001, max=0.001))
-        connecting = asyncio.create_task(client.connect())
-        raw = await server.accept()
-        assert (await hear(raw))["t"] == "hello"
-        await say(raw, t="welcome", features=["resume"], limits={}, sid="s", token="t", ttl=60)
-        await connecting
-        asked = asyncio.create_task(client.request("add"))
-        await raw.next_of(TEXT)
-        raw.drop()
-        raw = await server.accept()
-        assert (await hear(raw))["sid"] == "s"
-        await say(raw, t="gone", why="x\n" * 1000)
-        with pytest.raises(SessionLost) as caught:
-            await asked
-        assert "x\\nx" in caught.value.reason and len(caught.value.reason) < 300
-        raw.drop()
-        await client.close()

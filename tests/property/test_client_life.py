@@ -58,6 +58,7 @@ places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])
 offlines = st.sampled_from([None, None, "queue", "fail"])
 timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
+orders = st.sampled_from(["connect", "bind", "close"])
 some = st.integers(0, 20)
 
 
@@ -220,12 +221,9 @@ class ClientLife(WorldMachine):
     # ------------------------------------------------------------ connect, bind and close
 
     def order(self, what: str, place: int, *, real: bool = False) -> None:
-        if what == "connect" and self.with_url:
-            self.ordered.append(self.loop.create_task(self.connect()))
-        elif what == "bind":
-            self.ordered.append(self.loop.create_task(self.bind(place, real)))
-        elif what == "close":
-            self.ordered.append(self.loop.create_task(self.close()))
+        if what != "connect" or self.with_url:
+            doing = {"connect": self.connect, "close": self.close}.get(what, partial(self.bind, place, real))
+            self.ordered.append(self.loop.create_task(doing()))
 
     def say(self, what: str) -> int:
         self.orders.append((what, len(self.life.moves)))
@@ -288,34 +286,27 @@ class ClientLife(WorldMachine):
         if said == len(self.orders):
             assert self.client.state == "closed", self.client
 
-    @rule(what=st.sampled_from(["connect", "bind", "close"]), place=places, real=st.booleans())
-    def say_it(self, what: str, place: int, real: bool) -> None:
-        self.order(what, place, real=real)
-
     @rule(place=places)
     def connect_or_bind(self, place: int) -> None:
         self.order("connect" if self.with_url else "bind", place)
         self.run(self.turns(20))
 
-    @rule(whats=st.lists(st.sampled_from(["connect", "bind", "close"]), min_size=2, max_size=4), place=places)
-    def say_several(self, whats: list[str], place: int) -> None:
+    @rule(whats=st.lists(orders, min_size=1, max_size=4), place=places, real=st.booleans())
+    def say_several(self, whats: list[str], place: int, real: bool) -> None:
         for what in whats:
-            self.order(what, place)
+            self.order(what, place, real=real)
 
-    @rule(what=st.sampled_from(["connect", "bind", "close"]))
+    @rule(what=orders)
     def say_it_from_the_next_close_handler(self, what: str) -> None:
         self.on_close = what
 
-    def cancel_one(self, tasks: list[asyncio.Task[None]], which: int) -> None:
-        running = [task for task in tasks if not task.done()]
+    @rule(which=some, streams=st.booleans())
+    def cancel_an_order_or_a_stream(self, which: int, streams: bool) -> None:
+        running = [task for task in (self.reads if streams else self.ordered) if not task.done()]
         if running:
             task = running[which % len(running)]
             self.cancelled.add(task)
             task.cancel()
-
-    @rule(which=some)
-    def cancel_an_order(self, which: int) -> None:
-        self.cancel_one(self.ordered, which)
 
     # ------------------------------------------------------------ calls
 
@@ -383,10 +374,6 @@ class ClientLife(WorldMachine):
                 assert "within 30 s" in str(error)  # noqa: PT017 - no error is right too
 
         self.reads.append(self.loop.create_task(main()))
-
-    @rule(which=some)
-    def cancel_a_stream(self, which: int) -> None:
-        self.cancel_one(self.reads, which)
 
     # ------------------------------------------------------------ the network, the servers and time
 

@@ -561,13 +561,9 @@ class SessionsMachine(WorldMachine):
         if really:
             self.order(what)
 
-    @rule(action=actions)
-    def act_in_the_next_close_handler(self, action: str) -> None:
-        self.on_close = action
-
-    @rule(action=actions)
-    def act_in_the_next_reconnect_handler(self, action: str) -> None:
-        self.on_back = action
+    @rule(action=actions, handler=st.sampled_from(["on_close", "on_back"]))
+    def act_in_the_next_handler(self, action: str, handler: str) -> None:
+        setattr(self, handler, action)
 
     @rule(which=some, really=seldom)
     def close_from_there(self, which: int, really: bool) -> None:
