@@ -110,7 +110,7 @@ fmt: $(STAMPS)/dev
 soak: $(STAMPS)/dev $(STAMPS)/npm
 	$(WITH_VENV) WSRPC_SOAK=1 $(BIN)/python -m pytest --timeout=3600 tests/property \
 	  tests/faults/test_cuts_soak.py tests/faults/test_server_killed.py \
-	  tests/faults/test_cluster_soak.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
+	  tests/faults/test_cluster_soak.py tests/faults/test_memory.py interop/test_js_fuzz.py interop/test_contracts_typescript.py $(ARGS)
 
 # It goes on where it was stopped. The tests are recorded once: remove build/mutants after they or the code change.
 mutants: $(STAMPS)/dev $(STAMPS)/npm go engines

@@ -1,4 +1,4 @@
-"""A process of a cluster under load: ``python cluster_station.py KIND URL SLOT NUMBER JOURNAL``.
+"""A process of a cluster under load: ``python cluster_station.py KIND URL SLOT NUMBER JOURNAL SLOTS``.
 
 It is a server with clients of its own. It calls the clients of all processes, this one included, and emits to a room
 that all clients are in. Whatever happens is written into its journal before anything else, so that what was told to
@@ -15,7 +15,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -29,11 +29,12 @@ from wsrpc.engine import Engine
 from wsrpc_adapters.nats import NatsEngine
 from wsrpc_adapters.redis import RedisEngine
 
-__all__ = ["ENGINES", "ITEMS", "NUMBERS", "SLOTS", "Station", "address"]
+__all__ = [
+    *("ENGINES", "NUMBERS"),
+    *("Call", "Emitted", "Gap", "Heard", "Note", "Ran", "Unparked", "Up", "address"),
+]
 
 ENGINES: dict[str, Callable[[str], Engine]] = {"nats": NatsEngine, "redis": RedisEngine}
-SLOTS = 4
-"""Places for processes. One that is started in place of another has its slot."""
 NUMBERS = 10_000_000
 """Numbers of calls that each process has for itself."""
 ITEMS = 40
@@ -47,28 +48,86 @@ def address(slot: int) -> str:
     return f"desk/{slot}"
 
 
+# ---------------------------------------------------------------- what is written down
+
+
+class Note(msgspec.Struct, tag=True, array_like=True):
+    """One line of a journal."""
+
+
+class Up(Note):
+    slot: int
+    node: str
+    at: float
+
+
+class Call(Note):
+    number: int
+    kind: str
+    slot: int
+    ended: str
+    began: float
+    at: float
+    why: str
+
+    @property
+    def seconds(self) -> float:
+        return self.at - self.began
+
+
+class Ran(Note):
+    number: int
+    parked: bool
+
+
+class Unparked(Note):
+    number: int
+    at: float
+
+
+class Emitted(Note):
+    sender: str
+    n: int
+    began: float
+    missed: list[str]
+
+
+class Heard(Note):
+    client: str
+    sender: str
+    n: int
+
+
+class Gap(Note):
+    at: float
+
+
+# ---------------------------------------------------------------- the process
+
+
 class Station:
     """One process.
 
     Args:
-        slot: its place.
+        slot: its place. One that is started in place of another has its slot.
         number: of the process. No other one has it.
         slots: how many places there are.
     """
 
-    def __init__(self, engine: Engine, slot: int, number: int, journal: Path, slots: int = SLOTS) -> None:
+    def __init__(self, engine: Engine, slot: int, number: int, journal: Path, slots: int) -> None:
         self.slot = slot
         self.number = number
         self.addresses = [address(slot), f"own/{number}"]
-        self._slots: list[int] = [*range(slots)]
+        self._slots = slots
+        self._others = [each for each in range(slots) if each != slot]
         self._journal = os.open(journal, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         self._last = number * NUMBERS
         self._over = False
         self._answered: dict[int, float] = {}
         """When the latest call began that was answered from each slot."""
         self._progress = asyncio.Event()
-        self._load: set[asyncio.Task[None]] = set()
-        self._parked: set[asyncio.Task[None]] = set()
+        self._load: list[asyncio.Task[None]] = []
+        self._parked: list[asyncio.Task[None]] = []
         self._parked_here: set[int] = set()
         """The numbers of the processes that have parked a request here."""
         self._parked_one_more = asyncio.Event()
@@ -78,8 +137,8 @@ class Station:
         self.server = Server(cluster=self.cluster)
         self._prepare()
 
-    def note(self, *what: object) -> None:
-        os.write(self._journal, msgspec.json.encode(what) + b"\n")
+    def note(self, note: Note) -> None:
+        os.write(self._journal, msgspec.json.encode(note) + b"\n")
 
     # ------------------------------------------------------------ the beginning and the end
 
@@ -94,11 +153,11 @@ class Station:
 
         @self.cluster.on_gap
         def gap(room: Any) -> None:
-            self.note("gap", time.monotonic())
+            self.note(Gap(time.monotonic()))
 
     def _client(self, url: str, own: str) -> Client:
         client = Client(f"{url}?address={own}", proxy=None)
-        client.on("said", lambda sender, n: self.note("heard", own, sender, n, time.monotonic()))
+        client.on("said", lambda sender, n: self.note(Heard(own, sender, n)))
         for handler in (self._at_once, self._later, self._items, self._total, self._park):
             client.on(handler.__name__.removeprefix("_"), handler)
         return client
@@ -110,21 +169,17 @@ class Station:
         for own in self.addresses:
             client = self._client(listener.url, own)
             self._clients.append(await self._stack.enter_async_context(client))
-        self.note("up", self.slot, self.cluster.nodes[0], time.monotonic())
+        self.note(Up(self.slot, await self.node(), time.monotonic()))
         self._idle = _running()
-        kinds = (self._request, self._stream, self._upload)
-        loads: list[Coroutine[Any, Any, None]] = [
-            self._emit_on("", nowait=False),
-            self._emit_on(" nowait", nowait=True),
-            self._local_calls_on(),
-            self._call_every_moment(),
-        ]
-        for number in range(CALLERS):
-            loads += [self._call_on(kind) for kind in kinds]
-            loads.append(self._park_on(number))
-        for load in loads:
-            task = asyncio.create_task(load)
-            self._load.add(task)
+        kinds = {"request": self._request, "stream": self._stream, "upload": self._upload}
+        loads = [self._call_on(kind, self._other, call) for kind, call in kinds.items() for _ in range(CALLERS)]
+        loads += [self._call_on("local", lambda: self.slot, self._request), self._call_every_moment()]
+        loads += [self._emit_on("", nowait=False), self._emit_on(" nowait", nowait=True)]
+        self._load = [asyncio.create_task(load) for load in loads]
+        # Requests that end only with a connection. The first goes to the process that is never killed, if that is
+        # another one; it then sees how it ends.
+        for to in (self._other, lambda: 0 if self.slot else self._other()):
+            self._parked.append(asyncio.create_task(self._call_on("park", to, self._park_there)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -136,9 +191,8 @@ class Station:
 
     # ------------------------------------------------------------ what a test asks
 
-    async def ask(self, what: str, *args: Any) -> Any:
-        """Answer a question of the test."""
-        return await getattr(self, what)(*args)
+    async def node(self) -> str:
+        return self.cluster.nodes[0]
 
     async def gone(self, node: str, addresses: list[str]) -> float:
         """Wait until nothing is known here of a node that has had the addresses. Return when that was so."""
@@ -158,7 +212,7 @@ class Station:
 
     async def whole(self, since: float) -> float:
         """Wait until a call that began later than ``since`` was answered from each slot. Return when that was so."""
-        while min(self._answered.get(slot, 0.0) for slot in self._slots) < since:
+        while min(self._answered.get(slot, 0.0) for slot in self._others) < since:
             self._progress.clear()
             await self._progress.wait()
         return time.monotonic()
@@ -170,8 +224,8 @@ class Station:
         for task in self._parked:
             task.cancel()
         async with asyncio.timeout(30):
-            for task in self._load:
-                await task
+            await asyncio.gather(*self._parked, return_exceptions=True)
+            await asyncio.gather(*self._load)
         return time.monotonic() - began
 
     async def left(self) -> dict[str, Any]:
@@ -186,24 +240,17 @@ class Station:
         peers: dict[str, Peer] = {f"client {n}": client.peer for n, client in enumerate(self._clients)}
         peers |= {f"peer {n}": peer for n, peer in enumerate(self.server.peers)}
         peers |= {f"node {n}": peer for n, peer in enumerate(member.links.peers)}
-        found: dict[str, Any] = {
-            name: [peer.pending, peer.channels, peer.active]
-            for name, peer in peers.items()
-            if (peer.pending, peer.channels, peer.active) != (0, 0, 0)
-        }
-        if member.relay.joined:
-            found["relay"] = member.relay.joined
-        if len(peers) != 2 * len(self._clients) + len(self._slots) - 1:
+        found: dict[str, Any] = {name: [peer.pending, peer.channels, peer.active] for name, peer in peers.items()}
+        found = {name: counts for name, counts in found.items() if counts != [0, 0, 0]}
+        if len(peers) != 2 * len(self._clients) + self._slots - 1:
             found["peers"] = [*peers]
-        tasks = _running() - self._idle
-        if tasks:
-            found["tasks"] = tasks
-        return found
+        found |= {"relay": member.relay.joined, "tasks": _running() - self._idle}
+        return {name: what for name, what in found.items() if what}
 
     # ------------------------------------------------------------ what others call here
 
-    def _ran(self, number: int) -> None:
-        self.note("ran", number, time.monotonic())
+    def _ran(self, number: int, *, parked: bool = False) -> None:
+        self.note(Ran(number, parked))
 
     def _at_once(self, number: int) -> int:
         self._ran(number)
@@ -216,33 +263,26 @@ class Station:
 
     async def _items(self, number: int) -> AsyncIterator[int]:
         self._ran(number)
-        for item in range(ITEMS):
-            if item % 10 == 0:
-                await asyncio.sleep(random.uniform(0, 0.01))
+        async for item in source():
             yield item
 
     async def _total(self, number: int, items: AsyncIterator[int]) -> int:
         self._ran(number)
-        total = 0
-        async for item in items:
-            total += item
-        return total
+        return sum([item async for item in items])
 
     async def _park(self, number: int) -> None:
-        self._ran(number)
-        self.note("parked", number)
+        self._ran(number, parked=True)
         self._parked_here.add(number // NUMBERS)
         self._parked_one_more.set()
         try:
             await asyncio.Event().wait()
         finally:
-            self.note("unparked", number, time.monotonic())
+            self.note(Unparked(number, time.monotonic()))
 
     # ------------------------------------------------------------ the load
 
     def _other(self) -> int:
-        others = [slot for slot in self._slots if slot != self.slot]
-        return random.choice(others)
+        return random.choice(self._others)
 
     async def _call_once(self, kind: str, slot: int, call: Callable[[str, int], Awaitable[None]]) -> None:
         self._last += 1
@@ -261,68 +301,36 @@ class Station:
         except Exception as exc:
             ended, why = "failed", repr(exc)
         finally:
-            self.note("call", number, kind, slot, ended, began, time.monotonic(), why)
+            self.note(Call(number, kind, slot, ended, began, time.monotonic(), why))
         # Otherwise the load would be as much as the machine can bear, and tell of the machine.
         await asyncio.sleep(random.uniform(0, 0.05))
 
-    async def _call_on(self, call: Callable[[str, int], Awaitable[None]]) -> None:
+    async def _call_on(self, kind: str, slot: Callable[[], int], call: Callable[[str, int], Awaitable[None]]) -> None:
         while not self._over:
-            await self._call_once(call.__name__.removeprefix("_"), self._other(), call)
+            await self._call_once(kind, slot(), call)
 
     async def _call_every_moment(self) -> None:
         """Begin calls while others wait for somebody who is gone."""
-        calls: set[asyncio.Task[None]] = set()
-        while not self._over:
-            for slot in self._slots:
-                if slot != self.slot:
-                    task = asyncio.create_task(self._call_once("moment", slot, self._request))
-                    calls.add(task)
-                    task.add_done_callback(calls.discard)
-            await asyncio.sleep(0.05)
-        await asyncio.gather(*calls)
-
-    async def _local_calls_on(self) -> None:
-        self._answered[self.slot] = float("inf")
-        while not self._over:
-            await self._call_once("local", self.slot, self._request)
-            self._answered[self.slot] = float("inf")
+        async with asyncio.TaskGroup() as calls:
+            while not self._over:
+                for slot in self._others:
+                    calls.create_task(self._call_once("moment", slot, self._request))
+                await asyncio.sleep(0.05)
 
     async def _request(self, to: str, number: int) -> None:
         event = random.choice(("at_once", "later"))
         assert await self.cluster.peer(to).request(event, number, returns=int) == -number
 
     async def _stream(self, to: str, number: int) -> None:
-        expected = 0
         async with self.cluster.peer(to).stream("items", number, returns=int) as items:
-            async for item in items:
-                assert item == expected, (item, expected)
-                expected += 1
-        assert expected == ITEMS, expected
+            assert [item async for item in items] == [*range(ITEMS)]
 
     async def _upload(self, to: str, number: int) -> None:
-        async def source() -> AsyncIterator[int]:
-            for item in range(ITEMS):
-                if item % 10 == 0:
-                    await asyncio.sleep(random.uniform(0, 0.01))
-                yield item
-
         assert await self.cluster.peer(to).request("total", number, send=source()) == sum(range(ITEMS))
 
-    async def _parked_call(self, to: str, number: int) -> None:
+    async def _park_there(self, to: str, number: int) -> None:
         await self.cluster.peer(to).request("park", number, timeout=None)
         raise AssertionError("nobody answers that")
-
-    async def _park_on(self, offset: int) -> None:
-        """Keep one request going that ends only with a connection.
-
-        The first one goes to the process that is never killed, which then sees how it ends.
-        """
-        while not self._over:
-            slot = 0 if offset == 0 and self.slot else self._other()
-            task = asyncio.create_task(self._call_once("park", slot, self._parked_call))
-            self._parked.add(task)
-            task.add_done_callback(self._parked.discard)
-            await asyncio.wait([task])
 
     async def _emit_on(self, which: str, *, nowait: bool) -> None:
         room = self.server.room(ROOM)
@@ -335,9 +343,16 @@ class Station:
                 report = room.emit_nowait("said", sender, n)
             else:
                 report = await room.emit("said", sender, n)
-            self.note("emit", sender, n, began, time.monotonic(), report.sent, report.nodes, report.missed)
+            self.note(Emitted(sender, n, began, [*report.missed]))
             assert not report.errors, report.errors
             await asyncio.sleep(random.uniform(0.01, 0.03))
+
+
+async def source() -> AsyncIterator[int]:
+    for item in range(ITEMS):
+        if item % 10 == 0:
+            await asyncio.sleep(random.uniform(0, 0.01))
+        yield item
 
 
 def _running() -> Counter[str]:
@@ -352,11 +367,10 @@ async def answer_on(station: Station, questions: asyncio.StreamReader) -> None:
     async def answer(line: bytes) -> None:
         number, what, args = msgspec.json.decode(line)
         try:
-            said: Any = await station.ask(what, *args)
+            said: Any = [number, await getattr(station, what)(*args), None]
         except Exception as exc:
-            print(msgspec.json.encode([number, None, repr(exc)]).decode(), flush=True)
-        else:
-            print(msgspec.json.encode([number, said, None]).decode(), flush=True)
+            said = [number, None, repr(exc)]
+        print(msgspec.json.encode(said).decode(), flush=True)
 
     async with asyncio.TaskGroup() as group:
         while line := await questions.readline():
@@ -369,7 +383,6 @@ async def main(kind: str, url: str, slot: int, number: int, journal: str, slots:
         lambda: asyncio.StreamReaderProtocol(questions), sys.stdin.buffer
     )
     async with Station(ENGINES[kind](url), slot, number, Path(journal), slots) as station:
-        print(msgspec.json.encode([0, station.cluster.nodes[0], None]).decode(), flush=True)
         await answer_on(station, questions)
 
 

@@ -1,104 +1,153 @@
-"""`FaultProxy` without trouble: what passes, what it says of itself, and that nothing is left of it."""
+"""`FaultProxy`: what both sides see of each trouble, byte by byte, and that the line is whole afterwards."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+import select
 import socket
-from typing import Any
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
-from bare import Bench, Side, bench, check_passes, some_turns
+from hypothesis import given
+from hypothesis import strategies as st
 from leftovers import open_sockets, other_tasks, turns_until
-from raw_websocket import raw_server
+from raw_websocket import BINARY, PATIENCE, PING, RawServer, accept_response, build_frame, handshake, raw_server
 
+from wsrpc import Client, ConnectionLost, Limits, Reconnect, Server
 from wsrpc.testing import FaultProxy
+from wsrpc.testing._frame_boundaries import FrameBoundaries
 
-TARGET = "ws://127.0.0.1:9/"
-
-
-# ---------------------------------------------------------------- what passes
-
-
-async def test_bytes_pass_both_ways_as_they_are() -> None:
-    up, down = os.urandom(3_000_000), os.urandom(2_000_000)
-    async with bench() as b:
-        client, server = await b.line()
-        sending = asyncio.gather(client.send(up), server.send(down))
-        assert [*await asyncio.gather(server.receive(len(up)), client.receive(len(down)))] == [up, down]
-        await sending
-        assert (b.proxy.bytes_up, b.proxy.bytes_down) == (len(up), len(down))
+Direction = Literal["up", "down"]
+RESET = (b"", "reset")
+MANY = 32 * 1024 * 1024
+"""Bytes that no buffers on the way can hold."""
+PEM = Path(__file__).parent.parent / "adapters" / "localhost.pem"
+both_ways = pytest.mark.parametrize("direction", ["up", "down"])
 
 
-@pytest.mark.parametrize("first", [0, 1])
-async def test_each_side_may_end_before_the_other(first: int) -> None:
-    async with bench() as b:
-        sides = await b.line()
-        sides[first].fin()
-        assert await sides[1 - first].to_end() == (b"", "fin")
-        await check_passes(sides[1 - first], sides[first], back=False)
-        sides[1 - first].fin()
-        assert await sides[first].to_end() == (b"", "fin")
-        await turns_until(lambda: b.proxy.connections == 0)
+class Side:
+    """One end of a proxied connection."""
 
+    def __init__(self, sock: socket.socket) -> None:
+        self.sock = sock
+        self._loop = asyncio.get_running_loop()
 
-@pytest.mark.parametrize("first", [0, 1])
-async def test_a_reset_is_passed_on(first: int) -> None:
-    async with bench() as b:
-        sides = await b.line()
-        await check_passes(*sides)
-        sides[first].sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
-        sides[first].sock.close()
-        assert await sides[1 - first].to_end() == (b"", "reset")
-        await turns_until(lambda: b.proxy.connections == 0)
+    async def send(self, data: bytes) -> None:
+        async with asyncio.timeout(PATIENCE):
+            await self._loop.sock_sendall(self.sock, data)
 
-
-async def test_a_server_that_is_not_there_resets() -> None:
-    async with raw_server() as gone:
-        gone.sock.close()
-        async with FaultProxy(gone.url) as proxy:
-            client = await Bench(gone, proxy, []).dial()
-            assert await client.to_end() == (b"", "reset")
-            await turns_until(lambda: proxy.connections == 0)
-            client.sock.close()
-
-
-async def test_a_slow_reader_slows_the_sender() -> None:
-    """What is between the two stays within what the kernel's buffers hold, whatever is sent."""
-    data = os.urandom(1 << 20) * 32
-    async with bench(receive_buffer=4096) as b:
-        client, server = await b.line()
-        sending = asyncio.create_task(client.send(data))
-        received = bytearray()
-        lead = 0
-        while len(received) < len(data):
-            received += await server.receive(min(len(data) - len(received), 4096 if not sending.done() else 1 << 16))
-            lead = max(lead, b.proxy.bytes_up - len(received))
-            await asyncio.sleep(0)
-        await sending
-        assert received == data
-        assert lead < 12 << 20
-
-
-async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
-    async with bench(receive_buffer=4096) as b:
-        client, server = await b.line()
-        server.fin()
-        assert await client.to_end() == (b"", "fin")
-        [connection] = b.proxy._connections
-        assert connection.server.transport is not None
+    async def receive(self, count: int) -> bytes:
+        """Exactly so many bytes."""
         data = b""
-        while not connection.server.transport.get_write_buffer_size():  # until the kernel takes no more
-            piece = os.urandom(16384)
-            data += piece
-            await client.send(piece)
-            await some_turns()
-        client.fin()
-        await some_turns()
-        assert await server.to_end() == (data, "fin")
+        async with asyncio.timeout(PATIENCE):
+            while len(data) < count:
+                piece = await self._loop.sock_recv(self.sock, count - len(data))
+                assert piece, f"the connection ended after {data!r}"
+                data += piece
+        return data
+
+    async def to_end(self) -> tuple[bytes, str]:
+        """All that comes, and how it ends: ``"fin"`` or ``"reset"``."""
+        data = bytearray()
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                try:
+                    piece = await self._loop.sock_recv(self.sock, 1 << 16)
+                except ConnectionResetError:
+                    return bytes(data), "reset"
+                if not piece:
+                    return bytes(data), "fin"
+                data += piece
+
+    async def stuck(self) -> None:
+        """Wait until nothing more can be sent: the buffers are full, and stay full for a while of turns."""
+        turns = 0
+        async with asyncio.timeout(PATIENCE):
+            while turns < 50:
+                turns = 0 if select.select([], [self.sock], [], 0)[1] else turns + 1
+                await asyncio.sleep(0)
+
+    def fin(self) -> None:
+        self.sock.shutdown(socket.SHUT_WR)
 
 
-# ---------------------------------------------------------------- what it says
+class Bench:
+    """A server that only listens, and the proxy in front of it."""
+
+    def __init__(self, server: RawServer, proxy: FaultProxy) -> None:
+        self.server = server
+        self.proxy = proxy
+        self.clients: list[socket.socket] = []
+
+    async def dial(self) -> Side:
+        sock = socket.socket()
+        self.clients.append(sock)
+        sock.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(sock, ("127.0.0.1", self.proxy.port))
+        return Side(sock)
+
+    async def line(self, direction: str = "up", *, opened: bool = False) -> tuple[Side, Side]:
+        """A new connection: who sends in a direction, and who receives. ``opened``: after the opening handshake."""
+        client = await self.dial()
+        server = Side(await self.server.accept_tcp())
+        await passes(client, server, handshake() if opened else b"up")
+        await passes(server, client, accept_response(handshake()) if opened else b"down")
+        return (client, server) if direction == "up" else (server, client)
+
+
+@asynccontextmanager
+async def bench() -> AsyncGenerator[Bench]:
+    async with raw_server() as server, FaultProxy(server.url) as proxy:
+        made = Bench(server, proxy)
+        yield made
+        for sock in made.clients:
+            sock.close()
+
+
+async def passes(sender: Side, receiver: Side, data: bytes = b"there") -> None:
+    await sender.send(data)
+    assert await receiver.receive(len(data)) == data
+
+
+async def some_turns(count: int = 20) -> None:
+    """Turns of the event loop: by default more than bytes take that nothing holds up."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+# ---------------------------------------------------------------- without trouble
+
+
+@both_ways
+async def test_bytes_and_both_kinds_of_end_pass_as_they_are(direction: Direction) -> None:
+    data, back = os.urandom(3_000_000), os.urandom(2_000_000)
+    async with bench() as b:
+        sender, receiver = await b.line(direction)
+        before = b.proxy.bytes_up, b.proxy.bytes_down
+        sending = asyncio.gather(sender.send(data), receiver.send(back))
+        assert [*await asyncio.gather(receiver.receive(len(data)), sender.receive(len(back)))] == [data, back]
+        await sending
+        passed = [b.proxy.bytes_up - before[0], b.proxy.bytes_down - before[1]]
+        assert passed == ([len(data), len(back)] if direction == "up" else [len(back), len(data)])
+        sender.fin()
+        assert await receiver.to_end() == (b"", "fin")
+        await passes(receiver, sender)
+        receiver.fin()
+        assert await sender.to_end() == (b"", "fin")
+        await turns_until(lambda: b.proxy.connections == 0)
+        sender, receiver = await b.line(direction)
+        sender.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+        sender.sock.close()
+        assert await receiver.to_end() == RESET
+        await turns_until(lambda: b.proxy.connections == 0)
+        b.server.sock.close()
+        assert await (await b.dial()).to_end() == RESET, "the server is not there"
 
 
 @pytest.mark.parametrize(
@@ -108,7 +157,7 @@ async def test_a_slow_reader_gets_the_rest_after_both_have_ended() -> None:
         ("wss://localhost:1234/", "wss://localhost:{port}/"),
         ("wss://user:secret@example.com/ws", "wss://user:secret@127.0.0.1:{port}/ws"),
         ("ws://[::1]:1234", "ws://127.0.0.1:{port}"),
-        *((wrong, None) for wrong in ("127.0.0.1:80", "http://127.0.0.1/", "ws://", "ws://:80")),
+        *((wrong, None) for wrong in ("http://127.0.0.1/", "ws://", "ws://:80")),
     ],
 )
 async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expected: str | None) -> None:
@@ -120,37 +169,22 @@ async def test_its_url_is_that_of_the_target_at_its_own_port(target: str, expect
         assert proxy.url == expected.format(port=proxy.port)
 
 
-async def test_it_counts_connections() -> None:
-    async with bench() as b:
-        assert b.proxy.connections == 0
-        await b.line()
-        client, _ = await b.line()
-        assert b.proxy.connections == 2
-        assert repr(b.proxy) == f"<FaultProxy open to 127.0.0.1:{b.server.port}, 2 connections>"
-        b.proxy.drop()
-        assert b.proxy.connections == 0
-        assert await client.to_end() == (b"", "reset")
-
-
-# ---------------------------------------------------------------- misuse
+# ---------------------------------------------------------------- misuse, and the end
 
 
 TROUBLES: dict[str, tuple[Any, ...]] = {
-    "cut": (),
-    "refuse": (),
-    "silence": (),
-    "stall": (),
+    **dict.fromkeys(("cut", "refuse", "silence", "stall"), ()),
+    "mid_frame": ("up",),
+    "half_close": ("down",),
     "delay": (60,),
     "slow": (1,),
     "cut_after": (100, "up"),
-    "mid_frame": ("up",),
-    "half_close": ("down",),
 }
 
 
 @pytest.mark.parametrize(("name", "args"), [("drop", ()), *TROUBLES.items()])
 async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ...]) -> None:
-    proxy = FaultProxy(TARGET)
+    proxy = FaultProxy("ws://127.0.0.1:9/")
     call = getattr(proxy, name)
     with pytest.raises(RuntimeError, match="async with FaultProxy"):
         _ = proxy.url
@@ -158,98 +192,283 @@ async def test_nothing_works_outside_of_its_block(name: str, args: tuple[Any, ..
         call(*args)
     async with proxy:
         call(*args)
-        url = proxy.url
     with pytest.raises(RuntimeError, match="async with FaultProxy"):
         call(*args)
-    assert proxy.url == url
     with pytest.raises(RuntimeError, match="entered once"):
-        async with proxy:
-            pytest.fail("entered again")
+        await proxy.__aenter__()
 
 
-WRONG: list[tuple[str, tuple[Any, ...], type[Exception], str]] = [
-    *(
-        (name, (wrong,), ValueError, '"up"')
-        for name in ("silence", "stall", "mid_frame", "half_close")
-        for wrong in ("sideways", "UP", 1)
-    ),
-    *((name, (None,), ValueError, "None") for name in ("mid_frame", "half_close")),
-    ("cut_after", (-1, "up"), ValueError, "got"),
-    ("cut_after", (1.5, "up"), TypeError, ""),
-    *(("delay", args, ValueError, "got") for args in ((-0.1,), (float("nan"),), (0.1, -0.1))),
-    *(("slow", (rate,), ValueError, "got") for rate in (0, -1, float("inf"))),
-]
-
-
-@pytest.mark.parametrize(("name", "args", "error", "text"), WRONG)
-async def test_what_makes_no_sense_is_refused_at_once(
-    name: str, args: tuple[Any, ...], error: type[Exception], text: str
-) -> None:
-    async with FaultProxy(TARGET) as proxy:
-        with pytest.raises(error, match=text or None):
+@pytest.mark.parametrize(
+    ("name", "args", "error"),
+    [
+        *((name, ("sideways",), ValueError) for name in ("silence", "stall", "mid_frame", "half_close")),
+        ("mid_frame", (None,), ValueError),
+        ("cut_after", (-1, "up"), ValueError),
+        ("cut_after", (1.5, "up"), TypeError),
+        *(("delay", args, ValueError) for args in ((-0.1,), (float("nan"),), (0.1, -0.1))),
+        *(("slow", (rate,), ValueError) for rate in (0, float("inf"))),
+    ],
+)
+async def test_what_makes_no_sense_is_refused_at_once(name: str, args: tuple[Any, ...], error: type[Exception]) -> None:
+    async with FaultProxy("ws://127.0.0.1:9/") as proxy:
+        with pytest.raises(error):
             getattr(proxy, name)(*args)
-    async with FaultProxy("wss://localhost:9/") as proxy:
-        with pytest.raises(ValueError, match="TLS"):
-            proxy.mid_frame("up")
 
 
-# ---------------------------------------------------------------- its end
-
-
-async def test_leaving_the_block_resets_what_is_left() -> None:
-    async with bench() as b:
-        async with FaultProxy(b.server.url) as proxy:
-            inner = Bench(b.server, proxy, b.clients)
-            client, server = await inner.line()
-            await check_passes(client, server)
-        assert await client.to_end() == (b"", "reset")
-        assert await server.to_end() == (b"", "reset")
-        with pytest.raises(ConnectionRefusedError):
-            await inner.dial()
-
-
-@pytest.mark.parametrize("turns", range(8))
-async def test_leaving_it_while_connections_come_leaves_nothing(turns: int) -> None:
+@pytest.mark.parametrize(("name", "args"), [*TROUBLES.items(), *(("drop", (turns,)) for turns in range(8))])
+async def test_its_end_resets_what_is_left_and_leaves_nothing(name: str, args: tuple[Any, ...]) -> None:
+    """After each trouble, and while a connection comes."""
     async with raw_server() as server:
         tasks, sockets = other_tasks(), open_sockets()
-        ours: list[socket.socket] = []
         async with FaultProxy(server.url) as proxy:
-            for _ in range(3):
-                ours.append(socket.socket())
-                ours[-1].connect(("127.0.0.1", proxy.port))
-            await some_turns(turns)
-        for sock in ours:
-            sock.close()
-        assert other_tasks() == tasks
-        assert open_sockets() == sockets
-
-
-@pytest.mark.parametrize(("name", "args"), TROUBLES.items())
-async def test_cancelled_in_the_middle_of_a_trouble_leaves_nothing(name: str, args: tuple[Any, ...]) -> None:
-    async with raw_server() as server:
-        tasks, sockets = other_tasks(), open_sockets()
-        inside = asyncio.Event()
-        clients: list[socket.socket] = []
-
-        async def work() -> None:
-            async with FaultProxy(server.url) as proxy:
-                client = await Bench(server, proxy, clients).dial()
+            b = Bench(server, proxy)
+            client = await b.dial()
+            if name == "drop":
+                await some_turns(*args)
+            else:
                 await client.send(b"early")  # before the server is reached
                 assert await Side(await server.accept_tcp()).receive(5) == b"early"
                 async with getattr(proxy, name)(*args):
                     if name not in ("cut", "refuse"):
                         await client.send(b"x" * 10)
-                    inside.set()
-                    await asyncio.Event().wait()
-
-        working = asyncio.create_task(work())
-        await inside.wait()
-        working.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await working
         assert other_tasks() == tasks
-        [left] = server.peers
-        assert (await Side(left).to_end())[1] == "reset"
-        for sock in (left, *clients):
+        for sock in server.peers or [client.sock]:
+            assert (await Side(sock).to_end())[1] == "reset"
+        for sock in (client.sock, *server.peers):
             sock.close()
+        server.peers.clear()
         assert open_sockets() == sockets
+        with pytest.raises(ConnectionRefusedError):
+            await b.dial()
+        b.clients[-1].close()
+
+
+# ---------------------------------------------------------------- the troubles
+
+
+@pytest.mark.parametrize("trouble", ["drop", "cut", "refuse"])
+async def test_connections_are_reset_or_nobody_is_let_in(trouble: str) -> None:
+    async with bench() as b:
+        lines = [await b.line() for _ in range(3)]
+        assert b.proxy.connections == 3 and "3 connections" in repr(b.proxy)
+        if trouble == "drop":
+            b.proxy.drop()
+            assert b.proxy.connections == 0
+        else:
+            async with b.proxy.refuse():
+                async with b.proxy.cut() if trouble == "cut" else b.proxy.refuse():
+                    pass
+                with pytest.raises(ConnectionRefusedError):
+                    await b.dial()
+        for line in lines:
+            if trouble == "refuse":
+                await passes(*line)
+            else:
+                assert [await side.to_end() for side in line] == [RESET, RESET]
+        await b.line()
+
+
+@both_ways
+@pytest.mark.parametrize("count", [0, 1, 100_000, 3_000_000])
+async def test_cut_after_lets_exactly_so_many_bytes_through(count: int, direction: Direction) -> None:
+    data = os.urandom(count + 1000)
+    async with bench() as b:
+        sender, receiver = await b.line(direction)
+        async with b.proxy.cut_after(count, direction):
+            if count:
+                await passes(receiver, sender)
+                sending = asyncio.create_task(sender.send(data))
+            assert await receiver.to_end() == (data[:count], "reset")
+            if count:
+                await asyncio.wait([sending])
+                sending.exception()  # or none: the last bytes may have left before
+            assert (await sender.to_end())[1] == "reset"
+        await b.line()
+
+
+async def test_cut_after_counts_for_each_connection_and_each_block() -> None:
+    """A connection that got less far goes on, and of nested cuts the nearest counts."""
+    async with bench() as b:
+        lines = [await b.line() for _ in range(3)]
+        async with b.proxy.cut_after(20, "up"):
+            async with b.proxy.cut_after(10, "up"):
+                for line in lines:
+                    await passes(*line, b"x" * 9)
+                await lines[0][0].send(b"yz")
+                assert await lines[0][1].to_end() == (b"y", "reset")
+            await lines[1][0].send(b"x" * 20)
+            assert await lines[1][1].to_end() == (b"x" * 11, "reset")
+        await passes(*lines[2], b"y" * 100)
+
+
+@given(
+    upwards=st.booleans(),
+    sizes=st.lists(st.one_of(st.integers(0, 130), st.sampled_from([65535, 65536, 70000])), max_size=6),
+    cuts=st.lists(st.integers(0, 1 << 20), max_size=12),
+)
+def test_the_middles_of_frames_are_found_in_whatever_pieces_they_come(
+    upwards: bool, sizes: list[int], cuts: list[int]
+) -> None:
+    data = handshake() if upwards else accept_response(handshake())
+    ends: dict[int, int] = {}  # of headers, with the middle of what follows
+    for size in sizes:
+        frame = build_frame(BINARY, bytes(size), masked=upwards)
+        header = len(data) + len(frame) - size
+        if size:
+            ends[header] = header + size // 2
+        data += frame
+    boundaries = FrameBoundaries()
+    places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
+    for at, end in pairwise(places):
+        expected = [middle - at for header, middle in ends.items() if at < header <= end]
+        assert boundaries.feed(data[at:end]) == (expected[0] if expected else None)
+
+
+def test_what_is_no_websocket_has_no_frames() -> None:
+    boundaries = FrameBoundaries()
+    frames = build_frame(BINARY, b"x" * 100, masked=False) * 3
+    head = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 70000\r\n\r\n"
+    assert [boundaries.feed(piece) for piece in (head, frames, frames)] == [None] * 3
+
+
+@both_ways
+@pytest.mark.parametrize("size", [1, 126, 1_000_000])
+async def test_the_next_frame_with_a_payload_is_cut_in_the_middle(size: int, direction: Direction) -> None:
+    up = direction == "up"
+    frame = build_frame(BINARY, os.urandom(size), masked=up)
+    header = len(frame) - size
+    half = frame[: header + size // 2]
+    async with bench() as b:
+        sender, receiver = await b.line(direction, opened=True)
+        await passes(sender, receiver, frame)
+        async with b.proxy.mid_frame(direction):
+            await passes(sender, receiver, build_frame(PING, masked=up))
+            await sender.send(frame)
+            assert await receiver.to_end() == (half, "reset")
+            sender, receiver = await b.line(direction, opened=True)
+            await sender.send(frame)
+            assert await receiver.to_end() == (half, "reset"), "a new connection is opened and then cut"
+        sender, receiver = await b.line(direction, opened=True)
+        await passes(sender, receiver, frame[:header])
+        async with b.proxy.mid_frame(direction):
+            await passes(sender, receiver, frame[header:])  # it had begun
+        await passes(sender, receiver, frame)
+
+
+async def test_silence_loses_what_is_sent_one_way_and_hides_the_end() -> None:
+    async with bench() as b:
+        whole, (client, server) = await b.line(), await b.line()
+        up = b.proxy.bytes_up
+        async with b.proxy.silence("up"):
+            hearing = asyncio.create_task(server.to_end())
+            await client.send(bytes(MANY))
+            client.fin()
+            await passes(server, client)
+            again = await b.dial()  # by the time it is there, the end of the first was noticed
+            later = asyncio.create_task(Side(await b.server.accept_tcp()).to_end())
+            await again.send(b"lost")
+            await some_turns()
+            assert not hearing.done() and b.proxy.bytes_up == up and b.proxy.connections == 3
+        assert [await hearing, await client.to_end(), await later] == [RESET] * 3
+        await passes(*whole)  # it has lost nothing
+
+
+@both_ways
+async def test_a_stall_fills_the_senders_buffers_and_loses_nothing(direction: Direction) -> None:
+    data = os.urandom(MANY)
+    async with bench() as b:
+        sender, receiver = await b.line(direction)
+        before = b.proxy.bytes_up if direction == "up" else b.proxy.bytes_down
+        async with b.proxy.stall(direction):
+            sending = asyncio.create_task(sender.send(data))
+            await passes(receiver, sender)
+            await sender.stuck()
+            assert (b.proxy.bytes_up if direction == "up" else b.proxy.bytes_down) == before
+        assert await receiver.receive(len(data)) == data
+        await sending
+        async with b.proxy.stall():
+            await sender.send(b"bye")
+            sender.fin()
+            hearing = asyncio.create_task(receiver.to_end())
+            await some_turns()
+            assert not hearing.done()
+        assert await hearing == (b"bye", "fin")
+
+
+async def test_a_delay_is_at_least_that_long_keeps_the_order_and_bounds_what_is_on_its_way() -> None:
+    data = os.urandom(MANY)
+    now = asyncio.get_running_loop().time
+    async with bench() as b:
+        client, server = await b.line()
+        began = now()
+        async with b.proxy.delay(0.05, jitter=0.02):
+            async with b.proxy.delay(3600):
+                pass
+            for at in range(0, 1000, 100):
+                await client.send(data[at : at + 100])
+                await asyncio.sleep(0)
+            assert await server.receive(1000) == data[:1000]
+            assert now() - began >= 0.05
+        async with b.proxy.delay(3600):
+            sending = asyncio.create_task(client.send(data))
+            await client.stuck()
+            assert not sending.done()
+        assert await server.receive(len(data)) == data, "it arrives when the delay ends"
+        await sending
+
+
+async def test_a_slow_connection_takes_its_time_in_each_direction() -> None:
+    data = os.urandom(2000)
+    async with bench() as b:
+        client, server = await b.line()
+        began, before = asyncio.get_running_loop().time(), b.proxy.bytes_up
+        async with b.proxy.slow(20_000), b.proxy.slow(1e9):
+            await asyncio.gather(client.send(data), server.send(data))
+            first = await server.receive(1)  # it comes bit by bit
+            assert b.proxy.bytes_up < before + 2000
+            assert [first + await server.receive(1999), await client.receive(2000)] == [data, data]
+            assert asyncio.get_running_loop().time() - began >= 0.1
+        async with b.proxy.slow(10):
+            await client.send(b"x" * 100_000)
+        assert await server.receive(100_000) == b"x" * 100_000, "what waits arrives when it is fast again"
+
+
+@both_ways
+async def test_half_close_ends_one_direction(direction: Direction) -> None:
+    async with bench() as b:
+        sender, receiver = await b.line(direction)
+        async with b.proxy.half_close(direction):
+            assert await receiver.to_end() == (b"", "fin")
+            await sender.send(bytes(MANY))  # is lost, and does not fill anything
+            await passes(receiver, sender)
+            await b.line()
+        assert await sender.to_end() == RESET
+        assert b.proxy.connections == 1
+        sender, receiver = await b.line(direction)
+        async with b.proxy.half_close(direction):
+            receiver.fin()
+            assert await sender.to_end() == (b"", "fin"), "the other side may end the rest"
+
+
+async def test_tls_passes_through_and_is_cut() -> None:
+    accepting = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    accepting.load_cert_chain(PEM)
+    server = Server(limits=Limits(replay=0))
+    server.on("echo", lambda value: value)
+    async with (
+        server.listen(ssl=accepting) as listener,
+        FaultProxy(listener.url.replace("127.0.0.1", "localhost")) as proxy,
+        Client(
+            proxy.url,
+            ssl=ssl.create_default_context(cafile=str(PEM)),
+            limits=Limits(replay=0),
+            reconnect=Reconnect(initial=0.005, max=0.02),
+        ) as client,
+    ):
+        with pytest.raises(ValueError, match="TLS"):
+            proxy.mid_frame("up")
+        assert await client.request("echo", 1) == 1
+        async with proxy.cut_after(5, "up"):
+            with pytest.raises(ConnectionLost):
+                await client.request("echo", 2)
+        assert await client.request("echo", 3) == 3

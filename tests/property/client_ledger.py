@@ -3,47 +3,44 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 from wsrpc import CloseInfo, ConnectionLost, QueueFull, ReconnectInfo, RequestTimeout
 from wsrpc._client.states import TABLE, Input
 from wsrpc.types import ClientState
 
-__all__ = ["Call", "Events", "Life", "check_call"]
+__all__ = ["Call", "Events", "Life"]
 
 
+@dataclass
 class Call:
     """One request, of the client or of a server."""
 
-    def __init__(
-        self, number: int, task: asyncio.Task[Any], *, timeout: float | None, idempotent: bool = False
-    ) -> None:
-        self.number = number
-        self.task = task
-        self.timeout = timeout
-        self.idempotent = idempotent
-        self.cancelled = False
+    number: int
+    task: asyncio.Task[Any]
+    timeout: float | None
+    idempotent: bool = False
+    cancelled: bool = False
 
-
-def check_call(call: Call, runs: int) -> None:
-    """The table of docs/explanation/drops.md, for a call of which ``runs`` handlers have begun up to now."""
-    task = call.task
-    assert runs <= 1 or call.idempotent, f"{call.number} ran {runs} times"
-    if not task.done():
-        return
-    if task.cancelled():
-        assert call.cancelled, "only who cancelled it sees it cancelled"
-        return
-    error = task.exception()
-    if error is None:
-        assert task.result() == call.number and runs >= 1, (call.number, task.result(), runs)
-    elif isinstance(error, ConnectionLost):
-        assert error.outcome == "unknown" or runs == 0, f"{call.number} ran {runs} times, and is called not sent"
-    elif isinstance(error, QueueFull):
-        assert runs == 0 or call.idempotent
-    else:
-        assert isinstance(error, RequestTimeout), error
-        assert call.timeout is not None
+    def check(self, runs: int) -> None:
+        """The table of docs/explanation/drops.md, for a call of which ``runs`` handlers have begun up to now."""
+        task = self.task
+        assert runs <= 1 or self.idempotent, f"{self.number} ran {runs} times"
+        if not task.done():
+            return
+        if task.cancelled():
+            assert self.cancelled, "only who cancelled it sees it cancelled"
+            return
+        error = task.exception()
+        if error is None:
+            assert task.result() == self.number and runs >= 1, (self.number, task.result(), runs)
+        elif isinstance(error, ConnectionLost):
+            assert error.outcome == "unknown" or runs == 0, f"{self.number} ran {runs} times, and is called not sent"
+        elif isinstance(error, QueueFull):
+            assert runs == 0 or self.idempotent
+        else:
+            assert isinstance(error, RequestTimeout) and self.timeout is not None, error
 
 
 class Events:

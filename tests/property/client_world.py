@@ -6,17 +6,20 @@ import asyncio
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any
 
 import hypothesis.strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, rule
+from hypothesis.stateful import rule
+from leftovers import other_tasks
+from machine import LoopMachine
 
-from wsrpc import Limits, Server
+from wsrpc import ConnectionLost, Limits, Peer, Server, Stream
+from wsrpc._api.registration import Registrar
 from wsrpc.testing import FaultProxy
 
-__all__ = ["TURN", "Errors", "Place", "TurningLoop", "World", "WorldMachine"]
+__all__ = ["TURN", "Place", "WorldMachine"]
 
 TURN = 0.001
 """Seconds that a turn of the loop takes, whatever it does: so short timers run out by themselves, and on every machine
@@ -45,58 +48,120 @@ class Errors(logging.Handler):
         self.texts.append(f"{record.getMessage()} {record.exc_info and record.exc_info[1]!r}")
 
 
-class World:
-    """The loop, and what it complains of."""
+class WorldMachine(LoopMachine):
+    """A state machine in which time passes only where a rule says so."""
+
+    new_loop = TurningLoop
 
     def __init__(self) -> None:
-        self.loop = TurningLoop()
-        self.complaints: list[dict[str, Any]] = []
-        self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
+        super().__init__()
         self.errors = Errors()
         log = logging.getLogger("wsrpc")
         log.addHandler(self.errors)
         log.propagate = False  # pytest would keep what is logged, and the clients that are in tracebacks there
+        self.number = 0
+        self.labels = 0
+        self.runs: Counter[int] = Counter()
+        self.sends: list[asyncio.Task[None]] = []
+        self.works: list[Any] = []
+        """Calls of either side, each with its ``task`` and whether it was ``cancelled``."""
+        self.sources = 0
+        self.gate = asyncio.Event()
 
-    def inside(self, function: Callable[..., object], *args: Any) -> None:
-        """Call a function within the loop."""
-
-        async def main() -> None:
-            function(*args)
-
-        self.run(main())
-
-    def drop_cancelled_timers(self) -> None:
-        """asyncio keeps cancelled timers, with their contexts, until there are many."""
-
-        async def cancel_many() -> None:
-            for timer in [self.loop.call_later(3600, print) for _ in range(500)]:
-                timer.cancel()
-            await asyncio.sleep(0)
-
-        self.run(cancel_many())
-
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
-        return self.loop.run_until_complete(coroutine)
-
-    async def turns(self, count: int) -> None:
+    async def turns(self, count: int = 20) -> None:
         for _ in range(count):
             self.loop.now += TURN
             await asyncio.sleep(0)
 
-    async def turns_until(self, condition: Callable[[], object], what: str) -> None:
+    async def until(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for something that takes only turns of the loop."""
         patience = time.monotonic() + STUCK
         while not condition():
             await self.turns(1)
-            if time.monotonic() > patience:
-                left = {task for task in asyncio.all_tasks() if task is not asyncio.current_task()}
-                raise AssertionError(f"this does not come about: {what}; tasks: {left}")
+            assert time.monotonic() < patience, f"this does not come about: {what}; tasks: {other_tasks()}"
 
-    async def time_passes(self, seconds: float) -> None:
-        """All at once, as on a machine that is very busy."""
+    async def leap(self, seconds: float) -> None:
+        """Let time pass all at once, as on a machine that is very busy."""
         self.loop.now += seconds
         await self.turns(3)
 
-    def close(self) -> None:
+    def let_all_through(self, gate: str = "gate") -> None:
+        """Let the tasks that wait at a gate go on, and none that comes later."""
+        old = getattr(self, gate)
+        setattr(self, gate, asyncio.Event())
+        self.inside(old.set)
+
+    # ------------------------------------------------------------ what both sides serve
+
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
+        def now(number: int) -> int:
+            self.starts(number)
+            return number
+
+        async def park(number: int) -> int:
+            self.starts(number)
+            await self.gate.wait()
+            return number
+
+        handlers: tuple[Callable[..., Any], ...] = (now, park, self.items, *more)
+        for handler in handlers:
+            side.on(handler.__name__, handler)
+
+    def starts(self, number: int) -> None:
+        self.runs[number] += 1
+
+    async def items(self, count: int, size: int) -> AsyncIterator[list[Any]]:
+        """Items with pauses until the gate is opened: a stream of either side, or an upload."""
+        self.sources += 1
+        try:
+            for number in range(count):
+                if number % 4 == 3:
+                    await self.gate.wait()
+                yield [number, "x" * size]
+        finally:
+            self.sources -= 1
+
+    # ------------------------------------------------------------ what both models do
+
+    async def read_items(self, items: Stream[list[Any]], count: int, most: int) -> None:
+        """Read ``most`` of ``count`` items. There are no gaps, whatever happens."""
+        got: list[int] = []
+        try:
+            async with items:
+                while len(got) < most:
+                    await self.may_read()
+                    got.append((await anext(items))[0])
+        except StopAsyncIteration:
+            assert len(got) == count, f"{got}, and not {count} items"
+        finally:
+            assert got == list(range(len(got))), got
+
+    async def may_read(self) -> None:
+        """Let readers wait."""
+
+    @rule(which=st.integers(0, 20))
+    def cancel(self, which: int) -> None:
+        running = [work for work in self.works if not work.task.done()]
+        if running:
+            work = running[which % len(running)]
+            work.cancelled = True
+            work.task.cancel()
+
+    @staticmethod
+    async def accept(server: Server, transport: Any) -> None:
+        try:
+            await server.accept(transport)
+        except ConnectionLost:
+            return
+
+    async def check_left(self, peer: Peer) -> None:
+        """Nothing is left of a client that is closed."""
+        assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
+        assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
+        await self.until(lambda: not other_tasks(), "no task is left")
+        assert self.sources == 0, "a source was not closed"
+
+    def leave_world(self) -> None:
         """Nothing is left here if all went well; if not, what is said of that is not to be lost in other complaints."""
         log = logging.getLogger("wsrpc")
         log.removeHandler(self.errors)
@@ -107,41 +172,10 @@ class World:
         self.loop.close()
 
 
-class WorldMachine(RuleBasedStateMachine):
-    """A state machine over a world, with what its moves are counted and held back by."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.world = World()
-        self.number = 0
-        self.labels = 0
-        self.runs: Counter[int] = Counter()
-        self.sends: list[asyncio.Task[None]] = []
-        self.gate = asyncio.Event()
-
-    def let_all_through(self, gate: str = "gate") -> None:
-        """Let the tasks that wait at a gate go on, and none that comes later."""
-
-        def main() -> None:
-            old = getattr(self, gate)
-            setattr(self, gate, asyncio.Event())
-            old.set()
-
-        self.world.inside(main)
-
-    @rule(count=st.integers(1, 8))
-    def turn(self, count: int) -> None:
-        self.world.run(self.world.turns(count))
-
-    @rule()
-    def settle(self) -> None:
-        self.world.run(self.world.turns(40))
-
-
 class Place:
     """Where a server is found, through a line. When one is gone, another one can be started."""
 
-    def __init__(self, world: World, limits: Limits, prepare: Callable[[Server], None]) -> None:
+    def __init__(self, world: WorldMachine, limits: Limits, prepare: Callable[[Server], None]) -> None:
         self._world = world
         self._limits = limits
         self._prepare = prepare
@@ -214,10 +248,10 @@ class Place:
         """Everything here ends."""
         if self.up:
             self.end()
-        await self._world.turns_until(lambda: self.quiet, "the servers close")
+        await self._world.until(lambda: self.quiet, "the servers close")
         for task in self._endings:
             task.result()
         for proxy in self._proxies:
             leaving = asyncio.get_running_loop().create_task(proxy.__aexit__(None, None, None))
-            await self._world.turns_until(leaving.done, "a proxy ends")
+            await self._world.until(leaving.done, "a proxy ends")
             leaving.result()

@@ -21,9 +21,11 @@ sides = st.sampled_from([0, 1])
 class LoopMachine(RuleBasedStateMachine):
     """A state machine with an event loop of its own."""
 
+    new_loop: Callable[[], Any] = staticmethod(asyncio.new_event_loop)
+
     def __init__(self) -> None:
         super().__init__()
-        self.loop = asyncio.new_event_loop()
+        self.loop = self.new_loop()
         self.complaints: list[dict[str, Any]] = []
         self.loop.set_exception_handler(lambda _, context: self.complaints.append(context))
 
@@ -41,6 +43,14 @@ class LoopMachine(RuleBasedStateMachine):
     async def turns(self, count: int = 20) -> None:
         for _ in range(count):
             await asyncio.sleep(0)
+
+    @rule(count=st.integers(1, 8))
+    def turn(self, count: int) -> None:
+        self.run(self.turns(count))
+
+    @rule()
+    def settle(self) -> None:
+        self.run(self.turns(40))
 
 
 class ConnectedPeers(LoopMachine):
@@ -68,14 +78,6 @@ class ConnectedPeers(LoopMachine):
         self.inside(main)
 
     # ------------------------------------------------------------ what happens
-
-    @rule(count=st.integers(1, 4))
-    def turn(self, count: int) -> None:
-        self.run(self.turns(count))
-
-    @rule()
-    def settle(self) -> None:
-        self.run(self.turns(30))
 
     def let_time_pass(self, seconds: float) -> None:
         self.inside(self.clock.advance, seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -82,26 +83,20 @@ class SessionRecord:
             lane.check()
 
 
+@dataclass
 class Work:
-    """Something that one side does in a task: a call, a stream, an upload or a conversation.
+    """Something that one side does in a task: a call, a stream, an upload or a conversation."""
 
-    Args:
-        session: of a server's peer; None for the client.
-        losses: how many sessions the client had lost when it began.
-        deadline: when its time is over.
-    """
-
-    def __init__(
-        self, number: int, task: asyncio.Task[Any], session: SessionRecord | None, losses: int, deadline: float
-    ) -> None:
-        self.number = number
-        self.task = task
-        self.session = session
-        self.losses = losses
-        self.deadline = deadline
-        self.cancelled = False
-        self.counted = False
-        """Whether its handler counts how often it runs."""
+    number: int
+    task: asyncio.Task[Any]
+    session: SessionRecord | None
+    """Of a server's peer; None for the client."""
+    losses: int
+    """How many sessions the client had lost when it began."""
+    deadline: float
+    counted: bool
+    """Whether its handler counts how often it runs."""
+    cancelled: bool = False
 
     def check(self, runs: int, losses: int, now: float, *, idle: bool, overflows: bool) -> None:
         """See that it ended as docs/explanation/drops.md says.

@@ -11,18 +11,18 @@ from __future__ import annotations
 import asyncio
 import gc
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from client_ledger import Call, Events, Life, check_call
+from client_ledger import Call, Events, Life
 from client_world import Place, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from leftovers import FreezesOlderObjects, open_sockets, other_tasks
+from leftovers import FreezesOlderObjects, living_objects, open_sockets
 from tenacity import wait_fixed
 from websockets.exceptions import InvalidHandshake
 
@@ -58,12 +58,8 @@ places = st.sampled_from([0, 1])
 kinds = st.sampled_from(["now", "later", "park", "ask_back"])
 offlines = st.sampled_from([None, None, "queue", "fail"])
 timeouts = st.sampled_from([None, None, 0.0, 1.0, 20.0])
+orders = st.sampled_from(["connect", "bind", "close"])
 some = st.integers(0, 20)
-
-
-def close_has_come(client: Client) -> bool:
-    """Whether a client with a real connection has read the server's Close frame."""
-    return "closing" in repr(client.peer.transport)
 
 
 class ClientLife(WorldMachine):
@@ -71,10 +67,8 @@ class ClientLife(WorldMachine):
         super().__init__()
         self.sockets = open_sockets()
         self.life = Life()
-        self.calls: list[Call] = []
         self.there, self.here = Events(), Events()
         self.reads: list[asyncio.Task[None]] = []
-        self.sources = 0
         self.orders: list[tuple[str, int]] = []
         """What the user has said to the client, with how much had happened by then."""
         self.ordered: list[asyncio.Task[None]] = []
@@ -102,7 +96,7 @@ class ClientLife(WorldMachine):
         self.opens_there = there
 
         async def main() -> None:
-            self.places = [Place(self.world, LIMITS, self.prepare) for _ in range(2)]
+            self.places = [Place(self, LIMITS, self.prepare) for _ in range(2)]
             for place in self.places:
                 await place.start()
             self.client = client = Client(
@@ -133,7 +127,7 @@ class ClientLife(WorldMachine):
             client.on("note", lambda label, number: self.here.seen.append((label, number)))
             self.register(client)
 
-        self.world.run(main())
+        self.run(main())
 
     async def url(self) -> str:
         mode = self.dials
@@ -166,23 +160,14 @@ class ClientLife(WorldMachine):
         server.on("ping", lambda: "pong")
         self.register(server)
 
-    def register(self, side: Registrar) -> None:
-        def now(number: int) -> int:
-            self.runs[number] += 1
-            return number
-
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
         async def later(number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             await asyncio.sleep(0)
             return number
 
-        async def park(number: int) -> int:
-            self.runs[number] += 1
-            await self.gate.wait()
-            return number
-
         async def ask_back(peer: Peer, number: int) -> int:
-            self.runs[number] += 1
+            self.starts(number)
             try:
                 await peer.request("now", -number, timeout=5)
             except (ConnectionLost, QueueFull, RequestTimeout):
@@ -192,18 +177,7 @@ class ClientLife(WorldMachine):
         async def hold() -> None:
             await self.gate.wait()
 
-        async def items(count: int) -> AsyncIterator[int]:
-            self.sources += 1
-            try:
-                for number in range(count):
-                    if number % 3 == 2:
-                        await self.gate.wait()
-                    yield number
-            finally:
-                self.sources -= 1
-
-        for handler in (now, later, park, ask_back, hold, items):
-            side.on(handler.__name__, handler)
+        super().register(side, later, ask_back, hold)
 
     def opened_here(self, peer: Peer) -> None:
         self.life.opened(peer.info.query["n"])
@@ -247,12 +221,9 @@ class ClientLife(WorldMachine):
     # ------------------------------------------------------------ connect, bind and close
 
     def order(self, what: str, place: int, *, real: bool = False) -> None:
-        if what == "connect" and self.with_url:
-            self.ordered.append(self.world.loop.create_task(self.connect()))
-        elif what == "bind":
-            self.ordered.append(self.world.loop.create_task(self.bind(place, real)))
-        elif what == "close":
-            self.ordered.append(self.world.loop.create_task(self.close()))
+        if what != "connect" or self.with_url:
+            doing = {"connect": self.connect, "close": self.close}.get(what, partial(self.bind, place, real))
+            self.ordered.append(self.loop.create_task(doing()))
 
     def say(self, what: str) -> int:
         self.orders.append((what, len(self.life.moves)))
@@ -261,7 +232,7 @@ class ClientLife(WorldMachine):
     async def connect(self) -> None:
         said = self.say("connect")
         moves = len(self.life.moves)
-        began = self.world.loop.now
+        began = self.loop.now
         try:
             await self.client.connect()
         except ConnectionLost:
@@ -274,7 +245,7 @@ class ClientLife(WorldMachine):
             if Input.GAVE_UP not in since:
                 # Its own time is over, and the client goes on: it is not at the first connection of this call, or of
                 # one before, which it would give up.
-                assert self.world.loop.now - began >= CONNECT_TIMEOUT, since
+                assert self.loop.now - began >= CONNECT_TIMEOUT, since
                 assert self.client.state not in ("connected", "closed") or self.refuses, self.client
                 assert self.life.first_dialed_at is None or self.life.first_dialed_at > moves, self.life.moves
         else:
@@ -282,7 +253,7 @@ class ClientLife(WorldMachine):
             if said == len(self.orders):
                 assert self.client.state == "connected", self.client
         finally:
-            took = self.world.loop.now - began
+            took = self.loop.now - began
             assert took < CONNECT_TIMEOUT + 3 * LONGEST_LEAP, f"connect() took {took} s"
 
     async def bind(self, place: int, real: bool) -> None:
@@ -309,46 +280,33 @@ class ClientLife(WorldMachine):
             if said == len(self.orders):
                 assert self.client.state == "connected", self.client
 
-    async def accept(self, server: Server, transport: Any) -> None:
-        try:
-            await server.accept(transport)
-        except ConnectionLost as lost:
-            assert lost.code == 1012  # noqa: PT017 - no error is right too
-
     async def close(self) -> None:
         said = self.say("close")
         await self.client.close()
         if said == len(self.orders):
             assert self.client.state == "closed", self.client
 
-    @rule(what=st.sampled_from(["connect", "bind", "close"]), place=places, real=st.booleans())
-    def say_it(self, what: str, place: int, real: bool) -> None:
-        self.order(what, place, real=real)
-
     @rule(place=places)
     def connect_or_bind(self, place: int) -> None:
         self.order("connect" if self.with_url else "bind", place)
-        self.world.run(self.world.turns(20))
+        self.run(self.turns(20))
 
-    @rule(whats=st.lists(st.sampled_from(["connect", "bind", "close"]), min_size=2, max_size=4), place=places)
-    def say_several(self, whats: list[str], place: int) -> None:
+    @rule(whats=st.lists(orders, min_size=1, max_size=4), place=places, real=st.booleans())
+    def say_several(self, whats: list[str], place: int, real: bool) -> None:
         for what in whats:
-            self.order(what, place)
+            self.order(what, place, real=real)
 
-    @rule(what=st.sampled_from(["connect", "bind", "close"]))
+    @rule(what=orders)
     def say_it_from_the_next_close_handler(self, what: str) -> None:
         self.on_close = what
 
-    def cancel_one(self, tasks: list[asyncio.Task[None]], which: int) -> None:
-        running = [task for task in tasks if not task.done()]
+    @rule(which=some, streams=st.booleans())
+    def cancel_an_order_or_a_stream(self, which: int, streams: bool) -> None:
+        running = [task for task in (self.reads if streams else self.ordered) if not task.done()]
         if running:
             task = running[which % len(running)]
             self.cancelled.add(task)
             task.cancel()
-
-    @rule(which=some)
-    def cancel_an_order(self, which: int) -> None:
-        self.cancel_one(self.ordered, which)
 
     # ------------------------------------------------------------ calls
 
@@ -358,8 +316,8 @@ class ClientLife(WorldMachine):
         options: dict[str, Any] = {"offline": offline, "timeout": timeout}
         if retry:
             options |= {"retry": Retry(wait=wait_fixed(0.5)), "idempotent": idempotent}
-        task = self.world.loop.create_task(self.client.request(kind, self.number, **options))
-        self.calls.append(Call(self.number, task, timeout=timeout, idempotent=retry and idempotent))
+        task = self.loop.create_task(self.client.request(kind, self.number, **options))
+        self.works.append(Call(self.number, task, timeout=timeout, idempotent=retry and idempotent))
 
     @rule(which=some, kind=kinds, timeout=timeouts)
     def call_from_there(self, which: int, kind: str, timeout: float | None) -> None:
@@ -367,16 +325,8 @@ class ClientLife(WorldMachine):
         if peers:
             self.number += 1
             peer = peers[which % len(peers)]
-            task = self.world.loop.create_task(peer.request(kind, self.number, timeout=timeout))
-            self.calls.append(Call(self.number, task, timeout=timeout))
-
-    @rule(which=some)
-    def cancel(self, which: int) -> None:
-        running = [call for call in self.calls if not call.task.done()]
-        if running:
-            call = running[which % len(running)]
-            call.cancelled = True
-            call.task.cancel()
+            task = self.loop.create_task(peer.request(kind, self.number, timeout=timeout))
+            self.works.append(Call(self.number, task, timeout=timeout))
 
     @rule(offline=offlines, awaits=st.booleans(), count=st.integers(1, 3))
     def emit(self, offline: Any, awaits: bool, count: int) -> None:
@@ -392,7 +342,7 @@ class ClientLife(WorldMachine):
                 self.there.not_sent.add(number)
 
         for _ in range(count):
-            self.sends.append(self.world.loop.create_task(main()))
+            self.sends.append(self.loop.create_task(main()))
 
     @rule(which=some, hold=st.booleans())
     def emit_from_there(self, which: int, hold: bool) -> None:
@@ -409,30 +359,21 @@ class ClientLife(WorldMachine):
 
         peers = [peer for place in self.places for peer in place.server.peers]
         if peers:
-            self.sends.append(self.world.loop.create_task(main(peers[which % len(peers)])))
+            self.sends.append(self.loop.create_task(main(peers[which % len(peers)])))
 
     @rule(count=st.integers(0, 5), most=st.integers(0, 6), offline=offlines)
     def stream(self, count: int, most: int, offline: Any) -> None:
         async def main() -> None:
-            got: list[int] = []
+            items = self.client.stream("items", count, 0, offline=offline, timeout=20)
             try:
-                async with self.client.stream("items", count, returns=int, offline=offline, timeout=20) as stream:
-                    while len(got) < most:
-                        got.append(await anext(stream))
-            except StopAsyncIteration:
-                assert len(got) == count, got
+                await self.read_items(items, count, most)
             except (ConnectionLost, QueueFull, RequestTimeout):
-                pass
+                return
             except RemoteError as error:
                 # That is how long nobody reads where time passes at once.
                 assert "within 30 s" in str(error)  # noqa: PT017 - no error is right too
-            assert got == list(range(len(got))), got
 
-        self.reads.append(self.world.loop.create_task(main()))
-
-    @rule(which=some)
-    def cancel_a_stream(self, which: int) -> None:
-        self.cancel_one(self.reads, which)
+        self.reads.append(self.loop.create_task(main()))
 
     # ------------------------------------------------------------ the network, the servers and time
 
@@ -443,23 +384,20 @@ class ClientLife(WorldMachine):
 
     @rule(place=places, kind=st.sampled_from(["cut", "refuse", "mid_frame_up", "mid_frame_down", "stall_up"]))
     def trouble(self, place: int, kind: str) -> None:
-        self.world.run(self.places[place].trouble(kind))
+        self.run(self.places[place].trouble(kind))
 
     @rule()
     def repair(self) -> None:
         for place in self.places:
-            self.world.run(place.repair())
+            self.run(place.repair())
 
     @rule()
     def drop(self) -> None:
-        def main() -> None:
-            for place in self.places:
-                place.drop()
-            for transport in self.memory:
-                transport.abort()
-            self.memory.clear()
-
-        self.world.inside(main)
+        for place in self.places:
+            self.inside(place.drop)
+        for transport in self.memory:
+            self.inside(transport.abort)
+        self.memory.clear()
 
     @rule(
         place=places,
@@ -477,25 +415,25 @@ class ClientLife(WorldMachine):
                 await at.trouble("stall_up")
             if at.up:
                 at.end(drain)
-            await self.world.turns(turns)
+            await self.turns(turns)
             if starts:
                 await at.start()
 
-        self.world.run(main())
+        self.run(main())
 
     @rule(place=places)
     def kill_a_server(self, place: int) -> None:
         if self.places[place].up:
-            self.world.inside(partial(self.places[place].end, kill=True))
+            self.inside(partial(self.places[place].end, kill=True))
 
     @rule(place=places)
     def start_a_server(self, place: int) -> None:
         if not self.places[place].up:
-            self.world.run(self.places[place].start())
+            self.run(self.places[place].start())
 
     @rule(seconds=st.sampled_from([0.5, 1.0, 1.0, 5.0, LONGEST_LEAP]))
     def time_passes(self, seconds: float) -> None:
-        self.world.run(self.world.time_passes(seconds))
+        self.run(self.leap(seconds))
 
     @rule(gate=st.sampled_from(["gate", "open_gate", "dial_gate"]))
     def let_through(self, gate: str) -> None:
@@ -506,7 +444,7 @@ class ClientLife(WorldMachine):
     @invariant()
     @precondition(lambda self: hasattr(self, "client"))
     def holds(self) -> None:
-        self.world.run(self.check())
+        self.run(self.check())
 
     @property
     def refuses(self) -> bool:
@@ -520,9 +458,9 @@ class ClientLife(WorldMachine):
     async def check(self) -> None:
         client, life = self.client, self.life
         # That it gives up is to be seen in the log.
-        errors = [text for text in self.world.errors.texts if "the client gives up" not in text]
+        errors = [text for text in self.errors.texts if "the client gives up" not in text]
         assert not errors, errors
-        assert not self.world.complaints, self.world.complaints
+        assert not self.complaints, self.complaints
         assert client.state == life.state
         if self.refuses:
             assert client.state in ("opening", "connected"), client
@@ -543,8 +481,8 @@ class ClientLife(WorldMachine):
         finally:
             waiting.close()
         life.check()
-        for call in self.calls:
-            check_call(call, self.runs[call.number])
+        for call in self.works:
+            call.check(self.runs[call.number])
         self.there.check()
         self.here.check()
         for task in [*self.ordered, *self.reads, *self.sends]:
@@ -556,14 +494,14 @@ class ClientLife(WorldMachine):
     def teardown(self) -> None:
         try:
             if hasattr(self, "client"):
-                self.world.run(self.finish())
+                self.run(self.finish())
                 self.client_is_gone()
         finally:
-            self.world.close()
+            self.leave_world()
         assert not open_sockets() - self.sockets, "sockets are left open"
 
     async def finish(self) -> None:
-        until = self.world.turns_until
+        until = self.until
         self.dials, self.on_close = "first", None
         for gate in (self.gate, self.open_gate, self.dial_gate):
             gate.set()
@@ -571,7 +509,7 @@ class ClientLife(WorldMachine):
             await place.repair()
             if not place.up:
                 await place.start()
-        await self.world.turns(30)  # a cut may wait for what is before it
+        await self.turns(30)  # a cut may wait for what is before it
         client, life = self.client, self.life
         await until(lambda: all(place.quiet for place in self.places), "servers that close are closed")
         await until(lambda: all(task.done() for task in self.ordered), "connect, bind and close end")
@@ -579,9 +517,9 @@ class ClientLife(WorldMachine):
         await until(lambda: client.state in rest and not self.refuses, "the client comes to rest")
         self.check_last_order()
         if client.state != "idle":
-            await until(lambda: all(call.task.done() for call in self.calls), "the calls end")
+            await until(lambda: all(call.task.done() for call in self.works), "the calls end")
             await until(lambda: all(task.done() for task in self.reads), "the streams end")
-        await self.world.turns(30)
+        await self.turns(30)
         await self.check()
         if client.state == "connected":
             self.number += 1
@@ -596,19 +534,14 @@ class ClientLife(WorldMachine):
         assert client.state == "closed"
         for place in self.places:
             await place.leave()
-        everything = [*self.sends, *self.reads, *self.accepting, *(call.task for call in self.calls)]
+        everything = [*self.sends, *self.reads, *self.accepting, *(call.task for call in self.works)]
         await until(lambda: all(task.done() for task in everything), "everything ends")
-        await self.world.turns(5)
+        await self.turns(5)
         await self.check()
         self.there.check_connections(life.labels)
         for task in self.accepting:
             task.result()
-        peers = [client.peer]
-        for peer in peers:
-            assert (peer.pending, peer.active, peer.channels) == (0, 0, 0), peer
-            assert peer._core.reporter.running == {} and peer._core.dispatcher.active == {}
-        assert self.sources == 0, "a source was not closed"
-        await until(lambda: not other_tasks(), "no task is left")
+        await self.check_left(client.peer)
 
     def check_last_order(self) -> None:
         what, moves = self.orders[-1] if self.orders else ("nothing", 0)
@@ -624,11 +557,11 @@ class ClientLife(WorldMachine):
     def client_is_gone(self) -> None:
         gone = weakref.ref(self.client)
         # The model knows the client, and so do the tracebacks of what it raised.
-        for known in (self.calls, self.sends, self.reads, self.ordered, self.accepting, self.memory):
+        for known in (self.works, self.sends, self.reads, self.ordered, self.accepting, self.memory):
             known.clear()
         self.cancelled.clear()
         del self.client, self.places
-        self.world.drop_cancelled_timers()
+        self.run(living_objects())  # which makes asyncio forget cancelled timers, with their contexts
         gc.collect()
         assert gone() is None, gc.get_referrers(gone())
 
@@ -636,33 +569,3 @@ class ClientLife(WorldMachine):
 @pytest.mark.timeout(3600 if SOAK else 120)
 class TestClientLife(FreezesOlderObjects, ClientLife.TestCase):  # type: ignore[misc,valid-type]
     settings = settings(max_examples=examples(100), stateful_step_count=40, deadline=None)
-
-
-@pytest.mark.parametrize("closes", [False, True], ids=["goes on", "closes"])
-def test_the_model_knows_a_connection_that_has_refused_a_message(closes: bool) -> None:
-    """The machine meets this where a message falls between the server's Close frame and the end of the connection."""
-    machine = ClientLife()  # nothing else here may refer to its client, which is to be gone at the end
-    try:
-        machine.begin(with_url=True, redials=True, fails=False, opens="nothing", comes_back="nothing", there="returns")
-        until = machine.world.turns_until
-        machine.order("connect", 0)
-        machine.world.run(until(lambda: machine.client.state == "connected", "it connects"))
-        machine.close_a_server(place=0, drain=0.0, turns=0, starts=True, answered=False)
-        machine.world.run(until(lambda: close_has_come(machine.client), "the Close frame comes"))
-        machine.holds()
-        assert machine.client.connected
-        machine.emit(offline=None, awaits=False, count=1)
-        machine.holds()
-        assert machine.refuses and not machine.client.connected
-        if closes:
-            machine.order("close", 0)
-            machine.world.run(until(lambda: machine.client.state == "closing", "it closes"))
-            machine.holds()
-        machine.time_passes(LIMITS.close_timeout)
-        machine.holds()
-        assert machine.client.state == ("closed" if closes else "waiting")
-    finally:
-        machine.teardown()
-    # The second event is that of `finish`.
-    expected = [] if closes else [("2", 1), ("2", 2)]
-    assert machine.there.seen == expected, "the refused message is sent on the next connection"

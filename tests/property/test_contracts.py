@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from itertools import product
 from typing import Any, Literal
 
 import hypothesis.strategies as st
@@ -215,10 +216,11 @@ def test_a_proxy_says_what_was_meant(contract: Contract, how: str, channel: str 
     asyncio.run(play(contract, how, place_of(contract, channel)))
 
 
-@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), st.sampled_from(ENDS))
-def test_every_type_of_the_docs_travels(contract: Contract, how: str) -> None:
-    asyncio.run(play(contract, how, None))
+@settings(max_examples=examples(20), suppress_health_check=[HealthCheck.too_slow])
+@given(tables(), st.sampled_from([*product(ENDS, [None]), *product(OF_JSON, MODELS)]))
+def test_every_type_of_the_docs_travels(contract: Contract, end: tuple[str, Models | None]) -> None:
+    """By a proxy, and by a generated client."""
+    asyncio.run(play(contract, end[0], None, end[1]))
 
 
 @settings(max_examples=examples(150), suppress_health_check=[HealthCheck.too_slow])
@@ -227,12 +229,6 @@ def test_a_generated_client_says_what_was_meant(
     contract: Contract, how: str, channel: str | None, models: Models
 ) -> None:
     asyncio.run(play(contract, how, place_of(contract, channel), models))
-
-
-@settings(max_examples=examples(10), suppress_health_check=[HealthCheck.too_slow])
-@given(tables(), st.sampled_from(OF_JSON), st.sampled_from(MODELS))
-def test_every_type_of_the_docs_travels_from_a_generated_client(contract: Contract, how: str, models: Models) -> None:
-    asyncio.run(play(contract, how, None, models))
 
 
 @settings(max_examples=examples(100), suppress_health_check=[HealthCheck.too_slow])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -17,94 +17,26 @@ from wsrpc import Client
 from wsrpc.python_client import InvalidDescription, client_module
 from wsrpc.schema import Description
 
-WORDS = [
-    *(
-        "Cup",
-        "CupInput",
-        "Cup_2",
-        "cup",
-        "x",
-        "a b",
-        "1st",
-        "class",
-        "match",
-        "None",
-        "self",
-        "list",
-        "str",
-        "Any",
-        "dt",
-    ),
-    *("msgspec", "wsrpc", "enum", "Caller", "Main", "main", "caller", "Protocol", "__init__", "_x", "__x", "_", "mro"),
-    *(
-        "",
-        '"',
-        '"""',
-        "'''",
-        "\\",
-        '\\"""',
-        'a"',
-        "a\\",
-        "\n",
-        "a\nb",
-        "\r",
-        "\x0c",
-        "\x00",
-        "\u2028",
-        "\u202e",
-        "\x85",
-    ),
-    *(
-        '"""\nimport os\n"""',
-        "'); import os; ('",
-        "x: int\n    import os",
-        "# type: ignore",
-        "é",
-        "ﬁ",
-        "ª",
-        "ß",
-        "名前",
-        "e\u0301",
-    ),
-    *(
-        "\t",
-        "a\tb",
-        "  a\n\tb\n",
-        "{x}",
-        "%s",
-        "field",
-        "type",
-        "items",
-        "tag",
-        "name",
-        "value",
-        "on",
-        "a" * 70,
-        "b c " * 30,
-    ),
-    *(
-        "date-time",
-        "duration",
-        "base64",
-        "object",
-        "array",
-        "string",
-        "integer",
-        "number",
-        "boolean",
-        "null",
-        "int",
-        "·x",
-    ),
+NAMES = (
+    "Cup CupInput Cup_2 cup 1st class match None self list str Any dt msgspec wsrpc Caller Main main Protocol __init__ "
+    "_x __x _ mro date-time base64 object array integer null field type items tag é ﬁ ª ß 名前 e\u0301 ·x " + "a" * 70
+).split()
+"""Of modules, keywords, types and members; and what Python's own rules for names change."""
+ODD = [
+    *("", "a b", '"', '"""', "'''", "\\", '\\"""', 'a"', "a\\", "\n", "a\nb", "\r", "\x0c", "\x00", "\u2028", "\u202e"),
+    *("\x85", '"""\nimport os\n"""', "'); import os; ('", "x: int\n    import os", "# type: ignore", "  a\n\tb\n"),
+    *("{x}", "%s", "b c " * 30),
 ]
-texts = st.one_of(st.sampled_from([*WORDS, "$ref", "properties", "discriminator", "enum"]), st.text(max_size=6))
+texts = st.one_of(st.sampled_from([*NAMES, *ODD, "$ref", "properties", "discriminator", "enum"]), st.text(max_size=6))
 DEFINITIONS = ["Cup", "CupInput", "Box", "a b", "list", "Ünion", "x\ny"]
 numbers = st.one_of(st.integers(-5, 5), st.integers(), st.floats(allow_nan=False, allow_infinity=False))
 scalars = st.one_of(st.none(), st.booleans(), numbers, texts)
 values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=2), max_leaves=4
 )
-kinds = st.sampled_from(["object", "array", "string", "integer", "number", "boolean", "null", "odd"])
+KINDS = ["object", "array", "string", "integer", "number", "boolean", "null"]
+kinds = st.sampled_from([*KINDS, "odd"])
+plain = st.sampled_from([{"type": kind} for kind in KINDS])
 refs = st.sampled_from(DEFINITIONS).map(lambda name: {"$ref": f"#/$defs/{name}"})
 
 
@@ -133,9 +65,6 @@ choices = st.one_of(
     st.tuples(st.lists(texts, min_size=1, max_size=3), st.lists(texts, max_size=3)).map(
         lambda each: {"enum": each[0], "x-enum-varnames": each[1]}
     ),
-)
-plain = st.sampled_from(
-    [{"type": kind} for kind in ("string", "integer", "number", "boolean", "null", "array", "object")]
 )
 
 
@@ -194,33 +123,13 @@ descriptions = st.fixed_dictionaries(
         "$defs": st.fixed_dictionaries(dict.fromkeys(DEFINITIONS, schemas)),
     }
 )
-BATCH = 50
-
-
-class Modules:
-    """The modules that were made, as files, for the tools that judge many at once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.count = 0
-
-    def add(self, text: str) -> None:
-        self.count += 1
-        (self.folder / f"m{self.count}.py").write_text(text, "utf-8")
-
-
-@pytest.fixture
-def modules(tmp_path: Path) -> Iterator[Modules]:
-    made = Modules(tmp_path)
-    yield made
-    assert made.count > examples(300) // 2
-    assert formatting(tmp_path) == ""
-    assert lint(tmp_path) == ""
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("models", ["structs", "dataclasses"])
-def test_nothing_of_a_description_is_run(modules: Modules, models: Any) -> None:
+def test_nothing_of_a_description_is_run(tmp_path: Path, models: Any) -> None:
+    made = count(1)
+
     @settings(max_examples=examples(300), database=None)
     @given(descriptions)
     def judge(raw: dict[str, Any]) -> None:
@@ -231,9 +140,12 @@ def test_nothing_of_a_description_is_run(modules: Modules, models: Any) -> None:
             reject()  # so that another one is tried in its place
         assert text == client_module(description, models=models)
         check_statements(text)
-        modules.add(text)
+        (tmp_path / f"m{next(made)}.py").write_text(text, "utf-8")
         with loaded(text) as module:
             check_types(module)
             proxies_of(module, Client("ws://127.0.0.1:1"))
 
     judge()
+    assert next(made) > examples(300) // 2
+    assert formatting(tmp_path) == ""
+    assert lint(tmp_path) == ""

@@ -19,7 +19,6 @@ from client_world import TURN, WorldMachine
 from effort import SOAK, examples
 from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
-from leftovers import other_tasks
 from peers_inside import out_of
 from sessions_ledger import Lane, SessionRecord, Work
 from tenacity import wait_fixed
@@ -66,7 +65,6 @@ actions = st.sampled_from(["nothing", "emit", "request", "close", "connect", "bi
 class SessionsMachine(WorldMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.works: list[Work] = []
         self.orders: list[asyncio.Task[None]] = []
         self.up = [Lane("up, emitted"), Lane("up, awaited"), Lane("up, in handlers that open")]
         self.sessions: dict[str, SessionRecord] = {}
@@ -84,7 +82,6 @@ class SessionsMachine(WorldMachine):
         self.leapt = 0.0
         self.reads = asyncio.Semaphore(0)
         self.reads_all = False
-        self.sources = 0
         self.on_close = self.on_back = "nothing"
         self.redirects: list[str] = []
         """The hosts to which the next requests of the client are redirected, one after another."""
@@ -144,9 +141,9 @@ class SessionsMachine(WorldMachine):
             client.on_raw(lambda peer, text: self.arrived_here(0, *self.raw(text)))
             self.register(client)
             await client.connect()
-            await self.world.turns(10)
+            await self.turns(10)
 
-        self.world.run(main())
+        self.run(main())
 
     def start_server(self) -> None:
         self.server = server = Server(limits=self.limits, detached=KEPT)
@@ -185,27 +182,7 @@ class SessionsMachine(WorldMachine):
         _, label, number, _ = text.split(",")
         return label, int(number)
 
-    async def items(self, count: int, size: int) -> AsyncIterator[list[Any]]:
-        """Items with pauses until the gate is opened: a stream of either side, or an upload."""
-        self.sources += 1
-        try:
-            for number in range(count):
-                if number % 4 == 3:
-                    await self.gate.wait()
-                yield [number, "x" * size]
-        finally:
-            self.sources -= 1
-
-    def register(self, side: Registrar) -> None:
-        def now(number: int) -> int:
-            self.starts(number)
-            return number
-
-        async def park(number: int) -> int:
-            self.starts(number)
-            await self.gate.wait()
-            return number
-
+    def register(self, side: Registrar, *more: Callable[..., Any]) -> None:
         async def take(number: int, items: AsyncIterator[list[Any]]) -> list[int]:
             self.starts(number)
             return [item[0] async for item in items]
@@ -214,12 +191,11 @@ class SessionsMachine(WorldMachine):
             async for word in channel.events("word"):
                 await channel.emit("echo", word)
 
-        for handler in (now, park, self.items, take, talk):
-            side.on(handler.__name__, handler)
+        super().register(side, take, talk)
 
     def starts(self, number: int) -> None:
         self.check_starts(current_peer())
-        self.runs[number] += 1
+        super().starts(number)
 
     def check_starts(self, peer: Peer) -> None:
         """See that a handler may start: its side has not closed the connection."""
@@ -239,7 +215,7 @@ class SessionsMachine(WorldMachine):
             assert self.told_new == self.returns, "on_reconnect is for each new session but the first"
         self.check_told()
         if happened is Input.RESUMED or (happened is Input.OPENED and self.reopened):
-            self.untold = self.world.loop.now
+            self.untold = self.loop.now
         if happened in (Input.RESUMED, Input.REOPENED):
             self.detached_at = 0.0
         if happened is not Input.CONNECT:
@@ -250,11 +226,11 @@ class SessionsMachine(WorldMachine):
             for lane in self.up:
                 lane.lose(waiting=True)
         elif happened is Input.DETACHED and self.client.state == "detached" and not self.detached_at:
-            self.detached_at = self.world.loop.now
+            self.detached_at = self.loop.now
 
     def check_told(self) -> None:
         """See that `on_reconnect` is told in the turn after, unless something else has happened by then."""
-        told_late = self.untold is not None and self.world.loop.now > self.untold + 3 * TURN
+        told_late = self.untold is not None and self.loop.now > self.untold + 3 * TURN
         assert not told_late, "on_reconnect is for each resume"
         self.untold = None
 
@@ -273,10 +249,10 @@ class SessionsMachine(WorldMachine):
     async def opening(self) -> None:
         if self.opens_slowly:
             self.opens_slowly = False
-            began, session = self.world.loop.now, self.here
+            began, session = self.loop.now, self.here
             self.emit_before_the_queue()
             await self.gate.wait()
-            if self.world.loop.now < began + self.limits.open_handlers and self.here is session:
+            if self.loop.now < began + self.limits.open_handlers and self.here is session:
                 self.emit_before_the_queue()  # later, others no longer wait for it
 
     def emit_before_the_queue(self) -> None:
@@ -305,7 +281,7 @@ class SessionsMachine(WorldMachine):
                 whole = ended is not None and ended.complete and not ended.ends_with_connection
                 assert self.may_overflow or not whole, f"a session that can resume has ended: {info}"
         elif "in time" in reason:
-            assert self.world.loop.now - self.detached_at >= KEPT, reason
+            assert self.loop.now - self.detached_at >= KEPT, reason
         elif "no such session" in reason:
             core = peer_core(session.peer)
             given_up = core.over or not core.session.complete or core.session.ends_with_connection
@@ -321,7 +297,7 @@ class SessionsMachine(WorldMachine):
         if ended is None or ended.sent is None or not ended.complete or ended.ends_with_connection or self.may_overflow:
             return
         waits = ended.sent.size + max(size for size in SIZES) > self.limits.replay
-        late = session.detached_at is not None and self.world.loop.now - session.detached_at > KEPT - 1
+        late = session.detached_at is not None and self.loop.now - session.detached_at > KEPT - 1
         assert late or waits, f"the server's session has ended without a reason: {peer}, {info}"
 
     def closed_here(self, peer: Peer, info: CloseInfo) -> None:
@@ -391,7 +367,7 @@ class SessionsMachine(WorldMachine):
 
     @rule(side=sides, which=some, size=sizes, count=st.integers(1, 4), raw=st.booleans())
     def emit(self, side: int, which: int, size: int, count: int, raw: bool) -> None:
-        self.world.inside(self.emit_now, side, which, size, count, raw)
+        self.inside(self.emit_now, side, which, size, count, raw)
 
     def emit_now(self, side: int, which: int, size: int, count: int, raw: bool = False) -> None:
         at = self.side(side, which)
@@ -439,7 +415,7 @@ class SessionsMachine(WorldMachine):
                 self.check_full(error)
 
         for _ in range(count):
-            self.sends.append(self.world.loop.create_task(main()))
+            self.sends.append(self.loop.create_task(main()))
 
     @rule(size=sizes)
     def broadcast(self, size: int) -> None:
@@ -458,7 +434,7 @@ class SessionsMachine(WorldMachine):
                         if not report.sent:
                             lane.may_be_lost.add(number)
 
-        self.world.run(main())
+        self.run(main())
 
     def work(
         self,
@@ -474,11 +450,10 @@ class SessionsMachine(WorldMachine):
             return
         sender, session = at
         self.number += 1
-        task = self.world.loop.create_task(doing(sender, self.number))
+        task = self.loop.create_task(doing(sender, self.number))
         losses = self.losses - (self.client.state in ("closing", "closed"))
-        work = Work(self.number, task, session, losses, self.world.loop.now + (timeout or TIMEOUT))
-        work.counted = counted
-        self.works.append(work)
+        deadline = self.loop.now + (timeout or TIMEOUT)
+        self.works.append(Work(self.number, task, session, losses, deadline, counted))
 
     @rule(side=sides, which=some, kind=st.sampled_from(["now", "park"]), timeout=st.sampled_from([None, None, 2.0]))
     def request(self, side: int, which: int, kind: str, timeout: float | None) -> None:
@@ -493,19 +468,7 @@ class SessionsMachine(WorldMachine):
     @rule(side=sides, which=some, count=st.integers(0, 9), most=st.integers(0, 12), size=sizes)
     def stream(self, side: int, which: int, count: int, most: int, size: int) -> None:
         async def doing(sender: Any, number: int) -> None:
-            got: list[int] = []
-            try:
-                async with sender.stream("items", count, size) as stream:
-                    while len(got) < most:
-                        if not self.reads_all:
-                            await self.reads.acquire()
-                        try:
-                            got.append((await anext(stream))[0])
-                        except StopAsyncIteration:
-                            assert len(got) == count, f"{got}, and not {count} items"
-                            return
-            finally:
-                assert got == list(range(len(got))), got
+            await self.read_items(sender.stream("items", count, size), count, most)
 
         self.work(side, which, doing, counted=False)
 
@@ -534,13 +497,9 @@ class SessionsMachine(WorldMachine):
     def open_slowly_next(self) -> None:
         self.opens_slowly = True
 
-    @rule(which=some)
-    def cancel(self, which: int) -> None:
-        running = [work for work in self.works if not work.task.done()]
-        if running:
-            work = running[which % len(running)]
-            work.cancelled = True
-            work.task.cancel()
+    async def may_read(self) -> None:
+        if not self.reads_all:
+            await self.reads.acquire()
 
     @rule(count=st.integers(1, 12))
     def read(self, count: int) -> None:
@@ -559,7 +518,7 @@ class SessionsMachine(WorldMachine):
             if peer is not None and (peer.connected or peer.detached):
                 peer.limits = peer.limits.replace(message=message)
 
-        self.world.inside(main)
+        self.inside(main)
 
     # ------------------------------------------------------------ the life of the two ends
 
@@ -575,11 +534,8 @@ class SessionsMachine(WorldMachine):
             self.order(action)
 
     def order(self, what: str) -> None:
-        doing = {"close": self.close, "connect": self.connect, "bind": self.bind}[what]
-        self.orders.append(self.world.loop.create_task(doing()))
-
-    async def close(self) -> None:
-        await self.client.close()
+        doing = {"close": self.client.close, "connect": self.connect, "bind": self.bind}[what]
+        self.orders.append(self.loop.create_task(doing()))
 
     async def connect(self) -> None:
         try:
@@ -591,7 +547,7 @@ class SessionsMachine(WorldMachine):
         self.labels += 1
         ours, theirs = memory_transports(path=f"/?n={self.labels}", limits=self.limits)
         self.line.connections.append((ours, theirs))
-        accepting = asyncio.create_task(self.accept(theirs))
+        accepting = asyncio.create_task(self.accept(self.server, theirs))
         try:
             await self.client.bind(ours)
         except ConnectionLost:
@@ -599,31 +555,21 @@ class SessionsMachine(WorldMachine):
         finally:
             await accepting
 
-    async def accept(self, transport: Any) -> None:
-        try:
-            await self.server.accept(transport)
-        except ConnectionLost:
-            return
-
     @precondition(lambda self: hasattr(self, "client"))
     @rule(what=st.sampled_from(["close", "connect", "bind"]), really=seldom)
     def say(self, what: str, really: bool) -> None:
         if really:
             self.order(what)
 
-    @rule(action=actions)
-    def act_in_the_next_close_handler(self, action: str) -> None:
-        self.on_close = action
-
-    @rule(action=actions)
-    def act_in_the_next_reconnect_handler(self, action: str) -> None:
-        self.on_back = action
+    @rule(action=actions, handler=st.sampled_from(["on_close", "on_back"]))
+    def act_in_the_next_handler(self, action: str, handler: str) -> None:
+        setattr(self, handler, action)
 
     @rule(which=some, really=seldom)
     def close_from_there(self, which: int, really: bool) -> None:
         at = self.peer(which)
         if really and at is not None:
-            self.orders.append(self.world.loop.create_task(self.close_peer(*at)))
+            self.orders.append(self.loop.create_task(self.close_peer(*at)))
 
     async def close_peer(self, peer: Peer, session: SessionRecord) -> None:
         session.closing = peer.transport
@@ -640,17 +586,17 @@ class SessionsMachine(WorldMachine):
             peer, session = at
             self.emit_now(0, 0, 0, count)
             self.ask(0, 0, kind, None)
-            await self.world.turns(turns)
+            await self.turns(turns)
             served = served_peer(peer)
             assert served is not None
             if peer.connected:
                 served.expire_at(0.0)
-                await self.world.turns(1)
+                await self.turns(1)
                 if served.core.dispatcher.admission.paused is not None:
                     session.closing = peer.transport
-            await self.world.turns(turns)
+            await self.turns(turns)
 
-        self.world.run(main())
+        self.run(main())
 
     @rule(really=seldom)
     def kill(self, really: bool) -> None:
@@ -674,7 +620,7 @@ class SessionsMachine(WorldMachine):
             self.start_server()
             self.line.down = down
 
-        self.world.run(main())
+        self.run(main())
 
     # ------------------------------------------------------------ the line, and time
 
@@ -682,9 +628,9 @@ class SessionsMachine(WorldMachine):
     def cut(self, half_open: bool, count: int) -> None:
         async def main() -> None:
             self.line.cut(half_open=half_open)
-            await self.world.turns(count)
+            await self.turns(count)
 
-        self.world.run(main())
+        self.run(main())
 
     @rule(half_open=st.booleans(), held=st.sampled_from([None, 0, 1]), count=st.integers(0, 8), turns=st.integers(0, 8))
     def cut_when_some_has_arrived(self, half_open: bool, held: int | None, count: int, turns: int) -> None:
@@ -696,17 +642,17 @@ class SessionsMachine(WorldMachine):
             self.emit_now(0, 0, 0, count)
             self.emit_now(1, -1, 0, count)
             self.line.down = False
-            await self.world.turns(turns)
+            await self.turns(turns)
             self.line.cut(half_open=half_open)
-            await self.world.turns(2 * turns)
+            await self.turns(2 * turns)
 
-        self.world.run(main())
+        self.run(main())
 
     @rule(count=st.integers(0, 9), emits=st.integers(1, 3))
     def cut_an_upload(self, count: int, emits: int) -> None:
         """The source of an upload goes on while there is no connection, and so does the user."""
         self.upload(0, 0, count, 0)
-        self.world.run(self.world.turns(6))
+        self.run(self.turns(6))
         self.line.down = True
         self.cut(half_open=False, count=4)
         self.open_gate()
@@ -730,7 +676,7 @@ class SessionsMachine(WorldMachine):
             for ends in self.line.connections[-1:]:
                 ends[end].hold() if hold else ends[end].release()
 
-        self.world.inside(main)
+        self.inside(main)
 
     @rule(seconds=st.sampled_from([0.5, 1.1, 5.1, KEPT + 1]))
     def time_passes(self, seconds: float) -> None:
@@ -738,9 +684,9 @@ class SessionsMachine(WorldMachine):
 
         async def main() -> None:
             self.note_detached()  # a connection may have ended since the last rule
-            await self.world.time_passes(seconds)
+            await self.leap(seconds)
 
-        self.world.run(main())
+        self.run(main())
 
     # ------------------------------------------------------------ what must hold
 
@@ -748,8 +694,8 @@ class SessionsMachine(WorldMachine):
     @precondition(lambda self: hasattr(self, "client"))
     def holds(self) -> None:
         self.failed = True  # until the end of this function: then there is nothing to find out by going on
-        assert not self.world.errors.texts, self.world.errors.texts
-        assert not self.world.complaints, self.world.complaints
+        assert not self.errors.texts, self.errors.texts
+        assert not self.complaints, self.complaints
         for lane in self.up:
             lane.check()
         for session in self.sessions.values():
@@ -757,7 +703,7 @@ class SessionsMachine(WorldMachine):
         self.note_detached()
         for work in self.works:
             idle = self.leapt >= KEPT
-            work.check(self.runs[work.number], self.losses, self.world.loop.now, idle=idle, overflows=self.may_overflow)
+            work.check(self.runs[work.number], self.losses, self.loop.now, idle=idle, overflows=self.may_overflow)
         for task in [*self.sends, *self.orders]:
             if task.done():
                 task.result()
@@ -768,16 +714,16 @@ class SessionsMachine(WorldMachine):
             if session.peer is None or not session.peer.detached:
                 session.detached_at = None
             elif session.detached_at is None:
-                session.detached_at = self.world.loop.now
+                session.detached_at = self.loop.now
 
     # ------------------------------------------------------------ the end
 
     def teardown(self) -> None:
         try:
             if hasattr(self, "client") and not self.failed:
-                self.world.run(self.finish())
+                self.run(self.finish())
         finally:
-            self.world.close()
+            self.leave_world()
 
     async def release(self) -> None:
         """Nothing holds anything back any more."""
@@ -789,28 +735,20 @@ class SessionsMachine(WorldMachine):
         for ends in self.line.connections:
             for end in ends:
                 end.release()
-        await self.world.turns(40)
-
-    async def until(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for something that takes only turns of the loop."""
-        for _ in range(2000):
-            if condition():
-                return
-            await self.world.turns(1)
-        raise AssertionError(f"this does not come about: {what}; tasks: {other_tasks()}")
+        await self.turns(40)
 
     async def finish(self) -> None:
         until, client = self.until, self.client
         self.on_close = self.on_back = "nothing"
         await self.release()
         for _ in range(8):  # half-open connections, and what waits for time
-            await self.world.time_passes(1.1)
+            await self.leap(1.1)
             await self.release()
         await until(lambda: all(task.done() for task in self.orders), "connect, bind and close end")
         if client.state != "connected":
             connecting = asyncio.create_task(client.connect())
             for _ in range(10):
-                await self.world.time_passes(1.1)
+                await self.leap(1.1)
                 await self.release()
             await until(connecting.done, "the client connects")
             connecting.result()
@@ -822,8 +760,8 @@ class SessionsMachine(WorldMachine):
         await until(lambda: all(work.task.done() for work in self.works), "everything that was begun ends")
         await until(lambda: all(task.done() for task in self.sends), "those who wait to send have sent")
         for _ in range(3):
-            await self.world.turns(40)
-            await self.world.time_passes(1.1)
+            await self.turns(40)
+            await self.leap(1.1)
         self.holds()
         await self.check_whole()
         closing = asyncio.create_task(client.close())
@@ -831,14 +769,12 @@ class SessionsMachine(WorldMachine):
         shutting = asyncio.create_task(self.server.close())
         await until(shutting.done, "the server closes")
         await until(lambda: all(task.done() for task in self.orders), "everything closes")
-        await self.world.turns(10)
+        await self.turns(10)
         self.holds()
         for session in self.sessions.values():
             assert session.opened_here == session.closed_here, session.label
             assert session.opened_there == session.closed_there, session.label
-        assert (client.peer.pending, client.peer.active, client.peer.channels) == (0, 0, 0), client
-        await until(lambda: not other_tasks(), "no task is left")
-        assert self.sources == 0, "a source was not closed"
+        await self.check_left(client.peer)
 
     async def check_whole(self) -> None:
         """Nothing is lost in the session that there is, and nothing is left of what is over."""

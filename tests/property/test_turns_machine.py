@@ -52,17 +52,12 @@ class FullLine(LoopMachine):
 
     # ------------------------------------------------------------ what happens
 
-    @rule(kind=st.sampled_from(["emit", "on a channel", "request", "short"]), count=st.integers(1, 4))
-    def send(self, kind: str, count: int) -> None:
-        self._send(kind, count)
-
-    @rule(kind=st.sampled_from(["emit", "request"]), count=st.integers(2, 4))
-    def send_on_a_full_line(self, kind: str, count: int) -> None:
-        self.transport.pause()
-        self._send(kind, count)
-        self.run(self.turns(1))
-
-    def _send(self, kind: str, count: int) -> None:
+    @rule(
+        kind=st.sampled_from(["emit", "on a channel", "request", "short"]), count=st.integers(1, 4), full=st.booleans()
+    )
+    def send(self, kind: str, count: int, full: bool) -> None:
+        if full:
+            self.transport.pause()
         for _ in range(count):
             self.number += 1
             caller = self.peer.of("room") if kind == "on a channel" else self.peer
@@ -70,6 +65,8 @@ class FullLine(LoopMachine):
                 self.start(caller.emit("n", self.number))
             else:
                 self.start(self._request(self.number, 1.0 if kind == "short" else None))
+        if full:
+            self.run(self.turns(1))
 
     async def _request(self, number: int, timeout: float | None) -> None:
         try:
@@ -77,15 +74,12 @@ class FullLine(LoopMachine):
         except (RequestTimeout, ConnectionLost):
             return
 
-    def _cancel(self, which: int) -> None:
+    @rule(which=st.integers(0, 5))
+    def cancel(self, which: int) -> None:
         self._take()
         waiting = [task for number, task in self.sending.items() if not task.done() and number not in self.left]
         if waiting:
             waiting[which % len(waiting)].cancel()
-
-    @rule(which=st.integers(0, 5))
-    def cancel(self, which: int) -> None:
-        self._cancel(which)
 
     @rule(leaves=st.sampled_from([None, 0, 1]), fills=moments)
     def drain(self, leaves: int | None, fills: str | None) -> None:
@@ -94,7 +88,7 @@ class FullLine(LoopMachine):
         def main() -> None:
             self.transport.resume()
             if leaves is not None:
-                self._cancel(leaves)
+                self.cancel(leaves)
             if fills is not None:
                 self.at(fills, self.transport.pause)
 
@@ -103,10 +97,6 @@ class FullLine(LoopMachine):
     @rule()
     def time_passes(self) -> None:
         self.inside(self.clock.advance, 2.0)
-
-    @rule(count=st.integers(1, 3))
-    def turn(self, count: int) -> None:
-        self.run(self.turns(count))
 
     @rule()
     def next_connection(self) -> None:

@@ -183,14 +183,10 @@ class TwoPeers(ConnectedPeers):
 
         peer.on("ping", lambda: "pong")
         peer.on("echo", lambda number: started("echo", number))
-        peer.on("later", later)
-        peer.on("held", held)
         peer.on("ordered", held, ordered=True)
-        peer.on("stubborn", stubborn)
-        peer.on("back", back)
-        peer.on("fails", fails)
-        peer.on("yields", yields)
-        peer.on("gives", gives)
+        handlers: tuple[Callable[..., Any], ...] = (later, held, stubborn, back, fails, yields, gives)
+        for handler in handlers:
+            peer.on(handler.__name__, handler)
         self.fleeting.append(lambda number: started("fleeting", number))
         peer.on("fleeting", self.fleeting[side])
         peer.on("note", lambda number, _: self.seen[side].append(number))

@@ -17,14 +17,11 @@ from hypothesis.stateful import initialize, precondition, rule
 from machine import ConnectedPeers, sides
 
 from wsrpc import (
-    AnonymousChannel,
-    BadResult,
     ChannelClosed,
     ConnectionLost,
     Limits,
     Overloaded,
     Peer,
-    RemoteError,
     RequestTimeout,
     RpcError,
     Stream,
@@ -41,7 +38,7 @@ OVERDUE = "within 30 s"
 SIZE = 60
 """Bytes that each item has at least, so that few of them fill the line."""
 
-kinds = st.sampled_from(["agen", "gen", "object", "slow", "fails", "translate"])
+kinds = st.sampled_from(["later", "gen", "object", "slow", "fails", "translate"])
 lengths = st.integers(0, 12)
 
 
@@ -70,7 +67,7 @@ class Read:
             self.ended = exc
         except RpcError as exc:
             # That these stream is known only when they have run.
-            late = self.kind in ("agen", "object") and exc.code == "wsrpc.too_many_channels"
+            late = self.kind in ("later", "object") and exc.code == "wsrpc.too_many_channels"
             assert self.left or late or isinstance(exc, LOST) or self.kind == "fails" or OVERDUE in str(exc), exc  # noqa: PT017 - no error is right too
             if str(exc) == "enough of this":
                 assert len(self.items) == self.length
@@ -85,12 +82,10 @@ class StreamingPeers(ConnectedPeers):
     def __init__(self) -> None:
         super().__init__()
         self.reads: list[Read] = []
-        self.uploads: list[tuple[int, str, asyncio.Task[Any]]] = []
-        self.channels: list[asyncio.Task[AnonymousChannel]] = []
+        self.uploads: list[tuple[int, asyncio.Task[Any]]] = []
         self.tasks: list[asyncio.Task[Any]] = []
         self.open_sources = 0
         self.connects = 0
-        self.lines = 0
 
     @initialize(extensions=st.booleans())
     def begin(self, extensions: bool) -> None:
@@ -154,15 +149,6 @@ class StreamingPeers(ConnectedPeers):
                 count += 1
             return count
 
-        async def chat(channel: AnonymousChannel) -> None:
-            last = 0
-            async for line in channel.events("line", returns=int):
-                assert line > last
-                last = line
-                await channel.emit("line", line)
-                if line % 7 == 0:
-                    return
-
         def later(length: int) -> AsyncIterator[list[Any]]:
             return self.items_later(length)
 
@@ -177,15 +163,10 @@ class StreamingPeers(ConnectedPeers):
             finally:
                 await self.turns(60)
 
-        peer.on("lingers", lingers)
-        peer.on("agen", later)
+        for handler in (later, slow, fails, translate, add, lingers):
+            peer.on(handler.__name__, handler)
         peer.on("gen", self.items)
         peer.on("object", Numbers)
-        peer.on("slow", slow)
-        peer.on("fails", fails)
-        peer.on("translate", translate)
-        peer.on("add", add)
-        peer.on("chat", chat)
 
     # ------------------------------------------------------------ what happens
 
@@ -198,7 +179,7 @@ class StreamingPeers(ConnectedPeers):
             stream = peer.stream(kind, length)
         self.reads.append(Read(kind, length, stream))
 
-    @rule(side=sides, kind=st.sampled_from(["agen", "lingers"]))
+    @rule(side=sides, kind=st.sampled_from(["later", "lingers"]))
     def one_after_another(self, side: int, kind: str) -> None:
         """Who leaves a stream may open the next one, also where there is one place only."""
         peers = self.peers
@@ -245,42 +226,12 @@ class StreamingPeers(ConnectedPeers):
     @rule(side=sides, length=lengths, most=st.sampled_from([0, 2, 100]), gated=st.booleans())
     def upload(self, side: int, length: int, most: int, gated: bool) -> None:
         sending = self.peers[side].request("add", most, send=self.items_later(length, gated=gated))
-        self.uploads.append((min(length, most), "add", self.loop.create_task(sending)))
+        self.uploads.append((min(length, most), self.loop.create_task(sending)))
 
     @rule(which=st.integers(0, 20))
     def cancel_an_upload(self, which: int) -> None:
         if self.uploads:
-            self.uploads[which % len(self.uploads)][2].cancel("bored")
-
-    @rule(side=sides)
-    def converse(self, side: int) -> None:
-        self.channels.append(self.loop.create_task(self.peers[side].open_channel("chat")))
-
-    @rule(which=st.integers(0, 20), how=st.sampled_from(["emit", "abort", "close", "request"]))
-    def talk(self, which: int, how: str) -> None:
-        self.lines += 1
-        line = self.lines
-        opened = [
-            task.result() for task in self.channels if task.done() and not task.cancelled() and not task.exception()
-        ]
-        if not opened:
-            return
-        channel = opened[which % len(opened)]
-
-        async def main() -> None:
-            try:
-                if how == "emit":
-                    await channel.emit("line", line)
-                elif how == "abort":
-                    await channel.abort("bored")
-                elif how == "close":
-                    channel.close()
-                else:
-                    await channel.request("nobody")
-            except (*LOST, RemoteError):
-                return
-
-        self.tasks.append(self.loop.create_task(main()))
+            self.uploads[which % len(self.uploads)][1].cancel("bored")
 
     @rule(seconds=st.sampled_from([1.0, 20.0, 40.0]))
     def time_passes(self, seconds: float) -> None:
@@ -300,23 +251,19 @@ class StreamingPeers(ConnectedPeers):
         for read in self.reads:
             await read.stream.aclose()
         await self.turns(60)
-        if all(task.done() for _, _, task in self.uploads) and self.peers[0].connected:
-            # Everything is over although the connection is not: so nothing may be left but conversations.
-            opened = sum(not task.cancelled() and not task.exception() for task in self.channels if task.done())
+        if all(task.done() for _, task in self.uploads) and self.peers[0].connected:
+            # Everything is over although the connection is not: so nothing may be left.
             for peer in self.peers:
-                assert peer.channels <= opened, peer
+                assert peer.channels == 0, peer
         for peer in self.peers:
             await peer.close()
         await self.turns(60)
-        for expected, _, task in self.uploads:
+        for expected, task in self.uploads:
             assert task.done(), "an upload never ended"
             if not task.cancelled():
                 error = task.exception()
                 fine = isinstance(error, LOST) or OVERDUE in str(error)
                 assert fine or (error is None and task.result() == expected), (error, expected)
-        for task in self.channels:
-            assert task.done()
-            assert task.cancelled() or task.exception() is None or isinstance(task.exception(), (*LOST, BadResult))
         for task in self.tasks:
             assert task.done()
             if not task.cancelled() and (failed := task.exception()) is not None:

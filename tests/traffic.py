@@ -1,4 +1,4 @@
-"""Traffic over a connection that is cut again and again, and a ledger of what the applications at both ends saw.
+"""Traffic over a connection, and a ledger of what the applications at both ends saw.
 
 Nothing here asks the library what happened: handlers and callers write down what they see, and `Ledger.check`
 compares the two.
@@ -9,21 +9,39 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count, pairwise
 from typing import Any
 
-from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Peer, Server
+import pytest
 
-ENDLESS = 1_000_000
+from wsrpc import AnonymousChannel, ChannelClosed, Client, ConnectionLost, Context, Peer, RemoteError, RpcError, Server
+
+MANY = 1_000_000
+ENDLESS = "download", "plain"
+"""Streams that go on for longer than anybody reads them."""
+ENOUGH = "enough"
+"""Why callers cancel, if they do."""
+WAYS = (*("request",) * 4, "park", "download", "break_off", "upload", "translate", "converse")
+"""To call what ends by itself, or is left."""
+LEAVING = "break_off", "close", "throw_away", "fail", "abort", "ask_on_a_channel", "upload", "translate", "converse"
+"""To leave streams, uploads and conversations."""
 End = tuple[str, str]
-"""What was called, and how it ended: ``"value"``, ``"not_sent"`` or ``"unknown"``."""
+"""What was called, and how it ended: ``"value"``, ``"cancelled"``, ``"not_sent"`` or ``"unknown"``."""
 
 
 async def turns(number: int) -> None:
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+async def in_order(items: AsyncIterator[int]) -> AsyncIterator[int]:
+    expected = 0
+    async for item in items:
+        assert item == expected
+        yield item
+        expected += 1
 
 
 class Ledger:
@@ -51,9 +69,10 @@ class Ledger:
 
     # ------------------------------------------------------------ the end that is called
 
-    def serve(self, side: Client | Server) -> None:
-        for handler in (self.now, self.later, self.park, self.download, self.upload, self.translate, self.talk):
-            side.on(handler.__name__, handler)
+    def serve(self, side: Client | Server | Peer) -> None:
+        handlers = "now", "later", "park", "download", "plain", "fails", "upload", "translate", "talk", "returned"
+        for name in handlers:
+            side.on(name, getattr(self, name))
 
     @contextmanager
     def _runs(self, n: int, *, streams: bool = False) -> Generator[None]:
@@ -90,20 +109,29 @@ class Ledger:
                     await asyncio.sleep(0)
                 yield item
 
+    def plain(self, n: int, size: int) -> Iterator[int]:
+        with self._runs(n, streams=True):
+            yield from range(size)
+
+    async def fails(self, n: int) -> AsyncIterator[int]:
+        with self._runs(n, streams=True):
+            yield 0
+            raise RpcError("broken", code="broken")
+
+    def returned(self, n: int, ctx: Context) -> AnonymousChannel:
+        """ws-wrapper's own form."""
+        with self._runs(n):
+            channel = ctx.channel()
+            channel.on("more", lambda n: n + 1)
+            return channel
+
     async def upload(self, n: int, items: AsyncIterator[int]) -> int:
         with self._runs(n):
-            expected = 0
-            async for item in items:
-                assert item == expected, f"upload {n}: {item} after {expected - 1}"
-                expected += 1
-            return expected
+            return len([item async for item in in_order(items)])
 
     async def translate(self, n: int, items: AsyncIterator[int]) -> AsyncIterator[str]:
         with self._runs(n, streams=True):
-            expected = 0
-            async for item in items:
-                assert item == expected, f"translate {n}: {item} after {expected - 1}"
-                expected += 1
+            async for item in in_order(items):
                 yield str(item)
 
     async def talk(self, n: int, channel: AnonymousChannel) -> None:
@@ -113,69 +141,93 @@ class Ledger:
 
     # ------------------------------------------------------------ the end that calls
 
-    async def call(self, caller: Client | Peer) -> str:
-        """Something at random, to its end, which is returned. Raises whatever is no `ConnectionLost`."""
-        ways: list[Callable[..., Coroutine[Any, Any, None]]] = [
-            *(self._request for _ in range(5)),
-            self._download,
-            self._break_off,
-            self._upload,
-            self._translate,
-            self._converse,
-        ]
-        way = self.dice.choice(ways)
+    async def call(self, caller: Client | Peer, ways: Sequence[str] = WAYS) -> str:
+        """Something at random, to its end, which is returned. Raises whatever is no `ConnectionLost`.
+
+        Args:
+            ways: among what to choose.
+        """
+        name = self.dice.choice(ways)
+        way = getattr(self, f"_{name}")
         n = next(self.numbers)
         self.begun += 1
         options = {"offline": "fail"} if self.offline and self.dice.random() < 0.2 else {}
+        how = "an error"
         try:
             await way(caller, n, options)
             how = "value"
         except ConnectionLost as exc:
             how = exc.outcome
-        assert n not in self.ends
-        self.ends[n] = (way.__name__.strip("_"), how)
+        except asyncio.CancelledError:
+            how = "cancelled"
+            raise
+        finally:
+            assert n not in self.ends
+            self.ends[n] = (name, how)
         return how
+
+    def size(self) -> int:
+        return self.dice.choice((0, 1, 10, 300))  # sometimes more than a window at once
 
     async def _request(self, caller: Client | Peer, n: int, options: Any) -> None:
         pad = "x" * self.dice.randrange(300)
-        event = self.dice.choice(("now", "now", "later", "park"))
-        assert await caller.request(event, n, pad, returns=int, **options) == n
+        assert await caller.request(self.dice.choice(("now", "later")), n, pad, returns=int, **options) == n
+
+    async def _park(self, caller: Client | Peer, n: int, options: Any) -> None:
+        assert await caller.request("park", n, "", returns=int, **options) == n
 
     async def _download(self, caller: Client | Peer, n: int, options: Any) -> None:
-        """To its end; more than a window at once, sometimes."""
-        size = self.dice.choice((0, 1, 10, 300))
-        expected = 0
+        size = self.size()
         async with caller.stream("download", n, size, returns=int, **options) as items:
-            async for item in items:
-                assert item == expected
-                expected += 1
-        assert expected == size
+            assert [item async for item in items] == [*range(size)]
 
     async def _break_off(self, caller: Client | Peer, n: int, options: Any) -> None:
         """One that has no end is left after a while, if it gets that far."""
         enough = self.dice.randrange(600)
-        expected = 0
-        async with caller.stream("download", n, ENDLESS, returns=int, **options) as items:
-            async for item in items:
-                assert item == expected
-                expected += 1
-                if expected > enough or self.calm.is_set():
-                    break
-            else:
-                raise AssertionError("a stream without an end has ended")
+        async with caller.stream(self.dice.choice(ENDLESS), n, MANY, returns=int, **options) as items:
+            async for item in in_order(items):
+                if item >= enough or self.calm.is_set():
+                    return
+        raise AssertionError("a stream without an end has ended")
+
+    async def _close(self, caller: Client | Peer, n: int, options: Any) -> None:
+        items = caller.stream(self.dice.choice(ENDLESS), n, MANY, returns=int, **options)
+        for expected in range(self.dice.randrange(1, 4)):
+            assert await anext(items) == expected
+        await items.aclose()
+
+    async def _throw_away(self, caller: Client | Peer, n: int, options: Any) -> None:
+        async for item in caller.stream(self.dice.choice(ENDLESS), n, MANY, returns=int, **options):
+            if item == 2:
+                break
+
+    async def _fail(self, caller: Client | Peer, n: int, options: Any) -> None:
+        items = caller.stream("fails", n, returns=int, **options)
+        assert await anext(items) == 0
+        with pytest.raises(RemoteError, match="broken"):
+            await anext(items)
+
+    async def _abort(self, caller: Client | Peer, n: int, options: Any) -> None:
+        async with await caller.open_channel("download", n, MANY, **options) as channel:
+            items = aiter(channel)
+            for _ in range(self.dice.randrange(1, 4)):
+                await anext(items)
+            await channel.abort(self.dice.choice((None, "bored", RpcError("bored", code="bored"))))
+            assert channel.closed
+
+    async def _ask_on_a_channel(self, caller: Client | Peer, n: int, options: Any) -> None:
+        async with await caller.open_channel("returned", n, **options) as channel:
+            for number in range(self.dice.randrange(4)):
+                assert await channel.request("more", number) == number + 1
 
     async def _upload(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 300))
+        size = self.size()
         assert await caller.request("upload", n, send=self._source(size), returns=int, **options) == size
 
     async def _translate(self, caller: Client | Peer, n: int, options: Any) -> None:
-        size = self.dice.choice((0, 1, 10, 300))
-        expected = 0
+        size = self.size()
         async with caller.stream("translate", n, send=self._source(size), returns=str, **options) as texts:
-            async for text in texts:
-                assert text == str(expected)
-                expected += 1
-        assert expected == size
+            assert [text async for text in texts] == [*map(str, range(size))]
 
     async def _converse(self, caller: Client | Peer, n: int, options: Any) -> None:
         async with await caller.open_channel("talk", n, **options) as channel:
@@ -203,12 +255,13 @@ class Ledger:
         for n, (what, how) in self.ends.items():
             times = self.ran[n]
             # Nothing runs twice; what is answered has run, what was not sent has not.
-            allowed = {"value": (1,), "not_sent": (0,), "unknown": (0, 1)}[how]
+            allowed = {"value": (1,), "not_sent": (0,), "unknown": (0, 1), "cancelled": (0, 1)}[how]
             assert times in allowed, f"{what} {n} ended as {how} and ran {times} times"
             self.outcomes[what, how, "ran" if times else "did not run"] += 1
         assert self.ran.keys() <= self.ends.keys()
         assert self.running == set()
-        assert all(isinstance(reason, ConnectionLost) for reason in self.cancelled), self.cancelled
+        why = {reason for reason in self.cancelled if not isinstance(reason, ConnectionLost)}
+        assert why <= {ENOUGH}, why
         assert self.sources["begun"] == self.sources["left"]
         self.cancellations += len(self.cancelled)
         self.begun = 0

@@ -1,0 +1,100 @@
+"""Programs that know their own memory: ``measured.py serve BYTES``, with that bound for sessions without a connection,
+and ``measured.py URL BYTES``, which downloads more slowly than the server could send, and prints by how many bytes
+it and the server have grown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from wsrpc import Client, Peer, Server
+
+ITEM = 64 * 1024
+SLOWER = 5
+
+
+def memory(*, peak: bool = False) -> int:
+    """Bytes of this process that are in memory, or were at most; always the latter where the system tells no more."""
+    try:
+        status = Path("/proc/self/status").read_text("ascii")
+    except FileNotFoundError:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM" if peak else "VmRSS"))
+    return int(line.split()[1]) * 1024
+
+
+def item(number: int) -> bytes:
+    # Not of zeros, for which the system may give no memory.
+    return number.to_bytes(8, "big") * (ITEM // 8)
+
+
+def make_server(most: int) -> Server:
+    server = Server(detached_bytes=most)
+    room = server.room("everybody")
+    start = memory()
+
+    @server.on("join")
+    def join(peer: Peer) -> None:
+        room.add(peer)
+
+    @server.on("work")
+    async def work(data: Any) -> None:
+        await asyncio.Event().wait()
+
+    @server.on("download")
+    def download(size: int) -> Iterator[bytes]:
+        return (item(number) for number in range(size // ITEM))
+
+    @server.on("broadcast")
+    async def broadcast() -> int:
+        """Broadcast small events until a session ends, and return the memory before that."""
+        before = len(server.peers)
+        while True:
+            now = memory()
+            for number in range(1000):
+                room.emit_nowait("news", number)
+            if len(server.peers) < before:
+                return now
+            await asyncio.sleep(0)
+
+    @server.on("grown")
+    def grown() -> int:
+        return memory(peak=True) - start
+
+    @server.on("state")
+    def state() -> tuple[int, int, int]:
+        """Return the memory, and the numbers of sessions without a connection, and with one."""
+        gc.collect()
+        detached = server.stats().detached
+        return memory(), detached, len(server.peers) - detached
+
+    return server
+
+
+async def download(url: str, size: int) -> None:
+    async with Client(url) as client:
+        await client.request("grown")
+        start, number = memory(), 0
+        async with client.stream("download", size, returns=bytes) as items:
+            async for piece in items:
+                assert piece == item(number)
+                number += 1
+                for _ in range(SLOWER):  # each takes as long as an item could
+                    await client.request("grown")
+        assert number == size // ITEM
+        print(memory(peak=True) - start, await client.request("grown", returns=int))
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        make_server(int(sys.argv[2])).run("127.0.0.1", 0)
+    else:
+        asyncio.run(download(sys.argv[1], int(sys.argv[2])))

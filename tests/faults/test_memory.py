@@ -1,0 +1,97 @@
+"""Memory of whole programs: a slow consumer makes nobody keep more, and sessions without a connection take what
+`Server(detached_bytes=)` says, not a multiple of it.
+
+``WSRPC_SOAK=1`` downloads 1 GiB instead of an amount that fits an ordinary test run.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from effort import SOAK
+from programs import listening, printed_by, start
+from raw_websocket import TEXT, raw_client
+
+from wsrpc import Client
+
+PROGRAM = [sys.executable, "-W", "error", str(Path(__file__).with_name("measured.py"))]
+MIB = 1024 * 1024
+BOUND = 64 * MIB
+
+pytestmark = pytest.mark.timeout(300 if SOAK else 120)
+
+
+async def test_a_slow_consumer_makes_neither_side_keep_what_it_has_not_read() -> None:
+    size, bound = (1024 * MIB, 64 * MIB) if SOAK else (48 * MIB, 16 * MIB)
+    async with listening(await start(*PROGRAM, "serve", str(BOUND))) as url:
+        grown = await printed_by(await start(*PROGRAM, url, str(size)))
+    assert max(map(int, grown.split())) < bound, grown
+
+
+class Measured:
+    """A server in a process of its own, and a client that asks it for its memory."""
+
+    def __init__(self, client: Client, port: int) -> None:
+        self.client = client
+        self.port = port
+
+    async def state(self) -> tuple[int, int, int]:
+        """Return its memory, and the numbers of sessions without a connection, and with one."""
+        return await self.client.request("state", returns=tuple[int, int, int])
+
+    async def leave_after(self, *messages: object) -> int:
+        """Begin a session, send messages that the server handles, and drop the connection.
+
+        Returns how many sessions have no connection then.
+        """
+        hello = {"t": "hello", "v": 1, "features": ["resume"], "limits": {}}
+        control = [{"ws-wrapper": False, "wsrpc": fields} for fields in (hello, {"t": "ack", "n": 0, "bytes": 0})]
+        async with raw_client(self.port) as raw:
+            for message in (*control, *messages, {"i": 1, "a": ["state"]}):
+                await raw.send(raw.frame(TEXT, json.dumps(message)))
+            while json.loads((await raw.next_of(TEXT)).payload).get("i") != 1:
+                pass
+            raw.drop()
+        while (found := await self.state())[2] != 1:
+            pass
+        return found[1]
+
+
+@asynccontextmanager
+async def measured() -> AsyncGenerator[Measured]:
+    async with listening(await start(*PROGRAM, "serve", str(BOUND))) as url:
+        async with Client(url) as client:
+            yield Measured(client, urlsplit(url).port or 0)
+
+
+@pytest.mark.parametrize(
+    ("count", "value"),
+    [
+        pytest.param(10, "x" * MIB, id="long texts"),
+        pytest.param(5, [{}] * 20_000, id="what takes more once it is decoded"),
+        pytest.param(1000, "", id="what takes little but its handler"),
+    ],
+)
+async def test_what_handlers_of_sessions_without_a_connection_keep_counts(count: int, value: object) -> None:
+    async with measured() as server:
+        idle, before = (await server.state())[0], 0
+        while (
+            detached := await server.leave_after(*[{"i": i + 2, "a": ["work", value]} for i in range(count)])
+        ) > before:
+            before = detached
+        assert BOUND / 2 < (await server.state())[0] - idle < BOUND * 2
+
+
+async def test_small_messages_that_wait_count_with_what_keeps_them() -> None:
+    async with measured() as server:
+        idle = (await server.state())[0]
+        for session in range(50):
+            assert await server.leave_after({"a": ["join"]}) == session + 1
+        grown = await server.client.request("broadcast", returns=int, timeout=None) - idle
+        assert BOUND / 2 < grown < BOUND * 2
