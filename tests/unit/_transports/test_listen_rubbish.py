@@ -19,7 +19,7 @@ UPGRADE = (
 )
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/", "/refused", "/refused later"])
+@pytest.mark.parametrize("path", ["/healthz", "/", "/refused later"])
 @pytest.mark.parametrize("headers", ["", UPGRADE])
 @pytest.mark.parametrize("rubbish", [b"GARBAGE", b"GET /healthz HTTP/1.1\r\nHost: here\r\n\r\n" * 3, b"\x81\x01a"])
 async def test_rubbish_after_the_request(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from base64 import b64encode
@@ -79,7 +80,7 @@ async def relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
             sink.close()
 
 
-def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 OK\r\nX-Proxy: 1\r\n\r\n") -> Accept:
+def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 \xe9tabli\r\nX-Proxy: 1\r\n\r\n") -> Accept:
     async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[str, int] | None:
         request = (await reader.readuntil(b"\r\n\r\n")).decode()
         given = [line for line in request.split("\r\n") if line.startswith("Proxy-Authorization: ")]
@@ -87,15 +88,14 @@ def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 OK\r\n
             answer_now = b"HTTP/1.1 407 Who are you?\r\nContent-Length: 0\r\n\r\n"
         else:
             answer_now = answer
-        for byte in answer_now[:60]:  # in many pieces
-            writer.write(bytes([byte]))
+        for at in range(0, 60, 5):  # in many pieces
+            writer.write(answer_now[at : at + 5])
             await asyncio.sleep(0)
         writer.write(answer_now[60:])
         await writer.drain()
-        method, where, version = request.split("\r\n")[0].split(" ")
-        assert (method, version) == ("CONNECT", "HTTP/1.1")
-        host, _, port = where.rpartition(":")
-        return (host, int(port)) if answer_now.startswith(b"HTTP/1.1 200") else None
+        found = re.match(r"CONNECT (.*):(\d+) HTTP/1\.1\r\n", request)
+        assert found is not None
+        return (found[1], int(found[2])) if answer_now.startswith(b"HTTP/1.1 200") else None
 
     return accept
 
@@ -136,10 +136,6 @@ def serving() -> ssl.SSLContext:
     return context
 
 
-def trusting() -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(MADE / "ca.pem"))
-
-
 def echo_server() -> Server:
     server = Server(limits=LIMITS)
     server.on("echo", lambda value: value)
@@ -149,7 +145,6 @@ def echo_server() -> Server:
 PROXIES = {
     "http": (http(), "http://127.0.0.1:{}"),
     "http with a password": (http("Basic " + b64encode(b"me:p@ss").decode()), "http://me:p%40ss@127.0.0.1:{}/"),
-    "http with a phrase that is not ASCII": (http(answer=b"HTTP/1.1 200 \xe9tabli\r\n\r\n"), "http://127.0.0.1:{}"),
     "socks5": (socks5(), "socks5://127.0.0.1:{}"),
     "socks5h with a password": (socks5("me"), "socks5h://me:me@127.0.0.1:{}"),
 }
@@ -159,12 +154,10 @@ PROXIES = {
 @pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
 async def test_a_client_connects_through_a_proxy(kind: str, secure: bool) -> None:
     accept, url = PROXIES[kind]
-    context = serving() if secure else None
-    async with echo_server().listen(ssl=context) as listener, Proxy(accept).running() as proxy:
+    trusting = ssl.create_default_context(cafile=str(MADE / "ca.pem")) if secure else None
+    async with echo_server().listen(ssl=serving() if secure else None) as listener, Proxy(accept).running() as proxy:
         target = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
-        async with Client(
-            target, proxy=url.format(proxy.port), ssl=trusting() if secure else None, limits=LIMITS
-        ) as client:
+        async with Client(target, proxy=url.format(proxy.port), ssl=trusting, limits=LIMITS) as client:
             large = "x" * 300_000
             assert await client.request("echo", large) == large
             assert (client.peer.info.underlying.transport.get_extra_info("ssl_object") is not None) is secure
@@ -172,13 +165,12 @@ async def test_a_client_connects_through_a_proxy(kind: str, secure: bool) -> Non
     assert proxy.asked == [(host, listener.port)]
 
 
-@pytest.mark.parametrize("secure", [False, True], ids=["ws", "wss"])
-async def test_a_proxy_that_speaks_tls(secure: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_proxy_that_speaks_tls(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With TLS in TLS."""
     monkeypatch.setenv("SSL_CERT_FILE", str(MADE / "ca.pem"))  # what `create_default_context` trusts
-    context = serving() if secure else None
-    async with echo_server().listen(ssl=context) as listener, Proxy(http()).running(serving()) as proxy:
-        target = f"{'wss' if secure else 'ws'}://localhost:{listener.port}/"
-        async with Client(target, proxy=f"https://localhost:{proxy.port}", limits=LIMITS) as client:
+    async with echo_server().listen(ssl=serving()) as listener, Proxy(http()).running(serving()) as proxy:
+        through = f"https://localhost:{proxy.port}"
+        async with Client(f"wss://localhost:{listener.port}/", proxy=through, limits=LIMITS) as client:
             assert await client.request("echo", 7) == 7
     assert proxy.asked == [("localhost", listener.port)]
 
@@ -187,13 +179,11 @@ async def test_a_proxy_that_speaks_tls(secure: bool, monkeypatch: pytest.MonkeyP
     ("accept", "url", "error"),
     [
         (http("Basic other"), "http://127.0.0.1:{}", InvalidProxyStatus),
-        (http(answer=b"HTTP/1.1 502 Bad\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyStatus),
         (http(answer=b"garbage\r\n\r\n"), "http://127.0.0.1:{}", InvalidProxyMessage),
-        (http(answer=b""), "http://127.0.0.1:{}", InvalidProxyMessage),
         (http(answer=b"HTTP/1.1 500 " + b"x" * 70_000), "http://127.0.0.1:{}", InvalidProxyMessage),
         (socks5("me"), "socks5h://me:other@127.0.0.1:{}", ProxyError),
     ],
-    ids=["who", "502", "garbage", "nothing", "too long", "wrong password"],
+    ids=["who", "garbage", "too long", "wrong password"],
 )
 async def test_a_proxy_that_refuses(accept: Accept, url: str, error: type[Exception]) -> None:
     async with Proxy(accept).running() as proxy:
@@ -207,8 +197,7 @@ async def test_a_proxy_s_url_that_is_not_clear(url: str) -> None:
         await dial("ws://localhost:1/", proxy=url, limits=LIMITS)
 
 
-@pytest.mark.parametrize("kind", ["http", "socks5"])
-async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing(kind: str) -> None:
+async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing() -> None:
     asked = asyncio.Event()
 
     async def never(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -217,9 +206,8 @@ async def test_cancelling_while_the_proxy_does_not_answer_leaves_nothing(kind: s
         await reader.read()
 
     async with Proxy(never).running() as proxy:
-        dialing = asyncio.create_task(
-            dial("ws://localhost:1/", proxy=f"{kind}://127.0.0.1:{proxy.port}", limits=LIMITS)
-        )
+        through = f"http://127.0.0.1:{proxy.port}"
+        dialing = asyncio.create_task(dial("ws://localhost:1/", proxy=through, limits=LIMITS))
         await asked.wait()
         dialing.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -25,13 +25,6 @@ class Loop:
             callback()
 
 
-def test_a_turn_has_places_for_a_while_and_the_next_one_again() -> None:
-    turns = Turns(loop := Loop())
-    assert [turns.take(AT_ONCE / 2) for _ in range(3)] == [True, True, False]
-    loop.turn()
-    assert turns.take(AT_ONCE / 2)
-
-
 def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who_comes_then() -> None:
     turns = Turns(loop := Loop())
     went: list[int] = []
