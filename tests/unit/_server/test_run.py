@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from core_driver import Blocked
 from leftovers import nothing_left as nothing_left
+from leftovers import turns_until
 
 from wsrpc import Client, CloseInfo, ConnectionLost, HandshakeRejected, Limits, Reconnect, Server, dial
 
@@ -85,7 +87,7 @@ class Program:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.process = process
         self.log = ""
-        self.may_end, self.asked = asyncio.Event(), asyncio.Event()
+        self.work = Blocked()
         self.news: asyncio.Queue[str] = asyncio.Queue()
         self.closed: asyncio.Future[CloseInfo] = asyncio.get_running_loop().create_future()
 
@@ -99,31 +101,23 @@ class Program:
         return found[0]
 
     async def asks(self) -> str:
-        """Make a request that ends when `may_end` is set; returns the URL."""
+        """Make a request that ends when `work.go` is set; returns the URL."""
         url = (await self.says(r"listening on [^\s,]+")).split()[-1]
         self.client = Client(url, limits=LIMITS, reconnect=None)
         self.client.on("news", self.news.put_nowait)
         self.client.on("close", lambda peer, info: self.closed.set_result(info))
-
-        @self.client.on("may I end?")
-        async def end() -> None:
-            self.asked.set()
-            await self.may_end.wait()
-
+        self.client.on("may I end?", self.work)
         await self.client.connect()
         self.request = asyncio.create_task(self.client.request("work", timeout=None))
-        await self.asked.wait()
+        await turns_until(lambda: self.work.started)
         return url
 
     async def ends(self, status: int, *printed: str, cut: bool) -> None:
         """``cut`` says whether the request was not answered."""
         info = await self.closed
         assert (info.code, info.was_clean) == (1012, True)
-        if cut:
-            with pytest.raises(ConnectionLost):
-                await self.request
-        else:
-            assert await self.request == "done"
+        await asyncio.wait([self.request])
+        assert isinstance(self.request.exception(), ConnectionLost) if cut else self.request.result() == "done"
         await self.client.close()
         await self.ended(status, *printed)
 
@@ -135,10 +129,10 @@ class Program:
 
 
 @asynccontextmanager
-async def program(*args: str, drain: float = 60.0, code: str = PROGRAM) -> AsyncGenerator[Program]:
+async def program(*args: str, drain: float = 60.0) -> AsyncGenerator[Program]:
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3]), "PYTHONUNBUFFERED": "1"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-W", "error", "-X", "dev", "-c", code, str(drain), *args),
+        *(sys.executable, "-W", "error", "-X", "dev", "-c", PROGRAM, str(drain), *args),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=environment,
@@ -165,7 +159,7 @@ async def test_sigterm_drains_and_ends_with_status_0(quiet: bool) -> None:
             await it.says("draining: 1 connections, at most 60 s")
         with pytest.raises((HandshakeRejected, OSError), match="503"):
             await dial(url)
-        it.may_end.set()
+        it.work.go.set()
         await it.ends(0, *SERVED, cut=False)
         assert it.log.count("listening on") == 1
 
@@ -212,25 +206,19 @@ async def test_what_fails_at_the_start_never_listens() -> None:
         assert "ValueError: cannot begin" in it.log and "listening on" not in it.log
 
 
-NO_SIGNALS_IN_THE_LOOP = """
-import asyncio, os, signal, sys
-from wsrpc import Server
+def test_where_the_loop_knows_no_signals_as_on_windows(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(self: object, *args: object) -> None:
+        raise NotImplementedError
 
-class Stderr:
-    def write(self, text): "listening" in text and os.kill(os.getpid(), signal.SIGTERM)
-    def flush(self): pass
+    @asynccontextmanager
+    async def lifespan(server: Server) -> AsyncGenerator[None]:
+        signal.raise_signal(signal.SIGTERM)
+        yield
 
-def unknown(self, *args): raise NotImplementedError
-asyncio.SelectorEventLoop.add_signal_handler = unknown
-sys.stderr = Stderr()
-Server().run("127.0.0.1", 0)
-print("ended", signal.getsignal(signal.SIGTERM) == signal.SIG_DFL)
-"""
-
-
-async def test_where_the_loop_knows_no_signals_as_on_windows() -> None:
-    async with program(code=NO_SIGNALS_IN_THE_LOOP) as it:
-        await it.ended(0, "ended True")
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", unknown)
+    Server().run("127.0.0.1", 0, lifespan=lifespan)
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def test_what_is_no_lifespan_is_refused() -> None:
@@ -240,7 +228,6 @@ def test_what_is_no_lifespan_is_refused() -> None:
     wrong: Any
     for wrong, text in (
         (generator, r"returns an async context manager.*@contextlib\.async"),
-        (lambda server: None, r"returns an async context manager.*@contextlib\.asynccontextmanager"),
         (5, r"lifespan= takes a function of \(server\), got 5"),
         (lambda: None, "takes no argument"),
     ):
