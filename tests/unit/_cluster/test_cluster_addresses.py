@@ -13,14 +13,10 @@ from leftovers import timers_due, turns_until
 from wsrpc import (
     Client,
     CloseInfo,
-    ConnectionLost,
-    Handshake,
     HandshakeRejected,
-    Limits,
     Peer,
     Reconnect,
     Server,
-    SessionLost,
 )
 from wsrpc._api.peer import core_of
 from wsrpc._cluster.cluster import membership_of
@@ -180,17 +176,16 @@ async def test_a_server_that_has_just_started_has_the_later_connection(earlier: 
         assert new.client.connected and not made[0].peers
 
 
-class Deaf(MemoryEngine):
-    """What is meant for one node gets lost while ``deaf``. What is meant for all arrives."""
-
-    deaf = False
-
-    def carry(self, subject: str, payload: bytes) -> None:
-        if not self.deaf or subject == "shop.all":
-            super().carry(subject, payload)
-
-
 async def test_without_a_confirmation_both_connections_stay() -> None:
+    class Deaf(MemoryEngine):
+        """What is meant for one node gets lost while ``deaf``. What is meant for all arrives."""
+
+        deaf = False
+
+        def carry(self, subject: str, payload: bytes) -> None:
+            if not self.deaf or subject == "shop.all":
+                super().carry(subject, payload)
+
     engine = Deaf()
     async with servers(2, engine) as made:
         old, new = Watched(), Watched()
@@ -206,50 +201,17 @@ async def test_without_a_confirmation_both_connections_stay() -> None:
         assert new.client.connected
 
 
-async def test_a_client_that_leaves_while_its_address_is_contested() -> None:
-    """It does not keep later connections from being settled."""
-    engine = Deaf()
-    async with servers(1, engine) as made:
-        await made.join(0, "ada", old := Client())
-        engine.deaf = True  # so the two get no session, and the first one waits for it
-        await made.add()
-        await timers_due(NEW + TICK)  # else the second one has just started, and claims the address again
-        async with connect(made[1], path="/?who=ada"):
-            pass  # the next claim is higher, whichever node is
-        await enter(made, 1)
-        directory = membership_of(made[0].cluster).directory
-        await turns_until(lambda: directory.higher_claim("ada"))
-        await old.close()
-        await turns_until(lambda: not made[0].peers)
-        engine.deaf = False
-        await made.meet()
-        third = Watched()
-        await made.join(0, "ada", third.client)
-        await made.join(1, "ada", Client())
-        await third.replaced()
-        assert len(made[1].peers) == 1
-
-
 async def test_credentials_that_name_another_address() -> None:
     """A session goes on over a connection whose handshake gives another address: it has that one from then on."""
-    server = Server(cluster=Cluster(MemoryEngine(), name="shop"), limits=Limits(ping_interval=None))
-    names = iter(["ada", "ada@home"])
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        handshake.principal = 7
-        handshake.address = next(names)
-
-    async with server.listen() as listener:
-        coming = Coming(listener.url)
+    async with servers(1) as made, made[0].listen() as listener:
+        coming = Coming(f"{listener.url}?who=ada")
         async with coming.client:
-            [peer] = server.peers
-            await coming.drop(peer)
-            coming.gate.set()
+            [peer] = made[0].peers
+            await coming.drop(peer, to=f"{listener.url}?who=ada@home")
             await turns_until(lambda: coming.client.connected and not peer.detached)
-            assert server.peers == (peer,) and peer.address == "ada@home"
-            assert server.cluster.locate("ada") is None
-            assert server.cluster.locate("ada@home") == server.cluster.nodes[0]
+            assert made[0].peers == (peer,) and peer.address == "ada@home"
+            assert made[0].cluster.locate("ada") is None
+            assert made[0].cluster.locate("ada@home") == made[0].cluster.nodes[0]
 
 
 @pytest.mark.parametrize("given", ["", 5, "a\nb", "x" * 257, "\ud800"])
@@ -260,32 +222,6 @@ async def test_an_address_is_one_line_of_text(given: Any, caplog: pytest.LogCapt
         async with connect(server):
             pass
     assert "address" in caplog.text
-
-
-async def test_a_client_that_comes_back_to_another_server() -> None:
-    """Its session is elsewhere and cannot go on; the calls of that one end, and say truly what is known of them."""
-    async with servers(2) as made, made[0].listen() as first, made[1].listen() as second:
-        coming = Coming(f"{first.url}?who=ada")
-        lost: asyncio.Queue[Any] = asyncio.Queue()
-        coming.client.on("which", lambda: "here")
-        coming.client.on_reconnect(lambda info: lost.put_nowait(info.lost))
-        for side in (coming.client, made[0]):
-            side.on("park", asyncio.Event().wait)
-        async with coming.client as client:
-            await turns_until(lambda: made[1].cluster.locate("ada"))
-            peer = made.peer(0, "ada")
-            theirs = asyncio.create_task(made[1].cluster.peer("ada").request("park"))
-            mine = asyncio.create_task(client.request("park"))
-            await turns_until(lambda: peer.active and client.peer.active)
-            await coming.drop(peer, to=f"{second.url}?who=ada")
-            assert isinstance(await lost.get(), SessionLost)
-            for call, expected in ((mine, SessionLost), (theirs, ConnectionLost)):
-                with pytest.raises(expected) as caught:
-                    await call
-                assert caught.value.outcome == "unknown"
-                assert call is theirs or "a session of another server process" in str(caught.value)
-            await turns_until(lambda: not made[0].peers)
-            assert await made[0].cluster.peer("ada").request("which") == "here"
 
 
 async def test_one_cluster_object_for_one_server_which_may_be_opened_again() -> None:

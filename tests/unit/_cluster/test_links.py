@@ -38,21 +38,6 @@ async def test_calls_in_flight_go_on_when_the_engine_comes_back(how: str) -> Non
         await turns_until(lambda: b.cancelled == 1)
 
 
-async def test_calls_to_a_node_that_leaves_end() -> None:
-    async with processes(MemoryEngine()) as (a, b):
-        there = asyncio.create_task(a.peer(b).request("park"))
-        here = asyncio.create_task(b.peer(a).request("park"))
-        await a.parked.wait()
-        await b.parked.wait()
-        await b.close()
-        for call in (there, here):
-            with pytest.raises(ConnectionLost) as caught:
-                await call
-            assert caught.value.outcome == "unknown"
-        assert b.cancelled == a.cancelled == 1
-        assert a.node.directory.nodes == (a.node.id,) and a.links.peer(b.node.id) is None
-
-
 @pytest.mark.parametrize("one", [0, 1])
 async def test_a_call_to_a_node_that_falls_silent_says_so(one: int) -> None:
     async with processes(MemoryEngine()) as made:

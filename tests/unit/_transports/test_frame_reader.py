@@ -1,8 +1,7 @@
-"""Frames are taken apart as the library builds them, however they are cut. Plain messages are delivered."""
+"""Frames are taken apart as the library builds them. test_frame_rules.py cuts them in any place."""
 
 from __future__ import annotations
 
-import itertools
 import sys
 
 import pytest
@@ -10,23 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from wsrpc._transports.frames import COPIED, FrameReader
+from wsrpc._transports.frames import FrameReader
 
 Messages = list[tuple[bytes, bool]]
-
-payloads = st.one_of(
-    st.binary(max_size=200),
-    st.integers(0, 5).flatmap(lambda n: st.sampled_from([125, 126, 127, COPIED - 1, COPIED, 65535, 65536])).map(bytes),
-)
-plain = st.tuples(payloads, st.booleans())
-OTHERS = {
-    "ping": (Frame(Opcode.PING, b"hello"), 0),
-    "close": (Frame(Opcode.CLOSE, b"\x03\xe8"), 0),
-    "first fragment": (Frame(Opcode.TEXT, b"part", fin=False), 0),
-    "last fragment": (Frame(Opcode.CONT, b"part"), 0),
-    "compressed": (Frame(Opcode.BINARY, b"part"), 0x40),
-}
-"""Frames, and the bits of extensions."""
 
 
 class Collector:
@@ -58,23 +43,6 @@ def reader(masked: bool, largest: int = sys.maxsize) -> FrameReader:
 
 def frame(payload: bytes, text: bool, masked: bool) -> bytes:
     return Frame(Opcode.TEXT if text else Opcode.BINARY, payload).serialize(mask=masked)
-
-
-def cut(data: bytes, at: list[int]) -> list[bytes]:
-    places = sorted({0, len(data), *(place % (len(data) + 1) for place in at)})
-    return [data[begin:end] for begin, end in itertools.pairwise(places)]
-
-
-@given(st.lists(plain, max_size=8), st.booleans(), st.lists(st.integers(0, 2**20), max_size=6))
-def test_messages_arrive_whole_and_in_order_however_they_are_cut(
-    messages: Messages, masked: bool, cuts: list[int]
-) -> None:
-    collector = Collector()
-    frames = reader(masked)
-    for piece in cut(b"".join(frame(payload, text, masked) for payload, text in messages), cuts):
-        frames.feed(piece, collector, collector)
-    assert (collector.messages, collector.frames) == (messages, [])
-    assert frames.messages == len(messages)
 
 
 REFUSED = {
@@ -138,6 +106,7 @@ def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[tuple[int, by
     return collector.messages, collector.frames, collector.refused, frames.messages
 
 
+OTHERS = [(Opcode.PING, b"hello"), (Opcode.CLOSE, b"\x03\xe8"), (Opcode.TEXT, b"part", False), (Opcode.CONT, b"part")]
 short = st.tuples(st.binary(max_size=130), st.booleans())
 
 
@@ -146,7 +115,7 @@ short = st.tuples(st.binary(max_size=130), st.booleans())
         st.tuples(st.lists(short, max_size=2), st.booleans()).map(
             lambda given: b"".join(frame(payload, text, given[1]) for payload, text in given[0])
         ),
-        st.sampled_from([frame.serialize(mask=mask) for frame, _ in OTHERS.values() for mask in (True, False)]),
+        st.sampled_from([Frame(*each).serialize(mask=mask) for each in OTHERS for mask in (True, False)]),
         st.binary(min_size=1, max_size=8),
     ),
     st.booleans(),

@@ -56,25 +56,6 @@ def test_a_frame(size: int, text: bool, masked: bool) -> None:
     assert len(mask) == 4 and bytes(byte ^ mask[position % 4] for position, byte in enumerate(rest)) == payload
 
 
-@pytest.mark.parametrize("masked", [True, False])
-def test_what_is_diverted_gets_no_frame(masked: bool) -> None:
-    class Diverting(Writer):
-        def divert(self, payload: bytes, text: bool) -> None:
-            diverted.append((payload, text))
-
-    diverted: list[tuple[bytes, bool]] = []
-    writer = Diverting(masked=masked)
-    writer.diverts = True
-    writer.add(b"one", True)
-    writer.add(b"two", False)
-    writer.flush()
-    writer.loop.turn()
-    assert diverted == [(b"one", True), (b"two", False)]
-    assert writer.written == [] and writer.sent == writer.unwritten == 0
-    writer.diverts = False
-    assert build(writer, b"three", True).endswith(b"three") is not masked
-
-
 def test_every_frame_has_a_mask_of_its_own() -> None:
     # Also where the stock of random bytes ends and the next one begins, and of two connections.
     writer = Writer(masked=True)

@@ -10,6 +10,7 @@ from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from leftovers import nothing_left as nothing_left
@@ -28,56 +29,44 @@ Accept = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[tuple[
 class Proxy:
     """A proxy. ``accept`` does its handshake, and returns where to connect to."""
 
+    port = 0
+
     def __init__(self, accept: Accept) -> None:
         self._accept = accept
         self.asked: list[tuple[str, int]] = []
         """To where clients have connected."""
-        self._tasks: set[asyncio.Task[None]] = set()
-        self.port = 0
+        self._serving: set[asyncio.Task[Any]] = set()
 
     @asynccontextmanager
     async def running(self, context: ssl.SSLContext | None = None) -> AsyncIterator[Proxy]:
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
+        async with await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=context) as server:
+            self.port = server.sockets[0].getsockname()[1]
             yield self
-        finally:
             server.close()
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-            await server.wait_closed()
+            if self._serving:
+                await asyncio.wait(self._serving)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        writers = [writer]
-        try:
-            where = await self._accept(reader, writer)
-            if where is not None:
+        self._serving.add(asyncio.current_task())  # type: ignore[arg-type]
+        with suppress(asyncio.IncompleteReadError):
+            if (where := await self._accept(reader, writer)) is not None:
                 self.asked.append(where)
                 there, out = await asyncio.open_connection("127.0.0.1", where[1])
-                writers.append(out)
                 await asyncio.gather(relay(reader, out), relay(there, writer))
-        except asyncio.CancelledError:
-            """`running` is over. asyncio would complain about the exception."""
-        finally:
-            for each in writers:
-                each.transport.abort()
-                with suppress(OSError, asyncio.CancelledError):
-                    await each.wait_closed()
+        await closed(writer)
 
 
 async def relay(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    while data := await source.read(65536):
+        sink.write(data)
+        await sink.drain()
+    await closed(sink)
+
+
+async def closed(writer: asyncio.StreamWriter) -> None:
     with suppress(OSError):
-        while data := await source.read(65536):
-            sink.write(data)
-            await sink.drain()
-        if sink.can_write_eof():
-            sink.write_eof()
-        else:
-            sink.close()
+        writer.close()
+        await writer.wait_closed()
 
 
 def http(authorization: str | None = None, answer: bytes = b"HTTP/1.1 200 \xe9tabli\r\nX-Proxy: 1\r\n\r\n") -> Accept:

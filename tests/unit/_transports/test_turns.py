@@ -39,16 +39,6 @@ def test_who_waits_goes_on_in_later_turns_first_come_first_served_and_before_who
     assert turns.take(AT_ONCE)
 
 
-def test_a_turn_lets_as_many_go_on_as_it_has_places_for() -> None:
-    turns = Turns(loop := Loop())
-    went: list[int] = []
-    assert turns.take(AT_ONCE)
-    for number in range(5):
-        turns.wait(AT_ONCE / 2, partial(went.append, number))
-    loop.turn()
-    assert went == [0, 1]
-
-
 def test_what_is_little_costs_no_turn_of_its_own() -> None:
     turns = Turns(loop := Loop())
     assert turns.take(AT_ONCE / 2) and loop.soon == []
