@@ -11,12 +11,13 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
+from core_driver import start
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import ask
 from websockets.utils import accept_key
 
-from wsrpc import Client, Handshake, Limits, Peer, Server
+from wsrpc import Handshake, Limits, Peer, Server
 from wsrpc._transports.listener import listen
 from wsrpc.types import WebSocketTransport
 
@@ -84,29 +85,6 @@ async def test_however_a_request_comes_it_is_answered_in_the_same_way(pieces: li
     )
 
 
-@pytest.mark.parametrize("options", [{}, {"room_from": lambda info: "lobby"}], ids=["fast", "awaited"])
-async def test_a_peer_is_the_same_whether_or_not_something_is_awaited(options: Any) -> None:
-    server = Server(limits=LIMITS, **options)
-    tasks: list[object] = []
-
-    @server.on_handshake
-    def gate(handshake: Handshake) -> None:
-        tasks.append(asyncio.current_task())
-        handshake.principal = "ann"
-        handshake.limits = LIMITS.replace(message=5000)
-
-    server.on("open", lambda peer: tasks.append(asyncio.current_task()))
-    server.on("who", lambda: [server.peers[0].principal, server.peers[0].limits.message, server.peers[0].info.path])
-    async with server.listen() as listener:
-        async with Client(listener.url + "here", limits=LIMITS, proxy=None) as client:
-            assert await client.request("who") == ["ann", 5000, "/here"]
-            assert server.stats().accepted == len(server.peers) == 1
-            assert [room.name for room in server.peers[0].rooms] == ["lobby"] * len(options)
-        await turns_until(lambda: not server.peers)
-        assert server.stats().closed == {1000: 1}
-    assert [task is None for task in tasks] == [True, not options]
-
-
 async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection_alone() -> None:
     """Of a crowd that asks at once, too: most of it is answered in one callback of a later turn."""
     server = Server(limits=LIMITS)
@@ -117,23 +95,20 @@ async def test_what_on_handshake_sets_is_seen_by_the_handlers_of_that_connection
     @server.on_handshake
     def gate(handshake: Handshake) -> None:
         before.add(user.get(None))
-        user.set(handshake.query["user"])
+        user.set(handshake.query["room"])
 
     @server.on("open")
     def opened(peer: Peer) -> None:
-        seen[peer.info.query["user"]] = user.get(None)
+        seen[peer.info.query["room"]] = user.get(None)
 
-    names = [str(number) for number in range(60)]
-    requests = [REQUEST.replace(b"room=1", b"user=" + name.encode()) for name in names]
     async with server.listen() as listener:
-        pairs = [await asyncio.open_connection("127.0.0.1", listener.port) for _ in names]
-        for (_, writer), request in zip(pairs, requests, strict=True):
-            writer.write(request)
-        await turns_until(lambda: len(seen) == len(names))
-        for _, writer in pairs:
-            writer.close()
+        asking = [
+            start(answers(listener.port, [REQUEST.replace(b"room=1", b"room=%d" % number)], until=b"\r\n\r\n"))
+            for number in range(60)
+        ]
+        await asyncio.gather(*asking)
     assert before == {None}
-    assert seen == {name: name for name in names}
+    assert seen == {str(number): str(number) for number in range(60)}
 
 
 async def sends_and_reads(accept: Callable[[WebSocketTransport, Handshake], Any], data: bytes) -> None:

@@ -168,15 +168,11 @@ def test_a_connection_that_takes_ever_more_and_answers_nothing_is_dropped() -> N
 
 
 def test_without_a_timeout_pings_only_keep_the_connection_open_and_without_an_interval_there_are_none() -> None:
-    clock, line, heartbeat = beating(LIMITS.replace(ping_timeout=None))
-    clock.advance(1000)
-    heartbeat.pong(line.pings[-1][1])
+    clock, line, _ = beating(LIMITS.replace(ping_timeout=None))
     line.full = True
-    clock.advance(1000)
-    assert line.dropped is None
-    assert 200 <= len(line.pings) <= 223
-    clock, line, heartbeat = beating(LIMITS.replace(ping_interval=None))
-    heartbeat.pong(b"")
+    clock.advance(2000)
+    assert line.dropped is None and 200 <= len(line.pings) <= 223
+    clock, line, _ = beating(LIMITS.replace(ping_interval=None))
     assert clock.next_deadline is None and not line.pings
 
 
@@ -187,9 +183,9 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     clock = Clock()
     line = Line(clock)
     line.full = True
-    line.send(100_000)
     watch = StallWatch(line, clock, limits)
     watch.start()
+    line.send(100_000)
     return clock, line, watch
 
 
@@ -202,9 +198,15 @@ def watching(limits: Limits) -> tuple[Clock, Line, StallWatch]:
     ],
 )
 def test_a_full_connection_that_does_not_move_is_dropped(limits: Limits, expected: float) -> None:
-    clock, line, _ = watching(limits)
-    clock.advance(1000)
-    assert line.dropped is not None
+    """Writing more is no progress."""
+    clock, line, watch = watching(limits)
+    watch.stop()
+    watch.stop()
+    assert clock.next_deadline is None
+    watch.start()
+    while line.dropped is None:
+        line.send(1000)
+        clock.advance(0.5)
     when, *why = line.dropped
     assert when == pytest.approx(expected)
     assert why == [1006, f"nothing could be written for {expected:g} s"]
@@ -220,15 +222,3 @@ def test_a_full_connection_that_moves_is_not_dropped_before_it_stops() -> None:
     clock.advance(100)
     assert line.dropped is not None
     assert stopped + 3 <= line.dropped[0] <= stopped + 3 + CLOSELY
-
-
-def test_writing_more_is_no_progress_and_a_connection_with_room_is_not_watched() -> None:
-    clock, line, watch = watching(LIMITS)
-    watch.stop()
-    watch.stop()
-    assert clock.next_deadline is None
-    watch.start()
-    for _ in range(4):
-        line.send(1000)
-        clock.advance(1)
-    assert line.dropped is not None
