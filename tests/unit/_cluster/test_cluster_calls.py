@@ -43,7 +43,6 @@ from wsrpc.testing import MemoryTransport, ScriptedTransport
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 ROUTES = ("the peer", "here", "there")
-CLIENTS: dict[str, dict[str, Any]] = {"wsrpc": {}, "plain": {"extensions": False}}
 
 
 ITEMS: dict[str, Callable[[int], Any]] = {
@@ -148,21 +147,20 @@ async def world(route: str, options: dict[str, Any] | None = None, **server: Any
 
 
 @pytest.fixture(params=ROUTES)
-def route(request: pytest.FixtureRequest) -> str:
-    found: str = request.param
-    return found
+def route(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
-@pytest.fixture(params=CLIENTS)
-def kind(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return CLIENTS[request.param]
+@pytest.fixture(params=[{}, {"extensions": False}], ids=["wsrpc", "plain"])
+def kind(request: pytest.FixtureRequest) -> Any:
+    return request.param
 
 
 # ---------------------------------------------------------------- requests
 
 
 async def test_values_arrive_as_from_the_server_itself(route: str, kind: dict[str, Any]) -> None:
-    json = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
+    json: list[Any] = [None, 0, False, "", "é\u2028\x00", 2**53, -1.5, [], {}, [None, [1, "a"], {"k": [True]}]]
     async with world(route, kind) as w:
         assert await w.peer.request("echo", *json) == json
         assert await w.peer.request("echo") == []
@@ -348,7 +346,12 @@ async def test_answers_that_come_with_the_end_of_a_channel_arrive(caller: int) -
         client.feed({"h": h, "i": 2, "a": ["next", {"done": True}]})
         assert await reading == [1]
         answers: list[Any] = []
-        await turns_until(lambda: answers.extend(each for each in client.take() if "i" in each) or len(answers) == 2)
+
+        def answered() -> bool:
+            answers.extend(each for each in client.take() if "i" in each)
+            return len(answers) == 2
+
+        await turns_until(answered)
         assert answers == [{"i": i, "d": None} for i in (1, 2)]
 
         opening = asyncio.create_task(peer.open_channel("talk"))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -29,7 +28,7 @@ from wsrpc import (
 )
 from wsrpc.testing import ScriptedTransport, connect
 from wsrpc.transport import ConnectionInfo
-from wsrpc.types import EmitReport, RawConnection
+from wsrpc.types import EmitReport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
@@ -66,8 +65,7 @@ async def test_raw_messages() -> None:
     room = server.room("lobby")
     for peer in peers:
         room.add(peer)
-    for report in (await server.send_raw('"täxt"'), await room.send_raw(b"")):
-        assert report == EmitReport(2)
+    assert await server.send_raw('"täxt"') == await room.send_raw(b"") == EmitReport(2)
     assert await room.send_raw(b"\x00\xff", skip=peers[0]) == EmitReport(1)
     transports[0].expect("täxt", b"")
     transports[1].expect("täxt", b"", b"\x00\xff")
@@ -101,36 +99,26 @@ def refuse(info: ConnectionInfo) -> str:
     raise RpcError("no such document" * 9)
 
 
-@pytest.mark.parametrize("raw", [False, True])
 @pytest.mark.parametrize(
     ("room_from", "code", "reason", "logged"),
     [
-        (lambda info: {}["secret"], 1011, "internal error", "secret"),
+        (lambda info: info.headers["secret"], 1011, "internal error", "secret"),
         (lambda info: "", 1011, "internal error", "a room's name is a non-empty string"),
         (refuse, 1008, ("no such document" * 9)[:123], None),
     ],
 )
 async def test_a_room_from_that_fails_serves_nobody(
-    room_from: Any, code: int, reason: str, logged: str | None, raw: bool, caplog: pytest.LogCaptureFixture
+    room_from: Any, code: int, reason: str, logged: str | None, caplog: pytest.LogCaptureFixture
 ) -> None:
     server = Server(limits=LIMITS, room_from=room_from)
-    served: list[RawConnection] = []
-
-    async def serve(connection: RawConnection) -> None:
-        served.append(connection)
-
-    if raw:
-        server.serve_raw(serve)
     transport = ScriptedTransport(ConnectionInfo(target="/red"))
-    with suppress(ConnectionLost):
-        assert isinstance(await server.accept(transport), RawConnection), "a peer is refused in accept()"
-    await turns_until(lambda: transport.closed)
+    with pytest.raises(ConnectionLost):
+        await server.accept(transport)
     assert transport.closed == CloseInfo(code, reason, was_clean=True)
     await server.close()
-    assert (served, server.peers, server.raw_connections, server.rooms) == ([], (), (), ())
+    assert (server.peers, server.rooms) == ((), ())
     assert bool(messages(caplog, logging.WARNING)) is (logged is not None)
-    if logged is not None:
-        assert logged in caplog.text and (raw or "room_from failed, for /red" in caplog.text)
+    assert logged is None or (logged in caplog.text and "room_from failed, for /red" in caplog.text)
 
 
 async def ask(client: Client, event: str, *args: object) -> object:

@@ -38,9 +38,6 @@ async def test_port_0_picks_one_which_can_be_used_again_when_it_is_free() -> Non
         assert port > 0 and listener.url == f"ws://127.0.0.1:{port}/ws"
         async with Client(listener.url, limits=LIMITS) as client:
             assert await client.request("echo", 1) == 1
-        with pytest.raises(OSError):
-            async with echo_server().listen(port=port):
-                pytest.fail("both listen")
     assert (listener.port, listener.url) == (port, f"ws://127.0.0.1:{port}/ws")
     async with echo_server().listen("127.0.0.1", port) as listener:
         assert listener.port == port

@@ -63,7 +63,12 @@ def test_abort_may_discard_and_add() -> None:
     loop, deadlines, (first, second, third) = started()
     deadlines.add(first)
     deadlines.add(second)
-    first.then = lambda: (deadlines.discard(second), deadlines.add(third))
+
+    def ended() -> None:
+        deadlines.discard(second)
+        deadlines.add(third)
+
+    first.then = ended
     loop.advance(10.0)
     assert (first.aborted, second.aborted, third.aborted, len(loop.timers)) == (1, 0, 0, 1)
     loop.advance(10.0)

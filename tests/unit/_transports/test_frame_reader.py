@@ -106,7 +106,7 @@ def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[tuple[int, by
     return collector.messages, collector.frames, collector.refused, frames.messages
 
 
-OTHERS = [(Opcode.PING, b"hello"), (Opcode.CLOSE, b"\x03\xe8"), (Opcode.TEXT, b"part", False), (Opcode.CONT, b"part")]
+OTHERS = [Frame(Opcode.PING, b"hello"), Frame(Opcode.TEXT, b"part", fin=False), Frame(Opcode.CONT, b"part")]
 short = st.tuples(st.binary(max_size=130), st.booleans())
 
 
@@ -115,7 +115,7 @@ short = st.tuples(st.binary(max_size=130), st.booleans())
         st.tuples(st.lists(short, max_size=2), st.booleans()).map(
             lambda given: b"".join(frame(payload, text, given[1]) for payload, text in given[0])
         ),
-        st.sampled_from([Frame(*each).serialize(mask=mask) for each in OTHERS for mask in (True, False)]),
+        st.sampled_from([each.serialize(mask=mask) for each in OTHERS for mask in (True, False)]),
         st.binary(min_size=1, max_size=8),
     ),
     st.booleans(),

@@ -4,53 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 
 import pytest
-from core_driver import turns
 from leftovers import nothing_left as nothing_left
 from leftovers import turns_until
 from raw_websocket import PING, PONG, TEXT, raw_client
-from recorder import Recorder
 
 from wsrpc import Client, CloseInfo, ConnectionLost, Limits, Server
-from wsrpc._transports.listener import Listener, listen
-from wsrpc.types import WebSocketTransport
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
 LIMITS = Limits(close_timeout=2.0, ping_interval=None)
 
 
-@asynccontextmanager
-async def listening() -> AsyncGenerator[tuple[Listener, asyncio.Queue[WebSocketTransport]]]:
-    """A listener, and the transports that it has accepted."""
-    accepted: asyncio.Queue[WebSocketTransport] = asyncio.Queue()
-
-    async def accept(transport: WebSocketTransport, handshake: object) -> None:
-        transport.start(Recorder())
-        accepted.put_nowait(transport)
-
-    listener = await listen(accept, "127.0.0.1", 0, limits=LIMITS)
-    yield listener, accepted
-    listener.stop()
-    await listener.wait_closed()  # at once
-
-
-async def test_a_port_waits_for_its_open_connections() -> None:
-    before = len(asyncio.all_tasks())
-    async with listening() as (listener, accepted), raw_client(listener.port), raw_client(listener.port):
-        transports = [await accepted.get() for _ in range(2)]
-        await turns_until(lambda: len(asyncio.all_tasks()) == before)  # an open connection has no task
-        listener.stop()
-        waiting = [asyncio.create_task(listener.wait_closed()) for _ in range(2)]
-        for transport in transports:
-            await turns(10)
-            assert not any(task.done() for task in waiting)
-            transport.abort()
-        waiting.pop().cancel()
-        await asyncio.gather(*waiting)
+async def test_an_open_connection_has_no_task() -> None:
+    server = Server(limits=LIMITS)
+    async with server.listen() as listener:
+        before = len(asyncio.all_tasks())
+        async with raw_client(listener.port), raw_client(listener.port):
+            await turns_until(lambda: len(server.peers) == 2 and len(asyncio.all_tasks()) == before)
 
 
 async def test_the_library_s_own_log_is_below_ours(caplog: pytest.LogCaptureFixture) -> None:
