@@ -1,4 +1,4 @@
-"""`on_handshake` functions of every kind, and those that fail or never end, besides the rules for each host.
+"""`on_handshake` functions that fail or never end, besides the rules for each host.
 
 tests/adapters/test_host_handshake.py has those rules.
 """
@@ -6,7 +6,6 @@ tests/adapters/test_host_handshake.py has those rules.
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +17,7 @@ from leftovers import turns_until
 from raw_websocket import ask, head_of
 from raw_websocket import handshake as request_for
 
-from wsrpc import Client, Handshake, HandshakeRejected, Limits, Server
+from wsrpc import Handshake, HandshakeRejected, Limits, Server
 from wsrpc.testing import connect
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -33,9 +32,6 @@ def gated(function: Callable[..., Any], **options: Any) -> Server:
     return server
 
 
-# ---------------------------------------------------------------- kinds of functions
-
-
 def let_in(handshake: Handshake) -> None:
     handshake.state["by"] = "me"
 
@@ -43,24 +39,6 @@ def let_in(handshake: Handshake) -> None:
 async def let_in_later(handshake: Handshake) -> None:
     await asyncio.sleep(0)
     handshake.state["by"] = "me"
-
-
-@pytest.mark.parametrize(
-    ("function", "waits"),
-    [
-        (let_in, False),
-        (let_in_later, True),
-        (functools.partial(let_in_later), True),
-        (lambda handshake: let_in_later(handshake), False),  # nobody can see that it waits
-    ],
-)
-async def test_any_callable_will_do(function: Callable[..., Any], waits: bool) -> None:
-    server = gated(function)
-    assert server.handshakes_wait is waits
-    async with server.listen() as listener:
-        async with Client(listener.url, limits=LIMITS, proxy=None) as client, connect(server):
-            assert await client.request("echo", 1) == 1
-            assert [peer.state for peer in server.peers] == [{"by": "me"}] * 2
 
 
 # ---------------------------------------------------------------- those that fail

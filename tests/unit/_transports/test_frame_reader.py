@@ -72,33 +72,6 @@ def test_a_head_that_breaks_the_rules_is_refused_at_once(head: str, masked: bool
     assert collector == ([], [], [1002], 0), "the mask bit is wrong"
 
 
-@pytest.mark.parametrize("size", [100, 126, 65536])
-@pytest.mark.parametrize("masked", [False, True])
-def test_a_message_that_is_too_large_is_refused_as_soon_as_its_size_is_known(size: int, masked: bool) -> None:
-    collector = Collector()
-    data = frame(bytes(size), False, masked)
-    reader(masked, size).feed(data, collector, collector)
-    assert (collector.messages, collector.refused) == ([(bytes(size), False)], [])
-    head = data[:14] if masked else data[:10]
-    reader(masked, size - 1).feed(head, collector, collector)
-    assert collector.refused == [1009]
-
-
-def test_nothing_is_passed_on_after_the_end() -> None:
-    class Ends(Collector):
-        def receive(self, payload: bytes | bytearray, text: bool, /) -> None:
-            super().receive(payload, text)
-            frames.ignore_rest()
-
-    collector = Ends()
-    frames = reader(False)
-    data = frame(b"one", True, False)
-    frames.feed(data + data, collector, collector)
-    frames.feed(data, collector, collector)
-    assert frames.only_message(data) is None
-    assert collector.messages == [(b"one", True)]
-
-
 def told(frames: FrameReader, data: bytes) -> tuple[Messages, list[tuple[int, bytes]], list[int], int]:
     """Read ``data``. Returns the messages, the other frames, what was refused, how many were counted."""
     collector = Collector()
