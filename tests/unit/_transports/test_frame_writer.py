@@ -77,6 +77,15 @@ def test_what_one_turn_adds_is_written_together_at_its_end() -> None:
     assert len(writer.written) == 1
 
 
+def test_only_frames_that_end_a_message_count_as_messages() -> None:
+    writer = Writer(masked=False)
+    for first in (0x89, 0x01, 0x00, 0x80):  # a ping, and a message of three fragments
+        writer.add_frame(first, b"x")
+    assert (writer.written, writer.unwritten, writer.sent) == ([], 12, 1)
+    writer.loop.turn()
+    assert writer.written == [b"\x89\x01x\x01\x01x\x00\x01x\x80\x01x"]
+
+
 def test_pieces_of_a_burst_grow_up_to_a_bound() -> None:
     writer = Writer(masked=False)
     message = b"x" * 510  # with what an empty message counts for, 512
